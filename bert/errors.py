@@ -1,0 +1,14 @@
+"""What a user can get wrong: one line that names the thing and the fix. `bert.cli` prints it and exits with code 2."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave us: a file, a recipe key, a value. One line: where, what, and the fix."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """' Did you mean `x`?' for the known name nearest to `name`, or an empty string when none is near."""
+    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean `{near[0]}`?" if near else ""

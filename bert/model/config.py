@@ -1,0 +1,151 @@
+"""The shape of an encoder and of its head, as frozen dataclasses. No torch here: recipes and `--help` read this file.
+
+One config space holds the original Transformer encoder (Vaswani et al. 2017), BERT (Devlin et al. 2018), RoBERTa (Liu et al. 2019) and
+ModernBERT (Warner et al. 2024) as points: what differs between them is a field, never a class.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bert.errors import InputError
+
+Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """Shape of the encoder. The defaults are a small encoder of the ModernBERT family."""
+
+    vocab_size: int = 30_528
+    """entries of the embedding table; `bert pretrain` sets it from the tokenizer"""
+    hidden_size: int = 256
+    """width of a token's vector"""
+    num_layers: int = 4
+    """number of Transformer blocks"""
+    num_heads: int = 4
+    """attention heads a layer; must divide hidden_size"""
+    num_kv_heads: int | None = None
+    """heads of keys and values, shared by groups of query heads (grouped-query attention); none: num_heads"""
+    intermediate_size: int = 512
+    """width inside the MLP (of one half, where it is gated)"""
+    max_length: int = 512
+    """longest input in tokens, special tokens included"""
+    positions: Literal["learned", "sinusoidal", "rope", "none"] = "rope"
+    """how a token knows its place: a learned table, fixed sines, rotations of queries and keys, or not at all"""
+    rope_theta: float = 160_000.0
+    """base of the rotary wavelengths in global layers"""
+    local_rope_theta: float = 10_000.0
+    """base of the rotary wavelengths in local layers"""
+    norm: Literal["layernorm", "rmsnorm"] = "layernorm"
+    """normalisation of a token's vector"""
+    norm_eps: float = 1e-5
+    """added to the variance under the square root"""
+    norm_bias: bool = False
+    """give LayerNorm a bias"""
+    norm_first: bool = True
+    """normalise what enters a sublayer (pre-norm) instead of the sum that leaves it (post-norm)"""
+    embedding_norm: bool = True
+    """normalise the sum of the embeddings"""
+    embedding_scale: bool = False
+    """multiply token embeddings by the square root of hidden_size, as the original Transformer does"""
+    first_attention_norm: bool = False
+    """pre-norm only: normalise before the first layer's attention too (ModernBERT does not: the embeddings are normalised already)"""
+    final_norm: bool = True
+    """normalise the output of the last layer (pre-norm only)"""
+    qk_norm: bool = False
+    """normalise queries and keys head by head (RMS, with a learned scale) before they meet"""
+    activation: Activation = "gelu"
+    """nonlinearity of the MLP"""
+    gated: bool = True
+    """MLP with a gate: activation(a) * b, as GeGLU and SwiGLU have it"""
+    bias: bool = False
+    """give the linear maps of attention and MLP a bias"""
+    token_types: int = 0
+    """number of token types (BERT: segments) with an embedding each; 0: none"""
+    local_window: int | None = None
+    """width w of sliding-window attention: a token sees those with |i - j| <= w // 2; none: every layer is global"""
+    global_every: int = 1
+    """with local_window: layers 0, n, 2n, ... see the whole document, the others the window"""
+    embedding_dropout: float = 0.0
+    """dropout on the embeddings"""
+    attention_dropout: float = 0.0
+    """dropout on the attention weights"""
+    hidden_dropout: float = 0.0
+    """dropout on what a sublayer adds to the residual path"""
+    mlp_dropout: float = 0.0
+    """dropout between the two matrices of the MLP"""
+    initializer_range: float = 0.02
+    """standard deviation of the initial weights"""
+    pad_id: int = 0
+    """id of the padding token, recorded for other readers of the model folder"""
+
+    def __post_init__(self) -> None:
+        sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_length", "global_every")
+        for name in sizes:
+            if getattr(self, name) < 1:
+                raise InputError(f"encoder.{name} is {getattr(self, name)}: give 1 or more")
+        for name in ("embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"encoder.{name} is {getattr(self, name)}: give a probability from 0 to below 1")
+        if self.hidden_size % self.num_heads:
+            raise InputError(
+                f"encoder.hidden_size {self.hidden_size} does not divide into encoder.num_heads {self.num_heads}:"
+                f" give a hidden_size that is a multiple of num_heads"
+            )
+        if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
+            raise InputError(
+                f"encoder.num_kv_heads {self.num_kv_heads} does not divide encoder.num_heads {self.num_heads}: give a divisor"
+            )
+        if self.positions == "rope" and self.head_size % 2:
+            raise InputError(
+                f"encoder.positions rope needs an even head size, and hidden_size / num_heads is {self.head_size}:"
+                " change encoder.hidden_size or encoder.num_heads"
+            )
+        if self.positions == "sinusoidal" and self.hidden_size % 2:
+            raise InputError(f"encoder.positions sinusoidal needs an even encoder.hidden_size, not {self.hidden_size}")
+        if self.token_types < 0:
+            raise InputError(f"encoder.token_types is {self.token_types}: give 0 for none, or their number")
+        if self.local_window is not None and self.local_window < 2:
+            raise InputError(f"encoder.local_window is {self.local_window}: give 2 or more, or none for global attention everywhere")
+        if self.local_window is None and self.global_every != 1:
+            raise InputError(f"encoder.global_every is {self.global_every} but encoder.local_window is none: give local_window a width")
+        if not self.norm_first and self.final_norm:
+            raise InputError("encoder.final_norm belongs to pre-norm: with encoder.norm_first false set encoder.final_norm false")
+        if not self.norm_first and self.first_attention_norm:
+            raise InputError(
+                "encoder.first_attention_norm belongs to pre-norm: with encoder.norm_first false set encoder.first_attention_norm false"
+            )
+        if self.norm == "rmsnorm" and self.norm_bias:
+            raise InputError("encoder.norm rmsnorm has no bias: set encoder.norm_bias false")
+        if not 0 <= self.pad_id < self.vocab_size:
+            raise InputError(f"encoder.pad_id {self.pad_id} is outside the vocabulary of {self.vocab_size}")
+
+    @property
+    def head_size(self) -> int:
+        """Features of one attention head."""
+        return self.hidden_size // self.num_heads
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values."""
+        return self.num_kv_heads or self.num_heads
+
+    def is_local(self, layer: int) -> bool:
+        """Whether layer `layer` (from 0) sees only its window."""
+        return self.local_window is not None and layer % self.global_every != 0
+
+
+@dataclass(frozen=True)
+class HeadConfig:
+    """Shape of the masked-LM head: dense, activation and norm where `transform` is on, then the output matrix."""
+
+    transform: bool = True
+    """a dense layer, an activation and a norm before the output matrix (the original Transformer has none)"""
+    activation: Activation = "gelu"
+    """nonlinearity of the transform"""
+    transform_bias: bool = False
+    """bias of the dense layer of the transform"""
+    output_bias: bool = True
+    """a bias for each entry of the vocabulary"""
+    tied: bool = True
+    """the output matrix is the embedding matrix"""
