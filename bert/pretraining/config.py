@@ -1,0 +1,143 @@
+"""What `bert pretrain` can be told: the groups of a pretraining recipe. Plain dataclasses without torch."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bert.errors import InputError
+from bert.model.config import EncoderConfig, HeadConfig
+from bert.training.config import (
+    CheckpointConfig,
+    LogConfig,
+    OptimizerConfig,
+    ScheduleConfig,
+    StopConfig,
+    require_positive,
+    require_share,
+)
+
+
+@dataclass(frozen=True)
+class VocabularyConfig:
+    """The tokenizer that is trained on the corpus where none is given."""
+
+    kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    """WordPiece (lower-cased), byte-level BPE, or Unigram"""
+    size: int | None = None
+    """entries, brought up to a multiple of 64; none: 8192, or what a small corpus supports"""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """From text to batches."""
+
+    corpus: list[str] = field(default_factory=list)
+    """text: files, globs, folders or a Hub data set"""
+    layout: Literal["auto", "blank-lines", "lines", "file"] = "auto"
+    """what parts documents in .txt files: blank lines, every line, or the file; auto looks at the file"""
+    text_field: str = "text"
+    """column of .jsonl, .csv, .tsv and .parquet files that holds the text"""
+    tokenizer: str | None = None
+    """folder of a tokenizer, or a tokenizer.json; none: one is trained on the corpus"""
+    store: str | None = None
+    """token store made by `bert prepare`; none: RUN/store"""
+    row_length: int = 128
+    """places of a row, special tokens included"""
+    batch_rows: int = 32
+    """rows of one optimiser step, over all devices"""
+    micro_batch_rows: int | None = None
+    """rows of one forward pass on one device; none: as many as a step needs of it"""
+    window_documents: int = 4096
+    """documents that are packed together"""
+    held_out: float = 0.01
+    """share of documents, chosen by hash, kept for validation"""
+    workers: int = 0
+    """processes that load batches; 0: in the training process, which is fastest on few cores"""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "data",
+            batch_rows=self.batch_rows,
+            micro_batch_rows=self.micro_batch_rows,
+            window_documents=self.window_documents,
+        )
+        if self.row_length < 8:
+            raise InputError(f"data.row_length is {self.row_length}: give 8 or more")
+        if not 0 <= self.held_out <= 0.5:
+            raise InputError(f"data.held_out is {self.held_out}: give a share from 0 to 0.5")
+        if self.workers < 0:
+            raise InputError(f"data.workers is {self.workers}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class MaskingConfig:
+    """Which tokens are hidden, and behind what."""
+
+    rate: float = 0.2
+    """share of the tokens of a row that become targets"""
+    mask_share: float = 0.8
+    """share of the targets that become [MASK]"""
+    random_share: float = 0.1
+    """share of the targets that become a random token; the rest stay as they are"""
+    whole_words: bool = False
+    """hide all pieces of a word or none"""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise InputError(f"masking.rate is {self.rate}: give a share between 0 and 1")
+        require_share("masking", mask_share=self.mask_share, random_share=self.random_share)
+        if self.mask_share + self.random_share > 1 + 1e-9:
+            raise InputError(
+                f"masking.mask_share {self.mask_share} and masking.random_share {self.random_share} are more than 1 together: lower one"
+            )
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Loss, accuracy and perplexity on held-out rows with masks that never change."""
+
+    every_steps: int | None = None
+    """steps between validations; none: at the end only"""
+    rows: int = 512
+    """rows to measure on, at most"""
+
+    def __post_init__(self) -> None:
+        require_positive("validation", every_steps=self.every_steps, rows=self.rows)
+
+
+@dataclass(frozen=True)
+class PretrainRecipe:
+    """Everything that decides a pretraining run."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    """text, tokenizer, rows and batches"""
+    vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
+    """the tokenizer to train where none is given"""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    """shape of the encoder; vocab_size and pad_id come from the tokenizer"""
+    head: HeadConfig = field(default_factory=HeadConfig)
+    """shape of the masked-LM head"""
+    masking: MaskingConfig = field(default_factory=MaskingConfig)
+    """which tokens become targets"""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """AdamW or Muon"""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    """the learning rate through the run"""
+    stop: StopConfig = field(default_factory=StopConfig)
+    """the budget; none given: 3 epochs or 20 minutes, whichever ends first"""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """measuring on held-out text"""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """when to save"""
+    log: LogConfig = field(default_factory=LogConfig)
+    """what to write down"""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """any argument of lightning.Trainer, as --trainer.devices 2 or --trainer.precision bf16-mixed"""
+    seed: int = 0
+    """decides initial weights, order, masks and dropout"""
+
+    def __post_init__(self) -> None:
+        if self.data.row_length > self.encoder.max_length:
+            raise InputError(
+                f"data.row_length {self.data.row_length} is longer than encoder.max_length {self.encoder.max_length}:"
+                " lower the one or raise the other"
+            )

@@ -1,0 +1,117 @@
+"""Which tokens of a row become targets, and what stands in their place: dynamic masking as a function of (seed, row number).
+
+In: rows of token ids. Out: the corrupted rows, and K slots a row that name the masked places. K is fixed, so every shape is static; a
+slot that is not in use points at place 0 and has the label −100, which the loss leaves out.
+
+A worked example. A row of 10 places with 8 maskable ones at a rate of 25 % has K = round(0.25 × 10) = 2 slots and gets
+max(1, round(0.25 × 8)) = 2 targets: the two maskable places whose draws are smallest.
+
+After BERT (Devlin et al. 2018): of the targets 80 % become [MASK], 10 % a random token and 10 % stay as they are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bert.pretraining.config import MaskingConfig
+from bert.text.counter import draw, uniform
+
+NO_TARGET = -100  # the label of a slot that is not in use
+_CHOICE, _KIND, _REPLACEMENT = 11, 12, 13  # what a draw is for
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What masking has to know of a tokenizer."""
+
+    mask_id: int
+    maskable: np.ndarray  # (V,) bool: False for special tokens
+    replacements: np.ndarray  # (N,) ids that a random replacement is drawn from: neither special nor unused
+    word_starts: np.ndarray  # (V,) bool: whether a piece begins a word
+
+
+@dataclass(frozen=True)
+class MaskedRows:
+    """Corrupted rows (R, T) and their slots, each (R, K): places within the row and the original ids there (−100: not in use)."""
+
+    input_ids: np.ndarray
+    places: np.ndarray
+    labels: np.ndarray
+
+
+def slots(rate: float, row_length: int) -> int:
+    """K: the number of slots of a row."""
+    return max(1, round(rate * row_length))
+
+
+def target_counts(maskable: np.ndarray, rate: float) -> np.ndarray:
+    """The number of targets (R,) of rows with `maskable` (R, T) places: min(K, max(1, round(rate × n))), and 0 where n is 0."""
+    places = maskable.sum(axis=1)
+    wanted = np.maximum(1, np.rint(rate * places).astype(np.int64))
+    return np.where(places > 0, np.minimum(wanted, slots(rate, maskable.shape[1])), 0)
+
+
+def choose_places(maskable: np.ndarray, counts: np.ndarray, seed: int, rows: np.ndarray) -> np.ndarray:
+    """Targets (R, T) bool: in each row the `counts` maskable places with the smallest draws."""
+    keys = draw(seed, _CHOICE, rows[:, None], np.arange(maskable.shape[1])) >> np.uint64(1)
+    keys[~maskable] = np.iinfo(np.uint64).max  # above every draw
+    ranks = np.argsort(np.argsort(keys, axis=1, kind="stable"), axis=1, kind="stable")
+    return ranks < counts[:, None]
+
+
+def choose_words(maskable: np.ndarray, starts: np.ndarray, counts: np.ndarray, seed: int, rows: np.ndarray) -> np.ndarray:
+    """Targets (R, T) bool: whole words in random order, each taken if it still fits into the row's count.
+
+    `starts` (R, T) marks the places where a word begins. Where no word of a row fits, the first pieces of one word are taken.
+    """
+    row_count, length = maskable.shape
+    begins = maskable & (starts | ~np.roll(maskable, 1, axis=1))  # a chunk may begin inside a word
+    word_of = np.cumsum(begins, axis=1) - 1  # (R, T): number of the word within the row, where maskable
+    words = int(begins.sum(axis=1).max(initial=0))
+    if words == 0:
+        return np.zeros_like(maskable)
+    row_index = np.broadcast_to(np.arange(row_count)[:, None], maskable.shape)
+    sizes = np.zeros((row_count, words), np.int64)
+    np.add.at(sizes, (row_index[maskable], word_of[maskable]), 1)
+    keys = draw(seed, _CHOICE, rows[:, None], np.arange(words)) >> np.uint64(1)
+    keys[sizes == 0] = np.iinfo(np.uint64).max
+    order = np.argsort(keys, axis=1, kind="stable")
+    taken = np.zeros((row_count, words), bool)
+    left = counts.copy()
+    every_row = np.arange(row_count)
+    for rank in range(words):  # the rank-th word of every row at once
+        word = order[:, rank]
+        size = sizes[every_row, word]
+        fits = (size > 0) & (size <= left)
+        taken[every_row, word] = fits
+        left -= np.where(fits, size, 0)
+    chosen = maskable & np.take_along_axis(taken, np.maximum(word_of, 0), axis=1)
+    nothing = (left == counts) & (counts > 0)
+    first_word = maskable & (word_of == order[:, :1]) & nothing[:, None]
+    return chosen | (first_word & (np.cumsum(first_word, axis=1) <= counts[:, None]))
+
+
+def mask_rows(input_ids: np.ndarray, rows: np.ndarray, seed: int, masking: MaskingConfig, vocabulary: Vocabulary) -> MaskedRows:
+    """Mask the rows `input_ids` (R, T), whose numbers in the run are `rows` (R,)."""
+    row_count, length = input_ids.shape
+    maskable = vocabulary.maskable[input_ids]
+    counts = target_counts(maskable, masking.rate)
+    if masking.whole_words:
+        targets = choose_words(maskable, vocabulary.word_starts[input_ids], counts, seed, rows)
+    else:
+        targets = choose_places(maskable, counts, seed, rows)
+    slot_count = slots(masking.rate, length)
+    # Targets first, in the order of their places; the sort is stable.
+    places = np.argsort(~targets, axis=1, kind="stable")[:, :slot_count]
+    used = np.take_along_axis(targets, places, axis=1)
+    places = np.where(used, places, 0)
+    originals = np.take_along_axis(input_ids, places, axis=1)
+    kind = uniform(seed, _KIND, rows[:, None], places)
+    pick = draw(seed, _REPLACEMENT, rows[:, None], places) % np.uint64(len(vocabulary.replacements))
+    random_ids = vocabulary.replacements[pick.astype(np.int64)]
+    becomes = np.where(kind < masking.mask_share, vocabulary.mask_id, originals)
+    becomes = np.where(kind >= 1 - masking.random_share, random_ids, becomes)
+    masked = input_ids.copy()
+    row_of_slot = np.broadcast_to(np.arange(row_count)[:, None], places.shape)
+    masked[row_of_slot[used], places[used]] = becomes[used]
+    return MaskedRows(masked, places, np.where(used, originals, NO_TARGET))

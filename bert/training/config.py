@@ -1,0 +1,119 @@
+"""How a model is trained: optimiser, schedule, stop, checkpoints, log. Plain dataclasses without torch, shared by all kinds of training."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from bert.errors import InputError
+
+
+def require_positive(group: str, **values: float | None) -> None:
+    """Refuse values of the recipe that are zero or less; None passes."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise InputError(f"{group}.{name} is {value}: give more than 0")
+
+
+def require_share(group: str, **values: float) -> None:
+    """Refuse values of the recipe that are not shares from 0 to 1."""
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise InputError(f"{group}.{name} is {value}: give a share from 0 to 1")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
+
+    kind: Literal["adamw", "muon"] = "adamw"
+    """adamw: for all parameters; muon: for the matrices of the blocks, AdamW for the rest"""
+    lr: float = 2e-3
+    """highest learning rate of AdamW"""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """AdamW's decay rates of the two moments"""
+    eps: float = 1e-8
+    """AdamW's term in the denominator"""
+    weight_decay: float = 0.01
+    """decoupled weight decay of matrices; vectors (norms, biases) have none"""
+    clip_norm: float | None = 1.0
+    """longest gradient, in the 2-norm over all parameters; none: not clipped"""
+    muon_lr: float = 0.02
+    """highest learning rate of Muon"""
+    muon_momentum: float = 0.95
+    """momentum of Muon"""
+    muon_weight_decay: float = 0.01
+    """decoupled weight decay of the matrices that Muon updates"""
+
+    def __post_init__(self) -> None:
+        require_positive("optimizer", lr=self.lr, eps=self.eps, clip_norm=self.clip_norm, muon_lr=self.muon_lr)
+        for name, value in (("betas", min(self.betas)), ("betas", max(self.betas)), ("muon_momentum", self.muon_momentum)):
+            if not 0 <= value < 1:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}: give 0 to below 1")
+        for name in ("weight_decay", "muon_weight_decay"):
+            if getattr(self, name) < 0:
+                raise InputError(f"optimizer.{name} is {getattr(self, name)}: give 0 or more")
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """Learning rate through the run, as a share of its highest value. Progress is the used share of the budget."""
+
+    kind: Literal["linear", "cosine", "wsd"] = "linear"
+    """after warm-up: straight down, half a cosine, or stable and then straight down (warm-up, stable, decay)"""
+    warmup: float = 0.06
+    """share of the run in which the learning rate rises from 0"""
+    decay: float = 0.5
+    """wsd only: share of the run, at its end, in which the learning rate falls"""
+    final: float = 0.0
+    """what is left of the highest learning rate at the end, as a share"""
+
+    def __post_init__(self) -> None:
+        require_share("schedule", warmup=self.warmup, decay=self.decay, final=self.final)
+        if self.kind == "wsd" and self.warmup + self.decay > 1:
+            raise InputError(f"schedule.warmup {self.warmup} and schedule.decay {self.decay} are more than the whole run: lower one")
+
+
+@dataclass(frozen=True)
+class StopConfig:
+    """The budget of the run. The learning rate decays to the end of it. With several, the run ends with the first."""
+
+    steps: int | None = None
+    """optimiser steps"""
+    tokens: float | None = None
+    """tokens seen, padding not counted"""
+    minutes: float | None = None
+    """wall-clock minutes, from the first request for a batch: compiling, validation and checkpoints included"""
+
+    def __post_init__(self) -> None:
+        require_positive("stop", steps=self.steps, tokens=self.tokens, minutes=self.minutes)
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When a checkpoint is written. There is always one at the end and one when the run is interrupted."""
+
+    every_steps: int | None = None
+    """steps between checkpoints; none: by the clock alone"""
+    every_minutes: float | None = 10.0
+    """minutes between checkpoints; none: by steps alone"""
+    keep: int = 2
+    """how many are kept, the newest"""
+
+    def __post_init__(self) -> None:
+        require_positive("checkpoint", every_steps=self.every_steps, every_minutes=self.every_minutes, keep=self.keep)
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written down while the run goes on. RUN/metrics.csv always is."""
+
+    every_steps: int = 20
+    """steps between rows of the log"""
+    tensorboard: bool = False
+    """also write TensorBoard events to RUN/tensorboard"""
+    wandb: str | None = None
+    """also log to this Weights & Biases project"""
+    progress_bar: bool = True
+    """show loss, tokens a second and the time left; plain lines where the output is not a terminal"""
+
+    def __post_init__(self) -> None:
+        require_positive("log", every_steps=self.every_steps)
