@@ -1,0 +1,164 @@
+"""Masked-LM training as a LightningModule: the loss of a step, the optimiser, the learning rate, validation.
+
+It works in any Trainer with automatic optimisation; its batches are those of `stream`. The loss of a step is the sum over targets divided
+by the number of targets in the global batch. Lightning divides by the accumulation and DDP by the number of ranks, so `training_step`
+multiplies by both first.
+"""
+
+from typing import Any
+
+import lightning as L
+import torch
+
+from bert.model.heads import MaskedLM
+from bert.pretraining.stream import MicroBatch, Split
+from bert.text.counter import draw
+from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+from bert.training.optimizers import make_optimizer, set_learning_rate
+from bert.training.schedules import Progress, learning_rate_share
+
+_DROPOUT = 21  # what a draw is for
+LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "val_loss", "val_accuracy", "val_perplexity"]
+
+
+class MaskedLMTraining(L.LightningModule):
+    """Trains a MaskedLM. `split` says how a global batch is dealt out, which decides the scale of the loss."""
+
+    def __init__(
+        self,
+        model: MaskedLM,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        stop: StopConfig,
+        split: Split,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.optimizer_config, self.schedule, self.split, self.seed = optimizer, schedule, split, seed
+        self.progress = Progress(stop)
+        self.learning_rates: list[float] = []
+        """the share of the highest learning rate of every step done: with a budget in minutes it is not a function of the step"""
+        # Sums since the last row of the log. They stay on the device: reading them earlier would make the host wait for it.
+        self.register_buffer("loss_sum", torch.zeros((), dtype=torch.float32), persistent=False)
+        self.targets = 0
+        self.gradient_norm = torch.zeros(())
+        self.register_buffer("validation_sums", torch.zeros(3, dtype=torch.float64), persistent=False)
+        self._clock_group: Any = None
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW or Muon by the recipe. The learning rate is set in `on_before_optimizer_step`."""
+        return make_optimizer(self.model, self.optimizer_config)
+
+    def on_fit_start(self) -> None:
+        """Ranks agree on the clock over the CPU, where the schedule follows it."""
+        if self.progress.stop.minutes is not None and self.trainer.world_size > 1:
+            self._clock_group = torch.distributed.new_group(backend="gloo")
+
+    def training_step(self, batch: MicroBatch, batch_idx: int) -> torch.Tensor:
+        """The share of this micro-batch in the loss of the step, scaled for Lightning's and DDP's means."""
+        micro = batch_idx % self.split.accumulation
+        key = (self.seed, _DROPOUT, self.progress.step, self.global_rank, micro)
+        torch.manual_seed(int(draw(*key)[0] >> 1))  # dropout is a function of (seed, step, rank, micro-batch)
+        self._batch = batch
+        output = self.model(
+            batch["input_ids"],
+            document_ids=batch["document_ids"],
+            targets=batch["targets"],
+            labels=batch["labels"],
+        )
+        self.loss_sum += output.loss_sum.detach()
+        scale = self.split.ranks * self.split.accumulation / max(1, batch["global_targets"])
+        return output.loss_sum * scale
+
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        """Clip by the norm over all parameters. Lightning's own clipping refuses fused optimisers under bf16-mixed (its issue 21435)."""
+        longest = self.optimizer_config.clip_norm
+        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters], foreach=True)
+        if longest is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm, foreach=True)
+        self.gradient_norm = norm
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Set the learning rate of this step, a function of the progress up to its end."""
+        share = learning_rate_share(self._progress_at_step_end(), self.schedule)
+        set_learning_rate(optimizer, share)
+        self.learning_rates.append(share)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One step, and what it used of the budget."""
+        super().optimizer_step(*args, **kwargs)
+        self.targets += self._batch["global_targets"]
+        self.progress.advance(self._batch["global_tokens"], self._agreed_seconds())
+        if self.progress.finished():
+            self.trainer.should_stop = True
+
+    def _progress_at_step_end(self) -> float:
+        """Step n of N is at n / N: the first step already has a learning rate, the last the final one. The clock is read as it is."""
+        stop, progress = self.progress.stop, self.progress
+        tokens = progress.tokens + self._batch["global_tokens"]
+        return Progress(stop, progress.step + 1, tokens, progress.seconds).share()
+
+    def _agreed_seconds(self) -> float:
+        seconds = torch.tensor(self.progress.elapsed(), dtype=torch.float64)
+        if self._clock_group is not None:
+            torch.distributed.all_reduce(seconds, torch.distributed.ReduceOp.MAX, group=self._clock_group)
+        return float(seconds)
+
+    def read_log(self) -> dict[str, float]:
+        """Mean loss since the last call, over all ranks; learning rate and gradient norm of the last step."""
+        loss_sum = float(self._summed(self.loss_sum))
+        row = {
+            "loss": loss_sum / max(1, self.targets),
+            "learning_rate": self.learning_rates[-1] * self.optimizer_config.lr,
+            "gradient_norm": float(self.gradient_norm),
+        }
+        self.loss_sum.zero_()
+        self.targets = 0
+        return row
+
+    def validation_step(self, batch: MicroBatch, batch_idx: int) -> None:
+        """Adds up cross-entropy, right guesses and targets."""
+        output = self.model(
+            batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
+        )
+        right = (output.logits.argmax(-1) == batch["labels"]).sum()
+        self.validation_sums += torch.stack([output.loss_sum, right, output.num_targets]).to(self.validation_sums)
+
+    def on_validation_epoch_start(self) -> None:
+        """A new sum."""
+        self.validation_sums.zero_()
+
+    def on_validation_epoch_end(self) -> None:
+        """Log loss, accuracy and perplexity of the held-out rows."""
+        loss_sum, right, targets = self._summed(self.validation_sums).tolist()
+        loss = loss_sum / max(1.0, targets)
+        self.validation = {
+            "val_loss": loss,
+            "val_accuracy": right / max(1.0, targets),
+            "val_perplexity": float(torch.tensor(loss).exp()),
+        }
+        row = self.validation | {"tokens": self.progress.tokens, "seconds": round(self.progress.elapsed(), 3)}
+        for logger in self.trainer.loggers:
+            logger.log_metrics(row, step=self.progress.step)
+
+    def _summed(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The sum over all ranks."""
+        if self.trainer.world_size == 1:
+            return tensor
+        return self.trainer.strategy.reduce(tensor.clone(), reduce_op="sum")  # type: ignore[return-value]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Beside weights and optimiser: what the budget has used, every learning rate, and the open row of the log."""
+        checkpoint["progress"] = self.progress.state()
+        checkpoint["learning_rates"] = torch.tensor(self.learning_rates, dtype=torch.float64)
+        checkpoint["open_log_row"] = {"loss_sum": self._summed(self.loss_sum).cpu().clone(), "targets": self.targets}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The same back."""
+        self.progress.restore(checkpoint["progress"])
+        self.learning_rates = checkpoint["learning_rates"].tolist()
+        if self.global_rank == 0:  # the sum over all ranks goes on in one
+            self.loss_sum.copy_(checkpoint["open_log_row"]["loss_sum"])
+        self.targets = checkpoint["open_log_row"]["targets"]

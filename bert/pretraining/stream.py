@@ -1,0 +1,189 @@
+"""Batch number → tensors, and nothing else: not the worker, the rank, the number of devices, the history or the clock.
+
+Batch n is rows n·R … (n + 1)·R − 1 of the run. It is dealt out in micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of
+`micro_batch_rows` rows, so any split of a batch over devices and time sees the same rows with the same masks.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypedDict
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from bert.errors import InputError
+from bert.pretraining.config import MaskingConfig
+from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, target_counts
+from bert.text.packing import RowIndex, gather
+
+
+class MicroBatch(TypedDict):
+    """What one forward pass of one device sees: B rows of T places with K slots each."""
+
+    input_ids: torch.Tensor  # (B, T) int64, corrupted
+    document_ids: torch.Tensor  # (B, T) int64, chunks of a row from 1; 0 is padding
+    targets: torch.Tensor  # (B · K,) int64, flat places in (B, T); 0 where the slot is not in use
+    labels: torch.Tensor  # (B · K,) int64, original ids; −100 where the slot is not in use
+    global_targets: int  # targets of the whole batch: over all ranks and micro-batches
+    global_tokens: int  # tokens of the whole batch, padding not counted
+
+
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the tokens that packing puts into rows."""
+
+    cls: int
+    sep: int
+    pad: int
+
+
+@dataclass(frozen=True)
+class Split:
+    """How a batch of `batch_rows` is dealt out."""
+
+    batch_rows: int
+    micro_batch_rows: int
+    ranks: int = 1
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of one rank in one step."""
+        return self.batch_rows // (self.micro_batch_rows * self.ranks)
+
+
+def split_batch(batch_rows: int, micro_batch_rows: int | None, ranks: int) -> Split:
+    """The split of a batch over `ranks` devices; InputError where it does not divide."""
+    if batch_rows % ranks:
+        raise InputError(f"data.batch_rows {batch_rows} does not divide over {ranks} devices: give a multiple of {ranks}")
+    per_rank = batch_rows // ranks
+    micro = micro_batch_rows or per_rank
+    if per_rank % micro:
+        raise InputError(
+            f"data.batch_rows {batch_rows} over {ranks} device{'s' * (ranks > 1)} is {per_rank} rows each, which data.micro_batch_rows"
+            f" {micro} does not divide: give a divisor of {per_rank}"
+        )
+    return Split(batch_rows, micro, ranks)
+
+
+class BatchStream:
+    """The batches of a run."""
+
+    def __init__(
+        self,
+        values: np.ndarray,
+        rows: RowIndex,
+        batch_rows: int,
+        special_ids: SpecialIds,
+        vocabulary: Vocabulary,
+        masking: MaskingConfig,
+        seed: int,
+        last_row: int | None = None,
+    ) -> None:
+        """Rows of `values` by `rows`; rows from `last_row` on (None: never) are padding through and through."""
+        self.values, self.rows, self.batch_rows, self.last_row = values, rows, batch_rows, last_row
+        self.special_ids, self.vocabulary, self.masking, self.seed = special_ids, vocabulary, masking, seed
+        self._cached: tuple[int, np.ndarray, np.ndarray, int, int] | None = None
+
+    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+        """Batch `step` before masking: input_ids and document_ids (R, T), number of targets, number of tokens."""
+        if self._cached is None or self._cached[0] != step:
+            first, length = step * self.batch_rows, self.rows.row_length
+            count = self.batch_rows if self.last_row is None else max(0, min(self.batch_rows, self.last_row - first))
+            input_ids = np.full((self.batch_rows, length), self.special_ids.pad, np.int64)
+            document_ids = np.zeros((self.batch_rows, length), np.int64)
+            if count:
+                input_ids[:count], document_ids[:count] = gather(
+                    self.values,
+                    self.rows.rows(first, count),
+                    length,
+                    self.special_ids.cls,
+                    self.special_ids.sep,
+                    self.special_ids.pad,
+                )
+            targets = int(target_counts(self.vocabulary.maskable[input_ids], self.masking.rate).sum())
+            self._cached = step, input_ids, document_ids, targets, int((document_ids > 0).sum())
+        return self._cached[1:]
+
+    def micro_batch(self, step: int, split: Split, rank: int = 0, micro: int = 0) -> MicroBatch:
+        """Micro-batch `micro` of rank `rank` in step `step`, masked."""
+        input_ids, document_ids, global_targets, global_tokens = self.batch(step)
+        first = (micro * split.ranks + rank) * split.micro_batch_rows
+        mine = slice(first, first + split.micro_batch_rows)
+        numbers = step * self.batch_rows + np.arange(mine.start, mine.stop)
+        masked = mask_rows(input_ids[mine], numbers, self.seed, self.masking, self.vocabulary)
+        in_use = masked.labels != NO_TARGET
+        row_starts = np.arange(split.micro_batch_rows)[:, None] * self.rows.row_length
+        flat = np.where(in_use, masked.places + row_starts, 0)
+        return MicroBatch(
+            input_ids=torch.from_numpy(masked.input_ids),
+            document_ids=torch.from_numpy(document_ids[mine].copy()),
+            targets=torch.from_numpy(flat.reshape(-1)),
+            labels=torch.from_numpy(masked.labels.reshape(-1)),
+            global_targets=global_targets,
+            global_tokens=global_tokens,
+        )
+
+
+class _MicroBatches(Dataset):
+    """Item i of a rank: micro-batch i % accumulation of step i // accumulation."""
+
+    def __init__(self, stream: BatchStream, split: Split, rank: int) -> None:
+        self.stream, self.split, self.rank = stream, split, rank
+
+    def __getitem__(self, item: int) -> MicroBatch:
+        step, micro = divmod(item, self.split.accumulation)
+        return self.stream.micro_batch(step, self.split, self.rank, micro)
+
+
+class _From:
+    """The numbers first, first + 1, … up to and without `end` (None: for ever)."""
+
+    def __init__(self, first: int, end: int | None) -> None:
+        self.first, self.end = first, end
+
+    def __iter__(self) -> Iterator[int]:
+        number = self.first
+        while self.end is None or number < self.end:
+            yield number
+            number += 1
+
+
+class StepLoader:
+    """The micro-batches of one rank from step `first_step()` on, to step `steps` or for ever.
+
+    Where to begin is asked when iteration starts, so a resumed run needs no replay. `waited` counts the seconds that the training loop
+    waited for data; `on_first_request` is called before the first batch is made.
+    """
+
+    def __init__(
+        self,
+        stream: BatchStream,
+        split: Split,
+        rank: int = 0,
+        first_step: Callable[[], int] = lambda: 0,
+        steps: int | None = None,
+        workers: int = 0,
+        pin_memory: bool = False,
+        on_first_request: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.stream, self.split, self.rank, self.first_step, self.steps = stream, split, rank, first_step, steps
+        self.workers, self.pin_memory, self.on_first_request = workers, pin_memory, on_first_request
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        self.on_first_request()
+        begun = time.perf_counter()
+        accumulation = self.split.accumulation
+        loader = DataLoader(
+            _MicroBatches(self.stream, self.split, self.rank),
+            batch_size=None,
+            sampler=_From(self.first_step() * accumulation, None if self.steps is None else self.steps * accumulation),
+            num_workers=self.workers,
+            pin_memory=self.pin_memory,
+        )
+        for batch in loader:
+            self.waited += time.perf_counter() - begun
+            yield batch
+            begun = time.perf_counter()

@@ -1,0 +1,211 @@
+"""What happens around the steps of a run: its log, its progress bar, and its end by a signal.
+
+The modules that are trained keep a `progress` (see schedules) and answer `read_log()` with what a row of the log says; everything here
+works with any such module.
+"""
+
+import csv
+import math
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers.logger import Logger
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from bert.errors import InputError
+from bert.training import schedules
+
+TIME_COLUMNS = ("seconds", "tokens_per_second", "data_share")  # the columns that may differ between two equal runs
+
+
+class Trained(Protocol):
+    """What the callbacks ask of a module."""
+
+    progress: schedules.Progress
+
+    def read_log(self) -> dict[str, float]:
+        """Means since the last call; called on every rank."""
+
+
+class MetricsCsv(Logger):
+    """RUN/metrics.csv: one row a log step or validation, appended and flushed, so that nothing is lost and nothing is written twice.
+
+    Lightning's own CSVLogger forgets earlier rows when a run is resumed.
+    """
+
+    def __init__(self, file: Path, columns: list[str]) -> None:
+        super().__init__()
+        self.file, self.columns = file, columns
+
+    @property
+    def name(self) -> str:
+        """Lightning asks for it."""
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        """Lightning asks for it."""
+        return ""
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """The recipe has a file of its own."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append one row."""
+        if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+            return
+        new = not self.file.exists()
+        with self.file.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, self.columns, extrasaction="ignore")
+            if new:
+                writer.writeheader()
+            writer.writerow({"step": step, **metrics})
+
+    def cut(self, step: int) -> None:
+        """Drop the rows behind `step`: a resumed run writes them again."""
+        if not self.file.exists():
+            return
+        with self.file.open(newline="") as stream:
+            rows = [row for row in csv.DictReader(stream) if row["step"] and int(row["step"]) <= step]
+        partial = self.file.with_suffix(".partial")
+        with partial.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, self.columns, extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(partial, self.file)
+
+
+class StepLog(Callback):
+    """Writes a row to every logger each `every_steps` steps: what the module measured, and the speed."""
+
+    def __init__(self, every_steps: int) -> None:
+        self.every_steps = every_steps
+        self.latest: dict[str, float] = {}
+        self._before: tuple[float, int, float] | None = None
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        """At the end of a step that is logged."""
+        progress = pl_module.progress
+        if trainer.fit_loop.epoch_loop._should_accumulate() or progress.step % self.every_steps:
+            return
+        row = pl_module.read_log()
+        if not math.isfinite(row["loss"]):
+            raise InputError(
+                f"the loss is {row['loss']} at step {progress.step}: lower optimizer.lr, or give optimizer.clip_norm; the last good"
+                " checkpoint is kept"
+            )
+        waited = getattr(trainer.train_dataloader, "waited", 0.0)
+        seconds, tokens, waited_before = self._before or (0.0, 0, 0.0)
+        if self._before:
+            span = max(progress.seconds - seconds, 1e-9)
+            row |= {"tokens_per_second": (progress.tokens - tokens) / span, "data_share": (waited - waited_before) / span}
+        self._before = progress.seconds, progress.tokens, waited
+        self.latest = row | {"tokens": progress.tokens, "seconds": round(progress.seconds, 3)}
+        for logger in trainer.loggers:
+            logger.log_metrics(self.latest, step=progress.step)
+
+
+class ProgressBar(Callback):
+    """Loss, tokens a second and the time left: a bar on a terminal, a line every half minute elsewhere. Rank 0 only."""
+
+    def __init__(self, log: StepLog) -> None:
+        self.log = log
+        self._bar: Progress | None = None
+        self._said = 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Opens the bar."""
+        console = Console(stderr=False)
+        self._said = time.monotonic()
+        if trainer.is_global_zero and console.is_terminal:
+            self._bar = Progress(BarColumn(), TextColumn("{task.percentage:3.0f}%  {task.description}"), console=console)
+            self._task = self._bar.add_task("", total=1.0)
+            self._bar.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        """Moves it."""
+        if not trainer.is_global_zero:
+            return
+        progress = pl_module.progress
+        if self._bar:
+            self._bar.update(self._task, completed=progress.share(), description=self._line(progress))
+        elif time.monotonic() - self._said > 30:
+            self._said = time.monotonic()
+            print(f"{progress.share():4.0%}  {self._line(progress)}", flush=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """Closes it."""
+        if self._bar:
+            self._bar.stop()
+            self._bar = None
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Leaves the terminal in order."""
+        self.on_train_end(trainer, pl_module)
+
+    def _line(self, progress: schedules.Progress) -> str:
+        parts = [f"step {progress.step}"]
+        if "loss" in self.log.latest:
+            parts.append(f"loss {self.log.latest['loss']:.3f}")
+        if "tokens_per_second" in self.log.latest:
+            parts.append(f"{self.log.latest['tokens_per_second'] / 1000:.1f} K tokens/s")
+        if progress.share() > 0:
+            left = progress.seconds * (1 - progress.share()) / progress.share()
+            parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
+        return "  ".join(parts)
+
+
+class StopOnSignal(Callback):
+    """SIGINT and SIGTERM end the run at the next step boundary, on every rank; a second SIGINT ends it at once.
+
+    Lightning's own handler is replaced while training runs: it ends a run in the middle of a step, with exit code 0.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+        self._group: Any = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Puts the handlers in place."""
+        if trainer.world_size > 1:
+            self._group = torch.distributed.new_group(backend="gloo")
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._handle)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received == signal.SIGINT and number == signal.SIGINT:
+            os._exit(128 + number)
+        self.received = number
+        print("\nstopping at the end of this step; press Ctrl-C again to quit at once", file=sys.stderr, flush=True)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        """At a step boundary: all ranks stop where one was told to."""
+        if trainer.fit_loop.epoch_loop._should_accumulate():
+            return
+        if self._group is not None:
+            told = torch.tensor([self.received or 0])
+            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, group=self._group)
+            self.received = int(told) or None
+        if self.received:
+            trainer.should_stop = True
+            trainer.limit_val_batches = 0  # no validation on the way out
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Gives the handlers back, after the last checkpoint."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """The same on the way out."""
+        self.teardown(trainer, pl_module, "fit")

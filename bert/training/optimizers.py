@@ -1,0 +1,151 @@
+"""AdamW, and Muon for hidden matrices with AdamW for the rest as one optimiser with one state.
+
+Muon (Jordan et al. 2024) replaces the momentum of a matrix by the nearest orthogonal matrix, found by five Newton–Schulz steps, so that
+every direction of the matrix moves by the same amount. It is meant for the matrices inside the blocks; embeddings, norms, biases and
+the output go to AdamW.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.adamw import adamw
+
+from bert.model.layers import MLP, Attention, Block
+from bert.training.config import OptimizerConfig
+
+_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Jordan et al.: steep at 0, singular values end within 0.7 … 1.2
+
+
+def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
+    """The orthogonal factor of `matrix` (…, M, N), nearly: UVᵀ of its singular value decomposition, in bf16."""
+    a, b, c = _NEWTON_SCHULZ
+    x = matrix.bfloat16()
+    transposed = x.size(-2) > x.size(-1)
+    if transposed:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if transposed else x
+
+
+class MuonAdamW(torch.optim.Optimizer):
+    """Parameter groups of kind "muon" are updated by Muon, those of kind "adamw" by AdamW.
+
+    A group of kind "muon" may carry `blocks`: the numbers of rows into which its matrices are parted before each part is orthogonalised
+    by itself, as Q, K and V are in a fused projection.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        super().__init__(groups, {"weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """One update of all parameters; returns what the closure returns."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["kind"] == "muon":
+                self._muon(group)
+            else:
+                self._adamw(group)
+        return loss
+
+    def _muon(self, group: dict[str, Any]) -> None:
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["momentum"] = torch.zeros_like(parameter)
+            momentum = state["momentum"]
+            momentum.lerp_(parameter.grad, 1 - group["momentum"])
+            update = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov
+            parts = update.split(group["blocks"]) if group["blocks"] else (update,)
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            for part, rows in zip(parts, parameter.split([len(p) for p in parts])):
+                scale = max(1.0, part.size(0) / part.size(1)) ** 0.5
+                rows.add_(orthogonalize(part).to(rows.dtype), alpha=-group["lr"] * scale)
+
+    def _adamw(self, group: dict[str, Any]) -> None:
+        parameters, gradients, means, squares, counts = [], [], [], [], []
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state["exp_avg"] = torch.zeros_like(parameter)
+                state["exp_avg_sq"] = torch.zeros_like(parameter)
+                state["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            parameters.append(parameter)
+            gradients.append(parameter.grad)
+            means.append(state["exp_avg"])
+            squares.append(state["exp_avg_sq"])
+            counts.append(state["step"])
+        if parameters:
+            adamw(
+                parameters,
+                gradients,
+                means,
+                squares,
+                [],
+                counts,
+                fused=True,
+                amsgrad=False,
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                lr=group["lr"],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                maximize=False,
+            )
+
+
+def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """The parameters of `model` by treatment; vectors have no weight decay. Each group keeps its highest learning rate as `highest_lr`."""
+    blocks_of: dict[int, tuple[int, ...]] = {}  # hidden matrix → rows of the matrices that stand in it one below the other
+    for module in model.modules():
+        if isinstance(module, Block):
+            blocks_of |= {id(parameter): () for parameter in module.parameters() if parameter.ndim == 2}
+    for module in model.modules():
+        if isinstance(module, Attention):
+            blocks_of[id(module.qkv.weight)] = module.qkv_rows
+        elif isinstance(module, MLP) and module.gated:
+            blocks_of[id(module.wi.weight)] = (module.wi.out_features // 2,) * 2
+    decayed, plain = [], []
+    muon: dict[tuple[int, ...], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        if config.kind == "muon" and id(parameter) in blocks_of:
+            muon.setdefault(blocks_of[id(parameter)], []).append(parameter)
+        else:
+            (decayed if parameter.ndim > 1 else plain).append(parameter)
+    adamw_settings = {"kind": "adamw", "lr": config.lr, "betas": config.betas, "eps": config.eps}
+    groups: list[dict[str, Any]] = [
+        {"params": decayed, "weight_decay": config.weight_decay, **adamw_settings},
+        {"params": plain, "weight_decay": 0.0, **adamw_settings},
+    ]
+    for blocks, matrices in muon.items():
+        settings = {"momentum": config.muon_momentum, "weight_decay": config.muon_weight_decay}
+        groups.append({"params": matrices, "kind": "muon", "lr": config.muon_lr, "blocks": blocks, **settings})
+    groups = [group for group in groups if group["params"]]
+    for group in groups:
+        group["highest_lr"] = group["lr"]
+    return groups
+
+
+def make_optimizer(model: nn.Module, config: OptimizerConfig) -> MuonAdamW:
+    """The optimiser of `config` for the parameters of `model`."""
+    return MuonAdamW(parameter_groups(model, config))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Set every group to `share` of its highest learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["highest_lr"] * share

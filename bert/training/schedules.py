@@ -1,0 +1,74 @@
+"""The learning rate as a function of progress, and the progress of a run as a function of its budget. No torch here."""
+
+import math
+import time
+from dataclasses import dataclass
+
+from bert.training.config import ScheduleConfig, StopConfig
+
+
+def learning_rate_share(progress: float, schedule: ScheduleConfig) -> float:
+    """The share of the highest learning rate at `progress` (0 … 1) of the run.
+
+    It rises in a line over the warm-up and then follows the schedule down to `final`: a line, half a cosine, or a plateau with a line
+    over the last `decay` of the run (warm-up, stable, decay; Zhai et al. 2022).
+    """
+    progress = min(max(progress, 0.0), 1.0)
+    if progress < schedule.warmup:
+        return progress / schedule.warmup
+    begin = 1 - schedule.decay if schedule.kind == "wsd" else schedule.warmup
+    if progress <= begin:
+        return 1.0
+    way = (progress - begin) / (1 - begin)
+    fall = 0.5 * (1 + math.cos(math.pi * way)) if schedule.kind == "cosine" else 1 - way
+    return schedule.final + (1 - schedule.final) * fall
+
+
+@dataclass
+class Progress:
+    """What a run has used of its budget. It is saved with every checkpoint; the clock alone is not a function of the step."""
+
+    stop: StopConfig
+    step: int = 0
+    """optimiser steps done"""
+    tokens: int = 0
+    """tokens seen, padding not counted"""
+    seconds: float = 0.0
+    """since the first request for a batch, earlier parts of an interrupted run included"""
+    _started: float | None = None
+    _before: float = 0.0
+
+    def start(self) -> None:
+        """The first request for a batch: the clock runs from here."""
+        self._before, self._started = self.seconds, time.monotonic()
+
+    def elapsed(self) -> float:
+        """Seconds of the run up to now."""
+        return self.seconds if self._started is None else self._before + time.monotonic() - self._started
+
+    def advance(self, tokens: int, seconds: float) -> None:
+        """One more step, with `tokens` in it, done at `seconds` of the run."""
+        self.step, self.tokens, self.seconds = self.step + 1, self.tokens + tokens, seconds
+
+    def share(self) -> float:
+        """The used share of the budget, 0 … 1: of several budgets the one that ends first."""
+        used = [0.0]
+        if self.stop.steps is not None:
+            used.append(self.step / self.stop.steps)
+        if self.stop.tokens is not None:
+            used.append(self.tokens / self.stop.tokens)
+        if self.stop.minutes is not None:
+            used.append(self.seconds / (60 * self.stop.minutes))
+        return max(used)
+
+    def finished(self) -> bool:
+        """Whether the budget is used up."""
+        return self.share() >= 1
+
+    def state(self) -> dict[str, float]:
+        """For the checkpoint."""
+        return {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
+
+    def restore(self, state: dict[str, float]) -> None:
+        """From the checkpoint."""
+        self.step, self.tokens, self.seconds = int(state["step"]), int(state["tokens"]), float(state["seconds"])
