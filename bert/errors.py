@@ -8,6 +8,14 @@ class InputError(ValueError):
     """A mistake in what the user gave us: a file, a recipe key, a value. One line: where, what, and the fix."""
 
 
+class InterruptedRun(Exception):
+    """A run that was stopped by a signal, saved, and can be resumed."""
+
+    def __init__(self, message: str, signal_number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' Did you mean `x`?' for the known name nearest to `name`, or an empty string when none is near."""
     near = get_close_matches(name, list(known), n=1, cutoff=0.5)

@@ -81,8 +81,10 @@ class MaskedLMTraining(L.LightningModule):
         self.gradient_norm = norm
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the learning rate of this step, a function of the progress up to its end."""
-        share = learning_rate_share(self._progress_at_step_end(), self.schedule)
+        """Set the learning rate of this step, a function of the progress at its middle, so that no step has a rate of 0."""
+        stop, progress = self.progress.stop, self.progress
+        middle = Progress(stop, progress.step + 0.5, progress.tokens + 0.5 * self._batch["global_tokens"], progress.seconds)
+        share = learning_rate_share(middle.share(), self.schedule)
         set_learning_rate(optimizer, share)
         self.learning_rates.append(share)
 
@@ -93,12 +95,6 @@ class MaskedLMTraining(L.LightningModule):
         self.progress.advance(self._batch["global_tokens"], self._agreed_seconds())
         if self.progress.finished():
             self.trainer.should_stop = True
-
-    def _progress_at_step_end(self) -> float:
-        """Step n of N is at n / N: the first step already has a learning rate, the last the final one. The clock is read as it is."""
-        stop, progress = self.progress.stop, self.progress
-        tokens = progress.tokens + self._batch["global_tokens"]
-        return Progress(stop, progress.step + 1, tokens, progress.seconds).share()
 
     def _agreed_seconds(self) -> float:
         seconds = torch.tensor(self.progress.elapsed(), dtype=torch.float64)

@@ -29,9 +29,9 @@ class Progress:
     """What a run has used of its budget. It is saved with every checkpoint; the clock alone is not a function of the step."""
 
     stop: StopConfig
-    step: int = 0
+    step: float = 0
     """optimiser steps done"""
-    tokens: int = 0
+    tokens: float = 0
     """tokens seen, padding not counted"""
     seconds: float = 0.0
     """since the first request for a batch, earlier parts of an interrupted run included"""

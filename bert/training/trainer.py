@@ -107,6 +107,30 @@ def global_rank() -> int:
     return 0
 
 
+def world_size(arguments: Mapping[str, Any]) -> int:
+    """How many processes will train together, before any exists: what torchrun or SLURM started, else devices × nodes."""
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        if name in os.environ:
+            return int(os.environ[name])
+    devices = arguments.get("devices", 1)
+    if isinstance(devices, str) and devices.lstrip("-").isdigit():
+        devices = int(devices)
+    if isinstance(devices, str):
+        count = _visible_devices(arguments) if devices == "auto" else len([part for part in devices.split(",") if part.strip()])
+    else:
+        count = len(devices) if isinstance(devices, (list, tuple)) else int(devices)
+    if count == -1:
+        count = _visible_devices(arguments)
+    if count < 1:
+        raise InputError(f"trainer.devices is {devices}: give 1 or more, or -1 for all")
+    return count * int(arguments.get("num_nodes", 1))
+
+
+def _visible_devices(arguments: Mapping[str, Any]) -> int:
+    on_cpu = arguments.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
+    return 1 if on_cpu else torch.cuda.device_count()
+
+
 def launch_key() -> str:
     """What the processes of one launch have in common and other launches have not."""
     names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID")

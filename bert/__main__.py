@@ -1,0 +1,5 @@
+"""`python -m bert` is `bert`."""
+
+from bert.cli import run
+
+run()

@@ -1,0 +1,229 @@
+"""`bert pretrain`: tokenizer → token store → batches → training → model folder, as one page of plain calls.
+
+What a run makes lies in its folder: recipe.yaml (all fields; run it again and the same run happens), tokenizer/, store/ (where none was
+given), checkpoints/, metrics.csv, environment.json, model/ (the result).
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from bert.errors import InputError, InterruptedRun
+from bert.model.heads import MaskedLM
+from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining
+from bert.pretraining.stream import BatchStream, SpecialIds, Split, StepLoader, split_batch
+from bert.pretraining.masking import Vocabulary
+from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
+from bert.text.store import TokenStore, open_store, prepare
+from bert.text.tokenizer import Tokenizer, make_tokenizer
+from bert.training import folder as run_folder
+from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
+from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_whole
+from bert.training.config import StopConfig
+from bert.training.trainer import check_trainer_arguments, make_trainer, world_size
+
+DEFAULT_STOP = StopConfig(minutes=20)
+_VALIDATION_SEED = 2018  # the masks of held-out rows never change, whatever the seed of the run
+
+
+def pretrain(
+    recipe: PretrainRecipe,
+    out: Path,
+    overwrite: bool = False,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Run `recipe` in the folder `out`, or go on with the run that is there; returns the model folder.
+
+    Raises InputError for what the user can mend, InterruptedRun where a signal ended the run (it is saved).
+    """
+    check_trainer_arguments(recipe.trainer)
+    ranks = world_size(recipe.trainer)
+    split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, ranks)
+    if run_folder.is_rank_0():
+        run_folder.claim(out, overwrite, resume)
+        recipe = prepare_inputs(recipe, out, say)
+        run_folder.mark_ready(out, recipe, command="bert pretrain")
+    else:
+        say = _silent
+        recipe = run_folder.wait_until_ready(out, PretrainRecipe)
+    tokenizer = Tokenizer.load(tokenizer_folder(out))
+    store = open_store(store_folder(recipe, out), tokenizer=tokenizer)
+    training, validation, message = make_streams(recipe, store, tokenizer, cache=store_folder(recipe, out))
+    if message:
+        say(message)
+
+    torch.manual_seed(recipe.seed)
+    model = MaskedLM(recipe.encoder, recipe.head)
+    model.tokenizer = tokenizer
+    module = MaskedLMTraining(model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed)
+    csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
+    checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal()
+    callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, recipe.validation.every_steps)]
+    if recipe.log.progress_bar:
+        callbacks.append(ProgressBar(log))
+    trainer = make_trainer(
+        recipe.trainer,
+        callbacks,
+        loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
+        plugins=[WholeCheckpointIO()],
+        accumulation=split.accumulation,
+        validate_every_batches=recipe.validation.every_steps and recipe.validation.every_steps * split.accumulation,
+    )
+    if trainer.world_size != ranks:
+        raise InputError(f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number")
+    if checkpoint and run_folder.is_rank_0():
+        csv.cut(int(checkpoint.name.removeprefix("step-")))
+
+    loader = StepLoader(
+        training,
+        split,
+        trainer.global_rank,
+        first_step=lambda: int(module.progress.step),
+        workers=recipe.data.workers,
+        pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        on_first_request=module.progress.start,
+    )
+    held_out = None if validation is None else validation_loader(validation, split, trainer.global_rank)
+    say(describe(recipe, model, training, store, trainer.precision, split))
+    trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    if stop.received:
+        raise InterruptedRun(f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}", stop.received)
+    return finish(module, recipe, out, say)
+
+
+def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]) -> PretrainRecipe:
+    """Make what is missing in `out`: tokenizer and store. Returns the recipe with every open field decided."""
+    data, vocabulary = recipe.data, recipe.vocabulary
+    if not data.corpus and data.store is None:
+        raise InputError("no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer")
+    folder = tokenizer_folder(out)
+    if not folder.exists():
+        if data.tokenizer is not None:
+            Tokenizer.load(data.tokenizer).save(folder, model_max_length=recipe.encoder.max_length)
+        elif data.store is not None:
+            raise InputError("--store needs --tokenizer: the one that the store was made with")
+        else:
+            make_tokenizer(data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
+    tokenizer = Tokenizer.load(folder)
+    if data.store is None:
+        prepare(data.corpus, tokenizer, out / "store", data.layout, data.text_field, say=say)
+    if dataclasses.replace(recipe.encoder, pad_id=0).vocab_size not in (PretrainRecipe().encoder.vocab_size, tokenizer.vocab_size):
+        raise InputError(
+            f"encoder.vocab_size is {recipe.encoder.vocab_size} and the tokenizer has {tokenizer.vocab_size} entries: leave the field out"
+        )
+    encoder = dataclasses.replace(recipe.encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
+    stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
+    return dataclasses.replace(recipe, encoder=encoder, stop=stop)
+
+
+def tokenizer_folder(out: Path) -> Path:
+    """Where a run keeps its tokenizer."""
+    return out / "tokenizer"
+
+
+def store_folder(recipe: PretrainRecipe, out: Path) -> Path:
+    """Where a run's token store is."""
+    return out / "store" if recipe.data.store is None else Path(recipe.data.store)
+
+
+def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
+    """What masking has to know of `tokenizer`."""
+    maskable = torch.ones(tokenizer.vocab_size, dtype=torch.bool).numpy()
+    maskable[list(tokenizer.special_ids)] = False
+    return Vocabulary(tokenizer.mask_id, maskable, tokenizer.replacement_ids, tokenizer.word_starts)
+
+
+def make_streams(
+    recipe: PretrainRecipe, store: TokenStore, tokenizer: Tokenizer, cache: Path | None = None
+) -> tuple[BatchStream, BatchStream | None, str]:
+    """(training, validation or None, a message about the split) from a store; `cache` is a folder for row counts."""
+    data = recipe.data
+    room = data.row_length - SPECIALS_PER_CHUNK
+    documents = Documents(store.starts, store.lengths)
+    kept, held_out, message = hold_out(documents, store.hashes, data.held_out, room)
+    if not len(kept):
+        raise InputError("the corpus is too small to train on: nothing is left beside the held-out text; give more text or data.held_out 0")
+    special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+    vocabulary = make_vocabulary(tokenizer)
+
+    def stream(part: Documents, seed: int, last_row: int | None = None) -> BatchStream:
+        rows = RowIndex(part, data.row_length, data.window_documents, seed, cache)
+        return BatchStream(store.values, rows, data.batch_rows, special_ids, vocabulary, recipe.masking, seed, last_row)
+
+    validation = None
+    if len(held_out):
+        validation = stream(held_out, _VALIDATION_SEED)
+        validation.last_row = min(recipe.validation.rows, validation.rows.rows_in_epoch(0))
+    return stream(kept, recipe.seed), validation, message
+
+
+def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepLoader:
+    """All held-out rows once; the last batch is filled up with padding."""
+    assert validation.last_row is not None
+    return StepLoader(validation, split, rank, steps=-(-validation.last_row // split.batch_rows))
+
+
+def describe(recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, store: TokenStore, precision: str, split: Split) -> str:
+    """What is about to run, in a few lines."""
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    rows = training.rows.rows_in_epoch(0)
+    tokens = int(training.rows.documents.lengths.sum())
+    budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(recipe.stop).items() if value is not None]
+    return (
+        f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}\n"
+        f"data: {tokens / 1e6:.2f} M tokens in {rows:,} rows of {recipe.data.row_length} an epoch;"
+        f" {split.batch_rows} rows a step = {split.ranks} × {split.accumulation} × {split.micro_batch_rows}\n"
+        f"budget: {' or '.join(budget)}"
+    )
+
+
+def finish(module: MaskedLMTraining, recipe: PretrainRecipe, out: Path, say: Callable[[str], None]) -> Path:
+    """Write the model folder (rank 0) and say how it went."""
+    folder = out / "model"
+    if run_folder.is_rank_0():
+        figures = getattr(module, "validation", {})
+        module.model.save(folder, card=run_folder.card_text(recipe, module.progress, figures))
+        if figures:
+            say(
+                f"held out: loss {figures['val_loss']:.3f}, accuracy {figures['val_accuracy']:.1%},"
+                f" perplexity {figures['val_perplexity']:.1f}"
+            )
+        say(f"{module.progress.step:,} steps, {module.progress.tokens / 1e6:.2f} M tokens, {module.progress.seconds / 60:.1f} minutes")
+        say(f'model: {folder}   next: bert fill "… [MASK] …" --model {folder}')
+    return folder
+
+
+def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:
+    """Print batch `number` of a run: its rows, with what was masked and what stood there."""
+    tokenizer = Tokenizer.load(tokenizer_folder(out))
+    store = open_store(store_folder(recipe, out), tokenizer=tokenizer)
+    stream, _, _ = make_streams(recipe, store, tokenizer)
+    batch = stream.micro_batch(number, Split(recipe.data.batch_rows, recipe.data.batch_rows))
+    epoch, window, place = stream.rows.locate(number * recipe.data.batch_rows)
+    say(
+        f"batch {number}: rows from {number * recipe.data.batch_rows} (epoch {epoch}, window {window}, place {place});"
+        f" {batch['global_tokens']} tokens, {batch['global_targets']} targets"
+    )
+    originals = {int(place): int(label) for place, label in zip(batch["targets"], batch["labels"]) if label >= 0}
+    for row, ids in enumerate(batch["input_ids"].tolist()):
+        words = []
+        for column, token in enumerate(ids):
+            if batch["document_ids"][row, column] == 0:
+                continue
+            original = originals.get(row * recipe.data.row_length + column)
+            words.append(tokenizer.token(token) + (f"‹{tokenizer.token(original)}›" if original is not None else ""))
+        say(f"{row:4d}  {' '.join(words)}")
+
+
+def _warn(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
+
+
+def _silent(message: str) -> None:
+    """Ranks other than 0 say nothing."""

@@ -1,0 +1,68 @@
+"""Masked-LM quality on fixed masks: mean cross-entropy and accuracy over the places that a file marks.
+
+The file is an .npz with `input_ids` (N, T), already masked, and `labels` (N, T), the original id at masked places and −100 elsewhere. Any
+code base can be scored on it, so the numbers compare.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bert.errors import InputError
+from bert.model.heads import MaskedLM
+
+
+@dataclass(frozen=True)
+class Score:
+    """Cross-entropy in nats and accuracy, both means over `targets` places."""
+
+    loss: float
+    accuracy: float
+    targets: int
+
+
+def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """(input_ids, labels), both (N, T) int64, from an .npz. InputError where the file is not such a file."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            missing = {"input_ids", "labels"} - set(arrays.files)
+            if missing:
+                raise InputError(f"{file}: has no array {', '.join(sorted(missing))}: give an .npz with input_ids and labels")
+            input_ids, labels = arrays["input_ids"].astype(np.int64), arrays["labels"].astype(np.int64)
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file") from None
+    except (OSError, ValueError, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: not an .npz file ({error})") from error
+    if input_ids.shape != labels.shape or input_ids.ndim != 2:
+        raise InputError(f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape")
+    if not (labels >= 0).any():
+        raise InputError(f"{file}: no label is 0 or more, so there is nothing to score")
+    return torch.from_numpy(input_ids), torch.from_numpy(labels)
+
+
+@torch.inference_mode()
+def score_masked(model: MaskedLM, file: str | Path, batch_rows: int = 32) -> Score:
+    """Score `model` in fp32 on a masked file."""
+    input_ids, labels = read_masked(file)
+    largest = int(torch.maximum(input_ids.max(), labels.max()))
+    if largest >= model.config.vocab_size:
+        raise InputError(
+            f"{file}: holds token id {largest} and the model has {model.config.vocab_size} entries: it was made with another tokenizer"
+        )
+    if input_ids.shape[1] > model.config.max_length:
+        raise InputError(f"{file}: rows of {input_ids.shape[1]} tokens are longer than the model's {model.config.max_length}")
+    model.eval()
+    device = next(model.parameters()).device
+    loss, right, targets = 0.0, 0, 0
+    for ids, marks in zip(input_ids.split(batch_rows), labels.split(batch_rows)):
+        places = (marks.flatten() >= 0).nonzero().flatten()
+        originals = marks.flatten()[places]
+        output = model(ids.to(device), targets=places.to(device), labels=originals.to(device))
+        loss += float(output.loss_sum)
+        right += int((output.logits.argmax(-1).cpu() == originals).sum())
+        targets += len(places)
+    return Score(loss / targets, right / targets, targets)

@@ -1,0 +1,126 @@
+"""YAML and flags → typed dataclasses, and back: every field of a recipe is a key of a YAML file and a flag `--group.field`.
+
+jsonargparse does the parsing; it is imported when a command is parsed, so that recipes can be made and written without it.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from bert.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+
+def make_parser(prog: str, description: str) -> "ArgumentParser":
+    """A parser whose help texts come from the docstrings under the fields."""
+    from jsonargparse import ArgumentParser, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    return ArgumentParser(prog=prog, description=description, exit_on_error=False)
+
+
+def add_recipe(parser: "ArgumentParser", recipe: type) -> None:
+    """Give `parser` a flag for every field of the dataclass `recipe`, and --config for a YAML file of them."""
+    parser.add_argument("--config", action="config", help="recipe: a YAML file of the fields below")
+    parser.add_class_arguments(recipe, None, sub_configs=True)
+
+
+def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | None = None) -> "Namespace":
+    """Parse a command line. InputError, in one line, for what is unknown (with the nearest known name) or of the wrong type."""
+    known = {option for action in parser._actions for option in action.option_strings}
+    for position, argument in enumerate(arguments):
+        option = argument.partition("=")[0]
+        if argument == "--config" and recipe is not None and position + 1 < len(arguments):
+            check_keys(read_yaml(arguments[position + 1]), recipe, arguments[position + 1])
+        if option.startswith("--") and option != "--" and option not in known and not option.startswith("--trainer."):
+            raise InputError(f"{option} is not an option of {parser.prog}.{did_you_mean(option, known)}")
+    try:
+        return parser.parse_args(list(arguments))
+    except Exception as error:
+        if isinstance(error, InputError) or type(error).__name__ not in ("ArgumentError", "ParserError", "ArgumentTypeError"):
+            raise
+        raise InputError(_one_line(str(error))) from error
+
+
+def build(recipe: type, values: Any) -> Any:
+    """The dataclass `recipe` from parsed values (a mapping or a Namespace with the same names)."""
+    return recipe(**{field.name: values[field.name] for field in dataclasses.fields(recipe)})
+
+
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. InputError where there is none."""
+    try:
+        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such recipe: give the path of a YAML file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        where = f"{file}, line {line + 1}" if line is not None else str(file)
+        raise InputError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}): mend this line") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: a recipe is `key: value` lines, this file is not")
+    return content
+
+
+def write_yaml(recipe: Any, file: Path, header: str = "") -> None:
+    """Write a recipe with all its fields, so that the file alone repeats the run."""
+    comment = "".join(f"# {line}\n" for line in header.splitlines())
+    file.write_text(comment + yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def check_keys(values: dict[str, Any], recipe: type, source: str, prefix: str = "") -> None:
+    """InputError for a key that `recipe` does not have, naming the nearest one that it has. Free mappings are not looked into."""
+    fields = {field.name: field for field in dataclasses.fields(recipe)}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        if key not in fields:
+            known = list(_names(recipe)) if not prefix else [f"{prefix}{field}" for field in fields]
+            raise InputError(f"{source}: unknown key `{name}`.{did_you_mean(name, known)}")
+        group = fields[key].default_factory
+        if isinstance(value, dict) and dataclasses.is_dataclass(group):
+            check_keys(value, group, source, f"{name}.")  # type: ignore[arg-type]
+
+
+def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(key, value before, value after) for every field in which two recipes of one type differ, keys as in flags."""
+    flat_before, flat_after = dict(_leaves(dataclasses.asdict(before))), dict(_leaves(dataclasses.asdict(after)))
+    for key in sorted(flat_before.keys() | flat_after.keys()):
+        if flat_before.get(key) != flat_after.get(key):
+            yield key, flat_before.get(key), flat_after.get(key)
+
+
+def _names(recipe: type) -> Iterator[str]:
+    for field in dataclasses.fields(recipe):
+        yield field.name
+        if dataclasses.is_dataclass(field.default_factory):
+            yield from (f"{field.name}.{inner.name}" for inner in dataclasses.fields(field.default_factory))
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists: YAML has no others."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _one_line(message: str) -> str:
+    """jsonargparse's message in one line, in our words where it speaks of its own parts."""
+    message = re.sub(r"\s+", " ", message).strip()
+    message = re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
+    return re.sub(r"<class '([a-z]+)'>", r"\1", message)

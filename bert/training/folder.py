@@ -1,0 +1,148 @@
+"""The folder of a run: claimed once, filled by rank 0 before training, waited for by the others."""
+
+import dataclasses
+import json
+import os
+import platform
+import shutil
+import subprocess
+import typing
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bert.errors import InputError
+from bert.recipe import read_yaml, write_yaml
+from bert.training.config import LogConfig
+from bert.training.schedules import Progress
+from bert.training.trainer import cpu_multiplies_bf16, global_rank, launch_key, wait_for_rank_0
+
+_READY = "ready"  # written last; holds what the processes of this launch have in common
+
+
+def is_rank_0() -> bool:
+    """Whether this process prepares the run."""
+    return global_rank() == 0
+
+
+def claim(out: Path, overwrite: bool, resume: bool) -> None:
+    """Make the folder of a run. InputError where it holds another one, unless told otherwise."""
+    if resume:
+        if not (out / "recipe.yaml").exists():
+            raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
+        return
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file: give a folder as --out")
+    if out.exists() and any(out.iterdir()):
+        if not (out / "recipe.yaml").exists() and not (out / "tokenizer").exists():
+            raise InputError(f"{out}: holds files that are not of a run: give another --out")
+        if not overwrite:
+            raise InputError(f"{out}: already holds a run: give another --out, --resume {out} to go on, or --overwrite to lose it")
+        shutil.rmtree(out)
+    try:
+        (out / "checkpoints").mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be made ({error.strerror}): give another --out") from error
+
+
+def mark_ready(out: Path, recipe: Any, command: str) -> None:
+    """Write the resolved recipe, the environment and, last, the marker that other ranks wait for."""
+    header = f"A whole recipe: `{command} --config {out}/recipe.yaml --out …` repeats this run."
+    write_yaml(recipe, out / "recipe.yaml", header)
+    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
+    (out / _READY).write_text(launch_key())
+
+
+def wait_until_ready(out: Path, recipe: type) -> Any:
+    """Wait for rank 0, then read the resolved recipe that it wrote."""
+    wait_for_rank_0(out / _READY, launch_key())
+    return read_recipe(out / "recipe.yaml", recipe)
+
+
+def read_recipe(file: Path, recipe: type) -> Any:
+    """A recipe of type `recipe` from a file with all its fields, without a command-line parser."""
+    return _from_plain(recipe, read_yaml(file))
+
+
+def environment() -> dict[str, Any]:
+    """Versions, hardware and commit: what a figure has to be read with."""
+    packages = {}
+    for name in ("bert", "torch", "lightning", "tokenizers", "datasets", "numpy"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "absent"
+    devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": packages,
+        "cpu": {"cores": os.cpu_count(), "machine": platform.machine(), "bf16": cpu_multiplies_bf16(), "threads": torch.get_num_threads()},
+        "cuda_devices": devices,
+        "commit": _commit(),
+    }
+
+
+def extra_loggers(log: LogConfig, out: Path) -> list[Any]:
+    """TensorBoard and Weights & Biases where the recipe asks for them. InputError where the package is missing."""
+    loggers: list[Any] = []
+    try:
+        if log.tensorboard:
+            from lightning.pytorch.loggers import TensorBoardLogger
+
+            loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
+        if log.wandb is not None:
+            from lightning.pytorch.loggers import WandbLogger
+
+            loggers.append(WandbLogger(project=log.wandb, save_dir=out))
+    except ModuleNotFoundError as error:
+        name = "log.wandb" if log.wandb is not None and not loggers[1:] and (not log.tensorboard or loggers) else "log.tensorboard"
+        package = "wandb" if name == "log.wandb" else "tensorboard"
+        raise InputError(f"{name} needs the package {package}: pip install {package}") from error
+    return loggers
+
+
+def card_text(recipe: Any, progress: Progress, figures: Mapping[str, float]) -> str:
+    """The part of the model card that tells how the model came to be."""
+    data = recipe.data
+    lines = [
+        "## Training",
+        f"- text: {', '.join(Path(path).name for path in data.corpus) or 'a token store'}",
+        f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
+        f"- rows of {data.row_length}, {data.batch_rows} a step; masking {recipe.masking.rate:.0%};"
+        f" {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
+    ]
+    if figures:
+        lines += [
+            "",
+            "## Held-out text",
+            f"loss {figures['val_loss']:.3f} nats, accuracy {figures['val_accuracy']:.1%}, perplexity {figures['val_perplexity']:.1f}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _from_plain(kind: type, values: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(kind)
+    made = {}
+    for field in dataclasses.fields(kind):
+        if field.name not in values:
+            continue
+        value, hint = values[field.name], hints[field.name]
+        if dataclasses.is_dataclass(hint):
+            value = _from_plain(hint, value)  # type: ignore[arg-type]
+        elif typing.get_origin(hint) is tuple:
+            value = tuple(value)
+        made[field.name] = value
+    return kind(**made)
+
+
+def _commit() -> str:
+    try:
+        here = Path(__file__).parent
+        command = ["git", "-C", str(here), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
