@@ -1,13 +1,13 @@
 """The shape of an encoder and of its head, as frozen dataclasses. No torch here: recipes and `--help` read this file.
 
-One config space holds the original Transformer encoder (Vaswani et al. 2017), BERT (Devlin et al. 2018), RoBERTa (Liu et al. 2019) and
-ModernBERT (Warner et al. 2024) as points: what differs between them is a field, never a class.
+One config space holds the original Transformer encoder (Vaswani et al. 2017), BERT (Devlin et al. 2018), RoBERTa (Liu
+et al. 2019) and ModernBERT (Warner et al. 2024) as points: what differs between them is a field, never a class.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
-from bert.errors import InputError
+from bert.errors import InputError, did_you_mean
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 
@@ -49,7 +49,8 @@ class EncoderConfig:
     embedding_scale: bool = False
     """multiply token embeddings by the square root of hidden_size, as the original Transformer does"""
     first_attention_norm: bool = False
-    """pre-norm only: normalise before the first layer's attention too (ModernBERT does not: the embeddings are normalised already)"""
+    """pre-norm only: normalise before the first layer's attention too (ModernBERT does not: the embeddings are
+    normalised already)"""
     final_norm: bool = True
     """normalise the output of the last layer (pre-norm only)"""
     qk_norm: bool = False
@@ -80,10 +81,23 @@ class EncoderConfig:
     """id of the padding token, recorded for other readers of the model folder"""
 
     def __post_init__(self) -> None:
-        sizes = ("vocab_size", "hidden_size", "num_layers", "num_heads", "intermediate_size", "max_length", "global_every")
+        sizes = (
+            "vocab_size",
+            "hidden_size",
+            "num_layers",
+            "num_heads",
+            "intermediate_size",
+            "max_length",
+            "global_every",
+        )
         for name in sizes:
             if getattr(self, name) < 1:
                 raise InputError(f"encoder.{name} is {getattr(self, name)}: give 1 or more")
+        for name in ("norm_eps", "initializer_range", "rope_theta", "local_rope_theta"):
+            if not getattr(self, name) > 0:
+                raise InputError(f"encoder.{name} is {getattr(self, name)}: give a positive number")
+        for name in ("positions", "norm", "activation"):
+            _check_choice("encoder", self, name)
         for name in ("embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"encoder.{name} is {getattr(self, name)}: give a probability from 0 to below 1")
@@ -94,7 +108,8 @@ class EncoderConfig:
             )
         if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
             raise InputError(
-                f"encoder.num_kv_heads {self.num_kv_heads} does not divide encoder.num_heads {self.num_heads}: give a divisor"
+                f"encoder.num_kv_heads {self.num_kv_heads} does not divide encoder.num_heads {self.num_heads}:"
+                " give a divisor"
             )
         if self.positions == "rope" and self.head_size % 2:
             raise InputError(
@@ -106,15 +121,21 @@ class EncoderConfig:
         if self.token_types < 0:
             raise InputError(f"encoder.token_types is {self.token_types}: give 0 for none, or their number")
         if self.local_window is not None and self.local_window < 2:
-            raise InputError(f"encoder.local_window is {self.local_window}: give 2 or more, or none for global attention everywhere")
-        if self.local_window is None and self.global_every != 1:
-            raise InputError(f"encoder.global_every is {self.global_every} but encoder.local_window is none: give local_window a width")
-        if not self.norm_first and self.final_norm:
-            raise InputError("encoder.final_norm belongs to pre-norm: with encoder.norm_first false set encoder.final_norm false")
-        if not self.norm_first and self.first_attention_norm:
             raise InputError(
-                "encoder.first_attention_norm belongs to pre-norm: with encoder.norm_first false set encoder.first_attention_norm false"
+                f"encoder.local_window is {self.local_window}: give 2 or more, or none for global attention everywhere"
             )
+        if self.local_window is not None and self.global_every == 1:
+            raise InputError(
+                "encoder.global_every 1 makes every layer global, so that encoder.local_window has no use:"
+                " give global_every 2 or more, or local_window none"
+            )
+        if self.local_window is None and self.global_every != 1:
+            raise InputError(
+                f"encoder.global_every is {self.global_every} but encoder.local_window is none: give local_window a width"
+            )
+        for name in ("final_norm", "first_attention_norm"):
+            if not self.norm_first and getattr(self, name):
+                raise InputError(f"encoder.{name} belongs to pre-norm: with encoder.norm_first false set {name} false")
         if self.norm == "rmsnorm" and self.norm_bias:
             raise InputError("encoder.norm rmsnorm has no bias: set encoder.norm_bias false")
         if not 0 <= self.pad_id < self.vocab_size:
@@ -149,3 +170,15 @@ class HeadConfig:
     """a bias for each entry of the vocabulary"""
     tied: bool = True
     """the output matrix is the embedding matrix"""
+
+    def __post_init__(self) -> None:
+        _check_choice("head", self, "activation")
+
+
+def _check_choice(group: str, config: EncoderConfig | HeadConfig, name: str) -> None:
+    """Refuse a value that is none of the field's `Literal`, naming the nearest one."""
+    value, choices = getattr(config, name), get_args(get_type_hints(type(config))[name])
+    if value not in choices:
+        raise InputError(
+            f"{group}.{name} is {value}: give one of {', '.join(choices)}.{did_you_mean(str(value), choices)}"
+        )

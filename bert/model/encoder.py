@@ -1,0 +1,192 @@
+"""The encoder: token ids in, one vector for each token in its context out.
+
+    embeddings (B, T, D) → block 0 → … → block L - 1 → final norm (pre-norm only) → last_hidden_state (B, T, D)
+
+Letters in the comments: B rows, T tokens of a row, D hidden_size, H heads, Dh = D / H, L layers, V vocab_size. The
+original Transformer encoder, BERT, RoBERTa and ModernBERT are points of `EncoderConfig`; nothing below asks which one
+it is. Masks and rotary tables are made once a batch, for global and for local layers, and shared by all of them.
+
+Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bert.errors import InputError
+from bert.model.attention import Backend, Layout
+from bert.model.config import EncoderConfig
+from bert.model.layers import (
+    Block,
+    Rotation,
+    compute_dtype,
+    initialize,
+    make_norm,
+    output_std,
+    rotations,
+    sinusoids,
+)
+
+if TYPE_CHECKING:
+    from bert.text.tokenizer import Tokenizer
+
+
+@dataclass
+class EncoderOutput:
+    """What an encoder gives."""
+
+    last_hidden_state: Tensor
+    """(B, T, D)"""
+    hidden_states: tuple[Tensor, ...] | None = None
+    """num_layers + 1 tensors (B, T, D) where asked for: the embeddings, then what leaves each layer, the last after the
+    final norm"""
+    attentions: tuple[Tensor, ...] | None = None
+    """num_layers tensors (B, H, T, T) where asked for: weight of key j for query i at [..., i, j]"""
+
+
+class Embeddings(nn.Module):
+    """Token, position and token-type embeddings, summed, normalised where the config says so."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.positions = nn.Embedding(config.max_length, config.hidden_size) if config.positions == "learned" else None
+        self.token_types = nn.Embedding(config.token_types, config.hidden_size) if config.token_types else None
+        self.norm = make_norm(config) if config.embedding_norm else nn.Identity()
+        self.dropout = nn.Dropout(config.embedding_dropout)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor) -> Tensor:
+        """Ids (B, T), types (B, T) or none (all 0), positions (B or 1, T) → (B, T, D)."""
+        x = self.tokens(input_ids)
+        if self.config.embedding_scale:
+            x = x * self.config.hidden_size**0.5
+        if self.token_types is not None:
+            x = x + (self.token_types.weight[0] if token_type_ids is None else self.token_types(token_type_ids))
+        if self.positions is not None:
+            x = x + self.positions(positions)
+        elif self.config.positions == "sinusoidal":
+            x = x + sinusoids(input_ids.shape[1], self.config.hidden_size, input_ids.device)[positions]
+        return self.dropout(self.norm(x))
+
+
+class Encoder(nn.Module):
+    """A Transformer encoder of the shape of `config`, with fresh weights."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backend: Backend = "sdpa"
+        self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, no part of the state dict
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
+        self.final_norm = make_norm(config) if config.final_norm else nn.Identity()
+        initialize(self, config.initializer_range, output_std(config))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> EncoderOutput:
+        """Vectors of the tokens (B, T).
+
+        `attention_mask` (B, T) is 1 for tokens and 0 for padding. `document_ids` (B, T) takes its place for rows that
+        hold several chunks side by side: it numbers the chunks of a row from 1, 0 for padding; a token sees its own
+        chunk alone and positions begin at 0 in each, so that a chunk gets the vectors that it has alone. Attentions are
+        computed by the `eager` backend.
+
+        Raises InputError for both masks at once, for token types that the model has not, and for more tokens than
+        learned positions.
+        """
+        self._check(input_ids, attention_mask, token_type_ids, document_ids)
+        length = input_ids.shape[1]
+        positions = torch.arange(length, device=input_ids.device)[None]  # (1, T)
+        if document_ids is not None:
+            positions = restarting_positions(document_ids)  # (B, T)
+        x = self.embeddings(input_ids, token_type_ids, positions)  # (B, T, D)
+
+        documents = document_ids if document_ids is not None else attention_mask
+        of_all = self._kind(documents, None, positions, self.config.rope_theta, compute_dtype(x))
+        of_local = of_all
+        if self.config.local_window is not None:
+            of_local = self._kind(
+                documents, self.config.local_window, positions, self.config.local_rope_theta, compute_dtype(x)
+            )
+
+        states: list[Tensor] = [x]
+        attentions: list[Tensor] = []
+        for layer, block in enumerate(self.layers):
+            layout, rotation = of_local if self.config.is_local(layer) else of_all
+            x, weights = block(x, layout, rotation, self.backend, output_attentions)
+            states.append(x)
+            if weights is not None:
+                attentions.append(weights)
+        states[-1] = x = self.final_norm(x)
+        return EncoderOutput(
+            last_hidden_state=x,
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
+
+    def _kind(
+        self, documents: Tensor | None, window: int | None, positions: Tensor, theta: float, dtype: torch.dtype
+    ) -> tuple[Layout, Rotation | None]:
+        """What all layers of one kind, global or local, share: who sees whom, and the rotations of rotary positions."""
+        rotation = (
+            rotations(positions, self.config.head_size, theta, dtype) if self.config.positions == "rope" else None
+        )
+        return Layout(documents, documents, window=window), rotation
+
+    def _check(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        token_type_ids: Tensor | None,
+        document_ids: Tensor | None,
+    ) -> None:
+        if attention_mask is not None and document_ids is not None:
+            raise InputError("attention_mask and document_ids both say what is padding: give one of them")
+        if token_type_ids is not None and not self.config.token_types:
+            raise InputError(
+                "token_type_ids given to a model without token types: leave them out (encoder.token_types is 0)"
+            )
+        if self.config.positions == "learned" and input_ids.shape[1] > self.config.max_length:
+            raise InputError(
+                f"a row of {input_ids.shape[1]} tokens is longer than the {self.config.max_length} learned positions of"
+                " the model (encoder.max_length): truncate the text, or split it"
+            )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Encoder":
+        """The encoder of a model folder, ours or Hugging Face's; a head that the folder also holds is left out."""
+        from bert.exchange.folder import load
+
+        return load(cls, folder)
+
+    def save(self, folder: str | Path, card: str = "") -> None:
+        """Write a model folder; see `bert.exchange.folder.save`."""
+        from bert.exchange.folder import save
+
+        save(self, folder, card)
+
+
+def restarting_positions(document_ids: Tensor) -> Tensor:
+    """(B, T) places of the tokens within their documents, from 0, for rows of documents side by side. No loop, no host
+    sync."""
+    place = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
+    begins = torch.ones_like(document_ids, dtype=torch.bool)
+    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    start = torch.where(begins, place, 0).cummax(dim=1).values  # place of the latest beginning so far
+    return place - start
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of weights, each counted once however many names it has."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,192 @@
+"""What a Transformer block is made of: norms, positions, attention with its projections, the MLP, the block.
+
+In and out: vectors (B, T, D). Which block it is (post-norm or pre-norm, gated or not, with or without biases) is
+decided by fields of `EncoderConfig` when it is made; `forward` then reads the same for all of them. The names of the
+parameters here are the names in our own model folders; `bert.exchange.families` says what others call them.
+
+Vaswani et al. 2017 (block, sines), Xiong et al. 2020 (pre-norm), Su et al. 2021 (rotary positions), Shazeer 2020 (gated
+MLP).
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bert.model.attention import Backend, Layout, attend, attend_eager
+from bert.model.config import Activation, EncoderConfig
+
+Rotation = tuple[Tensor, Tensor]
+"""cosines and sines, each (B or 1, T, 1, Dh / 2)"""
+
+
+def make_norm(config: EncoderConfig) -> nn.Module:
+    """LayerNorm or RMSNorm over the features of each token."""
+    if config.norm == "rmsnorm":
+        return nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+
+
+def activate(x: Tensor, activation: Activation) -> Tensor:
+    """The nonlinearity of that name, element by element."""
+    match activation:
+        case "gelu":
+            return F.gelu(x)
+        case "gelu_tanh":
+            return F.gelu(x, approximate="tanh")
+        case "relu":
+            return F.relu(x)
+        case "silu":
+            return F.silu(x)
+
+
+def sinusoids(length: int, size: int, device: torch.device | None = None) -> Tensor:
+    """(length, size) fixed positions: the sine of p / 10000^(2i / size) at feature 2i and its cosine at 2i + 1.
+
+    Vaswani et al. 2017, section 3.5.
+    """
+    place = torch.arange(length, dtype=torch.float32, device=device)[:, None]
+    rate = 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float32, device=device) / size)
+    angle = place * rate  # (length, size / 2)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
+
+
+def rotations(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> Rotation:
+    """Cosines and sines that turn feature pair i of a head by position · theta^(-2i / head_size).
+
+    `positions` is (B or 1, T), and so are the first two axes of what comes out.
+    """
+    pair = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
+    rate = 1.0 / theta ** (pair / head_size)
+    angle = positions[..., None].float() * rate  # (B or 1, T, Dh / 2), in fp32: positions are large
+    return angle.cos().to(dtype)[:, :, None], angle.sin().to(dtype)[:, :, None]
+
+
+def rotate(x: Tensor, rotation: Rotation) -> Tensor:
+    """Turn the heads x (B, T, H, Dh); feature i pairs with i + Dh / 2, as Hugging Face and GPT-NeoX have it."""
+    cos, sin = rotation
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which a linear map of x computes: that of autocast where it is on."""
+    return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention. One matrix makes queries, keys and values: its rows are [Q; K; V], heads in order in
+    each."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.num_heads, self.kv_heads, self.head_size = config.num_heads, config.kv_heads, config.head_size
+        self.dropout = config.attention_dropout
+        fused = (config.num_heads + 2 * config.kv_heads) * config.head_size
+        self.qkv = nn.Linear(config.hidden_size, fused, bias=config.bias)
+        self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
+        self.q_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
+
+    def forward(
+        self, x: Tensor, layout: Layout, rotation: Rotation | None, backend: Backend, return_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) → (B, T, D) and, where asked, the weights (B, H, T, T), which `attend_eager` computes."""
+        heads = self.qkv(x).unflatten(-1, (-1, self.head_size))  # (B, T, H + 2 Hkv, Dh)
+        qk, v = heads.split((self.num_heads + self.kv_heads, self.kv_heads), dim=2)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = qk.split((self.num_heads, self.kv_heads), dim=2)
+            full = self.q_norm.weight.dtype  # fp32 under autocast
+            qk = torch.cat((self.q_norm(q.to(full)), self.k_norm(k.to(full))), dim=2).to(v.dtype)
+        if rotation is not None:
+            qk = rotate(qk, rotation)  # queries and keys in one go
+        q, k = qk.split((self.num_heads, self.kv_heads), dim=2)
+        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or Hkv, T, Dh)
+        dropout = self.dropout if self.training else 0.0
+        weights = None
+        if return_weights:
+            mixed, weights = attend_eager(q, k, v, layout, dropout=dropout)
+        else:
+            mixed = attend(q, k, v, layout, dropout=dropout, backend=backend)
+        return self.out(mixed.transpose(1, 2).flatten(-2)), weights  # heads side by side again: (B, T, D)
+
+
+class MLP(nn.Module):
+    """Two matrices with a nonlinearity between; gated, the first half of `wi` goes through it and the second half
+    multiplies."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.activation, self.gated = config.activation, config.gated
+        self.wi = nn.Linear(config.hidden_size, config.intermediate_size * (2 if config.gated else 1), bias=config.bias)
+        self.dropout = nn.Dropout(config.mlp_dropout)
+        self.wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) → (B, T, D), each token by itself."""
+        inner = self.wi(x)  # (B, T, F), or (B, T, 2 F) gated
+        if self.gated:
+            active, gate = inner.chunk(2, dim=-1)
+            inner = activate(active, self.activation) * gate
+        else:
+            inner = activate(inner, self.activation)
+        return self.wo(self.dropout(inner))
+
+
+class Block(nn.Module):
+    """Attention, then MLP, each added to the residual path.
+
+    Pre-norm normalises what enters a sublayer and leaves the path itself alone, so that a gradient reaches the first
+    layer of a deep stack undiminished; post-norm normalises the sum.
+    """
+
+    def __init__(self, config: EncoderConfig, layer: int) -> None:
+        super().__init__()
+        self.norm_first = config.norm_first
+        skip_norm = layer == 0 and config.norm_first and not config.first_attention_norm
+        self.attention_norm = nn.Identity() if skip_norm else make_norm(config)
+        self.attention = Attention(config)
+        self.mlp_norm = make_norm(config)
+        self.mlp = MLP(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(
+        self, x: Tensor, layout: Layout, rotation: Rotation | None, backend: Backend, return_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
+        """(B, T, D) → (B, T, D) and, where asked, the attention weights (B, H, T, T)."""
+        if self.norm_first:
+            mixed, weights = self.attention(self.attention_norm(x), layout, rotation, backend, return_weights)
+            x = x + self.dropout(mixed)
+            x = x + self.dropout(self.mlp(self.mlp_norm(x)))
+        else:
+            mixed, weights = self.attention(x, layout, rotation, backend, return_weights)
+            x = self.attention_norm(x + self.dropout(mixed))
+            x = self.mlp_norm(x + self.dropout(self.mlp(x)))
+        return x, weights
+
+
+def initialize(module: nn.Module, std: float, output_std: float) -> None:
+    """Fill the parameters of `module` and of everything in it: the one place where weights begin.
+
+    Truncated normals within two standard deviations, as BERT (google-research/bert, modeling.py) and ModernBERT have
+    them; biases 0, norms 1. What writes to the residual path or follows it (`out`, `wo`, `dense`) gets `output_std`.
+    """
+    for name, part in module.named_modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            deviation = output_std if name.rpartition(".")[2] in ("out", "wo", "dense") else std
+            nn.init.trunc_normal_(part.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
+            if isinstance(part, nn.Linear) and part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+def output_std(config: EncoderConfig) -> float:
+    """Standard deviation at the start of what writes to the residual path.
+
+    Pre-norm adds 2 · num_layers branches to one path: their last matrices begin smaller by √(2 · num_layers), so that
+    the sum keeps its size with depth (Radford et al. 2019; ModernBERT). Post-norm rescales after each sum and needs
+    none of it.
+    """
+    return (
+        config.initializer_range / math.sqrt(2 * config.num_layers) if config.norm_first else config.initializer_range
+    )
