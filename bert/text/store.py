@@ -1,0 +1,433 @@
+"""The token store: documents as token ids on disk, written once, memory-mapped for ever after.
+
+A folder of one Arrow file that `datasets.load_from_disk` reads (`input_ids` without special tokens and a `hash` of the
+text, one row a document) beside `store.json`, which says what is in it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bert.errors import InputError
+from bert.text.corpus import find_corpus
+from bert.text.tokenizer import Tokenizer
+
+FORMAT = 1
+_INFO, _ARROW = "store.json", "data-00000-of-00001.arrow"
+_FILES = {_INFO, _ARROW, "dataset_info.json", "state.json"}
+_BATCH_DOCUMENTS, _BATCH_CHARACTERS = 8192, 4_000_000  # tokenised at once: enough for every core
+_BATCH_TOKENS = 4_000_000  # in a record batch
+_TOO_FEW_TOKENS = 256
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """Token ids of N documents in one flat array, without special tokens. Plain numpy; `open_store` maps it from disk."""
+
+    values: np.ndarray
+    """flat uint16 or uint32; between documents it may hold bytes of the file format: reach it by starts and lengths"""
+    starts: np.ndarray
+    """(N,) int64: where in `values` each document begins"""
+    lengths: np.ndarray
+    """(N,) int64: the tokens of each document, none 0"""
+    hashes: np.ndarray
+    """(N,) uint64: the first 8 bytes of the blake2b of each document's text"""
+    info: dict[str, Any] = field(default_factory=dict)
+    """what `store.json` says"""
+    folder: Path | None = None
+    """where it was opened, if it was"""
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of all documents."""
+        return int(self.lengths.sum())
+
+    def document(self, index: int) -> np.ndarray:
+        """The ids of a document: a view, no copy."""
+        start = int(self.starts[index])
+        return self.values[start : start + int(self.lengths[index])]
+
+    @classmethod
+    def from_arrays(cls, values: np.ndarray, offsets: np.ndarray, hashes: np.ndarray | None = None) -> TokenStore:
+        """A store in memory: document i is values[offsets[i] : offsets[i + 1]]; without `hashes` those of the ids.
+
+        Raises InputError where the offsets do not rise from 0 or more to at most len(values).
+        """
+        offsets = np.asarray(offsets, dtype=np.int64)
+        lengths = np.diff(offsets)
+        if offsets.ndim != 1 or len(offsets) < 2 or offsets[0] < 0 or offsets[-1] > len(values) or (lengths < 0).any():
+            raise InputError(f"offsets must rise from 0 to at most {len(values)} (the number of values), one more than documents")
+        if hashes is None:
+            hashes = np.array([_hash(values[a:b].tobytes()) for a, b in zip(offsets[:-1], offsets[1:])], dtype=np.uint64)
+        info = {"documents": len(lengths), "tokens": int(lengths.sum()), "dtype": str(values.dtype)}
+        return cls(values, offsets[:-1].copy(), lengths, np.asarray(hashes, dtype=np.uint64), info)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a worker process opens the folder again instead of getting a copy of all tokens
+        if self.folder is not None:
+            return open_store, (self.folder,)
+        return TokenStore, (self.values, self.starts, self.lengths, self.hashes, self.info)
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """What was written into a store."""
+
+    documents: int
+    tokens: int
+    duplicates: int
+    """documents that were skipped because the same text came before"""
+    empty: int
+    """documents that were skipped because no token came of them"""
+    unknown: int
+    """tokens that are [UNK]"""
+    characters: int
+    bytes: int
+    """of the text of the documents kept, in UTF-8"""
+    seconds: float
+
+
+def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenStore:
+    """Map a store into memory, in milliseconds and without copying a token.
+
+    Raises InputError where there is none, it is unfinished, damaged, of another format, or made by another tokenizer
+    than the one given.
+    """
+    import pyarrow
+    import pyarrow.ipc
+
+    folder = Path(folder).expanduser()
+    info = _read_info(folder)
+    if tokenizer is not None and info["tokenizer"] != tokenizer.hash:
+        raise InputError(
+            f"{folder}: made by another tokenizer ({info['tokenizer'][:8]}) than the one given ({tokenizer.hash[:8]}); "
+            f"run `bert prepare` again with this tokenizer"
+        )
+    path = folder / _ARROW
+    if not path.exists() or path.stat().st_size != info["file_bytes"]:
+        what = f"has {path.stat().st_size:,} of {info['file_bytes']:,} bytes" if path.exists() else "is missing"
+        raise InputError(f"{folder}: {_ARROW} {what}; run `bert prepare` again")
+    dtype = np.dtype(info["dtype"])
+    starts, lengths, hashes = [], [], []
+    try:
+        with pyarrow.memory_map(str(path)) as source:
+            base = source.read_buffer().address
+            source.seek(0)
+            for batch in pyarrow.ipc.open_stream(source):
+                rows = batch.column(batch.schema.get_field_index("input_ids"))
+                begin, remainder = divmod(rows.values.buffers()[1].address - base, dtype.itemsize)
+                assert remainder == 0, "Arrow aligns its buffers to 8 bytes"
+                offsets = rows.offsets.to_numpy().astype(np.int64)
+                starts.append(begin + offsets[:-1])
+                lengths.append(np.diff(offsets))
+                hashes.append(batch.column(batch.schema.get_field_index("hash")).to_numpy().copy())
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InputError(f"{folder}: {_ARROW} is damaged ({str(error).splitlines()[0]}); run `bert prepare` again") from None
+    # the file itself as one array of ids: Arrow lays out the buffers so that each begins at a whole id
+    values = np.memmap(path, dtype=dtype, mode="r", shape=(path.stat().st_size // dtype.itemsize,)).view(np.ndarray)
+    return TokenStore(values, np.concatenate(starts), np.concatenate(lengths), np.concatenate(hashes), info, folder)
+
+
+def write_store(
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    folder: str | Path,
+    fingerprint: dict[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> StoreSummary:
+    """Tokenise documents by all cores into a store at `folder`, which appears whole or not at all. Memory is bounded.
+
+    Exact duplicates are skipped. `progress` is called with the documents and tokens so far. A store that is there already
+    is replaced. Raises InputError where the disk has no room, where `folder` holds something else, and where so little
+    text is left after duplicates that there is nothing to train on; then, and when interrupted, nothing is left behind.
+    """
+    folder = Path(folder).expanduser()
+    if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - _FILES):
+        raise InputError(f"{folder}: holds something that is not a token store; give another --out")
+    partial = folder.parent / f".{folder.name}.partial"
+    try:
+        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+        partial.mkdir(parents=True)
+        summary = _write_files(documents, tokenizer, partial, fingerprint, progress)
+        _replace(partial, folder)
+    except OSError as error:
+        raise InputError(
+            f"{folder}: the store cannot be written ({error.strerror or error}); free the disk or give another --out"
+        ) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return summary
+
+
+def prepare(
+    corpus: Sequence[str | Path] | str | Path,
+    tokenizer: Tokenizer | str | Path,
+    out: str | Path,
+    layout: str = "auto",
+    text_field: str = "text",
+    say: Callable[[str], None] = print,
+) -> TokenStore:
+    """What `bert prepare` does: the store of a corpus at `out`, written unless the one there is of the same corpus.
+
+    Raises InputError for what the corpus, the tokenizer or the folder get wrong.
+    """
+    tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+    found = find_corpus(corpus, layout, text_field)
+    out = Path(out).expanduser()
+    old: dict[str, Any] = {}
+    why = ""
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            old = _read_info(out)
+        except InputError as error:
+            why = str(error).removeprefix(f"{out}: ").split(";")[0]
+    fingerprint = found.fingerprint(old.get("fingerprint"))
+    if old:
+        if old["fingerprint"]["content"] != fingerprint["content"]:
+            why = "the corpus or how it is read has changed"
+        elif old["tokenizer"] != tokenizer.hash:
+            why = f"the tokenizer has changed ({old['tokenizer'][:8]} to {tokenizer.hash[:8]})"
+        else:
+            try:
+                store = open_store(out, tokenizer)
+                say(f"{out}: reused, corpus and tokenizer are unchanged ({len(store):,} documents, {store.num_tokens:,} tokens)")
+                if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time
+                    _write_json(out / _INFO, {**old, "fingerprint": fingerprint})
+                return store
+            except InputError as error:
+                why = str(error).removeprefix(f"{out}: ").split(";")[0]
+    if why:
+        say(f"{out}: {why}: writing the store again")
+    with _progress_bar(found.num_bytes, say) as (advance, progress):
+        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress)
+    for line in _describe(out, summary):
+        say(line)
+    return open_store(out, tokenizer)
+
+
+def _describe(out: Path, summary: StoreSummary) -> Iterator[str]:
+    unknown = summary.unknown / summary.tokens
+    yield (
+        f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, {summary.duplicates:,} exact duplicates skipped, "
+        f"{unknown:.2%} [UNK], {summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
+    )
+    if unknown > 0.01:
+        yield f"warning: {unknown:.1%} of the tokens are [UNK]; train a tokenizer for this language: bert tokenizer CORPUS --out DIR"
+
+
+def _hash(text: bytes) -> int:
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+class _Seen:
+    """A set of 64-bit numbers that takes 8 bytes a number once it is large."""
+
+    def __init__(self) -> None:
+        self.recent: set[int] = set()
+        self.sorted = np.zeros(0, dtype=np.uint64)
+
+    def add(self, number: int) -> bool:
+        """Whether the number is new."""
+        if number in self.recent:
+            return False
+        place = int(self.sorted.searchsorted(np.uint64(number)))
+        if place < len(self.sorted) and int(self.sorted[place]) == number:
+            return False
+        self.recent.add(number)
+        if len(self.recent) >= 1_000_000:
+            new = np.fromiter(self.recent, dtype=np.uint64, count=len(self.recent))
+            self.sorted = np.sort(np.concatenate([self.sorted, new]))
+            self.recent = set()
+        return True
+
+
+def _write_files(
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    folder: Path,
+    fingerprint: dict[str, Any],
+    progress: Callable[[int, int], None] | None,
+) -> StoreSummary:
+    import datasets
+    import pyarrow as pa
+    from datasets.arrow_writer import ArrowWriter
+
+    started = time.monotonic()
+    count = dict.fromkeys(("documents", "tokens", "duplicates", "empty", "unknown", "characters", "bytes"), 0)
+    values: list[np.ndarray] = []  # of the record batch that is being filled
+    lengths: list[np.ndarray] = []
+    hashes: list[np.ndarray] = []
+    dtype = np.dtype(tokenizer.dtype)
+    features = datasets.Features({"input_ids": datasets.Sequence(datasets.Value(dtype.name)), "hash": datasets.Value("uint64")})
+
+    with (folder / _ARROW).open("wb") as file:
+        writer = ArrowWriter(features=features, stream=file)
+
+        def write_batch() -> None:
+            offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int32)
+            rows = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(values)))
+            table = pa.Table.from_arrays([rows, pa.array(np.concatenate(hashes))], schema=features.arrow_schema)
+            writer.write_table(table, writer_batch_size=table.num_rows)
+            for part in (values, lengths, hashes):
+                part.clear()
+
+        for texts, batch_hashes in _distinct_batches(documents, count):
+            batch_values, batch_lengths = tokenizer.encode_documents(texts)
+            kept = batch_lengths > 0
+            values.append(batch_values)
+            lengths.append(batch_lengths[kept])
+            hashes.append(batch_hashes[kept])
+            count["documents"] += int(kept.sum())
+            count["empty"] += int((~kept).sum())
+            count["tokens"] += len(batch_values)
+            count["unknown"] += int((batch_values == tokenizer.unk_id).sum())
+            if sum(map(len, values)) >= _BATCH_TOKENS:
+                write_batch()
+            if progress is not None:
+                progress(count["documents"], count["tokens"])
+        if count["documents"] < 2 and count["tokens"] < _TOO_FEW_TOKENS:
+            read = count["documents"] + count["duplicates"] + count["empty"]
+            raise InputError(
+                f"the corpus is too small: {count['duplicates']:,} of its {read:,} documents are exact duplicates, "
+                f"{count['tokens']} tokens are left; give more text, or check --layout"
+            )
+        if values:
+            write_batch()
+        writer.finalize(close_stream=False)
+        file.flush()
+        os.fsync(file.fileno())
+
+    summary = StoreSummary(**count, seconds=time.monotonic() - started)
+    info = asdict(summary)
+    info.pop("seconds")
+    _write_json(folder / "dataset_info.json", asdict(datasets.DatasetInfo(features=features)))
+    _write_json(folder / "state.json", {
+        "_data_files": [{"filename": _ARROW}],
+        "_fingerprint": f"{fingerprint.get('content', '')}-{tokenizer.hash[:16]}",
+        "_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None,
+    })  # fmt: skip
+    _write_json(folder / _INFO, {
+        "format": FORMAT, **info, "dtype": dtype.name, "file_bytes": (folder / _ARROW).stat().st_size,
+        "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "fingerprint": fingerprint,
+    })  # fmt: skip
+    return summary
+
+
+def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Documents without exact duplicates, with their hashes, in batches; what was seen goes into `count`."""
+    seen = _Seen()
+    texts: list[str] = []
+    hashes: list[int] = []
+    waiting = 0
+    for document in documents:
+        encoded = document.encode("utf-8", "replace")
+        digest = _hash(encoded)
+        if not seen.add(digest):
+            count["duplicates"] += 1
+            continue
+        texts.append(document)
+        hashes.append(digest)
+        waiting += len(document)
+        count["characters"] += len(document)
+        count["bytes"] += len(encoded)
+        if waiting >= _BATCH_CHARACTERS or len(texts) >= _BATCH_DOCUMENTS:
+            yield texts, np.array(hashes, dtype=np.uint64)
+            texts, hashes, waiting = [], [], 0
+    if texts:
+        yield texts, np.array(hashes, dtype=np.uint64)
+
+
+def _read_info(folder: Path) -> dict[str, Any]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; make a store by `bert prepare CORPUS --tokenizer DIR --out {folder}`")
+    if not (folder / _INFO).exists():
+        raise InputError(f"{folder}: no {_INFO} here, so this is no store or an unfinished one; run `bert prepare` again")
+    try:
+        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        version = info["format"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{folder}: {_INFO} is damaged; run `bert prepare` again") from None
+    if version != FORMAT:
+        raise InputError(f"{folder}: a store of format {version}, this version reads {FORMAT}; run `bert prepare` again")
+    return dict(info)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(content, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Put a finished folder in the place of another, and make the directory entries last."""
+    _sync(partial)
+    old = folder.parent / f".{folder.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, old)
+    os.rename(partial, folder)
+    _sync(folder.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _progress_bar(
+    num_bytes: int, say: Callable[[str], None]
+) -> Iterator[tuple[Callable[[int], None], Callable[[int, int], None]]]:
+    """A bar on a terminal, a line every 15 seconds elsewhere: yields `advance(bytes)` and `progress(documents, tokens)`."""
+    started = time.monotonic()
+    if not sys.stderr.isatty():
+        last = [started, 0.0]  # when a line was written, bytes read
+
+        def count_bytes(read: int) -> None:
+            last[1] += read
+
+        def line(documents: int, tokens: int) -> None:
+            now = time.monotonic()
+            if now - last[0] >= 15:
+                last[0] = now
+                share = f"{min(last[1] / num_bytes, 1):.0%}, " if num_bytes else ""
+                say(f"tokenising: {share}{documents:,} documents, {tokens:,} tokens, {tokens / (now - started):,.0f} tokens/s")
+
+        yield count_bytes, line
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("tokenising"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=num_bytes or None)
+
+        def describe(documents: int, tokens: int) -> None:
+            speed = tokens / (time.monotonic() - started)
+            bar.update(task, description=f"{documents:,} documents, {tokens:,} tokens, {speed:,.0f} tokens/s")
+
+        yield lambda read: bar.advance(task, read), describe

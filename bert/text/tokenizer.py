@@ -1,0 +1,297 @@
+"""Text to token ids and back: one class around `tokenizers.Tokenizer`. Training one stands in `train_tokenizer`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers.processors import TemplateProcessing
+
+from bert.errors import InputError
+
+ROLES = ("pad", "unk", "cls", "sep", "mask")
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+_UNUSED = re.compile(r"\[unused\d+\]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# scripts written without blanks, where each piece counts as a word of its own
+_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF))
+_IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
+
+
+class Tokenizer:
+    """A trained tokenizer: `load` one, or make one by `train_tokenizer`.
+
+    The vocabulary must have a padding, unknown, classification, separator and mask token, called as BERT does
+    ([PAD] [UNK] [CLS] [SEP] [MASK]) or as RoBERTa does (<pad> <unk> <s> </s> <mask>), or as `names` says by role.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None, source: str = "tokenizer"):
+        backend.no_truncation()
+        backend.no_padding()
+        tokens, missing = {}, []
+        for role, bert_name, roberta_name in zip(ROLES, SPECIAL_TOKENS, _ROBERTA_TOKENS):
+            candidates = [name for name in ((names or {}).get(role), bert_name, roberta_name) if name is not None]
+            found = next((name for name in candidates if backend.token_to_id(name) is not None), None)
+            if found is None:
+                missing.append(bert_name)
+            else:
+                tokens[role] = found
+        if missing:
+            raise InputError(f"{source}: the vocabulary has no {', '.join(missing)}; train one by `bert tokenizer`")
+        self.tokens = tokens
+        self.pad_token, self.unk_token, self.cls_token = tokens["pad"], tokens["unk"], tokens["cls"]
+        self.sep_token, self.mask_token = tokens["sep"], tokens["mask"]
+        ids = {role: int(backend.token_to_id(token)) for role, token in tokens.items()}
+        self.pad_id, self.unk_id, self.cls_id = ids["pad"], ids["unk"], ids["cls"]
+        self.sep_id, self.mask_id = ids["sep"], ids["mask"]
+        if backend.post_processor is None:
+            backend.post_processor = post_processor(self.cls_token, self.cls_id, self.sep_token, self.sep_id)
+        self.backend = backend
+        self._definition: dict[str, Any] = json.loads(backend.to_str())
+
+    # ── files ──
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Read a folder with `tokenizer.json`, or such a file itself. Truncation and padding are switched off.
+
+        Raises InputError where there is none, it is damaged, or it lacks one of the five special tokens.
+        """
+        path = Path(path).expanduser()
+        file = path / "tokenizer.json" if path.is_dir() else path
+        if not file.exists():
+            what = "no tokenizer.json in this folder" if path.is_dir() else "no such tokenizer file or folder"
+            raise InputError(f"{path}: {what}; make one by `bert tokenizer CORPUS --out DIR`")
+        names: dict[str, str] = {}
+        if (file.parent / "tokenizer_config.json").exists() and path.is_dir():
+            names = _token_names(file.parent / "tokenizer_config.json")
+        try:
+            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
+        except Exception as error:  # `tokenizers` raises bare Exception
+            first = (str(error).splitlines() or [""])[0]
+            raise InputError(f"{file}: not a tokenizer ({first}); make it again by `bert tokenizer`") from None
+        return cls(backend, names, source=str(file))
+
+    def save(
+        self,
+        folder: str | Path,
+        model_max_length: int = 512,
+        model_input_names: Sequence[str] = ("input_ids", "attention_mask"),
+    ) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt` into `folder`.
+
+        transformers' AutoTokenizer opens the folder and gives the same ids. Each file appears whole or not at all,
+        `tokenizer.json` last. `model_input_names` needs "token_type_ids" where the model has token types.
+        """
+        config = {
+            # any other class, or none, makes AutoTokenizer rebuild the normaliser from its own defaults
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            **{f"{role}_token": token for role, token in self.tokens.items()},
+            "model_max_length": model_max_length,
+            "model_input_names": list(model_input_names),
+            "clean_up_tokenization_spaces": False,
+        }
+        files = {"tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
+        if self.kind == "wordpiece":
+            files["vocab.txt"] = "".join(f"{self.token(i)}\n" for i in range(self.vocab_size))
+        files["tokenizer.json"] = json.dumps(self._definition, indent=2, ensure_ascii=False) + "\n"
+        _write_files(Path(folder), files)
+
+    # ── text to ids and back ──
+
+    def encode(self, text: str, pair: str | None = None) -> list[int]:
+        """Ids of a text, or of a pair of texts, with special tokens; `[MASK]` in the text is the mask token."""
+        return list(self.backend.encode(_encodable(text), None if pair is None else _encodable(pair)).ids)
+
+    def encode_documents(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of many texts without special tokens, by all cores: flat values (uint16 or uint32) and lengths (int64).
+
+        What looks like a special token in a text is text here: no document can smuggle in a [MASK].
+        """
+        try:
+            encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+        except UnicodeEncodeError:
+            encodings = self._plain.encode_batch_fast([_encodable(text) for text in texts], add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+        lengths = np.array([len(row) for row in ids], dtype=np.int64)
+        return np.concatenate(ids) if ids else np.zeros(0, dtype=self.dtype), lengths
+
+    def word_pieces(self, words: Sequence[str]) -> list[list[int]]:
+        """The ids of each word, as it stands in running text: one list a word, none empty ([UNK] where nothing remains).
+
+        Characters that the normaliser drops, blanks and an empty string leave nothing; special tokens are plain text.
+        """
+        blank = " " if self._needs_blank else ""
+        texts = [blank + _encodable(word) for word in words]
+        pieces = [list(encoding.ids) for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+        return [ids or [self.unk_id] for ids in pieces]
+
+    def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
+        """The text of ids, as near as the tokenizer's normalisation lets it come."""
+        return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens))
+
+    def token(self, token_id: int) -> str:
+        """The piece of an id, such as `##ing`."""
+        return self._pieces[token_id]
+
+    # ── what is in the vocabulary ──
+
+    @cached_property
+    def kind(self) -> str:
+        """`wordpiece`, `bpe`, `unigram` or, for a foreign one, `wordlevel`."""
+        return str(self._definition["model"]["type"]).lower()
+
+    @cached_property
+    def hash(self) -> str:
+        """sha256 of the definition, independent of how its file is laid out; stores and checkpoints carry it."""
+        text = json.dumps(self._definition, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @cached_property
+    def vocab_size(self) -> int:
+        """Entries of the vocabulary, the unused ones too: the highest id + 1."""
+        return len(self._pieces)
+
+    @property
+    def dtype(self) -> type[np.uint16] | type[np.uint32]:
+        """The smallest type that holds every id."""
+        return np.uint16 if self.vocab_size <= 65536 else np.uint32
+
+    @cached_property
+    def special_ids(self) -> tuple[int, ...]:
+        """The five special tokens and any other that the tokenizer marks as special, ascending."""
+        marked = {int(entry["id"]) for entry in self._definition["added_tokens"] if entry["special"]}
+        return tuple(sorted(marked | {self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id}))
+
+    @cached_property
+    def unused_ids(self) -> tuple[int, ...]:
+        """Entries that no text produces: `[unusedN]`, and holes in the numbering."""
+        return tuple(i for i, piece in enumerate(self._pieces) if not piece or _UNUSED.fullmatch(piece))
+
+    @cached_property
+    def replacement_ids(self) -> np.ndarray:
+        """int64 array of the ids that may stand for a masked token: neither special nor unused."""
+        return np.setdiff1d(np.arange(self.vocab_size), [*self.special_ids, *self.unused_ids]).astype(np.int64)
+
+    @cached_property
+    def word_starts(self) -> np.ndarray:
+        """(vocab_size,) bool: whether a piece begins a word. A word is such a piece and the others up to the next one.
+
+        WordPiece: no `##`. Otherwise a piece that begins with a blank, punctuation, a symbol or a character of a script
+        without blanks (where a whole sentence would be one word). Special and unused entries stand for themselves.
+        """
+        starts = np.array([self._begins_word(piece) for piece in self._pieces], dtype=bool)
+        starts[[*self.special_ids, *self.unused_ids]] = True
+        return starts
+
+    def _begins_word(self, piece: str) -> bool:
+        if self.kind == "wordpiece":
+            return not piece.startswith(self._definition["model"]["continuing_subword_prefix"])
+        if self._byte_level:
+            raw = bytes(_BYTE_OF[character] for character in piece if character in _BYTE_OF)
+            if not raw or raw[0] & 0xC0 == 0x80:  # the middle of a character
+                return False
+            # the beginning of a character is completed to one of the same block
+            text = (raw + b"\x80\x80\x80").decode("utf-8", errors="ignore")
+        else:
+            text = piece.replace("▁", " ")
+        first = text[:1]
+        unspaced = any(low <= ord(first) <= high for low, high in (*_UNSPACED, *_IDEOGRAPHS)) if first else False
+        return first.isspace() or unspaced or unicodedata.category(first or "a")[0] in "PSZC"
+
+    @cached_property
+    def _pieces(self) -> list[str]:
+        vocabulary = self.backend.get_vocab(with_added_tokens=True)
+        pieces = [""] * (max(vocabulary.values()) + 1)
+        for piece, i in vocabulary.items():
+            pieces[i] = piece
+        return pieces
+
+    @cached_property
+    def _plain(self) -> tokenizers.Tokenizer:
+        """A copy that takes special tokens in a text for text."""
+        plain = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        plain.encode_special_tokens = True
+        return plain
+
+    @cached_property
+    def _pre_tokenizers(self) -> list[dict[str, Any]]:
+        outer = self._definition["pre_tokenizer"] or {"type": "none"}
+        return list(outer["pretokenizers"]) if outer["type"] == "Sequence" else [outer]
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        return any(entry["type"] == "ByteLevel" for entry in self._pre_tokenizers)
+
+    @cached_property
+    def _needs_blank(self) -> bool:
+        """Whether a word must be led in by a blank to be cut as it is in running text."""
+        byte_level = [not entry["add_prefix_space"] for entry in self._pre_tokenizers if entry["type"] == "ByteLevel"]
+        metaspace = [entry["prepend_scheme"] == "never" for entry in self._pre_tokenizers if entry["type"] == "Metaspace"]
+        return any(byte_level + metaspace)
+
+
+def post_processor(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> TemplateProcessing:
+    """[CLS] A [SEP], and [CLS] A [SEP] B [SEP] with token type 1 from B on."""
+    return TemplateProcessing(
+        single=f"{cls_token} $A {sep_token}",
+        pair=f"{cls_token} $A {sep_token} $B:1 {sep_token}:1",
+        special_tokens=[(cls_token, cls_id), (sep_token, sep_id)],
+    )
+
+
+def _bytes_of_characters() -> dict[str, int]:
+    """The characters by which byte-level tokenizers write the 256 bytes (GPT-2's table)."""
+    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
+
+
+_BYTE_OF = _bytes_of_characters()
+
+
+def _encodable(text: str) -> str:
+    """The text without lone surrogates, which no encoding of Unicode can hold."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def _token_names(config_file: Path) -> dict[str, str]:
+    """The special tokens that a tokenizer_config.json names, by role."""
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        entries = {role: config.get(f"{role}_token") for role in ROLES}
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{config_file}: not valid JSON ({error}); repair or remove it") from None
+    names = {role: entry["content"] if isinstance(entry, dict) else entry for role, entry in entries.items()}
+    return {role: name for role, name in names.items() if isinstance(name, str)}
+
+
+def _write_files(folder: Path, files: dict[str, str]) -> None:
+    """Write files one after the other, each under a temporary name and then renamed."""
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            temporary = folder / f".{name}.{os.getpid()}.tmp"
+            try:
+                with temporary.open("w", encoding="utf-8", newline="\n") as file:
+                    file.write(text)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, folder / name)
+            finally:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        if new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another") from None

@@ -1,0 +1,284 @@
+"""Training a tokenizer on a sample of a corpus: the same documents give the same bytes, in any process."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from bert.errors import InputError, did_you_mean
+from bert.text.corpus import find_corpus
+from bert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
+
+KINDS = ("wordpiece", "bpe", "unigram")
+SAMPLE_CHARACTERS = 100_000_000
+_MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
+_CODE_POINTS = 0x110000
+
+
+def train_tokenizer(
+    documents: Iterable[str],
+    kind: str = "wordpiece",
+    vocab_size: int = 8192,
+    sample_characters: int = SAMPLE_CHARACTERS,
+    lowercase: bool | None = None,
+) -> Tokenizer:
+    """Train a tokenizer with at most `vocab_size` entries, then brought to a multiple of 64 by `[unusedN]` entries.
+
+    `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped unless
+    `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018). Trained on at
+    most `sample_characters` characters, spread evenly over the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
+
+    Raises InputError for an unknown kind, a size that is too small for the alphabet and one that the corpus does not
+    fill.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind {kind!r} is not known: use one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
+    for name, size in (("vocab-size", vocab_size), ("sample-characters", sample_characters)):
+        if size < 1:
+            raise InputError(f"--{name} {size}: must be positive")
+    sample = sample_documents(documents, sample_characters)
+    if not sample:
+        raise InputError("the corpus holds no text; give files with at least a few documents")
+    lowercase = kind == "wordpiece" if lowercase is None else lowercase
+    train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
+    return Tokenizer(_finish(train(sample, vocab_size, lowercase), vocab_size))
+
+
+def make_tokenizer(
+    corpus: Sequence[str | Path] | str | Path,
+    out: str | Path,
+    kind: str = "wordpiece",
+    vocab_size: int = 8192,
+    layout: str = "auto",
+    text_field: str = "text",
+    sample_characters: int = SAMPLE_CHARACTERS,
+    lowercase: bool | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> Tokenizer:
+    """What `bert tokenizer` does: train on a corpus, save into the folder `out`, say what was made.
+
+    Raises InputError for what the corpus or the sizes get wrong, and where `out` holds a tokenizer already.
+    """
+    if (Path(out) / "tokenizer.json").exists() and not overwrite:
+        raise InputError(f"{out}: already holds a tokenizer; give another --out, or --overwrite")
+    started = time.monotonic()
+    found = find_corpus(corpus, layout, text_field)
+    seen = [0, 0]  # documents, characters
+
+    def counted() -> Iterable[str]:
+        for document in found.documents(notes=say):
+            seen[0] += 1
+            seen[1] += len(document)
+            yield document
+
+    tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase)
+    tokenizer.save(out)
+    used = min(seen[1], sample_characters)
+    say(
+        f"{out}: {kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on "
+        f"{used / 1e6:,.1f} of {seen[1] / 1e6:,.1f} million characters ({seen[0]:,} documents) "
+        f"in {time.monotonic() - started:.0f} s"
+    )
+    return tokenizer
+
+
+def sample_documents(documents: Iterable[str], sample_characters: int) -> list[str]:
+    """At most `sample_characters` characters of whole documents, the ones with the lowest hashes, in their order.
+
+    The hash spreads them over the corpus, however long it is, and makes the choice the same in any process. A document
+    longer than the whole sample is cut.
+    """
+    kept: list[tuple[int, int, str]] = []  # a heap with the highest hash first
+    characters = 0
+    for place, document in enumerate(documents):
+        document = document[:sample_characters].encode("utf-8", "replace").decode()
+        rank = int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "big")
+        heapq.heappush(kept, (-rank, place, document))
+        characters += len(document)
+        while characters > sample_characters and len(kept) > 1:
+            characters -= len(heapq.heappop(kept)[2])
+    return [document for _, document in sorted((place, document) for _, place, document in kept)]
+
+
+def _definition(backend: tokenizers.Tokenizer) -> dict[str, Any]:
+    definition: dict[str, Any] = json.loads(backend.to_str())
+    return definition
+
+
+def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer:
+    """Check the number of entries, add the unused ones and the post-processor.
+
+    They are entries of the model, not added tokens: those would be found in running text.
+    """
+    vocabulary = definition["model"]["vocab"]
+    size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE
+    if -(-size // _MULTIPLE) * _MULTIPLE < wanted:
+        raise InputError(f"--vocab-size {vocab_size}: the corpus supports {size} entries; give --vocab-size {size} or more text")
+    unused = [f"[unused{number}]" for number in range(wanted - size)]
+    if isinstance(vocabulary, list):
+        # unigram finds an entry in a text by its score: so low that its characters, all in the alphabet, score better
+        special = [[token, _NEVER] for token in SPECIAL_TOKENS]
+        definition["model"]["vocab"] = [*special, *vocabulary[len(special) :], *([token, _NEVER] for token in unused)]
+    else:
+        vocabulary.update({token: size + number for number, token in enumerate(unused)})
+    backend = tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
+    backend.post_processor = post_processor("[CLS]", 2, "[SEP]", 3)
+    return backend
+
+
+_NEVER = -10_000.0
+
+
+def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+    """WordPiece by byte-pair merges, as `tokenizers` does it, but with the same result each time.
+
+    Its own WordPieceTrainer numbers the `##x` characters in the order of a randomly seeded hash map, and breaks ties
+    between merges and between rare characters by it. So the alphabet is counted here and given to the trainer in order.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    first, inner = _count_characters(sample, normalizer, pre_tokenizer)
+    rare = _rare_characters(first + inner, first, inner, vocab_size)
+    inner_pieces = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
+    # room for pieces with a rare character, which are dropped afterwards
+    room = 2 * len(rare) + 64
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size + room,
+        min_frequency=2,
+        special_tokens=[*SPECIAL_TOKENS, *inner_pieces],
+        continuing_subword_prefix="##",
+        show_progress=False,
+    )
+    backend.train_from_iterator(sample, trainer)
+    merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
+    pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS and not rare & set(piece.removeprefix("##"))]
+    pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
+    wordpiece = models.WordPiece(
+        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}, unk_token="[UNK]", max_input_chars_per_word=100
+    )
+    backend = tokenizers.Tokenizer(wordpiece)
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    return _definition(backend)
+
+
+def _count_characters(
+    sample: list[str], normalizer: normalizers.Normalizer, pre_tokenizer: pre_tokenizers.PreTokenizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often each code point begins a word, and how often it stands inside one: two int64 arrays."""
+    first, inner = np.zeros(_CODE_POINTS, dtype=np.int64), np.zeros(_CODE_POINTS, dtype=np.int64)
+    # 0: not seen yet, 1: parts words and is dropped (a blank), 2: a word by itself (punctuation), 3: part of a word
+    classes = np.zeros(_CODE_POINTS, dtype=np.int8)
+    group: list[str] = []
+    waiting = 0
+    for place, document in enumerate(sample):
+        group.append(document)
+        waiting += len(document)
+        if waiting < 4_000_000 and place + 1 < len(sample):
+            continue
+        text = normalizer.normalize_str("\n".join(group))
+        group, waiting = [], 0
+        points = np.frombuffer(f" {text}".encode("utf-32-le"), dtype=np.uint32)
+        for point in np.flatnonzero(np.bincount(points, minlength=_CODE_POINTS)):
+            if not classes[point]:
+                parts = [part for part, _ in pre_tokenizer.pre_tokenize_str(f"a{chr(point)}a")]
+                classes[point] = {1: 3, 2: 1, 3: 2}[len(parts)]
+        kinds = classes[points]
+        inside = (kinds[1:] == 3) & (kinds[:-1] == 3)
+        starts = (kinds[1:] >= 2) & ~inside
+        inner += np.bincount(points[1:][inside], minlength=_CODE_POINTS)
+        first += np.bincount(points[1:][starts], minlength=_CODE_POINTS)
+    return first, inner
+
+
+def _rare_characters(counts: np.ndarray, first: np.ndarray, inner: np.ndarray, vocab_size: int) -> set[str]:
+    """The characters left out of the alphabet: words with them become [UNK].
+
+    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese), 99.9 or 99 % where the
+    vocabulary has no room for more.
+    """
+    by_count = np.lexsort((np.arange(_CODE_POINTS), -counts))[: np.count_nonzero(counts)]
+    covered = np.cumsum(counts[by_count]) / counts.sum()
+    pieces = np.cumsum((first[by_count] > 0).astype(np.int64) + (inner[by_count] > 0))
+    needed = 0
+    for coverage in (0.9999, 0.999, 0.99):
+        kept = min(int(np.searchsorted(covered, coverage)) + 1, len(by_count))
+        needed = len(SPECIAL_TOKENS) + int(pieces[kept - 1])
+        if needed <= vocab_size:
+            return {chr(point) for point in by_count[kept:]}
+    raise _too_small(vocab_size, needed)
+
+
+def _too_small(vocab_size: int, needed: int) -> InputError:
+    return InputError(
+        f"--vocab-size {vocab_size}: the special tokens and the alphabet of the corpus alone need {needed}; "
+        f"give --vocab-size {needed} or more"
+    )
+
+
+def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+    """Byte-level BPE. A word begins with a blank, the first one of a text too: pre-split words are cut as in a text."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(SPECIAL_TOKENS) + len(alphabet):
+        raise _too_small(vocab_size, len(SPECIAL_TOKENS) + len(alphabet))
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.normalizer = _normalizer([normalizers.NFC()], lowercase)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    backend.train_from_iterator(sample, trainer)
+    return _definition(backend)
+
+
+def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+    """Unigram as `tokenizers` trains it; its scores, which differ from run to run in the last bits, are rounded."""
+    backend = tokenizers.Tokenizer(models.Unigram())
+    blanks = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
+    backend.normalizer = _normalizer(blanks, lowercase)
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Metaspace()
+    alphabet = sorted(set("".join(SPECIAL_TOKENS) + "unused0123456789"))  # see _NEVER
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        unk_token="[UNK]",
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
+    backend.train_from_iterator(sample, trainer)
+    definition = _definition(backend)
+    vocabulary = definition["model"]["vocab"]
+    special, learned = vocabulary[: len(SPECIAL_TOKENS)], vocabulary[len(SPECIAL_TOKENS) :]
+    # Characters that no piece of the trained model is left with get the lowest score + 0, 1e-4, 2e-4 ... in the order of
+    # a hash map: give them all the lowest.
+    lowest = min(score for _, score in learned)
+    for entry in learned:
+        steps = (entry[1] - lowest) / 1e-4
+        if len(entry[0]) == 1 and abs(steps - round(steps)) < 1e-5:
+            entry[1] = lowest
+        entry[1] = round(entry[1], 5)
+    definition["model"]["vocab"] = special + sorted(learned, key=lambda entry: (-entry[1], entry[0]))
+    return definition
+
+
+def _normalizer(steps: list[normalizers.Normalizer], lowercase: bool) -> normalizers.Normalizer:
+    return normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
