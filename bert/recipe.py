@@ -43,7 +43,11 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
     try:
         return parser.parse_args(list(arguments))
     except Exception as error:
-        if isinstance(error, InputError) or type(error).__name__ not in ("ArgumentError", "ParserError", "ArgumentTypeError"):
+        if isinstance(error, InputError) or type(error).__name__ not in (
+            "ArgumentError",
+            "ParserError",
+            "ArgumentTypeError",
+        ):
             raise
         raise InputError(_one_line(str(error))) from error
 
@@ -73,7 +77,10 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 def write_yaml(recipe: Any, file: Path, header: str = "") -> None:
     """Write a recipe with all its fields, so that the file alone repeats the run."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    file.write_text(comment + yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    file.write_text(
+        comment + yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True),
+        encoding="utf-8",
+    )
 
 
 def check_keys(values: dict[str, Any], recipe: type, source: str, prefix: str = "") -> None:
@@ -86,7 +93,7 @@ def check_keys(values: dict[str, Any], recipe: type, source: str, prefix: str = 
             raise InputError(f"{source}: unknown key `{name}`.{did_you_mean(name, known)}")
         group = fields[key].default_factory
         if isinstance(value, dict) and dataclasses.is_dataclass(group):
-            check_keys(value, group, source, f"{name}.")  # type: ignore[arg-type]
+            check_keys(value, group, source, f"{name}.")
 
 
 def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -59,12 +59,14 @@ def choose_places(maskable: np.ndarray, counts: np.ndarray, seed: int, rows: np.
     return ranks < counts[:, None]
 
 
-def choose_words(maskable: np.ndarray, starts: np.ndarray, counts: np.ndarray, seed: int, rows: np.ndarray) -> np.ndarray:
+def choose_words(
+    maskable: np.ndarray, starts: np.ndarray, counts: np.ndarray, seed: int, rows: np.ndarray
+) -> np.ndarray:
     """Targets (R, T) bool: whole words in random order, each taken if it still fits into the row's count.
 
     `starts` (R, T) marks the places where a word begins. Where no word of a row fits, the first pieces of one word are taken.
     """
-    row_count, length = maskable.shape
+    row_count = len(maskable)
     begins = maskable & (starts | ~np.roll(maskable, 1, axis=1))  # a chunk may begin inside a word
     word_of = np.cumsum(begins, axis=1) - 1  # (R, T): number of the word within the row, where maskable
     words = int(begins.sum(axis=1).max(initial=0))
@@ -91,7 +93,9 @@ def choose_words(maskable: np.ndarray, starts: np.ndarray, counts: np.ndarray, s
     return chosen | (first_word & (np.cumsum(first_word, axis=1) <= counts[:, None]))
 
 
-def mask_rows(input_ids: np.ndarray, rows: np.ndarray, seed: int, masking: MaskingConfig, vocabulary: Vocabulary) -> MaskedRows:
+def mask_rows(
+    input_ids: np.ndarray, rows: np.ndarray, seed: int, masking: MaskingConfig, vocabulary: Vocabulary
+) -> MaskedRows:
     """Mask the rows `input_ids` (R, T), whose numbers in the run are `rows` (R,)."""
     row_count, length = input_ids.shape
     maskable = vocabulary.maskable[input_ids]

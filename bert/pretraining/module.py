@@ -40,9 +40,11 @@ class MaskedLMTraining(L.LightningModule):
         self.learning_rates: list[float] = []
         """the share of the highest learning rate of every step done: with a budget in minutes it is not a function of the step"""
         # Sums since the last row of the log. They stay on the device: reading them earlier would make the host wait for it.
+        self.loss_sum: torch.Tensor
         self.register_buffer("loss_sum", torch.zeros((), dtype=torch.float32), persistent=False)
         self.targets = 0
         self.gradient_norm = torch.zeros(())
+        self.validation_sums: torch.Tensor
         self.register_buffer("validation_sums", torch.zeros(3, dtype=torch.float64), persistent=False)
         self._clock_group: Any = None
 
@@ -58,7 +60,7 @@ class MaskedLMTraining(L.LightningModule):
     def training_step(self, batch: MicroBatch, batch_idx: int) -> torch.Tensor:
         """The share of this micro-batch in the loss of the step, scaled for Lightning's and DDP's means."""
         micro = batch_idx % self.split.accumulation
-        key = (self.seed, _DROPOUT, self.progress.step, self.global_rank, micro)
+        key = (self.seed, _DROPOUT, int(self.progress.step), self.global_rank, micro)
         torch.manual_seed(int(draw(*key)[0] >> 1))  # dropout is a function of (seed, step, rank, micro-batch)
         self._batch = batch
         output = self.model(
@@ -74,8 +76,9 @@ class MaskedLMTraining(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Clip by the norm over all parameters. Lightning's own clipping refuses fused optimisers under bf16-mixed (its issue 21435)."""
         longest = self.optimizer_config.clip_norm
-        parameters = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters], foreach=True)
+        parameters = list(self.model.parameters())
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
         if longest is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm, foreach=True)
         self.gradient_norm = norm
@@ -83,7 +86,9 @@ class MaskedLMTraining(L.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the learning rate of this step, a function of the progress at its middle, so that no step has a rate of 0."""
         stop, progress = self.progress.stop, self.progress
-        middle = Progress(stop, progress.step + 0.5, progress.tokens + 0.5 * self._batch["global_tokens"], progress.seconds)
+        middle = Progress(
+            stop, progress.step + 0.5, progress.tokens + 0.5 * self._batch["global_tokens"], progress.seconds
+        )
         share = learning_rate_share(middle.share(), self.schedule)
         set_learning_rate(optimizer, share)
         self.learning_rates.append(share)
@@ -137,13 +142,13 @@ class MaskedLMTraining(L.LightningModule):
         }
         row = self.validation | {"tokens": self.progress.tokens, "seconds": round(self.progress.elapsed(), 3)}
         for logger in self.trainer.loggers:
-            logger.log_metrics(row, step=self.progress.step)
+            logger.log_metrics(row, step=int(self.progress.step))
 
     def _summed(self, tensor: torch.Tensor) -> torch.Tensor:
         """The sum over all ranks."""
         if self.trainer.world_size == 1:
             return tensor
-        return self.trainer.strategy.reduce(tensor.clone(), reduce_op="sum")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(tensor.clone(), reduce_op="sum")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Beside weights and optimiser: what the budget has used, every learning rate, and the open row of the log."""

@@ -14,12 +14,14 @@ import torch
 from bert.errors import InputError, InterruptedRun
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.masking import Vocabulary
 from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining
 from bert.pretraining.stream import BatchStream, SpecialIds, Split, StepLoader, split_batch
-from bert.pretraining.masking import Vocabulary
+from bert.text.corpus import find_corpus
 from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
 from bert.text.store import TokenStore, open_store, prepare
-from bert.text.tokenizer import Tokenizer, make_tokenizer
+from bert.text.tokenizer import Tokenizer
+from bert.text.vocabulary import make_tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_whole
@@ -45,9 +47,10 @@ def pretrain(
     ranks = world_size(recipe.trainer)
     split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, ranks)
     if run_folder.is_rank_0():
-        run_folder.claim(out, overwrite, resume)
-        recipe = prepare_inputs(recipe, out, say)
-        run_folder.mark_ready(out, recipe, command="bert pretrain")
+        check_inputs(recipe)
+        with run_folder.claimed(out, overwrite, resume):
+            recipe = prepare_inputs(recipe, out, say)
+            run_folder.mark_ready(out, recipe, command="bert pretrain")
     else:
         say = _silent
         recipe = run_folder.wait_until_ready(out, PretrainRecipe)
@@ -76,7 +79,9 @@ def pretrain(
         validate_every_batches=recipe.validation.every_steps and recipe.validation.every_steps * split.accumulation,
     )
     if trainer.world_size != ranks:
-        raise InputError(f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number")
+        raise InputError(
+            f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
+        )
     if checkpoint and run_folder.is_rank_0():
         csv.cut(int(checkpoint.name.removeprefix("step-")))
 
@@ -93,15 +98,30 @@ def pretrain(
     say(describe(recipe, model, training, store, trainer.precision, split))
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if stop.received:
-        raise InterruptedRun(f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}", stop.received)
+        raise InterruptedRun(
+            f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}", stop.received
+        )
     return finish(module, recipe, out, say)
+
+
+def check_inputs(recipe: PretrainRecipe) -> None:
+    """InputError for text, tokenizer and store that are not there, before anything is written or overwritten."""
+    data = recipe.data
+    if not data.corpus and data.store is None:
+        raise InputError(
+            "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
+        )
+    if data.tokenizer is not None:
+        Tokenizer.load(data.tokenizer)
+    if data.store is not None:
+        open_store(data.store)
+    else:
+        find_corpus(data.corpus, data.layout, data.text_field)
 
 
 def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]) -> PretrainRecipe:
     """Make what is missing in `out`: tokenizer and store. Returns the recipe with every open field decided."""
     data, vocabulary = recipe.data, recipe.vocabulary
-    if not data.corpus and data.store is None:
-        raise InputError("no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer")
     folder = tokenizer_folder(out)
     if not folder.exists():
         if data.tokenizer is not None:
@@ -113,7 +133,7 @@ def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]
     tokenizer = Tokenizer.load(folder)
     if data.store is None:
         prepare(data.corpus, tokenizer, out / "store", data.layout, data.text_field, say=say)
-    if dataclasses.replace(recipe.encoder, pad_id=0).vocab_size not in (PretrainRecipe().encoder.vocab_size, tokenizer.vocab_size):
+    if recipe.encoder.vocab_size not in (PretrainRecipe().encoder.vocab_size, tokenizer.vocab_size):
         raise InputError(
             f"encoder.vocab_size is {recipe.encoder.vocab_size} and the tokenizer has {tokenizer.vocab_size} entries: leave the field out"
         )
@@ -148,7 +168,9 @@ def make_streams(
     documents = Documents(store.starts, store.lengths)
     kept, held_out, message = hold_out(documents, store.hashes, data.held_out, room)
     if not len(kept):
-        raise InputError("the corpus is too small to train on: nothing is left beside the held-out text; give more text or data.held_out 0")
+        raise InputError(
+            "the corpus is too small to train on: nothing is left beside the held-out text; give more text or data.held_out 0"
+        )
     special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
     vocabulary = make_vocabulary(tokenizer)
 
@@ -169,7 +191,9 @@ def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepL
     return StepLoader(validation, split, rank, steps=-(-validation.last_row // split.batch_rows))
 
 
-def describe(recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, store: TokenStore, precision: str, split: Split) -> str:
+def describe(
+    recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, store: TokenStore, precision: str, split: Split
+) -> str:
     """What is about to run, in a few lines."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = training.rows.rows_in_epoch(0)
@@ -194,7 +218,9 @@ def finish(module: MaskedLMTraining, recipe: PretrainRecipe, out: Path, say: Cal
                 f"held out: loss {figures['val_loss']:.3f}, accuracy {figures['val_accuracy']:.1%},"
                 f" perplexity {figures['val_perplexity']:.1f}"
             )
-        say(f"{module.progress.step:,} steps, {module.progress.tokens / 1e6:.2f} M tokens, {module.progress.seconds / 60:.1f} minutes")
+        say(
+            f"{module.progress.step:,} steps, {module.progress.tokens / 1e6:.2f} M tokens, {module.progress.seconds / 60:.1f} minutes"
+        )
         say(f'model: {folder}   next: bert fill "… [MASK] …" --model {folder}')
     return folder
 

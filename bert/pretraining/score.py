@@ -29,7 +29,9 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
         with np.load(file, allow_pickle=False) as arrays:
             missing = {"input_ids", "labels"} - set(arrays.files)
             if missing:
-                raise InputError(f"{file}: has no array {', '.join(sorted(missing))}: give an .npz with input_ids and labels")
+                raise InputError(
+                    f"{file}: has no array {', '.join(sorted(missing))}: give an .npz with input_ids and labels"
+                )
             input_ids, labels = arrays["input_ids"].astype(np.int64), arrays["labels"].astype(np.int64)
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
@@ -38,7 +40,9 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
             raise
         raise InputError(f"{file}: not an .npz file ({error})") from error
     if input_ids.shape != labels.shape or input_ids.ndim != 2:
-        raise InputError(f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape")
+        raise InputError(
+            f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape"
+        )
     if not (labels >= 0).any():
         raise InputError(f"{file}: no label is 0 or more, so there is nothing to score")
     return torch.from_numpy(input_ids), torch.from_numpy(labels)
@@ -54,7 +58,9 @@ def score_masked(model: MaskedLM, file: str | Path, batch_rows: int = 32) -> Sco
             f"{file}: holds token id {largest} and the model has {model.config.vocab_size} entries: it was made with another tokenizer"
         )
     if input_ids.shape[1] > model.config.max_length:
-        raise InputError(f"{file}: rows of {input_ids.shape[1]} tokens are longer than the model's {model.config.max_length}")
+        raise InputError(
+            f"{file}: rows of {input_ids.shape[1]} tokens are longer than the model's {model.config.max_length}"
+        )
     model.eval()
     device = next(model.parameters()).device
     loss, right, targets = 0.0, 0, 0

@@ -56,7 +56,9 @@ class Split:
 def split_batch(batch_rows: int, micro_batch_rows: int | None, ranks: int) -> Split:
     """The split of a batch over `ranks` devices; InputError where it does not divide."""
     if batch_rows % ranks:
-        raise InputError(f"data.batch_rows {batch_rows} does not divide over {ranks} devices: give a multiple of {ranks}")
+        raise InputError(
+            f"data.batch_rows {batch_rows} does not divide over {ranks} devices: give a multiple of {ranks}"
+        )
     per_rank = batch_rows // ranks
     micro = micro_batch_rows or per_rank
     if per_rank % micro:

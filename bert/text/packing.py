@@ -114,7 +114,9 @@ def join_rows(parts: list[Rows]) -> Rows:
     )
 
 
-def gather(values: np.ndarray, rows: Rows, row_length: int, cls_id: int, sep_id: int, pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+def gather(
+    values: np.ndarray, rows: Rows, row_length: int, cls_id: int, sep_id: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Rows as arrays: (input_ids, document_ids), each (R, row_length) int64; document_ids counts a row's chunks from 1, 0 is padding."""
     count = len(rows)
     sizes = rows.lengths + SPECIALS_PER_CHUNK
@@ -235,7 +237,9 @@ class RowIndex:
 
     def _key(self) -> int:
         """What the number of rows depends on, as one number."""
-        lengths = np.bitwise_xor.reduce(draw(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0))
+        lengths = np.bitwise_xor.reduce(
+            draw(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0)
+        )
         return int(draw(self.row_length, self.window_documents, self.seed, len(self.documents), lengths)[0])
 
 

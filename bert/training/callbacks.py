@@ -107,7 +107,10 @@ class StepLog(Callback):
         seconds, tokens, waited_before = self._before or (0.0, 0, 0.0)
         if self._before:
             span = max(progress.seconds - seconds, 1e-9)
-            row |= {"tokens_per_second": (progress.tokens - tokens) / span, "data_share": (waited - waited_before) / span}
+            row |= {
+                "tokens_per_second": (progress.tokens - tokens) / span,
+                "data_share": (waited - waited_before) / span,
+            }
         self._before = progress.seconds, progress.tokens, waited
         self.latest = row | {"tokens": progress.tokens, "seconds": round(progress.seconds, 3)}
         for logger in trainer.loggers:
@@ -117,8 +120,8 @@ class StepLog(Callback):
 class ProgressBar(Callback):
     """Loss, tokens a second and the time left: a bar on a terminal, a line every half minute elsewhere. Rank 0 only."""
 
-    def __init__(self, log: StepLog) -> None:
-        self.log = log
+    def __init__(self, step_log: StepLog) -> None:
+        self.step_log = step_log
         self._bar: Progress | None = None
         self._said = 0.0
 
@@ -127,7 +130,9 @@ class ProgressBar(Callback):
         console = Console(stderr=False)
         self._said = time.monotonic()
         if trainer.is_global_zero and console.is_terminal:
-            self._bar = Progress(BarColumn(), TextColumn("{task.percentage:3.0f}%  {task.description}"), console=console)
+            self._bar = Progress(
+                BarColumn(), TextColumn("{task.percentage:3.0f}%  {task.description}"), console=console
+            )
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
 
@@ -154,10 +159,10 @@ class ProgressBar(Callback):
 
     def _line(self, progress: schedules.Progress) -> str:
         parts = [f"step {progress.step}"]
-        if "loss" in self.log.latest:
-            parts.append(f"loss {self.log.latest['loss']:.3f}")
-        if "tokens_per_second" in self.log.latest:
-            parts.append(f"{self.log.latest['tokens_per_second'] / 1000:.1f} K tokens/s")
+        if "loss" in self.step_log.latest:
+            parts.append(f"loss {self.step_log.latest['loss']:.3f}")
+        if "tokens_per_second" in self.step_log.latest:
+            parts.append(f"{self.step_log.latest['tokens_per_second'] / 1000:.1f} K tokens/s")
         if progress.share() > 0:
             left = progress.seconds * (1 - progress.share()) / progress.share()
             parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")

@@ -38,7 +38,11 @@ class WholeCheckpointIO(CheckpointIO):
             with state.open("wb") as stream:
                 torch.save(checkpoint, stream)
                 _sync(stream.fileno())
-            manifest = {"bytes": state.stat().st_size, "sha256": _sha256(state), "global_step": checkpoint.get("global_step")}
+            manifest = {
+                "bytes": state.stat().st_size,
+                "sha256": _sha256(state),
+                "global_step": checkpoint.get("global_step"),
+            }
             with (partial / "manifest.json").open("w") as stream:
                 json.dump(manifest, stream)
                 stream.flush()
@@ -51,10 +55,14 @@ class WholeCheckpointIO(CheckpointIO):
         except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
             shutil.rmtree(partial, ignore_errors=True)
             if isinstance(error, OSError) or "write" in str(error).lower():
-                raise InputError(f"{folder}: the checkpoint could not be written ({error}): make room on this disk") from error
+                raise InputError(
+                    f"{folder}: the checkpoint could not be written ({error}): make room on this disk"
+                ) from error
             raise
 
-    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
         """Read the checkpoint at `path`; weights only, whatever Lightning asks for: nothing is unpickled."""
         return torch.load(Path(path) / "state.pt", map_location=map_location or "cpu", weights_only=True)
 

@@ -45,7 +45,11 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         require_positive("optimizer", lr=self.lr, eps=self.eps, clip_norm=self.clip_norm, muon_lr=self.muon_lr)
-        for name, value in (("betas", min(self.betas)), ("betas", max(self.betas)), ("muon_momentum", self.muon_momentum)):
+        for name, value in (
+            ("betas", min(self.betas)),
+            ("betas", max(self.betas)),
+            ("muon_momentum", self.muon_momentum),
+        ):
             if not 0 <= value < 1:
                 raise InputError(f"optimizer.{name} is {getattr(self, name)}: give 0 to below 1")
         for name in ("weight_decay", "muon_weight_decay"):
@@ -69,7 +73,9 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         require_share("schedule", warmup=self.warmup, decay=self.decay, final=self.final)
         if self.kind == "wsd" and self.warmup + self.decay > 1:
-            raise InputError(f"schedule.warmup {self.warmup} and schedule.decay {self.decay} are more than the whole run: lower one")
+            raise InputError(
+                f"schedule.warmup {self.warmup} and schedule.decay {self.decay} are more than the whole run: lower one"
+            )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import platform
 import shutil
 import subprocess
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -28,19 +29,35 @@ def is_rank_0() -> bool:
     return global_rank() == 0
 
 
-def claim(out: Path, overwrite: bool, resume: bool) -> None:
-    """Make the folder of a run. InputError where it holds another one, unless told otherwise."""
+@contextmanager
+def claimed(out: Path, overwrite: bool, resume: bool) -> Iterator[None]:
+    """Make the folder of a run and fill it inside the `with`; where that fails, nothing of a new run stays.
+
+    InputError where the folder holds another run, unless told to overwrite or to resume it.
+    """
     if resume:
         if not (out / "recipe.yaml").exists():
             raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
+        yield
         return
+    _claim(out, overwrite)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+
+
+def _claim(out: Path, overwrite: bool) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: give a folder as --out")
     if out.exists() and any(out.iterdir()):
         if not (out / "recipe.yaml").exists() and not (out / "tokenizer").exists():
             raise InputError(f"{out}: holds files that are not of a run: give another --out")
         if not overwrite:
-            raise InputError(f"{out}: already holds a run: give another --out, --resume {out} to go on, or --overwrite to lose it")
+            raise InputError(
+                f"{out}: already holds a run: give another --out, --resume {out} to go on, or --overwrite to lose it"
+            )
         shutil.rmtree(out)
     try:
         (out / "checkpoints").mkdir(parents=True)
@@ -80,7 +97,12 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": packages,
-        "cpu": {"cores": os.cpu_count(), "machine": platform.machine(), "bf16": cpu_multiplies_bf16(), "threads": torch.get_num_threads()},
+        "cpu": {
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+            "bf16": cpu_multiplies_bf16(),
+            "threads": torch.get_num_threads(),
+        },
         "cuda_devices": devices,
         "commit": _commit(),
     }
@@ -99,7 +121,11 @@ def extra_loggers(log: LogConfig, out: Path) -> list[Any]:
 
             loggers.append(WandbLogger(project=log.wandb, save_dir=out))
     except ModuleNotFoundError as error:
-        name = "log.wandb" if log.wandb is not None and not loggers[1:] and (not log.tensorboard or loggers) else "log.tensorboard"
+        name = (
+            "log.wandb"
+            if log.wandb is not None and not loggers[1:] and (not log.tensorboard or loggers)
+            else "log.tensorboard"
+        )
         package = "wandb" if name == "log.wandb" else "tensorboard"
         raise InputError(f"{name} needs the package {package}: pip install {package}") from error
     return loggers

@@ -15,7 +15,11 @@ from torch.optim.adamw import adamw
 from bert.model.layers import MLP, Attention, Block
 from bert.training.config import OptimizerConfig
 
-_NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # quintic coefficients of Jordan et al.: steep at 0, singular values end within 0.7 … 1.2
+_NEWTON_SCHULZ = (
+    3.4445,
+    -4.7750,
+    2.0315,
+)  # quintic coefficients of Jordan et al.: steep at 0, singular values end within 0.7 … 1.2
 
 
 def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
@@ -43,7 +47,7 @@ class MuonAdamW(torch.optim.Optimizer):
         super().__init__(groups, {"weight_decay": 0.0})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of all parameters; returns what the closure returns."""
         loss = None
         if closure is not None:
@@ -108,16 +112,20 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """The parameters of `model` by treatment; vectors have no weight decay. Each group keeps its highest learning rate as `highest_lr`."""
-    blocks_of: dict[int, tuple[int, ...]] = {}  # hidden matrix → rows of the matrices that stand in it one below the other
+    blocks_of: dict[
+        int, tuple[int, ...]
+    ] = {}  # hidden matrix → rows of the matrices that stand in it one below the other
     for module in model.modules():
         if isinstance(module, Block):
             blocks_of |= {id(parameter): () for parameter in module.parameters() if parameter.ndim == 2}
     for module in model.modules():
         if isinstance(module, Attention):
-            blocks_of[id(module.qkv.weight)] = module.qkv_rows
+            heads = (module.num_heads, module.kv_heads, module.kv_heads)
+            blocks_of[id(module.qkv.weight)] = tuple(number * module.head_size for number in heads)
         elif isinstance(module, MLP) and module.gated:
             blocks_of[id(module.wi.weight)] = (module.wi.out_features // 2,) * 2
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     muon: dict[tuple[int, ...], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:

@@ -2,8 +2,10 @@
 
 import importlib
 import inspect
+import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,8 @@ def make_trainer(
     validate_every_batches: int | None,
 ) -> L.Trainer:
     """A Trainer with the user's arguments over ours. `callbacks`, `logger` and `plugins` of the user are added to ours."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what it would say of hardware, `describe` says
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on newer PyTorch
     given = {name: _instantiated(value) for name, value in arguments.items()}
     settings: dict[str, Any] = {
         "accelerator": "auto",
@@ -73,7 +77,11 @@ def make_trainer(
     settings["plugins"] = plugins + _as_list(given.get("plugins"))
     try:
         return L.Trainer(**settings)
-    except (ValueError, TypeError, RuntimeError) as error:  # Lightning's MisconfigurationException is not a ValueError's kin everywhere
+    except (
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # Lightning's MisconfigurationException is not a ValueError's kin everywhere
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
     except Exception as error:
         if type(error).__name__ == "MisconfigurationException":
@@ -116,7 +124,11 @@ def world_size(arguments: Mapping[str, Any]) -> int:
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
     if isinstance(devices, str):
-        count = _visible_devices(arguments) if devices == "auto" else len([part for part in devices.split(",") if part.strip()])
+        count = (
+            _visible_devices(arguments)
+            if devices == "auto"
+            else len([part for part in devices.split(",") if part.strip()])
+        )
     else:
         count = len(devices) if isinstance(devices, (list, tuple)) else int(devices)
     if count == -1:
@@ -133,7 +145,14 @@ def _visible_devices(arguments: Mapping[str, Any]) -> int:
 
 def launch_key() -> str:
     """What the processes of one launch have in common and other launches have not."""
-    names = ("MASTER_ADDR", "MASTER_PORT", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID")
+    names = (
+        "MASTER_ADDR",
+        "MASTER_PORT",
+        "TORCHELASTIC_RUN_ID",
+        "TORCHELASTIC_RESTART_COUNT",
+        "SLURM_JOB_ID",
+        "SLURM_STEP_ID",
+    )
     return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
 
 
@@ -148,7 +167,9 @@ def wait_for_rank_0(marker: Path, key: str, minutes: float = 60.0) -> None:
         if marker.exists() and (not started_together or marker.read_text() == key):
             return
         time.sleep(0.2)
-    raise InputError(f"{marker}: rank 0 has not finished its preparations in {minutes:g} minutes: see its output, or prepare the store first")
+    raise InputError(
+        f"{marker}: rank 0 has not finished its preparations in {minutes:g} minutes: see its output, or prepare the store first"
+    )
 
 
 def _as_list(value: Any) -> list[Any]:

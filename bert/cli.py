@@ -1,0 +1,241 @@
+"""The verbs of `bert`: parse, call, print. A verb's module is imported when the verb is called, so that help is instant."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bert import __version__
+from bert.errors import InputError, InterruptedRun, did_you_mean
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+_RESUMABLE = ("trainer", "stop", "checkpoint", "log")  # groups that may differ when a run is resumed
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. What the user got wrong is one line on standard error and code 2."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        if not arguments or arguments[0] in ("-h", "--help", "help"):
+            print(_overview())
+            return 0
+        if arguments[0] == "--version":
+            print(f"bert {__version__}")
+            return 0
+        verb = arguments[0]
+        if verb not in VERBS:
+            raise InputError(f"{verb} is not a verb of bert: use one of {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
+        VERBS[verb](arguments[1:])
+    except InputError as error:
+        print(f"bert: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except InterruptedRun as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except SystemExit as error:  # argparse after --help and --print_config
+        return int(error.code or 0)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `bert … | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    return 0
+
+
+def run() -> None:
+    """The console command."""
+    sys.exit(main())
+
+
+def _tokenizer(arguments: Sequence[str]) -> None:
+    """Train a tokenizer on your text."""
+    from bert.recipe import parse
+
+    parser = _parser("tokenizer", _tokenizer)
+    _add_corpus(parser, required=True)
+    parser.add_argument("--out", type=str, required=True, help="folder to write")
+    parser.add_argument(
+        "--kind", type=str, default="wordpiece", help="wordpiece (lower-cased), bpe (byte-level) or unigram"
+    )
+    parser.add_argument(
+        "--vocab-size", type=int | None, default=None, help="entries; none: 8192, or what a small corpus supports"
+    )
+    parser.add_argument("--cased", action="store_true", help="wordpiece: keep case and accents")
+    parser.add_argument(
+        "--sample-characters", type=int, default=100_000_000, help="characters to learn from, spread over the corpus"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
+    options = parse(parser, arguments)
+    from bert.text.vocabulary import make_tokenizer
+
+    make_tokenizer(
+        options.corpus,
+        options.out,
+        options.kind,
+        options.vocab_size,
+        options.layout,
+        options.text_field,
+        options.sample_characters,
+        lowercase=False if options.cased else None,
+        overwrite=options.overwrite,
+    )
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    """Turn text into a token store, once, for any number of runs."""
+    from bert.recipe import parse
+
+    parser = _parser("prepare", _prepare)
+    _add_corpus(parser, required=True)
+    parser.add_argument("--tokenizer", type=str, required=True, help="folder of a tokenizer, or a tokenizer.json")
+    parser.add_argument(
+        "--out", type=str, required=True, help="folder to write; reused when corpus and tokenizer are unchanged"
+    )
+    options = parse(parser, arguments)
+    from bert.text.store import prepare
+
+    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field)
+
+
+def _pretrain(arguments: Sequence[str]) -> None:
+    """Pretrain an encoder on your text with masked-language-modeling.
+
+    Makes a run folder with the model, the recipe, checkpoints and a log. Without a recipe it trains a small encoder of the ModernBERT
+    family for 20 minutes."""
+    from bert.pretraining.config import PretrainRecipe
+    from bert.recipe import add_recipe, build, differences, parse
+
+    parser = _parser("pretrain", _pretrain)
+    parser.add_argument(
+        "corpus", nargs="*", type=str, help="files, globs, folders or a Hub data set; the same as --data.corpus"
+    )
+    parser.add_argument("--out", type=str | None, default=None, help="folder of the run")
+    parser.add_argument("--tokenizer", type=str | None, default=None, help="the same as --data.tokenizer")
+    parser.add_argument("--store", type=str | None, default=None, help="the same as --data.store")
+    parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
+    parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="go on with an interrupted run")
+    parser.add_argument(
+        "--show-batch", type=int | None, default=None, metavar="N", help="print batch N of the run in --out, and stop"
+    )
+    add_recipe(parser, PretrainRecipe)
+    resumed = _value_of(arguments, "--resume")
+    if resumed is not None:
+        if _value_of(arguments, "--config") is not None:
+            raise InputError(
+                f"--config beside --resume: the recipe of a resumed run is {resumed}/recipe.yaml; leave --config out"
+            )
+        if not (Path(resumed) / "recipe.yaml").exists():
+            raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
+        arguments = ["--config", str(Path(resumed) / "recipe.yaml"), *arguments]
+    options = parse(parser, arguments, PretrainRecipe)
+    for shortcut in ("corpus", "tokenizer", "store"):
+        if options[shortcut]:
+            options.data[shortcut] = options[shortcut]
+    recipe = build(PretrainRecipe, parser.instantiate(options))
+    if resumed is not None:
+        from bert.training.folder import read_recipe
+
+        for key, before, now in differences(read_recipe(Path(resumed) / "recipe.yaml", PretrainRecipe), recipe):
+            if key.split(".")[0] not in _RESUMABLE:
+                raise InputError(
+                    f"{key} is {now} and {resumed} was started with {before}: a run is resumed as it was; leave it out"
+                )
+    out = resumed or options.out
+    if out is None:
+        raise InputError("--out RUN is missing: name the folder that the run shall make")
+    from bert.pretraining.run import pretrain, show_batch
+
+    if options.show_batch is not None:
+        from bert.training.folder import read_recipe
+
+        if options.show_batch < 0:
+            raise InputError(f"--show-batch {options.show_batch}: batches are numbered from 0")
+        if not (Path(out) / "recipe.yaml").exists():
+            raise InputError(f"{out}: no run here whose batches could be shown: it has no recipe.yaml")
+        show_batch(read_recipe(Path(out) / "recipe.yaml", PretrainRecipe), Path(out), options.show_batch)
+        return
+    pretrain(recipe, Path(out), overwrite=options.overwrite, resume=resumed is not None)
+
+
+def _evaluate(arguments: Sequence[str]) -> None:
+    """Measure a model: a masked LM on rows with fixed masks."""
+    from bert.recipe import parse
+
+    parser = _parser("evaluate", _evaluate)
+    parser.add_argument("model", type=str, help="model folder")
+    parser.add_argument(
+        "--masked", type=str, required=True, help=".npz with masked input_ids and labels, both (rows, length)"
+    )
+    options = parse(parser, arguments)
+    from bert.evaluate import evaluate_masked
+
+    evaluate_masked(options.model, options.masked)
+
+
+def _fill(arguments: Sequence[str]) -> None:
+    """Guess the words behind [MASK] in a sentence."""
+    from bert.recipe import parse
+
+    parser = _parser("fill", _fill)
+    parser.add_argument("text", type=str, help='a sentence with a mask, as "I ate an [MASK]."')
+    parser.add_argument("--model", type=str, required=True, help="model folder")
+    parser.add_argument("--top", type=int, default=5, help="guesses for each mask")
+    options = parse(parser, arguments)
+    if options.top < 1:
+        raise InputError(f"--top is {options.top}: give 1 or more")
+    from bert.model.heads import MaskedLM
+
+    for guesses in MaskedLM.load(options.model).fill(options.text, options.top):
+        print("  ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
+
+
+VERBS: dict[str, Callable[[Sequence[str]], None]] = {
+    "pretrain": _pretrain,
+    "tokenizer": _tokenizer,
+    "prepare": _prepare,
+    "evaluate": _evaluate,
+    "fill": _fill,
+}
+
+
+def _overview() -> str:
+    verbs = "\n".join(f"  {name:<10} {_first_line(function)}" for name, function in VERBS.items())
+    return f"bert: pretrain and use BERT-style encoders\n\n{verbs}\n\nbert VERB --help tells more."
+
+
+def _first_line(function: Callable[..., Any]) -> str:
+    return (function.__doc__ or "").splitlines()[0]
+
+
+def _parser(verb: str, function: Callable[..., Any]) -> "ArgumentParser":
+    from bert.recipe import make_parser
+
+    return make_parser(f"bert {verb}", " ".join((function.__doc__ or "").split()))
+
+
+def _add_corpus(parser: "ArgumentParser", required: bool) -> None:
+    parser.add_argument(
+        "corpus", nargs="+" if required else "*", type=str, help="files, globs, folders or a Hub data set"
+    )
+    parser.add_argument(
+        "--layout",
+        type=str,
+        default="auto",
+        help="what parts documents in .txt files: blank-lines, lines, file; auto looks at the file",
+    )
+    parser.add_argument(
+        "--text-field", type=str, default="text", help="column of .jsonl, .csv, .tsv and .parquet that holds the text"
+    )
+
+
+def _value_of(arguments: Sequence[str], option: str) -> str | None:
+    """The value of an option before anything is parsed."""
+    for position, argument in enumerate(arguments):
+        if argument == option and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return None
