@@ -85,9 +85,7 @@ class Corpus:
         Files whose path, size and time of change stand in `known` (an earlier fingerprint) are not read again; a file
         that was touched or copied is, and gets the same digest. A Hub data set stands for itself with its revision.
         """
-        seen = {
-            (file["path"], file["bytes"], file["mtime_ns"]): file["blake2b"] for file in (known or {}).get("files", [])
-        }
+        seen = {(file["path"], file["bytes"], file["mtime_ns"]): file["blake2b"] for file in (known or {}).get("files", [])}
         content = hashlib.blake2b(digest_size=16)
         content.update(json.dumps([self.layout, self.text_field, len(self.files)]).encode())
         files = []
@@ -99,13 +97,7 @@ class Corpus:
             content.update(json.dumps([_suffixes(path), digest]).encode())
         hub = [[name, _hub_revision(name)] for name in self.hub]
         content.update(json.dumps(hub).encode())
-        return {
-            "content": content.hexdigest(),
-            "layout": self.layout,
-            "text_field": self.text_field,
-            "files": files,
-            "hub": hub,
-        }
+        return {"content": content.hexdigest(), "layout": self.layout, "text_field": self.text_field, "files": files, "hub": hub}
 
 
 def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto", text_field: str = "text") -> Corpus:
@@ -116,9 +108,7 @@ def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto",
     there and for a folder or glob without a readable file.
     """
     if layout not in LAYOUTS:
-        raise InputError(
-            f"layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.{did_you_mean(layout, LAYOUTS)}"
-        )
+        raise InputError(f"layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.{did_you_mean(layout, LAYOUTS)}")
     names = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     if not names:
         raise InputError("no corpus was given: name files, globs, folders or a Hub data set")
@@ -135,9 +125,7 @@ def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto",
         elif glob.has_magic(str(name)):
             found = [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if _readable(file)]
             if not found:
-                raise InputError(
-                    f"{name}: this pattern matches no readable file; known suffixes are {_known_suffixes()}"
-                )
+                raise InputError(f"{name}: this pattern matches no readable file; known suffixes are {_known_suffixes()}")
         elif _HUB_NAME.fullmatch(str(name)) and not _suffixes(path):
             hub.append(str(name))
             continue
@@ -148,10 +136,7 @@ def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto",
 
 
 def read_documents(
-    corpus: Sequence[str | Path] | str | Path,
-    layout: str = "auto",
-    text_field: str = "text",
-    notes: Notes | None = None,
+    corpus: Sequence[str | Path] | str | Path, layout: str = "auto", text_field: str = "text", notes: Notes | None = None
 ) -> Iterator[str]:
     """The documents of a corpus, one string each, in constant memory: `find_corpus(...).documents(notes)`."""
     return find_corpus(corpus, layout, text_field).documents(notes)
@@ -273,7 +258,9 @@ def _lines(blocks: Iterator[str]) -> Iterator[str]:
             yield block[start:]
 
 
-def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callable[[str, str], None]) -> Iterator[str]:
+def _read_text(
+    path: Path, blocks: Iterator[str], layout: str, note_once: Callable[[str, str], None]
+) -> Iterator[str]:
     head = next(blocks, "")
     if layout == "auto":
         layout, why = _choose_layout(head)
@@ -339,9 +326,7 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
         if text is None:
             continue
         if not isinstance(text, str):
-            raise InputError(
-                f"{path}:{number}: field {text_field!r} holds {type(text).__name__}, not text; name another by --text-field"
-            )
+            raise InputError(f"{path}:{number}: field {text_field!r} holds {type(text).__name__}, not text; name another by --text-field")
         yield _SURROGATES.sub("\ufffd", text).replace("\r\n", "\n").replace("\r", "\n")
 
 
@@ -361,9 +346,7 @@ def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: st
             if not row:
                 continue
             if len(row) <= column:
-                raise InputError(
-                    f"{path}:{reader.line_num}: {len(row)} columns, the header has {len(header)}; repair this line"
-                )
+                raise InputError(f"{path}:{reader.line_num}: {len(row)} columns, the header has {len(header)}; repair this line")
             yield row[column]
     except csv.Error as error:
         raise InputError(f"{path}:{reader.line_num}: not a readable table ({error}); repair this line") from None
@@ -394,9 +377,7 @@ def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str
 
 def _missing_field(where: str, text_field: str, names: list[str]) -> InputError:
     there = ", ".join(names) or "none"
-    return InputError(
-        f"{where}: no field {text_field!r}; there are: {there}. Name one by --text-field.{did_you_mean(text_field, names)}"
-    )
+    return InputError(f"{where}: no field {text_field!r}; there are: {there}. Name one by --text-field.{did_you_mean(text_field, names)}")
 
 
 def _read_hub(name: str, text_field: str) -> Iterator[str]:

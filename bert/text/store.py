@@ -71,13 +71,9 @@ class TokenStore:
         offsets = np.asarray(offsets, dtype=np.int64)
         lengths = np.diff(offsets)
         if offsets.ndim != 1 or len(offsets) < 2 or offsets[0] < 0 or offsets[-1] > len(values) or (lengths < 0).any():
-            raise InputError(
-                f"offsets must rise from 0 to at most {len(values)} (the number of values), one more than documents"
-            )
+            raise InputError(f"offsets must rise from 0 to at most {len(values)} (the number of values), one more than documents")
         if hashes is None:
-            hashes = np.array(
-                [_hash(values[a:b].tobytes()) for a, b in zip(offsets[:-1], offsets[1:])], dtype=np.uint64
-            )
+            hashes = np.array([_hash(values[a:b].tobytes()) for a, b in zip(offsets[:-1], offsets[1:])], dtype=np.uint64)
         info = {"documents": len(lengths), "tokens": int(lengths.sum()), "dtype": str(values.dtype)}
         return cls(values, offsets[:-1].copy(), lengths, np.asarray(hashes, dtype=np.uint64), info)
 
@@ -141,9 +137,7 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
                 lengths.append(np.diff(offsets))
                 hashes.append(batch.column(batch.schema.get_field_index("hash")).to_numpy().copy())
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise InputError(
-            f"{folder}: {_ARROW} is damaged ({str(error).splitlines()[0]}); run `bert prepare` again"
-        ) from None
+        raise InputError(f"{folder}: {_ARROW} is damaged ({str(error).splitlines()[0]}); run `bert prepare` again") from None
     # the file itself as one array of ids: Arrow lays out the buffers so that each begins at a whole id
     values = np.memmap(path, dtype=dtype, mode="r", shape=(path.stat().st_size // dtype.itemsize,)).view(np.ndarray)
     return TokenStore(values, np.concatenate(starts), np.concatenate(lengths), np.concatenate(hashes), info, folder)
@@ -211,9 +205,7 @@ def prepare(
         else:
             try:
                 store = open_store(out, tokenizer)
-                say(
-                    f"{out}: reused, corpus and tokenizer are unchanged ({len(store):,} documents, {store.num_tokens:,} tokens)"
-                )
+                say(f"{out}: reused, corpus and tokenizer are unchanged ({len(store):,} documents, {store.num_tokens:,} tokens)")
                 if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time
                     _write_json(out / _INFO, {**old, "fingerprint": fingerprint})
                 return store
@@ -281,9 +273,7 @@ def _write_files(
     lengths: list[np.ndarray] = []
     hashes: list[np.ndarray] = []
     dtype = np.dtype(tokenizer.dtype)
-    features = datasets.Features(
-        {"input_ids": datasets.Sequence(datasets.Value(dtype.name)), "hash": datasets.Value("uint64")}
-    )
+    features = datasets.Features({"input_ids": datasets.Sequence(datasets.Value(dtype.name)), "hash": datasets.Value("uint64")})
 
     with (folder / _ARROW).open("wb") as file:
         writer = ArrowWriter(features=features, stream=file)
@@ -364,22 +354,16 @@ def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterat
 
 def _read_info(folder: Path) -> dict[str, Any]:
     if not folder.is_dir():
-        raise InputError(
-            f"{folder}: no such folder; make a store by `bert prepare CORPUS --tokenizer DIR --out {folder}`"
-        )
+        raise InputError(f"{folder}: no such folder; make a store by `bert prepare CORPUS --tokenizer DIR --out {folder}`")
     if not (folder / _INFO).exists():
-        raise InputError(
-            f"{folder}: no {_INFO} here, so this is no store or an unfinished one; run `bert prepare` again"
-        )
+        raise InputError(f"{folder}: no {_INFO} here, so this is no store or an unfinished one; run `bert prepare` again")
     try:
         info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
         version = info["format"]
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{folder}: {_INFO} is damaged; run `bert prepare` again") from None
     if version != FORMAT:
-        raise InputError(
-            f"{folder}: a store of format {version}, this version reads {FORMAT}; run `bert prepare` again"
-        )
+        raise InputError(f"{folder}: a store of format {version}, this version reads {FORMAT}; run `bert prepare` again")
     return dict(info)
 
 
@@ -430,9 +414,7 @@ def _progress_bar(
             if now - last[0] >= 15:
                 last[0] = now
                 share = f"{min(last[1] / num_bytes, 1):.0%}, " if num_bytes else ""
-                say(
-                    f"tokenising: {share}{documents:,} documents, {tokens:,} tokens, {tokens / (now - started):,.0f} tokens/s"
-                )
+                say(f"tokenising: {share}{documents:,} documents, {tokens:,} tokens, {tokens / (now - started):,.0f} tokens/s")
 
         yield count_bytes, line
         return
@@ -440,13 +422,7 @@ def _progress_bar(
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-    columns = (
-        TextColumn("tokenising"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.description}"),
-        TimeRemainingColumn(),
-    )
+    columns = (TextColumn("tokenising"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=num_bytes or None)
 

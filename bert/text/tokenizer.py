@@ -237,9 +237,7 @@ class Tokenizer:
     def _needs_blank(self) -> bool:
         """Whether a word must be led in by a blank to be cut as it is in running text."""
         byte_level = [not entry["add_prefix_space"] for entry in self._pre_tokenizers if entry["type"] == "ByteLevel"]
-        metaspace = [
-            entry["prepend_scheme"] == "never" for entry in self._pre_tokenizers if entry["type"] == "Metaspace"
-        ]
+        metaspace = [entry["prepend_scheme"] == "never" for entry in self._pre_tokenizers if entry["type"] == "Metaspace"]
         return any(byte_level + metaspace)
 
 
@@ -296,6 +294,4 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
     except OSError as error:
         if new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another"
-        ) from None
+        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another") from None

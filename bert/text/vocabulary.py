@@ -123,9 +123,7 @@ def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer
     vocabulary = definition["model"]["vocab"]
     size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE
     if -(-size // _MULTIPLE) * _MULTIPLE < wanted:
-        raise InputError(
-            f"--vocab-size {vocab_size}: the corpus supports {size} entries; give --vocab-size {size} or more text"
-        )
+        raise InputError(f"--vocab-size {vocab_size}: the corpus supports {size} entries; give --vocab-size {size} or more text")
     unused = [f"[unused{number}]" for number in range(wanted - size)]
     if isinstance(vocabulary, list):
         # unigram finds an entry in a text by its score: so low that its characters, all in the alphabet, score better
@@ -168,9 +166,7 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS and not rare & set(piece.removeprefix("##"))]
     pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
     wordpiece = models.WordPiece(
-        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])},
-        unk_token="[UNK]",
-        max_input_chars_per_word=100,
+        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}, unk_token="[UNK]", max_input_chars_per_word=100
     )
     backend = tokenizers.Tokenizer(wordpiece)
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
