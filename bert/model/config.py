@@ -131,7 +131,8 @@ class EncoderConfig:
             )
         if self.local_window is None and self.global_every != 1:
             raise InputError(
-                f"encoder.global_every is {self.global_every} but encoder.local_window is none: give local_window a width"
+                f"encoder.global_every is {self.global_every} but encoder.local_window is none:"
+                " give local_window a width"
             )
         for name in ("final_norm", "first_attention_norm"):
             if not self.norm_first and getattr(self, name):

@@ -120,18 +120,19 @@ class Encoder(nn.Module):
                 documents, self.config.local_window, positions, self.config.local_rope_theta, compute_dtype(x)
             )
 
-        states: list[Tensor] = [x]
+        states: list[Tensor] = []  # filled where asked for: the list would keep every layer's vectors alive
         attentions: list[Tensor] = []
         for layer, block in enumerate(self.layers):
+            if output_hidden_states:
+                states.append(x)
             layout, rotation = of_local if self.config.is_local(layer) else of_all
             x, weights = block(x, layout, rotation, self.backend, output_attentions)
-            states.append(x)
             if weights is not None:
                 attentions.append(weights)
-        states[-1] = x = self.final_norm(x)
+        x = self.final_norm(x)
         return EncoderOutput(
             last_hidden_state=x,
-            hidden_states=tuple(states) if output_hidden_states else None,
+            hidden_states=(*states, x) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
 

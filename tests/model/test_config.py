@@ -1,0 +1,65 @@
+"""The config space: its points, and what is refused when a config is made."""
+
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+
+from bert.errors import InputError
+from bert.model.config import EncoderConfig, HeadConfig
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"hidden_size": 0}, r"encoder\.hidden_size is 0: give 1 or more"),
+        ({"num_layers": -1}, r"encoder\.num_layers is -1: give 1 or more"),
+        ({"hidden_size": 250}, r"hidden_size 250 does not divide into encoder\.num_heads 4"),
+        ({"num_kv_heads": 3}, r"num_kv_heads 3 does not divide encoder\.num_heads 4"),
+        ({"hidden_size": 20}, r"positions rope needs an even head size.*is 5"),
+        ({"hidden_size": 15, "num_heads": 1, "positions": "sinusoidal"}, r"even encoder\.hidden_size, not 15"),
+        ({"positions": "rotary"}, r"encoder\.positions is rotary: give one of learned, sinusoidal, rope, none"),
+        ({"activation": "gelu_tan"}, r"encoder\.activation is gelu_tan.*Did you mean `gelu_tanh`"),
+        ({"norm": "layer_norm"}, r"encoder\.norm is layer_norm.*Did you mean `layernorm`"),
+        ({"token_types": -1}, r"encoder\.token_types is -1: give 0 for none"),
+        ({"local_window": 1, "global_every": 2}, r"encoder\.local_window is 1: give 2 or more"),
+        ({"local_window": 64}, r"global_every 1 makes every layer global.*give global_every 2 or more"),
+        ({"global_every": 3}, r"global_every is 3 but encoder\.local_window is none"),
+        ({"norm_first": False}, r"final_norm belongs to pre-norm.*set final_norm false"),
+        ({"norm_first": False, "final_norm": False, "first_attention_norm": True}, r"first_attention_norm belongs to"),
+        ({"norm": "rmsnorm", "norm_bias": True}, r"rmsnorm has no bias: set encoder\.norm_bias false"),
+        ({"hidden_dropout": 1.0}, r"encoder\.hidden_dropout is 1\.0: give a probability"),
+        ({"norm_eps": 0.0}, r"encoder\.norm_eps is 0\.0: give a positive number"),
+        ({"pad_id": 30_528}, r"encoder\.pad_id 30528 is outside the vocabulary of 30528"),
+    ],
+)
+def test_an_impossible_shape_is_refused_in_one_line_with_field_and_fix(values: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        EncoderConfig(**values)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_with_an_unknown_activation_is_refused() -> None:
+    with pytest.raises(InputError, match=r"head\.activation is tanh: give one of gelu"):
+        HeadConfig(activation="tanh")  # type: ignore[arg-type]
+
+
+def test_local_layers_are_all_but_every_nth() -> None:
+    config = EncoderConfig(num_layers=7, local_window=8, global_every=3)
+    assert [config.is_local(layer) for layer in range(7)] == [False, True, True, False, True, True, False]
+    assert not any(EncoderConfig().is_local(layer) for layer in range(4))
+
+
+def test_every_field_says_what_it_is() -> None:
+    source = inspect.getsource(sys.modules[EncoderConfig.__module__])
+    for kind in (EncoderConfig, HeadConfig):
+        for field in fields(kind):
+            after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1]
+            assert after.lstrip().startswith('"""'), field.name
+
+
+def test_the_config_loads_without_torch() -> None:
+    code = "import sys, bert.model.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,244 @@
+"""The encoder as a whole: its call, its parts in every point of the config space, how weights begin."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bert.errors import InputError
+from bert.model.attention import Layout
+from bert.model.config import EncoderConfig
+from bert.model.encoder import Encoder, count_parameters, restarting_positions
+from bert.model.layers import MLP, activate, rotate, rotations
+
+SMALL = EncoderConfig(vocab_size=60, hidden_size=32, num_layers=3, num_heads=4, intermediate_size=48, max_length=40)
+POST = {"norm_first": False, "final_norm": False}
+SHAPES = {
+    "original": {**POST, "positions": "sinusoidal", "embedding_norm": False, "embedding_scale": True}
+    | {"activation": "relu", "gated": False, "bias": True, "norm_bias": True},
+    "bert": {**POST, "positions": "learned", "gated": False, "bias": True, "norm_bias": True, "token_types": 2},
+    "modern": {"local_window": 6, "global_every": 2},
+    "rms": {"norm": "rmsnorm", "activation": "silu", "qk_norm": True, "num_kv_heads": 2, "first_attention_norm": True},
+    "none": {"positions": "none", "activation": "gelu_tanh"},
+}
+
+
+def make(name: str, seed: int = 0) -> Encoder:
+    torch.manual_seed(seed)
+    encoder = Encoder(replace(SMALL, **SHAPES[name]))
+    for parameter_name, parameter in encoder.named_parameters():
+        scale = "norm" in parameter_name and parameter_name.endswith("weight")
+        torch.nn.init.normal_(parameter, mean=1.0 if scale else 0.0, std=0.25)
+    return encoder.eval()
+
+
+def some_ids(rows: int = 2, length: int = 20) -> torch.Tensor:
+    return torch.randint(0, 60, (rows, length), generator=torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_result_has_its_shapes_and_is_finite_forward_and_backward(name: str) -> None:
+    encoder = make(name).train()
+    output = encoder(some_ids(), output_hidden_states=True, output_attentions=True)
+    assert output.last_hidden_state.shape == (2, 20, 32)
+    assert [h.shape for h in output.hidden_states] == [(2, 20, 32)] * 4
+    assert [a.shape for a in output.attentions] == [(2, 4, 20, 20)] * 3
+    output.last_hidden_state.square().sum().backward()
+    for parameter_name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        assert torch.isfinite(parameter.grad).all(), parameter_name
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_hidden_states_go_from_the_embeddings_to_the_last(name: str) -> None:
+    encoder = make(name)
+    output = encoder(some_ids(), output_hidden_states=True)
+    positions = torch.arange(20)[None]
+    assert torch.equal(output.hidden_states[0], encoder.embeddings(some_ids(), None, positions))
+    assert torch.equal(output.hidden_states[-1], output.last_hidden_state)
+    assert encoder(some_ids()).hidden_states is None
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_backends_agree_on_the_whole_encoder_and_its_gradients(name: str) -> None:
+    documents = torch.tensor([[1] * 7 + [2] * 10 + [0] * 3, [1] * 20])
+    results = []
+    for backend in ("eager", "sdpa"):
+        encoder = make(name)
+        encoder.backend = backend
+        out = encoder(some_ids(), document_ids=documents).last_hidden_state[documents > 0]
+        out.square().mean().backward()
+        results.append([out.detach(), *(parameter.grad for parameter in encoder.parameters())])
+    for ours, reference in zip(*results):
+        assert torch.allclose(ours, reference, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_padding_changes_nothing_for_the_tokens(name: str) -> None:
+    encoder = make(name)
+    ids = some_ids()
+    mask = torch.ones(2, 20, dtype=torch.long)
+    mask[1, 13:] = 0
+    padded = encoder(ids, mask).last_hidden_state
+    assert torch.allclose(padded[1, :13], encoder(ids[1:, :13]).last_hidden_state[0], atol=1e-5)
+    assert torch.allclose(padded[0], encoder(ids[:1]).last_hidden_state[0], atol=1e-5)
+    assert torch.allclose(padded[mask > 0], encoder(ids, mask.bool()).last_hidden_state[mask > 0])
+
+
+def test_attentions_are_those_that_made_the_result() -> None:
+    """The weights of the only layer, applied by hand to its values, give the attention's output."""
+    encoder = Encoder(replace(SMALL, num_layers=1, positions="none")).eval()
+    output = encoder(some_ids(), output_hidden_states=True, output_attentions=True)
+    x, layer = output.hidden_states[0], encoder.layers[0]
+    values = (x @ layer.attention.qkv.weight[64:].T).unflatten(-1, (4, 8)).transpose(1, 2)
+    x = x + (output.attentions[0] @ values).transpose(1, 2).flatten(-2) @ layer.attention.out.weight.T
+    x = x + layer.mlp(layer.mlp_norm(x))
+    assert torch.allclose(encoder.final_norm(x), output.last_hidden_state, atol=1e-6)
+
+
+def test_local_layers_see_their_window_and_global_layers_everything() -> None:
+    attentions = make("modern")(some_ids(), output_attentions=True).attentions
+    near = (torch.arange(20)[:, None] - torch.arange(20)).abs() <= 3
+    for layer, weights in enumerate(attentions):
+        seen = weights[0, 0] > 0
+        assert torch.equal(seen, near if layer == 1 else torch.ones_like(near))
+
+
+def test_masks_are_made_once_a_batch_for_each_kind_of_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = Layout._visible
+    monkeypatch.setattr(Layout, "_visible", lambda self, *sizes: made.append(self.window) or original(self, *sizes))
+    encoder = Encoder(replace(SMALL, num_layers=8, local_window=6, global_every=2))
+    encoder(some_ids(), document_ids=torch.ones(2, 20, dtype=torch.long))
+    assert sorted(made, key=str) == [6, None]
+
+
+def test_positions_begin_again_in_each_document() -> None:
+    documents = torch.tensor([[1, 1, 1, 2, 3, 3, 0, 0], [1, 1, 1, 1, 1, 1, 1, 1]])
+    assert restarting_positions(documents)[:, :6].tolist() == [[0, 1, 2, 0, 0, 1], [0, 1, 2, 3, 4, 5]]
+    assert restarting_positions(documents)[1].tolist() == list(range(8))
+
+
+def test_token_types_are_added_and_default_to_zero() -> None:
+    encoder = make("bert")
+    ids, types = some_ids(), torch.zeros(2, 20, dtype=torch.long)
+    plain = encoder(ids).last_hidden_state
+    assert torch.allclose(plain, encoder(ids, token_type_ids=types).last_hidden_state, atol=1e-5)
+    types[:, 10:] = 1
+    assert not torch.allclose(plain, encoder(ids, token_type_ids=types).last_hidden_state, atol=0.01)
+
+
+def test_rotary_scores_depend_on_distance_alone() -> None:
+    torch.manual_seed(0)
+    q, k = torch.randn(16), torch.randn(16)
+    everywhere = rotations(torch.arange(50)[None], 16, 10_000.0, torch.float32)
+    qs, ks = (rotate(x.expand(1, 50, 1, 16), everywhere)[0, :, 0] for x in (q, k))
+    scores = qs @ ks.T
+    for distance in (-20, -1, 0, 3, 30):
+        along = scores.diagonal(distance)
+        assert torch.allclose(along, along[:1].expand_as(along), atol=1e-4)
+    assert torch.allclose(qs.norm(dim=-1), q.norm().expand(50), atol=1e-5)
+
+
+def test_a_gate_multiplies_what_went_through_the_activation() -> None:
+    mlp = MLP(replace(SMALL, activation="silu"))
+    x = torch.randn(2, 3, 32)
+    active, gate = x @ mlp.wi.weight[:48].T, x @ mlp.wi.weight[48:].T
+    assert torch.allclose(mlp(x), (F.silu(active) * gate) @ mlp.wo.weight.T, atol=1e-7)
+
+
+def test_dropout_stands_between_the_two_matrices_too() -> None:
+    mlp = MLP(replace(SMALL, mlp_dropout=0.5))
+    mlp.wo.weight.data = torch.eye(32, 48)
+    dropped = mlp(torch.randn(50, 32)) == 0
+    assert 0.4 < float(dropped.float().mean()) < 0.6
+
+
+def test_activations_are_themselves() -> None:
+    x = torch.linspace(-3, 3, 50)
+    normal = 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    assert torch.allclose(activate(x, "gelu"), x * normal, atol=1e-6)
+    assert torch.allclose(activate(x, "gelu_tanh"), x * normal, atol=1e-3)
+    assert torch.equal(activate(x, "relu"), x.clamp(min=0))
+    assert torch.allclose(activate(x, "silu"), x * torch.sigmoid(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("modern", {"attention_mask": 1, "document_ids": 1}, "give one of them"),
+        ("modern", {"token_type_ids": 0}, "token_type_ids given to a model without token types"),
+    ],
+)
+def test_arguments_that_cannot_go_together_are_refused(name: str, arguments: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make(name)(some_ids(), **{key: torch.full((2, 20), value) for key, value in arguments.items()})
+
+
+def test_weights_begin_as_truncated_normals_and_output_matrices_smaller_with_depth_in_pre_norm() -> None:
+    wide = replace(SMALL, hidden_size=256, num_layers=8, bias=True, norm_bias=True)
+    for config, divisor in ((wide, 4.0), (replace(wide, **POST), 1.0)):
+        encoder = Encoder(config)
+        cut = 0.8796  # what is left of a normal's deviation when it is cut at two of them
+        for name, parameter in encoder.named_parameters():
+            if name.endswith("bias"):
+                assert (parameter == 0).all(), name
+            elif "norm" in name:
+                assert (parameter == 1).all(), name
+            else:
+                std = 0.02 / divisor if name.endswith(("out.weight", "wo.weight")) else 0.02
+                assert float(parameter.detach().std()) == pytest.approx(std * cut, rel=0.05), name
+                assert float(parameter.detach().abs().max()) <= 2 * std + 1e-6, name
+
+
+def test_the_tokenizer_is_no_part_of_the_state() -> None:
+    encoder = make("modern")
+    assert encoder.tokenizer is None
+    encoder.tokenizer = "a tokenizer"  # type: ignore[assignment]
+    assert not any("tokenizer" in name for name in encoder.state_dict())
+    encoder(some_ids())
+
+
+def test_parameters_are_counted_by_hand() -> None:
+    config = EncoderConfig(vocab_size=100, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=24)
+    block = 3 * 16 * 16 + 16 * 16 + 16 + 2 * 16 * 24 + 24 * 16  # qkv, out, MLP norm, wi with its gate, wo
+    assert count_parameters(Encoder(config)) == 100 * 16 + 16 + 2 * block + 16 + 16  # and layer 1's attention norm
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_bf16_autocast_is_near_fp32(name: str) -> None:
+    encoder, ids = make(name), some_ids()
+    documents = torch.ones_like(ids)
+    exact = encoder(ids, document_ids=documents).last_hidden_state
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = encoder(ids, document_ids=documents).last_hidden_state
+    assert F.cosine_similarity(exact.flatten(), rough.float().flatten(), dim=0) > 0.999
+
+
+@pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_forward_is_one_graph_for_dynamo(name: str, autocast: bool) -> None:
+    encoder, ids = make(name), some_ids()
+    documents = torch.tensor([[1] * 12 + [2] * 5 + [0] * 3] * 2)
+    torch._dynamo.reset()  # each shape is a recompilation of the same function
+    graph = torch.compile(encoder, fullgraph=True, backend="eager")
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        ours = graph(ids, document_ids=documents).last_hidden_state
+        assert torch.allclose(ours, encoder(ids, document_ids=documents).last_hidden_state, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["bert", "modern"])
+def test_the_compiled_encoder_gives_the_same(name: str) -> None:
+    documents = torch.tensor([[1] * 12 + [2] * 5 + [0] * 3] * 2)
+    results = []
+    for compiled in (False, True):
+        encoder = make(name)
+        call = torch.compile(encoder, fullgraph=True) if compiled else encoder
+        out = call(some_ids(), document_ids=documents).last_hidden_state
+        out.square().mean().backward()
+        results.append([out.detach(), *(parameter.grad for parameter in encoder.parameters())])
+    for ours, reference in zip(*results):
+        assert torch.allclose(ours, reference, atol=1e-4)

@@ -1,0 +1,52 @@
+"""`recipes/model/*.yaml`: each is a shape, and says of itself what is true."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from bert.model.config import EncoderConfig
+from bert.model.encoder import Encoder, count_parameters
+
+FILES = sorted((Path(__file__).parents[2] / "recipes" / "model").glob("*.yaml"))
+
+
+def test_the_generations_are_there() -> None:
+    names = (
+        "bert-base bert-medium bert-mini bert-small bert-tiny modern-mini modernbert-base original-base roberta-base"
+    )
+    assert [file.stem for file in FILES] == names.split()
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_recipe_has_the_parameters_that_its_header_names(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    for part in ("# Source: ", "# For: ", "# Head: "):
+        assert part in text
+    said = re.search(r"# Parameters: ([\d,]+) in the encoder", text)
+    assert said is not None
+    with torch.device("meta"):
+        encoder = Encoder(EncoderConfig(**yaml.safe_load(text)))
+    assert count_parameters(encoder) == int(said[1].replace(",", ""))
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [  # the encoder with its pooler (D² + D) as google-research/bert and Hugging Face count them; ModernBERT has none
+        ("bert-tiny", 4_385_920),
+        ("bert-mini", 11_170_560),
+        ("bert-small", 28_763_648),
+        ("bert-medium", 41_373_184),
+        ("bert-base", 109_482_240),
+        ("modernbert-base", 149_014_272),
+    ],
+)
+def test_published_models_have_their_published_size(name: str, published: int) -> None:
+    file = next(file for file in FILES if file.stem == name)
+    config = EncoderConfig(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    with torch.device("meta"):
+        encoder = Encoder(config)
+    pooler = config.hidden_size * (config.hidden_size + 1) if name.startswith("bert") else 0
+    assert count_parameters(encoder) + pooler == published
