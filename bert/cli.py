@@ -143,6 +143,10 @@ def _pretrain(arguments: Sequence[str]) -> None:
                 raise InputError(
                     f"{key} is {now} and {resumed} was started with {before}: a run is resumed as it was; leave it out"
                 )
+        if options.out is not None and Path(options.out) != Path(resumed):
+            raise InputError(
+                f"--out {options.out} beside --resume {resumed}: a run goes on where it is; leave --out out"
+            )
     out = resumed or options.out
     if out is None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")

@@ -49,6 +49,10 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
             "ArgumentTypeError",
         ):
             raise
+        unknown = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", str(error))
+        if unknown and recipe is not None:  # in a file that holds one group
+            name = f"{unknown[1]}.{unknown[2]}"
+            raise InputError(f"unknown key `{name}`.{did_you_mean(name, _names(recipe))}") from error
         raise InputError(_one_line(str(error))) from error
 
 
@@ -92,7 +96,15 @@ def check_keys(values: dict[str, Any], recipe: type, source: str, prefix: str = 
             known = list(_names(recipe)) if not prefix else [f"{prefix}{field}" for field in fields]
             raise InputError(f"{source}: unknown key `{name}`.{did_you_mean(name, known)}")
         group = fields[key].default_factory
-        if isinstance(value, dict) and dataclasses.is_dataclass(group):
+        if not dataclasses.is_dataclass(group) and group is not dict:
+            continue
+        if isinstance(value, str) and group is not dict:
+            continue  # the path of a file that holds the group
+        if not isinstance(value, dict):
+            raise InputError(
+                f"{source}: `{name}` is a group: give `key: value` lines below it or leave it out, not {value}"
+            )
+        if dataclasses.is_dataclass(group):
             check_keys(value, group, source, f"{name}.")
 
 
@@ -127,7 +139,20 @@ def _plain(value: Any) -> Any:
 
 
 def _one_line(message: str) -> str:
-    """jsonargparse's message in one line, in our words where it speaks of its own parts."""
-    message = re.sub(r"\s+", " ", message).strip()
+    """jsonargparse's message in one line and in our words: `key is value: give what is expected`."""
+    message = re.sub(r"<class '(\w+)'>", r"\1", re.sub(r"\s+", " ", message).strip())
     message = re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
-    return re.sub(r"<class '([a-z]+)'>", r"\1", message)
+    no_file = re.match(r"([\w.]+): Unable to load config '([^']*)'", message)
+    if no_file:
+        return f"{no_file[1]} is {no_file[2]}: give its fields, or a YAML file of them"
+    wrong = re.fullmatch(r"([\w.]+): (.*?)\.? (?:Got|Given) value(?: type: \w+ Given value)?: (.*)", message)
+    kinds = re.findall(r"Expected an? (\S*\[[^\]]*\]|\w+(?: with \d+ elements)?)", wrong[2]) if wrong else []
+    return f"{wrong[1]} is {wrong[3]}: give {' or '.join(map(_in_words, kinds))}" if wrong and kinds else message
+
+
+def _in_words(kind: str) -> str:
+    """`typing.Literal['a', 'b']` → one of a, b; `int` → a whole number."""
+    if "Literal[" in kind:
+        return "one of " + ", ".join(re.findall("'([^']*)'", kind))
+    words = {"int": "a whole number", "float": "a number", "bool": "true or false", "NoneType": "null", "str": "text"}
+    return words.get(kind, "a list" + kind[5:] if kind.startswith("tuple") else f"a {kind}")

@@ -25,6 +25,9 @@ class VocabularyConfig:
     size: int | None = None
     """entries, brought up to a multiple of 64; none: 8192, or what a small corpus supports"""
 
+    def __post_init__(self) -> None:
+        require_positive("vocabulary", size=self.size)
+
 
 @dataclass(frozen=True)
 class DataConfig:

@@ -46,6 +46,23 @@ def pretrain(
     check_trainer_arguments(recipe.trainer)
     ranks = world_size(recipe.trainer)
     split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, ranks)
+    csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal()
+    callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, recipe.validation.every_steps)]
+    if recipe.log.progress_bar:
+        callbacks.append(ProgressBar(log))
+    trainer = make_trainer(  # before anything is written: it refuses what this machine cannot do
+        recipe.trainer,
+        callbacks,
+        loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
+        plugins=[WholeCheckpointIO()],
+        accumulation=split.accumulation,
+        validate_every_batches=recipe.validation.every_steps and recipe.validation.every_steps * split.accumulation,
+    )
+    if trainer.world_size != ranks:
+        raise InputError(
+            f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
+        )
     if run_folder.is_rank_0():
         check_inputs(recipe)
         with run_folder.claimed(out, overwrite, resume):
@@ -64,24 +81,7 @@ def pretrain(
     model = MaskedLM(recipe.encoder, recipe.head)
     model.tokenizer = tokenizer
     module = MaskedLMTraining(model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed)
-    csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
     checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
-    log, stop = StepLog(recipe.log.every_steps), StopOnSignal()
-    callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, recipe.validation.every_steps)]
-    if recipe.log.progress_bar:
-        callbacks.append(ProgressBar(log))
-    trainer = make_trainer(
-        recipe.trainer,
-        callbacks,
-        loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
-        plugins=[WholeCheckpointIO()],
-        accumulation=split.accumulation,
-        validate_every_batches=recipe.validation.every_steps and recipe.validation.every_steps * split.accumulation,
-    )
-    if trainer.world_size != ranks:
-        raise InputError(
-            f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
-        )
     if checkpoint and run_folder.is_rank_0():
         csv.cut(int(checkpoint.name.removeprefix("step-")))
 
@@ -111,10 +111,11 @@ def check_inputs(recipe: PretrainRecipe) -> None:
         raise InputError(
             "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
         )
-    if data.tokenizer is not None:
-        Tokenizer.load(data.tokenizer)
+    tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
     if data.store is not None:
-        open_store(data.store)
+        if tokenizer is None:
+            raise InputError("data.store needs data.tokenizer: give the one that the store was made with")
+        open_store(data.store, tokenizer)
     else:
         find_corpus(data.corpus, data.layout, data.text_field)
 
@@ -126,8 +127,6 @@ def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]
     if not folder.exists():
         if data.tokenizer is not None:
             Tokenizer.load(data.tokenizer).save(folder, model_max_length=recipe.encoder.max_length)
-        elif data.store is not None:
-            raise InputError("--store needs --tokenizer: the one that the store was made with")
         else:
             make_tokenizer(data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
     tokenizer = Tokenizer.load(folder)
@@ -139,7 +138,10 @@ def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]
         )
     encoder = dataclasses.replace(recipe.encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
-    return dataclasses.replace(recipe, encoder=encoder, stop=stop)
+    recipe = dataclasses.replace(recipe, encoder=encoder, stop=stop)
+    store = open_store(store_folder(recipe, out), tokenizer)
+    make_streams(recipe, store, tokenizer, cache=store_folder(recipe, out))  # refuses what is too small to train on
+    return recipe
 
 
 def tokenizer_folder(out: Path) -> Path:
