@@ -39,13 +39,12 @@ class MaskedLMTraining(L.LightningModule):
         self.progress = Progress(stop)
         self.learning_rates: list[float] = []
         """the share of the highest learning rate of every step done: with a budget in minutes it is not a function of the step"""
-        # Sums since the last row of the log. They stay on the device: reading them earlier would make the host wait for it.
-        self.loss_sum: torch.Tensor
-        self.register_buffer("loss_sum", torch.zeros((), dtype=torch.float32), persistent=False)
+        # Sums since the last row of the log. They stay on the device: reading them earlier would make the host wait for it. They are
+        # no buffers: DDP would overwrite those of other ranks with those of rank 0.
+        self.loss_sum = torch.zeros(())
         self.targets = 0
         self.gradient_norm = torch.zeros(())
-        self.validation_sums: torch.Tensor
-        self.register_buffer("validation_sums", torch.zeros(3, dtype=torch.float64), persistent=False)
+        self.validation_sums = torch.zeros(3)
         self._clock_group: Any = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -69,7 +68,7 @@ class MaskedLMTraining(L.LightningModule):
             targets=batch["targets"],
             labels=batch["labels"],
         )
-        self.loss_sum += output.loss_sum.detach()
+        self.loss_sum = self.loss_sum.to(self.device) + output.loss_sum.detach()
         scale = self.split.ranks * self.split.accumulation / max(1, batch["global_targets"])
         return output.loss_sum * scale
 
@@ -115,7 +114,7 @@ class MaskedLMTraining(L.LightningModule):
             "learning_rate": self.learning_rates[-1] * self.optimizer_config.lr,
             "gradient_norm": float(self.gradient_norm),
         }
-        self.loss_sum.zero_()
+        self.loss_sum = torch.zeros_like(self.loss_sum)
         self.targets = 0
         return row
 
@@ -125,11 +124,11 @@ class MaskedLMTraining(L.LightningModule):
             batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
         )
         right = (output.logits.argmax(-1) == batch["labels"]).sum()
-        self.validation_sums += torch.stack([output.loss_sum, right, output.num_targets]).to(self.validation_sums)
+        self.validation_sums = self.validation_sums + torch.stack([output.loss_sum, right, output.num_targets])
 
     def on_validation_epoch_start(self) -> None:
         """A new sum."""
-        self.validation_sums.zero_()
+        self.validation_sums = torch.zeros(3, device=self.device)  # counts are exact in fp32 up to 16 M targets
 
     def on_validation_epoch_end(self) -> None:
         """Log loss, accuracy and perplexity of the held-out rows."""
@@ -148,7 +147,7 @@ class MaskedLMTraining(L.LightningModule):
         """The sum over all ranks."""
         if self.trainer.world_size == 1:
             return tensor
-        return self.trainer.strategy.reduce(tensor.clone(), reduce_op="sum")
+        return self.trainer.strategy.reduce(tensor.to(self.device, copy=True), reduce_op="sum")
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Beside weights and optimiser: what the budget has used, every learning rate, and the open row of the log."""
@@ -161,5 +160,5 @@ class MaskedLMTraining(L.LightningModule):
         self.progress.restore(checkpoint["progress"])
         self.learning_rates = checkpoint["learning_rates"].tolist()
         if self.global_rank == 0:  # the sum over all ranks goes on in one
-            self.loss_sum.copy_(checkpoint["open_log_row"]["loss_sum"])
+            self.loss_sum = checkpoint["open_log_row"]["loss_sum"]
         self.targets = checkpoint["open_log_row"]["targets"]

@@ -251,8 +251,11 @@ def _ranges(counts: np.ndarray) -> np.ndarray:
 
 
 def _write(file: Path, array: np.ndarray) -> None:
-    """Write an array whole or not at all; several processes may do so at once."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".partial")
-    with os.fdopen(handle, "wb") as stream:
-        np.save(stream, array)
-    os.replace(name, file)
+    """Write an array whole or not at all; several processes may do so at once. It is a cache: a folder that refuses it does no harm."""
+    try:
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".partial")
+        with os.fdopen(handle, "wb") as stream:
+            np.save(stream, array)
+        os.replace(name, file)
+    except OSError:
+        return

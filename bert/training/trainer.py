@@ -55,12 +55,13 @@ def make_trainer(
     validate_every_batches: int | None,
 ) -> L.Trainer:
     """A Trainer with the user's arguments over ours. `callbacks`, `logger` and `plugins` of the user are added to ours."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what it would say of hardware, `describe` says
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)  # what they would say of hardware, the run says itself
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on newer PyTorch
     given = {name: _instantiated(value) for name, value in arguments.items()}
     settings: dict[str, Any] = {
         "accelerator": "auto",
-        "devices": 1,
+        **_launched_layout(),
         "precision": best_precision(str(given.get("accelerator", "auto"))),
         "max_epochs": -1,  # one endless epoch: the module stops when the budget is used up
         "accumulate_grad_batches": accumulation,
@@ -136,6 +137,15 @@ def world_size(arguments: Mapping[str, Any]) -> int:
     if count < 1:
         raise InputError(f"trainer.devices is {devices}: give 1 or more, or -1 for all")
     return count * int(arguments.get("num_nodes", 1))
+
+
+def _launched_layout() -> dict[str, int]:
+    """Devices and nodes as torchrun or SLURM laid the processes out; one device where nobody did."""
+    for world, local in (("WORLD_SIZE", "LOCAL_WORLD_SIZE"), ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")):
+        if world in os.environ and local in os.environ:
+            devices = int(os.environ[local])
+            return {"devices": devices, "num_nodes": int(os.environ[world]) // devices}
+    return {"devices": 1}
 
 
 def _visible_devices(arguments: Mapping[str, Any]) -> int:

@@ -1,0 +1,145 @@
+"""Masking: exact numbers of targets, never a special token, the shares that were asked for, whole words whole."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert.pretraining.config import MaskingConfig
+from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, slots, target_counts
+from bert.text.counter import draw
+
+SPECIALS = 5  # [PAD] [UNK] [CLS] [SEP] [MASK]
+MASK = 4
+SIZE = 1000
+WORD_STARTS = np.arange(SIZE) % 3 != 0  # every third piece continues a word
+REPLACEMENTS = np.arange(SPECIALS, 900)  # the rest stands for unused entries
+VOCABULARY = Vocabulary(MASK, np.arange(SIZE) >= SPECIALS, REPLACEMENTS, WORD_STARTS)
+
+
+def rows_of(row_count, length, seed=0):
+    """[CLS] tokens [SEP] tokens [SEP] padding, some [UNK] among them."""
+    ids = (draw(seed, np.arange(row_count)[:, None], np.arange(length)) % np.uint64(900 - SPECIALS)).astype(np.int64) + SPECIALS
+    ids[:, 0], ids[:, length // 2], ids[:, -4] = 2, 3, 3
+    ids[:, -3:] = 0
+    ids[::3, 2] = 1
+    return ids
+
+
+def masked(ids, **settings_):
+    seed = settings_.pop("seed", 0)
+    numbers = settings_.pop("numbers", np.arange(len(ids)))
+    return mask_rows(ids, numbers, seed, MaskingConfig(**settings_), VOCABULARY)
+
+
+def test_worked_example_of_the_docstring():
+    row = np.array([[2, 10, 11, 12, 13, 14, 15, 16, 17, 3]])
+    result = masked(row, rate=0.25)
+    assert result.places.shape == (1, 2)
+    assert (result.labels != NO_TARGET).all()
+    keys = draw(0, 11, 0, np.arange(1, 9))
+    assert sorted(result.places[0]) == sorted(1 + np.argsort(keys)[:2])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.01, 0.99), st.integers(8, 60), st.booleans(), st.integers(0, 5))
+def test_every_row_has_exactly_its_targets_and_none_is_special(rate, length, whole_words, seed):
+    ids = rows_of(7, length, seed)
+    result = masked(ids, rate=rate, whole_words=whole_words, seed=seed)
+    used = result.labels != NO_TARGET
+    maskable = VOCABULARY.maskable[ids].sum(1)
+    allowed = np.minimum(slots(rate, length), np.maximum(1, np.rint(rate * maskable)))
+    assert result.places.shape == result.labels.shape == (7, slots(rate, length))
+    if whole_words:
+        assert (used.sum(1) <= allowed).all()
+        assert (used.sum(1) >= 1).all()
+    else:
+        assert (used.sum(1) == allowed).all()
+        assert (used.sum(1) == target_counts(VOCABULARY.maskable[ids], rate)).all()
+    for row in range(7):
+        places = result.places[row][used[row]]
+        assert len(set(places)) == len(places)
+        assert (ids[row, places] == result.labels[row][used[row]]).all()
+        assert (ids[row, places] >= SPECIALS).all()
+        untouched = np.setdiff1d(np.arange(length), places)
+        assert (result.input_ids[row, untouched] == ids[row, untouched]).all()
+    assert (result.places[~used] == 0).all()
+
+
+def test_shares_of_mask_random_and_kept():
+    ids = rows_of(4000, 128)
+    result = masked(ids, rate=0.2)
+    used = result.labels != NO_TARGET
+    now = np.take_along_axis(result.input_ids, result.places, 1)[used]
+    before = result.labels[used]
+    count = len(now)
+    for share, expected in (((now == MASK).mean(), 0.8), ((now == before).mean(), 0.1 + 0.1 / len(REPLACEMENTS))):
+        assert abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / count)
+    replaced = now[(now != MASK) & (now != before)]
+    assert np.isin(replaced, REPLACEMENTS).all()
+    assert len(np.unique(replaced)) > 0.99 * len(REPLACEMENTS)  # drawn from all of them
+
+
+def test_all_mask():
+    result = masked(rows_of(50, 64), rate=0.3, mask_share=1.0, random_share=0.0)
+    used = result.labels != NO_TARGET
+    assert (np.take_along_axis(result.input_ids, result.places, 1)[used] == MASK).all()
+
+
+def test_places_are_chosen_evenly():
+    ids = np.full((20_000, 12), 10)
+    result = masked(ids, rate=0.25)
+    share = np.bincount(result.places.ravel(), minlength=12) / len(ids)
+    assert np.abs(share - 0.25).max() < 5 * np.sqrt(0.25 * 0.75 / len(ids))
+
+
+def test_a_row_is_masked_by_its_number_alone():
+    ids = rows_of(10, 40)
+    whole = masked(ids)
+    shuffled = np.array([7, 2, 5])
+    part = masked(ids[shuffled], numbers=shuffled)
+    assert (part.input_ids == whole.input_ids[shuffled]).all()
+    assert (part.labels == whole.labels[shuffled]).all()
+    assert (masked(ids, numbers=np.arange(10) + 1000).places != whole.places).any()
+    assert (masked(ids, seed=1).places != whole.places).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 100), st.floats(0.1, 0.6))
+def test_whole_words_are_hidden_whole(seed, rate):
+    ids = rows_of(5, 50, seed)
+    result = masked(ids, rate=rate, whole_words=True, seed=seed)
+    maskable = VOCABULARY.maskable[ids]
+    for row in range(5):
+        hidden = set(result.places[row][result.labels[row] != NO_TARGET].tolist())
+        words = []
+        for place in np.flatnonzero(maskable[row]):
+            if WORD_STARTS[ids[row, place]] or not words or words[-1][-1] != place - 1:
+                words.append([place])
+            else:
+                words[-1].append(place)
+        budget = min(slots(rate, 50), max(1, round(rate * maskable[row].sum())))
+        if min(len(word) for word in words) <= budget:
+            assert all(hidden.isdisjoint(word) or hidden >= set(word) for word in words)
+
+
+def test_a_word_longer_than_the_budget_is_cut_rather_than_left_without_target():
+    ids = np.array([[2, 10, 12, 15, 18, 21, 24, 27, 30, 3]])  # one word: all pieces but the first continue it
+    result = masked(ids, rate=0.25, whole_words=True)
+    assert result.places[0].tolist() == [1, 2]
+
+
+def test_a_row_of_padding_has_no_targets():
+    result = masked(np.zeros((2, 16), np.int64))
+    assert (result.labels == NO_TARGET).all()
+    assert (result.places == 0).all()
+
+
+@pytest.mark.parametrize("whole_words", [False, True])
+def test_unused_slots_point_at_place_0(whole_words):
+    ids = np.zeros((1, 100), np.int64)
+    ids[0, :5] = [2, 10, 11, 12, 3]
+    result = masked(ids, rate=0.5, whole_words=whole_words)
+    used = result.labels != NO_TARGET
+    assert used.sum() == (1 if whole_words else 2)  # round(0.5 · 3) is 2 of 50 slots; the words have 1 and 2 pieces, and 1 came first
+    assert (result.places[~used] == 0).all()

@@ -1,0 +1,112 @@
+"""The training module: the loss of a step is a sum over targets divided by those of the global batch, however the batch is dealt out."""
+
+import lightning as L
+import pytest
+import torch
+
+from bert.model.config import EncoderConfig
+from bert.model.heads import MaskedLM
+from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.stream import Split, StepLoader
+from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+
+from .test_stream import LENGTH, ROWS, SIZE, make_stream
+
+ENCODER = EncoderConfig(vocab_size=SIZE, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=32, max_length=LENGTH)
+
+
+def make_module(split, steps=4, dropout=0.0, **optimizer):
+    torch.manual_seed(0)
+    encoder = EncoderConfig(**{**ENCODER.__dict__, "hidden_dropout": dropout})
+    return MaskedLMTraining(MaskedLM(encoder), OptimizerConfig(**optimizer), ScheduleConfig(), StopConfig(steps=steps), split, seed=5)
+
+
+def fit(module, split, rows=None):
+    trainer = L.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=-1,
+        accumulate_grad_batches=split.accumulation,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+    )
+    trainer.fit(module, StepLoader(rows or make_stream(), split, first_step=lambda: int(module.progress.step)))
+    return trainer
+
+
+def test_it_trains_in_a_users_own_trainer_and_stops_at_its_budget():
+    split = Split(ROWS, ROWS)
+    module = make_module(split, steps=6)
+    before = module.model.encoder.layers[0].mlp.wo.weight.detach().clone()
+    trainer = fit(module, split)
+    assert trainer.global_step == 6
+    assert module.progress.step == 6
+    assert not torch.equal(before, module.model.encoder.layers[0].mlp.wo.weight)
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch():
+    """Micro-batches have different numbers of targets, so a mean of means would differ."""
+    weights = []
+    for micro_rows in (ROWS, 4, 1):
+        split = Split(ROWS, micro_rows)
+        module = make_module(split, steps=3)
+        fit(module, split)
+        weights.append(torch.cat([p.detach().flatten() for p in module.model.parameters()]))
+    assert torch.allclose(weights[0], weights[1], atol=2e-5)
+    assert torch.allclose(weights[0], weights[2], atol=2e-5)
+
+
+def test_the_loss_of_a_step_is_its_definition():
+    """Sum of the cross-entropy at the targets over their number, computed densely and by hand."""
+    split = Split(ROWS, ROWS // 2)
+    module = make_module(split, steps=1)
+    batches = [make_stream().micro_batch(0, split, micro=micro) for micro in range(2)]
+    total, count = 0.0, 0
+    with torch.no_grad():
+        for batch in batches:
+            logits = module.model(batch["input_ids"], document_ids=batch["document_ids"]).logits.flatten(0, 1)
+            for place, label in zip(batch["targets"], batch["labels"]):
+                if label >= 0:
+                    total -= float(logits[place].log_softmax(-1)[label])
+                    count += 1
+    assert count == batches[0]["global_targets"]
+    fit(module, split)
+    assert module.read_log()["loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_dropout_is_a_function_of_seed_step_and_micro_batch():
+    split = Split(ROWS, ROWS)
+    weights = []
+    for noise in (1, 2):
+        module = make_module(split, steps=3, dropout=0.3)
+        torch.manual_seed(noise)  # what was drawn before does not matter
+        fit(module, split)
+        weights.append(torch.cat([p.detach().flatten() for p in module.model.parameters()]))
+    assert torch.equal(weights[0], weights[1])
+
+
+def test_gradients_are_clipped_to_their_longest():
+    split = Split(ROWS, ROWS)
+    module = make_module(split, steps=1, clip_norm=1e-3)
+    seen = []
+
+    def clip_and_look(optimizer, *args, **kwargs):
+        MaskedLMTraining.configure_gradient_clipping(module, optimizer)
+        seen.append(torch.linalg.vector_norm(torch.cat([p.grad.flatten() for p in module.model.parameters()])))
+
+    module.configure_gradient_clipping = clip_and_look
+    fit(module, split)
+    assert float(seen[0]) == pytest.approx(1e-3, rel=1e-3)
+    assert float(module.gradient_norm) > 1e-3
+
+
+def test_learning_rates_follow_the_schedule_and_are_kept():
+    split = Split(ROWS, ROWS)
+    module = make_module(split, steps=10)
+    fit(module, split)
+    assert len(module.learning_rates) == 10
+    assert module.learning_rates[0] == pytest.approx(0.05 / 0.06)  # the middle of step 1 of 10
+    assert module.learning_rates[-1] == pytest.approx(0.05 / 0.94)

@@ -1,0 +1,124 @@
+"""The stream: a batch is a function of its number, whoever asks, in whatever order, for whatever share of it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert.errors import InputError
+from bert.pretraining.config import MaskingConfig
+from bert.pretraining.masking import NO_TARGET, Vocabulary
+from bert.pretraining.stream import BatchStream, SpecialIds, Split, StepLoader, split_batch
+from bert.text.counter import draw
+from bert.text.packing import Documents, RowIndex
+
+SIZE, LENGTH, ROWS = 300, 24, 12
+LENGTHS = draw(9, np.arange(80)).astype(np.int64) % 60 + 1
+VALUES = (draw(8, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uint16) + 5
+
+
+def make_stream(seed=0, last_row=None, batch_rows=ROWS, **masking):
+    documents = Documents(np.cumsum(LENGTHS) - LENGTHS, LENGTHS)
+    vocabulary = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.ones(SIZE, bool))
+    index = RowIndex(documents, LENGTH, 16, seed)
+    return BatchStream(VALUES, index, batch_rows, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(**masking), seed, last_row)
+
+
+def whole_batch(step, stream=None):
+    return (stream or make_stream()).micro_batch(step, Split(ROWS, ROWS))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 40), st.sampled_from([(1, 12), (1, 4), (2, 6), (2, 3), (3, 2), (4, 3), (12, 1)]))
+def test_every_split_of_a_batch_sees_the_same_rows_and_masks(step, split):
+    ranks, micro_rows = split
+    dealt = split_batch(ROWS, micro_rows, ranks)
+    whole = whole_batch(step)
+    parts = [make_stream().micro_batch(step, dealt, rank, micro) for micro in range(dealt.accumulation) for rank in range(ranks)]
+    for name in ("input_ids", "document_ids"):
+        assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
+    assert torch.equal(torch.cat([part["labels"] for part in parts]), whole["labels"])
+    assert {part["global_targets"] for part in parts} == {int((whole["labels"] != NO_TARGET).sum())}
+    assert {part["global_tokens"] for part in parts} == {int((whole["document_ids"] > 0).sum())}
+
+
+def test_order_of_asking_does_not_matter():
+    one, other = make_stream(), make_stream()
+    forward = [whole_batch(step, one) for step in range(12)]
+    backward = [whole_batch(step, other) for step in reversed(range(12))][::-1]
+    for a, b in zip(forward, backward):
+        assert all(torch.equal(a[name], b[name]) for name in ("input_ids", "targets", "labels"))
+
+
+def test_targets_are_flat_places_of_the_micro_batch_and_labels_their_originals():
+    stream = make_stream()
+    clean, _, _, _ = stream.batch(3)
+    batch = stream.micro_batch(3, Split(ROWS, 4), micro=1)
+    used = batch["labels"] != NO_TARGET
+    originals = torch.from_numpy(clean[4:8]).flatten()
+    assert torch.equal(originals[batch["targets"][used]], batch["labels"][used])
+    assert (batch["targets"][~used] == 0).all()
+    slots = round(0.2 * LENGTH)
+    row_of_slot = torch.arange(4).repeat_interleave(slots)
+    assert torch.equal(batch["targets"][used] // LENGTH, row_of_slot[used])
+
+
+def test_rows_of_an_epoch_come_once_each():
+    stream = make_stream()
+    rows = stream.rows.rows_in_epoch(0)
+    tokens = []
+    for step in range(-(-rows // ROWS)):
+        input_ids, _, _, _ = stream.batch(step)
+        tokens.append(input_ids[: rows - step * ROWS])
+    tokens = np.concatenate(tokens)
+    assert sorted(tokens[tokens >= 5]) == sorted(VALUES)
+
+
+def test_seed_changes_rows_and_masks():
+    assert not torch.equal(whole_batch(0)["input_ids"], whole_batch(0, make_stream(seed=1))["input_ids"])
+
+
+def test_rows_behind_the_last_are_padding_without_targets():
+    stream = make_stream(last_row=15)
+    batch = stream.micro_batch(1, Split(ROWS, ROWS))
+    assert (batch["document_ids"][3:] == 0).all()
+    assert (batch["labels"].view(ROWS, -1)[3:] == NO_TARGET).all()
+    assert (batch["document_ids"][:3] > 0).any()
+    assert stream.micro_batch(2, Split(ROWS, ROWS))["global_targets"] == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_loader_gives_a_rank_its_micro_batches_from_any_step_on(workers):
+    split = Split(ROWS, 3, ranks=2)
+    loader = StepLoader(make_stream(), split, rank=1, first_step=lambda: 5, steps=7, workers=workers)
+    got = list(loader)
+    assert len(got) == 4  # two steps of two micro-batches
+    for number, batch in enumerate(got):
+        step, micro = divmod(5 * 2 + number, 2)
+        expected = make_stream().micro_batch(step, split, 1, micro)
+        assert torch.equal(batch["input_ids"], expected["input_ids"])
+        assert batch["global_targets"] == expected["global_targets"]
+
+
+def test_the_first_request_is_announced_once_before_the_first_batch():
+    events = []
+    loader = StepLoader(make_stream(), Split(ROWS, ROWS), steps=2, on_first_request=lambda: events.append("start"))
+    for _ in loader:
+        events.append("batch")
+    assert events == ["start", "batch", "batch"]
+    assert loader.waited > 0
+
+
+@pytest.mark.parametrize(
+    ("rows", "micro", "ranks", "message"),
+    [
+        (32, None, 3, "data.batch_rows 32 does not divide over 3 devices: give a multiple of 3"),
+        (32, 5, 2, "data.batch_rows 32 over 2 devices is 16 rows each, which data.micro_batch_rows 5 does not divide: give a divisor of 16"),
+        (32, 64, 1, "data.batch_rows 32 over 1 device is 32 rows each, which data.micro_batch_rows 64 does not divide: give a divisor of 32"),
+    ],
+)
+def test_batches_that_do_not_divide_are_refused(rows, micro, ranks, message):
+    with pytest.raises(InputError) as error:
+        split_batch(rows, micro, ranks)
+    assert str(error.value) == message

@@ -1,0 +1,112 @@
+"""Checkpoints are whole or absent, damage is noticed, the one before is used."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from bert.errors import InputError
+from bert.training import checkpoints
+from bert.training.checkpoints import WholeCheckpointIO, find_damage, list_checkpoints, newest_whole
+
+STATE = {"global_step": 3, "weights": torch.arange(1000.0)}
+
+
+def save(folder, step):
+    WholeCheckpointIO().save_checkpoint(STATE | {"global_step": step}, folder / f"step-{step:08d}")
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    save(tmp_path, 3)
+    loaded = WholeCheckpointIO().load_checkpoint(tmp_path / "step-00000003")
+    assert torch.equal(loaded["weights"], STATE["weights"])
+    assert find_damage(tmp_path / "step-00000003") == ""
+    assert newest_whole(tmp_path, warn=pytest.fail) == tmp_path / "step-00000003"
+
+
+def test_nothing_is_unpickled(tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (print, ("unpickled",))
+
+    folder = tmp_path / "step-00000001"
+    folder.mkdir()
+    torch.save(Trap(), folder / "state.pt")
+    with pytest.raises(Exception, match="Weights only load failed"):
+        WholeCheckpointIO().load_checkpoint(folder, weights_only=False)
+
+
+def truncate(state):
+    state.write_bytes(state.read_bytes()[:-100])
+
+
+def flip_a_byte(state):
+    content = bytearray(state.read_bytes())
+    content[len(content) // 2] ^= 1
+    state.write_bytes(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"), [(truncate, "bytes instead of"), (flip_a_byte, "does not match its hash"), (lambda s: s.unlink(), "unreadable")]
+)
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path, damage, what):
+    save(tmp_path, 1)
+    save(tmp_path, 2)
+    damage(tmp_path / "step-00000002" / "state.pt")
+    warnings = []
+    assert newest_whole(tmp_path, warnings.append) == tmp_path / "step-00000001"
+    assert len(warnings) == 1
+    assert "step-00000002" in warnings[0]
+    assert what in warnings[0]
+
+
+def test_no_good_checkpoint_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint to resume from"):
+        newest_whole(tmp_path, print)
+    save(tmp_path, 1)
+    truncate(tmp_path / "step-00000001" / "state.pt")
+    with pytest.raises(InputError, match="every checkpoint is damaged"):
+        newest_whole(tmp_path, print)
+
+
+@pytest.mark.parametrize("moment", ["torch.save", "the manifest", "the rename"])
+def test_a_write_that_dies_leaves_no_checkpoint(tmp_path, monkeypatch, moment):
+    """Death is an exception that nobody catches: what the disk holds then is what SIGKILL would leave."""
+    save(tmp_path, 1)
+
+    class Killed(BaseException):
+        pass
+
+    def die(*_, **__):
+        raise Killed
+
+    target, name = {"torch.save": (torch, "save"), "the manifest": (json, "dump"), "the rename": (checkpoints.os, "rename")}[moment]
+    monkeypatch.setattr(target, name, die)
+    with pytest.raises(Killed):
+        save(tmp_path, 2)
+    monkeypatch.undo()
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001"]
+    assert newest_whole(tmp_path, warn=pytest.fail).name == "step-00000001"
+    save(tmp_path, 2)  # the remains do not stand in the way
+    assert newest_whole(tmp_path, warn=pytest.fail).name == "step-00000002"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")])
+def test_a_full_disk_is_an_input_error_and_leaves_nothing(tmp_path, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(InputError, match="make room on this disk"):
+        save(tmp_path, 2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_everything_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
+    events = []
+    real_fsync, real_rename = checkpoints.os.fsync, checkpoints.os.rename
+    monkeypatch.setattr(checkpoints.os, "fsync", lambda fd: (events.append("sync"), real_fsync(fd))[1])
+    monkeypatch.setattr(checkpoints.os, "rename", lambda a, b: (events.append("rename"), real_rename(a, b))[1])
+    save(tmp_path, 1)
+    assert events == ["sync", "sync", "sync", "rename", "sync"]  # state, manifest, folder; then the folder above
