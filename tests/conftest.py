@@ -1,0 +1,76 @@
+"""What tests share: a little generated text, one tiny pretraining run, and the folder of measurement data."""
+
+import contextlib
+import io
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from bert.cli import main
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+
+TINY = (
+    "--encoder.hidden_size=32 --encoder.num_layers=1 --encoder.num_heads=2 --encoder.intermediate_size=32"
+    " --encoder.max_length=64 --data.row_length=32 --data.batch_rows=8 --stop.steps=4 --checkpoint.every_steps=2"
+    " --log.every_steps=1 --trainer.accelerator=cpu --trainer.precision=32-true"
+).split()
+"""flags of a run that takes a fraction of a second"""
+
+
+def pytest_configure() -> None:
+    """One thread: the models of tests are smaller than what a second one costs."""
+    torch.set_num_threads(1)
+
+
+def make_text(documents: int = 120, seed: int = 0) -> str:
+    """Documents of a few plain sentences, parted by blank lines: the same for the same seed."""
+    draw = random.Random(seed)
+    subjects = "the cat,a dog,my friend,the old man,a young woman,the teacher,our neighbour,the child,a farmer".split(
+        ","
+    )
+    verbs = "sees,likes,finds,carries,paints,forgets,remembers,follows,washes,sells".split(",")
+    objects = "the apple,a red phone,the river,an old book,the garden,a letter,the bridge,some bread".split(",")
+    places = "in the morning,near the station,after the rain,on the hill,by the sea,at night,in the city".split(",")
+    texts = []
+    for _ in range(documents):
+        parts = [
+            [draw.choice(words) for words in (subjects, verbs, objects, places)] for _ in range(draw.randint(3, 9))
+        ]
+        texts.append(" ".join(f"{' '.join(part).capitalize()}." for part in parts))
+    return "\n\n".join(texts) + "\n"
+
+
+def run_quietly(arguments: Sequence[str]) -> None:
+    """Run a command in this process that must succeed, without its output."""
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        code = main(list(arguments))
+    assert code == 0, f"bert {' '.join(arguments)}: exit code {code}\n{output.getvalue()}{errors.getvalue()}"
+
+
+@pytest.fixture(scope="session")
+def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text file of 120 documents. Do not write to it."""
+    file = tmp_path_factory.mktemp("corpus") / "sentences.txt"
+    file.write_text(make_text(), encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
+    """The folder of a finished run of 4 steps with checkpoints at 2 and 4. Copy it before you change it."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    run_quietly(["pretrain", str(text_file), "--out", str(run), "--vocabulary.size=256", *TINY])
+    return run
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of measurement data that stands beside the repository."""
+    if not DATA.is_dir():
+        pytest.skip(f"no measurement data: {DATA} is absent")
+    return DATA
