@@ -21,7 +21,8 @@ def make_parser(prog: str, description: str) -> "ArgumentParser":
     """A parser whose help texts come from the docstrings under the fields."""
     from jsonargparse import ArgumentParser, set_parsing_settings
 
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    # What a free mapping holds stays as it is: a recipe is data, and objects for the Trainer are made by `training.trainer`.
+    set_parsing_settings(docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False)
     return ArgumentParser(prog=prog, description=description, exit_on_error=False)
 
 
@@ -35,9 +36,10 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
     """Parse a command line. InputError, in one line, for what is unknown (with the nearest known name) or of the wrong type."""
     known = {option for action in parser._actions for option in action.option_strings}
     for position, argument in enumerate(arguments):
-        option = argument.partition("=")[0]
-        if argument == "--config" and recipe is not None and position + 1 < len(arguments):
-            check_keys(read_yaml(arguments[position + 1]), recipe, arguments[position + 1])
+        option, equals, value = argument.partition("=")
+        if option == "--config" and recipe is not None:
+            file = value if equals else "".join(arguments[position + 1 : position + 2])
+            check_keys(read_yaml(file), recipe, file)
         if option.startswith("--") and option != "--" and option not in known and not option.startswith("--trainer."):
             raise InputError(f"{option} is not an option of {parser.prog}.{did_you_mean(option, known)}")
     try:

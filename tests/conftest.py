@@ -13,11 +13,20 @@ from bert.cli import main
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
-TINY = (
-    "--encoder.hidden_size=32 --encoder.num_layers=1 --encoder.num_heads=2 --encoder.intermediate_size=32"
-    " --encoder.max_length=64 --data.row_length=32 --data.batch_rows=8 --stop.steps=4 --checkpoint.every_steps=2"
-    " --log.every_steps=1 --trainer.accelerator=cpu --trainer.precision=32-true"
-).split()
+TINY = [
+    "--encoder.hidden_size=32",
+    "--encoder.num_layers=1",
+    "--encoder.num_heads=2",
+    "--encoder.intermediate_size=32",
+    "--encoder.max_length=64",
+    "--data.row_length=32",
+    "--data.batch_rows=8",
+    "--stop.steps=4",
+    "--checkpoint.every_steps=2",
+    "--log.every_steps=1",
+    "--trainer.accelerator=cpu",
+    "--trainer.precision=32-true",
+]
 """flags of a run that takes a fraction of a second"""
 
 
@@ -26,21 +35,38 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+SUBJECTS = (
+    "the cat",
+    "a dog",
+    "my friend",
+    "the old man",
+    "a young woman",
+    "the teacher",
+    "our neighbour",
+    "the child",
+)
+VERBS = ("sees", "likes", "finds", "carries", "paints", "forgets", "remembers", "follows", "washes", "sells")
+OBJECTS = ("the apple", "a red phone", "the river", "an old book", "the garden", "a letter", "the bridge", "some bread")
+PLACES = (
+    "in the morning",
+    "near the station",
+    "after the rain",
+    "on the hill",
+    "by the sea",
+    "at night",
+    "in the city",
+)
+
+
 def make_text(documents: int = 120, seed: int = 0) -> str:
     """Documents of a few plain sentences, parted by blank lines: the same for the same seed."""
     draw = random.Random(seed)
-    subjects = "the cat,a dog,my friend,the old man,a young woman,the teacher,our neighbour,the child,a farmer".split(
-        ","
-    )
-    verbs = "sees,likes,finds,carries,paints,forgets,remembers,follows,washes,sells".split(",")
-    objects = "the apple,a red phone,the river,an old book,the garden,a letter,the bridge,some bread".split(",")
-    places = "in the morning,near the station,after the rain,on the hill,by the sea,at night,in the city".split(",")
     texts = []
     for _ in range(documents):
-        parts = [
-            [draw.choice(words) for words in (subjects, verbs, objects, places)] for _ in range(draw.randint(3, 9))
+        sentences = [
+            [draw.choice(words) for words in (SUBJECTS, VERBS, OBJECTS, PLACES)] for _ in range(draw.randint(3, 9))
         ]
-        texts.append(" ".join(f"{' '.join(part).capitalize()}." for part in parts))
+        texts.append(" ".join(f"{' '.join(sentence).capitalize()}." for sentence in sentences))
     return "\n\n".join(texts) + "\n"
 
 

@@ -1,0 +1,288 @@
+"""Recipes: YAML, flags and defaults meet in typed dataclasses, and what is written can be read again."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from bert.errors import InputError
+from bert.model.config import EncoderConfig
+from bert.pretraining.config import DataConfig, MaskingConfig, PretrainRecipe
+from bert.recipe import add_recipe, build, check_keys, differences, make_parser, parse, read_yaml, write_yaml
+from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+from bert.training.folder import read_recipe
+
+RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
+
+
+def recipe_of(*arguments: str) -> PretrainRecipe:
+    """The recipe that a command line describes."""
+    parser = make_parser("bert pretrain", "")
+    add_recipe(parser, PretrainRecipe)
+    return build(PretrainRecipe, parser.instantiate(parse(parser, arguments, PretrainRecipe)))
+
+
+def refusal(*arguments: str) -> str:
+    """The one line that a command line is refused with."""
+    with pytest.raises(InputError) as error:
+        recipe_of(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def yaml_file(folder: Path, text: str) -> str:
+    file = folder / "recipe.yaml"
+    file.write_text(text, encoding="utf-8")
+    return str(file)
+
+
+def test_nothing_given_is_the_defaults() -> None:
+    assert recipe_of() == PretrainRecipe()
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "optimizer:\n  lr: 0.5\n  eps: 0.25\nseed: 7\n")
+    expected = dataclasses.replace(PretrainRecipe(), optimizer=OptimizerConfig(lr=0.125, eps=0.25), seed=7)
+    assert recipe_of("--config", file, "--optimizer.lr", "0.125") == expected
+    assert recipe_of(f"--config={file}", "--optimizer.lr=0.125") == expected
+
+
+def test_a_later_file_wins_over_an_earlier_one_field_by_field(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    first = yaml_file(tmp_path / "one", "masking:\n  rate: 0.3\n  whole_words: true\n")
+    second = yaml_file(tmp_path, "masking:\n  rate: 0.4\n")
+    assert recipe_of("--config", first, "--config", second).masking == MaskingConfig(rate=0.4, whole_words=True)
+
+
+@pytest.mark.parametrize("way", ["flag", "file"])
+def test_a_group_may_stand_in_a_file_of_its_own(tmp_path: Path, way: str) -> None:
+    shape = tmp_path / "shape.yaml"
+    shape.write_text("hidden_size: 64\nnum_layers: 3\n")
+    given_as = ["--encoder", str(shape)] if way == "flag" else ["--config", yaml_file(tmp_path, f"encoder: {shape}\n")]
+    assert recipe_of(*given_as).encoder == EncoderConfig(hidden_size=64, num_layers=3)
+
+
+@pytest.mark.parametrize(
+    ("flag", "field", "value"),
+    [
+        ("--optimizer.betas=[0.8,0.9]", "optimizer.betas", (0.8, 0.9)),
+        ("--stop.steps=null", "stop.steps", None),
+        ("--stop.tokens=1e6", "stop.tokens", 1e6),
+        ("--masking.whole_words=true", "masking.whole_words", True),
+        ("--encoder.positions=learned", "encoder.positions", "learned"),
+        ('--data.corpus=["a.txt","b.txt"]', "data.corpus", ["a.txt", "b.txt"]),
+    ],
+)
+def test_values_have_the_types_of_their_fields(flag: str, field: str, value: Any) -> None:
+    found: Any = recipe_of(flag)
+    for part in field.split("."):
+        found = getattr(found, part)
+    assert found == value
+    assert type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("encodr:\n  hidden_size: 32\n", "unknown key `encodr`. Did you mean `encoder`?"),
+        ("encoder:\n  hiden_size: 32\n", "unknown key `encoder.hiden_size`. Did you mean `encoder.hidden_size`?"),
+        ("hidden_size: 32\n", "unknown key `hidden_size`. Did you mean `encoder.hidden_size`?"),
+        ("zzzzzz: 1\n", "unknown key `zzzzzz`."),
+        ("encoder: 5\n", "`encoder` is a group: give `key: value` lines below it or leave it out, not 5"),
+        ("stop:\n", "`stop` is a group: give `key: value` lines below it or leave it out, not None"),
+        ("- a\n", "a recipe is `key: value` lines, this file is not"),
+    ],
+)
+def test_an_unknown_key_in_a_file_names_the_file_and_the_nearest_key(tmp_path: Path, text: str, message: str) -> None:
+    file = yaml_file(tmp_path, text)
+    assert refusal("--config", file) == f"{file}: {message}"
+    assert refusal(f"--config={file}") == f"{file}: {message}"
+
+
+def test_an_unknown_key_in_the_file_of_a_group_names_the_nearest_key(tmp_path: Path) -> None:
+    message = "unknown key `encoder.hiden_size`. Did you mean `encoder.hidden_size`?"
+    assert refusal("--encoder", yaml_file(tmp_path, "hiden_size: 32\n")) == message
+
+
+def test_an_unknown_flag_names_the_nearest_flag() -> None:
+    message = "--encoder.hiden_size is not an option of bert pretrain. Did you mean `--encoder.hidden_size`?"
+    assert refusal("--encoder.hiden_size", "32") == message
+    assert refusal("--encoder.hiden_size=32") == message
+    assert refusal("--lr", "1").endswith("is not an option of bert pretrain. Did you mean `--optimizer.lr`?")
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--encoder.hidden_size=many", "encoder.hidden_size is many: give a whole number"),
+        ("--encoder.num_kv_heads=two", "encoder.num_kv_heads is two: give a whole number or null"),
+        ("--stop.steps=2.5", "stop.steps is 2.5: give a whole number or null"),
+        ("--optimizer.lr=fast", "optimizer.lr is fast: give a number"),
+        ("--masking.whole_words=maybe", "masking.whole_words is maybe: give true or false"),
+        ("--encoder.positions=ropes", "encoder.positions is ropes: give one of learned, sinusoidal, rope, none"),
+        ("--optimizer.betas=[1]", "optimizer.betas is [1]: give a list with 2 elements"),
+        ("--data.corpus=5", "data.corpus is 5: give a list"),
+        ("--trainer=5", "trainer is 5: give a dict"),
+        ("--encoder=nowhere.yaml", "encoder is nowhere.yaml: give its fields, or a YAML file of them"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_one_line_with_key_value_and_what_to_give(flag: str, message: str) -> None:
+    assert refusal(flag) == message
+
+
+def test_a_value_of_the_wrong_type_in_a_file_is_the_same_line(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "encoder:\n  hidden_size: many\n")
+    assert refusal("--config", file) == "encoder.hidden_size is many: give a whole number"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            b"data:\n  corpus: [a\n",
+            ", line 3: not valid YAML (expected ',' or ']', but got '<stream end>'): mend this line",
+        ),
+        (b"seed: 1\na: b: c\n", ", line 2: not valid YAML (mapping values are not allowed here): mend this line"),
+        (
+            b"caf\xe9: 1\n",
+            ": cannot be read ('utf-8' codec can't decode byte 0xe9 in position 3: invalid continuation byte)",
+        ),
+    ],
+)
+def test_broken_yaml_names_file_and_line(tmp_path: Path, content: bytes, message: str) -> None:
+    file = tmp_path / "broken.yaml"
+    file.write_bytes(content)
+    assert refusal("--config", str(file)) == f"{file}{message}"
+
+
+def test_a_recipe_that_is_not_there() -> None:
+    assert refusal("--config", "nowhere.yaml") == "nowhere.yaml: no such recipe: give the path of a YAML file"
+
+
+def test_trainer_arguments_pass_through_as_they_are(tmp_path: Path) -> None:
+    file = yaml_file(
+        tmp_path, "trainer:\n  precision: bf16-mixed\n  devices: 4\n  profiler: {class_path: collections.Counter}\n"
+    )
+    assert recipe_of("--config", file, "--trainer.devices", "2").trainer == {
+        "precision": "bf16-mixed",
+        "devices": 2,
+        "profiler": {"class_path": "collections.Counter"},
+    }
+    assert recipe_of("--trainer.anything", "text").trainer == {"anything": "text"}  # checked when the verb runs
+
+
+paths = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=8)
+steps = st.none() | st.integers(1, 10**9)
+positive = st.floats(1e-12, 1e12)
+recipes = st.builds(
+    PretrainRecipe,
+    data=st.builds(
+        DataConfig,
+        corpus=st.lists(paths, max_size=3),
+        layout=st.sampled_from(["auto", "lines"]),
+        tokenizer=st.none() | paths,
+        row_length=st.integers(8, 512),
+        batch_rows=st.integers(1, 4096),
+        micro_batch_rows=steps,
+    ),
+    encoder=st.builds(
+        EncoderConfig,
+        hidden_size=st.sampled_from([64, 128]),
+        bias=st.booleans(),
+        mlp_dropout=st.floats(0, 0.99),
+        rope_theta=positive,
+    ),
+    optimizer=st.builds(
+        OptimizerConfig,
+        kind=st.sampled_from(["adamw", "muon"]),
+        lr=positive,
+        betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
+        clip_norm=st.none() | positive,
+    ),
+    schedule=st.builds(ScheduleConfig, warmup=st.floats(0, 0.5), final=st.floats(0, 1)),
+    stop=st.builds(StopConfig, steps=steps, tokens=st.none() | positive, minutes=st.none() | positive),
+    trainer=st.dictionaries(st.sampled_from(["precision", "devices"]), st.sampled_from(["32-true", 1, [0, 1], None])),
+    seed=st.integers(0, 2**31),
+)
+
+
+@settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    phases=[Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(recipe=recipes)
+def test_what_is_written_is_read_again_by_the_parser_and_without_it(tmp_path: Path, recipe: PretrainRecipe) -> None:
+    file = tmp_path / "written.yaml"
+    write_yaml(recipe, file, header="two\nlines")
+    assert file.read_text(encoding="utf-8").startswith("# two\n# lines\n")
+    assert recipe_of("--config", str(file)) == recipe
+    assert read_recipe(file, PretrainRecipe) == recipe
+    assert list(differences(recipe, read_recipe(file, PretrainRecipe))) == []
+
+
+def test_a_written_recipe_holds_every_field(tmp_path: Path) -> None:
+    write_yaml(PretrainRecipe(), tmp_path / "all.yaml")
+    written = read_yaml(tmp_path / "all.yaml")
+    assert list(written) == [field.name for field in dataclasses.fields(PretrainRecipe)]
+    assert list(written["encoder"]) == [field.name for field in dataclasses.fields(EncoderConfig)]
+    check_keys(written, PretrainRecipe, "all.yaml")
+
+
+def test_differences_name_the_keys_as_flags_with_both_values() -> None:
+    before = PretrainRecipe(trainer={"devices": 1})
+    after = PretrainRecipe(
+        masking=MaskingConfig(rate=0.3),
+        optimizer=OptimizerConfig(betas=(0.9, 0.95)),
+        trainer={"precision": "32"},
+        seed=3,
+    )
+    assert list(differences(before, after)) == [
+        ("masking.rate", 0.2, 0.3),
+        ("optimizer.betas", [0.9, 0.98], [0.9, 0.95]),
+        ("seed", 0, 3),
+        ("trainer.devices", 1, None),
+        ("trainer.precision", None, "32"),
+    ]
+
+
+def test_help_is_the_docstring_under_the_field() -> None:
+    parser = make_parser("bert pretrain", "")
+    add_recipe(parser, PretrainRecipe)
+    text = " ".join(parser.format_help().split())
+    assert "width of a token's vector" in text  # EncoderConfig.hidden_size
+    assert "share of the tokens of a row that become targets" in text  # MaskingConfig.rate
+    assert "--stop.minutes" in text
+
+
+def undocumented(kind: Any) -> Sequence[str]:
+    parser = make_parser("bert", "")
+    add_recipe(parser, kind)
+    leaves = [action for action in parser._actions if action.option_strings and action.dest not in ("help", "config")]
+    return [action.dest for action in leaves if not (action.help or "").strip()]
+
+
+def test_every_field_is_documented() -> None:
+    assert undocumented(PretrainRecipe) == []
+
+
+def test_there_are_recipes_to_look_at() -> None:
+    if not list(RECIPES.glob("*.yaml")):
+        pytest.skip(f"{RECIPES} holds no recipe")
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_a_recipe_of_the_house_parses_and_says_first_what_it_is(file: Path) -> None:
+    recipe = recipe_of("--config", str(file))
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith("# ")
+    given_keys = yaml.safe_load(text)
+    assert given_keys, "a recipe states what differs from the defaults"
+    assert recipe != PretrainRecipe()
