@@ -99,6 +99,20 @@ def test_a_save_that_fails_leaves_what_was_there(saved: Path, broken: str, monke
     assert os.listdir(saved.parent) == ["model"]
 
 
+def test_a_save_that_fails_between_the_two_renames_puts_the_old_model_back(saved: Path, monkeypatch) -> None:
+    before, rename = contents(saved), Path.rename
+
+    def stubborn(self: Path, target: Path) -> Path:
+        if self.name == "model" and self.parent.name.startswith(".model-"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", stubborn)
+    with pytest.raises(InputError, match="could not be written"):
+        make("bert").save(saved)
+    assert contents(saved) == before
+
+
 def test_a_file_in_the_place_of_the_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("mine")
     with pytest.raises(InputError, match="a file stands where the model folder should be"):

@@ -83,12 +83,13 @@ def test_without_labels_there_is_no_loss(batch) -> None:
     assert len(output.attentions) == 2
 
 
-def test_the_loss_is_fp32_under_autocast(batch) -> None:
+def test_the_loss_is_fp32_whatever_the_model_computes_in(batch) -> None:
     ids, documents, labels = batch
     model = make()
     with torch.autocast("cpu", torch.bfloat16):
         output = model(ids, document_ids=documents, labels=labels)
     assert output.loss_sum.dtype == torch.float32
+    assert make().bfloat16()(ids, document_ids=documents, labels=labels).loss_sum.dtype == torch.float32
     assert output.loss.item() == pytest.approx(model(ids, document_ids=documents, labels=labels).loss.item(), rel=0.01)
 
 
