@@ -118,8 +118,7 @@ def attend(
 def attend_eager(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None = None, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The reference in plain tensor operations: what `attend` gives, and the weights (B, H, T, S) it gave to the
-    values.
+    """The reference in plain tensor operations: what `attend` gives, and the weights (B, H, T, S) of the values.
 
     The weights of a query sum to 1 over the keys that it sees and are exactly 0 elsewhere (before dropout, which is not
     in them).
@@ -160,7 +159,6 @@ def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float |
 
 
 def _repeat(kv: Tensor, q: Tensor) -> Tensor:
-    """Keys or values (B, Hkv, S, Dh) once for each query head that they serve; as they are where each head has its
-    own."""
+    """Keys or values (B, Hkv, S, Dh), each once for every query head that it serves: (B, H, S, Dh)."""
     groups = q.shape[1] // kv.shape[1]
     return kv if groups == 1 else kv.repeat_interleave(groups, dim=1)
