@@ -78,6 +78,10 @@ class Family:
     more_fields: Callable[[Mapping[str, Any]], dict[str, object]]
     """the same in the other direction; may raise InputError"""
 
+    def value(self, keys: Mapping[str, Any], name: str) -> Any:
+        """What a config.json says of one of `keys`, or what they take where it does not."""
+        return keys.get(name, next(key.default for key in self.keys if key.theirs == name))
+
 
 def _bert_keys(config: EncoderConfig) -> dict[str, object]:
     return {"type_vocab_size": config.token_types or 2}  # BERT has two; the rows of a model without any are zeros
@@ -104,16 +108,15 @@ def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
 
 def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     layers = keys["num_hidden_layers"]
-    kinds = keys.get("layer_types")
-    if kinds is None:
-        every = keys.get("global_attn_every_n_layers", 3)
-    else:
+    every, kinds = keys.get("global_attn_every_n_layers", 3), keys.get("layer_types")
+    if kinds is not None:
         local = [kind == "sliding_attention" for kind in kinds]
-        every = next((n for n in range(1, layers + 1) if local == [i % n != 0 for i in range(layers)]), None)
-        if every is None:
+        fitting = [n for n in (every, *range(1, layers + 1)) if local == [i % n != 0 for i in range(layers)]]
+        if not fitting:
             raise InputError(
                 f"layer_types {kinds}: only layers 0, n, 2n, ... may be full_attention, and the others not"
             )
+        every = fitting[0]
     rope = keys.get("rope_parameters") or {}
     thetas = []
     for kind, old, default in (

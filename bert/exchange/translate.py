@@ -88,7 +88,7 @@ def read_config(keys: Mapping[str, Any]) -> tuple[Family | None, EncoderConfig, 
             raise InputError(f"{name} is {keys[name]}: this version reads models with {name} {only}")
     mine: dict[str, Any] = dict(family.fixed)
     for key in family.keys:
-        value = keys.get(key.theirs, key.default)
+        value = family.value(keys, key.theirs)
         if value is REQUIRED:
             raise InputError(f"key {key.theirs} is missing")
         if key.ours.endswith(".activation"):
@@ -159,7 +159,7 @@ def read_parameters(
     prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
     ours: dict[str, Tensor] = {}
     missing, used = [], {family.output_bias}
-    tied = keys.get("tie_word_embeddings", True)
+    tied = family.value(keys, "tie_word_embeddings")
     for name, their_names, bias in _pairs(family, keys["num_hidden_layers"], True, prefix):
         used.update(their_names)
         if name not in shapes:
@@ -169,7 +169,7 @@ def read_parameters(
         absent = [their_name for their_name in their_names if their_name not in theirs]
         if not absent:
             ours[name] = torch.cat([theirs[their_name] for their_name in their_names])
-        elif name.endswith(".bias") and isinstance(bias, str) and not keys.get(bias, False):
+        elif name.endswith(".bias") and isinstance(bias, str) and not family.value(keys, bias):
             ours[name] = torch.zeros(shapes[name])
         else:
             missing += absent

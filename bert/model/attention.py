@@ -17,6 +17,10 @@ from torch import Tensor
 
 Backend = Literal["eager", "sdpa"]
 
+PLAIN_BF16_KEYS = 512
+"""In training, in bf16 on a CPU, up to this many keys a plain softmax is faster than the fused kernel, whose backward
+alone takes about three times as long as all of the former at 128 keys (torch 2.13, AMX)."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layout:
@@ -44,17 +48,18 @@ class Layout:
         return self._made["visible"]
 
     def bias(self, queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-        """`visible` as what is added to the scores: 0 where visible, -inf elsewhere; none where everything is
-        visible."""
+        """`visible` as what is added to the scores: 0 where visible, -inf elsewhere; none where everything is visible.
+
+        A blind query has 0 everywhere: what a softmax over nothing but -inf gives differs from kernel to kernel. A
+        backend that uses the bias fills the output of such queries with zeros.
+        """
         if ("bias", dtype) not in self._made:
             visible = self.visible(queries, keys, device)
+            bias = None
             if visible is not None:
-                if device.type != "cpu":
-                    visible = visible | self.blind(visible)
-                zeros = torch.zeros(visible.shape, dtype=dtype, device=device)
-                self._made["bias", dtype] = zeros.masked_fill_(~visible, float("-inf"))
-            else:
-                self._made["bias", dtype] = None
+                hidden = ~(visible | self.blind(visible))
+                bias = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
+            self._made["bias", dtype] = bias
         return self._made["bias", dtype]
 
     def blind(self, visible: Tensor) -> Tensor:
@@ -113,14 +118,12 @@ def attend(
 def attend_eager(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None = None, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The reference in plain tensor operations: what `attend` gives, and the weights (B, H, T, S) it gave to the
-    values.
+    """The reference in plain tensor operations: what `attend` gives, and the weights (B, H, T, S) of the values.
 
     The weights of a query sum to 1 over the keys that it sees and are exactly 0 elsewhere (before dropout, which is not
     in them).
     """
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)  # (B, H, S, Dh)
+    k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, Dh)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     exact = torch.promote_types(q.dtype, torch.float32)  # softmax in fp32 at least, whatever the inputs are
     scores = (q @ k.transpose(-1, -2)).to(exact) * scale  # (B, H, T, S)
@@ -136,15 +139,26 @@ def attend_eager(
 
 
 def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
-    """PyTorch's fused kernels. The additive mask is made in the dtype of the inputs: a kernel would convert another
-    once a layer."""
+    """PyTorch's fused kernels, but plain operations where the fused kernel for CPUs is slow.
+
+    The additive mask is made in the dtype of the inputs: a kernel would convert another once a layer.
+    """
     bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
-    grouped = q.shape[1] != k.shape[1]
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale, enable_gqa=grouped)
-    if bias is not None and q.device.type != "cpu":
-        # CPU kernels give zeros where a row of the mask is all -inf. Not every GPU kernel does: there such a row sees
-        # everything (Layout.bias) and is zeroed here.
-        visible = layout.visible(q.shape[-2], k.shape[-2], q.device)
-        assert visible is not None
-        out = out.masked_fill(layout.blind(visible), 0.0)
-    return out
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[-2] <= PLAIN_BF16_KEYS:
+        k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, Dh)
+        scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)  # (B, H, T, S)
+        weights = (scores if bias is None else scores + bias).softmax(dim=-1)  # fp32 inside the kernel
+        out = (F.dropout(weights, dropout) if dropout > 0 else weights) @ v
+    else:
+        grouped = q.shape[1] != k.shape[1]
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale, enable_gqa=grouped
+        )
+    visible = layout.visible(q.shape[-2], k.shape[-2], q.device)
+    return out if visible is None else out.masked_fill(layout.blind(visible), 0.0)
+
+
+def _repeat(kv: Tensor, q: Tensor) -> Tensor:
+    """Keys or values (B, Hkv, S, Dh), each once for every query head that it serves: (B, H, S, Dh)."""
+    groups = q.shape[1] // kv.shape[1]
+    return kv if groups == 1 else kv.repeat_interleave(groups, dim=1)

@@ -34,19 +34,19 @@ OWN = {
 def make(name: str) -> MaskedLM:
     """A model of that shape; weights far from those at the start, so that a swapped or forgotten one shows."""
     encoder, head = (SHAPES | OWN)[name]
-    size = {"vocab_size": 96, "hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 40}
+    size = {"vocab_size": 90, "hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 40}
     torch.manual_seed(len(name))
     model = MaskedLM(EncoderConfig(**(size | {"max_length": 40} | encoder)), HeadConfig(**head))
     for parameter_name, parameter in model.named_parameters():
         scale = "norm.weight" in parameter_name
-        torch.nn.init.normal_(parameter, mean=1.0 if scale else 0.0, std=0.2)
+        torch.nn.init.normal_(parameter, mean=1.0 if scale else 0.0, std=0.15)
     return model.eval()
 
 
 def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """ids, attention mask with padding, token types (3, 24)."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, 96, (3, 24), generator=generator)
+    ids = torch.randint(0, 90, (3, 24), generator=generator)
     mask = torch.ones(3, 24, dtype=torch.long)
     mask[1, 15:] = 0
     mask[2, 1:] = 0

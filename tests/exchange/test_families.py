@@ -65,7 +65,7 @@ def their_model(kind: str, **changes: object):
         "bert": (transformers.BertConfig, transformers.BertForMaskedLM),
         "modernbert": (transformers.ModernBertConfig, transformers.ModernBertForMaskedLM),
     }[kind]
-    size = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
+    size = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
     size |= {"intermediate_size": 40, "max_position_embeddings": 40, "pad_token_id": 0}
     if kind == "modernbert":
         size |= dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
@@ -75,7 +75,7 @@ def their_model(kind: str, **changes: object):
     model = model_class(config)
     for parameter_name, parameter in model.named_parameters():
         scale = "orm.weight" in parameter_name
-        torch.nn.init.normal_(parameter, mean=1.0 if scale else 0.0, std=0.2)
+        torch.nn.init.normal_(parameter, mean=1.0 if scale else 0.0, std=0.15)
     return model.eval()
 
 

@@ -11,7 +11,7 @@ from bert.errors import InputError
 from bert.model.attention import Layout
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder, count_parameters, restarting_positions
-from bert.model.layers import MLP, activate, rotate, rotations
+from bert.model.layers import MLP, activate, rotate, rotations, sinusoids
 
 SMALL = EncoderConfig(vocab_size=60, hidden_size=32, num_layers=3, num_heads=4, intermediate_size=48, max_length=40)
 POST = {"norm_first": False, "final_norm": False}
@@ -128,6 +128,33 @@ def test_token_types_are_added_and_default_to_zero() -> None:
     assert torch.allclose(plain, encoder(ids, token_type_ids=types).last_hidden_state, atol=1e-5)
     types[:, 10:] = 1
     assert not torch.allclose(plain, encoder(ids, token_type_ids=types).last_hidden_state, atol=0.01)
+
+
+def test_the_original_scales_its_embeddings_and_adds_sines() -> None:
+    encoder = make("original")
+    first = encoder(some_ids(), output_hidden_states=True).hidden_states[0]
+    assert torch.allclose(first, encoder.embeddings.tokens(some_ids()) * math.sqrt(32) + sinusoids(20, 32), atol=1e-5)
+    assert torch.allclose(sinusoids(20, 32)[:, 0], torch.arange(20.0).sin(), atol=1e-5)
+    assert torch.allclose(sinusoids(20, 32)[:, 3], (torch.arange(20) / 10_000 ** (2 / 32)).cos(), atol=1e-5)
+
+
+def test_normalised_queries_and_keys_make_the_size_of_their_projections_irrelevant() -> None:
+    encoder = make("rms")
+    before = encoder(some_ids()).last_hidden_state
+    for layer in encoder.layers:
+        layer.attention.qkv.weight.data[: 32 + 16] *= 10  # 4 heads of queries, 2 of keys; values stay
+    assert torch.allclose(encoder(some_ids()).last_hidden_state, before, atol=1e-3)
+    encoder.layers[0].attention.qkv.weight.data[32 + 16 :] *= 10
+    assert not torch.allclose(encoder(some_ids()).last_hidden_state, before, atol=0.1)
+
+
+def test_the_first_attention_norm_is_left_out_where_the_embeddings_are_normalised_already() -> None:
+    for first in (False, True):
+        x = torch.randn(2, 5, 32) * 10 + 3
+        block = Encoder(replace(SMALL, first_attention_norm=first)).layers[0]
+        normed = block.attention_norm(x)
+        assert torch.equal(normed, x) != first
+        assert torch.allclose(normed.mean(-1), torch.zeros(2, 5), atol=1e-5) == first
 
 
 def test_rotary_scores_depend_on_distance_alone() -> None:
