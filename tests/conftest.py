@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from bert.cli import main
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 TINY = [
+    "--vocabulary.size=256",
     "--encoder.hidden_size=32",
     "--encoder.num_layers=1",
     "--encoder.num_heads=2",
@@ -31,7 +33,8 @@ TINY = [
 
 
 def pytest_configure() -> None:
-    """One thread: the models of tests are smaller than what a second one costs."""
+    """One thread: the models of tests are smaller than what a second one costs. No test reaches for the network."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)
 
 
@@ -47,6 +50,9 @@ SUBJECTS = (
 )
 VERBS = ("sees", "likes", "finds", "carries", "paints", "forgets", "remembers", "follows", "washes", "sells")
 OBJECTS = ("the apple", "a red phone", "the river", "an old book", "the garden", "a letter", "the bridge", "some bread")
+NAMES = tuple(
+    first + last for first in ("Bel", "Dor", "Fin", "Gus", "Ler", "Mar", "Tam") for last in ("a", "ek", "inda", "osh")
+)
 PLACES = (
     "in the morning",
     "near the station",
@@ -64,9 +70,10 @@ def make_text(documents: int = 120, seed: int = 0) -> str:
     texts = []
     for _ in range(documents):
         sentences = [
-            [draw.choice(words) for words in (SUBJECTS, VERBS, OBJECTS, PLACES)] for _ in range(draw.randint(3, 9))
+            [draw.choice(words) for words in (NAMES, SUBJECTS, VERBS, OBJECTS, PLACES)]
+            for _ in range(draw.randint(3, 9))
         ]
-        texts.append(" ".join(f"{' '.join(sentence).capitalize()}." for sentence in sentences))
+        texts.append(" ".join(f"{sentence[0]} and {' '.join(sentence[1:])}." for sentence in sentences))
     return "\n\n".join(texts) + "\n"
 
 
@@ -90,7 +97,7 @@ def text_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     """The folder of a finished run of 4 steps with checkpoints at 2 and 4. Copy it before you change it."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
-    run_quietly(["pretrain", str(text_file), "--out", str(run), "--vocabulary.size=256", *TINY])
+    run_quietly(["pretrain", str(text_file), "--out", str(run), *TINY])
     return run
 
 

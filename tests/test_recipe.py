@@ -273,11 +273,6 @@ def test_every_field_is_documented() -> None:
     assert undocumented(PretrainRecipe) == []
 
 
-def test_there_are_recipes_to_look_at() -> None:
-    if not list(RECIPES.glob("*.yaml")):
-        pytest.skip(f"{RECIPES} holds no recipe")
-
-
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
 def test_a_recipe_of_the_house_parses_and_says_first_what_it_is(file: Path) -> None:
     recipe = recipe_of("--config", str(file))

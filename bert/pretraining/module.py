@@ -56,6 +56,11 @@ class MaskedLMTraining(L.LightningModule):
         if self.progress.stop.minutes is not None and self.trainer.world_size > 1:
             self._clock_group = torch.distributed.new_group(backend="gloo")
 
+    def on_train_start(self) -> None:
+        """A run that has used its budget takes no further step when it is resumed."""
+        if self.progress.finished():
+            self.trainer.should_stop = True
+
     def training_step(self, batch: MicroBatch, batch_idx: int) -> torch.Tensor:
         """The share of this micro-batch in the loss of the step, scaled for Lightning's and DDP's means."""
         micro = batch_idx % self.split.accumulation

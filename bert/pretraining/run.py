@@ -66,11 +66,13 @@ def pretrain(
     if run_folder.is_rank_0():
         check_inputs(recipe)
         with run_folder.claimed(out, overwrite, resume):
+            checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
             recipe = prepare_inputs(recipe, out, say)
             run_folder.mark_ready(out, recipe, command="bert pretrain")
     else:
         say = _silent
         recipe = run_folder.wait_until_ready(out, PretrainRecipe)
+        checkpoint = newest_whole(out / "checkpoints", warn=say) if resume else None
     tokenizer = Tokenizer.load(tokenizer_folder(out))
     store = open_store(store_folder(recipe, out), tokenizer=tokenizer)
     training, validation, message = make_streams(recipe, store, tokenizer, cache=store_folder(recipe, out))
@@ -81,7 +83,6 @@ def pretrain(
     model = MaskedLM(recipe.encoder, recipe.head)
     model.tokenizer = tokenizer
     module = MaskedLMTraining(model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed)
-    checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
     if checkpoint and run_folder.is_rank_0():
         csv.cut(int(checkpoint.name.removeprefix("step-")))
 
@@ -128,7 +129,12 @@ def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]
         if data.tokenizer is not None:
             Tokenizer.load(data.tokenizer).save(folder, model_max_length=recipe.encoder.max_length)
         else:
-            make_tokenizer(data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
+            try:
+                make_tokenizer(
+                    data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say
+                )
+            except InputError as error:  # it speaks of the flag of `bert tokenizer`
+                raise InputError(str(error).replace("--vocab-size", "vocabulary.size")) from error
     tokenizer = Tokenizer.load(folder)
     if data.store is None:
         prepare(data.corpus, tokenizer, out / "store", data.layout, data.text_field, say=say)

@@ -54,9 +54,11 @@ class WholeCheckpointIO(CheckpointIO):
             _sync_folder(folder.parent)
         except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
             shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError) or "write" in str(error).lower():
+            cause = error if isinstance(error, OSError) else error.__context__
+            if isinstance(cause, OSError) or "write" in str(error).lower():
+                why = cause if isinstance(cause, OSError) else error
                 raise InputError(
-                    f"{folder}: the checkpoint could not be written ({error}): make room on this disk"
+                    f"{folder}: the checkpoint could not be written ({why}): make room on this disk"
                 ) from error
             raise
 

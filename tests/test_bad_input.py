@@ -1,0 +1,526 @@
+"""What a user can get wrong: one line that names the thing and the fix, exit code 2, and the folder as it was."""
+
+import errno
+import gzip
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bert.cli import main
+from bert.training import checkpoints
+from tests.conftest import TINY, make_text
+
+Refused = Callable[..., str]
+
+
+def snapshot(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below `folder`, with what is in it."""
+    paths = sorted(folder.rglob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in paths}
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text_file: Path, tiny_run: Path) -> Path:
+    """The current folder, with text.txt, the finished run `run` and the other tokenizer `other`."""
+    shutil.copy(text_file, tmp_path / "text.txt")
+    shutil.copytree(tiny_run, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    assert main(["tokenizer", "text.txt", "--out", "other", "--vocab-size", "192"]) == 0
+    return tmp_path
+
+
+@pytest.fixture
+def refused(place: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must fail and returns its one line on standard error, without `bert: `."""
+
+    def run(*arguments: str) -> str:
+        before = snapshot(place)
+        capsys.readouterr()
+        code = main(list(arguments))
+        errors = capsys.readouterr().err
+        assert (code, errors.count("\n")) == (2, 1), errors
+        assert errors.startswith("bert: ")
+        assert errors.endswith("\n")
+        assert snapshot(place) == before
+        return errors.removeprefix("bert: ").removesuffix("\n")
+
+    return run
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """No file grows beyond `limit` bytes: writing further fails as it does on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+# ── the corpus ──
+
+CORPUS_VERBS = {
+    "pretrain": ["pretrain", "--out", "new", *TINY],
+    "tokenizer": ["tokenizer", "--out", "new", "--vocab-size", "256"],
+    "prepare": ["prepare", "--out", "new", "--tokenizer", "run/tokenizer"],
+}
+
+
+@pytest.mark.parametrize("verb", CORPUS_VERBS)
+def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, verb: str) -> None:
+    command = CORPUS_VERBS[verb]
+    assert refused(*command, "gone.txt") == "gone.txt: no such file or folder; check the path"
+
+    (place / "empty.txt").write_text("")
+    expected = "empty.txt: the corpus holds no text; give files with at least a few documents"
+    assert refused(*command, "empty.txt") == expected
+
+    (place / "nothing").mkdir()
+    assert refused(*command, "nothing").startswith(
+        "nothing: no readable file in this folder; known suffixes are .txt, "
+    )
+
+    (place / "latin.txt").write_bytes("Un café.\n\nUn été à Paris.\n".encode("latin-1"))
+    expected = "latin.txt:1: not UTF-8 (byte 0xe9); convert the file: iconv -f ITS_ENCODING -t UTF-8 latin.txt"
+    assert refused(*command, "latin.txt") == expected
+
+    (place / "cut.txt.gz").write_bytes(gzip.compress(make_text().encode())[:-40])
+    assert refused(*command, "cut.txt.gz") == (
+        "cut.txt.gz: truncated or damaged (Compressed file ended before the end-of-stream marker was reached);"
+        " download or compress the file again"
+    )
+
+
+@pytest.mark.parametrize("command", [CORPUS_VERBS["prepare"], [*CORPUS_VERBS["pretrain"], "--tokenizer=run/tokenizer"]])
+def test_a_corpus_of_one_repeated_line(refused: Refused, place: Path, command: list[str]) -> None:
+    (place / "same.txt").write_text("The same line again and again.\n" * 200)
+    assert re.fullmatch(
+        r"the corpus is too small: 199 of its 200 documents are exact duplicates, \d\d tokens are left;"
+        r" give more text, or check --layout",
+        refused(*command, "same.txt"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        (["tokenizer", "text.txt", "--out", "new", "--vocab-size", "5000"], "--vocab-size"),
+        (["pretrain", "text.txt", "--out", "new", *TINY, "--vocabulary.size=5000"], "vocabulary.size"),
+    ],
+    ids=["tokenizer", "pretrain"],
+)
+def test_a_vocabulary_larger_than_the_corpus_supports(refused: Refused, command: list[str], key: str) -> None:
+    message = refused(*command)
+    entries = message.split("the corpus supports ")[1].split(" ")[0]
+    assert 100 < int(entries) < 300
+    assert message == f"{key} 5000: the corpus supports {entries} entries; give {key} {entries} or more text"
+
+
+def test_a_corpus_that_is_not_named(refused: Refused) -> None:
+    assert refused("tokenizer", "--out", "new") == "the following arguments are required: corpus"
+    assert refused("pretrain", "--out", "new") == (
+        "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
+    )
+    assert refused("pretrain", "text.txt") == "--out RUN is missing: name the folder that the run shall make"
+
+
+# ── tokenizer, store and model that do not belong together ──
+
+
+def test_masked_rows_of_another_tokenizer(refused: Refused, place: Path) -> None:
+    labels = np.full((2, 8), -100)
+    labels[0, 1] = 300
+    np.savez(place / "beyond.npz", input_ids=np.full((2, 8), 300), labels=labels)
+    assert refused("evaluate", "run/model", "--masked", "beyond.npz") == (
+        "beyond.npz: holds token id 300 and the model has 256 entries: it was made with another tokenizer"
+    )
+    np.savez(place / "long.npz", input_ids=np.full((1, 80), 7), labels=np.full((1, 80), 8))
+    assert refused("evaluate", "run/model", "--masked", "long.npz") == (
+        "long.npz: rows of 80 tokens are longer than the model's 64"
+    )
+    (place / "text.npz").write_text("no arrays")
+    assert refused("evaluate", "run/model", "--masked", "text.npz").startswith("text.npz: not an .npz file (")
+    assert refused("evaluate", "run/model", "--masked", "gone.npz") == "gone.npz: no such file"
+
+
+def test_a_tokenizer_that_does_not_fit_the_model_folder(refused: Refused, place: Path) -> None:
+    assert main(["tokenizer", "text.txt", "--out", "cased", "--vocab-size", "320", "--kind", "bpe"]) == 0
+    shutil.copy(place / "cased" / "tokenizer.json", place / "run" / "model" / "tokenizer.json")
+    assert refused("fill", "The [MASK].", "--model", "run/model") == (
+        "run/model: tokenizer.json has 320 tokens and config.json says vocab_size 256:"
+        " put the tokenizer beside the model that was trained with it"
+    )
+
+
+def test_a_store_of_another_tokenizer(refused: Refused) -> None:
+    message = refused("pretrain", "--store", "run/store", "--tokenizer", "other", "--out", "new", *TINY)
+    assert message.startswith("run/store: made by another tokenizer (")
+    assert message.endswith("); run `bert prepare` again with this tokenizer")
+    message = refused("pretrain", "--store", "run/store", "--out", "new", *TINY)
+    assert message == "data.store needs data.tokenizer: give the one that the store was made with"
+    message = refused("pretrain", "--store", "run", "--tokenizer", "other", "--out", "new", *TINY)
+    assert message == "run: no store.json here, so this is no store or an unfinished one; run `bert prepare` again"
+
+
+def test_folders_that_are_not_there(refused: Refused) -> None:
+    assert refused("pretrain", "text.txt", "--tokenizer", "gone", "--out", "new", *TINY) == (
+        "gone: no such tokenizer file or folder; make one by `bert tokenizer CORPUS --out DIR`"
+    )
+    assert refused("fill", "The [MASK].", "--model", "gone") == (
+        "gone: no such folder: give the folder of a model, the one that holds config.json"
+    )
+    assert refused("evaluate", "run", "--masked", "x.npz") == "run: no config.json in it: give the folder of a model"
+
+
+# ── keys, flags and values ──
+
+ROWS_OF_8 = "data.batch_rows 8 over 1 device is 8 rows each, which data.micro_batch_rows 7 does not divide"
+
+WRONG_VALUES = [
+    (
+        "--encoder.hiden_size=32",
+        "--encoder.hiden_size is not an option of bert pretrain. Did you mean `--encoder.hidden_size`?",
+    ),
+    ("--encoder.hidden_size=many", "encoder.hidden_size is many: give a whole number"),
+    ("--encoder.hidden_size=0", "encoder.hidden_size is 0: give 1 or more"),
+    ("--encoder.num_layers=-1", "encoder.num_layers is -1: give 1 or more"),
+    ("--encoder.vocab_size=100", "encoder.vocab_size is 100 and the tokenizer has 256 entries: leave the field out"),
+    ("--vocabulary.size=0", "vocabulary.size is 0: give more than 0"),
+    ("--vocabulary.size=-64", "vocabulary.size is -64: give more than 0"),
+    ("--data.row_length=0", "data.row_length is 0: give 8 or more"),
+    (
+        "--data.row_length=1024",
+        "data.row_length 1024 is longer than encoder.max_length 64: lower the one or raise the other",
+    ),
+    ("--data.batch_rows=0", "data.batch_rows is 0: give more than 0"),
+    ("--data.batch_rows=-8", "data.batch_rows is -8: give more than 0"),
+    ("--data.micro_batch_rows=0", "data.micro_batch_rows is 0: give more than 0"),
+    ("--data.micro_batch_rows=7", f"{ROWS_OF_8}: give a divisor of 8"),
+    ("--trainer.devices=3", "data.batch_rows 8 does not divide over 3 devices: give a multiple of 3"),
+    ("--trainer.devices=0", "trainer.devices is 0: give 1 or more, or -1 for all"),
+    ("--trainer.devises=2", "trainer.devises: Lightning's Trainer has no such argument. Did you mean `devices`?"),
+    ("--trainer.max_steps=2", "trainer.max_steps is decided by stop.steps: set that instead"),
+    (
+        "--trainer.callbacks=[{class_path: gone.It}]",
+        "trainer: class_path gone.It cannot be imported (No module named 'gone')",
+    ),
+    ("--stop.steps=0", "stop.steps is 0: give more than 0"),
+    ("--stop.minutes=-1", "stop.minutes is -1.0: give more than 0"),
+    ("--masking.rate=1.5", "masking.rate is 1.5: give a share between 0 and 1"),
+    ("--validation.rows=0", "validation.rows is 0: give more than 0"),
+    ("--log.wandb=mine", "log.wandb needs the package wandb: pip install wandb"),
+]
+
+
+@pytest.mark.parametrize(("flag", "message"), WRONG_VALUES, ids=[flag for flag, _ in WRONG_VALUES])
+def test_a_wrong_value_in_a_recipe(refused: Refused, monkeypatch: pytest.MonkeyPatch, flag: str, message: str) -> None:
+    if "wandb" in flag:
+        monkeypatch.setitem(sys.modules, "wandb", None)
+        monkeypatch.setattr("lightning.pytorch.loggers.wandb._WANDB_AVAILABLE", False)
+    assert refused("pretrain", "text.txt", "--out", "new", *TINY, flag) == message
+
+
+def test_no_process_is_started_for_rows_that_do_not_divide(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(subprocess, "Popen", lambda *command, **_: started.append(command))
+    assert "give a multiple of 3" in refused("pretrain", "text.txt", "--out", "new", *TINY, "--trainer.devices=3")
+    assert started == []
+
+
+@pytest.mark.parametrize("flag", ["--trainer.precision=33", "--trainer.accelerator=xpu9", "--trainer.devices=two"])
+def test_what_lightning_refuses_is_one_line_too(refused: Refused, flag: str) -> None:
+    assert refused("pretrain", "text.txt", "--out", "new", *TINY, flag).startswith("trainer: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("encodr:\n  hidden_size: 32\n", "recipe.yaml: unknown key `encodr`. Did you mean `encoder`?"),
+        (
+            "encoder:\n  hiden_size: 32\n",
+            "recipe.yaml: unknown key `encoder.hiden_size`. Did you mean `encoder.hidden_size`?",
+        ),
+        (
+            "trainer:\n  devises: 2\n",
+            "trainer.devises: Lightning's Trainer has no such argument. Did you mean `devices`?",
+        ),
+        ("trainer:\n  max_epochs: 2\n", "trainer.max_epochs is decided by stop.tokens: set that instead"),
+        (
+            "seed: 1\nencoder: [\n",
+            "recipe.yaml, line 3: not valid YAML (expected the node content, but found '<stream end>'): mend this line",
+        ),
+    ],
+)
+def test_a_mistake_in_a_recipe_file(refused: Refused, place: Path, text: str, message: str) -> None:
+    (place / "recipe.yaml").write_text(text)
+    assert refused("pretrain", "text.txt", "--out", "new", *TINY, "--config", "recipe.yaml") == message
+
+
+def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
+    message = refused("pretrain", "text.txt", "--out", "new", "--config", "gone.yaml")
+    assert message == "gone.yaml: no such recipe: give the path of a YAML file"
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "pretrian",
+            "pretrian is not a verb of bert: use one of pretrain, tokenizer, prepare, evaluate, fill. Did you mean `pretrain`?",
+        ),
+        ("fill --model=run/model --top=0 [MASK]", "--top is 0: give 1 or more"),
+        ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] where a word is to be guessed"),
+        ("fill", "the following arguments are required: text, model"),
+        ("tokenizer text.txt --out new --vocab-size 0", "--vocab-size 0: must be positive"),
+        ("tokenizer text.txt --out new --vocab-size ten", "vocab_size is ten: give a whole number or null"),
+        (
+            "tokenizer text.txt --out new --vocab-sise 99",
+            "--vocab-sise is not an option of bert tokenizer. Did you mean `--vocab-size`?",
+        ),
+        (
+            "tokenizer text.txt --out new --vocab-size 256 --kind wordpeice",
+            "kind 'wordpeice' is not known: use one of wordpiece, bpe, unigram. Did you mean `wordpiece`?",
+        ),
+        (
+            "tokenizer text.txt --out new --vocab-size 256 --layout line",
+            "layout 'line' is not known: use one of auto, blank-lines, lines, file. Did you mean `lines`?",
+        ),
+        ("pretrain --out run --show-batch -1", "--show-batch -1: batches are numbered from 0"),
+        ("pretrain --out gone --show-batch 1", "gone: no run here whose batches could be shown: it has no recipe.yaml"),
+    ],
+)
+def test_a_wrong_command(refused: Refused, command: str, message: str) -> None:
+    assert refused(*command.split()) == message
+
+
+# ── folders that hold something already ──
+
+
+def test_a_folder_that_holds_another_run_is_kept_byte_for_byte(refused: Refused) -> None:
+    message = "run: already holds a run: give another --out, --resume run to go on, or --overwrite to lose it"
+    assert refused("pretrain", "text.txt", "--out", "run", *TINY) == message
+
+
+def test_a_run_is_overwritten_only_when_told_so_and_only_for_inputs_that_are_there(
+    refused: Refused, place: Path
+) -> None:
+    message = refused("pretrain", "gone.txt", "--out", "run", "--overwrite", *TINY)
+    assert message == "gone.txt: no such file or folder; check the path"
+    (place / "run" / "mine.txt").write_text("of the old run")
+    assert main(["pretrain", "text.txt", "--out", "run", "--overwrite", *TINY, "--stop.steps=1"]) == 0
+    assert not (place / "run" / "mine.txt").exists()
+    assert (place / "run" / "model" / "config.json").exists()
+
+
+@pytest.mark.parametrize("more", [[], ["--overwrite"]], ids=["", "overwrite"])
+def test_a_folder_with_other_files_is_kept(refused: Refused, place: Path, more: list[str]) -> None:
+    (place / "papers").mkdir()
+    (place / "papers" / "thesis.txt").write_text("of three years")
+    message = refused("pretrain", "text.txt", "--out", "papers", *TINY, *more)
+    assert message == "papers: holds files that are not of a run: give another --out"
+    message = refused("prepare", "text.txt", "--tokenizer", "other", "--out", "papers")
+    assert message == "papers: holds something that is not a token store; give another --out"
+
+
+def test_an_out_that_is_a_file(refused: Refused) -> None:
+    assert refused("pretrain", "text.txt", "--out", "text.txt", *TINY) == "text.txt: is a file: give a folder as --out"
+    message = refused("pretrain", "text.txt", "--out", "text.txt/run", *TINY)
+    assert message == "text.txt/run: cannot be made (Not a directory): give another --out"
+
+
+def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
+    message = refused("tokenizer", "text.txt", "--out", "other", "--vocab-size", "256")
+    assert message == "other: already holds a tokenizer; give another --out, or --overwrite"
+
+
+# ── going on with a run ──
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--resume gone", "gone: no run to resume here: it has no recipe.yaml"),
+        ("--resume other", "other: no run to resume here: it has no recipe.yaml"),
+        (
+            "--resume run --config text.txt",
+            "--config beside --resume: the recipe of a resumed run is run/recipe.yaml; leave --config out",
+        ),
+        ("--resume run --seed 3", "seed is 3 and run was started with 0: a run is resumed as it was; leave it out"),
+        (
+            "--resume=run --data.batch_rows=16",
+            "data.batch_rows is 16 and run was started with 8: a run is resumed as it was; leave it out",
+        ),
+        (
+            "--resume run --tokenizer other",
+            "data.tokenizer is other and run was started with None: a run is resumed as it was; leave it out",
+        ),
+        ("--resume run --out new", "--out new beside --resume run: a run goes on where it is; leave --out out"),
+    ],
+)
+def test_a_run_is_resumed_as_it_was(refused: Refused, arguments: str, message: str) -> None:
+    assert refused("pretrain", *arguments.split()) == message
+
+
+def flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2)
+
+
+DAMAGES = {
+    "truncated": (truncate, r"state.pt has {half} bytes instead of {whole}"),
+    "flipped": (flip_a_byte, "state.pt does not match its hash"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_of_a_damaged_checkpoint_the_one_before_is_used(
+    place: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    state = place / "run" / "checkpoints" / "step-00000004" / "state.pt"
+    whole = state.stat().st_size
+    DAMAGES[damage][0](state)
+    capsys.readouterr()
+    assert main(["pretrain", "--resume", "run", "--stop.steps=6"]) == 0
+    why = DAMAGES[damage][1].format(half=whole // 2, whole=whole)
+    expected = f"warning: run/checkpoints/step-00000004: {why}; the checkpoint before it is used\n"
+    assert capsys.readouterr().err == expected
+    assert [folder.name for folder in checkpoints.list_checkpoints(place / "run/checkpoints")][-1] == "step-00000006"
+    steps = [line.split(",")[0] for line in (place / "run/metrics.csv").read_text().splitlines()[1:]]
+    assert sorted(set(steps), key=int) == ["1", "2", "3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_where_every_checkpoint_is_damaged_the_run_is_kept_and_refused(
+    place: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    for state in (place / "run" / "checkpoints").glob("*/state.pt"):
+        DAMAGES[damage][0](state)
+    before = snapshot(place)
+    capsys.readouterr()
+    assert main(["pretrain", "--resume", "run", "--stop.steps=6"]) == 2
+    *warnings, last = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[:2] for line in warnings] == [
+        ["warning", "run/checkpoints/step-00000004"],
+        ["warning", "run/checkpoints/step-00000002"],
+    ]
+    assert last == "bert: run/checkpoints: every checkpoint is damaged: start the run again with --overwrite"
+    assert snapshot(place) == before
+
+
+# ── a disk without room ──
+
+
+def test_no_room_for_a_tokenizer(refused: Refused) -> None:
+    with full_disk(1000):
+        message = refused("tokenizer", "text.txt", "--out", "new", "--vocab-size", "256")
+    assert message.startswith("new: cannot be written (File too large); free the disk or choose another")
+
+
+def test_no_room_for_a_store(refused: Refused) -> None:
+    with full_disk(1000):
+        message = refused("prepare", "text.txt", "--tokenizer", "other", "--out", "new")
+    expected = "new: the store cannot be written (File too large); free the disk or give another --out"
+    assert message == expected
+
+
+def test_no_room_for_what_a_run_needs_before_it_trains(refused: Refused) -> None:
+    with full_disk(1000):
+        message = refused("pretrain", "text.txt", "--out", "new", *TINY)
+    assert message.startswith("new/tokenizer: cannot be written (File too large); free the disk or choose another")
+    with full_disk(1000):
+        message = refused("pretrain", "--store=run/store", "--tokenizer=run/tokenizer", "--out=new", *TINY)
+    assert message.startswith("new/tokenizer: cannot be written (File too large); free the disk or choose another")
+
+
+def test_no_room_for_a_checkpoint_leaves_the_ones_before(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = snapshot(place / "run" / "checkpoints")
+    capsys.readouterr()
+    with full_disk(100_000):
+        assert main(["pretrain", "--resume", "run", "--stop.steps=8"]) == 2
+    errors = capsys.readouterr().err
+    assert errors == (
+        "bert: run/checkpoints/step-00000006: the checkpoint could not be written"
+        " ([Errno 27] File too large): make room on this disk\n"
+    )
+    assert snapshot(place / "run" / "checkpoints") == before
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_synced(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoints, "_sync", full)
+    before = snapshot(place / "run" / "checkpoints")
+    capsys.readouterr()
+    assert main(["pretrain", "--resume", "run", "--stop.steps=8"]) == 2
+    assert capsys.readouterr().err == (
+        "bert: run/checkpoints/step-00000006: the checkpoint could not be written"
+        " ([Errno 28] No space left on device): make room on this disk\n"
+    )
+    assert snapshot(place / "run" / "checkpoints") == before
+
+
+def test_no_room_for_the_model_leaves_none_and_the_run_can_be_finished(
+    place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    command = ["pretrain", "text.txt", "--out", "new", *TINY]
+    with monkeypatch.context() as patch:
+        patch.setattr("bert.exchange.folder.save_file", full)
+        capsys.readouterr()
+        assert main(command) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("bert: ")
+    assert errors.endswith("/new/model: the model could not be written: [Errno 28] No space left on device\n")
+    assert not [path for path in (place / "new").iterdir() if "model" in path.name]
+    assert main(["pretrain", "--resume", "new"]) == 0
+    assert (place / "new" / "model" / "model.safetensors").exists()
+    newest = checkpoints.list_checkpoints(place / "new" / "checkpoints")[-1]
+    assert newest.name == "step-00000004"  # the budget was used up before: no step was added
+
+
+# ── as real commands ──
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            "tokeniser text.txt --out new",
+            "tokeniser is not a verb of bert: use one of pretrain, tokenizer, prepare, evaluate, fill. Did you mean `tokenizer`?",
+        ),
+        ("prepare gone.txt --tokenizer other --out new", "gone.txt: no such file or folder; check the path"),
+        (
+            "pretrain text.txt --out run",
+            "run: already holds a run: give another --out, --resume run to go on, or --overwrite to lose it",
+        ),
+    ],
+)
+def test_the_installed_command_says_the_same(place: Path, command: str, message: str) -> None:
+    before = snapshot(place)
+    arguments = [sys.executable, "-m", "bert", *command.split()]
+    result = subprocess.run(arguments, capture_output=True, text=True, cwd=place, timeout=120, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (2, "", f"bert: {message}\n")
+    assert snapshot(place) == before

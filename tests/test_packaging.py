@@ -1,0 +1,44 @@
+"""The package as its metadata says."""
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import bert
+from bert.cli import main
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def pinned() -> dict[str, str]:
+    """The versions of constraints.txt by normalised name."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pairs = [line.split("==") for line in lines if "==" in line and not line.startswith("#")]
+    return {name.lower().replace("_", "-"): version for name, version in pairs}
+
+
+def test_the_version_is_the_same_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"bert {PROJECT['version']}\n"
+    assert bert.__version__ == PROJECT["version"]
+
+
+def test_every_dependency_is_pinned_above_its_floor() -> None:
+    from packaging.requirements import Requirement
+
+    versions = pinned()
+    extras = [name for names in PROJECT["optional-dependencies"].values() for name in names]
+    for text in [*PROJECT["dependencies"], *extras]:
+        requirement = Requirement(text)
+        if requirement.name != "bert":
+            version = versions[requirement.name.lower().replace("_", "-")]
+            assert requirement.specifier.contains(version), f"{text}, and constraints.txt pins {version}"
+
+
+def test_the_changelog_names_every_verb() -> None:
+    from bert.cli import VERBS
+
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert [verb for verb in VERBS if f"`bert {verb}`" not in text] == []
