@@ -85,7 +85,8 @@ class Corpus:
         Files whose path, size and time of change stand in `known` (an earlier fingerprint) are not read again; a file
         that was touched or copied is, and gets the same digest. A Hub data set stands for itself with its revision.
         """
-        seen = {(file["path"], file["bytes"], file["mtime_ns"]): file["blake2b"] for file in (known or {}).get("files", [])}
+        known = known or {}
+        seen = {(file["path"], file["bytes"], file["mtime_ns"]): file["blake2b"] for file in known.get("files", [])}
         content = hashlib.blake2b(digest_size=16)
         content.update(json.dumps([self.layout, self.text_field, len(self.files)]).encode())
         files = []
@@ -95,9 +96,17 @@ class Corpus:
             digest = seen.get(key) or _digest(path)
             files.append({"path": key[0], "bytes": key[1], "mtime_ns": key[2], "blake2b": digest})
             content.update(json.dumps([_suffixes(path), digest]).encode())
-        hub = [[name, _hub_revision(name)] for name in self.hub]
+        revisions = dict(known.get("hub", []))
+        for name in self.hub:
+            try:
+                revisions[name] = _hub_revision(name)
+            except InputError:
+                if name not in revisions:  # a store of it that is there stays usable offline
+                    raise
+        hub = [[name, revisions[name]] for name in self.hub]
         content.update(json.dumps(hub).encode())
-        return {"content": content.hexdigest(), "layout": self.layout, "text_field": self.text_field, "files": files, "hub": hub}
+        how = {"layout": self.layout, "text_field": self.text_field}
+        return {"content": content.hexdigest(), **how, "files": files, "hub": hub}
 
 
 def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto", text_field: str = "text") -> Corpus:
@@ -108,7 +117,8 @@ def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto",
     there and for a folder or glob without a readable file.
     """
     if layout not in LAYOUTS:
-        raise InputError(f"layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.{did_you_mean(layout, LAYOUTS)}")
+        near = did_you_mean(layout, LAYOUTS)
+        raise InputError(f"layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.{near}")
     names = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     if not names:
         raise InputError("no corpus was given: name files, globs, folders or a Hub data set")
@@ -125,7 +135,7 @@ def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto",
         elif glob.has_magic(str(name)):
             found = [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if _readable(file)]
             if not found:
-                raise InputError(f"{name}: this pattern matches no readable file; known suffixes are {_known_suffixes()}")
+                raise InputError(f"{name}: matches no readable file; known suffixes are {_known_suffixes()}")
         elif _HUB_NAME.fullmatch(str(name)) and not _suffixes(path):
             hub.append(str(name))
             continue
@@ -136,7 +146,10 @@ def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto",
 
 
 def read_documents(
-    corpus: Sequence[str | Path] | str | Path, layout: str = "auto", text_field: str = "text", notes: Notes | None = None
+    corpus: Sequence[str | Path] | str | Path,
+    layout: str = "auto",
+    text_field: str = "text",
+    notes: Notes | None = None,
 ) -> Iterator[str]:
     """The documents of a corpus, one string each, in constant memory: `find_corpus(...).documents(notes)`."""
     return find_corpus(corpus, layout, text_field).documents(notes)
@@ -211,7 +224,7 @@ def _text_blocks(path: Path, advance: Advance) -> Iterator[str]:
     import zstandard
 
     lines_before = 0
-    rest: list[bytes] = []  # of a line that is longer than a chunk; joined once, so that one endless line costs no more
+    rest: list[bytes] = []  # of an unfinished line, joined once: one endless line costs no more than many
     try:
         with path.open("rb") as file:
             before = 0
@@ -242,9 +255,7 @@ def _decode(path: Path, block: bytes, lines_before: int) -> str:
             f"{path}:{line}: not UTF-8 (byte 0x{block[error.start]:02x}); "
             f"convert the file: iconv -f ITS_ENCODING -t UTF-8 {path.name}"
         ) from None
-    if lines_before == 0:
-        text = text.removeprefix("\ufeff")
-    return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    return _unify(text.removeprefix("\ufeff") if lines_before == 0 else text)
 
 
 def _lines(blocks: Iterator[str]) -> Iterator[str]:
@@ -258,9 +269,7 @@ def _lines(blocks: Iterator[str]) -> Iterator[str]:
             yield block[start:]
 
 
-def _read_text(
-    path: Path, blocks: Iterator[str], layout: str, note_once: Callable[[str, str], None]
-) -> Iterator[str]:
+def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callable[[str, str], None]) -> Iterator[str]:
     head = next(blocks, "")
     if layout == "auto":
         layout, why = _choose_layout(head)
@@ -326,15 +335,18 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
         if text is None:
             continue
         if not isinstance(text, str):
-            raise InputError(f"{path}:{number}: field {text_field!r} holds {type(text).__name__}, not text; name another by --text-field")
-        yield _SURROGATES.sub("\ufffd", text).replace("\r\n", "\n").replace("\r", "\n")
+            held = type(text).__name__
+            raise InputError(
+                f"{path}:{number}: field {text_field!r} holds {held}, not text; name another by --text-field"
+            )
+        yield _unify(text)
 
 
 def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
     csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
     # a tab-separated file knows no quotes: one at the start of a field would swallow the lines that follow
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
-    reader = csv.reader(lines, delimiter=delimiter, quoting=quoting)
+    tab = delimiter == "\t"
+    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL)
     try:
         header = [name.strip() for name in next(reader, [])]
         if not header:
@@ -346,7 +358,8 @@ def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: st
             if not row:
                 continue
             if len(row) <= column:
-                raise InputError(f"{path}:{reader.line_num}: {len(row)} columns, the header has {len(header)}; repair this line")
+                there = f"{len(row)} columns, the header has {len(header)}"
+                raise InputError(f"{path}:{reader.line_num}: {there}; repair this line")
             yield row[column]
     except csv.Error as error:
         raise InputError(f"{path}:{reader.line_num}: not a readable table ({error}); repair this line") from None
@@ -368,7 +381,7 @@ def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str
             for batch in file.iter_batches(batch_size=1024, columns=[text_field]):
                 for text in batch.column(0).to_pylist():
                     if text is not None:
-                        yield text.replace("\r\n", "\n").replace("\r", "\n")
+                        yield _unify(text)
                 advance(size * batch.num_rows // rows)
     except (pyarrow.ArrowInvalid, OSError) as error:
         first = str(error).splitlines()[0]
@@ -377,36 +390,50 @@ def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str
 
 def _missing_field(where: str, text_field: str, names: list[str]) -> InputError:
     there = ", ".join(names) or "none"
-    return InputError(f"{where}: no field {text_field!r}; there are: {there}. Name one by --text-field.{did_you_mean(text_field, names)}")
+    near = did_you_mean(text_field, names)
+    return InputError(f"{where}: no field {text_field!r}; there are: {there}. Name one by --text-field.{near}")
 
 
 def _read_hub(name: str, text_field: str) -> Iterator[str]:
     import datasets
 
+    revision = _hub_revision(name)
     repository, _, configuration = name.partition(":")
     try:
-        rows = datasets.load_dataset(repository, configuration or None, split="train", streaming=True)
+        rows = datasets.load_dataset(
+            repository, configuration or None, split="train", streaming=True, revision=revision
+        )
         for row in rows:
             if text_field not in row:
                 raise _missing_field(f"{name} (Hub data set)", text_field, list(row))
             if row[text_field] is not None:
-                yield _SURROGATES.sub("\ufffd", str(row[text_field])).replace("\r\n", "\n").replace("\r", "\n")
+                yield _unify(str(row[text_field]))
     except InputError:
         raise
     except Exception as error:  # whatever fails between here and the Hub is for the user to see in one line
-        first = (str(error).splitlines() or [""])[0]
-        raise InputError(
-            f"{name}: no such file or folder, and as a Hub data set it cannot be read "
-            f"({type(error).__name__}: {first}); check the path, the name or the network"
-        ) from None
+        raise _hub_error(name, error) from None
 
 
-def _hub_revision(name: str) -> str | None:
-    """The revision that the Hub has of a data set, or None where the Hub does not answer."""
-    import datasets
+def _hub_revision(name: str) -> str:
+    """The commit of a Hub data set. Asked first: `load_dataset` retries for half a minute before it says no."""
+    from huggingface_hub import HfApi
 
-    repository, _, configuration = name.partition(":")
     try:
-        return str(datasets.load_dataset_builder(repository, configuration or None).hash)
-    except Exception:  # reading it will say why; a prepared store of it stays usable offline
-        return None
+        return str(HfApi().dataset_info(name.partition(":")[0], timeout=10).sha)
+    except Exception as error:
+        raise _hub_error(name, error) from None
+
+
+def _hub_error(name: str, error: Exception) -> InputError:
+    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
+    return InputError(
+        f"{name}: no such file or folder, and as a Hub data set it cannot be read "
+        f"({type(error).__name__}: {first}); check the path, the name or the network"
+    )
+
+
+def _unify(text: str) -> str:
+    """Newlines as `\\n`, and no lone surrogates, which JSON can carry but UTF-8 cannot."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)

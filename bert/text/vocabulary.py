@@ -33,8 +33,8 @@ def train_tokenizer(
 ) -> Tokenizer:
     """Train a tokenizer with at most `vocab_size` entries, then brought to a multiple of 64 by `[unusedN]` entries.
 
-    `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped unless
-    `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018). Trained on at
+    `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped
+    unless `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018). Trained on at
     most `sample_characters` characters, spread evenly over the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
     Raises InputError for an unknown kind, a size that is too small for the alphabet and one that the corpus does not
@@ -121,9 +121,11 @@ def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer
     They are entries of the model, not added tokens: those would be found in running text.
     """
     vocabulary = definition["model"]["vocab"]
-    size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE
+    size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE  # no trainer goes past vocab_size
     if -(-size // _MULTIPLE) * _MULTIPLE < wanted:
-        raise InputError(f"--vocab-size {vocab_size}: the corpus supports {size} entries; give --vocab-size {size} or more text")
+        raise InputError(
+            f"--vocab-size {vocab_size}: the corpus supports {size} entries; give --vocab-size {size} or more text"
+        )
     unused = [f"[unused{number}]" for number in range(wanted - size)]
     if isinstance(vocabulary, list):
         # unigram finds an entry in a text by its score: so low that its characters, all in the alphabet, score better
@@ -148,7 +150,7 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     first, inner = _count_characters(sample, normalizer, pre_tokenizer)
-    rare = _rare_characters(first + inner, first, inner, vocab_size)
+    rare = _rare_characters(first + inner, first, inner, vocab_size, len(SPECIAL_TOKENS))
     inner_pieces = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
     # room for pieces with a rare character, which are dropped afterwards
     room = 2 * len(rare) + 64
@@ -166,7 +168,9 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS and not rare & set(piece.removeprefix("##"))]
     pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
     wordpiece = models.WordPiece(
-        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}, unk_token="[UNK]", max_input_chars_per_word=100
+        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])},
+        unk_token="[UNK]",
+        max_input_chars_per_word=100,
     )
     backend = tokenizers.Tokenizer(wordpiece)
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
@@ -180,7 +184,7 @@ def _count_characters(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How often each code point begins a word, and how often it stands inside one: two int64 arrays."""
     first, inner = np.zeros(_CODE_POINTS, dtype=np.int64), np.zeros(_CODE_POINTS, dtype=np.int64)
-    # 0: not seen yet, 1: parts words and is dropped (a blank), 2: a word by itself (punctuation), 3: part of a word
+    # 0: not seen yet, 1: parts words and is dropped (a blank), 2: a word by itself (punctuation), 3: in a word
     classes = np.zeros(_CODE_POINTS, dtype=np.int8)
     group: list[str] = []
     waiting = 0
@@ -204,19 +208,21 @@ def _count_characters(
     return first, inner
 
 
-def _rare_characters(counts: np.ndarray, first: np.ndarray, inner: np.ndarray, vocab_size: int) -> set[str]:
-    """The characters left out of the alphabet: words with them become [UNK].
+def _rare_characters(
+    counts: np.ndarray, first: np.ndarray, inner: np.ndarray, vocab_size: int, reserved: int
+) -> set[str]:
+    """The characters left out of the alphabet, which become [UNK], when `reserved` entries are taken already.
 
-    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese), 99.9 or 99 % where the
-    vocabulary has no room for more.
+    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese), 99.9 or 99 % where
+    the vocabulary has no room for more.
     """
     by_count = np.lexsort((np.arange(_CODE_POINTS), -counts))[: np.count_nonzero(counts)]
-    covered = np.cumsum(counts[by_count]) / counts.sum()
+    covered = np.cumsum(counts[by_count]) / max(1, counts.sum())
     pieces = np.cumsum((first[by_count] > 0).astype(np.int64) + (inner[by_count] > 0))
-    needed = 0
+    needed = reserved
     for coverage in (0.9999, 0.999, 0.99):
         kept = min(int(np.searchsorted(covered, coverage)) + 1, len(by_count))
-        needed = len(SPECIAL_TOKENS) + int(pieces[kept - 1])
+        needed = reserved + (int(pieces[kept - 1]) if kept else 0)
         if needed <= vocab_size:
             return {chr(point) for point in by_count[kept:]}
     raise _too_small(vocab_size, needed)
@@ -250,32 +256,40 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str,
 
 
 def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
-    """Unigram as `tokenizers` trains it; its scores, which differ from run to run in the last bits, are rounded."""
+    """Unigram as `tokenizers` trains it, but with rare characters dropped, which it would keep all of, and with scores
+    that are rounded: in the last bits they differ from run to run.
+    """
     backend = tokenizers.Tokenizer(models.Unigram())
-    blanks = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
-    backend.normalizer = _normalizer(blanks, lowercase)
+    steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
+    backend.normalizer = _normalizer(steps, lowercase)
     backend.pre_tokenizer = pre_tokenizers.Metaspace()
     backend.decoder = decoders.Metaspace()
-    alphabet = sorted(set("".join(SPECIAL_TOKENS) + "unused0123456789"))  # see _NEVER
+    own = set("".join(SPECIAL_TOKENS) + "unused0123456789▁")  # see _NEVER
+    first, inner = _count_characters(sample, backend.normalizer, backend.pre_tokenizer)
+    counts = first + inner
+    counts[[ord(character) for character in own]] = 0
+    rare = _rare_characters(counts, counts, np.zeros_like(counts), vocab_size, len(SPECIAL_TOKENS) + len(own))
     trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size + 2 * len(rare) + 64,  # room for pieces with a rare character
         special_tokens=list(SPECIAL_TOKENS),
         unk_token="[UNK]",
-        initial_alphabet=alphabet,
+        initial_alphabet=sorted(own),
         show_progress=False,
     )
     backend.train_from_iterator(sample, trainer)
     definition = _definition(backend)
-    vocabulary = definition["model"]["vocab"]
-    special, learned = vocabulary[: len(SPECIAL_TOKENS)], vocabulary[len(SPECIAL_TOKENS) :]
-    # Characters that no piece of the trained model is left with get the lowest score + 0, 1e-4, 2e-4 ... in the order of
-    # a hash map: give them all the lowest.
-    lowest = min(score for _, score in learned)
+    special = definition["model"]["vocab"][: len(SPECIAL_TOKENS)]
+    learned = [entry for entry in definition["model"]["vocab"][len(special) :] if not rare & set(entry[0])]
+    # Characters that the trained model has no piece for get the lowest score + 0, 1e-4, 2e-4 ... in the order of a
+    # randomly seeded hash map: give them all the lowest.
+    lowest = min(score for _, score in definition["model"]["vocab"][len(special) :])
     for entry in learned:
-        steps = (entry[1] - lowest) / 1e-4
-        if len(entry[0]) == 1 and abs(steps - round(steps)) < 1e-5:
+        steps_above = (entry[1] - lowest) / 1e-4
+        if len(entry[0]) == 1 and abs(steps_above - round(steps_above)) < 1e-5:
             entry[1] = lowest
         entry[1] = round(entry[1], 5)
+    learned.sort(key=lambda entry: (len(entry[0]) > 1, -entry[1], entry[0]))  # the alphabet stays, then by score
+    learned = learned[: vocab_size - len(special)]
     definition["model"]["vocab"] = special + sorted(learned, key=lambda entry: (-entry[1], entry[0]))
     return definition
 
