@@ -10,10 +10,9 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from bert.errors import InputError
-from bert.text.corpus import find_corpus
 from bert.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -116,7 +114,7 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
     import pyarrow.ipc
 
     folder = Path(folder).expanduser()
-    info = _read_info(folder)
+    info = read_info(folder)
     if tokenizer is not None and info["tokenizer"] != tokenizer.hash:
         raise InputError(
             f"{folder}: made by another tokenizer ({info['tokenizer'][:8]}) than the one given ({tokenizer.hash[:8]}); "
@@ -159,8 +157,8 @@ def write_store(
 
     Exact duplicates are skipped. `progress` is called with the documents and tokens so far. A store that is there
     already is replaced. Raises InputError where the disk has no room, where `folder` holds something else, and where so
-    little text is left without duplicates that there is nothing to train on; then, and when interrupted, nothing is left
-    behind.
+    little text is left without duplicates that there is nothing to train on; then, and when interrupted, nothing is
+    left behind.
     """
     folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - _FILES):
@@ -183,67 +181,6 @@ def write_store(
                 with suppress(OSError):
                     parent.rmdir()
     return summary
-
-
-def prepare(
-    corpus: Sequence[str | Path] | str | Path,
-    tokenizer: Tokenizer | str | Path,
-    out: str | Path,
-    layout: str = "auto",
-    text_field: str = "text",
-    say: Callable[[str], None] = print,
-) -> TokenStore:
-    """What `bert prepare` does: the store of a corpus at `out`, written unless the one there is of the same corpus.
-
-    Raises InputError for what the corpus, the tokenizer or the folder get wrong.
-    """
-    tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-    found = find_corpus(corpus, layout, text_field)
-    out = Path(out).expanduser()
-    old: dict[str, Any] = {}
-    why = ""
-    if out.is_dir() and any(out.iterdir()):
-        try:
-            old = _read_info(out)
-        except InputError as error:
-            why = str(error).removeprefix(f"{out}: ").split(";")[0]
-    fingerprint = found.fingerprint(old.get("fingerprint"))
-    if old:
-        if old["fingerprint"].get("content") != fingerprint["content"]:
-            why = "the corpus or how it is read has changed"
-        elif old["tokenizer"] != tokenizer.hash:
-            why = f"the tokenizer has changed ({old['tokenizer'][:8]} to {tokenizer.hash[:8]})"
-        else:
-            try:
-                store = open_store(out, tokenizer)
-                what = f"{len(store):,} documents, {store.num_tokens:,} tokens"
-                say(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
-                if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time
-                    _write_json(out / _INFO, {**old, "fingerprint": fingerprint})
-                return store
-            except InputError as error:
-                why = str(error).removeprefix(f"{out}: ").split(";")[0]
-    if why:
-        say(f"{out}: {why}: writing the store again")
-    with _progress_bar(found.num_bytes, say) as (advance, progress):
-        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress)
-    for line in _describe(out, summary):
-        say(line)
-    return open_store(out, tokenizer)
-
-
-def _describe(out: Path, summary: StoreSummary) -> Iterator[str]:
-    unknown = summary.unknown / summary.tokens
-    yield (
-        f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, "
-        f"{summary.duplicates:,} exact duplicates skipped, {unknown:.2%} [UNK], "
-        f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
-    )
-    if unknown > 0.01:
-        yield (
-            f"warning: {unknown:.1%} of the tokens are [UNK]; "
-            f"train a tokenizer for this language: bert tokenizer CORPUS --out DIR"
-        )
 
 
 def _hash(text: bytes) -> int:
@@ -336,7 +273,8 @@ def _write_files(
     _write_json(folder / "state.json", {
         "_data_files": [{"filename": _ARROW}],
         "_fingerprint": f"{fingerprint.get('content', '')}-{tokenizer.hash[:16]}",
-        "_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None,
+        "_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False,
+        "_split": None,
     })  # fmt: skip
     _write_json(folder / _INFO, {
         "format": FORMAT, **info, "dtype": dtype.name, "file_bytes": (folder / _ARROW).stat().st_size,
@@ -369,7 +307,8 @@ def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterat
         yield texts, np.array(hashes, dtype=np.uint64)
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> dict[str, Any]:
+    """What `store.json` of a finished store says. Raises InputError where there is none that this version reads."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; make it by `bert prepare CORPUS --tokenizer DIR --out {folder}`")
     if not (folder / _INFO).exists():
@@ -387,6 +326,12 @@ def _read_info(folder: Path) -> dict[str, Any]:
     if not complete:
         raise InputError(f"{folder}: {_INFO} is damaged; run `bert prepare` again")
     return dict(info)
+
+
+def replace_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write `store.json` of a store anew, where this user may."""
+    with suppress(OSError):
+        _write_json(folder / _INFO, info)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -417,41 +362,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _progress_bar(
-    num_bytes: int, say: Callable[[str], None]
-) -> Iterator[tuple[Callable[[int], None], Callable[[int, int], None]]]:
-    """A bar on a terminal, a line every 15 s elsewhere: yields `advance(bytes)` and `progress(documents, tokens)`."""
-    started = time.monotonic()
-    if not sys.stderr.isatty():
-        last = [started, 0.0]  # when a line was written, bytes read
-
-        def count_bytes(read: int) -> None:
-            last[1] += read
-
-        def line(documents: int, tokens: int) -> None:
-            now = time.monotonic()
-            if now - last[0] >= 15:
-                last[0] = now
-                share = f"{min(last[1] / num_bytes, 1):.0%}, " if num_bytes else ""
-                speed = tokens / (now - started)
-                say(f"tokenising: {share}{documents:,} documents, {tokens:,} tokens, {speed:,.0f} tokens/s")
-
-        yield count_bytes, line
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    text = TextColumn("{task.description}")
-    columns = (TextColumn("tokenising"), BarColumn(), TaskProgressColumn(), text, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=num_bytes or None)
-
-        def describe(documents: int, tokens: int) -> None:
-            speed = tokens / (time.monotonic() - started)
-            bar.update(task, description=f"{documents:,} documents, {tokens:,} tokens, {speed:,.0f} tokens/s")
-
-        yield lambda read: bar.advance(task, read), describe

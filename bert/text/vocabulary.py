@@ -19,7 +19,8 @@ from bert.text.corpus import find_corpus
 from bert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
 
 KINDS = ("wordpiece", "bpe", "unigram")
-SAMPLE_CHARACTERS = 100_000_000
+# half a minute on two cores for 8,192 entries; unigram takes about ten times as long for the same text
+SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 20_000_000}
 _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
 _CODE_POINTS = 0x110000
 
@@ -28,20 +29,22 @@ def train_tokenizer(
     documents: Iterable[str],
     kind: str = "wordpiece",
     vocab_size: int = 8192,
-    sample_characters: int = SAMPLE_CHARACTERS,
+    sample_characters: int | None = None,
     lowercase: bool | None = None,
 ) -> Tokenizer:
     """Train a tokenizer with at most `vocab_size` entries, then brought to a multiple of 64 by `[unusedN]` entries.
 
     `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped
-    unless `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018). Trained on at
-    most `sample_characters` characters, spread evenly over the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
+    unless `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018).
+    Trained on at most `sample_characters` characters (by default 100 million, for unigram 20), spread evenly over
+    the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
     Raises InputError for an unknown kind, a size that is too small for the alphabet and one that the corpus does not
     fill.
     """
     if kind not in KINDS:
         raise InputError(f"kind {kind!r} is not known: use one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
+    sample_characters = SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters
     for name, size in (("vocab-size", vocab_size), ("sample-characters", sample_characters)):
         if size < 1:
             raise InputError(f"--{name} {size}: must be positive")
@@ -60,7 +63,7 @@ def make_tokenizer(
     vocab_size: int = 8192,
     layout: str = "auto",
     text_field: str = "text",
-    sample_characters: int = SAMPLE_CHARACTERS,
+    sample_characters: int | None = None,
     lowercase: bool | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
@@ -83,7 +86,7 @@ def make_tokenizer(
 
     tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase)
     tokenizer.save(out)
-    used = min(seen[1], sample_characters)
+    used = min(seen[1], SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters)
     say(
         f"{out}: {kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on "
         f"{used / 1e6:,.1f} of {seen[1] / 1e6:,.1f} million characters ({seen[0]:,} documents) "
