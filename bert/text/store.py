@@ -190,6 +190,8 @@ def _hash(text: bytes) -> int:
 class _Seen:
     """A set of 64-bit numbers that takes 8 bytes a number once it is large."""
 
+    limit = 1_000_000  # numbers in a Python set, before they are sorted into the array
+
     def __init__(self) -> None:
         self.recent: set[int] = set()
         self.sorted = np.zeros(0, dtype=np.uint64)
@@ -202,7 +204,7 @@ class _Seen:
         if place < len(self.sorted) and int(self.sorted[place]) == number:
             return False
         self.recent.add(number)
-        if len(self.recent) >= 1_000_000:
+        if len(self.recent) >= self.limit:
             new = np.fromiter(self.recent, dtype=np.uint64, count=len(self.recent))
             self.sorted = np.sort(np.concatenate([self.sorted, new]))
             self.recent = set()

@@ -107,6 +107,8 @@ class Tokenizer:
             files["vocab.txt"] = "".join(f"{self.token(i)}\n" for i in range(self.vocab_size))
         files["tokenizer.json"] = json.dumps(self._definition, indent=2, ensure_ascii=False) + "\n"
         _write_files(Path(folder), files)
+        if "vocab.txt" not in files:
+            (Path(folder) / "vocab.txt").unlink(missing_ok=True)  # of the tokenizer that was here before
 
     # ── text to ids and back ──
 
@@ -121,7 +123,7 @@ class Tokenizer:
         """
         try:
             encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
-        except UnicodeEncodeError:
+        except (TypeError, UnicodeEncodeError):  # a lone surrogate
             encodings = self._plain.encode_batch_fast([_encodable(text) for text in texts], add_special_tokens=False)
         ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
         lengths = np.array([len(row) for row in ids], dtype=np.int64)

@@ -216,15 +216,15 @@ def _rare_characters(
 ) -> set[str]:
     """The characters left out of the alphabet, which become [UNK], when `reserved` entries are taken already.
 
-    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese), 99.9 or 99 % where
-    the vocabulary has no room for more.
+    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese) and the first 300 in
+    any case; where the vocabulary has no room for them 99.99, 99.9 or 99 % alone.
     """
     by_count = np.lexsort((np.arange(_CODE_POINTS), -counts))[: np.count_nonzero(counts)]
     covered = np.cumsum(counts[by_count]) / max(1, counts.sum())
     pieces = np.cumsum((first[by_count] > 0).astype(np.int64) + (inner[by_count] > 0))
     needed = reserved
-    for coverage in (0.9999, 0.999, 0.99):
-        kept = min(int(np.searchsorted(covered, coverage)) + 1, len(by_count))
+    for coverage, at_least in ((0.9999, 300), (0.9999, 0), (0.999, 0), (0.99, 0)):
+        kept = min(max(int(np.searchsorted(covered, coverage)) + 1, at_least), len(by_count))
         needed = reserved + (int(pieces[kept - 1]) if kept else 0)
         if needed <= vocab_size:
             return {chr(point) for point in by_count[kept:]}
