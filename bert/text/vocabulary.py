@@ -155,8 +155,7 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     first, inner = _count_characters(sample, normalizer, pre_tokenizer)
     rare = _rare_characters(first + inner, first, inner, vocab_size, len(SPECIAL_TOKENS))
     inner_pieces = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
-    # room for pieces with a rare character, which are dropped afterwards
-    room = 2 * len(rare) + 64
+    room = 2 * len(rare) + 64  # for pieces with a rare character, which give way afterwards
     backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
     trainer = trainers.BpeTrainer(
@@ -168,7 +167,9 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     )
     backend.train_from_iterator(sample, trainer)
     merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
-    pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS and not rare & set(piece.removeprefix("##"))]
+    # in the order of merges; those with a rare character come last: only where the rest does not fill the vocabulary
+    pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS]
+    pieces.sort(key=lambda piece: _rarity(piece.removeprefix("##"), rare))
     pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
     wordpiece = models.WordPiece(
         {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])},
@@ -213,8 +214,8 @@ def _count_characters(
 
 def _rare_characters(
     counts: np.ndarray, first: np.ndarray, inner: np.ndarray, vocab_size: int, reserved: int
-) -> set[str]:
-    """The characters left out of the alphabet, which become [UNK], when `reserved` entries are taken already.
+) -> dict[str, int]:
+    """The characters to leave out of the alphabet, with their rank by count, when `reserved` entries are taken already.
 
     The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese) and the first 300 in
     any case; where the vocabulary has no room for them 99.99, 99.9 or 99 % alone.
@@ -227,8 +228,14 @@ def _rare_characters(
         kept = min(max(int(np.searchsorted(covered, coverage)) + 1, at_least), len(by_count))
         needed = reserved + (int(pieces[kept - 1]) if kept else 0)
         if needed <= vocab_size:
-            return {chr(point) for point in by_count[kept:]}
+            return {chr(point): rank for rank, point in enumerate(by_count[kept:], start=1)}
     raise _too_small(vocab_size, needed)
+
+
+def _rarity(piece: str, rare: dict[str, int]) -> tuple[bool, int]:
+    """Sorts pieces without a rare character first, then rare characters by their rank, then longer pieces with one."""
+    ranks = [rare[character] for character in piece if character in rare]
+    return len(piece) > 1 and bool(ranks), max(ranks, default=0)
 
 
 def _too_small(vocab_size: int, needed: int) -> InputError:
@@ -259,7 +266,7 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str,
 
 
 def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
-    """Unigram as `tokenizers` trains it, but with rare characters dropped, which it would keep all of, and with scores
+    """Unigram as `tokenizers` trains it, but without the rare characters, all of which it would keep, and with scores
     that are rounded: in the last bits they differ from run to run.
     """
     backend = tokenizers.Tokenizer(models.Unigram())
@@ -282,16 +289,17 @@ def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[
     backend.train_from_iterator(sample, trainer)
     definition = _definition(backend)
     special = definition["model"]["vocab"][: len(SPECIAL_TOKENS)]
-    learned = [entry for entry in definition["model"]["vocab"][len(special) :] if not rare & set(entry[0])]
+    learned = definition["model"]["vocab"][len(special) :]
     # Characters that the trained model has no piece for get the lowest score + 0, 1e-4, 2e-4 ... in the order of a
     # randomly seeded hash map: give them all the lowest.
-    lowest = min(score for _, score in definition["model"]["vocab"][len(special) :])
+    lowest = min(score for _, score in learned)
     for entry in learned:
         steps_above = (entry[1] - lowest) / 1e-4
         if len(entry[0]) == 1 and abs(steps_above - round(steps_above)) < 1e-5:
             entry[1] = lowest
         entry[1] = round(entry[1], 5)
-    learned.sort(key=lambda entry: (len(entry[0]) > 1, -entry[1], entry[0]))  # the alphabet stays, then by score
+    # the alphabet first, then by score; pieces with a rare character last, as in WordPiece
+    learned.sort(key=lambda entry: (*_rarity(entry[0], rare), len(entry[0]) > 1, -entry[1], entry[0]))
     learned = learned[: vocab_size - len(special)]
     definition["model"]["vocab"] = special + sorted(learned, key=lambda entry: (-entry[1], entry[0]))
     return definition

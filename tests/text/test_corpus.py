@@ -17,7 +17,7 @@ from bert.text import corpus as corpus_module
 from bert.text.corpus import find_corpus, read_documents
 
 ENWIKI = Path(__file__).parents[3] / "shared" / "data" / "enwiki" / "valid.txt.gz"
-DOCUMENTS = ["One line.\nA second, of the same document.", "苹果 is an apple.", "Третий, with a \"quote\" and, commas"]
+DOCUMENTS = ["One line.\nA second, of the same document.", "苹果 is an apple.", 'Третий, with a "quote" and, commas']
 
 
 def as_table(delimiter: str) -> bytes:
@@ -96,8 +96,12 @@ def test_layouts_are_obeyed(tmp_path):
 
 SENTENCES = "".join(f"This is sentence number {i}, and it ends here.\n" for i in range(20))
 PARAGRAPHS = "".join(f"Paragraph {i} " + "goes on and on " * (5 + i % 7) + "\n" for i in range(20))
-WRAPPED = "".join(f"and the story number {i:3} of the wide grey sea goes on to the next\n" for i in range(20)) + "the end.\n"
-CHINESE_WRAPPED = "".join(f"第{i:03}行的文字一直写到这一行的末尾然后接着写下一行没有停顿也没有句号\n" for i in range(20))
+WRAPPED = (
+    "".join(f"and the story number {i:3} of the wide grey sea goes on to the next\n" for i in range(20)) + "the end.\n"
+)
+CHINESE_WRAPPED = "".join(
+    f"第{i:03}行的文字一直写到这一行的末尾然后接着写下一行没有停顿也没有句号\n" for i in range(20)
+)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +204,9 @@ def test_files_that_look_unchanged_are_not_read_again(tmp_path, monkeypatch):
 def test_what_is_not_there_is_named(tmp_path):
     assert error_of(tmp_path / "no.txt") == f"{tmp_path}/no.txt: no such file or folder; check the path"
     assert error_of("no-such-file.txt") == "no-such-file.txt: no such file or folder; check the path"
-    assert error_of(f"{tmp_path}/*.txt").startswith(f"{tmp_path}/*.txt: matches no readable file; known suffixes are .txt")
+    assert error_of(f"{tmp_path}/*.txt").startswith(
+        f"{tmp_path}/*.txt: matches no readable file; known suffixes are .txt"
+    )
     write(tmp_path / "a.pdf", "x")
     assert error_of(tmp_path) == (
         f"{tmp_path}: no readable file in this folder; known suffixes are .txt, .text, .jsonl, .ndjson, .json, .csv, "
@@ -249,7 +255,11 @@ def test_what_is_not_compressed_at_all_is_refused(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.jsonl", '{"text": "a"}\n\n{"text": \n', "a.jsonl:3: not valid JSON (Expecting value); each line must be one JSON object"),
+        (
+            "a.jsonl",
+            '{"text": "a"}\n\n{"text": \n',
+            "a.jsonl:3: not valid JSON (Expecting value); each line must be one JSON object",
+        ),
         ("a.jsonl", "[1]\n", "a.jsonl:1: not a JSON object; each line must be like {'text': ...}"),
         (
             "a.jsonl",
@@ -318,5 +328,6 @@ def test_enwiki_has_the_documents_that_its_blank_lines_say():
         pytest.skip(f"{ENWIKI} is absent")
     notes: list[str] = []
     documents = list(read_documents(ENWIKI, notes=notes.append))
-    assert documents == gzip.open(ENWIKI, "rt", encoding="utf-8").read().strip().split("\n\n")
+    with gzip.open(ENWIKI, "rt", encoding="utf-8") as file:
+        assert documents == file.read().strip().split("\n\n")
     assert not notes

@@ -1,4 +1,4 @@
-"""The token store: what is in it equals what the tokenizer gives, it is whole or not there, and bad ones are refused."""
+"""The token store: it holds what the tokenizer gives, it is whole or not there, and bad ones are refused."""
 
 import gzip
 import json
@@ -102,7 +102,9 @@ def test_duplicates_are_found_across_batches_and_past_the_small_set(tmp_path, mo
     seen = store_module._Seen()
     numbers = np.random.default_rng(0).integers(0, 2**64, 3000, dtype=np.uint64).tolist()
     monkeypatch.setattr(store_module._Seen, "limit", 1000)
-    assert [seen.add(number) for number in [*numbers, *numbers, 0, 2**64 - 1, 0]] == [True] * 3000 + [False] * 3000 + [True] * 2 + [False]
+    assert [seen.add(number) for number in [*numbers, *numbers, 0, 2**64 - 1, 0]] == [True] * 3000 + [False] * 3000 + [
+        True
+    ] * 2 + [False]
     assert len(seen.sorted) >= 3000
     assert write_store(TEXTS * 3, TOKENIZER, tmp_path / "store", {}).duplicates == 2 * len(TEXTS)
 

@@ -23,7 +23,23 @@ TEXTS = [
 ] * 3
 SIZES = {"wordpiece": 120, "bpe": 300, "unigram": 100}
 TRAINED = {kind: train_tokenizer(TEXTS, kind, SIZES[kind]) for kind in KINDS}
-ODD_WORDS = ["", " ", "\u200b", "\x00", "\u0301", "😀", "👩‍👩‍👧", "e\u0301", "ﬁ", "a" * 3000, "苹果", "\ud800", "\ufeff", "[MASK]", "x y"]
+ODD_WORDS = [
+    "",
+    " ",
+    "\u200b",
+    "\x00",
+    "\u0301",
+    "😀",
+    "👩‍👩‍👧",
+    "e\u0301",
+    "ﬁ",
+    "a" * 3000,
+    "苹果",
+    "\ud800",
+    "\ufeff",
+    "[MASK]",
+    "x y",
+]
 
 
 @pytest.fixture(params=KINDS)
@@ -92,7 +108,9 @@ def test_byte_level_pieces_lose_nothing(text):
 
 
 def test_decoding_gives_the_text_back():
-    assert TRAINED["wordpiece"].decode(TRAINED["wordpiece"].encode("The quick dog, quickly.")) == "the quick dog, quickly."
+    assert (
+        TRAINED["wordpiece"].decode(TRAINED["wordpiece"].encode("The quick dog, quickly.")) == "the quick dog, quickly."
+    )
     assert TRAINED["unigram"].decode(TRAINED["unigram"].encode("The quick dog")) == "The quick dog"
     ids = np.array(TRAINED["wordpiece"].encode("an [MASK]"))
     assert TRAINED["wordpiece"].decode(ids, skip_special_tokens=False) == "[CLS] an [MASK] [SEP]"
@@ -133,7 +151,10 @@ def test_every_word_has_a_piece_whatever_its_characters(words, kind):
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.text(alphabet="abcdelopqru苹果éT'", min_size=1, max_size=8), min_size=1, max_size=8), st.sampled_from(KINDS))
+@given(
+    st.lists(st.text(alphabet="abcdelopqru苹果éT'", min_size=1, max_size=8), min_size=1, max_size=8),
+    st.sampled_from(KINDS),
+)
 def test_words_have_the_pieces_that_they_have_in_running_text(words, kind):
     tokenizer = TRAINED[kind]
     pieces = [i for word in tokenizer.word_pieces(words) for i in word]
@@ -141,12 +162,15 @@ def test_words_have_the_pieces_that_they_have_in_running_text(words, kind):
 
 
 @pytest.mark.parametrize(
-    "pre_tokenizer", [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Metaspace(prepend_scheme="never")]
+    "pre_tokenizer",
+    [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Metaspace(prepend_scheme="never")],
 )
 def test_a_tokenizer_without_leading_blank_gets_one_for_each_word(pre_tokenizer):
     blank = "Ġ" if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel) else "▁"
     entries = [*SPECIAL_TOKENS, blank, *"dog", "do", f"{blank}d"]
-    backend = tokenizers.Tokenizer(models.BPE({token: i for i, token in enumerate(entries)}, [("d", "o"), (blank, "d")]))
+    backend = tokenizers.Tokenizer(
+        models.BPE({token: i for i, token in enumerate(entries)}, [("d", "o"), (blank, "d")])
+    )
     backend.pre_tokenizer = pre_tokenizer
     tokenizer = Tokenizer(backend)
     text, words = tokenizer.encode("god dog")[1:-1], tokenizer.word_pieces(["god", "dog"])
@@ -171,7 +195,11 @@ def test_words_begin_where_the_kind_says():
         assert all(starts[kind][token] for token in SPECIAL_TOKENS)
         tokenizer = TRAINED[kind]
         ids = tokenizer.encode_documents(["the dog, 苹果 jumps"])[0]
-        words = [tokenizer.decode(part).strip() for part in np.split(ids, np.flatnonzero(tokenizer.word_starts[ids])) if len(part)]
+        words = [
+            tokenizer.decode(part).strip()
+            for part in np.split(ids, np.flatnonzero(tokenizer.word_starts[ids]))
+            if len(part)
+        ]
         assert words[:2] == ["the", "dog"]
         assert words[2].startswith(",")
         assert words[-1] == "jumps"
@@ -227,7 +255,9 @@ def test_saved_truncation_and_padding_are_switched_off(tmp_path, tokenizer):
 def test_roberta_and_own_names_are_accepted(tmp_path):
     def vocabulary(*special):
         entries = [*special, "a", "b"]
-        return tokenizers.Tokenizer(models.WordLevel({token: i for i, token in enumerate(entries)}, unk_token=special[3]))
+        return tokenizers.Tokenizer(
+            models.WordLevel({token: i for i, token in enumerate(entries)}, unk_token=special[3])
+        )
 
     roberta = Tokenizer(vocabulary("<s>", "<pad>", "</s>", "<unk>", "<mask>"))
     ids = (roberta.pad_id, roberta.unk_id, roberta.cls_id, roberta.sep_id, roberta.mask_id)
@@ -235,7 +265,13 @@ def test_roberta_and_own_names_are_accepted(tmp_path):
     assert roberta.encode("a", "b") == [0, 5, 2, 6, 2]
     vocabulary("#C", "#P", "#S", "#U", "#M").save(str(tmp_path / "tokenizer.json"))
     assert "has no [PAD], [UNK], [CLS], [SEP], [MASK]" in refused(lambda: Tokenizer.load(tmp_path))
-    names = {"pad_token": "#P", "unk_token": "#U", "cls_token": {"content": "#C"}, "sep_token": "#S", "mask_token": "#M"}
+    names = {
+        "pad_token": "#P",
+        "unk_token": "#U",
+        "cls_token": {"content": "#C"},
+        "sep_token": "#S",
+        "mask_token": "#M",
+    }
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
     assert Tokenizer.load(tmp_path).mask_id == 4
     roberta.save(tmp_path / "saved")
