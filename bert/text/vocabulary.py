@@ -153,7 +153,8 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     first, inner = _count_characters(sample, normalizer, pre_tokenizer)
-    rare = _rare_characters(first + inner, first, inner, vocab_size, len(SPECIAL_TOKENS))
+    # the trainer has an entry for each character, one that never begins a word too, and one for each inside a word
+    rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
     inner_pieces = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
     room = 2 * len(rare) + 64  # for pieces with a rare character, which give way afterwards
     backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
@@ -212,21 +213,21 @@ def _count_characters(
     return first, inner
 
 
-def _rare_characters(
-    counts: np.ndarray, first: np.ndarray, inner: np.ndarray, vocab_size: int, reserved: int
-) -> dict[str, int]:
-    """The characters to leave out of the alphabet, with their rank by count, when `reserved` entries are taken already.
+def _rare_characters(counts: np.ndarray, entries: np.ndarray, vocab_size: int, own: set[str]) -> dict[str, int]:
+    """The characters to leave out of the alphabet, with their rank by count.
 
+    `counts` and `entries` say how often each code point occurs and how many entries it takes; `own` are always kept.
     The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese) and the first 300 in
     any case; where the vocabulary has no room for them 99.99, 99.9 or 99 % alone.
     """
-    by_count = np.lexsort((np.arange(_CODE_POINTS), -counts))[: np.count_nonzero(counts)]
-    covered = np.cumsum(counts[by_count]) / max(1, counts.sum())
-    pieces = np.cumsum((first[by_count] > 0).astype(np.int64) + (inner[by_count] > 0))
-    needed = reserved
+    others = counts.copy()
+    others[[ord(character) for character in own]] = 0
+    by_count = np.lexsort((np.arange(_CODE_POINTS), -others))[: np.count_nonzero(others)]
+    covered = 1 - (others.sum() - np.cumsum(others[by_count])) / counts.sum()
+    reserved = needed = len(SPECIAL_TOKENS) + len(own)
     for coverage, at_least in ((0.9999, 300), (0.9999, 0), (0.999, 0), (0.99, 0)):
         kept = min(max(int(np.searchsorted(covered, coverage)) + 1, at_least), len(by_count))
-        needed = reserved + (int(pieces[kept - 1]) if kept else 0)
+        needed = reserved + int(entries[by_count[:kept]].sum())
         if needed <= vocab_size:
             return {chr(point): rank for rank, point in enumerate(by_count[kept:], start=1)}
     raise _too_small(vocab_size, needed)
@@ -276,9 +277,7 @@ def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[
     backend.decoder = decoders.Metaspace()
     own = set("".join(SPECIAL_TOKENS) + "unused0123456789▁")  # see _NEVER
     first, inner = _count_characters(sample, backend.normalizer, backend.pre_tokenizer)
-    counts = first + inner
-    counts[[ord(character) for character in own]] = 0
-    rare = _rare_characters(counts, counts, np.zeros_like(counts), vocab_size, len(SPECIAL_TOKENS) + len(own))
+    rare = _rare_characters(first + inner, np.ones_like(first), vocab_size, own)
     trainer = trainers.UnigramTrainer(
         vocab_size=vocab_size + 2 * len(rare) + 64,  # room for pieces with a rare character
         special_tokens=list(SPECIAL_TOKENS),
