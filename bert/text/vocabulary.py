@@ -20,7 +20,7 @@ from bert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
 
 KINDS = ("wordpiece", "bpe", "unigram")
 # half a minute on two cores for 8,192 entries; unigram takes about ten times as long for the same text
-SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 20_000_000}
+SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 10_000_000}
 _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
 _CODE_POINTS = 0x110000
 
@@ -36,7 +36,7 @@ def train_tokenizer(
 
     `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped
     unless `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018).
-    Trained on at most `sample_characters` characters (by default 100 million, for unigram 20), spread evenly over
+    Trained on at most `sample_characters` characters (by default 100 million, for unigram 10), spread evenly over
     the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
     Raises InputError for an unknown kind, a size that is too small for the alphabet and one that the corpus does not

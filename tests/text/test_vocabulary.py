@@ -74,6 +74,14 @@ def test_the_same_documents_give_the_same_bytes_again(tmp_path, kind):
         assert len({(tmp_path / str(i) / name).read_bytes() for i in range(4)}) == 1
 
 
+def test_merges_and_characters_that_tie_are_chosen_the_same_way_each_time():
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pairs = [" ".join(f"a{letter}" for letter in letters)] * 10  # 26 merges of equal count, room for half of them
+    assert len({train_tokenizer(pairs, "wordpiece", 5 + 26 + 26 + 13).hash for _ in range(6)}) == 1
+    rare = [*pairs * 200, " ".join(map(chr, range(0x400, 0x460)))]  # characters of equal count, room for some of them
+    assert len({train_tokenizer(rare, "wordpiece", 5 + 26 + 26 + 60).hash for _ in range(3)}) == 1
+
+
 def test_the_same_documents_give_the_same_tokenizer_in_other_processes():
     found = set()
     for seed in ("1", "2"):
