@@ -21,7 +21,7 @@ TEXTS = [
     "An apple a day keeps the doctor away; 我每天吃一个苹果。",
     "Café crème and naïve résumés: the doctor's apple fell (quickly).",
 ] * 3
-SIZES = {"wordpiece": 120, "bpe": 300, "unigram": 100}
+SIZES = {"wordpiece": 120, "bpe": 300, "unigram": 60}
 TRAINED = {kind: train_tokenizer(TEXTS, kind, SIZES[kind]) for kind in KINDS}
 ODD_WORDS = [
     "",
