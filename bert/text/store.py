@@ -161,7 +161,7 @@ def write_store(
     left behind.
     """
     folder = Path(folder).expanduser()
-    if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - _FILES):
+    if folder.exists() and (not folder.is_dir() or not all(map(_of_store, folder.iterdir()))):
         raise InputError(f"{folder}: holds something that is not a token store; give another --out")
     partial = folder.parent / f".{folder.name}.partial"
     new_parents = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
@@ -181,6 +181,11 @@ def write_store(
                 with suppress(OSError):
                     parent.rmdir()
     return summary
+
+
+def _of_store(path: Path) -> bool:
+    """Whether a file belongs to a store; the numbers of rows that packing keeps beside it (`rows-*`) go with it."""
+    return path.name in _FILES or path.name.startswith("rows-")
 
 
 def _hash(text: bytes) -> int:

@@ -22,17 +22,20 @@ KINDS = ("wordpiece", "bpe", "unigram")
 # half a minute on two cores for 8,192 entries; unigram takes ten times as long, on Chinese longer
 SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 5_000_000}
 _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
+VOCAB_SIZE = 8192
 _CODE_POINTS = 0x110000
 
 
 def train_tokenizer(
     documents: Iterable[str],
     kind: str = "wordpiece",
-    vocab_size: int = 8192,
+    vocab_size: int | None = None,
     sample_characters: int | None = None,
     lowercase: bool | None = None,
 ) -> Tokenizer:
     """Train a tokenizer with at most `vocab_size` entries, then brought to a multiple of 64 by `[unusedN]` entries.
+
+    Where no size is given it is 8,192, or what a small corpus supports.
 
     `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped
     unless `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018).
@@ -45,22 +48,26 @@ def train_tokenizer(
     if kind not in KINDS:
         raise InputError(f"kind {kind!r} is not known: use one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
     sample_characters = SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters
-    for name, size in (("vocab-size", vocab_size), ("sample-characters", sample_characters)):
-        if size < 1:
-            raise InputError(f"--{name} {size}: must be positive")
+    size = VOCAB_SIZE if vocab_size is None else vocab_size
+    for name, value in (("vocabulary size", size), ("sample of characters", sample_characters)):
+        if value < 1:
+            raise InputError(f"{name} {value}: must be positive")
     sample = sample_documents(documents, sample_characters)
     if not sample:
         raise InputError("the corpus holds no text; give files with at least a few documents")
     lowercase = kind == "wordpiece" if lowercase is None else lowercase
     train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
-    return Tokenizer(_finish(train(sample, vocab_size, lowercase), vocab_size))
+    definition = train(sample, size, lowercase)
+    if vocab_size is None:
+        size = min(size, len(definition["model"]["vocab"]))
+    return Tokenizer(_finish(definition, size))
 
 
 def make_tokenizer(
     corpus: Sequence[str | Path] | str | Path,
     out: str | Path,
     kind: str = "wordpiece",
-    vocab_size: int = 8192,
+    vocab_size: int | None = None,
     layout: str = "auto",
     text_field: str = "text",
     sample_characters: int | None = None,
@@ -126,9 +133,7 @@ def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer
     vocabulary = definition["model"]["vocab"]
     size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE  # no trainer goes past vocab_size
     if -(-size // _MULTIPLE) * _MULTIPLE < wanted:
-        raise InputError(
-            f"--vocab-size {vocab_size}: the corpus supports {size} entries; give --vocab-size {size} or more text"
-        )
+        raise InputError(f"vocabulary size {vocab_size}: the corpus supports {size} entries; give {size} or more text")
     unused = [f"[unused{number}]" for number in range(wanted - size)]
     if isinstance(vocabulary, list):
         lowest = min(score for _, score in vocabulary)
@@ -237,8 +242,8 @@ def _rarity(piece: str, rare: dict[str, int]) -> tuple[bool, int]:
 
 def _too_small(vocab_size: int, needed: int) -> InputError:
     return InputError(
-        f"--vocab-size {vocab_size}: the special tokens and the alphabet of the corpus alone need {needed}; "
-        f"give --vocab-size {needed} or more"
+        f"vocabulary size {vocab_size}: the special tokens and the alphabet of the corpus alone need {needed}; "
+        f"give {needed} or more"
     )
 
 
@@ -269,8 +274,7 @@ def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[
     backend = tokenizers.Tokenizer(models.Unigram())
     steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
     backend.normalizer = _normalizer(steps, lowercase)
-    # cut at punctuation too: no piece goes across it, no special token is found in a text, and Chinese, which has no
-    # blanks, trains many times faster
+    # cut at punctuation too: no piece goes across it, and no special token is found in a text
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     backend.decoder = decoders.Metaspace()
     first, inner = _count_characters(sample, backend.normalizer, backend.pre_tokenizer)

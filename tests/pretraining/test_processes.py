@@ -53,7 +53,15 @@ def corpus(tmp_path_factory):
 def train(corpus, name, launcher=(), extra=()):
     """Run `bert pretrain`, recording; returns (run folder, global batches by step, losses)."""
     run, record = corpus / name, corpus / f"{name}-batch"
-    arguments = ["pretrain", str(corpus / "text.txt"), "--config", str(corpus / "recipe.yaml"), "--out", str(run), *extra]
+    arguments = [
+        "pretrain",
+        str(corpus / "text.txt"),
+        "--config",
+        str(corpus / "recipe.yaml"),
+        "--out",
+        str(run),
+        *extra,
+    ]
     environment = os.environ | {"RECORD": str(record), "OMP_NUM_THREADS": "1"}
     command = [*(launcher or [sys.executable]), str(corpus / "record.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
@@ -62,11 +70,17 @@ def train(corpus, name, launcher=(), extra=()):
     for step in range(20):
         parts = sorted(corpus.glob(f"{name}-batch-{step}-*.pt"), key=lambda p: [int(n) for n in p.stem.split("-")[-2:]])
         loaded = [torch.load(part) for part in parts]
-        batches[step] = {key: torch.cat([part[key] for part in loaded]) for key in ("input_ids", "document_ids", "labels")}
+        batches[step] = {
+            key: torch.cat([part[key] for part in loaded]) for key in ("input_ids", "document_ids", "labels")
+        }
         assert len({(part["global_targets"], part["global_tokens"]) for part in loaded}) == 1
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    return batches, [float(row["loss"]) for row in rows if row["loss"]], [float(row["val_loss"]) for row in rows if row["val_loss"]]
+    return (
+        batches,
+        [float(row["loss"]) for row in rows if row["loss"]],
+        [float(row["val_loss"]) for row in rows if row["val_loss"]],
+    )
 
 
 @pytest.fixture(scope="module")

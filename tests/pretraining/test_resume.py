@@ -141,7 +141,10 @@ def step(self, batch, batch_idx):
 MaskedLMTraining.training_step = step
 """
     process = subprocess.Popen(
-        [sys.executable, "-c", KILLER.format(patch=slow), *arguments, str(run)], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        [sys.executable, "-c", KILLER.format(patch=slow), *arguments, str(run)],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
     )
     deadline = time.monotonic() + 120
     while not os.path.exists(f"{run}.at5") and time.monotonic() < deadline:

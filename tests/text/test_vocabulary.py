@@ -220,9 +220,7 @@ def test_a_tokenizer_is_trained_on_the_sample_alone():
 def test_a_vocabulary_larger_than_the_corpus_supports_is_refused_with_one_that_works(kind):
     message = refused(train_tokenizer, DOCUMENTS[:20], kind, 8192)
     supported = int(message.split("supports ")[1].split()[0])
-    assert message == (
-        f"--vocab-size 8192: the corpus supports {supported} entries; give --vocab-size {supported} or more text"
-    )
+    assert message == (f"vocabulary size 8192: the corpus supports {supported} entries; give {supported} or more text")
     tokenizer = train_tokenizer(DOCUMENTS[:20], kind, supported)
     assert tokenizer.vocab_size - len(tokenizer.unused_ids) == supported
     # what only rounds up to the same multiple of 64 is no error
@@ -234,17 +232,17 @@ def test_a_vocabulary_too_small_for_the_alphabet_is_refused_with_one_that_works(
     message = refused(train_tokenizer, DOCUMENTS, kind, 20)
     needed = int(message.split("need ")[1].split(";")[0])
     assert message == (
-        f"--vocab-size 20: the special tokens and the alphabet of the corpus alone need {needed}; "
-        f"give --vocab-size {needed} or more"
+        f"vocabulary size 20: the special tokens and the alphabet of the corpus alone need {needed}; "
+        f"give {needed} or more"
     )
     assert train_tokenizer(DOCUMENTS, kind, needed).vocab_size == -(-needed // 64) * 64
     assert refused(train_tokenizer, DOCUMENTS, kind, needed - 1)
 
 
 def test_sizes_and_kinds_that_make_no_sense_are_refused():
-    assert refused(train_tokenizer, DOCUMENTS, "bpe", 0) == "--vocab-size 0: must be positive"
-    assert refused(train_tokenizer, DOCUMENTS, "bpe", -64) == "--vocab-size -64: must be positive"
-    assert refused(train_tokenizer, DOCUMENTS, "bpe", 300, 0) == "--sample-characters 0: must be positive"
+    assert refused(train_tokenizer, DOCUMENTS, "bpe", 0) == "vocabulary size 0: must be positive"
+    assert refused(train_tokenizer, DOCUMENTS, "bpe", -64) == "vocabulary size -64: must be positive"
+    assert refused(train_tokenizer, DOCUMENTS, "bpe", 300, 0) == "sample of characters 0: must be positive"
     assert refused(train_tokenizer, DOCUMENTS, "wordpeice") == (
         "kind 'wordpeice' is not known: use one of wordpiece, bpe, unigram. Did you mean `wordpiece`?"
     )
@@ -274,5 +272,5 @@ def test_the_verb_saves_a_tokenizer_and_says_so_and_keeps_one_that_is_there(tmp_
 
 def test_a_verb_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "a.txt").write_text("too small a text", encoding="utf-8")
-    refused(make_tokenizer, tmp_path / "a.txt", tmp_path / "out")
+    refused(make_tokenizer, tmp_path / "a.txt", tmp_path / "out", vocab_size=8192)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
