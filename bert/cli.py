@@ -65,7 +65,10 @@ def _tokenizer(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--cased", action="store_true", help="wordpiece: keep case and accents")
     parser.add_argument(
-        "--sample-characters", type=int, default=100_000_000, help="characters to learn from, spread over the corpus"
+        "--sample-characters",
+        type=int | None,
+        default=None,
+        help="learn from so many at most, spread over the corpus; none: 100 million, for unigram 5",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
     options = parse(parser, arguments)
@@ -95,7 +98,7 @@ def _prepare(arguments: Sequence[str]) -> None:
         "--out", type=str, required=True, help="folder to write; reused when corpus and tokenizer are unchanged"
     )
     options = parse(parser, arguments)
-    from bert.text.store import prepare
+    from bert.text.prepare import prepare
 
     prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field)
 

@@ -19,7 +19,8 @@ from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining
 from bert.pretraining.stream import BatchStream, SpecialIds, Split, StepLoader, split_batch
 from bert.text.corpus import find_corpus
 from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
-from bert.text.store import TokenStore, open_store, prepare
+from bert.text.prepare import prepare
+from bert.text.store import TokenStore, open_store
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import make_tokenizer
 from bert.training import folder as run_folder

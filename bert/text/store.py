@@ -10,18 +10,17 @@ import hashlib
 import json
 import os
 import shutil
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bert.errors import InputError
-from bert.text.corpus import find_corpus
 from bert.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -34,7 +33,7 @@ _TOO_FEW_TOKENS = 256
 
 @dataclass(frozen=True)
 class TokenStore:
-    """Token ids of N documents in one flat array, without special tokens. Plain numpy; `open_store` maps it from disk."""
+    """Token ids of N documents in one flat array, without special tokens. `open_store` maps it from disk."""
 
     values: np.ndarray
     """flat uint16 or uint32; between documents it may hold bytes of the file format: reach it by starts and lengths"""
@@ -71,9 +70,12 @@ class TokenStore:
         offsets = np.asarray(offsets, dtype=np.int64)
         lengths = np.diff(offsets)
         if offsets.ndim != 1 or len(offsets) < 2 or offsets[0] < 0 or offsets[-1] > len(values) or (lengths < 0).any():
-            raise InputError(f"offsets must rise from 0 to at most {len(values)} (the number of values), one more than documents")
+            raise InputError(
+                f"offsets: must rise from 0 to at most {len(values)}, the number of values; repair the file"
+            )
         if hashes is None:
-            hashes = np.array([_hash(values[a:b].tobytes()) for a, b in zip(offsets[:-1], offsets[1:])], dtype=np.uint64)
+            documents = (values[start:end] for start, end in pairwise(offsets))
+            hashes = np.array([_hash(document.tobytes()) for document in documents], dtype=np.uint64)
         info = {"documents": len(lengths), "tokens": int(lengths.sum()), "dtype": str(values.dtype)}
         return cls(values, offsets[:-1].copy(), lengths, np.asarray(hashes, dtype=np.uint64), info)
 
@@ -112,7 +114,7 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
     import pyarrow.ipc
 
     folder = Path(folder).expanduser()
-    info = _read_info(folder)
+    info = read_info(folder)
     if tokenizer is not None and info["tokenizer"] != tokenizer.hash:
         raise InputError(
             f"{folder}: made by another tokenizer ({info['tokenizer'][:8]}) than the one given ({tokenizer.hash[:8]}); "
@@ -137,7 +139,8 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
                 lengths.append(np.diff(offsets))
                 hashes.append(batch.column(batch.schema.get_field_index("hash")).to_numpy().copy())
     except (pyarrow.ArrowInvalid, OSError) as error:
-        raise InputError(f"{folder}: {_ARROW} is damaged ({str(error).splitlines()[0]}); run `bert prepare` again") from None
+        first = str(error).splitlines()[0]
+        raise InputError(f"{folder}: {_ARROW} is damaged ({first}); run `bert prepare` again") from None
     # the file itself as one array of ids: Arrow lays out the buffers so that each begins at a whole id
     values = np.memmap(path, dtype=dtype, mode="r", shape=(path.stat().st_size // dtype.itemsize,)).view(np.ndarray)
     return TokenStore(values, np.concatenate(starts), np.concatenate(lengths), np.concatenate(hashes), info, folder)
@@ -152,14 +155,16 @@ def write_store(
 ) -> StoreSummary:
     """Tokenise documents by all cores into a store at `folder`, which appears whole or not at all. Memory is bounded.
 
-    Exact duplicates are skipped. `progress` is called with the documents and tokens so far. A store that is there already
-    is replaced. Raises InputError where the disk has no room, where `folder` holds something else, and where so little
-    text is left after duplicates that there is nothing to train on; then, and when interrupted, nothing is left behind.
+    Exact duplicates are skipped. `progress` is called with the documents and tokens so far. A store that is there
+    already is replaced. Raises InputError where the disk has no room, where `folder` holds something else, and where so
+    little text is left without duplicates that there is nothing to train on; then, and when interrupted, nothing is
+    left behind.
     """
     folder = Path(folder).expanduser()
-    if folder.exists() and (not folder.is_dir() or {entry.name for entry in folder.iterdir()} - _FILES):
+    if folder.exists() and (not folder.is_dir() or not all(map(_of_store, folder.iterdir()))):
         raise InputError(f"{folder}: holds something that is not a token store; give another --out")
     partial = folder.parent / f".{folder.name}.partial"
+    new_parents = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
@@ -171,63 +176,16 @@ def write_store(
         ) from None
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        if not folder.exists():
+            for parent in new_parents:
+                with suppress(OSError):
+                    parent.rmdir()
     return summary
 
 
-def prepare(
-    corpus: Sequence[str | Path] | str | Path,
-    tokenizer: Tokenizer | str | Path,
-    out: str | Path,
-    layout: str = "auto",
-    text_field: str = "text",
-    say: Callable[[str], None] = print,
-) -> TokenStore:
-    """What `bert prepare` does: the store of a corpus at `out`, written unless the one there is of the same corpus.
-
-    Raises InputError for what the corpus, the tokenizer or the folder get wrong.
-    """
-    tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-    found = find_corpus(corpus, layout, text_field)
-    out = Path(out).expanduser()
-    old: dict[str, Any] = {}
-    why = ""
-    if out.is_dir() and any(out.iterdir()):
-        try:
-            old = _read_info(out)
-        except InputError as error:
-            why = str(error).removeprefix(f"{out}: ").split(";")[0]
-    fingerprint = found.fingerprint(old.get("fingerprint"))
-    if old:
-        if old["fingerprint"]["content"] != fingerprint["content"]:
-            why = "the corpus or how it is read has changed"
-        elif old["tokenizer"] != tokenizer.hash:
-            why = f"the tokenizer has changed ({old['tokenizer'][:8]} to {tokenizer.hash[:8]})"
-        else:
-            try:
-                store = open_store(out, tokenizer)
-                say(f"{out}: reused, corpus and tokenizer are unchanged ({len(store):,} documents, {store.num_tokens:,} tokens)")
-                if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time
-                    _write_json(out / _INFO, {**old, "fingerprint": fingerprint})
-                return store
-            except InputError as error:
-                why = str(error).removeprefix(f"{out}: ").split(";")[0]
-    if why:
-        say(f"{out}: {why}: writing the store again")
-    with _progress_bar(found.num_bytes, say) as (advance, progress):
-        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress)
-    for line in _describe(out, summary):
-        say(line)
-    return open_store(out, tokenizer)
-
-
-def _describe(out: Path, summary: StoreSummary) -> Iterator[str]:
-    unknown = summary.unknown / summary.tokens
-    yield (
-        f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, {summary.duplicates:,} exact duplicates skipped, "
-        f"{unknown:.2%} [UNK], {summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
-    )
-    if unknown > 0.01:
-        yield f"warning: {unknown:.1%} of the tokens are [UNK]; train a tokenizer for this language: bert tokenizer CORPUS --out DIR"
+def _of_store(path: Path) -> bool:
+    """Whether a file belongs to a store; the numbers of rows that packing keeps beside it (`rows-*`) go with it."""
+    return path.name in _FILES or path.name.startswith("rows-")
 
 
 def _hash(text: bytes) -> int:
@@ -236,6 +194,8 @@ def _hash(text: bytes) -> int:
 
 class _Seen:
     """A set of 64-bit numbers that takes 8 bytes a number once it is large."""
+
+    limit = 1_000_000  # numbers in a Python set, before they are sorted into the array
 
     def __init__(self) -> None:
         self.recent: set[int] = set()
@@ -249,7 +209,7 @@ class _Seen:
         if place < len(self.sorted) and int(self.sorted[place]) == number:
             return False
         self.recent.add(number)
-        if len(self.recent) >= 1_000_000:
+        if len(self.recent) >= self.limit:
             new = np.fromiter(self.recent, dtype=np.uint64, count=len(self.recent))
             self.sorted = np.sort(np.concatenate([self.sorted, new]))
             self.recent = set()
@@ -273,7 +233,8 @@ def _write_files(
     lengths: list[np.ndarray] = []
     hashes: list[np.ndarray] = []
     dtype = np.dtype(tokenizer.dtype)
-    features = datasets.Features({"input_ids": datasets.Sequence(datasets.Value(dtype.name)), "hash": datasets.Value("uint64")})
+    ids = datasets.Sequence(datasets.Value(dtype.name))
+    features = datasets.Features({"input_ids": ids, "hash": datasets.Value("uint64")})
 
     with (folder / _ARROW).open("wb") as file:
         writer = ArrowWriter(features=features, stream=file)
@@ -319,7 +280,8 @@ def _write_files(
     _write_json(folder / "state.json", {
         "_data_files": [{"filename": _ARROW}],
         "_fingerprint": f"{fingerprint.get('content', '')}-{tokenizer.hash[:16]}",
-        "_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False, "_split": None,
+        "_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False,
+        "_split": None,
     })  # fmt: skip
     _write_json(folder / _INFO, {
         "format": FORMAT, **info, "dtype": dtype.name, "file_bytes": (folder / _ARROW).stat().st_size,
@@ -352,19 +314,31 @@ def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterat
         yield texts, np.array(hashes, dtype=np.uint64)
 
 
-def _read_info(folder: Path) -> dict[str, Any]:
+def read_info(folder: Path) -> dict[str, Any]:
+    """What `store.json` of a finished store says. Raises InputError where there is none that this version reads."""
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; make a store by `bert prepare CORPUS --tokenizer DIR --out {folder}`")
+        raise InputError(f"{folder}: no such folder; make it by `bert prepare CORPUS --tokenizer DIR --out {folder}`")
     if not (folder / _INFO).exists():
-        raise InputError(f"{folder}: no {_INFO} here, so this is no store or an unfinished one; run `bert prepare` again")
+        raise InputError(f"{folder}: no {_INFO}, so this is no store or an unfinished one; run `bert prepare` again")
     try:
         info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
         version = info["format"]
+        complete = {"documents", "tokens", "dtype", "file_bytes", "tokenizer", "fingerprint"} <= set(info)
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{folder}: {_INFO} is damaged; run `bert prepare` again") from None
     if version != FORMAT:
-        raise InputError(f"{folder}: a store of format {version}, this version reads {FORMAT}; run `bert prepare` again")
+        raise InputError(
+            f"{folder}: a store of format {version}, this version reads {FORMAT}; run `bert prepare` again"
+        )
+    if not complete:
+        raise InputError(f"{folder}: {_INFO} is damaged; run `bert prepare` again")
     return dict(info)
+
+
+def replace_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write `store.json` of a store anew, where this user may."""
+    with suppress(OSError):
+        _write_json(folder / _INFO, info)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
@@ -395,39 +369,3 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _progress_bar(
-    num_bytes: int, say: Callable[[str], None]
-) -> Iterator[tuple[Callable[[int], None], Callable[[int, int], None]]]:
-    """A bar on a terminal, a line every 15 seconds elsewhere: yields `advance(bytes)` and `progress(documents, tokens)`."""
-    started = time.monotonic()
-    if not sys.stderr.isatty():
-        last = [started, 0.0]  # when a line was written, bytes read
-
-        def count_bytes(read: int) -> None:
-            last[1] += read
-
-        def line(documents: int, tokens: int) -> None:
-            now = time.monotonic()
-            if now - last[0] >= 15:
-                last[0] = now
-                share = f"{min(last[1] / num_bytes, 1):.0%}, " if num_bytes else ""
-                say(f"tokenising: {share}{documents:,} documents, {tokens:,} tokens, {tokens / (now - started):,.0f} tokens/s")
-
-        yield count_bytes, line
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("tokenising"), BarColumn(), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=num_bytes or None)
-
-        def describe(documents: int, tokens: int) -> None:
-            speed = tokens / (time.monotonic() - started)
-            bar.update(task, description=f"{documents:,} documents, {tokens:,} tokens, {speed:,.0f} tokens/s")
-
-        yield lambda read: bar.advance(task, read), describe

@@ -51,7 +51,8 @@ class Tokenizer:
         self.tokens = tokens
         self.pad_token, self.unk_token, self.cls_token = tokens["pad"], tokens["unk"], tokens["cls"]
         self.sep_token, self.mask_token = tokens["sep"], tokens["mask"]
-        ids = {role: int(backend.token_to_id(token)) for role, token in tokens.items()}
+        vocabulary = backend.get_vocab(with_added_tokens=True)
+        ids = {role: vocabulary[token] for role, token in tokens.items()}
         self.pad_id, self.unk_id, self.cls_id = ids["pad"], ids["unk"], ids["cls"]
         self.sep_id, self.mask_id = ids["sep"], ids["mask"]
         if backend.post_processor is None:
@@ -106,6 +107,8 @@ class Tokenizer:
             files["vocab.txt"] = "".join(f"{self.token(i)}\n" for i in range(self.vocab_size))
         files["tokenizer.json"] = json.dumps(self._definition, indent=2, ensure_ascii=False) + "\n"
         _write_files(Path(folder), files)
+        if "vocab.txt" not in files:
+            (Path(folder) / "vocab.txt").unlink(missing_ok=True)  # of the tokenizer that was here before
 
     # ── text to ids and back ──
 
@@ -120,16 +123,17 @@ class Tokenizer:
         """
         try:
             encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
-        except UnicodeEncodeError:
+        except (TypeError, UnicodeEncodeError):  # a lone surrogate
             encodings = self._plain.encode_batch_fast([_encodable(text) for text in texts], add_special_tokens=False)
         ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
         return np.concatenate(ids) if ids else np.zeros(0, dtype=self.dtype), lengths
 
     def word_pieces(self, words: Sequence[str]) -> list[list[int]]:
-        """The ids of each word, as it stands in running text: one list a word, none empty ([UNK] where nothing remains).
+        """The ids of each word, as it stands in running text: one list a word, none empty.
 
-        Characters that the normaliser drops, blanks and an empty string leave nothing; special tokens are plain text.
+        Where nothing remains (characters that the normaliser drops, blanks, an empty string) it is [UNK]. What looks
+        like a special token is plain text.
         """
         blank = " " if self._needs_blank else ""
         texts = [blank + _encodable(word) for word in words]
@@ -237,8 +241,8 @@ class Tokenizer:
     def _needs_blank(self) -> bool:
         """Whether a word must be led in by a blank to be cut as it is in running text."""
         byte_level = [not entry["add_prefix_space"] for entry in self._pre_tokenizers if entry["type"] == "ByteLevel"]
-        metaspace = [entry["prepend_scheme"] == "never" for entry in self._pre_tokenizers if entry["type"] == "Metaspace"]
-        return any(byte_level + metaspace)
+        metaspace = [entry for entry in self._pre_tokenizers if entry["type"] == "Metaspace"]
+        return any(byte_level) or any(entry["prepend_scheme"] == "never" for entry in metaspace)
 
 
 def post_processor(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> TemplateProcessing:
@@ -294,4 +298,5 @@ def _write_files(folder: Path, files: dict[str, str]) -> None:
     except OSError as error:
         if new and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-        raise InputError(f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another") from None
+        why = error.strerror or str(error)
+        raise InputError(f"{folder}: cannot be written ({why}); free the disk or choose another folder") from None

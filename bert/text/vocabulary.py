@@ -19,48 +19,58 @@ from bert.text.corpus import find_corpus
 from bert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
 
 KINDS = ("wordpiece", "bpe", "unigram")
-SAMPLE_CHARACTERS = 100_000_000
+# half a minute on two cores for 8,192 entries; unigram takes ten times as long, on Chinese longer
+SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 5_000_000}
 _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
+VOCAB_SIZE = 8192
 _CODE_POINTS = 0x110000
 
 
 def train_tokenizer(
     documents: Iterable[str],
     kind: str = "wordpiece",
-    vocab_size: int = 8192,
-    sample_characters: int = SAMPLE_CHARACTERS,
+    vocab_size: int | None = None,
+    sample_characters: int | None = None,
     lowercase: bool | None = None,
 ) -> Tokenizer:
     """Train a tokenizer with at most `vocab_size` entries, then brought to a multiple of 64 by `[unusedN]` entries.
 
-    `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped unless
-    `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018). Trained on at
-    most `sample_characters` characters, spread evenly over the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
+    Where no size is given it is 8,192, or what a small corpus supports.
+
+    `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped
+    unless `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018).
+    Trained on at most `sample_characters` characters (by default 100 million, for unigram 5), spread evenly over
+    the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
     Raises InputError for an unknown kind, a size that is too small for the alphabet and one that the corpus does not
     fill.
     """
     if kind not in KINDS:
         raise InputError(f"kind {kind!r} is not known: use one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
-    for name, size in (("vocab-size", vocab_size), ("sample-characters", sample_characters)):
-        if size < 1:
-            raise InputError(f"--{name} {size}: must be positive")
+    sample_characters = SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters
+    size = VOCAB_SIZE if vocab_size is None else vocab_size
+    for name, value in (("vocabulary size", size), ("sample of characters", sample_characters)):
+        if value < 1:
+            raise InputError(f"{name} {value}: must be positive")
     sample = sample_documents(documents, sample_characters)
     if not sample:
         raise InputError("the corpus holds no text; give files with at least a few documents")
     lowercase = kind == "wordpiece" if lowercase is None else lowercase
     train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
-    return Tokenizer(_finish(train(sample, vocab_size, lowercase), vocab_size))
+    definition = train(sample, size, lowercase)
+    if vocab_size is None:
+        size = min(size, len(definition["model"]["vocab"]))
+    return Tokenizer(_finish(definition, size))
 
 
 def make_tokenizer(
     corpus: Sequence[str | Path] | str | Path,
     out: str | Path,
     kind: str = "wordpiece",
-    vocab_size: int = 8192,
+    vocab_size: int | None = None,
     layout: str = "auto",
     text_field: str = "text",
-    sample_characters: int = SAMPLE_CHARACTERS,
+    sample_characters: int | None = None,
     lowercase: bool | None = None,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
@@ -83,7 +93,7 @@ def make_tokenizer(
 
     tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase)
     tokenizer.save(out)
-    used = min(seen[1], sample_characters)
+    used = min(seen[1], SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters)
     say(
         f"{out}: {kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on "
         f"{used / 1e6:,.1f} of {seen[1] / 1e6:,.1f} million characters ({seen[0]:,} documents) "
@@ -121,22 +131,18 @@ def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer
     They are entries of the model, not added tokens: those would be found in running text.
     """
     vocabulary = definition["model"]["vocab"]
-    size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE
+    size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE  # no trainer goes past vocab_size
     if -(-size // _MULTIPLE) * _MULTIPLE < wanted:
-        raise InputError(f"--vocab-size {vocab_size}: the corpus supports {size} entries; give --vocab-size {size} or more text")
+        raise InputError(f"vocabulary size {vocab_size}: the corpus supports {size} entries; give {size} or more text")
     unused = [f"[unused{number}]" for number in range(wanted - size)]
     if isinstance(vocabulary, list):
-        # unigram finds an entry in a text by its score: so low that its characters, all in the alphabet, score better
-        special = [[token, _NEVER] for token in SPECIAL_TOKENS]
-        definition["model"]["vocab"] = [*special, *vocabulary[len(special) :], *([token, _NEVER] for token in unused)]
+        lowest = min(score for _, score in vocabulary)
+        vocabulary.extend([token, lowest] for token in unused)
     else:
         vocabulary.update({token: size + number for number, token in enumerate(unused)})
     backend = tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
     backend.post_processor = post_processor("[CLS]", 2, "[SEP]", 3)
     return backend
-
-
-_NEVER = -10_000.0
 
 
 def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
@@ -148,10 +154,10 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     first, inner = _count_characters(sample, normalizer, pre_tokenizer)
-    rare = _rare_characters(first + inner, first, inner, vocab_size)
+    # the trainer has an entry for each character, one that never begins a word too, and one for each inside a word
+    rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
     inner_pieces = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
-    # room for pieces with a rare character, which are dropped afterwards
-    room = 2 * len(rare) + 64
+    room = 2 * len(rare) + 64  # for pieces with a rare character, which give way afterwards
     backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
     trainer = trainers.BpeTrainer(
@@ -163,10 +169,14 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     )
     backend.train_from_iterator(sample, trainer)
     merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
-    pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS and not rare & set(piece.removeprefix("##"))]
+    # in the order of merges; those with a rare character come last: only where the rest does not fill the vocabulary
+    pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS]
+    pieces.sort(key=lambda piece: _rarity(piece.removeprefix("##"), rare))
     pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
     wordpiece = models.WordPiece(
-        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}, unk_token="[UNK]", max_input_chars_per_word=100
+        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])},
+        unk_token="[UNK]",
+        max_input_chars_per_word=100,
     )
     backend = tokenizers.Tokenizer(wordpiece)
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
@@ -180,7 +190,7 @@ def _count_characters(
 ) -> tuple[np.ndarray, np.ndarray]:
     """How often each code point begins a word, and how often it stands inside one: two int64 arrays."""
     first, inner = np.zeros(_CODE_POINTS, dtype=np.int64), np.zeros(_CODE_POINTS, dtype=np.int64)
-    # 0: not seen yet, 1: parts words and is dropped (a blank), 2: a word by itself (punctuation), 3: part of a word
+    # 0: not seen yet, 1: parts words and is dropped (a blank), 2: a word by itself (punctuation), 3: in a word
     classes = np.zeros(_CODE_POINTS, dtype=np.int8)
     group: list[str] = []
     waiting = 0
@@ -204,28 +214,36 @@ def _count_characters(
     return first, inner
 
 
-def _rare_characters(counts: np.ndarray, first: np.ndarray, inner: np.ndarray, vocab_size: int) -> set[str]:
-    """The characters left out of the alphabet: words with them become [UNK].
+def _rare_characters(counts: np.ndarray, entries: np.ndarray, vocab_size: int, own: set[str]) -> dict[str, int]:
+    """The characters to leave out of the alphabet, with their rank by count.
 
-    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese), 99.9 or 99 % where the
-    vocabulary has no room for more.
+    `counts` and `entries` say how often each code point occurs and how many entries it takes; `own` are always kept.
+    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese) and the first 300 in
+    any case; where the vocabulary has no room for them 99.99, 99.9 or 99 % alone.
     """
-    by_count = np.lexsort((np.arange(_CODE_POINTS), -counts))[: np.count_nonzero(counts)]
-    covered = np.cumsum(counts[by_count]) / counts.sum()
-    pieces = np.cumsum((first[by_count] > 0).astype(np.int64) + (inner[by_count] > 0))
-    needed = 0
-    for coverage in (0.9999, 0.999, 0.99):
-        kept = min(int(np.searchsorted(covered, coverage)) + 1, len(by_count))
-        needed = len(SPECIAL_TOKENS) + int(pieces[kept - 1])
+    others = counts.copy()
+    others[[ord(character) for character in own]] = 0
+    by_count = np.lexsort((np.arange(_CODE_POINTS), -others))[: np.count_nonzero(others)]
+    covered = 1 - (others.sum() - np.cumsum(others[by_count])) / counts.sum()
+    reserved = needed = len(SPECIAL_TOKENS) + len(own)
+    for coverage, at_least in ((0.9999, 300), (0.9999, 0), (0.999, 0), (0.99, 0)):
+        kept = min(max(int(np.searchsorted(covered, coverage)) + 1, at_least), len(by_count))
+        needed = reserved + int(entries[by_count[:kept]].sum())
         if needed <= vocab_size:
-            return {chr(point) for point in by_count[kept:]}
+            return {chr(point): rank for rank, point in enumerate(by_count[kept:], start=1)}
     raise _too_small(vocab_size, needed)
+
+
+def _rarity(piece: str, rare: dict[str, int]) -> tuple[bool, int]:
+    """Sorts pieces without a rare character first, then rare characters by their rank, then longer pieces with one."""
+    ranks = [rare[character] for character in piece if character in rare]
+    return len(piece) > 1 and bool(ranks), max(ranks, default=0)
 
 
 def _too_small(vocab_size: int, needed: int) -> InputError:
     return InputError(
-        f"--vocab-size {vocab_size}: the special tokens and the alphabet of the corpus alone need {needed}; "
-        f"give --vocab-size {needed} or more"
+        f"vocabulary size {vocab_size}: the special tokens and the alphabet of the corpus alone need {needed}; "
+        f"give {needed} or more"
     )
 
 
@@ -250,32 +268,39 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str,
 
 
 def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
-    """Unigram as `tokenizers` trains it; its scores, which differ from run to run in the last bits, are rounded."""
+    """Unigram as `tokenizers` trains it, but without the rare characters, all of which it would keep, and with scores
+    that are rounded: in the last bits they differ from run to run.
+    """
     backend = tokenizers.Tokenizer(models.Unigram())
-    blanks = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
-    backend.normalizer = _normalizer(blanks, lowercase)
-    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
+    backend.normalizer = _normalizer(steps, lowercase)
+    # cut at punctuation too: no piece goes across it, and no special token is found in a text
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     backend.decoder = decoders.Metaspace()
-    alphabet = sorted(set("".join(SPECIAL_TOKENS) + "unused0123456789"))  # see _NEVER
+    first, inner = _count_characters(sample, backend.normalizer, backend.pre_tokenizer)
+    rare = _rare_characters(first + inner, np.ones_like(first), vocab_size, {"▁"})
     trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size,
+        vocab_size=vocab_size + 2 * len(rare) + 64,  # room for pieces with a rare character
         special_tokens=list(SPECIAL_TOKENS),
         unk_token="[UNK]",
-        initial_alphabet=alphabet,
+        initial_alphabet=["▁"],
         show_progress=False,
     )
     backend.train_from_iterator(sample, trainer)
     definition = _definition(backend)
-    vocabulary = definition["model"]["vocab"]
-    special, learned = vocabulary[: len(SPECIAL_TOKENS)], vocabulary[len(SPECIAL_TOKENS) :]
-    # Characters that no piece of the trained model is left with get the lowest score + 0, 1e-4, 2e-4 ... in the order of
-    # a hash map: give them all the lowest.
+    special = definition["model"]["vocab"][: len(SPECIAL_TOKENS)]
+    learned = definition["model"]["vocab"][len(special) :]
+    # Characters that the trained model has no piece for get the lowest score + 0, 1e-4, 2e-4 ... in the order of a
+    # randomly seeded hash map: give them all the lowest.
     lowest = min(score for _, score in learned)
     for entry in learned:
-        steps = (entry[1] - lowest) / 1e-4
-        if len(entry[0]) == 1 and abs(steps - round(steps)) < 1e-5:
+        steps_above = (entry[1] - lowest) / 1e-4
+        if len(entry[0]) == 1 and abs(steps_above - round(steps_above)) < 1e-5:
             entry[1] = lowest
         entry[1] = round(entry[1], 5)
+    # the alphabet first, then by score; pieces with a rare character last, as in WordPiece
+    learned.sort(key=lambda entry: (*_rarity(entry[0], rare), len(entry[0]) > 1, -entry[1], entry[0]))
+    learned = learned[: vocab_size - len(special)]
     definition["model"]["vocab"] = special + sorted(learned, key=lambda entry: (-entry[1], entry[0]))
     return definition
 

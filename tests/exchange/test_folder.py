@@ -284,12 +284,13 @@ def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:
 @pytest.fixture
 def tokenizer(tmp_path: Path):
     pytest.importorskip("bert.text.tokenizer", reason="the tokenizer is not there yet")
-    from bert.text.tokenizer import Tokenizer
     from tokenizers import Tokenizer as Backend
     from tokenizers.models import WordPiece
     from tokenizers.normalizers import BertNormalizer
     from tokenizers.pre_tokenizers import BertPreTokenizer
     from tokenizers.processors import TemplateProcessing
+
+    from bert.text.tokenizer import Tokenizer
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "she", "ate", "an", "apple", "phone", ".", "##s"]
     backend = Backend(WordPiece({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))

@@ -19,7 +19,9 @@ VOCABULARY = Vocabulary(MASK, np.arange(SIZE) >= SPECIALS, REPLACEMENTS, WORD_ST
 
 def rows_of(row_count, length, seed=0):
     """[CLS] tokens [SEP] tokens [SEP] padding, some [UNK] among them."""
-    ids = (draw(seed, np.arange(row_count)[:, None], np.arange(length)) % np.uint64(900 - SPECIALS)).astype(np.int64) + SPECIALS
+    ids = (draw(seed, np.arange(row_count)[:, None], np.arange(length)) % np.uint64(900 - SPECIALS)).astype(
+        np.int64
+    ) + SPECIALS
     ids[:, 0], ids[:, length // 2], ids[:, -4] = 2, 3, 3
     ids[:, -3:] = 0
     ids[::3, 2] = 1
@@ -141,5 +143,7 @@ def test_unused_slots_point_at_place_0(whole_words):
     ids[0, :5] = [2, 10, 11, 12, 3]
     result = masked(ids, rate=0.5, whole_words=whole_words)
     used = result.labels != NO_TARGET
-    assert used.sum() == (1 if whole_words else 2)  # round(0.5 · 3) is 2 of 50 slots; the words have 1 and 2 pieces, and 1 came first
+    assert used.sum() == (
+        1 if whole_words else 2
+    )  # round(0.5 · 3) is 2 of 50 slots; the words have 1 and 2 pieces, and 1 came first
     assert (result.places[~used] == 0).all()

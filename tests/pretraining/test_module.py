@@ -12,13 +12,17 @@ from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
 from .test_stream import LENGTH, ROWS, SIZE, make_stream
 
-ENCODER = EncoderConfig(vocab_size=SIZE, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=32, max_length=LENGTH)
+ENCODER = EncoderConfig(
+    vocab_size=SIZE, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=32, max_length=LENGTH
+)
 
 
 def make_module(split, steps=4, dropout=0.0, **optimizer):
     torch.manual_seed(0)
     encoder = EncoderConfig(**{**ENCODER.__dict__, "hidden_dropout": dropout})
-    return MaskedLMTraining(MaskedLM(encoder), OptimizerConfig(**optimizer), ScheduleConfig(), StopConfig(steps=steps), split, seed=5)
+    return MaskedLMTraining(
+        MaskedLM(encoder), OptimizerConfig(**optimizer), ScheduleConfig(), StopConfig(steps=steps), split, seed=5
+    )
 
 
 def fit(module, split, rows=None):

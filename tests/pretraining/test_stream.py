@@ -22,7 +22,9 @@ def make_stream(seed=0, last_row=None, batch_rows=ROWS, **masking):
     documents = Documents(np.cumsum(LENGTHS) - LENGTHS, LENGTHS)
     vocabulary = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.ones(SIZE, bool))
     index = RowIndex(documents, LENGTH, 16, seed)
-    return BatchStream(VALUES, index, batch_rows, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(**masking), seed, last_row)
+    return BatchStream(
+        VALUES, index, batch_rows, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(**masking), seed, last_row
+    )
 
 
 def whole_batch(step, stream=None):
@@ -35,7 +37,11 @@ def test_every_split_of_a_batch_sees_the_same_rows_and_masks(step, split):
     ranks, micro_rows = split
     dealt = split_batch(ROWS, micro_rows, ranks)
     whole = whole_batch(step)
-    parts = [make_stream().micro_batch(step, dealt, rank, micro) for micro in range(dealt.accumulation) for rank in range(ranks)]
+    parts = [
+        make_stream().micro_batch(step, dealt, rank, micro)
+        for micro in range(dealt.accumulation)
+        for rank in range(ranks)
+    ]
     for name in ("input_ids", "document_ids"):
         assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
     assert torch.equal(torch.cat([part["labels"] for part in parts]), whole["labels"])
@@ -114,8 +120,18 @@ def test_the_first_request_is_announced_once_before_the_first_batch():
     ("rows", "micro", "ranks", "message"),
     [
         (32, None, 3, "data.batch_rows 32 does not divide over 3 devices: give a multiple of 3"),
-        (32, 5, 2, "data.batch_rows 32 over 2 devices is 16 rows each, which data.micro_batch_rows 5 does not divide: give a divisor of 16"),
-        (32, 64, 1, "data.batch_rows 32 over 1 device is 32 rows each, which data.micro_batch_rows 64 does not divide: give a divisor of 32"),
+        (
+            32,
+            5,
+            2,
+            "data.batch_rows 32 over 2 devices is 16 rows each, which data.micro_batch_rows 5 does not divide: give a divisor of 16",
+        ),
+        (
+            32,
+            64,
+            1,
+            "data.batch_rows 32 over 1 device is 32 rows each, which data.micro_batch_rows 64 does not divide: give a divisor of 32",
+        ),
     ],
 )
 def test_batches_that_do_not_divide_are_refused(rows, micro, ranks, message):

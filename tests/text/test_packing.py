@@ -114,7 +114,12 @@ def test_all_rows_of_a_window_come_from_its_documents():
         members = set(order[window * 7 : (window + 1) * 7].tolist())
         while row < index.rows_in_epoch(0) and index.locate(row)[1] == window:
             rows = index.rows(row, 1)
-            owners = {number for start in rows.starts for begin, number in starts_of.items() if begin <= start < begin + lengths[number]}
+            owners = {
+                number
+                for start in rows.starts
+                for begin, number in starts_of.items()
+                if begin <= start < begin + lengths[number]
+            }
             assert owners <= members
             row += 1
 
@@ -123,7 +128,9 @@ def test_row_counts_are_cached_and_keyed_by_what_they_depend_on(tmp_path, monkey
     index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
     assert len(list(tmp_path.glob("rows-*.npy"))) == 1
     monkeypatch.setattr(RowIndex, "_pack_window", None)  # packing again would fail
-    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18  # six windows of five documents, two of which fit a row
+    assert (
+        index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+    )  # six windows of five documents, two of which fit a row
     monkeypatch.undo()
     index_of([5] * 29 + [6], folder=tmp_path).rows_in_epoch(0)
     index_of([5] * 30, seed=1, folder=tmp_path).rows_in_epoch(0)

@@ -48,7 +48,8 @@ def flip_a_byte(state):
 
 
 @pytest.mark.parametrize(
-    ("damage", "what"), [(truncate, "bytes instead of"), (flip_a_byte, "does not match its hash"), (lambda s: s.unlink(), "unreadable")]
+    ("damage", "what"),
+    [(truncate, "bytes instead of"), (flip_a_byte, "does not match its hash"), (lambda s: s.unlink(), "unreadable")],
 )
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path, damage, what):
     save(tmp_path, 1)
@@ -81,7 +82,11 @@ def test_a_write_that_dies_leaves_no_checkpoint(tmp_path, monkeypatch, moment):
     def die(*_, **__):
         raise Killed
 
-    target, name = {"torch.save": (torch, "save"), "the manifest": (json, "dump"), "the rename": (checkpoints.os, "rename")}[moment]
+    target, name = {
+        "torch.save": (torch, "save"),
+        "the manifest": (json, "dump"),
+        "the rename": (checkpoints.os, "rename"),
+    }[moment]
     monkeypatch.setattr(target, name, die)
     with pytest.raises(Killed):
         save(tmp_path, 2)
@@ -92,7 +97,9 @@ def test_a_write_that_dies_leaves_no_checkpoint(tmp_path, monkeypatch, moment):
     assert newest_whole(tmp_path, warn=pytest.fail).name == "step-00000002"
 
 
-@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("PytorchStreamWriter failed writing file")]
+)
 def test_a_full_disk_is_an_input_error_and_leaves_nothing(tmp_path, monkeypatch, error):
     def fail(*_, **__):
         raise error

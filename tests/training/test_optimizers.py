@@ -13,7 +13,9 @@ from bert.training.optimizers import make_optimizer, orthogonalize, parameter_gr
 
 def make_model(**fields):
     torch.manual_seed(0)
-    return MaskedLM(EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48, **fields))
+    return MaskedLM(
+        EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48, **fields)
+    )
 
 
 def give_gradients(model, seed):
@@ -29,7 +31,10 @@ def test_adamw_is_pytorchs():
     matrices = [p for p in theirs.parameters() if p.ndim > 1]
     vectors = [p for p in theirs.parameters() if p.ndim == 1]
     reference = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], lr=1e-2, betas=config.betas, eps=config.eps
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
+        lr=1e-2,
+        betas=config.betas,
+        eps=config.eps,
     )
     for step in range(5):
         for model, stepper in ((ours, optimizer), (theirs, reference)):
@@ -45,7 +50,9 @@ def test_orthogonalize_brings_singular_values_near_1_and_keeps_directions(shape)
     matrix = torch.randn(shape)
     result = orthogonalize(matrix).float()
     values = torch.linalg.svdvals(result)
-    assert values.min() > 0.5  # Jordan et al.: the quintic leaves singular values within about 0.7 … 1.2, bf16 adds its own
+    assert (
+        values.min() > 0.5
+    )  # Jordan et al.: the quintic leaves singular values within about 0.7 … 1.2, bf16 adds its own
     assert values.max() < 1.3
     u, _, vt = torch.linalg.svd(matrix, full_matrices=False)
     rotated = u.T @ result @ vt.T  # diagonal, where the singular vectors are those of the matrix
@@ -71,12 +78,18 @@ def test_muon_is_its_definition():
 def test_queries_keys_and_values_are_orthogonalized_apart():
     model = make_model(num_kv_heads=2)
     attention = model.encoder.layers[1].attention
-    optimizer = make_optimizer(model, OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0))
+    optimizer = make_optimizer(
+        model, OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0)
+    )
     give_gradients(model, 3)
     before, gradient = attention.qkv.weight.detach().clone(), attention.qkv.weight.grad.clone()
     optimizer.step()
     step = (before - attention.qkv.weight.detach()) / 0.1
-    for rows in (slice(0, 32), slice(32, 48), slice(48, 64)):  # 4 query heads and 2 + 2 heads of keys and values, 8 features each
+    for rows in (
+        slice(0, 32),
+        slice(32, 48),
+        slice(48, 64),
+    ):  # 4 query heads and 2 + 2 heads of keys and values, 8 features each
         expected = orthogonalize(gradient[rows]).float()
         scale = max(1, expected.shape[0] / expected.shape[1]) ** 0.5
         assert torch.allclose(step[rows], expected * scale, atol=1e-5)

@@ -27,7 +27,9 @@ def test_linear_falls_in_a_line_to_its_final_value():
 
 def test_cosine_is_half_a_cosine():
     for progress in (0.2, 0.5, 0.9):
-        assert share(progress, "cosine", warmup=0.2) == pytest.approx(0.5 + 0.5 * math.cos(math.pi * (progress - 0.2) / 0.8))
+        assert share(progress, "cosine", warmup=0.2) == pytest.approx(
+            0.5 + 0.5 * math.cos(math.pi * (progress - 0.2) / 0.8)
+        )
 
 
 def test_wsd_is_stable_and_falls_at_the_end():

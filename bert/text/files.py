@@ -1,0 +1,268 @@
+"""The documents of one file: plain text, JSON lines, tables and parquet, as they are or compressed. Constant memory."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import BinaryIO
+
+from bert.errors import InputError, did_you_mean
+
+LAYOUTS = ("auto", "blank-lines", "lines", "file")
+_TEXT, _JSON, _TABLE, _PARQUET = (".txt", ".text"), (".jsonl", ".ndjson", ".json"), (".csv", ".tsv"), (".parquet",)
+SUFFIXES = (*_TEXT, *_JSON, *_TABLE, *_PARQUET)
+COMPRESSIONS = (".gz", ".zst")
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_CHUNK = 1 << 20  # bytes read at once; also how much of a file is looked at to choose its layout
+
+Advance = Callable[[int], None]
+Notes = Callable[[str], None]
+
+
+def known_suffixes() -> str:
+    """The suffixes that are read, for messages."""
+    return f"{', '.join(SUFFIXES)}, each text format also with {' or '.join(COMPRESSIONS)}"
+
+
+def suffixes(path: Path) -> str:
+    """The known end of a file name, such as `.jsonl.gz`; empty where it is not known."""
+    name = path.name.lower()
+    compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
+    form = next((suffix for suffix in SUFFIXES if name.removesuffix(compression).endswith(suffix)), "")
+    return form + compression if form and not (form in _PARQUET and compression) else ""
+
+
+def read_file(
+    path: Path, layout: str, text_field: str, note_once: Callable[[str, str], None], advance: Advance
+) -> Iterator[str]:
+    """The documents of a file by its suffix, not stripped yet, empty ones too. A file of unknown suffix is plain text.
+
+    `note_once(layout, line)` hears of a layout that was chosen by line length, `advance` the bytes read since its last
+    call. Raises InputError with the file and line for what cannot be read.
+    """
+    form = suffixes(path).removesuffix(".gz").removesuffix(".zst")
+    if form in _PARQUET:
+        return _read_parquet(path, text_field, advance)
+    blocks = _text_blocks(path, advance)
+    if form in _JSON:
+        return _read_json_lines(path, _lines(blocks), text_field)
+    if form in _TABLE:
+        return _read_table(path, _lines(blocks), text_field, "\t" if form == ".tsv" else ",")
+    return _read_text(path, blocks, layout, note_once)
+
+
+def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """Decompressed bytes of a file. A compressed file that ends too early is an InputError, not a shorter corpus."""
+    if path.name.lower().endswith(".gz"):
+        with gzip.GzipFile(fileobj=file) as stream:
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    elif path.name.lower().endswith(".zst"):
+        import zstandard
+
+        # not zstandard.open: it takes the end of a truncated file for the end of the text
+        decompressor = zstandard.ZstdDecompressor()
+        frame, started = decompressor.decompressobj(), False
+        while chunk := file.read(_CHUNK // 4):
+            while chunk:
+                if frame.eof:
+                    frame = decompressor.decompressobj()
+                text = frame.decompress(chunk)
+                started = True
+                if text:
+                    yield text
+                chunk = frame.unused_data if frame.eof else b""
+        if not started or not frame.eof:
+            raise EOFError("ended before the end-of-frame marker was reached")
+    else:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _text_blocks(path: Path, advance: Advance) -> Iterator[str]:
+    """The text of a file in blocks of about 1 MB that end with a whole line; newlines are `\\n`, the BOM is gone."""
+    import zstandard
+
+    lines_before = 0
+    rest: list[bytes] = []  # of an unfinished line, joined once: one endless line costs no more than many
+    try:
+        with path.open("rb") as file:
+            before = 0
+            for chunk in _byte_chunks(path, file):
+                advance(file.tell() - before)
+                before = file.tell()
+                cut = chunk.rfind(b"\n") + 1
+                if cut:
+                    block = b"".join([*rest, chunk[:cut]])
+                    yield _decode(path, block, lines_before)
+                    lines_before += block.count(b"\n")
+                    rest = []
+                rest.append(chunk[cut:])
+        if any(rest):
+            yield _decode(path, b"".join(rest), lines_before)
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise InputError(f"{path}: truncated or damaged ({error}); download or compress the file again") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _decode(path: Path, block: bytes, lines_before: int) -> str:
+    try:
+        text = block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = lines_before + block.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}:{line}: not UTF-8 (byte 0x{block[error.start]:02x}); "
+            f"convert the file: iconv -f ITS_ENCODING -t UTF-8 {path.name}"
+        ) from None
+    return unify(text.removeprefix("\ufeff") if lines_before == 0 else text)
+
+
+def _lines(blocks: Iterator[str]) -> Iterator[str]:
+    """Lines with their newline. Not str.splitlines, which also cuts at U+2028 and form feeds."""
+    for block in blocks:
+        start = 0
+        while (end := block.find("\n", start) + 1) > 0:
+            yield block[start:end]
+            start = end
+        if start < len(block):
+            yield block[start:]
+
+
+def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callable[[str, str], None]) -> Iterator[str]:
+    head = next(blocks, "")
+    if layout == "auto":
+        layout, why = _choose_layout(head)
+        if why:
+            taken = {"lines": "one document a line", "file": "the whole file as one document"}[layout]
+            note_once(layout, f"{path}: no blank line, {why}: took {taken} (--layout decides otherwise)")
+
+    def all_blocks() -> Iterator[str]:
+        yield head
+        yield from blocks
+
+    if layout == "file":
+        yield "".join(all_blocks())
+    elif layout == "lines":
+        yield from _lines(all_blocks())
+    else:
+        paragraph: list[str] = []
+        for line in _lines(all_blocks()):
+            if line.isspace():
+                yield "".join(paragraph)
+                paragraph.clear()
+            else:
+                paragraph.append(line)
+        yield "".join(paragraph)
+
+
+def _choose_layout(head: str) -> tuple[str, str]:
+    """The layout of a text file from its first megabyte, and why, where its lines had to be measured.
+
+    A blank line between two others: documents are separated by blank lines. Otherwise a text is hard-wrapped when its
+    longest line has 30 to 120 characters and most lines are filled to three quarters of that, do not end like a
+    sentence and come once: then the file is one document. Anything else is one document a line.
+    """
+    lines = [line.rstrip() for line in head.strip().split("\n")]
+    if "" in lines:
+        return "blank-lines", ""
+    lengths = [len(line) for line in lines]
+    longest = max(lengths)
+    filled = sum(length >= 0.75 * longest for length in lengths)
+    sentences = sum(line.endswith((".", "!", "?", '"', "”", "。", "！", "？", "…")) for line in lines)
+    middle = f"lines of {median(lengths):.0f} characters at the median"
+    half = len(lines) / 2
+    wrapped = 30 <= longest <= 120 and filled > half and sentences < half and len(set(lines)) > half
+    if len(lines) >= 4 and wrapped:
+        return "file", f"hard-wrapped at {longest} characters"
+    return "lines", middle if len(lines) > 1 else ""
+
+
+def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if line.isspace():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            what = getattr(error, "msg", "nested too deeply")
+            raise InputError(f"{path}:{number}: not valid JSON ({what}); each line must be one JSON object") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}:{number}: not a JSON object; each line must be like {{{text_field!r}: ...}}")
+        if text_field not in row:
+            raise missing_field(f"{path}:{number}", text_field, list(row))
+        text = row[text_field]
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            held = type(text).__name__
+            raise InputError(
+                f"{path}:{number}: field {text_field!r} holds {held}, not text; name another by --text-field"
+            )
+        yield unify(text)
+
+
+def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
+    csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
+    # a tab-separated file knows no quotes: one at the start of a field would swallow the lines that follow
+    tab = delimiter == "\t"
+    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if not header:
+            return
+        if text_field not in header:
+            raise missing_field(f"{path}:1", text_field, header)
+        column = header.index(text_field)
+        for row in reader:
+            if not row:
+                continue
+            if len(row) <= column:
+                there = f"{len(row)} columns, the header has {len(header)}"
+                raise InputError(f"{path}:{reader.line_num}: {there}; repair this line")
+            yield row[column]
+    except csv.Error as error:
+        raise InputError(f"{path}:{reader.line_num}: not a readable table ({error}); repair this line") from None
+
+
+def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if text_field not in names:
+                raise missing_field(str(path), text_field, names)
+            kind = file.schema_arrow.field(text_field).type
+            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+                raise InputError(f"{path}: field {text_field!r} holds {kind}, not text; name another by --text-field")
+            size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
+            for batch in file.iter_batches(batch_size=1024, columns=[text_field]):
+                for text in batch.column(0).to_pylist():
+                    if text is not None:
+                        yield unify(text)
+                advance(size * batch.num_rows // rows)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"{path}: not a readable parquet file ({first}); download or write it again") from None
+
+
+def missing_field(where: str, text_field: str, names: list[str]) -> InputError:
+    """The error for a row or header without the text field; it says what fields are there."""
+    there = ", ".join(names) or "none"
+    near = did_you_mean(text_field, names)
+    return InputError(f"{where}: no field {text_field!r}; there are: {there}. Name one by --text-field.{near}")
+
+
+def unify(text: str) -> str:
+    """Newlines as `\\n`, and no lone surrogates, which JSON can carry but UTF-8 cannot."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)

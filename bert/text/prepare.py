@@ -1,0 +1,114 @@
+"""What `bert prepare` does: a corpus and a tokenizer become a token store, or the one that is there is taken again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bert.errors import InputError
+from bert.text.corpus import find_corpus
+from bert.text.store import StoreSummary, TokenStore, open_store, read_info, replace_info, write_store
+from bert.text.tokenizer import Tokenizer
+
+
+def prepare(
+    corpus: Sequence[str | Path] | str | Path,
+    tokenizer: Tokenizer | str | Path,
+    out: str | Path,
+    layout: str = "auto",
+    text_field: str = "text",
+    say: Callable[[str], None] = print,
+) -> TokenStore:
+    """What `bert prepare` does: the store of a corpus at `out`, written unless the one there is of the same corpus.
+
+    Raises InputError for what the corpus, the tokenizer or the folder get wrong.
+    """
+    tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
+    found = find_corpus(corpus, layout, text_field)
+    out = Path(out).expanduser()
+    old: dict[str, Any] = {}
+    why = ""
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            old = read_info(out)
+        except InputError as error:
+            why = str(error).removeprefix(f"{out}: ").split(";")[0]
+    fingerprint = found.fingerprint(old.get("fingerprint"))
+    if old:
+        if old["fingerprint"].get("content") != fingerprint["content"]:
+            why = "the corpus or how it is read has changed"
+        elif old["tokenizer"] != tokenizer.hash:
+            why = f"the tokenizer has changed ({old['tokenizer'][:8]} to {tokenizer.hash[:8]})"
+        else:
+            try:
+                store = open_store(out, tokenizer)
+                what = f"{len(store):,} documents, {store.num_tokens:,} tokens"
+                say(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
+                if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time
+                    replace_info(out, {**old, "fingerprint": fingerprint})
+                return store
+            except InputError as error:
+                why = str(error).removeprefix(f"{out}: ").split(";")[0]
+    if why:
+        say(f"{out}: {why}: writing the store again")
+    with _progress_bar(found.num_bytes, say) as (advance, progress):
+        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress)
+    for line in _describe(out, summary):
+        say(line)
+    return open_store(out, tokenizer)
+
+
+def _describe(out: Path, summary: StoreSummary) -> Iterator[str]:
+    unknown = summary.unknown / summary.tokens
+    yield (
+        f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, "
+        f"{summary.duplicates:,} exact duplicates skipped, {unknown:.2%} [UNK], "
+        f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
+    )
+    if unknown > 0.01:
+        yield (
+            f"warning: {unknown:.1%} of the tokens are [UNK]; "
+            f"train a tokenizer for this language: bert tokenizer CORPUS --out DIR"
+        )
+
+
+@contextmanager
+def _progress_bar(
+    num_bytes: int, say: Callable[[str], None]
+) -> Iterator[tuple[Callable[[int], None], Callable[[int, int], None]]]:
+    """A bar on a terminal, a line every 15 s elsewhere: yields `advance(bytes)` and `progress(documents, tokens)`."""
+    started = time.monotonic()
+    if not sys.stderr.isatty():
+        last = [started, 0.0]  # when a line was written, bytes read
+
+        def count_bytes(read: int) -> None:
+            last[1] += read
+
+        def line(documents: int, tokens: int) -> None:
+            now = time.monotonic()
+            if now - last[0] >= 15:
+                last[0] = now
+                share = f"{min(last[1] / num_bytes, 1):.0%}, " if num_bytes else ""
+                speed = tokens / (now - started)
+                say(f"tokenising: {share}{documents:,} documents, {tokens:,} tokens, {speed:,.0f} tokens/s")
+
+        yield count_bytes, line
+        return
+
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    text = TextColumn("{task.description}")
+    columns = (TextColumn("tokenising"), BarColumn(), TaskProgressColumn(), text, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=num_bytes or None)
+
+        def describe(documents: int, tokens: int) -> None:
+            speed = tokens / (time.monotonic() - started)
+            bar.update(task, description=f"{documents:,} documents, {tokens:,} tokens, {speed:,.0f} tokens/s")
+
+        yield lambda read: bar.advance(task, read), describe

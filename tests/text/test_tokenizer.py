@@ -1,0 +1,321 @@
+"""The tokenizer: ids, words and pieces, files, and what is refused. Training is in test_vocabulary.py."""
+
+import json
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import models, normalizers, pre_tokenizers
+
+from bert.errors import InputError
+from bert.text.tokenizer import SPECIAL_TOKENS, Tokenizer
+from bert.text.vocabulary import KINDS, train_tokenizer
+
+REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "enwiki" / "tokenizer-8192.json"
+TEXTS = [
+    "The quick brown fox jumps over the lazy dog, and the dog sleeps.",
+    "An apple a day keeps the doctor away; 我每天吃一个苹果。",
+    "Café crème and naïve résumés: the doctor's apple fell (quickly).",
+] * 3
+SIZES = {"wordpiece": 120, "bpe": 300, "unigram": 60}
+TRAINED = {kind: train_tokenizer(TEXTS, kind, SIZES[kind]) for kind in KINDS}
+ODD_WORDS = [
+    "",
+    " ",
+    "\u200b",
+    "\x00",
+    "\u0301",
+    "😀",
+    "👩‍👩‍👧",
+    "e\u0301",
+    "ﬁ",
+    "a" * 3000,
+    "苹果",
+    "\ud800",
+    "\ufeff",
+    "[MASK]",
+    "x y",
+]
+
+
+@pytest.fixture(params=KINDS)
+def tokenizer(request) -> Tokenizer:
+    return TRAINED[request.param]
+
+
+def refused(load) -> str:
+    with pytest.raises(InputError) as caught:
+        load()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ── ids ──
+
+
+def test_special_tokens_come_first_and_stand_around_a_text_and_a_pair(tokenizer):
+    assert [tokenizer.token(i) for i in range(5)] == list(SPECIAL_TOKENS)
+    ids = (tokenizer.pad_id, tokenizer.unk_id, tokenizer.cls_id, tokenizer.sep_id, tokenizer.mask_id)
+    assert ids == (0, 1, 2, 3, 4) == tokenizer.special_ids
+    a, b = (tokenizer.encode_documents([text])[0].tolist() for text in TEXTS[:2])
+    assert tokenizer.encode(TEXTS[0]) == [2, *a, 3]
+    assert tokenizer.encode(TEXTS[0], TEXTS[1]) == [2, *a, 3, *b, 3]
+    assert tokenizer.backend.encode(TEXTS[0], TEXTS[1]).type_ids == [0] * (len(a) + 2) + [1] * (len(b) + 1)
+
+
+def test_a_mask_is_a_token_in_encode_and_text_in_documents_and_words(tokenizer):
+    assert tokenizer.encode("an [MASK] a day").count(4) == 1
+    for token in (*SPECIAL_TOKENS, *(tokenizer.token(i) for i in tokenizer.unused_ids)):
+        reserved = set(tokenizer.special_ids) - {tokenizer.unk_id} | set(tokenizer.unused_ids)
+        assert not reserved & set(tokenizer.encode_documents([f"an {token} a day", token])[0].tolist())
+        assert not reserved & set(tokenizer.word_pieces([token])[0])
+
+
+def test_documents_are_flat_values_and_lengths(tokenizer):
+    values, lengths = tokenizer.encode_documents([TEXTS[0], "", TEXTS[1]])
+    assert values.dtype == np.uint16
+    assert lengths.dtype == np.int64
+    one, two = tokenizer.encode_documents([TEXTS[0]])[0], tokenizer.encode_documents([TEXTS[1]])[0]
+    assert lengths.tolist() == [len(one), 0, len(two)]
+    np.testing.assert_array_equal(values, np.concatenate([one, two]))
+    nothing, no_lengths = tokenizer.encode_documents([])
+    assert (len(nothing), len(no_lengths), nothing.dtype) == (0, 0, np.uint16)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(max_size=80), max_size=5), st.sampled_from(KINDS))
+@example(["lone \ud800 surrogate", "\x00"], "wordpiece")
+def test_documents_have_the_ids_of_encode_without_the_special_tokens(texts, kind):
+    tokenizer = TRAINED[kind]
+    values, lengths = tokenizer.encode_documents(texts)
+    rows = np.split(values, np.cumsum(lengths)[:-1]) if texts else []
+    for text, row in zip(texts, rows):
+        if not any(token in text for token in SPECIAL_TOKENS):
+            assert tokenizer.encode(text)[1:-1] == row.tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_byte_level_pieces_lose_nothing(text):
+    tokenizer = TRAINED["bpe"]
+    ids = tokenizer.encode_documents([text])[0]
+    blank = "" if not text or text[0].isspace() else " "  # a text begins with a blank, as each of its words does
+    assert tokenizer.decode(ids).lstrip(" ") == unicodedata.normalize("NFC", blank + text).lstrip(" ")
+
+
+def test_decoding_gives_the_text_back():
+    assert (
+        TRAINED["wordpiece"].decode(TRAINED["wordpiece"].encode("The quick dog, quickly.")) == "the quick dog, quickly."
+    )
+    assert TRAINED["unigram"].decode(TRAINED["unigram"].encode("The quick dog")) == "The quick dog"
+    ids = np.array(TRAINED["wordpiece"].encode("an [MASK]"))
+    assert TRAINED["wordpiece"].decode(ids, skip_special_tokens=False) == "[CLS] an [MASK] [SEP]"
+
+
+def test_replacements_are_what_a_text_can_hold(tokenizer):
+    reserved = {*tokenizer.special_ids, *tokenizer.unused_ids}
+    assert tokenizer.replacement_ids.dtype == np.int64
+    assert reserved.isdisjoint(tokenizer.replacement_ids.tolist())
+    assert len(reserved) + len(tokenizer.replacement_ids) == tokenizer.vocab_size
+    assert all(tokenizer.token(i).startswith("[unused") for i in tokenizer.unused_ids)
+    assert tokenizer.unused_ids
+
+
+def test_ids_past_two_bytes_are_uint32():
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *(f"w{i}" for i in range(65_532))])}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert Tokenizer(backend).vocab_size == 65_537
+    assert Tokenizer(backend).encode_documents(["w65531"])[0].tolist() == [65_536]
+    assert Tokenizer(backend).dtype is np.uint32
+
+
+# ── words and pieces ──
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(max_size=12), max_size=8), st.sampled_from(KINDS))
+@example(ODD_WORDS, "wordpiece")
+@example(ODD_WORDS, "bpe")
+@example(ODD_WORDS, "unigram")
+def test_every_word_has_a_piece_whatever_its_characters(words, kind):
+    tokenizer = TRAINED[kind]
+    pieces = tokenizer.word_pieces(words)
+    assert len(pieces) == len(words)
+    assert all(pieces)
+    assert pieces == [tokenizer.word_pieces([word])[0] for word in words]  # each by itself: nothing shifts
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.text(alphabet="abcdelopqru苹果éT'", min_size=1, max_size=8), min_size=1, max_size=8),
+    st.sampled_from(KINDS),
+)
+def test_words_have_the_pieces_that_they_have_in_running_text(words, kind):
+    tokenizer = TRAINED[kind]
+    pieces = [i for word in tokenizer.word_pieces(words) for i in word]
+    assert pieces == tokenizer.encode_documents([" ".join(words)])[0].tolist()
+
+
+@pytest.mark.parametrize(
+    "pre_tokenizer",
+    [pre_tokenizers.ByteLevel(add_prefix_space=False), pre_tokenizers.Metaspace(prepend_scheme="never")],
+)
+def test_a_tokenizer_without_leading_blank_gets_one_for_each_word(pre_tokenizer):
+    blank = "Ġ" if isinstance(pre_tokenizer, pre_tokenizers.ByteLevel) else "▁"
+    entries = [*SPECIAL_TOKENS, blank, *"dog", "do", f"{blank}d"]
+    backend = tokenizers.Tokenizer(
+        models.BPE({token: i for i, token in enumerate(entries)}, [("d", "o"), (blank, "d")])
+    )
+    backend.pre_tokenizer = pre_tokenizer
+    tokenizer = Tokenizer(backend)
+    text, words = tokenizer.encode("god dog")[1:-1], tokenizer.word_pieces(["god", "dog"])
+    assert words[1] == text[3:]
+    assert tokenizer.token(words[1][0]) != "do"
+
+
+def test_words_begin_where_the_kind_says():
+    starts = {kind: dict(zip(map(t.token, range(t.vocab_size)), t.word_starts)) for kind, t in TRAINED.items()}
+    assert all(t.word_starts.shape == (t.vocab_size,) and t.word_starts.dtype == bool for t in TRAINED.values())
+    assert starts["wordpiece"]["the"]
+    assert not starts["wordpiece"]["##u"]
+    assert starts["bpe"]["Ġthe"]
+    assert not starts["bpe"]["u"]
+    assert starts["bpe"][","]
+    for piece, start in starts["unigram"].items():
+        if piece.isascii() and piece.isalpha():
+            assert not start
+        if piece.startswith("▁"):
+            assert start
+    for kind in KINDS:
+        assert all(starts[kind][token] for token in SPECIAL_TOKENS)
+        tokenizer = TRAINED[kind]
+        ids = tokenizer.encode_documents(["the dog, 苹果 jumps"])[0]
+        words = [
+            tokenizer.decode(part).strip()
+            for part in np.split(ids, np.flatnonzero(tokenizer.word_starts[ids]))
+            if len(part)
+        ]
+        assert words[:2] == ["the", "dog"]
+        assert words[2].startswith(",")
+        assert words[-1] == "jumps"
+        assert not any("苹果" in word for word in words)  # each character by itself
+
+
+# ── files ──
+
+
+@pytest.mark.hf
+def test_auto_tokenizer_gives_our_ids(tmp_path, tokenizer):
+    transformers = pytest.importorskip("transformers")
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    tokenizer.save(tmp_path, model_max_length=64, model_input_names=names)
+    # beside the config of a type whose own class would rebuild the normaliser
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    for text in [*TEXTS, *(word for word in ODD_WORDS if word != "\ud800"), "an [MASK] a day"]:
+        assert theirs(text)["input_ids"] == tokenizer.encode(text)
+    pair = theirs(TEXTS[0], TEXTS[1])
+    assert pair["input_ids"] == tokenizer.encode(TEXTS[0], TEXTS[1])
+    assert pair["token_type_ids"] == tokenizer.backend.encode(TEXTS[0], TEXTS[1]).type_ids
+    assert theirs.model_max_length == 64
+    assert (theirs.pad_token_id, theirs.mask_token, len(theirs)) == (0, "[MASK]", tokenizer.vocab_size)
+
+
+def test_saving_and_loading_changes_nothing(tmp_path, tokenizer):
+    tokenizer.save(tmp_path / "a" / "b")
+    again = Tokenizer.load(tmp_path / "a" / "b")
+    assert again.hash == tokenizer.hash == Tokenizer.load(tmp_path / "a" / "b" / "tokenizer.json").hash
+    assert len(tokenizer.hash) == 64
+    assert again.encode(TEXTS[1]) == tokenizer.encode(TEXTS[1])
+    expected = {"tokenizer.json", "tokenizer_config.json", *(["vocab.txt"] if tokenizer.kind == "wordpiece" else [])}
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == expected
+
+
+def test_vocab_txt_holds_the_entries_in_the_order_of_ids(tmp_path):
+    TRAINED["wordpiece"].save(tmp_path)
+    lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == [TRAINED["wordpiece"].token(i) for i in range(TRAINED["wordpiece"].vocab_size)]
+
+
+def test_saved_truncation_and_padding_are_switched_off(tmp_path, tokenizer):
+    file = tmp_path / "tokenizer.json"
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    backend.enable_truncation(4)
+    backend.enable_padding(length=4)
+    backend.save(str(file))
+    assert Tokenizer.load(file).encode(TEXTS[0]) == tokenizer.encode(TEXTS[0])
+    assert Tokenizer.load(file).hash == tokenizer.hash
+
+
+def test_roberta_and_own_names_are_accepted(tmp_path):
+    def vocabulary(*special):
+        entries = [*special, "a", "b"]
+        return tokenizers.Tokenizer(
+            models.WordLevel({token: i for i, token in enumerate(entries)}, unk_token=special[3])
+        )
+
+    roberta = Tokenizer(vocabulary("<s>", "<pad>", "</s>", "<unk>", "<mask>"))
+    ids = (roberta.pad_id, roberta.unk_id, roberta.cls_id, roberta.sep_id, roberta.mask_id)
+    assert ids == (1, 3, 0, 2, 4)
+    assert roberta.encode("a", "b") == [0, 5, 2, 6, 2]
+    vocabulary("#C", "#P", "#S", "#U", "#M").save(str(tmp_path / "tokenizer.json"))
+    assert "has no [PAD], [UNK], [CLS], [SEP], [MASK]" in refused(lambda: Tokenizer.load(tmp_path))
+    names = {
+        "pad_token": "#P",
+        "unk_token": "#U",
+        "cls_token": {"content": "#C"},
+        "sep_token": "#S",
+        "mask_token": "#M",
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(names))
+    assert Tokenizer.load(tmp_path).mask_id == 4
+    roberta.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").hash == roberta.hash
+
+
+def test_what_cannot_be_loaded_is_named(tmp_path):
+    fix = "make one by `bert tokenizer CORPUS --out DIR`"
+    assert refused(lambda: Tokenizer.load(tmp_path)) == f"{tmp_path}: no tokenizer.json in this folder; {fix}"
+    assert refused(lambda: Tokenizer.load("no/such")) == f"no/such: no such tokenizer file or folder; {fix}"
+    file = tmp_path / "tokenizer.json"
+    for content in (b"{", b"[]", b'{"model": {}}', b"\xff\xfe", b""):
+        file.write_bytes(content)
+        assert refused(lambda: Tokenizer.load(tmp_path)).startswith(f"{file}: not a tokenizer (")
+    backend = tokenizers.Tokenizer(models.WordLevel({"[PAD]": 0, "[UNK]": 1, "[CLS]": 2}, unk_token="[UNK]"))
+    backend.save(str(file))
+    assert refused(lambda: Tokenizer.load(tmp_path)) == (
+        f"{file}: the vocabulary has no [SEP], [MASK]; train one by `bert tokenizer`"
+    )
+    TRAINED["bpe"].save(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text("{")
+    assert refused(lambda: Tokenizer.load(tmp_path)).startswith(f"{tmp_path}/tokenizer_config.json: not valid JSON (")
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
+    (tmp_path / "file").write_text("x")
+    message = refused(lambda: TRAINED["bpe"].save(tmp_path / "file"))
+    assert message.startswith(f"{tmp_path}/file: cannot be written (")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.data
+def test_the_reference_tokenizer_keeps_its_ids():
+    if not REFERENCE.exists():
+        pytest.skip(f"{REFERENCE} is absent")
+    ours, theirs = Tokenizer.load(REFERENCE), tokenizers.Tokenizer.from_file(str(REFERENCE))
+    for text in [*TEXTS, *(word for word in ODD_WORDS if word != "\ud800")]:
+        assert ours.encode(text) == theirs.encode(text).ids
+    assert (ours.vocab_size, ours.kind, ours.unused_ids) == (8192, "wordpiece", ())
+    assert all(ours.word_pieces(ODD_WORDS))
+
+
+def test_normalisers_that_drop_everything_leave_unknown():
+    backend = tokenizers.Tokenizer.from_str(TRAINED["bpe"].backend.to_str())
+    backend.normalizer = normalizers.Replace(tokenizers.Regex(".*"), "")
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    assert Tokenizer(backend).word_pieces(["all", "gone"]) == [[1], [1]]
