@@ -74,7 +74,7 @@ def full_disk(limit: int) -> Iterator[None]:
 
 CORPUS_VERBS = {
     "pretrain": ["pretrain", "--out", "new", *TINY],
-    "tokenizer": ["tokenizer", "--out", "new", "--vocab-size", "256"],
+    "tokenizer": ["tokenizer", "--out", "new"],
     "prepare": ["prepare", "--out", "new", "--tokenizer", "run/tokenizer"],
 }
 
@@ -104,6 +104,13 @@ def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, verb: str) 
     )
 
 
+@pytest.mark.parametrize("verb", CORPUS_VERBS)
+def test_a_name_that_is_neither_a_file_nor_a_hub_data_set(refused: Refused, verb: str) -> None:
+    message = refused(*CORPUS_VERBS[verb], "nobody/nothing")
+    assert message.startswith("nobody/nothing: no such file or folder, and as a Hub data set it cannot be read (")
+    assert message.endswith("); check the path, the name or the network")
+
+
 @pytest.mark.parametrize("command", [CORPUS_VERBS["prepare"], [*CORPUS_VERBS["pretrain"], "--tokenizer=run/tokenizer"]])
 def test_a_corpus_of_one_repeated_line(refused: Refused, place: Path, command: list[str]) -> None:
     (place / "same.txt").write_text("The same line again and again.\n" * 200)
@@ -115,18 +122,18 @@ def test_a_corpus_of_one_repeated_line(refused: Refused, place: Path, command: l
 
 
 @pytest.mark.parametrize(
-    ("command", "key"),
+    "command",
     [
-        (["tokenizer", "text.txt", "--out", "new", "--vocab-size", "5000"], "--vocab-size"),
-        (["pretrain", "text.txt", "--out", "new", *TINY, "--vocabulary.size=5000"], "vocabulary.size"),
+        ["tokenizer", "text.txt", "--out", "new", "--vocab-size", "5000"],
+        ["pretrain", "text.txt", "--out", "new", *TINY, "--vocabulary.size=5000"],
     ],
     ids=["tokenizer", "pretrain"],
 )
-def test_a_vocabulary_larger_than_the_corpus_supports(refused: Refused, command: list[str], key: str) -> None:
+def test_a_vocabulary_larger_than_the_corpus_supports(refused: Refused, command: list[str]) -> None:
     message = refused(*command)
     entries = message.split("the corpus supports ")[1].split(" ")[0]
     assert 100 < int(entries) < 300
-    assert message == f"{key} 5000: the corpus supports {entries} entries; give {key} {entries} or more text"
+    assert message == f"vocabulary size 5000: the corpus supports {entries} entries; give {entries} or more text"
 
 
 def test_a_corpus_that_is_not_named(refused: Refused) -> None:
@@ -172,7 +179,7 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
     message = refused("pretrain", "--store", "run/store", "--out", "new", *TINY)
     assert message == "data.store needs data.tokenizer: give the one that the store was made with"
     message = refused("pretrain", "--store", "run", "--tokenizer", "other", "--out", "new", *TINY)
-    assert message == "run: no store.json here, so this is no store or an unfinished one; run `bert prepare` again"
+    assert message == "run: no store.json, so this is no store or an unfinished one; run `bert prepare` again"
 
 
 def test_folders_that_are_not_there(refused: Refused) -> None:
@@ -284,7 +291,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
         ("fill --model=run/model --top=0 [MASK]", "--top is 0: give 1 or more"),
         ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] where a word is to be guessed"),
         ("fill", "the following arguments are required: text, model"),
-        ("tokenizer text.txt --out new --vocab-size 0", "--vocab-size 0: must be positive"),
+        ("tokenizer text.txt --out new --vocab-size 0", "vocabulary size 0: must be positive"),
         ("tokenizer text.txt --out new --vocab-size ten", "vocab_size is ten: give a whole number or null"),
         (
             "tokenizer text.txt --out new --vocab-sise 99",
@@ -372,6 +379,18 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
 )
 def test_a_run_is_resumed_as_it_was(refused: Refused, arguments: str, message: str) -> None:
     assert refused("pretrain", *arguments.split()) == message
+
+
+@pytest.mark.parametrize("change", ["gone", "changed"])
+def test_a_run_goes_on_with_the_text_that_it_was_started_with(place: Path, change: str) -> None:
+    assert main(["pretrain", "text.txt", "--out", "new", *TINY]) == 0
+    if change == "gone":
+        (place / "text.txt").unlink()
+    else:
+        (place / "text.txt").write_text(make_text(seed=1))
+    before = snapshot(place / "new" / "store")
+    assert main(["pretrain", "--resume", "new", "--stop.steps=5"]) == 0
+    assert snapshot(place / "new" / "store") == before
 
 
 def flip_a_byte(file: Path) -> None:

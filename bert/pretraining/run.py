@@ -65,7 +65,8 @@ def pretrain(
             f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
         )
     if run_folder.is_rank_0():
-        check_inputs(recipe)
+        if not resume:  # a run goes on with the tokenizer and the store that it has
+            check_inputs(recipe)
         with run_folder.claimed(out, overwrite, resume):
             checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
             recipe = prepare_inputs(recipe, out, say)
@@ -130,14 +131,9 @@ def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]
         if data.tokenizer is not None:
             Tokenizer.load(data.tokenizer).save(folder, model_max_length=recipe.encoder.max_length)
         else:
-            try:
-                make_tokenizer(
-                    data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say
-                )
-            except InputError as error:  # it speaks of the flag of `bert tokenizer`
-                raise InputError(str(error).replace("--vocab-size", "vocabulary.size")) from error
+            make_tokenizer(data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
     tokenizer = Tokenizer.load(folder)
-    if data.store is None:
+    if data.store is None and not (out / "store").exists():
         prepare(data.corpus, tokenizer, out / "store", data.layout, data.text_field, say=say)
     if recipe.encoder.vocab_size not in (PretrainRecipe().encoder.vocab_size, tokenizer.vocab_size):
         raise InputError(

@@ -8,6 +8,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -281,22 +282,24 @@ def _token_names(config_file: Path) -> dict[str, str]:
 
 
 def _write_files(folder: Path, files: dict[str, str]) -> None:
-    """Write files one after the other, each under a temporary name and then renamed."""
+    """Write all files under temporary names, then rename them: where the disk has no room, all is as it was."""
     new = not folder.exists()
+    temporaries = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            temporary = folder / f".{name}.{os.getpid()}.tmp"
-            try:
-                with temporary.open("w", encoding="utf-8", newline="\n") as file:
-                    file.write(text)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, folder / name)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with temporaries[name].open("w", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in files:
+            os.replace(temporaries[name], folder / name)
     except OSError as error:
-        if new and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
         why = error.strerror or str(error)
         raise InputError(f"{folder}: cannot be written ({why}); free the disk or choose another folder") from None
+    finally:
+        with suppress(OSError):  # the folder may be what cannot be written
+            for temporary in temporaries.values():
+                temporary.unlink(missing_ok=True)
+            if new:
+                folder.rmdir()  # refused where files came to stand in it
