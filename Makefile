@@ -2,6 +2,7 @@
 
 check:  ## lint, types and the default tests: about two minutes on 2 cores
 	ruff check .
+	ruff format --check .
 	mypy
 	pytest
 
