@@ -132,7 +132,15 @@ def _pretrain(arguments: Sequence[str]) -> None:
             )
         if not (Path(resumed) / "recipe.yaml").exists():
             raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
-        arguments = ["--config", str(Path(resumed) / "recipe.yaml"), *arguments]
+    shown = _value_of(arguments, "--show-batch")
+    run = resumed or (None if shown is None else _value_of(arguments, "--out"))
+    if shown is not None:
+        if run is None:
+            raise InputError(f"--show-batch {shown}: name the run in --out")
+        if not (Path(run) / "recipe.yaml").exists():
+            raise InputError(f"{run}: no run here whose batches could be shown: it has no recipe.yaml")
+    if run is not None:
+        arguments = ["--config", str(Path(run) / "recipe.yaml"), *arguments]
     options = parse(parser, arguments, PretrainRecipe)
     for shortcut in ("corpus", "tokenizer", "store"):
         if options[shortcut]:
@@ -156,13 +164,9 @@ def _pretrain(arguments: Sequence[str]) -> None:
     from bert.pretraining.run import pretrain, show_batch
 
     if options.show_batch is not None:
-        from bert.training.folder import read_recipe
-
         if options.show_batch < 0:
             raise InputError(f"--show-batch {options.show_batch}: batches are numbered from 0")
-        if not (Path(out) / "recipe.yaml").exists():
-            raise InputError(f"{out}: no run here whose batches could be shown: it has no recipe.yaml")
-        show_batch(read_recipe(Path(out) / "recipe.yaml", PretrainRecipe), Path(out), options.show_batch)
+        show_batch(recipe, Path(out), options.show_batch)
         return
     pretrain(recipe, Path(out), overwrite=options.overwrite, resume=resumed is not None)
 

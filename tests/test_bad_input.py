@@ -159,7 +159,8 @@ def test_masked_rows_of_another_tokenizer(refused: Refused, place: Path) -> None
         "long.npz: rows of 80 tokens are longer than the model's 64"
     )
     (place / "text.npz").write_text("no arrays")
-    assert refused("evaluate", "run/model", "--masked", "text.npz").startswith("text.npz: not an .npz file (")
+    message = refused("evaluate", "run/model", "--masked", "text.npz")
+    assert message == "text.npz: not an .npz file: give one with input_ids and labels"
     assert refused("evaluate", "run/model", "--masked", "gone.npz") == "gone.npz: no such file"
 
 
@@ -306,6 +307,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
             "layout 'line' is not known: use one of auto, blank-lines, lines, file. Did you mean `lines`?",
         ),
         ("pretrain --out run --show-batch -1", "--show-batch -1: batches are numbered from 0"),
+        ("pretrain --show-batch 1", "--show-batch 1: name the run in --out"),
         ("pretrain --out gone --show-batch 1", "gone: no run here whose batches could be shown: it has no recipe.yaml"),
     ],
 )
@@ -314,6 +316,17 @@ def test_a_wrong_command(refused: Refused, command: str, message: str) -> None:
 
 
 # ── folders that hold something already ──
+
+
+@pytest.mark.parametrize("command", ["pretrain --resume run", "pretrain --out run --show-batch 1"])
+def test_a_run_whose_recipe_was_edited_badly(refused: Refused, place: Path, command: str) -> None:
+    file = place / "run" / "recipe.yaml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace("row_length:", "row_lenght:"), encoding="utf-8")
+    expected = "run/recipe.yaml: unknown key `data.row_lenght`. Did you mean `data.row_length`?"
+    assert refused(*command.split()) == expected
+    file.write_text(text.replace("batch_rows: 8", "batch_rows: many"), encoding="utf-8")
+    assert refused(*command.split()) == "data.batch_rows is many: give a whole number"
 
 
 def test_a_folder_that_holds_another_run_is_kept_byte_for_byte(refused: Refused) -> None:
@@ -391,6 +404,15 @@ def test_a_run_goes_on_with_the_text_that_it_was_started_with(place: Path, chang
     before = snapshot(place / "new" / "store")
     assert main(["pretrain", "--resume", "new", "--stop.steps=5"]) == 0
     assert snapshot(place / "new" / "store") == before
+
+
+def test_a_finished_run_that_is_resumed_takes_no_further_step(place: Path) -> None:
+    before = snapshot(place / "run")
+    assert main(["pretrain", "--resume", "run"]) == 0
+    after = snapshot(place / "run")
+    assert after.keys() == before.keys()
+    assert after["metrics.csv"] == before["metrics.csv"]
+    assert after["model/model.safetensors"] == before["model/model.safetensors"]
 
 
 def flip_a_byte(file: Path) -> None:

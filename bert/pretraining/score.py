@@ -38,7 +38,7 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
     except (OSError, ValueError, EOFError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{file}: not an .npz file ({error})") from error
+        raise InputError(f"{file}: not an .npz file: give one with input_ids and labels") from error
     if input_ids.shape != labels.shape or input_ids.ndim != 2:
         raise InputError(
             f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape"
