@@ -118,6 +118,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run")
     parser.add_argument("--tokenizer", type=str | None, default=None, help="the same as --data.tokenizer")
     parser.add_argument("--store", type=str | None, default=None, help="the same as --data.store")
+    parser.add_argument("--from", type=str | None, default=None, help="go on from this masked LM; the same as --start")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
     parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="go on with an interrupted run")
     parser.add_argument(
@@ -137,6 +138,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
     for shortcut in ("corpus", "tokenizer", "store"):
         if options[shortcut]:
             options.data[shortcut] = options[shortcut]
+    if options["from"]:
+        options["start"] = options["from"]
     recipe = build(PretrainRecipe, parser.instantiate(options))
     if resumed is not None:
         from bert.training.folder import read_recipe
