@@ -118,6 +118,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run")
     parser.add_argument("--tokenizer", type=str | None, default=None, help="the same as --data.tokenizer")
     parser.add_argument("--store", type=str | None, default=None, help="the same as --data.store")
+    parser.add_argument("--from", type=str | None, default=None, help="go on from this masked LM; the same as --start")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
     parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="go on with an interrupted run")
     parser.add_argument(
@@ -145,6 +146,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
     for shortcut in ("corpus", "tokenizer", "store"):
         if options[shortcut]:
             options.data[shortcut] = options[shortcut]
+    if options["from"]:
+        options["start"] = options["from"]
     recipe = build(PretrainRecipe, parser.instantiate(options))
     if resumed is not None:
         from bert.training.folder import read_recipe
@@ -203,12 +206,31 @@ def _fill(arguments: Sequence[str]) -> None:
         print("  ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
+def _bench(arguments: Sequence[str]) -> None:
+    """Measure where the time of a training step goes, on the batches of a run."""
+    from bert.recipe import parse
+
+    parser = _parser("bench", _bench)
+    parser.add_argument("run", type=str, help="folder of a run")
+    parser.add_argument("--steps", type=int, default=20, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; bare loop and Lightning's loop alternate")
+    options = parse(parser, arguments)
+    if options.steps < 1 or options.rounds < 1:
+        raise InputError(f"--steps {options.steps} --rounds {options.rounds}: give 1 or more of each")
+    if not (Path(options.run) / "recipe.yaml").exists():
+        raise InputError(f"{options.run}: no run here to measure: it has no recipe.yaml")
+    from bert.bench import bench
+
+    bench(Path(options.run), options.steps, options.rounds)
+
+
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "pretrain": _pretrain,
     "tokenizer": _tokenizer,
     "prepare": _prepare,
     "evaluate": _evaluate,
     "fill": _fill,
+    "bench": _bench,
 }
 
 

@@ -205,7 +205,6 @@ WRONG_VALUES = [
     ("--encoder.hidden_size=many", "encoder.hidden_size is many: give a whole number"),
     ("--encoder.hidden_size=0", "encoder.hidden_size is 0: give 1 or more"),
     ("--encoder.num_layers=-1", "encoder.num_layers is -1: give 1 or more"),
-    ("--encoder.vocab_size=100", "encoder.vocab_size is 100 and the tokenizer has 256 entries: leave the field out"),
     ("--vocabulary.size=0", "vocabulary.size is 0: give more than 0"),
     ("--vocabulary.size=-64", "vocabulary.size is -64: give more than 0"),
     ("--data.row_length=0", "data.row_length is 0: give 8 or more"),

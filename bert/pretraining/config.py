@@ -121,6 +121,8 @@ class PretrainRecipe:
     """shape of the masked-LM head"""
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens become targets"""
+    start: str | None = None
+    """folder of a masked LM whose weights, shape and tokenizer the run starts from; none: fresh weights"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW or Muon"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

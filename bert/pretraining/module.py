@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.stream import MicroBatch, Split
 from bert.text.counter import draw
@@ -32,8 +33,11 @@ class MaskedLMTraining(L.LightningModule):
         stop: StopConfig,
         split: Split,
         seed: int = 0,
+        identity: dict[str, str] | None = None,
     ) -> None:
+        """`identity` names what the run reads; a checkpoint carries it and is refused where it is another."""
         super().__init__()
+        self.identity = identity or {}
         self.model = model
         self.optimizer_config, self.schedule, self.split, self.seed = optimizer, schedule, split, seed
         self.progress = Progress(stop)
@@ -156,12 +160,19 @@ class MaskedLMTraining(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Beside weights and optimiser: what the budget has used, every learning rate, and the open row of the log."""
+        checkpoint["identity"] = self.identity
         checkpoint["progress"] = self.progress.state()
         checkpoint["learning_rates"] = torch.tensor(self.learning_rates, dtype=torch.float64)
         checkpoint["open_log_row"] = {"loss_sum": self._summed(self.loss_sum).cpu().clone(), "targets": self.targets}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The same back."""
+        for what, before in checkpoint["identity"].items():
+            now = self.identity.get(what, "")
+            if before != now:
+                raise InputError(
+                    f"the {what} of this run has changed since its checkpoint ({before[:8]} to {now[:8]}): put it back, or start anew"
+                )
         self.progress.restore(checkpoint["progress"])
         self.learning_rates = checkpoint["learning_rates"].tolist()
         if self.global_rank == 0:  # the sum over all ranks goes on in one

@@ -14,23 +14,23 @@ import torch
 from bert.errors import InputError, InterruptedRun
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.masking import Vocabulary
+from bert.pretraining.inputs import (
+    check_inputs,
+    identity,
+    make_streams,
+    prepare_inputs,
+    store_folder,
+    tokenizer_folder,
+    validation_loader,
+)
 from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining
-from bert.pretraining.stream import BatchStream, SpecialIds, Split, StepLoader, split_batch
-from bert.text.corpus import find_corpus
-from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
-from bert.text.prepare import prepare
-from bert.text.store import TokenStore, open_store
+from bert.pretraining.stream import BatchStream, Split, StepLoader, split_batch
+from bert.text.store import open_store
 from bert.text.tokenizer import Tokenizer
-from bert.text.vocabulary import make_tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_whole
-from bert.training.config import StopConfig
 from bert.training.trainer import check_trainer_arguments, make_trainer, world_size
-
-DEFAULT_STOP = StopConfig(minutes=20)
-_VALIDATION_SEED = 2018  # the masks of held-out rows never change, whatever the seed of the run
 
 
 def pretrain(
@@ -82,9 +82,14 @@ def pretrain(
         say(message)
 
     torch.manual_seed(recipe.seed)
-    model = MaskedLM(recipe.encoder, recipe.head)
+    if recipe.start is None or resume:  # a resumed run has its weights in the checkpoint
+        model = MaskedLM(recipe.encoder, recipe.head)
+    else:
+        model = MaskedLM.load(recipe.start).train()
     model.tokenizer = tokenizer
-    module = MaskedLMTraining(model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed)
+    module = MaskedLMTraining(
+        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(store, tokenizer)
+    )
     if checkpoint and run_folder.is_rank_0():
         csv.cut(int(checkpoint.name.removeprefix("step-")))
 
@@ -98,7 +103,7 @@ def pretrain(
         on_first_request=module.progress.start,
     )
     held_out = None if validation is None else validation_loader(validation, split, trainer.global_rank)
-    say(describe(recipe, model, training, store, trainer.precision, split))
+    say(describe(recipe, model, training, trainer.precision, split))
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if stop.received:
         raise InterruptedRun(
@@ -107,98 +112,7 @@ def pretrain(
     return finish(module, recipe, out, say)
 
 
-def check_inputs(recipe: PretrainRecipe) -> None:
-    """InputError for text, tokenizer and store that are not there, before anything is written or overwritten."""
-    data = recipe.data
-    if not data.corpus and data.store is None:
-        raise InputError(
-            "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
-        )
-    tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
-    if data.store is not None:
-        if tokenizer is None:
-            raise InputError("data.store needs data.tokenizer: give the one that the store was made with")
-        open_store(data.store, tokenizer)
-    else:
-        find_corpus(data.corpus, data.layout, data.text_field)
-
-
-def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]) -> PretrainRecipe:
-    """Make what is missing in `out`: tokenizer and store. Returns the recipe with every open field decided."""
-    data, vocabulary = recipe.data, recipe.vocabulary
-    folder = tokenizer_folder(out)
-    if not folder.exists():
-        if data.tokenizer is not None:
-            Tokenizer.load(data.tokenizer).save(folder, model_max_length=recipe.encoder.max_length)
-        else:
-            make_tokenizer(data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
-    tokenizer = Tokenizer.load(folder)
-    if data.store is None and not (out / "store").exists():
-        prepare(data.corpus, tokenizer, out / "store", data.layout, data.text_field, say=say)
-    if recipe.encoder.vocab_size not in (PretrainRecipe().encoder.vocab_size, tokenizer.vocab_size):
-        raise InputError(
-            f"encoder.vocab_size is {recipe.encoder.vocab_size} and the tokenizer has {tokenizer.vocab_size} entries: leave the field out"
-        )
-    encoder = dataclasses.replace(recipe.encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
-    stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
-    recipe = dataclasses.replace(recipe, encoder=encoder, stop=stop)
-    store = open_store(store_folder(recipe, out), tokenizer)
-    make_streams(recipe, store, tokenizer, cache=store_folder(recipe, out))  # refuses what is too small to train on
-    return recipe
-
-
-def tokenizer_folder(out: Path) -> Path:
-    """Where a run keeps its tokenizer."""
-    return out / "tokenizer"
-
-
-def store_folder(recipe: PretrainRecipe, out: Path) -> Path:
-    """Where a run's token store is."""
-    return out / "store" if recipe.data.store is None else Path(recipe.data.store)
-
-
-def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
-    """What masking has to know of `tokenizer`."""
-    maskable = torch.ones(tokenizer.vocab_size, dtype=torch.bool).numpy()
-    maskable[list(tokenizer.special_ids)] = False
-    return Vocabulary(tokenizer.mask_id, maskable, tokenizer.replacement_ids, tokenizer.word_starts)
-
-
-def make_streams(
-    recipe: PretrainRecipe, store: TokenStore, tokenizer: Tokenizer, cache: Path | None = None
-) -> tuple[BatchStream, BatchStream | None, str]:
-    """(training, validation or None, a message about the split) from a store; `cache` is a folder for row counts."""
-    data = recipe.data
-    room = data.row_length - SPECIALS_PER_CHUNK
-    documents = Documents(store.starts, store.lengths)
-    kept, held_out, message = hold_out(documents, store.hashes, data.held_out, room)
-    if not len(kept):
-        raise InputError(
-            "the corpus is too small to train on: nothing is left beside the held-out text; give more text or data.held_out 0"
-        )
-    special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
-    vocabulary = make_vocabulary(tokenizer)
-
-    def stream(part: Documents, seed: int, last_row: int | None = None) -> BatchStream:
-        rows = RowIndex(part, data.row_length, data.window_documents, seed, cache)
-        return BatchStream(store.values, rows, data.batch_rows, special_ids, vocabulary, recipe.masking, seed, last_row)
-
-    validation = None
-    if len(held_out):
-        validation = stream(held_out, _VALIDATION_SEED)
-        validation.last_row = min(recipe.validation.rows, validation.rows.rows_in_epoch(0))
-    return stream(kept, recipe.seed), validation, message
-
-
-def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepLoader:
-    """All held-out rows once; the last batch is filled up with padding."""
-    assert validation.last_row is not None
-    return StepLoader(validation, split, rank, steps=-(-validation.last_row // split.batch_rows))
-
-
-def describe(
-    recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, store: TokenStore, precision: str, split: Split
-) -> str:
+def describe(recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, precision: str, split: Split) -> str:
     """What is about to run, in a few lines."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     rows = training.rows.rows_in_epoch(0)

@@ -17,6 +17,7 @@ import numpy as np
 
 from bert.text.counter import draw, permutation
 
+WORTH_A_FILE = 100_000  # documents from which on counting the rows of an epoch takes longer than reading a file
 SPECIALS_PER_CHUNK = 2  # [CLS] before it and [SEP] behind it
 _DOCUMENT_ORDER, _ROW_ORDER, _HELD_OUT = 1, 2, 3  # what a draw is for
 
@@ -165,7 +166,8 @@ def hold_out(documents: Documents, hashes: np.ndarray, share: float, room: int) 
 class RowIndex:
     """Where row n is: its epoch, its window and its place there; and the rows of that window.
 
-    The number of rows of every window follows from lengths, seed and epoch alone; it is computed once an epoch and kept in `folder`.
+    The number of rows of every window follows from lengths, seed and epoch alone; it is computed once an epoch and, for large corpora,
+    kept in `folder`.
     """
 
     documents: Documents
@@ -224,7 +226,10 @@ class RowIndex:
 
     def _window_ends(self, epoch: int) -> np.ndarray:
         if epoch not in self._ends:
-            file = self.folder and self.folder / f"rows-{self._key():016x}-{epoch}.npy"
+            if len(self._ends) > 2:  # a batch touches two epochs at most, unless they are tiny
+                self._ends.pop(next(iter(self._ends)))
+            large = self.folder is not None and len(self.documents) >= WORTH_A_FILE
+            file = self.folder / f"rows-{self._key():016x}-{epoch}.npy" if self.folder and large else None
             if file and file.exists():
                 self._ends[epoch] = np.load(file)
             else:

@@ -12,6 +12,7 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 
 from bert.errors import InputError, did_you_mean
 
@@ -57,7 +58,11 @@ def make_trainer(
     """A Trainer with the user's arguments over ours. `callbacks`, `logger` and `plugins` of the user are added to ours."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # what they would say of hardware, the run says itself
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")  # Lightning 2.6 on newer PyTorch
+    for known in (
+        ".*LeafSpec.*",
+        ".*but have no `val_dataloader`.*",
+    ):  # of Lightning 2.6 on newer PyTorch, and no mistake of anybody
+        warnings.filterwarnings("ignore", message=known)
     given = {name: _instantiated(value) for name, value in arguments.items()}
     settings: dict[str, Any] = {
         "accelerator": "auto",
@@ -65,6 +70,7 @@ def make_trainer(
         "precision": best_precision(str(given.get("accelerator", "auto"))),
         "max_epochs": -1,  # one endless epoch: the module stops when the budget is used up
         "accumulate_grad_batches": accumulation,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         "enable_model_summary": False,
         "enable_progress_bar": False,  # ours shows the share of the budget
         "num_sanity_val_steps": 0,
