@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bert.cli import main
+from bert.cli import VERBS, main
 from bert.training import checkpoints
 from tests.conftest import TINY, make_text
 
@@ -286,7 +286,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
     [
         (
             "pretrian",
-            "pretrian is not a verb of bert: use one of pretrain, tokenizer, prepare, evaluate, fill. Did you mean `pretrain`?",
+            f"pretrian is not a verb of bert: use one of {', '.join(VERBS)}. Did you mean `pretrain`?",
         ),
         ("fill --model=run/model --top=0 [MASK]", "--top is 0: give 1 or more"),
         ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] where a word is to be guessed"),
@@ -549,7 +549,7 @@ def test_no_room_for_the_model_leaves_none_and_the_run_can_be_finished(
     [
         (
             "tokeniser text.txt --out new",
-            "tokeniser is not a verb of bert: use one of pretrain, tokenizer, prepare, evaluate, fill. Did you mean `tokenizer`?",
+            f"tokeniser is not a verb of bert: use one of {', '.join(VERBS)}. Did you mean `tokenizer`?",
         ),
         ("prepare gone.txt --tokenizer other --out new", "gone.txt: no such file or folder; check the path"),
         (
