@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert.text import packing
 from bert.text.counter import draw, permutation, uniform
 from bert.text.packing import Documents, RowIndex, best_fit, cut, gather, hold_out, pack
 
@@ -126,19 +127,21 @@ def test_all_rows_of_a_window_come_from_its_documents():
 
 def test_row_counts_are_cached_and_keyed_by_what_they_depend_on(tmp_path, monkeypatch):
     index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
+    assert list(tmp_path.iterdir()) == []  # a small corpus is counted faster than a file is read
+    monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
+    index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
     assert len(list(tmp_path.glob("rows-*.npy"))) == 1
-    monkeypatch.setattr(RowIndex, "_pack_window", None)  # packing again would fail
-    assert (
-        index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
-    )  # six windows of five documents, two of which fit a row
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(RowIndex, "_pack_window", None)  # packing again would fail
+        assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18  # six windows of five documents, two a row
     index_of([5] * 29 + [6], folder=tmp_path).rows_in_epoch(0)
     index_of([5] * 30, seed=1, folder=tmp_path).rows_in_epoch(0)
     index_of([5] * 30, row_length=17, folder=tmp_path).rows_in_epoch(0)
     assert len(list(tmp_path.glob("rows-*.npy"))) == 4
 
 
-def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path):
+def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
     index = index_of([5] * 30, folder=tmp_path / "absent")
     assert index.rows_in_epoch(0) == 18  # six windows of five documents, two of which fit a row
 
