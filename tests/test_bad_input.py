@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from bert.cli import VERBS, main
+from bert.text.tokenizer import Tokenizer
 from bert.training import checkpoints
 from tests.conftest import TINY, make_text
 
@@ -183,6 +184,42 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
     assert message == "run: no store.json, so this is no store or an unfinished one; run `bert prepare` again"
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--from=gone"], "gone: no such folder: give the folder of a model, the one that holds config.json"),
+        (["--from=run"], "run: no config.json in it: give the folder of a model"),
+        (["--encoder.hidden_size=64"], "encoder and head come with --from run/model: leave both groups out"),
+        (
+            ["--tokenizer=other"],
+            "other: another tokenizer ({other}) than that of --from run/model ({run}): leave it out",
+        ),
+        (
+            ["--data.row_length=128"],
+            "data.row_length 128 is longer than encoder.max_length 64: lower the one or raise the other",
+        ),
+        (
+            ["--store=foreign"],
+            "foreign: made by another tokenizer ({other}) than the one given ({run});"
+            " run `bert prepare` again with this tokenizer",
+        ),
+    ],
+    ids=["gone", "no model", "shape", "tokenizer", "length", "store"],
+)
+def test_weights_to_start_from_that_do_not_fit(refused: Refused, place: Path, flags: list[str], message: str) -> None:
+    assert main(["prepare", "text.txt", "--tokenizer", "other", "--out", "foreign"]) == 0
+    hashes = {name: Tokenizer.load(place / name).hash[:8] for name in ("other", "run/tokenizer")}
+    shapeless = [flag for flag in TINY if not flag.startswith(("--encoder", "--vocabulary"))]
+    found = refused("pretrain", "text.txt", "--out", "new", "--from", "run/model", *shapeless, *flags)
+    assert found == message.format(other=hashes["other"], run=hashes["run/tokenizer"])
+
+
+def test_a_run_whose_tokenizer_was_changed_is_not_resumed(refused: Refused, place: Path) -> None:
+    shutil.copytree(place / "other", place / "run" / "tokenizer", dirs_exist_ok=True)
+    message = refused("pretrain", "--resume", "run", "--stop.steps=6")
+    assert message.startswith("run/store: made by another tokenizer (")
+
+
 def test_folders_that_are_not_there(refused: Refused) -> None:
     assert refused("pretrain", "text.txt", "--tokenizer", "gone", "--out", "new", *TINY) == (
         "gone: no such tokenizer file or folder; make one by `bert tokenizer CORPUS --out DIR`"
@@ -306,6 +343,8 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
             "layout 'line' is not known: use one of auto, blank-lines, lines, file. Did you mean `lines`?",
         ),
         ("pretrain --out run --show-batch -1", "--show-batch -1: batches are numbered from 0"),
+        ("bench gone", "gone: no run here to measure: it has no recipe.yaml"),
+        ("bench run --steps 0", "--steps 0 --rounds 5: give 1 or more of each"),
         ("pretrain --show-batch 1", "--show-batch 1: name the run in --out"),
         ("pretrain --out gone --show-batch 1", "gone: no run here whose batches could be shown: it has no recipe.yaml"),
     ],
