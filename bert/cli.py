@@ -33,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"bert: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except InterruptedRun as error:
-        print(error, file=sys.stderr)
+        if str(error):  # rank 0 speaks for all
+            print(error, file=sys.stderr)
         return error.exit_code
     except SystemExit as error:  # argparse after --help and --print_config
         return int(error.code or 0)
@@ -61,14 +62,14 @@ def _tokenizer(arguments: Sequence[str]) -> None:
         "--kind", type=str, default="wordpiece", help="wordpiece (lower-cased), bpe (byte-level) or unigram"
     )
     parser.add_argument(
-        "--vocab-size", type=int | None, default=None, help="entries; none: 8192, or what a small corpus supports"
+        "--vocab-size", type=int | None, default=None, help="entries; not given: 8192, or what a small corpus supports"
     )
     parser.add_argument("--cased", action="store_true", help="wordpiece: keep case and accents")
     parser.add_argument(
         "--sample-characters",
         type=int | None,
         default=None,
-        help="learn from so many at most, spread over the corpus; none: 100 million, for unigram 5",
+        help="learn from so many at most, spread over the corpus; not given: 100 million, for unigram 5",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
     options = parse(parser, arguments)
@@ -109,7 +110,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     Makes a run folder with the model, the recipe, checkpoints and a log. Without a recipe it trains a small encoder of the ModernBERT
     family for 20 minutes."""
     from bert.pretraining.config import PretrainRecipe
-    from bert.recipe import add_recipe, build, differences, parse
+    from bert.recipe import add_recipe, build, differences, parse, value_of
 
     parser = _parser("pretrain", _pretrain)
     parser.add_argument(
@@ -125,16 +126,16 @@ def _pretrain(arguments: Sequence[str]) -> None:
         "--show-batch", type=int | None, default=None, metavar="N", help="print batch N of the run in --out, and stop"
     )
     add_recipe(parser, PretrainRecipe)
-    resumed = _value_of(arguments, "--resume")
+    resumed = value_of(arguments, "--resume")
     if resumed is not None:
-        if _value_of(arguments, "--config") is not None:
+        if value_of(arguments, "--config") is not None:
             raise InputError(
                 f"--config beside --resume: the recipe of a resumed run is {resumed}/recipe.yaml; leave --config out"
             )
         if not (Path(resumed) / "recipe.yaml").exists():
             raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
-    shown = _value_of(arguments, "--show-batch")
-    run = resumed or (None if shown is None else _value_of(arguments, "--out"))
+    shown = value_of(arguments, "--show-batch")
+    run = resumed or (None if shown is None else value_of(arguments, "--out"))
     if shown is not None:
         if run is None:
             raise InputError(f"--show-batch {shown}: name the run in --out")
@@ -262,13 +263,3 @@ def _add_corpus(parser: "ArgumentParser", required: bool) -> None:
     parser.add_argument(
         "--text-field", type=str, default="text", help="column of .jsonl, .csv, .tsv and .parquet that holds the text"
     )
-
-
-def _value_of(arguments: Sequence[str], option: str) -> str | None:
-    """The value of an option before anything is parsed."""
-    for position, argument in enumerate(arguments):
-        if argument == option and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-    return None

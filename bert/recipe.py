@@ -35,11 +35,11 @@ def add_recipe(parser: "ArgumentParser", recipe: type) -> None:
 def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | None = None) -> "Namespace":
     """Parse a command line. InputError, in one line, for what is unknown (with the nearest known name) or of the wrong type."""
     known = {option for action in parser._actions for option in action.option_strings}
-    for position, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option == "--config" and recipe is not None:
-            file = value if equals else "".join(arguments[position + 1 : position + 2])
-            check_keys(read_yaml(file), recipe, file)
+    file = value_of(arguments, "--config")
+    if file is not None and recipe is not None:
+        check_keys(read_yaml(file), recipe, file)
+    for argument in arguments:
+        option = argument.partition("=")[0]
         if option.startswith("--") and option != "--" and option not in known and not option.startswith("--trainer."):
             raise InputError(f"{option} is not an option of {parser.prog}.{did_you_mean(option, known)}")
     try:
@@ -55,7 +55,21 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
         if unknown and recipe is not None:  # in a file that holds one group
             name = f"{unknown[1]}.{unknown[2]}"
             raise InputError(f"unknown key `{name}`.{did_you_mean(name, _names(recipe))}") from error
-        raise InputError(_one_line(str(error))) from error
+        message = _one_line(str(error))
+        key = message.split(" is ")[0]
+        if file and recipe and key in dict(_leaves(read_yaml(file))) and value_of(arguments, f"--{key}") is None:
+            message = f"{file}: {message}"
+        raise InputError(message) from error
+
+
+def value_of(arguments: Sequence[str], option: str) -> str | None:
+    """The value of an option before anything is parsed."""
+    for position, argument in enumerate(arguments):
+        if argument == option and position + 1 < len(arguments):
+            return arguments[position + 1]
+        if argument.startswith(f"{option}="):
+            return argument.partition("=")[2]
+    return None
 
 
 def build(recipe: type, values: Any) -> Any:

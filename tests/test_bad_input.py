@@ -364,7 +364,7 @@ def test_a_run_whose_recipe_was_edited_badly(refused: Refused, place: Path, comm
     expected = "run/recipe.yaml: unknown key `data.row_lenght`. Did you mean `data.row_length`?"
     assert refused(*command.split()) == expected
     file.write_text(text.replace("batch_rows: 8", "batch_rows: many"), encoding="utf-8")
-    assert refused(*command.split()) == "data.batch_rows is many: give a whole number"
+    assert refused(*command.split()) == "run/recipe.yaml: data.batch_rows is many: give a whole number"
 
 
 def test_a_folder_that_holds_another_run_is_kept_byte_for_byte(refused: Refused) -> None:

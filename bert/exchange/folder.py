@@ -36,7 +36,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "spec
 
 
 def save(model: Encoder | MaskedLM, folder: str | Path, card: str = "") -> None:
-    """Write `model` as a folder. `card` is the content of `README.md`; a short one is made where it is empty.
+    """Write `model` as a folder. `card` is what its `README.md` says behind what follows from the model itself.
 
     What an earlier model left in the folder is replaced, other files stay. Raises InputError where the folder cannot be
     written; whatever was there is then as it was. Warns of dropout rates that the family's `config.json` has no place
@@ -66,10 +66,8 @@ def save(model: Encoder | MaskedLM, folder: str | Path, card: str = "") -> None:
                 if not (model.config.token_types or (family and family.model_type == "bert")):
                     inputs.remove("token_type_ids")
                 model.tokenizer.save(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
-            (fresh / CARD).write_text(
-                card or _card(model, family, obstacles, sum(tensor.numel() for tensor in theirs.values())),
-                encoding="utf-8",
-            )
+            own_part = _card(model, family, obstacles, sum(tensor.numel() for tensor in theirs.values()))
+            (fresh / CARD).write_text(own_part + (f"\n{card}" if card else ""), encoding="utf-8")
             _swap(fresh, folder, Path(workshop) / "before")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error

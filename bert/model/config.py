@@ -25,8 +25,8 @@ class EncoderConfig:
     num_heads: int = 4
     """attention heads a layer; must divide hidden_size"""
     num_kv_heads: int | None = None
-    """heads of keys and values, shared by groups of query heads (grouped-query attention); none: num_heads"""
-    intermediate_size: int = 512
+    """heads of keys and values, shared by groups of query heads (grouped-query attention); null: num_heads"""
+    intermediate_size: int = 384
     """width inside the MLP (of one half, where it is gated)"""
     max_length: int = 512
     """longest input in tokens, special tokens included"""
@@ -64,7 +64,7 @@ class EncoderConfig:
     token_types: int = 0
     """number of token types (BERT: segments) with an embedding each; 0: none"""
     local_window: int | None = None
-    """width w of sliding-window attention: a token sees those with |i - j| <= w // 2; none: every layer is global"""
+    """width w of sliding-window attention: a token sees those with |i - j| <= w // 2; null: every layer is global"""
     global_every: int = 1
     """with local_window: layers 0, n, 2n, ... see the whole document, the others the window"""
     embedding_dropout: float = 0.0

@@ -23,7 +23,7 @@ class VocabularyConfig:
     kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
     """WordPiece (lower-cased), byte-level BPE, or Unigram"""
     size: int | None = None
-    """entries, brought up to a multiple of 64; none: 8192, or what a small corpus supports"""
+    """entries, brought up to a multiple of 64; null: 8192, or what a small corpus supports"""
 
     def __post_init__(self) -> None:
         require_positive("vocabulary", size=self.size)
@@ -40,15 +40,15 @@ class DataConfig:
     text_field: str = "text"
     """column of .jsonl, .csv, .tsv and .parquet files that holds the text"""
     tokenizer: str | None = None
-    """folder of a tokenizer, or a tokenizer.json; none: one is trained on the corpus"""
+    """folder of a tokenizer, or a tokenizer.json; null: one is trained on the corpus"""
     store: str | None = None
-    """token store made by `bert prepare`; none: RUN/store"""
+    """token store made by `bert prepare`; null: RUN/store"""
     row_length: int = 128
     """places of a row, special tokens included"""
     batch_rows: int = 32
     """rows of one optimiser step, over all devices"""
     micro_batch_rows: int | None = None
-    """rows of one forward pass on one device; none: as many as a step needs of it"""
+    """rows of one forward pass on one device; null: as many as a step needs of it"""
     window_documents: int = 4096
     """documents that are packed together"""
     held_out: float = 0.01
@@ -99,7 +99,7 @@ class ValidationConfig:
     """Loss, accuracy and perplexity on held-out rows with masks that never change."""
 
     every_steps: int | None = None
-    """steps between validations; none: at the end only"""
+    """steps between validations; null: at the end only"""
     rows: int = 512
     """rows to measure on, at most"""
 
@@ -122,13 +122,13 @@ class PretrainRecipe:
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens become targets"""
     start: str | None = None
-    """folder of a masked LM whose weights, shape and tokenizer the run starts from; none: fresh weights"""
+    """folder of a masked LM whose weights, shape and tokenizer the run starts from; null: fresh weights"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW or Muon"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """the learning rate through the run"""
     stop: StopConfig = field(default_factory=StopConfig)
-    """the budget; none given: 3 epochs or 20 minutes, whichever ends first"""
+    """the budget; none given: 20 minutes"""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """measuring on held-out text"""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)

@@ -49,6 +49,8 @@ class MaskedLMTraining(L.LightningModule):
         self.targets = 0
         self.gradient_norm = torch.zeros(())
         self.validation_sums = torch.zeros(3)
+        self.validation: dict[str, float] = {}
+        """figures of the last validation"""
         self._clock_group: Any = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -161,6 +163,7 @@ class MaskedLMTraining(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Beside weights and optimiser: what the budget has used, every learning rate, and the open row of the log."""
         checkpoint["identity"] = self.identity
+        checkpoint["validation"] = self.validation
         checkpoint["progress"] = self.progress.state()
         checkpoint["learning_rates"] = torch.tensor(self.learning_rates, dtype=torch.float64)
         checkpoint["open_log_row"] = {"loss_sum": self._summed(self.loss_sum).cpu().clone(), "targets": self.targets}
@@ -173,6 +176,7 @@ class MaskedLMTraining(L.LightningModule):
                 raise InputError(
                     f"the {what} of this run has changed since its checkpoint ({before[:8]} to {now[:8]}): put it back, or start anew"
                 )
+        self.validation = checkpoint["validation"]
         self.progress.restore(checkpoint["progress"])
         self.learning_rates = checkpoint["learning_rates"].tolist()
         if self.global_rank == 0:  # the sum over all ranks goes on in one

@@ -6,7 +6,7 @@ given), checkpoints/, metrics.csv, environment.json, model/ (the result).
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_whole
+from bert.training.schedules import Progress
 from bert.training.trainer import check_trainer_arguments, make_trainer, world_size
 
 
@@ -106,9 +107,8 @@ def pretrain(
     say(describe(recipe, model, training, trainer.precision, split))
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if stop.received:
-        raise InterruptedRun(
-            f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}", stop.received
-        )
+        message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
+        raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.received)
     return finish(module, recipe, out, say)
 
 
@@ -130,8 +130,8 @@ def finish(module: MaskedLMTraining, recipe: PretrainRecipe, out: Path, say: Cal
     """Write the model folder (rank 0) and say how it went."""
     folder = out / "model"
     if run_folder.is_rank_0():
-        figures = getattr(module, "validation", {})
-        module.model.save(folder, card=run_folder.card_text(recipe, module.progress, figures))
+        figures = module.validation
+        module.model.save(folder, card=card_text(recipe, module.progress, figures))
         if figures:
             say(
                 f"held out: loss {figures['val_loss']:.3f}, accuracy {figures['val_accuracy']:.1%},"
@@ -142,6 +142,25 @@ def finish(module: MaskedLMTraining, recipe: PretrainRecipe, out: Path, say: Cal
         )
         say(f'model: {folder}   next: bert fill "… [MASK] …" --model {folder}')
     return folder
+
+
+def card_text(recipe: PretrainRecipe, progress: Progress, figures: Mapping[str, float]) -> str:
+    """The part of the model card that tells how the model came to be."""
+    data = recipe.data
+    lines = [
+        "## Training",
+        f"- text: {', '.join(Path(path).name for path in data.corpus) or 'a token store'}",
+        f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
+        f"- rows of {data.row_length}, {data.batch_rows} a step; masking {recipe.masking.rate:.0%};"
+        f" {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
+    ]
+    if figures:
+        lines += [
+            "",
+            "## Held-out text",
+            f"loss {figures['val_loss']:.3f} nats, accuracy {figures['val_accuracy']:.1%}, perplexity {figures['val_perplexity']:.1f}",
+        ]
+    return "\n".join(lines) + "\n"
 
 
 def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:

@@ -100,8 +100,8 @@ class StepLog(Callback):
         row = pl_module.read_log()
         if not math.isfinite(row["loss"]):
             raise InputError(
-                f"the loss is {row['loss']} at step {progress.step}: lower optimizer.lr, or give optimizer.clip_norm; the last good"
-                " checkpoint is kept"
+                f"the loss is {row['loss']} at step {progress.step}: lower optimizer.lr, or give optimizer.clip_norm; a checkpoint"
+                " from before is in the run's folder where there was time for one"
             )
         waited = getattr(trainer.train_dataloader, "waited", 0.0)
         seconds, tokens, waited_before = self._before or (0.0, 0, 0.0)

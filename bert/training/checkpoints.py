@@ -86,8 +86,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """After the last micro-batch of a step, unless a validation comes next."""
-        step = trainer.global_step
-        if not (self.validate_every and step % self.validate_every == 0):
+        validates = self.validate_every and trainer.global_step % self.validate_every == 0
+        if not validates and not trainer.should_stop:  # the last validation and the last checkpoint come at the end
             self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

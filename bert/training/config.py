@@ -35,7 +35,7 @@ class OptimizerConfig:
     weight_decay: float = 0.01
     """decoupled weight decay of matrices; vectors (norms, biases) have none"""
     clip_norm: float | None = 1.0
-    """longest gradient, in the 2-norm over all parameters; none: not clipped"""
+    """longest gradient, in the 2-norm over all parameters; null: not clipped"""
     muon_lr: float = 0.02
     """highest learning rate of Muon"""
     muon_momentum: float = 0.95
@@ -98,9 +98,9 @@ class CheckpointConfig:
     """When a checkpoint is written. There is always one at the end and one when the run is interrupted."""
 
     every_steps: int | None = None
-    """steps between checkpoints; none: by the clock alone"""
+    """steps between checkpoints; null: by the clock alone"""
     every_minutes: float | None = 10.0
-    """minutes between checkpoints; none: by steps alone"""
+    """minutes between checkpoints; null: by steps alone"""
     keep: int = 2
     """how many are kept, the newest"""
 

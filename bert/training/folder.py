@@ -18,7 +18,6 @@ import torch
 from bert.errors import InputError
 from bert.recipe import read_yaml, write_yaml
 from bert.training.config import LogConfig
-from bert.training.schedules import Progress
 from bert.training.trainer import cpu_multiplies_bf16, global_rank, launch_key, wait_for_rank_0
 
 _READY = "ready"  # written last; holds what the processes of this launch have in common
@@ -40,15 +39,21 @@ def claimed(out: Path, overwrite: bool, resume: bool) -> Iterator[None]:
             raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
         yield
         return
-    _claim(out, overwrite)
+    aside = _claim(out, overwrite)
     try:
         yield
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
+        if aside is not None:
+            aside.rename(out)
         raise
+    if aside is not None:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
-def _claim(out: Path, overwrite: bool) -> None:
+def _claim(out: Path, overwrite: bool) -> Path | None:
+    """Make the folder; returns where a run that was there has been put aside."""
+    aside = None
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: give a folder as --out")
     if out.exists() and any(out.iterdir()):
@@ -58,11 +63,14 @@ def _claim(out: Path, overwrite: bool) -> None:
             raise InputError(
                 f"{out}: already holds a run: give another --out, --resume {out} to go on, or --overwrite to lose it"
             )
-        shutil.rmtree(out)
+        aside = out.with_name(f".{out.name}.replaced")
+        shutil.rmtree(aside, ignore_errors=True)
+        out.rename(aside)
     try:
         (out / "checkpoints").mkdir(parents=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}): give another --out") from error
+    return aside
 
 
 def mark_ready(out: Path, recipe: Any, command: str) -> None:
@@ -129,25 +137,6 @@ def extra_loggers(log: LogConfig, out: Path) -> list[Any]:
         package = "wandb" if name == "log.wandb" else "tensorboard"
         raise InputError(f"{name} needs the package {package}: pip install {package}") from error
     return loggers
-
-
-def card_text(recipe: Any, progress: Progress, figures: Mapping[str, float]) -> str:
-    """The part of the model card that tells how the model came to be."""
-    data = recipe.data
-    lines = [
-        "## Training",
-        f"- text: {', '.join(Path(path).name for path in data.corpus) or 'a token store'}",
-        f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
-        f"- rows of {data.row_length}, {data.batch_rows} a step; masking {recipe.masking.rate:.0%};"
-        f" {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
-    ]
-    if figures:
-        lines += [
-            "",
-            "## Held-out text",
-            f"loss {figures['val_loss']:.3f} nats, accuracy {figures['val_accuracy']:.1%}, perplexity {figures['val_perplexity']:.1f}",
-        ]
-    return "\n".join(lines) + "\n"
 
 
 def _from_plain(kind: type, values: Mapping[str, Any]) -> Any:

@@ -1,44 +1,12 @@
 """The training module: the loss of a step is a sum over targets divided by those of the global batch, however the batch is dealt out."""
 
-import lightning as L
 import pytest
 import torch
 
-from bert.model.config import EncoderConfig
-from bert.model.heads import MaskedLM
 from bert.pretraining.module import MaskedLMTraining
-from bert.pretraining.stream import Split, StepLoader
-from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+from bert.pretraining.stream import Split
 
-from .test_stream import LENGTH, ROWS, SIZE, make_stream
-
-ENCODER = EncoderConfig(
-    vocab_size=SIZE, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=32, max_length=LENGTH
-)
-
-
-def make_module(split, steps=4, dropout=0.0, **optimizer):
-    torch.manual_seed(0)
-    encoder = EncoderConfig(**{**ENCODER.__dict__, "hidden_dropout": dropout})
-    return MaskedLMTraining(
-        MaskedLM(encoder), OptimizerConfig(**optimizer), ScheduleConfig(), StopConfig(steps=steps), split, seed=5
-    )
-
-
-def fit(module, split, rows=None):
-    trainer = L.Trainer(
-        accelerator="cpu",
-        devices=1,
-        max_epochs=-1,
-        accumulate_grad_batches=split.accumulation,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(module, StepLoader(rows or make_stream(), split, first_step=lambda: int(module.progress.step)))
-    return trainer
+from .synthetic import ROWS, fit, make_module, make_stream
 
 
 def test_it_trains_in_a_users_own_trainer_and_stops_at_its_budget():

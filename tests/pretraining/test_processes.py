@@ -2,8 +2,10 @@
 
 import csv
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,51 @@ def test_two_processes_see_the_batches_of_one_and_reach_its_losses(corpus, alone
     assert len(losses) == 20
     assert max(abs(a - b) for a, b in zip(losses, alone[1])) < 1e-5
     assert max(abs(a - b) for a, b in zip(validation, alone[2])) < 1e-5
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(corpus, alone):
+    """SIGTERM goes to the first alone, as some schedulers do; both stop, one speaks, and the run goes on to the same losses."""
+    run = corpus / "stopped"
+    slow = RECORDER.replace(
+        "    name =", "    import time; time.sleep(0.2)\n    open(os.environ['RECORD'], 'w').close()\n    name ="
+    )
+    (corpus / "slow.py").write_text(slow)
+    arguments = [
+        "pretrain",
+        str(corpus / "text.txt"),
+        "--config",
+        str(corpus / "recipe.yaml"),
+        "--out",
+        str(run),
+        "--trainer.devices",
+        "2",
+    ]
+    environment = os.environ | {"RECORD": str(corpus / "stopped-batch"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, str(corpus / "slow.py"), *arguments],
+        env=environment,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (corpus / "stopped-batch").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 143, errors
+    assert errors.count("Go on with: bert pretrain --resume") == 1
+    done = subprocess.run(
+        [sys.executable, "-m", "bert", "pretrain", "--resume", str(run)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    with (run / "metrics.csv").open() as stream:
+        losses = [float(row["loss"]) for row in csv.DictReader(stream) if row["loss"]]
+    assert max(abs(a - b) for a, b in zip(losses, alone[1], strict=True)) < 1e-5
 
 
 def test_with_muon_the_losses_agree_within_its_bf16(corpus):

@@ -7,24 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert.errors import InputError
-from bert.pretraining.config import MaskingConfig
-from bert.pretraining.masking import NO_TARGET, Vocabulary
-from bert.pretraining.stream import BatchStream, SpecialIds, Split, StepLoader, split_batch
-from bert.text.counter import draw
-from bert.text.packing import Documents, RowIndex
+from bert.pretraining.masking import NO_TARGET
+from bert.pretraining.stream import Split, StepLoader, split_batch
 
-SIZE, LENGTH, ROWS = 300, 24, 12
-LENGTHS = draw(9, np.arange(80)).astype(np.int64) % 60 + 1
-VALUES = (draw(8, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uint16) + 5
-
-
-def make_stream(seed=0, last_row=None, batch_rows=ROWS, **masking):
-    documents = Documents(np.cumsum(LENGTHS) - LENGTHS, LENGTHS)
-    vocabulary = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.ones(SIZE, bool))
-    index = RowIndex(documents, LENGTH, 16, seed)
-    return BatchStream(
-        VALUES, index, batch_rows, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(**masking), seed, last_row
-    )
+from .synthetic import LENGTH, ROWS, VALUES, make_stream
 
 
 def whole_batch(step, stream=None):

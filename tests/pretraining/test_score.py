@@ -1,0 +1,74 @@
+"""Scores on fixed masks against transformers and by hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from bert.errors import InputError
+from bert.model.config import EncoderConfig
+from bert.model.heads import MaskedLM
+from bert.pretraining.score import read_masked, score_masked
+
+SMALL = EncoderConfig(vocab_size=128, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=32, max_length=32)
+
+
+@pytest.fixture
+def masked(tmp_path):
+    generator = np.random.default_rng(0)
+    input_ids = generator.integers(5, 128, (50, 20)).astype(np.uint16)
+    labels = np.where(generator.random((50, 20)) < 0.15, generator.integers(5, 128, (50, 20)), -100).astype(np.int16)
+    np.savez(tmp_path / "masked.npz", input_ids=input_ids, labels=labels)
+    return tmp_path / "masked.npz"
+
+
+def test_a_score_is_the_mean_cross_entropy_and_accuracy_over_the_targets(masked):
+    torch.manual_seed(0)
+    model = MaskedLM(SMALL)
+    score = score_masked(model, masked, batch_rows=7)
+    input_ids, labels = read_masked(masked)
+    with torch.no_grad():
+        logits = model.eval()(input_ids).logits
+    expected = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-100)
+    right = (logits.argmax(-1) == labels)[labels >= 0].float().mean()
+    assert score.loss == pytest.approx(float(expected), rel=1e-5)
+    assert score.accuracy == pytest.approx(float(right))
+    assert score.targets == int((labels >= 0).sum())
+
+
+@pytest.mark.hf
+def test_transformers_scores_the_saved_folder_the_same(masked, tmp_path):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(0)
+    model = MaskedLM(SMALL)
+    model.save(tmp_path / "model")
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
+    input_ids, labels = read_masked(masked)
+    with torch.no_grad():
+        loss = theirs(input_ids=input_ids, labels=labels).loss
+    assert score_masked(model, masked).loss == pytest.approx(float(loss), abs=1e-5)
+
+
+@pytest.mark.data
+def test_the_yardstick_has_its_number_of_targets(data):
+    input_ids, labels = read_masked(data / "enwiki" / "valid-masked-8192.npz")
+    assert input_ids.shape == (1024, 128)
+    assert int((labels >= 0).sum()) == 19_456
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"input_ids": np.zeros((2, 3))}, "has no array labels"),
+        ({"input_ids": np.zeros((2, 3)), "labels": np.zeros((2, 4))}, "must be two tables of one shape"),
+        ({"input_ids": np.zeros((2, 3)), "labels": np.full((2, 3), -100)}, "nothing to score"),
+        ({"input_ids": np.full((2, 3), 500), "labels": np.zeros((2, 3))}, "token id 500"),
+        (
+            {"input_ids": np.zeros((2, 40)), "labels": np.zeros((2, 40))},
+            "rows of 40 tokens are longer than the model's 32",
+        ),
+    ],
+)
+def test_files_that_cannot_be_scored_are_refused(arrays, message, tmp_path):
+    np.savez(tmp_path / "bad.npz", **arrays)
+    with pytest.raises(InputError, match=message):
+        score_masked(MaskedLM(SMALL), tmp_path / "bad.npz")

@@ -1,0 +1,61 @@
+"""The README keeps its word: its tree is the tree of the code, its commands and its Python run as they stand."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    """Every block of this language; `sh` blocks are not run: they need GPUs, a cluster, or the network."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_the_tree_in_the_readme_is_the_tree_of_the_code():
+    tree = next(block for block in re.findall(r"^```\n(bert/\n.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
+    listed, folder = set(), ""
+    for line in tree.splitlines()[1:]:
+        name = line.split()[0]
+        if name.endswith("/"):
+            folder = name
+        else:
+            listed.add((folder if line.startswith("    ") else "") + name)
+    present = {
+        str(path.relative_to(ROOT / "bert")) for path in (ROOT / "bert").rglob("*.py") if not path.name.startswith("__")
+    }
+    assert listed == present
+
+
+def test_links_in_the_readme_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run_as_they_stand(tmp_path):
+    """In a copy of what the repository carries; only the installation is left out: CI begins with it."""
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    commands = blocks("bash")
+    assert len(commands) >= 4
+    script = "set -e -o pipefail\n" + "".join(commands)
+    script = re.sub(r"^python -m venv.*\n", "", script, flags=re.MULTILINE)
+    script = script.replace("pip install -c constraints.txt -e . && ", "")
+    assert "pip" not in script
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    pytest.importorskip("transformers", reason="the README's last Python block needs transformers")
+    for code in blocks("python"):
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, code + done.stderr[-3000:]
