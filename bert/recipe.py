@@ -4,6 +4,7 @@ jsonargparse does the parsing; it is imported when a command is parsed, so that 
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -95,12 +96,12 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 
 
 def write_yaml(recipe: Any, file: Path, header: str = "") -> None:
-    """Write a recipe with all its fields, so that the file alone repeats the run."""
+    """Write a recipe with all its fields, so that the file alone repeats the run. The file is replaced whole."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    file.write_text(
-        comment + yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True),
-        encoding="utf-8",
-    )
+    text = comment + yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, file)
 
 
 def check_keys(values: dict[str, Any], recipe: type, source: str, prefix: str = "") -> None:

@@ -121,7 +121,7 @@ def make_streams(
 
     def stream(part: Documents, seed: int, last_row: int | None = None) -> BatchStream:
         rows = RowIndex(part, data.row_length, data.window_documents, seed, cache)
-        return BatchStream(store.values, rows, data.batch_rows, special_ids, vocabulary, recipe.masking, seed, last_row)
+        return BatchStream(store, rows, data.batch_rows, special_ids, vocabulary, recipe.masking, seed, last_row)
 
     validation = None
     if len(held_out):

@@ -16,6 +16,7 @@ from bert.pretraining.stream import MicroBatch, Split
 from bert.text.counter import draw
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import make_optimizer, set_learning_rate
+from bert.training.ranks import Agreement
 from bert.training.schedules import Progress, learning_rate_share
 
 _DROPOUT = 21  # what a draw is for
@@ -51,16 +52,16 @@ class MaskedLMTraining(L.LightningModule):
         self.validation_sums = torch.zeros(3)
         self.validation: dict[str, float] = {}
         """figures of the last validation"""
-        self._clock_group: Any = None
+        self._agreement: Agreement | None = None
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW or Muon by the recipe. The learning rate is set in `on_before_optimizer_step`."""
         return make_optimizer(self.model, self.optimizer_config)
 
     def on_fit_start(self) -> None:
-        """Ranks agree on the clock over the CPU, where the schedule follows it."""
-        if self.progress.stop.minutes is not None and self.trainer.world_size > 1:
-            self._clock_group = torch.distributed.new_group(backend="gloo")
+        """Ranks agree on the clock, where the schedule follows it."""
+        if self.progress.stop.minutes is not None:
+            self._agreement = Agreement(self.trainer.world_size)
 
     def on_train_start(self) -> None:
         """A run that has used its budget takes no further step when it is resumed."""
@@ -112,10 +113,8 @@ class MaskedLMTraining(L.LightningModule):
             self.trainer.should_stop = True
 
     def _agreed_seconds(self) -> float:
-        seconds = torch.tensor(self.progress.elapsed(), dtype=torch.float64)
-        if self._clock_group is not None:
-            torch.distributed.all_reduce(seconds, torch.distributed.ReduceOp.MAX, group=self._clock_group)
-        return float(seconds)
+        seconds = self.progress.elapsed()
+        return self._agreement.largest(seconds) if self._agreement else seconds
 
     def read_log(self) -> dict[str, float]:
         """Mean loss since the last call, over all ranks; learning rate and gradient norm of the last step."""

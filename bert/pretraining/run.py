@@ -30,8 +30,9 @@ from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_whole
+from bert.training.ranks import world_size
 from bert.training.schedules import Progress
-from bert.training.trainer import check_trainer_arguments, make_trainer, world_size
+from bert.training.trainer import check_trainer_arguments, make_trainer
 
 
 def pretrain(

@@ -17,6 +17,7 @@ from bert.errors import InputError
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, target_counts
 from bert.text.packing import RowIndex, gather
+from bert.text.store import TokenStore
 
 
 class MicroBatch(TypedDict):
@@ -74,7 +75,7 @@ class BatchStream:
 
     def __init__(
         self,
-        values: np.ndarray,
+        store: TokenStore,
         rows: RowIndex,
         batch_rows: int,
         special_ids: SpecialIds,
@@ -83,8 +84,8 @@ class BatchStream:
         seed: int,
         last_row: int | None = None,
     ) -> None:
-        """Rows of `values` by `rows`; rows from `last_row` on (None: never) are padding through and through."""
-        self.values, self.rows, self.batch_rows, self.last_row = values, rows, batch_rows, last_row
+        """Rows of the tokens of `store` by `rows`; rows from `last_row` on (None: never) are padding through and through."""
+        self.store, self.rows, self.batch_rows, self.last_row = store, rows, batch_rows, last_row
         self.special_ids, self.vocabulary, self.masking, self.seed = special_ids, vocabulary, masking, seed
         self._cached: tuple[int, np.ndarray, np.ndarray, int, int] | None = None
 
@@ -97,7 +98,7 @@ class BatchStream:
             document_ids = np.zeros((self.batch_rows, length), np.int64)
             if count:
                 input_ids[:count], document_ids[:count] = gather(
-                    self.values,
+                    self.store.values,
                     self.rows.rows(first, count),
                     length,
                     self.special_ids.cls,

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from bert.errors import InputError
 from bert.training import schedules
+from bert.training.ranks import Agreement
 
 TIME_COLUMNS = ("seconds", "tokens_per_second", "data_share")  # the columns that may differ between two equal runs
 
@@ -178,12 +179,10 @@ class StopOnSignal(Callback):
     def __init__(self) -> None:
         self.received: int | None = None
         self._before: dict[int, Any] = {}
-        self._group: Any = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Puts the handlers in place."""
-        if trainer.world_size > 1:
-            self._group = torch.distributed.new_group(backend="gloo")
+        self._agreement = Agreement(trainer.world_size)
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._handle)
 
@@ -197,10 +196,7 @@ class StopOnSignal(Callback):
         """At a step boundary: all ranks stop where one was told to."""
         if trainer.fit_loop.epoch_loop._should_accumulate():
             return
-        if self._group is not None:
-            told = torch.tensor([self.received or 0])
-            torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, group=self._group)
-            self.received = int(told) or None
+        self.received = int(self._agreement.largest(self.received or 0)) or None
         if self.received:
             trainer.should_stop = True
             trainer.limit_val_batches = 0  # no validation on the way out

@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from bert.errors import InputError
 from bert.training.config import CheckpointConfig
+from bert.training.ranks import Agreement
 
 _PARTIAL = ".partial"
 
@@ -81,8 +82,11 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, folder: Path, config: CheckpointConfig, validate_every: int | None = None) -> None:
         self.folder, self.config, self.validate_every = folder, config, validate_every
-        self._saved_at = time.monotonic()
         self._saved_step = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The clock between two checkpoints runs from here."""
+        self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """After the last micro-batch of a step, unless a validation comes next."""
@@ -106,8 +110,7 @@ class Checkpoints(Checkpoint):
             return
         due = config.every_steps is not None and step % config.every_steps == 0
         if config.every_minutes is not None:
-            clock = time.monotonic() - self._saved_at > 60 * config.every_minutes
-            due = bool(trainer.strategy.broadcast(due or clock)) if trainer.world_size > 1 else due or clock
+            due = self._agreement.largest(time.monotonic() - self._saved_at) > 60 * config.every_minutes or due
         if due:
             self._save(trainer)
 

@@ -1,13 +1,10 @@
-"""The Lightning Trainer of a run: its arguments checked before any work, precision by what the hardware has, ranks and waiting."""
+"""The Lightning Trainer of a run: its arguments checked before any work, its precision by what the hardware has."""
 
 import importlib
 import inspect
 import logging
-import os
-import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -15,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from bert.errors import InputError, did_you_mean
+from bert.training.ranks import launched_layout
 
 # Arguments of the Trainer that something else in a recipe decides.
 _DECIDED = {
@@ -70,7 +68,7 @@ def make_trainer(
     given = {name: _instantiated(value) for name, value in arguments.items()}
     settings: dict[str, Any] = {
         "accelerator": "auto",
-        **_launched_layout(),
+        **launched_layout(),
         "precision": best_precision(str(given.get("accelerator", "auto"))),
         "max_epochs": -1,  # one endless epoch: the module stops when the budget is used up
         "accumulate_grad_batches": accumulation,
@@ -116,80 +114,6 @@ def cpu_multiplies_bf16() -> bool:
     """Whether this CPU has AVX512-BF16 or AMX instructions."""
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-
-
-def global_rank() -> int:
-    """This process's rank before any process group exists: as torchrun, SLURM or Lightning's own launcher say; 0 where none does."""
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if name in os.environ and (name != "SLURM_PROCID" or "SLURM_NTASKS" in os.environ):
-            return int(os.environ[name])
-    return 0
-
-
-def world_size(arguments: Mapping[str, Any]) -> int:
-    """How many processes will train together, before any exists: what torchrun or SLURM started, else devices × nodes."""
-    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
-        if name in os.environ:
-            return int(os.environ[name])
-    devices = arguments.get("devices", 1)
-    if isinstance(devices, str) and devices.lstrip("-").isdigit():
-        devices = int(devices)
-    if isinstance(devices, str):
-        count = (
-            _visible_devices(arguments)
-            if devices == "auto"
-            else len([part for part in devices.split(",") if part.strip()])
-        )
-    else:
-        count = len(devices) if isinstance(devices, (list, tuple)) else int(devices)
-    if count == -1:
-        count = _visible_devices(arguments)
-    if count < 1:
-        raise InputError(f"trainer.devices is {devices}: give 1 or more, or -1 for all")
-    return count * int(arguments.get("num_nodes", 1))
-
-
-def _launched_layout() -> dict[str, int]:
-    """Devices and nodes as torchrun or SLURM laid the processes out; one device where nobody did."""
-    for world, local in (("WORLD_SIZE", "LOCAL_WORLD_SIZE"), ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")):
-        if world in os.environ and local in os.environ:
-            devices = int(os.environ[local])
-            return {"devices": devices, "num_nodes": int(os.environ[world]) // devices}
-    return {"devices": 1}
-
-
-def _visible_devices(arguments: Mapping[str, Any]) -> int:
-    on_cpu = arguments.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
-    return 1 if on_cpu else torch.cuda.device_count()
-
-
-def launch_key() -> str:
-    """What the processes of one launch have in common and other launches have not."""
-    names = (
-        "MASTER_ADDR",
-        "MASTER_PORT",
-        "TORCHELASTIC_RUN_ID",
-        "TORCHELASTIC_RESTART_COUNT",
-        "SLURM_JOB_ID",
-        "SLURM_STEP_ID",
-    )
-    return " ".join(f"{name}={os.environ[name]}" for name in names if name in os.environ)
-
-
-def wait_for_rank_0(marker: Path, key: str, minutes: float = 60.0) -> None:
-    """Wait until rank 0 has written `key` to `marker`; InputError after `minutes`.
-
-    Processes that Lightning starts itself come when rank 0 is done, and need not wait for a key of theirs.
-    """
-    started_together = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_JOB_ID" in os.environ
-    deadline = time.monotonic() + 60 * minutes
-    while time.monotonic() < deadline:
-        if marker.exists() and (not started_together or marker.read_text() == key):
-            return
-        time.sleep(0.2)
-    raise InputError(
-        f"{marker}: rank 0 has not finished its preparations in {minutes:g} minutes: see its output, or prepare the store first"
-    )
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -12,11 +12,13 @@ from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.stream import BatchStream, SpecialIds, StepLoader
 from bert.text.counter import draw
 from bert.text.packing import Documents, RowIndex
+from bert.text.store import TokenStore
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
 SIZE, LENGTH, ROWS = 300, 24, 12
 LENGTHS = draw(9, np.arange(80)).astype(np.int64) % 60 + 1
 VALUES = (draw(8, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uint16) + 5
+STORE = TokenStore.from_arrays(VALUES, np.concatenate(([0], np.cumsum(LENGTHS))))
 
 
 def make_stream(seed=0, last_row=None, batch_rows=ROWS, **masking):
@@ -24,7 +26,7 @@ def make_stream(seed=0, last_row=None, batch_rows=ROWS, **masking):
     vocabulary = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.ones(SIZE, bool))
     index = RowIndex(documents, LENGTH, 16, seed)
     return BatchStream(
-        VALUES, index, batch_rows, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(**masking), seed, last_row
+        STORE, index, batch_rows, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(**masking), seed, last_row
     )
 
 

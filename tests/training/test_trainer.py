@@ -5,14 +5,8 @@ import torch
 
 from bert.errors import InputError
 from bert.training import trainer
-from bert.training.trainer import (
-    best_precision,
-    check_trainer_arguments,
-    global_rank,
-    make_trainer,
-    wait_for_rank_0,
-    world_size,
-)
+from bert.training.ranks import global_rank, wait_for_rank_0, world_size
+from bert.training.trainer import best_precision, check_trainer_arguments, make_trainer
 
 
 @pytest.mark.parametrize(
