@@ -138,6 +138,7 @@ def test_a_value_of_the_wrong_type_is_one_line_with_key_value_and_what_to_give(f
 def test_a_value_of_the_wrong_type_in_a_file_is_the_same_line_behind_the_name_of_the_file(tmp_path: Path) -> None:
     file = yaml_file(tmp_path, "encoder:\n  hidden_size: many\n")
     assert refusal("--config", file) == f"{file}: encoder.hidden_size is many: give a whole number"
+    file = yaml_file(tmp_path, "encoder:\n  hidden_size: 32\n")
     flag = refusal("--config", file, "--encoder.hidden_size=few")  # the file is not to blame for a flag
     assert flag == "encoder.hidden_size is few: give a whole number"
 
