@@ -126,6 +126,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
         "--show-batch", type=int | None, default=None, metavar="N", help="print batch N of the run in --out, and stop"
     )
     add_recipe(parser, PretrainRecipe)
+    parser.usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
     resumed = value_of(arguments, "--resume")
     if resumed is not None:
         if value_of(arguments, "--config") is not None:

@@ -132,7 +132,7 @@ class ProgressBar(Callback):
         self._said = time.monotonic()
         if trainer.is_global_zero and console.is_terminal:
             self._bar = Progress(
-                BarColumn(), TextColumn("{task.percentage:3.0f}%  {task.description}"), console=console
+                BarColumn(bar_width=20), TextColumn("{task.percentage:3.0f}%  {task.description}"), console=console
             )
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()
