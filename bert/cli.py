@@ -110,7 +110,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     Makes a run folder with the model, the recipe, checkpoints and a log. Without a recipe it trains a small encoder of the ModernBERT
     family for 20 minutes."""
     from bert.pretraining.config import PretrainRecipe
-    from bert.recipe import add_recipe, build, differences, parse, value_of
+    from bert.recipe import add_recipe, build, differences, parse, values_of
 
     parser = _parser("pretrain", _pretrain)
     parser.add_argument(
@@ -127,16 +127,18 @@ def _pretrain(arguments: Sequence[str]) -> None:
     )
     add_recipe(parser, PretrainRecipe)
     parser.usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
-    resumed = value_of(arguments, "--resume")
+    resumed = _last(values_of(arguments, "--resume"))
     if resumed is not None:
-        if value_of(arguments, "--config") is not None:
+        if values_of(arguments, "--config"):
             raise InputError(
                 f"--config beside --resume: the recipe of a resumed run is {resumed}/recipe.yaml; leave --config out"
             )
         if not (Path(resumed) / "recipe.yaml").exists():
             raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
-    shown = value_of(arguments, "--show-batch")
-    run = resumed or (None if shown is None else value_of(arguments, "--out"))
+    shown = _last(values_of(arguments, "--show-batch"))
+    run = resumed or (None if shown is None else _last(values_of(arguments, "--out")))
+    if resumed is not None and "--overwrite" in arguments:
+        raise InputError("--overwrite beside --resume: a run is either gone on with or lost; leave one out")
     if shown is not None:
         if run is None:
             raise InputError(f"--show-batch {shown}: name the run in --out")
@@ -264,3 +266,7 @@ def _add_corpus(parser: "ArgumentParser", required: bool) -> None:
     parser.add_argument(
         "--text-field", type=str, default="text", help="column of .jsonl, .csv, .tsv and .parquet that holds the text"
     )
+
+
+def _last(values: Sequence[str]) -> str | None:
+    return values[-1] if values else None

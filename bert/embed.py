@@ -13,6 +13,7 @@ from bert.errors import InputError
 
 if TYPE_CHECKING:
     from bert.model.heads import MaskedLM
+    from bert.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Prediction:
     """A token that may stand behind a mask."""
 
     token: str
+    """as a reader writes it: without the mark that some tokenizers have for the blank before a word"""
     id: int
     probability: float
     """among the whole vocabulary, from 0 to 1"""
@@ -62,8 +64,13 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
     values, places = probabilities[:, words].topk(min(top, len(words)), dim=-1)
     return [
         [
-            Prediction(tokenizer.token(int(words[place])), int(words[place]), float(value))
+            Prediction(_readable(tokenizer, int(words[place])), int(words[place]), float(value))
             for value, place in zip(of_mask, at)
         ]
         for of_mask, at in zip(values, places)
     ]
+
+
+def _readable(tokenizer: "Tokenizer", token_id: int) -> str:
+    piece = tokenizer.token(token_id)
+    return piece if tokenizer.kind == "wordpiece" else tokenizer.decode([token_id]).strip() or piece

@@ -7,6 +7,7 @@ import dataclasses
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +37,9 @@ def add_recipe(parser: "ArgumentParser", recipe: type) -> None:
 def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | None = None) -> "Namespace":
     """Parse a command line. InputError, in one line, for what is unknown (with the nearest known name) or of the wrong type."""
     known = {option for action in parser._actions for option in action.option_strings}
-    file = value_of(arguments, "--config")
-    if file is not None and recipe is not None:
+    files = values_of(arguments, "--config") if recipe is not None else []
+    for file in files:
+        assert recipe is not None
         check_keys(read_yaml(file), recipe, file)
     for argument in arguments:
         option = argument.partition("=")[0]
@@ -58,24 +60,30 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
             raise InputError(f"unknown key `{name}`.{did_you_mean(name, _names(recipe))}") from error
         message = _one_line(str(error))
         key = message.split(" is ")[0]
-        if file and recipe and key in dict(_leaves(read_yaml(file))) and value_of(arguments, f"--{key}") is None:
-            message = f"{file}: {message}"
+        guilty = [file for file in files if key in dict(_leaves(read_yaml(file)))]
+        if guilty and not values_of(arguments, f"--{key}"):
+            message = f"{guilty[-1]}: {message}"
         raise InputError(message) from error
 
 
-def value_of(arguments: Sequence[str], option: str) -> str | None:
-    """The value of an option before anything is parsed."""
-    for position, argument in enumerate(arguments):
-        if argument == option and position + 1 < len(arguments):
-            return arguments[position + 1]
-        if argument.startswith(f"{option}="):
-            return argument.partition("=")[2]
-    return None
+def values_of(arguments: Sequence[str], option: str) -> list[str]:
+    """The values of an option, one for each time it is given, before anything is parsed."""
+    following = [value for argument, value in pairwise(arguments) if argument == option]
+    return following + [argument.partition("=")[2] for argument in arguments if argument.startswith(f"{option}=")]
 
 
 def build(recipe: type, values: Any) -> Any:
     """The dataclass `recipe` from parsed values (a mapping or a Namespace with the same names)."""
-    return recipe(**{field.name: values[field.name] for field in dataclasses.fields(recipe)})
+    return recipe(**{field.name: _mapping(values[field.name]) for field in dataclasses.fields(recipe)})
+
+
+def _mapping(value: Any) -> Any:
+    """Free mappings as plain dictionaries, whatever the parser made of what they describe."""
+    if hasattr(value, "as_dict"):
+        value = value.as_dict()
+    if isinstance(value, dict):
+        return {key: _mapping(item) for key, item in value.items()}
+    return [_mapping(item) for item in value] if isinstance(value, list) else value
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:

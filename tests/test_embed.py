@@ -14,7 +14,7 @@ class Words:
     """Just enough of a tokenizer: a word, a token; 0-4 special, 11 unused."""
 
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "she", "ate", "an", "apple", "phone", "red", "[unused0]")
-    vocab_size, mask_id, mask_token = 12, 4, "[MASK]"
+    vocab_size, mask_id, mask_token, kind = 12, 4, "[MASK]", "wordpiece"
     replacement_ids = np.arange(5, 11)
 
     def encode(self, text: str) -> list[int]:

@@ -47,7 +47,7 @@ def test_the_commands_of_the_readme_run_as_they_stand(tmp_path):
     script = "set -e -o pipefail\n" + "".join(commands)
     script = re.sub(r"^python -m venv.*\n", "", script, flags=re.MULTILINE)
     script = script.replace("pip install -c constraints.txt -e . && ", "")
-    assert "pip" not in script
+    assert "pip install" not in script
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900

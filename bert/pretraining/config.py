@@ -141,7 +141,9 @@ class PretrainRecipe:
     """decides initial weights, order, masks and dropout"""
 
     def __post_init__(self) -> None:
-        if self.data.row_length > self.encoder.max_length:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}: give a whole number from 0 to below 2^63")
+        if self.start is None and self.data.row_length > self.encoder.max_length:
             raise InputError(
                 f"data.row_length {self.data.row_length} is longer than encoder.max_length {self.encoder.max_length}:"
                 " lower the one or raise the other"

@@ -27,61 +27,79 @@ DEFAULT_STOP = StopConfig(minutes=20)
 _VALIDATION_SEED = 2018  # the masks of held-out rows never change, whatever the seed of the run
 
 
-def check_inputs(recipe: PretrainRecipe) -> None:
-    """InputError for text, tokenizer and store that are not there, before anything is written or overwritten."""
+def check_inputs(recipe: PretrainRecipe, out: Path) -> None:
+    """InputError for text, tokenizer and store that are not there or do not fit, before anything is written or overwritten."""
     data = recipe.data
+    if data.corpus and data.store is not None:
+        raise InputError(f"text and a store are given: leave out the text, or data.store {data.store}")
     if not data.corpus and data.store is None:
         raise InputError(
             "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
         )
-    if recipe.start is not None:
-        _check_start(recipe)
     tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
+    if recipe.start is not None:
+        tokenizer = _check_start(recipe, tokenizer)
     if data.store is not None:
-        if tokenizer is None and recipe.start is None:
+        if tokenizer is None:
             raise InputError("data.store needs data.tokenizer: give the one that the store was made with")
         open_store(data.store, tokenizer)
-    else:
-        find_corpus(data.corpus, data.layout, data.text_field)
+        return
+    find_corpus(data.corpus, data.layout, data.text_field)
+    for text in data.corpus:
+        if Path(text).is_dir() and out.resolve().is_relative_to(Path(text).resolve()):
+            raise InputError(
+                f"--out {out} lies in the folder of text {text}, which would be read as text: give another --out"
+            )
 
 
-def _check_start(recipe: PretrainRecipe) -> None:
+def _check_start(recipe: PretrainRecipe, given: Tokenizer | None) -> Tokenizer:
     """The weights that a run starts from bring their shape and their tokenizer: others beside them are refused."""
     model = MaskedLM.load(str(recipe.start))
-    shape = dataclasses.replace(model.config, vocab_size=recipe.encoder.vocab_size, pad_id=recipe.encoder.pad_id)
-    if recipe.encoder not in (EncoderConfig(), shape) or recipe.head not in (HeadConfig(), model.head_config):
+    if recipe.encoder not in (EncoderConfig(), model.config) or recipe.head not in (HeadConfig(), model.head_config):
         raise InputError(f"encoder and head come with --from {recipe.start}: leave both groups out")
-    if recipe.data.tokenizer is not None and model.tokenizer is not None:
-        given = Tokenizer.load(recipe.data.tokenizer)
-        if given.hash != model.tokenizer.hash:
-            raise InputError(
-                f"{recipe.data.tokenizer}: another tokenizer ({given.hash[:8]}) than that of --from {recipe.start}"
-                f" ({model.tokenizer.hash[:8]}): leave it out"
-            )
+    tokenizer = model.tokenizer or given
+    if tokenizer is None:
+        raise InputError(f"{recipe.start}: holds no tokenizer: give the one that it was trained with as --tokenizer")
+    if given is not None and given.hash != tokenizer.hash:
+        raise InputError(
+            f"{recipe.data.tokenizer}: another tokenizer ({given.hash[:8]}) than that of --from {recipe.start}"
+            f" ({tokenizer.hash[:8]}): leave it out"
+        )
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise InputError(
+            f"{recipe.data.tokenizer}: has {tokenizer.vocab_size} entries and --from {recipe.start} has {model.config.vocab_size}:"
+            " give the tokenizer that it was trained with"
+        )
+    if recipe.data.row_length > model.config.max_length:
+        raise InputError(
+            f"data.row_length {recipe.data.row_length} is longer than the {model.config.max_length} tokens of --from {recipe.start}:"
+            " lower it"
+        )
+    return tokenizer
 
 
 def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]) -> PretrainRecipe:
     """Make what is missing in `out`: tokenizer and store. Returns the recipe with every open field decided."""
-    data, vocabulary = recipe.data, recipe.vocabulary
-    folder = tokenizer_folder(out)
+    data, vocabulary, folder = recipe.data, recipe.vocabulary, tokenizer_folder(out)
     encoder, head = recipe.encoder, recipe.head
-    if recipe.start is not None and not folder.exists():
-        model = MaskedLM.load(recipe.start)
-        encoder, head = model.config, model.head_config
-        if model.tokenizer is None:
-            raise InputError(f"{recipe.start}: holds no tokenizer, so its weights fit no text: give a folder with one")
-        model.tokenizer.save(folder, model_max_length=encoder.max_length)
     if not folder.exists():
-        if data.tokenizer is not None:
-            Tokenizer.load(data.tokenizer).save(folder, model_max_length=recipe.encoder.max_length)
+        started = None if recipe.start is None else MaskedLM.load(recipe.start)
+        tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
+        if started is not None:
+            encoder, head, tokenizer = started.config, started.head_config, started.tokenizer or tokenizer
+        if tokenizer is not None:
+            tokenizer.save(folder, model_max_length=encoder.max_length)
         else:
             make_tokenizer(data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
     tokenizer = Tokenizer.load(folder)
-    if data.store is None and not (out / "store").exists():
+    if data.store is not None:
+        data = dataclasses.replace(data, store=str(Path(data.store).resolve()))  # a run is resumed from any folder
+    elif not (out / "store").exists():
         prepare(data.corpus, tokenizer, out / "store", data.layout, data.text_field, say=say)
-    encoder = dataclasses.replace(encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
+    if recipe.start is None:  # weights that are there keep their vocabulary, which may be padded
+        encoder = dataclasses.replace(encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
-    recipe = dataclasses.replace(recipe, encoder=encoder, head=head, stop=stop)
+    recipe = dataclasses.replace(recipe, data=data, encoder=encoder, head=head, stop=stop)
     store = open_store(store_folder(recipe, out), tokenizer)
     make_streams(recipe, store, tokenizer, cache=store_folder(recipe, out))  # refuses what is too small to train on
     return recipe

@@ -149,6 +149,7 @@ class MaskedLMTraining(L.LightningModule):
             "val_accuracy": right / max(1.0, targets),
             "val_perplexity": float(torch.tensor(loss).exp()),
         }
+        self.log_dict(self.validation, logger=False)  # for callbacks that monitor a metric
         row = self.validation | {"tokens": self.progress.tokens, "seconds": round(self.progress.elapsed(), 3)}
         for logger in self.trainer.loggers:
             logger.log_metrics(row, step=int(self.progress.step))
@@ -168,7 +169,14 @@ class MaskedLMTraining(L.LightningModule):
         checkpoint["open_log_row"] = {"loss_sum": self._summed(self.loss_sum).cpu().clone(), "targets": self.targets}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The same back."""
+        """The same back. Lightning counts micro-batches, which this run may deal out otherwise than the one before: steps decide."""
+        done = int(checkpoint["progress"]["step"]) * self.split.accumulation
+        for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
+            if isinstance(counts, dict):  # `total` and `current`
+                unfinished = (
+                    counts["ready"] - counts["completed"]
+                )  # 1 where the hooks of the last micro-batch were still running
+                counts |= {"ready": done, "started": done, "processed": done, "completed": done - unfinished}
         for what, before in checkpoint["identity"].items():
             now = self.identity.get(what, "")
             if before != now:

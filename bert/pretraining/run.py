@@ -50,8 +50,9 @@ def pretrain(
     ranks = world_size(recipe.trainer)
     split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, ranks)
     csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
+    validate_every = recipe.validation.every_steps if recipe.data.held_out else None
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal()
-    callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, recipe.validation.every_steps)]
+    callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, validate_every)]
     if recipe.log.progress_bar:
         callbacks.append(ProgressBar(log))
     trainer = make_trainer(  # before anything is written: it refuses what this machine cannot do
@@ -60,7 +61,7 @@ def pretrain(
         loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
         plugins=[WholeCheckpointIO()],
         accumulation=split.accumulation,
-        validate_every_batches=recipe.validation.every_steps and recipe.validation.every_steps * split.accumulation,
+        validate_every_batches=validate_every and validate_every * split.accumulation,
     )
     if trainer.world_size != ranks:
         raise InputError(
@@ -68,7 +69,7 @@ def pretrain(
         )
     if run_folder.is_rank_0():
         if not resume:  # a run goes on with the tokenizer and the store that it has
-            check_inputs(recipe)
+            check_inputs(recipe, out)
         with run_folder.claimed(out, overwrite, resume):
             checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
             recipe = prepare_inputs(recipe, out, say)
@@ -107,9 +108,9 @@ def pretrain(
     held_out = None if validation is None else validation_loader(validation, split, trainer.global_rank)
     say(describe(recipe, model, training, trainer.precision, split))
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    if stop.received:
+    if stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
-        raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.received)
+        raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.stopped_by)
     return finish(module, recipe, out, say)
 
 

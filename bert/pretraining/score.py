@@ -6,6 +6,7 @@ code base can be scored on it, so the numbers compare.
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
             input_ids, labels = arrays["input_ids"].astype(np.int64), arrays["labels"].astype(np.int64)
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile, AttributeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: not an .npz file: give one with input_ids and labels") from error
@@ -43,6 +44,8 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
         raise InputError(
             f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape"
         )
+    if input_ids.min() < 0:
+        raise InputError(f"{file}: input_ids holds {input_ids.min()}: ids are 0 or more")
     if not (labels >= 0).any():
         raise InputError(f"{file}: no label is 0 or more, so there is nothing to score")
     return torch.from_numpy(input_ids), torch.from_numpy(labels)

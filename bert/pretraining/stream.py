@@ -105,7 +105,12 @@ class BatchStream:
                     self.special_ids.sep,
                     self.special_ids.pad,
                 )
-            targets = int(target_counts(self.vocabulary.maskable[input_ids], self.masking.rate).sum())
+            if self.masking.whole_words:  # how many targets fit follows from the words
+                numbers = first + np.arange(self.batch_rows)
+                masked = mask_rows(input_ids, numbers, self.seed, self.masking, self.vocabulary)
+                targets = int((masked.labels != NO_TARGET).sum())
+            else:
+                targets = int(target_counts(self.vocabulary.maskable[input_ids], self.masking.rate).sum())
             self._cached = step, input_ids, document_ids, targets, int((document_ids > 0).sum())
         return self._cached[1:]
 

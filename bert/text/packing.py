@@ -139,8 +139,8 @@ def gather(
 def hold_out(documents: Documents, hashes: np.ndarray, share: float, room: int) -> tuple[Documents, Documents, str]:
     """Split into (training, validation, message) by hash, so that a document stays on its side when the corpus grows.
 
-    Where fewer than 20 documents or an empty side would result, chunks of `room` tokens take the place of documents and the last share
-    of them by the same hash is held out; the message says so, and is empty otherwise.
+    Where fewer than 20 documents or an empty side would result, chunks of `room` tokens take the place of documents and the last 2 %
+    of them by the same hash (or `share`, where that is more) are held out; the message says so, and is empty otherwise.
     """
     if share == 0:
         return documents, documents.take(np.arange(0)), ""
@@ -152,7 +152,7 @@ def hold_out(documents: Documents, hashes: np.ndarray, share: float, room: int) 
     chunks = cut(documents, room)
     counts = -(-documents.lengths // room)
     keys = draw(np.repeat(hashes, counts), _HELD_OUT, _ranges(counts))
-    number = max(1, round(share * len(chunks)))
+    number = max(1, round(max(share, 0.02) * len(chunks)))
     last = np.zeros(len(chunks), bool)
     last[np.argsort(keys, kind="stable")[len(chunks) - number :]] = True
     message = (

@@ -114,8 +114,26 @@ class Tokenizer:
     # ── text to ids and back ──
 
     def encode(self, text: str, pair: str | None = None) -> list[int]:
-        """Ids of a text, or of a pair of texts, with special tokens; `[MASK]` in the text is the mask token."""
+        """Ids of a text, or of a pair of texts, with special tokens; `[MASK]` in the text is the mask token.
+
+        The text around a mask is cut as it is in running text, where the blank before a word is part of its first piece.
+        """
+        if pair is None and self._needs_blank_before_words and self.mask_token in text:
+            return [self.cls_id, *self._around_masks(_encodable(text)), self.sep_id]
         return list(self.backend.encode(_encodable(text), None if pair is None else _encodable(pair)).ids)
+
+    def _around_masks(self, text: str) -> list[int]:
+        """Ids of a text with masks where words carry the blank before them: a mask stands for its word's blank too."""
+        first, *others = text.split(self.mask_token)
+        ids = list(self._plain.encode(first.rstrip() if others else first, add_special_tokens=False).ids)
+        for number, part in enumerate(others, start=1):
+            part = part.rstrip() if number < len(others) else part
+            ids.append(self.mask_id)
+            # a part that goes on without a blank, as a full stop does, is cut behind a letter, which is then dropped
+            attached = part[:1] != "" and not part[0].isspace() and not part[0].isalnum()
+            encoding = self._plain.encode(f"a{part}" if attached else part, add_special_tokens=False)
+            ids += [i for i, (_, end) in zip(encoding.ids, encoding.offsets) if not attached or end > 1]
+        return ids
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of many texts without special tokens, by all cores: flat values (uint16 or uint32) and lengths (int64).
@@ -237,6 +255,10 @@ class Tokenizer:
     @cached_property
     def _byte_level(self) -> bool:
         return any(entry["type"] == "ByteLevel" for entry in self._pre_tokenizers)
+
+    @cached_property
+    def _needs_blank_before_words(self) -> bool:
+        return any(entry["type"] in ("ByteLevel", "Metaspace") for entry in self._pre_tokenizers)
 
     @cached_property
     def _needs_blank(self) -> bool:

@@ -134,6 +134,9 @@ def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer
     size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE  # no trainer goes past vocab_size
     if -(-size // _MULTIPLE) * _MULTIPLE < wanted:
         raise InputError(f"vocabulary size {vocab_size}: the corpus supports {size} entries; give {size} or more text")
+    for token in definition["added_tokens"]:
+        # where the blank before a word is part of its first piece, a mask takes it too
+        token["lstrip"] = token["content"] == "[MASK]" and definition["model"]["type"] != "WordPiece"
     unused = [f"[unused{number}]" for number in range(wanted - size)]
     if isinstance(vocabulary, list):
         lowest = min(score for _, score in vocabulary)

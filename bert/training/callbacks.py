@@ -96,7 +96,8 @@ class StepLog(Callback):
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """At the end of a step that is logged."""
         progress = pl_module.progress
-        if trainer.fit_loop.epoch_loop._should_accumulate() or progress.step % self.every_steps:
+        due = progress.step % self.every_steps == 0 or progress.finished()
+        if trainer.fit_loop.epoch_loop._should_accumulate() or not due:
             return
         row = pl_module.read_log()
         if not math.isfinite(row["loss"]):
@@ -178,6 +179,8 @@ class StopOnSignal(Callback):
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self.stopped_by: int | None = None
+        """the signal that ended the run before its budget was used up"""
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -196,8 +199,9 @@ class StopOnSignal(Callback):
         """At a step boundary: all ranks stop where one was told to."""
         if trainer.fit_loop.epoch_loop._should_accumulate():
             return
-        self.received = int(self._agreement.largest(self.received or 0)) or None
-        if self.received:
+        told = int(self._agreement.largest(self.received or 0))  # one that comes meanwhile is told at the next step
+        if told and not pl_module.progress.finished():
+            self.stopped_by = told
             trainer.should_stop = True
             trainer.limit_val_batches = 0  # no validation on the way out
 

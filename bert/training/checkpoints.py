@@ -85,7 +85,10 @@ class Checkpoints(Checkpoint):
         self._saved_step = -1
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The clock between two checkpoints runs from here."""
+        """The clock between two checkpoints runs from here. What a killed write left is cleared away."""
+        if trainer.is_global_zero:
+            for unfinished in self.folder.glob(f"*{_PARTIAL}"):
+                shutil.rmtree(unfinished, ignore_errors=True)
         self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -147,12 +150,14 @@ def find_damage(checkpoint: Path) -> str:
     state = checkpoint / "state.pt"
     try:
         manifest = json.loads((checkpoint / "manifest.json").read_text())
-        length = state.stat().st_size
+        length, expected, digest = state.stat().st_size, manifest["bytes"], manifest["sha256"]
     except (OSError, ValueError) as error:
         return f"unreadable ({error})"
-    if length != manifest["bytes"]:
-        return f"state.pt has {length} bytes instead of {manifest['bytes']}"
-    if _sha256(state) != manifest["sha256"]:
+    except (KeyError, TypeError):
+        return "manifest.json is damaged"
+    if length != expected:
+        return f"state.pt has {length} bytes instead of {expected}"
+    if _sha256(state) != digest:
         return "state.pt does not match its hash"
     return ""
 

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import typing
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ from bert.training.config import LogConfig
 from bert.training.ranks import global_rank, launch_key, wait_for_rank_0
 from bert.training.trainer import cpu_multiplies_bf16
 
+_BEFORE_THE_RECIPE = {"checkpoints", "tokenizer", "store", ".store.partial", ".recipe.yaml.partial"}
 _READY = "ready"  # written last; holds what the processes of this launch have in common
 
 
@@ -40,38 +42,63 @@ def claimed(out: Path, overwrite: bool, resume: bool) -> Iterator[None]:
             raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
         yield
         return
-    aside = _claim(out, overwrite)
+    aside = _aside(out)
+    with _terminated_as_interrupted():
+        _claim(out, overwrite)
+        try:
+            yield
+        except BaseException:
+            shutil.rmtree(out, ignore_errors=True)
+            if aside.exists():
+                aside.rename(out)
+            raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM raises, so that it leaves as little behind as Ctrl-C does."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
     try:
         yield
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)
-        if aside is not None:
-            aside.rename(out)
-        raise
-    if aside is not None:
-        shutil.rmtree(aside, ignore_errors=True)
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _claim(out: Path, overwrite: bool) -> Path | None:
-    """Make the folder; returns where a run that was there has been put aside."""
-    aside = None
+def _aside(out: Path) -> Path:
+    """Where a run waits that is about to be overwritten."""
+    return out.with_name(f".{out.name}.replaced")
+
+
+def _claim(out: Path, overwrite: bool) -> None:
+    """Make the folder; a run that is there is put aside. What a killed preparation left is cleared away first."""
+    if (
+        out.is_dir()
+        and not (out / "recipe.yaml").exists()
+        and {path.name for path in out.iterdir()} <= _BEFORE_THE_RECIPE
+    ):
+        shutil.rmtree(out)
+        if _aside(out).exists():
+            _aside(out).rename(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: give a folder as --out")
     if out.exists() and any(out.iterdir()):
-        if not (out / "recipe.yaml").exists() and not (out / "tokenizer").exists():
+        if not (out / "recipe.yaml").exists():
             raise InputError(f"{out}: holds files that are not of a run: give another --out")
         if not overwrite:
             raise InputError(
                 f"{out}: already holds a run: give another --out, --resume {out} to go on, or --overwrite to lose it"
             )
-        aside = out.with_name(f".{out.name}.replaced")
-        shutil.rmtree(aside, ignore_errors=True)
-        out.rename(aside)
+        shutil.rmtree(_aside(out), ignore_errors=True)
+        out.rename(_aside(out))
     try:
         (out / "checkpoints").mkdir(parents=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}): give another --out") from error
-    return aside
 
 
 def mark_ready(out: Path, recipe: Any, command: str) -> None:

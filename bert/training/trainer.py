@@ -132,5 +132,8 @@ def _instantiated(value: Any) -> Any:
             made = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError, ValueError) as error:
             raise InputError(f"trainer: class_path {value['class_path']} cannot be imported ({error})") from error
-        return made(**{key: _instantiated(item) for key, item in value.get("init_args", {}).items()})
+        try:
+            return made(**{key: _instantiated(item) for key, item in value.get("init_args", {}).items()})
+        except (TypeError, ValueError) as error:
+            raise InputError(f"trainer: {value['class_path']} does not take these init_args ({error})") from error
     return value

@@ -23,7 +23,7 @@ STORE = TokenStore.from_arrays(VALUES, np.concatenate(([0], np.cumsum(LENGTHS)))
 
 def make_stream(seed=0, last_row=None, batch_rows=ROWS, **masking):
     documents = Documents(np.cumsum(LENGTHS) - LENGTHS, LENGTHS)
-    vocabulary = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.ones(SIZE, bool))
+    vocabulary = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.arange(SIZE) % 3 != 0)
     index = RowIndex(documents, LENGTH, 16, seed)
     return BatchStream(
         STORE, index, batch_rows, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(**masking), seed, last_row

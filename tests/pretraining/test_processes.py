@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,6 +111,35 @@ def test_two_processes_see_the_batches_of_one_and_reach_its_losses(corpus, alone
     assert len(losses) == 20
     assert max(abs(a - b) for a, b in zip(losses, alone[1])) < 1e-5
     assert max(abs(a - b) for a, b in zip(validation, alone[2])) < 1e-5
+
+
+def test_a_run_of_two_processes_goes_on_as_one(corpus, alone):
+    """From a checkpoint in the middle, with another number of micro-batches a step: the steps are the same."""
+    flags = (
+        "--trainer.devices",
+        "2",
+        "--data.micro_batch_rows",
+        "2",
+        "--checkpoint.every_steps",
+        "5",
+        "--checkpoint.keep",
+        "9",
+    )
+    train(corpus, "many", (), flags)
+    run = corpus / "many"
+    for checkpoint in (run / "checkpoints").iterdir():
+        if checkpoint.name != "step-00000005":
+            shutil.rmtree(checkpoint)
+    command = [sys.executable, "-m", "bert", "pretrain", "--resume", str(run), "--trainer.devices", "1"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    with (run / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    losses = [float(row["loss"]) for row in rows if row["loss"]]
+    assert max(abs(a - b) for a, b in zip(losses, alone[1], strict=True)) < 1e-5
+    assert [row["step"] for row in rows if row["val_loss"]] == ["10", "20"]
 
 
 def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(corpus, alone):

@@ -55,12 +55,23 @@ def test_the_yardstick_has_its_number_of_targets(data):
     assert int((labels >= 0).sum()) == 19_456
 
 
+@pytest.mark.parametrize("name", ["masked.npz", "table.npy"])
+def test_a_damaged_file_is_refused(masked, name):
+    """A truncated archive, and an array that is no archive."""
+    content = masked.read_bytes()
+    np.save(masked.with_name("table.npy"), np.zeros((2, 3)))
+    masked.write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match=r"not an \.npz file"):
+        score_masked(MaskedLM(SMALL), masked.with_name(name))
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"input_ids": np.zeros((2, 3))}, "has no array labels"),
         ({"input_ids": np.zeros((2, 3)), "labels": np.zeros((2, 4))}, "must be two tables of one shape"),
         ({"input_ids": np.zeros((2, 3)), "labels": np.full((2, 3), -100)}, "nothing to score"),
+        ({"input_ids": np.full((2, 3), -1), "labels": np.zeros((2, 3))}, "ids are 0 or more"),
         ({"input_ids": np.full((2, 3), 500), "labels": np.zeros((2, 3))}, "token id 500"),
         (
             {"input_ids": np.zeros((2, 40)), "labels": np.zeros((2, 40))},

@@ -18,13 +18,13 @@ def whole_batch(step, stream=None):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 40), st.sampled_from([(1, 12), (1, 4), (2, 6), (2, 3), (3, 2), (4, 3), (12, 1)]))
-def test_every_split_of_a_batch_sees_the_same_rows_and_masks(step, split):
+@given(st.integers(0, 40), st.sampled_from([(1, 12), (1, 4), (2, 6), (2, 3), (3, 2), (4, 3), (12, 1)]), st.booleans())
+def test_every_split_of_a_batch_sees_the_same_rows_and_masks(step, split, whole_words):
     ranks, micro_rows = split
     dealt = split_batch(ROWS, micro_rows, ranks)
-    whole = whole_batch(step)
+    whole = whole_batch(step, make_stream(whole_words=whole_words))
     parts = [
-        make_stream().micro_batch(step, dealt, rank, micro)
+        make_stream(whole_words=whole_words).micro_batch(step, dealt, rank, micro)
         for micro in range(dealt.accumulation)
         for rank in range(ranks)
     ]

@@ -319,3 +319,19 @@ def test_normalisers_that_drop_everything_leave_unknown():
     backend.normalizer = normalizers.Replace(tokenizers.Regex(".*"), "")
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     assert Tokenizer(backend).word_pieces(["all", "gone"]) == [[1], [1]]
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+@pytest.mark.parametrize(
+    ("sentence", "word"), [("the old man sees the river.", "river"), ("a dog , the cat", "dog"), ("the river", "the")]
+)
+def test_the_text_around_a_mask_is_cut_as_it_is_in_running_text(kind: str, sentence: str, word: str) -> None:
+    """As it is where the word stands: its pieces, with their blank, give way to one mask."""
+    documents = ["the old man sees the river.", "a dog , the cat", "my friend likes the red apple ."] * 40
+    tokenizer = train_tokenizer(documents, kind)
+    masked = tokenizer.encode(sentence.replace(word, "[MASK]", 1))
+    whole = tokenizer.encode(sentence)
+    before, after = masked[: masked.index(tokenizer.mask_id)], masked[masked.index(tokenizer.mask_id) + 1 :]
+    assert whole[: len(before)] == before
+    assert whole[len(whole) - len(after) :] == after
+    assert tokenizer.decode(whole[len(before) : len(whole) - len(after)]).strip() == word

@@ -49,7 +49,12 @@ def flip_a_byte(state):
 
 @pytest.mark.parametrize(
     ("damage", "what"),
-    [(truncate, "bytes instead of"), (flip_a_byte, "does not match its hash"), (lambda s: s.unlink(), "unreadable")],
+    [
+        (lambda s: s.with_name("manifest.json").write_text('{"bites": 3}'), "manifest.json is damaged"),
+        (truncate, "bytes instead of"),
+        (flip_a_byte, "does not match its hash"),
+        (lambda s: s.unlink(), "unreadable"),
+    ],
 )
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path, damage, what):
     save(tmp_path, 1)
