@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from bert.errors import InputError, InterruptedRun
+from bert.model.encoder import count_parameters
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import (
@@ -116,7 +117,7 @@ def pretrain(
 
 def describe(recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, precision: str, split: Split) -> str:
     """What is about to run, in a few lines."""
-    parameters = sum(parameter.numel() for parameter in model.parameters())
+    parameters = count_parameters(model)
     rows = training.rows.rows_in_epoch(0)
     tokens = int(training.rows.documents.lengths.sum())
     budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(recipe.stop).items() if value is not None]

@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bert.errors import InputError, did_you_mean
 from bert.training.ranks import launched_layout
@@ -86,16 +87,8 @@ def make_trainer(
     settings["plugins"] = plugins + _as_list(given.get("plugins"))
     try:
         return L.Trainer(**settings)
-    except (
-        ValueError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # Lightning's MisconfigurationException is not a ValueError's kin everywhere
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
-    except Exception as error:
-        if type(error).__name__ == "MisconfigurationException":
-            raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
-        raise
 
 
 def best_precision(accelerator: str = "auto") -> str:
