@@ -19,6 +19,7 @@ PACKAGE = ROOT / "bert"
 FLOORS = (
     ("__main__",),
     ("cli",),
+    ("verbs",),
     ("quickstart", "bench", "evaluate"),
     ("pretraining", "finetuning", "probing"),
     ("embed",),

@@ -1,0 +1,180 @@
+"""`bert tokenizer`, `prepare`, `pretrain`, `fill` and `bench`: parse, call, print."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bert.errors import InputError
+from bert.verbs.options import add_corpus, last, verb_parser
+
+_RESUMABLE = ("trainer", "stop", "checkpoint", "log")  # groups that may differ when a run is resumed
+
+
+def _tokenizer(arguments: Sequence[str]) -> None:
+    """Train a tokenizer on your text."""
+    from bert.recipe import parse
+
+    parser = verb_parser("tokenizer", _tokenizer)
+    add_corpus(parser, required=True)
+    parser.add_argument("--out", type=str, required=True, help="folder to write")
+    parser.add_argument(
+        "--kind", type=str, default="wordpiece", help="wordpiece (lower-cased), bpe (byte-level) or unigram"
+    )
+    parser.add_argument(
+        "--vocab-size", type=int | None, default=None, help="entries; not given: 8192, or what a small corpus supports"
+    )
+    parser.add_argument("--cased", action="store_true", help="wordpiece: keep case and accents")
+    parser.add_argument(
+        "--sample-characters",
+        type=int | None,
+        default=None,
+        help="learn from so many at most, spread over the corpus; not given: 100 million, for unigram 5",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
+    options = parse(parser, arguments)
+    from bert.text.vocabulary import make_tokenizer
+
+    make_tokenizer(
+        options.corpus,
+        options.out,
+        options.kind,
+        options.vocab_size,
+        options.layout,
+        options.text_field,
+        options.sample_characters,
+        lowercase=False if options.cased else None,
+        overwrite=options.overwrite,
+    )
+
+
+def _prepare(arguments: Sequence[str]) -> None:
+    """Turn text into a token store, once, for any number of runs."""
+    from bert.recipe import parse
+
+    parser = verb_parser("prepare", _prepare)
+    add_corpus(parser, required=True)
+    parser.add_argument("--tokenizer", type=str, required=True, help="folder of a tokenizer, or a tokenizer.json")
+    parser.add_argument(
+        "--out", type=str, required=True, help="folder to write; reused when corpus and tokenizer are unchanged"
+    )
+    options = parse(parser, arguments)
+    from bert.text.prepare import prepare
+
+    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field)
+
+
+def _pretrain(arguments: Sequence[str]) -> None:
+    """Pretrain an encoder on your text with masked-language-modeling.
+
+    Makes a run folder with the model, the recipe, checkpoints and a log. Without a recipe it trains a small encoder of the ModernBERT
+    family for 20 minutes."""
+    from bert.pretraining.config import PretrainRecipe
+    from bert.recipe import add_recipe, build, differences, parse, values_of
+
+    parser = verb_parser("pretrain", _pretrain)
+    parser.add_argument(
+        "corpus", nargs="*", type=str, help="files, globs, folders or a Hub data set; the same as --data.corpus"
+    )
+    parser.add_argument("--out", type=str | None, default=None, help="folder of the run")
+    parser.add_argument("--tokenizer", type=str | None, default=None, help="the same as --data.tokenizer")
+    parser.add_argument("--store", type=str | None, default=None, help="the same as --data.store")
+    parser.add_argument("--from", type=str | None, default=None, help="go on from this masked LM; the same as --start")
+    parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
+    parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="go on with an interrupted run")
+    parser.add_argument(
+        "--show-batch", type=int | None, default=None, metavar="N", help="print batch N of the run in --out, and stop"
+    )
+    add_recipe(parser, PretrainRecipe)
+    parser.usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
+    resumed = last(values_of(arguments, "--resume"))
+    if resumed is not None:
+        if values_of(arguments, "--config"):
+            raise InputError(
+                f"--config beside --resume: the recipe of a resumed run is {resumed}/recipe.yaml; leave --config out"
+            )
+        if not (Path(resumed) / "recipe.yaml").exists():
+            raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
+    shown = last(values_of(arguments, "--show-batch"))
+    run = resumed or (None if shown is None else last(values_of(arguments, "--out")))
+    if resumed is not None and "--overwrite" in arguments:
+        raise InputError("--overwrite beside --resume: a run is either gone on with or lost; leave one out")
+    if shown is not None:
+        if run is None:
+            raise InputError(f"--show-batch {shown}: name the run in --out")
+        if not (Path(run) / "recipe.yaml").exists():
+            raise InputError(f"{run}: no run here whose batches could be shown: it has no recipe.yaml")
+    if run is not None:
+        arguments = ["--config", str(Path(run) / "recipe.yaml"), *arguments]
+    options = parse(parser, arguments, PretrainRecipe)
+    for shortcut in ("corpus", "tokenizer", "store"):
+        if options[shortcut]:
+            options.data[shortcut] = options[shortcut]
+    if options["from"]:
+        options["start"] = options["from"]
+    recipe = build(PretrainRecipe, parser.instantiate(options))
+    if resumed is not None:
+        from bert.training.folder import read_recipe
+
+        for key, before, now in differences(read_recipe(Path(resumed) / "recipe.yaml", PretrainRecipe), recipe):
+            if key.split(".")[0] not in _RESUMABLE:
+                raise InputError(
+                    f"{key} is {now} and {resumed} was started with {before}: a run is resumed as it was; leave it out"
+                )
+        if options.out is not None and Path(options.out) != Path(resumed):
+            raise InputError(
+                f"--out {options.out} beside --resume {resumed}: a run goes on where it is; leave --out out"
+            )
+    out = resumed or options.out
+    if out is None:
+        raise InputError("--out RUN is missing: name the folder that the run shall make")
+    from bert.pretraining.run import pretrain, show_batch
+
+    if options.show_batch is not None:
+        if options.show_batch < 0:
+            raise InputError(f"--show-batch {options.show_batch}: batches are numbered from 0")
+        show_batch(recipe, Path(out), options.show_batch)
+        return
+    pretrain(recipe, Path(out), overwrite=options.overwrite, resume=resumed is not None)
+
+
+def _fill(arguments: Sequence[str]) -> None:
+    """Guess the words behind [MASK] in a sentence."""
+    from bert.recipe import parse
+
+    parser = verb_parser("fill", _fill)
+    parser.add_argument("text", type=str, help='a sentence with a mask, as "I ate an [MASK]."')
+    parser.add_argument("--model", type=str, required=True, help="model folder")
+    parser.add_argument("--top", type=int, default=5, help="guesses for each mask")
+    options = parse(parser, arguments)
+    if options.top < 1:
+        raise InputError(f"--top is {options.top}: give 1 or more")
+    from bert.model.heads import MaskedLM
+
+    for guesses in MaskedLM.load(options.model).fill(options.text, options.top):
+        print("  ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
+
+
+def _bench(arguments: Sequence[str]) -> None:
+    """Measure where the time of a training step goes, on the batches of a run."""
+    from bert.recipe import parse
+
+    parser = verb_parser("bench", _bench)
+    parser.add_argument("run", type=str, help="folder of a run")
+    parser.add_argument("--steps", type=int, default=20, help="steps a round")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; bare loop and Lightning's loop alternate")
+    options = parse(parser, arguments)
+    if options.steps < 1 or options.rounds < 1:
+        raise InputError(f"--steps {options.steps} --rounds {options.rounds}: give 1 or more of each")
+    if not (Path(options.run) / "recipe.yaml").exists():
+        raise InputError(f"{options.run}: no run here to measure: it has no recipe.yaml")
+    from bert.bench import bench
+
+    bench(Path(options.run), options.steps, options.rounds)
+
+
+VERBS: dict[str, Callable[[Sequence[str]], None]] = {
+    "pretrain": _pretrain,
+    "tokenizer": _tokenizer,
+    "prepare": _prepare,
+    "fill": _fill,
+    "bench": _bench,
+}
