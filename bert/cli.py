@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from bert import __version__
 from bert.errors import InputError, InterruptedRun, did_you_mean
-from bert.verbs import finetuning, pretraining, probing
+from bert.verbs import finetuning, pretraining, probing, whole
 from bert.verbs.options import first_line
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = pretraining.VERBS | finetuning.VERBS | probing.VERBS
+VERBS: dict[str, Callable[[Sequence[str]], None]] = pretraining.VERBS | finetuning.VERBS | probing.VERBS | whole.VERBS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

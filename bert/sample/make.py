@@ -1,0 +1,276 @@
+"""The sample text: a corpus and labelled rows in English and Chinese from our own grammar, the same for the same seed on every machine.
+
+It is what `bert quickstart` runs on. `make_sample("en")` has it all in memory, `write_sample(folder)` in files that the verbs read.
+`bert.sample.grammar` says why a model must have read the corpus to do well on the test rows.
+"""
+
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bert.errors import InputError
+from bert.sample.chinese import CHINESE
+from bert.sample.english import ENGLISH
+from bert.sample.grammar import HOLE, Companions, Domain, Language, Slots, choose
+
+LANGUAGES = {language.code: language for language in (ENGLISH, CHINESE)}
+TRAIN, TEST = 0, 1
+SENSE_ROWS = 12  # labelled sentences of a sense, in train and in test each
+TOPIC_ROWS = (300, 150)  # labelled texts in train and test
+TAG_ROWS = (300, 150)
+PAIRS = 20
+PROMPTS = 2  # masked sentences of a sense
+DOCUMENTS = 1500
+NAMES_SHARE = 0.25  # of the documents are about names
+WORD_SHARE = 0.4  # of the sentences of a domain are about an ambiguous word
+LONGEST_DOCUMENT = 6
+
+Tagged = tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class SenseRow:
+    """An ambiguous word in a sentence: `sentence[start:end]` is the word as written there."""
+
+    word: str
+    sentence: str
+    start: int
+    end: int
+    sense: str
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A right sentence, and one with a single word swapped so that it does not fit."""
+
+    good: str
+    bad: str
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A sentence in which [MASK] stands for a word: one for an English word, one for each Chinese character."""
+
+    word: str
+    sense: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """All that the grammar gives of one language."""
+
+    corpus: tuple[str, ...]
+    """documents of 2 to 6 sentences"""
+    topics_train: tuple[tuple[str, str], ...]
+    """(text, topic)"""
+    topics_test: tuple[tuple[str, str], ...]
+    tags_train: tuple[Tagged, ...]
+    """(words, BIO tags) with PER, ORG and LOC"""
+    tags_test: tuple[Tagged, ...]
+    senses_train: tuple[SenseRow, ...]
+    senses_test: tuple[SenseRow, ...]
+    pairs: tuple[Pair, ...]
+    prompts: tuple[Prompt, ...]
+
+
+def make_sample(language: str, seed: int = 0) -> Sample:
+    """The sample of a language, "en" or "zh". The seed decides it: the same text on any platform and in any process.
+
+    Raises InputError for a language that it does not have.
+    """
+    if language not in LANGUAGES:
+        raise InputError(f"the sample has no language {language}: use {' or '.join(LANGUAGES)}")
+    grammar = LANGUAGES[language]
+
+    def rng(part: str) -> random.Random:
+        return random.Random(f"{seed} {language} {part}")  # from text: the parts do not move one another
+
+    senses_train, senses_test = (_senses(grammar, rng(f"senses {half}"), half) for half in (TRAIN, TEST))
+    topics_train, topics_test = (_topics(grammar, rng(f"topics {half}"), half) for half in (TRAIN, TEST))
+    tags_train, tags_test = (_tags(grammar, rng(f"tags {half}"), half) for half in (TRAIN, TEST))
+    pairs = _pairs(grammar, rng("pairs"))
+    labelled = {row.sentence for row in senses_train + senses_test} | {pair.good for pair in pairs}
+    labelled |= {sentence for text, _ in topics_train + topics_test for sentence in sentences(text)}
+    labelled |= {grammar.text(words) for words, _ in tags_train + tags_test}
+    return Sample(
+        corpus=_corpus(grammar, rng("corpus"), labelled),
+        topics_train=topics_train,
+        topics_test=topics_test,
+        tags_train=tags_train,
+        tags_test=tags_test,
+        senses_train=senses_train,
+        senses_test=senses_test,
+        pairs=pairs,
+        prompts=_prompts(grammar, rng("prompts")),
+    )
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text of the sample, full stops and all."""
+    stop = "。" if "。" in text else ". "
+    parts = [part for part in text.split(stop) if part]
+    return [part if part.endswith(".") else part + stop.strip() for part in parts]
+
+
+def words_of(grammar: Language, domain: Domain) -> list[str]:
+    """The ambiguous words that are things of `domain`."""
+    return [word for word, senses in grammar.words.items() if domain.name in senses.values()]
+
+
+def _sentence(grammar: Language, frame: str, slots: Slots, domain: Domain) -> tuple[str, int]:
+    """The sentence and where its thing starts."""
+    thing = grammar.spell(slots.thing, domain.name)
+    text = grammar.fill(frame, slots)
+    start = text.index(HOLE)
+    thing = thing[0].upper() + thing[1:] if start == 0 else thing
+    return text.replace(HOLE, thing), start
+
+
+def _senses(grammar: Language, rng: random.Random, half: int) -> tuple[SenseRow, ...]:
+    """Every frame as often for each sense: only companions tell the senses of a word apart."""
+    rows = []
+    frames = grammar.frames[half]
+    for word, senses in grammar.words.items():
+        for sense, name in senses.items():
+            domain = grammar.domain(name)
+            seen: set[str] = set()
+            while len(seen) < SENSE_ROWS:
+                slots = choose(rng, _half(domain, half), word)
+                sentence, start = _sentence(grammar, frames[len(seen) % len(frames)], slots, domain)
+                if sentence not in seen:
+                    seen.add(sentence)
+                    rows.append(SenseRow(word, sentence, start, start + len(word), sense))
+    return tuple(rows)
+
+
+def _half(domain: Domain, half: int) -> Companions:
+    return domain.test if half else domain.train
+
+
+def _topics(grammar: Language, rng: random.Random, half: int) -> tuple[tuple[str, str], ...]:
+    """Texts of two sentences, balanced over the topics; no ambiguous words."""
+    topics = sorted({domain.topic for domain in grammar.domains if domain.topic})
+    rows: dict[str, str] = {}
+    while len(rows) < TOPIC_ROWS[half]:
+        topic = topics[len(rows) % len(topics)]
+        domain = rng.choice([domain for domain in grammar.domains if domain.topic == topic])
+        frames = rng.sample(grammar.frames[half], 2)
+        text = _text(
+            grammar, (_sentence(grammar, frame, choose(rng, _half(domain, half)), domain)[0] for frame in frames)
+        )
+        rows.setdefault(text, topic)
+    return tuple(rows.items())
+
+
+def _text(grammar: Language, parts: Iterable[str]) -> str:
+    return ("" if grammar.code == "zh" else " ").join(parts)
+
+
+def _tags(grammar: Language, rng: random.Random, half: int) -> tuple[Tagged, ...]:
+    rows: dict[Tagged, None] = {}
+    while len(rows) < TAG_ROWS[half]:
+        if rng.random() < 0.15:
+            rows.setdefault(_plain(grammar, rng, half))
+        else:
+            rows.setdefault(_named(grammar, rng, half, rng.choice(grammar.name_frames[half])))
+    return tuple(rows)
+
+
+def _plain(grammar: Language, rng: random.Random, half: int) -> Tagged:
+    """A sentence without names, but with words that can be names."""
+    doubtful = [name for name, kinds in grammar.ambiguous_names.items() if "O" in kinds]
+    word = rng.choice(doubtful).lower()
+    domain = grammar.domain(rng.choice([d for d in grammar.words[word].values() if d != "computer"]))
+    slots = choose(rng, _half(domain, half), word)
+    words = grammar.tokens(_sentence(grammar, rng.choice(grammar.frames[half]), slots, domain)[0])
+    return tuple(words), ("O",) * len(words)
+
+
+def _named(grammar: Language, rng: random.Random, half: int | None, frame: str) -> Tagged:
+    """A sentence about one or two names; `half` None: of all names and all that is said of them."""
+    values: dict[str, str] = {"tail": _pick(rng, grammar.tails, half)}
+    kinds = {}
+    for name, suffix in (("X", ""), ("Y", "2")):
+        kinds[name] = rng.choice(("PER", "ORG", "LOC"))
+        what = grammar.kinds[kinds[name]]
+        doubtful = tuple(word for word, of in grammar.ambiguous_names.items() if kinds[name] in of)
+        sure = _pick(rng, what.names, half if rng.random() < 0.7 or half is None else TRAIN)
+        values[name] = rng.choice(doubtful) if rng.random() < 0.5 else sure
+        values[f"vp{suffix}"] = _pick(rng, what.predicates, half)
+        values[f"n{suffix}"] = _pick(rng, what.nouns, half)
+    return _tagged(grammar, frame, values, kinds)
+
+
+def _pick(rng: random.Random, halves: tuple[tuple[str, ...], tuple[str, ...]], half: int | None) -> str:
+    return rng.choice(halves[0] + halves[1] if half is None else halves[half])
+
+
+def _tagged(grammar: Language, frame: str, values: dict[str, str], kinds: dict[str, str]) -> Tagged:
+    """Words and tags of a frame about names: the frame is cut at its names, and each part brings its tags."""
+    words: list[str] = []
+    tags: list[str] = []
+    rest = frame
+    while rest:
+        places = [rest.find(f"{{{name}}}") for name in kinds if f"{{{name}}}" in rest]
+        end = min(places, default=len(rest))
+        plain = grammar.tokens(rest[:end].format_map(values))
+        words += plain
+        tags += ["O"] * len(plain)
+        if end < len(rest):
+            name = rest[end + 1]
+            parts = grammar.tokens(values[name])
+            words += parts
+            tags += [f"B-{kinds[name]}"] + [f"I-{kinds[name]}"] * (len(parts) - 1)
+        rest = rest[end + 3 :]
+    words[0] = words[0][0].upper() + words[0][1:]
+    return tuple(words), tuple(tags)
+
+
+def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[str, ...]:
+    """Documents that stay in one domain, or are about names; no sentence of them is among the labelled ones."""
+    frames = grammar.frames[TRAIN] + grammar.frames[TEST] + grammar.corpus_frames
+    name_frames = grammar.name_frames[TRAIN] + grammar.name_frames[TEST]
+    # a domain with many ambiguous words gets more documents, so that each word is met often
+    weights = [4 + len(words_of(grammar, domain)) for domain in grammar.domains]
+    documents: dict[str, None] = {}
+    while len(documents) < DOCUMENTS:
+        length = rng.randint(2, LONGEST_DOCUMENT)
+        domain = None if rng.random() < NAMES_SHARE else rng.choices(grammar.domains, weights)[0]
+        parts: list[str] = []
+        while len(parts) < length:
+            if domain is None:
+                sentence = grammar.text(_named(grammar, rng, None, rng.choice(name_frames))[0])
+            else:
+                words = words_of(grammar, domain)
+                word = rng.choice(words) if words and rng.random() < WORD_SHARE else None
+                sentence = _sentence(grammar, rng.choice(frames), choose(rng, domain.both, word), domain)[0]
+            if sentence not in labelled and sentence not in parts:
+                parts.append(sentence)
+        documents.setdefault(_text(grammar, parts))
+    return tuple(documents)
+
+
+def _pairs(grammar: Language, rng: random.Random) -> tuple[Pair, ...]:
+    """The thing of a sentence swapped for one of another domain, as long in words and in Chinese characters."""
+    pairs: dict[Pair, None] = {}
+    while len(pairs) < PAIRS:
+        domain, other = rng.sample(grammar.domains, 2)
+        slots = choose(rng, domain.both)
+        wrong = rng.choice(other.both.things)
+        if grammar.code == "zh" and len(wrong) != len(slots.thing):
+            continue
+        good, start = _sentence(grammar, grammar.frames[TRAIN][0], slots, domain)
+        pairs.setdefault(Pair(good, good[:start] + wrong + good[start + len(slots.thing) :]))
+    return tuple(pairs)
+
+
+def _prompts(grammar: Language, rng: random.Random) -> tuple[Prompt, ...]:
+    prompts = []
+    for word, senses in grammar.words.items():
+        mask = "[MASK]" * (len(word) if grammar.code == "zh" else 1)
+        for sense, name in senses.items():
+            for frame in grammar.frames[TRAIN][:PROMPTS]:
+                text = grammar.fill(frame, choose(rng, grammar.domain(name).both, word))
+                prompts.append(Prompt(word, sense, text.replace(HOLE, mask)))
+    return tuple(prompts)
