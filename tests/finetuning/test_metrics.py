@@ -107,6 +107,8 @@ def test_the_examples_of_seqevals_readme():
         ("IOB1", "O B-X I-X", [("X", 1, 3)], [("X", 2, 3)]),
         ("IOBES", "B-X E-X S-X S-X S-Y", [("X", 0, 2), ("X", 2, 3), ("X", 3, 4), ("Y", 4, 5)], None),
         ("IOBES", "B-X I-X O E-X S-X", [("X", 0, 2), ("X", 3, 4), ("X", 4, 5)], [("X", 4, 5)]),
+        ("IOBES", "B-X E-X I-X E-X", [("X", 0, 2), ("X", 2, 4)], [("X", 0, 2)]),
+        ("IOBES", "S-X I-X", [("X", 0, 1), ("X", 1, 2)], [("X", 0, 1)]),
         ("BILOU", "B-X I-X L-X U-Y", [("X", 0, 3), ("Y", 3, 4)], None),
         ("BILOU", "B-X U-X", [("X", 0, 1), ("X", 1, 2)], [("X", 1, 2)]),
         ("IOB2", "", [], None),
