@@ -6,13 +6,18 @@ import csv
 import gzip
 import json
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
-from typing import BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from bert.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from _csv import Reader  # the type that csv.reader returns has no public name
+    from io import BufferedReader
 
 LAYOUTS = ("auto", "blank-lines", "lines", "file")
 _TEXT, _JSON, _TABLE, _PARQUET = (".txt", ".text"), (".jsonl", ".ndjson", ".json"), (".csv", ".tsv"), (".parquet",)
@@ -57,6 +62,36 @@ def read_file(
     return _read_text(path, blocks, layout, note_once)
 
 
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, with their newline, decompressed by its suffix. `-` is standard input, as it comes."""
+    if str(path) == "-":
+        buffer = cast("BufferedReader", sys.stdin.buffer)
+        chunks = iter(lambda: buffer.read1(_CHUNK), b"")
+        return _lines(_whole_lines(Path("standard input"), chunks))
+    return _lines(_text_blocks(path, lambda _: None))
+
+
+def table_reader(lines: Iterator[str], delimiter: str, strict: bool = False) -> Reader:
+    """A csv reader; `strict` refuses quotes that are not closed. A tab-separated file knows no quotes: one at the start
+    of a cell would swallow what follows."""
+    csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
+    if delimiter == "\t":
+        return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    return csv.reader(lines, delimiter=delimiter, strict=strict)
+
+
+def parse_json(where: str, line: str, like: str) -> dict[str, Any]:
+    """The JSON object of a line; an InputError that begins with `where` for anything else. `like` shows a right one."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        what = getattr(error, "msg", "nested too deeply")
+        raise InputError(f"{where}: not valid JSON ({what}); each line must be one JSON object") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: not a JSON object; each line must be like {like}")
+    return row
+
+
 def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
     """Decompressed bytes of a file. A compressed file that ends too early is an InputError, not a shorter corpus."""
     if path.name.lower().endswith(".gz"):
@@ -89,27 +124,35 @@ def _text_blocks(path: Path, advance: Advance) -> Iterator[str]:
     """The text of a file in blocks of about 1 MB that end with a whole line; newlines are `\\n`, the BOM is gone."""
     import zstandard
 
-    lines_before = 0
-    rest: list[bytes] = []  # of an unfinished line, joined once: one endless line costs no more than many
+    def chunks(file: BinaryIO) -> Iterator[bytes]:
+        before = 0
+        for chunk in _byte_chunks(path, file):
+            advance(file.tell() - before)
+            before = file.tell()
+            yield chunk
+
     try:
         with path.open("rb") as file:
-            before = 0
-            for chunk in _byte_chunks(path, file):
-                advance(file.tell() - before)
-                before = file.tell()
-                cut = chunk.rfind(b"\n") + 1
-                if cut:
-                    block = b"".join([*rest, chunk[:cut]])
-                    yield _decode(path, block, lines_before)
-                    lines_before += block.count(b"\n")
-                    rest = []
-                rest.append(chunk[cut:])
-        if any(rest):
-            yield _decode(path, b"".join(rest), lines_before)
+            yield from _whole_lines(path, chunks(file))
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); download or compress the file again") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _whole_lines(path: Path, chunks: Iterator[bytes]) -> Iterator[str]:
+    lines_before = 0
+    rest: list[bytes] = []  # of an unfinished line, joined once: one endless line costs no more than many
+    for chunk in chunks:
+        cut = chunk.rfind(b"\n") + 1
+        if cut:
+            block = b"".join([*rest, chunk[:cut]])
+            yield _decode(path, block, lines_before)
+            lines_before += block.count(b"\n")
+            rest = []
+        rest.append(chunk[cut:])
+    if any(rest):
+        yield _decode(path, b"".join(rest), lines_before)
 
 
 def _decode(path: Path, block: bytes, lines_before: int) -> str:
@@ -188,13 +231,7 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
     for number, line in enumerate(lines, start=1):
         if line.isspace():
             continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            what = getattr(error, "msg", "nested too deeply")
-            raise InputError(f"{path}:{number}: not valid JSON ({what}); each line must be one JSON object") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: not a JSON object; each line must be like {{{text_field!r}: ...}}")
+        row = parse_json(f"{path}:{number}", line, f"{{{text_field!r}: ...}}")
         if text_field not in row:
             raise missing_field(f"{path}:{number}", text_field, list(row))
         text = row[text_field]
@@ -209,10 +246,7 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
 
 
 def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
-    csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
-    # a tab-separated file knows no quotes: one at the start of a field would swallow the lines that follow
-    tab = delimiter == "\t"
-    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE if tab else csv.QUOTE_MINIMAL)
+    reader = table_reader(lines, delimiter)
     try:
         header = [name.strip() for name in next(reader, [])]
         if not header:

@@ -1,0 +1,104 @@
+"""The rows of tables, JSON lines and CoNLL files with the place where each begins, for messages that can name it."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from bert.errors import InputError, did_you_mean
+from bert.text.files import parse_json, table_reader
+
+CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+
+Rows = Iterator[tuple[str, dict[str, Any]]]  # where a row begins, and its cells by column
+Cells = Iterator[tuple[str, list[str]]]  # where a word stands, and its columns; none at the end of a sentence
+
+
+def name_of(path: str | Path) -> str:
+    """A file's name for messages."""
+    return "standard input" if str(path) == "-" else str(path)
+
+
+def there_are(columns: list[str]) -> str:
+    """The columns of a file for a message; a text taken for a header can be long."""
+    names = [column if len(column) <= 40 else f"{column[:39]}…" for column in columns[:12]]
+    return f"there are: {', '.join(names + ['…'] * (len(columns) > 12)) or 'none'}"
+
+
+def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple[list[str], Rows]:
+    """The header of a table and its rows. Of several delimiters it has the one most frequent in its first line."""
+    first = next(lines, "")
+    reader = table_reader(chain([first], lines), max(delimiters, key=first.count), strict=True)
+    tab = reader.dialect.delimiter == "\t"
+
+    def next_row() -> tuple[int, list[str]] | None:
+        start = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            raise InputError(
+                f'{name_of(path)}, line {start}: not a readable row ({error}); close its quotes, write " inside them as ""'
+            ) from None
+        return None if row is None else (start, row)
+
+    def rows(header: list[str]) -> Rows:
+        while (read := next_row()) is not None:
+            start, row = read
+            where = f"{name_of(path)}, line {start}"
+            if row and len(row) != len(header):
+                fix = (
+                    "a .tsv knows no quotes: keep tabs and line ends out of cells"
+                    if tab
+                    else "put cells with a delimiter in quotes"
+                )
+                raise InputError(f"{where}: {len(row)} cells, the header has {len(header)}; repair this line ({fix})")
+            if row:
+                yield where, dict(zip(header, row))
+
+    head = next_row()
+    header = [name.strip() for name in head[1]] if head else []
+    return header, rows(header)
+
+
+def json_rows(path: str | Path, lines: Iterator[str], like: str) -> Rows:
+    """The objects of JSON lines; `like` shows in a message what one looks like."""
+    for number, line in enumerate(lines, start=1):
+        if not line.isspace():
+            where = f"{name_of(path)}, line {number}"
+            yield where, parse_json(where, line, like)
+
+
+def cell_of(where: str, row: dict[str, Any], column: str) -> Any:
+    """What a row has in a column that must be there."""
+    if column not in row:
+        raise InputError(f"{where}: no column {column!r}; {there_are(list(row))}.{did_you_mean(column, row)}")
+    return row[column]
+
+
+def conll_lines(path: str | Path, lines: Iterator[str]) -> Cells:
+    """The lines of a CoNLL file, with any number of columns. A -DOCSTART- line ends a sentence as a blank one does."""
+    for number, line in enumerate(lines, start=1):
+        # not str.split() and str.isspace(): a wide blank or a control character can be a word
+        bare = line.strip(" \t\n")
+        cells = line.rstrip("\n").split("\t") if "\t" in line else re.split(" +", bare)
+        yield f"{name_of(path)}, line {number}", cells if bare and not bare.startswith("-DOCSTART-") else []
+
+
+def conllu_lines(path: str | Path, lines: Iterator[str]) -> Cells:
+    """The lines of a CoNLL-U file that are words, with ten columns. https://universaldependencies.org/format.html"""
+    for number, line in enumerate(lines, start=1):
+        where = f"{name_of(path)}, line {number}"
+        cells = line.rstrip("\n").split("\t")
+        if line.isspace():
+            yield where, []
+        elif not line.startswith("#"):
+            if len(cells) != len(CONLLU):
+                raise InputError(
+                    f"{where}: {len(cells)} columns, CoNLL-U has {len(CONLLU)} parted by tabs; repair this line"
+                )
+            if cells[0].isdecimal():  # 1-2 spans several words, 1.1 is a word that is not in the text
+                yield where, cells
