@@ -4,6 +4,7 @@ The file is an .npz with `input_ids` (N, T), already masked, and `labels` (N, T)
 code base can be scored on it, so the numbers compare.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from zipfile import BadZipFile
@@ -13,6 +14,12 @@ import torch
 
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
+from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.inputs import make_streams, store_folder, tokenizer_folder
+from bert.pretraining.stream import Split
+from bert.text.store import open_store
+from bert.text.tokenizer import Tokenizer
+from bert.training.folder import read_recipe
 
 
 @dataclass(frozen=True)
@@ -75,3 +82,33 @@ def score_masked(model: MaskedLM, file: str | Path, batch_rows: int = 32) -> Sco
         right += int((output.logits.argmax(-1).cpu() == originals).sum())
         targets += len(places)
     return Score(loss / targets, right / targets, targets)
+
+
+@dataclass(frozen=True)
+class HeldOutScore(Score):
+    """A score on the held-out text of a run, and what needs no model."""
+
+    most_frequent: float
+    """accuracy of guessing the most frequent of the hidden tokens everywhere"""
+
+
+@torch.inference_mode()
+def score_held_out(run: Path, model: MaskedLM) -> HeldOutScore:
+    """Score `model` on the held-out rows of the run in the folder `run`, under the masks of its validation."""
+    recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
+    tokenizer = Tokenizer.load(tokenizer_folder(run))
+    validation = make_streams(recipe, open_store(store_folder(recipe, run), tokenizer), tokenizer)[1]
+    if validation is None:
+        raise InputError(f"{run}: this run held nothing out (data.held_out {recipe.data.held_out}): nothing to score")
+    assert validation.last_row is not None
+    model.eval()
+    loss, right, counts = 0.0, 0, Counter[int]()
+    rows = recipe.data.batch_rows
+    for step in range(-(-validation.last_row // rows)):
+        batch = validation.micro_batch(step, Split(rows, rows))
+        output = model(batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"])
+        loss += float(output.loss_sum)
+        right += int((output.logits.argmax(-1) == batch["labels"]).sum())
+        counts.update(batch["labels"][batch["labels"] >= 0].tolist())
+    targets = sum(counts.values())
+    return HeldOutScore(loss / targets, right / targets, targets, counts.most_common(1)[0][1] / targets)

@@ -1,0 +1,189 @@
+"""`bert quickstart`: all that the project is for, on the bundled sample, as one page of plain calls.
+
+    sample → tokenizer, store, masked LM → classifier, tagger → words, senses, sentences, attention → one table, report.html
+
+Each result stands beside what needs no training and beside the same head on an encoder with fresh weights. The folder that it makes
+holds everything: the text, the runs, the models, and the page that tells the story.
+"""
+
+import csv
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
+from bert.finetuning import figures
+from bert.finetuning.config import DataConfig as LabelledData
+from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
+from bert.finetuning.inputs import Task
+from bert.finetuning.measure import evaluate
+from bert.finetuning.run import finetune
+from bert.model.heads import MaskedLM
+from bert.pretraining.config import DataConfig, PretrainRecipe
+from bert.pretraining.run import pretrain
+from bert.pretraining.score import score_held_out
+from bert.probing.attention import attention
+from bert.probing.rows import read_rows
+from bert.probing.senses import BAG, RANDOM, senses
+from bert.probing.sentences import SentenceScore, score
+from bert.probing.words import words
+from bert.quickstart.findings import Filled, Findings, Line
+from bert.quickstart.story import write_story
+from bert.sample.files import SHOWN, write_sample
+from bert.sample.make import LANGUAGES, Sample, make_sample
+from bert.text.examples import read_examples, read_tagged
+from bert.training import folder as run_folder
+from bert.training.config import LogConfig, StopConfig
+
+MINUTES = 1.25
+"""of pretraining; the rest of the path takes about as long on 2 CPU cores"""
+EPOCHS = 6.0
+LEARNING_RATE = 5e-4  # of fine-tuning: an encoder as small as this one bears more than the usual 1e-4
+ATTENDED = "The bank raised the interest on the loan."
+_UNITS = r"[a-z]+|[\u4e00-\u9fff]"  # what a bag of words counts: English words, Chinese characters
+
+
+def quickstart(
+    out: Path, overwrite: bool = False, minutes: float = MINUTES, say: Callable[[str], None] = print
+) -> Path:
+    """Run the whole path in the folder `out`; returns the report. Raises InputError where the folder is in use."""
+    began = time.monotonic()
+
+    def step(message: str) -> None:
+        say(f"[{time.monotonic() - began:3.0f} s] {message}")
+
+    recipe = PretrainRecipe(
+        data=DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines"),
+        stop=StopConfig(minutes=minutes),
+    )
+    with run_folder.claimed(out, overwrite, resume=None):
+        step(f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
+        write_sample(out / "sample")
+        step(f"pretraining: tokenizer, token store, {60 * minutes:.0f} seconds of masked-language-modeling")
+        model = pretrain(recipe, out / "pretrained", say=say)
+        fresh = fresh_twin(model, out / "fresh" / "model")
+        lines = [hidden_words(out / "pretrained", model, fresh)]
+        step("fine-tuning: the topic of a text, from this encoder and from one with fresh weights")
+        lines.append(topics(out, model, fresh))
+        step("fine-tuning: names in a sentence, from both")
+        lines.append(names(out, model, fresh))
+        step("probing: words in their contexts, sentences, attention")
+        findings = probe(out, model, fresh, lines, began)
+        report = write_story(findings, out / "report.html")
+        (out / "figures.json").write_text(json.dumps([vars(line) for line in findings.lines], indent=2) + "\n")
+        run_folder.mark_ready(out, recipe, command="bert quickstart")
+    say(findings.table())
+    step(f"all in {out}. Open {report} in a browser")
+    return report
+
+
+def fresh_twin(model: Path, folder: Path) -> Path:
+    """A model of the same shape and tokenizer with fresh weights: the control of everything that is learned here."""
+    trained = MaskedLM.load(model)
+    torch.manual_seed(0)
+    twin = MaskedLM(trained.config, trained.head_config)
+    twin.tokenizer = trained.tokenizer
+    twin.save(folder)
+    return folder
+
+
+def hidden_words(run: Path, model: Path, fresh: Path) -> Line:
+    """How many hidden tokens of held-out text are guessed."""
+    trained, untrained = (score_held_out(run, MaskedLM.load(folder)) for folder in (model, fresh))
+    return Line(
+        "hidden words guessed",
+        "accuracy",
+        trained.accuracy,
+        trained.most_frequent,
+        "the most frequent token",
+        untrained.accuracy,
+    )
+
+
+def topics(out: Path, model: Path, fresh: Path) -> Line:
+    """A classifier of topics on texts whose words are not in the labelled ones, beside a bag of words."""
+    train, test = (list(read_examples(out / "sample" / f"topics-{part}.tsv")) for part in ("train", "test"))
+    bag = make_pipeline(CountVectorizer(token_pattern=_UNITS), LogisticRegression(max_iter=1000))
+    bag.fit([example.text for example in train], [example.label for example in train])
+    baseline = bag.score([example.text for example in test], [example.label for example in test])
+    values = [tuned(out, "classify", "topics", folder)["accuracy"] for folder in (model, fresh)]
+    return Line("topic of a text", "accuracy", values[0], float(baseline), "a bag of words", values[1])
+
+
+def names(out: Path, model: Path, fresh: Path) -> Line:
+    """A tagger of people, organisations and places, beside the tag that each word most often has."""
+    sides = [
+        [(row.words, row.tags or ()) for row in read_tagged(out / "sample" / f"tags-{part}.conll")]
+        for part in ("train", "test")
+    ]
+    labels = sorted({tag for side in sides for _, tags in side for tag in tags})
+    baseline = figures.baseline(*sides, labels, tagging=True)["span_f1"]
+    values = [tuned(out, "tag", "tags", folder)["span_f1"] for folder in (model, fresh)]
+    return Line("names in a sentence", "span F1", values[0], baseline, "the word's most frequent tag", values[1])
+
+
+def tuned(out: Path, task: Task, data: str, model: Path) -> dict[str, float]:
+    """Fine-tune `model` on a part of the sample; what the best model does on the test rows."""
+    recipe = FinetuneRecipe(
+        model=str(model),
+        data=LabelledData(train=str(out / "sample" / f"{data}-train.{'tsv' if task == 'classify' else 'conll'}")),
+        optimizer=FinetuneOptimizer(lr=LEARNING_RATE),
+        epochs=EPOCHS,
+        log=LogConfig(progress_bar=False),
+    )
+    run = out / (data if model.parent.name == "pretrained" else f"fresh/{data}")
+    best = finetune(task, recipe, run, say=_silent)
+    test = recipe.data.train.replace("-train.", "-test.") if recipe.data.train else ""
+    return evaluate(best, test, LabelledData()).figures
+
+
+def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) -> Findings:
+    """Senses, words, guesses, sentences and attention of the pretrained model; adds their lines."""
+    trained, untrained = MaskedLM.load(model), MaskedLM.load(fresh)
+    sample = out / "sample"
+    rows = [read_rows(sample / f"senses-{part}.jsonl") for part in ("train", "test")]
+    found = senses(*rows, trained)
+    for code, language in LANGUAGES.items():
+        known = senses(*([row for row in side if row.word in language.words] for side in rows), trained)
+        what = f"senses of {len(known.words)} {'English' if code == 'en' else 'Chinese'} words"
+        controls = known.mean(BAG), "a bag of words", known.mean(RANDOM)
+        lines.append(Line(what, "accuracy", known.mean(known.headline), *controls))
+    samples = [make_sample(code) for code in LANGUAGES]
+    pairs = scored_pairs(samples, trained)
+    rights = [sum(good.score > bad.score for good, bad in side) for side in (pairs, scored_pairs(samples, untrained))]
+    shares = [right / len(pairs) for right in rights]
+    lines.append(Line("right from wrong sentences", "accuracy", shares[0], 0.5, "a coin", shares[1]))
+    with (out / "pretrained" / "metrics.csv").open(newline="") as stream:
+        log = [row for row in csv.DictReader(stream) if row["loss"]]
+    return Findings(
+        lines=tuple(lines),
+        losses=tuple((float(row["tokens"]), float(row["loss"])) for row in log),
+        words=tuple(words(word, [row for row in rows[1] if row.word == word], trained) for word in SHOWN),
+        senses=found,
+        filled=tuple(
+            Filled(prompt, tuple(map(tuple, trained.fill(prompt.text))))
+            for one in samples
+            for prompt in one.prompts
+            if prompt.word in SHOWN
+        ),
+        attention=attention(ATTENDED, trained),
+        pairs=tuple(pairs),
+        tokens=float(log[-1]["tokens"]),
+        seconds=time.monotonic() - began,
+    )
+
+
+def scored_pairs(samples: list[Sample], model: MaskedLM) -> list[tuple[SentenceScore, SentenceScore]]:
+    """(right, wrong) sentences of the sample with their pseudo-log-likelihoods."""
+    pairs = [pair for sample in samples for pair in sample.pairs]
+    scores = score([text for pair in pairs for text in (pair.good, pair.bad)], model)
+    return list(zip(scores[::2], scores[1::2]))
+
+
+def _silent(message: str) -> None:
+    """What the runs of this path would say."""

@@ -1,0 +1,175 @@
+"""The report of `bert quickstart`: the story of a small encoder in pictures, one file that needs nothing else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bert.probing.pictures import layer_map_of, marked_occurrence
+from bert.probing.words import Words
+from bert.quickstart.findings import Filled, Findings
+from bert.report.charts import ScoredText, bars, contexts, line_chart, versus
+from bert.report.maps import attention_map, layer_map
+from bert.report.page import Section, details, grid, heading, key_figures, note, page, paragraph, table
+
+SHOWN_CONTEXTS = 3  # occurrences whose nearest contexts are shown, of each word
+SHOWN_PAIRS = 2  # right and wrong sentences, of each language
+NEXT = """bert pretrain texts/ --out runs/mine
+bert finetune classify --model runs/mine/model --train train.csv --dev dev.csv --out runs/topics
+bert words apple --sentences lines.txt --model runs/mine/model --html apple.html"""
+
+
+def write_story(findings: Findings, file: Path) -> Path:
+    """Write the report."""
+    sections = [
+        Section("What it can do now", results(findings), "Each result beside two things that it must beat."),
+        Section(
+            "It learned by guessing hidden words",
+            losses(findings),
+            "A fifth of the tokens is hidden; the model guesses them from what stands around. The loss is how surprised it is.",
+        ),
+        *(Section(*word_chapter(word)) for word in findings.words),
+        Section(
+            "What stands behind the mask?",
+            "".join(filled(findings)),
+            "The word is hidden. The rest of the sentence decides which guesses are likely.",
+        ),
+        Section(
+            "A right and a wrong sentence",
+            versus_cards(findings),
+            "Each token is hidden in turn. The sum of the log probabilities of what stood there is the score of the sentence.",
+        ),
+        Section(
+            "Where a head looks",
+            attended(findings),
+            "Each row says from where a token takes its new vector, in one head of one layer.",
+        ),
+        Section("Senses, layer by layer", senses_by_layer(findings), "Is the nearest sense centroid the right one?"),
+        Section("Now your own text", f"<pre><code>{NEXT}</code></pre>", "The same verbs, on your files."),
+    ]
+    minutes = findings.seconds / 60
+    html = page(
+        "An encoder in three minutes",
+        "Pretrained, fine-tuned and probed on this machine, on text that comes with the package.",
+        sections,
+        figures=figures(findings),
+        footer=f"Made by bert quickstart in {minutes:.1f} minutes; {findings.tokens / 1e6:.2f} million tokens seen in pretraining.",
+    )
+    file.write_text(html, encoding="utf-8")
+    return file
+
+
+def figures(findings: Findings) -> str:
+    """The results as large numbers."""
+    return key_figures(
+        [
+            (line.what, f"{line.value:.0%}", f"{line.baseline_is} {line.baseline:.0%}, fresh weights {line.fresh:.0%}")
+            for line in findings.lines
+        ]
+    )
+
+
+def results(findings: Findings) -> str:
+    """The table that the command ends with."""
+    rows = [
+        (line.what, line.measure, *(f"{value:.1%}" for value in (line.value, line.baseline, line.fresh)), line.baseline_is)
+        for line in findings.lines
+    ]
+    best = [
+        (place, 2 + max(range(3), key=lambda n: (line.value, line.baseline, line.fresh)[n]))
+        for place, line in enumerate(findings.lines)
+    ]
+    header = ("task", "measure", "pretrained", "baseline", "fresh weights", "the baseline is")
+    return table(header, rows, best) + note(
+        "The test sentences share no content words with the labelled ones: who has not read the unlabelled text"
+        " cannot know what belongs together."
+    )
+
+
+def losses(findings: Findings) -> str:
+    """The loss curve."""
+    curve = [(tokens / 1e6, loss) for tokens, loss in findings.losses]
+    return line_chart({"masked-LM loss": curve}, "million tokens seen", "loss in nats")
+
+
+def word_chapter(word: Words) -> tuple[str, str, str]:
+    """(title, body, lead) of one word in its contexts."""
+    layer = word.layer()
+    body = layer_map(layer_map_of(word))
+    picked = _spread(word, SHOWN_CONTEXTS)
+    names = sorted({one.sense or "" for one in word.occurrences})
+    cards = []
+    for place in picked:
+        near = layer.nearest(place, top=4)
+        groups = [names.index(word.occurrences[n].sense or "") for n in (place, *(other for other, _ in near))]
+        cards.append(
+            contexts(
+                marked_occurrence(word.occurrences[place]),
+                [(marked_occurrence(word.occurrences[other]), cosine) for other, cosine in near],
+                groups,
+            )
+        )
+    body += heading("Nearest contexts", "by cosine in the last layer") + grid(cards)
+    return (
+        f"One word, {len(names)} meanings: {word.word}",
+        body,
+        "Every mark is the vector of the word in one sentence. In the first layer all are alike; move the slider.",
+    )
+
+
+def _spread(word: Words, most: int) -> list[int]:
+    """Occurrences of every sense in turn."""
+    by_sense: dict[str, list[int]] = {}
+    for place, one in enumerate(word.occurrences):
+        by_sense.setdefault(one.sense or "", []).append(place)
+    turns = [places[turn] for turn in range(most) for places in by_sense.values() if turn < len(places)]
+    return turns[: 2 * most]
+
+
+def filled(findings: Findings) -> Iterator[str]:
+    """Guesses for each prompt, word by word."""
+    by_word: dict[str, list[Filled]] = {}
+    for one in findings.filled:
+        by_word.setdefault(one.prompt.word, []).append(one)
+    for word, prompts in by_word.items():
+        yield heading(word)
+        yield grid([_guess_card(one) for one in prompts])
+
+
+def _guess_card(one: Filled) -> str:
+    parts = [
+        bars([(guess.token, guess.probability) for guess in guesses], percent=True, highest=1.0)
+        for guesses in one.guesses
+    ]
+    return f'<figure class="card">{heading(one.prompt.text, one.prompt.sense)}{"".join(parts)}</figure>'
+
+
+def versus_cards(findings: Findings) -> str:
+    """Some right and wrong sentences, of each language."""
+    half = len(findings.pairs) // 2
+    chosen = findings.pairs[:SHOWN_PAIRS] + findings.pairs[half : half + SHOWN_PAIRS]
+    return "".join(
+        versus(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen
+    )
+
+
+def attended(findings: Findings) -> str:
+    """All heads, the most telling one first."""
+    attention = findings.attention
+    layers, heads = attention.weights.shape[:2]
+    first = attention.telling_head()
+    order = [first, *((layer, head) for layer in range(1, layers + 1) for head in range(heads) if (layer, head) != first)]
+    named = {f"layer {layer}, head {head + 1}": attention.head(layer, head) for layer, head in order}
+    return attention_map(attention.tokens, named) + note(
+        "Attention says what is mixed into a token's vector, not why the model answers as it does."
+    )
+
+
+def senses_by_layer(findings: Findings) -> str:
+    """Accuracy of every method, and of each word behind a fold."""
+    senses = findings.senses
+    overall = bars([(method, senses.mean(method)) for method in senses.methods], percent=True, highest=1.0)
+    rows = [
+        (one.word, one.senses, one.test, *(f"{one.scores[method].accuracy:.0%}" for method in senses.methods))
+        for one in senses.words
+    ]
+    lead = paragraph(f"{len(senses.words)} words; the headline, fixed beforehand, is: {senses.headline}.")
+    return lead + overall + details("word by word", table(("word", "senses", "test rows", *senses.methods), rows))

@@ -1,0 +1,187 @@
+"""The figures that LOG.md keeps of fine-tuning and probing: one row a finished cell, what is there is skipped.
+
+    make measure DATA=path/to/data ENGLISH=runs/mini-enwiki/model CHINESE=runs/mini-zh/model
+
+A cell is (task, encoder, seed). It runs the commands that a user would type, in their own processes, and appends what they reported to
+OUT/figures.tsv; a killed measurement goes on with the next cell. At the end it prints the tables: mean ± standard deviation over seeds.
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import random
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+RECIPES = Path(__file__).parent / "finetune"
+COLUMNS = ["task", "encoder", "seed", "metric", "value", "seconds", "commit"]
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task to fine-tune on: the recipe of the same name, its files, and how many training rows it takes."""
+
+    name: str
+    kind: str
+    train: str
+    dev: str
+    rows: int | None = None
+
+
+ENGLISH = (
+    Task("sst2", "classify", "sst2/train.tsv.gz", "sst2/dev.tsv.gz", rows=20_000),
+    Task("ud-ewt-pos", "tag", "ud-ewt/train.conllu.gz", "ud-ewt/dev.conllu.gz"),
+    Task("ner-en", "tag", "ner-en/train.conll.gz", "ner-en/dev.conll.gz"),
+)
+CHINESE = (
+    Task("zh-cls", "classify", "zh-cls/train.tsv.gz", "zh-cls/dev.tsv.gz", rows=5_000),
+    Task("zh-ner", "tag", "zh-ner/train.conll.gz", "zh-ner/dev.conll.gz"),
+)
+SENSES = "coarsewsd20/train.jsonl.gz"
+
+
+def main() -> None:
+    """Measure what is missing, then print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the measurement data")
+    parser.add_argument("--english", type=Path, help="model folder of an English encoder")
+    parser.add_argument("--chinese", type=Path, help="model folder of a Chinese encoder")
+    parser.add_argument("--known-good", type=Path, help="model folder of a released English encoder, measured as it is")
+    parser.add_argument("--out", type=Path, default=Path("runs/measure"), help="where rows and runs go")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    figures = Figures(options.out / "figures.tsv")
+    for model, name, tasks in (
+        (options.english, "english", ENGLISH),
+        (options.chinese, "chinese", CHINESE),
+        (options.known_good, "known-good", ENGLISH[:1]),
+    ):
+        if model is not None:
+            measure(figures, options, model, name, tasks)
+    print(figures.tables())
+
+
+def measure(figures: "Figures", options: argparse.Namespace, model: Path, name: str, tasks: tuple[Task, ...]) -> None:
+    """All cells of one encoder: the pretrained one with three seeds, its randomly initialised twin with one."""
+    encoders = [(name, model, SEEDS)]
+    if name != "known-good":
+        encoders.append((f"{name}, random", random_twin(model, options.out / f"{name}-random"), SEEDS[:1]))
+    for task in tasks:
+        train = subset(options.data / task.train, task.rows, options.out)
+        for encoder, folder, seeds in encoders:
+            for seed in seeds:
+                if not figures.has(task.name, encoder, seed):
+                    run = options.out / "runs" / f"{task.name}-{encoder.replace(', ', '-')}-{seed}"
+                    began = time.monotonic()
+                    found = finetune(task, folder, train, options.data / task.dev, run, seed)
+                    figures.add(task.name, encoder, seed, found, time.monotonic() - began)
+    if name != "chinese" and not figures.has("senses", name, 0):
+        out, began = options.out / f"senses-{name}.json", time.monotonic()
+        bert("senses", str(options.data / SENSES), "--model", str(model), "--out", str(out))
+        figures.add("senses", name, 0, dict(sense_figures(json.loads(out.read_text()))), time.monotonic() - began)
+
+
+def finetune(task: Task, model: Path, train: Path, dev: Path, run: Path, seed: int) -> dict[str, float]:
+    """Fine-tune as a user does, and read the best dev figures from the run."""
+    bert(
+        *("finetune", task.kind, "--config", str(RECIPES / f"{task.name}.yaml"), "--model", str(model)),
+        *("--train", str(train), "--dev", str(dev), "--out", str(run), "--seed", str(seed), "--overwrite"),
+    )
+    figures: dict[str, float] = json.loads((run / "figures.json").read_text())
+    return figures
+
+
+def bert(*arguments: str) -> None:
+    """One command of the package, in a process of its own; its output goes on to ours."""
+    print(f"bert {' '.join(arguments)}", flush=True)
+    subprocess.run([sys.executable, "-m", "bert", *arguments], check=True)
+
+
+def random_twin(model: Path, folder: Path) -> Path:
+    """A model of the same shape and tokenizer with fresh weights: the control."""
+    if not folder.exists():
+        import torch
+
+        from bert import Encoder
+
+        torch.manual_seed(0)
+        trained = Encoder.load(model)
+        fresh = Encoder(trained.config)
+        fresh.tokenizer = trained.tokenizer
+        fresh.save(folder)
+    return folder
+
+
+def subset(file: Path, rows: int | None, out: Path) -> Path:
+    """`rows` rows of a TSV file drawn with seed 0, in their order; the file itself where none are asked."""
+    if rows is None:
+        return file
+    target = out / f"{file.parent.name}-{rows}.tsv"
+    if not target.exists():
+        with gzip.open(file, "rt", encoding="utf-8", newline="\n") as stream:
+            header, *lines = stream.read().splitlines()
+        chosen = sorted(random.Random(0).sample(range(len(lines)), rows))
+        target.write_text("\n".join([header, *(lines[i] for i in chosen)]) + "\n", encoding="utf-8")
+    return target
+
+
+def sense_figures(report: dict) -> Iterator[tuple[str, float]]:
+    """(name, value) for every method of `bert senses`, over words and for "apple"."""
+    for method, scores in report["overall"].items():
+        for metric, value in scores.items():
+            yield f"{method}, {metric}", value
+    for method, scores in report["words"]["apple"]["methods"].items():
+        yield f"apple, {method}, accuracy", scores["accuracy"]
+
+
+class Figures:
+    """Rows of finished cells in a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.rows: list[dict[str, str]] = []
+        if file.exists():
+            with file.open(newline="", encoding="utf-8") as stream:
+                self.rows = list(csv.DictReader(stream, delimiter="\t"))
+
+    def has(self, task: str, encoder: str, seed: int) -> bool:
+        """Whether this cell is finished."""
+        return any((row["task"], row["encoder"], row["seed"]) == (task, encoder, str(seed)) for row in self.rows)
+
+    def add(self, task: str, encoder: str, seed: int, found: dict[str, float], seconds: float) -> None:
+        """Append a finished cell: a row for each of its metrics, written at once."""
+        commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        common = {"task": task, "encoder": encoder, "seed": str(seed), "seconds": f"{seconds:.0f}"}
+        rows = [
+            common | {"metric": metric, "value": f"{value:.6f}", "commit": commit.stdout.strip()}
+            for metric, value in found.items()
+        ]
+        new = not self.file.exists()
+        with self.file.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, COLUMNS, delimiter="\t")
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+        self.rows += rows
+
+    def tables(self) -> str:
+        """Mean ± standard deviation over seeds, a line for each task, metric and encoder."""
+        cells: dict[tuple[str, str, str], list[float]] = {}
+        for row in self.rows:
+            cells.setdefault((row["task"], row["metric"], row["encoder"]), []).append(float(row["value"]))
+        lines = ["| task | metric | encoder | mean ± sd | seeds |", "|---|---|---|---|---|"]
+        for (task, metric, encoder), values in cells.items():
+            spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+            lines.append(f"| {task} | {metric} | {encoder} | {statistics.mean(values):.4f}{spread} | {len(values)} |")
+        return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
