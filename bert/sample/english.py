@@ -74,7 +74,7 @@ DOMAINS = (
         "sports",
         people="coach, athlete, golfer | umpire, goalkeeper, champion",
         verbs="swung, gripped, raised | wielded, aimed, tossed",
-        things="racket, javelin, paddle, mallet | dumbbell, puck, discus, baton",
+        things="racket, javelin, paddle, mallet | dumbbell, puck, discus, kettlebell",
         adjectives="lightweight, Olympic, lucky | professional, sturdy, balanced",
         places="in the stadium, on the court, at the tournament | in the gymnasium, on the pitch, at the championship",
     ),
@@ -231,7 +231,7 @@ _PROPER = {("apple", "computer"), ("java", "computer"), ("jaguar", "vehicle"), (
 
 def indefinite(phrase: str) -> str:
     """The phrase behind `a` or `an`. Goes by letters, which is right for every word of this lexicon; a test looks at them."""
-    return f"{'an' if phrase[0].lower() in 'aeiou' else 'a'} {phrase}"
+    return f"{'an' if phrase.lower().startswith(tuple('aeiou')) else 'a'} {phrase}"
 
 
 def spell(word: str, domain: str) -> str:
