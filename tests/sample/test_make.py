@@ -158,7 +158,7 @@ def test_the_halves_of_a_chinese_domain_share_no_character():
 def test_each_companion_belongs_to_one_domain(code):
     grammar = LANGUAGES[code]
     counts = Counter(word for domain in grammar.domains for word in domain.both.words())
-    assert [word for word, count in counts.items() if count > 1] in ([], ["厨房"])
+    assert [word for word, count in counts.items() if count > 1] == []
     assert not set(counts) & set(grammar.words)
 
 
@@ -189,7 +189,7 @@ def test_every_companion_and_word_is_met_in_the_corpus_often(code):
     text = "\n".join(sample.corpus).lower()
     for domain in grammar.domains:
         for word in domain.both.words():
-            assert text.count(word.lower()) >= 12, word
+            assert text.count(word.lower()) >= 15, word
     for word in grammar.words:
         assert text.count(word) >= 50, word
 
