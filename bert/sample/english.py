@@ -74,7 +74,7 @@ DOMAINS = (
         "sports",
         people="coach, athlete, golfer | umpire, goalkeeper, champion",
         verbs="swung, gripped, raised | wielded, aimed, tossed",
-        things="racket, javelin, paddle, mallet | dumbbell, puck, discus, baton",
+        things="racket, javelin, paddle, mallet | dumbbell, puck, discus, kettlebell",
         adjectives="lightweight, Olympic, lucky | professional, sturdy, balanced",
         places="in the stadium, on the court, at the tournament | in the gymnasium, on the pitch, at the championship",
     ),
@@ -96,24 +96,6 @@ DOMAINS = (
         adjectives="legal, official, valid | binding, confidential, lawful",
         places="in the embassy, at the tribunal, in the archive | in the courthouse, at the consulate, in the registry",
     ),
-    domain(
-        "vehicle",
-        None,
-        people="driver, chauffeur, commuter | motorist, trucker, cabbie",
-        verbs="parked, rented, towed | steered, fueled, leased",
-        things="car, truck, van, taxi | bus, motorcycle, tractor, wagon",
-        adjectives="speedy, sleek, diesel | armored, secondhand, roadworthy",
-        places="on the highway, in the garage, at the crossroads | on the motorway, in the tunnel, at the intersection",
-    ),
-    domain(
-        "body",
-        None,
-        people="surgeon, nurse, therapist | physician, paramedic, dentist",
-        verbs="examined, healed, massaged | bandaged, injected, diagnosed",
-        things="knee, elbow, lung, liver | shoulder, wrist, kidney, stomach",
-        adjectives="swollen, painful, bruised | infected, healthy, inflamed",
-        places="in the hospital, at the clinic, in the ward | in the ambulance, at the infirmary, at the pharmacy",
-    ),
 )
 
 WORDS = {
@@ -127,13 +109,9 @@ WORDS = {
     "seal": {"animal": "animal", "stamp": "office"},
     "bass": {"fish": "animal", "instrument": "music"},
     "bow": {"weapon": "sport", "stick": "music"},
-    "jaguar": {"animal": "animal", "car": "vehicle"},
-    "beetle": {"animal": "animal", "car": "vehicle"},
     "keyboard": {"instrument": "music", "device": "computer"},
     "date": {"fruit": "fruit", "day": "office"},
     "kiwi": {"fruit": "fruit", "bird": "animal"},
-    "organ": {"instrument": "music", "body": "body"},
-    "calf": {"animal": "animal", "leg": "body"},
     "stock": {"broth": "kitchen", "share": "money"},
     "note": {"sound": "music", "bill": "money"},
     "file": {"papers": "office", "tool": "machine"},
@@ -203,7 +181,6 @@ AMBIGUOUS_NAMES = {
     "Chelsea": ("ORG", "LOC"),
     "Phoenix": ("ORG", "LOC"),
     "Apple": ("ORG", "O"),
-    "Jaguar": ("ORG", "O"),
     "Java": ("LOC", "O"),
 }
 NAME_FRAMES = (
@@ -226,12 +203,12 @@ TAILS = (
 )
 
 _BARE = {"java"}  # stands without an article
-_PROPER = {("apple", "computer"), ("java", "computer"), ("jaguar", "vehicle"), ("beetle", "vehicle")}
+_PROPER = {("apple", "computer"), ("java", "computer")}
 
 
 def indefinite(phrase: str) -> str:
     """The phrase behind `a` or `an`. Goes by letters, which is right for every word of this lexicon; a test looks at them."""
-    return f"{'an' if phrase[0].lower() in 'aeiou' else 'a'} {phrase}"
+    return f"{'an' if phrase.lower().startswith(tuple('aeiou')) else 'a'} {phrase}"
 
 
 def spell(word: str, domain: str) -> str:

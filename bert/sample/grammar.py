@@ -124,16 +124,42 @@ class Slots:
     place: str
 
 
-def choose(rng: random.Random, companions: Companions, thing: str | None = None) -> Slots:
-    """Companions drawn at random around `thing`, or around a thing that is drawn as well."""
-    person, person2 = rng.sample(companions.people, 2)
-    one, other = rng.sample(companions.things, 2)
-    return Slots(
-        thing or one,
-        person,
-        person2,
-        rng.choice(companions.verbs),
-        other,
-        rng.choice(companions.adjectives),
-        rng.choice(companions.places),
-    )
+class Deck:
+    """Items in random order, all of them before one comes again, so that every one is met often."""
+
+    def __init__(self, rng: random.Random, items: Sequence[str]) -> None:
+        self._rng = rng
+        self._items = items
+        self._left: list[str] = []
+
+    def draw(self, besides: str = "") -> str:
+        """The next item that is not `besides`."""
+        if all(item == besides for item in self._left):
+            self._left = self._rng.sample(self._items, len(self._items)) + self._left
+        place = next(place for place in reversed(range(len(self._left))) if self._left[place] != besides)
+        return self._left.pop(place)
+
+
+class Hand:
+    """A deck for each kind of companion."""
+
+    def __init__(self, rng: random.Random, companions: Companions) -> None:
+        self._people = Deck(rng, companions.people)
+        self._verbs = Deck(rng, companions.verbs)
+        self._things = Deck(rng, companions.things)
+        self._adjectives = Deck(rng, companions.adjectives)
+        self._places = Deck(rng, companions.places)
+
+    def draw(self, frame: str, thing: str | None = None) -> Slots:
+        """Companions for the slots that `frame` has, around `thing` or one that is drawn as well."""
+        thing = thing or self._things.draw()
+        person = self._people.draw() if "person" in frame else ""
+        return Slots(
+            thing,
+            person,
+            self._people.draw(besides=person) if "person2" in frame else "",
+            self._verbs.draw() if "verb" in frame else "",
+            self._things.draw(besides=thing) if "other" in frame else "",
+            self._adjectives.draw() if "adjective" in frame else "",
+            self._places.draw() if "place" in frame else "",
+        )

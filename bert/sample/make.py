@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from bert.errors import InputError
 from bert.sample.chinese import CHINESE
 from bert.sample.english import ENGLISH
-from bert.sample.grammar import HOLE, Companions, Domain, Language, Slots, choose
+from bert.sample.grammar import HOLE, Companions, Domain, Hand, Language, Slots
 
 LANGUAGES = {language.code: language for language in (ENGLISH, CHINESE)}
 TRAIN, TEST = 0, 1
@@ -22,7 +22,7 @@ PAIRS = 20
 PROMPTS = 2  # masked sentences of a sense
 DOCUMENTS = 1500
 NAMES_SHARE = 0.25  # of the documents are about names
-WORD_SHARE = 0.4  # of the sentences of a domain are about an ambiguous word
+WORD_SHARE = 0.3  # of the sentences of a domain are about an ambiguous word
 LONGEST_DOCUMENT = 6
 
 Tagged = tuple[tuple[str, ...], tuple[str, ...]]
@@ -134,10 +134,11 @@ def _senses(grammar: Language, rng: random.Random, half: int) -> tuple[SenseRow,
     for word, senses in grammar.words.items():
         for sense, name in senses.items():
             domain = grammar.domain(name)
+            hand = Hand(rng, _half(domain, half))
             seen: set[str] = set()
             while len(seen) < SENSE_ROWS:
-                slots = choose(rng, _half(domain, half), word)
-                sentence, start = _sentence(grammar, frames[len(seen) % len(frames)], slots, domain)
+                frame = frames[len(seen) % len(frames)]
+                sentence, start = _sentence(grammar, frame, hand.draw(frame, word), domain)
                 if sentence not in seen:
                     seen.add(sentence)
                     rows.append(SenseRow(word, sentence, start, start + len(word), sense))
@@ -151,14 +152,14 @@ def _half(domain: Domain, half: int) -> Companions:
 def _topics(grammar: Language, rng: random.Random, half: int) -> tuple[tuple[str, str], ...]:
     """Texts of two sentences, balanced over the topics; no ambiguous words."""
     topics = sorted({domain.topic for domain in grammar.domains if domain.topic})
+    hands = {domain.name: Hand(rng, _half(domain, half)) for domain in grammar.domains}
     rows: dict[str, str] = {}
     while len(rows) < TOPIC_ROWS[half]:
         topic = topics[len(rows) % len(topics)]
         domain = rng.choice([domain for domain in grammar.domains if domain.topic == topic])
         frames = rng.sample(grammar.frames[half], 2)
-        text = _text(
-            grammar, (_sentence(grammar, frame, choose(rng, _half(domain, half)), domain)[0] for frame in frames)
-        )
+        hand = hands[domain.name]
+        text = _text(grammar, (_sentence(grammar, frame, hand.draw(frame), domain)[0] for frame in frames))
         rows.setdefault(text, topic)
     return tuple(rows.items())
 
@@ -182,8 +183,9 @@ def _plain(grammar: Language, rng: random.Random, half: int) -> Tagged:
     doubtful = [name for name, kinds in grammar.ambiguous_names.items() if "O" in kinds]
     word = rng.choice(doubtful).lower()
     domain = grammar.domain(rng.choice([d for d in grammar.words[word].values() if d != "computer"]))
-    slots = choose(rng, _half(domain, half), word)
-    words = grammar.tokens(_sentence(grammar, rng.choice(grammar.frames[half]), slots, domain)[0])
+    frame = rng.choice(grammar.frames[half])
+    slots = Hand(rng, _half(domain, half)).draw(frame, word)
+    words = grammar.tokens(_sentence(grammar, frame, slots, domain)[0])
     return tuple(words), ("O",) * len(words)
 
 
@@ -233,6 +235,7 @@ def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[
     name_frames = grammar.name_frames[TRAIN] + grammar.name_frames[TEST]
     # a domain with many ambiguous words gets more documents, so that each word is met often
     weights = [4 + len(words_of(grammar, domain)) for domain in grammar.domains]
+    hands = {domain.name: Hand(rng, domain.both) for domain in grammar.domains}
     documents: dict[str, None] = {}
     while len(documents) < DOCUMENTS:
         length = rng.randint(2, LONGEST_DOCUMENT)
@@ -244,7 +247,8 @@ def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[
             else:
                 words = words_of(grammar, domain)
                 word = rng.choice(words) if words and rng.random() < WORD_SHARE else None
-                sentence = _sentence(grammar, rng.choice(frames), choose(rng, domain.both, word), domain)[0]
+                frame = rng.choice(frames)
+                sentence = _sentence(grammar, frame, hands[domain.name].draw(frame, word), domain)[0]
             if sentence not in labelled and sentence not in parts:
                 parts.append(sentence)
         documents.setdefault(_text(grammar, parts))
@@ -256,11 +260,12 @@ def _pairs(grammar: Language, rng: random.Random) -> tuple[Pair, ...]:
     pairs: dict[Pair, None] = {}
     while len(pairs) < PAIRS:
         domain, other = rng.sample(grammar.domains, 2)
-        slots = choose(rng, domain.both)
+        frame = grammar.frames[TRAIN][0]
+        slots = Hand(rng, domain.both).draw(frame)
         wrong = rng.choice(other.both.things)
         if grammar.code == "zh" and len(wrong) != len(slots.thing):
             continue
-        good, start = _sentence(grammar, grammar.frames[TRAIN][0], slots, domain)
+        good, start = _sentence(grammar, frame, slots, domain)
         pairs.setdefault(Pair(good, good[:start] + wrong + good[start + len(slots.thing) :]))
     return tuple(pairs)
 
@@ -271,6 +276,6 @@ def _prompts(grammar: Language, rng: random.Random) -> tuple[Prompt, ...]:
         mask = "[MASK]" * (len(word) if grammar.code == "zh" else 1)
         for sense, name in senses.items():
             for frame in grammar.frames[TRAIN][:PROMPTS]:
-                text = grammar.fill(frame, choose(rng, grammar.domain(name).both, word))
+                text = grammar.fill(frame, Hand(rng, grammar.domain(name).both).draw(frame, word))
                 prompts.append(Prompt(word, sense, text.replace(HOLE, mask)))
     return tuple(prompts)
