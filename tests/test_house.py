@@ -35,6 +35,7 @@ LONGEST_FILE = 450
 
 # Methods of model classes that may reach up: (module, method) → where to.
 DOORS = {
+    ("bert.model.encoder", "embed"): "bert.embed",
     ("bert.model.encoder", "load"): "bert.exchange.folder",
     ("bert.model.encoder", "save"): "bert.exchange.folder",
     ("bert.model.heads", "load"): "bert.exchange.folder",

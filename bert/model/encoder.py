@@ -9,6 +9,7 @@ it is. Masks and rotary tables are made once a batch, for global and for local l
 Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ from bert.model.layers import (
 )
 
 if TYPE_CHECKING:
+    from bert.embed import Pooling
     from bert.text.tokenizer import Tokenizer
 
 
@@ -163,6 +165,12 @@ class Encoder(nn.Module):
                 f"a row of {input_ids.shape[1]} tokens is longer than the {self.config.max_length} learned positions of"
                 " the model (encoder.max_length): truncate the text, or split it"
             )
+
+    def embed(self, texts: Sequence[str], pooling: "Pooling" = "mean", layer: int = -1) -> Tensor:
+        """(N, D) fp32 vectors of N texts of any length; see `bert.embed.embed`."""
+        from bert.embed import embed
+
+        return embed(self, texts, pooling, layer)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Encoder":

@@ -148,6 +148,20 @@ class Tokenizer:
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
         return np.concatenate(ids) if ids else np.zeros(0, dtype=self.dtype), lengths
 
+    def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids of a text with special tokens, and for each the characters (start, end) of `text` that it stands for.
+
+        Special tokens have (0, 0). A blank that belongs to a piece is not counted: a piece of nothing but blanks is empty,
+        start = end. What looks like a special token in the text is text here.
+        """
+        encoding = self._plain.encode(_encodable(text))  # as many characters as in `text`: offsets are the same
+        offsets = []
+        for start, end in encoding.offsets:
+            piece = text[start:end]
+            start += len(piece) - len(piece.lstrip())
+            offsets.append((start, max(start, end - len(piece) + len(piece.rstrip()))))
+        return list(encoding.ids), offsets
+
     def word_pieces(self, words: Sequence[str]) -> list[list[int]]:
         """The ids of each word, as it stands in running text: one list a word, none empty.
 

@@ -19,8 +19,8 @@ import torch
 from bert.errors import InputError
 from bert.recipe import read_yaml, write_yaml
 from bert.training.config import LogConfig
+from bert.training.precision import cpu_multiplies_bf16
 from bert.training.ranks import global_rank, launch_key, wait_for_rank_0
-from bert.training.trainer import cpu_multiplies_bf16
 
 _BEFORE_THE_RECIPE = {"checkpoints", "tokenizer", "store", ".store.partial", ".recipe.yaml.partial"}
 _READY = "ready"  # written last; holds what the processes of this launch have in common

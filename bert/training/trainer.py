@@ -1,4 +1,4 @@
-"""The Lightning Trainer of a run: its arguments checked before any work, its precision by what the hardware has."""
+"""The Lightning Trainer of a run: its arguments checked before any work."""
 
 import importlib
 import inspect
@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bert.errors import InputError, did_you_mean
+from bert.training.precision import best_precision
 from bert.training.ranks import launched_layout
 
 # Arguments of the Trainer that something else in a recipe decides.
@@ -93,24 +93,6 @@ def make_trainer(
         return L.Trainer(**settings)
     except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
-
-
-def best_precision(accelerator: str = "auto") -> str:
-    """bf16-mixed where the hardware multiplies bf16 matrices, 32-true elsewhere.
-
-    On a CPU that means AVX512-BF16 or AMX: without them bf16 autocast is slower than fp32 (PyTorch issue 86550).
-    """
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        return "bf16-mixed" if torch.cuda.is_bf16_supported(including_emulation=False) else "16-mixed"
-    if accelerator == "mps" or (accelerator == "auto" and torch.backends.mps.is_available()):
-        return "32-true"
-    return "bf16-mixed" if cpu_multiplies_bf16() else "32-true"
-
-
-def cpu_multiplies_bf16() -> bool:
-    """Whether this CPU has AVX512-BF16 or AMX instructions."""
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -2,6 +2,7 @@
 
 import json
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,34 @@ def test_a_mask_is_a_token_in_encode_and_text_in_documents_and_words(tokenizer):
         reserved = set(tokenizer.special_ids) - {tokenizer.unk_id} | set(tokenizer.unused_ids)
         assert not reserved & set(tokenizer.encode_documents([f"an {token} a day", token])[0].tolist())
         assert not reserved & set(tokenizer.word_pieces([token])[0])
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=40), st.sampled_from(KINDS))
+@example("[MASK] the dog", "wordpiece")
+@example(" the  dog\u3000sleeps ", "bpe")
+@example("我吃 \U0001f469\u200d\U0001f467 e\u0301\ud800", "bpe")
+def test_offsets_are_the_characters_of_the_pieces(text, kind):
+    tokenizer = TRAINED[kind]
+    ids, offsets = tokenizer.encode_with_offsets(text)
+    assert ids[1:-1] == tokenizer.encode_documents([text])[0].tolist()  # what looks like a special token is text
+    assert (ids[0], offsets[0], ids[-1], offsets[-1]) == (tokenizer.cls_id, (0, 0), tokenizer.sep_id, (0, 0))
+    inner = offsets[1:-1]
+    assert all(0 <= start <= end <= len(text) for start, end in inner)
+    assert all(before[0] <= after[0] for before, after in pairwise(inner))
+    for start, end in inner:
+        assert text[start:end] == text[start:end].strip()
+    covered = {place for start, end in inner for place in range(start, end)}
+    letters = {place for place, character in enumerate(text) if character.isascii() and character.isalnum()}
+    assert letters <= covered
+
+
+def test_offsets_of_plain_words_are_the_words(tokenizer):
+    text = "The doctor, 苹果"
+    for token, (start, end) in list(zip(*tokenizer.encode_with_offsets(text)))[1:-1]:
+        piece = tokenizer.token(token)
+        if piece.isascii() and start < end and token not in tokenizer.special_ids:
+            assert text[start:end].lower() == piece.removeprefix("##").lstrip("Ġ▁").lower()
 
 
 def test_documents_are_flat_values_and_lengths(tokenizer):

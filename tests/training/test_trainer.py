@@ -1,12 +1,10 @@
-"""The Trainer's arguments, ranks and precision, before anything runs."""
+"""The Trainer's arguments, and ranks, before anything runs."""
 
 import pytest
-import torch
 
 from bert.errors import InputError
-from bert.training import trainer
 from bert.training.ranks import global_rank, wait_for_rank_0, world_size
-from bert.training.trainer import best_precision, check_trainer_arguments, make_trainer
+from bert.training.trainer import check_trainer_arguments, make_trainer
 
 
 @pytest.mark.parametrize(
@@ -60,13 +58,3 @@ def test_objects_of_a_recipe_are_made_and_added_to_ours():
     assert any(type(callback).__name__ == "DeviceStatsMonitor" for callback in made.callbacks)
     with pytest.raises(InputError, match="class_path no\\.such\\.Thing cannot be imported"):
         make_trainer({"callbacks": [{"class_path": "no.such.Thing"}]}, [], [], [], 1, None)
-
-
-@pytest.mark.parametrize(
-    ("bf16", "amx", "precision"), [(True, False, "bf16-mixed"), (False, True, "bf16-mixed"), (False, False, "32-true")]
-)
-def test_bf16_on_a_cpu_is_a_matter_of_its_instructions(monkeypatch, bf16, amx, precision):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
-    assert best_precision("cpu") == precision
-    assert trainer.cpu_multiplies_bf16() == (precision == "bf16-mixed")
