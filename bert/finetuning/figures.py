@@ -63,6 +63,7 @@ def baseline(
     asked: Sequence[tuple[Sequence[str], Tags]],
     labels: Tags,
     tagging: bool,
+    scheme: Scheme | None = None,
 ) -> dict[str, float]:
     """The figures on `asked` of a guess without a model, from (words, labels) of examples.
 
