@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert.errors import InputError
-    from bert.model.config import EncoderConfig, HeadConfig
+    from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
     from bert.model.encoder import Encoder
-    from bert.model.heads import MaskedLM
+    from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
     from bert.text.tokenizer import Tokenizer
 
 _HOMES = {
@@ -16,9 +16,22 @@ _HOMES = {
     "HeadConfig": "bert.model.config",
     "InputError": "bert.errors",
     "MaskedLM": "bert.model.heads",
+    "SequenceClassifier": "bert.model.heads",
+    "TaskHeadConfig": "bert.model.config",
+    "TokenClassifier": "bert.model.heads",
     "Tokenizer": "bert.text.tokenizer",
 }
-__all__ = ["Encoder", "EncoderConfig", "HeadConfig", "InputError", "MaskedLM", "Tokenizer"]
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "HeadConfig",
+    "InputError",
+    "MaskedLM",
+    "SequenceClassifier",
+    "TaskHeadConfig",
+    "TokenClassifier",
+    "Tokenizer",
+]
 __version__ = "0.1.0"
 
 

@@ -7,12 +7,17 @@ and models/modernbert.
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu"}
+Kind = Literal["Encoder", "MaskedLM", "SequenceClassifier", "TokenClassifier"]
+"""a model class of ours"""
+GROUPS: dict[Kind, str] = {"MaskedLM": "head", "SequenceClassifier": "classify", "TokenClassifier": "tag"}
+"""before the fields of the head of each class; those of the encoder stand behind `encoder.`"""
+
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu", "tanh": "tanh"}
 THEIR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh", "swish": "silu"}
 REQUIRED = object()
 
@@ -23,10 +28,10 @@ class Key:
     two keys."""
 
     ours: str
-    """`encoder.` or `head.` and the field"""
+    """`encoder.` or the group of a head, and the field"""
     theirs: str
     default: Any = REQUIRED
-    """what they take where the key is absent"""
+    """what they take where the key is absent; none: what an earlier key of the same field gives"""
 
 
 @dataclass(frozen=True)
@@ -35,18 +40,18 @@ class Row:
 
     ours: str
     theirs: str | tuple[str, ...]
-    """several where ours is theirs stacked, rows of the first on top"""
+    """several where ours is theirs stacked, rows of the first on top; {prefix} is the family's, where the file has it"""
     bias: bool | str = True
     """whether they have the bias: always, or where this key of their config says so. What ours lacks is written as
     zeros"""
 
-    def expand(self, layers: int) -> Iterator[tuple[str, tuple[str, ...]]]:
+    def expand(self, layers: int, prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]:
         """(our parameter, theirs) for each layer, weight and bias."""
         for i in range(layers if "{i}" in self.ours else 1):
             ours, theirs = self.ours.format(i=i), (self.theirs,) if isinstance(self.theirs, str) else self.theirs
             whole = ours.endswith((".weight", ".bias"))
             for ending in ("",) if whole else (".weight", ".bias"):
-                yield ours + ending, tuple(name.format(i=i) + ending for name in theirs)
+                yield ours + ending, tuple(name.format(i=i, prefix=prefix) + ending for name in theirs)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class Family:
     model_type: str
     prefix: str
     """before the encoder's parameters in a model with a head"""
-    architectures: Mapping[str, str]
+    architectures: Mapping[Kind, str]
     """our class → theirs"""
     keys: tuple[Key, ...]
     fixed: Mapping[str, object]
@@ -68,7 +73,9 @@ class Family:
     token_ids: tuple[str, ...]
     """their keys for ids of special tokens"""
     rows: tuple[Row, ...]
-    head_rows: tuple[Row, ...]
+    """of the encoder, without the prefix"""
+    head_rows: Mapping[Kind, tuple[Row, ...]]
+    """of the heads; a row that is in several heads is a part that they share"""
     output_bias: str
     """their name of the output bias, beside the output matrix, in an untied model"""
     unused: tuple[str, ...]
@@ -141,7 +148,12 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
 BERT = Family(
     model_type="bert",
     prefix="bert.",
-    architectures={"Encoder": "BertModel", "MaskedLM": "BertForMaskedLM"},
+    architectures={
+        "Encoder": "BertModel",
+        "MaskedLM": "BertForMaskedLM",
+        "SequenceClassifier": "BertForSequenceClassification",
+        "TokenClassifier": "BertForTokenClassification",
+    },
     keys=(
         Key("encoder.vocab_size", "vocab_size"),
         Key("encoder.hidden_size", "hidden_size"),
@@ -158,6 +170,10 @@ BERT = Family(
         Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
         Key("encoder.initializer_range", "initializer_range", 0.02),
         Key("head.tied", "tie_word_embeddings", True),
+        Key("classify.dropout", "hidden_dropout_prob", 0.1),
+        Key("classify.dropout", "classifier_dropout", None),
+        Key("tag.dropout", "hidden_dropout_prob", 0.1),
+        Key("tag.dropout", "classifier_dropout", None),
     ),
     fixed={
         "encoder.positions": "learned",
@@ -176,8 +192,20 @@ BERT = Family(
         "head.transform": True,
         "head.transform_bias": True,
         "head.output_bias": True,
+        "classify.transform": True,
+        "classify.activation": "tanh",
+        "classify.transform_bias": True,
+        "classify.transform_norm": False,
+        "classify.pooling": "cls",
+        "tag.transform": False,
+        "tag.activation": "gelu",
+        "tag.transform_bias": False,
+        "tag.transform_norm": False,
+        "tag.pooling": None,
     },
-    zeros=frozenset({"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias"}),
+    zeros=frozenset(
+        {"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias", "classify.transform_bias"}
+    ),
     refused={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
     token_ids=("pad_token_id",),
     rows=(
@@ -199,22 +227,35 @@ BERT = Family(
         Row("layers.{i}.mlp.wo", "encoder.layer.{i}.output.dense"),
         Row("layers.{i}.mlp_norm", "encoder.layer.{i}.output.LayerNorm"),
     ),
-    head_rows=(
-        Row("head.dense", "cls.predictions.transform.dense"),
-        Row("head.norm", "cls.predictions.transform.LayerNorm"),
-        Row("head.weight", "cls.predictions.decoder.weight"),
-        Row("head.bias", "cls.predictions.bias"),
-    ),
+    head_rows={
+        "MaskedLM": (
+            Row("head.dense", "cls.predictions.transform.dense"),
+            Row("head.norm", "cls.predictions.transform.LayerNorm"),
+            Row("head.weight", "cls.predictions.decoder.weight"),
+            Row("head.bias", "cls.predictions.bias"),
+        ),
+        "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), Row("head.output", "classifier")),
+        "TokenClassifier": (Row("head.output", "classifier"),),
+    },
     output_bias="cls.predictions.decoder.bias",
     unused=("pooler.", "cls.seq_relationship.", "position_ids", "embeddings.token_type_ids"),
     more_keys=_bert_keys,
     more_fields=lambda keys: {},
 )
 
+_MODERNBERT_HEAD = (
+    Row("head.dense", "head.dense", bias="classifier_bias"),
+    Row("head.norm", "head.norm", bias="norm_bias"),
+)
 MODERNBERT = Family(
     model_type="modernbert",
     prefix="model.",
-    architectures={"Encoder": "ModernBertModel", "MaskedLM": "ModernBertForMaskedLM"},
+    architectures={
+        "Encoder": "ModernBertModel",
+        "MaskedLM": "ModernBertForMaskedLM",
+        "SequenceClassifier": "ModernBertForSequenceClassification",
+        "TokenClassifier": "ModernBertForTokenClassification",
+    },
     keys=(
         Key("encoder.vocab_size", "vocab_size"),
         Key("encoder.hidden_size", "hidden_size"),
@@ -235,6 +276,13 @@ MODERNBERT = Family(
         Key("head.transform_bias", "classifier_bias", False),
         Key("head.output_bias", "decoder_bias", True),
         Key("head.tied", "tie_word_embeddings", True),
+        Key("classify.activation", "classifier_activation", "gelu"),
+        Key("classify.transform_bias", "classifier_bias", False),
+        Key("classify.pooling", "classifier_pooling", "cls"),
+        Key("classify.dropout", "classifier_dropout", 0.0),
+        Key("tag.activation", "classifier_activation", "gelu"),
+        Key("tag.transform_bias", "classifier_bias", False),
+        Key("tag.dropout", "classifier_dropout", 0.0),
     ),
     fixed={
         "encoder.positions": "rope",
@@ -249,6 +297,11 @@ MODERNBERT = Family(
         "encoder.gated": True,
         "encoder.token_types": 0,
         "head.transform": True,
+        "classify.transform": True,
+        "classify.transform_norm": True,
+        "tag.transform": True,
+        "tag.transform_norm": True,
+        "tag.pooling": None,
     },
     zeros=frozenset(),
     refused={},
@@ -264,12 +317,15 @@ MODERNBERT = Family(
         Row("layers.{i}.mlp.wo", "layers.{i}.mlp.Wo", bias="mlp_bias"),
         Row("final_norm", "final_norm", bias="norm_bias"),
     ),
-    head_rows=(
-        Row("head.dense", "head.dense", bias="classifier_bias"),
-        Row("head.norm", "head.norm", bias="norm_bias"),
-        Row("head.weight", "decoder.weight"),
-        Row("head.bias", "decoder.bias", bias="decoder_bias"),
-    ),
+    head_rows={
+        "MaskedLM": (
+            *_MODERNBERT_HEAD,
+            Row("head.weight", "decoder.weight"),
+            Row("head.bias", "decoder.bias", bias="decoder_bias"),
+        ),
+        "SequenceClassifier": (*_MODERNBERT_HEAD, Row("head.output", "classifier")),
+        "TokenClassifier": (*_MODERNBERT_HEAD, Row("head.output", "classifier")),
+    },
     output_bias="decoder.bias",
     unused=(),
     more_keys=_modernbert_keys,

@@ -10,32 +10,63 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.exchange.families import Family
-from bert.exchange.translate import family_of, read_config, read_parameters, write_config, write_parameters
-from bert.model.config import EncoderConfig
+from bert.exchange.families import Family, Kind
+from bert.exchange.translate import (
+    Head,
+    family_of,
+    kind_named,
+    kind_of,
+    read_config,
+    read_parameters,
+    write_config,
+    write_parameters,
+)
+from bert.model.config import EncoderConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
-from bert.model.heads import MaskedLM
+from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TaskHead, TokenClassifier
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
 
-Model = TypeVar("Model", Encoder, MaskedLM)
+Model = TypeVar("Model", bound=nn.Module)
+TaskModel = TypeVar("TaskModel", SequenceClassifier, TokenClassifier)
+FolderTask = Literal["encoder", "masked-lm", "classify", "tag"]
+
+TASKS: dict[Kind, FolderTask] = {
+    "Encoder": "encoder",
+    "MaskedLM": "masked-lm",
+    "SequenceClassifier": "classify",
+    "TokenClassifier": "tag",
+}
+ARTICLES: dict[Kind, str] = {
+    "Encoder": "an encoder",
+    "MaskedLM": "a masked LM",
+    "SequenceClassifier": "a classifier",
+    "TokenClassifier": "a tagger",
+}
 
 CONFIG, WEIGHTS, WEIGHTS_INDEX, CARD = "config.json", "model.safetensors", "model.safetensors.index.json", "README.md"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+CARDS: dict[Kind, tuple[str, str, str]] = {  # title, task of the Hub, class of transformers
+    "Encoder": ("Encoder", "feature-extraction", "AutoModel"),
+    "MaskedLM": ("Masked-language model", "fill-mask", "AutoModelForMaskedLM"),
+    "SequenceClassifier": ("Text classifier", "text-classification", "AutoModelForSequenceClassification"),
+    "TokenClassifier": ("Token classifier", "token-classification", "AutoModelForTokenClassification"),
+}
 
 
-def save(model: Encoder | MaskedLM, folder: str | Path, card: str = "") -> None:
+def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> None:
     """Write `model` as a folder. `card` is what its `README.md` says behind what follows from the model itself.
 
     What an earlier model left in the folder is replaced, other files stay. Raises InputError where the folder cannot be
@@ -43,7 +74,7 @@ def save(model: Encoder | MaskedLM, folder: str | Path, card: str = "") -> None:
     for.
     """
     folder = Path(folder).absolute()
-    head = model.head_config if isinstance(model, MaskedLM) else None
+    head: Head = None if isinstance(model, Encoder) else model.head_config
     family, obstacles = family_of(model.config, head)
     keys = write_config(family, model.config, head, _token_ids(model))
     _warn_of_lost_dropout(keys, model.config, folder)
@@ -51,7 +82,7 @@ def save(model: Encoder | MaskedLM, folder: str | Path, card: str = "") -> None:
         name if head else f"encoder.{name}": tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    theirs = write_parameters(family, keys, ours, model.config.num_layers, with_head=head is not None)
+    theirs = write_parameters(family, kind_of(head), keys, ours, model.config.num_layers)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the model folder should be: give another path")
     try:
@@ -108,27 +139,94 @@ def _sync(path: Path) -> None:
 def load(cls: type[Model], folder: str | Path) -> Model:
     """The model of class `cls` in a folder that we or Hugging Face wrote, in fp32 on the CPU, in eval mode.
 
-    Raises InputError, naming file and fix, where the folder is not one, a file is damaged, parameters are missing (a
-    fresh head would answer at random), or the tokenizer has more tokens than the model. Warns of parameters that
-    nothing here reads.
+    Raises InputError, naming file and fix, where the folder is not one or is of another task, a file is damaged,
+    parameters are missing (a fresh head would answer at random), or the tokenizer has more tokens than the model. Warns
+    of parameters that nothing here reads.
     """
-    folder = Path(folder)
+    folder, kind = Path(folder), _kind(cls)
     keys = _read_keys(folder)
-    try:
-        family, config, head = read_config(keys)
-    except InputError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from error
+    _check_task(folder, keys, kind)
+    family, config, head = _read_config(folder, keys, kind)
     with torch.device("meta"):  # no fresh weights: each is about to be read
-        model: Any = MaskedLM(config, head) if cls is MaskedLM else Encoder(config)
-    whole = cls is MaskedLM
+        model: Any = cls(config) if head is None else cls(config, head)
+    whole = head is not None
     shapes = {(name if whole else f"encoder.{name}"): tensor.shape for name, tensor in model.state_dict().items()}
-    ours, missing, spare = read_parameters(family, keys, _read_tensors(folder), shapes)
+    ours, missing, spare = read_parameters(family, kind, keys, _read_tensors(folder), shapes)
     _check(folder, ours, missing, spare, shapes)
     model.to_empty(device="cpu")
     model.load_state_dict({name if whole else name.removeprefix("encoder."): tensor for name, tensor in ours.items()})
     if (folder / "tokenizer.json").exists():
         model.tokenizer = _read_tokenizer(folder, config)
     return model.eval()
+
+
+def start(
+    cls: type[TaskModel],
+    folder: str | Path,
+    labels: Sequence[str],
+    dropout: float | None = None,
+    pooling: Literal["cls", "mean"] | None = None,
+) -> TaskModel:
+    """A model with a new task head on the encoder of any model folder, in fp32 on the CPU, in eval mode.
+
+    The head is the one that the family has for the task; `dropout` and `pooling` take the place of its own. Parts that
+    it shares with the head in the folder are taken over (ModernBERT: dense and norm of the masked-LM head; BERT: the
+    pooler), the rest is fresh: `torch.manual_seed` decides it. Raises InputError as `load` does.
+    """
+    folder, kind = Path(folder), _kind(cls)
+    encoder = load(Encoder, folder)
+    keys = _read_keys(folder)
+    family, config, head = _read_config(folder, keys, kind, labels)
+    assert isinstance(head, TaskHeadConfig)
+    if pooling is not None and kind == "TokenClassifier":
+        raise InputError(f"head.pooling is {pooling} for a tagger, which pools nothing: leave it out")
+    head = replace(head, dropout=head.dropout if dropout is None else dropout, pooling=pooling or head.pooling)
+    with torch.device("meta"):  # its parts are about to be put in
+        model = cls(config, head)
+    model.encoder, model.head = encoder, TaskHead(config, head)
+    if family or config.norm_first or kind_named(keys) == kind:  # in our own type, too, post-norm shares nothing
+        shapes = {f"head.{name}": tensor.shape for name, tensor in model.head.state_dict().items()}
+        shared = {name: shape for name, shape in shapes.items() if not name.startswith("head.output.")}
+        ours, _, _ = read_parameters(family, kind, keys, _read_tensors(folder), shared)
+        _check(folder, ours, [], [], shared)
+        model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
+    return model.eval()
+
+
+def task_of(folder: str | Path) -> FolderTask:
+    """What the model of a folder is for, from the `architectures` of its config.json alone: an encoder where they name
+    a head that has no place here."""
+    return TASKS[kind_named(_read_keys(Path(folder)))]
+
+
+def _kind(cls: type[nn.Module]) -> Kind:
+    for known in (Encoder, MaskedLM, SequenceClassifier, TokenClassifier):
+        if issubclass(cls, known):
+            return known.__name__  # type: ignore[return-value]
+    raise TypeError(f"{cls.__name__} has no model folders")
+
+
+def _check_task(folder: Path, keys: Mapping[str, Any], kind: Kind) -> None:
+    """Refuse a folder whose head is for another task. A masked LM shows by its parameters that it is one, whatever the
+    config names."""
+    named = kind_named(keys)
+    if kind in (named, "Encoder") or {kind, named} == {"Encoder", "MaskedLM"}:
+        return
+    wrong, right = ARTICLES[named], ARTICLES[kind]
+    if kind == "MaskedLM":
+        fix = f"open it with {named}.load"
+    else:
+        fix = f"fine-tune one from it with `bert finetune {TASKS[kind]} --model {folder}`"
+    raise InputError(f"{folder}: {wrong}, not {right}: {fix}")
+
+
+def _read_config(
+    folder: Path, keys: Mapping[str, Any], kind: Kind, labels: Sequence[str] | None = None
+) -> tuple[Family | None, EncoderConfig, Head]:
+    try:
+        return read_config(keys, kind, labels)
+    except InputError as error:
+        raise InputError(f"{folder / CONFIG}: {error}") from error
 
 
 def _read_keys(folder: Path) -> dict[str, Any]:
@@ -201,7 +299,7 @@ def _read_tokenizer(folder: Path, config: EncoderConfig) -> "Tokenizer":
     return tokenizer
 
 
-def _token_ids(model: Encoder | MaskedLM) -> dict[str, int | None]:
+def _token_ids(model: Encoder | HeadedModel) -> dict[str, int | None]:
     tokenizer = model.tokenizer
     if tokenizer is None:
         return {"pad_token_id": model.config.pad_id}
@@ -216,7 +314,7 @@ def _token_ids(model: Encoder | MaskedLM) -> dict[str, int | None]:
 
 
 def _warn_of_lost_dropout(keys: Mapping[str, Any], config: EncoderConfig, folder: Path) -> None:
-    again = read_config(keys)[1]
+    again = read_config(keys, "Encoder")[1]
     names = ("embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout")
     lost = [name for name in names if getattr(again, name) != getattr(config, name)]
     if lost:
@@ -224,23 +322,22 @@ def _warn_of_lost_dropout(keys: Mapping[str, Any], config: EncoderConfig, folder
         warnings.warn(f"{folder / CONFIG}: model_type {keys['model_type']} has no place for {became}", stacklevel=3)
 
 
-def _card(model: Encoder | MaskedLM, family: Family | None, obstacles: list[str], numbers: int) -> str:
+def _card(model: Encoder | HeadedModel, family: Family | None, obstacles: list[str], numbers: int) -> str:
     """A short model card: what it is and how to open it, with the header that the Hugging Face Hub reads."""
-    config, whole = model.config, isinstance(model, MaskedLM)
-    name, task = ("MaskedLM", "fill-mask") if whole else ("Encoder", "feature-extraction")
+    config = model.config
+    kind = _kind(type(model))
+    title, task, auto = CARDS[kind]
     header = [*(["library_name: transformers"] if family else []), f"pipeline_tag: {task}", "tags:", "- bert"]
-    lines = ["---", *header, "---", "", f"# {'Masked-language model' if whole else 'Encoder'}", ""]
+    lines = ["---", *header, "---", "", f"# {title}", ""]
     lines += [
         f"{config.num_layers} layers of width {config.hidden_size}, {config.num_heads} heads, a vocabulary of"
         f" {config.vocab_size}, up to {config.max_length} tokens; {numbers:,} parameters in `{WEIGHTS}`.",
         "",
-        "```python",
-        f"from bert import {name}",
-        "",
-        f'model = {name}.load("path/to/this/folder")',
     ]
+    if isinstance(model, SequenceClassifier | TokenClassifier):
+        lines += [f"{len(model.labels)} labels: {_some([f'`{label}`' for label in model.labels], most=30)}.", ""]
+    lines += ["```python", f"from bert import {kind}", "", f'model = {kind}.load("path/to/this/folder")']
     if family:
-        auto = "AutoModelForMaskedLM" if whole else "AutoModel"
         lines += ["", f"from transformers import {auto}", "", f'model = {auto}.from_pretrained("path/to/this/folder")']
     lines += ["```"]
     if not family:

@@ -1,24 +1,45 @@
 """Config and parameters of a model, from our names to Hugging Face's and back: what runs the tables of `families`.
 
-In: an `EncoderConfig` and a `HeadConfig` with our parameters, or a `config.json` and theirs. Out: the other of the two.
+In: an `EncoderConfig` and the config of a head with our parameters, or a `config.json` and theirs. Out: the other of
+the two.
 A model that fits no family keeps our own field and parameter names under `model_type: "bert-encoder"`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from bert.errors import InputError
-from bert.exchange.families import ACTIVATIONS, FAMILIES, REQUIRED, THEIR_ACTIVATIONS, Family
-from bert.model.config import EncoderConfig, HeadConfig
+from bert.exchange.families import ACTIVATIONS, FAMILIES, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
+from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 
 OWN_TYPE = "bert-encoder"
+Head = HeadConfig | TaskHeadConfig | None
+"""config of a head; none: a bare encoder"""
 
 
-def family_of(config: EncoderConfig, head: HeadConfig | None) -> tuple[Family | None, list[str]]:
+def kind_of(head: Head) -> Kind:
+    """The class of a model with this head."""
+    if isinstance(head, TaskHeadConfig):
+        return "TokenClassifier" if head.pooling is None else "SequenceClassifier"
+    return "Encoder" if head is None else "MaskedLM"
+
+
+def kind_named(keys: Mapping[str, Any]) -> Kind:
+    """The class of the model that a `config.json` names under `architectures`: a bare encoder where it names none, or
+    one with a head that has no place here."""
+    named = (keys.get("architectures") or [""])[0]
+    for family in FAMILIES:
+        for kind, theirs in family.architectures.items():
+            if named in (kind, theirs):
+                return kind
+    return "MaskedLM" if named == "BertForPreTraining" else "Encoder"
+
+
+def family_of(config: EncoderConfig, head: Head) -> tuple[Family | None, list[str]]:
     """The family that computes what this model computes, or none and the fields that stand in the way of the nearest
     one.
 
@@ -29,7 +50,7 @@ def family_of(config: EncoderConfig, head: HeadConfig | None) -> tuple[Family | 
     return (None, [f"{family.model_type} needs {line}" for line in fewest]) if fewest else (family, [])
 
 
-def _obstacles(family: Family, config: EncoderConfig, head: HeadConfig | None) -> list[str]:
+def _obstacles(family: Family, config: EncoderConfig, head: Head) -> list[str]:
     mine = _named_fields(config, head)
     lines = []
     for name, value in family.fixed.items():
@@ -37,31 +58,37 @@ def _obstacles(family: Family, config: EncoderConfig, head: HeadConfig | None) -
             lines.append(f"{name} {str(value).lower()}, not {str(mine[name]).lower()}")
     written: dict[str, str] = {}
     for key in family.keys:
-        if key.ours in mine and not key.ours.endswith("_dropout"):
+        if key.ours in mine and not key.ours.endswith("dropout"):
             first = written.setdefault(key.theirs, key.ours)
             if mine[first] != mine[key.ours]:
                 lines.append(f"{key.ours} {mine[first]} as {first}, not {mine[key.ours]}")
     return lines
 
 
-def _named_fields(config: EncoderConfig, head: HeadConfig | None) -> dict[str, Any]:
+def _named_fields(config: EncoderConfig, head: Head) -> dict[str, Any]:
     mine = {f"encoder.{name}": value for name, value in asdict(config).items()}
     if config.kv_heads == config.num_heads:
         mine["encoder.num_kv_heads"] = None  # the same thing spelt out
     if head is not None:
-        mine |= {f"head.{name}": value for name, value in asdict(head).items()}
+        mine |= {f"{GROUPS[kind_of(head)]}.{name}": value for name, value in asdict(head).items() if name != "labels"}
     return mine
 
 
 def write_config(
-    family: Family | None, config: EncoderConfig, head: HeadConfig | None, token_ids: Mapping[str, int | None]
+    family: Family | None, config: EncoderConfig, head: Head, token_ids: Mapping[str, int | None]
 ) -> dict[str, object]:
     """The content of `config.json`. `token_ids` has an id for each of their keys (`pad_token_id`, …) that is known."""
-    kind = "Encoder" if head is None else "MaskedLM"
+    kind = kind_of(head)
     keys: dict[str, object] = {"dtype": "float32", "torch_dtype": "float32"}  # transformers 5 and 4
+    if isinstance(head, TaskHeadConfig):
+        keys |= {"id2label": {str(i): label for i, label in enumerate(head.labels)}}
+        keys |= {"label2id": {label: i for i, label in enumerate(head.labels)}}
+    if kind == "SequenceClassifier":
+        keys |= {"problem_type": "single_label_classification"}
     if family is None:
         keys |= {"architectures": [kind], "model_type": OWN_TYPE, "encoder": asdict(config)}
-        return keys if head is None else keys | {"head": asdict(head)}
+        parts = {} if head is None else {name: value for name, value in asdict(head).items() if name != "labels"}
+        return keys | {"head": parts} if parts else keys
     mine = _named_fields(config, head)
     keys |= {"architectures": [family.architectures[kind]], "model_type": family.model_type}
     for key in family.keys:
@@ -73,12 +100,21 @@ def write_config(
     return keys | {name: token_ids.get(name) for name in family.token_ids}
 
 
-def read_config(keys: Mapping[str, Any]) -> tuple[Family | None, EncoderConfig, HeadConfig]:
-    """Family and shape from the content of a `config.json`. Raises InputError, without the file's name, for what is not
-    readable."""
+def read_config(
+    keys: Mapping[str, Any], kind: Kind, labels: Sequence[str] | None = None
+) -> tuple[Family | None, EncoderConfig, Head]:
+    """Family, shape and head of a model of class `kind` from the content of a `config.json`.
+
+    With `labels` the head is one for a new task, such as the family gives a model with these keys; without, it is the
+    folder's own. Raises InputError, without the file's name, for what is not readable.
+    """
     model_type = keys.get("model_type")
     if model_type == OWN_TYPE:
-        return None, _make(EncoderConfig, keys.get("encoder", {})), _make(HeadConfig, keys.get("head", {}))
+        config = _make(EncoderConfig, keys.get("encoder", {}))
+        values = keys.get("head", {}) if kind_named(keys) == kind else {}
+        if labels is not None and not values:
+            return None, config, task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels)
+        return None, config, _make_head(kind, values, keys, labels)
     family = next((family for family in FAMILIES if family.model_type == model_type), None)
     if family is None:
         known = ", ".join([*(family.model_type for family in FAMILIES), OWN_TYPE])
@@ -86,9 +122,19 @@ def read_config(keys: Mapping[str, Any]) -> tuple[Family | None, EncoderConfig, 
     for name, only in family.refused.items():
         if keys.get(name, only) != only:
             raise InputError(f"{name} is {keys[name]}: this version reads models with {name} {only}")
-    mine: dict[str, Any] = dict(family.fixed)
+    of_encoder = _read_group(family, "encoder", keys) | family.more_fields(keys)
+    config = _make(EncoderConfig, of_encoder | {"pad_id": keys.get("pad_token_id") or 0})
+    of_head = _read_group(family, GROUPS[kind], keys) if kind in GROUPS else {}
+    return family, config, _make_head(kind, of_head, keys, labels)
+
+
+def _read_group(family: Family, group: str, keys: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of ours that stand behind `group`, as far as they follow from one key each."""
+    mine: dict[str, Any] = {name: value for name, value in family.fixed.items() if name.startswith(f"{group}.")}
     for key in family.keys:
         value = family.value(keys, key.theirs)
+        if not key.ours.startswith(f"{group}.") or (value is None and key.default is None):
+            continue
         if value is REQUIRED:
             raise InputError(f"key {key.theirs} is missing")
         if key.ours.endswith(".activation"):
@@ -98,14 +144,29 @@ def read_config(keys: Mapping[str, Any]) -> tuple[Family | None, EncoderConfig, 
         # Two keys for one field are two switches (biases of attention, biases of the MLP): one on is on, the other part
         # is zeros.
         mine[key.ours] = (mine.get(key.ours, False) or value) if isinstance(value, bool) else value
-    for name, value in family.more_fields(keys).items():
-        mine[f"encoder.{name}"] = value
-    mine["encoder.pad_id"] = keys.get("pad_token_id") or 0
-    groups: dict[str, dict[str, Any]] = {"encoder": {}, "head": {}}
-    for name, value in mine.items():
-        group, _, field = name.partition(".")
-        groups[group][field] = value
-    return family, _make(EncoderConfig, groups["encoder"]), _make(HeadConfig, groups["head"])
+    return {name.removeprefix(f"{group}."): value for name, value in mine.items()}
+
+
+def _make_head(kind: Kind, values: Mapping[str, Any], keys: Mapping[str, Any], labels: Sequence[str] | None) -> Head:
+    if kind == "Encoder":
+        return None
+    if kind == "MaskedLM":
+        return cast(HeadConfig, _make(HeadConfig, values))
+    names = _labels(keys) if labels is None else tuple(labels)
+    return cast(TaskHeadConfig, _make(TaskHeadConfig, {**values, "labels": names}))
+
+
+def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes. A file without any stands for LABEL_0, LABEL_1, … in transformers, two where it tells no
+    number, and so it does here."""
+    if keys.get("problem_type") not in (None, "single_label_classification"):
+        raise InputError(f"problem_type is {keys['problem_type']}: this version reads single_label_classification")
+    names = keys.get("id2label")
+    if names is None:
+        return tuple(f"LABEL_{i}" for i in range(keys.get("num_labels", 2)))
+    if not isinstance(names, dict) or sorted(names) != sorted(str(i) for i in range(len(names))):
+        raise InputError('id2label does not number the classes "0", "1", "2", …: give each class its name')
+    return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
 def _make(kind: type, values: Mapping[str, Any]) -> Any:
@@ -120,13 +181,14 @@ def _make(kind: type, values: Mapping[str, Any]) -> Any:
 
 
 def write_parameters(
-    family: Family | None, keys: Mapping[str, Any], ours: Mapping[str, Tensor], num_layers: int, with_head: bool
+    family: Family | None, kind: Kind, keys: Mapping[str, Any], ours: Mapping[str, Tensor], num_layers: int
 ) -> dict[str, Tensor]:
     """Their parameters from ours (named `encoder.…`, `head.…`). `keys` is the `config.json` that goes beside them."""
     if family is None:
         return dict(ours)
     theirs: dict[str, Tensor] = {}
-    for name, their_names, bias in _pairs(family, num_layers, with_head, family.prefix if with_head else ""):
+    prefix = "" if kind == "Encoder" else family.prefix
+    for name, their_names, bias in _pairs(family, (kind,), num_layers, prefix):
         tensor = ours.get(name)
         weight = ours.get(name.removesuffix("bias") + "weight")
         if tensor is None and name == "encoder.embeddings.token_types.weight":
@@ -143,14 +205,18 @@ def write_parameters(
 
 
 def read_parameters(
-    family: Family | None, keys: Mapping[str, Any], theirs: Mapping[str, Tensor], shapes: Mapping[str, torch.Size]
+    family: Family | None,
+    kind: Kind,
+    keys: Mapping[str, Any],
+    theirs: Mapping[str, Tensor],
+    shapes: Mapping[str, torch.Size],
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Our parameters for the names of `shapes` from theirs, then the names that are missing there and those that are
-    left over.
+    """Our parameters for the names of `shapes` from theirs, in the words of `kind`; then the names that are missing there
+    and those that are left over.
 
-    Heads that an encoder has no use for, and what old files are known to hold, do not count as left over.
+    Heads that a model of this kind has no use for, and what old files are known to hold, do not count as left over.
     """
-    with_head = any(name.startswith("head.") for name in shapes)
+    with_head = kind != "Encoder"
     if family is None:
         missing = [name for name in shapes if name not in theirs]
         spare = [name for name in theirs if name not in shapes and (with_head or not name.startswith("head."))]
@@ -158,10 +224,9 @@ def read_parameters(
     theirs = {_modern_name(name): tensor for name, tensor in theirs.items()}
     prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
     ours: dict[str, Tensor] = {}
-    missing, used = [], {family.output_bias}
     tied = family.value(keys, "tie_word_embeddings")
-    for name, their_names, bias in _pairs(family, keys["num_hidden_layers"], True, prefix):
-        used.update(their_names)
+    layers, missing = keys["num_hidden_layers"], []
+    for name, their_names, bias in _pairs(family, (kind,), layers, prefix):
         if name not in shapes:
             continue
         if name == "head.bias" and not tied and family.output_bias in theirs:
@@ -173,21 +238,24 @@ def read_parameters(
             ours[name] = torch.zeros(shapes[name])
         else:
             missing += absent
-    spare = [name for name in theirs if name not in used and not any(part in name for part in family.unused)]
+    known = {name for _, names, _ in _pairs(family, tuple(family.head_rows), layers, prefix) for name in names}
+    known.add(family.output_bias)
+    spare = [name for name in theirs if name not in known and not any(part in name for part in family.unused)]
     if prefix and not with_head:
         spare = [name for name in spare if name.startswith(prefix)]
     return ours, missing, spare
 
 
 def _pairs(
-    family: Family, num_layers: int, with_head: bool, prefix: str
+    family: Family, kinds: Sequence[Kind], num_layers: int, prefix: str
 ) -> Iterator[tuple[str, tuple[str, ...], bool | str]]:
-    """(our parameter, theirs, whether they have it where it is a bias) for every row of the table."""
+    """(our parameter, theirs, whether they have it where it is a bias) for the rows of the encoder, then of the heads of
+    `kinds`."""
     for row in family.rows:
-        for ours, theirs in row.expand(num_layers):
+        for ours, theirs in row.expand(num_layers, prefix):
             yield f"encoder.{ours}", tuple(prefix + name for name in theirs), row.bias
-    for row in family.head_rows if with_head else ():
-        for ours, theirs in row.expand(num_layers):
+    for row in (row for kind in kinds for row in family.head_rows.get(kind, ())):
+        for ours, theirs in row.expand(num_layers, prefix):
             yield ours, theirs, row.bias
 
 

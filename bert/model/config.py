@@ -4,12 +4,17 @@ One config space holds the original Transformer encoder (Vaswani et al. 2017), B
 et al. 2019) and ModernBERT (Warner et al. 2024) as points: what differs between them is a field, never a class.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args, get_type_hints
 
 from bert.errors import InputError, did_you_mean
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
+TaskActivation = Literal[Activation, "tanh"]
+Task = Literal["classify", "tag"]
+"""one label for a text or a pair of texts, or one for each word"""
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,72 @@ class HeadConfig:
         _check_choice("head", self, "activation")
 
 
-def _check_choice(group: str, config: EncoderConfig | HeadConfig, name: str) -> None:
+@dataclass(frozen=True)
+class TaskHeadConfig:
+    """Shape of a task head: pooling, then dense, activation and norm where `transform` is on, dropout, output matrix.
+
+    The defaults are those of ModernBERT; `task_head` gives what the family of an encoder has.
+    """
+
+    labels: tuple[str, ...]
+    """names of the classes; the place of a name is the id of its class"""
+    transform: bool = True
+    """a dense layer and an activation before the output matrix"""
+    activation: TaskActivation = "gelu"
+    """nonlinearity of the transform"""
+    transform_bias: bool = False
+    """bias of the dense layer of the transform"""
+    transform_norm: bool = True
+    """a norm, of the encoder's kind, behind the activation"""
+    pooling: Literal["cls", "mean"] | None = "cls"
+    """how a row becomes one vector: its first token, or the mean of all that are no padding; null: each token keeps its
+    own vector (a tagger)"""
+    dropout: float = 0.0
+    """dropout before the output matrix"""
+
+    def __post_init__(self) -> None:
+        if not self.labels:
+            raise InputError("head.labels is empty: give the names of the classes")
+        if twice := [label for label, times in Counter(self.labels).items() if times > 1]:
+            raise InputError(f"head.labels names {twice[0]!r} twice: give each class once")
+        _check_choice("head", self, "activation")
+        if self.pooling not in ("cls", "mean", None):
+            raise InputError(f"head.pooling is {self.pooling}: give one of cls, mean")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"head.dropout is {self.dropout}: give a probability from 0 to below 1")
+
+
+def task_head(
+    config: EncoderConfig,
+    task: Task,
+    labels: Sequence[str],
+    dropout: float | None = None,
+    pooling: Literal["cls", "mean"] | None = None,
+) -> TaskHeadConfig:
+    """The task head that goes with an encoder of this shape; `dropout` and `pooling` take the place of its own.
+
+    Post-norm has the heads of BERT (Devlin et al. 2018): dense and tanh on the vector of the first token to classify,
+    nothing but the output matrix to tag, dropout as in the encoder. Pre-norm has those of ModernBERT (Warner et al.
+    2024): dense, activation and norm in both.
+    """
+    classify = task == "classify"
+    if not classify and pooling is not None:
+        raise InputError(f"head.pooling is {pooling} for a tagger, which pools nothing: leave it out")
+    pool = (pooling or "cls") if classify else None
+    if config.norm_first:
+        return TaskHeadConfig(tuple(labels), pooling=pool, dropout=0.0 if dropout is None else dropout)
+    return TaskHeadConfig(
+        tuple(labels),
+        transform=classify,
+        activation="tanh" if classify else "gelu",
+        transform_bias=classify,
+        transform_norm=False,
+        pooling=pool,
+        dropout=config.hidden_dropout if dropout is None else dropout,
+    )
+
+
+def _check_choice(group: str, config: EncoderConfig | HeadConfig | TaskHeadConfig, name: str) -> None:
     """Refuse a value that is none of the field's `Literal`, naming the nearest one."""
     value, choices = getattr(config, name), get_args(get_type_hints(type(config))[name])
     if value not in choices:

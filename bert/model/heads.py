@@ -1,22 +1,25 @@
-"""The masked-LM head: from the vectors of an encoder to a score for each entry of the vocabulary.
+"""Heads: from the vectors of an encoder to a score for each entry of the vocabulary, or for each class of a task.
 
-    hidden (N, D) → dense, activation, norm (where `HeadConfig.transform`) → · output matrix (V, D)ᵀ + bias → logits (N,
-    V)
+    masked LM    hidden (N, D) → dense, activation, norm (where `transform`) → · output matrix (V, D)ᵀ + bias → (N, V)
+    classifier   hidden (B, T, D) → pooling (B, D) → dense, activation, norm → dropout → output → mean of windows (E, C)
+    tagger       hidden (B, T, D) → dense, activation, norm (where `transform`) → dropout → output → (B, T, C)
 
-The output matrix is the embedding matrix unless told otherwise (Press and Wolf 2017). With `targets`, only the masked
-places are decoded: at 15 % masking that saves most of the head's work, and nothing else in the model depends on the
-other places' scores.
+The output matrix of the masked LM is the embedding matrix unless told otherwise (Press and Wolf 2017). With `targets`,
+only the masked places are decoded: at 15 % masking that saves most of the head's work, and nothing else in the model
+depends on the other places' scores. Task heads are those of BERT (Devlin et al. 2018) and ModernBERT (Warner et al.
+2024) as points of `TaskHeadConfig`. C is the number of classes, E that of examples.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert.model.config import EncoderConfig, HeadConfig
+from bert.errors import InputError
+from bert.model.config import EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.encoder import Encoder
 from bert.model.layers import activate, initialize, make_norm, output_std
 
@@ -33,7 +36,7 @@ class HeadOutput:
     """What a model with a head gives. The losses are none where no labels were given."""
 
     logits: Tensor
-    """(B, T, V), or (N, V) where `targets` were given"""
+    """masked LM: (B, T, V), or (N, V) where `targets` were given; classifier: (E, C); tagger: (B, T, C)"""
     loss: Tensor | None = None
     """cross-entropy, mean over the labelled places; 0 where there are none"""
     loss_sum: Tensor | None = None
@@ -66,20 +69,45 @@ class MaskedLMHead(nn.Module):
     def forward(self, hidden: Tensor, embedding_matrix: Tensor) -> Tensor:
         """(..., D) and (V, D) → (..., V)."""
         if self.dense is not None:
-            hidden = activate(self.dense(hidden), self.activation)
-            hidden = self.norm(hidden.to(self.dense.weight.dtype))  # a norm computes in fp32 under autocast
+            hidden = _transform(hidden, self.dense, self.activation, self.norm)
         return F.linear(hidden, embedding_matrix if self.weight is None else self.weight, self.bias)
 
 
-class MaskedLM(nn.Module):
-    """An encoder that predicts the tokens behind masks."""
+class TaskHead(nn.Module):
+    """Scores of the classes of a task, from vectors that are pooled already."""
 
-    def __init__(self, config: EncoderConfig, head: HeadConfig | None = None) -> None:
+    def __init__(self, config: EncoderConfig, head: TaskHeadConfig) -> None:
+        super().__init__()
+        self.activation = head.activation
+        self.dense = (
+            nn.Linear(config.hidden_size, config.hidden_size, bias=head.transform_bias) if head.transform else None
+        )
+        self.norm = make_norm(config) if head.transform and head.transform_norm else nn.Identity()
+        self.dropout = nn.Dropout(head.dropout)
+        self.output = nn.Linear(config.hidden_size, len(head.labels))
+        initialize(self, config.initializer_range, output_std(config))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) → (..., C)."""
+        if self.dense is not None:
+            hidden = _transform(hidden, self.dense, self.activation, self.norm)
+        return self.output(self.dropout(hidden))
+
+
+def _transform(hidden: Tensor, dense: nn.Linear, activation: TaskActivation, norm: nn.Module) -> Tensor:
+    """(..., D) → (..., D)."""
+    return norm(activate(dense(hidden), activation).to(dense.weight.dtype))  # a norm computes in fp32 under autocast
+
+
+class HeadedModel(nn.Module):
+    """What every model with a head has: an encoder, its tokenizer, the doors to its folder."""
+
+    head_config: HeadConfig | TaskHeadConfig
+
+    def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.head_config = head or HeadConfig()
         self.encoder = Encoder(config)
-        self.head = MaskedLMHead(config, self.head_config)
 
     @property
     def tokenizer(self) -> "Tokenizer | None":
@@ -89,6 +117,30 @@ class MaskedLM(nn.Module):
     @tokenizer.setter
     def tokenizer(self, tokenizer: "Tokenizer | None") -> None:
         self.encoder.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The model of a folder with a head of this kind, ours or Hugging Face's."""
+        from bert.exchange.folder import load
+
+        return load(cls, folder)
+
+    def save(self, folder: str | Path, card: str = "") -> None:
+        """Write a model folder; see `bert.exchange.folder.save`."""
+        from bert.exchange.folder import save
+
+        save(self, folder, card)
+
+
+class MaskedLM(HeadedModel):
+    """An encoder that predicts the tokens behind masks."""
+
+    head_config: HeadConfig
+
+    def __init__(self, config: EncoderConfig, head: HeadConfig | None = None) -> None:
+        super().__init__(config)
+        self.head_config = head or HeadConfig()
+        self.head = MaskedLMHead(config, self.head_config)
 
     @property
     def output_matrix(self) -> Tensor:
@@ -120,14 +172,7 @@ class MaskedLM(nn.Module):
         if targets is not None:
             hidden = hidden.flatten(0, 1).index_select(0, targets)  # (N, D)
         logits = self.head(hidden, self.encoder.embeddings.tokens.weight)
-        result = HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions)
-        if labels is not None:
-            result.loss_sum = F.cross_entropy(
-                logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-            )
-            result.num_targets = (labels != IGNORED).sum()
-            result.loss = result.loss_sum / result.num_targets.clamp(min=1)
-        return result
+        return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
     def fill(self, text: str, top: int = 5) -> "list[list[Prediction]]":
         """The likeliest tokens behind each mask in the text; see `bert.embed.fill`."""
@@ -135,15 +180,114 @@ class MaskedLM(nn.Module):
 
         return fill(self, text, top)
 
-    @classmethod
-    def load(cls, folder: str | Path) -> "MaskedLM":
-        """The model of a folder with a masked-LM head, ours or Hugging Face's."""
-        from bert.exchange.folder import load
 
-        return load(cls, folder)
+class SequenceClassifier(HeadedModel):
+    """An encoder that gives a text, or a pair of texts, one of several labels."""
 
-    def save(self, folder: str | Path, card: str = "") -> None:
-        """Write a model folder; see `bert.exchange.folder.save`."""
-        from bert.exchange.folder import save
+    head_config: TaskHeadConfig
 
-        save(self, folder, card)
+    def __init__(self, config: EncoderConfig, head: TaskHeadConfig) -> None:
+        super().__init__(config)
+        if head.pooling is None:
+            raise InputError("head.pooling is none, which makes a tagger: give cls or mean for a classifier")
+        self.head_config = head
+        self.head = TaskHead(config, head)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.head_config.labels
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        example_ids: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> HeadOutput:
+        """Scores of the classes, (E, C), for rows of tokens (B, T), and the loss where there are `labels` (E,), class
+        ids with -100 where nothing is asked. The masks are those of `Encoder`; a row holds one document.
+
+        `example_ids` (B,), from 0 and ascending, says which rows are windows of one example: its logits are the mean
+        over them. Without it each row is an example. With labels, E is their number (a slot without a row gets zeros),
+        and nothing waits for the device.
+        """
+        output = self.encoder(
+            input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
+        )
+        hidden = output.last_hidden_state  # (B, T, D)
+        if self.head_config.pooling == "cls":
+            pooled = hidden[:, 0]  # (B, D)
+        else:
+            pooled = _mean(hidden, attention_mask if document_ids is None else document_ids > 0)
+        logits = self.head(pooled)  # (B, C)
+        if example_ids is not None:
+            examples = int(example_ids[-1]) + 1 if labels is None else labels.shape[0]
+            logits = _mean_of_windows(logits, example_ids, examples)
+        return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
+
+
+class TokenClassifier(HeadedModel):
+    """An encoder that gives each token one of several labels."""
+
+    head_config: TaskHeadConfig
+
+    def __init__(self, config: EncoderConfig, head: TaskHeadConfig) -> None:
+        super().__init__(config)
+        self.head_config = replace(head, pooling=None)  # each token keeps its own vector
+        self.head = TaskHead(config, self.head_config)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.head_config.labels
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> HeadOutput:
+        """Scores of the classes, (B, T, C), for tokens (B, T), and the loss where there are `labels` (B, T), class ids
+        with -100 where nothing is asked (padding, and all pieces of a word but the one that stands for it). The masks
+        are those of `Encoder`."""
+        output = self.encoder(
+            input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
+        )
+        logits = self.head(output.last_hidden_state)  # (B, T, C)
+        return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
+
+
+def _with_loss(result: HeadOutput, labels: Tensor | None) -> HeadOutput:
+    """`result` with the losses of its logits, where there are labels."""
+    if labels is not None:
+        result.loss_sum = F.cross_entropy(
+            result.logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
+        result.num_targets = (labels != IGNORED).sum()
+        result.loss = result.loss_sum / result.num_targets.clamp(min=1)
+    return result
+
+
+def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, T, D) → (B, D), over the places where `mask` (B, T) is not 0; zeros for a row without any."""
+    if mask is None:
+        return hidden.mean(dim=1)
+    return (hidden * mask[..., None].to(hidden.dtype)).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
+
+
+def _mean_of_windows(logits: Tensor, example_ids: Tensor, examples: int) -> Tensor:
+    """(B, C) → (E, C) in fp32: the mean of the rows of each example; zeros for one without any."""
+    sums = logits.new_zeros(examples, logits.shape[1], dtype=torch.float32)
+    counts = logits.new_zeros(examples, 1, dtype=torch.float32)
+    sums = sums.index_add(0, example_ids, logits.float())
+    counts = counts.index_add(0, example_ids, counts.new_ones(len(example_ids), 1))
+    return sums / counts.clamp(min=1)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.model.attention import Backend, Layout, attend, attend_eager
-from bert.model.config import Activation, EncoderConfig
+from bert.model.config import EncoderConfig, TaskActivation
 
 Rotation = tuple[Tensor, Tensor]
 """cosines and sines, each (B or 1, T, 1, Dh / 2)"""
@@ -28,7 +28,7 @@ def make_norm(config: EncoderConfig) -> nn.Module:
     return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
 
-def activate(x: Tensor, activation: Activation) -> Tensor:
+def activate(x: Tensor, activation: TaskActivation) -> Tensor:
     """The nonlinearity of that name, element by element."""
     match activation:
         case "gelu":
@@ -39,6 +39,8 @@ def activate(x: Tensor, activation: Activation) -> Tensor:
             return F.relu(x)
         case "silu":
             return F.silu(x)
+        case "tanh":
+            return x.tanh()
 
 
 def sinusoids(length: int, size: int, device: torch.device | None = None) -> Tensor:

@@ -128,7 +128,7 @@ def test_old_and_new_spelling_of_modernbert_say_the_same(tmp_path: Path) -> None
     old = {key: value for key, value in keys.items() if key not in ("layer_types", "rope_parameters")}
     new_only = ("global_attn_every_n_layers", "global_rope_theta", "local_rope_theta")
     new = {key: value for key, value in keys.items() if key not in new_only}
-    assert read_config(old) == read_config(new) == (MODERNBERT, model.config, model.head_config)
+    assert read_config(old, "MaskedLM") == read_config(new, "MaskedLM") == (MODERNBERT, model.config, model.head_config)
     model.save(tmp_path)
     batch = their_inputs(model)
     from transformers import AutoModelForMaskedLM
@@ -147,7 +147,7 @@ def test_a_config_is_read_as_it_was_written(name: str) -> None:
     assert (family.model_type if family else "own") == name.split("-")[0]
     assert bool(reasons) == name.startswith("own")
     again_family, encoder, head = read_config(
-        write_config(family, model.config, model.head_config, {"pad_token_id": 0})
+        write_config(family, model.config, model.head_config, {"pad_token_id": 0}), "MaskedLM"
     )
     assert again_family is family
     if name.startswith("bert"):  # BERT has two token types and all biases: what we lack is written as zeros
