@@ -19,7 +19,9 @@ def evaluate(model: str | Path, file: str | None, data: DataConfig, say: Callabl
         name = "a masked LM: give --masked FILE.npz" if task == "masked-lm" else "an encoder without a head"
         raise InputError(f"{model}: {name}, or make a classifier or tagger from it by `bert finetune`")
     if file is None:
-        raise InputError(f"{model}: a {'classifier' if task == 'classify' else 'tagger'}: name a file with labelled rows")
+        raise InputError(
+            f"{model}: a {'classifier' if task == 'classify' else 'tagger'}: name a file with labelled rows"
+        )
     evaluation = evaluate_task(model, file, data)
     say_evaluation(evaluation, say)
     return evaluation

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from bert.errors import InputError, did_you_mean
@@ -77,10 +78,10 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
     if data.dev is not None:
         dev = list(read_labelled(task, data.dev, data))
         _check_known(dev, labels, data.train)
-        dev_name = data.dev
+        dev_name = Path(data.dev).name
     else:
         train, dev = _hold_out(train, data)
-        dev_name = f"{data.held_out:.0%} of {data.train}"
+        dev_name = f"{data.held_out:.0%} of {Path(data.train).name}"
         say(f"no --dev: {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash, are held out to measure on")
     if data.limit is not None and data.limit < len(train):
         train = sorted(train, key=_hash)[: data.limit]

@@ -58,33 +58,39 @@ def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
         guessed.append(tuple(guess.label for guess in guesses))
     counts = Counter(label for labels in right for label in labels)
     frequent = min(counts, key=lambda label: (-counts[label], label))
-    measured = figures.make_figures(known, tagging, (scheme_of(right) or scheme_of((tag,) for tag in known)) if tagging else None)
+    measured = figures.make_figures(
+        known, tagging, (scheme_of(right) or scheme_of((tag,) for tag in known)) if tagging else None
+    )
     figures.update(measured, known, guessed, right)
     spans = measured.get("span_f1")
     parts = _spans(spans) if isinstance(spans, SpanF1) else _labels(known, guessed, right)
     values = figures.read(measured)
     figures.update(measured, known, [[frequent] * len(labels) for labels in right], right)
-    return Evaluation(
-        values, figures.read(measured), parts, len(right), sum(counts.values()) if tagging else None
-    )
+    return Evaluation(values, figures.read(measured), parts, len(right), sum(counts.values()) if tagging else None)
 
 
 def _spans(figure: SpanF1) -> list[LabelFigures]:
     values = {name: float(value) for name, value in figure.compute().items()}
-    names = ("precision", "recall", "f1")
     return [
-        LabelFigures(kind, *(values[f"{name}_{kind}"] for name in names), int(values[f"gold_{kind}"]))
+        LabelFigures(
+            kind,
+            values[f"precision_{kind}"],
+            values[f"recall_{kind}"],
+            values[f"f1_{kind}"],
+            int(values[f"gold_{kind}"]),
+        )
         for kind in figure.types
     ]
 
 
-def _labels(
-    known: tuple[str, ...], guessed: list[tuple[str, ...]], right: list[tuple[str, ...]]
-) -> list[LabelFigures]:
+def _labels(known: tuple[str, ...], guessed: list[tuple[str, ...]], right: list[tuple[str, ...]]) -> list[LabelFigures]:
     flat = [[label for labels in side for label in labels] for side in (right, guessed)]
     seen = [label for label in known if label in set(flat[0]) | set(flat[1])]
-    columns = precision_recall_fscore_support(*flat, labels=seen, zero_division=0)
-    return [LabelFigures(label, *map(float, row[:3]), int(row[3])) for label, row in zip(seen, zip(*columns))]
+    precision, recall, f1, count = precision_recall_fscore_support(*flat, labels=seen, zero_division=0)
+    return [
+        LabelFigures(label, float(p), float(r), float(f), int(n))
+        for label, p, r, f, n in zip(seen, precision, recall, f1, count)
+    ]
 
 
 def say_evaluation(evaluation: Evaluation, say: Callable[[str], None] = print) -> None:

@@ -50,7 +50,9 @@ class TaskTraining(L.LightningModule):
         self.loss_sum, self.targets = torch.zeros(()), 0
         self.gradient_norm = torch.zeros(())
         self.learning_rate = 0.0
-        self.figures = torch.nn.ModuleDict(figures.make_figures(model.labels, isinstance(model, TokenClassifier), scheme))
+        self.figures = torch.nn.ModuleDict(
+            figures.make_figures(model.labels, isinstance(model, TokenClassifier), scheme)
+        )
         self.validation: dict[str, float] = {}
         """figures of the last validation, the headline first"""
 
@@ -120,11 +122,11 @@ class TaskTraining(L.LightningModule):
         else:
             guessed, right = in_order(batch, chosen), in_order(batch, batch["labels"])
         named = ([[labels[i] for i in example] for example in side] for side in (guessed, right))
-        figures.update(self.figures, labels, *named)
+        figures.update(dict(self.figures.items()), labels, *named)
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of the dev set, over all ranks."""
-        self.validation = figures.read(self.figures)
+        self.validation = figures.read(dict(self.figures.items()))
         named = {f"dev_{name}": value for name, value in self.validation.items()}
         self.log_dict(named, logger=False)  # for callbacks that monitor a metric
         row = named | {"epoch": round(self.epoch(), 3), "tokens": self.progress.tokens}
@@ -135,7 +137,7 @@ class TaskTraining(L.LightningModule):
 class KeepBest(L.Callback):
     """Keeps the model that measured best on the dev set: `save` writes it (rank 0), `restore` puts it back at the end.
 
-    Of equal figures the earlier stays.
+    The headline decides, of equal ones the next figure; where all are equal the earlier model stays.
     """
 
     def __init__(self, save: Callable[[TaskTraining], None], restore: Callable[[TaskTraining], None]) -> None:
@@ -150,7 +152,7 @@ class KeepBest(L.Callback):
         measured = pl_module.validation
         if trainer.state.fn != "fit" or not measured:
             return
-        if not self.best or next(iter(measured.values())) > next(iter(self.best.values())):
+        if not self.best or [*measured.values()] > [*self.best.values()]:
             self.best, self.best_step = dict(measured), int(pl_module.progress.step)
             if trainer.is_global_zero:
                 self.save(pl_module)

@@ -112,8 +112,12 @@ def prepare(
     maker = row_maker(recipe.rows, encoder.tokenizer, encoder.config, recipe.model)
     data = prepare_data(task, recipe.data, maker, say)
     torch.manual_seed(recipe.seed)
-    kind = SequenceClassifier if task == "classify" else TokenClassifier
-    model: TaskModel = start(kind, recipe.model, data.labels, recipe.head.dropout, recipe.head.pooling)
+    head = recipe.head
+    model: TaskModel
+    if task == "classify":
+        model = start(SequenceClassifier, recipe.model, data.labels, head.dropout, head.pooling)
+    else:
+        model = start(TokenClassifier, recipe.model, data.labels, head.dropout, head.pooling)
     return resolved(recipe, maker), data, model
 
 

@@ -39,7 +39,10 @@ def _finetune(arguments: Sequence[str]) -> None:
     _add_columns(parser, "; the same as --data.{}")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
     add_recipe(parser, FinetuneRecipe)
-    parser.usage = "bert finetune classify|tag --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
+    parser.usage = (
+        "bert finetune classify|tag --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
+        " [--GROUP.FIELD VALUE ...]"
+    )
     if not arguments or arguments[0] not in (*_TASKS, "-h", "--help"):
         given = f", not {arguments[0]}" if arguments else ""
         raise InputError(f"bert finetune classify or bert finetune tag{given}: say first what is to be learned")
@@ -61,9 +64,14 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
     parser = verb_parser("evaluate", _evaluate)
     parser.add_argument("model", type=str, help="model folder")
-    parser.add_argument("data", nargs="?", type=str | None, default=None, help="labelled rows, for a classifier or tagger")
     parser.add_argument(
-        "--masked", type=str | None, default=None, help="masked LM: .npz with masked input_ids and labels, (rows, length)"
+        "data", nargs="?", type=str | None, default=None, help="labelled rows, for a classifier or tagger"
+    )
+    parser.add_argument(
+        "--masked",
+        type=str | None,
+        default=None,
+        help="masked LM: .npz with masked input_ids and labels, (rows, length)",
     )
     _add_columns(parser)
     options = parse(parser, arguments)
