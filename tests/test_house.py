@@ -51,6 +51,7 @@ LIGHT = (
     "bert.training.config",
     "bert.training.schedules",
     "bert.pretraining.config",
+    "bert.finetuning.config",
 )
 
 

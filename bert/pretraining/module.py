@@ -15,7 +15,7 @@ from bert.model.heads import MaskedLM
 from bert.pretraining.stream import MicroBatch, Split
 from bert.text.counter import draw
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
-from bert.training.optimizers import make_optimizer, set_learning_rate
+from bert.training.optimizers import clip_gradients, make_optimizer, set_learning_rate
 from bert.training.ranks import Agreement
 from bert.training.schedules import Progress, learning_rate_share
 
@@ -85,14 +85,8 @@ class MaskedLMTraining(L.LightningModule):
         return output.loss_sum * scale
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Clip by the norm over all parameters. Lightning's own clipping refuses fused optimisers under bf16-mixed (its issue 21435)."""
-        longest = self.optimizer_config.clip_norm
-        parameters = list(self.model.parameters())
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients, foreach=True)
-        if longest is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm, foreach=True)
-        self.gradient_norm = norm
+        """Instead of Lightning's own clipping, which refuses fused optimisers under bf16-mixed (its issue 21435)."""
+        self.gradient_norm = clip_gradients(self.model, self.optimizer_config.clip_norm)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the learning rate of this step, a function of the progress at its middle, so that no step has a rate of 0."""

@@ -32,10 +32,11 @@ def is_rank_0() -> bool:
 
 
 @contextmanager
-def claimed(out: Path, overwrite: bool, resume: bool) -> Iterator[None]:
+def claimed(out: Path, overwrite: bool, resume: bool | None) -> Iterator[None]:
     """Make the folder of a run and fill it inside the `with`; where that fails, nothing of a new run stays.
 
-    InputError where the folder holds another run, unless told to overwrite or to resume it.
+    InputError where the folder holds another run, unless told to overwrite or to resume it; None: it is no run of a
+    kind that can be resumed.
     """
     if resume:
         if not (out / "recipe.yaml").exists():
@@ -44,7 +45,7 @@ def claimed(out: Path, overwrite: bool, resume: bool) -> Iterator[None]:
         return
     aside = _aside(out)
     with _terminated_as_interrupted():
-        _claim(out, overwrite)
+        _claim(out, overwrite, resumable=resume is not None)
         try:
             yield
         except BaseException:
@@ -74,7 +75,7 @@ def _aside(out: Path) -> Path:
     return out.with_name(f".{out.name}.replaced")
 
 
-def _claim(out: Path, overwrite: bool) -> None:
+def _claim(out: Path, overwrite: bool, resumable: bool) -> None:
     """Make the folder; a run that is there is put aside. What a killed preparation left is cleared away first."""
     if (
         out.is_dir()
@@ -90,13 +91,12 @@ def _claim(out: Path, overwrite: bool) -> None:
         if not (out / "recipe.yaml").exists():
             raise InputError(f"{out}: holds files that are not of a run: give another --out")
         if not overwrite:
-            raise InputError(
-                f"{out}: already holds a run: give another --out, --resume {out} to go on, or --overwrite to lose it"
-            )
+            go_on = f", --resume {out} to go on," if resumable else ""
+            raise InputError(f"{out}: already holds a run: give another --out{go_on} or --overwrite to lose it")
         shutil.rmtree(_aside(out), ignore_errors=True)
         out.rename(_aside(out))
     try:
-        (out / "checkpoints").mkdir(parents=True)
+        out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: cannot be made ({error.strerror}): give another --out") from error
 

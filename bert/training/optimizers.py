@@ -157,3 +157,12 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
     """Set every group to `share` of its highest learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["highest_lr"] * share
+
+
+def clip_gradients(model: nn.Module, longest: float | None) -> torch.Tensor:
+    """Shorten the gradients of `model` to the 2-norm `longest` over all parameters; null: not at all. Their norm before."""
+    parameters = list(model.parameters())
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    if longest is not None:
+        torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm, foreach=True)
+    return norm

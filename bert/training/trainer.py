@@ -40,14 +40,18 @@ _DECIDED = {
 }
 
 
-def check_trainer_arguments(arguments: Mapping[str, Any]) -> None:
-    """InputError for an argument that Lightning's Trainer does not have, or that the recipe decides elsewhere."""
+def check_trainer_arguments(arguments: Mapping[str, Any], decided: Mapping[str, str] | None = None) -> None:
+    """InputError for an argument that Lightning's Trainer does not have, or that the recipe decides elsewhere.
+
+    `decided` names the keys of a recipe that decide an argument, where they are others than those of pretraining.
+    """
+    decided_by = _DECIDED | dict(decided or {})
     known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
     for name in arguments:
         if name not in known:
             raise InputError(f"trainer.{name}: Lightning's Trainer has no such argument.{did_you_mean(name, known)}")
-        if name in _DECIDED:
-            raise InputError(f"trainer.{name} is decided by {_DECIDED[name]}: set that instead")
+        if name in decided_by:
+            raise InputError(f"trainer.{name} is decided by {decided_by[name]}: set that instead")
 
 
 def make_trainer(

@@ -1,0 +1,137 @@
+"""What `bert finetune` can be told: the groups of a fine-tuning recipe. Plain dataclasses without torch."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from bert.errors import InputError
+from bert.training.config import LogConfig, OptimizerConfig, ScheduleConfig, require_positive
+
+ROW_LENGTH = 128  # where neither the recipe nor the model says otherwise
+SPECIALS = 2  # [CLS] and [SEP] of a row
+
+
+@dataclass(frozen=True)
+class RowsConfig:
+    """From a text to the rows that the model reads. One that is longer than a row goes through several, its windows."""
+
+    row_length: int | None = None
+    """places of a row at most, special tokens included; null: 128, or what the model takes if that is less"""
+    stride: int | None = None
+    """pieces from the begin of a window to that of the next; null: half of what a row holds"""
+
+    def __post_init__(self) -> None:
+        if self.row_length is not None and self.row_length < 8:
+            raise InputError(f"rows.row_length is {self.row_length}: give 8 or more")
+        require_positive("rows", stride=self.stride)
+        if self.row_length is not None and self.stride is not None and self.stride > self.row_length - SPECIALS:
+            raise InputError(
+                f"rows.stride {self.stride} would leave out pieces between windows of {self.row_length - SPECIALS}: lower it"
+            )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Labelled rows, and how they make batches."""
+
+    train: str | None = None
+    """file to learn from: .tsv, .csv or .jsonl with a text and a label; .conll, .conllu or .jsonl for tagging"""
+    dev: str | None = None
+    """file to measure on; null: a share of `train` is held out"""
+    text: str | None = None
+    """classify: column of the text; null: found by usual names"""
+    pair: str | None = None
+    """classify: column of a second sentence; null: found by usual names, or none"""
+    label: str | None = None
+    """classify: column of the label; null: found by usual names"""
+    words: str | None = None
+    """tag: column of the words; null: the first, of .conllu `form`"""
+    tags: str | None = None
+    """tag: column of the tags; null: the last, of .conllu `upos`"""
+    file_format: str | None = None
+    """tsv, csv, jsonl, conll or conllu; null: what the name of the file says"""
+    limit: int | None = None
+    """learn from so many examples at most, drawn by hash; null: from all"""
+    held_out: float = 0.1
+    """share of `train`, chosen by hash, to measure on where there is no `dev`"""
+    batch_examples: int = 32
+    """examples of one optimiser step, over all devices"""
+
+    def __post_init__(self) -> None:
+        require_positive("data", limit=self.limit, batch_examples=self.batch_examples)
+        if not 0 < self.held_out <= 0.5:
+            raise InputError(f"data.held_out is {self.held_out}: give a share above 0, to 0.5")
+
+
+@dataclass(frozen=True)
+class TaskConfig:
+    """The head that is put on the encoder."""
+
+    dropout: float = 0.1
+    """share of features that the head drops while it learns"""
+    pooling: Literal["cls", "mean"] | None = None
+    """classify: what stands for a text, the vector of [CLS] or the mean of all; null: as the encoder's family does it"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"head.dropout is {self.dropout}: give a share from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class FinetuneOptimizer(OptimizerConfig):
+    """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
+
+    lr: float = 1e-4
+    """highest learning rate of AdamW"""
+
+
+@dataclass(frozen=True)
+class FinetuneSchedule(ScheduleConfig):
+    """Learning rate through the run, as a share of its highest value. Progress is the share of the steps done."""
+
+    warmup: float = 0.1
+    """share of the run in which the learning rate rises from 0"""
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """Measuring on the dev set. The model that measures best is the one that stays."""
+
+    every_steps: int | None = None
+    """steps between validations; null: after every epoch"""
+
+    def __post_init__(self) -> None:
+        require_positive("validation", every_steps=self.every_steps)
+
+
+@dataclass(frozen=True)
+class FinetuneRecipe:
+    """Everything that decides a fine-tuning run."""
+
+    model: str | None = None
+    """folder of the model whose encoder is fine-tuned"""
+    data: DataConfig = field(default_factory=DataConfig)
+    """labelled rows and batches"""
+    rows: RowsConfig = field(default_factory=RowsConfig)
+    """rows of the model, windows over long texts"""
+    head: TaskConfig = field(default_factory=TaskConfig)
+    """the head that is put on the encoder"""
+    optimizer: FinetuneOptimizer = field(default_factory=FinetuneOptimizer)
+    """AdamW or Muon"""
+    schedule: FinetuneSchedule = field(default_factory=FinetuneSchedule)
+    """the learning rate through the run"""
+    epochs: float = 3.0
+    """times that every example is seen"""
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    """measuring on the dev set"""
+    log: LogConfig = field(default_factory=LogConfig)
+    """what to write down"""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """any argument of lightning.Trainer, as --trainer.devices 2 or --trainer.precision bf16-mixed"""
+    seed: int = 0
+    """decides the initial weights of the head, order and dropout"""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"seed is {self.seed}: give a whole number from 0 to below 2^63")
+        if not self.epochs > 0:
+            raise InputError(f"epochs is {self.epochs:g}: give more than 0")

@@ -1,0 +1,141 @@
+"""`bert predict`: texts or sentences in, labels with probabilities out, in constant memory.
+
+A text that is longer than a row goes through several windows, as in learning: the scores of a classifier are the mean over
+them, the tag of a word is that of the one window which decides it.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+
+from bert.embed import Batch, Encoded, run_batches
+from bert.errors import InputError
+from bert.exchange.folder import task_of
+from bert.finetuning.config import DataConfig, RowsConfig
+from bert.finetuning.inputs import Labelled, Task, chunks, make_windows, read_labelled, row_maker
+from bert.finetuning.module import TaskModel
+from bert.finetuning.windows import RowMaker, Window, read_rows
+from bert.model.heads import SequenceClassifier, TokenClassifier
+from bert.text.examples import TaggedExample
+
+
+@dataclass(frozen=True)
+class Guess:
+    """A label, and how sure the model is of it."""
+
+    label: str
+    probability: float
+    """among all labels, from 0 to 1"""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A fine-tuned model with what it needs to read texts as it did when it learned."""
+
+    model: TaskModel
+    maker: RowMaker
+    task: Task
+
+    def __call__(self, examples: Iterable[Labelled]) -> Iterator[tuple[Labelled, list[Guess]]]:
+        """Each example with its guesses: one for a text, one for each word of a sentence."""
+        for chunk in chunks(examples):
+            windows = make_windows(chunk, self.maker)
+            take = _scores_of_text if self.task == "classify" else _scores_of_words
+            flat = [window for of_example in windows for window in of_example]
+            rows = iter(run_batches(self.model, [Encoded(w.ids, w.token_types) for w in flat], take(flat)))
+            for example, of_example in zip(chunk, windows):
+                scores = [next(rows) for _ in of_example]  # one tensor a window: (C,) or (its words, C)
+                yield example, self._guesses(of_example, scores)
+
+    def _guesses(self, windows: Sequence[Window], scores: Sequence[torch.Tensor]) -> list[Guess]:
+        if self.task == "classify":
+            logits = torch.stack(list(scores)).mean(0, keepdim=True)  # (1, C)
+        else:
+            order = sorted((word, place) for place, word in enumerate(w for window in windows for w in window.words))
+            logits = torch.cat(list(scores))[[place for _, place in order]]  # (words, C)
+        if not len(logits):
+            return []
+        values, best = logits.softmax(-1).max(-1)
+        return [Guess(self.model.labels[i], p) for i, p in zip(best.tolist(), values.tolist())]
+
+
+def _scores_of_text(windows: Sequence[Window]) -> Callable[[Any, Batch], list[torch.Tensor]]:
+    return lambda output, batch: list(output.logits.float().cpu().clone())
+
+
+def _scores_of_words(windows: Sequence[Window]) -> Callable[[Any, Batch], list[torch.Tensor]]:
+    def take(output: Any, batch: Batch) -> list[torch.Tensor]:
+        logits = output.logits.float().cpu()  # (B, T, C)
+        return [logits[row, list(windows[place].places)] for row, place in enumerate(batch.places)]
+
+    return take
+
+
+def load_predictor(folder: str | Path, rows: RowsConfig | None = None) -> Predictor:
+    """The fine-tuned model of a folder, on the accelerator where there is one. InputError where it is no such model."""
+    folder = Path(folder)
+    task = task_of(folder)
+    if task not in ("classify", "tag"):
+        raise InputError(
+            f"{folder}: {'a masked LM' if task == 'masked-lm' else 'an encoder'} without a head for a task:"
+            f" make one from it by `bert finetune classify` or `tag --model {folder}`"
+        )
+    model: TaskModel = (SequenceClassifier if task == "classify" else TokenClassifier).load(folder)
+    if model.tokenizer is None:
+        raise InputError(f"{folder}: holds no tokenizer: put the tokenizer.json that it was trained with beside it")
+    maker = row_maker(rows or read_rows(folder), model.tokenizer, model.config, str(folder))
+    if torch.cuda.is_available():
+        model.to("cuda")
+    return Predictor(model, maker, "classify" if task == "classify" else "tag")
+
+
+def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
+    """Write a label for each row of `file`, or for each word of its sentences, to `out`; `-` is standard input or output.
+
+    Returns the number of rows or sentences. The file appears whole or not at all. Raises InputError.
+    """
+    predictor = load_predictor(folder)
+    count = 0
+    with written(out) as stream:
+        if predictor.task == "classify":
+            stream.write("label\tprobability\n")
+        for example, guesses in predictor(read_labelled(predictor.task, file, data, needs_label=False)):
+            stream.writelines(_lines(example, guesses))
+            count += 1
+    return count
+
+
+def _lines(example: Labelled, guesses: Sequence[Guess]) -> Iterator[str]:
+    """A classifier's line, or the lines of a sentence and the blank one behind it."""
+    if not isinstance(example, TaggedExample):
+        yield f"{guesses[0].label}\t{guesses[0].probability:.4f}\n"
+        return
+    for word, guess in zip(example.words, guesses, strict=True):
+        yield f"{word}\t{guess.label}\t{guess.probability:.4f}\n"
+    yield "\n"
+
+
+@contextmanager
+def written(out: str) -> Iterator[TextIO]:
+    """A text file that appears whole or not at all; `-` is standard output. InputError where it cannot be written."""
+    if out == "-":
+        yield sys.stdout
+        return
+    file = Path(out)
+    partial = file.with_name(f".{file.name}.partial")
+    if file.is_dir():
+        raise InputError(f"{out}: is a folder: give a file as --out")
+    try:
+        with partial.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        os.replace(partial, file)
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error}): give another --out") from error
+    finally:
+        partial.unlink(missing_ok=True)

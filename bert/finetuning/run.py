@@ -1,0 +1,177 @@
+"""`bert finetune`: labelled rows → batches → training → the best model's folder, as one page of plain calls.
+
+What a run makes lies in its folder: recipe.yaml (all fields; run it again and the same run happens), metrics.csv,
+environment.json, model/ (the model that measured best on the dev set).
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+
+from bert.errors import InputError, InterruptedRun
+from bert.exchange.folder import start
+from bert.finetuning.batches import Batches, BatchLoader
+from bert.finetuning.config import FinetuneRecipe
+from bert.finetuning.figures import in_words
+from bert.finetuning.inputs import Task, TrainingData, check_files, prepare_data, resolved, row_maker
+from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskModel, TaskTraining
+from bert.finetuning.windows import write_rows
+from bert.model.encoder import Encoder, count_parameters
+from bert.model.heads import SequenceClassifier, TokenClassifier
+from bert.training import folder as run_folder
+from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
+from bert.training.ranks import world_size
+from bert.training.trainer import check_trainer_arguments, make_trainer
+
+# Arguments of the Trainer that something else in a recipe decides.
+_DECIDED = {
+    **dict.fromkeys(("max_steps", "max_epochs", "max_time", "min_steps", "min_epochs", "fast_dev_run"), "epochs"),
+    **dict.fromkeys(("limit_train_batches", "overfit_batches"), "data.limit"),
+    **dict.fromkeys(("accumulate_grad_batches", "use_distributed_sampler"), "data.batch_examples"),
+    "limit_val_batches": "data.dev",
+    "enable_checkpointing": "validation.every_steps",
+    "reload_dataloaders_every_n_epochs": "data.train",
+}
+
+
+def finetune(
+    task: Task,
+    recipe: FinetuneRecipe,
+    out: Path,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> Path:
+    """Run `recipe` in the folder `out`; returns the folder of the best model.
+
+    Raises InputError for what the user can mend, InterruptedRun where a signal ended the run (the best model so far stays).
+    """
+    check_trainer_arguments(recipe.trainer, _DECIDED)
+    check_files(recipe.data)
+    ranks = world_size(recipe.trainer)
+    first, tagging = run_folder.is_rank_0(), task == "tag"
+    say = say if first else _silent
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal()
+    with run_folder.claimed(out, overwrite, resume=None) if first else nullcontext():
+        if not first:
+            recipe = run_folder.wait_until_ready(out, FinetuneRecipe)
+        recipe, data, model = prepare(task, recipe, say)
+        batches = Batches(data.train, recipe.data.batch_examples, tagging, model.config.pad_id, recipe.seed)
+        dev = Batches(data.dev, recipe.data.batch_examples, tagging, model.config.pad_id, shuffled=False)
+        keep = KeepBest(
+            save=lambda trained: save_model(trained, recipe, data, out / "model", say),
+            restore=lambda trained: _restore(trained.model, out / "model"),
+        )
+        csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *(f"dev_{name}" for name in data.baseline), *TIME_COLUMNS])
+        trainer = make_trainer(  # before the recipe is written: it refuses what this machine cannot do
+            recipe.trainer,
+            [log, stop, keep, *([ProgressBar(log)] if recipe.log.progress_bar else [])],
+            loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
+            plugins=[],
+            accumulation=1,
+            validate_every_batches=recipe.validation.every_steps or batches.in_epoch,
+        )
+        if trainer.world_size != ranks:
+            raise InputError(
+                f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
+            )
+        if first:
+            run_folder.mark_ready(out, recipe, command=f"bert finetune {task}")
+    steps = max(1, round(recipe.epochs * batches.in_epoch))
+    module = TaskTraining(
+        model.train(), recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch, data.scheme
+    )
+    rank = trainer.global_rank
+    say(describe(recipe, model, steps, trainer.precision))
+    trainer.fit(
+        module,
+        BatchLoader(batches, rank, ranks, on_first_request=module.progress.start),
+        BatchLoader(dev, rank, ranks, steps=dev.in_epoch),
+    )
+    if stop.stopped_by:
+        raise InterruptedRun(interrupted(module, keep, out) if run_folder.is_rank_0() else "", stop.stopped_by)
+    say(f"best: step {keep.best_step:,}, {in_words(keep.best)}   baseline: {in_words(data.baseline)}")
+    say(
+        f"model: {out / 'model'}   next: bert predict {out / 'model'} FILE --out {'tags.conll' if tagging else 'labels.tsv'}"
+    )
+    return out / "model"
+
+
+def prepare(
+    task: Task, recipe: FinetuneRecipe, say: Callable[[str], None]
+) -> tuple[FinetuneRecipe, TrainingData, TaskModel]:
+    """The recipe with every open field decided, its data, and the model with a new head. Raises InputError."""
+    if recipe.model is None:
+        raise InputError("no model to start from: give a model folder as --model")
+    encoder = Encoder.load(recipe.model)
+    if encoder.tokenizer is None:
+        raise InputError(
+            f"{recipe.model}: holds no tokenizer: put the tokenizer.json that it was trained with beside it"
+        )
+    maker = row_maker(recipe.rows, encoder.tokenizer, encoder.config, recipe.model)
+    data = prepare_data(task, recipe.data, maker, say)
+    torch.manual_seed(recipe.seed)
+    head = recipe.head
+    model: TaskModel
+    if task == "classify":
+        model = start(SequenceClassifier, recipe.model, data.labels, head.dropout, head.pooling)
+    else:
+        model = start(TokenClassifier, recipe.model, data.labels, head.dropout, head.pooling)
+    return resolved(recipe, maker), data, model
+
+
+def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: str) -> str:
+    """What is about to run, in a line."""
+    config = model.config
+    return (
+        f"{recipe.model}: {config.num_layers} layers × {config.hidden_size}, {count_parameters(model) / 1e6:.1f} M parameters,"
+        f" {precision}; {steps:,} steps of {recipe.data.batch_examples} examples = {recipe.epochs:g} epochs"
+    )
+
+
+def save_model(
+    module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path, say: Callable[[str], None]
+) -> None:
+    """Write the model folder: the best so far."""
+    say(
+        f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {in_words(module.validation)}: the best so far"
+    )
+    module.model.save(folder, card=card_text(module, recipe, data))
+    write_rows(folder, recipe.rows)
+
+
+def _restore(model: TaskModel, folder: Path) -> None:
+    model.load_state_dict(type(model).load(folder).state_dict())
+
+
+def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) -> str:
+    """The part of the model card that tells how the model came to be."""
+    assert recipe.data.train is not None
+    assert recipe.model is not None
+    names = [name if len(name) <= 40 else f"{name[:39]}…" for name in data.labels[:50]]
+    lines = [
+        "## Fine-tuning",
+        f"- from: {Path(recipe.model).parent.name}/{Path(recipe.model).name}",
+        f"- learned from {Path(recipe.data.train).name}: {len(data.train):,} examples; step {int(module.progress.step):,}"
+        f" (epoch {module.epoch():.2f} of {recipe.epochs:g}); seed {recipe.seed}",
+        f"- rows of {recipe.rows.row_length}, windows {recipe.rows.stride} pieces apart; {recipe.data.batch_examples} examples a step;"
+        f" {recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g}, {recipe.schedule.kind} schedule",
+        f"- {len(data.labels)} labels: {', '.join(names)}{' …' if len(data.labels) > 50 else ''}",
+        "",
+        "## Measured",
+        f"on {data.dev_name}, {len(data.dev):,} examples: {in_words(module.validation)} (baseline: {in_words(data.baseline)})",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def interrupted(module: TaskTraining, keep: KeepBest, out: Path) -> str:
+    """What a run that was stopped leaves behind."""
+    stopped = f"stopped at step {int(module.progress.step)}"
+    if not keep.best:
+        return f"{stopped}, before the model was measured for the first time: {out} holds none. Begin anew with --overwrite"
+    return f"{stopped}. {out / 'model'} holds the best model so far: step {keep.best_step}, {in_words(keep.best)}"
+
+
+def _silent(message: str) -> None:
+    """Ranks other than 0 say nothing."""

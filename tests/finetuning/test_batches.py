@@ -1,0 +1,83 @@
+"""Batches: every example once an epoch, whatever the ranks; what is padded changes nothing that is asked."""
+
+import numpy as np
+import pytest
+import torch
+
+from bert.finetuning.batches import Batches, BatchLoader, Item, collate, in_order
+from bert.finetuning.windows import Window
+
+PAD = 0
+
+
+def text(length, label, windows=1):
+    return Item([Window([2, *range(5, 3 + length), 3]) for _ in range(windows)], (label,))
+
+
+ITEMS = [text(3 + number * 7 % 40, number % 3, 1 + (number % 5 == 0)) for number in range(101)]
+
+
+def make(items=ITEMS, size=8, seed=0, **kwargs):
+    return Batches(items, size, False, PAD, seed, **kwargs)
+
+
+def test_an_epoch_has_every_example_once_and_its_order_follows_from_seed_and_epoch():
+    batches = make()
+    assert batches.in_epoch == 13
+    epochs = [[batches.numbers(epoch * 13 + step).tolist() for step in range(13)] for epoch in range(2)]
+    for epoch in epochs:
+        assert sorted(number for batch in epoch for number in batch) == list(range(101))
+        assert sorted(len(batch) for batch in epoch) == [5, *[8] * 12]
+    assert epochs[0] != epochs[1]
+    assert epochs[1] == [make().numbers(13 + step).tolist() for step in range(13)]
+    assert epochs[0] != [make(seed=1).numbers(step).tolist() for step in range(13)]
+
+
+def test_rows_of_a_batch_are_of_like_length():
+    def padding(batches):
+        rows = [batches.batch(step) for step in range(batches.in_epoch)]
+        return 1 - sum(int(b["attention_mask"].sum()) for b in rows) / sum(b["input_ids"].numel() for b in rows)
+
+    items = [text(3 + int(n), 0) for n in np.random.default_rng(0).integers(1, 60, 1000)]
+    assert padding(make(items)) < 0.1
+    assert padding(make(items, shuffled=False)) < 0.05
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7])
+def test_ranks_share_a_batch_and_agree_on_its_targets(ranks):
+    batches = make()
+    for step in range(batches.in_epoch):
+        whole = batches.batch(step)
+        shares = [batches.batch(step, rank, ranks) for rank in range(ranks)]
+        asked = [label for share in shares for label in share["labels"].tolist() if label >= 0]
+        assert sorted(asked) == sorted(whole["labels"].tolist())
+        for share in shares:
+            assert share["global_targets"] == whole["global_targets"] == len(asked)
+            assert share["global_tokens"] == whole["global_tokens"] == int(whole["attention_mask"].sum())
+
+
+def test_the_windows_of_an_example_stand_together():
+    batch = collate([text(5, 1, windows=3), text(9, 2)], tagging=False, pad_id=PAD)
+    assert batch["example_ids"].tolist() == [0, 0, 0, 1]
+    assert batch["labels"].tolist() == [1, 2]
+    assert batch["input_ids"].shape == (4, 9)
+    assert batch["attention_mask"].sum(1).tolist() == [5, 5, 5, 9]
+    assert batch["token_type_ids"] is None
+
+
+def test_tags_come_back_in_the_order_of_the_words():
+    windows = [Window([2, 5, 6, 7, 3], None, (0, 2), (1, 3)), Window([2, 6, 7, 8, 3], None, (1, 3), (1, 3))]
+    items = [Item(windows, (4, 1, 3, 2)), Item([Window([2, 9, 3], None, (0,), (1,))], (7,))]
+    batch = collate(items, tagging=True, pad_id=PAD)
+    assert int((batch["labels"] >= 0).sum()) == batch["global_targets"] == 5
+    assert in_order(batch, batch["labels"]) == [[4, 1, 3, 2], [7]]
+
+
+def test_a_dev_set_is_gone_through_once():
+    batches = make(shuffled=False)
+    started = []
+    loader = BatchLoader(batches, steps=batches.in_epoch, on_first_request=lambda: started.append(True))
+    rows = list(loader)
+    assert len(rows) == 13
+    assert started == [True]
+    assert torch.cat([row["labels"] for row in rows]).bincount().tolist() == [34, 34, 33]

@@ -1,0 +1,139 @@
+"""Windows: nothing is lost, words stay whole, and each word is decided once, where it is furthest from a cut."""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert.errors import InputError
+from bert.finetuning.config import RowsConfig
+from bert.finetuning.windows import (
+    RowMaker,
+    cut,
+    cut_pair,
+    cut_words,
+    decide,
+    read_rows,
+    resolve_rows,
+    write_rows,
+)
+from bert.text.tokenizer import Tokenizer
+
+ROOMS = st.integers(3, 20)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_run):
+    return Tokenizer.load(tiny_run / "tokenizer")
+
+
+@given(st.integers(0, 200), ROOMS, st.integers(1, 30))
+def test_windows_of_a_text_cover_every_piece_and_are_full(length, room, stride):
+    cuts = cut(length, room, stride)
+    assert {place for begin, end in cuts for place in range(begin, end)} == set(range(length))
+    assert all(end - begin == min(length, room) for begin, end in cuts)
+    assert all(0 < after - before <= stride for (before, _), (after, _) in pairwise(cuts))
+
+
+@given(st.integers(0, 80), st.integers(0, 80), ROOMS, st.integers(1, 30))
+def test_windows_of_two_texts_cover_every_piece_of_both(first, second, room, stride):
+    cuts = cut_pair(first, second, room, stride)
+    for side, length in ((0, first), (1, second)):
+        assert {place for spans in cuts for place in range(*spans[side])} == set(range(length))
+    for (begin_a, end_a), (begin_b, end_b) in cuts:
+        assert end_a - begin_a + end_b - begin_b <= room
+    if first <= room // 2:  # a question stays whole beside each part of a long text
+        assert {spans[0] for spans in cuts} == {(0, first)}
+
+
+def furthest(lengths, cuts):
+    """Window of each word by the definition, place by place."""
+    chosen = []
+    for word in range(len(lengths)):
+        distances = []
+        for begin, end in cuts:
+            if not begin <= word < end:
+                distances.append(-1)
+                continue
+            ends = []
+            if begin > 0:
+                ends.append(sum(lengths[begin:word]))
+            if end < len(lengths):
+                ends.append(sum(lengths[word + 1 : end]))
+            distances.append(min(ends, default=10**9))
+        chosen.append(distances.index(max(distances)))
+    return chosen
+
+
+@given(st.data(), ROOMS, st.integers(1, 30))
+def test_each_word_is_decided_in_one_window_the_one_where_it_is_furthest_from_a_cut(data, room, stride):
+    lengths = data.draw(st.lists(st.integers(1, room), max_size=60))
+    cuts = cut_words(lengths, room, stride)
+    assert all(sum(lengths[begin:end]) <= room for begin, end in cuts)
+    decided = decide(lengths, cuts)
+    window_of = {word: number for number, words in enumerate(decided) for word in words}
+    assert sorted(word for words in decided for word in words) == list(range(len(lengths)))
+    assert [window_of[word] for word in range(len(lengths))] == furthest(lengths, cuts)
+
+
+def test_a_worked_example():
+    """Seven words, of which the third has three pieces, in rows with room for five, two pieces apart."""
+    lengths = [1, 1, 3, 1, 1, 1, 1]
+    assert cut_words(lengths, 5, 2) == [(0, 3), (2, 5), (3, 7)]
+    assert decide(lengths, [(0, 3), (2, 5), (3, 7)]) == [[0, 1, 2], [3], [4, 5, 6]]
+
+
+def test_rows_are_what_the_model_reads(tokenizer):
+    maker = RowMaker(tokenizer, 16, 7, token_types=True)
+    text = "the old man sees an old book in the morning near the station and the cat"
+    ids = tokenizer.encode(text)[1:-1]
+    windows = maker.from_texts([text, ""], [None, None])
+    assert [window.ids for window in windows[1]] == [[tokenizer.cls_id, tokenizer.sep_id]]
+    assert len(windows[0]) > 1
+    for window in windows[0]:
+        assert window.ids[0] == tokenizer.cls_id
+        assert window.ids[-1] == tokenizer.sep_id
+        assert len(window.ids) == 16
+    assert windows[0][0].ids[1:-1] == ids[:14]
+    assert windows[0][-1].ids[1:-1] == ids[-14:]
+
+
+def test_a_pair_is_the_row_of_the_tokenizer_with_its_token_types(tokenizer):
+    window = RowMaker(tokenizer, 32, 15, token_types=True).from_texts(["the cat"], ["a red phone"])[0][0]
+    encoding = tokenizer.backend.encode("the cat", "a red phone")
+    assert (window.ids, window.token_types) == (encoding.ids, encoding.type_ids)
+
+
+def test_the_place_of_a_word_is_its_first_piece(tokenizer):
+    words = ["the", "gardeners", "cat", "remembering", "sees", "neighbourhood", "bread", "the", "unlikely", "book"]
+    pieces = tokenizer.word_pieces(words)
+    windows = RowMaker(tokenizer, 16, 5, token_types=False).from_sentences([words])[0]
+    assert len(windows) > 1
+    for window in windows:
+        assert len(window.ids) <= 16
+        for word, place in zip(window.words, window.places, strict=True):
+            assert window.ids[place : place + len(pieces[word])] == pieces[word]
+
+
+def test_a_word_longer_than_a_row_is_read_in_part_and_said_so(tokenizer):
+    maker = RowMaker(tokenizer, 8, 3, token_types=False)
+    with pytest.warns(UserWarning, match="longer than a row"):
+        windows = maker.from_sentences([["the", "forgetsremembers" * 5, "cat"]])[0]
+    assert sorted(word for window in windows for word in window.words) == [0, 1, 2]
+    assert all(len(window.ids) <= 8 for window in windows)
+
+
+def test_open_fields_of_rows_follow_from_the_model():
+    assert resolve_rows(RowsConfig(), 512) == RowsConfig(128, 63)
+    assert resolve_rows(RowsConfig(), 64) == RowsConfig(64, 31)
+    assert resolve_rows(RowsConfig(32, 10), 64) == RowsConfig(32, 10)
+
+
+def test_a_model_folder_keeps_its_rows(tmp_path):
+    assert read_rows(tmp_path) == RowsConfig()
+    write_rows(tmp_path, RowsConfig(64, 20))
+    assert read_rows(tmp_path) == RowsConfig(64, 20)
+    (tmp_path / "rows.json").write_text("[")
+    with pytest.raises(InputError, match=r"rows\.json"):
+        read_rows(tmp_path)
