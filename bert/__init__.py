@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from bert.model.config import EncoderConfig, HeadConfig
     from bert.model.encoder import Encoder
     from bert.model.heads import MaskedLM
+    from bert.probing.attention import attention
+    from bert.probing.senses import senses
+    from bert.probing.sentences import score
+    from bert.probing.words import words
     from bert.text.tokenizer import Tokenizer
 
 _HOMES = {
@@ -17,8 +21,23 @@ _HOMES = {
     "InputError": "bert.errors",
     "MaskedLM": "bert.model.heads",
     "Tokenizer": "bert.text.tokenizer",
+    "attention": "bert.probing.attention",
+    "score": "bert.probing.sentences",
+    "senses": "bert.probing.senses",
+    "words": "bert.probing.words",
 }
-__all__ = ["Encoder", "EncoderConfig", "HeadConfig", "InputError", "MaskedLM", "Tokenizer"]
+__all__ = [
+    "Encoder",
+    "EncoderConfig",
+    "HeadConfig",
+    "InputError",
+    "MaskedLM",
+    "Tokenizer",
+    "attention",
+    "score",
+    "senses",
+    "words",
+]
 __version__ = "0.1.0"
 
 
