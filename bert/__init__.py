@@ -8,6 +8,10 @@ if TYPE_CHECKING:
     from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
     from bert.model.encoder import Encoder
     from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
+    from bert.probing.attention import attention
+    from bert.probing.senses import senses
+    from bert.probing.sentences import score
+    from bert.probing.words import words
     from bert.text.tokenizer import Tokenizer
 
 _HOMES = {
@@ -20,6 +24,10 @@ _HOMES = {
     "TaskHeadConfig": "bert.model.config",
     "TokenClassifier": "bert.model.heads",
     "Tokenizer": "bert.text.tokenizer",
+    "attention": "bert.probing.attention",
+    "score": "bert.probing.sentences",
+    "senses": "bert.probing.senses",
+    "words": "bert.probing.words",
 }
 __all__ = [
     "Encoder",
@@ -31,6 +39,10 @@ __all__ = [
     "TaskHeadConfig",
     "TokenClassifier",
     "Tokenizer",
+    "attention",
+    "score",
+    "senses",
+    "words",
 ]
 __version__ = "0.1.0"
 

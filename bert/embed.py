@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
@@ -178,7 +179,8 @@ def embed(
         raise InputError('embed takes a list of texts: give ["…"] for one')
     if pooling not in ("mean", "cls"):
         raise InputError(f"pooling is {pooling}: give mean or cls")
-    encoder, tokenizer = encoder_of(model), tokenizer_of(model)
+    encoder = encoder_of(model)
+    tokenizer = tokenizer_of(encoder)
     (number,) = resolve_layers(encoder.config, [layer])
     room = _room(encoder.config, row_length)
     windows, owners = [], []
@@ -230,7 +232,8 @@ def span_vectors(
     Raises InputError where the model has no tokenizer or no such layer, or a span is not inside its sentence or touches no
     piece.
     """
-    encoder, tokenizer = encoder_of(model), tokenizer_of(model)
+    encoder = encoder_of(model)
+    tokenizer = tokenizer_of(encoder)
     numbers = resolve_layers(encoder.config, layers)
     room = _room(encoder.config, row_length)
     windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (span, places of its pieces)
@@ -238,7 +241,7 @@ def span_vectors(
     for number, (sentence, span) in enumerate(zip(sentences, spans, strict=True)):
         if sentence != text:
             text, (ids, offsets) = sentence, tokenizer.encode_with_offsets(sentence)
-        window, pieces = _window(ids, _touched(offsets, sentence, span), room)
+        window, pieces = window_around(ids, _touched(offsets, sentence, span), room)
         windows.setdefault(window, []).append((number, pieces))
     wanted = list(windows.values())
     vectors = torch.empty(len(spans), len(numbers), encoder.config.hidden_size)
@@ -269,7 +272,7 @@ def span_vectors(
 
 
 def _touched(offsets: Sequence[tuple[int, int]], sentence: str, span: tuple[int, int]) -> list[int]:
-    """Places of the pieces that characters `span` touch."""
+    """Places of the pieces that the characters of `span` touch."""
     start, end = span
     if not 0 <= start < end <= len(sentence):
         raise InputError(
@@ -284,7 +287,7 @@ def _touched(offsets: Sequence[tuple[int, int]], sentence: str, span: tuple[int,
     return pieces
 
 
-def _window(ids: Sequence[int], pieces: Sequence[int], room: int) -> tuple[tuple[int, ...], list[int]]:
+def window_around(ids: Sequence[int], pieces: Sequence[int], room: int) -> tuple[tuple[int, ...], list[int]]:
     """At most `room` of the tokens between the special ones, with `pieces` in their middle; places of `pieces` in it."""
     length = len(ids) - 2
     if length <= room:
@@ -306,8 +309,10 @@ def resolve_layers(config: "EncoderConfig", layers: Sequence[int] | None) -> lis
     return [layer % total for layer in layers]
 
 
-def encoder_of(model: nn.Module) -> Encoder:
-    """The encoder in any of our models."""
+def encoder_of(model: nn.Module | str | Path) -> Encoder:
+    """The encoder in any of our models, or in a model folder: then on the GPU where there is one."""
+    if isinstance(model, str | Path):
+        return Encoder.load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     encoder = model if isinstance(model, Encoder) else getattr(model, "encoder", None)
     if not isinstance(encoder, Encoder):
         raise InputError(f"{type(model).__name__} is not a model of this package: give an Encoder, or a model with one")

@@ -243,8 +243,7 @@ class Tokenizer:
         else:
             text = piece.replace("▁", " ")
         first = text[:1]
-        unspaced = any(low <= ord(first) <= high for low, high in (*_UNSPACED, *_IDEOGRAPHS)) if first else False
-        return first.isspace() or unspaced or unicodedata.category(first or "a")[0] in "PSZC"
+        return first.isspace() or is_unspaced(first) or unicodedata.category(first or "a")[0] in "PSZC"
 
     @cached_property
     def _pieces(self) -> list[str]:
@@ -280,6 +279,11 @@ class Tokenizer:
         byte_level = [not entry["add_prefix_space"] for entry in self._pre_tokenizers if entry["type"] == "ByteLevel"]
         metaspace = [entry for entry in self._pre_tokenizers if entry["type"] == "Metaspace"]
         return any(byte_level) or any(entry["prepend_scheme"] == "never" for entry in metaspace)
+
+
+def is_unspaced(character: str) -> bool:
+    """Whether a character, or none, belongs to a script that is written without blanks between words."""
+    return any(low <= ord(character) <= high for low, high in (*_UNSPACED, *_IDEOGRAPHS)) if character else False
 
 
 def post_processor(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> TemplateProcessing:

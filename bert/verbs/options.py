@@ -1,7 +1,11 @@
 """What the command lines of several verbs share."""
 
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from bert.errors import InputError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -35,3 +39,31 @@ def add_corpus(parser: "ArgumentParser", required: bool) -> None:
 
 def last(values: Sequence[str]) -> str | None:
     return values[-1] if values else None
+
+
+def check_output(option: str, file: str | None, suffixes: Sequence[str]) -> None:
+    """InputError, before any work, where the file of an option has another suffix or cannot be written."""
+    if file is None:
+        return
+    path = Path(file)
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{option} {file}: give a name that ends in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise InputError(f"{option} {file}: a folder has this name: give another")
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {file}: no folder {path.parent}: make it, or give another path")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")
+
+
+def write_whole(option: str, file: str, write: Callable[[Path], object]) -> None:
+    """Have `write` make the file under a temporary name beside it, then rename: it appears whole or not at all."""
+    path = Path(file)
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        write(partial)
+        os.replace(partial, path)
+    except OSError as error:
+        raise InputError(f"{option} {file}: cannot be written ({error.strerror or error}): give another path") from None
+    finally:
+        partial.unlink(missing_ok=True)

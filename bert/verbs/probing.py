@@ -1,5 +1,156 @@
 """`bert words`, `senses`, `score` and `attend`: parse, call, print."""
 
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {}
+from bert.errors import InputError
+from bert.verbs.options import check_output, verb_parser, write_whole
+
+if TYPE_CHECKING:
+    from bert.probing.senses import Senses
+
+
+def _words(arguments: Sequence[str]) -> None:
+    """Compare the vectors of a word from sentence to sentence, layer by layer."""
+    from bert.recipe import parse
+
+    parser = verb_parser("words", _words)
+    parser.add_argument("word", type=str, help="the word, in any case")
+    parser.add_argument(
+        "--sentences",
+        type=str,
+        required=True,
+        help="file: .txt with a sentence a line, or .jsonl, .tsv or .csv with a column sentence and, where known, word, start and"
+        " end or index, and sense",
+    )
+    parser.add_argument("--model", type=str, required=True, help="model folder")
+    parser.add_argument("--layer", type=int | None, default=None, help="one layer, 0 is the embeddings; not given: all")
+    parser.add_argument(
+        "--forms", action="store_true", help="inflected forms too: plural, past, -ing, by English rules"
+    )
+    parser.add_argument("--also", type=str, default="", help="other forms that count as the word, as mice,mousey")
+    parser.add_argument(
+        "--clusters", type=int | None, default=None, help="number of clusters; not given: the best silhouette of 2 to 6"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of clusters, of the random tokens, of a sample")
+    options = parse(parser, arguments)
+    if options.clusters is not None and options.clusters < 1:
+        raise InputError(f"--clusters is {options.clusters}: give 1 or more")
+    from bert.probing.occurrences import forms_of
+    from bert.probing.rows import read_rows
+    from bert.probing.words import words
+
+    also = [form.strip() for form in options.also.split(",") if form.strip()]
+    forms = [*(forms_of(options.word) if options.forms else []), *also]
+    layers = None if options.layer is None else [options.layer]
+    rows = read_rows(options.sentences)
+    print(words(options.word, rows, options.model, layers, forms, clusters=options.clusters, seed=options.seed))
+
+
+def _senses(arguments: Sequence[str]) -> None:
+    """Measure how well the vectors of words tell their senses, beside trivial baselines."""
+    from bert.recipe import parse
+
+    parser = verb_parser("senses", _senses)
+    parser.add_argument(
+        "data", type=str, help=".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index"
+    )
+    parser.add_argument("--model", type=str, required=True, help="model folder")
+    parser.add_argument("--test", type=str | None, default=None, help="test rows; not given: every fifth of each sense")
+    parser.add_argument(
+        "--layer", type=int | None, default=None, help="one layer; not given: all, and the sum of the last 4"
+    )
+    parser.add_argument("--words", type=str, default="", help="only these, as apple,bank")
+    parser.add_argument("--seed", type=int, default=0, help="of the random encoder")
+    parser.add_argument("--out", type=str | None, default=None, help="every figure, as .json or .tsv")
+    options = parse(parser, arguments)
+    check_output("--out", options.out, (".json", ".tsv"))
+    from bert.probing.rows import read_rows
+    from bert.probing.senses import senses
+
+    train, test = read_rows(options.data), None if options.test is None else read_rows(options.test)
+    chosen = [word.strip() for word in options.words.split(",") if word.strip()]
+    layers = None if options.layer is None else [options.layer]
+    result = senses(train, test, options.model, layers, chosen, options.seed)
+    print(result)
+    if options.out is not None:
+        write_whole("--out", options.out, lambda file: _write_senses(result, file))
+
+
+def _write_senses(result: "Senses", file: Path) -> None:
+    rows = list(result.rows())
+    if file.suffix.lower() == ".json":
+        overall = {
+            method: {"accuracy": result.mean(method), "macro_f1": result.mean_f1(method), "micro": result.micro(method)}
+            for method in result.methods
+        }
+        content = {"headline": result.headline, "overall": overall, "words": rows, "notes": result.notes}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    else:
+        lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+        text = "".join("\t".join(line) + "\n" for line in lines)
+    file.write_text(text, encoding="utf-8")
+
+
+def _score(arguments: Sequence[str]) -> None:
+    """Say how probable sentences are to a masked LM: the pseudo-log-likelihood of each, and of pairs which one wins."""
+    from bert.recipe import parse
+
+    parser = verb_parser("score", _score)
+    parser.add_argument(
+        "file",
+        type=str,
+        help="sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad",
+    )
+    parser.add_argument("--model", type=str, required=True, help="folder of a masked LM")
+    options = parse(parser, arguments)
+    from bert.probing.rows import read_pairs, read_rows
+    from bert.probing.sentences import score
+
+    pairs = read_pairs(options.file)
+    if pairs is None:
+        scores = score([row.sentence for row in read_rows(options.file)], options.model, progress="scores")
+        print("score\tper token\tsentence")
+        for one in scores:
+            print(f"{one.score:.2f}\t{one.mean:.2f}\t{one.sentence}")
+        return
+    if not pairs:
+        raise InputError(f"{options.file}: holds no pairs; give a file with at least one")
+    scores = score([sentence for pair in pairs for sentence in pair], options.model, progress="scores")
+    print("good\tbad\tright\tgood sentence\tbad sentence")
+    right = 0
+    for good, bad in zip(scores[::2], scores[1::2]):
+        right += good.score > bad.score
+        mark = "yes" if good.score > bad.score else "no"
+        print(f"{good.score:.2f}\t{bad.score:.2f}\t{mark}\t{good.sentence}\t{bad.sentence}")
+    print(
+        f"accuracy {right / len(pairs):.1%}: of {len(pairs):,} pairs the good sentence has the higher score in {right:,}"
+    )
+
+
+def _attend(arguments: Sequence[str]) -> None:
+    """Show where the tokens of a text look in one attention head."""
+    from bert.recipe import parse
+
+    parser = verb_parser("attend", _attend)
+    parser.add_argument("text", type=str, help='a sentence, as "The cat sat"')
+    parser.add_argument("--model", type=str, required=True, help="model folder")
+    parser.add_argument("--layer", type=int | None, default=None, help="from 1; not given: where a head looks hardest")
+    parser.add_argument("--head", type=int | None, default=None, help="from 0; not given: the one that looks hardest")
+    options = parse(parser, arguments)
+    from bert.probing.attention import attention
+    from bert.probing.tables import attention_table
+
+    result = attention(options.text, options.model)
+    layer, head = result.telling_head(options.layer, options.head)
+    print(attention_table(result, layer, head))
+
+
+VERBS: dict[str, Callable[[Sequence[str]], None]] = {
+    "words": _words,
+    "senses": _senses,
+    "score": _score,
+    "attend": _attend,
+}

@@ -1,0 +1,78 @@
+"""The attention weights of a text, for a look at what heads do.
+
+A weight says how much of a token's value goes into another token's sum in one head of one layer. It does not say why the model
+answers as it does: attention is not explanation (Jain and Wallace 2019; but Wiegreffe and Pinter 2019).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from bert.embed import encoder_of, tokenizer_of
+from bert.errors import InputError
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The attention of every head on one text of T tokens."""
+
+    tokens: tuple[str, ...]
+    """T pieces with the special tokens"""
+    weights: NDArray[np.float32]
+    """(L, H, T, T): how much token i takes from token j at [layer, head, i, j]; each row sums to 1"""
+
+    def head(self, layer: int, head: int) -> NDArray[np.float32]:
+        """(T, T) weights of a head, layers from 1, heads from 0. InputError where there is none."""
+        layers, heads = self.weights.shape[:2]
+        if not 1 <= layer <= layers:
+            raise InputError(f"layer {layer}: the model has layers 1 to {layers} with attention")
+        if not 0 <= head < heads:
+            raise InputError(f"head {head}: a layer of the model has heads 0 to {heads - 1}")
+        return self.weights[layer - 1, head]
+
+    def telling_head(self, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
+        """(layer, head) of the head whose tokens each look hardest at one other token, special ones aside.
+
+        What most heads look at, the token itself and [SEP], tells little. `layer` and `head` narrow the search; both given are
+        the answer.
+        """
+        self.head(1 if layer is None else layer, 0 if head is None else head)
+        inner = self.weights[:, :, 1:-1, 1:-1].copy()
+        inner[:, :, np.arange(inner.shape[2]), np.arange(inner.shape[2])] = 0
+        sharpness = inner.max(axis=-1, initial=0).mean(axis=-1) if inner.size else np.zeros(inner.shape[:2])  # (L, H)
+        layers, heads = (np.arange(size) for size in self.weights.shape[:2])
+        asked = np.ix_(layers == layer - 1 if layer else layers >= 0, heads == head if head is not None else heads >= 0)
+        chosen = np.full(sharpness.shape, -1.0)
+        chosen[asked] = sharpness[asked]
+        best_layer, best_head = divmod(int(chosen.argmax()), len(heads))
+        return best_layer + 1, best_head
+
+
+def attention(text: str, model: nn.Module | str | Path) -> Attention:
+    """The attention of every layer and head of one of our models, or of that in a folder, on a text, in fp32.
+
+    Raises InputError where the text has more tokens than the model takes.
+    """
+    encoder = encoder_of(model)
+    tokenizer = tokenizer_of(encoder)
+    ids, offsets = tokenizer.encode_with_offsets(text)
+    if len(ids) > encoder.config.max_length:
+        raise InputError(
+            f"the text is {len(ids)} tokens long and the model takes {encoder.config.max_length}: give a shorter text"
+        )
+    training = encoder.training
+    encoder.eval()
+    try:
+        with torch.no_grad():
+            row = torch.tensor([ids], device=next(encoder.parameters()).device)
+            weights = encoder(row, output_attentions=True).attentions
+    finally:
+        encoder.train(training)
+    pieces = [tokenizer.token(i) for i in ids]
+    if tokenizer.kind != "wordpiece":  # pieces of bytes, or with marks for blanks, are not for the eye
+        pieces = [text[start:end] or piece for (start, end), piece in zip(offsets, pieces)]
+    return Attention(tuple(pieces), torch.cat(weights).float().cpu().numpy())

@@ -1,0 +1,131 @@
+"""Sentences to look at, from plain text, JSON lines and tables: the target word, its place and its sense where they are given.
+
+`CoarseWSD` rows are of this kind: `{"word": "apple", "sentence": "an apple a day", "start": 3, "end": 8, "sense": "fruit"}`.
+Plain text has a sentence a line. All of it is held in memory: probes look at thousands of sentences, not at millions.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from bert.errors import InputError, did_you_mean
+from bert.text.files import COMPRESSIONS, read_lines, unify
+from bert.text.rows import json_rows, name_of, table_rows, there_are
+
+SENTENCES = ("sentence", "text")
+WORDS = ("word", "lemma", "target")
+SENSES = ("sense", "label")
+_JSON = (".jsonl", ".ndjson", ".json")
+_TABLES = {".tsv": "\t", ".csv": ",;"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A sentence, and what is known about a word in it."""
+
+    sentence: str
+    where: str = ""
+    """for messages: `apple.jsonl, line 12`"""
+    word: str | None = None
+    span: tuple[int, int] | None = None
+    """the word's first character and the one behind its last"""
+    sense: str | None = None
+
+
+def read_rows(path: str | Path) -> list[Row]:
+    """The sentences of a file (.txt, .jsonl, .tsv, .csv, each also .gz or .zst; `-`: lines of standard input).
+
+    Columns: `sentence` (or `text`), `word`, `start` and `end` or `index` (the place of the word among those that blanks
+    part), `sense`. All but the first may be absent. Empty sentences are left out. Raises InputError.
+    """
+    rows = [row for row in _rows(path) if row.sentence.strip()]
+    if not rows:
+        raise InputError(f"{name_of(path)}: holds no sentence; give a file with at least one")
+    return rows
+
+
+def read_pairs(path: str | Path, first: str = "good", second: str = "bad") -> list[tuple[str, str]] | None:
+    """The sentence pairs of a file with the columns `good` and `bad`; none where it has no such columns."""
+    opened = _open(path)
+    if opened is None:
+        return None
+    header, rows = opened
+    if first not in header and second not in header:
+        return None
+    pairs = []
+    for where, row in rows:
+        for column in (first, second):
+            if not isinstance(row.get(column), str) or not row[column].strip():
+                raise InputError(f"{where}: no sentence in column {column!r}; {there_are(list(row))}. Fill it in")
+        pairs.append((row[first], row[second]))
+    return pairs
+
+
+def _rows(path: str | Path) -> Iterator[Row]:
+    opened = _open(path)
+    if opened is None:
+        for number, line in enumerate(read_lines(Path(path).expanduser()), start=1):
+            yield Row(line.strip(), f"{name_of(path)}, line {number}")
+        return
+    header, rows = opened
+    column = {kind: _usual(names, header) for kind, names in {"s": SENTENCES, "w": WORDS, "t": SENSES}.items()}
+    sentence = column["s"]
+    if sentence is None:
+        raise InputError(
+            f"{name_of(path)}: no column `sentence`; {there_are(header)}.{did_you_mean('sentence', header)}"
+        )
+    for where, row in rows:
+        text = row.get(sentence)
+        if not isinstance(text, str):
+            raise InputError(f"{where}: no text in column {sentence!r}; {there_are(list(row))}")
+        text = unify(text)
+        yield Row(text, where, _text(row, column["w"]), _span(where, row, text), _text(row, column["t"]))
+
+
+def _open(path: str | Path) -> tuple[list[str], Iterator[tuple[str, dict[str, Any]]]] | None:
+    """Columns and rows of a table or of JSON lines; none for plain text."""
+    name = Path(path).name.lower()
+    compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
+    suffix = Path(name.removesuffix(compression)).suffix
+    lines = read_lines(Path(path).expanduser())
+    if suffix in _TABLES:
+        return table_rows(path, lines, _TABLES[suffix])
+    if suffix not in _JSON:
+        return None
+    rows = json_rows(path, lines, '{"sentence": ...}')
+    first = next(rows, None)
+    return ([], rows) if first is None else (list(first[1]), chain([first], rows))
+
+
+def _usual(names: Iterable[str], header: Sequence[str]) -> str | None:
+    return next((name for name in names if name in header), None)
+
+
+def _text(row: dict[str, Any], column: str | None) -> str | None:
+    value = None if column is None else row.get(column)
+    return None if value is None or not str(value).strip() else str(value).strip()
+
+
+def _span(where: str, row: dict[str, Any], sentence: str) -> tuple[int, int] | None:
+    """Characters of the target word, from `start` and `end` or from `index`; none where neither is given."""
+    if _text(row, "start") is not None and _text(row, "end") is not None:
+        start, end = (_number(where, row, column) for column in ("start", "end"))
+        if not 0 <= start < end <= len(sentence):
+            raise InputError(f"{where}: characters {start} to {end} are not inside its sentence of {len(sentence)}")
+        return start, end
+    if _text(row, "index") is None:
+        return None
+    words, index = sentence.split(" "), _number(where, row, "index")
+    if not 0 <= index < len(words) or not words[index]:
+        raise InputError(f"{where}: index {index} is none of the {len(words)} words of its sentence: count from 0")
+    start = sum(len(word) + 1 for word in words[:index])
+    return start, start + len(words[index])
+
+
+def _number(where: str, row: dict[str, Any], column: str) -> int:
+    try:
+        return int(row[column])
+    except (TypeError, ValueError):
+        raise InputError(f"{where}: {column} is {row[column]!r}: give a whole number") from None

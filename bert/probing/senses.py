@@ -1,0 +1,267 @@
+"""Word senses by layer: is the nearest sense centroid the right one?
+
+    rows (word, sentence, place, sense) → train and test → a vector a row and layer → nearest centroid → accuracy, macro-F1
+
+The figure that is reported is fixed beforehand, the sum of the last four layers, and never chosen on the test rows. It stands
+beside what needs no pretraining: the most frequent sense, a bag of words, an encoder of the same shape with fresh weights,
+and layer 0, which knows the word alone. Loureiro et al. 2021, "Analysis and Evaluation of Language Models for Word Sense
+Disambiguation" (CoarseWSD-20).
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from sklearn.feature_extraction.text import CountVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, f1_score
+from torch import nn
+
+from bert.embed import encoder_of, resolve_layers, span_vectors
+from bert.errors import InputError, did_you_mean
+from bert.model.encoder import Encoder
+from bert.probing import geometry
+from bert.probing.occurrences import find
+from bert.probing.rows import Row
+from bert.text.tokenizer import is_unspaced
+
+MOST_FREQUENT, BAG, RANDOM = "most frequent sense", "bag of words", "random encoder"
+LAST_LAYERS = 4
+HELD_OUT = 5  # of a word's rows with one sense, in their order, every fifth is a test row
+
+
+@dataclass(frozen=True)
+class Score:
+    """How many test rows are right."""
+
+    accuracy: float
+    macro_f1: float
+    """mean over the senses of the test rows"""
+
+
+@dataclass(frozen=True)
+class WordSenses:
+    """One word: rows and scores by method."""
+
+    word: str
+    senses: int
+    train: int
+    test: int
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Senses:
+    """Sense accuracy by method: the controls, each layer, and the headline. Print it for a summary."""
+
+    words: tuple[WordSenses, ...]
+    methods: tuple[str, ...]
+    headline: str
+    notes: tuple[str, ...]
+    """what was left out, and why"""
+
+    controls = (MOST_FREQUENT, BAG, RANDOM)
+
+    def mean(self, method: str) -> float:
+        """Accuracy, mean over words."""
+        return float(np.mean([one.scores[method].accuracy for one in self.words]))
+
+    def mean_f1(self, method: str) -> float:
+        """Macro-F1, mean over words."""
+        return float(np.mean([one.scores[method].macro_f1 for one in self.words]))
+
+    def micro(self, method: str) -> float:
+        """Accuracy over all test rows."""
+        right = sum(one.scores[method].accuracy * one.test for one in self.words)
+        return float(right / sum(one.test for one in self.words))
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        """One row a word and method, for files."""
+        for one in self.words:
+            for method in self.methods:
+                score = one.scores[method]
+                counts = {"senses": one.senses, "train": one.train, "test": one.test}
+                yield {
+                    "word": one.word,
+                    "method": method,
+                    "accuracy": score.accuracy,
+                    "macro_f1": score.macro_f1,
+                } | counts
+
+    def __str__(self) -> str:
+        from bert.probing.tables import senses_table
+
+        return senses_table(self)
+
+
+def senses(
+    train_rows: Sequence[Row],
+    test_rows: Sequence[Row] | None,
+    model: nn.Module | str | Path,
+    layers: Sequence[int] | None = None,
+    words: Sequence[str] | None = None,
+    seed: int = 0,
+) -> Senses:
+    """How well the vectors of one of our models, or of that in a folder, tell the senses of words.
+
+    Rows give word, sentence and sense, and the place of the word (else its first occurrence is taken). Without `test_rows`
+    every fifth train row of each word and sense is held out. `layers` not given: each, and as the headline the sum of the
+    last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the random
+    encoder.
+
+    Raises InputError where a row lacks its word or sense, or no word has two senses and a test row.
+    """
+    encoder = encoder_of(model)
+    numbers = resolve_layers(encoder.config, layers)
+    notes: list[str] = []
+    parted = list(_parted(train_rows, test_rows, words, notes))
+    if not parted:
+        raise InputError(f"no word to measure: {'; '.join(notes) or 'the rows hold none'}")
+    fresh = random_like(encoder, seed)
+    results, methods = [], {}
+    for word, train, test in parted:
+        gold = np.array([row.sense for row in test])
+        answers = _answers(word, train, test, encoder, fresh, numbers, layers is None)
+        methods = answers
+        scored = {method: _score(gold, predicted) for method, predicted in answers.items()}
+        results.append(WordSenses(word, len({row.sense for row in train}), len(train), len(test), scored))
+    names = tuple(methods)
+    return Senses(tuple(results), names, names[-1], tuple(notes))
+
+
+def random_like(encoder: Encoder, seed: int) -> Encoder:
+    """An encoder of the same shape and tokenizer with fresh weights, on the same device."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        fresh = Encoder(encoder.config)
+    fresh.tokenizer = encoder.tokenizer
+    return fresh.to(next(encoder.parameters()).device).eval()
+
+
+def _parted(
+    train_rows: Sequence[Row], test_rows: Sequence[Row] | None, words: Sequence[str] | None, notes: list[str]
+) -> Iterator[tuple[str, list[Row], list[Row]]]:
+    """Train and test rows of each word that can be measured; `notes` hears of the others."""
+    by_word = _by_word(train_rows)
+    tests = None if test_rows is None else _by_word(test_rows)
+    for word in words or []:
+        if word.casefold() not in by_word:
+            raise InputError(f"{word}: no row has this word.{did_you_mean(word, by_word)}")
+    chosen = {word.casefold() for word in words} if words else set(by_word)
+    for word, rows in by_word.items():
+        if word not in chosen:
+            continue
+        train, test = held_out(rows) if tests is None else (rows, tests.get(word, []))
+        counts = Counter(row.sense for row in train)
+        if len(counts) < 2:
+            notes.append(f"{word}: left out, it has one sense only ({next(iter(counts))})")
+            continue
+        if not test:
+            notes.append(f"{word}: left out, it has no test row")
+            continue
+        single = sorted(str(sense) for sense, count in counts.items() if count == 1)
+        unseen = sorted({str(row.sense) for row in test} - {str(sense) for sense in counts})
+        if single:
+            notes.append(f"{word}: one train row alone for {', '.join(single)}")
+        if unseen:
+            notes.append(f"{word}: no train row, so all wrong, for {', '.join(unseen)}")
+        yield word, train, test
+
+
+def held_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+    """Train and test rows of one word: those of each sense, in their order, whose index % 5 is 4 are test rows."""
+    seen: Counter[str | None] = Counter()
+    train: list[Row] = []
+    test: list[Row] = []
+    for row in rows:
+        (test if seen[row.sense] % HELD_OUT == HELD_OUT - 1 else train).append(row)
+        seen[row.sense] += 1
+    return train, test
+
+
+def _by_word(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    grouped: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        for column, value in (("word", row.word), ("sense", row.sense)):
+            if value is None:
+                raise InputError(f"{row.where}: nothing in column {column!r}: senses are measured on rows that have it")
+        grouped[str(row.word).casefold()].append(row)
+    return grouped
+
+
+def _answers(
+    word: str,
+    train: Sequence[Row],
+    test: Sequence[Row],
+    encoder: Encoder,
+    fresh: Encoder,
+    layers: Sequence[int],
+    with_sum: bool,
+) -> dict[str, np.ndarray]:
+    """The senses that each method gives the test rows: controls, layers, the headline last."""
+    labels = np.array([row.sense for row in train])
+    often = Counter(labels.tolist())
+    best = min(often, key=lambda sense: (-often[sense], sense))
+    answers = {MOST_FREQUENT: np.full(len(test), best), BAG: _bag_of_words(train, labels, test)}
+    top = encoder.config.num_layers
+    last = list(range(max(1, top - LAST_LAYERS + 1), top + 1))
+    rows = [*train, *test]
+    needed = sorted({*layers, *(last if with_sum else [])})
+    vectors = _vectors(rows, encoder, needed, f"vectors of {word}")
+    summed = last if with_sum else [layers[-1]]
+    random = _vectors(rows, fresh, summed, f"random vectors of {word}").sum(axis=1)
+    answers[RANDOM] = geometry.nearest_centroid(random[: len(train)], labels, random[len(train) :])
+    for layer in layers:
+        column = vectors[:, needed.index(layer)]
+        answers[f"layer {layer}"] = geometry.nearest_centroid(column[: len(train)], labels, column[len(train) :])
+    if with_sum:
+        total = vectors[:, [needed.index(layer) for layer in last]].sum(axis=1)
+        name = f"layers {last[0]}–{last[-1]}" if len(last) > 1 else f"layer {last[0]}, the only one"
+        answers[name] = geometry.nearest_centroid(total[: len(train)], labels, total[len(train) :])
+    return answers
+
+
+def _vectors(rows: Sequence[Row], encoder: Encoder, layers: Sequence[int], progress: str) -> np.ndarray:
+    """(rows, layers, D)"""
+    return span_vectors(
+        encoder, [row.sentence for row in rows], [_span(row) for row in rows], layers, progress=progress
+    ).numpy()
+
+
+def _span(row: Row) -> tuple[int, int]:
+    if row.span is not None:
+        return row.span
+    found = find(row.sentence, [str(row.word)])
+    if not found:
+        raise InputError(f"{row.where}: {row.word} does not occur in its sentence: give start and end, or index")
+    return found[0]
+
+
+def _bag_of_words(train: Sequence[Row], labels: np.ndarray, test: Sequence[Row]) -> np.ndarray:
+    """Logistic regression on the counts of the words beside it; of Chinese, of characters and pairs of them."""
+    counts = CountVectorizer(analyzer=_units)
+    try:
+        known = counts.fit_transform([row.sentence for row in train])
+    except ValueError:  # no unit at all
+        return np.full(len(test), Counter(labels.tolist()).most_common(1)[0][0])
+    model = LogisticRegression(max_iter=1_000).fit(known, labels)
+    return model.predict(counts.transform([row.sentence for row in test]))
+
+
+def _units(sentence: str) -> list[str]:
+    units = []
+    for run in re.findall(r"\w+", sentence.casefold()):
+        if any(is_unspaced(character) for character in run):
+            units += [*run, *(run[at : at + 2] for at in range(len(run) - 1))]
+        else:
+            units.append(run)
+    return units
+
+
+def _score(gold: np.ndarray, predicted: np.ndarray) -> Score:
+    f1 = f1_score(gold, predicted, labels=np.unique(gold), average="macro", zero_division=0)
+    return Score(float(accuracy_score(gold, predicted)), float(f1))

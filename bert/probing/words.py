@@ -1,0 +1,237 @@
+"""One word in its contexts: how alike its vectors are from sentence to sentence, layer by layer.
+
+    sentences → occurrences → one vector for each and layer (mean of its pieces) → cosines, clusters, a map
+
+Cosines of contextual vectors do not begin at 0: those of random tokens may lie at 0.3, or at 0.9. So each stands beside the
+mean cosine of random tokens of the same sentences, and `corrected` is what is above it (Ethayarajh 2019, "How Contextual are
+Contextualized Word Representations?").
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from bert.embed import encoder_of, resolve_layers, span_vectors, tokenizer_of
+from bert.errors import InputError
+from bert.model.encoder import Encoder
+from bert.probing import geometry
+from bert.probing.occurrences import find, forms_of, nearest_words
+from bert.probing.rows import Row
+
+MOST_OCCURRENCES = 2_000
+BASELINE_TOKENS = 100
+"""random tokens whose 4,950 pairs give the baseline"""
+BASELINE_SENTENCES = 1_000
+
+
+@dataclass(frozen=True)
+class Occurrence:
+    """A place where the word stands."""
+
+    sentence: str
+    start: int
+    end: int
+    sense: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The word as it stands there."""
+        return self.sentence[self.start : self.end]
+
+    def context(self, width: int = 30) -> str:
+        """The word between [ ] with at most `width` characters on each side."""
+        before, after = self.sentence[: self.start], self.sentence[self.end :]
+        before = before if len(before) <= width else f"…{before[len(before) - width :]}"
+        after = after if len(after) <= width else f"{after[:width]}…"
+        return f"{before}[{self.text}]{after}"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one layer makes of n occurrences."""
+
+    number: int
+    """0: the embeddings"""
+    vectors: geometry.Vectors
+    """(n, D) fp32"""
+    baseline: float
+    """mean cosine of random tokens of the sentences; nan where there are fewer than two"""
+    mean_cosine: float
+    """over all pairs of occurrences; nan for one occurrence"""
+    clusters: geometry.Labels
+    """(n,) numbers of the clusters, matched from layer to layer"""
+    silhouette: float | None
+    """of the clusters, by cosine distance; none where there is one cluster"""
+    map: geometry.Vectors
+    """(n, 2): for pictures"""
+    senses: geometry.SenseScores | None
+    """none where fewer than two senses are given"""
+
+    @property
+    def cosines(self) -> geometry.Vectors:
+        """(n, n) cosines between the occurrences."""
+        return geometry.cosines(self.vectors)
+
+    @property
+    def corrected(self) -> geometry.Vectors:
+        """(n, n) cosines less the baseline."""
+        return self.cosines - self.baseline
+
+    def nearest(self, place: int, top: int = 5) -> list[tuple[int, float]]:
+        """The occurrences most like that at `place`, the likest first, with their cosines."""
+        directions = geometry.unit(self.vectors)
+        near = directions @ directions[place]
+        near[place] = -np.inf
+        order = np.argsort(-near, kind="stable")[: min(top, len(near) - 1)]
+        return [(int(other), float(near[other])) for other in order]
+
+
+@dataclass(frozen=True)
+class Words:
+    """A word in its contexts. Print it for a summary."""
+
+    word: str
+    occurrences: tuple[Occurrence, ...]
+    layers: tuple[Layer, ...]
+    found: int
+    """occurrences that the sentences hold; more than `len(occurrences)` where a sample was taken"""
+
+    def layer(self, number: int = -1) -> Layer:
+        """A layer by its number; -1 for the last that was looked at."""
+        if number == -1:
+            return self.layers[-1]
+        for layer in self.layers:
+            if layer.number == number:
+                return layer
+        raise InputError(f"layer {number} was not looked at: give {', '.join(str(one.number) for one in self.layers)}")
+
+    def __str__(self) -> str:
+        from bert.probing.tables import words_table
+
+        return words_table(self)
+
+
+def words(
+    word: str,
+    sentences: Sequence[str] | Sequence[Row],
+    model: nn.Module | str | Path,
+    layers: Sequence[int] | None = None,
+    forms: bool | Sequence[str] = False,
+    senses: Sequence[str] | None = None,
+    clusters: int | None = None,
+    seed: int = 0,
+) -> Words:
+    """Find a word in sentences and compare its vectors from place to place.
+
+    `model` is one of ours, or its folder. `layers` counts from 0, the embeddings; not given: all. `forms` takes inflected forms
+    by English rules as well, or those listed. `senses` gives the sense of the word in each sentence, as rows with senses do.
+    `clusters` is their number; not given, the one with the best silhouette. Of more than 2,000 occurrences a sample drawn by
+    `seed` is taken.
+
+    Raises InputError where the word does not occur, naming words that do.
+    """
+    if not word.strip():
+        raise InputError("the word is empty: give one that stands in the sentences")
+    if clusters is not None and clusters < 1:
+        raise InputError(f"clusters is {clusters}: give 1 or more")
+    rows = _as_rows(sentences, senses)
+    found = _occurrences(word.strip(), rows, forms)
+    encoder = encoder_of(model)
+    numbers = sorted(set(resolve_layers(encoder.config, layers)))
+    draw = np.random.default_rng(seed)
+    taken = sorted(draw.permutation(len(found))[:MOST_OCCURRENCES])
+    chosen = tuple(found[place] for place in taken)
+    vectors = span_vectors(
+        encoder,
+        [one.sentence for one in chosen],
+        [(one.start, one.end) for one in chosen],
+        numbers,
+        progress=f"vectors of {word}",
+    ).numpy()
+    by_layer = [vectors[:, column] for column in range(len(numbers))]
+    baselines = _baselines(encoder, [row.sentence for row in rows], numbers, seed)
+    given = [one.sense for one in chosen]
+    labels = None
+    if None not in given and len(set(given)) > 1:
+        labels = np.unique(np.array(given), return_inverse=True)[1]
+    looked = _look(numbers, by_layer, baselines, labels, clusters, seed)
+    return Words(word.strip(), chosen, looked, len(found))
+
+
+def _look(
+    numbers: Sequence[int],
+    by_layer: Sequence[geometry.Vectors],
+    baselines: Sequence[float],
+    labels: geometry.Labels | None,
+    clusters: int | None,
+    seed: int,
+) -> tuple[Layer, ...]:
+    """Everything that is said of each layer; from the last one down, whose clusters give the others their numbers."""
+    maps = geometry.maps(by_layer)
+    looked: list[Layer] = []
+    for number, vectors, baseline, flat in reversed(list(zip(numbers, by_layer, baselines, maps, strict=True))):
+        groups = geometry.cluster(vectors, clusters, seed)
+        groups = geometry.match_clusters(groups, looked[-1].clusters if looked else _first_come(groups))
+        scores = None if labels is None else geometry.sense_scores(vectors, groups, labels, seed)
+        score = geometry.silhouette(vectors, groups, seed)
+        mean = geometry.mean_cosine(vectors)
+        looked.append(Layer(number, vectors, baseline, mean, groups, score, flat, scores))
+    return tuple(looked[::-1])
+
+
+def _first_come(groups: geometry.Labels) -> geometry.Labels:
+    """Clusters numbered by their first occurrence."""
+    order = {old: new for new, old in enumerate(dict.fromkeys(groups.tolist()))}
+    return np.array([order[old] for old in groups.tolist()])
+
+
+def _as_rows(sentences: Sequence[str] | Sequence[Row], senses: Sequence[str] | None) -> list[Row]:
+    if isinstance(sentences, str):
+        raise InputError('words takes a list of sentences: give ["…"] for one')
+    if senses is not None and len(senses) != len(sentences):
+        raise InputError(f"{len(senses)} senses for {len(sentences)} sentences: give one for each")
+    rows = [one if isinstance(one, Row) else Row(str(one), f"sentence {n}") for n, one in enumerate(sentences, start=1)]
+    if senses is not None:
+        rows = [Row(row.sentence, row.where, row.word, row.span, sense) for row, sense in zip(rows, senses)]
+    rows = [row for row in rows if row.sentence.strip()]
+    if not rows:
+        raise InputError("no sentence to look at: all are empty")
+    return rows
+
+
+def _occurrences(word: str, rows: Sequence[Row], forms: bool | Sequence[str]) -> list[Occurrence]:
+    """Where the word stands. Rows that give senses of words speak for their own word: then only those of this word count."""
+    wanted = forms_of(word) if forms is True else [word, *(forms or [])]
+    own = [
+        row for row in rows if row.sense is not None and (row.word is None or row.word.casefold() == word.casefold())
+    ]
+    found: list[Occurrence] = []
+    for row in own or rows:
+        spans = find(row.sentence, wanted)
+        if row.span is not None and row.word is not None and row.word.casefold() == word.casefold():
+            spans = [row.span]
+        found += [Occurrence(row.sentence, *span, row.sense if own else None) for span in spans]
+    if not found:
+        near = nearest_words(word, (row.sentence for row in rows))
+        there = f": near to it are {', '.join(near)}" if near else ", nor anything like it"
+        inflected = "" if forms else "; for its inflected forms too give --forms"
+        raise InputError(f"{word} occurs in none of the {len(rows):,} sentences{there}{inflected}")
+    return found
+
+
+def _baselines(encoder: Encoder, sentences: Sequence[str], layers: Sequence[int], seed: int) -> list[float]:
+    """For each layer the mean cosine of all pairs of 100 tokens drawn from the sentences, special tokens aside."""
+    draw = np.random.default_rng(seed)
+    tokenizer = tokenizer_of(encoder)
+    tokens = [
+        (sentences[place], span)
+        for place in sorted(draw.permutation(len(sentences))[:BASELINE_SENTENCES])
+        for span in tokenizer.encode_with_offsets(sentences[place])[1][1:-1]
+        if span[0] < span[1]
+    ]
+    chosen = [tokens[place] for place in sorted(draw.permutation(len(tokens))[:BASELINE_TOKENS])]
+    vectors = span_vectors(encoder, [text for text, _ in chosen], [span for _, span in chosen], layers).numpy()
+    return [geometry.mean_cosine(vectors[:, column]) for column in range(len(layers))]
