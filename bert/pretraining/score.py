@@ -106,7 +106,9 @@ def score_held_out(run: Path, model: MaskedLM) -> HeldOutScore:
     rows = recipe.data.batch_rows
     for step in range(-(-validation.last_row // rows)):
         batch = validation.micro_batch(step, Split(rows, rows))
-        output = model(batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"])
+        output = model(
+            batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
+        )
         loss += float(output.loss_sum)
         right += int((output.logits.argmax(-1) == batch["labels"]).sum())
         counts.update(batch["labels"][batch["labels"] >= 0].tolist())

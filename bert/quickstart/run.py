@@ -122,7 +122,7 @@ def names(out: Path, model: Path, fresh: Path) -> Line:
         for part in ("train", "test")
     ]
     labels = sorted({tag for side in sides for _, tags in side for tag in tags})
-    baseline = figures.baseline(*sides, labels, tagging=True)["span_f1"]
+    baseline = figures.baseline(sides[0], sides[1], labels, tagging=True)["span_f1"]
     values = [tuned(out, "tag", "tags", folder)["span_f1"] for folder in (model, fresh)]
     return Line("names in a sentence", "span F1", values[0], baseline, "the word's most frequent tag", values[1])
 
@@ -147,9 +147,10 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
     trained, untrained = MaskedLM.load(model), MaskedLM.load(fresh)
     sample = out / "sample"
     rows = [read_rows(sample / f"senses-{part}.jsonl") for part in ("train", "test")]
-    found = senses(*rows, trained)
+    found = senses(rows[0], rows[1], trained)
     for code, language in LANGUAGES.items():
-        known = senses(*([row for row in side if row.word in language.words] for side in rows), trained)
+        train, test = ([row for row in side if row.word in language.words] for side in rows)
+        known = senses(train, test, trained)
         what = f"senses of {len(known.words)} {'English' if code == 'en' else 'Chinese'} words"
         controls = known.mean(BAG), "a bag of words", known.mean(RANDOM)
         lines.append(Line(what, "accuracy", known.mean(known.headline), *controls))

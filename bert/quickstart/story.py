@@ -70,7 +70,12 @@ def figures(findings: Findings) -> str:
 def results(findings: Findings) -> str:
     """The table that the command ends with."""
     rows = [
-        (line.what, line.measure, *(f"{value:.1%}" for value in (line.value, line.baseline, line.fresh)), line.baseline_is)
+        (
+            line.what,
+            line.measure,
+            *(f"{value:.1%}" for value in (line.value, line.baseline, line.fresh)),
+            line.baseline_is,
+        )
         for line in findings.lines
     ]
     best = [
@@ -146,9 +151,7 @@ def versus_cards(findings: Findings) -> str:
     """Some right and wrong sentences, of each language."""
     half = len(findings.pairs) // 2
     chosen = findings.pairs[:SHOWN_PAIRS] + findings.pairs[half : half + SHOWN_PAIRS]
-    return "".join(
-        versus(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen
-    )
+    return "".join(versus(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen)
 
 
 def attended(findings: Findings) -> str:
@@ -156,7 +159,10 @@ def attended(findings: Findings) -> str:
     attention = findings.attention
     layers, heads = attention.weights.shape[:2]
     first = attention.telling_head()
-    order = [first, *((layer, head) for layer in range(1, layers + 1) for head in range(heads) if (layer, head) != first)]
+    order = [
+        first,
+        *((layer, head) for layer in range(1, layers + 1) for head in range(heads) if (layer, head) != first),
+    ]
     named = {f"layer {layer}, head {head + 1}": attention.head(layer, head) for layer, head in order}
     return attention_map(attention.tokens, named) + note(
         "Attention says what is mixed into a token's vector, not why the model answers as it does."
