@@ -122,7 +122,7 @@ def names(out: Path, model: Path, fresh: Path) -> Line:
         for part in ("train", "test")
     ]
     labels = sorted({tag for side in sides for _, tags in side for tag in tags})
-    baseline = figures.baseline(sides[0], sides[1], labels, tagging=True)["span_f1"]
+    baseline = figures.baseline(sides[0], sides[1], labels, tagging=True, scheme="IOB2")["span_f1"]
     values = [tuned(out, "tag", "tags", folder)["span_f1"] for folder in (model, fresh)]
     return Line("names in a sentence", "span F1", values[0], baseline, "the word's most frequent tag", values[1])
 

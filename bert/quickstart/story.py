@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from bert.probing.pictures import layer_map_of, marked_occurrence
-from bert.probing.words import Words
+import numpy as np
+
+from bert.probing.words import Occurrence, Words
 from bert.quickstart.findings import Filled, Findings
 from bert.report.charts import ScoredText, bars, contexts, line_chart, versus
-from bert.report.maps import attention_map, layer_map
-from bert.report.page import Section, details, grid, heading, key_figures, note, page, paragraph, table
+from bert.report.maps import LayerMap, attention_map, layer_map
+from bert.report.page import Marked, Section, details, grid, heading, key_figures, note, page, paragraph, table
 
 SHOWN_CONTEXTS = 3  # occurrences whose nearest contexts are shown, of each word
 SHOWN_PAIRS = 2  # right and wrong sentences, of each language
@@ -179,3 +180,19 @@ def senses_by_layer(findings: Findings) -> str:
     ]
     lead = paragraph(f"{len(senses.words)} words; the headline, fixed beforehand, is: {senses.headline}.")
     return lead + overall + details("word by word", table(("word", "senses", "test rows", *senses.methods), rows))
+
+
+def layer_map_of(word: Words) -> LayerMap:
+    """What the map shows."""
+    return LayerMap(
+        [marked_occurrence(one) for one in word.occurrences],
+        [one.sense or "" for one in word.occurrences],
+        np.stack([layer.map for layer in word.layers]),
+        [f"layer {layer.number}" for layer in word.layers],
+        cosines=np.stack([layer.cosines for layer in word.layers]),
+    )
+
+
+def marked_occurrence(one: Occurrence) -> Marked:
+    """The word in its sentence."""
+    return Marked(one.sentence, one.start, one.end)

@@ -1,10 +1,26 @@
-"""`bert sample`: parse, call, print."""
+"""`bert quickstart` and `sample`: parse, call, print."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bert.errors import InputError
 from bert.verbs.options import verb_parser
+
+
+def _quickstart(arguments: Sequence[str]) -> None:
+    """See all of it in three minutes: pretrain, fine-tune and probe a small encoder on the bundled sample."""
+    from bert.recipe import parse
+
+    parser = verb_parser("quickstart", _quickstart)
+    parser.add_argument("--out", type=str, default="runs/quickstart", help="folder for the runs and report.html")
+    parser.add_argument("--minutes", type=float, default=1.25, help="of pretraining; the rest takes as long again")
+    parser.add_argument("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
+    options = parse(parser, arguments)
+    if not options.minutes > 0:
+        raise InputError(f"--minutes {options.minutes}: give more than 0")
+    from bert.quickstart.run import quickstart
+
+    quickstart(Path(options.out), options.overwrite, options.minutes)
 
 
 def _sample(arguments: Sequence[str]) -> None:
@@ -28,5 +44,6 @@ def _sample(arguments: Sequence[str]) -> None:
 
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
+    "quickstart": _quickstart,
     "sample": _sample,
 }
