@@ -112,7 +112,8 @@ def find_columns(
     needs_label: bool = True,
     file_format: str | None = None,
 ) -> Columns:
-    """The columns that `read_examples` takes from a file, from its first line. Raises InputError as it does."""
+    """The columns that `read_examples` takes from a file, from its first line: no use for `-`, whose first
+    line is then gone. Raises InputError as it does."""
     return _open_examples(path, Columns(text or "", pair, label), needs_label, file_format)[0]
 
 
