@@ -18,6 +18,8 @@ TRAIN, TEST = 0, 1
 SENSE_ROWS = 12  # labelled sentences of a sense, in train and in test each
 TOPIC_ROWS = (300, 150)  # labelled texts in train and test
 TAG_ROWS = (300, 150)
+UNSEEN_SHARE = 0.7  # of the names of one kind in tagged test rows are in no tagged training row
+PLAIN_SHARE = 0.15  # of the tagged rows have no name
 PAIRS = 20
 PROMPTS = 2  # masked sentences of a sense
 DOCUMENTS = 1500
@@ -171,10 +173,10 @@ def _text(grammar: Language, parts: Iterable[str]) -> str:
 def _tags(grammar: Language, rng: random.Random, half: int) -> tuple[Tagged, ...]:
     rows: dict[Tagged, None] = {}
     while len(rows) < TAG_ROWS[half]:
-        if rng.random() < 0.15:
+        if rng.random() < PLAIN_SHARE:
             rows.setdefault(_plain(grammar, rng, half))
         else:
-            rows.setdefault(_named(grammar, rng, half, rng.choice(grammar.name_frames[half])))
+            rows.setdefault(_named(grammar, rng, half))
     return tuple(rows)
 
 
@@ -189,18 +191,22 @@ def _plain(grammar: Language, rng: random.Random, half: int) -> Tagged:
     return tuple(words), ("O",) * len(words)
 
 
-def _named(grammar: Language, rng: random.Random, half: int | None, frame: str) -> Tagged:
+def _named(grammar: Language, rng: random.Random, half: int | None) -> Tagged:
     """A sentence about one or two names; `half` None: of all names and all that is said of them."""
+    frame = _pick(rng, grammar.name_frames, half)
     values: dict[str, str] = {"tail": _pick(rng, grammar.tails, half)}
     kinds = {}
     for name, suffix in (("X", ""), ("Y", "2")):
         kinds[name] = rng.choice(("PER", "ORG", "LOC"))
         what = grammar.kinds[kinds[name]]
         doubtful = tuple(word for word, of in grammar.ambiguous_names.items() if kinds[name] in of)
-        sure = _pick(rng, what.names, half if rng.random() < 0.7 or half is None else TRAIN)
-        values[name] = rng.choice(doubtful) if rng.random() < 0.5 else sure
+        sure = _pick(rng, what.names, half if half is None or rng.random() < UNSEEN_SHARE else TRAIN)
+        # in the corpus fewer: it is from sure names that a model learns what people, companies and places do
+        values[name] = rng.choice(doubtful) if rng.random() < (0.3 if half is None else 0.5) else sure
         values[f"vp{suffix}"] = _pick(rng, what.predicates, half)
         values[f"n{suffix}"] = _pick(rng, what.nouns, half)
+    if values["X"] == values["Y"]:
+        return _named(grammar, rng, half)
     return _tagged(grammar, frame, values, kinds)
 
 
@@ -232,7 +238,6 @@ def _tagged(grammar: Language, frame: str, values: dict[str, str], kinds: dict[s
 def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[str, ...]:
     """Documents that stay in one domain, or are about names; no sentence of them is among the labelled ones."""
     frames = grammar.frames[TRAIN] + grammar.frames[TEST] + grammar.corpus_frames
-    name_frames = grammar.name_frames[TRAIN] + grammar.name_frames[TEST]
     # a domain with many ambiguous words gets more documents, so that each word is met often
     weights = [4 + len(words_of(grammar, domain)) for domain in grammar.domains]
     hands = {domain.name: Hand(rng, domain.both) for domain in grammar.domains}
@@ -243,7 +248,7 @@ def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[
         parts: list[str] = []
         while len(parts) < length:
             if domain is None:
-                sentence = grammar.text(_named(grammar, rng, None, rng.choice(name_frames))[0])
+                sentence = grammar.text(_named(grammar, rng, None)[0])
             else:
                 words = words_of(grammar, domain)
                 word = rng.choice(words) if words and rng.random() < WORD_SHARE else None
