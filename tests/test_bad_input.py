@@ -546,10 +546,10 @@ def test_no_room_for_a_checkpoint_leaves_the_ones_before(place: Path, capsys: py
 def test_a_disk_that_fills_up_while_a_checkpoint_is_synced(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(descriptor: int) -> None:
+    def full(path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(checkpoints, "_sync", full)
+    monkeypatch.setattr(checkpoints, "sync", full)
     before = snapshot(place / "run" / "checkpoints")
     capsys.readouterr()
     assert main(["pretrain", "--resume", "run", "--stop.steps=8"]) == 2

@@ -198,9 +198,6 @@ BERT = Family(
         "classify.transform_norm": False,
         "classify.pooling": "cls",
         "tag.transform": False,
-        "tag.activation": "gelu",
-        "tag.transform_bias": False,
-        "tag.transform_norm": False,
         "tag.pooling": None,
     },
     zeros=frozenset(

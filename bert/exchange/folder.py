@@ -6,7 +6,6 @@ whole or not at all. Nothing is pickled.
 """
 
 import json
-import os
 import shutil
 import tempfile
 import warnings
@@ -32,6 +31,7 @@ from bert.exchange.translate import (
     write_config,
     write_parameters,
 )
+from bert.files import sync
 from bert.model.config import EncoderConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TaskHead, TokenClassifier
@@ -108,8 +108,8 @@ def _swap(fresh: Path, folder: Path, before: Path) -> None:
     """Put the folder `fresh` in the place of `folder` by renaming; files of `folder` that are no part of a model move
     over."""
     for file in fresh.iterdir():
-        _sync(file)
-    _sync(fresh)
+        sync(file)
+    sync(fresh)
     if folder.exists():
         folder.rename(before)
         try:
@@ -124,16 +124,7 @@ def _swap(fresh: Path, folder: Path, before: Path) -> None:
         shutil.rmtree(before)
     else:
         fresh.rename(folder)
-    _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold what was written to the file or folder."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(folder.parent)
 
 
 def load(cls: type[Model], folder: str | Path) -> Model:
@@ -152,7 +143,7 @@ def load(cls: type[Model], folder: str | Path) -> Model:
     whole = head is not None
     shapes = {(name if whole else f"encoder.{name}"): tensor.shape for name, tensor in model.state_dict().items()}
     ours, missing, spare = read_parameters(family, kind, keys, _read_tensors(folder), shapes)
-    _check(folder, ours, missing, spare, shapes)
+    _check(folder, kind, ours, missing, spare, shapes)
     model.to_empty(device="cpu")
     model.load_state_dict({name if whole else name.removeprefix("encoder."): tensor for name, tensor in ours.items()})
     if (folder / "tokenizer.json").exists():
@@ -174,6 +165,7 @@ def start(
     pooler), the rest is fresh: `torch.manual_seed` decides it. Raises InputError as `load` does.
     """
     folder, kind = Path(folder), _kind(cls)
+    labels = TaskHeadConfig(tuple(labels)).labels  # what is wrong with them is no matter of the folder
     encoder = load(Encoder, folder)
     keys = _read_keys(folder)
     family, config, head = _read_config(folder, keys, kind, labels)
@@ -188,7 +180,7 @@ def start(
         shapes = {f"head.{name}": tensor.shape for name, tensor in model.head.state_dict().items()}
         shared = {name: shape for name, shape in shapes.items() if not name.startswith("head.output.")}
         ours, _, _ = read_parameters(family, kind, keys, _read_tensors(folder), shared)
-        _check(folder, ours, [], [], shared)
+        _check(folder, kind, ours, [], [], shared)
         model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
     return model.eval()
 
@@ -261,11 +253,20 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _check(
-    folder: Path, ours: Mapping[str, Tensor], missing: list[str], spare: list[str], shapes: Mapping[str, torch.Size]
+    folder: Path,
+    kind: Kind,
+    ours: Mapping[str, Tensor],
+    missing: list[str],
+    spare: list[str],
+    shapes: Mapping[str, torch.Size],
 ) -> None:
     if missing:
         head = [name for name in shapes if name.startswith("head.")]
-        if head and not any(name in ours for name in head) and all(n in ours for n in shapes if n not in head):
+        if (
+            kind == "MaskedLM"
+            and not any(name in ours for name in head)
+            and all(n in ours for n in shapes if n not in head)
+        ):
             raise InputError(
                 f"{folder}: an encoder without a masked-LM head: open it with Encoder.load, or pretrain one from it"
             )

@@ -6,7 +6,7 @@ A model that fits no family keeps our own field and parameter names under `model
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any, cast
 
 import torch
@@ -31,7 +31,7 @@ def kind_of(head: Head) -> Kind:
 def kind_named(keys: Mapping[str, Any]) -> Kind:
     """The class of the model that a `config.json` names under `architectures`: a bare encoder where it names none, or
     one with a head that has no place here."""
-    named = (keys.get("architectures") or [""])[0]
+    named = next(iter(keys.get("architectures") or ()), None)
     for family in FAMILIES:
         for kind, theirs in family.architectures.items():
             if named in (kind, theirs):
@@ -70,7 +70,10 @@ def _named_fields(config: EncoderConfig, head: Head) -> dict[str, Any]:
     if config.kv_heads == config.num_heads:
         mine["encoder.num_kv_heads"] = None  # the same thing spelt out
     if head is not None:
-        mine |= {f"{GROUPS[kind_of(head)]}.{name}": value for name, value in asdict(head).items() if name != "labels"}
+        idle = {"labels"}  # they have a place of their own
+        if isinstance(head, TaskHeadConfig) and not head.transform:
+            idle |= {"activation", "transform_bias", "transform_norm"}
+        mine |= {f"{GROUPS[kind_of(head)]}.{name}": value for name, value in asdict(head).items() if name not in idle}
     return mine
 
 
@@ -111,9 +114,9 @@ def read_config(
     model_type = keys.get("model_type")
     if model_type == OWN_TYPE:
         config = _make(EncoderConfig, keys.get("encoder", {}))
+        if labels is not None and kind_named(keys) != kind:
+            return None, config, _own_task_head(config, kind, keys, labels)
         values = keys.get("head", {}) if kind_named(keys) == kind else {}
-        if labels is not None and not values:
-            return None, config, task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels)
         return None, config, _make_head(kind, values, keys, labels)
     family = next((family for family in FAMILIES if family.model_type == model_type), None)
     if family is None:
@@ -126,6 +129,17 @@ def read_config(
     config = _make(EncoderConfig, of_encoder | {"pad_id": keys.get("pad_token_id") or 0})
     of_head = _read_group(family, GROUPS[kind], keys) if kind in GROUPS else {}
     return family, config, _make_head(kind, of_head, keys, labels)
+
+
+def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], labels: Sequence[str]) -> TaskHeadConfig:
+    """A new head on a model of our own type: pre-norm, dense and activation are those of the head that the folder
+    has."""
+    head, before = (
+        task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels),
+        keys.get("head", {}),
+    )
+    shared = ("activation", "transform_bias") if config.norm_first and before.get("transform") else ()
+    return replace(head, **{name: before[name] for name in shared})
 
 
 def _read_group(family: Family, group: str, keys: Mapping[str, Any]) -> dict[str, Any]:
@@ -157,13 +171,16 @@ def _make_head(kind: Kind, values: Mapping[str, Any], keys: Mapping[str, Any], l
 
 
 def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes. A file without any stands for LABEL_0, LABEL_1, … in transformers, two where it tells no
-    number, and so it does here."""
+    """Names of the classes. A file without any means LABEL_0, LABEL_1, … in transformers, two where it tells no number,
+    and so it does here."""
     if keys.get("problem_type") not in (None, "single_label_classification"):
         raise InputError(f"problem_type is {keys['problem_type']}: this version reads single_label_classification")
     names = keys.get("id2label")
     if names is None:
-        return tuple(f"LABEL_{i}" for i in range(keys.get("num_labels", 2)))
+        number = keys.get("num_labels", 2)
+        if not isinstance(number, int):
+            raise InputError(f"num_labels is {number}: give the number of classes")
+        names = {str(i): f"LABEL_{i}" for i in range(number)}
     if not isinstance(names, dict) or sorted(names) != sorted(str(i) for i in range(len(names))):
         raise InputError('id2label does not number the classes "0", "1", "2", …: give each class its name')
     return tuple(str(names[str(i)]) for i in range(len(names)))

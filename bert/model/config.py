@@ -235,14 +235,11 @@ def task_head(
     pool = (pooling or "cls") if classify else None
     if config.norm_first:
         return TaskHeadConfig(tuple(labels), pooling=pool, dropout=0.0 if dropout is None else dropout)
+    rate = config.hidden_dropout if dropout is None else dropout
+    if not classify:
+        return TaskHeadConfig(tuple(labels), transform=False, pooling=None, dropout=rate)
     return TaskHeadConfig(
-        tuple(labels),
-        transform=classify,
-        activation="tanh" if classify else "gelu",
-        transform_bias=classify,
-        transform_norm=False,
-        pooling=pool,
-        dropout=config.hidden_dropout if dropout is None else dropout,
+        tuple(labels), activation="tanh", transform_bias=True, transform_norm=False, pooling=pool, dropout=rate
     )
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from bert.errors import InputError
+from bert.files import sync
 from bert.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -353,19 +354,11 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 def _replace(partial: Path, folder: Path) -> None:
     """Put a finished folder in the place of another, and make the directory entries last."""
-    _sync(partial)
+    sync(partial)
     old = folder.parent / f".{folder.name}.old"
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         os.rename(folder, old)
     os.rename(partial, folder)
-    _sync(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -19,6 +19,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from bert.errors import InputError
+from bert.files import sync
 from bert.training.config import CheckpointConfig
 from bert.training.ranks import Agreement
 
@@ -38,7 +39,7 @@ class WholeCheckpointIO(CheckpointIO):
             state = partial / "state.pt"
             with state.open("wb") as stream:
                 torch.save(checkpoint, stream)
-                _sync(stream.fileno())
+            sync(state)
             manifest = {
                 "bytes": state.stat().st_size,
                 "sha256": _sha256(state),
@@ -46,13 +47,12 @@ class WholeCheckpointIO(CheckpointIO):
             }
             with (partial / "manifest.json").open("w") as stream:
                 json.dump(manifest, stream)
-                stream.flush()
-                _sync(stream.fileno())
-            _sync_folder(partial)
+            sync(partial / "manifest.json")
+            sync(partial)
             if folder.exists():
                 shutil.rmtree(folder)
             os.rename(partial, folder)
-            _sync_folder(folder.parent)
+            sync(folder.parent)
         except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
             shutil.rmtree(partial, ignore_errors=True)
             cause = error if isinstance(error, OSError) else error.__context__
@@ -165,15 +165,3 @@ def find_damage(checkpoint: Path) -> str:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(descriptor: int) -> None:
-    os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

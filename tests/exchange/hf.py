@@ -2,8 +2,8 @@
 
 import torch
 
-from bert.model.config import EncoderConfig, HeadConfig
-from bert.model.heads import MaskedLM
+from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_head
+from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
 
 BERT = {"norm_first": False, "final_norm": False, "positions": "learned", "gated": False}
 BERT |= {"bias": True, "norm_bias": True}
@@ -31,15 +31,56 @@ OWN = {
 }
 
 
+LABELS = ("O", "B-名", "I-名")
+TASKS: dict[str, tuple[str, type[SequenceClassifier] | type[TokenClassifier], dict]] = {
+    "bert-classify": ("bert", SequenceClassifier, {"dropout": 0.3}),
+    "bert-relu-classify": ("bert-relu-untied", SequenceClassifier, {}),
+    "bert-bare-classify": ("bert-without-biases", SequenceClassifier, {"transform_bias": False}),
+    "bert-tag": ("bert", TokenClassifier, {}),
+    "bert-no-types-tag": ("bert-one-layer-no-types", TokenClassifier, {"dropout": 0.2}),
+    "modernbert-classify": ("modernbert", SequenceClassifier, {}),
+    "modernbert-mean-classify": ("modernbert-local", SequenceClassifier, {"pooling": "mean", "dropout": 0.3}),
+    "modernbert-biases-classify": (
+        "modernbert-biases",
+        SequenceClassifier,
+        {"transform_bias": True, "activation": "tanh", "pooling": "mean"},
+    ),
+    "modernbert-tag": ("modernbert", TokenClassifier, {"dropout": 0.1}),
+    "modernbert-biases-tag": ("modernbert-biases", TokenClassifier, {"transform_bias": True, "activation": "silu"}),
+}
+"""name → shape of the encoder, class, what differs from the head of the family"""
+OWN_TASKS: dict[str, tuple[str, type[SequenceClassifier] | type[TokenClassifier], dict]] = {
+    "own-mean-bert-classify": ("bert", SequenceClassifier, {"pooling": "mean"}),
+    "own-rms-classify": ("own-rms", SequenceClassifier, {"pooling": "mean"}),
+    "own-original-tag": ("own-original", TokenClassifier, {}),
+}
+
+
+def make_task(name: str) -> SequenceClassifier | TokenClassifier:
+    """A classifier or tagger of that shape; every weight matters, as in `make`."""
+    encoder, cls, changes = (TASKS | OWN_TASKS)[name]
+    config = make(encoder).config
+    head = task_head(config, "classify" if cls is SequenceClassifier else "tag", LABELS)
+    torch.manual_seed(len(name))
+    model = cls(config, TaskHeadConfig(**(vars(head) | changes)))
+    spread(model)
+    return model.eval()
+
+
+def spread(model: HeadedModel) -> None:
+    """Weights far from those at the start, so that a swapped or forgotten one shows."""
+    for parameter_name, parameter in model.named_parameters():
+        scale = "norm.weight" in parameter_name
+        torch.nn.init.normal_(parameter, mean=1.0 if scale else 0.0, std=0.15)
+
+
 def make(name: str) -> MaskedLM:
-    """A model of that shape; weights far from those at the start, so that a swapped or forgotten one shows."""
+    """A masked LM of that shape, its weights spread."""
     encoder, head = (SHAPES | OWN)[name]
     size = {"vocab_size": 90, "hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 40}
     torch.manual_seed(len(name))
     model = MaskedLM(EncoderConfig(**(size | {"max_length": 40} | encoder)), HeadConfig(**head))
-    for parameter_name, parameter in model.named_parameters():
-        scale = "norm.weight" in parameter_name
-        torch.nn.init.normal_(parameter, mean=1.0 if scale else 0.0, std=0.15)
+    spread(model)
     return model.eval()
 
 

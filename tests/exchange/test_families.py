@@ -9,15 +9,15 @@ import torch
 
 from bert.exchange.families import BERT, MODERNBERT
 from bert.exchange.translate import family_of, read_config, write_config
-from bert.model.config import EncoderConfig, HeadConfig
+from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 from bert.model.encoder import Encoder
-from bert.model.heads import MaskedLM
-from tests.exchange.hf import OWN, SHAPES, inputs, make
+from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
+from tests.exchange.hf import LABELS, OWN, OWN_TASKS, SHAPES, TASKS, inputs, make, make_task
 
 NEAR = 1e-5
 
 
-def their_inputs(model: MaskedLM) -> dict[str, torch.Tensor]:
+def their_inputs(model: MaskedLM | SequenceClassifier | TokenClassifier) -> dict[str, torch.Tensor]:
     ids, mask, types = inputs()
     named = {"input_ids": ids, "attention_mask": mask}
     return named | {"token_type_ids": types} if model.config.token_types else named
@@ -59,12 +59,10 @@ def test_a_bare_encoder_opens_there_with_the_same_numbers(name: str, tmp_path: P
     assert difference[mask > 0].abs().max() <= NEAR
 
 
-def their_model(kind: str, **changes: object):
+def their_model(kind: str, task: str = "MaskedLM", **changes: object):
     transformers = pytest.importorskip("transformers")
-    config_class, model_class = {
-        "bert": (transformers.BertConfig, transformers.BertForMaskedLM),
-        "modernbert": (transformers.ModernBertConfig, transformers.ModernBertForMaskedLM),
-    }[kind]
+    config_class = {"bert": transformers.BertConfig, "modernbert": transformers.ModernBertConfig}[kind]
+    model_class = getattr(transformers, config_class.__name__.removesuffix("Config") + "For" + task)
     size = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4}
     size |= {"intermediate_size": 40, "max_position_embeddings": 40, "pad_token_id": 0}
     if kind == "modernbert":
@@ -117,6 +115,124 @@ def test_their_bare_encoder_opens_here(kind: str, tmp_path: Path) -> None:
     with torch.no_grad():
         difference = Encoder.load(tmp_path / "theirs")(ids, mask).last_hidden_state - theirs(ids, mask)[0]
     assert difference[mask > 0].abs().max() <= NEAR
+
+
+AUTO = {
+    SequenceClassifier: "AutoModelForSequenceClassification",
+    TokenClassifier: "AutoModelForTokenClassification",
+}
+
+
+def assert_same_task(ours, theirs, batch: dict[str, torch.Tensor]) -> None:
+    """Logits, loss and gradients of the two ends of the model; a tagger's padding is no matter."""
+    tokens = torch.ones(3, dtype=torch.bool) if isinstance(ours, SequenceClassifier) else inputs()[1] > 0
+    labels = torch.arange(tokens.numel()).view(tokens.shape) % 3
+    labels[~tokens] = -100
+    mine, other = ours(**batch, labels=labels), theirs(**batch, labels=labels)
+    assert mine.logits.shape == other.logits.shape
+    assert (mine.logits - other.logits)[tokens].abs().max() <= NEAR
+    assert mine.loss.item() == pytest.approx(other.loss.item(), abs=NEAR)
+    mine.loss.backward()
+    other.loss.backward()
+    assert torch.allclose(ours.head.output.weight.grad, theirs.classifier.weight.grad, atol=NEAR)
+    words = theirs.get_input_embeddings().weight.grad[1:]  # they keep the row of the padding token as it is
+    assert torch.allclose(ours.encoder.embeddings.tokens.weight.grad[1:], words, atol=NEAR)
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("name", TASKS)
+def test_our_task_heads_open_there_with_the_same_numbers_and_labels(name: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    ours = make_task(name)
+    ours.save(tmp_path)
+    auto = getattr(transformers, AUTO[type(ours)])
+    theirs, report = auto.from_pretrained(tmp_path, attn_implementation="eager", output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert theirs.config.id2label == dict(enumerate(LABELS))
+    assert theirs.config.label2id == {label: i for i, label in enumerate(LABELS)}
+    rate = next(part.p for part_name, part in theirs.named_children() if part_name in ("drop", "dropout"))
+    assert rate == ours.head_config.dropout
+    assert_same_task(ours, theirs.eval(), their_inputs(ours))
+
+
+THEIR_TASKS = [
+    ("bert", "SequenceClassification", {}),
+    ("bert", "SequenceClassification", {"classifier_dropout": 0.4, "hidden_dropout_prob": 0.2}),
+    ("bert", "TokenClassification", {"hidden_dropout_prob": 0.2}),
+    ("modernbert", "SequenceClassification", {"local_attention": 6}),
+    ("modernbert", "SequenceClassification", {"classifier_pooling": "mean", "classifier_bias": True}),
+    ("modernbert", "SequenceClassification", {"classifier_activation": "tanh", "norm_bias": True}),
+    ("modernbert", "TokenClassification", {"classifier_pooling": "mean", "classifier_dropout": 0.3}),
+]
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize(("kind", "task", "changes"), THEIR_TASKS)
+def test_their_task_heads_open_here_with_the_same_numbers_and_labels(
+    kind: str, task: str, changes: dict, tmp_path: Path
+) -> None:
+    named = {"id2label": {0: "x", 1: "y", 2: "z"}, "label2id": {"x": 0, "y": 1, "z": 2}}
+    theirs = their_model(kind, task, **named, **changes)
+    theirs.save_pretrained(tmp_path)
+    ours = (SequenceClassifier if task == "SequenceClassification" else TokenClassifier).load(tmp_path)
+    assert ours.labels == ("x", "y", "z")
+    rate = next(part.p for name, part in theirs.named_children() if name in ("drop", "dropout"))
+    assert ours.head_config.dropout == rate
+    assert_same_task(ours, theirs, their_inputs(ours))
+
+
+@pytest.mark.hf
+def test_their_labels_without_names_are_numbered(tmp_path: Path) -> None:
+    """transformers writes no id2label for two classes that nobody named."""
+    their_model("bert", "TokenClassification").save_pretrained(tmp_path / "two")
+    assert "id2label" not in json.loads((tmp_path / "two" / "config.json").read_text())
+    assert TokenClassifier.load(tmp_path / "two").labels == ("LABEL_0", "LABEL_1")
+    their_model("bert", "SequenceClassification", num_labels=12).save_pretrained(tmp_path / "twelve")
+    assert SequenceClassifier.load(tmp_path / "twelve").labels == tuple(f"LABEL_{i}" for i in range(12))
+
+
+@pytest.mark.parametrize("name", [*TASKS, *OWN_TASKS])
+def test_the_config_of_a_task_head_is_read_as_it_was_written(name: str) -> None:
+    model = make_task(name)
+    family, reasons = family_of(model.config, model.head_config)
+    assert (family.model_type if family else "own") == name.split("-")[0]
+    assert bool(reasons) == name.startswith("own")
+    keys = json.loads(json.dumps(write_config(family, model.config, model.head_config, {"pad_token_id": 0})))
+    head = model.head_config
+    if name == "bert-bare-classify":  # a pooler without a bias has one of zeros there
+        head = replace(head, transform_bias=True)
+    assert read_config(keys, type(model).__name__)[2] == head
+
+
+@pytest.mark.parametrize(
+    ("encoder", "head", "reason"),
+    [
+        ("bert", {"pooling": "mean"}, "bert needs classify.pooling cls, not mean"),
+        ("bert", {"transform_norm": True}, "bert needs classify.transform_norm false, not true"),
+        ("bert", {"activation": "gelu"}, "bert needs classify.activation tanh, not gelu"),
+        ("modernbert", {"transform": False}, "modernbert needs classify.transform true, not false"),
+        ("modernbert", {"transform_norm": False}, "modernbert needs classify.transform_norm true, not false"),
+        ("modernbert", {"transform": False, "pooling": None}, "modernbert needs tag.transform true, not false"),
+    ],
+)
+def test_a_task_head_that_no_family_has_is_named(encoder: str, head: dict, reason: str) -> None:
+    config = make(encoder).config
+    changed = replace(task_head(config, "classify", LABELS), **head)
+    assert family_of(config, changed) == (None, [reason])
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert"])
+@pytest.mark.parametrize("task", ["classify", "tag"])
+def test_the_head_of_an_encoder_is_what_its_family_gives_a_config_without_keys_for_one(name: str, task: str) -> None:
+    model = make(name).encoder
+    keys = write_config(family_of(model.config, None)[0], model.config, None, {})
+    kind = "SequenceClassifier" if task == "classify" else "TokenClassifier"
+    assert read_config(keys, kind, LABELS)[2] == task_head(model.config, task, LABELS)
+
+
+def test_a_tagger_without_a_transform_is_a_bert_whatever_its_idle_fields_say() -> None:
+    bare = TaskHeadConfig(LABELS, transform=False, transform_bias=True, pooling=None)
+    assert family_of(make("bert").config, bare)[0] is BERT
 
 
 @pytest.mark.hf

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import warnings
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from bert.errors import InputError
 from bert.exchange import folder as exchange
 from bert.model.encoder import Encoder
-from bert.model.heads import MaskedLM
-from tests.exchange.hf import OWN, SHAPES, inputs, make
+from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
+from tests.exchange.hf import LABELS, OWN, OWN_TASKS, SHAPES, TASKS, inputs, make, make_task
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -63,6 +64,163 @@ def test_a_bare_encoder_goes_out_and_in(name: str, tmp_path: Path) -> None:
         MaskedLM.load(tmp_path / "first")
 
 
+@pytest.mark.parametrize("name", [*TASKS, *OWN_TASKS])
+def test_a_task_head_goes_out_and_in_with_its_labels(name: str, tmp_path: Path) -> None:
+    model = make_task(name)
+    model.save(tmp_path / "first")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of nothing that is left out on purpose
+        again, encoder = type(model).load(tmp_path / "first"), Encoder.load(tmp_path / "first")
+    ids, mask, _ = inputs()
+    with torch.no_grad():
+        assert torch.allclose(again(ids, mask).logits, model(ids, mask).logits, atol=1e-6)
+        vectors = encoder(ids, mask).last_hidden_state
+        assert torch.allclose(vectors, model.encoder(ids, mask).last_hidden_state, atol=1e-6)
+    assert again.labels == LABELS
+    again.save(tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+    assert exchange.task_of(tmp_path / "first") == ("tag" if isinstance(model, TokenClassifier) else "classify")
+    card = (tmp_path / "first" / "README.md").read_text()
+    assert "3 labels: `O`, `B-名`, `I-名`." in card
+    assert f"from bert import {type(model).__name__}" in card
+    assert ("AutoModelFor" in card) == (not name.startswith("own"))
+
+
+@pytest.mark.parametrize("cls", [SequenceClassifier, TokenClassifier])
+@pytest.mark.parametrize("name", ["bert", "modernbert", "modernbert-biases", "own-rms", "own-original"])
+def test_a_start_takes_the_encoder_and_the_seed_decides_the_head(name: str, cls, tmp_path: Path) -> None:
+    before = make(name)
+    before.save(tmp_path / "lm")
+    before.encoder.save(tmp_path / "bare")
+    for folder in ("lm", "bare"):
+        torch.manual_seed(5)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model = exchange.start(cls, tmp_path / folder, ["b", "a"])
+        assert model.labels == ("b", "a")
+        assert not model.training
+        for weight, mine in before.encoder.named_parameters():
+            assert torch.equal(model.encoder.get_parameter(weight), mine), weight
+        for seed, same in ((5, True), (6, False)):
+            torch.manual_seed(seed)
+            another = exchange.start(cls, tmp_path / folder, ["b", "a"])
+            assert torch.equal(another.head.output.weight, model.head.output.weight) == same
+        model.save(tmp_path / "task" / folder)
+        assert cls.load(tmp_path / "task" / folder).labels == ("b", "a")
+    torch.manual_seed(5)
+    again = exchange.start(cls, tmp_path / "task" / "lm", ["x"])  # a head that stands there makes room for the new one
+    assert again.head.output.weight.shape == (1, before.config.hidden_size)
+
+
+@pytest.mark.parametrize("cls", [SequenceClassifier, TokenClassifier])
+@pytest.mark.parametrize("name", ["modernbert", "modernbert-biases", "own-rms"])
+def test_a_start_takes_over_the_transform_of_the_masked_lm(name: str, cls, tmp_path: Path) -> None:
+    before = make(name)
+    before.save(tmp_path / "lm")
+    model = exchange.start(cls, tmp_path / "lm", LABELS)
+    parts = dict(before.head.dense.named_parameters(prefix="dense")) | dict(
+        before.head.norm.named_parameters(prefix="norm")
+    )
+    assert {weight for weight, _ in model.head.named_parameters()} == {*parts, "output.weight", "output.bias"}
+    for weight, tensor in parts.items():
+        assert torch.equal(model.head.get_parameter(weight), tensor)
+    assert model.head_config.activation == before.head_config.activation
+    assert model.head_config.transform_bias == before.head_config.transform_bias
+
+
+@pytest.mark.hf
+def test_a_start_takes_over_the_pooler_of_a_bert_that_has_one(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    size = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4}
+    config = transformers.BertConfig(**size, intermediate_size=40)
+    for kind in ("BertModel", "BertForPreTraining", "BertForSequenceClassification"):
+        theirs = getattr(transformers, kind)(config)
+        theirs.save_pretrained(tmp_path / kind)
+        pooler = theirs.base_model.pooler.dense
+        model = exchange.start(SequenceClassifier, tmp_path / kind, LABELS)
+        assert torch.equal(model.head.dense.weight, pooler.weight)
+        assert torch.equal(model.head.dense.bias, pooler.bias)
+        exchange.start(TokenClassifier, tmp_path / kind, LABELS)  # it has no use for one
+
+
+def test_a_start_asks_for_what_the_caller_names(tmp_path: Path) -> None:
+    make("bert").save(tmp_path)
+    model = exchange.start(SequenceClassifier, tmp_path, LABELS, dropout=0.4, pooling="mean")
+    assert (model.head_config.dropout, model.head_config.pooling, model.head.dropout.p) == (0.4, "mean", 0.4)
+    for arguments, message in [
+        ({"labels": []}, r"^head\.labels is empty"),
+        ({"labels": ["a", "a"]}, r"^head\.labels names 'a' twice"),
+        ({"labels": LABELS, "dropout": 2.0}, r"^head\.dropout is 2\.0: give a probability"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            exchange.start(SequenceClassifier, tmp_path, **arguments)
+    with pytest.raises(InputError, match="pooling is cls for a tagger, which pools nothing"):
+        exchange.start(TokenClassifier, tmp_path, LABELS, pooling="cls")
+
+
+@pytest.mark.parametrize("name", ["bert", "modernbert", "own-rms"])
+def test_a_folder_of_another_task_is_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
+    make(name).save(tmp_path / "lm")
+    make(name).encoder.save(tmp_path / "bare")
+    exchange.start(SequenceClassifier, tmp_path / "lm", LABELS).save(tmp_path / "classifier")
+    exchange.start(TokenClassifier, tmp_path / "lm", LABELS).save(tmp_path / "tagger")
+    tasks = {folder: exchange.task_of(tmp_path / folder) for folder in ("lm", "bare", "classifier", "tagger")}
+    assert list(tasks.values()) == ["masked-lm", "encoder", "classify", "tag"]
+    for cls, folder, message in [
+        (
+            SequenceClassifier,
+            "lm",
+            "lm: a masked LM, not a classifier: fine-tune one .*`bert finetune classify --model",
+        ),
+        (SequenceClassifier, "bare", "bare: an encoder, not a classifier: fine-tune one"),
+        (SequenceClassifier, "tagger", "tagger: a tagger, not a classifier: fine-tune one"),
+        (TokenClassifier, "lm", "lm: a masked LM, not a tagger: fine-tune one .*`bert finetune tag --model .*lm`"),
+        (TokenClassifier, "classifier", "classifier: a classifier, not a tagger: fine-tune one"),
+        (MaskedLM, "classifier", r"a classifier, not a masked LM: open it with SequenceClassifier\.load"),
+        (MaskedLM, "tagger", r"a tagger, not a masked LM: open it with TokenClassifier\.load"),
+    ]:
+        with pytest.raises(InputError, match=message) as caught:
+            cls.load(tmp_path / folder)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"problem_type": "multi_label_classification"}, r"problem_type is multi_label_classification: this version"),
+        ({"id2label": {"0": "a", "2": "b"}}, r'config\.json: id2label does not number the classes "0", "1"'),
+        ({"id2label": ["a", "b", "c"]}, r'config\.json: id2label does not number the classes "0", "1"'),
+        ({"id2label": {}}, r"config\.json: head\.labels is empty"),
+        ({"id2label": {"0": "a", "1": "a", "2": "b"}}, r"config\.json: head\.labels names 'a' twice"),
+        ({"id2label": {"0": "a", "1": "b"}}, r"head\.output\.weight is \(3, 32\) and config\.json says \(2, 32\)"),
+        ({"id2label": None}, r"head\.output\.weight is \(3, 32\) and config\.json says \(2, 32\)"),
+        ({"id2label": None, "num_labels": "two"}, r"config\.json: num_labels is two: give the number of classes"),
+        ({"classifier_pooling": "max"}, r"config\.json: head\.pooling is max: give one of cls, mean"),
+        ({"classifier_dropout": "0.1"}, r"config\.json: a value of the wrong type"),
+    ],
+)
+def test_a_damaged_task_head_is_refused_in_one_line(changes: dict, message: str, tmp_path: Path) -> None:
+    make_task("modernbert-classify").save(tmp_path)
+    rewrite_config(tmp_path, **changes)
+    with pytest.raises(InputError, match=message) as caught:
+        SequenceClassifier.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    Encoder.load(tmp_path)  # the encoder is whole
+    if "classifier_pooling" not in changes and "classifier_dropout" not in changes:
+        exchange.start(SequenceClassifier, tmp_path, LABELS)  # and old labels are no matter of a new head
+
+
+def test_a_classifier_without_its_weights_is_refused(tmp_path: Path) -> None:
+    make_task("modernbert-classify").save(tmp_path)
+    rewrite(tmp_path, lambda tensors: {n: t for n, t in tensors.items() if n.startswith("model.")})
+    with pytest.raises(InputError, match=r"4 parameters are missing: head\.dense\.weight, head\.norm\.weight, classif"):
+        SequenceClassifier.load(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    for read in (SequenceClassifier.load, lambda folder: exchange.start(SequenceClassifier, folder, LABELS)):
+        with pytest.raises(InputError, match=r"no model\.safetensors in it"):
+            read(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["bert", "modernbert", "own-rms"])
 def test_a_tied_matrix_is_written_once(name: str, tmp_path: Path) -> None:
     model = make(name)
@@ -83,7 +241,7 @@ def test_saving_again_replaces_the_model_and_leaves_other_files_alone(saved: Pat
     assert os.listdir(saved.parent) == ["model"]  # and no traces beside it
 
 
-@pytest.mark.parametrize("broken", ["save_file", "_card", "_sync"])
+@pytest.mark.parametrize("broken", ["save_file", "_card", "sync"])
 def test_a_save_that_fails_leaves_what_was_there(saved: Path, broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = contents(saved)
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 import pytest
 
 from bert.errors import InputError
-from bert.model.config import EncoderConfig, HeadConfig
+from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,39 @@ def test_a_head_with_an_unknown_activation_is_refused() -> None:
         HeadConfig(activation="tanh")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"labels": ()}, r"head\.labels is empty: give the names of the classes"),
+        ({"labels": ("a", "b", "a")}, r"head\.labels names 'a' twice"),
+        ({"activation": "tanhh"}, r"head\.activation is tanhh.*Did you mean `tanh`"),
+        ({"pooling": "max"}, r"head\.pooling is max: give one of cls, mean"),
+        ({"dropout": 1.0}, r"head\.dropout is 1\.0: give a probability from 0 to below 1"),
+    ],
+)
+def test_an_impossible_task_head_is_refused_in_one_line(values: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        TaskHeadConfig(**({"labels": ("a", "b")} | values))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_task_head_goes_with_its_encoder() -> None:
+    """Post-norm: the pooler of BERT and its dropout, or the bare output matrix. Pre-norm: ModernBERT's, in both."""
+    labels = ["a", "b"]
+    bert = EncoderConfig(norm_first=False, final_norm=False, hidden_dropout=0.1)
+    head = task_head(bert, "classify", labels)
+    assert (head.activation, head.transform_bias, head.transform_norm, head.pooling) == ("tanh", True, False, "cls")
+    tagger = task_head(bert, "tag", labels)
+    assert (tagger.transform, tagger.pooling) == (False, None)
+    assert head.dropout == tagger.dropout == 0.1
+    modern = EncoderConfig(hidden_dropout=0.1)
+    assert task_head(modern, "classify", labels) == TaskHeadConfig(("a", "b"))
+    assert task_head(modern, "tag", labels, dropout=0.2) == TaskHeadConfig(("a", "b"), pooling=None, dropout=0.2)
+    assert task_head(bert, "classify", labels, pooling="mean").pooling == "mean"
+    with pytest.raises(InputError, match="pooling is mean for a tagger, which pools nothing"):
+        task_head(modern, "tag", labels, pooling="mean")
+
+
 def test_local_layers_are_all_but_every_nth() -> None:
     config = EncoderConfig(num_layers=7, local_window=8, global_every=3)
     assert [config.is_local(layer) for layer in range(7)] == [False, True, True, False, True, True, False]
@@ -54,7 +87,7 @@ def test_local_layers_are_all_but_every_nth() -> None:
 
 def test_every_field_says_what_it_is() -> None:
     source = inspect.getsource(sys.modules[EncoderConfig.__module__])
-    for kind in (EncoderConfig, HeadConfig):
+    for kind in (EncoderConfig, HeadConfig, TaskHeadConfig):
         for field in fields(kind):
             after = source.split(f"    {field.name}: ", 1)[1].split("\n", 1)[1]
             assert after.lstrip().startswith('"""'), field.name

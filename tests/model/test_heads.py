@@ -1,12 +1,13 @@
-"""The masked-LM head: what it decodes, what its loss is."""
+"""The heads: what they decode or pool, what their loss is."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from bert.model.config import EncoderConfig, HeadConfig
-from bert.model.heads import MaskedLM
+from bert.errors import InputError
+from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_head
+from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
 
 SMALL = EncoderConfig(vocab_size=70, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48, max_length=40)
 
@@ -137,3 +138,167 @@ def test_the_forward_is_one_graph_for_dynamo(batch) -> None:
     graph = torch.compile(model, fullgraph=True, backend="eager")
     ours = graph(ids, document_ids=documents, labels=their_labels, targets=places)
     assert torch.allclose(ours.loss, model(ids, document_ids=documents, labels=their_labels, targets=places).loss)
+
+
+# Task heads
+
+LABELS = ("no", "perhaps", "yes")
+POST_NORM = {"norm_first": False, "final_norm": False, "positions": "learned"}
+
+
+def classifier(head: TaskHeadConfig | None = None, **fields: object) -> SequenceClassifier:
+    torch.manual_seed(1)
+    config = replace(SMALL, **fields)
+    model = SequenceClassifier(config, head or task_head(config, "classify", LABELS)).eval()
+    return spread(model)
+
+
+def tagger(head: TaskHeadConfig | None = None, **fields: object) -> TokenClassifier:
+    torch.manual_seed(1)
+    config = replace(SMALL, **fields)
+    return spread(TokenClassifier(config, head or task_head(config, "tag", LABELS)).eval())
+
+
+def spread(model):
+    """Logits far from each other, so that a swapped row shows."""
+    for parameter in model.head.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    return model
+
+
+@pytest.fixture
+def rows() -> tuple[torch.Tensor, torch.Tensor]:
+    """ids and attention mask (5, 12) of rows of 12, 7, 1, 9 and 3 tokens."""
+    ids = torch.randint(0, 70, (5, 12), generator=torch.Generator().manual_seed(0))
+    return ids, (torch.arange(12) < torch.tensor([12, 7, 1, 9, 3])[:, None]).long()
+
+
+def test_a_classifier_of_the_modernbert_kind_is_what_its_docstring_says(rows) -> None:
+    for pooling in ("cls", "mean"):
+        model = classifier(TaskHeadConfig(LABELS, pooling=pooling, transform_bias=True))
+        ids, mask = rows
+        hidden = model.encoder(ids, mask).last_hidden_state
+        for row, length in enumerate(mask.sum(1).tolist()):
+            pooled = hidden[row, 0] if pooling == "cls" else hidden[row, :length].mean(0)
+            x = torch.nn.functional.gelu(model.head.dense.weight @ pooled + model.head.dense.bias)
+            x = (x - x.mean()) / (x.var(unbiased=False) + SMALL.norm_eps).sqrt() * model.head.norm.weight
+            by_hand = model.head.output.weight @ x + model.head.output.bias
+            assert torch.allclose(model(ids, mask).logits[row], by_hand, atol=1e-4)
+
+
+def test_a_classifier_of_the_bert_kind_is_a_pooler_and_a_matrix(rows) -> None:
+    model = classifier(**POST_NORM)
+    first = model.encoder(*rows).last_hidden_state[:, 0]
+    assert torch.allclose(model(*rows).logits, model.head.output(torch.tanh(model.head.dense(first))), atol=1e-5)
+    bare = tagger(**POST_NORM)
+    hidden = bare.encoder(*rows).last_hidden_state
+    assert torch.allclose(bare(*rows).logits, bare.head.output(hidden), atol=1e-5)
+    assert bare(*rows).logits.shape == (5, 12, 3)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_padding_has_no_part_in_a_class(pooling: str, rows) -> None:
+    model = classifier(TaskHeadConfig(LABELS, pooling=pooling))
+    ids, mask = rows
+    logits = model(ids, mask).logits
+    assert torch.allclose(logits, model(ids, document_ids=mask).logits, atol=1e-6)
+    assert torch.allclose(logits, model(torch.where(mask > 0, ids, 5), mask).logits, atol=1e-6)
+    longer = torch.nn.functional.pad(ids, (0, 4)), torch.nn.functional.pad(mask, (0, 4))
+    assert torch.allclose(logits, model(*longer).logits, atol=1e-5)
+    assert torch.allclose(logits[1], model(ids[1:2, :7]).logits[0], atol=1e-5)  # and alone, without a mask
+    assert model(ids, torch.zeros_like(mask)).logits.isfinite().all()  # rows that only fill a batch
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("example_ids", [[0, 0, 0, 1, 2], [0, 1, 2, 3, 4], [0, 0, 0, 0, 0], [0, 1, 1, 3, 3]])
+def test_the_logits_of_an_example_are_the_mean_over_its_windows(pooling: str, example_ids: list[int], rows) -> None:
+    model = classifier(TaskHeadConfig(LABELS, pooling=pooling))
+    alone = model(*rows).logits
+    numbers = torch.tensor(example_ids)
+    together = model(*rows, example_ids=numbers)
+    assert together.logits.shape == (max(example_ids) + 1, 3)
+    for example in range(max(example_ids) + 1):
+        windows = alone[numbers == example]
+        mean = windows.mean(0) if len(windows) else torch.zeros(3)  # example 2 of the last case has none
+        assert torch.allclose(together.logits[example], mean, atol=1e-6)
+
+
+def test_the_loss_of_examples_is_their_cross_entropy_and_adds_up(rows) -> None:
+    model = classifier().requires_grad_(False)
+    ids, mask = rows
+    numbers, labels = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([2, 0, -100, 1])
+    whole = model(ids, mask, labels=labels, example_ids=numbers)
+    chances = whole.logits.log_softmax(-1)
+    assert whole.loss_sum.item() == pytest.approx(-float(chances[0, 2] + chances[1, 0] + chances[3, 1]), rel=1e-5)
+    assert int(whole.num_targets) == 3
+    assert whole.loss.item() == pytest.approx(whole.loss_sum.item() / 3)
+    first = model(ids[:3], mask[:3], labels=labels[:2], example_ids=numbers[:3])
+    second = model(ids[3:], mask[3:], labels=labels[2:], example_ids=numbers[3:] - 2)
+    assert (first.loss_sum + second.loss_sum).item() == pytest.approx(whole.loss_sum.item(), rel=1e-5)
+    assert int(first.num_targets + second.num_targets) == 3
+
+
+def test_a_tagger_asks_only_the_labelled_tokens(rows) -> None:
+    model = tagger().requires_grad_(False)
+    labels = torch.full((5, 12), -100)
+    labels[0, 3], labels[1, 6], labels[4, 0] = 2, 0, 1
+    output = model(*rows, labels=labels)
+    chances = output.logits.log_softmax(-1)
+    by_hand = -float(chances[0, 3, 2] + chances[1, 6, 0] + chances[4, 0, 1])
+    assert output.loss_sum.item() == pytest.approx(by_hand, rel=1e-5)
+    assert int(output.num_targets) == 3
+    assert output.loss.item() == pytest.approx(by_hand / 3, rel=1e-5)
+
+
+@pytest.mark.parametrize("make_model", [classifier, tagger])
+def test_nothing_to_learn_gives_zero_gradients_and_something_reaches_all(make_model, rows) -> None:
+    model = make_model()
+    shape = (5,) if make_model is classifier else (5, 12)
+    nothing = model(*rows, labels=torch.full(shape, -100))
+    assert nothing.loss.item() == 0.0
+    nothing.loss.backward()
+    assert all((parameter.grad == 0).all() for parameter in model.parameters())
+    model(*rows, labels=torch.ones(shape, dtype=torch.long)).loss.backward()
+    assert all((parameter.grad != 0).any() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("make_model", [classifier, tagger])
+def test_the_loss_of_a_task_is_fp32_under_autocast(make_model, rows) -> None:
+    model = make_model()
+    labels = torch.ones(5 if make_model is classifier else (5, 12), dtype=torch.long)
+    more = {"example_ids": torch.arange(5)} if make_model is classifier else {}
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(*rows, labels=labels, **more)
+    assert output.loss_sum.dtype == torch.float32
+    assert output.loss.item() == pytest.approx(model(*rows, labels=labels, **more).loss.item(), rel=0.02)
+
+
+def test_a_fresh_task_head_guesses_uniformly(rows) -> None:
+    for fields in ({}, POST_NORM):
+        config = replace(SMALL, **fields)
+        torch.manual_seed(0)
+        model = SequenceClassifier(config, task_head(config, "classify", [str(i) for i in range(20)])).eval()
+        assert model(*rows, labels=torch.arange(5)).loss.item() == pytest.approx(2.996, abs=0.15)  # ln 20
+
+
+def test_dropout_of_the_head_is_on_in_training_alone(rows) -> None:
+    model = classifier(TaskHeadConfig(LABELS, dropout=0.5))
+    assert torch.equal(model(*rows).logits, model(*rows).logits)
+    model.train()
+    assert not torch.equal(model(*rows).logits, model(*rows).logits)
+
+
+def test_the_kind_of_a_model_and_its_pooling_agree() -> None:
+    with pytest.raises(InputError, match="pooling is none, which makes a tagger: give cls or mean"):
+        SequenceClassifier(SMALL, TaskHeadConfig(LABELS, pooling=None))
+    assert TokenClassifier(SMALL, TaskHeadConfig(LABELS)).head_config.pooling is None
+    assert tagger().labels == classifier().labels == LABELS
+
+
+def test_a_step_of_a_classifier_is_one_graph_for_dynamo(rows) -> None:
+    model = classifier(TaskHeadConfig(LABELS, pooling="mean"))
+    numbers, labels = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([2, 0, -100, 1])
+    torch._dynamo.reset()
+    graph = torch.compile(model, fullgraph=True, backend="eager")
+    ours = graph(*rows, labels=labels, example_ids=numbers)
+    assert torch.allclose(ours.loss, model(*rows, labels=labels, example_ids=numbers).loss)
