@@ -170,6 +170,20 @@ def _cosine(value: float) -> str:
     return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
+def tagged(words: Sequence[str], spans: Sequence[tuple[int, int, str]], kinds: Sequence[str], joint: str = " ") -> str:
+    """A sentence with its names in boxes: (first word, word behind the last, kind) each, in order; `kinds` gives the colours."""
+    parts, done = [], 0
+    for start, end, kind in spans:
+        name = f'<small dir="auto">{escape(kind)}</small>'
+        parts += [escape(word) for word in words[done:start]]
+        parts.append(
+            f'<span class="span c{mark_of(kinds.index(kind))}">{escape(joint.join(words[start:end]))}{name}</span>'
+        )
+        done = end
+    parts += [escape(word) for word in words[done:]]
+    return f'<figure class="card tagged"><p dir="auto">{escape(joint).join(parts)}</p></figure>'
+
+
 def versus(right: ScoredText, wrong: ScoredText) -> str:
     """A right sentence above a wrong one: each token in its log probability, the more surprising the darker, and the sums."""
     lowest = min((score for text in (right, wrong) for score in text.scores), default=-1.0)
@@ -186,7 +200,7 @@ def versus(right: ScoredText, wrong: ScoredText) -> str:
 
 def _scored(text: ScoredText, sign: str, name: str, lowest: float) -> str:
     tokens = "".join(
-        f'<span class="token" style="--s:{_share(score, lowest) if lowest < 0 else 0}%"><b dir="auto">{escape(token)}</b>'
+        f'<span class="token" style="--s:{_share(-score, -lowest)}%"><b dir="auto">{escape(token)}</b>'
         f"<small>{number(score, 2)}</small></span>"
         for token, score in zip(text.tokens, text.scores, strict=True)
     )

@@ -67,11 +67,6 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
         for n, name in enumerate(names)
     )
     measures = "".join(_measure(name, values, layer) for name, values in word.measures.items())
-    slider = (
-        '<div class="steer"><button type="button" class="play" aria-label="play through the layers"></button>'
-        f'<input type="range" min="0" max="{len(word.layers) - 1}" value="{layer}" aria-label="layer" '
-        f'aria-valuetext="{escape(word.layers[layer])}"><output dir="auto">{escape(word.layers[layer])}</output></div>'
-    )
     cosines, below = _layer_cosines(word, group_of, layer)
     content = {
         "layers": list(word.layers),
@@ -82,11 +77,21 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
         "cosines": cosines,
     }
     return (
-        f'<figure class="chart layers" data-chart="layers">{slider}<div class="stage">'
+        f'<figure class="chart layers" data-chart="layers">{_slider(word.layers, layer)}<div class="stage">'
         f'<div class="plot" role="group" aria-label="map of {len(group_of)} occurrences">{dots}</div>'
         f'<div class="side"><ul class="legend">{legend}</ul><div class="measures">{measures}</div>'
         '<div class="readout" aria-live="polite"><p class="hint">Point at a mark to read its sentence.</p></div></div></div>'
         f"{below}{data(content)}</figure>"
+    )
+
+
+def _slider(layers: Sequence[str], layer: int) -> str:
+    """The slider through the layers and a button that plays them; hidden where there is one layer only."""
+    hidden = " hidden" if len(layers) == 1 else ""
+    return (
+        f'<div class="steer"{hidden}><button type="button" class="play" aria-label="play through the layers"></button>'
+        f'<input type="range" min="0" max="{len(layers) - 1}" value="{layer}" aria-label="layer" '
+        f'aria-valuetext="{escape(layers[layer])}"><output dir="auto">{escape(layers[layer])}</output></div>'
     )
 
 
@@ -123,7 +128,7 @@ def _layer_cosines(word: LayerMap, group_of: Sequence[int], layer: int) -> tuple
     order = np.argsort(group_of, kind="stable")
     order = order[:: -(-len(order) // MOST_CELLS)]
     values = word.cosines[:, order][:, :, order]
-    percent = np.rint(100 * values).astype(int)
+    percent = np.rint(100 * np.nan_to_num(values)).astype(int)
     picture = _cells(values[layer], [group_of[n] for n in order])
     few = f" ({len(order)} of {len(group_of)} occurrences)" if len(order) < len(group_of) else ""
     title = f"<figcaption>Cosine between occurrences, by group{few}</figcaption>"
@@ -208,9 +213,9 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
     return (
         f'<figure class="chart attention" data-chart="attention"><div class="steer"><label>Head <select>{options}</select></label></div>'
         f'<div class="chips" role="group" aria-label="tokens">{chips}</div>'
-        f'<div class="heads" style="--n:{size}"><div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}'
-        f'<div class="columns" aria-hidden="true">{rows}</div></div>'
-        f'<p class="readout" aria-live="polite">Choose a token to see where it looks. Rows look, columns are looked at.{few}</p>'
+        f'<div class="glance"><div class="heads" style="--n:{size}"><div class="columns" aria-hidden="true">{rows}</div>'
+        f'<div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}</div>'
+        f'<p class="readout" aria-live="polite">Choose a token to see where it looks. Rows look, columns are looked at.{few}</p></div>'
         f"{data(content)}</figure>"
     )
 

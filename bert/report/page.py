@@ -55,10 +55,10 @@ def data(value: Any) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """A number for people: `digits` significant ones, thousands parted, a real minus."""
-    if isinstance(value, int) or abs(value) >= 10**digits:
+    if value == 0 or isinstance(value, int) or abs(value) >= 10**digits:
         text = f"{value:,.0f}"
     else:
-        text = f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
+        text = f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.1e}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 

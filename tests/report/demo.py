@@ -49,7 +49,7 @@ def layer_map_of(sentences: dict[str, list[str]], word: str, layers: int = 5, se
     base, drift = draw.normal(size=(2, len(texts), 12))
     direction = draw.normal(size=12)
     share = np.linspace(0, 1, layers)
-    vectors = np.stack([base + 0.6 * s * drift + s * 2.2 * np.outer(2 * side - 1, direction) / 3 + 2 for s in share])
+    vectors = np.stack([base + 0.6 * s * drift + 1.5 * s * np.outer(2 * side - 1, direction) + 1 for s in share])
     unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     plane = np.linalg.svd(vectors[-1] - vectors[-1].mean(0), full_matrices=False)[2][:2]
     return maps.LayerMap(
@@ -101,6 +101,7 @@ def sections() -> list[Section]:
         ["Sense of a word, English (accuracy)", 0.958, 0.574, 0.5],
         ["Sense of a word, Chinese (accuracy)", 0.931, 0.548, 0.5],
     ]
+    kinds = ["person", "place", "company"]
     return [
         Section(
             "It learns by guessing",
@@ -128,6 +129,16 @@ def sections() -> list[Section]:
             "One head of one layer.",
         ),
         Section("Right or wrong?", charts.versus(right, wrong), "How probable each token is to the model, given all others."),
+        Section(
+            "Names in a sentence",
+            grid(
+                [
+                    charts.tagged("Mara Dorinda opened a shop in Belfin .".split(), [(0, 2, "person"), (6, 7, "place")], kinds),
+                    charts.tagged(list("王小明在苹果公司工作。"), [(0, 3, "person"), (4, 8, "company")], kinds, joint=""),
+                ]
+            ),
+            "A tagger on top of the same encoder.",
+        ),
         Section(
             "The results",
             table(["Task", "Pretrained", "Random start", "Trivial"], results, [(n, 1) for n in range(4)])
