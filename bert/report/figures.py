@@ -1,0 +1,243 @@
+"""Pictures as PNG files: a word's occurrences in one layer, the weights of one attention head.
+
+Drawn with matplotlib's objects and its Agg canvas, so that no window system is asked for and nobody's pyplot state is touched. Both
+functions return a remark for the user: empty, or one line that says which characters no installed font can draw.
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontEntry, fontManager, get_font
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
+from bert.report.maps import LayerMap
+from bert.report.page import Marked
+from bert.report.palette import MARKS, mark_of
+
+LATIN = "DejaVu Sans"  # comes with matplotlib
+CHINESE = (
+    "Noto Sans CJK",
+    "Source Han Sans",
+    "Noto Sans SC",
+    "WenQuanYi",
+    "PingFang",
+    "Hiragino Sans GB",
+    "Heiti",
+    "STHeiti",
+    "Microsoft YaHei",
+    "SimHei",
+    "Noto Serif CJK",
+    "Songti",
+    "SimSun",
+    "Droid Sans Fallback",
+    "Arial Unicode MS",
+)  # beginnings of the names of fonts that have Chinese, the fairest first
+BOX = "□"
+INK, QUIET, PAPER = "#1d2329", "#5f6870", "#fcfbf8"
+SIDES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
+CONTEXT = 18  # characters of a label at each side of the word
+LONGEST_TOKEN = 16
+MOST_LABELS = 60
+
+
+class Lettering:
+    """Which fonts draw the texts of one picture, and which characters none of them has."""
+
+    def __init__(self, texts: Iterable[str]) -> None:
+        latin = next(font for font in fontManager.ttflist if font.name == LATIN)
+        self.fonts = [latin]
+        foreign = {c for text in texts for c in _plain(text) if not _has(latin.fname, c)}
+        for font in _chinese_fonts() if foreign else []:
+            if any(_has(font.fname, c) for c in foreign):
+                self.fonts.append(font)
+                foreign = {c for c in foreign if not _has(font.fname, c)}
+        self.missing = foreign
+
+    @property
+    def family(self) -> list[str]:
+        return [font.name for font in self.fonts]
+
+    def clean(self, text: str) -> str:
+        """One line of text, with a box for each character that cannot be drawn."""
+        return "".join(BOX if c in self.missing else c for c in _plain(text))
+
+    def remark(self) -> str:
+        if not self.missing:
+            return ""
+        some = "".join(sorted(self.missing)[:12])
+        return f"No installed font draws {some!r}: boxes stand in the picture (for Chinese, install Noto Sans CJK)."
+
+
+def _plain(text: str) -> str:
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+
+
+@cache
+def _has(file: str, character: str) -> bool:
+    return bool(get_font(file).get_char_index(ord(character)))
+
+
+@cache
+def _chinese_fonts() -> tuple[FontEntry, ...]:
+    """One font of each family that is installed, in the order of `CHINESE`."""
+    found = []
+    for beginning in CHINESE:
+        fonts = [font for font in fontManager.ttflist if font.name.startswith(beginning) and font.style == "normal"]
+        if fonts:
+            found.append(
+                min(
+                    fonts,
+                    key=lambda font: (abs(int(font.weight) - 400) if str(font.weight).isdigit() else 0, font.name),
+                )
+            )
+    return tuple(found)
+
+
+def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: str = "") -> str:
+    """Draw the occurrences of a word in one layer, with the group's mark and, where there is room, the context of each."""
+    contexts = [_context(sentence) for sentence in word.occurrences]
+    title = title or word.layers[layer]
+    names = word.group_names()
+    lettering = Lettering([*contexts, *names, title])
+    figure = Figure(figsize=(9, 6.6), dpi=160, facecolor=PAPER)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.03, 0.09, 0.94, 0.81))
+    points = word.positions[layer]
+    for n, name in enumerate(names):
+        chosen = np.array([group == name for group in word.groups], bool)
+        mark = MARKS[mark_of(n)]
+        axes.scatter(
+            *points[chosen].T, s=62, c=mark.light, marker=mark.marker, edgecolors=PAPER, linewidths=0.9, zorder=3
+        )
+    _bare(axes)
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.09)
+    _write(figure, lettering, (0.03, 0.945), title, 15, "left")
+    measures = "   ".join(f"{name} {values[layer]:.2f}" for name, values in word.measures.items())
+    _write(figure, lettering, (0.97, 0.95), measures, 9.5, "right")
+    _legend(figure, lettering, names)
+    colours = [MARKS[mark_of(names.index(group))].light for group in word.groups]
+    _label(axes, canvas, lettering, points, contexts, colours)
+    canvas.print_png(str(file))
+    return lettering.remark()
+
+
+def _context(sentence: Marked) -> str:
+    """The word with a few characters at each side."""
+    before, word, after = sentence.parts()
+    left = before if len(before) <= CONTEXT else "…" + before[-CONTEXT:]
+    right = after if len(after) <= CONTEXT else after[:CONTEXT] + "…"
+    return left + word + right
+
+
+def _write(figure: Figure, lettering: Lettering, place: tuple[float, float], text: str, size: float, side: str) -> None:
+    """A line of text from `place` (in shares of the figure) on, or up to it."""
+    figure.text(
+        *place, lettering.clean(text), fontfamily=lettering.family, fontsize=size, ha=side, parse_math=False,
+        color=INK if side == "left" else QUIET,
+    )  # fmt: skip
+
+
+def _bare(axes: Axes) -> None:
+    axes.set_facecolor(PAPER)
+    axes.tick_params(bottom=False, left=False, labelbottom=False, labelleft=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _legend(figure: Figure, lettering: Lettering, names: Sequence[str]) -> None:
+    handles = [
+        Line2D([], [], ls="", marker=MARKS[mark_of(n)].marker, color=MARKS[mark_of(n)].light, ms=7)
+        for n in range(len(names))
+    ]
+    # Names are put in afterwards: matplotlib leaves out labels that begin with an underscore.
+    legend = figure.legend(
+        handles,
+        ["."] * len(names),
+        loc="lower left",
+        bbox_to_anchor=(0.02, 0.01),
+        ncols=max(1, len(names)),
+        frameon=False,
+    )
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(parse_math=False, fontfamily=lettering.family, color=INK, fontsize=10)
+        text.set_text(lettering.clean(name))
+
+
+def _label(
+    axes: Axes,
+    canvas: FigureCanvasAgg,
+    lettering: Lettering,
+    points: np.ndarray,
+    texts: Sequence[str],
+    colours: Sequence[str],
+) -> None:
+    """Write each context beside its point where nothing stands yet: right, left, above or below; those without room stay unwritten."""
+    canvas.draw()
+    renderer = canvas.get_renderer()
+    places = axes.transData.transform(points) if len(points) else np.zeros((0, 2))
+    taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in places]
+    inside = axes.get_window_extent(renderer)
+    written = 0
+    for place, text, colour in zip(points, texts, colours):
+        if written == MOST_LABELS:
+            return
+        for dx, dy, across, down in (
+            (8, 0, "left", "center"),
+            (-8, 0, "right", "center"),
+            (0, 8, "center", "bottom"),
+            (0, -8, "center", "top"),
+        ):
+            label = axes.annotate(
+                lettering.clean(text), place, (dx, dy), textcoords="offset points", ha=across, va=down, fontsize=7.5, color=colour,
+                fontfamily=lettering.family, parse_math=False, zorder=4,
+            )  # fmt: skip
+            box = label.get_window_extent(renderer)
+            if inside.x0 <= box.x0 and box.x1 <= inside.x1 and not box.count_overlaps(taken):
+                taken.append(box)
+                written += 1
+                break
+            label.remove()
+
+
+def _name_ticks(labels: Sequence[Text], lettering: Lettering, names: Sequence[str], size: float) -> None:
+    for label, name in zip(labels, names, strict=True):
+        label.set(parse_math=False, fontfamily=lettering.family, fontsize=size, color=INK)
+        label.set_text(lettering.clean(name))
+
+
+def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, title: str) -> str:
+    """Draw the weights (T, T) of an attention head: rows look, columns are looked at; in each cell of a short text its percentage."""
+    size = len(tokens)
+    if weights.shape != (size, size):
+        raise ValueError(f"weights {weights.shape}, {size} tokens")
+    names = [token if len(token) <= LONGEST_TOKEN else token[: LONGEST_TOKEN - 1] + "…" for token in tokens]
+    lettering = Lettering([*names, title])
+    side = min(max(4.8, 2 + 0.42 * size), 14)
+    figure = Figure(figsize=(side, side), dpi=160, facecolor=PAPER, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.imshow(np.sqrt(np.clip(np.nan_to_num(weights), 0, 1)), cmap="Blues", vmin=0, vmax=1.05)
+    axes.set_title(lettering.clean(title), fontfamily=lettering.family, parse_math=False, loc="left", pad=14, color=INK)
+    axes.xaxis.tick_top()
+    letters = min(11.0, 72 * side * 0.75 / max(size, 1) * 0.6)
+    axes.set_xticks(range(size), [""] * size, rotation=90)
+    axes.set_yticks(range(size), [""] * size)
+    _name_ticks([*axes.get_xticklabels()], lettering, names, letters)
+    _name_ticks([*axes.get_yticklabels()], lettering, names, letters)
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for row, column in np.ndindex(weights.shape) if size <= 16 else ():
+        weight = float(weights[row, column])
+        colour = "white" if weight > 0.3 else INK
+        axes.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=colour)
+    canvas.print_png(str(file))
+    return lettering.remark()

@@ -1,0 +1,237 @@
+"""Pictures of a page that answer: a word's occurrences by layer, cosines between them, the attention of heads.
+
+They are drawn here as they look at first, and can be read and printed without the script; the script moves them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bert.report.charts import symbol
+from bert.report.page import Marked, data, escape
+from bert.report.palette import mark_of
+
+WIDE = 4 / 3  # width of a map over its height
+MARGIN = 6  # percent of a map that stay empty at each side
+MOST_CELLS = 48  # rows of a matrix that a screen shows: of more, every second, third, … is taken
+MOST_WEIGHTS = 120_000  # numbers that the heads of one picture may hold: about as many bytes times three
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """A word's occurrences, and where they lie in each layer.
+
+    `positions`: (L, N, 2), the layers' 2-D maps. `groups`: (N,), the sense or cluster of each occurrence. `layers`: L names.
+    `measures`: by name L numbers, one a layer, such as a silhouette. `cosines`: (L, N, N) or None.
+    """
+
+    occurrences: Sequence[Marked]
+    groups: Sequence[str]
+    positions: np.ndarray
+    layers: Sequence[str]
+    measures: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    cosines: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.layers), len(self.occurrences), 2)
+        if self.positions.shape != shape or len(self.groups) != shape[1]:
+            raise ValueError(f"positions {self.positions.shape}, groups ({len(self.groups)},): {shape} expected")
+        if any(len(values) != shape[0] for values in self.measures.values()):
+            raise ValueError(f"each measure needs {shape[0]} numbers, one a layer")
+        if self.cosines is not None and self.cosines.shape != (shape[0], shape[1], shape[1]):
+            raise ValueError(f"cosines {self.cosines.shape}: {(shape[0], shape[1], shape[1])} expected")
+
+    def group_names(self) -> list[str]:
+        """The groups in the order in which they first occur: the order of their marks."""
+        return list(dict.fromkeys(self.groups))
+
+
+def layer_map(word: LayerMap, start: int = -1) -> str:
+    """The map of a word's occurrences with a slider through the layers, a legend that hides groups, measures, and the cosines below.
+
+    A pointer, a tap or the arrow keys show the sentence of a point. `start` is the layer shown first.
+    """
+    layer = range(len(word.layers))[start]
+    names = word.group_names()
+    group_of = [names.index(group) for group in word.groups]
+    places = np.stack([fitted(positions) for positions in word.positions])
+    dots = "".join(
+        f'<button type="button" class="dot" tabindex="{-1 if n else 0}" data-group="{group}" '
+        f'style="left:{x:.2f}%;top:{y:.2f}%" aria-label="{escape(names[group])}: {escape(sentence.text)}">{symbol(group)}</button>'
+        for n, (sentence, group, (x, y)) in enumerate(zip(word.occurrences, group_of, places[layer]))
+    )
+    legend = "".join(
+        f'<li><button type="button" class="key" aria-pressed="true" data-group="{n}">{symbol(n)}<span dir="auto">{escape(name)}</span>'
+        f"<output>{group_of.count(n)}</output></button></li>"
+        for n, name in enumerate(names)
+    )
+    measures = "".join(_measure(name, values, layer) for name, values in word.measures.items())
+    slider = (
+        '<div class="steer"><button type="button" class="play" aria-label="play through the layers"></button>'
+        f'<input type="range" min="0" max="{len(word.layers) - 1}" value="{layer}" aria-label="layer" '
+        f'aria-valuetext="{escape(word.layers[layer])}"><output dir="auto">{escape(word.layers[layer])}</output></div>'
+    )
+    cosines, below = _layer_cosines(word, group_of, layer)
+    content = {
+        "layers": list(word.layers),
+        "xy": places.round(2).reshape(len(word.layers), -1).tolist(),
+        "items": [[*sentence.parts(), group] for sentence, group in zip(word.occurrences, group_of)],
+        "groups": names,
+        "measures": [_numbers(values) for values in word.measures.values()],
+        "cosines": cosines,
+    }
+    return (
+        f'<figure class="chart layers" data-chart="layers">{slider}<div class="stage">'
+        f'<div class="plot" role="group" aria-label="map of {len(group_of)} occurrences">{dots}</div>'
+        f'<div class="side"><ul class="legend">{legend}</ul><div class="measures">{measures}</div>'
+        '<div class="readout" aria-live="polite"><p class="hint">Point at a mark to read its sentence.</p></div></div></div>'
+        f"{below}{data(content)}</figure>"
+    )
+
+
+def fitted(positions: np.ndarray) -> np.ndarray:
+    """Places (N, 2) in percent of a map's width and height: all fit, one unit is as long across as down, and up is up."""
+    if not len(positions):
+        return np.zeros((0, 2))
+    low, high = positions.min(0), positions.max(0)
+    spread = max((high - low)[0] / WIDE, (high - low)[1]) or 1.0
+    unit = (positions - (low + high) / 2) / spread * (100 - 2 * MARGIN)
+    return np.stack([50 + unit[:, 0] / WIDE, 50 - unit[:, 1]], 1)
+
+
+def _numbers(values: Sequence[float]) -> list[float | None]:
+    return [round(float(value), 4) if np.isfinite(value) else None for value in values]
+
+
+def _measure(name: str, values: Sequence[float], layer: int) -> str:
+    """A measure's value at the layer and small bars for all layers."""
+    finite = [value for value in values if np.isfinite(value)]
+    top = max(finite, default=1.0) or 1.0
+    columns = "".join(
+        f'<i{" class=now" if n == layer else ""} style="height:{max(4, round(100 * value / top)) if np.isfinite(value) else 0}%"></i>'
+        for n, value in enumerate(values)
+    )
+    value = f"{values[layer]:.2f}" if np.isfinite(values[layer]) else "–"
+    return f'<div class="measure"><span dir="auto">{escape(name)}</span><output>{value}</output><span class="spark">{columns}</span></div>'
+
+
+def _layer_cosines(word: LayerMap, group_of: Sequence[int], layer: int) -> tuple[dict[str, object] | None, str]:
+    """What the script needs to redraw the cosines for a layer, and how they look at first."""
+    if word.cosines is None or not group_of:
+        return None, ""
+    order = np.argsort(group_of, kind="stable")
+    order = order[:: -(-len(order) // MOST_CELLS)]
+    values = word.cosines[:, order][:, :, order]
+    percent = np.rint(100 * values).astype(int)
+    picture = _cells(values[layer], [group_of[n] for n in order])
+    few = f" ({len(order)} of {len(group_of)} occurrences)" if len(order) < len(group_of) else ""
+    title = f"<figcaption>Cosine between occurrences, by group{few}</figcaption>"
+    content = {"order": order.tolist(), "values": percent.reshape(len(percent), -1).tolist()}
+    hint = '<div class="readout" aria-live="polite"><p class="hint">Point at a cell to compare two sentences.</p></div>'
+    return content, f'<div class="cosines">{title}{picture}{_scale(values[layer])}{hint}</div>'
+
+
+def value_range(values: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest value off the diagonal (n, n): what the palest and the darkest cell stand for."""
+    others = values[~np.eye(len(values), dtype=bool)]
+    others = others[np.isfinite(others)]
+    return (float(others.min()), float(others.max())) if len(others) else (0.0, 1.0)
+
+
+def _scale(values: np.ndarray) -> str:
+    low, high = (f"{value:.2f}" for value in value_range(values))
+    return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output></div>'.replace(
+        ">-", ">\N{MINUS SIGN}"
+    )
+
+
+def _cells(values: np.ndarray, groups: Sequence[int] | None = None) -> str:
+    """A square of cells, the higher the value the darker, with the groups' colours along its left and upper side."""
+    low, high = value_range(values)
+    shades = np.clip((values - low) / ((high - low) or 1.0), 0, 1)
+    size = len(values)
+    cells = "".join(
+        f'<rect x="{x}" y="{y}" width="1" height="1" opacity="{shades[y, x]:.2f}"/>'
+        for y in range(size)
+        for x in range(size)
+    )
+    edge = max(0.3, size / 60) if groups is not None else 0.0
+    strips = "".join(
+        f'<g class="c{mark_of(group)}"><rect x="{-1.5 * edge:.2f}" y="{n}" width="{edge:.2f}" height="1"/>'
+        f'<rect x="{n}" y="{-1.5 * edge:.2f}" width="1" height="{edge:.2f}"/></g>'
+        for n, group in enumerate(groups or [])
+    )
+    box = f"{-1.5 * edge:.2f} {-1.5 * edge:.2f} {size + 1.5 * edge:.2f} {size + 1.5 * edge:.2f}"
+    return (
+        f'<svg class="cells" viewBox="{box}" data-size="{size}" tabindex="0" role="img" aria-label="matrix of {size} by {size} values">'
+        f'<g class="strips">{strips}</g><g class="values">{cells}</g><rect class="cursor" width="1" height="1" hidden/></svg>'
+    )
+
+
+def matrix(values: np.ndarray, labels: Sequence[str]) -> str:
+    """Values (n, n) between n labelled things as a square of cells; a pointer or the arrow keys read one. NaN stays empty."""
+    if values.shape != (len(labels), len(labels)):
+        raise ValueError(f"values {values.shape}, {len(labels)} labels: a square of that size expected")
+    chosen = np.arange(0, len(labels), max(1, -(-len(labels) // MOST_CELLS)))
+    values = np.nan_to_num(values[np.ix_(chosen, chosen)], nan=float(np.nanmin(values)) if len(labels) else 0.0)
+    names = [labels[n] for n in chosen.tolist()]
+    content = {"labels": names, "values": np.rint(100 * values).astype(int).ravel().tolist()}
+    few = f"<figcaption>{len(chosen)} of {len(labels)}</figcaption>" if len(chosen) < len(labels) else ""
+    return (
+        f'<figure class="chart cosines" data-chart="matrix">{few}{_cells(values)}{_scale(values)}'
+        f'<div class="readout" aria-live="polite"><p class="hint">Point at a cell to read it.</p></div>{data(content)}</figure>'
+    )
+
+
+def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str:
+    """Where tokens look: the weights (T, T) of named heads, a row a token that looks, its weights summing to 1.
+
+    A token that is pointed at colours the others by its weights; a list chooses the head. Where the heads hold more numbers than a page
+    should, the first ones are shown.
+    """
+    size = len(tokens)
+    for name, weights in heads.items():
+        if weights.shape != (size, size):
+            raise ValueError(f"{name}: weights {weights.shape}, {size} tokens")
+    names = list(heads)[: max(1, MOST_WEIGHTS // max(1, size * size))]
+    first = heads[names[0]]
+    options = "".join(f'<option value="{n}">{escape(name)}</option>' for n, name in enumerate(names))
+    looking = 1 if size > 2 else 0
+    chips = "".join(_chip(token, first[looking, n], n == looking) for n, token in enumerate(tokens))
+    few = f" The first {len(names)} of {len(heads)} heads." if len(names) < len(heads) else ""
+    content = {
+        "tokens": list(tokens),
+        "heads": [np.rint(1000 * np.nan_to_num(heads[name])).astype(int).ravel().tolist() for name in names],
+    }
+    rows = "".join(f'<span dir="auto">{escape(token)}</span>' for token in tokens)
+    return (
+        f'<figure class="chart attention" data-chart="attention"><div class="steer"><label>Head <select>{options}</select></label></div>'
+        f'<div class="chips" role="group" aria-label="tokens">{chips}</div>'
+        f'<div class="heads" style="--n:{size}"><div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}'
+        f'<div class="columns" aria-hidden="true">{rows}</div></div>'
+        f'<p class="readout" aria-live="polite">Choose a token to see where it looks. Rows look, columns are looked at.{few}</p>'
+        f"{data(content)}</figure>"
+    )
+
+
+def _chip(token: str, weight: float, looks: bool) -> str:
+    percent = f"{100 * weight:.0f}"
+    return (
+        f'<button type="button" class="chip" tabindex="{0 if looks else -1}" aria-pressed="{"true" if looks else "false"}" '
+        f'style="--w:{percent}%"><b dir="auto">{escape(token)}</b><small>{percent} %</small></button>'
+    )
+
+
+def _weights(weights: np.ndarray) -> str:
+    """The cells of a head: a weight of 1 is darkest, the palest is 0; the root makes small ones seen."""
+    size = len(weights)
+    cells = "".join(
+        f'<rect x="{x}" y="{y}" width="1" height="1" opacity="{np.sqrt(np.clip(weights[y, x], 0, 1)):.2f}"/>'
+        for y in range(size)
+        for x in range(size)
+    )
+    return (
+        f'<svg class="cells" viewBox="0 0 {size} {size}" data-size="{size}" role="img" aria-label="weights of {size} by {size} tokens">'
+        f'<g class="values">{cells}</g><rect class="cursor" width="1" height="1" hidden/></svg>'
+    )

@@ -1,0 +1,200 @@
+"""A report as one HTML file that needs nothing else: no font, script, style or picture is fetched when it is opened.
+
+Every function returns HTML as `str`. Arguments called `body` or `parts` are HTML made by these functions; every other text may come from
+anywhere (a corpus, a label, a file name) and is escaped. The script of a page is named in the page's policy by its hash, so that a
+browser runs no other, and the policy forbids every request.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from bert.report.palette import MARKS
+
+
+@dataclass(frozen=True)
+class Section:
+    """A chapter of a page: its title, a sentence or two in plain text that say what is to be seen, and its body in HTML."""
+
+    title: str
+    body: str
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Marked:
+    """A text with a word in it: `text[start:end]`, in characters."""
+
+    text: str
+    start: int
+    end: int
+
+    def parts(self) -> tuple[str, str, str]:
+        """What stands before the word, the word, and what stands behind it."""
+        return self.text[: self.start], self.text[self.start : self.end], self.text[self.end :]
+
+
+def escape(text: object) -> str:
+    """Text as it stands in markup and in quoted attributes. Halves of surrogate pairs, which no file can hold, become `?`."""
+    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"), quote=True)
+
+
+def data(value: Any) -> str:
+    """What the script reads, as a block that no text in it can end."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f'<script type="application/json">{text}</script>'
+
+
+def number(value: float, digits: int = 3) -> str:
+    """A number for people: `digits` significant ones, thousands parted, a real minus."""
+    if isinstance(value, int) or abs(value) >= 10**digits:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def page(
+    title: str, subtitle: str, sections: Sequence[Section], *, figures: str = "", footer: str = "", language: str = "en"
+) -> str:
+    """A whole page: title, key figures, the sections with links to them, and a footer."""
+    script = _asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{digest}'"
+    )
+    links = "".join(
+        f'<li><a href="#section-{n}">{escape(section.title)}</a></li>' for n, section in enumerate(sections, 1)
+    )
+    chapters = "\n".join(_chapter(n, section) for n, section in enumerate(sections, 1))
+    return f"""<!DOCTYPE html>
+<html lang="{escape(language)}">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>
+{_colours()}
+{_asset("page.css")}</style>
+</head>
+<body>
+<header class="hero"><h1 dir="auto">{escape(title)}</h1><p class="subtitle" dir="auto">{escape(subtitle)}</p>{figures}</header>
+<nav aria-label="sections"><ol>{links}</ol></nav>
+<main>
+{chapters}
+</main>
+<footer><p dir="auto">{escape(footer)}</p></footer>
+<script>{script}</script>
+</body>
+</html>
+"""
+
+
+def _chapter(place: int, section: Section) -> str:
+    lead = f'<p class="lead" dir="auto">{escape(section.lead)}</p>' if section.lead else ""
+    name = f"section-{place}"
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title" dir="auto">{escape(section.title)}</h2>'
+        f"{lead}\n{section.body}</section>"
+    )
+
+
+def _asset(name: str) -> str:
+    return files("bert.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _colours() -> str:
+    """The colours of the marks as `.c0`, `.c1`, …, for light and for dark screens."""
+    light = "".join(f".c{n}{{--c:{mark.light}}}" for n, mark in enumerate(MARKS))
+    dark = "".join(f".c{n}{{--c:{mark.dark}}}" for n, mark in enumerate(MARKS))
+    return f"{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}"
+
+
+def key_figures(figures: Sequence[tuple[str, str, str]]) -> str:
+    """The numbers to remember: (label, value, note) each."""
+    items = "".join(
+        f'<div><dt dir="auto">{escape(label)}</dt><dd><b>{escape(value)}</b><span dir="auto">{escape(note)}</span></dd></div>'
+        for label, value, note in figures
+    )
+    return f'<dl class="figures">{items}</dl>'
+
+
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f'<p dir="auto">{escape(text)}</p>'
+
+
+def heading(text: str, note: str = "") -> str:
+    """A small heading inside a section, with a quiet remark behind it."""
+    remark = f" <small>{escape(note)}</small>" if note else ""
+    return f'<h3 dir="auto">{escape(text)}{remark}</h3>'
+
+
+def note(text: str) -> str:
+    """A remark that stands apart: a limit, a warning, how to read a picture."""
+    return f'<aside class="note" dir="auto">{escape(text)}</aside>'
+
+
+def details(summary: str, body: str) -> str:
+    """HTML that is folded away until it is asked for."""
+    return f'<details><summary dir="auto">{escape(summary)}</summary>{body}</details>'
+
+
+def grid(parts: Sequence[str]) -> str:
+    """Small pictures side by side, as many as fit."""
+    return f'<div class="grid">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], best: Sequence[tuple[int, int]] = ()) -> str:
+    """A table; numbers stand right, and the cells at the (row, column) places of `best` are marked."""
+    numeric = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
+    marked = set(best)
+
+    def cell(row: int, column: int, value: object) -> str:
+        names = ["n"] * numeric[column] + ["best"] * ((row, column) in marked)
+        kind = f' class="{" ".join(names)}"' if names else ""
+        return f'<td{kind} dir="auto">{escape(_shown(value))}</td>'
+
+    head = "".join(
+        f'<th scope="col"{" class=n" if right else ""} dir="auto">{escape(name)}</th>'
+        for name, right in zip(header, numeric, strict=True)
+    )
+    body = "".join(
+        f"<tr>{''.join(cell(r, c, value) for c, value in enumerate(row))}</tr>\n" for r, row in enumerate(rows)
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    """Numbers, absent ones, and texts such as `71.2 %` or `0.83 ± 0.01`."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return True
+    text = str(value).strip().lstrip("+-\N{MINUS SIGN}")
+    return (text[:1].isdigit() and not any(c.isalpha() for c in text)) or text in ("", "–")
+
+
+def marked(sentence: Marked) -> str:
+    """A sentence with its word marked."""
+    before, word, after = (escape(part) for part in sentence.parts())
+    return f'<span class="marked" dir="auto">{before}<mark>{word}</mark>{after}</span>'
