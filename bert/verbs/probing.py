@@ -35,7 +35,13 @@ def _words(arguments: Sequence[str]) -> None:
         "--clusters", type=int | None, default=None, help="number of clusters; not given: the best silhouette of 2 to 6"
     )
     parser.add_argument("--seed", type=int, default=0, help="of clusters, of the random tokens, of a sample")
+    parser.add_argument(
+        "--html", type=str | None, default=None, help="one offline page with a slider through the layers"
+    )
+    parser.add_argument("--png", type=str | None, default=None, help="2-D map of the last layer that was looked at")
     options = parse(parser, arguments)
+    check_output("--html", options.html, (".html", ".htm"))
+    check_output("--png", options.png, (".png",))
     if options.clusters is not None and options.clusters < 1:
         raise InputError(f"--clusters is {options.clusters}: give 1 or more")
     from bert.probing.occurrences import forms_of
@@ -46,7 +52,21 @@ def _words(arguments: Sequence[str]) -> None:
     forms = [*(forms_of(options.word) if options.forms else []), *also]
     layers = None if options.layer is None else [options.layer]
     rows = read_rows(options.sentences)
-    print(words(options.word, rows, options.model, layers, forms, clusters=options.clusters, seed=options.seed))
+    result = words(options.word, rows, options.model, layers, forms, clusters=options.clusters, seed=options.seed)
+    print(result)
+    from bert.probing.pictures import words_page, words_png
+
+    if options.html is not None:
+        page = words_page(result, model=options.model, source=options.sentences)
+        write_whole("--html", options.html, lambda file: file.write_text(page, encoding="utf-8"))
+    if options.png is not None:
+        write_whole("--png", options.png, lambda file: _say(words_png(result, file)))
+
+
+def _say(remark: str) -> None:
+    """Print a remark, where there is one."""
+    if remark:
+        print(remark)
 
 
 def _senses(arguments: Sequence[str]) -> None:
@@ -139,13 +159,19 @@ def _attend(arguments: Sequence[str]) -> None:
     parser.add_argument("--model", type=str, required=True, help="model folder")
     parser.add_argument("--layer", type=int | None, default=None, help="from 1; not given: where a head looks hardest")
     parser.add_argument("--head", type=int | None, default=None, help="from 0; not given: the one that looks hardest")
+    parser.add_argument("--png", type=str | None, default=None, help="the weights of the head as a picture")
     options = parse(parser, arguments)
+    check_output("--png", options.png, (".png",))
     from bert.probing.attention import attention
     from bert.probing.tables import attention_table
 
     result = attention(options.text, options.model)
     layer, head = result.telling_head(options.layer, options.head)
     print(attention_table(result, layer, head))
+    if options.png is not None:
+        from bert.probing.pictures import attention_png
+
+        write_whole("--png", options.png, lambda file: _say(attention_png(result, file, layer, head)))
 
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {

@@ -1,0 +1,130 @@
+"""What the probes found as pictures: a word in its contexts as one offline page or as a PNG, a head's attention as a PNG."""
+
+from pathlib import Path
+
+import numpy as np
+
+from bert.probing.attention import Attention
+from bert.probing.words import Occurrence, Words
+from bert.report.charts import contexts
+from bert.report.figures import heatmap_png, layer_scatter_png
+from bert.report.maps import LayerMap, layer_map
+from bert.report.page import Marked, Section, grid, key_figures, page, table
+
+MOST_POINTS = 200  # marks that a map has room for
+SENTENCES = 6  # occurrences whose nearest contexts are shown
+AROUND = 160  # characters of a sentence shown at each side of the word
+
+
+def marked_occurrence(one: Occurrence) -> Marked:
+    """The sentence with the word marked; of a long one what stands around it."""
+    begin, end = max(0, one.start - AROUND), min(len(one.sentence), one.end + AROUND)
+    before = ("…" if begin else "") + one.sentence[begin : one.start]
+    after = one.sentence[one.end : end] + ("…" if end < len(one.sentence) else "")
+    return Marked(before + one.text + after, len(before), len(before) + len(one.text))
+
+
+def map_of_words(words: Words) -> LayerMap:
+    """The map of a word by layer: groups are the senses where they are given, else the clusters of the last layer.
+
+    Of more than 200 occurrences every second, third, … is taken.
+    """
+    chosen = _spread(len(words.occurrences), MOST_POINTS)
+    measures = {"mean cosine above that of random tokens": [one.mean_cosine - one.baseline for one in words.layers]}
+    if all(one.senses is not None for one in words.layers):
+        scores = [one.senses for one in words.layers if one.senses is not None]
+        measures["sense accuracy, nearest centroid"] = [one.accuracy for one in scores]
+        measures["clusters against senses, adjusted Rand"] = [one.adjusted_rand for one in scores]
+    else:
+        measures["silhouette of the clusters"] = [_or_nan(one.silhouette) for one in words.layers]
+    return LayerMap(
+        [marked_occurrence(words.occurrences[place]) for place in chosen],
+        [_group(words, place) for place in chosen],
+        np.stack([one.map[chosen] for one in words.layers]),
+        [_name(one.number) for one in words.layers],
+        measures,
+        np.stack([one.cosines[np.ix_(chosen, chosen)] for one in words.layers]),
+    )
+
+
+def words_page(words: Words, model: str = "", source: str = "") -> str:
+    """The page of a word: its map with a slider through the layers, figures by layer, nearest contexts."""
+    word_map, last = map_of_words(words), words.layer()
+    named = [(label, value) for label, value in (("model", model), ("sentences", source)) if value]
+    figures = [
+        ("occurrences", f"{words.found:,}", f"{len(words.occurrences):,} looked at"),
+        ("mean cosine", f"{last.mean_cosine:.2f}", f"layer {last.number}"),
+        ("random tokens", f"{last.baseline:.2f}", "where cosines begin there"),
+    ]
+    if last.senses is not None:
+        figures.append(("senses told", f"{last.senses.accuracy:.0%}", "nearest centroid, leave-one-out"))
+    shown = len(word_map.occurrences)
+    few = f" {shown} of {len(words.occurrences):,} occurrences are drawn." if shown < len(words.occurrences) else ""
+    return page(
+        f"{words.word}, in context",
+        "Every mark is one occurrence of the word. Marks that lie together have like vectors.",
+        [
+            Section(
+                "Layer by layer", layer_map(word_map), f"Move the slider: the map turns little, the vectors move.{few}"
+            ),
+            Section("Nearest contexts", _nearest(words), f"Cosines at layer {last.number}."),
+            Section("Figures", _figures(words), "Cosines mean little without those of random tokens beside them."),
+        ],
+        figures=key_figures(figures),
+        footer="   ".join(f"{label}: {value}" for label, value in named),
+    )
+
+
+def words_png(words: Words, file: Path, layer: int = -1) -> str:
+    """Draw the map of a layer, the last one where not given. Returns a remark, empty where all is well."""
+    places = [one.number for one in words.layers]
+    place = places.index(words.layer(layer).number)
+    return layer_scatter_png(file, map_of_words(words), place, f"{words.word}, {_name(places[place])}")
+
+
+def attention_png(attention: Attention, file: Path, layer: int, head: int) -> str:
+    """Draw the weights of a head. Returns a remark, empty where all is well."""
+    return heatmap_png(file, attention.tokens, attention.head(layer, head), f"attention: layer {layer}, head {head}")
+
+
+def _nearest(words: Words) -> str:
+    names = list(dict.fromkeys(_group(words, place) for place in _spread(len(words.occurrences), MOST_POINTS)))
+    group = {name: number for number, name in enumerate(names)}
+    cards = []
+    for place in _spread(len(words.occurrences), SENTENCES):
+        near = words.layer().nearest(place, 4)
+        marks = [group.get(_group(words, other), -1) for other in (place, *(other for other, _ in near))]
+        others = [(marked_occurrence(words.occurrences[other]), cosine) for other, cosine in near]
+        cards.append(contexts(marked_occurrence(words.occurrences[place]), others, marks))
+    return grid(cards)
+
+
+def _figures(words: Words) -> str:
+    senses = any(one.senses for one in words.layers)
+    header = ["layer", "mean cosine", "random tokens", "corrected", "silhouette"]
+    header += ["sense accuracy", "adjusted Rand"] if senses else []
+    rows = []
+    for one in words.layers:
+        row: list[object] = [_name(one.number), one.mean_cosine, one.baseline, one.mean_cosine - one.baseline]
+        row.append("–" if one.silhouette is None else one.silhouette)
+        row += [one.senses.accuracy, one.senses.adjusted_rand] if one.senses else []
+        rows.append([f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row])
+    return table(header, rows)
+
+
+def _group(words: Words, place: int) -> str:
+    sense = words.occurrences[place].sense if words.layers[-1].senses is not None else None
+    return sense if sense is not None else f"cluster {words.layers[-1].clusters[place]}"
+
+
+def _name(layer: int) -> str:
+    return f"layer {layer}" if layer else "layer 0, the embeddings"
+
+
+def _spread(total: int, most: int) -> list[int]:
+    """At most `most` places, evenly through `total`."""
+    return sorted({place * total // min(total, most) for place in range(min(total, most))}) if total else []
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
