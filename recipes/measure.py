@@ -89,13 +89,16 @@ def measure(figures: "Figures", options: argparse.Namespace, model: Path, name: 
 
 
 def finetune(task: Task, model: Path, train: Path, dev: Path, run: Path, seed: int) -> dict[str, float]:
-    """Fine-tune as a user does, and read the best dev figures from the run."""
+    """Fine-tune as a user does, and measure the model that the run leaves."""
+    from bert.finetuning.config import DataConfig
+    from bert.finetuning.measure import evaluate
+
     bert(
         *("finetune", task.kind, "--config", str(RECIPES / f"{task.name}.yaml"), "--model", str(model)),
         *("--train", str(train), "--dev", str(dev), "--out", str(run), "--seed", str(seed), "--overwrite"),
     )
-    figures: dict[str, float] = json.loads((run / "figures.json").read_text())
-    return figures
+    found = evaluate(run / "model", str(dev), DataConfig())
+    return found.figures | {f"baseline {name}": value for name, value in found.baseline.items()}
 
 
 def bert(*arguments: str) -> None:
@@ -136,9 +139,10 @@ def sense_figures(report: dict) -> Iterator[tuple[str, float]]:
     """(name, value) for every method of `bert senses`, over words and for "apple"."""
     for method, scores in report["overall"].items():
         for metric, value in scores.items():
-            yield f"{method}, {metric}", value
-    for method, scores in report["words"]["apple"]["methods"].items():
-        yield f"apple, {method}, accuracy", scores["accuracy"]
+            yield f"{method}: {metric}", value
+    for row in report["words"]:
+        if row["word"] == "apple":
+            yield f"apple, {row['method']}: accuracy", row["accuracy"]
 
 
 class Figures:

@@ -141,7 +141,7 @@ def attended(findings: Findings) -> str:
         first,
         *((layer, head) for layer in range(1, layers + 1) for head in range(heads) if (layer, head) != first),
     ]
-    named = {f"layer {layer}, head {head + 1}": attention.head(layer, head) for layer, head in order}
+    named = {f"layer {layer}, head {head}": attention.head(layer, head) for layer, head in order}
     return attention_map(attention.tokens, named) + note(
         "Attention says what is mixed into a token's vector, not why the model answers as it does."
     )
