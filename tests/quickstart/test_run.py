@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bert.cli import main
-from tests.browser import opened
+from tests.browser import chromium, opened
 from tests.conftest import run_quietly
 
 WIDTHS = [1280, 390]
@@ -53,7 +53,7 @@ def test_the_pretrained_encoder_beats_every_control_clearly(quickstart: Path) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_report_answers_in_a_browser_and_asks_for_nothing(quickstart: Path, width: int) -> None:
-    with opened(quickstart / "report.html", width) as page:
+    with chromium() as browser, opened(browser, quickstart / "report.html", width) as page:
         for name in ("apple", "苹果"):
             assert page.get_by_text(name).count() > 0
         sliders = page.locator("input[type=range]")
