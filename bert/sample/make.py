@@ -205,7 +205,7 @@ def _named(grammar: Language, rng: random.Random, half: int | None, only: str | 
         values[name] = rng.choice(doubtful) if rng.random() < (0.3 if half is None else 0.5) else sure
         values[f"vp{suffix}"] = _pick(rng, what.predicates, half)
         values[f"n{suffix}"] = _pick(rng, what.nouns, half)
-    if values["X"] == values["Y"]:
+    if values["X"] == values["Y"] or values["vp"] == values["vp2"]:  # "Lima was foggy, but Lima was foggy."
         return _named(grammar, rng, half, only)
     return _tagged(grammar, frame, values, kinds)
 
