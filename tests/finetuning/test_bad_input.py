@@ -147,7 +147,7 @@ def test_models_without_a_head_for_a_task(refused, verb, model):
 
 
 def test_what_predict_and_evaluate_read(refused, place):
-    assert "no such" in refused("predict", "run/model", "absent.tsv")
+    assert "absent.tsv" in refused("predict", "run/model", "absent.tsv")
     assert "is a folder" in refused("predict", "run/model", "dev.tsv", "--out", "encoder")
     assert "none/out.tsv" in refused("predict", "run/model", "dev.tsv", "--out", "none/out.tsv")
     assert "labelled rows" in refused("evaluate", "run/model")
