@@ -24,7 +24,7 @@ def write_story(findings: Findings, file: Path) -> Path:
         Section(
             "It learned by guessing hidden words",
             losses(findings),
-            "A fifth of the tokens is hidden; the model guesses them from what stands around. The loss is how surprised it is.",
+            "Nearly a third of the tokens is hidden; the model guesses them from what stands around. The loss is how surprised it is.",
         ),
         *(Section(*word_chapter(word)) for word in findings.words),
         Section(
