@@ -11,6 +11,7 @@ from itertools import pairwise
 from bert.report.page import Marked, data, escape, marked, number
 from bert.report.palette import MARKS, mark_of
 
+CONTEXT = 120  # characters that are shown at each side of a word
 MOST_POINTS = 500  # of a curve: more than a screen parts
 
 Points = Sequence[tuple[float, float]]
@@ -60,7 +61,10 @@ def line_chart(
 
     x_ticks = [x for x in x_ticks if x_range[0] <= x <= x_range[1]]
     grid = "".join(f'<i class="rule" style="top:{down(y)}%"><span>{_tick(y, y_ticks)}</span></i>' for y in y_ticks)
-    grid += "".join(f'<i class="tick" style="left:{across(x)}%"><span>{_tick(x, x_ticks)}</span></i>' for x in x_ticks)
+    grid += "".join(
+        f'<i class="tick{" end" if across(x) > 95 else ""}" style="left:{across(x)}%"><span>{_tick(x, x_ticks)}</span></i>'
+        for x in x_ticks
+    )
     grid += "".join(
         f'<i class="level" style="top:{down(y)}%"><span dir="auto">{escape(name)} {number(y)}</span></i>'
         for name, y in levels.items()
@@ -110,10 +114,11 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def _tick(value: float, all_ticks: Sequence[float]) -> str:
-    """A tick's number with as many decimals as the distance of two ticks needs."""
+    """A tick's number with as many decimals as the distance of two ticks needs, millions as such."""
     step = min((b - a for a, b in pairwise(all_ticks)), default=1.0)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    unit, name = (1e6, " M") if max(map(abs, all_ticks)) >= 1e6 else (1.0, "")
+    decimals = max(0, -math.floor(math.log10(step / unit) + 1e-9))
+    return f"{value / unit:,.{decimals}f}{name}".replace("-", "\N{MINUS SIGN}")
 
 
 def _short(value: float) -> float:
@@ -139,7 +144,7 @@ def _share(value: float, top: float) -> float:
 
 def fill_in(sentence: Marked, guesses: Sequence[tuple[str, float]]) -> str:
     """A sentence with a blank for its word, and what the model puts there, with probabilities; the word itself is marked when guessed."""
-    before, word, after = sentence.parts()
+    before, word, after = sentence.context(CONTEXT).parts()
     rows = "".join(
         f'<li{" class=hit" if guess.casefold() == word.casefold() else ""}><span class="name" dir="auto">{escape(guess)}</span>'
         f'<span class="bar"><i style="width:{_share(p, 1.0)}%"></i></span><output>{100 * p:.1f} %</output></li>'
@@ -159,12 +164,10 @@ def contexts(sentence: Marked, nearest: Sequence[tuple[Marked, float]], groups: 
     groups = groups if groups is not None else [-1] * (len(nearest) + 1)
     signs = [symbol(group) if group >= 0 else "" for group in groups]
     rows = "".join(
-        f"<li>{sign}{marked(other)}<output>{_cosine(cosine)}</output></li>"
+        f"<li>{sign}{marked(other.context(CONTEXT))}<output>{_cosine(cosine)}</output></li>"
         for sign, (other, cosine) in zip(signs[1:], nearest, strict=True)
     )
-    return (
-        f'<figure class="card contexts"><figcaption>{signs[0]}{marked(sentence)}</figcaption><ol>{rows}</ol></figure>'
-    )
+    return f'<figure class="card contexts"><figcaption>{signs[0]}{marked(sentence.context(CONTEXT))}</figcaption><ol>{rows}</ol></figure>'
 
 
 def _cosine(value: float) -> str:

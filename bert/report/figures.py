@@ -18,7 +18,6 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from bert.report.maps import LayerMap
-from bert.report.page import Marked
 from bert.report.palette import MARKS, mark_of
 
 LATIN = "DejaVu Sans"  # comes with matplotlib
@@ -107,7 +106,7 @@ def _chinese_fonts() -> tuple[FontEntry, ...]:
 
 def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: str = "") -> str:
     """Draw the occurrences of a word in one layer, with the group's mark and, where there is room, the context of each."""
-    contexts = [_context(sentence) for sentence in word.occurrences]
+    contexts = [sentence.context(CONTEXT).text for sentence in word.occurrences]
     title = title or word.layers[layer]
     names = word.group_names()
     lettering = Lettering([*contexts, *names, title])
@@ -139,20 +138,6 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     _label(axes, canvas, lettering, points, contexts, colours)
     canvas.print_png(str(file))
     return lettering.remark()
-
-
-def _context(sentence: Marked) -> str:
-    """The word with a few characters at each side."""
-    before, word, after = sentence.parts()
-    left = before if len(before) <= CONTEXT else "…" + _whole_words(before[-CONTEXT - 1 :])
-    right = after if len(after) <= CONTEXT else _whole_words(after[CONTEXT::-1])[::-1] + "…"
-    return left + word + right
-
-
-def _whole_words(text: str) -> str:
-    """The text from its first blank on, or without its first character where there is none, as in Chinese."""
-    _, blank, rest = text.partition(" ")
-    return rest if blank and rest.strip() else text[1:]
 
 
 def _write(figure: Figure, lettering: Lettering, place: tuple[float, float], text: str, size: float, side: str) -> None:

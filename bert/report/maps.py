@@ -14,6 +14,7 @@ from bert.report.palette import mark_of
 
 WIDE = 4 / 3  # width of a map over its height
 MARGIN = 6  # percent of a map that stay empty at each side
+CONTEXT = 200  # characters that are shown at each side of a word
 MOST_CELLS = 48  # rows of a matrix that a screen shows: of more, every second, third, … is taken
 MOST_WEIGHTS = 120_000  # numbers that the heads of one picture may hold: about as many bytes times three
 
@@ -53,13 +54,14 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
     A pointer, a tap or the arrow keys show the sentence of a point. `start` is the layer shown first.
     """
     layer = range(len(word.layers))[start]
+    sentences = [sentence.context(CONTEXT) for sentence in word.occurrences]
     names = word.group_names()
     group_of = [names.index(group) for group in word.groups]
     places = np.stack([fitted(positions) for positions in word.positions])
     dots = "".join(
         f'<button type="button" class="dot" tabindex="{-1 if n else 0}" data-group="{group}" '
         f'style="left:{x:.2f}%;top:{y:.2f}%" aria-label="{escape(names[group])}: {escape(sentence.text)}">{symbol(group)}</button>'
-        for n, (sentence, group, (x, y)) in enumerate(zip(word.occurrences, group_of, places[layer]))
+        for n, (sentence, group, (x, y)) in enumerate(zip(sentences, group_of, places[layer]))
     )
     legend = "".join(
         f'<li><button type="button" class="key" aria-pressed="true" data-group="{n}">{symbol(n)}<span dir="auto">{escape(name)}</span>'
@@ -71,7 +73,7 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
     content = {
         "layers": list(word.layers),
         "xy": places.round(2).reshape(len(word.layers), -1).tolist(),
-        "items": [[*sentence.parts(), group] for sentence, group in zip(word.occurrences, group_of)],
+        "items": [[*sentence.parts(), group] for sentence, group in zip(sentences, group_of)],
         "groups": names,
         "measures": [_numbers(values) for values in word.measures.values()],
         "cosines": cosines,

@@ -15,6 +15,11 @@
 
   const symbolOf = (figure, group) => figure.querySelector(`.key[data-group="${group}"] .symbol`).cloneNode(true);
 
+  // A few words before and behind another one.
+  const ROOM = 45;
+  const beginning = (text) => (text.length > ROOM ? `${[...text].slice(0, ROOM).join("").replace(/\s+\S*$/, "")}…` : text);
+  const ending = (text) => (text.length > ROOM ? `…${[...text].slice(-ROOM).join("").replace(/^\S*\s+/, "")}` : text);
+
   // A sentence with its word marked, under the name of its group.
   const sentence = (figure, content, place) => {
     const [before, word, after, group] = content.items[place];
@@ -41,7 +46,7 @@
       const item = make("li");
       const line = make("span");
       line.dir = "auto";
-      line.append(before, make("mark", "", word), after);
+      line.append(ending(before), make("mark", "", word), beginning(after));
       item.append(symbolOf(figure, group), line, make("output", "", shown(cosine(n) / 100)));
       list.append(item);
     }

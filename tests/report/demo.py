@@ -149,6 +149,35 @@ def sections() -> list[Section]:
     ]  # fmt: skip
 
 
+def crowded_page() -> str:
+    """More of everything than is sensible: long words, many groups, layers, tokens and columns."""
+    endless = "Donaudampfschifffahrtsgesellschaft" * 6
+    senses = {
+        f"sense {n} {endless if n == 3 else ''}": [f"{endless} apple {n} " + "and so on " * 60] * 30 for n in range(11)
+    }
+    word = layer_map_of(senses, "apple", layers=25)
+    tokens = [endless if n == 7 else f"token{n}" for n in range(64)]
+    sentence = word.occurrences[0]
+    parts = [
+        maps.layer_map(word),
+        maps.attention_map(tokens, {f"layer {n} {endless}": np.full((64, 64), 1 / 64) for n in range(4)}),
+        maps.matrix(np.eye(60), [endless] * 60),
+        table([endless] * 12, [[endless] * 12]),
+        table(["a"] * 40, [[123456.0] * 40]),
+        charts.bars([(endless, 1e12), ("b", 3.0)]),
+        charts.fill_in(sentence, [(endless, 0.5)]),
+        charts.contexts(sentence, [(sentence, 0.5)]),
+        charts.versus(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens, [-123.0] * 64)),
+        charts.tagged(tokens, [(2, 9, endless)], [endless]),
+        charts.line_chart({endless: [(1e9, 1e-9), (2e9, 1e9)]}, endless, endless, {endless: 5.0}),
+        heading(endless, endless),
+        note(endless),
+        details(endless, paragraph(endless)),
+    ]
+    sections = [Section(endless, "".join(parts), endless), *(Section(f"Section {n}", "") for n in range(20))]
+    return page(endless, endless, sections, figures=key_figures([(endless, endless, endless)] * 7), footer=endless)
+
+
 def demo_page() -> str:
     figures = key_figures(
         [

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.report.demo import demo_page
+from tests.report.demo import crowded_page, demo_page
 
 pytestmark = pytest.mark.slow
 
@@ -81,6 +81,19 @@ def test_every_chart_is_seen_and_nothing_sticks_out(page) -> None:
         })"""
     )
     assert inside
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_crowded_page_stays_as_wide_as_the_screen(browser, file: Path, width: int) -> None:
+    crowded = file.with_name("crowded.html")
+    crowded.write_text(crowded_page(), encoding="utf-8")
+    page = browser.new_page(viewport={"width": width, "height": 850})
+    page.goto(crowded.as_uri())
+    page.locator("details summary").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    rows, cells = (page.locator(f".heads > .{name}").bounding_box() for name in ("rows", "cells"))
+    assert rows["height"] == pytest.approx(cells["height"], abs=1)
+    page.close()
 
 
 def test_the_slider_goes_through_the_layers_by_keyboard(page) -> None:

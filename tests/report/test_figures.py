@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from bert.report import figures
-from bert.report.page import Marked
 from tests.report.demo import APPLE, PINGGUO, heads_of, layer_map_of
 
 
@@ -90,17 +89,6 @@ def test_maps_of_no_one_and_many_occurrences_are_drawn(tmp_path: Path, count: in
     )
     figures.layer_scatter_png(tmp_path / "map.png", some)
     assert pixels(tmp_path / "map.png").shape == (1056, 1440, 3)
-
-
-def test_a_context_is_cut_between_words() -> None:
-    text = "My grandmother from the far north bakes an apple cake every Sunday in winter."
-    assert (
-        figures._context(Marked(text, text.index("apple"), text.index("apple") + 5))
-        == "…north bakes an apple cake every Sunday…"
-    )
-    chinese = "我的奶奶每个星期天都会在厨房里面用很多新鲜的苹果做一个大蛋糕。"
-    start = chinese.index("苹果")
-    assert figures._context(Marked(chinese, start, start + 2)) == "…" + chinese[start - 18 :]
 
 
 def test_the_darkest_cells_of_a_head_are_its_largest_weights(tmp_path: Path) -> None:

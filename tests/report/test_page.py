@@ -181,3 +181,14 @@ def test_a_word_is_marked_where_it_stands_even_behind_an_emoji() -> None:
     sentence = Marked("🍎🍎 An <apple> a day", 6, 13)
     assert sentence.parts() == ("🍎🍎 An ", "<apple>", " a day")
     assert "🍎🍎 An <mark>&lt;apple&gt;</mark> a day" in marked(sentence)
+
+
+def test_a_context_is_cut_between_words() -> None:
+    text = "My grandmother from the far north bakes an apple cake every Sunday in winter."
+    context = Marked(text, text.index("apple"), text.index("apple") + 5).context(18)
+    assert context.text == "…north bakes an apple cake every Sunday…"
+    assert context.parts()[1] == "apple"
+    chinese = "我的奶奶每个星期天都会在厨房里面用很多新鲜的苹果做一个大蛋糕。"
+    start = chinese.index("苹果")
+    assert Marked(chinese, start, start + 2).context(18).text == "…" + chinese[start - 18 :]
+    assert Marked(chinese, start, start + 2).context(99) == Marked(chinese, start, start + 2)
