@@ -17,6 +17,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 MOST_CLUSTERS = 6
+ROUNDING = 1e-5  # what tells no cosine of fp32 vectors from another
 SILHOUETTE_SAMPLE = 1_000  # a silhouette looks at all pairs
 
 Vectors = NDArray[np.floating]
@@ -65,25 +66,34 @@ def mean_cosine(vectors: Vectors) -> float:
 
 
 def nearest_centroid(train: Vectors, labels: Labels, test: Vectors) -> Labels:
-    """For each test vector the label whose centroid has the greatest cosine with it; centroids are of unit vectors."""
-    names, centroids = np.unique(labels), []
+    """For each test vector the label whose centroid has the greatest cosine with it; centroids are of unit vectors.
+
+    Where several are as near, as when a layer's vectors are all alike, the label with most train vectors is taken.
+    """
+    names, sizes = np.unique(labels, return_counts=True)
     directions = unit(train)
-    for name in names:
-        centroids.append(directions[labels == name].mean(axis=0))
-    return names[(unit(test) @ unit(np.stack(centroids)).T).argmax(axis=1)]
+    centroids = unit(np.stack([directions[labels == name].mean(axis=0) for name in names]))
+    return names[_greatest(unit(test) @ centroids.T, np.broadcast_to(sizes, (len(test), len(names))))]
 
 
 def leave_one_out(vectors: Vectors, labels: Labels) -> float:
     """Accuracy of `nearest_centroid` where each vector is left out of its own centroid. A label of one vector is missed."""
-    directions = unit(vectors)
-    names, index = np.unique(labels, return_inverse=True)
+    directions = unit(vectors.astype(np.float64))
+    names, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     sums = np.zeros((len(names), vectors.shape[1]))
     np.add.at(sums, index, directions)
     near = directions @ unit(sums).T  # (n, labels)
     rows = np.arange(len(vectors))
     near[rows, index] = (directions * unit(sums[index] - directions)).sum(axis=1)
-    near[rows[np.bincount(index)[index] == 1], index[np.bincount(index)[index] == 1]] = -np.inf
-    return float((near.argmax(axis=1) == index).mean())
+    counts = np.broadcast_to(sizes, near.shape).copy()
+    counts[rows, index] -= 1
+    near[counts == 0] = -np.inf
+    return float((_greatest(near, counts) == index).mean())
+
+
+def _greatest(near: Vectors, sizes: Labels) -> Labels:
+    """The column of the greatest number of each row; of those within a rounding error of it, the one of the greatest size."""
+    return np.where(near >= near.max(axis=1, keepdims=True) - ROUNDING, sizes, -1).argmax(axis=1)
 
 
 # ── groups ──

@@ -1,0 +1,64 @@
+"""The attention of a text: whose weights they are, and which head is shown."""
+
+import numpy as np
+import pytest
+import torch
+
+from bert import attention
+from bert.errors import InputError
+from bert.probing.attention import Attention
+from tests.probing.models import make_masked_lm
+
+MODEL = make_masked_lm()
+
+
+def test_weights_are_those_of_the_encoder_and_tokens_its_pieces() -> None:
+    found = attention("The cat sat", MODEL)
+    ids = MODEL.tokenizer.encode("The cat sat")
+    assert found.tokens == tuple(MODEL.tokenizer.token(i) for i in ids)
+    assert found.weights.shape == (2, 2, len(ids), len(ids))
+    np.testing.assert_allclose(found.weights.sum(-1), 1, atol=1e-6)
+    expected = MODEL.encoder(torch.tensor([ids]), output_attentions=True).attentions
+    np.testing.assert_allclose(found.head(2, 1), expected[1][0, 1].detach().numpy(), atol=1e-6)
+
+
+def test_pieces_of_bytes_are_shown_as_they_stand_in_the_text() -> None:
+    tokens = attention("The cat 苹果", make_masked_lm("bpe")).tokens
+    assert tokens[1:3] in (("The", "cat"), ("The", "c"), ("T", "he"), ("The", "ca"))
+    assert "Ġ" not in "".join(tokens)
+
+
+def test_the_telling_head_looks_hardest_at_another_token() -> None:
+    weights = np.full((2, 3, 5, 5), 0.2, dtype=np.float32)
+    weights[0, 0] = np.eye(5)  # at itself
+    weights[0, 1] = np.eye(5)[[4] * 5]  # at [SEP]
+    weights[1, 2] = 0.9 * np.eye(5)[[0, 2, 3, 1, 4]] + 0.02  # at the next word
+    weights[1, 0] = 0.5 * np.eye(5)[[0, 2, 3, 1, 4]] + 0.1
+    found = Attention(tuple("abcde"), weights)
+    assert found.telling_head() == (2, 2)
+    assert found.telling_head(layer=1) == (1, 2)
+    assert found.telling_head(head=0) == (2, 0)
+    assert found.telling_head(1, 1) == (1, 1)
+    assert attention("", MODEL).telling_head() == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ((0, 0), "layer 0: the model has layers 1 to 2 with attention"),
+        ((3, 0), "layer 3: the model has layers 1 to 2"),
+        ((1, 2), "head 2: a layer of the model has heads 0 to 1"),
+        ((1, -1), "head -1: a layer"),
+    ],
+)
+def test_a_head_that_is_not_there_is_refused(place: tuple[int, int], message: str) -> None:
+    found = attention("cat", MODEL)
+    with pytest.raises(InputError, match=message):
+        found.head(*place)
+    with pytest.raises(InputError, match=message):
+        found.telling_head(*place)
+
+
+def test_a_text_longer_than_the_model_takes_is_refused() -> None:
+    with pytest.raises(InputError, match="tokens long and the model takes 32: give a shorter text"):
+        attention("cat " * 40, MODEL)

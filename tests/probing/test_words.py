@@ -1,0 +1,145 @@
+"""One word in its contexts: which occurrences, which vectors, what the baseline is, and what is refused."""
+
+import numpy as np
+import pytest
+from sklearn.metrics.pairwise import cosine_similarity
+
+from bert import words
+from bert.embed import span_vectors
+from bert.errors import InputError
+from bert.probing.rows import Row
+from bert.probing.words import MOST_OCCURRENCES
+from tests.probing.models import make_masked_lm, sense_rows
+
+MODEL = make_masked_lm()
+LINES = [
+    "the sweet ripe of the apple is green",
+    "the phone profit of the Apple is software, an apple",
+    "the market shares of the berry is screen",
+    "apples and apple trees",
+]
+
+
+def test_every_occurrence_is_found_in_its_sentence() -> None:
+    found = words("apple", LINES, MODEL)
+    assert [(one.sentence, one.text) for one in found.occurrences] == [
+        (LINES[0], "apple"),
+        (LINES[1], "Apple"),
+        (LINES[1], "apple"),
+        (LINES[3], "apple"),
+    ]
+    assert found.found == 4
+    assert [one.text for one in words("apple", LINES, MODEL, forms=True).occurrences][3] == "apples"
+    assert len(words("apple", LINES, MODEL, forms=["berry"]).occurrences) == 5
+    chinese = words("苹果", ["她在超市买了一个苹果。", "苹果公司发布了新苹果手机。"], MODEL)
+    assert [(one.start, one.end) for one in chinese.occurrences] == [(8, 10), (0, 2), (7, 9)]
+
+
+def test_each_layer_has_the_vectors_and_the_cosines_of_the_occurrences() -> None:
+    found = words("apple", LINES, MODEL)
+    assert [layer.number for layer in found.layers] == [0, 1, 2]
+    spans = [(one.start, one.end) for one in found.occurrences]
+    vectors = span_vectors(MODEL, [one.sentence for one in found.occurrences], spans).numpy()
+    for column, layer in enumerate(found.layers):
+        np.testing.assert_array_equal(layer.vectors, vectors[:, column])
+        expected = cosine_similarity(layer.vectors)
+        np.testing.assert_allclose(layer.cosines, expected, atol=1e-6)
+        np.testing.assert_allclose(layer.corrected, expected - layer.baseline, atol=1e-6)
+        assert layer.mean_cosine == pytest.approx(expected[np.triu_indices(4, 1)].mean(), abs=1e-6)
+        near = layer.nearest(0, 2)
+        assert [place for place, _ in near] == (np.argsort(-expected[0, 1:], kind="stable")[:2] + 1).tolist()
+        assert near[0][1] == pytest.approx(expected[0, 1:].max(), abs=1e-6)
+    assert found.layer(1) is found.layers[1]
+    assert [layer.number for layer in words("apple", LINES, MODEL, layers=[-1]).layers] == [2]
+
+
+def test_the_baseline_is_the_mean_cosine_of_all_tokens_where_they_are_few() -> None:
+    lines = ["the apple is green", "the berry is sour"]
+    found = words("apple", lines, MODEL)
+    tokens = [
+        (line, span) for line in lines for span in MODEL.tokenizer.encode_with_offsets(line)[1][1:-1]
+    ]  # fewer than are drawn
+    vectors = span_vectors(MODEL, [line for line, _ in tokens], [span for _, span in tokens]).numpy()
+    upper = np.triu_indices(len(tokens), 1)
+    for column, layer in enumerate(found.layers):
+        assert layer.baseline == pytest.approx(cosine_similarity(vectors[:, column])[upper].mean(), abs=1e-5)
+
+
+def test_senses_of_rows_and_of_a_list_are_the_same() -> None:
+    rows = [row for row in sense_rows() if row.word == "apple"]
+    by_rows = words("apple", sense_rows(), MODEL)
+    by_list = words("apple", [row.sentence for row in rows], MODEL, senses=[row.sense for row in rows])
+    assert [one.sense for one in by_rows.occurrences] == [row.sense for row in rows]
+    for one, other in zip(by_rows.layers, by_list.layers, strict=True):
+        assert one.senses == other.senses
+        assert one.senses.within > one.senses.between or one.number < 2
+
+
+def test_rows_with_senses_of_other_words_do_not_count_but_are_searched_for_a_word_without_senses() -> None:
+    rows = [
+        Row("an apple and a berry", "", "berry", (15, 20), "x"),
+        Row("an apple, an apple", "", "apple", (13, 18), "y"),
+    ]
+    (one,) = words("apple", rows, MODEL).occurrences
+    assert (one.start, one.end, one.sense) == (13, 18, "y")
+    assert [one.sense for one in words("an", rows, MODEL).occurrences] == [None, None, None]
+
+
+def test_the_same_seed_gives_the_same_and_a_sample_is_taken_of_many() -> None:
+    lines = [f"the apple is {n}" for n in range(MOST_OCCURRENCES + 30)]
+    first, again = (words("apple", lines, MODEL, layers=[2], clusters=2, seed=3) for _ in range(2))
+    assert (first.found, len(first.occurrences)) == (MOST_OCCURRENCES + 30, MOST_OCCURRENCES)
+    assert first.occurrences == again.occurrences
+    np.testing.assert_array_equal(first.layers[0].clusters, again.layers[0].clusters)
+    assert first.layers[0].baseline == again.layers[0].baseline
+    assert "2,030 occurrences, 2,000 of them taken" in str(first)
+
+
+def test_one_occurrence_is_shown_without_figures_that_need_two() -> None:
+    found = words("berry", ["a berry"], MODEL)
+    assert np.isnan(found.layers[0].mean_cosine)
+    assert found.layers[0].silhouette is None
+    assert "1 occurrence" in str(found)
+    assert "–" in str(found)
+
+
+def test_the_matrix_is_printed_where_occurrences_are_few_and_clusters_where_many() -> None:
+    few = str(words("apple", LINES, MODEL))
+    assert "cosines at layer 2" in few
+    assert "1.00" in few
+    many = str(words("apple", sense_rows(), MODEL, clusters=3))
+    assert "cluster 0: " in many
+    assert "(f" in many
+    assert max(map(len, many.splitlines())) <= 120
+    assert "[bold]" in str(words("apple", ["[bold] apple", "an apple"], MODEL))
+
+
+@pytest.mark.parametrize(
+    ("word", "sentences", "options", "message"),
+    [
+        (
+            "aple",
+            LINES,
+            {},
+            r"aple occurs in none of the 4 sentences: near to it are apple, apples; for its inflected forms",
+        ),
+        ("zzz", LINES, {"forms": True}, "zzz occurs in none of the 4 sentences, nor anything like it$"),
+        ("苹国", ["一个苹果"], {}, "near to it are .*苹果"),
+        (" ", LINES, {}, "the word is empty"),
+        ("apple", ["", " "], {}, "no sentence to look at: all are empty"),
+        ("apple", [], {}, "no sentence to look at"),
+        ("apple", "apple", {}, "takes a list of sentences"),
+        ("apple", LINES, {"layers": [3]}, r"layer 3: the model has layers 0 \(the embeddings\) to 2"),
+        ("apple", LINES, {"clusters": 0}, "clusters is 0: give 1 or more"),
+        ("apple", LINES, {"senses": ["a"]}, "1 senses for 4 sentences"),
+        ("apple", ["👍", "\u200b", "🍎🍎"], {}, "apple occurs in none of the 3 sentences"),
+        ("\u200b", ["a \u200b b"], {}, "nothing to the tokenizer"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_refused(word: str, sentences: list[str], options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        words(word, sentences, MODEL, **options)
+
+
+def test_an_emoji_is_a_word_too() -> None:
+    assert len(words("👍", ["👍", "well 👍 done"], MODEL).occurrences) == 2
