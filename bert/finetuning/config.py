@@ -80,8 +80,8 @@ class TaskConfig:
 class FinetuneOptimizer(OptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
 
-    lr: float = 1e-4
-    """highest learning rate of AdamW"""
+    lr: float = 3e-4
+    """highest learning rate of AdamW; for an encoder of 4 layers × 256 up to 1e-3, for one of 12 × 768 1e-4 or less"""
 
 
 @dataclass(frozen=True)
