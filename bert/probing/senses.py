@@ -26,7 +26,7 @@ from bert.errors import InputError, did_you_mean
 from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.occurrences import find
-from bert.probing.rows import Row
+from bert.probing.rows import Row, read_rows
 from bert.text.tokenizer import is_unspaced
 
 MOST_FREQUENT, BAG, RANDOM = "most frequent sense", "bag of words", "random encoder"
@@ -99,26 +99,28 @@ class Senses:
 
 
 def senses(
-    train_rows: Sequence[Row],
-    test_rows: Sequence[Row] | None,
+    rows: Sequence[Row] | str | Path,
     model: nn.Module | str | Path,
+    test_rows: Sequence[Row] | str | Path | None = None,
     layers: Sequence[int] | None = None,
     words: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Senses:
     """How well the vectors of one of our models, or of that in a folder, tell the senses of words.
 
-    Rows give word, sentence and sense, and the place of the word (else its first occurrence is taken). Without `test_rows`
-    every fifth train row of each word and sense is held out. `layers` not given: each, and as the headline the sum of the
+    Rows, or those of a file, give word, sentence and sense, and the place of the word (else its first occurrence is taken). Without `test_rows`
+    every fifth row of each word and sense is held out. `layers` not given: each, and as the headline the sum of the
     last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the random
     encoder.
 
     Raises InputError where a row lacks its word or sense, or no word has two senses and a test row.
     """
+    rows = read_rows(rows) if isinstance(rows, str | Path) else rows
+    test_rows = read_rows(test_rows) if isinstance(test_rows, str | Path) else test_rows
     encoder = encoder_of(model)
     numbers = resolve_layers(encoder.config, layers)
     notes: list[str] = []
-    parted = list(_parted(train_rows, test_rows, words, notes))
+    parted = list(_parted(rows, test_rows, words, notes))
     if not parted:
         raise InputError(f"no word to measure: {'; '.join(notes) or 'the rows hold none'}")
     fresh = random_like(encoder, seed)

