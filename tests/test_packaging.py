@@ -9,7 +9,8 @@ import bert
 from bert.cli import main
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+METADATA = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PROJECT = METADATA["project"]
 
 
 def pinned() -> dict[str, str]:
@@ -42,3 +43,10 @@ def test_the_changelog_names_every_verb() -> None:
 
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert [verb for verb in VERBS if f"`bert {verb}`" not in text] == []
+
+
+def test_files_that_are_not_code_are_installed_too() -> None:
+    listed = set(METADATA["tool"]["setuptools"]["package-data"]["bert"])
+    package = ROOT / "bert"
+    files = [file for file in package.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")]
+    assert {file.relative_to(package).as_posix() for file in files} == listed

@@ -11,6 +11,7 @@ from itertools import pairwise
 from bert.report.page import Marked, data, escape, marked, number
 from bert.report.palette import MARKS, mark_of
 
+CONTEXT = 120  # characters that are shown at each side of a word
 MOST_POINTS = 500  # of a curve: more than a screen parts
 
 Points = Sequence[tuple[float, float]]
@@ -60,7 +61,10 @@ def line_chart(
 
     x_ticks = [x for x in x_ticks if x_range[0] <= x <= x_range[1]]
     grid = "".join(f'<i class="rule" style="top:{down(y)}%"><span>{_tick(y, y_ticks)}</span></i>' for y in y_ticks)
-    grid += "".join(f'<i class="tick" style="left:{across(x)}%"><span>{_tick(x, x_ticks)}</span></i>' for x in x_ticks)
+    grid += "".join(
+        f'<i class="tick{" end" if across(x) > 95 else ""}" style="left:{across(x)}%"><span>{_tick(x, x_ticks)}</span></i>'
+        for x in x_ticks
+    )
     grid += "".join(
         f'<i class="level" style="top:{down(y)}%"><span dir="auto">{escape(name)} {number(y)}</span></i>'
         for name, y in levels.items()
@@ -99,20 +103,22 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart), about so many, that hold `low` and `high` between them."""
-    if not high > low:
-        low, high = low - 0.5, high + 0.5
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value
+        room = max(0.5, 0.01 * abs(low))
+        low, high = low - room, high + room
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * power / rough)))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
+    return [float(f"{k * step:.15g}") for k in range(first, last + 1)]
 
 
 def _tick(value: float, all_ticks: Sequence[float]) -> str:
-    """A tick's number with as many decimals as the distance of two ticks needs."""
+    """A tick's number with as many decimals as the distance of two ticks needs, millions as such."""
     step = min((b - a for a, b in pairwise(all_ticks)), default=1.0)
-    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    return f"{value:,.{decimals}f}".replace("-", "\N{MINUS SIGN}")
+    unit, name = (1e6, " M") if max(map(abs, all_ticks)) >= 1e6 else (1.0, "")
+    decimals = max(0, -math.floor(math.log10(step / unit) + 1e-9))
+    return f"{value / unit:,.{decimals}f}{name}".replace("-", "\N{MINUS SIGN}")
 
 
 def _short(value: float) -> float:
@@ -138,7 +144,7 @@ def _share(value: float, top: float) -> float:
 
 def fill_in(sentence: Marked, guesses: Sequence[tuple[str, float]]) -> str:
     """A sentence with a blank for its word, and what the model puts there, with probabilities; the word itself is marked when guessed."""
-    before, word, after = sentence.parts()
+    before, word, after = sentence.context(CONTEXT).parts()
     rows = "".join(
         f'<li{" class=hit" if guess.casefold() == word.casefold() else ""}><span class="name" dir="auto">{escape(guess)}</span>'
         f'<span class="bar"><i style="width:{_share(p, 1.0)}%"></i></span><output>{100 * p:.1f} %</output></li>'
@@ -158,16 +164,28 @@ def contexts(sentence: Marked, nearest: Sequence[tuple[Marked, float]], groups: 
     groups = groups if groups is not None else [-1] * (len(nearest) + 1)
     signs = [symbol(group) if group >= 0 else "" for group in groups]
     rows = "".join(
-        f"<li>{sign}{marked(other)}<output>{_cosine(cosine)}</output></li>"
+        f"<li>{sign}{marked(other.context(CONTEXT))}<output>{_cosine(cosine)}</output></li>"
         for sign, (other, cosine) in zip(signs[1:], nearest, strict=True)
     )
-    return (
-        f'<figure class="card contexts"><figcaption>{signs[0]}{marked(sentence)}</figcaption><ol>{rows}</ol></figure>'
-    )
+    return f'<figure class="card contexts"><figcaption>{signs[0]}{marked(sentence.context(CONTEXT))}</figcaption><ol>{rows}</ol></figure>'
 
 
 def _cosine(value: float) -> str:
     return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def tagged(words: Sequence[str], spans: Sequence[tuple[int, int, str]], kinds: Sequence[str], joint: str = " ") -> str:
+    """A sentence with its names in boxes: (first word, word behind the last, kind) each, in order; `kinds` gives the colours."""
+    parts, done = [], 0
+    for start, end, kind in spans:
+        name = f'<small dir="auto">{escape(kind)}</small>'
+        parts += [escape(word) for word in words[done:start]]
+        parts.append(
+            f'<span class="span c{mark_of(kinds.index(kind))}">{escape(joint.join(words[start:end]))}{name}</span>'
+        )
+        done = end
+    parts += [escape(word) for word in words[done:]]
+    return f'<figure class="card tagged"><p dir="auto">{escape(joint).join(parts)}</p></figure>'
 
 
 def versus(right: ScoredText, wrong: ScoredText) -> str:
@@ -186,7 +204,7 @@ def versus(right: ScoredText, wrong: ScoredText) -> str:
 
 def _scored(text: ScoredText, sign: str, name: str, lowest: float) -> str:
     tokens = "".join(
-        f'<span class="token" style="--s:{_share(score, lowest) if lowest < 0 else 0}%"><b dir="auto">{escape(token)}</b>'
+        f'<span class="token" style="--s:{_share(-score, -lowest)}%"><b dir="auto">{escape(token)}</b>'
         f"<small>{number(score, 2)}</small></span>"
         for token, score in zip(text.tokens, text.scores, strict=True)
     )

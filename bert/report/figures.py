@@ -5,6 +5,7 @@ functions return a remark for the user: empty, or one line that says which chara
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -12,13 +13,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontEntry, fontManager, get_font
+from matplotlib.font_manager import FontEntry, findSystemFonts, fontManager, get_font
 from matplotlib.lines import Line2D
-from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from bert.report.maps import LayerMap
-from bert.report.page import Marked
 from bert.report.palette import MARKS, mark_of
 
 LATIN = "DejaVu Sans"  # comes with matplotlib
@@ -87,6 +86,11 @@ def _has(file: str, character: str) -> bool:
 @cache
 def _chinese_fonts() -> tuple[FontEntry, ...]:
     """One font of each family that is installed, in the order of `CHINESE`."""
+    known = {font.fname for font in fontManager.ttflist}
+    for file in findSystemFonts():  # matplotlib remembers the fonts of its first run
+        if file not in known:
+            with suppress(OSError, RuntimeError):  # a broken font is none
+                fontManager.addfont(file)
     found = []
     for beginning in CHINESE:
         fonts = [font for font in fontManager.ttflist if font.name.startswith(beginning) and font.style == "normal"]
@@ -102,7 +106,7 @@ def _chinese_fonts() -> tuple[FontEntry, ...]:
 
 def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: str = "") -> str:
     """Draw the occurrences of a word in one layer, with the group's mark and, where there is room, the context of each."""
-    contexts = [_context(sentence) for sentence in word.occurrences]
+    contexts = [sentence.context(CONTEXT).text for sentence in word.occurrences]
     title = title or word.layers[layer]
     names = word.group_names()
     lettering = Lettering([*contexts, *names, title])
@@ -110,31 +114,30 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.03, 0.09, 0.94, 0.81))
     points = word.positions[layer]
+    colours = [MARKS[mark_of(names.index(group))].light for group in word.groups]
     for n, name in enumerate(names):
         chosen = np.array([group == name for group in word.groups], bool)
         mark = MARKS[mark_of(n)]
         axes.scatter(
-            *points[chosen].T, s=62, c=mark.light, marker=mark.marker, edgecolors=PAPER, linewidths=0.9, zorder=3
+            points[chosen, 0],
+            points[chosen, 1],
+            s=62,
+            c=mark.light,
+            marker=mark.marker,
+            edgecolors=PAPER,
+            linewidths=0.9,
+            zorder=3,
         )
     _bare(axes)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.09)
     _write(figure, lettering, (0.03, 0.945), title, 15, "left")
-    measures = "   ".join(f"{name} {values[layer]:.2f}" for name, values in word.measures.items())
+    measures = " · ".join(f"{name} {values[layer]:.2f}" for name, values in word.measures.items())
     _write(figure, lettering, (0.97, 0.95), measures, 9.5, "right")
     _legend(figure, lettering, names)
-    colours = [MARKS[mark_of(names.index(group))].light for group in word.groups]
     _label(axes, canvas, lettering, points, contexts, colours)
     canvas.print_png(str(file))
     return lettering.remark()
-
-
-def _context(sentence: Marked) -> str:
-    """The word with a few characters at each side."""
-    before, word, after = sentence.parts()
-    left = before if len(before) <= CONTEXT else "…" + before[-CONTEXT:]
-    right = after if len(after) <= CONTEXT else after[:CONTEXT] + "…"
-    return left + word + right
 
 
 def _write(figure: Figure, lettering: Lettering, place: tuple[float, float], text: str, size: float, side: str) -> None:
@@ -207,12 +210,6 @@ def _label(
             label.remove()
 
 
-def _name_ticks(labels: Sequence[Text], lettering: Lettering, names: Sequence[str], size: float) -> None:
-    for label, name in zip(labels, names, strict=True):
-        label.set(parse_math=False, fontfamily=lettering.family, fontsize=size, color=INK)
-        label.set_text(lettering.clean(name))
-
-
 def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, title: str) -> str:
     """Draw the weights (T, T) of an attention head: rows look, columns are looked at; in each cell of a short text its percentage."""
     size = len(tokens)
@@ -228,10 +225,11 @@ def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, ti
     axes.set_title(lettering.clean(title), fontfamily=lettering.family, parse_math=False, loc="left", pad=14, color=INK)
     axes.xaxis.tick_top()
     letters = min(11.0, 72 * side * 0.75 / max(size, 1) * 0.6)
-    axes.set_xticks(range(size), [""] * size, rotation=90)
-    axes.set_yticks(range(size), [""] * size)
-    _name_ticks([*axes.get_xticklabels()], lettering, names, letters)
-    _name_ticks([*axes.get_yticklabels()], lettering, names, letters)
+    names = [lettering.clean(name) for name in names]
+    axes.set_xticks(range(size), names, rotation=90)
+    axes.set_yticks(range(size), names)
+    for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
+        label.set(parse_math=False, fontfamily=lettering.family, fontsize=letters, color=INK)
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)

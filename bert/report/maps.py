@@ -14,6 +14,7 @@ from bert.report.palette import mark_of
 
 WIDE = 4 / 3  # width of a map over its height
 MARGIN = 6  # percent of a map that stay empty at each side
+CONTEXT = 200  # characters that are shown at each side of a word
 MOST_CELLS = 48  # rows of a matrix that a screen shows: of more, every second, third, … is taken
 MOST_WEIGHTS = 120_000  # numbers that the heads of one picture may hold: about as many bytes times three
 
@@ -53,13 +54,14 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
     A pointer, a tap or the arrow keys show the sentence of a point. `start` is the layer shown first.
     """
     layer = range(len(word.layers))[start]
+    sentences = [sentence.context(CONTEXT) for sentence in word.occurrences]
     names = word.group_names()
     group_of = [names.index(group) for group in word.groups]
     places = np.stack([fitted(positions) for positions in word.positions])
     dots = "".join(
         f'<button type="button" class="dot" tabindex="{-1 if n else 0}" data-group="{group}" '
         f'style="left:{x:.2f}%;top:{y:.2f}%" aria-label="{escape(names[group])}: {escape(sentence.text)}">{symbol(group)}</button>'
-        for n, (sentence, group, (x, y)) in enumerate(zip(word.occurrences, group_of, places[layer]))
+        for n, (sentence, group, (x, y)) in enumerate(zip(sentences, group_of, places[layer]))
     )
     legend = "".join(
         f'<li><button type="button" class="key" aria-pressed="true" data-group="{n}">{symbol(n)}<span dir="auto">{escape(name)}</span>'
@@ -67,26 +69,31 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
         for n, name in enumerate(names)
     )
     measures = "".join(_measure(name, values, layer) for name, values in word.measures.items())
-    slider = (
-        '<div class="steer"><button type="button" class="play" aria-label="play through the layers"></button>'
-        f'<input type="range" min="0" max="{len(word.layers) - 1}" value="{layer}" aria-label="layer" '
-        f'aria-valuetext="{escape(word.layers[layer])}"><output dir="auto">{escape(word.layers[layer])}</output></div>'
-    )
     cosines, below = _layer_cosines(word, group_of, layer)
     content = {
         "layers": list(word.layers),
         "xy": places.round(2).reshape(len(word.layers), -1).tolist(),
-        "items": [[*sentence.parts(), group] for sentence, group in zip(word.occurrences, group_of)],
+        "items": [[*sentence.parts(), group] for sentence, group in zip(sentences, group_of)],
         "groups": names,
         "measures": [_numbers(values) for values in word.measures.values()],
         "cosines": cosines,
     }
     return (
-        f'<figure class="chart layers" data-chart="layers">{slider}<div class="stage">'
+        f'<figure class="chart layers" data-chart="layers">{_slider(word.layers, layer)}<div class="stage">'
         f'<div class="plot" role="group" aria-label="map of {len(group_of)} occurrences">{dots}</div>'
         f'<div class="side"><ul class="legend">{legend}</ul><div class="measures">{measures}</div>'
         '<div class="readout" aria-live="polite"><p class="hint">Point at a mark to read its sentence.</p></div></div></div>'
         f"{below}{data(content)}</figure>"
+    )
+
+
+def _slider(layers: Sequence[str], layer: int) -> str:
+    """The slider through the layers and a button that plays them; hidden where there is one layer only."""
+    hidden = " hidden" if len(layers) == 1 else ""
+    return (
+        f'<div class="steer"{hidden}><button type="button" class="play" aria-label="play through the layers"></button>'
+        f'<input type="range" min="0" max="{len(layers) - 1}" value="{layer}" aria-label="layer" '
+        f'aria-valuetext="{escape(layers[layer])}"><output dir="auto">{escape(layers[layer])}</output></div>'
     )
 
 
@@ -123,7 +130,7 @@ def _layer_cosines(word: LayerMap, group_of: Sequence[int], layer: int) -> tuple
     order = np.argsort(group_of, kind="stable")
     order = order[:: -(-len(order) // MOST_CELLS)]
     values = word.cosines[:, order][:, :, order]
-    percent = np.rint(100 * values).astype(int)
+    percent = np.rint(100 * np.nan_to_num(values)).astype(int)
     picture = _cells(values[layer], [group_of[n] for n in order])
     few = f" ({len(order)} of {len(group_of)} occurrences)" if len(order) < len(group_of) else ""
     title = f"<figcaption>Cosine between occurrences, by group{few}</figcaption>"
@@ -141,7 +148,7 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
 
 def _scale(values: np.ndarray) -> str:
     low, high = (f"{value:.2f}" for value in value_range(values))
-    return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output></div>'.replace(
+    return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output><span>stronger: more alike</span></div>'.replace(
         ">-", ">\N{MINUS SIGN}"
     )
 
@@ -206,11 +213,12 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
     }
     rows = "".join(f'<span dir="auto">{escape(token)}</span>' for token in tokens)
     return (
-        f'<figure class="chart attention" data-chart="attention"><div class="steer"><label>Head <select>{options}</select></label></div>'
+        f'<figure class="chart attention" data-chart="attention"><div class="glance"><div class="words">'
+        f'<div class="steer"><label>Head <select>{options}</select></label></div>'
         f'<div class="chips" role="group" aria-label="tokens">{chips}</div>'
-        f'<div class="heads" style="--n:{size}"><div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}'
-        f'<div class="columns" aria-hidden="true">{rows}</div></div>'
-        f'<p class="readout" aria-live="polite">Choose a token to see where it looks. Rows look, columns are looked at.{few}</p>'
+        f'<p class="readout" aria-live="polite">Choose a token to see where it looks. Rows look, columns are looked at.{few}</p></div>'
+        f'<div class="heads" style="--n:{size}"><div class="columns" aria-hidden="true">{rows}</div>'
+        f'<div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}</div></div>'
         f"{data(content)}</figure>"
     )
 

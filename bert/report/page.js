@@ -15,6 +15,11 @@
 
   const symbolOf = (figure, group) => figure.querySelector(`.key[data-group="${group}"] .symbol`).cloneNode(true);
 
+  // A few words before and behind another one.
+  const ROOM = 45;
+  const beginning = (text) => (text.length > ROOM ? `${[...text].slice(0, ROOM).join("").replace(/\s+\S*$/, "")}…` : text);
+  const ending = (text) => (text.length > ROOM ? `…${[...text].slice(-ROOM).join("").replace(/^\S*\s+/, "")}` : text);
+
   // A sentence with its word marked, under the name of its group.
   const sentence = (figure, content, place) => {
     const [before, word, after, group] = content.items[place];
@@ -26,6 +31,26 @@
     line.append(before, make("mark", "", word), after);
     box.append(who, line);
     return box;
+  };
+
+  // The three occurrences whose vectors are nearest in a layer, where their cosines are on the page.
+  const nearest = (figure, content, layer, place) => {
+    const order = content.cosines ? content.cosines.order : [];
+    const row = order.indexOf(place);
+    if (row < 0) return [];
+    const cosine = (n) => content.cosines.values[layer][row * order.length + n];
+    const others = order.map((_, n) => n).filter((n) => n !== row).sort((a, b) => cosine(b) - cosine(a));
+    const list = make("ol", "near");
+    for (const n of others.slice(0, 3)) {
+      const [before, word, after, group] = content.items[order[n]];
+      const item = make("li");
+      const line = make("span");
+      line.dir = "auto";
+      line.append(ending(before), make("mark", "", word), beginning(after));
+      item.append(symbolOf(figure, group), line, make("output", "", shown(cosine(n) / 100)));
+      list.append(item);
+    }
+    return [make("div", "who near-title", `nearest in ${content.layers[layer]}, with cosines`), list];
   };
 
   // Arrow keys move inside a picture: where a key leads in a row (dy = 0) or in a square.
@@ -119,6 +144,7 @@
     const cosines = figure.querySelector(".cosines");
     let layer = Number(slider.value);
     let again = () => {};
+    let now = -1;
 
     const move = (to) => {
       layer = clamp(to, 0, content.layers.length - 1);
@@ -136,15 +162,17 @@
         all(measure, ".spark i").forEach((bar, other) => bar.classList.toggle("now", other === layer));
       });
       if (cosines) shade(cosines, content.cosines.values[layer]);
+      if (now >= 0) show(now);
       again();
     };
 
     const show = (place) => {
+      now = place;
       dots.forEach((dot, n) => {
         dot.classList.toggle("now", n === place);
         dot.tabIndex = n === place ? 0 : -1;
       });
-      readout.replaceChildren(sentence(figure, content, place));
+      readout.replaceChildren(sentence(figure, content, place), ...nearest(figure, content, layer, place));
     };
     dots.forEach((dot, n) => {
       for (const kind of ["pointerenter", "focus", "click"]) dot.addEventListener(kind, () => show(n));
@@ -196,6 +224,7 @@
       move(Number(slider.value));
     });
 
+    if (dots.length) show(0);
     if (!cosines) return;
     const order = content.cosines.order;
     const below = cosines.querySelector(".readout");

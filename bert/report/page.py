@@ -38,6 +38,21 @@ class Marked:
         """What stands before the word, the word, and what stands behind it."""
         return self.text[: self.start], self.text[self.start : self.end], self.text[self.end :]
 
+    def context(self, room: int) -> "Marked":
+        """The word with at most `room` characters at each side, cut between words where they are parted by blanks, and an ellipsis."""
+        before, word, after = self.parts()
+        if len(before) > room:
+            before = "…" + _whole_words(before[-room - 1 :])
+        if len(after) > room:
+            after = _whole_words(after[room::-1])[::-1] + "…"
+        return Marked(before + word + after, len(before), len(before) + len(word))
+
+
+def _whole_words(text: str) -> str:
+    """The text from its first blank on, or without its first character where there is none, as in Chinese."""
+    _, blank, rest = text.partition(" ")
+    return rest if blank and rest.strip() else text[1:]
+
 
 def escape(text: object) -> str:
     """Text as it stands in markup and in quoted attributes. Halves of surrogate pairs, which no file can hold, become `?`."""
@@ -55,10 +70,10 @@ def data(value: Any) -> str:
 
 def number(value: float, digits: int = 3) -> str:
     """A number for people: `digits` significant ones, thousands parted, a real minus."""
-    if isinstance(value, int) or abs(value) >= 10**digits:
+    if value == 0 or isinstance(value, int) or abs(value) >= 10**digits:
         text = f"{value:,.0f}"
     else:
-        text = f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 or value == 0 else f"{value:.1e}"
+        text = f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.1e}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 

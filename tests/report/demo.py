@@ -49,7 +49,7 @@ def layer_map_of(sentences: dict[str, list[str]], word: str, layers: int = 5, se
     base, drift = draw.normal(size=(2, len(texts), 12))
     direction = draw.normal(size=12)
     share = np.linspace(0, 1, layers)
-    vectors = np.stack([base + 0.6 * s * drift + s * 2.2 * np.outer(2 * side - 1, direction) / 3 + 2 for s in share])
+    vectors = np.stack([base + 0.6 * s * drift + 1.5 * s * np.outer(2 * side - 1, direction) + 1 for s in share])
     unit = vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
     plane = np.linalg.svd(vectors[-1] - vectors[-1].mean(0), full_matrices=False)[2][:2]
     return maps.LayerMap(
@@ -101,6 +101,7 @@ def sections() -> list[Section]:
         ["Sense of a word, English (accuracy)", 0.958, 0.574, 0.5],
         ["Sense of a word, Chinese (accuracy)", 0.931, 0.548, 0.5],
     ]
+    kinds = ["person", "place", "company"]
     return [
         Section(
             "It learns by guessing",
@@ -129,6 +130,16 @@ def sections() -> list[Section]:
         ),
         Section("Right or wrong?", charts.versus(right, wrong), "How probable each token is to the model, given all others."),
         Section(
+            "Names in a sentence",
+            grid(
+                [
+                    charts.tagged("Mara Dorinda opened a shop in Belfin .".split(), [(0, 2, "person"), (6, 7, "place")], kinds),
+                    charts.tagged(list("王小明在苹果公司工作。"), [(0, 3, "person"), (4, 8, "company")], kinds, joint=""),
+                ]
+            ),
+            "A tagger on top of the same encoder.",
+        ),
+        Section(
             "The results",
             table(["Task", "Pretrained", "Random start", "Trivial"], results, [(n, 1) for n in range(4)])
             + charts.bars([(str(row[0]), float(row[1])) for row in results], percent=True, highest=1.0)
@@ -136,6 +147,35 @@ def sections() -> list[Section]:
             "Each number beside what an untrained model and a rule without a model get.",
         ),
     ]  # fmt: skip
+
+
+def crowded_page() -> str:
+    """More of everything than is sensible: long words, many groups, layers, tokens and columns."""
+    endless = "Donaudampfschifffahrtsgesellschaft" * 6
+    senses = {
+        f"sense {n} {endless if n == 3 else ''}": [f"{endless} apple {n} " + "and so on " * 60] * 30 for n in range(11)
+    }
+    word = layer_map_of(senses, "apple", layers=25)
+    tokens = [endless if n == 7 else f"token{n}" for n in range(64)]
+    sentence = word.occurrences[0]
+    parts = [
+        maps.layer_map(word),
+        maps.attention_map(tokens, {f"layer {n} {endless}": np.full((64, 64), 1 / 64) for n in range(4)}),
+        maps.matrix(np.eye(60), [endless] * 60),
+        table([endless] * 12, [[endless] * 12]),
+        table(["a"] * 40, [[123456.0] * 40]),
+        charts.bars([(endless, 1e12), ("b", 3.0)]),
+        charts.fill_in(sentence, [(endless, 0.5)]),
+        charts.contexts(sentence, [(sentence, 0.5)]),
+        charts.versus(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens, [-123.0] * 64)),
+        charts.tagged(tokens, [(2, 9, endless)], [endless]),
+        charts.line_chart({endless: [(1e9, 1e-9), (2e9, 1e9)]}, endless, endless, {endless: 5.0}),
+        heading(endless, endless),
+        note(endless),
+        details(endless, paragraph(endless)),
+    ]
+    sections = [Section(endless, "".join(parts), endless), *(Section(f"Section {n}", "") for n in range(20))]
+    return page(endless, endless, sections, figures=key_figures([(endless, endless, endless)] * 7), footer=endless)
 
 
 def demo_page() -> str:
