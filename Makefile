@@ -1,4 +1,4 @@
-.PHONY: check format slow
+.PHONY: check format slow measure
 
 check:  ## lint, types and the default tests: about two minutes on 2 cores
 	ruff check .
@@ -12,3 +12,6 @@ format:  ## put imports and layout in order
 
 slow:  ## README commands, processes, kills and longer runs
 	pytest -m "slow and not gpu" --durations=15
+
+measure:  ## the figures of fine-tuning and probing in recipes/LOG.md; goes on where it stopped
+	python recipes/measure.py --data $(DATA) --english $(ENGLISH) --chinese $(CHINESE) --known-good $(KNOWN_GOOD)

@@ -8,9 +8,7 @@ OUT/figures.tsv; a killed measurement goes on with the next cell. At the end it 
 
 import argparse
 import csv
-import gzip
 import json
-import random
 import statistics
 import subprocess
 import sys
@@ -26,22 +24,21 @@ SEEDS = (0, 1, 2)
 
 @dataclass(frozen=True)
 class Task:
-    """A task to fine-tune on: the recipe of the same name, its files, and how many training rows it takes."""
+    """A task to fine-tune on: the recipe of the same name, and its files."""
 
     name: str
     kind: str
     train: str
     dev: str
-    rows: int | None = None
 
 
 ENGLISH = (
-    Task("sst2", "classify", "sst2/train.tsv.gz", "sst2/dev.tsv.gz", rows=20_000),
+    Task("sst2", "classify", "sst2/train.tsv.gz", "sst2/dev.tsv.gz"),
     Task("ud-ewt-pos", "tag", "ud-ewt/train.conllu.gz", "ud-ewt/dev.conllu.gz"),
     Task("ner-en", "tag", "ner-en/train.conll.gz", "ner-en/dev.conll.gz"),
 )
 CHINESE = (
-    Task("zh-cls", "classify", "zh-cls/train.tsv.gz", "zh-cls/dev.tsv.gz", rows=5_000),
+    Task("zh-cls", "classify", "zh-cls/train.tsv.gz", "zh-cls/dev.tsv.gz"),
     Task("zh-ner", "tag", "zh-ner/train.conll.gz", "zh-ner/dev.conll.gz"),
 )
 SENSES = "coarsewsd20/train.jsonl.gz"
@@ -74,13 +71,12 @@ def measure(figures: "Figures", options: argparse.Namespace, model: Path, name: 
     if name != "known-good":
         encoders.append((f"{name}, random", random_twin(model, options.out / f"{name}-random"), SEEDS[:1]))
     for task in tasks:
-        train = subset(options.data / task.train, task.rows, options.out)
         for encoder, folder, seeds in encoders:
             for seed in seeds:
                 if not figures.has(task.name, encoder, seed):
                     run = options.out / "runs" / f"{task.name}-{encoder.replace(', ', '-')}-{seed}"
                     began = time.monotonic()
-                    found = finetune(task, folder, train, options.data / task.dev, run, seed)
+                    found = finetune(task, folder, options.data, run, seed)
                     figures.add(task.name, encoder, seed, found, time.monotonic() - began)
     if name != "chinese" and not figures.has("senses", name, 0):
         out, began = options.out / f"senses-{name}.json", time.monotonic()
@@ -88,14 +84,27 @@ def measure(figures: "Figures", options: argparse.Namespace, model: Path, name: 
         figures.add("senses", name, 0, dict(sense_figures(json.loads(out.read_text()))), time.monotonic() - began)
 
 
-def finetune(task: Task, model: Path, train: Path, dev: Path, run: Path, seed: int) -> dict[str, float]:
-    """Fine-tune as a user does, and read the best dev figures from the run."""
+def finetune(task: Task, model: Path, data: Path, run: Path, seed: int) -> dict[str, float]:
+    """Fine-tune as a user does, and measure the model that the run leaves."""
+    from bert.finetuning.config import DataConfig
+    from bert.finetuning.measure import evaluate
+
     bert(
         *("finetune", task.kind, "--config", str(RECIPES / f"{task.name}.yaml"), "--model", str(model)),
-        *("--train", str(train), "--dev", str(dev), "--out", str(run), "--seed", str(seed), "--overwrite"),
+        *(
+            "--train",
+            str(data / task.train),
+            "--dev",
+            str(data / task.dev),
+            "--out",
+            str(run),
+            "--seed",
+            str(seed),
+            "--overwrite",
+        ),
     )
-    figures: dict[str, float] = json.loads((run / "figures.json").read_text())
-    return figures
+    found = evaluate(run / "model", str(data / task.dev), DataConfig())
+    return found.figures | {f"baseline {name}": value for name, value in found.baseline.items()}
 
 
 def bert(*arguments: str) -> None:
@@ -119,26 +128,14 @@ def random_twin(model: Path, folder: Path) -> Path:
     return folder
 
 
-def subset(file: Path, rows: int | None, out: Path) -> Path:
-    """`rows` rows of a TSV file drawn with seed 0, in their order; the file itself where none are asked."""
-    if rows is None:
-        return file
-    target = out / f"{file.parent.name}-{rows}.tsv"
-    if not target.exists():
-        with gzip.open(file, "rt", encoding="utf-8", newline="\n") as stream:
-            header, *lines = stream.read().splitlines()
-        chosen = sorted(random.Random(0).sample(range(len(lines)), rows))
-        target.write_text("\n".join([header, *(lines[i] for i in chosen)]) + "\n", encoding="utf-8")
-    return target
-
-
 def sense_figures(report: dict) -> Iterator[tuple[str, float]]:
     """(name, value) for every method of `bert senses`, over words and for "apple"."""
     for method, scores in report["overall"].items():
         for metric, value in scores.items():
-            yield f"{method}, {metric}", value
-    for method, scores in report["words"]["apple"]["methods"].items():
-        yield f"apple, {method}, accuracy", scores["accuracy"]
+            yield f"{method}: {metric}", value
+    for row in report["words"]:
+        if row["word"] == "apple":
+            yield f"apple, {row['method']}: accuracy", row["accuracy"]
 
 
 class Figures:

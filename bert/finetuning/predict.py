@@ -41,6 +41,8 @@ class Predictor:
     model: TaskModel
     maker: RowMaker
     task: Task
+    bf16: bool | None = None
+    """compute in bfloat16; none: where the hardware multiplies it"""
 
     def __call__(self, examples: Iterable[Labelled]) -> Iterator[tuple[Labelled, list[Guess]]]:
         """Each example with its guesses: one for a text, one for each word of a sentence."""
@@ -48,7 +50,8 @@ class Predictor:
             windows = make_windows(chunk, self.maker)
             take = _scores_of_text if self.task == "classify" else _scores_of_words
             flat = [window for of_example in windows for window in of_example]
-            rows = iter(run_batches(self.model, [Encoded(w.ids, w.token_types) for w in flat], take(flat)))
+            inputs = [Encoded(window.ids, window.token_types) for window in flat]
+            rows = iter(run_batches(self.model, inputs, take(flat), bf16=self.bf16))
             for example, of_example in zip(chunk, windows):
                 scores = [next(rows) for _ in of_example]  # one tensor a window: (C,) or (its words, C)
                 yield example, self._guesses(of_example, scores)
@@ -77,8 +80,11 @@ def _scores_of_words(windows: Sequence[Window]) -> Callable[[Any, Batch], list[t
     return take
 
 
-def load_predictor(folder: str | Path, rows: RowsConfig | None = None) -> Predictor:
-    """The fine-tuned model of a folder, on the accelerator where there is one. InputError where it is no such model."""
+def load_predictor(folder: str | Path, rows: RowsConfig | None = None, bf16: bool | None = None) -> Predictor:
+    """The fine-tuned model of a folder, on the accelerator where there is one. `rows`: others than it learned with.
+
+    Raises InputError where it is no such model.
+    """
     folder = Path(folder)
     task = task_of(folder)
     if task not in ("classify", "tag"):
@@ -92,7 +98,7 @@ def load_predictor(folder: str | Path, rows: RowsConfig | None = None) -> Predic
     maker = row_maker(rows or read_rows(folder), model.tokenizer, model.config, str(folder))
     if torch.cuda.is_available():
         model.to("cuda")
-    return Predictor(model, maker, "classify" if task == "classify" else "tag")
+    return Predictor(model, maker, "classify" if task == "classify" else "tag", bf16)
 
 
 def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:

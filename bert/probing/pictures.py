@@ -67,7 +67,7 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
             Section(
                 "Layer by layer", layer_map(word_map), f"Move the slider: the map turns little, the vectors move.{few}"
             ),
-            Section("Nearest contexts", _nearest(words), f"Cosines at layer {last.number}."),
+            Section("Nearest contexts", nearest_contexts(words), f"Cosines at layer {last.number}."),
             Section("Figures", _figures(words), "Cosines mean little without those of random tokens beside them."),
         ],
         figures=key_figures(figures),
@@ -87,11 +87,12 @@ def attention_png(attention: Attention, file: Path, layer: int, head: int) -> st
     return heatmap_png(file, attention.tokens, attention.head(layer, head), f"attention: layer {layer}, head {head}")
 
 
-def _nearest(words: Words) -> str:
+def nearest_contexts(words: Words, sentences: int = SENTENCES) -> str:
+    """Some occurrences, spread evenly, each with those whose vectors are nearest in the last layer."""
     names = list(dict.fromkeys(_group(words, place) for place in _spread(len(words.occurrences), MOST_POINTS)))
     group = {name: number for number, name in enumerate(names)}
     cards = []
-    for place in _spread(len(words.occurrences), SENTENCES):
+    for place in _spread(len(words.occurrences), sentences):
         near = words.layer().nearest(place, 4)
         marks = [group.get(_group(words, other), -1) for other in (place, *(other for other, _ in near))]
         others = [(marked_occurrence(words.occurrences[other]), cosine) for other, cosine in near]

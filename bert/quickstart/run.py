@@ -7,6 +7,7 @@ holds everything: the text, the runs, the models, and the page that tells the st
 """
 
 import csv
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from bert.errors import InterruptedRun
 from bert.finetuning import figures
 from bert.finetuning.config import DataConfig as LabelledData
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
@@ -24,7 +26,7 @@ from bert.finetuning.inputs import Task
 from bert.finetuning.measure import evaluate
 from bert.finetuning.run import finetune
 from bert.model.heads import MaskedLM
-from bert.pretraining.config import DataConfig, PretrainRecipe
+from bert.pretraining.config import DataConfig, MaskingConfig, PretrainRecipe
 from bert.pretraining.run import pretrain
 from bert.pretraining.score import score_held_out
 from bert.probing.attention import attention
@@ -34,11 +36,12 @@ from bert.probing.sentences import SentenceScore, score
 from bert.probing.words import words
 from bert.quickstart.findings import Filled, Findings, Line
 from bert.quickstart.story import write_story
+from bert.recipe import write_yaml
 from bert.sample.files import SHOWN, write_sample
 from bert.sample.make import LANGUAGES, Sample, make_sample
 from bert.text.examples import read_examples, read_tagged
 from bert.training import folder as run_folder
-from bert.training.config import LogConfig, StopConfig
+from bert.training.config import LogConfig, OptimizerConfig, StopConfig
 
 MINUTES = 1.25
 """of pretraining; the rest of the path takes about as long on 2 CPU cores"""
@@ -57,29 +60,46 @@ def quickstart(
     def step(message: str) -> None:
         say(f"[{time.monotonic() - began:3.0f} s] {message}")
 
-    recipe = PretrainRecipe(
-        data=DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines"),
-        stop=StopConfig(minutes=minutes),
-    )
     with run_folder.claimed(out, overwrite, resume=None):
-        step(f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
-        write_sample(out / "sample")
-        step(f"pretraining: tokenizer, token store, {60 * minutes:.0f} seconds of masked-language-modeling")
-        model = pretrain(recipe, out / "pretrained", say=say)
-        fresh = fresh_twin(model, out / "fresh" / "model")
-        lines = [hidden_words(out / "pretrained", model, fresh)]
-        step("fine-tuning: the topic of a text, from this encoder and from one with fresh weights")
-        lines.append(topics(out, model, fresh))
-        step("fine-tuning: names in a sentence, from both")
-        lines.append(names(out, model, fresh))
-        step("probing: words in their contexts, sentences, attention")
-        findings = probe(out, model, fresh, lines, began)
+        try:
+            findings = walk(out, minutes, step, say)
+        except InterruptedRun as error:  # the parts of the path name themselves, but nothing of it stays
+            raise InterruptedRun("stopped; begin anew with bert quickstart", error.exit_code - 128) from error
         report = write_story(findings, out / "report.html")
-        (out / "figures.json").write_text(json.dumps([vars(line) for line in findings.lines], indent=2) + "\n")
-        run_folder.mark_ready(out, recipe, command="bert quickstart")
+        results = [dataclasses.asdict(line) for line in findings.lines]
+        (out / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
+        header = f"What bert quickstart pretrained. `bert pretrain --config {out}/recipe.yaml --out …` does it again."
+        write_yaml(quickstart_recipe(out, minutes), out / "recipe.yaml", header)
     say(findings.table())
     step(f"all in {out}. Open {report} in a browser")
     return report
+
+
+def walk(out: Path, minutes: float, step: Callable[[str], None], say: Callable[[str], None]) -> Findings:
+    """Every part of the path in turn."""
+    began = time.monotonic()
+    step(f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
+    write_sample(out / "sample")
+    step(f"pretraining: tokenizer, token store, {60 * minutes:.0f} seconds of masked-language-modeling")
+    model = pretrain(quickstart_recipe(out, minutes), out / "pretrained", say=say)
+    fresh = fresh_twin(model, out / "fresh" / "model")
+    lines = [hidden_words(out / "pretrained", model, fresh)]
+    step("fine-tuning: the topic of a text, from this encoder and from one with fresh weights")
+    lines.append(topics(out, model, fresh))
+    step("fine-tuning: names in a sentence, from both")
+    lines.append(names(out, model, fresh))
+    step("probing: words in their contexts, sentences, attention")
+    return probe(out, model, fresh, lines, began)
+
+
+def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
+    """The default encoder on the sample. In so short a run Muon, small batches and many masks go furthest."""
+    return PretrainRecipe(
+        data=DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines", batch_rows=16),
+        masking=MaskingConfig(rate=0.3),
+        optimizer=OptimizerConfig(kind="muon"),
+        stop=StopConfig(minutes=minutes),
+    )
 
 
 def fresh_twin(model: Path, folder: Path) -> Path:

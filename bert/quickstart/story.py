@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
-from bert.probing.words import Occurrence, Words
+from bert.probing.pictures import map_of_words, nearest_contexts
+from bert.probing.words import Words
 from bert.quickstart.findings import Filled, Findings
-from bert.report.charts import ScoredText, bars, contexts, line_chart, versus
-from bert.report.maps import LayerMap, attention_map, layer_map
-from bert.report.page import Marked, Section, details, grid, heading, key_figures, note, page, paragraph, table
+from bert.report.charts import ScoredText, bars, line_chart, versus
+from bert.report.maps import attention_map, layer_map
+from bert.report.page import Section, details, grid, heading, key_figures, note, page, paragraph, table
 
-SHOWN_CONTEXTS = 3  # occurrences whose nearest contexts are shown, of each word
+SHOWN_CONTEXTS = 4  # occurrences whose nearest contexts are shown, of each word
 SHOWN_PAIRS = 2  # right and wrong sentences, of each language
 NEXT = """bert pretrain texts/ --out runs/mine
 bert finetune classify --model runs/mine/model --train train.csv --dev dev.csv --out runs/topics
@@ -25,7 +24,7 @@ def write_story(findings: Findings, file: Path) -> Path:
         Section(
             "It learned by guessing hidden words",
             losses(findings),
-            "A fifth of the tokens is hidden; the model guesses them from what stands around. The loss is how surprised it is.",
+            "Nearly a third of the tokens is hidden; the model guesses them from what stands around. The loss is how surprised it is.",
         ),
         *(Section(*word_chapter(word)) for word in findings.words),
         Section(
@@ -98,36 +97,14 @@ def losses(findings: Findings) -> str:
 
 def word_chapter(word: Words) -> tuple[str, str, str]:
     """(title, body, lead) of one word in its contexts."""
-    layer = word.layer()
-    body = layer_map(layer_map_of(word))
-    picked = _spread(word, SHOWN_CONTEXTS)
-    names = sorted({one.sense or "" for one in word.occurrences})
-    cards = []
-    for place in picked:
-        near = layer.nearest(place, top=4)
-        groups = [names.index(word.occurrences[n].sense or "") for n in (place, *(other for other, _ in near))]
-        cards.append(
-            contexts(
-                marked_occurrence(word.occurrences[place]),
-                [(marked_occurrence(word.occurrences[other]), cosine) for other, cosine in near],
-                groups,
-            )
-        )
-    body += heading("Nearest contexts", "by cosine in the last layer") + grid(cards)
+    body = layer_map(map_of_words(word))
+    body += heading("Nearest contexts", "by cosine in the last layer") + nearest_contexts(word, SHOWN_CONTEXTS)
+    meanings = len({one.sense for one in word.occurrences})
     return (
-        f"One word, {len(names)} meanings: {word.word}",
+        f"One word, {meanings} meanings: {word.word}",
         body,
         "Every mark is the vector of the word in one sentence. In the first layer all are alike; move the slider.",
     )
-
-
-def _spread(word: Words, most: int) -> list[int]:
-    """Occurrences of every sense in turn."""
-    by_sense: dict[str, list[int]] = {}
-    for place, one in enumerate(word.occurrences):
-        by_sense.setdefault(one.sense or "", []).append(place)
-    turns = [places[turn] for turn in range(most) for places in by_sense.values() if turn < len(places)]
-    return turns[: 2 * most]
 
 
 def filled(findings: Findings) -> Iterator[str]:
@@ -164,7 +141,7 @@ def attended(findings: Findings) -> str:
         first,
         *((layer, head) for layer in range(1, layers + 1) for head in range(heads) if (layer, head) != first),
     ]
-    named = {f"layer {layer}, head {head + 1}": attention.head(layer, head) for layer, head in order}
+    named = {f"layer {layer}, head {head}": attention.head(layer, head) for layer, head in order}
     return attention_map(attention.tokens, named) + note(
         "Attention says what is mixed into a token's vector, not why the model answers as it does."
     )
@@ -180,19 +157,3 @@ def senses_by_layer(findings: Findings) -> str:
     ]
     lead = paragraph(f"{len(senses.words)} words; the headline, fixed beforehand, is: {senses.headline}.")
     return lead + overall + details("word by word", table(("word", "senses", "test rows", *senses.methods), rows))
-
-
-def layer_map_of(word: Words) -> LayerMap:
-    """What the map shows."""
-    return LayerMap(
-        [marked_occurrence(one) for one in word.occurrences],
-        [one.sense or "" for one in word.occurrences],
-        np.stack([layer.map for layer in word.layers]),
-        [f"layer {layer.number}" for layer in word.layers],
-        cosines=np.stack([layer.cosines for layer in word.layers]),
-    )
-
-
-def marked_occurrence(one: Occurrence) -> Marked:
-    """The word in its sentence."""
-    return Marked(one.sentence, one.start, one.end)

@@ -99,13 +99,14 @@ def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def ticks(low: float, high: float, about: int) -> list[float]:
     """Round numbers (1, 2 or 5 times a power of ten apart), about so many, that hold `low` and `high` between them."""
-    if not high > low:
-        low, high = low - 0.5, high + 0.5
+    if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value
+        room = max(0.5, 0.01 * abs(low))
+        low, high = low - room, high + room
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     step = power * min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * power / rough)))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
+    return [float(f"{k * step:.15g}") for k in range(first, last + 1)]
 
 
 def _tick(value: float, all_ticks: Sequence[float]) -> str:

@@ -146,7 +146,7 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
 
 def _scale(values: np.ndarray) -> str:
     low, high = (f"{value:.2f}" for value in value_range(values))
-    return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output></div>'.replace(
+    return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output><span>stronger: more alike</span></div>'.replace(
         ">-", ">\N{MINUS SIGN}"
     )
 
@@ -211,11 +211,12 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
     }
     rows = "".join(f'<span dir="auto">{escape(token)}</span>' for token in tokens)
     return (
-        f'<figure class="chart attention" data-chart="attention"><div class="steer"><label>Head <select>{options}</select></label></div>'
+        f'<figure class="chart attention" data-chart="attention"><div class="glance"><div class="words">'
+        f'<div class="steer"><label>Head <select>{options}</select></label></div>'
         f'<div class="chips" role="group" aria-label="tokens">{chips}</div>'
-        f'<div class="glance"><div class="heads" style="--n:{size}"><div class="columns" aria-hidden="true">{rows}</div>'
-        f'<div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}</div>'
         f'<p class="readout" aria-live="polite">Choose a token to see where it looks. Rows look, columns are looked at.{few}</p></div>'
+        f'<div class="heads" style="--n:{size}"><div class="columns" aria-hidden="true">{rows}</div>'
+        f'<div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}</div></div>'
         f"{data(content)}</figure>"
     )
 

@@ -23,7 +23,7 @@ PLAIN_SHARE = 0.15  # of the tagged rows have no name
 PAIRS = 20
 PROMPTS = 2  # masked sentences of a sense
 DOCUMENTS = 1500
-NAMES_SHARE = 0.25  # of the documents are about names
+NAMES_SHARE = 0.3  # of the documents are about names
 WORD_SHARE = 0.3  # of the sentences of a domain are about an ambiguous word
 LONGEST_DOCUMENT = 6
 
@@ -191,13 +191,13 @@ def _plain(grammar: Language, rng: random.Random, half: int) -> Tagged:
     return tuple(words), ("O",) * len(words)
 
 
-def _named(grammar: Language, rng: random.Random, half: int | None) -> Tagged:
-    """A sentence about one or two names; `half` None: of all names and all that is said of them."""
+def _named(grammar: Language, rng: random.Random, half: int | None, only: str | None = None) -> Tagged:
+    """A sentence about one or two names, of kind `only` where given; `half` None: of all names and all that is said of them."""
     frame = _pick(rng, grammar.name_frames, half)
     values: dict[str, str] = {"tail": _pick(rng, grammar.tails, half)}
     kinds = {}
     for name, suffix in (("X", ""), ("Y", "2")):
-        kinds[name] = rng.choice(("PER", "ORG", "LOC"))
+        kinds[name] = only or rng.choice(tuple(grammar.kinds))
         what = grammar.kinds[kinds[name]]
         doubtful = tuple(word for word, of in grammar.ambiguous_names.items() if kinds[name] in of)
         sure = _pick(rng, what.names, half if half is None or rng.random() < UNSEEN_SHARE else TRAIN)
@@ -205,8 +205,8 @@ def _named(grammar: Language, rng: random.Random, half: int | None) -> Tagged:
         values[name] = rng.choice(doubtful) if rng.random() < (0.3 if half is None else 0.5) else sure
         values[f"vp{suffix}"] = _pick(rng, what.predicates, half)
         values[f"n{suffix}"] = _pick(rng, what.nouns, half)
-    if values["X"] == values["Y"]:
-        return _named(grammar, rng, half)
+    if values["X"] == values["Y"] or values["vp"] == values["vp2"]:  # "Lima was foggy, but Lima was foggy."
+        return _named(grammar, rng, half, only)
     return _tagged(grammar, frame, values, kinds)
 
 
@@ -245,10 +245,11 @@ def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[
     while len(documents) < DOCUMENTS:
         length = rng.randint(2, LONGEST_DOCUMENT)
         domain = None if rng.random() < NAMES_SHARE else rng.choices(grammar.domains, weights)[0]
+        only = rng.choice((*grammar.kinds, *grammar.kinds, None))  # most are about one kind of name
         parts: list[str] = []
         while len(parts) < length:
             if domain is None:
-                sentence = grammar.text(_named(grammar, rng, None)[0])
+                sentence = grammar.text(_named(grammar, rng, None, only)[0])
             else:
                 words = words_of(grammar, domain)
                 word = rng.choice(words) if words and rng.random() < WORD_SHARE else None

@@ -91,7 +91,7 @@ def make_trainer(
     settings["plugins"] = plugins + _as_list(given.get("plugins"))
     try:
         return L.Trainer(**settings)
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
 
 

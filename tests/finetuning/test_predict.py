@@ -1,0 +1,199 @@
+"""Prediction: whatever the batch and the order, the same; equal to transformers on short texts; long ones through windows."""
+
+import io
+import sys
+
+import pytest
+import torch
+
+from bert.cli import main
+from bert.finetuning import predict as module
+from bert.finetuning.config import RowsConfig
+from bert.finetuning.predict import load_predictor
+from bert.text.examples import Example, TaggedExample
+from tests.conftest import run_quietly
+
+from .synthetic import FAST, joined, long_texts, save_encoder, sentences, texts, write_tagged, write_texts
+
+
+def example(text, pair=None):
+    return Example(text, pair, None, "")
+
+
+def tagged(words):
+    return TaggedExample(tuple(words), None, "")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_run):
+    """A classifier and a tagger that have learned a little task, with rows of 24 tokens."""
+    folder = tmp_path_factory.mktemp("predict")
+    model = save_encoder(tiny_run, folder / "encoder")
+    flags = ["--model", model, *FAST, "--data.batch_examples=8", "--rows.row_length=24"]
+    train = write_texts(folder / "train.tsv", long_texts(300, 1))
+    run_quietly(["finetune", "classify", *flags, "--epochs=10", "--train", train, "--out", str(folder / "classify")])
+    train = write_tagged(folder / "train.conll", joined(sentences(240, 1)))
+    run_quietly(["finetune", "tag", *flags, "--epochs=16", "--train", train, "--out", str(folder / "tag")])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def classify(place):
+    return load_predictor(place / "classify" / "model", bf16=False)
+
+
+@pytest.fixture(scope="module")
+def tag(place):
+    return load_predictor(place / "tag" / "model", bf16=False)
+
+
+def test_rows_are_cut_as_in_learning(classify, tag):
+    assert classify.maker.row_length == tag.maker.row_length == 24
+
+
+def test_a_cue_beyond_the_first_row_decides(classify):
+    """Nothing in the first row says which label it is, so that a model which reads that alone is right half the time."""
+    encode = classify.model.tokenizer.encode
+    rows = [(text, label) for text, label in long_texts(200, 7) if len(encode(text)) > 24 + 6]
+    assert len(rows) > 20
+    hits = [
+        guesses[0].label == label for (text, label), (_, guesses) in zip(rows, classify(example(t) for t, _ in rows))
+    ]
+    assert sum(hits) / len(hits) > 0.85
+
+
+def test_the_probability_of_a_text_is_that_of_the_mean_over_its_windows(classify):
+    text = long_texts(1, 3)[0][0] + " the cat sees the river" * 5
+    windows = classify.maker.from_texts([text], [None])[0]
+    assert len(windows) > 2
+    with torch.no_grad():
+        logits = [classify.model(torch.tensor([window.ids])).logits[0] for window in windows]
+    highest = float(torch.stack(logits).mean(0).softmax(-1).max())
+    assert next(iter(classify([example(text)])))[1][0].probability == pytest.approx(highest, abs=1e-5)
+
+
+def test_words_beyond_the_first_row_are_tagged(tag):
+    rows = sentences(6, 9)
+    words = [word for row, _ in rows for word in row]
+    right = [label for _, labels in rows for label in labels]
+    guesses = next(iter(tag([tagged(words)])))[1]
+    assert len(guesses) == len(words) > 3 * 12
+    hits = [guess.label == label for guess, label in zip(guesses, right)]
+    assert sum(hits) / len(hits) > 0.9
+    assert sum(hits[-8:]) >= 7
+
+
+def test_predictions_are_the_same_in_any_order_and_batch(classify, tag, monkeypatch):
+    rows = [example(text) for text, _ in texts(20, 4)]
+    forward = {one.text: guess[0] for one, guess in classify(rows)}
+    monkeypatch.setattr(module, "chunks", lambda things: ([thing] for thing in things))
+    for one, guess in classify(rows[::-1]):
+        assert guess[0].label == forward[one.text].label
+        assert guess[0].probability == pytest.approx(forward[one.text].probability, abs=1e-5)
+    monkeypatch.undo()
+    sentence = tagged(sentences(1, 8)[0][0])
+    alone = next(iter(tag([sentence])))[1]
+    many = [guesses for one, guesses in tag([tagged(words) for words, _ in sentences(30, 5)] + [sentence])][-1]
+    assert [guess.label for guess in many] == [guess.label for guess in alone]
+    assert [guess.probability for guess in many] == pytest.approx([guess.probability for guess in alone], abs=1e-5)
+
+
+def test_short_texts_get_what_transformers_gives(place, classify, tag):
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(place / "classify" / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(place / "classify" / "model")
+    short = [" ".join(words[:5]) for words, _ in sentences(5, 6)]
+    for one, guesses in classify([example(text) for text in short]):
+        inputs = tokenizer(one.text, return_tensors="pt")
+        with torch.no_grad():
+            probabilities = model(inputs["input_ids"], inputs["attention_mask"]).logits.softmax(-1)[0]
+        assert guesses[0].label == model.config.id2label[int(probabilities.argmax())]
+        assert guesses[0].probability == pytest.approx(float(probabilities.max()), abs=1e-5)
+    tagger = transformers.AutoModelForTokenClassification.from_pretrained(place / "tag" / "model").eval()
+    words = sentences(1, 7)[0][0][:5]
+    inputs = tokenizer(words, is_split_into_words=True, return_tensors="pt")
+    first = {word: place for place, word in reversed(list(enumerate(inputs.word_ids()))) if word is not None}
+    with torch.no_grad():
+        logits = tagger(inputs["input_ids"], inputs["attention_mask"]).logits[0]
+    guesses = next(iter(tag([tagged(words)])))[1]
+    assert [guess.label for guess in guesses] == [
+        tagger.config.id2label[int(logits[first[word]].argmax())] for word in range(len(words))
+    ]
+
+
+ODD = ["", "   ", "😀😀", "\u200b\u200d", "the cat", "\x00", "[MASK] [CLS]", "苹果"]
+
+
+def test_empty_and_strange_texts_get_a_label_each(place, tmp_path, capsys):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(ODD) + "\n", encoding="utf-8")
+    out = tmp_path / "labels.tsv"
+    assert main(["predict", str(place / "classify" / "model"), str(file), "--out", str(out)]) == 0
+    lines = out.read_text().splitlines()
+    assert lines[0] == "label\tprobability"
+    assert len(lines) == 1 + len(ODD)
+    assert all(0 < float(line.split("\t")[1]) <= 1 for line in lines[1:])
+
+
+def test_every_input_word_gets_one_tag(place, tmp_path):
+    lines = ["the cat sees the river", "", "😀 \u200b dog", "苹果很好", "xyzzy" * 30]
+    file = tmp_path / "plain.txt"
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    out = tmp_path / "tags.conll"
+    assert main(["predict", str(place / "tag" / "model"), str(file), "--out", str(out)]) == 0
+    sentence, found = [], []
+    for line in out.read_text(encoding="utf-8").splitlines():
+        if line:
+            word, label, probability = line.split("\t")
+            assert label in ("O", "B-WHO", "I-WHO", "B-WHAT", "I-WHAT")
+            assert 0 < float(probability) <= 1
+            sentence.append(word)
+        else:
+            found.append(sentence)
+            sentence = []
+    assert found == [
+        ["the", "cat", "sees", "the", "river"],
+        [],
+        ["😀", "\u200b", "dog"],
+        list("苹果很好"),
+        ["xyzzy" * 30],
+    ]
+    assert not list(tmp_path.glob(".*"))  # no partial file stays
+
+
+def test_standard_input_and_output(place, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the cat sees a letter at night\n"), encoding="utf-8")
+    )
+    assert main(["predict", str(place / "classify" / "model"), "-"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "label\tprobability"
+    assert lines[1].startswith("late\t")
+
+
+def test_nothing_half_written_stays_where_a_row_is_bad(place, tmp_path, capsys):
+    file = tmp_path / "texts.tsv"
+    file.write_text("text\tlabel\nthe cat\ta\nthe dog\n")
+    assert main(["predict", str(place / "classify" / "model"), str(file), "--out", str(tmp_path / "out.tsv")]) == 2
+    assert "line 3" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["texts.tsv"]
+
+
+def test_memory_does_not_grow_with_the_input(classify):
+    """Inputs are read as predictions are taken: never more than a chunk ahead."""
+    read = 0
+
+    def endless():
+        nonlocal read
+        while True:
+            read += 1
+            yield example("the cat sees the river")
+
+    stream = classify(endless())
+    for _ in range(3):
+        next(stream)
+    assert read <= 1024
+
+
+def test_other_rows_can_be_asked_for(place):
+    assert load_predictor(place / "classify" / "model", RowsConfig(32, 10)).maker.row_length == 32

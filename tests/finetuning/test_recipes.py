@@ -1,0 +1,31 @@
+"""Every fine-tuning recipe says what it is and parses; its command line is one."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from bert.finetuning.config import FinetuneRecipe
+from bert.recipe import add_recipe, build, make_parser, parse
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "finetune").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_parses_and_says_what_it_is(path):
+    parser = make_parser("bert finetune", "")
+    add_recipe(parser, FinetuneRecipe)
+    recipe = build(FinetuneRecipe, parser.instantiate(parse(parser, ["--config", str(path)], FinetuneRecipe)))
+    assert recipe.model is None  # the user's, as the files are
+    assert recipe.data.train is None
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    for word in ("Source:", "Hardware:", "Time:", "Expected:"):
+        assert any(word in line for line in header), f"{path.name} does not say {word}"
+    command = shlex.split(next(line for line in header if "bert finetune" in line).lstrip("# "))
+    assert command[2] == ("tag" if re.search("pos|ner", path.stem) else "classify")
+    assert f"recipes/finetune/{path.name}" in command
+
+
+def test_there_is_one_for_each_measured_task():
+    assert [path.stem for path in RECIPES] == ["ner-en", "sst2", "ud-ewt-pos", "zh-cls", "zh-ner"]

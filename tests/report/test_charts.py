@@ -1,0 +1,101 @@
+"""What charts show is what they were given."""
+
+import math
+import re
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert.report import charts
+from bert.report.page import Marked
+from tests.report.reader import Reader
+
+SENTENCE = Marked("She ate an apple.", 11, 16)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6), st.integers(2, 9))
+def test_ticks_are_round_evenly_spaced_and_hold_the_values(low: float, width: float, about: int) -> None:
+    values = charts.ticks(low, low + width, about)
+    step = values[1] - values[0]
+    assert values[0] <= low + 1e-6 * step
+    assert values[-1] >= low + width - 1e-6 * step
+    assert len(values) <= 2 * about + 3
+    digits = step / 10 ** math.floor(math.log10(step) + 1e-6)
+    assert min(abs(digits - d) for d in (1, 2, 5, 10)) < 1e-3
+    assert all(b - a == pytest.approx(step, rel=1e-3) for a, b in pairwise(values))
+
+
+def test_a_curve_is_drawn_to_scale() -> None:
+    """From (0, 4) to (10, 0): the corners of the field; the level 1 at three quarters of its height."""
+    text = charts.line_chart({"loss": [(0, 4), (5, 3), (10, 0)]}, "step", "nats", {"chance": 1.0})
+    assert 'points="0.0,0.0 50.0,25.0 100.0,100.0"' in text
+    assert '<i class="level" style="top:75.0%">' in text
+    (numbers,) = Reader(text).data
+    assert numbers["curves"] == [[[0, 4], [5, 3], [10, 0]]]
+
+
+def test_the_legend_says_the_last_value_of_each_curve() -> None:
+    read = Reader(charts.line_chart({"train": [(1, 3.0), (2, 2.5)], "test": [(2, 2.75)]}, "step", "nats"))
+    assert re.search(r"train\s*2\.50.*test\s*2\.75", read.text)
+
+
+@pytest.mark.parametrize(
+    "points", [[], [(1.0, 2.0)], [(1.0, 2.0), (1.0, 2.0)], [(1.0, math.nan), (2.0, 5.0), (3.0, math.inf)]]
+)
+def test_curves_without_extent_are_drawn(points: list[tuple[float, float]]) -> None:
+    text = charts.line_chart({"loss": points}, "step", "nats")
+    Reader(text)
+    assert "nan" not in text
+    assert "inf" not in text
+
+
+def test_a_long_curve_is_thinned_and_ends_where_it_ended() -> None:
+    points = [(float(x), math.sin(x)) for x in range(12_345)]
+    (numbers,) = Reader(charts.line_chart({"loss": points}, "step", "nats")).data
+    assert len(numbers["curves"][0]) <= charts.MOST_POINTS + 1
+    assert numbers["curves"][0][-1][0] == 12_344
+
+
+def test_bars_are_as_long_as_their_values() -> None:
+    text = charts.bars([("a", 2.0), ("b", 0.5), ("c", -1.0)])
+    assert re.findall(r"width:([\d.]+)%", text) == ["100.0", "25.0", "0.0"]
+    assert re.findall(r"width:([\d.]+)%", charts.bars([("a", 0.25)], percent=True, highest=1.0)) == ["25.0"]
+    assert "25.0 %" in charts.bars([("a", 0.25)], percent=True)
+
+
+def test_the_hidden_word_is_marked_among_the_guesses_and_covered_in_the_sentence() -> None:
+    read = Reader(charts.fill_in(SENTENCE, [("pear", 0.6), ("Apple", 0.4)]))
+    rows = [attributes.get("class") for tag, attributes in read.seen if tag == "li"]
+    assert rows == [None, "hit"]
+    assert read.text.startswith("She ate an .")
+
+
+def test_contexts_come_with_their_cosines_and_marks() -> None:
+    other = Marked("Apple sells phones.", 0, 5)
+    text = charts.contexts(SENTENCE, [(other, 0.875), (SENTENCE, -0.04)], [0, 1, 0])
+    assert re.findall(r"symbol c(\d)", text) == ["0", "1", "0"]
+    assert re.findall(r"<output>(.*?)</output>", text) == ["0.88", "−0.04"]
+    assert "symbol" not in charts.contexts(SENTENCE, [(other, 0.5)])
+
+
+def test_versus_sums_and_says_which_sentence_is_ahead() -> None:
+    right = charts.ScoredText(["she", "ate"], [-1.0, -2.0])
+    wrong = charts.ScoredText(["she", "eight"], [-1.0, -8.0])
+    assert right.total == -3.0
+    text = charts.versus(right, wrong)
+    assert "The right one is 6.00 nats more probable." in text
+    assert re.findall(r"--s:([\d.]+)%", text) == [
+        "12.5",
+        "25.0",
+        "12.5",
+        "100.0",
+    ]  # shares of the most surprising token
+    assert "prefers the wrong one, by 6.00 nats" in charts.versus(wrong, right)
+
+
+def test_names_stand_in_boxes_of_their_kind() -> None:
+    text = charts.tagged(["Mara", "Dor", "sings", "."], [(0, 2, "person")], ["place", "person"])
+    assert '<span class="span c1">Mara Dor<small dir="auto">person</small></span> sings .' in text
+    assert "在<span" in charts.tagged(["在", "苹", "果"], [(1, 3, "person")], ["person"], joint="")

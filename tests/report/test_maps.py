@@ -1,0 +1,142 @@
+"""Maps and matrices: places to scale, shades by value, and no more than a page can hold."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert.report import maps
+from tests.report.demo import APPLE, heads_of, layer_map_of
+from tests.report.reader import Reader
+
+WORD = layer_map_of(APPLE, "apple")
+
+
+@given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), min_size=2, max_size=30))
+def test_a_map_is_a_similarity_that_fits(points: list[tuple[float, float]]) -> None:
+    """All points inside the margins; distances are kept up to one factor; up stays up."""
+    positions = np.array(points)
+    places = maps.fitted(positions)
+    assert ((places >= maps.MARGIN - 1e-6) & (places <= 100 - maps.MARGIN + 1e-6)).all()
+    across = places * [maps.WIDE, -1]  # in units of the height, up positive
+    before, after = (np.linalg.norm(p[:, None] - p[None], axis=-1) for p in (positions, across))
+    if before.max() > 1e-6:
+        assert after == pytest.approx(before * (after.max() / before.max()), abs=1e-6)
+        highest = positions[:, 1].argmax()
+        assert places[highest, 1] == pytest.approx(places[:, 1].min(), abs=1e-6)
+
+
+def test_points_in_one_place_lie_in_the_middle() -> None:
+    assert maps.fitted(np.ones((3, 2))).tolist() == [[50, 50]] * 3
+
+
+def test_a_layer_map_holds_every_occurrence_layer_and_measure() -> None:
+    text = maps.layer_map(WORD, start=2)
+    (content,) = Reader(text).data
+    assert text.count('class="dot"') == len(content["items"]) == 16
+    assert content["layers"] == list(WORD.layers)
+    assert np.array(content["xy"]).shape == (5, 32)
+    assert content["groups"] == ["fruit", "company"]
+    assert ["".join(item[:3]) for item in content["items"]] == [sentence.text for sentence in WORD.occurrences]
+    assert {item[1].casefold() for item in content["items"]} == {"apple"}
+    first = re.search(r'class="dot"[^>]*style="left:([\d.]+)%;top:([\d.]+)%"', text)
+    assert first
+    assert [float(first[1]), float(first[2])] == pytest.approx(content["xy"][2][:2], abs=0.011)
+    assert 'value="2"' in text
+
+
+def test_cosines_stand_by_group_and_are_those_given() -> None:
+    mixed = replace(WORD, groups=["b", "a"] * 8)
+    (content,) = Reader(maps.layer_map(mixed)).data
+    order = content["cosines"]["order"]
+    assert order == [*range(0, 16, 2), *range(1, 16, 2)]
+    values = np.array(content["cosines"]["values"]).reshape(5, 16, 16) / 100
+    assert WORD.cosines is not None
+    assert values == pytest.approx(WORD.cosines[:, order][:, :, order], abs=0.0051)
+
+
+def test_of_many_occurrences_the_cosines_of_some_are_shown_and_it_is_said() -> None:
+    count = 5 * maps.MOST_CELLS + 1
+    many = maps.LayerMap(
+        [WORD.occurrences[0]] * count,
+        ["one"] * count,
+        np.zeros((1, count, 2)),
+        ["layer 1"],
+        {},
+        np.ones((1, count, count)),
+    )
+    text = maps.layer_map(many)
+    (content,) = Reader(text).data
+    assert len(content["cosines"]["order"]) <= maps.MOST_CELLS
+    assert f"({len(content['cosines']['order'])} of {count} occurrences)" in text
+    assert text.count('class="dot"') == count
+    assert '<div class="steer" hidden>' in text  # one layer: nothing to steer
+
+
+def test_a_layer_without_a_measure_says_so() -> None:
+    text = maps.layer_map(replace(WORD, measures={"silhouette": [float("nan")] * 5}, cosines=None))
+    (content,) = Reader(text).data
+    assert content["measures"] == [[None] * 5]
+    assert content["cosines"] is None
+    assert "<output>–</output>" in text
+
+
+def test_a_map_whose_parts_do_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(5, 16, 2\) expected"):
+        replace(WORD, positions=WORD.positions[:, :3])
+    with pytest.raises(ValueError, match="5 numbers"):
+        replace(WORD, measures={"silhouette": [1.0]})
+    with pytest.raises(ValueError, match="cosines"):
+        replace(WORD, cosines=np.eye(3))
+
+
+def test_shades_run_from_the_lowest_to_the_highest_value_off_the_diagonal() -> None:
+    values = np.array([[1.0, 0.2, 0.6], [0.2, 1.0, 0.4], [0.6, 0.4, 1.0]])
+    text = maps.matrix(values, ["a", "b", "c"])
+    shades = [float(shade) for shade in re.findall(r'opacity="([\d.]+)"', text)]
+    assert shades == [1, 0, 1, 0, 1, 0.5, 1, 0.5, 1]
+    assert maps.value_range(values) == (0.2, 0.6)
+    assert ">0.20</output>" in text
+    assert ">0.60</output>" in text
+
+
+def test_a_matrix_of_one_thing_and_a_large_one_are_drawn() -> None:
+    assert maps.matrix(np.ones((1, 1)), ["a"]).count('height="1" opacity') == 1
+    size = maps.MOST_CELLS + 1
+    text = maps.matrix(np.eye(size), [str(n) for n in range(size)])
+    assert text.count('height="1" opacity') == 25**2
+    assert f"25 of {size}" in text
+
+
+def test_attention_shows_the_weights_of_every_head() -> None:
+    tokens = ["[CLS]", "an", "apple", "[SEP]"]
+    heads = heads_of(4)
+    text = maps.attention_map(tokens, heads)
+    (content,) = Reader(text).data
+    assert content["tokens"] == tokens
+    assert np.array(content["heads"]).reshape(4, 4, 4) / 1000 == pytest.approx(
+        np.stack(list(heads.values())), abs=0.00051
+    )
+    assert text.count("<option") == 4
+    assert [int(share) for share in re.findall(r"--w:(\d+)%", text)] == [
+        round(100 * w) for w in heads["layer 3, head 1"][1]
+    ]
+
+
+def test_attention_of_too_many_heads_shows_the_first_and_says_so() -> None:
+    size = 60
+    heads = {f"head {n}": np.full((size, size), 1 / size) for n in range(100)}
+    text = maps.attention_map(["a"] * size, heads)
+    fits = maps.MOST_WEIGHTS // size**2
+    assert text.count("<option") == fits < 100
+    assert f"The first {fits} of 100 heads." in text
+
+
+def test_weights_of_another_size_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 tokens"):
+        maps.attention_map(["a", "b", "c"], {"head": np.eye(2)})
+    with pytest.raises(ValueError, match="2 labels"):
+        maps.matrix(np.eye(3), ["a", "b"])
