@@ -57,9 +57,9 @@ class Example:
     """A text, or two, and the label that it has or is to get."""
 
     text: str
-    pair: str | None
-    label: str | None
-    where: str
+    pair: str | None = None
+    label: str | None = None
+    where: str = ""
     """for messages: `train.csv, line 12`"""
 
 
@@ -68,8 +68,8 @@ class TaggedExample:
     """A sentence: its words, and a tag for each or none at all."""
 
     words: tuple[str, ...]
-    tags: tuple[str, ...] | None
-    where: str
+    tags: tuple[str, ...] | None = None
+    where: str = ""
     """for messages: `train.conll, line 12`, where the sentence begins"""
 
 
