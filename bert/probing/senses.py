@@ -108,8 +108,8 @@ def senses(
 ) -> Senses:
     """How well the vectors of one of our models, or of that in a folder, tell the senses of words.
 
-    Rows, or those of a file, give word, sentence and sense, and the place of the word (else its first occurrence is taken). Without `test_rows`
-    every fifth row of each word and sense is held out. `layers` not given: each, and as the headline the sum of the
+    Rows, or those of a file, give word, sentence and sense, and the place of the word (else its first occurrence is taken).
+    Without `test_rows` every fifth row of each word and sense is held out. `layers` not given: each, and as the headline the sum of the
     last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the random
     encoder.
 

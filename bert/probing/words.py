@@ -126,8 +126,8 @@ def words(
 ) -> Words:
     """Find a word in sentences and compare its vectors from place to place.
 
-    `sentences` may be the Path of a file of them. `model` is one of ours, or its folder. `layers` counts from 0, the embeddings; not given: all. `forms` takes inflected forms
-    by English rules as well, or those listed. `senses` gives the sense of the word in each sentence, as rows with senses do.
+    `sentences` may be the Path of a file. `model` is one of ours, or its folder. `layers` counts from 0, the embeddings; not
+    given: all. `forms` takes inflected forms by English rules as well, or those listed. `senses` gives the sense of the word in each sentence, as rows with senses do.
     `clusters` is their number; not given, the one with the best silhouette. Of more than 2,000 occurrences a sample drawn by
     `seed` is taken.
 

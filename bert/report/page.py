@@ -1,283 +1,215 @@
-"""Config and parameters of a model, from our names to Hugging Face's and back: what runs the tables of `families`.
+"""A report as one HTML file that needs nothing else: no font, script, style or picture is fetched when it is opened.
 
-In: an `EncoderConfig` and the config of a head with our parameters, or a `config.json` and theirs. Out: the other of
-the two.
-A model that fits no family keeps our own field and parameter names under `model_type: "bert-encoder"`.
+Every function returns HTML as `str`. Arguments called `body` or `parts` are HTML made by these functions; every other text may come from
+anywhere (a corpus, a label, a file name) and is escaped. The script of a page is named in the page's policy by its hash, so that a
+browser runs no other, and the policy forbids every request.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from typing import Any, cast
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
 
-import torch
-from torch import Tensor
-
-from bert.errors import InputError
-from bert.exchange.families import ACTIVATIONS, FAMILIES, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
-from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_head
-
-OWN_TYPE = "bert-encoder"
-Head = HeadConfig | TaskHeadConfig | None
-"""config of a head; none: a bare encoder"""
+from bert.report.palette import MARKS
 
 
-def kind_of(head: Head) -> Kind:
-    """The class of a model with this head."""
-    if isinstance(head, TaskHeadConfig):
-        return "TokenClassifier" if head.pooling is None else "SequenceClassifier"
-    return "Encoder" if head is None else "MaskedLM"
+@dataclass(frozen=True)
+class Section:
+    """A chapter of a page: its title, a sentence or two in plain text that say what is to be seen, and its body in HTML."""
+
+    title: str
+    body: str
+    lead: str = ""
 
 
-def kind_named(keys: Mapping[str, Any]) -> Kind:
-    """The class of the model that a `config.json` names under `architectures`: a bare encoder where it names none, or
-    one with a head that has no place here."""
-    named = next(iter(keys.get("architectures") or ()), None)
-    for family in FAMILIES:
-        for kind, theirs in family.architectures.items():
-            if named in (kind, theirs):
-                return kind
-    return "MaskedLM" if named == "BertForPreTraining" else "Encoder"
+@dataclass(frozen=True)
+class Marked:
+    """A text with a word in it: `text[start:end]`, in characters."""
+
+    text: str
+    start: int
+    end: int
+
+    def parts(self) -> tuple[str, str, str]:
+        """What stands before the word, the word, and what stands behind it."""
+        return self.text[: self.start], self.text[self.start : self.end], self.text[self.end :]
+
+    def context(self, room: int) -> "Marked":
+        """The word with at most `room` characters at each side, cut between words where they are parted by blanks, and an ellipsis."""
+        before, word, after = self.parts()
+        if len(before) > room:
+            before = "…" + _whole_words(before[-room - 1 :])
+        if len(after) > room:
+            after = _whole_words(after[room::-1])[::-1] + "…"
+        return Marked(before + word + after, len(before), len(before) + len(word))
 
 
-def family_of(config: EncoderConfig, head: Head) -> tuple[Family | None, list[str]]:
-    """The family that computes what this model computes, or none and the fields that stand in the way of the nearest
-    one.
-
-    `head` is none for a bare encoder. Dropout is no obstacle: it has no part in what a trained model computes.
-    """
-    obstacles = [(_obstacles(family, config, head), family) for family in FAMILIES]
-    fewest, family = min(obstacles, key=lambda pair: len(pair[0]))
-    return (None, [f"{family.model_type} needs {line}" for line in fewest]) if fewest else (family, [])
+def _whole_words(text: str) -> str:
+    """The text from its first blank on, or without its first character where there is none, as in Chinese."""
+    _, blank, rest = text.partition(" ")
+    return rest if blank and rest.strip() else text[1:]
 
 
-def _obstacles(family: Family, config: EncoderConfig, head: Head) -> list[str]:
-    mine = _named_fields(config, head)
-    lines = []
-    for name, value in family.fixed.items():
-        if name in mine and mine[name] != value and not (name in family.zeros and mine[name] is False):
-            lines.append(f"{name} {str(value).lower()}, not {str(mine[name]).lower()}")
-    written: dict[str, str] = {}
-    for key in family.keys:
-        if key.ours in mine and not key.ours.endswith("dropout"):
-            first = written.setdefault(key.theirs, key.ours)
-            if mine[first] != mine[key.ours]:
-                lines.append(f"{key.ours} {mine[first]} as {first}, not {mine[key.ours]}")
-    return lines
+def escape(text: object) -> str:
+    """Text as it stands in markup and in quoted attributes. Halves of surrogate pairs, which no file can hold, become `?`."""
+    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
-def _named_fields(config: EncoderConfig, head: Head) -> dict[str, Any]:
-    mine = {f"encoder.{name}": value for name, value in asdict(config).items()}
-    if config.kv_heads == config.num_heads:
-        mine["encoder.num_kv_heads"] = None  # the same thing spelt out
-    if head is not None:
-        idle = {"labels"}  # they have a place of their own
-        if isinstance(head, TaskHeadConfig) and not head.transform:
-            idle |= {"activation", "transform_bias", "transform_norm"}
-        mine |= {f"{GROUPS[kind_of(head)]}.{name}": value for name, value in asdict(head).items() if name not in idle}
-    return mine
+def data(value: Any) -> str:
+    """What the script reads, as a block that no text in it can end."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return f'<script type="application/json">{text}</script>'
 
 
-def write_config(
-    family: Family | None, config: EncoderConfig, head: Head, token_ids: Mapping[str, int | None]
-) -> dict[str, object]:
-    """The content of `config.json`. `token_ids` has an id for each of their keys (`pad_token_id`, …) that is known."""
-    kind = kind_of(head)
-    keys: dict[str, object] = {"dtype": "float32", "torch_dtype": "float32"}  # transformers 5 and 4
-    if isinstance(head, TaskHeadConfig):
-        keys |= {"id2label": {str(i): label for i, label in enumerate(head.labels)}}
-        keys |= {"label2id": {label: i for i, label in enumerate(head.labels)}}
-    if kind == "SequenceClassifier":
-        keys |= {"problem_type": "single_label_classification"}
-    if family is None:
-        keys |= {"architectures": [kind], "model_type": OWN_TYPE, "encoder": asdict(config)}
-        parts = {} if head is None else {name: value for name, value in asdict(head).items() if name != "labels"}
-        return keys | {"head": parts} if parts else keys
-    mine = _named_fields(config, head)
-    keys |= {"architectures": [family.architectures[kind]], "model_type": family.model_type}
-    for key in family.keys:
-        if key.ours in mine and key.theirs not in keys:
-            value = mine[key.ours]
-            keys[key.theirs] = ACTIVATIONS[value] if key.ours.endswith(".activation") else value
-    keys |= family.more_keys(config)
-    # An id that is not known is written as null: the default of transformers may lie outside a small vocabulary.
-    return keys | {name: token_ids.get(name) for name in family.token_ids}
+def number(value: float, digits: int = 3) -> str:
+    """A number for people: `digits` significant ones, thousands parted, a real minus."""
+    if value == 0 or isinstance(value, int) or abs(value) >= 10**digits:
+        text = f"{value:,.0f}"
+    else:
+        text = f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.1e}"
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
-def read_config(
-    keys: Mapping[str, Any], kind: Kind, labels: Sequence[str] | None = None
-) -> tuple[Family | None, EncoderConfig, Head]:
-    """Family, shape and head of a model of class `kind` from the content of a `config.json`.
-
-    With `labels` the head is one for a new task, such as the family gives a model with these keys; without, it is the
-    folder's own. Raises InputError, without the file's name, for what is not readable.
-    """
-    model_type = keys.get("model_type")
-    if model_type == OWN_TYPE:
-        config = _make(EncoderConfig, keys.get("encoder", {}))
-        if labels is not None and kind_named(keys) != kind:
-            return None, config, _own_task_head(config, kind, keys, labels)
-        values = keys.get("head", {}) if kind_named(keys) == kind else {}
-        return None, config, _make_head(kind, values, keys, labels)
-    family = next((family for family in FAMILIES if family.model_type == model_type), None)
-    if family is None:
-        known = ", ".join([*(family.model_type for family in FAMILIES), OWN_TYPE])
-        raise InputError(f"model_type is {model_type}: this version reads {known}")
-    for name, only in family.refused.items():
-        if keys.get(name, only) != only:
-            raise InputError(f"{name} is {keys[name]}: this version reads models with {name} {only}")
-    of_encoder = _read_group(family, "encoder", keys) | family.more_fields(keys)
-    config = _make(EncoderConfig, of_encoder | {"pad_id": keys.get("pad_token_id") or 0})
-    of_head = _read_group(family, GROUPS[kind], keys) if kind in GROUPS else {}
-    return family, config, _make_head(kind, of_head, keys, labels)
-
-
-def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], labels: Sequence[str]) -> TaskHeadConfig:
-    """A new head on a model of our own type: pre-norm, dense and activation are those of the head that the folder
-    has."""
-    head, before = (
-        task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels),
-        keys.get("head", {}),
+def page(
+    title: str, subtitle: str, sections: Sequence[Section], *, figures: str = "", footer: str = "", language: str = "en"
+) -> str:
+    """A whole page: title, key figures, the sections with links to them, and a footer."""
+    script = _asset("page.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    policy = (
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
+        f"script-src 'sha256-{digest}'"
     )
-    shared = ("activation", "transform_bias") if config.norm_first and before.get("transform") else ()
-    return replace(head, **{name: before[name] for name in shared})
+    links = "".join(
+        f'<li><a href="#section-{n}">{escape(section.title)}</a></li>' for n, section in enumerate(sections, 1)
+    )
+    chapters = "\n".join(_chapter(n, section) for n, section in enumerate(sections, 1))
+    return f"""<!DOCTYPE html>
+<html lang="{escape(language)}">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,">
+<style>
+{_colours()}
+{_asset("page.css")}</style>
+</head>
+<body>
+<header class="hero"><h1 dir="auto">{escape(title)}</h1><p class="subtitle" dir="auto">{escape(subtitle)}</p>{figures}</header>
+<nav aria-label="sections"><ol>{links}</ol></nav>
+<main>
+{chapters}
+</main>
+<footer><p dir="auto">{escape(footer)}</p></footer>
+<script>{script}</script>
+</body>
+</html>
+"""
 
 
-def _read_group(family: Family, group: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ours that stand behind `group`, as far as they follow from one key each."""
-    mine: dict[str, Any] = {name: value for name, value in family.fixed.items() if name.startswith(f"{group}.")}
-    for key in family.keys:
-        value = family.value(keys, key.theirs)
-        if not key.ours.startswith(f"{group}.") or (value is None and key.default is None):
-            continue
-        if value is REQUIRED:
-            raise InputError(f"key {key.theirs} is missing")
-        if key.ours.endswith(".activation"):
-            if value not in THEIR_ACTIVATIONS:
-                raise InputError(f"{key.theirs} is {value}: this version reads {', '.join(THEIR_ACTIVATIONS)}")
-            value = THEIR_ACTIVATIONS[value]
-        # Two keys for one field are two switches (biases of attention, biases of the MLP): one on is on, the other part
-        # is zeros.
-        mine[key.ours] = (mine.get(key.ours, False) or value) if isinstance(value, bool) else value
-    return {name.removeprefix(f"{group}."): value for name, value in mine.items()}
+def _chapter(place: int, section: Section) -> str:
+    lead = f'<p class="lead" dir="auto">{escape(section.lead)}</p>' if section.lead else ""
+    name = f"section-{place}"
+    return (
+        f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title" dir="auto">{escape(section.title)}</h2>'
+        f"{lead}\n{section.body}</section>"
+    )
 
 
-def _make_head(kind: Kind, values: Mapping[str, Any], keys: Mapping[str, Any], labels: Sequence[str] | None) -> Head:
-    if kind == "Encoder":
-        return None
-    if kind == "MaskedLM":
-        return cast(HeadConfig, _make(HeadConfig, values))
-    names = _labels(keys) if labels is None else tuple(labels)
-    return cast(TaskHeadConfig, _make(TaskHeadConfig, {**values, "labels": names}))
+def _asset(name: str) -> str:
+    return files("bert.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes. A file without any means LABEL_0, LABEL_1, … in transformers, two where it tells no number,
-    and so it does here."""
-    if keys.get("problem_type") not in (None, "single_label_classification"):
-        raise InputError(f"problem_type is {keys['problem_type']}: this version reads single_label_classification")
-    names = keys.get("id2label")
-    if names is None:
-        number = keys.get("num_labels", 2)
-        if not isinstance(number, int):
-            raise InputError(f"num_labels is {number}: give the number of classes")
-        names = {str(i): f"LABEL_{i}" for i in range(number)}
-    if not isinstance(names, dict) or sorted(names) != sorted(str(i) for i in range(len(names))):
-        raise InputError('id2label does not number the classes "0", "1", "2", …: give each class its name')
-    return tuple(str(names[str(i)]) for i in range(len(names)))
+def _colours() -> str:
+    """The colours of the marks as `.c0`, `.c1`, …, for light and for dark screens."""
+    light = "".join(f".c{n}{{--c:{mark.light}}}" for n, mark in enumerate(MARKS))
+    dark = "".join(f".c{n}{{--c:{mark.dark}}}" for n, mark in enumerate(MARKS))
+    return f"{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}"
 
 
-def _make(kind: type, values: Mapping[str, Any]) -> Any:
-    known = {field.name for field in fields(kind)}
-    for name in values:
-        if name not in known:
-            raise InputError(f"key {name} is not a field of {kind.__name__}")
-    try:
-        return kind(**values)
-    except TypeError as error:  # a string or null where a number belongs
-        raise InputError(f"a value of the wrong type: {error}") from error
+def key_figures(figures: Sequence[tuple[str, str, str]]) -> str:
+    """The numbers to remember: (label, value, note) each."""
+    items = "".join(
+        f'<div><dt dir="auto">{escape(label)}</dt><dd><b>{escape(value)}</b><span dir="auto">{escape(note)}</span></dd></div>'
+        for label, value, note in figures
+    )
+    return f'<dl class="figures">{items}</dl>'
 
 
-def write_parameters(
-    family: Family | None, kind: Kind, keys: Mapping[str, Any], ours: Mapping[str, Tensor], num_layers: int
-) -> dict[str, Tensor]:
-    """Their parameters from ours (named `encoder.…`, `head.…`). `keys` is the `config.json` that goes beside them."""
-    if family is None:
-        return dict(ours)
-    theirs: dict[str, Tensor] = {}
-    prefix = "" if kind == "Encoder" else family.prefix
-    for name, their_names, bias in _pairs(family, (kind,), num_layers, prefix):
-        tensor = ours.get(name)
-        weight = ours.get(name.removesuffix("bias") + "weight")
-        if tensor is None and name == "encoder.embeddings.token_types.weight":
-            tensor = torch.zeros(keys["type_vocab_size"], keys["hidden_size"])
-        elif tensor is None and bias is True and name == "head.bias":
-            tensor = torch.zeros(keys["vocab_size"])
-        elif tensor is None and bias is True and name.endswith(".bias") and weight is not None:
-            tensor = torch.zeros(weight.shape[0])
-        if tensor is not None:
-            theirs |= dict(zip(their_names, tensor.chunk(len(their_names))))
-            if name == "head.bias" and not keys["tie_word_embeddings"]:
-                theirs[family.output_bias] = tensor.clone()
-    return theirs
+def paragraph(text: str) -> str:
+    """A paragraph of plain text."""
+    return f'<p dir="auto">{escape(text)}</p>'
 
 
-def read_parameters(
-    family: Family | None,
-    kind: Kind,
-    keys: Mapping[str, Any],
-    theirs: Mapping[str, Tensor],
-    shapes: Mapping[str, torch.Size],
-) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Our parameters for the names of `shapes` from theirs, in the words of `kind`; then the names that are missing there
-    and those that are left over.
-
-    Heads that a model of this kind has no use for, and what old files are known to hold, do not count as left over.
-    """
-    with_head = kind != "Encoder"
-    if family is None:
-        missing = [name for name in shapes if name not in theirs]
-        spare = [name for name in theirs if name not in shapes and (with_head or not name.startswith("head."))]
-        return {name: theirs[name] for name in shapes if name in theirs}, missing, spare
-    theirs = {_modern_name(name): tensor for name, tensor in theirs.items()}
-    prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
-    ours: dict[str, Tensor] = {}
-    tied = family.value(keys, "tie_word_embeddings")
-    layers, missing = keys["num_hidden_layers"], []
-    for name, their_names, bias in _pairs(family, (kind,), layers, prefix):
-        if name not in shapes:
-            continue
-        if name == "head.bias" and not tied and family.output_bias in theirs:
-            their_names = (family.output_bias,)
-        absent = [their_name for their_name in their_names if their_name not in theirs]
-        if not absent:
-            ours[name] = torch.cat([theirs[their_name] for their_name in their_names])
-        elif name.endswith(".bias") and isinstance(bias, str) and not family.value(keys, bias):
-            ours[name] = torch.zeros(shapes[name])
-        else:
-            missing += absent
-    known = {name for _, names, _ in _pairs(family, tuple(family.head_rows), layers, prefix) for name in names}
-    known.add(family.output_bias)
-    spare = [name for name in theirs if name not in known and not any(part in name for part in family.unused)]
-    if prefix and not with_head:
-        spare = [name for name in spare if name.startswith(prefix)]
-    return ours, missing, spare
+def heading(text: str, note: str = "") -> str:
+    """A small heading inside a section, with a quiet remark behind it."""
+    remark = f" <small>{escape(note)}</small>" if note else ""
+    return f'<h3 dir="auto">{escape(text)}{remark}</h3>'
 
 
-def _pairs(
-    family: Family, kinds: Sequence[Kind], num_layers: int, prefix: str
-) -> Iterator[tuple[str, tuple[str, ...], bool | str]]:
-    """(our parameter, theirs, whether they have it where it is a bias) for the rows of the encoder, then of the heads of
-    `kinds`."""
-    for row in family.rows:
-        for ours, theirs in row.expand(num_layers, prefix):
-            yield f"encoder.{ours}", tuple(prefix + name for name in theirs), row.bias
-    for row in (row for kind in kinds for row in family.head_rows.get(kind, ())):
-        for ours, theirs in row.expand(num_layers, prefix):
-            yield ours, theirs, row.bias
+def note(text: str) -> str:
+    """A remark that stands apart: a limit, a warning, how to read a picture."""
+    return f'<aside class="note" dir="auto">{escape(text)}</aside>'
 
 
-def _modern_name(name: str) -> str:
-    """Files converted from TensorFlow in 2019 call a LayerNorm's weight gamma and its bias beta."""
-    if name.endswith("LayerNorm.gamma"):
-        return name.removesuffix("gamma") + "weight"
-    return name.removesuffix("beta") + "bias" if name.endswith("LayerNorm.beta") else name
+def details(summary: str, body: str) -> str:
+    """HTML that is folded away until it is asked for."""
+    return f'<details><summary dir="auto">{escape(summary)}</summary>{body}</details>'
+
+
+def grid(parts: Sequence[str]) -> str:
+    """Small pictures side by side, as many as fit."""
+    return f'<div class="grid">{"".join(f"<div>{part}</div>" for part in parts)}</div>'
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]], best: Sequence[tuple[int, int]] = ()) -> str:
+    """A table; numbers stand right, and the cells at the (row, column) places of `best` are marked."""
+    numeric = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
+    marked = set(best)
+
+    def cell(row: int, column: int, value: object) -> str:
+        names = ["n"] * numeric[column] + ["best"] * ((row, column) in marked)
+        kind = f' class="{" ".join(names)}"' if names else ""
+        return f'<td{kind} dir="auto">{escape(_shown(value))}</td>'
+
+    head = "".join(
+        f'<th scope="col"{" class=n" if right else ""} dir="auto">{escape(name)}</th>'
+        for name, right in zip(header, numeric, strict=True)
+    )
+    body = "".join(
+        f"<tr>{''.join(cell(r, c, value) for c, value in enumerate(row))}</tr>\n" for r, row in enumerate(rows)
+    )
+    return (
+        f'<div class="scroll" tabindex="0" role="group" aria-label="table"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>\n{body}</tbody></table></div>"
+    )
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "–"
+    return number(value) if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _is_number(value: object) -> bool:
+    """Numbers, absent ones, and texts such as `71.2 %` or `0.83 ± 0.01`."""
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return True
+    text = str(value).strip().lstrip("+-\N{MINUS SIGN}")
+    return (text[:1].isdigit() and not any(c.isalpha() for c in text)) or text in ("", "–")
+
+
+def marked(sentence: Marked) -> str:
+    """A sentence with its word marked."""
+    before, word, after = (escape(part) for part in sentence.parts())
+    return f'<span class="marked" dir="auto">{before}<mark>{word}</mark>{after}</span>'
