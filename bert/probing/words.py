@@ -127,9 +127,9 @@ def words(
     """Find a word in sentences and compare its vectors from place to place.
 
     `sentences` may be the Path of a file. `model` is one of ours, or its folder. `layers` counts from 0, the embeddings; not
-    given: all. `forms` takes inflected forms by English rules as well, or those listed. `senses` gives the sense of the word in each sentence, as rows with senses do.
-    `clusters` is their number; not given, the one with the best silhouette. Of more than 2,000 occurrences a sample drawn by
-    `seed` is taken.
+    given: all. `forms` takes inflected forms by English rules as well, or those listed. `senses` gives the sense of the word in
+    each sentence, as rows with senses do. `clusters` is their number; not given, the one with the best silhouette. Of more than
+    2,000 occurrences a sample drawn by `seed` is taken.
 
     Raises InputError where the word does not occur, naming words that do.
     """
