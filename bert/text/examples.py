@@ -112,7 +112,8 @@ def find_columns(
     needs_label: bool = True,
     file_format: str | None = None,
 ) -> Columns:
-    """The columns that `read_examples` takes from a file, from its first line. Raises InputError as it does."""
+    """The columns that `read_examples` takes from a file, from its first line: no use for `-`, whose first
+    line is then gone. Raises InputError as it does."""
     return _open_examples(path, Columns(text or "", pair, label), needs_label, file_format)[0]
 
 
@@ -193,7 +194,7 @@ def _text(where: str, row: dict[str, Any], column: str) -> str:
 
 
 def _label(where: str, row: dict[str, Any], column: str, needed: bool) -> str | None:
-    label = _as_label(where, column, cell_of(where, row, column) if needed else row.get(column))
+    label = _as_label(where, column, cell_of(where, row, column) if needed else row.get(column)).strip()
     if not label and needed:
         raise InputError(f"{where}: the label in column {column!r} is empty; fill it in or remove the row")
     return label or None
@@ -203,7 +204,7 @@ def _as_label(where: str, column: str, label: Any) -> str:
     """A label as a string: JSON has numbers and booleans too, and writes them like this."""
     if isinstance(label, dict | list):
         raise InputError(f"{where}: column {column!r} holds {_kind(label)}, not a label; name another column")
-    return label.strip() if isinstance(label, str) else "" if label is None else json.dumps(label)
+    return label if isinstance(label, str) else "" if label is None else json.dumps(label)
 
 
 # ── sentences with a tag for each word ──
@@ -394,4 +395,5 @@ def _nothing_in(path: str | Path) -> InputError:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "an object", list: "a list", bool: "true or false", type(None): "null"}.get(type(value), "a number")
+    kinds = {str: "text", dict: "an object", list: "a list", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")

@@ -1,0 +1,156 @@
+"""Precision, recall and F1 of tagged spans: names, places, chunks.
+
+A span is right where its type, its first and its last word are. `conlleval` reads tags as the script of the CoNLL
+shared tasks does (Tjong Kim Sang and Buchholz 2000): whatever is not O belongs to some span. `strict` counts only what
+is well-formed in the scheme of the tags, as seqeval does in its strict mode. The two differ on ill-formed tags alone.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU"]
+Mode = Literal["conlleval", "strict"]
+
+_BILOU_TO_IOBES = {"L": "E", "U": "S"}
+
+
+class Span(NamedTuple):
+    """Words `start` to `end`, the latter not included, and what they are."""
+
+    type: str
+    start: int
+    end: int
+
+
+def scheme_of(sentences: Iterable[Sequence[str]]) -> Scheme | None:
+    """The scheme of the tags of many sentences; none where they are no span tags, as parts of speech are not.
+
+    IOB1 opens a span with I, and with B only right after another of its type; IOB2 opens each with B.
+    """
+    prefixes: set[str] = set()
+    b_opens = i_opens = False
+    for tags in sentences:
+        before = ""
+        for tag in tags:
+            prefix, _, type_ = tag.partition("-")
+            if tag != "O" and (prefix not in tuple("BIESLU") or not type_):
+                return None
+            prefixes.add(prefix)
+            b_opens |= prefix == "B" and before != type_
+            i_opens |= prefix == "I" and before != type_
+            before = type_
+    if prefixes <= {"O"}:
+        return None
+    if prefixes & {"L", "U"}:
+        return "BILOU"
+    if prefixes & {"E", "S"}:
+        return "IOBES"
+    return "IOB1" if i_opens and not b_opens else "IOB2"
+
+
+def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
+    """The spans of a sentence in their order: the well-formed ones of a scheme, or, without one, as conlleval reads.
+
+    conlleval lets a span begin at B, and at I where no span of its type is open; it is extended to E and S (in BILOU L
+    and U), which end a span, as seqeval extends it. Raises ValueError for a tag that is neither O nor like B-PER.
+    """
+    parts = [_parts(tag) for tag in tags]
+    return _all_spans(parts) if scheme is None else _well_formed(parts, scheme)
+
+
+def _parts(tag: str) -> tuple[str, str]:
+    """Prefix and type of a tag, of BILOU in the letters of IOBES. A type may have hyphens."""
+    prefix, _, type_ = tag.partition("-")
+    prefix = _BILOU_TO_IOBES.get(prefix, prefix)
+    if tag != "O" and (prefix not in tuple("BIES") or not type_):
+        raise ValueError(f"tag {tag!r} is neither O nor a prefix and a type as in B-PER")
+    return prefix, type_
+
+
+def _all_spans(parts: list[tuple[str, str]]) -> list[Span]:
+    found: list[Span] = []
+    start, (before, type_before) = -1, ("O", "")
+    for place, (prefix, type_) in enumerate([*parts, ("O", "")]):
+        opens = prefix != "O" and (prefix in "BS" or before in "OES" or type_ != type_before)
+        if start >= 0 and (opens or prefix == "O"):
+            found.append(Span(type_before, start, place))
+            start = -1
+        start = place if opens else start
+        before, type_before = prefix, type_
+    return found
+
+
+def _well_formed(parts: list[tuple[str, str]], scheme: Scheme) -> list[Span]:
+    ends_marked = scheme in ("IOBES", "BILOU")
+    found: list[Span] = []
+    start, (before, type_before) = -1, ("O", "")
+    for place, (prefix, type_) in enumerate([*parts, ("O", "")]):
+        same = type_ == type_before
+        goes_on = start >= 0 and same and prefix in ("IE" if ends_marked else "I") and before not in "ES"
+        if start >= 0 and not goes_on:
+            if not ends_marked or before in "ES":
+                found.append(Span(type_before, start, place))
+            start = -1
+        if scheme == "IOB1":
+            opens = prefix == "I" or (prefix == "B" and same)
+        else:
+            opens = prefix in ("BS" if ends_marked else "B")
+        start = place if opens and not goes_on else start
+        before, type_before = prefix, type_
+    return found
+
+
+class SpanF1(Metric):
+    """Micro-averaged precision, recall and F1 of spans, and those of each type, over all processes.
+
+    `labels` are all tags that can come; `scheme` is needed in `strict` mode.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    correct: Tensor  # (types,) spans that are in both
+    predicted: Tensor  # (types,)
+    gold: Tensor  # (types,)
+
+    def __init__(self, labels: Iterable[str], mode: Mode = "conlleval", scheme: Scheme = "IOB2") -> None:
+        super().__init__()
+        self.types = tuple(sorted({_parts(label)[1] for label in labels} - {""}))
+        self.scheme: Scheme | None = scheme if mode == "strict" else None
+        for name in ("correct", "predicted", "gold"):
+            self.add_state(name, torch.zeros(len(self.types), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> None:
+        """Count the spans of sentences, given by the tags of their words. Raises ValueError for unequal lengths."""
+        if [len(tags) for tags in predicted] != [len(tags) for tags in gold]:
+            raise ValueError("predicted and gold tags differ in number: each word has one of both")
+        counts = {name: [0] * len(self.types) for name in ("correct", "predicted", "gold")}
+        for predicted_tags, gold_tags in zip(predicted, gold):
+            found, there = set(spans(predicted_tags, self.scheme)), set(spans(gold_tags, self.scheme))
+            for name, some in (("correct", found & there), ("predicted", found), ("gold", there)):
+                for span in some:
+                    counts[name][self.types.index(span.type)] += 1
+        for name, count in counts.items():
+            setattr(self, name, getattr(self, name) + torch.tensor(count, device=self.device))
+
+    def compute(self) -> dict[str, Tensor]:
+        """`precision`, `recall` and `f1` over all types, and for each type such as PER `precision_PER`, …, beside
+        `gold_PER`, the number of its spans. A ratio without a span to divide by is 0."""
+        scores = _scores(self.correct.sum(), self.predicted.sum(), self.gold.sum())
+        for number, type_ in enumerate(self.types):
+            of_type = _scores(self.correct[number], self.predicted[number], self.gold[number])
+            scores |= {f"{name}_{type_}": score for name, score in of_type.items()}
+            scores[f"gold_{type_}"] = self.gold[number]
+        return scores
+
+
+def _scores(correct: Tensor, predicted: Tensor, gold: Tensor) -> dict[str, Tensor]:
+    return {
+        "precision": correct / predicted.clamp(min=1),
+        "recall": correct / gold.clamp(min=1),
+        "f1": 2 * correct / (predicted + gold).clamp(min=1),
+    }
