@@ -57,6 +57,11 @@ class Batch:
     token_type_ids: Tensor | None
     """(B, T), or none where no input has any"""
 
+    @property
+    def visible(self) -> Tensor | None:
+        """The mask, where there is padding: kernels without one are faster."""
+        return None if bool(self.attention_mask.all()) else self.attention_mask
+
 
 def run_batches(
     model: nn.Module,
@@ -96,11 +101,11 @@ def run_batches(
         with torch.inference_mode(), _progress_bar(progress, len(inputs)) as advance:
             for places in _batches([len(one.ids) for one in inputs], batch_tokens):
                 batch = _collate(inputs, places, config.pad_id, device)
-                mask = None if bool(batch.attention_mask.all()) else batch.attention_mask
                 with _autocast(device, bf16):
-                    output = model(batch.input_ids, mask, batch.token_type_ids, **wanted)
+                    output = model(batch.input_ids, batch.visible, batch.token_type_ids, **wanted)
                 for place, result in zip(places, take(output, batch), strict=True):
                     results[place] = result
+                del output  # the next batch shall have its room
                 advance(len(places))
     finally:
         model.train(training)

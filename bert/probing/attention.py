@@ -35,14 +35,15 @@ class Attention:
         return self.weights[layer - 1, head]
 
     def telling_head(self, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
-        """(layer, head) of the head whose tokens each look hardest at one other token, special ones aside.
+        """(layer, head) of the head whose tokens each look hardest at one other token, neighbours and special ones aside.
 
-        What most heads look at, the token itself and [SEP], tells little. `layer` and `head` narrow the search; both given are
-        the answer.
+        What most heads look at, the token itself, the one beside it and [SEP], tells little. `layer` and `head` narrow the
+        search; both given are the answer.
         """
         self.head(1 if layer is None else layer, 0 if head is None else head)
         inner = self.weights[:, :, 1:-1, 1:-1].copy()
-        inner[:, :, np.arange(inner.shape[2]), np.arange(inner.shape[2])] = 0
+        places = np.arange(inner.shape[2])
+        inner[:, :, abs(places[:, None] - places) <= 1] = 0
         sharpness = inner.max(axis=-1, initial=0).mean(axis=-1) if inner.size else np.zeros(inner.shape[:2])  # (L, H)
         layers, heads = (np.arange(size) for size in self.weights.shape[:2])
         asked = np.ix_(layers == layer - 1 if layer else layers >= 0, heads == head if head is not None else heads >= 0)

@@ -30,13 +30,13 @@ def map_of_words(words: Words) -> LayerMap:
     Of more than 200 occurrences every second, third, … is taken.
     """
     chosen = _spread(len(words.occurrences), MOST_POINTS)
-    measures = {"mean cosine above that of random tokens": [one.mean_cosine - one.baseline for one in words.layers]}
+    measures = {"corrected cosine": [one.mean_cosine - one.baseline for one in words.layers]}
     if all(one.senses is not None for one in words.layers):
         scores = [one.senses for one in words.layers if one.senses is not None]
-        measures["sense accuracy, nearest centroid"] = [one.accuracy for one in scores]
-        measures["clusters against senses, adjusted Rand"] = [one.adjusted_rand for one in scores]
+        measures["sense accuracy"] = [one.accuracy for one in scores]
+        measures["Rand index"] = [one.adjusted_rand for one in scores]
     else:
-        measures["silhouette of the clusters"] = [_or_nan(one.silhouette) for one in words.layers]
+        measures["silhouette"] = [_or_nan(one.silhouette) for one in words.layers]
     return LayerMap(
         [marked_occurrence(words.occurrences[place]) for place in chosen],
         [_group(words, place) for place in chosen],

@@ -29,16 +29,17 @@ def test_pieces_of_bytes_are_shown_as_they_stand_in_the_text() -> None:
     assert set("".join(tokens[1:-1])) <= set("The cat苹果␣")
 
 
-def test_the_telling_head_looks_hardest_at_another_token() -> None:
-    weights = np.full((2, 3, 5, 5), 0.2, dtype=np.float32)
-    weights[0, 0] = np.eye(5)  # at itself
-    weights[0, 1] = np.eye(5)[[4] * 5]  # at [SEP]
-    weights[1, 2] = 0.9 * np.eye(5)[[0, 2, 3, 1, 4]] + 0.02  # at the next word
-    weights[1, 0] = 0.5 * np.eye(5)[[0, 2, 3, 1, 4]] + 0.1
-    found = Attention(tuple("abcde"), weights)
+def test_the_telling_head_looks_hardest_at_a_token_that_is_not_beside_it() -> None:
+    weights = np.full((2, 3, 6, 6), 1 / 6, dtype=np.float32)
+    weights[0, 0] = np.eye(6)  # at itself
+    weights[0, 1] = np.eye(6)[[5] * 6]  # at [SEP]
+    weights[0, 2] = 0.5 * np.eye(6)[[0, 3, 4, 1, 2, 5]] + 0.5 / 6  # at the next but one, less hard
+    weights[1, 0] = np.eye(6)[[0, 2, 3, 4, 5, 5]]  # at the next
+    weights[1, 2] = 0.9 * np.eye(6)[[0, 3, 4, 1, 2, 5]] + 0.1 / 6  # at the next but one
+    found = Attention(tuple("abcdef"), weights)
     assert found.telling_head() == (2, 2)
     assert found.telling_head(layer=1) == (1, 2)
-    assert found.telling_head(head=0) == (2, 0)
+    assert found.telling_head(head=0)[1] == 0
     assert found.telling_head(1, 1) == (1, 1)
     assert attention("", MODEL).telling_head() == (1, 0)
 
