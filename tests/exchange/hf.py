@@ -22,7 +22,10 @@ SHAPES: dict[str, tuple[dict, dict]] = {
     "modernbert-bare": ({"activation": "gelu_tanh", "hidden_size": 48, "num_heads": 3}, {"output_bias": False}),
 }
 OWN = {
-    "own-rms": ({"norm": "rmsnorm", "num_kv_heads": 2, "qk_norm": True}, {}),
+    "own-rms": (
+        {"norm": "rmsnorm", "num_kv_heads": 2, "qk_norm": True},
+        {"activation": "relu", "transform_bias": True},
+    ),
     "own-no-transform": ({}, {"transform": False}),
     "own-original": (
         BERT | {"positions": "sinusoidal", "embedding_scale": True, "embedding_norm": False, "mlp_dropout": 0.1},
