@@ -5,9 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert.errors import InputError
+    from bert.finetuning.config import FinetuneRecipe
+    from bert.finetuning.run import finetune
     from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
     from bert.model.encoder import Encoder
     from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
+    from bert.pretraining.config import PretrainRecipe
+    from bert.pretraining.run import pretrain
     from bert.probing.attention import attention
     from bert.probing.senses import senses
     from bert.probing.sentences import score
@@ -17,14 +21,18 @@ if TYPE_CHECKING:
 _HOMES = {
     "Encoder": "bert.model.encoder",
     "EncoderConfig": "bert.model.config",
+    "FinetuneRecipe": "bert.finetuning.config",
     "HeadConfig": "bert.model.config",
     "InputError": "bert.errors",
     "MaskedLM": "bert.model.heads",
+    "PretrainRecipe": "bert.pretraining.config",
     "SequenceClassifier": "bert.model.heads",
     "TaskHeadConfig": "bert.model.config",
     "TokenClassifier": "bert.model.heads",
     "Tokenizer": "bert.text.tokenizer",
     "attention": "bert.probing.attention",
+    "finetune": "bert.finetuning.run",
+    "pretrain": "bert.pretraining.run",
     "score": "bert.probing.sentences",
     "senses": "bert.probing.senses",
     "words": "bert.probing.words",
@@ -32,14 +40,18 @@ _HOMES = {
 __all__ = [
     "Encoder",
     "EncoderConfig",
+    "FinetuneRecipe",
     "HeadConfig",
     "InputError",
     "MaskedLM",
+    "PretrainRecipe",
     "SequenceClassifier",
     "TaskHeadConfig",
     "TokenClassifier",
     "Tokenizer",
     "attention",
+    "finetune",
+    "pretrain",
     "score",
     "senses",
     "words",

@@ -25,7 +25,7 @@ MATRIX_MOST = 12  # occurrences of which the whole matrix is shown
 def render(*parts: Table | str) -> str:
     """Tables and lines as text of at most 120 columns, without colours. Lines are data: no markup is read in them."""
     out = io.StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None, highlight=False)
+    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, force_jupyter=False)
     for part in parts:
         console.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
     return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())

@@ -63,5 +63,5 @@ class Findings:
             numbers = (f"{value:.1%}" for value in (line.value, line.baseline, line.fresh))
             table.add_row(line.what, line.measure, *numbers, line.baseline_is)
         stream = StringIO()
-        Console(file=stream, width=120).print(table)
+        Console(file=stream, width=120, force_jupyter=False).print(table)
         return stream.getvalue().rstrip()

@@ -73,6 +73,15 @@ def test_where_all_centroids_are_as_near_the_most_frequent_label_is_taken() -> N
     assert geometry.leave_one_out(vectors, np.array([0, 1, 1, 1, 1, 1, 1, 1, 1])) == pytest.approx(8 / 9)
 
 
+def test_differences_as_small_as_those_of_a_fresh_encoder_count() -> None:
+    base, aside = np.random.default_rng(0).normal(size=(2, 32))
+    labels = np.array([0, 0, 0, 0, 0, 1, 1, 1, 1])
+    vectors = (base + 1e-3 * np.where(labels == 0, 1, -1)[:, None] * aside).astype(np.float32)
+    assert geometry.mean_cosine(vectors) > 1 - 1e-5
+    assert geometry.nearest_centroid(vectors, labels, vectors).tolist() == labels.tolist()
+    assert geometry.leave_one_out(vectors, labels) == 1
+
+
 def test_a_sense_of_one_row_is_missed_when_it_is_left_out() -> None:
     vectors = np.array([[1.0, 0], [1, 0.1], [0, 1]])
     assert geometry.leave_one_out(vectors, np.array([0, 0, 1])) == pytest.approx(2 / 3)

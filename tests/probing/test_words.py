@@ -115,6 +115,13 @@ def test_the_matrix_is_printed_where_occurrences_are_few_and_clusters_where_many
     assert "[bold]" in str(words("apple", ["[bold] apple", "an apple"], MODEL))
 
 
+def test_the_summary_is_the_same_text_in_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = words("apple", LINES, MODEL)
+    expected = str(found)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)  # rich would show the table and leave the text empty
+    assert str(found) == expected
+
+
 @pytest.mark.parametrize(
     ("word", "sentences", "options", "message"),
     [

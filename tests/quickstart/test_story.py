@@ -72,3 +72,9 @@ def test_the_table_of_the_terminal_has_each_result_beside_its_controls(findings:
         "30.0%",
         "a bag of words",
     ]
+
+
+def test_the_table_is_the_same_text_in_a_notebook(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = findings.table()
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert findings.table() == expected
