@@ -47,7 +47,6 @@ MINUTES = 1.25
 """of pretraining; the rest of the path takes about as long on 2 CPU cores"""
 EPOCHS = 6.0
 LEARNING_RATE = 5e-4  # of fine-tuning: an encoder as small as this one bears more than the usual 1e-4
-ATTENDED = "The bank raised the interest on the loan."
 _UNITS = r"[a-z]+|[\u4e00-\u9fff]"  # what a bag of words counts: English words, Chinese characters
 
 
@@ -192,7 +191,7 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
             for prompt in one.prompts
             if prompt.word in SHOWN
         ),
-        attention=attention(ATTENDED, trained),
+        attention=attention(samples[0].pairs[0].good, trained),
         pairs=tuple(pairs),
         tokens=float(log[-1]["tokens"]),
         seconds=time.monotonic() - began,

@@ -6,12 +6,13 @@ from pathlib import Path
 from bert.probing.pictures import map_of_words, nearest_contexts
 from bert.probing.words import Words
 from bert.quickstart.findings import Filled, Findings
-from bert.report.charts import ScoredText, bars, line_chart, versus
+from bert.report.charts import ScoredText, bars, fill_in, line_chart, versus
 from bert.report.maps import attention_map, layer_map
-from bert.report.page import Section, details, grid, heading, key_figures, note, page, paragraph, table
+from bert.report.page import Marked, Section, details, grid, heading, key_figures, note, page, paragraph, table
 
 SHOWN_CONTEXTS = 4  # occurrences whose nearest contexts are shown, of each word
 SHOWN_PAIRS = 2  # right and wrong sentences, of each language
+MASK = "[MASK]"
 NEXT = """bert pretrain texts/ --out runs/mine
 bert finetune classify --model runs/mine/model --train train.csv --dev dev.csv --out runs/topics
 bert words apple --sentences lines.txt --model runs/mine/model --html apple.html"""
@@ -118,11 +119,10 @@ def filled(findings: Findings) -> Iterator[str]:
 
 
 def _guess_card(one: Filled) -> str:
-    parts = [
-        bars([(guess.token, guess.probability) for guess in guesses], percent=True, highest=1.0)
-        for guesses in one.guesses
-    ]
-    return f'<figure class="card">{heading(one.prompt.text, one.prompt.sense)}{"".join(parts)}</figure>'
+    """The prompt with a blank, and the guesses for each of its masks."""
+    before, _, after = one.prompt.text.partition(MASK * len(one.guesses))
+    sentence = Marked(before + one.prompt.word + after, len(before), len(before) + len(one.prompt.word))
+    return fill_in(sentence, *([(guess.token, guess.probability) for guess in guesses] for guesses in one.guesses))
 
 
 def versus_cards(findings: Findings) -> str:

@@ -142,18 +142,28 @@ def _share(value: float, top: float) -> float:
     return round(100 * min(max(value / top, 0.0), 1.0), 1) if top > 0 and math.isfinite(value) else 0.0
 
 
-def fill_in(sentence: Marked, guesses: Sequence[tuple[str, float]]) -> str:
-    """A sentence with a blank for its word, and what the model puts there, with probabilities; the word itself is marked when guessed."""
+def fill_in(sentence: Marked, *guesses: Sequence[tuple[str, float]]) -> str:
+    """A sentence with a blank for its word, and what the model puts there, with probabilities: a list for each mask.
+
+    What was guessed right is marked: the word itself, or its letter where each letter has a mask of its own.
+    """
     before, word, after = sentence.context(CONTEXT).parts()
+    parts = [word] if len(guesses) == 1 else list(word)
+    lists = "".join(_guesses(part, of_mask) for part, of_mask in zip(parts, guesses))
+    blanks = f'<span class="blank" title="{escape(word)}"></span>'
+    return (
+        f'<figure class="card"><figcaption dir="auto">{escape(before)}{blanks}{escape(after)}</figcaption>'
+        f'<div class="masks">{lists}</div></figure>'
+    )
+
+
+def _guesses(right: str, guesses: Sequence[tuple[str, float]]) -> str:
     rows = "".join(
-        f'<li{" class=hit" if guess.casefold() == word.casefold() else ""}><span class="name" dir="auto">{escape(guess)}</span>'
+        f'<li{" class=hit" if guess.casefold() == right.casefold() else ""}><span class="name" dir="auto">{escape(guess)}</span>'
         f'<span class="bar"><i style="width:{_share(p, 1.0)}%"></i></span><output>{100 * p:.1f} %</output></li>'
         for guess, p in guesses
     )
-    return (
-        f'<figure class="card"><figcaption dir="auto">{escape(before)}<span class="blank" title="{escape(word)}"></span>'
-        f'{escape(after)}</figcaption><ol class="bars">{rows}</ol></figure>'
-    )
+    return f'<ol class="bars">{rows}</ol>'
 
 
 def contexts(sentence: Marked, nearest: Sequence[tuple[Marked, float]], groups: Sequence[int] | None = None) -> str:
@@ -193,8 +203,8 @@ def versus(right: ScoredText, wrong: ScoredText) -> str:
     lowest = min((score for text in (right, wrong) for score in text.scores), default=-1.0)
     ahead = right.total - wrong.total
     verdict = (
-        f"The right one is {number(ahead)} nats more probable." if ahead > 0
-        else f"The model prefers the wrong one, by {number(-ahead)} nats."
+        f"The right one is {_nats(ahead)} nats more probable." if ahead > 0
+        else f"The model prefers the wrong one, by {_nats(-ahead)} nats."
     )  # fmt: skip
     return (
         f'<figure class="card versus">{_scored(right, "✓", "right", lowest)}{_scored(wrong, "✗", "wrong", lowest)}'
@@ -202,13 +212,17 @@ def versus(right: ScoredText, wrong: ScoredText) -> str:
     )
 
 
+def _nats(value: float) -> str:
+    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
 def _scored(text: ScoredText, sign: str, name: str, lowest: float) -> str:
     tokens = "".join(
         f'<span class="token" style="--s:{_share(-score, -lowest)}%"><b dir="auto">{escape(token)}</b>'
-        f"<small>{number(score, 2)}</small></span>"
+        f"<small>{_nats(score)}</small></span>"
         for token, score in zip(text.tokens, text.scores, strict=True)
     )
     return (
         f'<div class="scored {name}"><span class="sign" aria-label="{name}">{sign}</span><p dir="auto">{tokens}</p>'
-        f"<output>{number(text.total)}</output></div>"
+        f"<output>{_nats(text.total)}</output></div>"
     )
