@@ -13,7 +13,7 @@ def _quickstart(arguments: Sequence[str]) -> None:
 
     parser = verb_parser("quickstart", _quickstart)
     parser.add_argument("--out", type=str, default="runs/quickstart", help="folder for the runs and report.html")
-    parser.add_argument("--minutes", type=float, default=1.25, help="of pretraining; the rest takes as long again")
+    parser.add_argument("--minutes", type=float, default=1.75, help="of pretraining; the rest takes about one more")
     parser.add_argument("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
     options = parse(parser, arguments)
     if not options.minutes > 0:
