@@ -303,9 +303,10 @@ def window_around(ids: Sequence[int], pieces: Sequence[int], room: int) -> tuple
     return window, [piece - begin for piece in pieces if 1 <= piece - begin <= room]
 
 
-def resolve_layers(config: "EncoderConfig", layers: Sequence[int] | None) -> list[int]:
+def resolve_layers(config: "EncoderConfig", layers: Sequence[int] | int | None) -> list[int]:
     """Numbers of layers from 0, the embeddings; all of them for none. Negative ones count from the last."""
     total = config.num_layers + 1
+    layers = [layers] if isinstance(layers, int) else layers
     if layers is None:
         return list(range(total))
     for layer in layers:

@@ -206,7 +206,7 @@ def _check_task(folder: Path, keys: Mapping[str, Any], kind: Kind) -> None:
         return
     wrong, right = ARTICLES[named], ARTICLES[kind]
     if kind == "MaskedLM":
-        fix = f"open it with {named}.load"
+        fix = f"give the folder of one, such as RUN/model of `bert pretrain`, or open this one with {named}.load"
     else:
         fix = f"fine-tune one from it with `bert finetune {TASKS[kind]} --model {folder}`"
     raise InputError(f"{folder}: {wrong}, not {right}: {fix}")

@@ -166,8 +166,12 @@ def _check_known(dev: Iterable[Labelled], labels: Sequence[str], train: str) -> 
 def _hold_out(examples: Sequence[Labelled], data: DataConfig) -> tuple[list[Labelled], list[Labelled]]:
     """(train, dev) by the hash of the text, so that equal texts stand on one side and the order of rows is no matter."""
     limit = int(data.held_out * 2**64)
-    train = [example for example in examples if _hash(example) >= limit]
-    dev = [example for example in examples if _hash(example) < limit]
+    known = {label for example in examples if _hash(example) >= limit for label in labels_of(example)}
+    train: list[Labelled] = []
+    dev: list[Labelled] = []
+    for example in examples:  # what alone has a label is learned from
+        held_out = _hash(example) < limit and known.issuperset(labels_of(example))
+        (dev if held_out else train).append(example)
     if not dev or len({label for example in train for label in labels_of(example)}) < 2:
         raise InputError(
             f"{data.train}: {len(examples)} examples are too few to hold some out: give a second file as --dev, or more examples"

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -106,12 +107,16 @@ def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
 
     Returns the number of rows or sentences. The file appears whole or not at all. Raises InputError.
     """
+    if "-" not in (file, out) and Path(out).exists() and Path(file).exists() and Path(out).samefile(file):
+        raise InputError(f"--out {out}: is the input, which would be lost: give another --out")
     predictor = load_predictor(folder)
+    results = iter(predictor(read_labelled(predictor.task, file, data, needs_label=False)))
+    first = next(results, None)  # what is wrong with the input shows before a line is written
     count = 0
     with written(out) as stream:
         if predictor.task == "classify":
             stream.write("label\tprobability\n")
-        for example, guesses in predictor(read_labelled(predictor.task, file, data, needs_label=False)):
+        for example, guesses in chain([] if first is None else [first], results):
             stream.writelines(_lines(example, guesses))
             count += 1
     return count
@@ -130,18 +135,26 @@ def _lines(example: Labelled, guesses: Sequence[Guess]) -> Iterator[str]:
 @contextmanager
 def written(out: str) -> Iterator[TextIO]:
     """A text file that appears whole or not at all; `-` is standard output. InputError where it cannot be written."""
-    if out == "-":
-        yield sys.stdout
-        return
-    file = Path(out)
-    partial = file.with_name(f".{file.name}.partial")
-    if file.is_dir():
+    file, partial = Path(out), None
+    if out != "-" and file.is_dir():
         raise InputError(f"{out}: is a folder: give a file as --out")
     try:
-        with partial.open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        os.replace(partial, file)
+        if out == "-":
+            yield sys.stdout
+            sys.stdout.flush()
+        elif file.exists() and not file.is_file():  # a pipe or a device is written into, not replaced
+            with file.open("w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+        else:
+            file = file.resolve()  # the file that a link leads to
+            partial = file.with_name(f".{file.name}.partial")
+            with partial.open("w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+            os.replace(partial, file)
+    except BrokenPipeError:  # the reader has seen enough
+        raise
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror or error}): give another --out") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial is not None:
+            partial.unlink(missing_ok=True)

@@ -49,6 +49,7 @@ def finetune(
     """
     check_trainer_arguments(recipe.trainer, _DECIDED)
     check_files(recipe.data)
+    _check_not_inside(recipe, out)
     ranks = world_size(recipe.trainer)
     first, tagging = run_folder.is_rank_0(), task == "tag"
     say = say if first else _silent
@@ -139,6 +140,14 @@ def save_model(
     )
     module.model.save(folder, card=card_text(module, recipe, data))
     write_rows(folder, recipe.rows)
+
+
+def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:
+    """What a run reads must not lie in the folder that it replaces."""
+    given = {"--model": recipe.model, "--train": recipe.data.train, "--dev": recipe.data.dev}
+    for option, path in given.items():
+        if path is not None and out.is_dir() and Path(path).resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{option} {path} lies in --out {out}: give another --out")
 
 
 def _restore(model: TaskModel, folder: Path) -> None:

@@ -56,11 +56,13 @@ class Attention:
 def attention(text: str, model: nn.Module | str | Path) -> Attention:
     """The attention of every layer and head of one of our models, or of that in a folder, on a text, in fp32.
 
-    Raises InputError where the text has more tokens than the model takes.
+    Raises InputError where the text has no token, or more than the model takes.
     """
     encoder = encoder_of(model)
     tokenizer = tokenizer_of(encoder)
     ids, offsets = tokenizer.encode_with_offsets(text)
+    if len(ids) <= 2:
+        raise InputError(f"{text!r} has no token: give a text with a word in it")
     if len(ids) > encoder.config.max_length:
         raise InputError(
             f"the text is {len(ids)} tokens long and the model takes {encoder.config.max_length}: give a shorter text"

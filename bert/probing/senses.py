@@ -102,8 +102,8 @@ def senses(
     rows: Sequence[Row] | str | Path,
     model: nn.Module | str | Path,
     test_rows: Sequence[Row] | str | Path | None = None,
-    layers: Sequence[int] | None = None,
-    words: Sequence[str] | None = None,
+    layers: Sequence[int] | int | None = None,
+    words: Sequence[str] | str | None = None,
     seed: int = 0,
 ) -> Senses:
     """How well the vectors of one of our models, or of that in a folder, tell the senses of words.
@@ -117,12 +117,14 @@ def senses(
     """
     rows = read_rows(rows) if isinstance(rows, str | Path) else rows
     test_rows = read_rows(test_rows) if isinstance(test_rows, str | Path) else test_rows
+    words = [words] if isinstance(words, str) else words
     encoder = encoder_of(model)
     numbers = resolve_layers(encoder.config, layers)
     notes: list[str] = []
     parted = list(_parted(rows, test_rows, words, notes))
     if not parted:
-        raise InputError(f"no word to measure: {'; '.join(notes) or 'the rows hold none'}")
+        why = "; ".join(notes) or "the rows hold none"
+        raise InputError(f"no word to measure: {why}; give test rows, or {HELD_OUT} rows or more of each of two senses")
     fresh = random_like(encoder, seed)
     results, methods = [], {}
     for word, train, test in parted:

@@ -5,6 +5,7 @@ Language Model Scoring"). The sum prefers short sentences: compare sentences of 
 log-probability of the sentence: the factors are not those of a chain.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -33,12 +34,12 @@ class SentenceScore:
 
     @property
     def score(self) -> float:
-        """The sum over pieces: 0 or less; 0 for a sentence without pieces."""
-        return sum(self.log_probabilities)
+        """The sum over pieces: 0 or less; nan for a sentence without pieces, which nothing can be said of."""
+        return sum(self.log_probabilities) if self.tokens else math.nan
 
     @property
     def mean(self) -> float:
-        """The mean over pieces; 0 for a sentence without pieces."""
+        """The mean over pieces; nan for a sentence without pieces."""
         return self.score / max(1, len(self.tokens))
 
 

@@ -46,7 +46,7 @@ class Occurrence:
         before, after = self.sentence[: self.start], self.sentence[self.end :]
         before = before if len(before) <= width else f"…{before[len(before) - width :]}"
         after = after if len(after) <= width else f"{after[:width]}…"
-        return f"{before}[{self.text}]{after}"
+        return f"{before}[{self.text}]{after}".replace("\t", " ").replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -118,8 +118,8 @@ def words(
     word: str,
     sentences: Sequence[str] | Sequence[Row] | Path,
     model: nn.Module | str | Path,
-    layers: Sequence[int] | None = None,
-    forms: bool | Sequence[str] = False,
+    layers: Sequence[int] | int | None = None,
+    forms: bool | str | Sequence[str] = False,
     senses: Sequence[str] | None = None,
     clusters: int | None = None,
     seed: int = 0,
@@ -204,8 +204,9 @@ def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[s
     return rows
 
 
-def _occurrences(word: str, rows: Sequence[Row], forms: bool | Sequence[str]) -> list[Occurrence]:
+def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[str]) -> list[Occurrence]:
     """Where the word stands. Rows that give senses of words speak for their own word: then only those of this word count."""
+    forms = [forms] if isinstance(forms, str) else forms
     wanted = forms_of(word) if forms is True else [word, *(forms or [])]
     own = [
         row for row in rows if row.sense is not None and (row.word is None or row.word.casefold() == word.casefold())

@@ -163,7 +163,7 @@ def _choose_columns(where: str, header: list[str], named: Columns, needs_label: 
     for option, name in (("text", named.text), ("pair", named.pair), ("label", named.label)):
         if name and name not in header:
             raise InputError(
-                f"{where}: no column {name!r} for {option!r}; {there_are(header)}.{did_you_mean(name, header)}"
+                f"{where}: no column {name!r} for --{option}; {there_are(header)}.{did_you_mean(name, header)}"
             )
     text = named.text or _usual(PAIRS, header)
     label = named.label or _usual(LABELS, header)
@@ -171,7 +171,7 @@ def _choose_columns(where: str, header: list[str], named: Columns, needs_label: 
     if missing:
         first_line = ", or, if this is a row and no header, write one above it" if table else ""
         raise InputError(
-            f"{where}: no column is known as the {missing}; {there_are(header)}. Name it by {missing!r}{first_line}"
+            f"{where}: no column is known as the {missing}; {there_are(header)}. Name it by --{missing}{first_line}"
         )
     assert text is not None
     pair = named.pair or _usual(PAIRS.get(text.lower(), ()), header)
@@ -238,6 +238,7 @@ def read_tagged(
             sentences = _sentences(path, conllu_lines(path, lines), *places, needs_tags)
         case "conll":
             places = _number(path, "words", words or "1"), _number(path, "tags", tags or "-1")
+            lines = _no_table(path, lines)
             sentences = _sentences(path, conll_lines(path, lines), *places, needs_tags)
         case "jsonl":
             sentences = _tagged_json(path, lines, words, tags, needs_tags)
@@ -322,6 +323,17 @@ def _plain_or_conll(lines: Iterator[str], tagged: bool) -> tuple[str, Iterator[s
     return "conll" if is_conll else "txt", chain(seen, lines)
 
 
+def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
+    """The lines, where the first one is not the header of a table of texts with labels."""
+    first = next(lines, "")
+    cells = {cell.strip().lower() for cell in first.split("\t")}
+    if cells & PAIRS.keys() and cells & set(LABELS):
+        raise InputError(
+            f"{name_of(path)}, line 1: a table of texts with labels, not a word and its tag a line: use `bert finetune classify`"
+        )
+    return chain([first] if first else [], lines)
+
+
 def _plain_sentences(path: str | Path, lines: Iterator[str]) -> Iterator[TaggedExample]:
     """A sentence a line, also an empty one: what is predicted stands in the same order."""
     for number, line in enumerate(lines, start=1):
@@ -341,7 +353,7 @@ def _tagged_json(
         if words is None or (tags is None and needs_tags):
             missing = "words" if words is None else "tags"
             raise InputError(
-                f"{where}: no column is known as the {missing}; {there_are(list(row))}. Name it by {missing!r}"
+                f"{where}: no column is known as the {missing}; {there_are(list(row))}. Name it by --{missing}"
             )
         of_words = _strings(where, row, words)
         if tags is None or (not needs_tags and row.get(tags) is None):
@@ -380,9 +392,18 @@ def _format(path: str | Path, file_format: str | None, formats: dict[str, str]) 
         return file_format
     if str(path) == "-":
         return "txt"
+    if Path(path).expanduser().is_dir():
+        raise InputError(f"{path}: is a folder: give a file")
     name = Path(path).name.lower()
     compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
-    form = formats.get(Path(name.removesuffix(compression)).suffix)
+    suffix = Path(name.removesuffix(compression)).suffix
+    form = formats.get(suffix)
+    tagged = formats is _TAGGED_FORMATS
+    if form is None and suffix in (_EXAMPLE_FORMATS if tagged else _TAGGED_FORMATS):
+        task, other = ("tagging words", "classify") if tagged else ("classifying texts", "tag")
+        raise InputError(
+            f"{path}: {suffix} is no file for {task}: use it with `bert finetune {other}`, or give another"
+        )
     if form is None:
         raise InputError(
             f"{path}: no known suffix ({', '.join(formats)}); rename it or name the format: {', '.join(known)}"

@@ -138,11 +138,17 @@ def _score(arguments: Sequence[str]) -> None:
         scores = score([row.sentence for row in read_rows(options.file)], options.model, progress="scores")
         print("score\tper token\tsentence")
         for one in scores:
-            print(f"{one.score:.2f}\t{one.mean:.2f}\t{one.sentence}")
+            numbers = f"{one.score:.2f}\t{one.mean:.2f}" if one.tokens else "–\t–"
+            print(f"{numbers}\t{one.sentence}")
         return
     if not pairs:
         raise InputError(f"{options.file}: holds no pairs; give a file with at least one")
     scores = score([sentence for pair in pairs for sentence in pair], options.model, progress="scores")
+    for number, one in enumerate(scores):
+        if not one.tokens:
+            raise InputError(
+                f"{options.file}: pair {number // 2 + 1} has a sentence without a token, {one.sentence!r}: mend it or leave it out"
+            )
     print("good\tbad\tright\tgood sentence\tbad sentence")
     right = 0
     for good, bad in zip(scores[::2], scores[1::2]):
@@ -169,6 +175,8 @@ def _attend(arguments: Sequence[str]) -> None:
     from bert.probing.attention import attention
     from bert.probing.tables import attention_table
 
+    if Path(options.text).is_file():
+        raise InputError(f"{options.text}: is a file: give one sentence")
     result = attention(options.text, options.model)
     layer, head = result.telling_head(options.layer, options.head)
     print(attention_table(result, layer, head))

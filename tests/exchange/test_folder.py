@@ -176,8 +176,16 @@ def test_a_folder_of_another_task_is_refused_with_what_to_do(name: str, tmp_path
         (SequenceClassifier, "tagger", "tagger: a tagger, not a classifier: fine-tune one"),
         (TokenClassifier, "lm", "lm: a masked LM, not a tagger: fine-tune one .*`bert finetune tag --model .*lm`"),
         (TokenClassifier, "classifier", "classifier: a classifier, not a tagger: fine-tune one"),
-        (MaskedLM, "classifier", r"a classifier, not a masked LM: open it with SequenceClassifier\.load"),
-        (MaskedLM, "tagger", r"a tagger, not a masked LM: open it with TokenClassifier\.load"),
+        (
+            MaskedLM,
+            "classifier",
+            r"a classifier, not a masked LM: give the folder of one, .* this one with SequenceClassifier\.load",
+        ),
+        (
+            MaskedLM,
+            "tagger",
+            r"a tagger, not a masked LM: give the folder of one, .* this one with TokenClassifier\.load",
+        ),
     ]:
         with pytest.raises(InputError, match=message) as caught:
             cls.load(tmp_path / folder)

@@ -70,6 +70,18 @@ def test_a_file_to_learn_from(refused, place, case):
     assert all(part in line for part in parts), line
 
 
+def test_files_of_the_other_task(refused, place):
+    assert "train.tsv, line 1: a table of texts with labels" in refused(*TAG, "--train", "train.tsv")
+    (place / "bad.conll").write_text("Ann\tO\n")
+    assert "use it with `bert finetune tag`" in refused(*CLASSIFY, "--train", "bad.conll")
+    assert "encoder: is a folder: give a file" in refused(*CLASSIFY, "--train", "encoder")
+
+
+def test_what_is_read_does_not_lie_in_the_folder_that_is_replaced(refused):
+    line = refused(*CLASSIFY[: -len(FAST)], *FAST, "--train", "train.tsv", "--out", ".", "--overwrite")
+    assert "lies in --out ." in line
+
+
 def test_rows_of_unequal_length(refused, place):
     (place / "bad.jsonl").write_text(json.dumps({"words": ["a", "b"], "tags": ["O"]}) + "\n")
     line = refused(*TAG, "--train", "bad.jsonl")

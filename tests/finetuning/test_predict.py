@@ -1,7 +1,9 @@
 """Prediction: whatever the batch and the order, the same; equal to transformers on short texts; long ones through windows."""
 
 import io
+import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -177,6 +179,34 @@ def test_nothing_half_written_stays_where_a_row_is_bad(place, tmp_path, capsys):
     assert main(["predict", str(place / "classify" / "model"), str(file), "--out", str(tmp_path / "out.tsv")]) == 2
     assert "line 3" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["texts.tsv"]
+
+
+def test_the_input_is_never_overwritten(place, tmp_path, capsys):
+    file = tmp_path / "texts.tsv"
+    file.write_text("text\tlabel\nthe cat\tlate\n")
+    before = file.read_bytes()
+    (tmp_path / "link.tsv").symlink_to(file)
+    for out in (file, tmp_path / "link.tsv"):
+        assert main(["predict", str(place / "classify" / "model"), str(file), "--out", str(out)]) == 2
+        assert "is the input, which would be lost" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
+def test_a_link_is_followed_and_a_device_is_written_into(place, tmp_path):
+    file = tmp_path / "texts.txt"
+    file.write_text("the cat\n")
+    (tmp_path / "link.tsv").symlink_to(tmp_path / "target.tsv")
+    for out in (tmp_path / "link.tsv", Path(os.devnull)):
+        assert main(["predict", str(place / "classify" / "model"), str(file), "--out", str(out)]) == 0
+    assert (tmp_path / "link.tsv").is_symlink()
+    assert (tmp_path / "target.tsv").read_text().startswith("label\tprobability\n")
+    assert Path(os.devnull).is_char_device()
+
+
+def test_nothing_is_said_before_the_input_is_known_to_be_right(place, tmp_path, capsys):
+    (tmp_path / "empty.txt").write_text("")
+    assert main(["predict", str(place / "classify" / "model"), str(tmp_path / "empty.txt")]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_memory_does_not_grow_with_the_input(classify):

@@ -41,7 +41,7 @@ def test_the_telling_head_looks_hardest_at_a_token_that_is_not_beside_it() -> No
     assert found.telling_head(layer=1) == (1, 2)
     assert found.telling_head(head=0)[1] == 0
     assert found.telling_head(1, 1) == (1, 1)
-    assert attention("", MODEL).telling_head() == (1, 0)
+    assert attention("a", MODEL).telling_head() == (1, 0)
 
 
 @pytest.mark.parametrize(

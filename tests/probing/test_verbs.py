@@ -120,6 +120,10 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["senses", "senses.jsonl", "--words", "aple"], "aple: no row has this word. Did you mean `apple`?"),
         (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
         (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
+        (["score", "zero.jsonl"], "zero.jsonl: pair 1 has a sentence without a token"),
+        (["senses", "few.jsonl"], "give test rows, or 5 rows or more of each of two senses"),
+        (["attend", "\u200b"], "has no token: give a text with a word in it"),
+        (["attend", "lines.txt"], "lines.txt: is a file: give one sentence"),
         (["attend", "The cat", "--layer", "9"], "layer 9: the model has layers 1 to 2"),
         (["attend", "The cat", "--head", "5"], "head 5: a layer of the model has heads 0 to 1"),
     ],
@@ -134,6 +138,8 @@ def test_mistakes_are_one_line_and_leave_nothing(
     )
     (place / "columns.jsonl").write_text('{"word": "apple", "sense": "a"}\n')
     (place / "half.jsonl").write_text('{"good": "a"}\n')
+    (place / "zero.jsonl").write_text('{"good": "a", "bad": "\\u200b"}\n')
+    (place / "few.jsonl").write_text('{"word": "apple", "sentence": "an apple", "sense": "a"}\n')
     (place / "d.html").mkdir()
     before = sorted(place.rglob("*"))
     assert main([*arguments, "--model", model]) == 2

@@ -153,10 +153,10 @@ def test_reading_takes_constant_memory(tmp_path):
         (
             "a.tsv",
             "a good film\t1\na bad film\t0\n",
-            "a.tsv, line 1: no column is known as the text; there are: a good film, 1. Name it by 'text', or, if this is a row "
+            "a.tsv, line 1: no column is known as the text; there are: a good film, 1. Name it by --text, or, if this is a row "
             "and no header, write one above it",
         ),
-        ("a.csv", "text,y\na,b\n", "a.csv, line 1: no column is known as the label; there are: text, y. Name it by 'label', or"),
+        ("a.csv", "text,y\na,b\n", "a.csv, line 1: no column is known as the label; there are: text, y. Name it by --label, or"),
         ("a.csv", "text,label\na,x\nb, \n", "a.csv, line 3: the label in column 'label' is empty; fill it in or remove the row"),
         (
             "a.csv",
@@ -200,7 +200,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, name, content
 def test_a_column_a_format_or_a_file_that_is_not_there_is_named(tmp_path):
     path = write(tmp_path / "a.csv", "review,mood\na,b\n")
     assert error_of(read_examples, path, label="moods") == (
-        "a.csv, line 1: no column 'moods' for 'label'; there are: review, mood. Did you mean `mood`?"
+        "a.csv, line 1: no column 'moods' for --label; there are: review, mood. Did you mean `mood`?"
     )
     assert "Did you mean `review`?" in error_of(read_examples, path, text="reviews", label="mood")
     assert error_of(read_examples, path, file_format="cvs") == (
@@ -295,10 +295,10 @@ def test_what_is_written_as_conll_or_jsonl_is_read_again(tmp_path_factory, made)
         ("a.conllu", "1\tAnn\tPROPN\n", "a.conllu, line 1: 3 columns, CoNLL-U has 10 parted by tabs; repair this line"),
         ("a.jsonl", '{"words": ["a", "b"], "tags": ["O"]}\n', "a.jsonl, line 1: 2 words and 1 tags; give each word one tag"),
         ("a.jsonl", '{"words": "a b", "tags": ["O"]}\n', "a.jsonl, line 1: column 'words' holds text, not a list; give one"),
-        ("a.jsonl", '{"words": ["a"]}\n', "a.jsonl, line 1: no column is known as the tags; there are: words. Name it by 'tags'"),
+        ("a.jsonl", '{"words": ["a"]}\n', "a.jsonl, line 1: no column is known as the tags; there are: words. Name it by --tags"),
         ("a.jsonl", '{"words": ["a"], "tags": [""]}\n', "a.jsonl, line 1: no tag beside 'a'; write O for a word outside"),
         ("a.conll", b"Ann\tO\n\xe9\tO\n", "a.conll:2: not UTF-8 (byte 0xe9); convert the file: iconv"),
-        ("a.csv", "Ann,O\n", "a.csv: no known suffix (.conll, .bio, .iob, .iob2, .tsv, .conllu, .jsonl, .ndjson, .json, .txt)"),
+        ("a.csv", "Ann,O\n", "a.csv: .csv is no file for tagging words: use it with `bert finetune classify`, or give another"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_tagged_sentences_is_said_with_its_line(tmp_path, name, content, message):
