@@ -172,17 +172,11 @@ def test_weights_of_a_masked_lm_a_classifier_and_a_tagger_can_be_started_from(
     assert "B-WHO" in TokenClassifier.load(tmp_path / "tag" / "model").labels
 
 
-LONG = """
-import sys, bert.cli
-sys.exit(bert.cli.main(sys.argv[1:]))
-"""
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_at_a_step_and_the_best_model_stays(place, tmp_path, number, code):
     run = tmp_path / "run"
-    command = [sys.executable, "-c", LONG, *arguments(place, "classify", run, "--epochs=100000")]
+    command = [sys.executable, "-m", "bert", *arguments(place, "classify", run, "--epochs=100000")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
@@ -204,7 +198,7 @@ def test_two_processes_learn_as_one_does(place, tmp_path):
         for devices in (1, 2):
             run = tmp_path / f"{task}{devices}"
             flags = [f"--trainer.devices={devices}", "--data.batch_examples=7", "--epochs=2", "--head.dropout=0"]
-            command = [sys.executable, "-c", LONG, *arguments(place, task, run, *flags)]
+            command = [sys.executable, "-m", "bert", *arguments(place, task, run, *flags)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=900)
             assert done.returncode == 0, done.stderr
             rows.append(rows_of(run))
