@@ -8,7 +8,19 @@ from bert.probing.words import Words
 from bert.quickstart.findings import Filled, Findings
 from bert.report.charts import ScoredText, bars, fill_in, line_chart, versus
 from bert.report.maps import attention_map, layer_map
-from bert.report.page import Marked, Section, details, grid, heading, key_figures, note, page, paragraph, table
+from bert.report.page import (
+    Marked,
+    Section,
+    commands,
+    details,
+    grid,
+    heading,
+    key_figures,
+    note,
+    page,
+    paragraph,
+    table,
+)
 
 SHOWN_CONTEXTS = 4  # occurrences whose nearest contexts are shown, of each word
 SHOWN_PAIRS = 2  # right and wrong sentences, of each language
@@ -44,7 +56,7 @@ def write_story(findings: Findings, file: Path) -> Path:
             "Each row says from where a token takes its new vector, in one head of one layer.",
         ),
         Section("Senses, layer by layer", senses_by_layer(findings), "Is the nearest sense centroid the right one?"),
-        Section("Now your own text", f"<pre><code>{NEXT}</code></pre>", "The same verbs, on your files."),
+        Section("Now your own text", commands(NEXT), "The same verbs, on your files."),
     ]
     minutes = findings.seconds / 60
     html = page(

@@ -162,6 +162,11 @@ def note(text: str) -> str:
     return f'<aside class="note" dir="auto">{escape(text)}</aside>'
 
 
+def commands(text: str) -> str:
+    """Lines to paste into a terminal; long ones scroll inside their box."""
+    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
+
+
 def details(summary: str, body: str) -> str:
     """HTML that is folded away until it is asked for."""
     return f'<details><summary dir="auto">{escape(summary)}</summary>{body}</details>'
