@@ -14,4 +14,5 @@ slow:  ## README commands, processes, kills and longer runs
 	pytest -m "slow and not gpu" --durations=15
 
 measure:  ## the figures of fine-tuning and probing in recipes/LOG.md; goes on where it stopped
-	python recipes/measure.py --data $(DATA) --english $(ENGLISH) --chinese $(CHINESE) --known-good $(KNOWN_GOOD)
+	python recipes/measure.py --data $(DATA) $(if $(ENGLISH),--english $(ENGLISH)) $(if $(CHINESE),--chinese $(CHINESE)) \
+		$(if $(KNOWN_GOOD),--known-good $(KNOWN_GOOD))

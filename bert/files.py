@@ -1,7 +1,22 @@
-"""What was written stays written, should the machine stop the moment after."""
+"""Files that are whole or not there, and stay written should the machine stop the moment after."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+
+@contextmanager
+def replaced(file: Path) -> Iterator[Path]:
+    """A temporary name beside `file` to write under; at the end it takes the place of `file`, or of what a link of that
+    name leads to. Where anything fails, all is as it was."""
+    file = file.resolve()
+    partial = file.with_name(f".{file.stem}.partial{file.suffix}")
+    try:
+        yield partial
+        os.replace(partial, file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

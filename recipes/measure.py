@@ -1,6 +1,8 @@
 """The figures that LOG.md keeps of fine-tuning and probing: one row a finished cell, what is there is skipped.
 
-    make measure DATA=path/to/data ENGLISH=runs/mini-enwiki/model CHINESE=runs/mini-zh/model
+    make measure DATA=path/to/data ENGLISH=runs/mini-enwiki/model CHINESE=runs/mini-zh/model KNOWN_GOOD=path/to/model
+
+Encoders that are not named are left out.
 
 A cell is (task, encoder, seed). It runs the commands that a user would type, in their own processes, and appends what they reported to
 OUT/figures.tsv; a killed measurement goes on with the next cell. At the end it prints the tables: mean ± standard deviation over seeds.
@@ -116,15 +118,10 @@ def bert(*arguments: str) -> None:
 def random_twin(model: Path, folder: Path) -> Path:
     """A model of the same shape and tokenizer with fresh weights: the control."""
     if not folder.exists():
-        import torch
-
         from bert import Encoder
+        from bert.probing.senses import random_like
 
-        torch.manual_seed(0)
-        trained = Encoder.load(model)
-        fresh = Encoder(trained.config)
-        fresh.tokenizer = trained.tokenizer
-        fresh.save(folder)
+        random_like(Encoder.load(model), seed=0).save(folder)
     return folder
 
 

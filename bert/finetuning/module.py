@@ -28,7 +28,7 @@ TaskModel = SequenceClassifier | TokenClassifier
 
 
 class TaskTraining(L.LightningModule):
-    """Trains a classifier or a tagger for `steps` steps. `ranks` is the number of processes that share a batch."""
+    """Trains a classifier or a tagger for `steps` steps."""
 
     def __init__(
         self,

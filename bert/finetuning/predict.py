@@ -4,7 +4,6 @@ A text that is longer than a row goes through several windows, as in learning: t
 them, the tag of a word is that of the one window which decides it.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ import torch
 from bert.embed import Batch, Encoded, run_batches
 from bert.errors import InputError
 from bert.exchange.folder import task_of
+from bert.files import replaced
 from bert.finetuning.config import DataConfig, RowsConfig
 from bert.finetuning.inputs import Labelled, Task, chunks, make_windows, read_labelled, row_maker
 from bert.finetuning.module import TaskModel
@@ -135,7 +135,7 @@ def _lines(example: Labelled, guesses: Sequence[Guess]) -> Iterator[str]:
 @contextmanager
 def written(out: str) -> Iterator[TextIO]:
     """A text file that appears whole or not at all; `-` is standard output. InputError where it cannot be written."""
-    file, partial = Path(out), None
+    file = Path(out)
     if out != "-" and file.is_dir():
         raise InputError(f"{out}: is a folder: give a file as --out")
     try:
@@ -146,15 +146,9 @@ def written(out: str) -> Iterator[TextIO]:
             with file.open("w", encoding="utf-8", newline="\n") as stream:
                 yield stream
         else:
-            file = file.resolve()  # the file that a link leads to
-            partial = file.with_name(f".{file.name}.partial")
-            with partial.open("w", encoding="utf-8", newline="\n") as stream:
+            with replaced(file) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
                 yield stream
-            os.replace(partial, file)
     except BrokenPipeError:  # the reader has seen enough
         raise
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror or error}): give another --out") from error
-    finally:
-        if partial is not None:
-            partial.unlink(missing_ok=True)

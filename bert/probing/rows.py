@@ -46,20 +46,20 @@ def read_rows(path: str | Path) -> list[Row]:
     return rows
 
 
-def read_pairs(path: str | Path, first: str = "good", second: str = "bad") -> list[tuple[str, str]] | None:
+def read_pairs(path: str | Path) -> list[tuple[str, str]] | None:
     """The sentence pairs of a file with the columns `good` and `bad`; none where it has no such columns."""
     opened = _open(path)
     if opened is None:
         return None
     header, rows = opened
-    if first not in header and second not in header:
+    if not {"good", "bad"} & set(header):
         return None
     pairs = []
     for where, row in rows:
-        for column in (first, second):
+        for column in ("good", "bad"):
             if not isinstance(row.get(column), str) or not row[column].strip():
                 raise InputError(f"{where}: no sentence in column {column!r}; {there_are(list(row))}. Fill it in")
-        pairs.append((row[first], row[second]))
+        pairs.append((row["good"], row["bad"]))
     return pairs
 
 

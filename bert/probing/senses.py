@@ -109,9 +109,9 @@ def senses(
     """How well the vectors of one of our models, or of that in a folder, tell the senses of words.
 
     Rows, or those of a file, give word, sentence and sense, and the place of the word (else its first occurrence is taken).
-    Without `test_rows` every fifth row of each word and sense is held out. `layers` not given: each, and as the headline the sum of the
-    last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the random
-    encoder.
+    Without `test_rows` every fifth row of each word and sense is held out. `layers` not given: each, and as the headline the
+    sum of the last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the
+    random encoder.
 
     Raises InputError where a row lacks its word or sense, or no word has two senses and a test row.
     """

@@ -46,7 +46,7 @@ from bert.training.config import LogConfig, OptimizerConfig, StopConfig
 MINUTES = 1.75
 """of pretraining; the rest of the path takes about one more on 2 CPU cores"""
 EPOCHS = 6.0
-LEARNING_RATE = 5e-4  # of fine-tuning: an encoder as small as this one bears more than the usual 1e-4
+LEARNING_RATE = 5e-4  # of fine-tuning
 _UNITS = r"[a-z]+|[\u4e00-\u9fff]"  # what a bag of words counts: English words, Chinese characters
 
 
@@ -61,7 +61,7 @@ def quickstart(
 
     with run_folder.claimed(out, overwrite, resume=None):
         try:
-            findings = walk(out, minutes, step, say)
+            findings = walk(out, minutes, began, step, say)
         except InterruptedRun as error:  # the parts of the path name themselves, but nothing of it stays
             raise InterruptedRun("stopped; begin anew with bert quickstart", error.exit_code - 128) from error
         report = write_story(findings, out / "report.html")
@@ -74,9 +74,8 @@ def quickstart(
     return report
 
 
-def walk(out: Path, minutes: float, step: Callable[[str], None], say: Callable[[str], None]) -> Findings:
-    """Every part of the path in turn."""
-    began = time.monotonic()
+def walk(out: Path, minutes: float, began: float, step: Callable[[str], None], say: Callable[[str], None]) -> Findings:
+    """Every part of the path in turn; `began` is the monotonic clock at its begin."""
     step(f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
     write_sample(out / "sample")
     step(f"pretraining: tokenizer, token store, {60 * minutes:.0f} seconds of masked-language-modeling")
@@ -168,8 +167,7 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
     rows = [read_rows(sample / f"senses-{part}.jsonl") for part in ("train", "test")]
     found = senses(rows[0], trained, rows[1])
     for code, language in LANGUAGES.items():
-        train, test = ([row for row in side if row.word in language.words] for side in rows)
-        known = senses(train, trained, test)
+        known = dataclasses.replace(found, words=tuple(one for one in found.words if one.word in language.words))
         what = f"senses of {len(known.words)} {'English' if code == 'en' else 'Chinese'} words"
         controls = known.mean(BAG), "a bag of words", known.mean(RANDOM)
         lines.append(Line(what, "accuracy", known.mean(known.headline), *controls))

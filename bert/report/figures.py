@@ -40,7 +40,6 @@ CHINESE = (
 )  # beginnings of the names of fonts that have Chinese, the fairest first
 BOX = "□"
 INK, QUIET, PAPER = "#1d2329", "#5f6870", "#fcfbf8"
-SIDES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
 CONTEXT = 18  # characters of a label at each side of the word
 LONGEST_TOKEN = 16
 MOST_LABELS = 60

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
+from bert.files import replaced
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -58,12 +59,8 @@ def check_output(option: str, file: str | None, suffixes: Sequence[str]) -> None
 
 def write_whole(option: str, file: str, write: Callable[[Path], object]) -> None:
     """Have `write` make the file under a temporary name beside it, then rename: it appears whole or not at all."""
-    path = Path(file)
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
     try:
-        write(partial)
-        os.replace(partial, path)
+        with replaced(Path(file)) as partial:
+            write(partial)
     except OSError as error:
         raise InputError(f"{option} {file}: cannot be written ({error.strerror or error}): give another path") from None
-    finally:
-        partial.unlink(missing_ok=True)

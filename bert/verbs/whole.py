@@ -13,14 +13,19 @@ def _quickstart(arguments: Sequence[str]) -> None:
 
     parser = verb_parser("quickstart", _quickstart)
     parser.add_argument("--out", type=str, default="runs/quickstart", help="folder for the runs and report.html")
-    parser.add_argument("--minutes", type=float, default=1.75, help="of pretraining; the rest takes about one more")
+    parser.add_argument(
+        "--minutes",
+        type=float | None,
+        default=None,
+        help="of pretraining; not given: so many that it takes three in all",
+    )
     parser.add_argument("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
     options = parse(parser, arguments)
-    if not options.minutes > 0:
+    if options.minutes is not None and not options.minutes > 0:
         raise InputError(f"--minutes {options.minutes}: give more than 0")
-    from bert.quickstart.run import quickstart
+    from bert.quickstart.run import MINUTES, quickstart
 
-    quickstart(Path(options.out), options.overwrite, options.minutes)
+    quickstart(Path(options.out), options.overwrite, options.minutes or MINUTES)
 
 
 def _sample(arguments: Sequence[str]) -> None:

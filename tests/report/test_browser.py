@@ -1,30 +1,23 @@
 """A page in a browser: headless Chromium, driven by playwright. Skips where either is absent."""
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.browser import chromium, opened
 from tests.report.demo import crowded_page, demo_page
 
 pytestmark = pytest.mark.slow
 
-QUIET = "--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync --no-first-run"
 WIDTHS = [1280, 390]
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = shutil.which("chromium") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium: apt-get install chromium")
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=program, args=QUIET.split())
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -37,19 +30,8 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=WIDTHS)
 def page(request: pytest.FixtureRequest, browser, file: Path) -> Iterator:
     """The page at one width; when a test is done, nothing was complained about, asked for, or too wide."""
-    page = browser.new_page(viewport={"width": request.param, "height": 850}, reduced_motion="reduce")
-    complaints: list[str] = []
-    requests: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda request: requests.append(request.url))
-    page.goto(file.as_uri())
-    yield page
-    assert complaints == []
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-    assert len([url for url in requests if url.startswith("file:")]) == 1
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    page.close()
+    with opened(browser, file, request.param) as page:
+        yield page
 
 
 def expect(locator):
