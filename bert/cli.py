@@ -2,7 +2,9 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from bert import __version__
 from bert.errors import InputError, InterruptedRun, did_you_mean
@@ -44,7 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run() -> None:
-    """The console command."""
+    """The console command. What the package warns of is a line for the user, not for the programmer."""
+    plain = warnings.formatwarning
+
+    def in_a_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
+        return f"bert: {message}\n" if category is UserWarning else plain(message, category, *place, **more)
+
+    warnings.formatwarning = in_a_line
     sys.exit(main())
 
 

@@ -6,7 +6,7 @@ jsonargparse does the parsing; it is imported when a command is parsed, so that 
 import dataclasses
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +58,7 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
         if unknown and recipe is not None:  # in a file that holds one group
             name = f"{unknown[1]}.{unknown[2]}"
             raise InputError(f"unknown key `{name}`.{did_you_mean(name, _names(recipe))}") from error
-        message = _one_line(str(error))
+        message = _one_line(str(error), parser.prog, known)
         key = message.split(" is ")[0]
         guilty = [file for file in files if key in dict(_leaves(read_yaml(file)))]
         if guilty and not values_of(arguments, f"--{key}"):
@@ -163,9 +163,14 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _one_line(message: str) -> str:
+def _one_line(message: str, prog: str, options: Container[str]) -> str:
     """jsonargparse's message in one line and in our words: `key is value: give what is expected`."""
     message = re.sub(r"<class '(\w+)'>", r"\1", re.sub(r"\s+", " ", message).strip())
+    if absent := re.fullmatch(r"the following arguments are required: (.*)", message):
+        names = [f"--{name}" if f"--{name}" in options else name.upper() for name in absent[1].split(", ")]
+        return f"{prog} needs {' and '.join(names)}: give {'it' if len(names) == 1 else 'them'}, or read {prog} --help"
+    if bare := re.fullmatch(r"argument ([\w./-]+): expected (?:one|at least one) argument", message):
+        return f"{bare[1]} has no value: write one behind it"
     message = re.sub(r'^Parser key "([^"]+)": ', r"\1: ", message)
     no_file = re.match(r"([\w.]+): Unable to load config '([^']*)'", message)
     if no_file:

@@ -138,7 +138,10 @@ def test_a_vocabulary_larger_than_the_corpus_supports(refused: Refused, command:
 
 
 def test_a_corpus_that_is_not_named(refused: Refused) -> None:
-    assert refused("tokenizer", "--out", "new") == "the following arguments are required: corpus"
+    assert refused("tokenizer", "--out", "new") == (
+        "bert tokenizer needs CORPUS: give it, or read bert tokenizer --help"
+    )
+    assert refused("words", "apple", "--model") == "--model has no value: write one behind it"
     assert refused("pretrain", "--out", "new") == (
         "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
     )
@@ -328,7 +331,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
         ),
         ("fill --model=run/model --top=0 [MASK]", "--top is 0: give 1 or more"),
         ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] where a word is to be guessed"),
-        ("fill", "the following arguments are required: text, model"),
+        ("fill", "bert fill needs TEXT and --model: give them, or read bert fill --help"),
         ("tokenizer text.txt --out new --vocab-size 0", "vocabulary size 0: must be positive"),
         ("tokenizer text.txt --out new --vocab-size ten", "vocab_size is ten: give a whole number or null"),
         (

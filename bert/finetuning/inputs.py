@@ -69,8 +69,7 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
         columns = find_columns(data.train, data.text, data.pair, data.label, True, data.file_format)
         second = f" and {columns.pair!r}" if columns.pair else ""
         say(f"columns: {columns.text!r}{second} → {columns.label!r}")
-    counts = Counter(label for example in train for label in labels_of(example))
-    labels = tuple(sorted(counts))
+    labels = tuple(sorted({label for example in train for label in labels_of(example)}))
     if len(labels) < 2:
         raise InputError(
             f"{data.train}: one label only, {labels[0]!r}: there is nothing to tell apart; give examples of two or more"
@@ -97,7 +96,8 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
     )
     for name, examples, items in (("train", train, found.train), ("dev", dev, found.dev)):
         say(f"{name}: {_described(task, examples, items)}")
-    say(f"labels: {_with_counts(counts)}")
+    learned = Counter(label for example in train for label in labels_of(example))
+    say(f"labels: {_with_counts(learned)}")
     return found
 
 
@@ -155,10 +155,11 @@ def chunks(things: Iterable[Thing], size: int = _CHUNK) -> Iterator[list[Thing]]
 def _check_known(dev: Iterable[Labelled], labels: Sequence[str], train: str) -> None:
     known = set(labels)
     for example in dev:
-        for label in labels_of(example):
+        for place, label in enumerate(labels_of(example)):
             if label not in known:
+                beside = f" of {example.words[place]!r}" if isinstance(example, TaggedExample) else ""
                 raise InputError(
-                    f"{example.where}: label {label!r} does not occur in {train}: repair it, remove the row, or give"
+                    f"{example.where}: label {label!r}{beside} does not occur in {train}: repair it, remove the row, or give"
                     f" examples of it to learn from.{did_you_mean(label, labels)}"
                 )
 

@@ -64,7 +64,20 @@ class RowMaker:
         """The windows of each sentence, given as words; every word is decided in exactly one."""
         pieces = self.tokenizer.word_pieces([word for words in sentences for word in words])
         ends = list(accumulate((len(words) for words in sentences), initial=0))
+        self._shorten(pieces, [word for words in sentences for word in words])
         return [self._words(pieces[begin:end]) for begin, end in pairwise(ends)]
+
+    def _shorten(self, pieces: list[list[int]], words: Sequence[str]) -> None:
+        """Keep of a word that is longer than a row what fits, and say so."""
+        room = self.row_length - SPECIALS
+        for place, ids in enumerate(pieces):
+            if len(ids) > room:
+                shown = words[place] if len(words[place]) <= 40 else f"{words[place][:39]}…"
+                warnings.warn(
+                    f"the word {shown!r} has {len(ids)} pieces, a row holds {room}: the rest of it is not read",
+                    stacklevel=3,
+                )
+                pieces[place] = ids[:room]
 
     def _text(self, pieces: list[int]) -> list[Window]:
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
@@ -83,12 +96,6 @@ class RowMaker:
 
     def _words(self, pieces: list[list[int]]) -> list[Window]:
         room = self.row_length - SPECIALS
-        longest = max(map(len, pieces), default=0)
-        if longest > room:
-            warnings.warn(
-                f"a word of {longest} pieces is longer than a row: only its first {room} are read", stacklevel=2
-            )
-            pieces = [ids[:room] for ids in pieces]
         lengths = [len(ids) for ids in pieces]
         cuts = cut_words(lengths, room, self.stride)
         decided = decide(lengths, cuts)

@@ -77,7 +77,7 @@ def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[st
             seen.update(piece for piece in pieces if set(piece) & set(word))
     if unspaced:
         return [piece for piece, _ in seen.most_common(most)]
-    return get_close_matches(word.casefold(), seen, n=most, cutoff=0.6)
+    return get_close_matches(word.casefold(), seen, n=most, cutoff=0.7)
 
 
 def _fold(text: str) -> str:

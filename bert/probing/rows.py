@@ -34,14 +34,15 @@ class Row:
     sense: str | None = None
 
 
-def read_rows(path: str | Path) -> list[Row]:
+def read_rows(path: str | Path, keep_empty: bool = False) -> list[Row]:
     """The sentences of a file (.txt, .jsonl, .tsv, .csv, each also .gz or .zst; `-`: lines of standard input).
 
     Columns: `sentence` (or `text`), `word`, `start` and `end` or `index` (the place of the word among those that blanks
-    part), `sense`. All but the first may be absent. Empty sentences are left out. Raises InputError.
+    part), `sense`. All but the first may be absent. Empty sentences are left out, but where `keep_empty` asks for a row
+    for each. Raises InputError.
     """
-    rows = [row for row in _rows(path) if row.sentence.strip()]
-    if not rows:
+    rows = [row for row in _rows(path) if keep_empty or row.sentence.strip()]
+    if not any(row.sentence.strip() for row in rows):
         raise InputError(f"{name_of(path)}: holds no sentence; give a file with at least one")
     return rows
 

@@ -142,6 +142,8 @@ def words(
     encoder = encoder_of(model)
     numbers = sorted(set(resolve_layers(encoder.config, layers)))
     draw = np.random.default_rng(seed)
+    if clusters is not None and clusters > len(found):
+        raise InputError(f"clusters is {clusters}: {word.strip()} occurs {len(found)} times: give so many or fewer")
     taken = sorted(draw.permutation(len(found))[:MOST_OCCURRENCES])
     chosen = tuple(found[place] for place in taken)
     vectors = span_vectors(

@@ -49,6 +49,7 @@ _EXAMPLE_FORMATS |= {".txt": "txt", ".text": "txt"}
 _TAGGED_FORMATS = {".conll": "conll", ".bio": "conll", ".iob": "conll", ".iob2": "conll", ".tsv": "conll"}
 _TAGGED_FORMATS |= {".conllu": "conllu", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".txt": "txt"}
 _TAG = re.compile(r"O|[BIESLUM]-.+")
+_PARTS = re.compile("[\t\n]")  # what parts words and their tags in a file
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
@@ -170,6 +171,8 @@ def _choose_columns(where: str, header: list[str], named: Columns, needs_label: 
     missing = "text" if text is None else "label" if label is None and needs_label else ""
     if missing:
         first_line = ", or, if this is a row and no header, write one above it" if table else ""
+        if table and len(header) == 1 and len(header[0].split()) > 1:
+            first_line += "; one column only: columns of a .tsv are parted by tabs, of a .csv by commas or semicolons"
         raise InputError(
             f"{where}: no column is known as the {missing}; {there_are(header)}. Name it by --{missing}{first_line}"
         )
@@ -356,6 +359,11 @@ def _tagged_json(
                 f"{where}: no column is known as the {missing}; {there_are(list(row))}. Name it by --{missing}"
             )
         of_words = _strings(where, row, words)
+        if (odd := next((word for word in of_words if not word or _PARTS.search(word)), None)) is not None:
+            raise InputError(
+                f"{where}: column {words!r} has the word {odd!r}, which no line of tagged words can hold;"
+                " leave it out, or put a blank for tab and line end"
+            )
         if tags is None or (not needs_tags and row.get(tags) is None):
             yield TaggedExample(of_words, None, where)
             continue

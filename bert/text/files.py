@@ -136,6 +136,9 @@ def _text_blocks(path: Path, advance: Advance) -> Iterator[str]:
             yield from _whole_lines(path, chunks(file))
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); download or compress the file again") from None
+    except FileNotFoundError:
+        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{path}: no such file: give another path.{did_you_mean(path.name, siblings)}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 

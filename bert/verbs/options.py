@@ -42,8 +42,8 @@ def last(values: Sequence[str]) -> str | None:
     return values[-1] if values else None
 
 
-def check_output(option: str, file: str | None, suffixes: Sequence[str]) -> None:
-    """InputError, before any work, where the file of an option has another suffix or cannot be written."""
+def check_output(option: str, file: str | None, suffixes: Sequence[str], inputs: Sequence[str | None] = ()) -> None:
+    """InputError, before any work, where the file of an option has another suffix, cannot be written or is one of `inputs`."""
     if file is None:
         return
     path = Path(file)
@@ -53,6 +53,8 @@ def check_output(option: str, file: str | None, suffixes: Sequence[str]) -> None
         raise InputError(f"{option} {file}: a folder has this name: give another")
     if not path.parent.is_dir():
         raise InputError(f"{option} {file}: no folder {path.parent}: make it, or give another path")
+    if path.exists() and any(path.samefile(other) for other in inputs if other is not None and Path(other).exists()):
+        raise InputError(f"{option} {file}: is the input, which would be lost: give another {option}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")
 

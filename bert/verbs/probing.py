@@ -92,7 +92,7 @@ def _senses(arguments: Sequence[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the random encoder")
     parser.add_argument("--out", type=str | None, default=None, help="every figure, as .json or .tsv")
     options = parse(parser, arguments)
-    check_output("--out", options.out, (".json", ".tsv"))
+    check_output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test])
     from bert.probing.senses import senses
 
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
@@ -135,7 +135,9 @@ def _score(arguments: Sequence[str]) -> None:
 
     pairs = read_pairs(options.file)
     if pairs is None:
-        scores = score([row.sentence for row in read_rows(options.file)], options.model, progress="scores")
+        scores = score(
+            [row.sentence for row in read_rows(options.file, keep_empty=True)], options.model, progress="scores"
+        )
         print("score\tper token\tsentence")
         for one in scores:
             numbers = f"{one.score:.2f}\t{one.mean:.2f}" if one.tokens else "–\t–"

@@ -95,6 +95,12 @@ def test_a_dev_label_that_is_unseen_in_train(refused, place):
     assert "Did you mean `early`?" in line
 
 
+def test_a_dev_tag_that_is_unseen_in_train_is_named_with_its_word(refused, place):
+    (place / "bad.conll").write_text("the\tO\ncat\tB-THING\n")
+    line = refused(*TAG, "--train", "train.conll", "--dev", "bad.conll")
+    assert line.startswith("bad.conll, line 1: label 'B-THING' of 'cat' does not occur in train.conll")
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

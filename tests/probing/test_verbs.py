@@ -85,7 +85,8 @@ def test_score_prints_sentences_and_pairs(
 ) -> None:
     lines = runs("score", "lines.txt").splitlines()
     assert lines[0] == "score\tper token\tsentence"
-    assert [line.split("\t")[2] for line in lines[1:]][1:] == ["Apple shares, an apple", "苹果 apple"]
+    assert [line.split("\t")[2] for line in lines[1:]][1:] == ["Apple shares, an apple", "", "苹果 apple"]
+    assert lines[3] == "–\t–\t"  # a line of the file is a line of the table
     pairs = runs("score", "pairs.jsonl").splitlines()
     assert len(pairs) == 4
     right = sum(line.split("\t")[2] == "yes" for line in pairs[1:3])
@@ -103,11 +104,15 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
     ("arguments", "message"),
     [
         (["words", "aple", "--sentences", "lines.txt"], "aple occurs in none of the 3 sentences: near to it are apple"),
-        (["words", "apple", "--sentences", "gone.txt"], "gone.txt"),
+        (
+            ["words", "apple", "--sentences", "line.txt"],
+            "line.txt: no such file: give another path. Did you mean `lines.txt`?",
+        ),
         (["words", "apple", "--sentences", "empty.txt"], "empty.txt: holds no sentence"),
         (["words", "apple", "--sentences", "emoji.txt"], "apple occurs in none of the 2 sentences"),
         (["words", "apple", "--sentences", "lines.txt", "--layer", "7"], "layer 7: the model has layers 0"),
         (["words", "apple", "--sentences", "lines.txt", "--clusters", "0"], "--clusters is 0: give 1 or more"),
+        (["words", "apple", "--sentences", "lines.txt", "--clusters", "99"], "clusters is 99: apple occurs"),
         (["words", "apple", "--sentences", "lines.txt", "--html", "no/a.html"], "--html no/a.html: no folder no"),
         (
             ["words", "apple", "--sentences", "lines.txt", "--html", "a.pdf"],
@@ -118,6 +123,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["senses", "lines.txt"], "lines.txt, line 1: nothing in column 'word'"),
         (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense"),
         (["senses", "senses.jsonl", "--words", "aple"], "aple: no row has this word. Did you mean `apple`?"),
+        (["senses", "senses.tsv", "--out", "senses.tsv"], "--out senses.tsv: is the input, which would be lost"),
         (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
         (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
         (["score", "zero.jsonl"], "zero.jsonl: pair 1 has a sentence without a token"),
@@ -140,6 +146,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     (place / "half.jsonl").write_text('{"good": "a"}\n')
     (place / "zero.jsonl").write_text('{"good": "a", "bad": "\\u200b"}\n')
     (place / "few.jsonl").write_text('{"word": "apple", "sentence": "an apple", "sense": "a"}\n')
+    (place / "senses.tsv").write_text("word\tsentence\tsense\n")
     (place / "d.html").mkdir()
     before = sorted(place.rglob("*"))
     assert main([*arguments, "--model", model]) == 2

@@ -174,6 +174,12 @@ def test_reading_takes_constant_memory(tmp_path):
             "a.csv, line 2: not a readable row (unexpected end of data); close its quotes, write \" inside them as \"\"",
         ),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', "a.jsonl, line 2: not valid JSON (Expecting ':' delimiter); each line"),
+        (
+            "a.tsv",
+            "text   label\na   b\n",
+            "a.tsv, line 1: no column is known as the text; there are: text   label. Name it by --text, or, if this is a row and no"
+            " header, write one above it; one column only: columns of a .tsv are parted by tabs",
+        ),
         ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object; each line must be like {'text': ..., 'label': ...}"),
         (
             "a.jsonl",
@@ -206,7 +212,9 @@ def test_a_column_a_format_or_a_file_that_is_not_there_is_named(tmp_path):
     assert error_of(read_examples, path, file_format="cvs") == (
         "a.csv: format 'cvs' is not known: use one of csv, jsonl, tsv, txt. Did you mean `csv`?"
     )
-    assert error_of(read_examples, tmp_path / "b.csv").startswith("b.csv: cannot be read (No such file")
+    assert (
+        error_of(read_examples, tmp_path / "b.csv") == "b.csv: no such file: give another path. Did you mean `a.csv`?"
+    )
     assert error_of(read_examples, tmp_path / "x.txt", text="body").startswith("x.txt: plain text has no column 'body'")
 
 
@@ -297,6 +305,8 @@ def test_what_is_written_as_conll_or_jsonl_is_read_again(tmp_path_factory, made)
         ("a.jsonl", '{"words": "a b", "tags": ["O"]}\n', "a.jsonl, line 1: column 'words' holds text, not a list; give one"),
         ("a.jsonl", '{"words": ["a"]}\n', "a.jsonl, line 1: no column is known as the tags; there are: words. Name it by --tags"),
         ("a.jsonl", '{"words": ["a"], "tags": [""]}\n', "a.jsonl, line 1: no tag beside 'a'; write O for a word outside"),
+        ("a.jsonl", '{"words": ["a\\tb"], "tags": ["O"]}\n', "a.jsonl, line 1: column 'words' has the word 'a\\tb', which no line"),
+        ("a.jsonl", '{"words": ["a", ""], "tags": ["O", "O"]}\n', "a.jsonl, line 1: column 'words' has the word '', which no line"),
         ("a.conll", b"Ann\tO\n\xe9\tO\n", "a.conll:2: not UTF-8 (byte 0xe9); convert the file: iconv"),
         ("a.csv", "Ann,O\n", "a.csv: .csv is no file for tagging words: use it with `bert finetune classify`, or give another"),
     ],
