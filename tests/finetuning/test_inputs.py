@@ -1,0 +1,111 @@
+"""What a fine-tuning run reads: labels, the held-out share, the limit, by properties that the order of rows cannot change."""
+
+import dataclasses
+import json
+
+import pytest
+
+from bert.errors import InputError
+from bert.finetuning.config import DataConfig, FinetuneRecipe, RowsConfig
+from bert.finetuning.inputs import make_items, prepare_data, resolved, row_maker
+from bert.model.encoder import Encoder
+from bert.text.examples import Example, TaggedExample
+
+from .synthetic import save_encoder, sentences, texts, write_tagged, write_texts
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny_run, tmp_path_factory):
+    return Encoder.load(save_encoder(tiny_run, tmp_path_factory.mktemp("inputs") / "encoder"))
+
+
+@pytest.fixture(scope="module")
+def maker(encoder):
+    return row_maker(RowsConfig(row_length=24), encoder.tokenizer, encoder.config, "encoder")
+
+
+def quiet(line):
+    pass
+
+
+def rows_of(items):
+    return sorted((tuple(item.windows[0].ids), item.labels) for item in items)
+
+
+def test_labels_are_those_of_the_training_file_sorted(tmp_path, maker):
+    train = write_texts(tmp_path / "train.tsv", texts(60, 1))
+    data = prepare_data("classify", DataConfig(train=train), maker, quiet)
+    assert data.labels == ("early", "late", "other")
+    assert data.scheme is None
+    tagged = write_tagged(tmp_path / "train.conll", sentences(60, 1))
+    data = prepare_data("tag", DataConfig(train=tagged), maker, quiet)
+    assert data.labels == ("B-WHAT", "B-WHO", "I-WHAT", "I-WHO", "O")
+    assert data.scheme is not None
+
+
+def test_what_is_held_out_hangs_on_the_texts_and_not_on_their_order(tmp_path, maker):
+    rows = texts(300, 2)
+    sides = []
+    for number, order in enumerate((rows, rows[::-1])):
+        train = write_texts(tmp_path / f"{number}.tsv", order)
+        data = prepare_data("classify", DataConfig(train=train, held_out=0.3), maker, quiet)
+        assert len(data.train) + len(data.dev) == 300
+        assert 0 < len(data.dev) < 150
+        # equal texts stand on one side: nothing that is measured was learned
+        assert not {ids for ids, _ in rows_of(data.train)} & {ids for ids, _ in rows_of(data.dev)}
+        sides.append((rows_of(data.train), rows_of(data.dev)))
+    assert sides[0] == sides[1]
+
+
+def test_what_alone_has_a_label_is_learned_from(tmp_path, maker):
+    for seed in range(8):
+        train = write_texts(tmp_path / "train.tsv", [*texts(40, seed), (f"the only one of its kind {seed}", "rare")])
+        data = prepare_data("classify", DataConfig(train=train, held_out=0.5), maker, quiet)
+        rare = data.labels.index("rare")
+        assert sum(item.labels == (rare,) for item in data.train) == 1
+
+
+def test_a_limit_takes_the_same_examples_from_every_order_and_says_what_they_are(tmp_path, maker):
+    rows = texts(200, 3)
+    dev = write_texts(tmp_path / "dev.tsv", texts(20, 4))
+    taken, said = [], []
+    for number, order in enumerate((rows, rows[::-1])):
+        train = write_texts(tmp_path / f"{number}.tsv", order)
+        lines: list[str] = []
+        data = prepare_data("classify", DataConfig(train=train, dev=dev, limit=50), maker, lines.append)
+        taken.append(rows_of(data.train))
+        said.append(lines[-1])
+    assert taken[0] == taken[1]
+    assert len(taken[0]) == 50
+    assert said[0] == said[1]
+    counts = [int(part.split()[-1]) for part in said[0].removeprefix("labels: ").split(", ")]
+    assert sum(counts) == 50  # of what is learned from, not of the whole file
+
+
+def test_items_keep_every_word_and_leave_out_sentences_without_one(maker):
+    tagged = [TaggedExample(tuple(words), tuple(tags)) for words, tags in sentences(20, 5)]
+    items = make_items([TaggedExample((), ()), *tagged], maker, ("B-WHAT", "B-WHO", "I-WHAT", "I-WHO", "O"))
+    assert [len(item.labels) for item in items] == [len(example.words) for example in tagged]
+    assert [sorted(word for window in item.windows for word in window.words) for item in items] == [
+        list(range(len(example.words))) for example in tagged
+    ]
+    assert len(make_items([Example("", None, "a"), Example("cat", None, "b")], maker, ("a", "b"))) == 2
+
+
+def test_a_recipe_is_kept_with_the_rows_that_were_decided(encoder):
+    maker = row_maker(RowsConfig(), encoder.tokenizer, encoder.config, "encoder")
+    recipe = resolved(FinetuneRecipe(), maker)
+    assert recipe.rows == RowsConfig(64, 31)
+    assert dataclasses.replace(recipe, rows=RowsConfig()) == FinetuneRecipe()
+    with pytest.raises(InputError, match="row_length 128 is longer than the 64 tokens that encoder takes"):
+        row_maker(RowsConfig(row_length=128), encoder.tokenizer, encoder.config, "encoder")
+
+
+def test_pairs_are_two_texts_in_a_row(tmp_path, maker, encoder):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(
+        "".join(json.dumps({"premise": "the cat", "hypothesis": text, "label": text}) + "\n" for text in "ab" * 9)
+    )
+    data = prepare_data("classify", DataConfig(train=str(file), dev=str(file)), maker, quiet)
+    sep_id = encoder.tokenizer.sep_id
+    assert all(item.windows[0].ids.count(sep_id) == 2 for item in data.train)

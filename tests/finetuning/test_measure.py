@@ -1,0 +1,78 @@
+"""`evaluate` of a fine-tuned model: its figures and those of each label, counted again by scikit-learn from `predict`'s guesses."""
+
+import pytest
+from sklearn.metrics import accuracy_score, classification_report
+
+from bert.errors import InputError
+from bert.finetuning.config import DataConfig
+from bert.finetuning.measure import evaluate, say_evaluation
+from bert.finetuning.predict import load_predictor
+from bert.text.examples import read_examples, read_tagged
+from tests.conftest import run_quietly
+
+from .synthetic import FAST, save_encoder, sentences, texts, write_tagged, write_texts
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, tiny_run):
+    """A classifier and a tagger that have learned a little, so that they make mistakes."""
+    folder = tmp_path_factory.mktemp("measure")
+    model = save_encoder(tiny_run, folder / "encoder")
+    flags = ["--model", model, *FAST, "--data.batch_examples=8", "--epochs=1"]
+    train = write_texts(folder / "train.tsv", texts(80, 1))
+    run_quietly(["finetune", "classify", *flags, "--train", train, "--out", str(folder / "classify")])
+    train = write_tagged(folder / "train.conll", sentences(60, 1))
+    run_quietly(["finetune", "tag", *flags, "--train", train, "--out", str(folder / "tag")])
+    write_texts(folder / "dev.tsv", texts(90, 2))
+    write_tagged(folder / "dev.conll", sentences(50, 2))
+    return folder
+
+
+def test_the_figures_of_a_classifier_are_those_of_its_predictions(place):
+    model, file = place / "classify" / "model", place / "dev.tsv"
+    found = evaluate(model, str(file), DataConfig())
+    results = list(load_predictor(model)(read_examples(file)))
+    right = [example.label for example, _ in results]
+    guessed = [guess.label for _, (guess,) in results]
+    report = classification_report(right, guessed, output_dict=True, zero_division=0)
+    assert found.examples == 90
+    assert found.words is None
+    assert list(found.figures) == ["accuracy", "macro_f1"]
+    assert found.figures["accuracy"] == pytest.approx(accuracy_score(right, guessed))
+    assert found.figures["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    for part in found.labels:
+        expected = report[part.label]
+        assert (part.precision, part.recall, part.f1) == pytest.approx(
+            (expected["precision"], expected["recall"], expected["f1-score"])
+        )
+        assert part.count == expected["support"]
+    most = max(right.count(label) for label in set(right))
+    assert found.baseline["accuracy"] == pytest.approx(most / 90)
+
+
+def test_the_figures_of_a_tagger_are_by_word_and_by_type_of_span(place):
+    model, file = place / "tag" / "model", place / "dev.conll"
+    found = evaluate(model, str(file), DataConfig())
+    right = [tag for example in read_tagged(file) for tag in example.tags]
+    guessed = [guess.label for _, guesses in load_predictor(model)(read_tagged(file)) for guess in guesses]
+    assert (found.examples, found.words) == (50, len(right))
+    assert found.figures["accuracy"] == pytest.approx(accuracy_score(right, guessed))
+    assert [part.label for part in found.labels] == ["WHAT", "WHO"]
+    assert [part.count for part in found.labels] == [right.count("B-WHAT"), right.count("B-WHO")]
+
+
+def test_an_evaluation_is_said_as_a_table(place, capsys):
+    found = evaluate(place / "tag" / "model", str(place / "dev.conll"), DataConfig())
+    lines: list[str] = []
+    say_evaluation(found, lines.append)
+    assert lines[0] == f"50 sentences, {found.words:,} words"
+    assert [line.split("  ")[0] for line in lines[2:5]] == ["span F1", "strict span F1", "accuracy"]
+    assert f"{found.figures['span_f1']:.1%}" in lines[2]
+    assert [line.split()[0] for line in lines[-2:]] == ["WHAT", "WHO"]
+
+
+def test_a_label_that_the_model_does_not_know_is_named_with_its_line(place, tmp_path):
+    file = tmp_path / "other.tsv"
+    file.write_text("text\tlabel\nthe cat\tearly\nthe dog\tnever\n")
+    with pytest.raises(InputError, match="line 3: label 'never' is none of the model's"):
+        evaluate(place / "classify" / "model", str(file), DataConfig())
