@@ -79,7 +79,11 @@ def nearest_centroid(train: Vectors, labels: Labels, test: Vectors) -> Labels:
 
 
 def leave_one_out(vectors: Vectors, labels: Labels) -> float:
-    """Accuracy of `nearest_centroid` where each vector is left out of its own centroid. A label of one vector is missed."""
+    """Accuracy of `nearest_centroid` where each vector is left out of its own centroid. A label of one vector is missed.
+
+    Where several are as near, the label with most vectors is taken, the one left out counted: without it, its own label
+    would always be the smaller of two equal ones, and vectors that are all alike would score 0 instead of chance.
+    """
     directions = unit(vectors.astype(np.float64))
     names, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
     sums = np.zeros((len(names), vectors.shape[1]))
@@ -87,10 +91,8 @@ def leave_one_out(vectors: Vectors, labels: Labels) -> float:
     near = directions @ unit(sums).T  # (n, labels)
     rows = np.arange(len(vectors))
     near[rows, index] = (directions * unit(sums[index] - directions)).sum(axis=1)
-    counts = np.broadcast_to(sizes, near.shape).copy()
-    counts[rows, index] -= 1
-    near[counts == 0] = -np.inf
-    return float((_greatest(near, counts) == index).mean())
+    near[rows[sizes[index] == 1], index[sizes[index] == 1]] = -np.inf
+    return float((_greatest(near, np.broadcast_to(sizes, near.shape)) == index).mean())
 
 
 def _greatest(near: Vectors, sizes: Labels) -> Labels:

@@ -71,6 +71,7 @@ def test_where_all_centroids_are_as_near_the_most_frequent_label_is_taken() -> N
     labels = np.array([0, 0, 1, 1, 1, 1, 2, 2, 2])
     assert geometry.nearest_centroid(vectors, labels, vectors).tolist() == [1] * 9
     assert geometry.leave_one_out(vectors, np.array([0, 1, 1, 1, 1, 1, 1, 1, 1])) == pytest.approx(8 / 9)
+    assert geometry.leave_one_out(vectors[:8], np.array([0, 1] * 4)) == 0.5  # chance, not 0
 
 
 def test_differences_as_small_as_those_of_a_fresh_encoder_count() -> None:
