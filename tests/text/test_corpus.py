@@ -185,7 +185,12 @@ def test_the_fingerprint_follows_the_content_not_the_place_or_the_time(tmp_path)
     assert touched["files"] != first["files"]
 
     write(tmp_path / "two" / "b.txt", WRAPPED.replace("sea", "bay"))
-    others = [find_corpus(tmp_path / "two"), find_corpus(tmp_path / "one", layout="lines"), find_corpus(ENWIKI.parent)]
+    write(tmp_path / "three" / "c.txt", SENTENCES)
+    others = [
+        find_corpus(tmp_path / "two"),
+        find_corpus(tmp_path / "one", layout="lines"),
+        find_corpus(tmp_path / "three"),
+    ]
     contents = {other.fingerprint(first)["content"] for other in others[: 3 if ENWIKI.exists() else 2]}
     assert first["content"] not in contents
     assert len(contents) >= 2
