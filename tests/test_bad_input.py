@@ -607,3 +607,8 @@ def test_the_installed_command_says_the_same(place: Path, command: str, message:
     result = subprocess.run(arguments, capture_output=True, text=True, cwd=place, timeout=120, check=False)
     assert (result.returncode, result.stdout, result.stderr) == (2, "", f"bert: {message}\n")
     assert snapshot(place) == before
+
+
+def test_a_sample_where_no_folder_can_be_made(refused: Refused) -> None:
+    line = refused("sample", "--out", "text.txt/sample")
+    assert line == "--out text.txt/sample: cannot be written (Not a directory): give another folder"

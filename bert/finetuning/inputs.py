@@ -70,6 +70,8 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
         second = f" and {columns.pair!r}" if columns.pair else ""
         say(f"columns: {columns.text!r}{second} → {columns.label!r}")
     labels = tuple(sorted({label for example in train for label in labels_of(example)}))
+    if not labels:
+        raise InputError(f"{data.train}: no sentence has a word: give at least one")
     if len(labels) < 2:
         raise InputError(
             f"{data.train}: one label only, {labels[0]!r}: there is nothing to tell apart; give examples of two or more"
@@ -77,6 +79,8 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
     if data.dev is not None:
         dev = list(read_labelled(task, data.dev, data))
         _check_known(dev, labels, data.train)
+        if not any(map(labels_of, dev)):
+            raise InputError(f"{data.dev}: no sentence has a word: give at least one")
         dev_name = Path(data.dev).name
     else:
         train, dev = _hold_out(train, data)
@@ -174,8 +178,10 @@ def _hold_out(examples: Sequence[Labelled], data: DataConfig) -> tuple[list[Labe
         held_out = _hash(example) < limit and known.issuperset(labels_of(example))
         (dev if held_out else train).append(example)
     if not dev or len({label for example in train for label in labels_of(example)}) < 2:
+        different = len({_hash(example) for example in examples})
         raise InputError(
-            f"{data.train}: {len(examples)} examples are too few to hold some out: give a second file as --dev, or more examples"
+            f"{data.train}: {len(examples)} examples with {different} different texts are too few to hold some out: give a second"
+            " file as --dev, or more examples"
         )
     return train, dev
 

@@ -57,6 +57,8 @@ def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
         right.append(labels_of(example))
         guessed.append(tuple(guess.label for guess in guesses))
     counts = Counter(label for labels in right for label in labels)
+    if not counts:
+        raise InputError(f"{file}: no sentence has a word: give at least one")
     frequent = min(counts, key=lambda label: (-counts[label], label))
     measured = figures.make_figures(
         known, tagging, (scheme_of(right) or scheme_of((tag,) for tag in known)) if tagging else None

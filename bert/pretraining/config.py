@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bert.errors import InputError
+from bert.errors import InputError, check_seed
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.training.config import (
     CheckpointConfig,
@@ -141,8 +141,7 @@ class PretrainRecipe:
     """decides initial weights, order, masks and dropout"""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"seed is {self.seed}: give a whole number from 0 to below 2^63")
+        check_seed(self.seed, bits=63)
         if self.start is None and self.data.row_length > self.encoder.max_length:
             raise InputError(
                 f"data.row_length {self.data.row_length} is longer than encoder.max_length {self.encoder.max_length}:"

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from bert.probing.attention import Attention
+from bert.probing.tables import number
 from bert.probing.words import Occurrence, Words
 from bert.report.charts import contexts
 from bert.report.figures import heatmap_png, layer_scatter_png
@@ -53,8 +54,8 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
     named = [(label, value) for label, value in (("model", model), ("sentences", source)) if value]
     figures = [
         ("occurrences", f"{words.found:,}", f"{len(words.occurrences):,} looked at"),
-        ("mean cosine", f"{last.mean_cosine:.2f}", f"layer {last.number}"),
-        ("random tokens", f"{last.baseline:.2f}", "where cosines begin there"),
+        ("mean cosine", number(last.mean_cosine), f"layer {last.number}"),
+        ("random tokens", number(last.baseline), "where cosines begin there"),
     ]
     if last.senses is not None:
         figures.append(("senses told", f"{last.senses.accuracy:.0%}", "nearest centroid, leave-one-out"))
@@ -109,7 +110,7 @@ def _figures(words: Words) -> str:
         row: list[object] = [_name(one.number), one.mean_cosine, one.baseline, one.mean_cosine - one.baseline]
         row.append("–" if one.silhouette is None else one.silhouette)
         row += [one.senses.accuracy, one.senses.adjusted_rand] if one.senses else []
-        rows.append([f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row])
+        rows.append([number(cell) if isinstance(cell, float) else cell for cell in row])
     return table(header, rows)
 
 

@@ -12,11 +12,12 @@ from typing import Any
 
 from bert.errors import InputError, did_you_mean
 from bert.text.files import COMPRESSIONS, read_lines, unify
-from bert.text.rows import json_rows, name_of, table_rows, there_are
+from bert.text.rows import Rows, json_rows, name_of, table_rows, there_are
 
 SENTENCES = ("sentence", "text")
 WORDS = ("word", "lemma", "target")
 SENSES = ("sense", "label")
+_COLUMNS = {*SENTENCES, *WORDS, *SENSES, "start", "end", "index", "good", "bad"}
 _JSON = (".jsonl", ".ndjson", ".json")
 _TABLES = {".tsv": "\t", ".csv": ",;"}
 
@@ -81,23 +82,36 @@ def _rows(path: str | Path) -> Iterator[Row]:
         text = row.get(sentence)
         if not isinstance(text, str):
             raise InputError(f"{where}: no text in column {sentence!r}; {there_are(list(row))}")
-        text = unify(text)
-        yield Row(text, where, _text(row, column["w"]), _span(where, row, text), _text(row, column["t"]))
+        span = _span(where, row, text)
+        if span is not None:  # places of the file's text: line ends of two characters become one
+            span = len(unify(text[: span[0]])), len(unify(text[: span[1]]))
+        yield Row(unify(text), where, _text(row, column["w"]), span, _text(row, column["t"]))
 
 
-def _open(path: str | Path) -> tuple[list[str], Iterator[tuple[str, dict[str, Any]]]] | None:
+def _open(path: str | Path) -> tuple[list[str], Rows] | None:
     """Columns and rows of a table or of JSON lines; none for plain text."""
     name = Path(path).name.lower()
     compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
     suffix = Path(name.removesuffix(compression)).suffix
     lines = read_lines(Path(path).expanduser())
     if suffix in _TABLES:
-        return table_rows(path, lines, _TABLES[suffix])
+        header, rows = table_rows(path, lines, _TABLES[suffix])
+        return [_known(name) for name in header], _with_known_names(rows)
     if suffix not in _JSON:
         return None
-    rows = json_rows(path, lines, '{"sentence": ...}')
+    rows = _with_known_names(json_rows(path, lines, '{"sentence": ...}'))
     first = next(rows, None)
     return ([], rows) if first is None else (list(first[1]), chain([first], rows))
+
+
+def _known(name: str) -> str:
+    """A column's name as it is known here: in any case of letters."""
+    return name.lower() if name.lower() in _COLUMNS else name
+
+
+def _with_known_names(rows: Rows) -> Rows:
+    for where, row in rows:
+        yield where, {_known(name): value for name, value in row.items()}
 
 
 def _usual(names: Iterable[str], header: Sequence[str]) -> str | None:
@@ -126,7 +140,10 @@ def _span(where: str, row: dict[str, Any], sentence: str) -> tuple[int, int] | N
 
 
 def _number(where: str, row: dict[str, Any], column: str) -> int:
+    value = row[column]
     try:
-        return int(row[column])
-    except (TypeError, ValueError):
-        raise InputError(f"{where}: {column} is {row[column]!r}: give a whole number") from None
+        if isinstance(value, bool) or int(value) != float(value):
+            raise ValueError
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        raise InputError(f"{where}: {column} is {value!r}: give a whole number") from None

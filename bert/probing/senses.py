@@ -22,7 +22,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from bert.embed import encoder_of, resolve_layers, span_vectors
-from bert.errors import InputError, did_you_mean
+from bert.errors import InputError, check_seed, did_you_mean
 from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.occurrences import find
@@ -118,6 +118,7 @@ def senses(
     rows = read_rows(rows) if isinstance(rows, str | Path) else rows
     test_rows = read_rows(test_rows) if isinstance(test_rows, str | Path) else test_rows
     words = [words] if isinstance(words, str) else words
+    check_seed(seed)
     encoder = encoder_of(model)
     numbers = resolve_layers(encoder.config, layers)
     notes: list[str] = []
@@ -155,7 +156,8 @@ def _parted(
     for word in words or []:
         if word.casefold() not in by_word:
             raise InputError(f"{word}: no row has this word.{did_you_mean(word, by_word)}")
-    chosen = {word.casefold() for word in words} if words else set(by_word)
+    chosen = {word.casefold() for word in words} if words else by_word.keys() | (tests or {}).keys()
+    notes.extend(f"{word}: left out, it has no train row" for word in tests or {} if word in chosen - by_word.keys())
     for word, rows in by_word.items():
         if word not in chosen:
             continue

@@ -15,7 +15,7 @@ import numpy as np
 from torch import nn
 
 from bert.embed import encoder_of, resolve_layers, span_vectors, tokenizer_of
-from bert.errors import InputError
+from bert.errors import InputError, check_seed
 from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.occurrences import find, forms_of, nearest_words
@@ -137,6 +137,7 @@ def words(
         raise InputError("the word is empty: give one that stands in the sentences")
     if clusters is not None and clusters < 1:
         raise InputError(f"clusters is {clusters}: give 1 or more")
+    check_seed(seed)
     rows = _as_rows(sentences, senses)
     found = _occurrences(word.strip(), rows, forms)
     encoder = encoder_of(model)
@@ -210,9 +211,13 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[st
     """Where the word stands. Rows that give senses of words speak for their own word: then only those of this word count."""
     forms = [forms] if isinstance(forms, str) else forms
     wanted = forms_of(word) if forms is True else [word, *(forms or [])]
-    own = [
-        row for row in rows if row.sense is not None and (row.word is None or row.word.casefold() == word.casefold())
-    ]
+    of_word = [row for row in rows if row.word is None or row.word.casefold() == word.casefold()]
+    own = [row for row in of_word if row.sense is not None]
+    for row in of_word if own else []:
+        if row.sense is None and find(row.sentence, wanted):
+            raise InputError(
+                f"{row.where}: no sense of {word}, which other rows have: fill it in, or leave the row out"
+            )
     found: list[Occurrence] = []
     for row in own or rows:
         spans = find(row.sentence, wanted)

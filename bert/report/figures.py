@@ -131,7 +131,9 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.09)
     _write(figure, lettering, (0.03, 0.945), title, 15, "left")
-    measures = " · ".join(f"{name} {values[layer]:.2f}" for name, values in word.measures.items())
+    measures = " · ".join(
+        f"{name} {values[layer]:.2f}" for name, values in word.measures.items() if np.isfinite(values[layer])
+    )
     _write(figure, lettering, (0.97, 0.95), measures, 9.5, "right")
     _legend(figure, lettering, names)
     _label(axes, canvas, lettering, points, contexts, colours)

@@ -49,7 +49,7 @@ _EXAMPLE_FORMATS |= {".txt": "txt", ".text": "txt"}
 _TAGGED_FORMATS = {".conll": "conll", ".bio": "conll", ".iob": "conll", ".iob2": "conll", ".tsv": "conll"}
 _TAGGED_FORMATS |= {".conllu": "conllu", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".txt": "txt"}
 _TAG = re.compile(r"O|[BIESLUM]-.+")
-_PARTS = re.compile("[\t\n]")  # what parts words and their tags in a file
+_PARTS = re.compile("[\t\r\n]")  # what parts cells and lines of the files that predictions are written to
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
@@ -197,7 +197,8 @@ def _text(where: str, row: dict[str, Any], column: str) -> str:
 
 
 def _label(where: str, row: dict[str, Any], column: str, needed: bool) -> str | None:
-    label = _as_label(where, column, cell_of(where, row, column) if needed else row.get(column)).strip()
+    cell = cell_of(where, row, column) if needed else row.get(column)
+    label = _whole(where, column, _as_label(where, column, cell).strip())
     if not label and needed:
         raise InputError(f"{where}: the label in column {column!r} is empty; fill it in or remove the row")
     return label or None
@@ -208,6 +209,13 @@ def _as_label(where: str, column: str, label: Any) -> str:
     if isinstance(label, dict | list):
         raise InputError(f"{where}: column {column!r} holds {_kind(label)}, not a label; name another column")
     return label if isinstance(label, str) else "" if label is None else json.dumps(label)
+
+
+def _whole(where: str, column: str, value: str) -> str:
+    """A label or a word that a line of a prediction can hold."""
+    if _PARTS.search(value):
+        raise InputError(f"{where}: column {column!r} holds {value!r}; put a blank for its tab or line end")
+    return value
 
 
 # ── sentences with a tag for each word ──
@@ -359,11 +367,8 @@ def _tagged_json(
                 f"{where}: no column is known as the {missing}; {there_are(list(row))}. Name it by --{missing}"
             )
         of_words = _strings(where, row, words)
-        if (odd := next((word for word in of_words if not word or _PARTS.search(word)), None)) is not None:
-            raise InputError(
-                f"{where}: column {words!r} has the word {odd!r}, which no line of tagged words can hold;"
-                " leave it out, or put a blank for tab and line end"
-            )
+        if "" in of_words:
+            raise InputError(f"{where}: column {words!r} has an empty word; leave it and its tag out")
         if tags is None or (not needs_tags and row.get(tags) is None):
             yield TaggedExample(of_words, None, where)
             continue
@@ -382,7 +387,7 @@ def _strings(where: str, row: dict[str, Any], column: str) -> tuple[str, ...]:
     cell = cell_of(where, row, column)
     if not isinstance(cell, list):
         raise InputError(f"{where}: column {column!r} holds {_kind(cell)}, not a list; give one string for each word")
-    return tuple(unify(_as_label(where, column, value)) for value in cell)
+    return tuple(_whole(where, column, unify(_as_label(where, column, value))) for value in cell)
 
 
 # ── what both share ──

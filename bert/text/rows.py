@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -61,6 +62,8 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
 
     head = next_row()
     header = [name.strip() for name in head[1]] if head else []
+    if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
+        raise InputError(f"{name_of(path)}, line 1: two columns are named {twice!r}: give each its own name")
     return header, rows(header)
 
 

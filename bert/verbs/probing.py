@@ -1,6 +1,7 @@
 """`bert words`, `senses`, `score` and `attend`: parse, call, print."""
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,8 +41,8 @@ def _words(arguments: Sequence[str]) -> None:
     )
     parser.add_argument("--png", type=str | None, default=None, help="2-D map of the last layer that was looked at")
     options = parse(parser, arguments)
-    check_output("--html", options.html, (".html", ".htm"))
-    check_output("--png", options.png, (".png",))
+    check_output("--html", options.html, (".html", ".htm"), inputs=[options.sentences])
+    check_output("--png", options.png, (".png",), inputs=[options.sentences])
     if options.clusters is not None and options.clusters < 1:
         raise InputError(f"--clusters is {options.clusters}: give 1 or more")
     from bert.probing.occurrences import forms_of
@@ -113,9 +114,14 @@ def _write_senses(result: "Senses", file: Path) -> None:
         content = {"headline": result.headline, "overall": overall, "words": rows, "notes": result.notes}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     else:
-        lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+        lines = [list(rows[0]), *([_cell(str(value)) for value in row.values()] for row in rows)]
         text = "".join("\t".join(line) + "\n" for line in lines)
     file.write_text(text, encoding="utf-8")
+
+
+def _cell(text: str) -> str:
+    """A text as a cell of a table: tabs and line ends part cells and rows."""
+    return re.sub(r"[\t\r\n]+", " ", text)
 
 
 def _score(arguments: Sequence[str]) -> None:
@@ -141,7 +147,7 @@ def _score(arguments: Sequence[str]) -> None:
         print("score\tper token\tsentence")
         for one in scores:
             numbers = f"{one.score:.2f}\t{one.mean:.2f}" if one.tokens else "–\t–"
-            print(f"{numbers}\t{one.sentence}")
+            print(f"{numbers}\t{_cell(one.sentence)}")
         return
     if not pairs:
         raise InputError(f"{options.file}: holds no pairs; give a file with at least one")
@@ -156,7 +162,7 @@ def _score(arguments: Sequence[str]) -> None:
     for good, bad in zip(scores[::2], scores[1::2]):
         right += good.score > bad.score
         mark = "yes" if good.score > bad.score else "no"
-        print(f"{good.score:.2f}\t{bad.score:.2f}\t{mark}\t{good.sentence}\t{bad.sentence}")
+        print(f"{good.score:.2f}\t{bad.score:.2f}\t{mark}\t{_cell(good.sentence)}\t{_cell(bad.sentence)}")
     print(
         f"accuracy {right / len(pairs):.1%}: of {len(pairs):,} pairs the good sentence has the higher score in {right:,}"
     )
@@ -177,7 +183,7 @@ def _attend(arguments: Sequence[str]) -> None:
     from bert.probing.attention import attention
     from bert.probing.tables import attention_table
 
-    if Path(options.text).is_file():
+    if _is_file(options.text):
         raise InputError(f"{options.text}: is a file: give one sentence")
     result = attention(options.text, options.model)
     layer, head = result.telling_head(options.layer, options.head)
@@ -186,6 +192,14 @@ def _attend(arguments: Sequence[str]) -> None:
         from bert.probing.pictures import attention_png
 
         write_whole("--png", options.png, lambda file: _say(attention_png(result, file, layer, head)))
+
+
+def _is_file(text: str) -> bool:
+    """Whether a text is the name of a file; one that is too long for a name is none."""
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):
+        return False
 
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {

@@ -44,7 +44,11 @@ def _sample(arguments: Sequence[str]) -> None:
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
-    for path in write_sample(out, options.languages, options.seed):
+    try:
+        paths = write_sample(out, options.languages, options.seed)
+    except OSError as error:
+        raise InputError(f"--out {out}: cannot be written ({error.strerror or error}): give another folder") from None
+    for path in paths:
         print(path)
 
 

@@ -95,6 +95,20 @@ def test_a_dev_label_that_is_unseen_in_train(refused, place):
     assert "Did you mean `early`?" in line
 
 
+def test_sentences_without_a_word(refused, place):
+    (place / "none.jsonl").write_text(json.dumps({"words": [], "tags": []}) + "\n")
+    assert refused(*TAG, "--train", "none.jsonl") == "none.jsonl: no sentence has a word: give at least one"
+    line = refused(*TAG, "--train", "train.conll", "--dev", "none.jsonl")
+    assert line == "none.jsonl: no sentence has a word: give at least one"
+
+
+def test_texts_that_are_too_much_alike_to_hold_some_out(refused, place):
+    (place / "same.tsv").write_text("text\tlabel\n" + "the cat\tearly\nthe dog\tlate\n" * 20)
+    assert "40 examples with 2 different texts are too few to hold some out" in refused(
+        *CLASSIFY, "--train", "same.tsv"
+    )
+
+
 def test_a_dev_tag_that_is_unseen_in_train_is_named_with_its_word(refused, place):
     (place / "bad.conll").write_text("the\tO\ncat\tB-THING\n")
     line = refused(*TAG, "--train", "train.conll", "--dev", "bad.conll")

@@ -71,6 +71,13 @@ def test_an_evaluation_is_said_as_a_table(place, capsys):
     assert [line.split()[0] for line in lines[-2:]] == ["WHAT", "WHO"]
 
 
+def test_sentences_without_a_word_measure_nothing(place, tmp_path):
+    file = tmp_path / "none.jsonl"
+    file.write_text('{"words": [], "tags": []}\n')
+    with pytest.raises(InputError, match="no sentence has a word: give at least one"):
+        evaluate(place / "tag" / "model", str(file), DataConfig())
+
+
 def test_a_label_that_the_model_does_not_know_is_named_with_its_line(place, tmp_path):
     file = tmp_path / "other.tsv"
     file.write_text("text\tlabel\nthe cat\tearly\nthe dog\tnever\n")

@@ -77,3 +77,12 @@ def test_pairs_are_read_where_the_columns_are_there(tmp_path: Path) -> None:
     file.write_text('{"good": "a b", "bad": "b a"}\n{"good": "a b"}\n')
     with pytest.raises(InputError, match=r"line 2: no sentence in column 'bad'; there are: good"):
         read_pairs(file)
+
+
+def test_places_count_line_ends_as_the_file_has_them(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"Word": "apple", "Sentence": "one\\r\\ntwo\\r\\nan apple", "START": 13, "end": 18.0}\n')
+    (row,) = read_rows(file)  # columns in any case of letters
+    assert row.sentence == "one\ntwo\nan apple"
+    assert row.span is not None
+    assert row.sentence[slice(*row.span)] == row.word == "apple"

@@ -105,6 +105,8 @@ def test_what_is_left_out_or_cannot_be_right_is_said() -> None:
     unseen = [dataclasses.replace(row, sense="new") for row in ROWS[:2]]
     result = senses(ROWS, MODEL, [*unseen, *ROWS[2:4]])
     assert "apple: no train row, so all wrong, for new" in result.notes
+    untaught = [dataclasses.replace(row, word="bank") for row in ROWS[:2]]
+    assert "bank: left out, it has no train row" in senses(ROWS, MODEL, [*ROWS[2:4], *untaught]).notes
     assert result.words[0].scores["layer 2"].accuracy <= 0.5
 
 

@@ -93,6 +93,17 @@ def test_score_prints_sentences_and_pairs(
     assert pairs[3].startswith(f"accuracy {right / 2:.1%}: of 2 pairs")
 
 
+def test_a_cell_of_a_table_has_no_tab_and_no_line_end(runs: Callable[..., str], place: Path) -> None:
+    (place / "cells.csv").write_text('sentence\n"the\tcat\nsat"\nthe mat\n')
+    assert [line.count("\t") for line in runs("score", "cells.csv").splitlines()] == [2, 2, 2]
+
+
+def test_one_occurrence_has_no_mean_cosine(runs: Callable[..., str], place: Path) -> None:
+    (place / "one.txt").write_text("the apple is sweet\n")
+    runs("words", "apple", "--sentences", "one.txt", "--html", "one.html", "--png", "one.png")
+    assert ">nan<" not in (place / "one.html").read_text(encoding="utf-8")
+
+
 def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -> None:
     printed = runs("attend", "The cat sat", "--layer", "2", "--head", "1", "--png", "cat.png")
     assert printed.startswith("layer 2, head 1\n")
@@ -123,6 +134,15 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["senses", "lines.txt"], "lines.txt, line 1: nothing in column 'word'"),
         (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense"),
         (["senses", "senses.jsonl", "--words", "aple"], "aple: no row has this word. Did you mean `apple`?"),
+        (["words", "apple", "--sentences", "lines.txt", "--seed", "-1"], "seed is -1: give a whole number from 0"),
+        (["senses", "senses.jsonl", "--seed", "99999999999"], "seed is 99999999999: give a whole number from 0"),
+        (["words", "apple", "--sentences", "lines.html", "--html", "lines.html"], "--html lines.html: is the input"),
+        (
+            ["words", "apple", "--sentences", "mixed.jsonl"],
+            "mixed.jsonl, line 2: no sense of apple, which other rows have",
+        ),
+        (["words", "apple", "--sentences", "true.jsonl"], "true.jsonl, line 1: start is True: give a whole number"),
+        (["attend", "the cat " * 400], "tokens"),
         (["senses", "senses.tsv", "--out", "senses.tsv"], "--out senses.tsv: is the input, which would be lost"),
         (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
         (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
@@ -147,6 +167,11 @@ def test_mistakes_are_one_line_and_leave_nothing(
     (place / "zero.jsonl").write_text('{"good": "a", "bad": "\\u200b"}\n')
     (place / "few.jsonl").write_text('{"word": "apple", "sentence": "an apple", "sense": "a"}\n')
     (place / "senses.tsv").write_text("word\tsentence\tsense\n")
+    (place / "mixed.jsonl").write_text(
+        '{"word": "apple", "sentence": "an apple", "sense": "a"}\n{"word": "apple", "sentence": "the apple"}\n'
+    )
+    (place / "true.jsonl").write_text('{"word": "apple", "sentence": "an apple", "start": true, "end": 8}\n')
+    (place / "lines.html").write_text("the apple\n")
     (place / "d.html").mkdir()
     before = sorted(place.rglob("*"))
     assert main([*arguments, "--model", model]) == 2
