@@ -8,18 +8,18 @@ class InputError(ValueError):
     """A mistake in what the user gave us: a file, a recipe key, a value. One line: where, what, and the fix."""
 
 
-def check_seed(seed: int, bits: int = 32) -> None:
-    """InputError for a seed that NumPy and scikit-learn (32 bits) or PyTorch (63) would refuse."""
-    if not 0 <= seed < 2**bits:
-        raise InputError(f"seed is {seed}: give a whole number from 0 to below 2^{bits}")
-
-
 class InterruptedRun(Exception):
     """A run that was stopped by a signal, saved, and can be resumed."""
 
     def __init__(self, message: str, signal_number: int) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def check_seed(seed: int, bits: int = 32) -> None:
+    """InputError for a seed that NumPy and scikit-learn (32 bits) or PyTorch (63) would refuse."""
+    if not 0 <= seed < 2**bits:
+        raise InputError(f"seed is {seed}: give a whole number from 0 to below 2^{bits}")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -19,6 +19,11 @@ def replaced(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def is_same(first: Path, second: Path) -> bool:
+    """Whether two names lead to one file that is there."""
+    return first.exists() and second.exists() and first.samefile(second)
+
+
 def sync(path: Path) -> None:
     """Have the disk hold what was written to the file, or which entries the folder has."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -71,7 +71,8 @@ def main() -> None:
 
 
 def measure(figures: "Figures", options: argparse.Namespace, model: Path, name: str, tasks: tuple[Task, ...]) -> None:
-    """All cells of one encoder: the pretrained one with three seeds, its randomly initialised twin with one."""
+    """All cells of one encoder: the pretrained one with three seeds, its randomly initialised twin with those of the task, a released one
+    with one."""
     released = name == "known-good"
     encoders = {name: model}
     if not released:

@@ -71,7 +71,7 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
         say(f"columns: {columns.text!r}{second} → {columns.label!r}")
     labels = tuple(sorted({label for example in train for label in labels_of(example)}))
     if not labels:
-        raise InputError(f"{data.train}: no sentence has a word: give at least one")
+        raise no_words(data.train)
     if len(labels) < 2:
         raise InputError(
             f"{data.train}: one label only, {labels[0]!r}: there is nothing to tell apart; give examples of two or more"
@@ -80,7 +80,7 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
         dev = list(read_labelled(task, data.dev, data))
         _check_known(dev, labels, data.train)
         if not any(map(labels_of, dev)):
-            raise InputError(f"{data.dev}: no sentence has a word: give at least one")
+            raise no_words(data.dev)
         dev_name = Path(data.dev).name
     else:
         train, dev = _hold_out(train, data)
@@ -103,6 +103,11 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
     learned = Counter(label for example in train for label in labels_of(example))
     say(f"labels: {_with_counts(learned)}")
     return found
+
+
+def no_words(file: str) -> InputError:
+    """The error for a file of tagged sentences that are all empty."""
+    return InputError(f"{file}: no sentence has a word: give at least one")
 
 
 def row_maker(rows: RowsConfig, tokenizer: Tokenizer, encoder: EncoderConfig, source: str) -> RowMaker:
@@ -171,16 +176,16 @@ def _check_known(dev: Iterable[Labelled], labels: Sequence[str], train: str) -> 
 def _hold_out(examples: Sequence[Labelled], data: DataConfig) -> tuple[list[Labelled], list[Labelled]]:
     """(train, dev) by the hash of the text, so that equal texts stand on one side and the order of rows is no matter."""
     limit = int(data.held_out * 2**64)
-    known = {label for example in examples if _hash(example) >= limit for label in labels_of(example)}
+    hashes = [_hash(example) for example in examples]
+    known = {label for example, drawn in zip(examples, hashes) if drawn >= limit for label in labels_of(example)}
     train: list[Labelled] = []
     dev: list[Labelled] = []
-    for example in examples:  # what alone has a label is learned from
-        held_out = _hash(example) < limit and known.issuperset(labels_of(example))
+    for example, drawn in zip(examples, hashes):  # what alone has a label is learned from
+        held_out = drawn < limit and known.issuperset(labels_of(example))
         (dev if held_out else train).append(example)
     if not dev or len({label for example in train for label in labels_of(example)}) < 2:
-        different = len({_hash(example) for example in examples})
         raise InputError(
-            f"{data.train}: {len(examples)} examples with {different} different texts are too few to hold some out: give a second"
+            f"{data.train}: {len(examples)} examples with {len(set(hashes))} different texts are too few to hold some out: give a second"
             " file as --dev, or more examples"
         )
     return train, dev

@@ -10,7 +10,7 @@ from sklearn.metrics import precision_recall_fscore_support
 from bert.errors import InputError
 from bert.finetuning import figures
 from bert.finetuning.config import DataConfig
-from bert.finetuning.inputs import labels_of, read_labelled
+from bert.finetuning.inputs import labels_of, no_words, read_labelled
 from bert.finetuning.metrics import SpanF1, scheme_of
 from bert.finetuning.predict import load_predictor
 
@@ -58,7 +58,7 @@ def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
         guessed.append(tuple(guess.label for guess in guesses))
     counts = Counter(label for labels in right for label in labels)
     if not counts:
-        raise InputError(f"{file}: no sentence has a word: give at least one")
+        raise no_words(file)
     frequent = min(counts, key=lambda label: (-counts[label], label))
     measured = figures.make_figures(
         known, tagging, (scheme_of(right) or scheme_of((tag,) for tag in known)) if tagging else None

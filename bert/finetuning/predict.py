@@ -17,7 +17,7 @@ import torch
 from bert.embed import Batch, Encoded, run_batches
 from bert.errors import InputError
 from bert.exchange.folder import task_of
-from bert.files import replaced
+from bert.files import is_same, replaced
 from bert.finetuning.config import DataConfig, RowsConfig
 from bert.finetuning.inputs import Labelled, Task, chunks, make_windows, read_labelled, row_maker
 from bert.finetuning.module import TaskModel
@@ -107,7 +107,7 @@ def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
 
     Returns the number of rows or sentences. The file appears whole or not at all. Raises InputError.
     """
-    if "-" not in (file, out) and Path(out).exists() and Path(file).exists() and Path(out).samefile(file):
+    if "-" not in (file, out) and is_same(Path(file), Path(out)):
         raise InputError(f"--out {out}: is the input, which would be lost: give another --out")
     predictor = load_predictor(folder)
     results = iter(predictor(read_labelled(predictor.task, file, data, needs_label=False)))

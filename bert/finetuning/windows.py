@@ -62,9 +62,10 @@ class RowMaker:
 
     def from_sentences(self, sentences: Sequence[Sequence[str]]) -> list[list[Window]]:
         """The windows of each sentence, given as words; every word is decided in exactly one."""
-        pieces = self.tokenizer.word_pieces([word for words in sentences for word in words])
+        flat = [word for words in sentences for word in words]
+        pieces = self.tokenizer.word_pieces(flat)
         ends = list(accumulate((len(words) for words in sentences), initial=0))
-        self._shorten(pieces, [word for words in sentences for word in words])
+        self._shorten(pieces, flat)
         return [self._words(pieces[begin:end]) for begin, end in pairwise(ends)]
 
     def _shorten(self, pieces: list[list[int]], words: Sequence[str]) -> None:

@@ -91,7 +91,8 @@ def leave_one_out(vectors: Vectors, labels: Labels) -> float:
     near = directions @ unit(sums).T  # (n, labels)
     rows = np.arange(len(vectors))
     near[rows, index] = (directions * unit(sums[index] - directions)).sum(axis=1)
-    near[rows[sizes[index] == 1], index[sizes[index] == 1]] = -np.inf
+    alone = rows[sizes[index] == 1]
+    near[alone, index[alone]] = -np.inf
     return float((_greatest(near, np.broadcast_to(sizes, near.shape)) == index).mean())
 
 

@@ -96,7 +96,7 @@ def _open(path: str | Path) -> tuple[list[str], Rows] | None:
     lines = read_lines(Path(path).expanduser())
     if suffix in _TABLES:
         header, rows = table_rows(path, lines, _TABLES[suffix])
-        return [_known(name) for name in header], _with_known_names(rows)
+        return _known(header), _with_known_names(rows)
     if suffix not in _JSON:
         return None
     rows = _with_known_names(json_rows(path, lines, '{"sentence": ...}'))
@@ -104,14 +104,15 @@ def _open(path: str | Path) -> tuple[list[str], Rows] | None:
     return ([], rows) if first is None else (list(first[1]), chain([first], rows))
 
 
-def _known(name: str) -> str:
-    """A column's name as it is known here: in any case of letters."""
-    return name.lower() if name.lower() in _COLUMNS else name
+def _known(names: Iterable[str]) -> list[str]:
+    """The columns' names as they are known here: in any case of letters, where no other column has that name."""
+    names = list(names)
+    return [name.lower() if name.lower() in _COLUMNS - {*names} else name for name in names]
 
 
 def _with_known_names(rows: Rows) -> Rows:
     for where, row in rows:
-        yield where, {_known(name): value for name, value in row.items()}
+        yield where, dict(zip(_known(row), row.values()))
 
 
 def _usual(names: Iterable[str], header: Sequence[str]) -> str | None:

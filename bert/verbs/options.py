@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
-from bert.files import replaced
+from bert.files import is_same, replaced
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -53,7 +53,7 @@ def check_output(option: str, file: str | None, suffixes: Sequence[str], inputs:
         raise InputError(f"{option} {file}: a folder has this name: give another")
     if not path.parent.is_dir():
         raise InputError(f"{option} {file}: no folder {path.parent}: make it, or give another path")
-    if path.exists() and any(path.samefile(other) for other in inputs if other is not None and Path(other).exists()):
+    if any(is_same(path, Path(other)) for other in inputs if other is not None):
         raise InputError(f"{option} {file}: is the input, which would be lost: give another {option}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")

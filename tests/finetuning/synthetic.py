@@ -5,7 +5,7 @@ import random
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.text.tokenizer import Tokenizer
-from tests.conftest import OBJECTS, PLACES, SUBJECTS, VERBS
+from tests.conftest import OBJECTS, PLACES, SUBJECTS, VERBS, run_quietly
 
 FAST = [
     "--trainer.accelerator=cpu",
@@ -66,6 +66,14 @@ def joined(rows, size=4):
 def write_texts(file, rows):
     file.write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows), encoding="utf-8")
     return str(file)
+
+
+def fine_tune_both(run, folder, examples, tagged, *flags, epochs=(1, 1)):
+    """A classifier and a tagger from one fresh encoder, in `folder`/classify and `folder`/tag."""
+    flags = ["--model", save_encoder(run, folder / "encoder"), *FAST, "--data.batch_examples=8", *flags]
+    files = write_texts(folder / "train.tsv", examples), write_tagged(folder / "train.conll", tagged)
+    for task, file, count in zip(("classify", "tag"), files, epochs):
+        run_quietly(["finetune", task, *flags, f"--epochs={count}", "--train", file, "--out", str(folder / task)])
 
 
 def save_encoder(run, folder, **shape):

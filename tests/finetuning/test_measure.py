@@ -8,21 +8,15 @@ from bert.finetuning.config import DataConfig
 from bert.finetuning.measure import evaluate, say_evaluation
 from bert.finetuning.predict import load_predictor
 from bert.text.examples import read_examples, read_tagged
-from tests.conftest import run_quietly
 
-from .synthetic import FAST, save_encoder, sentences, texts, write_tagged, write_texts
+from .synthetic import fine_tune_both, sentences, texts, write_tagged, write_texts
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory, tiny_run):
     """A classifier and a tagger that have learned a little, so that they make mistakes."""
     folder = tmp_path_factory.mktemp("measure")
-    model = save_encoder(tiny_run, folder / "encoder")
-    flags = ["--model", model, *FAST, "--data.batch_examples=8", "--epochs=1"]
-    train = write_texts(folder / "train.tsv", texts(80, 1))
-    run_quietly(["finetune", "classify", *flags, "--train", train, "--out", str(folder / "classify")])
-    train = write_tagged(folder / "train.conll", sentences(60, 1))
-    run_quietly(["finetune", "tag", *flags, "--train", train, "--out", str(folder / "tag")])
+    fine_tune_both(tiny_run, folder, texts(80, 1), sentences(60, 1))
     write_texts(folder / "dev.tsv", texts(90, 2))
     write_tagged(folder / "dev.conll", sentences(50, 2))
     return folder

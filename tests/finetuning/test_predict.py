@@ -13,9 +13,14 @@ from bert.finetuning import predict as module
 from bert.finetuning.config import RowsConfig
 from bert.finetuning.predict import load_predictor
 from bert.text.examples import Example, TaggedExample
-from tests.conftest import run_quietly
 
-from .synthetic import FAST, joined, long_texts, save_encoder, sentences, texts, write_tagged, write_texts
+from .synthetic import (
+    fine_tune_both,
+    joined,
+    long_texts,
+    sentences,
+    texts,
+)
 
 
 def example(text, pair=None):
@@ -30,12 +35,8 @@ def tagged(words):
 def place(tmp_path_factory, tiny_run):
     """A classifier and a tagger that have learned a little task, with rows of 24 tokens."""
     folder = tmp_path_factory.mktemp("predict")
-    model = save_encoder(tiny_run, folder / "encoder")
-    flags = ["--model", model, *FAST, "--data.batch_examples=8", "--rows.row_length=24"]
-    train = write_texts(folder / "train.tsv", long_texts(300, 1))
-    run_quietly(["finetune", "classify", *flags, "--epochs=10", "--train", train, "--out", str(folder / "classify")])
-    train = write_tagged(folder / "train.conll", joined(sentences(240, 1)))
-    run_quietly(["finetune", "tag", *flags, "--epochs=16", "--train", train, "--out", str(folder / "tag")])
+    examples, tagged = long_texts(300, 1), joined(sentences(240, 1))
+    fine_tune_both(tiny_run, folder, examples, tagged, "--rows.row_length=24", epochs=(10, 16))
     return folder
 
 

@@ -86,3 +86,8 @@ def test_places_count_line_ends_as_the_file_has_them(tmp_path: Path) -> None:
     assert row.sentence == "one\ntwo\nan apple"
     assert row.span is not None
     assert row.sentence[slice(*row.span)] == row.word == "apple"
+
+
+def test_a_column_of_the_very_name_is_taken_before_one_in_other_letters(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv").write_text("sentence\tSentence\nright\twrong\n")
+    assert [row.sentence for row in read_rows(tmp_path / "a.tsv")] == ["right"]
