@@ -21,11 +21,12 @@ Rotation = tuple[Tensor, Tensor]
 """cosines and sines, each (B or 1, T, 1, Dh / 2)"""
 
 
-def make_norm(config: EncoderConfig) -> nn.Module:
-    """LayerNorm or RMSNorm over the features of each token."""
+def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
+    """LayerNorm or RMSNorm over the features of each token: `hidden_size` of them where `size` does not say otherwise."""
+    size = config.hidden_size if size is None else size
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
-    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        return nn.RMSNorm(size, eps=config.norm_eps)
+    return nn.LayerNorm(size, eps=config.norm_eps, bias=config.norm_bias)
 
 
 def activate(x: Tensor, activation: TaskActivation) -> Tensor:

@@ -209,7 +209,7 @@ def test_the_config_of_a_task_head_is_read_as_it_was_written(name: str) -> None:
     [
         ("bert", {"pooling": "mean"}, "bert needs classify.pooling cls, not mean"),
         ("bert", {"transform_norm": True}, "bert needs classify.transform_norm false, not true"),
-        ("bert", {"activation": "gelu"}, "bert needs classify.activation tanh, not gelu"),
+        ("bert", {"activation": "silu"}, "bert needs classify.activation tanh, not silu"),
         ("modernbert", {"transform": False}, "modernbert needs classify.transform true, not false"),
         ("modernbert", {"transform_norm": False}, "modernbert needs classify.transform_norm true, not false"),
         ("modernbert", {"transform": False, "pooling": None}, "modernbert needs tag.transform true, not false"),
