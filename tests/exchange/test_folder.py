@@ -422,7 +422,7 @@ def damage(folder: Path, how: str) -> None:
         ("list", r"config\.json: not a JSON object"),
         (
             "type",
-            r"config\.json: model_type is gpt2: this version reads distilbert, bert, roberta, xlm-roberta, camembert, electra, modernbert, bert-encoder",
+            r"config\.json: model_type is gpt2: this version reads distilbert, bert, roberta, .*bert-encoder",
         ),
         ("key", r"config\.json: key hidden_size is missing"),
         ("value", r"config\.json: encoder\.hidden_size 33 does not divide"),
