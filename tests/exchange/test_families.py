@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from bert.errors import InputError
 from bert.exchange.families import BERT, MODERNBERT
@@ -16,6 +17,7 @@ from bert.model.heads import Discriminator, MaskedLM, SequenceClassifier, TokenC
 from tests.exchange.hf import LABELS, OWN, OWN_TASKS, SHAPES, TASKS, inputs, make, make_task, spread
 
 NEAR = 1e-5
+SHAPE_FILES = Path(__file__).parents[2] / "recipes" / "model"
 
 
 def their_inputs(model: MaskedLM | SequenceClassifier | TokenClassifier) -> dict[str, torch.Tensor]:
@@ -282,6 +284,16 @@ def test_why_the_original_transformer_cannot_go_out_and_that_sines_alone_are_no_
     assert "embedding_norm true, not false" in reasons
     assert "positions" not in reasons
     assert family_of(make("bert-sinusoidal").config, None) == (BERT, [])
+
+
+@pytest.mark.parametrize("file", sorted(SHAPE_FILES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shape_that_is_offered_goes_out_under_its_own_name(file: Path) -> None:
+    config = EncoderConfig(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    name = file.stem.split("-")[0].replace("modern", "modernbert").replace("bertbert", "bert")
+    head = HeadConfig(transform_bias=name != "modernbert")
+    family, reasons = family_of(config, head)
+    assert (family.model_type if family else "original") == name
+    assert bool(reasons) == (name == "original")
 
 
 @pytest.mark.hf
