@@ -42,7 +42,7 @@ class EncoderOutput:
     """What an encoder gives."""
 
     last_hidden_state: Tensor
-    """(B, T, D)"""
+    """(B, T, D), or (N, D) where `targets` were given"""
     hidden_states: tuple[Tensor, ...] | None = None
     """num_layers + 1 tensors (B, T, D) where asked for: the embeddings, then what leaves each layer, the last after the
     final norm"""
@@ -101,17 +101,23 @@ class Encoder(nn.Module):
         document_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        targets: Tensor | None = None,
     ) -> EncoderOutput:
         """Vectors of the tokens (B, T).
 
         `attention_mask` (B, T) is 1 for tokens and 0 for padding. `document_ids` (B, T) takes its place for rows that
         hold several chunks side by side: it numbers the chunks of a row from 1, 0 for padding; a token sees its own
         chunk alone and positions begin at 0 in each, so that a chunk gets the vectors that it has alone. Attentions are
-        computed by the `eager` backend.
+        computed by the `eager` backend. With `targets` (N,), places in the flattened B · T, only their vectors leave the
+        last layer, which saves most of its work.
 
-        Raises InputError for both masks at once, for token types that the model has not, and for more tokens than
-        learned positions.
+        Raises InputError for both masks at once, for token types that the model has not, for more tokens than learned
+        positions, and for targets where all hidden states are asked for.
         """
+        if targets is not None and output_hidden_states:
+            raise InputError(
+                "targets are the places of the last layer that are asked for, hidden states are all: choose"
+            )
         self._check(input_ids, attention_mask, token_type_ids, document_ids)
         length = input_ids.shape[1]
         positions = torch.arange(length, device=input_ids.device)[None]  # (1, T)
@@ -135,7 +141,8 @@ class Encoder(nn.Module):
             if output_hidden_states:
                 states.append(x)
             layout, rotation = of_local if self.config.is_local(layer) else of_all
-            x, weights = block(x, layout, rotation, self.backend, output_attentions)
+            at = targets if layer + 1 == len(self.layers) else None
+            x, weights = block(x, layout, rotation, self.backend, output_attentions, at)
             if weights is not None:
                 attentions.append(weights)
         x = self.final_norm(x)
