@@ -296,14 +296,14 @@ def _incomplete(folder: Path, kind: Kind, missing: Sequence[str], only_head: boo
 
 def _read_tokenizer(folder: Path, config: EncoderConfig) -> "Tokenizer | None":
     """The tokenizer of a folder, none where it has no files of one."""
-    if not (folder / "tokenizer.json").exists():
-        return None
     from bert.text.tokenizer import Tokenizer
 
+    if not Tokenizer.has_files(folder):
+        return None
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
-            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and {CONFIG} says vocab_size"
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and {CONFIG} says vocab_size"
             f" {config.vocab_size}: put the tokenizer beside the model that was trained with it"
         )
     return tokenizer
