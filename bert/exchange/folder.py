@@ -63,7 +63,8 @@ ARTICLES: dict[Kind, str] = {
 }
 
 CONFIG = "config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
+TOKENIZER_FILES += ("special_tokens_map.json", "added_tokens.json")
 
 
 def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> None:

@@ -25,6 +25,7 @@ DEFINITION, VOCABULARY, MERGES, WORDPIECES = "tokenizer.json", "vocab.json", "me
 FILES = (DEFINITION, VOCABULARY, MERGES, WORDPIECES)
 """files that make a folder one with a tokenizer; the first that is there decides"""
 _CONFIG, _TOKENS, _ADDED = "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+ALL_FILES = (*FILES, _CONFIG, _TOKENS, _ADDED)
 _SENTENCEPIECES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 _CLASSES = {
     WORDPIECES: ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"),

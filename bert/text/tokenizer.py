@@ -19,7 +19,7 @@ from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
 from bert.errors import InputError
-from bert.text.foreign import BERT_TOKENS, DEFINITION, FILES, ROBERTA_TOKENS, ROLES, read_settings, read_vocabulary
+from bert.text.foreign import ALL_FILES, BERT_TOKENS, DEFINITION, FILES, ROBERTA_TOKENS, ROLES, read_settings, read_vocabulary
 
 SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
@@ -133,8 +133,8 @@ class Tokenizer:
             files["vocab.txt"] = "".join(f"{self.token(i)}\n" for i in range(self.vocab_size))
         files["tokenizer.json"] = json.dumps(self._definition, indent=2, ensure_ascii=False) + "\n"
         _write_files(Path(folder), files)
-        if "vocab.txt" not in files:
-            (Path(folder) / "vocab.txt").unlink(missing_ok=True)  # of the tokenizer that was here before
+        for name in set(ALL_FILES) - set(files):
+            (Path(folder) / name).unlink(missing_ok=True)  # of the tokenizer that was here before
 
     # ── text to ids and back ──
 
@@ -150,15 +150,15 @@ class Tokenizer:
     def _around_masks(self, text: str) -> list[int]:
         """Ids of a text with masks where words carry the blank before them: a mask stands for its word's blank too."""
         first, *others = text.split(self.mask_token)
-        ids = list(self._plain.encode(first.rstrip() if others else first, add_special_tokens=False).ids)
+        ids = list(self.backend.encode(first.rstrip() if others else first, add_special_tokens=False).ids)
         for number, part in enumerate(others, start=1):
             part = part.rstrip() if number < len(others) else part
             ids.append(self.mask_id)
             # a part that goes on without a blank, as a full stop does, is cut behind a letter, which is then dropped
             attached = part[:1] != "" and not part[0].isspace() and not part[0].isalnum()
-            encoding = self._plain.encode(f"a{part}" if attached else part, add_special_tokens=False)
+            encoding = self.backend.encode(f"a{part}" if attached else part, add_special_tokens=False)
             if attached and any(start < 1 < end for start, end in encoding.offsets):  # the letter is part of a piece
-                attached, encoding = False, self._plain.encode(part, add_special_tokens=False)
+                attached, encoding = False, self.backend.encode(part, add_special_tokens=False)
             ids += [i for i, (_, end) in zip(encoding.ids, encoding.offsets) if not attached or end > 1]
         return ids
 

@@ -38,7 +38,15 @@ PAGE = (
     "[unused1] [PAD] [pad] <pad> [CLS]",
 )
 """texts; none holds a mask"""
-MASKED = ("an {} a day", "{}", "{} first", "last {}", "two {} {} in a row", "  blanks   {}   around  ")
+MASKED = (
+    "</s> {} [SEP] first",
+    "an {} a day",
+    "{}",
+    "{} first",
+    "last {}",
+    "two {} {} in a row",
+    "  blanks   {}   around  ",
+)
 PAIRS = (("the cat", "a red phone"), ("", "second"), ("first", ""), ("", ""), ("我吃苹果。", " blank 👍🏽 first"))
 BERT = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 ROBERTA = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
@@ -192,6 +200,13 @@ def roberta(folder: Path) -> Path:
     )
 
 
+def roberta_bare_mask(folder: Path) -> Path:
+    """Whose files say that the mask does not take the blank before it."""
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    roberta(folder)
+    return write(folder, {"special_tokens_map.json": {"mask_token": {"content": "<mask>"} | flags}})
+
+
 def roberta_prefix(folder: Path) -> Path:
     """With a blank put before each text, and what is said of its tokens in a file of its own."""
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True}
@@ -267,6 +282,7 @@ FOLDERS: dict[str, Callable[[Path], Path]] = {
     "distilbert": distilbert,
     "electra": electra,
     "roberta": roberta,
+    "roberta-bare-mask": roberta_bare_mask,
     "roberta-prefix": roberta_prefix,
     "modernbert": modernbert,
     "xlm-roberta": xlm_roberta,
