@@ -63,8 +63,10 @@ ARTICLES: dict[Kind, str] = {
 }
 
 CONFIG = "config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "merges.txt")
-TOKENIZER_FILES += ("special_tokens_map.json", "added_tokens.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+    *("vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),  # of others
+)
 
 
 def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> None:

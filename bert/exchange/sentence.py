@@ -27,6 +27,16 @@ class SentenceModule(nn.Module):
 
     Texts are cut at `max_seq_length` tokens, special ones included, as sentence-transformers does. What looks like a
     special token in a text is text. Written for sentence-transformers 5.1 and later.
+
+    >>> from bert import Encoder, EncoderConfig, SentenceModule
+    >>> from bert.text.vocabulary import train_tokenizer
+    >>> tokenizer = train_tokenizer(["the cat and the dog"] * 3)
+    >>> encoder = Encoder(EncoderConfig(tokenizer.vocab_size, hidden_size=32, num_layers=2, num_heads=2))
+    >>> encoder.tokenizer = tokenizer  # as `Encoder.load` does
+    >>> module = SentenceModule(encoder)
+    >>> features = module(module.preprocess(["the cat", "the dog and the cat"]))
+    >>> features["token_embeddings"].shape  # (B, T, D)
+    torch.Size([2, 7, 32])
     """
 
     save_in_root = True  # sentence-transformers writes the first module into the folder itself
@@ -69,7 +79,7 @@ class SentenceModule(nn.Module):
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """What sentence-transformers before version 6 calls instead of `preprocess`."""
+        """(B, T) tensors as `preprocess` gives them: what sentence-transformers before version 6 calls instead of it."""
         return self.preprocess(texts)
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:

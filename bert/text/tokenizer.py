@@ -19,7 +19,16 @@ from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
 from bert.errors import InputError
-from bert.text.foreign import ALL_FILES, BERT_TOKENS, DEFINITION, FILES, ROBERTA_TOKENS, ROLES, read_settings, read_vocabulary
+from bert.text.foreign import (
+    ALL_FILES,
+    BERT_TOKENS,
+    DEFINITION,
+    FILES,
+    ROBERTA_TOKENS,
+    ROLES,
+    read_settings,
+    read_vocabulary,
+)
 
 SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
@@ -34,6 +43,16 @@ class Tokenizer:
 
     The vocabulary must have a padding, unknown, classification, separator and mask token, called as BERT does
     ([PAD] [UNK] [CLS] [SEP] [MASK]) or as RoBERTa does (<pad> <unk> <s> </s> <mask>), or as `names` says by role.
+    Raises InputError where one is missing, or something else than [CLS] and [SEP] is put around a text.
+
+    >>> from bert.text.vocabulary import train_tokenizer
+    >>> tokenizer = train_tokenizer(["the cat and the dog"] * 3)
+    >>> ids = tokenizer.encode("the [MASK]")
+    >>> [tokenizer.token(i) for i in ids]
+    ['[CLS]', 'the', '[MASK]', '[SEP]']
+    >>> values, lengths = tokenizer.encode_documents(["the cat", "the dog and"])  # without special tokens
+    >>> lengths.tolist(), values.dtype
+    ([2, 3], dtype('uint16'))
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None, source: str = "tokenizer"):
