@@ -94,6 +94,7 @@ def test_texts_are_cut_at_the_longest_row(tools, tokenizer):
         ids = tokenizer.encode("the dog " * 99)
         assert features["input_ids"][0].tolist() == [*ids[: longest - 1], tokenizer.sep_id]
         assert features["attention_mask"].sum(dim=1).tolist() == [longest, 3]
+        assert features["input_ids"][1, :3].tolist() == tokenizer.encode("the")
         assert features["input_ids"][1, 3:].eq(model.config.pad_id).all()
 
 
