@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bert.errors import InputError
+    from bert.exchange.sentence import SentenceModule
     from bert.finetuning.config import FinetuneRecipe
     from bert.finetuning.run import finetune
     from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
@@ -27,6 +28,7 @@ _HOMES = {
     "InputError": "bert.errors",
     "MaskedLM": "bert.model.heads",
     "PretrainRecipe": "bert.pretraining.config",
+    "SentenceModule": "bert.exchange.sentence",
     "SequenceClassifier": "bert.model.heads",
     "TaskHeadConfig": "bert.model.config",
     "TokenClassifier": "bert.model.heads",
@@ -47,6 +49,7 @@ __all__ = [
     "InputError",
     "MaskedLM",
     "PretrainRecipe",
+    "SentenceModule",
     "SequenceClassifier",
     "TaskHeadConfig",
     "TokenClassifier",

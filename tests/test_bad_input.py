@@ -172,7 +172,7 @@ def test_a_tokenizer_that_does_not_fit_the_model_folder(refused: Refused, place:
     assert main(["tokenizer", "text.txt", "--out", "cased", "--vocab-size", "320", "--kind", "bpe"]) == 0
     shutil.copy(place / "cased" / "tokenizer.json", place / "run" / "model" / "tokenizer.json")
     assert refused("fill", "The [MASK].", "--model", "run/model") == (
-        "run/model: tokenizer.json has 320 tokens and config.json says vocab_size 256:"
+        "run/model: the tokenizer has 320 tokens and config.json says vocab_size 256:"
         " put the tokenizer beside the model that was trained with it"
     )
 

@@ -9,13 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from bert import EncoderConfig, MaskedLM, SequenceClassifier
+from bert.model.config import task_head
+from bert.text.vocabulary import train_tokenizer
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language):
+def blocks(language, text=README):
     """Every block of this language; `sh` blocks are not run: they need GPUs, a cluster, or the network."""
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_the_tree_in_the_readme_is_the_tree_of_the_code():
@@ -36,6 +40,27 @@ def test_the_tree_in_the_readme_is_the_tree_of_the_code():
 def test_links_in_the_readme_lead_somewhere():
     for target in re.findall(r"\]\(([^)#:]+)\)", README):
         assert (ROOT / target).exists(), target
+
+
+@pytest.mark.hf
+def test_opening_it_elsewhere_runs_as_it_stands(tmp_path, monkeypatch, capsys):
+    """The Python of that section, on models that were made in a moment; what serves a file of another kind aside."""
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("peft")
+    tokenizer = train_tokenizer(["The baker kneaded the dough.", "The picker peeled the apple."] * 3)
+    config = EncoderConfig(tokenizer.vocab_size, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48)
+    classifier = SequenceClassifier(config, task_head(config, "classify", ("food", "art")))
+    for model, folder in ((MaskedLM(config), "runs/quickstart/pretrained/model"), (classifier, "runs/topics/model")):
+        model.tokenizer = tokenizer
+        model.save(tmp_path / folder)
+    section = README.split("## Open it elsewhere\n")[1].split("\n## ")[0]
+    code = [block for block in blocks("python", section) if "onnx" not in block]
+    assert len(code) >= 4
+    monkeypatch.chdir(tmp_path)
+    exec("\n".join(code), {})
+    said = capsys.readouterr().out
+    for expected in ("'label'", "(2, 32)", "(1, 32)", "trainable params"):
+        assert expected in said
 
 
 @pytest.mark.slow

@@ -63,7 +63,10 @@ ARTICLES: dict[Kind, str] = {
 }
 
 CONFIG = "config.json"
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+    *("vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),  # of others
+)
 
 
 def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> None:
@@ -296,14 +299,14 @@ def _incomplete(folder: Path, kind: Kind, missing: Sequence[str], only_head: boo
 
 def _read_tokenizer(folder: Path, config: EncoderConfig) -> "Tokenizer | None":
     """The tokenizer of a folder, none where it has no files of one."""
-    if not (folder / "tokenizer.json").exists():
-        return None
     from bert.text.tokenizer import Tokenizer
 
+    if not Tokenizer.has_files(folder):
+        return None
     tokenizer = Tokenizer.load(folder)
     if tokenizer.vocab_size > config.vocab_size:
         raise InputError(
-            f"{folder}: tokenizer.json has {tokenizer.vocab_size} tokens and {CONFIG} says vocab_size"
+            f"{folder}: the tokenizer has {tokenizer.vocab_size} tokens and {CONFIG} says vocab_size"
             f" {config.vocab_size}: put the tokenizer beside the model that was trained with it"
         )
     return tokenizer

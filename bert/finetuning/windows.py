@@ -1,6 +1,7 @@
 """Texts and tagged sentences → rows of token ids. What does not fit in a row goes through several: windows that overlap.
 
-A row is `[CLS] pieces [SEP]`, for two texts `[CLS] a [SEP] b [SEP]`. The windows of a text are alike in learning and in
+A row is `[CLS] pieces [SEP]`, for two texts `[CLS] a [SEP] b [SEP]` (or with two separators between them, where the
+tokenizer says so, as RoBERTa's does). The windows of a text are alike in learning and in
 prediction: a classifier takes the mean of their scores, a tagger takes each word from the one window where it is
 furthest from where the text was cut. Plain Python: no torch.
 """
@@ -30,7 +31,7 @@ class Window:
     ids: list[int]
     """token ids, special tokens included"""
     token_types: list[int] | None = None
-    """of two texts: 0 up to the first [SEP], 1 behind it; none: all 0"""
+    """of two texts: 0 up to the first [SEP], 1 behind it, as the tokenizer has it; none: all 0"""
     words: tuple[int, ...] = ()
     """tagging: the numbers of the words that are decided in this window, ascending"""
     places: tuple[int, ...] = ()
@@ -86,13 +87,13 @@ class RowMaker:
         return [Window([cls_id, *pieces[begin:end], sep_id]) for begin, end in cuts]
 
     def _pair(self, first: list[int], second: list[int]) -> list[Window]:
-        cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
+        cls_id, sep_id, between = self.tokenizer.cls_id, self.tokenizer.sep_id, self.tokenizer.pair_separators
+        room = self.row_length - SPECIALS - len(between)
         windows = []
-        for (begin_a, end_a), (begin_b, end_b) in cut_pair(
-            len(first), len(second), self.row_length - SPECIALS - 1, self.stride
-        ):
-            a, b = [cls_id, *first[begin_a:end_a], sep_id], [*second[begin_b:end_b], sep_id]
-            windows.append(Window(a + b, [0] * len(a) + [1] * len(b) if self.token_types else None))
+        for (begin_a, end_a), (begin_b, end_b) in cut_pair(len(first), len(second), room, self.stride):
+            a, b = [cls_id, *first[begin_a:end_a], *between], [*second[begin_b:end_b], sep_id]
+            types = [0] * len(a) + [self.tokenizer.second_type] * len(b)
+            windows.append(Window(a + b, types if self.token_types else None))
         return windows
 
     def _words(self, pieces: list[list[int]]) -> list[Window]:

@@ -81,7 +81,19 @@ class Embeddings(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A Transformer encoder of the shape of `config`, with fresh weights."""
+    """A Transformer encoder of the shape of `config`, with fresh weights; `Encoder.load` reads those of a folder.
+
+    >>> import torch
+    >>> from bert import Encoder, EncoderConfig
+    >>> config = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48)
+    >>> encoder = Encoder(config)
+    >>> ids = torch.tensor([[2, 17, 8, 3], [2, 9, 3, 0]])  # (B, T), padded with 0
+    >>> output = encoder(ids, attention_mask=(ids != 0).long(), output_hidden_states=True)
+    >>> output.last_hidden_state.shape  # (B, T, D)
+    torch.Size([2, 4, 32])
+    >>> len(output.hidden_states)  # the embeddings, then each layer
+    3
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -151,6 +163,9 @@ class Encoder(nn.Module):
             hidden_states=(*states, x) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
+
+    if TYPE_CHECKING:
+        __call__ = forward  # nn.Module's own says nothing of what comes out
 
     def _kind(
         self, documents: Tensor | None, window: int | None, positions: Tensor, theta: float, dtype: torch.dtype

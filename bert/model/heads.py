@@ -134,7 +134,18 @@ class HeadedModel(nn.Module):
 
 
 class MaskedLM(HeadedModel):
-    """An encoder that predicts the tokens behind masks."""
+    """An encoder that predicts the tokens behind masks; `MaskedLM.load` opens a folder, `fill` guesses.
+
+    >>> import torch
+    >>> from bert import EncoderConfig, MaskedLM
+    >>> model = MaskedLM(EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48))
+    >>> ids = torch.tensor([[2, 17, 4, 3]])  # 4 is the mask
+    >>> output = model(ids, labels=torch.tensor([[-100, -100, 8, -100]]))
+    >>> output.logits.shape, output.loss.shape  # (B, T, V) and a mean
+    (torch.Size([1, 4, 64]), torch.Size([]))
+    >>> model(ids, targets=torch.tensor([2])).logits.shape  # those places alone
+    torch.Size([1, 64])
+    """
 
     head_config: HeadConfig
 
@@ -183,7 +194,19 @@ class MaskedLM(HeadedModel):
 
 
 class SequenceClassifier(HeadedModel):
-    """An encoder that gives a text, or a pair of texts, one of several labels."""
+    """An encoder that gives a text, or a pair of texts, one of several labels.
+
+    >>> import torch
+    >>> from bert import EncoderConfig, SequenceClassifier, TaskHeadConfig
+    >>> config = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48)
+    >>> model = SequenceClassifier(config, TaskHeadConfig(labels=("good", "bad"), pooling="mean"))
+    >>> ids = torch.tensor([[2, 17, 8, 3], [2, 9, 3, 0]])
+    >>> output = model(ids, attention_mask=(ids != 0).long(), labels=torch.tensor([0, 1]))
+    >>> output.logits.shape  # (E, C): an example a row
+    torch.Size([2, 2])
+    >>> model.labels
+    ('good', 'bad')
+    """
 
     head_config: TaskHeadConfig
 
@@ -233,7 +256,15 @@ class SequenceClassifier(HeadedModel):
 
 
 class TokenClassifier(HeadedModel):
-    """An encoder that gives each token one of several labels."""
+    """An encoder that gives each token one of several labels.
+
+    >>> import torch
+    >>> from bert import EncoderConfig, TaskHeadConfig, TokenClassifier
+    >>> config = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48)
+    >>> model = TokenClassifier(config, TaskHeadConfig(labels=("O", "B-PER", "I-PER")))
+    >>> model(torch.tensor([[2, 17, 8, 3]])).logits.shape  # (B, T, C)
+    torch.Size([1, 4, 3])
+    """
 
     head_config: TaskHeadConfig
 

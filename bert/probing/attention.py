@@ -57,6 +57,15 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
     """The attention of every layer and head of one of our models, or of that in a folder, on a text, in fp32.
 
     Raises InputError where the text has no token, or more than the model takes.
+
+    >>> from bert import Encoder, EncoderConfig, attention
+    >>> from bert.text.vocabulary import train_tokenizer
+    >>> tokenizer = train_tokenizer(["the cat and the dog"] * 3)
+    >>> encoder = Encoder(EncoderConfig(tokenizer.vocab_size, hidden_size=32, num_layers=2, num_heads=4))
+    >>> encoder.tokenizer = tokenizer  # as `Encoder.load` does
+    >>> found = attention("the cat", encoder)
+    >>> found.tokens, found.weights.shape  # (L, H, T, T)
+    (('[CLS]', 'the', 'cat', '[SEP]'), (2, 4, 4, 4))
     """
     encoder = encoder_of(model)
     tokenizer = tokenizer_of(encoder)
@@ -72,7 +81,7 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
     try:
         with torch.no_grad():
             row = torch.tensor([ids], device=next(encoder.parameters()).device)
-            weights = encoder(row, output_attentions=True).attentions
+            weights = encoder(row, output_attentions=True).attentions or ()
     finally:
         encoder.train(training)
     pieces = [tokenizer.token(i) for i in ids]

@@ -132,6 +132,18 @@ def words(
     2,000 occurrences a sample drawn by `seed` is taken.
 
     Raises InputError where the word does not occur, naming words that do.
+
+    >>> from bert import Encoder, EncoderConfig, words
+    >>> from bert.text.vocabulary import train_tokenizer
+    >>> sentences = ["An apple fell.", "She ate the apple.", "Apple sold phones."]
+    >>> tokenizer = train_tokenizer(sentences)
+    >>> encoder = Encoder(EncoderConfig(tokenizer.vocab_size, hidden_size=32, num_layers=2, num_heads=2))
+    >>> encoder.tokenizer = tokenizer  # as `Encoder.load` does
+    >>> found = words("apple", sentences, encoder)
+    >>> [one.text for one in found.occurrences]
+    ['apple', 'apple', 'Apple']
+    >>> [layer.number for layer in found.layers]
+    [0, 1, 2]
     """
     if not word.strip():
         raise InputError("the word is empty: give one that stands in the sentences")

@@ -15,13 +15,22 @@ from typing import Any
 
 import numpy as np
 import tokenizers
+from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
 from bert.errors import InputError
+from bert.text.foreign import (
+    ALL_FILES,
+    BERT_TOKENS,
+    DEFINITION,
+    FILES,
+    ROBERTA_TOKENS,
+    ROLES,
+    read_settings,
+    read_vocabulary,
+)
 
-ROLES = ("pad", "unk", "cls", "sep", "mask")
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # scripts written without blanks, where each piece counts as a word of its own
@@ -34,21 +43,34 @@ class Tokenizer:
 
     The vocabulary must have a padding, unknown, classification, separator and mask token, called as BERT does
     ([PAD] [UNK] [CLS] [SEP] [MASK]) or as RoBERTa does (<pad> <unk> <s> </s> <mask>), or as `names` says by role.
+    Raises InputError where one is missing, or something else than [CLS] and [SEP] is put around a text.
+
+    >>> from bert.text.vocabulary import train_tokenizer
+    >>> tokenizer = train_tokenizer(["the cat and the dog"] * 3)
+    >>> ids = tokenizer.encode("the [MASK]")
+    >>> [tokenizer.token(i) for i in ids]
+    ['[CLS]', 'the', '[MASK]', '[SEP]']
+    >>> values, lengths = tokenizer.encode_documents(["the cat", "the dog and"])  # without special tokens
+    >>> lengths.tolist(), values.dtype
+    ([2, 3], dtype('uint16'))
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, names: dict[str, str] | None = None, source: str = "tokenizer"):
         backend.no_truncation()
         backend.no_padding()
         tokens, missing = {}, []
-        for role, bert_name, roberta_name in zip(ROLES, SPECIAL_TOKENS, _ROBERTA_TOKENS):
+        for role, bert_name, roberta_name in zip(ROLES, BERT_TOKENS, ROBERTA_TOKENS):
             candidates = [name for name in ((names or {}).get(role), bert_name, roberta_name) if name is not None]
             found = next((name for name in candidates if backend.token_to_id(name) is not None), None)
             if found is None:
-                missing.append(bert_name)
+                missing.append(candidates[0])
             else:
                 tokens[role] = found
         if missing:
-            raise InputError(f"{source}: the vocabulary has no {', '.join(missing)}; train one by `bert tokenizer`")
+            raise InputError(
+                f"{source}: the vocabulary has no {', '.join(missing)}; name its own in tokenizer_config.json (cls_token, …),"
+                " or train one by `bert tokenizer`"
+            )
         self.tokens = tokens
         self.pad_token, self.unk_token, self.cls_token = tokens["pad"], tokens["unk"], tokens["cls"]
         self.sep_token, self.mask_token = tokens["sep"], tokens["mask"]
@@ -56,8 +78,16 @@ class Tokenizer:
         ids = {role: vocabulary[token] for role, token in tokens.items()}
         self.pad_id, self.unk_id, self.cls_id = ids["pad"], ids["unk"], ids["cls"]
         self.sep_id, self.mask_id = ids["sep"], ids["mask"]
-        if backend.post_processor is None:
-            backend.post_processor = post_processor(self.cls_token, self.cls_id, self.sep_token, self.sep_id)
+        around = list(backend.encode("").ids)
+        if not around:  # nothing puts special tokens around a text, yet every model here reads them
+            template = post_processor(self.cls_token, self.cls_id, self.sep_token, self.sep_id)
+            given = backend.post_processor
+            backend.post_processor = template if given is None else ProcessorSequence([given, template])
+        elif around != [self.cls_id, self.sep_id]:
+            raise InputError(
+                f"{source}: puts {' '.join(map(str, map(backend.id_to_token, around)))} around a text, not {self.cls_token} and"
+                f" {self.sep_token}: name them as cls_token and sep_token in tokenizer_config.json"
+            )
         self.backend = backend
         self._definition: dict[str, Any] = json.loads(backend.to_str())
 
@@ -65,24 +95,34 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a folder with `tokenizer.json`, or such a file itself. Truncation and padding are switched off.
+        """Read the tokenizer of a folder, or a `tokenizer.json` itself. Truncation and padding are switched off.
 
-        Raises InputError where there is none, it is damaged, or it lacks one of the five special tokens.
+        The folder holds `tokenizer.json`, or what older Hugging Face folders have: BERT's `vocab.txt`, or RoBERTa's
+        `vocab.json` and `merges.txt`, with `tokenizer_config.json` and the like beside them.
+
+        Raises InputError where there is none, a file is damaged, or one of the five special tokens is missing.
         """
         path = Path(path).expanduser()
-        file = path / "tokenizer.json" if path.is_dir() else path
-        if not file.exists():
-            what = "no tokenizer.json in this folder" if path.is_dir() else "no such tokenizer file or folder"
-            raise InputError(f"{path}: {what}; make one by `bert tokenizer CORPUS --out DIR`")
-        names: dict[str, str] = {}
-        if (file.parent / "tokenizer_config.json").exists() and path.is_dir():
-            names = _token_names(file.parent / "tokenizer_config.json")
+        if not path.exists():
+            raise InputError(f"{path}: no such tokenizer file or folder; make one by `bert tokenizer CORPUS --out DIR`")
+        if path.is_file() and path.name in FILES and path.name != DEFINITION:
+            path = path.parent  # what belongs to it stands beside it
+        file = path / DEFINITION if path.is_dir() else path
+        settings = read_settings(path) if path.is_dir() else None
+        if settings is not None and not file.exists():
+            backend, names, file = read_vocabulary(path, settings)
+            return cls(backend, names, source=str(file))
         try:
             backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
         except Exception as error:  # `tokenizers` raises bare Exception
             first = (str(error).splitlines() or [""])[0]
             raise InputError(f"{file}: not a tokenizer ({first}); make it again by `bert tokenizer`") from None
-        return cls(backend, names, source=str(file))
+        return cls(backend, settings.names if settings else {}, source=str(file))
+
+    @staticmethod
+    def has_files(folder: str | Path) -> bool:
+        """Whether a folder holds a tokenizer for `load`, or a part of one."""
+        return any((Path(folder) / name).exists() for name in FILES)
 
     def save(
         self,
@@ -99,6 +139,10 @@ class Tokenizer:
             # any other class, or none, makes AutoTokenizer rebuild the normaliser from its own defaults
             "tokenizer_class": "PreTrainedTokenizerFast",
             **{f"{role}_token": token for role, token in self.tokens.items()},
+            # RoBERTa's names: readers of its models look for them under these too
+            **(
+                {"bos_token": "<s>", "eos_token": "</s>"} if (self.cls_token, self.sep_token) == ("<s>", "</s>") else {}
+            ),
             "model_max_length": model_max_length,
             "model_input_names": list(model_input_names),
             "clean_up_tokenization_spaces": False,
@@ -108,8 +152,8 @@ class Tokenizer:
             files["vocab.txt"] = "".join(f"{self.token(i)}\n" for i in range(self.vocab_size))
         files["tokenizer.json"] = json.dumps(self._definition, indent=2, ensure_ascii=False) + "\n"
         _write_files(Path(folder), files)
-        if "vocab.txt" not in files:
-            (Path(folder) / "vocab.txt").unlink(missing_ok=True)  # of the tokenizer that was here before
+        for name in set(ALL_FILES) - set(files):
+            (Path(folder) / name).unlink(missing_ok=True)  # of the tokenizer that was here before
 
     # ── text to ids and back ──
 
@@ -118,20 +162,22 @@ class Tokenizer:
 
         The text around a mask is cut as it is in running text, where the blank before a word is part of its first piece.
         """
-        if pair is None and self._needs_blank_before_words and self.mask_token in text:
+        if pair is None and self._adds_blank and self.mask_token in text:
             return [self.cls_id, *self._around_masks(_encodable(text)), self.sep_id]
         return list(self.backend.encode(_encodable(text), None if pair is None else _encodable(pair)).ids)
 
     def _around_masks(self, text: str) -> list[int]:
         """Ids of a text with masks where words carry the blank before them: a mask stands for its word's blank too."""
         first, *others = text.split(self.mask_token)
-        ids = list(self._plain.encode(first.rstrip() if others else first, add_special_tokens=False).ids)
+        ids = list(self.backend.encode(first.rstrip() if others else first, add_special_tokens=False).ids)
         for number, part in enumerate(others, start=1):
             part = part.rstrip() if number < len(others) else part
             ids.append(self.mask_id)
             # a part that goes on without a blank, as a full stop does, is cut behind a letter, which is then dropped
             attached = part[:1] != "" and not part[0].isspace() and not part[0].isalnum()
-            encoding = self._plain.encode(f"a{part}" if attached else part, add_special_tokens=False)
+            encoding = self.backend.encode(f"a{part}" if attached else part, add_special_tokens=False)
+            if attached and any(start < 1 < end for start, end in encoding.offsets):  # the letter is part of a piece
+                attached, encoding = False, self.backend.encode(part, add_special_tokens=False)
             ids += [i for i, (_, end) in zip(encoding.ids, encoding.offsets) if not attached or end > 1]
         return ids
 
@@ -182,6 +228,18 @@ class Tokenizer:
     def token(self, token_id: int) -> str:
         """The piece of an id, such as `##ing`."""
         return self._pieces[token_id]
+
+    # ── two texts in a row ──
+
+    @cached_property
+    def pair_separators(self) -> tuple[int, ...]:
+        """The ids between the two texts of a pair: one separator in BERT's rows, two in RoBERTa's."""
+        return tuple(self.backend.encode("", "").ids[1:-1])
+
+    @cached_property
+    def second_type(self) -> int:
+        """Token type of the second text of a pair and of the separator behind it: 1 in BERT's rows, 0 in RoBERTa's."""
+        return int(self.backend.encode("", "").type_ids[-1])
 
     # ── what is in the vocabulary ──
 
@@ -276,6 +334,11 @@ class Tokenizer:
         return any(entry["type"] in ("ByteLevel", "Metaspace") for entry in self._pre_tokenizers)
 
     @cached_property
+    def _adds_blank(self) -> bool:
+        """Whether a blank is put before a text that begins without one."""
+        return self._needs_blank_before_words and not self._needs_blank
+
+    @cached_property
     def _needs_blank(self) -> bool:
         """Whether a word must be led in by a blank to be cut as it is in running text."""
         byte_level = [not entry["add_prefix_space"] for entry in self._pre_tokenizers if entry["type"] == "ByteLevel"]
@@ -310,17 +373,6 @@ _BYTE_OF = _bytes_of_characters()
 def _encodable(text: str) -> str:
     """The text without lone surrogates, which no encoding of Unicode can hold."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
-
-
-def _token_names(config_file: Path) -> dict[str, str]:
-    """The special tokens that a tokenizer_config.json names, by role."""
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        entries = {role: config.get(f"{role}_token") for role in ROLES}
-    except (ValueError, AttributeError) as error:
-        raise InputError(f"{config_file}: not valid JSON ({error}); repair or remove it") from None
-    names = {role: entry["content"] if isinstance(entry, dict) else entry for role, entry in entries.items()}
-    return {role: name for role, name in names.items() if isinstance(name, str)}
 
 
 def _write_files(folder: Path, files: dict[str, str]) -> None:

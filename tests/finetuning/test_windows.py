@@ -19,6 +19,7 @@ from bert.finetuning.windows import (
     write_rows,
 )
 from bert.text.tokenizer import Tokenizer
+from tests.text.folders import FOLDERS
 
 ROOMS = st.integers(3, 20)
 
@@ -103,6 +104,29 @@ def test_a_pair_is_the_row_of_the_tokenizer_with_its_token_types(tokenizer):
     window = RowMaker(tokenizer, 32, 15, token_types=True).from_texts(["the cat"], ["a red phone"])[0][0]
     encoding = tokenizer.backend.encode("the cat", "a red phone")
     assert (window.ids, window.token_types) == (encoding.ids, encoding.type_ids)
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("name", ["bert-uncased", "roberta", "roberta-prefix", "modernbert", "xlm-roberta"])
+def test_a_pair_is_the_row_of_transformers_in_every_family(name, tmp_path):
+    """RoBERTa's rows have two separators between the texts and no second token type."""
+    transformers = pytest.importorskip("transformers")
+    folder = FOLDERS[name](tmp_path)
+    tokenizer, theirs = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
+    texts, pairs = ["the cat", "", "我吃苹果"], ["a red phone, the dog", "second", ""]
+    rows = RowMaker(tokenizer, 64, 31, token_types=True).from_texts(texts, pairs)
+    expected = theirs(texts, pairs, return_token_type_ids=True, padding=False)
+    assert [window.ids for (window,) in rows] == expected["input_ids"]
+    assert [window.token_types for (window,) in rows] == expected["token_type_ids"]
+    long = RowMaker(tokenizer, 16, 7, token_types=True).from_texts(["the quick dog"], ["and the dog sleeps " * 9])[0]
+    between = tokenizer.pair_separators
+    assert len(long) > 1
+    for window in long:
+        assert len(window.ids) <= 16
+        inner = window.ids[1:-1]
+        at = inner.index(tokenizer.sep_id)
+        assert inner[at:].count(tokenizer.sep_id) == len(between)
+        assert tuple(inner[at : at + len(between)]) == between
 
 
 def test_the_place_of_a_word_is_its_first_piece(tokenizer):

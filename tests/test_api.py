@@ -1,0 +1,172 @@
+"""The Python API: every public name says what it is, its examples run, its types are known, a plain loop trains it."""
+
+import doctest
+import inspect
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import bert
+
+ROOT = Path(__file__).parents[1]
+WITH_EXAMPLES = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in (ROOT / "bert").rglob("*.py")
+    if "    >>> " in file.read_text(encoding="utf-8")
+)
+
+
+def functions(name: str) -> list[tuple[str, object]]:
+    """The public function of a name, or the methods and properties that its class defines in this package."""
+    public = getattr(bert, name)
+    if not inspect.isclass(public):
+        return [(name, public)]
+    found = []
+    for attribute in dir(public):
+        member = inspect.getattr_static(public, attribute)
+        member = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        if attribute.startswith("_") or not inspect.isfunction(member) or not member.__module__.startswith("bert."):
+            continue
+        found.append((f"{name}.{attribute}", member))
+    return found
+
+
+@pytest.mark.parametrize("name", bert.__all__)
+def test_a_public_name_says_what_it_is_with_types_and_errors(name: str) -> None:
+    public = getattr(bert, name)
+    text = inspect.getdoc(public) or ""
+    assert len(text) >= 40, f"{name} has no docstring of its own"
+    if inspect.isfunction(public) and name != "score":
+        assert "Raises InputError" in text, name
+    for path, function in functions(name):
+        assert inspect.getdoc(function), f"{path} has no docstring"
+        signature = inspect.signature(function)
+        bare = [p for p in signature.parameters.values() if p.annotation is p.empty and p.name not in ("self", "cls")]
+        assert bare == [], f"{path}: {bare} has no type"
+        assert signature.return_annotation is not signature.empty, f"{path} returns no type"
+        tensors = "Tensor" in str(signature.return_annotation) or "NDArray" in str(signature.return_annotation)
+        assert not tensors or re.search(r"\([A-Z\w]+,.*\)", inspect.getdoc(function) or ""), f"{path}: no shape"
+
+
+def test_models_show_how_they_are_called() -> None:
+    for name in ("Encoder", "MaskedLM", "SequenceClassifier", "TokenClassifier", "Tokenizer", "words", "attention"):
+        assert ">>> " in (getattr(bert, name).__doc__ or ""), name
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_examples_in_docstrings_run_as_they_stand(module: str) -> None:
+    result = doctest.testmod(import_module(module))
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+CLASSIFIER = """
+import torch
+from bert import EncoderConfig, SequenceClassifier, TaskHeadConfig
+
+torch.manual_seed(0)
+config = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=48, max_length=16)
+model = SequenceClassifier(config, TaskHeadConfig(labels=("few", "many"), pooling="mean"))
+optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+losses = []
+for step in range(40):
+    ids = torch.randint(5, 64, (16, 12))
+    labels = ((ids > 34).sum(dim=1) > 6).long()  # many high ids, or few
+    loss = model(ids, labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(loss.item())
+assert sum(losses[-5:]) < 0.7 * sum(losses[:5]), losses
+"""
+MASKED_LM = """
+import torch
+from bert import EncoderConfig, MaskedLM
+
+torch.manual_seed(0)
+config = EncoderConfig(vocab_size=64, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=48, max_length=16)
+model = MaskedLM(config)
+optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+losses = []
+for step in range(60):
+    first = torch.randint(5, 10, (16, 1))
+    ids = (first + torch.arange(12)) % 59 + 5  # each id follows from its neighbour
+    masked = torch.rand(ids.shape) < 0.15
+    labels = ids.where(masked, torch.tensor(-100))
+    loss = model(ids.masked_fill(masked, 4), labels=labels).loss
+    loss.backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    losses.append(loss.item())
+assert sum(losses[-5:]) < 0.7 * sum(losses[:5]), losses
+"""
+
+
+def test_a_plain_loop_of_less_than_30_lines_trains_a_model_without_lightning() -> None:
+    assert max(len(loop.strip().splitlines()) for loop in (CLASSIFIER, MASKED_LM)) < 30
+    code = f"import sys\nsys.modules['lightning'] = None\n{CLASSIFIER}{MASKED_LM}\nassert 'datasets' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+USER = """
+from pathlib import Path
+
+import torch
+from bert import Encoder, EncoderConfig, MaskedLM, SequenceClassifier, Tokenizer, score, words
+
+def vectors(folder: str) -> torch.Tensor:
+    encoder = Encoder.load(folder)
+    reveal_type(encoder)
+    reveal_type(encoder(torch.zeros(1, 2, dtype=torch.long)).last_hidden_state)
+    reveal_type(encoder.tokenizer)
+    return encoder.embed(["An apple a day."])
+
+def guess(folder: Path) -> str:
+    guesses = MaskedLM.load(folder).fill("An [MASK].")
+    reveal_type(guesses[0][0].probability)
+    return guesses[0][0].token
+
+def classify(folder: str) -> tuple[str, ...]:
+    model = SequenceClassifier.load(folder)
+    reveal_type(model.forward(torch.zeros(1, 2, dtype=torch.long)).logits)
+    return model.labels
+
+reveal_type(EncoderConfig().hidden_size)
+reveal_type(Tokenizer.load("x").encode("a"))
+reveal_type(score(["a"], "x")[0].score)
+reveal_type(words("apple", ["An apple."], "x"))
+EncoderConfig(hidden_size="wide")
+"""
+
+
+@pytest.mark.slow
+def test_types_reach_a_user_s_script(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    script = tmp_path / "script.py"
+    script.write_text(USER)
+    environment = os.environ | {"MYPYPATH": str(ROOT), "PYTHONPATH": ""}
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--ignore-missing-imports"]
+    done = subprocess.run([*command, str(script)], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    lines = done.stdout.splitlines()
+    revealed = [line.split("Revealed type is ")[1].strip('"') for line in lines if "Revealed type" in line]
+    tensor = "torch._tensor.Tensor"
+    assert revealed == [
+        "bert.model.encoder.Encoder",
+        tensor,
+        "bert.text.tokenizer.Tokenizer | None",
+        "float",
+        tensor,
+        "int",
+        "list[int]",
+        "float",
+        "bert.probing.words.Words",
+    ]
+    errors = [line for line in lines if ": error: " in line]
+    assert len(errors) == 1, errors
+    assert '"hidden_size" to "EncoderConfig" has incompatible type "str"; expected "int"' in errors[0]
