@@ -101,7 +101,7 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
             save_file({name: tensor.contiguous() for name, tensor in theirs.items()}, fresh / WEIGHTS, {"format": "pt"})
             if model.tokenizer is not None:
                 inputs = ["input_ids", "token_type_ids", "attention_mask"]
-                if "type_vocab_size" not in keys and not model.config.token_types:
+                if keys.get("type_vocab_size", model.config.token_types) < 2:
                     inputs.remove("token_type_ids")
                 model.tokenizer.save(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
             text = model_card(kind_of(head), model.config, labels, obstacles, numbers, card)

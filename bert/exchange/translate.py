@@ -116,10 +116,10 @@ def _named_fields(config: EncoderConfig, head: Head) -> dict[str, Any]:
 
 def write_config(
     family: Family | None, config: EncoderConfig, head: Head, token_ids: Mapping[str, int | None]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """The content of `config.json`. `token_ids` has an id for each of their keys (`pad_token_id`, …) that is known."""
     kind = kind_of(head)
-    keys: dict[str, object] = {"dtype": "float32", "torch_dtype": "float32"}  # transformers 5 and 4
+    keys: dict[str, Any] = {"dtype": "float32", "torch_dtype": "float32"}  # transformers 5 and 4
     if isinstance(head, TaskHeadConfig):
         keys |= {"id2label": {str(i): label for i, label in enumerate(head.labels)}}
         keys |= {"label2id": {label: i for i, label in enumerate(head.labels)}}
