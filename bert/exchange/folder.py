@@ -6,8 +6,6 @@ whole or not at all. Nothing is pickled.
 """
 
 import json
-import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,7 +29,7 @@ from bert.exchange.translate import (
     write_config,
     write_parameters,
 )
-from bert.files import sync
+from bert.files import replaced_folder
 from bert.model.config import EncoderConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TaskHead, TokenClassifier
@@ -58,6 +56,8 @@ ARTICLES: dict[Kind, str] = {
 
 CONFIG, WEIGHTS, WEIGHTS_INDEX, CARD = "config.json", "model.safetensors", "model.safetensors.index.json", "README.md"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
+OURS = (CONFIG, WEIGHTS, WEIGHTS_INDEX, CARD, *TOKENIZER_FILES, "onnx", "torch")
+"""what stands in a folder for the model in it: `save` leaves none of an earlier model, not even as `bert export` wrote it"""
 CARDS: dict[Kind, tuple[str, str, str]] = {  # title, task of the Hub, class of transformers
     "Encoder": ("Encoder", "feature-extraction", "AutoModel"),
     "MaskedLM": ("Masked-language model", "fill-mask", "AutoModelForMaskedLM"),
@@ -86,10 +86,7 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the model folder should be: give another path")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as workshop:
-            fresh = Path(workshop) / "model"
-            fresh.mkdir()
+        with replaced_folder(folder, OURS) as fresh:
             (fresh / CONFIG).write_text(json.dumps(keys, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             save_file({name: tensor.contiguous() for name, tensor in theirs.items()}, fresh / WEIGHTS, {"format": "pt"})
             if model.tokenizer is not None:
@@ -99,32 +96,8 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
                 model.tokenizer.save(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
             own_part = _card(model, family, obstacles, sum(tensor.numel() for tensor in theirs.values()))
             (fresh / CARD).write_text(own_part + (f"\n{card}" if card else ""), encoding="utf-8")
-            _swap(fresh, folder, Path(workshop) / "before")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
-
-
-def _swap(fresh: Path, folder: Path, before: Path) -> None:
-    """Put the folder `fresh` in the place of `folder` by renaming; files of `folder` that are no part of a model move
-    over."""
-    for file in fresh.iterdir():
-        sync(file)
-    sync(fresh)
-    if folder.exists():
-        folder.rename(before)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            before.rename(folder)
-            raise
-        for file in before.iterdir():
-            ours = file.name in (CONFIG, WEIGHTS, WEIGHTS_INDEX, CARD, *TOKENIZER_FILES)
-            if not ours and not (folder / file.name).exists():
-                file.rename(folder / file.name)
-        shutil.rmtree(before)
-    else:
-        fresh.rename(folder)
-    sync(folder.parent)
 
 
 def load(cls: type[Model], folder: str | Path) -> Model:
