@@ -1,6 +1,5 @@
 """`bert export`: whole, verified and measured, or not at all; and a file that runs without PyTorch and this package."""
 
-import io
 import json
 import os
 import re
@@ -8,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -23,6 +21,7 @@ from bert.finetuning.measure import evaluate
 from bert.finetuning.predict import load_predictor
 from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
 from bert.text.examples import Example
+from tests.conftest import Exported
 from tests.exchange.hf import make
 from tests.test_readme import blocks
 
@@ -87,20 +86,13 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Callable[...,
 
 
 @needs_onnx
-def test_an_export_is_verified_measured_and_runs_without_pytorch_as_the_readme_says(classifier: Path) -> None:
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(package)
-    right = evaluate(classifier, "rows.tsv", DataConfig())
-    output = io.StringIO()
-    with redirect_stdout(output):
-        code = main(["export", str(classifier), "--to", "onnx", "--verify", "--quantize", "--eval", "rows.tsv"])
-    assert code == 0
-    lines = output.getvalue().splitlines()
-    assert re.fullmatch(
-        r"runs/topics/model/onnx/model\.onnx: 0\.\d MB, opset \d\d, input_ids, attention_mask → logits", lines[0]
-    )
+def test_an_export_says_what_it_wrote_how_near_it_is_and_what_int8_changes(exported: Exported) -> None:
+    """The figures of fp32 are those of `bert evaluate`, which computes them in PyTorch."""
+    right = evaluate(exported.model, str(exported.home / "rows.tsv"), DataConfig())
+    lines, onnx = exported.lines, re.escape(str(exported.model / "onnx"))
+    assert re.fullmatch(rf"{onnx}/model\.onnx: 0\.\d MB, opset \d\d, input_ids, attention_mask → logits", lines[0])
     assert re.match(r"verified: onnxruntime differs by at most \d\.\de-0[678] on 1 × 1, 1 × 64, ", lines[1])
-    assert re.match(r"runs/topics/model/onnx/model_quantized\.onnx: 0\.\d MB, \d\d% of the other, int8", lines[2])
+    assert re.match(rf"{onnx}/model_quantized\.onnx: 0\.\d MB, \d\d% of the other, int8", lines[2])
     assert lines[3] == "rows.tsv, 15 examples"
     figures = {line[:16].strip().replace(" ", "_").lower(): line[16:].split() for line in lines[5:]}
     assert figures.keys() == {name.lower() for name in right.figures}
@@ -108,32 +100,42 @@ def test_an_export_is_verified_measured_and_runs_without_pytorch_as_the_readme_s
         fp32, int8, change = figures[name.lower()]
         assert fp32 == f"{value:.1%}"
         assert float(change) == pytest.approx(float(int8[:-1]) - float(fp32[:-1]), abs=0.11)
-    assert sorted(path.name for path in (classifier / "onnx").iterdir()) == ["model.onnx", "model_quantized.onnx"]
+    assert sorted(path.name for path in (exported.model / "onnx").iterdir()) == ["model.onnx", "model_quantized.onnx"]
 
+
+@needs_onnx
+def test_the_example_of_the_readme_runs_without_pytorch_and_this_package_in_fifteen_lines(exported: Exported) -> None:
     (example,) = [code for code in blocks("python") if "onnxruntime" in code]
     assert len([line for line in example.splitlines() if line]) <= 15
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "-c", WITHOUT + example], env=environment, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", WITHOUT + example],
+        cwd=exported.home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     texts = re.findall(r'"(The [^"]*\.)"', example)
-    predictor = load_predictor(classifier, bf16=False)
-    found = predictor([Example(text, None, None, "") for text in texts])
-    assert done.stdout.splitlines() == [str([guesses[0].label for _, guesses in found])]
+    assert len(texts) == 2
+    found = load_predictor(exported.model, bf16=False)([Example(text, None, None, "") for text in texts])
+    assert done.stdout == f"{[guesses[0].label for _, guesses in found]}\n"
 
 
 def test_a_program_that_differs_is_not_written(
     classifier: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = export.open_torch
-    monkeypatch.setattr(export, "open_torch", lambda file: lambda *inputs: honest(file)(*inputs) + 2e-4)
-    message = refused(str(classifier), "--to", "torch", "--verify", "--out", "new/deep")
-    assert message.startswith(
+    """Nor are the folders above it made."""
+    model = SequenceClassifier.load(classifier)
+    monkeypatch.setattr(export, "write_torch", lambda model, file: file.write_text("program"))
+    monkeypatch.setattr(export, "open_torch", lambda file: lambda *inputs: model(*inputs).logits + 2e-4)
+    command = [str(classifier), "--to", "torch", "--verify", "--out", "new/deep"]
+    assert refused(*command).startswith(
         "--verify: the program differs from the model by 2.0e-04, more than 0.0001, on 1 rows of 1 tokens"
     )
-    monkeypatch.setattr(export, "open_torch", honest)
-    assert main(["export", str(classifier), "--to", "torch", "--verify", "--out", "new/deep"]) == 0
+    monkeypatch.setattr(export, "open_torch", lambda file: lambda *inputs: model(*inputs).logits)
+    assert main(["export", *command]) == 0
     assert sorted(path.name for path in Path("new/deep").iterdir())[:2] == ["config.json", "tokenizer.json"]
     assert os.listdir("new/deep/torch") == ["model.pt2"]
     assert os.listdir("new") == ["deep"]

@@ -10,26 +10,20 @@ from bert.exchange import program
 from bert.exchange.program import TOLERANCE, Difference, check, compare, open_torch, trace, write_torch
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
-from tests.exchange.hf import make, make_task
+from tests.exchange.hf import make
 
 
 def test_a_torch_program_opens_without_the_package_and_is_the_model_at_every_shape(tmp_path: Path) -> None:
     model = make("bert-one-layer-no-types")
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     write_torch(model, tmp_path / "model.pt2")
+    assert model.encoder.backend == "sdpa"
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     function = open_torch(tmp_path / "model.pt2")
     assert [(one.rows, one.length) for one in compare(model, function)] == [(1, 1), (1, 40), (2, 2), (3, 13), (5, 20)]
     assert check(compare(model, function), "the program") <= 1e-6
     with pytest.raises(AssertionError, match="40"):  # more tokens than the model takes: refused, not computed
         function(torch.ones(1, 41, dtype=torch.long), torch.ones(1, 41, dtype=torch.long))
-
-
-def test_tracing_leaves_the_model_as_it_was() -> None:
-    model = make_task("bert-no-types-tag")
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    trace(model, "eager")
-    assert model.encoder.backend == "sdpa"
-    assert not model.training
-    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 def test_comparing_sees_one_wrong_number_a_nan_and_a_row_that_is_nothing_but_padding() -> None:
