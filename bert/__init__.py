@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from bert.finetuning.run import finetune
     from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
     from bert.model.encoder import Encoder
-    from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
+    from bert.model.heads import Discriminator, MaskedLM, SequenceClassifier, TokenClassifier
     from bert.pretraining.config import PretrainRecipe
     from bert.pretraining.run import pretrain
     from bert.probing.attention import attention
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
 
 _HOMES = {
+    "Discriminator": "bert.model.heads",
     "Encoder": "bert.model.encoder",
     "EncoderConfig": "bert.model.config",
     "FinetuneRecipe": "bert.finetuning.config",
@@ -38,6 +39,7 @@ _HOMES = {
     "words": "bert.probing.words",
 }
 __all__ = [
+    "Discriminator",
     "Encoder",
     "EncoderConfig",
     "FinetuneRecipe",

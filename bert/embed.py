@@ -42,6 +42,8 @@ class Encoded:
     """with special tokens"""
     token_type_ids: Sequence[int] | None = None
     """as many, for models that have token types; none: all 0"""
+    target: int | None = None
+    """the one place whose vector is asked of an encoder, of each input or of none"""
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Batch:
     """(B, T): 1 for tokens, 0 for padding"""
     token_type_ids: Tensor | None
     """(B, T), or none where no input has any"""
+    targets: Tensor | None = None
+    """(B,) places in the flattened B · T, or none where no input has any"""
 
     @property
     def visible(self) -> Tensor | None:
@@ -93,7 +97,7 @@ def run_batches(
         )
     if batch_tokens is None:
         batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
-    wanted = {"output_hidden_states": True} if hidden_states else {}
+    wanted: dict[str, Any] = {"output_hidden_states": True} if hidden_states else {}
     results: list[Any] = [None] * len(inputs)
     training = model.training
     model.eval()
@@ -101,8 +105,9 @@ def run_batches(
         with torch.inference_mode(), _progress_bar(progress, len(inputs)) as advance:
             for places in _batches([len(one.ids) for one in inputs], batch_tokens):
                 batch = _collate(inputs, places, config.pad_id, device)
+                asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
                 with _autocast(device, bf16):
-                    output = model(batch.input_ids, batch.visible, batch.token_type_ids, **wanted)
+                    output = model(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
                 for place, result in zip(places, take(output, batch), strict=True):
                     results[place] = result
                 del output  # the next batch shall have its room
@@ -133,7 +138,9 @@ def _collate(inputs: Sequence[Encoded], places: list[int], pad_id: int, device: 
     if any(row.token_type_ids is not None for row in rows):
         types = padded([row.token_type_ids or [0] * len(row.ids) for row in rows], 0)
     mask = (torch.arange(width) < lengths[:, None]).long().to(device)
-    return Batch(places, padded([row.ids for row in rows], pad_id), mask, types)
+    flat = [number * width + row.target for number, row in enumerate(rows) if row.target is not None]
+    targets = torch.tensor(flat, device=device) if flat else None
+    return Batch(places, padded([row.ids for row in rows], pad_id), mask, types, targets)
 
 
 def _autocast(device: torch.device, bf16: bool | None) -> Any:

@@ -13,25 +13,29 @@ from pathlib import Path
 from typing import cast
 
 from bert.errors import InputError
+from bert.exchange.card import written_before
 from bert.exchange.families import FAMILIES
-from bert.exchange.folder import CARD, CONFIG, TOKENIZER_FILES, WEIGHTS, WEIGHTS_INDEX, FolderTask, save, task_of
+from bert.exchange.folder import ARTICLES, CONFIG, TASKS, TOKENIZER_FILES, FolderTask, save, task_of
 from bert.exchange.onnx import OnnxModel, check_packages, quantize, write_onnx
 from bert.exchange.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
 from bert.exchange.translate import family_of
+from bert.exchange.weights import WEIGHT_FILES
 from bert.files import is_same, replaced_folder
 from bert.finetuning.config import DataConfig
 from bert.finetuning.inputs import read_labelled
 from bert.finetuning.measure import evaluate_predictor
 from bert.finetuning.module import TaskModel
 from bert.finetuning.predict import Predictor, load_predictor
+from bert.hub import local_folder
 from bert.model.encoder import Encoder
-from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
+from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
 
 MODELS: dict[FolderTask, type[Encoder] | type[HeadedModel]] = {
     "encoder": Encoder,
     "masked-lm": MaskedLM,
     "classify": SequenceClassifier,
     "tag": TokenClassifier,
+    "discriminate": Discriminator,
 }
 ONNX, INT8, TORCH = "model.onnx", "model_quantized.onnx", "model.pt2"
 Say = Callable[[str], None]
@@ -55,7 +59,7 @@ def export_onnx(
     if measure is not None and not int8:
         raise InputError(f"--eval {measure}: measures what --quantize changes: add --quantize, or leave it out")
     check_packages()
-    folder, columns = Path(folder), data or DataConfig()
+    folder, columns = _local(folder, out), data or DataConfig()
     predictor = None if measure is None else _predictor(folder, measure, columns)
     model = predictor.model.to("cpu") if predictor else load_any(folder)
     lines = []
@@ -79,9 +83,10 @@ def export_onnx(
 def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool = False, say: Say = print) -> Path:
     """Write the model of `folder` as a `torch.export` program to `folder`/torch/model.pt2, or under `out` as
     `export_onnx` does. Returns the path. Raises InputError."""
+    folder = _local(folder, out)
     model = load_any(folder)
     lines = []
-    with _place(Path(folder), out, "torch", (TORCH,)) as (fresh, place):
+    with _place(folder, out, "torch", (TORCH,)) as (fresh, place):
         write_torch(model, fresh / TORCH)
         lines.append(f"{place / TORCH}: {_size(fresh / TORCH)}, {_signature(model)}")
         if verify:
@@ -90,14 +95,14 @@ def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool
     return place / TORCH
 
 
-def export_hf(folder: str | Path, out: str | Path, say: Say = print) -> Path:
+def export_hf(folder: str | Path, out: str | Path, license: str | None = None, say: Say = print) -> Path:
     """Write the model of `folder` as a folder that Hugging Face transformers opens to `out`, which must be empty or not
     there. Returns `out`.
 
-    Its card says what the card of `folder` says under headings. Raises InputError where no architecture of theirs
-    computes this model, naming every field in the way.
+    Its card says what that of `folder` says of data, recipe and figures, and names `license`. Raises InputError where no
+    architecture of theirs computes this model, naming every field in the way.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out = local_folder(folder), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
     model = load_any(folder)
@@ -107,9 +112,7 @@ def export_hf(folder: str | Path, out: str | Path, say: Say = print) -> Path:
             f"{folder}: no architecture of Hugging Face computes this model: {'; '.join(obstacles)}: export it --to onnx"
             " or torch, or train one with these fields"
         )
-    card = folder / CARD
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    save(model, out, card="".join(text.partition("\n## ")[1:]).lstrip("\n"))
+    save(model, out, card=written_before(folder, license))
     say(f"{out}: a Hugging Face folder, model_type {family.model_type}")
     return out
 
@@ -117,7 +120,7 @@ def export_hf(folder: str | Path, out: str | Path, say: Say = print) -> Path:
 def load_any(folder: str | Path) -> Encoder | HeadedModel:
     """The model of a folder, with the head that it has. InputError for a head that has no place here: without it
     another model would leave."""
-    folder = Path(folder)
+    folder = local_folder(folder)
     task = task_of(folder)
     named = next(iter(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or ()), "Encoder")
     if task == "encoder" and named not in ("Encoder", *(family.architectures["Encoder"] for family in FAMILIES)):
@@ -126,6 +129,16 @@ def load_any(folder: str | Path) -> Encoder | HeadedModel:
             " Encoder.load(folder).save(another), and export that"
         )
     return MODELS[task].load(folder)
+
+
+def _local(folder: str | Path, out: str | Path | None) -> Path:
+    """The folder of a model to export. InputError where nothing may be written beside it."""
+    found = local_folder(folder)
+    if out is None and found != Path(folder).expanduser():
+        raise InputError(
+            f"{folder}: a model of the Hugging Face Hub, whose cache is not ours to fill: name a folder as --out"
+        )
+    return found
 
 
 @contextmanager
@@ -155,7 +168,7 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
 def _check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out}: a file stands where the folder should be: give another path")
-    for name in (WEIGHTS, WEIGHTS_INDEX, "pytorch_model.bin"):
+    for name in WEIGHT_FILES:
         if (out / name).exists():
             raise InputError(f"--out {out}: holds another model ({name}): give a folder of its own")
 
@@ -174,8 +187,10 @@ def _predictor(folder: Path, file: str, data: DataConfig) -> Predictor:
     """The model, for `--eval`; what is wrong with the file shows before any work."""
     task = task_of(folder)
     if task not in ("classify", "tag"):
-        name = "a masked LM" if task == "masked-lm" else "an encoder"
-        raise InputError(f"--eval {file}: {folder} is {name}, which gives no labels to compare: leave --eval out")
+        kind = next(kind for kind, its in TASKS.items() if its == task)
+        raise InputError(
+            f"--eval {file}: {folder} is {ARTICLES[kind]}, which gives no labels to compare: leave --eval out"
+        )
     if file == "-":
         raise InputError("--eval -: its rows are read twice: give a file")
     predictor = load_predictor(folder)

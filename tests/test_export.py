@@ -176,6 +176,9 @@ def test_a_hugging_face_folder_is_the_same_model_with_what_its_card_told(classif
     assert card == (classifier / "README.md").read_text()
     assert card.count("## Fine-tuning") == 1
     assert card.endswith("## Measured\n- never\n")
+    assert main(["export", str(classifier), "--to", "hf", "--out", "licensed", "--license", "cc-by-4.0"]) == 0
+    licensed = Path("licensed/README.md").read_text()
+    assert licensed == card.replace("license: unknown\n", "license: cc-by-4.0\n") != card
 
 
 @pytest.mark.hf
@@ -213,7 +216,11 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
         ("MODEL --to tensorflow", "--to tensorflow: give one of onnx, torch, hf."),
         ("MODEL --to pytorch", "--to pytorch: give one of onnx, torch, hf. Did you mean `torch`?"),
         ("MODEL --to onx", "--to onx: give one of onnx, torch, hf. Did you mean `onnx`?"),
-        ("gone --to onnx", "gone: no such folder: give the folder of a model, the one that holds config.json"),
+        ("gone --to onnx", "gone: no such folder, and the Hugging Face Hub "),
+        (
+            "runs/gone --to onnx",
+            "runs/gone: no such folder: give the folder of a model, the one that holds config.json",
+        ),
         ("rows.tsv --to torch", "rows.tsv: no such folder: give the folder of a model, the one that holds config.json"),
         ("MODEL --to torch --quantize", "--quantize belongs to --to onnx, not torch: leave it out"),
         ("MODEL --to hf --out new --verify", "--verify belongs to --to onnx and torch, not hf: leave it out"),
@@ -224,6 +231,7 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
         ),
         ("MODEL --to onnx --quantize --eval gone.tsv", "gone.tsv: no such file"),
         ("MODEL --to onnx --quantize --eval -", "--eval -: its rows are read twice: give a file"),
+        ("MODEL --to onnx --license mit", "--license belongs to --to hf, not onnx: leave it out"),
         ("MODEL --to hf", "--to hf writes a folder of its own: name it as --out DIR"),
         ("MODEL --to hf --out runs", "--out runs: already holds something: name a folder that is empty or not there"),
         ("MODEL --to hf --out MODEL", "--out MODEL: already holds something: name a folder that is empty or not there"),

@@ -1,97 +1,46 @@
 """What Hugging Face calls our fields and parameters: one two-way table a family.
 
 A family is rows of (our name, their name), for the keys of `config.json` and for the parameters; `translate` reads them
-in both directions. Another family is one more table, named in `FAMILIES`. Names are those of transformers, models/bert
-and models/modernbert.
+in both directions. Another family is one more table, named in `FAMILIES`. Names are those of transformers, models/bert,
+roberta, electra, distilbert and modernbert.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any
 
 from bert.errors import InputError
+from bert.exchange.table import Family, Key, Row
 from bert.model.config import EncoderConfig
-
-Kind = Literal["Encoder", "MaskedLM", "SequenceClassifier", "TokenClassifier"]
-"""a model class of ours"""
-GROUPS: dict[Kind, str] = {"MaskedLM": "head", "SequenceClassifier": "classify", "TokenClassifier": "tag"}
-"""before the fields of the head of each class; those of the encoder stand behind `encoder.`"""
-
-ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu", "tanh": "tanh"}
-THEIR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh", "swish": "silu"}
-REQUIRED = object()
-
-
-@dataclass(frozen=True)
-class Key:
-    """A field of ours and their key. A key may stand for two fields of ours (the first one is written), and a field for
-    two keys."""
-
-    ours: str
-    """`encoder.` or the group of a head, and the field"""
-    theirs: str
-    default: Any = REQUIRED
-    """what they take where the key is absent; none: what an earlier key of the same field gives"""
-
-
-@dataclass(frozen=True)
-class Row:
-    """A parameter of ours and theirs; without an ending .weight or .bias it means both. {i} is the layer."""
-
-    ours: str
-    theirs: str | tuple[str, ...]
-    """several where ours is theirs stacked, rows of the first on top; {prefix} is the family's, where the file has it"""
-    bias: bool | str = True
-    """whether they have the bias: always, or where this key of their config says so. What ours lacks is written as
-    zeros"""
-
-    def expand(self, layers: int, prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """(our parameter, theirs) for each layer, weight and bias."""
-        for i in range(layers if "{i}" in self.ours else 1):
-            ours, theirs = self.ours.format(i=i), (self.theirs,) if isinstance(self.theirs, str) else self.theirs
-            whole = ours.endswith((".weight", ".bias"))
-            for ending in ("",) if whole else (".weight", ".bias"):
-                yield ours + ending, tuple(name.format(i=i, prefix=prefix) + ending for name in theirs)
-
-
-@dataclass(frozen=True)
-class Family:
-    """One architecture of Hugging Face as a table."""
-
-    model_type: str
-    prefix: str
-    """before the encoder's parameters in a model with a head"""
-    architectures: Mapping[Kind, str]
-    """our class → theirs"""
-    keys: tuple[Key, ...]
-    fixed: Mapping[str, object]
-    """fields that they can have in one way only"""
-    zeros: frozenset[str]
-    """fields of `fixed` where a model that lacks the part is written with zeros in its place"""
-    refused: Mapping[str, object]
-    """their keys with the only value that ours can have"""
-    token_ids: tuple[str, ...]
-    """their keys for ids of special tokens"""
-    rows: tuple[Row, ...]
-    """of the encoder, without the prefix"""
-    head_rows: Mapping[Kind, tuple[Row, ...]]
-    """of the heads; a row that is in several heads is a part that they share"""
-    output_bias: str
-    """their name of the output bias, beside the output matrix, in an untied model"""
-    unused: tuple[str, ...]
-    """parts of the names of parameters that old files hold and nothing reads"""
-    more_keys: Callable[[EncoderConfig], dict[str, object]]
-    """their keys that follow from several fields of ours"""
-    more_fields: Callable[[Mapping[str, Any]], dict[str, object]]
-    """the same in the other direction; may raise InputError"""
-
-    def value(self, keys: Mapping[str, Any], name: str) -> Any:
-        """What a config.json says of one of `keys`, or what they take where it does not."""
-        return keys.get(name, next(key.default for key in self.keys if key.theirs == name))
 
 
 def _bert_keys(config: EncoderConfig) -> dict[str, object]:
     return {"type_vocab_size": config.token_types or 2}  # BERT has two; the rows of a model without any are zeros
+
+
+def _roberta_keys(config: EncoderConfig) -> dict[str, object]:
+    return {
+        "type_vocab_size": config.token_types or 1,
+        "max_position_embeddings": config.max_length + config.pad_id + 1,
+    }
+
+
+def _roberta_fields(keys: Mapping[str, Any]) -> dict[str, object]:
+    """Their table has the rows 0 to the padding id before that of the first token."""
+    pad_id = keys.get("pad_token_id")
+    before = (ROBERTA.pad_id if pad_id is None else pad_id) + 1
+    if "max_position_embeddings" not in keys:
+        raise InputError("key max_position_embeddings is missing")
+    return {"max_length": keys["max_position_embeddings"] - before}
+
+
+def _electra_keys(config: EncoderConfig) -> dict[str, object]:
+    return _bert_keys(config) | {"embedding_size": config.embedding_width}
+
+
+def _electra_fields(keys: Mapping[str, Any]) -> dict[str, object]:
+    """Embeddings as wide as the layers are not projected."""
+    width = ELECTRA.value(keys, "embedding_size")
+    return {"embedding_size": None if width == keys.get("hidden_size") else width}
 
 
 def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
@@ -145,6 +94,82 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
+_POST_NORM: dict[str, object] = {
+    "encoder.embedding_size": None,
+    "encoder.positions": "learned",
+    "encoder.positions_skip_padding": False,
+    "encoder.norm": "layernorm",
+    "encoder.norm_bias": True,
+    "encoder.norm_first": False,
+    "encoder.embedding_norm": True,
+    "encoder.embedding_scale": False,
+    "encoder.final_norm": False,
+    "encoder.first_attention_norm": False,
+    "encoder.qk_norm": False,
+    "encoder.num_kv_heads": None,
+    "encoder.gated": False,
+    "encoder.bias": True,
+    "encoder.local_window": None,
+    "head.transform": True,
+    "head.transform_bias": True,
+    "head.output_bias": True,
+    "classify.transform": True,
+    "classify.transform_bias": True,
+    "classify.transform_norm": False,
+    "classify.pooling": "cls",
+    "tag.transform": False,
+    "tag.pooling": None,
+}
+"""what BERT and its descendants up to ELECTRA have in common"""
+_BIASES = frozenset(
+    {"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias", "classify.transform_bias"}
+)
+_BERT_KEYS = (
+    Key("encoder.vocab_size", "vocab_size"),
+    Key("encoder.hidden_size", "hidden_size"),
+    Key("encoder.num_layers", "num_hidden_layers"),
+    Key("encoder.num_heads", "num_attention_heads"),
+    Key("encoder.intermediate_size", "intermediate_size"),
+    Key("encoder.token_types", "type_vocab_size", 2),
+    Key("encoder.activation", "hidden_act", "gelu"),
+    Key("encoder.norm_eps", "layer_norm_eps", 1e-12),
+    Key("encoder.hidden_dropout", "hidden_dropout_prob", 0.1),
+    Key("encoder.embedding_dropout", "hidden_dropout_prob", 0.1),
+    Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
+    Key("encoder.initializer_range", "initializer_range", 0.02),
+    Key("head.tied", "tie_word_embeddings", True),
+    Key("classify.dropout", "hidden_dropout_prob", 0.1),
+    Key("classify.dropout", "classifier_dropout", None),
+    Key("tag.dropout", "hidden_dropout_prob", 0.1),
+    Key("tag.dropout", "classifier_dropout", None),
+)
+_FIRST_DROPOUT = (  # the same rate before the dense layer of the classifier
+    Key("classify.first_dropout", "hidden_dropout_prob", 0.1),
+    Key("classify.first_dropout", "classifier_dropout", None),
+)
+_BERT_REFUSED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+_BERT_ROWS = (
+    Row("embeddings.tokens.weight", "embeddings.word_embeddings.weight"),
+    Row("embeddings.positions.weight", "embeddings.position_embeddings.weight"),
+    Row("embeddings.token_types.weight", "embeddings.token_type_embeddings.weight"),
+    Row("embeddings.norm", "embeddings.LayerNorm"),
+    Row(
+        "layers.{i}.attention.qkv",
+        (
+            "encoder.layer.{i}.attention.self.query",
+            "encoder.layer.{i}.attention.self.key",
+            "encoder.layer.{i}.attention.self.value",
+        ),
+    ),
+    Row("layers.{i}.attention.out", "encoder.layer.{i}.attention.output.dense"),
+    Row("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
+    Row("layers.{i}.mlp.wi", "encoder.layer.{i}.intermediate.dense"),
+    Row("layers.{i}.mlp.wo", "encoder.layer.{i}.output.dense"),
+    Row("layers.{i}.mlp_norm", "encoder.layer.{i}.output.LayerNorm"),
+)
+_OUT_PROJ = (Row("head.dense", "classifier.dense"), Row("head.output", "classifier.out_proj"))
+_CLASSIFIER = (Row("head.output", "classifier"),)
+
 BERT = Family(
     model_type="bert",
     prefix="bert.",
@@ -155,75 +180,14 @@ BERT = Family(
         "TokenClassifier": "BertForTokenClassification",
     },
     keys=(
-        Key("encoder.vocab_size", "vocab_size"),
-        Key("encoder.hidden_size", "hidden_size"),
-        Key("encoder.num_layers", "num_hidden_layers"),
-        Key("encoder.num_heads", "num_attention_heads"),
-        Key("encoder.intermediate_size", "intermediate_size"),
+        *_BERT_KEYS,
         Key("encoder.max_length", "max_position_embeddings"),
-        Key("encoder.token_types", "type_vocab_size", 2),
-        Key("encoder.activation", "hidden_act", "gelu"),
         Key("head.activation", "hidden_act", "gelu"),
-        Key("encoder.norm_eps", "layer_norm_eps", 1e-12),
-        Key("encoder.hidden_dropout", "hidden_dropout_prob", 0.1),
-        Key("encoder.embedding_dropout", "hidden_dropout_prob", 0.1),
-        Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
-        Key("encoder.initializer_range", "initializer_range", 0.02),
-        Key("head.tied", "tie_word_embeddings", True),
-        Key("classify.dropout", "hidden_dropout_prob", 0.1),
-        Key("classify.dropout", "classifier_dropout", None),
-        Key("tag.dropout", "hidden_dropout_prob", 0.1),
-        Key("tag.dropout", "classifier_dropout", None),
     ),
-    fixed={
-        "encoder.positions": "learned",
-        "encoder.norm": "layernorm",
-        "encoder.norm_bias": True,
-        "encoder.norm_first": False,
-        "encoder.embedding_norm": True,
-        "encoder.embedding_scale": False,
-        "encoder.final_norm": False,
-        "encoder.first_attention_norm": False,
-        "encoder.qk_norm": False,
-        "encoder.num_kv_heads": None,
-        "encoder.gated": False,
-        "encoder.bias": True,
-        "encoder.local_window": None,
-        "head.transform": True,
-        "head.transform_bias": True,
-        "head.output_bias": True,
-        "classify.transform": True,
-        "classify.activation": "tanh",
-        "classify.transform_bias": True,
-        "classify.transform_norm": False,
-        "classify.pooling": "cls",
-        "tag.transform": False,
-        "tag.pooling": None,
-    },
-    zeros=frozenset(
-        {"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias", "classify.transform_bias"}
-    ),
-    refused={"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False},
-    token_ids=("pad_token_id",),
-    rows=(
-        Row("embeddings.tokens.weight", "embeddings.word_embeddings.weight"),
-        Row("embeddings.positions.weight", "embeddings.position_embeddings.weight"),
-        Row("embeddings.token_types.weight", "embeddings.token_type_embeddings.weight"),
-        Row("embeddings.norm", "embeddings.LayerNorm"),
-        Row(
-            "layers.{i}.attention.qkv",
-            (
-                "encoder.layer.{i}.attention.self.query",
-                "encoder.layer.{i}.attention.self.key",
-                "encoder.layer.{i}.attention.self.value",
-            ),
-        ),
-        Row("layers.{i}.attention.out", "encoder.layer.{i}.attention.output.dense"),
-        Row("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
-        Row("layers.{i}.mlp.wi", "encoder.layer.{i}.intermediate.dense"),
-        Row("layers.{i}.mlp.wo", "encoder.layer.{i}.output.dense"),
-        Row("layers.{i}.mlp_norm", "encoder.layer.{i}.output.LayerNorm"),
-    ),
+    fixed=_POST_NORM | {"classify.activation": "tanh"},
+    zeros=_BIASES,
+    refused=_BERT_REFUSED,
+    rows=_BERT_ROWS,
     head_rows={
         "MaskedLM": (
             Row("head.dense", "cls.predictions.transform.dense"),
@@ -231,13 +195,142 @@ BERT = Family(
             Row("head.weight", "cls.predictions.decoder.weight"),
             Row("head.bias", "cls.predictions.bias"),
         ),
-        "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), Row("head.output", "classifier")),
-        "TokenClassifier": (Row("head.output", "classifier"),),
+        "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), *_CLASSIFIER),
+        "TokenClassifier": _CLASSIFIER,
     },
     output_bias="cls.predictions.decoder.bias",
-    unused=("pooler.", "cls.seq_relationship.", "position_ids", "embeddings.token_type_ids"),
     more_keys=_bert_keys,
-    more_fields=lambda keys: {},
+)
+
+ROBERTA = Family(
+    model_type="roberta",
+    aliases=("xlm-roberta", "camembert"),
+    prefix="roberta.",
+    architectures={
+        "Encoder": "RobertaModel",
+        "MaskedLM": "RobertaForMaskedLM",
+        "SequenceClassifier": "RobertaForSequenceClassification",
+        "TokenClassifier": "RobertaForTokenClassification",
+    },
+    keys=(*_BERT_KEYS, *_FIRST_DROPOUT),
+    fixed=_POST_NORM
+    | {"encoder.positions_skip_padding": True, "head.activation": "gelu", "classify.activation": "tanh"},
+    zeros=_BIASES,
+    refused=_BERT_REFUSED,
+    token_ids=("pad_token_id", "bos_token_id", "eos_token_id"),
+    pad_id=1,
+    rows=_BERT_ROWS,
+    head_rows={
+        "MaskedLM": (
+            Row("head.dense", "lm_head.dense"),
+            Row("head.norm", "lm_head.layer_norm"),
+            Row("head.weight", "lm_head.decoder.weight"),
+            Row("head.bias", "lm_head.bias"),
+        ),
+        "SequenceClassifier": _OUT_PROJ,
+        "TokenClassifier": _CLASSIFIER,
+    },
+    output_bias="lm_head.decoder.bias",
+    more_keys=_roberta_keys,
+    more_fields=_roberta_fields,
+)
+
+ELECTRA = Family(
+    model_type="electra",
+    prefix="electra.",
+    architectures={
+        "Encoder": "ElectraModel",
+        "MaskedLM": "ElectraForMaskedLM",
+        "SequenceClassifier": "ElectraForSequenceClassification",
+        "TokenClassifier": "ElectraForTokenClassification",
+        "Discriminator": "ElectraForPreTraining",
+    },
+    keys=(
+        *_BERT_KEYS,
+        *_FIRST_DROPOUT,
+        Key("encoder.max_length", "max_position_embeddings"),
+        Key("encoder.embedding_size", "embedding_size", 128),
+        Key("discriminate.activation", "hidden_act", "gelu"),
+    ),
+    fixed={name: value for name, value in _POST_NORM.items() if name != "encoder.embedding_size"}
+    | {"head.activation": "gelu", "classify.activation": "gelu"},
+    zeros=_BIASES,
+    refused=_BERT_REFUSED,
+    rows=(*_BERT_ROWS, Row("embeddings.project", "embeddings_project")),
+    head_rows={
+        "MaskedLM": (
+            Row("head.dense", "generator_predictions.dense"),
+            Row("head.norm", "generator_predictions.LayerNorm"),
+            Row("head.weight", "generator_lm_head.weight"),
+            Row("head.bias", "generator_lm_head.bias"),
+        ),
+        "SequenceClassifier": _OUT_PROJ,
+        "TokenClassifier": _CLASSIFIER,
+        "Discriminator": (
+            Row("head.dense", "discriminator_predictions.dense"),
+            Row("head.output", "discriminator_predictions.dense_prediction"),
+        ),
+    },
+    output_bias="generator_lm_head.bias",
+    more_keys=_electra_keys,
+    more_fields=_electra_fields,
+)
+
+DISTILBERT = Family(
+    model_type="distilbert",
+    prefix="distilbert.",
+    architectures={
+        "Encoder": "DistilBertModel",
+        "MaskedLM": "DistilBertForMaskedLM",
+        "SequenceClassifier": "DistilBertForSequenceClassification",
+        "TokenClassifier": "DistilBertForTokenClassification",
+    },
+    keys=(
+        Key("encoder.vocab_size", "vocab_size"),
+        Key("encoder.hidden_size", "dim"),
+        Key("encoder.num_layers", "n_layers"),
+        Key("encoder.num_heads", "n_heads"),
+        Key("encoder.intermediate_size", "hidden_dim"),
+        Key("encoder.max_length", "max_position_embeddings", 512),
+        Key("encoder.activation", "activation", "gelu"),
+        Key("head.activation", "activation", "gelu"),
+        Key("encoder.hidden_dropout", "dropout", 0.1),
+        Key("encoder.embedding_dropout", "dropout", 0.1),
+        Key("encoder.attention_dropout", "attention_dropout", 0.1),
+        Key("encoder.initializer_range", "initializer_range", 0.02),
+        Key("head.tied", "tie_word_embeddings", True),
+        Key("classify.dropout", "seq_classif_dropout", 0.2),
+        Key("tag.dropout", "dropout", 0.1),
+    ),
+    fixed=_POST_NORM | {"encoder.token_types": 0, "encoder.norm_eps": 1e-12, "classify.activation": "relu"},
+    zeros=_BIASES,
+    rows=(
+        *(row for row in _BERT_ROWS if row.ours.startswith("embeddings.") and "token_types" not in row.ours),
+        Row(
+            "layers.{i}.attention.qkv",
+            (
+                "transformer.layer.{i}.attention.q_lin",
+                "transformer.layer.{i}.attention.k_lin",
+                "transformer.layer.{i}.attention.v_lin",
+            ),
+        ),
+        Row("layers.{i}.attention.out", "transformer.layer.{i}.attention.out_lin"),
+        Row("layers.{i}.attention_norm", "transformer.layer.{i}.sa_layer_norm"),
+        Row("layers.{i}.mlp.wi", "transformer.layer.{i}.ffn.lin1"),
+        Row("layers.{i}.mlp.wo", "transformer.layer.{i}.ffn.lin2"),
+        Row("layers.{i}.mlp_norm", "transformer.layer.{i}.output_layer_norm"),
+    ),
+    head_rows={
+        "MaskedLM": (
+            Row("head.dense", "vocab_transform"),
+            Row("head.norm", "vocab_layer_norm"),
+            Row("head.weight", "vocab_projector.weight"),
+            Row("head.bias", "vocab_projector.bias"),
+        ),
+        "SequenceClassifier": (Row("head.dense", "pre_classifier"), *_CLASSIFIER),
+        "TokenClassifier": _CLASSIFIER,
+    },
+    output_bias="vocab_projector.bias",
 )
 
 _MODERNBERT_HEAD = (
@@ -282,7 +375,9 @@ MODERNBERT = Family(
         Key("tag.dropout", "classifier_dropout", 0.0),
     ),
     fixed={
+        "encoder.embedding_size": None,
         "encoder.positions": "rope",
+        "encoder.positions_skip_padding": False,
         "encoder.norm": "layernorm",
         "encoder.norm_first": True,
         "encoder.embedding_norm": True,
@@ -300,8 +395,6 @@ MODERNBERT = Family(
         "tag.transform_norm": True,
         "tag.pooling": None,
     },
-    zeros=frozenset(),
-    refused={},
     token_ids=("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
     rows=(
         Row("embeddings.tokens.weight", "embeddings.tok_embeddings.weight"),
@@ -324,9 +417,9 @@ MODERNBERT = Family(
         "TokenClassifier": (*_MODERNBERT_HEAD, Row("head.output", "classifier")),
     },
     output_bias="decoder.bias",
-    unused=(),
     more_keys=_modernbert_keys,
     more_fields=_modernbert_fields,
 )
 
-FAMILIES = (BERT, MODERNBERT)
+FAMILIES = (DISTILBERT, BERT, ROBERTA, ELECTRA, MODERNBERT)
+"""where several compute what a model computes, it is written as the first of them"""

@@ -8,17 +8,19 @@ whole or not at all. Nothing is pickled.
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.exchange.families import Family, Kind
+from bert.exchange.card import CARD, model_card
+from bert.exchange.table import Family, Kind
 from bert.exchange.translate import (
     Head,
     family_of,
@@ -29,45 +31,45 @@ from bert.exchange.translate import (
     write_config,
     write_parameters,
 )
+from bert.exchange.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
 from bert.files import replaced_folder
+from bert.hub import local_folder
 from bert.model.config import EncoderConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
-from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TaskHead, TokenClassifier
+from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TaskHead, TokenClassifier
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
 
 Model = TypeVar("Model", bound=nn.Module)
 TaskModel = TypeVar("TaskModel", SequenceClassifier, TokenClassifier)
-FolderTask = Literal["encoder", "masked-lm", "classify", "tag"]
+FolderTask = Literal["encoder", "masked-lm", "classify", "tag", "discriminate"]
 
 TASKS: dict[Kind, FolderTask] = {
     "Encoder": "encoder",
     "MaskedLM": "masked-lm",
     "SequenceClassifier": "classify",
     "TokenClassifier": "tag",
+    "Discriminator": "discriminate",
 }
 ARTICLES: dict[Kind, str] = {
     "Encoder": "an encoder",
     "MaskedLM": "a masked LM",
     "SequenceClassifier": "a classifier",
     "TokenClassifier": "a tagger",
+    "Discriminator": "a discriminator",
 }
 
-CONFIG, WEIGHTS, WEIGHTS_INDEX, CARD = "config.json", "model.safetensors", "model.safetensors.index.json", "README.md"
+CONFIG = "config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "special_tokens_map.json")
-OURS = (CONFIG, WEIGHTS, WEIGHTS_INDEX, CARD, *TOKENIZER_FILES, "onnx", "torch")
+OURS = (CONFIG, CARD, *WEIGHT_FILES, *TOKENIZER_FILES, "onnx", "torch")
 """what stands in a folder for the model in it: `save` leaves none of an earlier model, not even as `bert export` wrote it"""
-CARDS: dict[Kind, tuple[str, str, str]] = {  # title, task of the Hub, class of transformers
-    "Encoder": ("Encoder", "feature-extraction", "AutoModel"),
-    "MaskedLM": ("Masked-language model", "fill-mask", "AutoModelForMaskedLM"),
-    "SequenceClassifier": ("Text classifier", "text-classification", "AutoModelForSequenceClassification"),
-    "TokenClassifier": ("Token classifier", "token-classification", "AutoModelForTokenClassification"),
-}
 
 
 def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> None:
-    """Write `model` as a folder. `card` is what its `README.md` says behind what follows from the model itself.
+    """Write `model` as a folder. `card` is what its `README.md` says behind what follows from the model itself; where it
+    begins with a YAML header between two lines of ---, as model cards do, its keys (license, datasets, …) go into that of
+    the file.
 
     What an earlier model left in the folder is replaced, other files stay. Raises InputError where the folder cannot be
     written; whatever was there is then as it was. Warns of dropout rates that the family's `config.json` has no place
@@ -82,46 +84,104 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
         name if head else f"encoder.{name}": tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in model.state_dict().items()
     }
-    theirs = write_parameters(family, kind_of(head), keys, ours, model.config.num_layers)
+    theirs = write_parameters(family, model.config, head, keys, ours)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the model folder should be: give another path")
+    labels = head.labels if isinstance(head, TaskHeadConfig) else ()
+    numbers = sum(tensor.numel() for tensor in theirs.values())
     try:
         with replaced_folder(folder, OURS) as fresh:
             (fresh / CONFIG).write_text(json.dumps(keys, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             save_file({name: tensor.contiguous() for name, tensor in theirs.items()}, fresh / WEIGHTS, {"format": "pt"})
             if model.tokenizer is not None:
                 inputs = ["input_ids", "token_type_ids", "attention_mask"]
-                if not (model.config.token_types or (family and family.model_type == "bert")):
+                if "type_vocab_size" not in keys and not model.config.token_types:
                     inputs.remove("token_type_ids")
                 model.tokenizer.save(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
-            own_part = _card(model, family, obstacles, sum(tensor.numel() for tensor in theirs.values()))
-            (fresh / CARD).write_text(own_part + (f"\n{card}" if card else ""), encoding="utf-8")
+            text = model_card(kind_of(head), model.config, labels, obstacles, numbers, card)
+            (fresh / CARD).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A model folder that is read; its weights when they are asked for, once."""
+
+    folder: Path
+    keys: dict[str, Any]
+    """of its config.json"""
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        return read_tensors(self.folder)
+
+    def config(self, kind: Kind, labels: Sequence[str] | None = None) -> tuple[Family | None, EncoderConfig, Head]:
+        """Family, shape and head of a model of class `kind`; of a new head where `labels` are given."""
+        try:
+            return read_config(self.keys, kind, labels)
+        except InputError as error:
+            raise InputError(f"{self.folder / CONFIG}: {error}") from error
+
+    def parameters(
+        self, kind: Kind, shapes: Mapping[str, torch.Size]
+    ) -> tuple[dict[str, Tensor], list[str], list[str]]:
+        """Parameters for the names of `shapes` in fp32, the names that are missing, the names that are left over."""
+        family, config, _ = self.config("Encoder")
+        ours, missing, spare = read_parameters(family, kind, self.keys, self.tensors, shapes, config.num_layers)
+        file = weights_file(self.folder)
+        if odd := [name for name, tensor in ours.items() if not tensor.is_floating_point()]:
+            raise InputError(
+                f"{file}: whole numbers where weights belong: {listed(odd)}: quantised models are not read"
+            )
+        wrong = [name for name, tensor in ours.items() if tensor.shape != shapes[name]]
+        if wrong:
+            each = (f"{name} is {tuple(ours[name].shape)} and {CONFIG} says {tuple(shapes[name])}" for name in wrong)
+            raise InputError(f"{file}: {'; '.join(each)}: the two files are not of one model")
+        return {name: tensor.float() for name, tensor in ours.items()}, missing, spare
+
+
+def _open(folder: str | Path) -> _Source:
+    folder = local_folder(folder)
+    return _Source(folder, _read_keys(folder))
 
 
 def load(cls: type[Model], folder: str | Path) -> Model:
     """The model of class `cls` in a folder that we or Hugging Face wrote, in fp32 on the CPU, in eval mode.
 
-    Raises InputError, naming file and fix, where the folder is not one or is of another task, a file is damaged,
-    parameters are missing (a fresh head would answer at random), or the tokenizer has more tokens than the model. Warns
-    of parameters that nothing here reads.
+    `folder` may be a name on the Hugging Face Hub. Raises InputError, naming file and fix, where the folder is not one or
+    is of another task, a file is damaged, parameters are missing (a fresh head would answer at random), or the tokenizer
+    has more tokens than the model. Warns of parameters that have no place in the model; the head that the folder names is
+    none of them where a bare encoder is asked for.
     """
-    folder, kind = Path(folder), _kind(cls)
-    keys = _read_keys(folder)
-    _check_task(folder, keys, kind)
-    family, config, head = _read_config(folder, keys, kind)
+    source, kind = _open(folder), _kind(cls)
+    _check_task(source, kind)
+    model, spare = _build(cls, source)
+    if spare:
+        warnings.warn(
+            f"{weights_file(source.folder)}: {len(spare)} parameters have no place in {ARTICLES[kind]} and were left out:"
+            f" {listed(spare)}",
+            stacklevel=3,
+        )
+    return model
+
+
+def _build(cls: type[Model], source: _Source) -> tuple[Model, list[str]]:
+    """The model of a folder, and the names of the parameters that it has no place for."""
+    kind = _kind(cls)
+    _, config, head = source.config(kind)
     with torch.device("meta"):  # no fresh weights: each is about to be read
         model: Any = cls(config) if head is None else cls(config, head)
     whole = head is not None
     shapes = {(name if whole else f"encoder.{name}"): tensor.shape for name, tensor in model.state_dict().items()}
-    ours, missing, spare = read_parameters(family, kind, keys, _read_tensors(folder), shapes)
-    _check(folder, kind, ours, missing, spare, shapes)
-    model.to_empty(device="cpu")
-    model.load_state_dict({name if whole else name.removeprefix("encoder."): tensor for name, tensor in ours.items()})
-    if (folder / "tokenizer.json").exists():
-        model.tokenizer = _read_tokenizer(folder, config)
-    return model.eval()
+    ours, missing, spare = source.parameters(kind, shapes)
+    if missing:
+        absent, of_head = shapes.keys() - ours.keys(), {name for name in shapes if name.startswith("head.")}
+        raise _incomplete(source.folder, kind, missing, only_head=absent == of_head)
+    state = {name if whole else name.removeprefix("encoder."): tensor for name, tensor in ours.items()}
+    model.load_state_dict(state, assign=True)  # the tensors of the file themselves: no copy
+    model.tokenizer = _read_tokenizer(source.folder, config)
+    return model.eval(), spare
 
 
 def start(
@@ -137,11 +197,10 @@ def start(
     it shares with the head in the folder are taken over (ModernBERT: dense and norm of the masked-LM head; BERT: the
     pooler), the rest is fresh: `torch.manual_seed` decides it. Raises InputError as `load` does.
     """
-    folder, kind = Path(folder), _kind(cls)
     labels = TaskHeadConfig(tuple(labels)).labels  # what is wrong with them is no matter of the folder
-    encoder = load(Encoder, folder)
-    keys = _read_keys(folder)
-    family, config, head = _read_config(folder, keys, kind, labels)
+    source, kind = _open(folder), _kind(cls)
+    encoder, _ = _build(Encoder, source)
+    family, config, head = source.config(kind, labels)
     assert isinstance(head, TaskHeadConfig)
     if pooling is not None and kind == "TokenClassifier":
         raise InputError(f"head.pooling is {pooling} for a tagger, which pools nothing: leave it out")
@@ -149,11 +208,10 @@ def start(
     with torch.device("meta"):  # its parts are about to be put in
         model = cls(config, head)
     model.encoder, model.head = encoder, TaskHead(config, head)
-    if family or config.norm_first or kind_named(keys) == kind:  # in our own type, too, post-norm shares nothing
+    if family or config.norm_first or kind_named(source.keys) == kind:  # in our own type, too, post-norm shares nothing
         shapes = {f"head.{name}": tensor.shape for name, tensor in model.head.state_dict().items()}
         shared = {name: shape for name, shape in shapes.items() if not name.startswith("head.output.")}
-        ours, _, _ = read_parameters(family, kind, keys, _read_tensors(folder), shared)
-        _check(folder, kind, ours, [], [], shared)
+        ours, _, _ = source.parameters(kind, shared)
         model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
     return model.eval()
 
@@ -161,37 +219,30 @@ def start(
 def task_of(folder: str | Path) -> FolderTask:
     """What the model of a folder is for, from the `architectures` of its config.json alone: an encoder where they name
     a head that has no place here."""
-    return TASKS[kind_named(_read_keys(Path(folder)))]
+    return TASKS[kind_named(_open(folder).keys)]
 
 
 def _kind(cls: type[nn.Module]) -> Kind:
-    for known in (Encoder, MaskedLM, SequenceClassifier, TokenClassifier):
+    for known in (Encoder, MaskedLM, SequenceClassifier, TokenClassifier, Discriminator):
         if issubclass(cls, known):
             return known.__name__  # type: ignore[return-value]
     raise TypeError(f"{cls.__name__} has no model folders")
 
 
-def _check_task(folder: Path, keys: Mapping[str, Any], kind: Kind) -> None:
+def _check_task(source: _Source, kind: Kind) -> None:
     """Refuse a folder whose head is for another task. A masked LM shows by its parameters that it is one, whatever the
     config names."""
-    named = kind_named(keys)
+    named, folder = kind_named(source.keys), source.folder
     if kind in (named, "Encoder") or {kind, named} == {"Encoder", "MaskedLM"}:
         return
     wrong, right = ARTICLES[named], ARTICLES[kind]
     if kind == "MaskedLM":
         fix = f"give the folder of one, such as RUN/model of `bert pretrain`, or open this one with {named}.load"
+    elif kind == "Discriminator":
+        fix = f"give the folder of one, as ELECTRA's, or open this one with {named}.load"
     else:
         fix = f"fine-tune one from it with `bert finetune {TASKS[kind]} --model {folder}`"
     raise InputError(f"{folder}: {wrong}, not {right}: {fix}")
-
-
-def _read_config(
-    folder: Path, keys: Mapping[str, Any], kind: Kind, labels: Sequence[str] | None = None
-) -> tuple[Family | None, EncoderConfig, Head]:
-    try:
-        return read_config(keys, kind, labels)
-    except InputError as error:
-        raise InputError(f"{folder / CONFIG}: {error}") from error
 
 
 def _read_keys(folder: Path) -> dict[str, Any]:
@@ -208,60 +259,18 @@ def _read_keys(folder: Path) -> dict[str, Any]:
     return keys
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors of `model.safetensors`, or of the parts that its index names."""
-    files = [WEIGHTS]
-    if not (folder / WEIGHTS).exists() and (folder / WEIGHTS_INDEX).exists():
-        index = json.loads((folder / WEIGHTS_INDEX).read_text(encoding="utf-8"))
-        files = sorted(set(index["weight_map"].values()))
-    tensors: dict[str, Tensor] = {}
-    for file in files:
-        try:
-            tensors |= load_file(folder / file)
-        except FileNotFoundError:
-            raise InputError(f"{folder}: no {file} in it: a model is read from safetensors files alone") from None
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{folder / file}: damaged or not a safetensors file: {error}") from error
-    return tensors
+def _incomplete(folder: Path, kind: Kind, missing: Sequence[str], only_head: bool) -> InputError:
+    """What to say of parameters that a folder lacks; `only_head`: all of the head, and nothing else."""
+    if kind == "MaskedLM" and only_head:
+        fix = "open it with Encoder.load, or pretrain one from it"
+        return InputError(f"{folder}: an encoder without a masked-LM head: {fix} (missing: {listed(missing)})")
+    return InputError(f"{weights_file(folder)}: {len(missing)} parameters are missing: {listed(missing)}")
 
 
-def _check(
-    folder: Path,
-    kind: Kind,
-    ours: Mapping[str, Tensor],
-    missing: list[str],
-    spare: list[str],
-    shapes: Mapping[str, torch.Size],
-) -> None:
-    if missing:
-        head = [name for name in shapes if name.startswith("head.")]
-        if (
-            kind == "MaskedLM"
-            and not any(name in ours for name in head)
-            and all(n in ours for n in shapes if n not in head)
-        ):
-            raise InputError(
-                f"{folder}: an encoder without a masked-LM head: open it with Encoder.load, or pretrain one from it"
-            )
-        raise InputError(f"{folder / WEIGHTS}: {len(missing)} parameters are missing: {_some(missing)}")
-    for name, tensor in ours.items():
-        if tensor.shape != shapes[name]:
-            raise InputError(
-                f"{folder / WEIGHTS}: {name} is {tuple(tensor.shape)} and {CONFIG} says {tuple(shapes[name])}:"
-                " the two files are not of one model"
-            )
-    if spare:
-        warnings.warn(
-            f"{folder / WEIGHTS}: {len(spare)} parameters have no place here and were left out: {_some(spare)}",
-            stacklevel=4,
-        )
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _read_tokenizer(folder: Path, config: EncoderConfig) -> "Tokenizer":
+def _read_tokenizer(folder: Path, config: EncoderConfig) -> "Tokenizer | None":
+    """The tokenizer of a folder, none where it has no files of one."""
+    if not (folder / "tokenizer.json").exists():
+        return None
     from bert.text.tokenizer import Tokenizer
 
     tokenizer = Tokenizer.load(folder)
@@ -294,26 +303,3 @@ def _warn_of_lost_dropout(keys: Mapping[str, Any], config: EncoderConfig, folder
     if lost:
         became = ", ".join(f"encoder.{n} {getattr(config, n)} (will read as {getattr(again, n)})" for n in lost)
         warnings.warn(f"{folder / CONFIG}: model_type {keys['model_type']} has no place for {became}", stacklevel=3)
-
-
-def _card(model: Encoder | HeadedModel, family: Family | None, obstacles: list[str], numbers: int) -> str:
-    """A short model card: what it is and how to open it, with the header that the Hugging Face Hub reads."""
-    config = model.config
-    kind = _kind(type(model))
-    title, task, auto = CARDS[kind]
-    header = [*(["library_name: transformers"] if family else []), f"pipeline_tag: {task}", "tags:", "- bert"]
-    lines = ["---", *header, "---", "", f"# {title}", ""]
-    lines += [
-        f"{config.num_layers} layers of width {config.hidden_size}, {config.num_heads} heads, a vocabulary of"
-        f" {config.vocab_size}, up to {config.max_length} tokens; {numbers:,} parameters in `{WEIGHTS}`.",
-        "",
-    ]
-    if isinstance(model, SequenceClassifier | TokenClassifier):
-        lines += [f"{len(model.labels)} labels: {_some([f'`{label}`' for label in model.labels], most=30)}.", ""]
-    lines += ["```python", f"from bert import {kind}", "", f'model = {kind}.load("path/to/this/folder")']
-    if family:
-        lines += ["", f"from transformers import {auto}", "", f'model = {auto}.from_pretrained("path/to/this/folder")']
-    lines += ["```"]
-    if not family:
-        lines += ["", f"No architecture of Hugging Face transformers computes this: {'; '.join(obstacles)}."]
-    return "\n".join(lines) + "\n"

@@ -47,8 +47,8 @@ class Difference:
 
 
 def input_names(config: EncoderConfig) -> list[str]:
-    """What the function takes, in order."""
-    return ["input_ids", "attention_mask", *(["token_type_ids"] if config.token_types else [])]
+    """What the function takes, in order. RoBERTa has one token type: there is nothing to say."""
+    return ["input_ids", "attention_mask", *(["token_type_ids"] if config.token_types > 1 else [])]
 
 
 def output_name(model: Encoder | HeadedModel) -> str:
@@ -139,7 +139,7 @@ def _inputs(config: EncoderConfig, rows: int, length: int, seed: int = 0) -> tup
     mask = torch.ones_like(ids)
     mask[1::2, (length + 1) // 2 :] = 0
     mask[4:] = 0
-    if not config.token_types:
+    if "token_type_ids" not in input_names(config):
         return ids, mask
     return ids, mask, torch.randint(0, config.token_types, ids.shape, generator=generator)
 

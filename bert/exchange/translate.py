@@ -12,31 +12,63 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from bert.errors import InputError
-from bert.exchange.families import ACTIVATIONS, FAMILIES, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
-from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_head
+from bert.errors import InputError, did_you_mean
+from bert.exchange.families import FAMILIES
+from bert.exchange.table import ACTIVATIONS, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
+from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
+from bert.model.layers import sinusoids
 
 OWN_TYPE = "bert-encoder"
-Head = HeadConfig | TaskHeadConfig | None
+Head = HeadConfig | TaskHeadConfig | DiscriminatorConfig | None
 """config of a head; none: a bare encoder"""
+BUFFERS = ("position_ids", "embeddings.token_type_ids")
+"""parts of the names of what old files hold beside the parameters: numbers from 0 on, which everybody can count"""
 
 
 def kind_of(head: Head) -> Kind:
     """The class of a model with this head."""
-    if isinstance(head, TaskHeadConfig):
-        return "TokenClassifier" if head.pooling is None else "SequenceClassifier"
-    return "Encoder" if head is None else "MaskedLM"
+    match head:
+        case None:
+            return "Encoder"
+        case HeadConfig():
+            return "MaskedLM"
+        case DiscriminatorConfig():
+            return "Discriminator"
+    return "TokenClassifier" if head.pooling is None else "SequenceClassifier"
 
 
 def kind_named(keys: Mapping[str, Any]) -> Kind:
     """The class of the model that a `config.json` names under `architectures`: a bare encoder where it names none, or
     one with a head that has no place here."""
-    named = next(iter(keys.get("architectures") or ()), None)
+    named = str(next(iter(keys.get("architectures") or ()), ""))
     for family in FAMILIES:
         for kind, theirs in family.architectures.items():
             if named in (kind, theirs):
                 return kind
-    return "MaskedLM" if named == "BertForPreTraining" else "Encoder"
+    endings: dict[str, Kind] = {  # of families that are read under the name of another
+        "ForMaskedLM": "MaskedLM",
+        "BertForPreTraining": "MaskedLM",
+        "ForSequenceClassification": "SequenceClassifier",
+        "ForTokenClassification": "TokenClassifier",
+    }
+    return next((kind for ending, kind in endings.items() if named.endswith(ending)), "Encoder")
+
+
+def _family_named(keys: Mapping[str, Any]) -> Family:
+    """The family of a `config.json` of Hugging Face; old ones have no `model_type`, and their architecture tells."""
+    model_type = keys.get("model_type")
+    architectures = keys.get("architectures") or ()
+    for family in FAMILIES:
+        if model_type in (family.model_type, *family.aliases):
+            return family
+        if model_type is None and set(architectures) & set(family.architectures.values()):
+            return family
+    known = ", ".join([*(name for family in FAMILIES for name in (family.model_type, *family.aliases)), OWN_TYPE])
+    if model_type is None:
+        raise InputError(f"no model_type: add it, one of {known}")
+    raise InputError(
+        f"model_type is {model_type}: this version reads {known}.{did_you_mean(str(model_type), known.split(', '))}"
+    )
 
 
 def family_of(config: EncoderConfig, head: Head) -> tuple[Family | None, list[str]]:
@@ -52,9 +84,12 @@ def family_of(config: EncoderConfig, head: Head) -> tuple[Family | None, list[st
 
 def _obstacles(family: Family, config: EncoderConfig, head: Head) -> list[str]:
     mine = _named_fields(config, head)
-    lines = []
+    kind = kind_of(head)
+    lines = [] if kind in family.architectures else [f"another head: it has none of the class {kind}"]
     for name, value in family.fixed.items():
-        if name in mine and mine[name] != value and not (name in family.zeros and mine[name] is False):
+        if name not in mine or mine[name] == value or (name in family.zeros and mine[name] is False):
+            continue
+        if not (name == "encoder.positions" and (mine[name], value) == ("sinusoidal", "learned")):  # a table as well
             lines.append(f"{name} {str(value).lower()}, not {str(mine[name]).lower()}")
     written: dict[str, str] = {}
     for key in family.keys:
@@ -69,10 +104,12 @@ def _named_fields(config: EncoderConfig, head: Head) -> dict[str, Any]:
     mine = {f"encoder.{name}": value for name, value in asdict(config).items()}
     if config.kv_heads == config.num_heads:
         mine["encoder.num_kv_heads"] = None  # the same thing spelt out
+    if config.embedding_width == config.hidden_size:
+        mine["encoder.embedding_size"] = None
     if head is not None:
         idle = {"labels"}  # they have a place of their own
         if isinstance(head, TaskHeadConfig) and not head.transform:
-            idle |= {"activation", "transform_bias", "transform_norm"}
+            idle |= {"activation", "transform_bias", "transform_norm", "first_dropout"}
         mine |= {f"{GROUPS[kind_of(head)]}.{name}": value for name, value in asdict(head).items() if name not in idle}
     return mine
 
@@ -111,22 +148,19 @@ def read_config(
     With `labels` the head is one for a new task, such as the family gives a model with these keys; without, it is the
     folder's own. Raises InputError, without the file's name, for what is not readable.
     """
-    model_type = keys.get("model_type")
-    if model_type == OWN_TYPE:
+    if keys.get("model_type") == OWN_TYPE:
         config = _make(EncoderConfig, keys.get("encoder", {}))
         if labels is not None and kind_named(keys) != kind:
             return None, config, _own_task_head(config, kind, keys, labels)
         values = keys.get("head", {}) if kind_named(keys) == kind else {}
         return None, config, _make_head(kind, values, keys, labels)
-    family = next((family for family in FAMILIES if family.model_type == model_type), None)
-    if family is None:
-        known = ", ".join([*(family.model_type for family in FAMILIES), OWN_TYPE])
-        raise InputError(f"model_type is {model_type}: this version reads {known}")
+    family = _family_named(keys)
     for name, only in family.refused.items():
         if keys.get(name, only) != only:
             raise InputError(f"{name} is {keys[name]}: this version reads models with {name} {only}")
     of_encoder = _read_group(family, "encoder", keys) | family.more_fields(keys)
-    config = _make(EncoderConfig, of_encoder | {"pad_id": keys.get("pad_token_id") or 0})
+    pad_id = keys.get("pad_token_id")
+    config = _make(EncoderConfig, of_encoder | {"pad_id": family.pad_id if pad_id is None else pad_id})
     of_head = _read_group(family, GROUPS[kind], keys) if kind in GROUPS else {}
     return family, config, _make_head(kind, of_head, keys, labels)
 
@@ -166,6 +200,8 @@ def _make_head(kind: Kind, values: Mapping[str, Any], keys: Mapping[str, Any], l
         return None
     if kind == "MaskedLM":
         return cast(HeadConfig, _make(HeadConfig, values))
+    if kind == "Discriminator":
+        return cast(DiscriminatorConfig, _make(DiscriminatorConfig, values))
     names = _labels(keys) if labels is None else tuple(labels)
     return cast(TaskHeadConfig, _make(TaskHeadConfig, {**values, "labels": names}))
 
@@ -198,20 +234,28 @@ def _make(kind: type, values: Mapping[str, Any]) -> Any:
 
 
 def write_parameters(
-    family: Family | None, kind: Kind, keys: Mapping[str, Any], ours: Mapping[str, Tensor], num_layers: int
+    family: Family | None, config: EncoderConfig, head: Head, keys: Mapping[str, Any], ours: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Their parameters from ours (named `encoder.…`, `head.…`). `keys` is the `config.json` that goes beside them."""
+    """Their parameters from ours (named `encoder.…`, `head.…`). `keys` is the `config.json` that goes beside them.
+
+    What they have and ours lacks is written as what it computes: token types and biases as zeros, fixed positions as
+    their table.
+    """
     if family is None:
         return dict(ours)
+    kind = kind_of(head)
+    fixed: dict[str, Tensor] = {}
+    if "type_vocab_size" in keys:
+        fixed["encoder.embeddings.token_types.weight"] = torch.zeros(keys["type_vocab_size"], config.embedding_width)
+    if config.positions == "sinusoidal":
+        fixed["encoder.embeddings.positions.weight"] = sinusoids(config.max_length, config.embedding_width)
     theirs: dict[str, Tensor] = {}
     prefix = "" if kind == "Encoder" else family.prefix
-    for name, their_names, bias in _pairs(family, (kind,), num_layers, prefix):
-        tensor = ours.get(name)
+    for name, their_names, bias in _pairs(family, (kind,), config.num_layers, prefix):
+        tensor = ours.get(name, fixed.get(name))
         weight = ours.get(name.removesuffix("bias") + "weight")
-        if tensor is None and name == "encoder.embeddings.token_types.weight":
-            tensor = torch.zeros(keys["type_vocab_size"], keys["hidden_size"])
-        elif tensor is None and bias is True and name == "head.bias":
-            tensor = torch.zeros(keys["vocab_size"])
+        if tensor is None and bias is True and name == "head.bias":
+            tensor = torch.zeros(config.vocab_size)
         elif tensor is None and bias is True and name.endswith(".bias") and weight is not None:
             tensor = torch.zeros(weight.shape[0])
         if tensor is not None:
@@ -227,11 +271,13 @@ def read_parameters(
     keys: Mapping[str, Any],
     theirs: Mapping[str, Tensor],
     shapes: Mapping[str, torch.Size],
+    num_layers: int,
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Our parameters for the names of `shapes` from theirs, in the words of `kind`; then the names that are missing there
-    and those that are left over.
+    """Our parameters for the names of `shapes` from theirs, in the words of `kind`; then the names that are missing
+    there and those that are left over.
 
-    Heads that a model of this kind has no use for, and what old files are known to hold, do not count as left over.
+    The head that the config names does not count as left over where a bare encoder is asked for, nor do the buffers of
+    old files.
     """
     with_head = kind != "Encoder"
     if family is None:
@@ -241,25 +287,23 @@ def read_parameters(
     theirs = {_modern_name(name): tensor for name, tensor in theirs.items()}
     prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
     ours: dict[str, Tensor] = {}
-    tied = family.value(keys, "tie_word_embeddings")
-    layers, missing = keys["num_hidden_layers"], []
-    for name, their_names, bias in _pairs(family, (kind,), layers, prefix):
+    tied, missing = family.value(keys, "tie_word_embeddings"), []
+    for name, their_names, bias in _pairs(family, (kind,), num_layers, prefix):
         if name not in shapes:
             continue
         if name == "head.bias" and not tied and family.output_bias in theirs:
             their_names = (family.output_bias,)
         absent = [their_name for their_name in their_names if their_name not in theirs]
         if not absent:
-            ours[name] = torch.cat([theirs[their_name] for their_name in their_names])
+            parts = [theirs[their_name] for their_name in their_names]
+            ours[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
         elif name.endswith(".bias") and isinstance(bias, str) and not family.value(keys, bias):
             ours[name] = torch.zeros(shapes[name])
         else:
             missing += absent
-    known = {name for _, names, _ in _pairs(family, tuple(family.head_rows), layers, prefix) for name in names}
+    known = {name for _, names, _ in _pairs(family, (kind, kind_named(keys)), num_layers, prefix) for name in names}
     known.add(family.output_bias)
-    spare = [name for name in theirs if name not in known and not any(part in name for part in family.unused)]
-    if prefix and not with_head:
-        spare = [name for name in spare if name.startswith(prefix)]
+    spare = [name for name in theirs if name not in known and not any(part in name for part in BUFFERS)]
     return ours, missing, spare
 
 

@@ -22,6 +22,7 @@ from bert.model.encoder import Encoder, count_parameters
 from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
+from bert.training.card import training_card
 from bert.training.ranks import world_size
 from bert.training.trainer import check_trainer_arguments, make_trainer
 
@@ -171,7 +172,8 @@ def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) 
         "## Measured",
         f"on {data.dev_name}, {len(data.dev):,} examples: {in_words(module.validation)} (baseline: {in_words(data.baseline)})",
     ]
-    return "\n".join(lines) + "\n"
+    task = "text-classification" if isinstance(module.model, SequenceClassifier) else "token-classification"
+    return training_card(lines, recipe, task, data.dev_name, module.validation)
 
 
 def interrupted(module: TaskTraining, keep: KeepBest, out: Path) -> str:

@@ -1,7 +1,8 @@
 """The shape of an encoder and of its head, as frozen dataclasses. No torch here: recipes and `--help` read this file.
 
 One config space holds the original Transformer encoder (Vaswani et al. 2017), BERT (Devlin et al. 2018), RoBERTa (Liu
-et al. 2019) and ModernBERT (Warner et al. 2024) as points: what differs between them is a field, never a class.
+et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020) and ModernBERT (Warner et al. 2024) as points:
+what differs between them is a field, never a class.
 """
 
 from collections import Counter
@@ -25,6 +26,8 @@ class EncoderConfig:
     """entries of the embedding table; `bert pretrain` sets it from the tokenizer"""
     hidden_size: int = 256
     """width of a token's vector"""
+    embedding_size: int | None = None
+    """width of the embedding tables, projected to hidden_size behind the embedding norm (ELECTRA); null: hidden_size"""
     num_layers: int = 4
     """number of Transformer blocks"""
     num_heads: int = 4
@@ -37,6 +40,8 @@ class EncoderConfig:
     """longest input in tokens, special tokens included"""
     positions: Literal["learned", "sinusoidal", "rope", "none"] = "rope"
     """how a token knows its place: a learned table, fixed sines, rotations of queries and keys, or not at all"""
+    positions_skip_padding: bool = False
+    """learned positions are counted over tokens alone and begin at pad_id + 1 in their table (RoBERTa)"""
     rope_theta: float = 160_000.0
     """base of the rotary wavelengths in global layers"""
     local_rope_theta: float = 10_000.0
@@ -121,8 +126,18 @@ class EncoderConfig:
                 f"encoder.positions rope needs an even head size, and hidden_size / num_heads is {self.head_size}:"
                 " change encoder.hidden_size or encoder.num_heads"
             )
-        if self.positions == "sinusoidal" and self.hidden_size % 2:
-            raise InputError(f"encoder.positions sinusoidal needs an even encoder.hidden_size, not {self.hidden_size}")
+        if self.positions == "sinusoidal" and self.embedding_width % 2:
+            name = "hidden_size" if self.embedding_size is None else "embedding_size"
+            raise InputError(f"encoder.positions sinusoidal needs an even encoder.{name}, not {self.embedding_width}")
+        if self.embedding_size is not None and self.embedding_size < 1:
+            raise InputError(
+                f"encoder.embedding_size is {self.embedding_size}: give 1 or more, or null for hidden_size"
+            )
+        if self.positions_skip_padding and self.positions != "learned":
+            raise InputError(
+                f"encoder.positions_skip_padding belongs to learned positions, and encoder.positions is {self.positions}:"
+                " set it false"
+            )
         if self.token_types < 0:
             raise InputError(f"encoder.token_types is {self.token_types}: give 0 for none, or their number")
         if self.local_window is not None and self.local_window < 2:
@@ -151,6 +166,11 @@ class EncoderConfig:
     def head_size(self) -> int:
         """Features of one attention head."""
         return self.hidden_size // self.num_heads
+
+    @property
+    def embedding_width(self) -> int:
+        """Width of the embedding tables."""
+        return self.hidden_size if self.embedding_size is None else self.embedding_size
 
     @property
     def kv_heads(self) -> int:
@@ -201,6 +221,8 @@ class TaskHeadConfig:
     pooling: Literal["cls", "mean"] | None = "cls"
     """how a row becomes one vector: its first token, or the mean of all that are no padding; null: each token keeps its
     own vector (a tagger)"""
+    first_dropout: float = 0.0
+    """dropout before the transform (RoBERTa, ELECTRA)"""
     dropout: float = 0.0
     """dropout before the output matrix"""
 
@@ -212,8 +234,20 @@ class TaskHeadConfig:
         _check_choice("head", self, "activation")
         if self.pooling not in ("cls", "mean", None):
             raise InputError(f"head.pooling is {self.pooling}: give one of cls, mean")
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"head.dropout is {self.dropout}: give a probability from 0 to below 1")
+        for name in ("first_dropout", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"head.{name} is {getattr(self, name)}: give a probability from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class DiscriminatorConfig:
+    """Shape of ELECTRA's discriminator head: dense and activation, then one number a token."""
+
+    activation: Activation = "gelu"
+    """nonlinearity of the transform"""
+
+    def __post_init__(self) -> None:
+        _check_choice("head", self, "activation")
 
 
 def task_head(
@@ -243,7 +277,9 @@ def task_head(
     )
 
 
-def _check_choice(group: str, config: EncoderConfig | HeadConfig | TaskHeadConfig, name: str) -> None:
+def _check_choice(
+    group: str, config: EncoderConfig | HeadConfig | TaskHeadConfig | DiscriminatorConfig, name: str
+) -> None:
     """Refuse a value that is none of the field's `Literal`, naming the nearest one."""
     value, choices = getattr(config, name), get_args(get_type_hints(type(config))[name])
     if value not in choices:

@@ -2,9 +2,10 @@
 
     embeddings (B, T, D) → block 0 → … → block L - 1 → final norm (pre-norm only) → last_hidden_state (B, T, D)
 
-Letters in the comments: B rows, T tokens of a row, D hidden_size, H heads, Dh = D / H, L layers, V vocab_size. The
-original Transformer encoder, BERT, RoBERTa and ModernBERT are points of `EncoderConfig`; nothing below asks which one
-it is. Masks and rotary tables are made once a batch, for global and for local layers, and shared by all of them.
+Letters in the comments: B rows, T tokens of a row, D hidden_size, E width of the embedding tables, H heads, Dh = D / H,
+L layers, V vocab_size. The original Transformer encoder, BERT, RoBERTa, DistilBERT, ELECTRA and ModernBERT are points of
+`EncoderConfig`; nothing below asks which one it is. Masks and rotary tables are made once a batch, for global and for
+local layers, and shared by all of them.
 
 Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 """
@@ -41,7 +42,7 @@ class EncoderOutput:
     """What an encoder gives."""
 
     last_hidden_state: Tensor
-    """(B, T, D)"""
+    """(B, T, D), or (N, D) where `targets` were given"""
     hidden_states: tuple[Tensor, ...] | None = None
     """num_layers + 1 tensors (B, T, D) where asked for: the embeddings, then what leaves each layer, the last after the
     final norm"""
@@ -50,29 +51,33 @@ class EncoderOutput:
 
 
 class Embeddings(nn.Module):
-    """Token, position and token-type embeddings, summed, normalised where the config says so."""
+    """Token, position and token-type embeddings, summed, normalised and projected where the config says so."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        self.positions = nn.Embedding(config.max_length, config.hidden_size) if config.positions == "learned" else None
-        self.token_types = nn.Embedding(config.token_types, config.hidden_size) if config.token_types else None
-        self.norm = make_norm(config) if config.embedding_norm else nn.Identity()
+        width = config.embedding_width
+        self.tokens = nn.Embedding(config.vocab_size, width)
+        self.first_position = config.pad_id + 1 if config.positions_skip_padding else 0
+        rows = self.first_position + config.max_length
+        self.positions = nn.Embedding(rows, width) if config.positions == "learned" else None
+        self.token_types = nn.Embedding(config.token_types, width) if config.token_types else None
+        self.norm = make_norm(config, width) if config.embedding_norm else nn.Identity()
         self.dropout = nn.Dropout(config.embedding_dropout)
+        self.project = nn.Linear(width, config.hidden_size) if width != config.hidden_size else nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor) -> Tensor:
         """Ids (B, T), types (B, T) or none (all 0), positions (B or 1, T) → (B, T, D)."""
-        x = self.tokens(input_ids)
+        x = self.tokens(input_ids)  # (B, T, E)
         if self.config.embedding_scale:
-            x = x * self.config.hidden_size**0.5
+            x = x * self.config.embedding_width**0.5
         if self.token_types is not None:
             x = x + (self.token_types.weight[0] if token_type_ids is None else self.token_types(token_type_ids))
         if self.positions is not None:
-            x = x + self.positions(positions)
+            x = x + self.positions(positions + self.first_position)
         elif self.config.positions == "sinusoidal":
-            x = x + sinusoids(input_ids.shape[1], self.config.hidden_size, input_ids.device)[positions]
-        return self.dropout(self.norm(x))
+            x = x + sinusoids(input_ids.shape[1], self.config.embedding_width, input_ids.device)[positions]
+        return self.project(self.dropout(self.norm(x)))
 
 
 class Encoder(nn.Module):
@@ -96,22 +101,30 @@ class Encoder(nn.Module):
         document_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
+        targets: Tensor | None = None,
     ) -> EncoderOutput:
         """Vectors of the tokens (B, T).
 
         `attention_mask` (B, T) is 1 for tokens and 0 for padding. `document_ids` (B, T) takes its place for rows that
         hold several chunks side by side: it numbers the chunks of a row from 1, 0 for padding; a token sees its own
         chunk alone and positions begin at 0 in each, so that a chunk gets the vectors that it has alone. Attentions are
-        computed by the `eager` backend.
+        computed by the `eager` backend. With `targets` (N,), places in the flattened B · T, only their vectors leave the
+        last layer, which saves most of its work.
 
-        Raises InputError for both masks at once, for token types that the model has not, and for more tokens than
-        learned positions.
+        Raises InputError for both masks at once, for token types that the model has not, for more tokens than learned
+        positions, and for targets where all hidden states are asked for.
         """
+        if targets is not None and output_hidden_states:
+            raise InputError(
+                "targets are the places of the last layer that are asked for, hidden states are all: choose"
+            )
         self._check(input_ids, attention_mask, token_type_ids, document_ids)
         length = input_ids.shape[1]
         positions = torch.arange(length, device=input_ids.device)[None]  # (1, T)
         if document_ids is not None:
             positions = restarting_positions(document_ids)  # (B, T)
+        elif attention_mask is not None and self.config.positions_skip_padding:
+            positions = attention_mask.cumsum(1) * attention_mask - 1  # (B, T): -1 is padding, the row before the first
         x = self.embeddings(input_ids, token_type_ids, positions)  # (B, T, D)
 
         documents = document_ids if document_ids is not None else attention_mask
@@ -128,7 +141,8 @@ class Encoder(nn.Module):
             if output_hidden_states:
                 states.append(x)
             layout, rotation = of_local if self.config.is_local(layer) else of_all
-            x, weights = block(x, layout, rotation, self.backend, output_attentions)
+            at = targets if layer + 1 == len(self.layers) else None
+            x, weights = block(x, layout, rotation, self.backend, output_attentions, at)
             if weights is not None:
                 attentions.append(weights)
         x = self.final_norm(x)

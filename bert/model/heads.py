@@ -1,13 +1,15 @@
 """Heads: from the vectors of an encoder to a score for each entry of the vocabulary, or for each class of a task.
 
-    masked LM    hidden (N, D) → dense, activation, norm (where `transform`) → · output matrix (V, D)ᵀ + bias → (N, V)
-    classifier   hidden (B, T, D) → pooling (B, D) → dense, activation, norm → dropout → output → mean of windows (E, C)
+    masked LM    hidden (N, D) → dense, activation, norm (where `transform`) → · output matrix (V, E)ᵀ + bias → (N, V)
+    classifier   hidden (B, T, D) → pooling (B, D) → dense, activation, norm → dropout → output → mean of windows (N, C)
     tagger       hidden (B, T, D) → dense, activation, norm (where `transform`) → dropout → output → (B, T, C)
+    discriminator (ELECTRA)  hidden (B, T, D) → dense, activation → output → (B, T)
 
 The output matrix of the masked LM is the embedding matrix unless told otherwise (Press and Wolf 2017). With `targets`,
 only the masked places are decoded: at 15 % masking that saves most of the head's work, and nothing else in the model
 depends on the other places' scores. Task heads are those of BERT (Devlin et al. 2018) and ModernBERT (Warner et al.
-2024) as points of `TaskHeadConfig`. C is the number of classes, E that of examples.
+2024) as points of `TaskHeadConfig`. C is the number of classes,
+N that of targets or of examples.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.model.config import EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
+from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.encoder import Encoder
 from bert.model.layers import activate, initialize, make_norm, output_std
 
@@ -36,7 +38,8 @@ class HeadOutput:
     """What a model with a head gives. The losses are none where no labels were given."""
 
     logits: Tensor
-    """masked LM: (B, T, V), or (N, V) where `targets` were given; classifier: (E, C); tagger: (B, T, C)"""
+    """masked LM: (B, T, V), or (N, V) where `targets` were given; classifier: (N, C); tagger: (B, T, C);
+    discriminator: (B, T)"""
     loss: Tensor | None = None
     """cross-entropy, mean over the labelled places; 0 where there are none"""
     loss_sum: Tensor | None = None
@@ -54,12 +57,10 @@ class MaskedLMHead(nn.Module):
 
     def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
         super().__init__()
-        self.activation = head.activation
-        self.dense = (
-            nn.Linear(config.hidden_size, config.hidden_size, bias=head.transform_bias) if head.transform else None
-        )
-        self.norm = make_norm(config) if head.transform else nn.Identity()
-        self.weight = None if head.tied else nn.Parameter(torch.empty(config.vocab_size, config.hidden_size))
+        self.activation, width = head.activation, config.embedding_width
+        self.dense = nn.Linear(config.hidden_size, width, bias=head.transform_bias) if head.transform else None
+        self.norm = make_norm(config, width) if head.transform else nn.Identity()
+        self.weight = None if head.tied else nn.Parameter(torch.empty(config.vocab_size, width))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if head.output_bias else None
         initialize(self, config.initializer_range, output_std(config))
         if self.weight is not None:
@@ -67,7 +68,7 @@ class MaskedLMHead(nn.Module):
             nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
 
     def forward(self, hidden: Tensor, embedding_matrix: Tensor) -> Tensor:
-        """(..., D) and (V, D) → (..., V)."""
+        """(..., D) and (V, E) → (..., V)."""
         if self.dense is not None:
             hidden = _transform(hidden, self.dense, self.activation, self.norm)
         return F.linear(hidden, embedding_matrix if self.weight is None else self.weight, self.bias)
@@ -83,26 +84,26 @@ class TaskHead(nn.Module):
             nn.Linear(config.hidden_size, config.hidden_size, bias=head.transform_bias) if head.transform else None
         )
         self.norm = make_norm(config) if head.transform and head.transform_norm else nn.Identity()
-        self.dropout = nn.Dropout(head.dropout)
+        self.first_dropout, self.dropout = nn.Dropout(head.first_dropout), nn.Dropout(head.dropout)
         self.output = nn.Linear(config.hidden_size, len(head.labels))
         initialize(self, config.initializer_range, output_std(config))
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) → (..., C)."""
         if self.dense is not None:
-            hidden = _transform(hidden, self.dense, self.activation, self.norm)
+            hidden = _transform(self.first_dropout(hidden), self.dense, self.activation, self.norm)
         return self.output(self.dropout(hidden))
 
 
 def _transform(hidden: Tensor, dense: nn.Linear, activation: TaskActivation, norm: nn.Module) -> Tensor:
-    """(..., D) → (..., D)."""
+    """(..., D) → (..., D), or (..., E) in a masked LM."""
     return norm(activate(dense(hidden), activation).to(dense.weight.dtype))  # a norm computes in fp32 under autocast
 
 
 class HeadedModel(nn.Module):
     """What every model with a head has: an encoder, its tokenizer, the doors to its folder."""
 
-    head_config: HeadConfig | TaskHeadConfig
+    head_config: HeadConfig | TaskHeadConfig | DiscriminatorConfig
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -144,7 +145,7 @@ class MaskedLM(HeadedModel):
 
     @property
     def output_matrix(self) -> Tensor:
-        """(V, D): the embedding matrix itself where the head is tied."""
+        """(V, E): the embedding matrix itself where the head is tied."""
         return self.encoder.embeddings.tokens.weight if self.head.weight is None else self.head.weight
 
     def forward(
@@ -209,11 +210,11 @@ class SequenceClassifier(HeadedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> HeadOutput:
-        """Scores of the classes, (E, C), for rows of tokens (B, T), and the loss where there are `labels` (E,), class
+        """Scores of the classes, (N, C), for rows of tokens (B, T), and the loss where there are `labels` (N,), class
         ids with -100 where nothing is asked. The masks are those of `Encoder`; a row holds one document.
 
         `example_ids` (B,), from 0 and ascending, says which rows are windows of one example: its logits are the mean
-        over them. Without it each row is an example. With labels, E is their number (a slot without a row gets zeros),
+        over them. Without it each row is an example. With labels, N is their number (a slot without a row gets zeros),
         and nothing waits for the device.
         """
         output = self.encoder(
@@ -266,6 +267,52 @@ class TokenClassifier(HeadedModel):
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
 
+class Discriminator(HeadedModel):
+    """An encoder that says of each token whether another stood there before: replaced-token detection.
+
+    Clark et al. 2020, "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators".
+    """
+
+    head_config: DiscriminatorConfig
+
+    def __init__(self, config: EncoderConfig, head: DiscriminatorConfig | None = None) -> None:
+        super().__init__(config)
+        self.head_config = head or DiscriminatorConfig()
+        shape = TaskHeadConfig(
+            ("replaced",),
+            activation=self.head_config.activation,
+            transform_bias=True,
+            transform_norm=False,
+            pooling=None,
+        )
+        self.head = TaskHead(config, shape)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> HeadOutput:
+        """Log-odds that a token was replaced, (B, T), for tokens (B, T), and the loss where there are `labels` (B, T): 1
+        for a replaced token, 0 for one that was always there, -100 where nothing is asked. The masks are those of
+        `Encoder`."""
+        output = self.encoder(
+            input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
+        )
+        logits = self.head(output.last_hidden_state).squeeze(-1)  # (B, T)
+        result = HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions)
+        if labels is not None:
+            asked = labels != IGNORED
+            losses = F.binary_cross_entropy_with_logits(logits.float(), labels.clamp(min=0).float(), reduction="none")
+            result.loss_sum, result.num_targets = (losses * asked).sum(), asked.sum()
+            result.loss = result.loss_sum / result.num_targets.clamp(min=1)
+        return result
+
+
 def _with_loss(result: HeadOutput, labels: Tensor | None) -> HeadOutput:
     """`result` with the losses of its logits, where there are labels."""
     if labels is not None:
@@ -285,7 +332,7 @@ def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _mean_of_windows(logits: Tensor, example_ids: Tensor, examples: int) -> Tensor:
-    """(B, C) → (E, C) in fp32: the mean of the rows of each example; zeros for one without any."""
+    """(B, C) → (N, C) in fp32: the mean of the rows of each example; zeros for one without any."""
     sums = logits.new_zeros(examples, logits.shape[1], dtype=torch.float32)
     counts = logits.new_zeros(examples, 1, dtype=torch.float32)
     sums = sums.index_add(0, example_ids, logits.float())

@@ -21,11 +21,12 @@ Rotation = tuple[Tensor, Tensor]
 """cosines and sines, each (B or 1, T, 1, Dh / 2)"""
 
 
-def make_norm(config: EncoderConfig) -> nn.Module:
-    """LayerNorm or RMSNorm over the features of each token."""
+def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
+    """LayerNorm or RMSNorm over the features of each token: `hidden_size` of them where `size` does not say otherwise."""
+    size = config.hidden_size if size is None else size
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
-    return nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+        return nn.RMSNorm(size, eps=config.norm_eps)
+    return nn.LayerNorm(size, eps=config.norm_eps, bias=config.norm_bias)
 
 
 def activate(x: Tensor, activation: TaskActivation) -> Tensor:
@@ -92,9 +93,16 @@ class Attention(nn.Module):
         self.k_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(
-        self, x: Tensor, layout: Layout, rotation: Rotation | None, backend: Backend, return_weights: bool = False
+        self,
+        x: Tensor,
+        layout: Layout,
+        rotation: Rotation | None,
+        backend: Backend,
+        return_weights: bool = False,
+        targets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) → (B, T, D) and, where asked, the weights (B, H, T, T), which `attend_eager` computes."""
+        """(B, T, D) → (B, T, D), or (N, D) for the flat places `targets` (N,) alone; and, where asked, the weights
+        (B, H, T, T), which `attend_eager` computes."""
         heads = self.qkv(x).unflatten(-1, (-1, self.head_size))  # (B, T, H + 2 Hkv, Dh)
         qk, v = heads.split((self.num_heads + self.kv_heads, self.kv_heads), dim=2)
         if self.q_norm is not None and self.k_norm is not None:
@@ -111,7 +119,7 @@ class Attention(nn.Module):
             mixed, weights = attend_eager(q, k, v, layout, dropout=dropout)
         else:
             mixed = attend(q, k, v, layout, dropout=dropout, backend=backend)
-        return self.out(mixed.transpose(1, 2).flatten(-2)), weights  # heads side by side again: (B, T, D)
+        return self.out(_at(mixed.transpose(1, 2).flatten(-2), targets)), weights  # heads side by side again: (B, T, D)
 
 
 class MLP(nn.Module):
@@ -154,18 +162,32 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(
-        self, x: Tensor, layout: Layout, rotation: Rotation | None, backend: Backend, return_weights: bool = False
+        self,
+        x: Tensor,
+        layout: Layout,
+        rotation: Rotation | None,
+        backend: Backend,
+        return_weights: bool = False,
+        targets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) → (B, T, D) and, where asked, the attention weights (B, H, T, T)."""
+        """(B, T, D) → (B, T, D) and, where asked, the attention weights (B, H, T, T).
+
+        `targets` (N,), places in the flattened B · T: all places are looked at, but these alone look and go on, (N, D).
+        """
         if self.norm_first:
-            mixed, weights = self.attention(self.attention_norm(x), layout, rotation, backend, return_weights)
-            x = x + self.dropout(mixed)
+            mixed, weights = self.attention(self.attention_norm(x), layout, rotation, backend, return_weights, targets)
+            x = _at(x, targets) + self.dropout(mixed)
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         else:
-            mixed, weights = self.attention(x, layout, rotation, backend, return_weights)
-            x = self.attention_norm(x + self.dropout(mixed))
+            mixed, weights = self.attention(x, layout, rotation, backend, return_weights, targets)
+            x = self.attention_norm(_at(x, targets) + self.dropout(mixed))
             x = self.mlp_norm(x + self.dropout(self.mlp(x)))
         return x, weights
+
+
+def _at(x: Tensor, targets: Tensor | None) -> Tensor:
+    """x (B, T, D) at the flat places (N,): (N, D); all of it for none."""
+    return x if targets is None else x.flatten(0, 1).index_select(0, targets)
 
 
 def initialize(module: nn.Module, std: float, output_std: float) -> None:

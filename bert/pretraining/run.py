@@ -30,6 +30,7 @@ from bert.text.store import open_store
 from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
+from bert.training.card import training_card
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_whole
 from bert.training.ranks import world_size
 from bert.training.schedules import Progress
@@ -163,7 +164,8 @@ def card_text(recipe: PretrainRecipe, progress: Progress, figures: Mapping[str, 
             "## Held-out text",
             f"loss {figures['val_loss']:.3f} nats, accuracy {figures['val_accuracy']:.1%}, perplexity {figures['val_perplexity']:.1f}",
         ]
-    return "\n".join(lines) + "\n"
+    names = {name.removeprefix("val_"): value for name, value in figures.items()}
+    return training_card(lines, recipe, "fill-mask", "held-out text", names)
 
 
 def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:

@@ -4,6 +4,7 @@
 Plain text has a sentence a line. All of it is held in memory: probes look at thousands of sentences, not at millions.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -17,7 +18,10 @@ from bert.text.rows import Rows, json_rows, name_of, table_rows, there_are
 SENTENCES = ("sentence", "text")
 WORDS = ("word", "lemma", "target")
 SENSES = ("sense", "label")
-_COLUMNS = {*SENTENCES, *WORDS, *SENSES, "start", "end", "index", "good", "bad"}
+# of minimal pairs: our names, then those of the files that BLiMP comes in
+GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")
+PHENOMENA, PARADIGMS = ("phenomenon", "linguistics_term"), ("paradigm", "uid")
+_COLUMNS = {*SENTENCES, *WORDS, *SENSES, "start", "end", "index", *GOOD, *BAD, *PHENOMENA, *PARADIGMS, "field"}
 _JSON = (".jsonl", ".ndjson", ".json")
 _TABLES = {".tsv": "\t", ".csv": ",;"}
 
@@ -48,20 +52,49 @@ def read_rows(path: str | Path, keep_empty: bool = False) -> list[Row]:
     return rows
 
 
-def read_pairs(path: str | Path) -> list[tuple[str, str]] | None:
-    """The sentence pairs of a file with the columns `good` and `bad`; none where it has no such columns."""
+@dataclass(frozen=True)
+class Pair:
+    """A right and a wrong sentence, and what they differ in."""
+
+    good: str
+    bad: str
+    where: str = ""
+    """for messages: `blimp.jsonl, line 12`"""
+    phenomenon: str | None = None
+    """such as island_effects"""
+    field: str | None = None
+    """such as syntax"""
+    paradigm: str | None = None
+    """such as adjunct_island: the pairs that were made alike"""
+
+
+def read_pairs(path: str | Path, limit: int | None = None) -> list[Pair] | None:
+    """The sentence pairs of a file with the columns `good` and `bad` (in BLiMP's own files `sentence_good`,
+    `sentence_bad`), in their order; none where it has no such columns.
+
+    Columns that may be absent: `phenomenon`, `field`, `paradigm`. `limit` takes so many pairs of each paradigm, the first
+    ones. Raises InputError, also where there is no pair below the columns.
+    """
     opened = _open(path)
     if opened is None:
         return None
     header, rows = opened
-    if not {"good", "bad"} & set(header):
+    names = {"good": GOOD, "bad": BAD, "phenomenon": PHENOMENA, "paradigm": PARADIGMS, "field": ("field",)}
+    column = {kind: _usual(usual, header) for kind, usual in names.items()}
+    if column["good"] is None and column["bad"] is None:
         return None
-    pairs = []
+    pairs: list[Pair] = []
+    seen: Counter[tuple[str | None, ...]] = Counter()
     for where, row in rows:
-        for column in ("good", "bad"):
-            if not isinstance(row.get(column), str) or not row[column].strip():
-                raise InputError(f"{where}: no sentence in column {column!r}; {there_are(list(row))}. Fill it in")
-        pairs.append((row["good"], row["bad"]))
+        for name in (column["good"] or "good", column["bad"] or "bad"):
+            if not isinstance(row.get(name), str) or not row[name].strip():
+                raise InputError(f"{where}: no sentence in column {name!r}; {there_are(list(row))}. Fill it in")
+        kind = tuple(_text(row, column[name]) for name in ("phenomenon", "field", "paradigm"))
+        seen[kind] += 1
+        if limit is None or seen[kind] <= limit:
+            pairs.append(Pair(row[column["good"] or "good"], row[column["bad"] or "bad"], where, *kind))
+    if not pairs:
+        raise InputError(f"{name_of(path)}: holds no pairs; give a file with at least one")
     return pairs
 
 

@@ -3,6 +3,10 @@
 Each token is masked once and predicted from all others; the log-probabilities are summed (Salazar et al. 2020, "Masked
 Language Model Scoring"). The sum prefers short sentences: compare sentences of like length, or means over tokens. It is no
 log-probability of the sentence: the factors are not those of a chain.
+
+A rare word of several pieces gives itself away: who sees `##ge ##ous` guesses `gor`. Within words the pieces can therefore be
+guessed from left to right, the later ones masked too (Kauf and Ivanova 2023, "A Better Way to Do Masked Language Model
+Scoring", where it is PLL-word-l2r).
 """
 
 import math
@@ -10,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,6 +22,9 @@ from torch import nn
 from bert.embed import Batch, Encoded, encoder_of, run_batches, tokenizer_of, window_around
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
+
+if TYPE_CHECKING:
+    from bert.text.tokenizer import Tokenizer
 
 CHUNK_TOKENS = 1 << 18  # tokens of masked copies that are held at once
 
@@ -30,7 +37,7 @@ class SentenceScore:
     tokens: tuple[str, ...]
     """its pieces, special tokens aside"""
     log_probabilities: tuple[float, ...]
-    """of each piece, given all others"""
+    """of each piece, given all others, or all but the later ones of its word"""
 
     @property
     def score(self) -> float:
@@ -42,18 +49,26 @@ class SentenceScore:
         """The mean over pieces; nan for a sentence without pieces."""
         return self.score / max(1, len(self.tokens))
 
+    def row(self) -> dict[str, object]:
+        """What is known, for files; none where there is nothing to say."""
+        scores = {"score": self.score, "per_token": self.mean} if self.tokens else {"score": None, "per_token": None}
+        return scores | {"sentence": self.sentence}
+
 
 def score(
     sentences: Sequence[str],
     model: nn.Module | str | Path,
     *,
+    within_word: bool = False,
     bf16: bool | None = False,
     progress: str | None = None,
 ) -> list[SentenceScore]:
     """The pseudo-log-likelihood of each sentence to a masked LM, or to that in a folder.
 
-    A sentence with more tokens than the model takes is seen through the window in whose middle the masked token is. What looks
-    like a special token is text. fp32 where `bf16` does not say otherwise: what is compared may differ by little.
+    `within_word` masks the later pieces of a word too while one is guessed. A word is what `Tokenizer.word_starts` says: in
+    WordPiece a piece and the `##` behind it, elsewhere what stands between blanks and punctuation; a Chinese character is a
+    word. A sentence with more tokens than the model takes is seen through the window in whose middle the masked token is. What
+    looks like a special token is text. fp32 where `bf16` does not say otherwise: what is compared may differ by little.
     """
     if isinstance(sentences, str):
         raise InputError('score takes a list of sentences: give ["…"] for one')
@@ -63,7 +78,7 @@ def score(
         raise InputError(f"{type(model).__name__} predicts no tokens: give a MaskedLM, or the folder of one")
     results: list[SentenceScore] = []
     for chunk in _chunks(sentences, model):
-        results += _score_chunk(chunk, model, bf16, progress)
+        results += _score_chunk(chunk, model, within_word, bf16, progress)
     return results
 
 
@@ -94,34 +109,51 @@ def _chunks(sentences: Iterable[str], model: MaskedLM) -> Iterator[list[_Masked]
 
 
 def _score_chunk(
-    chunk: Sequence[_Masked], model: MaskedLM, bf16: bool | None, progress: str | None
+    chunk: Sequence[_Masked], model: MaskedLM, within_word: bool, bf16: bool | None, progress: str | None
 ) -> list[SentenceScore]:
     tokenizer = tokenizer_of(model)
     room = model.config.max_length - 2
-    copies: list[Encoded] = []
-    targets: list[tuple[int, int]] = []  # place of the mask, and what is behind it
+    # a copy and its place that is guessed → (number of the guess, what is behind the mask): sentences of a pair share copies
+    copies: dict[tuple[tuple[int, ...], int], list[tuple[int, int]]] = {}
+    count = 0
     for one in chunk:
-        for place in range(1, len(one.ids) - 1):
-            window, (at,) = window_around(one.ids, [place], room)
-            copies.append(Encoded([*window[:at], tokenizer.mask_id, *window[at + 1 :]]))
-            targets.append((at, one.ids[place]))
+        for place, end in _masks(one.ids, tokenizer, within_word):
+            ids = [*one.ids[:place], *[tokenizer.mask_id] * (end - place), *one.ids[end:]]
+            window, (at,) = window_around(ids, [place], room)
+            copies.setdefault((window, at), []).append((count, one.ids[place]))
+            count += 1
+    wanted = list(copies.values())
+    values = torch.empty(count)
 
-    def take(output: Any, batch: Batch) -> list[float]:
-        device = output.last_hidden_state.device
-        at, originals = torch.tensor([targets[place] for place in batch.places], device=device).T
-        hidden = output.last_hidden_state[torch.arange(len(at), device=device), at].float()  # (B, D)
-        logits = model.head(hidden, model.encoder.embeddings.tokens.weight)  # (B, V)
-        return logits.log_softmax(dim=-1)[torch.arange(len(at), device=device), originals].tolist()
+    def take(output: Any, batch: Batch) -> list[None]:
+        logits = model.head(output.last_hidden_state.float(), model.encoder.embeddings.tokens.weight)  # (B, V)
+        here = [(row, *guess) for row, copy in enumerate(batch.places) for guess in wanted[copy]]
+        rows, numbers, originals = torch.tensor(here).T
+        values[numbers] = logits.log_softmax(dim=-1)[rows, originals].cpu()
+        return [None] * len(batch.places)
 
     training = model.training
     model.eval()
     try:
-        values = iter(run_batches(encoder_of(model), copies, take, bf16=bf16, progress=progress))
+        inputs = [Encoded(window, target=at) for window, at in copies]
+        run_batches(encoder_of(model), inputs, take, bf16=bf16, progress=progress)
     finally:
         model.train(training)
+    each = iter(values.tolist())
     scores = []
     for one in chunk:
         inner = one.ids[1:-1]
-        own = tuple(islice(values, len(inner)))
+        own = tuple(islice(each, len(inner)))
         scores.append(SentenceScore(one.sentence, tuple(tokenizer.token(i) for i in inner), own))
     return scores
+
+
+def _masks(ids: Sequence[int], tokenizer: "Tokenizer", within_word: bool) -> Iterator[tuple[int, int]]:
+    """For each token between the special ones the places (first, behind the last) that are masked while it is guessed."""
+    end = last = len(ids) - 1
+    spans = []
+    for place in range(last - 1, 0, -1):
+        spans.append((place, end if within_word else place + 1))
+        if tokenizer.word_starts[ids[place]]:
+            end = place  # what stands before it is of another word
+    return reversed(spans)

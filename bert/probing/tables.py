@@ -1,8 +1,9 @@
 """What the probes say on a terminal, as text."""
 
 import io
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,9 @@ from bert.probing import geometry
 
 if TYPE_CHECKING:
     from bert.probing.attention import Attention
+    from bert.probing.pairs import MinimalPairs
     from bert.probing.senses import Senses
+    from bert.probing.sentences import SentenceScore
     from bert.probing.words import Layer, Words
 
 WIDTH = 120
@@ -39,6 +42,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return made
+
+
+def tabbed(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Lines with a tab between cells, for other programs: no cell has a tab or a line end, none is an empty one."""
+    cells = (
+        ["" if value is None else re.sub(r"[\t\r\n]+", " ", str(value)) for value in row] for row in (header, *rows)
+    )
+    return "".join("\t".join(line) + "\n" for line in cells)
 
 
 def number(value: float | None, places: int = 2) -> str:
@@ -135,6 +146,44 @@ def senses_table(senses: "Senses") -> str:
         table(["word", "senses", "train", "test", *shown, "macro-F1"], by_word),
         *senses.notes,
     )
+
+
+# ── minimal pairs ──
+
+
+def pairs_table(result: "MinimalPairs") -> str:
+    """Accuracy of each phenomenon (or paradigm, where no pair names its phenomenon), and of all pairs."""
+    phenomena = result.groups("phenomenon")
+    groups = [*(phenomena or result.groups("paradigm")), result.overall]
+    rows = [
+        [group.name, f"{group.pairs:,}", f"{group.right:,}", f"{group.ties:,}", f"{group.accuracy:.1%}"]
+        for group in groups
+    ]
+    ties = result.overall.ties
+    remark = f"{ties:,} {'pair is a tie' if ties == 1 else 'pairs are ties'}: both sentences score the same; not right"
+    header = ["phenomenon" if phenomena else "pairs of", "pairs", "right", "ties", "accuracy"]
+    return render(table(header, rows), *([remark] if ties else []))
+
+
+def pairs_listed(result: "MinimalPairs") -> str:
+    """Every pair with both scores, and what share of them is right."""
+    marks = {"right": "yes", "wrong": "no", "tie": "tie"}
+    rows = [
+        (f"{one.good.score:.2f}", f"{one.bad.score:.2f}", marks[one.verdict], one.pair.good, one.pair.bad)
+        for one in result.pairs
+    ]
+    total = result.overall
+    ties = f", and the same in {total.ties:,}" if total.ties else ""
+    return tabbed(("good", "bad", "right", "good sentence", "bad sentence"), rows) + (
+        f"accuracy {total.accuracy:.1%}: of {total.pairs:,} pairs the good sentence has the higher score in"
+        f" {total.right:,}{ties}"
+    )
+
+
+def sentences_listed(scores: "Sequence[SentenceScore]") -> str:
+    """Every sentence with the sum and the mean of its pieces; dashes where it has none."""
+    rows = [(*((f"{one.score:.2f}", f"{one.mean:.2f}") if one.tokens else ("–", "–")), one.sentence) for one in scores]
+    return tabbed(("score", "per token", "sentence"), rows).rstrip("\n")
 
 
 # ── attention ──

@@ -7,6 +7,7 @@ from bert.verbs.finetuning import add_columns, data_config
 from bert.verbs.options import verb_parser
 
 _TARGETS = ("onnx", "torch", "hf")
+_BELONGS = {"verify": ("onnx", "torch"), "quantize": ("onnx",), "eval": ("onnx",), "license": ("hf",)}
 
 
 def _export(arguments: Sequence[str]) -> None:
@@ -37,12 +38,18 @@ def _export(arguments: Sequence[str]) -> None:
         metavar="FILE",
         help="with --quantize: labelled rows on which a classifier or tagger is measured before and after",
     )
+    parser.add_argument(
+        "--license",
+        type=str | None,
+        default=None,
+        metavar="NAME",
+        help="hf: licence that the model card names, as the Hub spells it: apache-2.0, mit, cc-by-4.0, …",
+    )
     add_columns(parser)
     options = parse(parser, arguments)
     if options.to not in _TARGETS:
         raise InputError(f"--to {options.to}: give one of {', '.join(_TARGETS)}.{did_you_mean(options.to, _TARGETS)}")
-    for option in ("verify", "quantize", "eval"):
-        fitting = ("onnx", "torch") if option == "verify" else ("onnx",)
+    for option, fitting in _BELONGS.items():
         if options[option] and options.to not in fitting:
             raise InputError(f"--{option} belongs to --to {' and '.join(fitting)}, not {options.to}: leave it out")
     if options.to == "hf" and options.out is None:
@@ -50,7 +57,7 @@ def _export(arguments: Sequence[str]) -> None:
     from bert.export import export_hf, export_onnx, export_torch
 
     if options.to == "hf":
-        export_hf(options.model, options.out)
+        export_hf(options.model, options.out, options.license)
     elif options.to == "torch":
         export_torch(options.model, options.out, options.verify)
     else:

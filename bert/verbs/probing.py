@@ -1,7 +1,6 @@
 """`bert words`, `senses`, `score` and `attend`: parse, call, print."""
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -106,22 +105,23 @@ def _senses(arguments: Sequence[str]) -> None:
 
 def _write_senses(result: "Senses", file: Path) -> None:
     rows = list(result.rows())
+    overall = {
+        method: {"accuracy": result.mean(method), "macro_f1": result.mean_f1(method), "micro": result.micro(method)}
+        for method in result.methods
+    }
+    content = {"headline": result.headline, "overall": overall, "words": rows, "notes": result.notes}
+    _write_rows(rows, content, file)
+
+
+def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) -> None:
+    """The rows as a table, or all the content where the file is to be .json."""
     if file.suffix.lower() == ".json":
-        overall = {
-            method: {"accuracy": result.mean(method), "macro_f1": result.mean_f1(method), "micro": result.micro(method)}
-            for method in result.methods
-        }
-        content = {"headline": result.headline, "overall": overall, "words": rows, "notes": result.notes}
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     else:
-        lines = [list(rows[0]), *([_cell(str(value)) for value in row.values()] for row in rows)]
-        text = "".join("\t".join(line) + "\n" for line in lines)
+        from bert.probing.tables import tabbed
+
+        text = tabbed(list(rows[0]), [list(row.values()) for row in rows])
     file.write_text(text, encoding="utf-8")
-
-
-def _cell(text: str) -> str:
-    """A text as a cell of a table: tabs and line ends part cells and rows."""
-    return re.sub(r"[\t\r\n]+", " ", text)
 
 
 def _score(arguments: Sequence[str]) -> None:
@@ -135,37 +135,45 @@ def _score(arguments: Sequence[str]) -> None:
         help="sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad",
     )
     parser.add_argument("--model", type=str, required=True, help="folder of a masked LM")
+    parser.add_argument(
+        "--within-word",
+        action="store_true",
+        help="mask the later pieces of a word too while one is guessed, so that long words do not give themselves away",
+    )
+    parser.add_argument(
+        "--minimal-pairs",
+        action="store_true",
+        help="the file holds pairs (good, bad and, where known, phenomenon, field, paradigm, as in BLiMP): accuracy by phenomenon",
+    )
+    parser.add_argument("--limit", type=int | None, default=None, help="so many pairs of each paradigm, the first ones")
+    parser.add_argument(
+        "--out", type=str | None, default=None, help="every sentence or pair with its scores, as .tsv or .json"
+    )
     options = parse(parser, arguments)
+    check_output("--out", options.out, (".tsv", ".json"), inputs=[options.file])
+    if options.limit is not None and options.limit < 1:
+        raise InputError(f"--limit is {options.limit}: give 1 or more")
+    from bert.probing.pairs import minimal_pairs, pairs_of
     from bert.probing.rows import read_pairs, read_rows
     from bert.probing.sentences import score
+    from bert.probing.tables import pairs_listed, sentences_listed
 
-    pairs = read_pairs(options.file)
+    asked_for = options.minimal_pairs or options.limit is not None
+    pairs = pairs_of(options.file, options.limit) if asked_for else read_pairs(options.file)
     if pairs is None:
-        scores = score(
-            [row.sentence for row in read_rows(options.file, keep_empty=True)], options.model, progress="scores"
-        )
-        print("score\tper token\tsentence")
-        for one in scores:
-            numbers = f"{one.score:.2f}\t{one.mean:.2f}" if one.tokens else "–\t–"
-            print(f"{numbers}\t{_cell(one.sentence)}")
-        return
-    if not pairs:
-        raise InputError(f"{options.file}: holds no pairs; give a file with at least one")
-    scores = score([sentence for pair in pairs for sentence in pair], options.model, progress="scores")
-    for number, one in enumerate(scores):
-        if not one.tokens:
-            raise InputError(
-                f"{options.file}: pair {number // 2 + 1} has a sentence without a token, {one.sentence!r}: mend it or leave it out"
-            )
-    print("good\tbad\tright\tgood sentence\tbad sentence")
-    right = 0
-    for good, bad in zip(scores[::2], scores[1::2]):
-        right += good.score > bad.score
-        mark = "yes" if good.score > bad.score else "no"
-        print(f"{good.score:.2f}\t{bad.score:.2f}\t{mark}\t{_cell(good.sentence)}\t{_cell(bad.sentence)}")
-    print(
-        f"accuracy {right / len(pairs):.1%}: of {len(pairs):,} pairs the good sentence has the higher score in {right:,}"
-    )
+        sentences = [row.sentence for row in read_rows(options.file, keep_empty=True)]
+        scores = score(sentences, options.model, within_word=options.within_word, progress="scores")
+        print(sentences_listed(scores))
+        rows: list[dict[str, object]] = [one.row() for one in scores]
+        content: object = [
+            one.row() | {"tokens": one.tokens, "log_probabilities": one.log_probabilities} for one in scores
+        ]
+    else:
+        result = minimal_pairs(pairs, options.model, within_word=options.within_word, progress="scores")
+        print(result if options.minimal_pairs else pairs_listed(result))
+        rows, content = list(result.rows()), result.summary()
+    if options.out is not None:
+        write_whole("--out", options.out, lambda file: _write_rows(rows, content, file))
 
 
 def _attend(arguments: Sequence[str]) -> None:

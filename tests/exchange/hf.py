@@ -7,11 +7,25 @@ from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenCla
 
 BERT = {"norm_first": False, "final_norm": False, "positions": "learned", "gated": False}
 BERT |= {"bias": True, "norm_bias": True}
+ROBERTA = {"positions_skip_padding": True, "pad_id": 1}
 SHAPES: dict[str, tuple[dict, dict]] = {
     "bert": (BERT | {"token_types": 2, "norm_eps": 1e-12}, {"transform_bias": True}),
     "bert-relu-untied": (BERT | {"activation": "relu"}, {"transform_bias": True, "activation": "relu", "tied": False}),
     "bert-one-layer-no-types": (BERT | {"num_layers": 1, "hidden_size": 48, "num_heads": 3}, {"transform_bias": True}),
     "bert-without-biases": (BERT | {"bias": False, "norm_bias": False}, {"output_bias": False}),
+    "bert-sinusoidal": (BERT | {"token_types": 2, "positions": "sinusoidal"}, {"transform_bias": True}),
+    "roberta": (BERT | ROBERTA | {"token_types": 1}, {"transform_bias": True}),
+    "roberta-relu-untied-no-types": (
+        BERT | ROBERTA | {"activation": "relu", "pad_id": 4},
+        {"transform_bias": True, "tied": False},
+    ),
+    "distilbert": (BERT | {"norm_eps": 1e-12}, {"transform_bias": True}),
+    "distilbert-relu": (
+        BERT | {"norm_eps": 1e-12, "activation": "relu"},
+        {"transform_bias": True, "activation": "relu"},
+    ),
+    "electra": (BERT | {"token_types": 2, "embedding_size": 16}, {"transform_bias": True}),
+    "electra-untied": (BERT | {"token_types": 2, "embedding_size": 48}, {"transform_bias": True, "tied": False}),
     "modernbert": ({}, {}),
     "modernbert-local": ({"num_layers": 5, "local_window": 8, "global_every": 3, "rope_theta": 5000.0}, {}),
     "modernbert-odd-window": ({"local_window": 5, "global_every": 9, "local_rope_theta": 300.0}, {}),
@@ -41,6 +55,12 @@ TASKS: dict[str, tuple[str, type[SequenceClassifier] | type[TokenClassifier], di
     "bert-bare-classify": ("bert-without-biases", SequenceClassifier, {"transform_bias": False}),
     "bert-tag": ("bert", TokenClassifier, {}),
     "bert-no-types-tag": ("bert-one-layer-no-types", TokenClassifier, {"dropout": 0.2}),
+    "roberta-classify": ("roberta", SequenceClassifier, {"dropout": 0.3, "first_dropout": 0.3}),
+    "roberta-tag": ("roberta", TokenClassifier, {}),
+    "distilbert-classify": ("distilbert", SequenceClassifier, {"activation": "relu"}),
+    "distilbert-tag": ("distilbert-relu", TokenClassifier, {}),
+    "electra-classify": ("electra", SequenceClassifier, {"activation": "gelu"}),
+    "electra-tag": ("electra", TokenClassifier, {}),
     "modernbert-classify": ("modernbert", SequenceClassifier, {}),
     "modernbert-mean-classify": ("modernbert-local", SequenceClassifier, {"pooling": "mean", "dropout": 0.3}),
     "modernbert-biases-classify": (
@@ -90,7 +110,7 @@ def make(name: str) -> MaskedLM:
 def inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """ids, attention mask with padding, token types (3, 24)."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, 90, (3, 24), generator=generator)
+    ids = torch.randint(6, 90, (3, 24), generator=generator)  # RoBERTa counts all but its padding token
     mask = torch.ones(3, 24, dtype=torch.long)
     mask[1, 15:] = 0
     mask[2, 1:] = 0

@@ -6,21 +6,24 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
+from bert.errors import InputError
 from bert.exchange.families import BERT, MODERNBERT
 from bert.exchange.translate import family_of, read_config, write_config
-from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_head
+from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 from bert.model.encoder import Encoder
-from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
-from tests.exchange.hf import LABELS, OWN, OWN_TASKS, SHAPES, TASKS, inputs, make, make_task
+from bert.model.heads import Discriminator, MaskedLM, SequenceClassifier, TokenClassifier
+from tests.exchange.hf import LABELS, OWN, OWN_TASKS, SHAPES, TASKS, inputs, make, make_task, spread
 
 NEAR = 1e-5
+SHAPE_FILES = Path(__file__).parents[2] / "recipes" / "model"
 
 
 def their_inputs(model: MaskedLM | SequenceClassifier | TokenClassifier) -> dict[str, torch.Tensor]:
     ids, mask, types = inputs()
     named = {"input_ids": ids, "attention_mask": mask}
-    return named | {"token_type_ids": types} if model.config.token_types else named
+    return named | {"token_type_ids": types} if model.config.token_types > 1 else named
 
 
 def assert_same(ours, theirs) -> None:
@@ -134,9 +137,10 @@ def assert_same_task(ours, theirs, batch: dict[str, torch.Tensor]) -> None:
     assert mine.loss.item() == pytest.approx(other.loss.item(), abs=NEAR)
     mine.loss.backward()
     other.loss.backward()
-    assert torch.allclose(ours.head.output.weight.grad, theirs.classifier.weight.grad, atol=NEAR)
-    words = theirs.get_input_embeddings().weight.grad[1:]  # they keep the row of the padding token as it is
-    assert torch.allclose(ours.encoder.embeddings.tokens.weight.grad[1:], words, atol=NEAR)
+    last = theirs.classifier if isinstance(theirs.classifier, torch.nn.Linear) else theirs.classifier.out_proj
+    assert torch.allclose(ours.head.output.weight.grad, last.weight.grad, atol=NEAR)
+    words = theirs.get_input_embeddings().weight.grad[6:]  # they keep the row of the padding token as it is
+    assert torch.allclose(ours.encoder.embeddings.tokens.weight.grad[6:], words, atol=NEAR)
 
 
 @pytest.mark.hf
@@ -150,7 +154,7 @@ def test_our_task_heads_open_there_with_the_same_numbers_and_labels(name: str, t
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     assert theirs.config.id2label == dict(enumerate(LABELS))
     assert theirs.config.label2id == {label: i for i, label in enumerate(LABELS)}
-    rate = next(part.p for part_name, part in theirs.named_children() if part_name in ("drop", "dropout"))
+    rate = next(part.p for name, part in theirs.named_modules() if name in ("drop", "dropout", "classifier.dropout"))
     assert rate == ours.head_config.dropout
     assert_same_task(ours, theirs.eval(), their_inputs(ours))
 
@@ -197,7 +201,7 @@ def test_the_config_of_a_task_head_is_read_as_it_was_written(name: str) -> None:
     family, reasons = family_of(model.config, model.head_config)
     assert (family.model_type if family else "own") == name.split("-")[0]
     assert bool(reasons) == name.startswith("own")
-    keys = json.loads(json.dumps(write_config(family, model.config, model.head_config, {"pad_token_id": 0})))
+    keys = json.loads(json.dumps(write_config(family, model.config, model.head_config, {"pad_token_id": 1})))
     head = model.head_config
     if name == "bert-bare-classify":  # a pooler without a bias has one of zeros there
         head = replace(head, transform_bias=True)
@@ -209,7 +213,7 @@ def test_the_config_of_a_task_head_is_read_as_it_was_written(name: str) -> None:
     [
         ("bert", {"pooling": "mean"}, "bert needs classify.pooling cls, not mean"),
         ("bert", {"transform_norm": True}, "bert needs classify.transform_norm false, not true"),
-        ("bert", {"activation": "gelu"}, "bert needs classify.activation tanh, not gelu"),
+        ("bert", {"activation": "silu"}, "bert needs classify.activation tanh, not silu"),
         ("modernbert", {"transform": False}, "modernbert needs classify.transform true, not false"),
         ("modernbert", {"transform_norm": False}, "modernbert needs classify.transform_norm true, not false"),
         ("modernbert", {"transform": False, "pooling": None}, "modernbert needs tag.transform true, not false"),
@@ -233,6 +237,63 @@ def test_the_head_of_an_encoder_is_what_its_family_gives_a_config_without_keys_f
 def test_a_tagger_without_a_transform_is_a_bert_whatever_its_idle_fields_say() -> None:
     bare = TaskHeadConfig(LABELS, transform=False, transform_bias=True, pooling=None)
     assert family_of(make("bert").config, bare)[0] is BERT
+
+
+@pytest.mark.hf
+def test_a_discriminator_goes_out_and_in(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    for name in ("electra", "bert"):  # ELECTRA-base has embeddings as wide as its layers: a BERT but for the head
+        ours = Discriminator(make(name).config)
+        spread(ours)
+        ours.eval().save(tmp_path / name / "first")
+        theirs = transformers.AutoModelForPreTraining.from_pretrained(tmp_path / name / "first").eval()
+        assert type(theirs).__name__ == "ElectraForPreTraining"
+        batch = their_inputs(ours)
+        tokens = batch["attention_mask"] > 0
+        with torch.no_grad():
+            assert (ours(**batch).logits - theirs(**batch).logits)[tokens].abs().max() <= NEAR
+        again = Discriminator.load(tmp_path / name / "first")
+        again.save(tmp_path / name / "second")
+        for file in (tmp_path / name / "first").iterdir():
+            assert file.read_bytes() == (tmp_path / name / "second" / file.name).read_bytes()
+        with pytest.raises(InputError, match="a discriminator, not a masked LM: give the folder of one"):
+            MaskedLM.load(tmp_path / name / "first")
+        Encoder.load(tmp_path / name / "first")
+    family, reasons = family_of(make("modernbert").config, DiscriminatorConfig())
+    assert family is None
+    assert any("another head: it has none of the class Discriminator" in reason for reason in reasons)
+
+
+@pytest.mark.parametrize("alias", ["xlm-roberta", "camembert"])
+def test_other_names_of_a_family_are_read(alias: str, tmp_path: Path) -> None:
+    model = make("roberta")
+    model.save(tmp_path)
+    keys = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(keys | {"model_type": alias, "architectures": ["XForMaskedLM"]}))
+    ids, mask, _ = inputs()
+    with torch.no_grad():
+        assert torch.equal(MaskedLM.load(tmp_path)(ids, mask).logits, model(ids, mask).logits)
+    del keys["model_type"]  # as in folders of 2019
+    (tmp_path / "config.json").write_text(json.dumps(keys))
+    assert MaskedLM.load(tmp_path).config == model.config
+
+
+def test_why_the_original_transformer_cannot_go_out_and_that_sines_alone_are_no_reason() -> None:
+    original = make("own-original")
+    reasons = " ".join(family_of(original.config, original.head_config)[1])
+    assert "embedding_norm true, not false" in reasons
+    assert "positions" not in reasons
+    assert family_of(make("bert-sinusoidal").config, None) == (BERT, [])
+
+
+@pytest.mark.parametrize("file", sorted(SHAPE_FILES.glob("*.yaml")), ids=lambda file: file.stem)
+def test_every_shape_that_is_offered_goes_out_under_its_own_name(file: Path) -> None:
+    config = EncoderConfig(**yaml.safe_load(file.read_text(encoding="utf-8")))
+    name = file.stem.split("-")[0].replace("modern", "modernbert").replace("bertbert", "bert")
+    head = HeadConfig(transform_bias=name != "modernbert")
+    family, reasons = family_of(config, head)
+    assert (family.model_type if family else "original") == name
+    assert bool(reasons) == (name == "original")
 
 
 @pytest.mark.hf
@@ -263,14 +324,15 @@ def test_a_config_is_read_as_it_was_written(name: str) -> None:
     assert (family.model_type if family else "own") == name.split("-")[0]
     assert bool(reasons) == name.startswith("own")
     again_family, encoder, head = read_config(
-        write_config(family, model.config, model.head_config, {"pad_token_id": 0}), "MaskedLM"
+        write_config(family, model.config, model.head_config, {"pad_token_id": model.config.pad_id}), "MaskedLM"
     )
     assert again_family is family
     if name.startswith("bert"):  # BERT has two token types and all biases: what we lack is written as zeros
-        assert encoder == replace(model.config, token_types=2, bias=True, norm_bias=True)
+        assert encoder == replace(model.config, token_types=2, bias=True, norm_bias=True, positions="learned")
         assert head == replace(model.head_config, transform_bias=True, output_bias=True)
     else:
-        assert (encoder, head) == (model.config, model.head_config)
+        types = 1 if name.startswith("roberta") else model.config.token_types
+        assert (encoder, head) == (replace(model.config, token_types=types), model.head_config)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,17 @@ for package in ("onnx", "onnxruntime", "onnxscript"):
     pytest.importorskip(package, reason=f"needs {package}: pip install 'bert[onnx]'")
 
 
-SOME = ("bert", "bert-relu-untied", "modernbert", "modernbert-odd-window", "own-original", "own-no-transform")
+SOME = (
+    "roberta",
+    "distilbert",
+    "electra-untied",
+    "bert",
+    "bert-relu-untied",
+    "modernbert",
+    "modernbert-odd-window",
+    "own-original",
+    "own-no-transform",
+)
 SOME += ("bert-classify", "modernbert-mean-classify", "modernbert-biases-tag", "own-original-tag")
 """each takes seconds: a name for each way of masking, each kind of positions and each head"""
 

@@ -87,6 +87,29 @@ def test_padding_changes_nothing_for_the_tokens(name: str) -> None:
     assert torch.allclose(padded[mask > 0], encoder(ids, mask.bool()).last_hidden_state[mask > 0])
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_targets_get_the_vectors_that_they_have_among_all_places_and_the_same_gradients(name: str) -> None:
+    mask = torch.ones(2, 20, dtype=torch.long)
+    mask[1, 13:] = 0
+    targets = torch.tensor([3, 19, 20, 32, 3])
+    results = []
+    for trimmed in (True, False):
+        encoder = make(name)
+        if trimmed:
+            vectors = encoder(some_ids(), mask, targets=targets).last_hidden_state
+        else:
+            vectors = encoder(some_ids(), mask).last_hidden_state.flatten(0, 1)[targets]
+        vectors.square().sum().backward()
+        results.append([vectors.detach(), *(parameter.grad for parameter in encoder.parameters())])
+    for ours, expected in zip(*results, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+
+
+def test_targets_and_all_hidden_states_are_not_asked_for_at_once() -> None:
+    with pytest.raises(InputError, match="targets are the places of the last layer"):
+        make("modern")(some_ids(), targets=torch.tensor([1]), output_hidden_states=True)
+
+
 def test_attentions_are_those_that_made_the_result() -> None:
     """The weights of the only layer, applied by hand to its values, give the attention's output."""
     encoder = Encoder(replace(SMALL, num_layers=1, positions="none")).eval()

@@ -15,7 +15,8 @@ FILES = sorted((Path(__file__).parents[2] / "recipes" / "model").glob("*.yaml"))
 
 def test_the_generations_are_there() -> None:
     names = (
-        "bert-base bert-medium bert-mini bert-small bert-tiny modern-mini modernbert-base original-base roberta-base"
+        "bert-base bert-medium bert-mini bert-small bert-tiny distilbert-base electra-small modern-mini modernbert-base"
+        " original-base roberta-base"
     )
     assert [file.stem for file in FILES] == names.split()
 
@@ -34,12 +35,15 @@ def test_a_recipe_has_the_parameters_that_its_header_names(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    [  # the encoder with its pooler (D² + D) as google-research/bert and Hugging Face count them; ModernBERT has none
+    [  # the encoder with its pooler (D² + D) as google-research/bert and Hugging Face count them for BERT and RoBERTa; the others have none
         ("bert-tiny", 4_385_920),
         ("bert-mini", 11_170_560),
         ("bert-small", 28_763_648),
         ("bert-medium", 41_373_184),
         ("bert-base", 109_482_240),
+        ("roberta-base", 124_645_632),
+        ("distilbert-base", 66_362_880),
+        ("electra-small", 13_483_008),
         ("modernbert-base", 149_014_272),
     ],
 )
@@ -48,5 +52,5 @@ def test_published_models_have_their_published_size(name: str, published: int) -
     config = EncoderConfig(**yaml.safe_load(file.read_text(encoding="utf-8")))
     with torch.device("meta"):
         encoder = Encoder(config)
-    pooler = config.hidden_size * (config.hidden_size + 1) if name.startswith("bert") else 0
+    pooler = config.hidden_size * (config.hidden_size + 1) if name.startswith(("bert", "roberta")) else 0
     assert count_parameters(encoder) + pooler == published

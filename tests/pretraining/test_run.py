@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from huggingface_hub import ModelCard
 
 from bert.cli import main
 from bert.model.heads import MaskedLM
@@ -64,6 +65,10 @@ def test_the_card_tells_how_the_model_came_to_be(tiny_run):
     card = (tiny_run / "model" / "README.md").read_text()
     assert "sentences.txt" in card
     assert "4 steps" in card
+    assert "stop.steps: 4" in card  # the recipe, as far as it is no default
+    assert str(tiny_run.parent) not in card
+    figures = {result.metric_type for result in ModelCard.load(tiny_run / "model" / "README.md").data.eval_results}
+    assert figures == {"loss", "accuracy", "perplexity"}
     assert "Held-out text" in card
 
 

@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from bert.model.config import EncoderConfig
+from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.heads import MaskedLM
 from bert.probing.rows import Row
 from bert.text.vocabulary import train_tokenizer
@@ -39,12 +39,14 @@ TEXTS = [row.sentence for row in sense_rows()] + [
 ]
 
 
-def make_masked_lm(kind: str = "wordpiece", max_length: int = 32, **shape: object) -> MaskedLM:
+def make_masked_lm(
+    kind: str = "wordpiece", max_length: int = 32, head: HeadConfig | None = None, **shape: object
+) -> MaskedLM:
     """Weights far enough from the start that attention and layers matter."""
     tokenizer = train_tokenizer(TEXTS * 2, kind, {"wordpiece": 120, "bpe": 300, "unigram": 60}[kind])
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 32} | shape
-    model = MaskedLM(EncoderConfig(vocab_size=tokenizer.vocab_size, max_length=max_length, **sizes))
+    model = MaskedLM(EncoderConfig(vocab_size=tokenizer.vocab_size, max_length=max_length, **sizes), head)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.25)
     model.tokenizer = tokenizer

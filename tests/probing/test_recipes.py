@@ -19,4 +19,4 @@ def test_the_senses_are_even_and_the_places_are_those_of_the_word() -> None:
 
 def test_pairs_are_different_sentences_of_one_length() -> None:
     pairs = read_pairs(FOLDER / "pairs.jsonl")
-    assert all(good != bad and len(good.split()) == len(bad.split()) for good, bad in pairs)
+    assert all(pair.good != pair.bad and len(pair.good.split()) == len(pair.bad.split()) for pair in pairs)

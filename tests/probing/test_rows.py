@@ -69,7 +69,7 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, m
 def test_pairs_are_read_where_the_columns_are_there(tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     file.write_text('{"good": "a b", "bad": "b a"}\n')
-    assert read_pairs(file) == [("a b", "b a")]
+    assert [(pair.good, pair.bad) for pair in read_pairs(file)] == [("a b", "b a")]
     file.write_text('{"sentence": "a b"}\n')
     assert read_pairs(file) is None
     (tmp_path / "lines.txt").write_text("a\n")
@@ -77,6 +77,21 @@ def test_pairs_are_read_where_the_columns_are_there(tmp_path: Path) -> None:
     file.write_text('{"good": "a b", "bad": "b a"}\n{"good": "a b"}\n')
     with pytest.raises(InputError, match=r"line 2: no sentence in column 'bad'; there are: good"):
         read_pairs(file)
+
+
+def test_pairs_know_what_they_differ_in_under_the_names_of_blimp_too(tmp_path: Path) -> None:
+    file = tmp_path / "pairs.tsv"
+    file.write_text(
+        "good\tbad\tphenomenon\tparadigm\tfield\n" + "a\tb\tbinding\tone\tsyntax\n" * 3 + "c\td\tbinding\t\t\n"
+    )
+    (first, second, other) = read_pairs(file, limit=2) or []
+    assert (first.phenomenon, first.paradigm, first.field) == ("binding", "one", "syntax")
+    assert (second.where, other.where) == (f"{file}, line 3", f"{file}, line 5")
+    assert (other.good, other.paradigm, other.field) == ("c", None, None)
+    blimp = tmp_path / "adjunct_island.jsonl"
+    blimp.write_text('{"sentence_good": "a", "sentence_bad": "b", "linguistics_term": "islands", "UID": "adjunct"}\n')
+    (pair,) = read_pairs(blimp) or []
+    assert (pair.good, pair.bad, pair.phenomenon, pair.paradigm) == ("a", "b", "islands", "adjunct")
 
 
 def test_places_count_line_ends_as_the_file_has_them(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Pseudo-log-likelihood against one mask at a time, and against transformers."""
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from bert import score
 from bert.errors import InputError
+from bert.model.config import HeadConfig
 from bert.model.encoder import Encoder
 from bert.probing import sentences as module
 from tests.probing.models import TEXTS, make_masked_lm
@@ -32,22 +34,78 @@ def test_a_score_is_the_sum_over_one_mask_at_a_time(kind: str) -> None:
         assert one.tokens == tuple(model.tokenizer.token(i) for i in ids[1:-1])
 
 
+BERT = {
+    "norm_first": False,
+    "final_norm": False,
+    "positions": "learned",
+    "gated": False,
+    "bias": True,
+    "norm_bias": True,
+}
+
+
 @pytest.mark.hf
-def test_transformers_gives_the_same_score(tmp_path: Path) -> None:
+@pytest.mark.parametrize("within_word", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "shape"), [("wordpiece", BERT), ("wordpiece", {"local_window": 6, "global_every": 2}), ("bpe", {})]
+)
+def test_transformers_gives_the_same_scores(tmp_path: Path, kind: str, shape: dict, within_word: bool) -> None:
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    model = make_masked_lm()
+    head = HeadConfig(transform_bias=True) if shape is BERT else None
+    model = make_masked_lm(kind, max_length=80, head=head, **shape)
     model.save(tmp_path / "model")
     theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "model").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
-    ids = tokenizer("the cat sat on the mat", return_tensors="pt")["input_ids"]
-    total = 0.0
-    for place in range(1, ids.shape[1] - 1):
-        masked = ids.clone()
-        masked[0, place] = tokenizer.mask_token_id
-        with torch.no_grad():
-            total += float(theirs(input_ids=masked).logits[0, place].log_softmax(-1)[ids[0, place]])
-    (ours,) = score(["the cat sat on the mat"], tmp_path / "model")
-    assert ours.score == pytest.approx(total, abs=1e-4)
+    within = 0
+    texts = ["the cat sat on the mat", "ripest apples, freshly: the catsat softwares!", *TEXTS[:2]]
+    for ours, text in zip(score(texts, tmp_path / "model", within_word=within_word), texts, strict=True):
+        encoding = tokenizer(text, return_tensors="pt")
+        ids, words = encoding["input_ids"], encoding.word_ids()  # a word of theirs: what the pre-tokenizer leaves whole
+        expected = []
+        for place in range(1, ids.shape[1] - 1):
+            masked = ids.clone()
+            masked[0, place] = tokenizer.mask_token_id
+            for later in range(place + 1, ids.shape[1] - 1):
+                if within_word and words[later] == words[place]:
+                    masked[0, later] = tokenizer.mask_token_id
+            with torch.no_grad():
+                expected.append(float(theirs(input_ids=masked).logits[0, place].log_softmax(-1)[ids[0, place]]))
+        assert ours.log_probabilities == pytest.approx(expected, abs=1e-4)
+        assert ours.score == pytest.approx(sum(expected), abs=1e-3)
+        within += sum(one == other is not None for one, other in pairwise(words))
+    assert within > 5  # pieces inside words
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
+def test_within_words_nothing_changes_for_the_last_piece_and_for_chinese_characters(kind: str) -> None:
+    model = make_masked_lm(kind, max_length=80)
+    tokenizer = model.tokenizer
+    for text in SENTENCES:
+        plain, within = (score([text], model, within_word=choice)[0] for choice in (False, True))
+        starts = [tokenizer.word_starts[i] for i in tokenizer.encode_with_offsets(text)[0][1:-1]]
+        last = [place + 1 == len(starts) or bool(starts[place + 1]) for place in range(len(starts))]
+        same = [a == pytest.approx(b, abs=1e-5) for a, b in zip(plain.log_probabilities, within.log_probabilities)]
+        assert same == last, text
+        if text.startswith("苹果") and kind == "wordpiece":
+            assert all(last)
+    assert "".join(tokenizer.token(i) for i in tokenizer.encode("苹果")[1:-1])
+
+
+def test_copies_are_batched_run_once_and_only_masked_places_decoded() -> None:
+    model = make_masked_lm()
+    texts = ["the sweet apple", "the ripe apple", "the sweet apple"]  # all share `the [MASK] apple`
+    ids = [model.tokenizer.encode_with_offsets(text)[0] for text in texts]
+    copies = {(*row[:p], model.tokenizer.mask_id, *row[p + 1 :]) for row in ids for p in range(1, len(row) - 1)}
+    decoded, last, calls = [], [], []
+    model.head.register_forward_pre_hook(lambda _, given: decoded.append(given[0].shape))
+    model.encoder.layers[-1].mlp.register_forward_pre_hook(lambda _, given: last.append(given[0].shape))
+    model.encoder.register_forward_pre_hook(lambda _, given: calls.append(given[0].shape))
+    scores = score(texts, model)
+    assert scores[0] == scores[2]
+    assert len(copies) < sum(len(row) - 2 for row in ids)
+    assert sum(rows for rows, _ in calls) == len(copies)
+    assert len(calls) == 1
+    assert decoded == last == [(len(copies), model.config.hidden_size)]
 
 
 def test_the_company_of_a_sentence_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,6 +93,45 @@ def test_score_prints_sentences_and_pairs(
     assert pairs[3].startswith(f"accuracy {right / 2:.1%}: of 2 pairs")
 
 
+def test_minimal_pairs_are_told_by_phenomenon_and_written_one_by_one(runs: Callable[..., str], place: Path) -> None:
+    rows = [("the cat sat", "sat the cat", "order"), ("mat", "apple", "words"), ("cat", "cat", "words")] * 2
+    keys = ("good", "bad", "phenomenon")
+    (place / "blimp.jsonl").write_text("".join(json.dumps(dict(zip(keys, row))) + "\n" for row in rows))
+    printed = runs("score", "blimp.jsonl", "--minimal-pairs", "--out", "p.tsv").splitlines()
+    assert printed[0].split() == ["phenomenon", "pairs", "right", "ties", "accuracy"]
+    told = {line.split()[0]: line.split()[1:] for line in printed[2:5]}
+    assert list(told) == ["order", "words", "all"]
+    written = [line.split("\t") for line in (place / "p.tsv").read_text(encoding="utf-8").splitlines()]
+    assert written[0] == "phenomenon field paradigm good_score bad_score verdict good bad".split()
+    assert [(row[6], row[7], row[0]) for row in written[1:]] == rows
+    for name, (pairs, right, ties, accuracy) in told.items():
+        verdicts = [row[5] for row in written[1:] if name in (row[0], "all")]
+        assert (int(pairs), int(right), int(ties)) == (
+            len(verdicts),
+            verdicts.count("right"),
+            verdicts.count("tie"),
+        )
+        assert accuracy == f"{verdicts.count('right') / len(verdicts):.1%}"
+    assert told["words"][2] == "2"
+    assert printed[5].startswith("2 pairs are ties")
+    limited = runs("score", "blimp.jsonl", "--minimal-pairs", "--limit", "1").splitlines()
+    assert [line.split()[1] for line in limited[2:5]] == ["1", "1", "2"]
+    runs("score", "blimp.jsonl", "--out", "p.json")
+    content = json.loads((place / "p.json").read_text(encoding="utf-8"))
+    assert content["all"]["pairs"] == len(content["pairs"]) == 6
+    assert [group["name"] for group in content["phenomenon"]] == ["order", "words"]
+
+
+def test_sentences_are_written_with_each_piece(runs: Callable[..., str], place: Path) -> None:
+    runs("score", "lines.txt", "--within-word", "--out", "s.json")
+    content = json.loads((place / "s.json").read_text(encoding="utf-8"))
+    assert len(content) == 4
+    assert content[1]["score"] == pytest.approx(sum(content[1]["log_probabilities"]))
+    assert content[2] == {"score": None, "per_token": None, "sentence": "", "tokens": [], "log_probabilities": []}
+    runs("score", "lines.txt", "--out", "s.tsv")
+    assert (place / "s.tsv").read_text(encoding="utf-8").splitlines()[3] == "\t\t"
+
+
 def test_a_cell_of_a_table_has_no_tab_and_no_line_end(runs: Callable[..., str], place: Path) -> None:
     (place / "cells.csv").write_text('sentence\n"the\tcat\nsat"\nthe mat\n')
     assert [line.count("\t") for line in runs("score", "cells.csv").splitlines()] == [2, 2, 2]
@@ -146,7 +185,14 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["senses", "senses.tsv", "--out", "senses.tsv"], "--out senses.tsv: is the input, which would be lost"),
         (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
         (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
-        (["score", "zero.jsonl"], "zero.jsonl: pair 1 has a sentence without a token"),
+        (["score", "zero.jsonl"], "zero.jsonl, line 1: a sentence without a token"),
+        (["score", "lines.txt", "--minimal-pairs"], "lines.txt: no columns good and bad: give .jsonl"),
+        (["score", "senses.jsonl", "--minimal-pairs"], "senses.jsonl: no columns good and bad"),
+        (["score", "lines.txt", "--limit", "3"], "lines.txt: no columns good and bad"),
+        (["score", "pairs.jsonl", "--limit", "0"], "--limit is 0: give 1 or more"),
+        (["score", "none.tsv"], "none.tsv: holds no pairs"),
+        (["score", "pairs.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .tsv or .json"),
+        (["score", "none.tsv", "--out", "none.tsv"], "--out none.tsv: is the input, which would be lost"),
         (["senses", "few.jsonl"], "give test rows, or 5 rows or more of each of two senses"),
         (["attend", "\u200b"], "has no token: give a text with a word in it"),
         (["attend", "lines.txt"], "lines.txt: is a file: give one sentence"),
@@ -164,6 +210,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     )
     (place / "columns.jsonl").write_text('{"word": "apple", "sense": "a"}\n')
     (place / "half.jsonl").write_text('{"good": "a"}\n')
+    (place / "none.tsv").write_text("good\tbad\n")
     (place / "zero.jsonl").write_text('{"good": "a", "bad": "\\u200b"}\n')
     (place / "few.jsonl").write_text('{"word": "apple", "sentence": "an apple", "sense": "a"}\n')
     (place / "senses.tsv").write_text("word\tsentence\tsense\n")

@@ -1,0 +1,53 @@
+"""A model folder, or a name on the Hugging Face Hub → a folder on this machine.
+
+Names go through the cache of huggingface_hub (`HF_HOME`, `HF_HUB_OFFLINE` and the like mean there what they mean elsewhere).
+"""
+
+import re
+from functools import lru_cache
+from pathlib import Path
+
+from bert.errors import InputError
+
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_TEXTS = ("config.json", "*token*.json", "vocab.*", "merges.txt", "rows.json", "*.index.json")
+_SAFE = ("model.safetensors", "model-*-of-*.safetensors")
+_PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
+
+
+def local_folder(name: str | Path) -> Path:
+    """The folder `name`, or, where there is none and the name is like those of the Hub, the folder of its cache.
+
+    Weights are fetched as safetensors where the model has them. Raises InputError where there is neither, or the Hub cannot
+    be reached and its cache has no such model.
+    """
+    folder = Path(name).expanduser()
+    text = str(name)
+    is_path = folder.is_dir() or (folder.parent != Path(".") and folder.parent.is_dir())
+    if is_path or not _NAME.fullmatch(text) or folder.exists():
+        return folder
+    return _from_hub(text)
+
+
+@lru_cache(maxsize=16)
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*_TEXTS, *_SAFE]))
+        if not any(file.suffix == ".safetensors" for file in folder.iterdir()):
+            folder = Path(snapshot_download(name, allow_patterns=[*_TEXTS, *_PICKLED]))
+        return folder
+    except RepositoryNotFoundError:
+        why = "the Hugging Face Hub has no model of this name (or it is not public)"
+    except (LocalEntryNotFoundError, ConnectionError):
+        why = "the Hugging Face Hub cannot be reached and its cache on this machine has no model of this name"
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        why = f"the Hugging Face Hub says: {(str(error).splitlines() or [''])[0]}"
+    raise InputError(f"{name}: no such folder, and {why}: give the folder of a model, the one that holds config.json")

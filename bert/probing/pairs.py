@@ -1,0 +1,152 @@
+"""Minimal pairs: does a masked LM find the right sentence more probable than the wrong one?
+
+    pairs (good, bad, phenomenon) → the scores of both sentences → right, wrong or a tie → accuracy, by phenomenon
+
+Warstadt et al. 2020, "BLiMP: The Benchmark of Linguistic Minimal Pairs for English"; sentences are compared by the sums of
+their log-probabilities (`bert.probing.sentences`).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from bert.errors import InputError
+from bert.probing.rows import Pair, read_pairs
+from bert.probing.sentences import SentenceScore, score
+from bert.text.rows import name_of
+
+TIE = 1e-4
+"""nats: what is nearer than this is one score, as where both sentences are the same pieces; rounding moves sums by less"""
+
+Verdict = Literal["right", "wrong", "tie"]
+Column = Literal["phenomenon", "field", "paradigm"]
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """A right and a wrong sentence with their scores."""
+
+    pair: Pair
+    good: SentenceScore
+    bad: SentenceScore
+
+    @property
+    def verdict(self) -> Verdict:
+        """Which sentence the model prefers: the right one, the wrong one, or neither."""
+        ahead = self.good.score - self.bad.score
+        return "tie" if abs(ahead) < TIE else "right" if ahead > 0 else "wrong"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Pairs that are counted together."""
+
+    name: str
+    pairs: int
+    right: int
+    ties: int
+
+    @property
+    def accuracy(self) -> float:
+        """The share of pairs whose right sentence has the higher score, from 0 to 1. A tie is not right."""
+        return self.right / self.pairs
+
+    def row(self) -> dict[str, object]:
+        """What is counted, for files."""
+        counts = {"name": self.name, "pairs": self.pairs, "right": self.right, "ties": self.ties}
+        return counts | {"accuracy": self.accuracy}
+
+
+@dataclass(frozen=True)
+class MinimalPairs:
+    """Scored pairs, in their order. Print it for the accuracy of each phenomenon."""
+
+    pairs: tuple[ScoredPair, ...]
+
+    @property
+    def overall(self) -> Group:
+        """All pairs."""
+        return _group("all", self.pairs)
+
+    def groups(self, column: Column) -> list[Group]:
+        """The pairs by one of their columns, in the order in which they come; those without a name are left out."""
+        by_name: dict[str, list[ScoredPair]] = {}
+        for one in self.pairs:
+            name = getattr(one.pair, column)
+            if name is not None:
+                by_name.setdefault(name, []).append(one)
+        return [_group(name, pairs) for name, pairs in by_name.items()]
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        """One row a pair, for files."""
+        for one in self.pairs:
+            yield {
+                "phenomenon": one.pair.phenomenon,
+                "field": one.pair.field,
+                "paradigm": one.pair.paradigm,
+                "good_score": one.good.score,
+                "bad_score": one.bad.score,
+                "verdict": one.verdict,
+                "good": one.pair.good,
+                "bad": one.pair.bad,
+            }
+
+    def summary(self) -> dict[str, object]:
+        """Counts and accuracies of all pairs and of those of each phenomenon, field and paradigm, for files."""
+        columns: tuple[Column, ...] = ("phenomenon", "field", "paradigm")
+        by_column = {column: [group.row() for group in self.groups(column)] for column in columns}
+        return {"all": self.overall.row(), **by_column, "pairs": list(self.rows())}
+
+    def __str__(self) -> str:
+        from bert.probing.tables import pairs_table
+
+        return pairs_table(self)
+
+
+def minimal_pairs(
+    pairs: Sequence[Pair] | str | Path,
+    model: nn.Module | str | Path,
+    *,
+    limit: int | None = None,
+    within_word: bool = False,
+    progress: str | None = None,
+) -> MinimalPairs:
+    """Which sentence of each pair a masked LM, or that in a folder, finds more probable.
+
+    Pairs, or those of a file; `limit` takes so many of each paradigm of a file. `within_word` is that of `score`.
+
+    Raises InputError where the file holds no pairs, or a sentence has no token.
+    """
+    if isinstance(pairs, str | Path):
+        pairs = pairs_of(pairs, limit)
+    scores = score(
+        [sentence for pair in pairs for sentence in (pair.good, pair.bad)],
+        model,
+        within_word=within_word,
+        progress=progress,
+    )
+    made = tuple(ScoredPair(*three) for three in zip(pairs, scores[::2], scores[1::2]))
+    for number, one in enumerate(made, start=1):
+        for sentence in (one.good, one.bad):
+            if not sentence.tokens:
+                raise InputError(
+                    f"{one.pair.where or f'pair {number}'}: a sentence without a token, {sentence.sentence!r}: mend it or"
+                    " leave it out"
+                )
+    return MinimalPairs(made)
+
+
+def pairs_of(file: str | Path, limit: int | None = None) -> list[Pair]:
+    """The pairs of a file that must have their columns; see `read_pairs`."""
+    pairs = read_pairs(file, limit)
+    if pairs is None:
+        raise InputError(f"{name_of(file)}: no columns good and bad: give .jsonl, .tsv or .csv with pairs of sentences")
+    return pairs
+
+
+def _group(name: str, pairs: Sequence[ScoredPair]) -> Group:
+    verdicts = [one.verdict for one in pairs]
+    return Group(name, len(pairs), verdicts.count("right"), verdicts.count("tie"))

@@ -1,0 +1,25 @@
+"""What both kinds of training say in the card of the model that they made: figures for the Hub, and the recipe."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from bert.exchange.card import card_header, measured
+from bert.recipe import differences
+
+
+def training_card(text: Sequence[str], recipe: Any, task: str, data: str, figures: Mapping[str, float]) -> str:
+    """The part of a model card that tells how the model came to be: `text`, then each field of `recipe` that is no default.
+
+    `figures` were measured on `data`, in a `task` of the Hub's names; they go into the header. Of paths the last part is
+    shown: where a file lay on this machine is nobody's matter.
+    """
+    fields = [f"{key}: {_shown(value)}" for key, _, value in differences(type(recipe)(), recipe)]
+    lines = [*text, "", "## Recipe", "what differs from the defaults of `bert`", "", "```yaml", *fields, "```"]
+    return card_header(**measured(task, data, figures)) + "\n".join(lines) + "\n"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(_shown(part) for part in value)}]"
+    return "null" if value is None else PurePath(value).name if isinstance(value, str) else str(value)
