@@ -88,7 +88,7 @@ def run_batches(
     Raises InputError for an input with more tokens than the model takes.
     """
     config: EncoderConfig = model.config  # type: ignore[assignment]
-    device = next(model.parameters()).device
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))  # ONNX has none
     longest = max(range(len(inputs)), key=lambda place: len(inputs[place].ids), default=None)
     if longest is not None and len(inputs[longest].ids) > config.max_length:
         raise InputError(

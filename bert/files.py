@@ -1,7 +1,9 @@
 """Files that are whole or not there, and stay written should the machine stop the moment after."""
 
 import os
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,6 +19,38 @@ def replaced(file: Path) -> Iterator[Path]:
         os.replace(partial, file)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def replaced_folder(folder: Path, ours: Container[str]) -> Iterator[Path]:
+    """An empty folder to fill; at the end it takes the place of `folder`, whose parents are made where they are not there.
+
+    What stood in `folder` under the names `ours` is gone then; other files and folders of it move over. Where anything
+    fails, all is as it was.
+    """
+    folder = folder.resolve()
+    above = next(parent for parent in folder.parents if parent.exists())
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=above) as workshop:
+        fresh, before = Path(workshop) / "fresh", Path(workshop) / "before"
+        fresh.mkdir()
+        yield fresh
+        for path in [*fresh.rglob("*"), fresh]:
+            sync(path)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if folder.exists():
+            folder.rename(before)
+            try:
+                fresh.rename(folder)
+            except OSError:
+                before.rename(folder)
+                raise
+            for path in before.iterdir():
+                if path.name not in ours and not (folder / path.name).exists():
+                    path.rename(folder / path.name)
+            shutil.rmtree(before)
+        else:
+            fresh.rename(folder)
+        sync(folder.parent)
 
 
 def is_same(first: Path, second: Path) -> bool:

@@ -5,12 +5,16 @@ import io
 import os
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
 from bert.cli import main
+from bert.model.config import EncoderConfig, task_head
+from bert.model.heads import SequenceClassifier
+from bert.text.tokenizer import Tokenizer
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -99,6 +103,47 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory, text_file: Path) -> Path:
     run = tmp_path_factory.mktemp("runs") / "tiny"
     run_quietly(["pretrain", str(text_file), "--out", str(run), *TINY])
     return run
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What `bert export --to onnx --verify --quantize --eval` made of a classifier."""
+
+    home: Path
+    """the folder with rows.tsv and the model folder runs/topics/model"""
+    lines: list[str]
+    """what it printed"""
+
+    @property
+    def model(self) -> Path:
+        return self.home / "runs" / "topics" / "model"
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Exported:
+    """A classifier of random weights with all that our own architectures can have, exported by the command. Do not write
+    to it."""
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package, reason=f"needs {package}: pip install 'bert[onnx]'")
+    tokenizer = Tokenizer.load(tiny_run / "model")
+    shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 40}
+    shape |= {"norm": "rmsnorm", "qk_norm": True, "local_window": 4, "global_every": 2, "max_length": 64}
+    config = EncoderConfig(vocab_size=tokenizer.vocab_size, **shape)  # type: ignore[arg-type]
+    torch.manual_seed(0)
+    model = SequenceClassifier(config, task_head(config, "classify", ("food", "nature", "sports"), pooling="mean"))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.tokenizer = tokenizer
+    home = tmp_path_factory.mktemp("exported")
+    model.save(home / "runs" / "topics" / "model")
+    rows = [("The cat sees the apple.", "food"), ("A dog finds the river at night.", "nature"), ("My friend", "sports")]
+    table = "text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows * 5)
+    (home / "rows.tsv").write_text(table, encoding="utf-8")
+    output = io.StringIO()
+    flags = ["--to", "onnx", "--verify", "--quantize", "--eval", str(home / "rows.tsv")]
+    with contextlib.redirect_stdout(output):
+        assert main(["export", str(home / "runs" / "topics" / "model"), *flags]) == 0
+    return Exported(home, output.getvalue().splitlines())
 
 
 @pytest.fixture(scope="session")

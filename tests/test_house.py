@@ -20,7 +20,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("verbs",),
-    ("quickstart", "bench", "evaluate"),
+    ("quickstart", "bench", "evaluate", "export"),
     ("pretraining", "finetuning", "probing"),
     ("embed",),
     ("report",),
@@ -213,6 +213,7 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
         "sentence_transformers",
         "onnx",
         "onnxruntime",
+        "onnxscript",
         "huggingface_hub",
     }
     at_once = [str(arrow) for arrow in ARROWS if arrow.inside is None and arrow.target.split(".")[0] in lazy]

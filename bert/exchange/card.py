@@ -73,13 +73,15 @@ def measured(task: str, data: str, figures: Mapping[str, float], name: str = "mo
     return {"metrics": list(figures), "model-index": header["model-index"]} if figures else {}
 
 
-def written_before(folder: Path) -> str:
-    """What stands in a folder's card beside what follows from its model, as `more` of the next card: the header, and the
-    text from the first heading of the second level on. Empty where there is no such card."""
+def written_before(folder: Path, license: str | None = None) -> str:
+    """What stands in a folder's card beside what follows from its model, as `more` of the next card: the header, with
+    another `license` where one is given, and the text from the first heading of the second level on. Empty where there is
+    neither."""
     try:
         header, text = _parted((folder / CARD).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, InputError):
-        return ""
+        header, text = {}, ""
+    header |= {} if license is None else {"license": license}
     _, heading, rest = f"\n{text}".partition("\n## ")
     from_model = ("library_name", "pipeline_tag", "tags")
     return card_header(**{key: value for key, value in header.items() if key not in from_model}) + (

@@ -6,8 +6,6 @@ whole or not at all. Nothing is pickled.
 """
 
 import json
-import shutil
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +32,7 @@ from bert.exchange.translate import (
     write_parameters,
 )
 from bert.exchange.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
-from bert.files import sync
+from bert.files import replaced_folder
 from bert.hub import local_folder
 from bert.model.config import EncoderConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
@@ -67,6 +65,8 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
     *("vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),  # of others
 )
+OURS = (CONFIG, CARD, *WEIGHT_FILES, *TOKENIZER_FILES, "onnx", "torch")
+"""what stands in a folder for the model in it: `save` leaves none of an earlier model, not even as `bert export` wrote it"""
 
 
 def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> None:
@@ -93,10 +93,7 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
     labels = head.labels if isinstance(head, TaskHeadConfig) else ()
     numbers = sum(tensor.numel() for tensor in theirs.values())
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as workshop:
-            fresh = Path(workshop) / "model"
-            fresh.mkdir()
+        with replaced_folder(folder, OURS) as fresh:
             (fresh / CONFIG).write_text(json.dumps(keys, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             save_file({name: tensor.contiguous() for name, tensor in theirs.items()}, fresh / WEIGHTS, {"format": "pt"})
             if model.tokenizer is not None:
@@ -106,32 +103,8 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
                 model.tokenizer.save(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
             text = model_card(kind_of(head), model.config, labels, obstacles, numbers, card)
             (fresh / CARD).write_text(text, encoding="utf-8")
-            _swap(fresh, folder, Path(workshop) / "before")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
-
-
-def _swap(fresh: Path, folder: Path, before: Path) -> None:
-    """Put the folder `fresh` in the place of `folder` by renaming; files of `folder` that are no part of a model move
-    over."""
-    for file in fresh.iterdir():
-        sync(file)
-    sync(fresh)
-    if folder.exists():
-        folder.rename(before)
-        try:
-            fresh.rename(folder)
-        except OSError:
-            before.rename(folder)
-            raise
-        for file in before.iterdir():
-            ours = file.name in (CONFIG, CARD, *WEIGHT_FILES, *TOKENIZER_FILES)
-            if not ours and not (folder / file.name).exists():
-                file.rename(folder / file.name)
-        shutil.rmtree(before)
-    else:
-        fresh.rename(folder)
-    sync(folder.parent)
 
 
 @dataclass(frozen=True)

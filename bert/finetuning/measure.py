@@ -12,7 +12,7 @@ from bert.finetuning import figures
 from bert.finetuning.config import DataConfig
 from bert.finetuning.inputs import labels_of, no_words, read_labelled
 from bert.finetuning.metrics import SpanF1, scheme_of
-from bert.finetuning.predict import load_predictor
+from bert.finetuning.predict import Predictor, load_predictor
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,11 @@ class Evaluation:
 
 def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
     """Measure the fine-tuned model of `folder` on the labelled rows of `file`. Raises InputError."""
-    predictor = load_predictor(folder)
+    return evaluate_predictor(load_predictor(folder), file, data)
+
+
+def evaluate_predictor(predictor: Predictor, file: str, data: DataConfig) -> Evaluation:
+    """The same of a model that is open already."""
     known, tagging = predictor.model.labels, predictor.task == "tag"
     guessed: list[tuple[str, ...]] = []
     right: list[tuple[str, ...]] = []

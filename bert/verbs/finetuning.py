@@ -36,7 +36,7 @@ def _finetune(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run")
     parser.add_argument("--train", type=str | None, default=None, help="the same as --data.train")
     parser.add_argument("--dev", type=str | None, default=None, help="the same as --data.dev")
-    _add_columns(parser, "; the same as --data.{}")
+    add_columns(parser, "; the same as --data.{}")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
     add_recipe(parser, FinetuneRecipe)
     parser.usage = (
@@ -73,7 +73,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         default=None,
         help="masked LM: .npz with masked input_ids and labels, (rows, length)",
     )
-    _add_columns(parser)
+    add_columns(parser)
     options = parse(parser, arguments)
     from bert.evaluate import evaluate, evaluate_masked
 
@@ -82,7 +82,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     if options.masked is not None:
         evaluate_masked(options.model, options.masked)
     else:
-        evaluate(options.model, options.data, _data(options))
+        evaluate(options.model, options.data, data_config(options))
 
 
 def _predict(arguments: Sequence[str]) -> None:
@@ -96,22 +96,24 @@ def _predict(arguments: Sequence[str]) -> None:
     parser.add_argument("model", type=str, help="model folder")
     parser.add_argument("input", type=str, help="texts or sentences, with labels or without; - is standard input")
     parser.add_argument("--out", type=str, default="-", help="file to write; - is standard output")
-    _add_columns(parser)
+    add_columns(parser)
     options = parse(parser, arguments)
     from bert.finetuning.predict import predict
 
-    count = predict(options.model, options.input, options.out, _data(options))
+    count = predict(options.model, options.input, options.out, data_config(options))
     if options.out != "-":
         print(f"{count:,} predictions: {options.out}")
 
 
-def _add_columns(parser: "ArgumentParser", more: str = "") -> None:
+def add_columns(parser: "ArgumentParser", more: str = "") -> None:
+    """Give `parser` the options that name columns and format of labelled rows."""
     for name, text in _COLUMNS.items():
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=str | None, default=None, help=text + more.format(name))
 
 
-def _data(options: Any) -> "DataConfig":
+def data_config(options: Any) -> "DataConfig":
+    """What those options say."""
     from bert.finetuning.config import DataConfig
 
     return DataConfig(**{name: options[name] for name in _COLUMNS})

@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from bert import files
 from bert.errors import InputError
 from bert.exchange import folder as exchange
 from bert.model.encoder import Encoder
@@ -241,6 +242,8 @@ def test_a_tied_matrix_is_written_once(name: str, tmp_path: Path) -> None:
 def test_saving_again_replaces_the_model_and_leaves_other_files_alone(saved: Path) -> None:
     (saved / "notes.txt").write_text("mine")
     (saved / "tokenizer.json").write_text("of an earlier model")
+    (saved / "onnx").mkdir()
+    (saved / "onnx" / "model.onnx").write_text("of an earlier model")
     make("bert").save(saved, card="---\nlicense: mit\n---\n# Mine\n")
     assert sorted(contents(saved)) == ["README.md", "config.json", "model.safetensors", "notes.txt"]
     assert (saved / "notes.txt").read_text() == "mine"
@@ -256,7 +259,7 @@ def test_a_save_that_fails_leaves_what_was_there(saved: Path, broken: str, monke
     def no_room(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exchange, broken, no_room)
+    monkeypatch.setattr(files if broken == "sync" else exchange, broken, no_room)
     with pytest.raises(InputError, match=r"model: the model could not be written: .*No space left on device"):
         make("bert").save(saved)
     with pytest.raises(InputError, match="could not be written"):
@@ -269,7 +272,7 @@ def test_a_save_that_fails_between_the_two_renames_puts_the_old_model_back(saved
     before, rename = contents(saved), Path.rename
 
     def stubborn(self: Path, target: Path) -> Path:
-        if self.name == "model" and self.parent.name.startswith(".model-"):
+        if self.name == "fresh" and self.parent.name.startswith(".model-"):
             raise OSError(5, "Input/output error")
         return rename(self, target)
 

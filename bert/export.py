@@ -1,0 +1,225 @@
+"""`bert export`: a model for other tools: an ONNX file, a `torch.export` program, a Hugging Face folder.
+
+What is written appears whole or not at all, and only where it was verified, if that was asked for: all happens in a
+folder of its own, which is renamed at the end.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+from bert.errors import InputError
+from bert.exchange.card import written_before
+from bert.exchange.families import FAMILIES
+from bert.exchange.folder import ARTICLES, CONFIG, TASKS, TOKENIZER_FILES, FolderTask, save, task_of
+from bert.exchange.onnx import OnnxModel, check_packages, quantize, write_onnx
+from bert.exchange.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
+from bert.exchange.translate import family_of
+from bert.exchange.weights import WEIGHT_FILES
+from bert.files import is_same, replaced_folder
+from bert.finetuning.config import DataConfig
+from bert.finetuning.inputs import read_labelled
+from bert.finetuning.measure import evaluate_predictor
+from bert.finetuning.module import TaskModel
+from bert.finetuning.predict import Predictor, load_predictor
+from bert.hub import local_folder
+from bert.model.encoder import Encoder
+from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
+
+MODELS: dict[FolderTask, type[Encoder] | type[HeadedModel]] = {
+    "encoder": Encoder,
+    "masked-lm": MaskedLM,
+    "classify": SequenceClassifier,
+    "tag": TokenClassifier,
+    "discriminate": Discriminator,
+}
+ONNX, INT8, TORCH = "model.onnx", "model_quantized.onnx", "model.pt2"
+Say = Callable[[str], None]
+
+
+def export_onnx(
+    folder: str | Path,
+    out: str | Path | None = None,
+    verify: bool = False,
+    int8: bool = False,
+    measure: str | None = None,
+    data: DataConfig | None = None,
+    say: Say = print,
+) -> Path:
+    """Write the model of `folder` as ONNX to `folder`/onnx/model.onnx; with `out`, to `out`/onnx/model.onnx beside copies
+    of config and tokenizer. Returns the path.
+
+    `verify` compares it with the model before it appears. `int8` writes model_quantized.onnx beside it, and `measure`
+    names a file of labelled rows (`data`: their columns) on which both are measured. Raises InputError.
+    """
+    if measure is not None and not int8:
+        raise InputError(f"--eval {measure}: measures what --quantize changes: add --quantize, or leave it out")
+    check_packages()
+    folder, columns = _local(folder, out), data or DataConfig()
+    predictor = None if measure is None else _predictor(folder, measure, columns)
+    model = predictor.model.to("cpu") if predictor else load_any(folder)
+    lines = []
+    with _place(folder, out, "onnx", (ONNX, INT8)) as (fresh, place):
+        opset = write_onnx(model, fresh / ONNX)
+        lines.append(f"{place / ONNX}: {_size(fresh / ONNX)}, opset {opset}, {_signature(model)}")
+        if verify:
+            lines.append(_verified(compare(model, OnnxModel(fresh / ONNX, model).run), "onnxruntime"))
+        if int8:
+            quantize(fresh / ONNX, fresh / INT8)
+            share = _bytes(fresh / INT8) / _bytes(fresh / ONNX)
+            lines.append(f"{place / INT8}: {_size(fresh / INT8)}, {share:.0%} of the other, int8")
+        if predictor is not None and measure is not None:
+            lines += _change(predictor, [fresh / ONNX, fresh / INT8], measure, columns)
+        elif int8 and isinstance(model, SequenceClassifier | TokenClassifier):
+            lines.append("what int8 changes is not measured: give labelled rows as --eval FILE")
+    say("\n".join(lines))
+    return place / ONNX
+
+
+def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool = False, say: Say = print) -> Path:
+    """Write the model of `folder` as a `torch.export` program to `folder`/torch/model.pt2, or under `out` as
+    `export_onnx` does. Returns the path. Raises InputError."""
+    folder = _local(folder, out)
+    model = load_any(folder)
+    lines = []
+    with _place(folder, out, "torch", (TORCH,)) as (fresh, place):
+        write_torch(model, fresh / TORCH)
+        lines.append(f"{place / TORCH}: {_size(fresh / TORCH)}, {_signature(model)}")
+        if verify:
+            lines.append(_verified(compare(model, open_torch(fresh / TORCH)), "the program"))
+    say("\n".join(lines))
+    return place / TORCH
+
+
+def export_hf(folder: str | Path, out: str | Path, license: str | None = None, say: Say = print) -> Path:
+    """Write the model of `folder` as a folder that Hugging Face transformers opens to `out`, which must be empty or not
+    there. Returns `out`.
+
+    Its card says what that of `folder` says of data, recipe and figures, and names `license`. Raises InputError where no
+    architecture of theirs computes this model, naming every field in the way.
+    """
+    folder, out = local_folder(folder), Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
+    model = load_any(folder)
+    family, obstacles = family_of(model.config, None if isinstance(model, Encoder) else model.head_config)
+    if family is None:
+        raise InputError(
+            f"{folder}: no architecture of Hugging Face computes this model: {'; '.join(obstacles)}: export it --to onnx"
+            " or torch, or train one with these fields"
+        )
+    save(model, out, card=written_before(folder, license))
+    say(f"{out}: a Hugging Face folder, model_type {family.model_type}")
+    return out
+
+
+def load_any(folder: str | Path) -> Encoder | HeadedModel:
+    """The model of a folder, with the head that it has. InputError for a head that has no place here: without it
+    another model would leave."""
+    folder = local_folder(folder)
+    task = task_of(folder)
+    named = next(iter(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or ()), "Encoder")
+    if task == "encoder" and named not in ("Encoder", *(family.architectures["Encoder"] for family in FAMILIES)):
+        raise InputError(
+            f"{folder / CONFIG}: {named} has a head that cannot be exported: save the encoder alone, by"
+            " Encoder.load(folder).save(another), and export that"
+        )
+    return MODELS[task].load(folder)
+
+
+def _local(folder: str | Path, out: str | Path | None) -> Path:
+    """The folder of a model to export. InputError where nothing may be written beside it."""
+    found = local_folder(folder)
+    if out is None and found != Path(folder).expanduser():
+        raise InputError(
+            f"{folder}: a model of the Hugging Face Hub, whose cache is not ours to fill: name a folder as --out"
+        )
+    return found
+
+
+@contextmanager
+def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]) -> Iterator[tuple[Path, Path]]:
+    """A folder to write the files in, and where they will be: `folder`/`part`, or `out`/`part` beside what else a
+    reader needs."""
+    names = {name for file in files for name in (file, f"{file}.data")}
+    if out is not None and is_same(Path(out), folder):
+        out = None
+    target = folder / part if out is None else Path(out)
+    if out is not None:
+        _check_out(target)
+    beside = [] if out is None else [name for name in (CONFIG, *TOKENIZER_FILES) if (folder / name).is_file()]
+    try:
+        with replaced_folder(target, names if out is None else {part, CONFIG, *TOKENIZER_FILES}) as fresh:
+            for name in beside:
+                shutil.copyfile(folder / name, fresh / name)
+            room = fresh if out is None else fresh / part
+            room.mkdir(exist_ok=True)
+            yield room, target if out is None else target / part
+    except OSError as error:
+        raise InputError(
+            f"{target}: cannot be written ({error.strerror or error}): give another folder as --out"
+        ) from error
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out}: a file stands where the folder should be: give another path")
+    for name in WEIGHT_FILES:
+        if (out / name).exists():
+            raise InputError(f"--out {out}: holds another model ({name}): give a folder of its own")
+
+
+def _signature(model: Encoder | HeadedModel) -> str:
+    return f"{', '.join(input_names(model.config))} → {output_name(model)}"
+
+
+def _verified(differences: Sequence[Difference], what: str) -> str:
+    largest = check(differences, what)
+    shapes = ", ".join(f"{one.rows} × {one.length}" for one in differences)
+    return f"verified: {what} differs by at most {largest:.1e} on {shapes} tokens, padding among them"
+
+
+def _predictor(folder: Path, file: str, data: DataConfig) -> Predictor:
+    """The model, for `--eval`; what is wrong with the file shows before any work."""
+    task = task_of(folder)
+    if task not in ("classify", "tag"):
+        kind = next(kind for kind, its in TASKS.items() if its == task)
+        raise InputError(
+            f"--eval {file}: {folder} is {ARTICLES[kind]}, which gives no labels to compare: leave --eval out"
+        )
+    if file == "-":
+        raise InputError("--eval -: its rows are read twice: give a file")
+    predictor = load_predictor(folder)
+    next(iter(read_labelled(predictor.task, file, data)), None)
+    return predictor
+
+
+def _change(predictor: Predictor, files: Sequence[Path], measure: str, data: DataConfig) -> list[str]:
+    """Lines of a table: the figures of both files on labelled rows, through the windows that `bert evaluate` uses."""
+    before, after = (
+        evaluate_predictor(
+            # It has what a predictor asks of a model: the call, config, labels.
+            dataclasses.replace(predictor, model=cast(TaskModel, OnnxModel(file, predictor.model)), bf16=False),
+            measure,
+            data,
+        )
+        for file in files
+    )
+    what = f"{before.examples:,} {'examples' if before.words is None else 'sentences'}"
+    lines = [f"{Path(measure).name}, {what}", f"{'':<16}{'fp32':>8}{'int8':>8}{'change':>9}"]
+    for name, value in before.figures.items():
+        label, changed = name.replace("_", " ").replace("f1", "F1"), after.figures[name]
+        lines.append(f"{label:<16}{value:>8.1%}{changed:>8.1%}{100 * (changed - value):>+9.1f}")
+    return lines
+
+
+def _bytes(file: Path) -> int:
+    return sum(path.stat().st_size for path in (file, Path(f"{file}.data")) if path.exists())
+
+
+def _size(file: Path) -> str:
+    return f"{_bytes(file) / 1e6:.1f} MB"
