@@ -97,8 +97,8 @@ class MinimalPairs:
     def summary(self) -> dict[str, object]:
         """Counts and accuracies of all pairs and of those of each phenomenon, field and paradigm, for files."""
         columns: tuple[Column, ...] = ("phenomenon", "field", "paradigm")
-        by_column = {column: [group.row() for group in self.groups(column)] for column in columns}
-        return {"all": self.overall.row(), **by_column, "pairs": list(self.rows())}
+        by_column: dict[str, object] = {column: [group.row() for group in self.groups(column)] for column in columns}
+        return {"all": self.overall.row()} | by_column | {"pairs": list(self.rows())}
 
     def __str__(self) -> str:
         from bert.probing.tables import pairs_table

@@ -143,7 +143,10 @@ def senses_table(senses: "Senses") -> str:
     return render(
         table([f"{len(senses.words)} words", "accuracy", "macro-F1", "accuracy over all rows"], overall),
         "",
-        table(["word", "senses", "train", "test", *shown, "macro-F1"], by_word),
+        table(
+            ["word", "senses", "train", "test", *("\n".join(name.rsplit(" ", 1)) for name in shown), "macro-F1"],
+            by_word,
+        ),
         *senses.notes,
     )
 
