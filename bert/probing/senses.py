@@ -268,7 +268,8 @@ def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Pieces]:
     for row in rows:
         start, end = _span(row)
         words = list(re.finditer(r"\S+", row.sentence))
-        ids, places = [tokenizer.cls_id], []
+        ids: list[int] = [tokenizer.cls_id]
+        places: list[int] = []
         for word, own in zip(words, tokenizer.word_pieces([word.group() for word in words])):
             if max(word.start(), start) < min(word.end(), end):
                 places += range(len(ids), len(ids) + len(own))
