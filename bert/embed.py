@@ -245,26 +245,57 @@ def span_vectors(
     piece.
     """
     encoder = encoder_of(model)
-    tokenizer = tokenizer_of(encoder)
-    numbers = resolve_layers(encoder.config, layers)
-    room = _room(encoder.config, row_length)
-    windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (span, places of its pieces)
+    pieces = span_pieces(tokenizer_of(encoder), sentences, spans)
+    return piece_vectors(
+        encoder, pieces, layers, row_length=row_length, batch_tokens=batch_tokens, bf16=bf16, progress=progress
+    )
+
+
+Pieces = tuple[list[int], list[int]]
+"""ids of a sentence with special tokens, and the places of some of them"""
+
+
+def span_pieces(tokenizer: "Tokenizer", sentences: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Pieces]:
+    """For each of n sentences its ids and the places of the pieces that characters start to end touch; see `span_vectors`."""
+    found: list[Pieces] = []
     text: str | None = None
-    for number, (sentence, span) in enumerate(zip(sentences, spans, strict=True)):
+    for sentence, span in zip(sentences, spans, strict=True):
         if sentence != text:
             text, (ids, offsets) = sentence, tokenizer.encode_with_offsets(sentence)
-        window, pieces = window_around(ids, _touched(offsets, sentence, span), room)
-        windows.setdefault(window, []).append((number, pieces))
+        found.append((ids, _touched(offsets, sentence, span)))
+    return found
+
+
+def piece_vectors(
+    encoder: Encoder,
+    pieces: Sequence[Pieces],
+    layers: Sequence[int] | None = None,
+    *,
+    row_length: int | None = None,
+    batch_tokens: int | None = None,
+    bf16: bool | None = None,
+    progress: str | None = None,
+) -> Tensor:
+    """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over the places that are given with it.
+
+    Layers, windows and repeated sentences are those of `span_vectors`.
+    """
+    numbers = resolve_layers(encoder.config, layers)
+    room = _room(encoder.config, row_length)
+    windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (number, places of its pieces)
+    for number, (ids, places) in enumerate(pieces):
+        window, inside = window_around(ids, places, room)
+        windows.setdefault(window, []).append((number, inside))
     wanted = list(windows.values())
-    vectors = torch.empty(len(spans), len(numbers), encoder.config.hidden_size)
+    vectors = torch.empty(len(pieces), len(numbers), encoder.config.hidden_size)
 
     def take(output: Any, batch: Batch) -> list[None]:
         width = batch.input_ids.shape[1]
         here = [(row, *one) for row, place in enumerate(batch.places) for one in wanted[place]]
-        flat = [row * width + piece for row, _, pieces in here for piece in pieces]
-        owner = [position for position, (_, _, pieces) in enumerate(here) for _ in pieces]
-        sizes = torch.tensor([[len(pieces)] for _, _, pieces in here])
-        of = torch.tensor([span for _, span, _ in here])
+        flat = [row * width + piece for row, _, inside in here for piece in inside]
+        owner = [position for position, (_, _, inside) in enumerate(here) for _ in inside]
+        sizes = torch.tensor([[len(inside)] for _, _, inside in here])
+        of = torch.tensor([number for _, number, _ in here])
         for column, layer in enumerate(numbers):
             hidden = output.hidden_states[layer].flatten(0, 1)[flat].float().cpu()  # (pieces, D)
             sums = torch.zeros(len(here), hidden.shape[1]).index_add_(0, torch.tensor(owner), hidden)

@@ -65,13 +65,14 @@ def mean_cosine(vectors: Vectors) -> float:
 # ── centroids ──
 
 
-def nearest_centroid(train: Vectors, labels: Labels, test: Vectors) -> Labels:
+def nearest_centroid(train: Vectors, labels: Labels, test: Vectors, plain: bool = False) -> Labels:
     """For each test vector the label whose centroid has the greatest cosine with it; centroids are of unit vectors.
 
-    Where several are as near, as when a layer's vectors are all alike, the label with most train vectors is taken.
+    `plain`: centroids are of the vectors as they are, so that longer ones weigh more (Loureiro et al. 2021). Where several
+    are as near, as when a layer's vectors are all alike, the label with most train vectors is taken.
     """
     names, sizes = np.unique(labels, return_counts=True)
-    directions = unit(train.astype(np.float64))
+    directions = train.astype(np.float64) if plain else unit(train.astype(np.float64))
     centroids = unit(np.stack([directions[labels == name].mean(axis=0) for name in names]))
     return names[
         _greatest(unit(test.astype(np.float64)) @ centroids.T, np.broadcast_to(sizes, (len(test), len(names))))

@@ -3,9 +3,9 @@
     rows (word, sentence, place, sense) → train and test → a vector a row and layer → nearest centroid → accuracy, macro-F1
 
 The figure that is reported is fixed beforehand, the sum of the last four layers, and never chosen on the test rows. It stands
-beside what needs no pretraining: the most frequent sense, a bag of words, an encoder of the same shape with fresh weights,
-and layer 0, which knows the word alone. Loureiro et al. 2021, "Analysis and Evaluation of Language Models for Word Sense
-Disambiguation" (CoarseWSD-20).
+beside what does without an encoder that reads: the most frequent sense, a bag of words, the mean of the model's own word
+embeddings over the context, an encoder of the same shape with fresh weights, and layer 0, which knows the word alone.
+Loureiro et al. 2021, "Analysis and Evaluation of Language Models for Word Sense Disambiguation" (CoarseWSD-20).
 """
 
 import re
@@ -21,15 +21,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
-from bert.embed import encoder_of, resolve_layers, span_vectors
+from bert.embed import Pieces, encoder_of, piece_vectors, resolve_layers, span_pieces, tokenizer_of
 from bert.errors import InputError, check_seed, did_you_mean
 from bert.model.encoder import Encoder
 from bert.probing import geometry
+from bert.probing.config import SensesProtocol
 from bert.probing.occurrences import find
 from bert.probing.rows import Row, read_rows
-from bert.text.tokenizer import is_unspaced
+from bert.text.tokenizer import Tokenizer, is_unspaced
 
-MOST_FREQUENT, BAG, RANDOM = "most frequent sense", "bag of words", "random encoder"
+MOST_FREQUENT, BAG, STATIC, RANDOM = "most frequent sense", "bag of words", "static context", "random encoder"
 LAST_LAYERS = 4
 HELD_OUT = 5  # of a word's rows with one sense, in their order, every fifth is a test row
 
@@ -64,7 +65,7 @@ class Senses:
     notes: tuple[str, ...]
     """what was left out, and why"""
 
-    controls = (MOST_FREQUENT, BAG, RANDOM)
+    controls = (MOST_FREQUENT, BAG, STATIC, RANDOM)
 
     def mean(self, method: str) -> float:
         """Accuracy, mean over words."""
@@ -105,13 +106,16 @@ def senses(
     layers: Sequence[int] | int | None = None,
     words: Sequence[str] | str | None = None,
     seed: int = 0,
+    *,
+    protocol: SensesProtocol = SensesProtocol(),
+    bf16: bool | None = None,
 ) -> Senses:
     """How well the vectors of one of our models, or of that in a folder, tell the senses of words.
 
     Rows, or those of a file, give word, sentence and sense, and the place of the word (else its first occurrence is taken).
     Without `test_rows` every fifth row of each word and sense is held out. `layers` not given: each, and as the headline the
     sum of the last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the
-    random encoder.
+    random encoder. `protocol` is how vectors and centroids are made, `bf16` that of `bert.embed.run_batches`.
 
     Raises InputError where a row lacks its word or sense, or no word has two senses and a test row.
     """
@@ -127,10 +131,16 @@ def senses(
         why = "; ".join(notes) or "the rows hold none"
         raise InputError(f"no word to measure: {why}; give test rows, or {HELD_OUT} rows or more of each of two senses")
     fresh = random_like(encoder, seed)
+    locate = one_by_one if protocol.words_one_by_one else _in_running_text
     results, methods = [], {}
     for word, train, test in parted:
         gold = np.array([row.sense for row in test])
-        answers = _answers(word, train, test, encoder, fresh, numbers, layers is None)
+        pieces = locate(tokenizer_of(encoder), [*train, *test])
+        answers = {method: np.asarray(given) for method, given in _trivial(train, test).items()}
+        for method, vectors in _methods(word, pieces, encoder, fresh, numbers, layers is None, bf16):
+            labels = np.array([row.sense for row in train])
+            known, asked = vectors[: len(train)], vectors[len(train) :]
+            answers[method] = geometry.nearest_centroid(known, labels, asked, protocol.plain_centroids)
         methods = answers
         scored = {method: _score(gold, predicted) for method, predicted in answers.items()}
         results.append(WordSenses(word, len({row.sense for row in train}), len(train), len(test), scored))
@@ -199,43 +209,73 @@ def _by_word(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return grouped
 
 
-def _answers(
+def _trivial(train: Sequence[Row], test: Sequence[Row]) -> dict[str, np.ndarray]:
+    """The senses that the methods without vectors give the test rows."""
+    labels = np.array([row.sense for row in train])
+    often = Counter(labels.tolist())
+    best = min(often, key=lambda sense: (-often[sense], sense))
+    return {MOST_FREQUENT: np.full(len(test), best), BAG: _bag_of_words(train, labels, test)}
+
+
+def _methods(
     word: str,
-    train: Sequence[Row],
-    test: Sequence[Row],
+    pieces: Sequence[Pieces],
     encoder: Encoder,
     fresh: Encoder,
     layers: Sequence[int],
     with_sum: bool,
-) -> dict[str, np.ndarray]:
-    """The senses that each method gives the test rows: controls, layers, the headline last."""
-    labels = np.array([row.sense for row in train])
-    often = Counter(labels.tolist())
-    best = min(often, key=lambda sense: (-often[sense], sense))
-    answers = {MOST_FREQUENT: np.full(len(test), best), BAG: _bag_of_words(train, labels, test)}
+    bf16: bool | None,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Methods with a vector for each row, (rows, D): controls, layers, the headline last."""
+    yield STATIC, static_context(encoder, pieces)
     top = encoder.config.num_layers
     last = list(range(max(1, top - LAST_LAYERS + 1), top + 1))
-    rows = [*train, *test]
-    needed = sorted({*layers, *(last if with_sum else [])})
-    vectors = _vectors(rows, encoder, needed, f"vectors of {word}")
     summed = last if with_sum else [layers[-1]]
-    random = _vectors(rows, fresh, summed, f"random vectors of {word}").sum(axis=1)
-    answers[RANDOM] = geometry.nearest_centroid(random[: len(train)], labels, random[len(train) :])
+    random = piece_vectors(fresh, pieces, summed, bf16=bf16, progress=f"random vectors of {word}")
+    yield RANDOM, random.sum(dim=1).numpy()
+    needed = sorted({*layers, *(last if with_sum else [])})
+    vectors = piece_vectors(encoder, pieces, needed, bf16=bf16, progress=f"vectors of {word}").numpy()
     for layer in layers:
-        column = vectors[:, needed.index(layer)]
-        answers[f"layer {layer}"] = geometry.nearest_centroid(column[: len(train)], labels, column[len(train) :])
+        yield f"layer {layer}", vectors[:, needed.index(layer)]
     if with_sum:
-        total = vectors[:, [needed.index(layer) for layer in last]].sum(axis=1)
         name = f"layers {last[0]}–{last[-1]}" if len(last) > 1 else f"layer {last[0]}, the only one"
-        answers[name] = geometry.nearest_centroid(total[: len(train)], labels, total[len(train) :])
-    return answers
+        yield name, vectors[:, [needed.index(layer) for layer in last]].sum(axis=1)
 
 
-def _vectors(rows: Sequence[Row], encoder: Encoder, layers: Sequence[int], progress: str) -> np.ndarray:
-    """(rows, layers, D)"""
-    return span_vectors(
-        encoder, [row.sentence for row in rows], [_span(row) for row in rows], layers, progress=progress
-    ).numpy()
+def static_context(encoder: Encoder, pieces: Sequence[Pieces]) -> np.ndarray:
+    """(rows, D): the mean of the rows of the embedding matrix that belong to the pieces beside the word, special ones aside.
+
+    No position, no order, no layer: what a bag of word vectors knows. Zeros where the word stands alone.
+    """
+    table = encoder.embeddings.tokens.weight.detach().float().cpu()  # (V, D)
+    means = torch.zeros(len(pieces), table.shape[1])
+    for row, (ids, places) in enumerate(pieces):
+        word = set(places)
+        beside = [ids[place] for place in range(1, len(ids) - 1) if place not in word]
+        if beside:
+            means[row] = table[beside].mean(dim=0)
+    return means.numpy()
+
+
+def _in_running_text(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Pieces]:
+    """The ids of the sentences and the places of their words, as the tokenizer cuts running text."""
+    return span_pieces(tokenizer, [row.sentence for row in rows], [_span(row) for row in rows])
+
+
+def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Pieces]:
+    """The same where each word between blanks is cut by itself: the place of the word is all of what stands between them."""
+    found = []
+    for row in rows:
+        start, end = _span(row)
+        words = list(re.finditer(r"\S+", row.sentence))
+        ids: list[int] = [tokenizer.cls_id]
+        places: list[int] = []
+        for word, own in zip(words, tokenizer.word_pieces([word.group() for word in words])):
+            if max(word.start(), start) < min(word.end(), end):
+                places += range(len(ids), len(ids) + len(own))
+            ids += own
+        found.append(([*ids, tokenizer.sep_id], places))
+    return found
 
 
 def _span(row: Row) -> tuple[int, int]:

@@ -143,7 +143,10 @@ def senses_table(senses: "Senses") -> str:
     return render(
         table([f"{len(senses.words)} words", "accuracy", "macro-F1", "accuracy over all rows"], overall),
         "",
-        table(["word", "senses", "train", "test", *shown, "macro-F1"], by_word),
+        table(
+            ["word", "senses", "train", "test", *("\n".join(name.rsplit(" ", 1)) for name in shown), "macro-F1"],
+            by_word,
+        ),
         *senses.notes,
     )
 
@@ -153,15 +156,16 @@ def senses_table(senses: "Senses") -> str:
 
 def pairs_table(result: "MinimalPairs") -> str:
     """Accuracy of each phenomenon (or paradigm, where no pair names its phenomenon), and of all pairs."""
-    phenomena = result.groups("phenomenon")
-    groups = [*(phenomena or result.groups("paradigm")), result.overall]
+    phenomena, paradigms = result.groups("phenomenon"), result.groups("paradigm")
+    groups = [*(phenomena or paradigms), result.overall]
     rows = [
         [group.name, f"{group.pairs:,}", f"{group.right:,}", f"{group.ties:,}", f"{group.accuracy:.1%}"]
         for group in groups
     ]
     ties = result.overall.ties
     remark = f"{ties:,} {'pair is a tie' if ties == 1 else 'pairs are ties'}: both sentences score the same; not right"
-    header = ["phenomenon" if phenomena else "pairs of", "pairs", "right", "ties", "accuracy"]
+    name = "phenomenon" if phenomena else "paradigm" if paradigms else ""
+    header = [name, "pairs", "right", "ties", "accuracy"]
     return render(table(header, rows), *([remark] if ties else []))
 
 

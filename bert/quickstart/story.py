@@ -6,7 +6,7 @@ from pathlib import Path
 from bert.probing.pictures import map_of_words, nearest_contexts
 from bert.probing.words import Words
 from bert.quickstart.findings import Filled, Findings
-from bert.report.charts import ScoredText, bars, fill_in, line_chart, versus
+from bert.report.charts import ScoredText, bars, duel, fill_in, line_chart, versus
 from bert.report.maps import attention_map, layer_map
 from bert.report.page import (
     Marked,
@@ -47,8 +47,8 @@ def write_story(findings: Findings, file: Path) -> Path:
         ),
         Section(
             "A right and a wrong sentence",
-            versus_cards(findings),
-            "Each token is hidden in turn. The sum of the log probabilities of what stood there is the score of the sentence.",
+            right_and_wrong(findings),
+            "How probable is a sentence? Saying so is what a language model is for.",
         ),
         Section(
             "Where a head looks",
@@ -137,11 +137,27 @@ def _guess_card(one: Filled) -> str:
     return fill_in(sentence, *([(guess.token, guess.probability) for guess in guesses] for guesses in one.guesses))
 
 
-def versus_cards(findings: Findings) -> str:
-    """Some right and wrong sentences, of each language."""
+def right_and_wrong(findings: Findings) -> str:
+    """What the probability of a sentence is, one pair token by token, then more pairs of each language."""
     half = len(findings.pairs) // 2
-    chosen = findings.pairs[:SHOWN_PAIRS] + findings.pairs[half : half + SHOWN_PAIRS]
-    return "".join(versus(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen)
+    first = next((pair for pair in findings.pairs[:half] if pair[0].score > pair[1].score), findings.pairs[0])
+    others = [pair for pair in findings.pairs[:half] if pair is not first][:SHOWN_PAIRS]
+    chosen = [*others, *findings.pairs[half : half + SHOWN_PAIRS]]
+    parts = [
+        paragraph(
+            "Two sentences differ in one word. Each token is hidden in turn, and the model says how probable it finds what stood"
+            " there, given all the others. Probabilities multiply, so their logarithms are summed: 0 is certain,"
+            " −0.7 is one in two, −2.3 one in ten, −6.9 one in a thousand."
+        ),
+        duel(*(ScoredText(one.tokens, one.log_probabilities) for one in first)),
+        note(
+            "The longer the bar, the more surprising the token. A wrong word is improbable itself, and it makes its neighbours"
+            " improbable. The sum is a score, not a probability: each token was guessed by looking at all the others."
+        ),
+        heading("More pairs", "the same scores, token by token"),
+        *(versus(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen),
+    ]
+    return "".join(parts)
 
 
 def attended(findings: Findings) -> str:

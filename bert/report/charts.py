@@ -6,7 +6,8 @@ Lines are drawn in an SVG that stretches with the page, letters stand in HTML ab
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from difflib import SequenceMatcher
+from itertools import pairwise, zip_longest
 
 from bert.report.page import Marked, data, escape, marked, number
 from bert.report.palette import MARKS, mark_of
@@ -201,15 +202,81 @@ def tagged(words: Sequence[str], spans: Sequence[tuple[int, int, str]], kinds: S
 def versus(right: ScoredText, wrong: ScoredText) -> str:
     """A right sentence above a wrong one: each token in its log probability, the more surprising the darker, and the sums."""
     lowest = min((score for text in (right, wrong) for score in text.scores), default=-1.0)
+    return (
+        f'<figure class="card versus">{_scored(right, "✓", "right", lowest)}{_scored(wrong, "✗", "wrong", lowest)}'
+        f"{_verdict(right, wrong)}</figure>"
+    )
+
+
+def duel(right: ScoredText, wrong: ScoredText) -> str:
+    """A right and a wrong sentence side by side, a row a token: how surprised the model is, as bars, and where one loses most.
+
+    Tokens that both have stand in one row. The longer the bar, the less probable the token.
+    """
+    lowest = min((score for text in (right, wrong) for score in text.scores), default=-1.0)
+    stretches = _aligned(right, wrong)
+    sign = 1 if right.total > wrong.total else -1
+    losses = [
+        sign * (sum(score for _, score in ours) - sum(score for _, score in theirs)) for ours, theirs in stretches
+    ]
+    worst = max(range(len(stretches)), key=lambda place: losses[place], default=None)
+    lines, where = "", ""
+    for place, (ours, theirs) in enumerate(stretches):
+        kind = " class=here" if place == worst else ""
+        for pair in zip_longest(ours, theirs):
+            sides = (_side(cell, lowest, name) for cell, name in zip(pair, ("right", "wrong")))
+            lines += f"<li{kind}>{''.join(sides)}</li>"
+    if worst is not None and losses[worst] > 0:
+        lost = stretches[worst][sign == 1]  # of the sentence that is behind
+        at = " ".join(token for token, _ in lost)
+        where = (
+            f" The largest loss, {_nats(losses[worst])}, is {f'at “{escape(at)}”' if at else 'where it is shorter'}."
+        )
+    return (
+        f'<figure class="card versus duel"><ol><li class="head">{_top("✓", "right", right)}{_top("✗", "wrong", wrong)}</li>'
+        f"{lines}</ol>{_verdict(right, wrong, where)}</figure>"
+    )
+
+
+_Scored = Sequence[tuple[str, float]]
+"""tokens with their log probabilities"""
+
+
+def _aligned(right: ScoredText, wrong: ScoredText) -> list[tuple[_Scored, _Scored]]:
+    """The tokens of both in turn: one by one where both have the same, else a stretch of each."""
+    made: list[tuple[_Scored, _Scored]] = []
+    ours, theirs = (list(zip(text.tokens, text.scores, strict=True)) for text in (right, wrong))
+    matcher = SequenceMatcher(a=right.tokens, b=wrong.tokens, autojunk=False)
+    for kind, begin, end, from_, to in matcher.get_opcodes():
+        if kind == "equal":
+            made += [([a], [b]) for a, b in zip(ours[begin:end], theirs[from_:to])]
+        else:
+            made.append((ours[begin:end], theirs[from_:to]))
+    return made
+
+
+def _side(cell: tuple[str, float] | None, lowest: float, name: str) -> str:
+    if cell is None:
+        return f'<span class="{name}"></span>'
+    token, score = cell
+    return (
+        f'<span class="{name}" title="{100 * math.exp(score):.2g} %"><b dir="auto">{escape(token)}</b>'
+        f'<i style="--w:{_share(-score, -lowest)}"></i><output>{_nats(score)}</output></span>'
+    )
+
+
+def _top(sign: str, name: str, text: ScoredText) -> str:
+    return f'<span class="{name}"><b class="sign" aria-label="{name}">{sign}</b><output>{_nats(text.total)}</output></span>'
+
+
+def _verdict(right: ScoredText, wrong: ScoredText, more: str = "") -> str:
+    """Which one the model prefers, and by how much; `more` is markup."""
     ahead = right.total - wrong.total
-    verdict = (
+    said = (
         f"The right one is {_nats(ahead)} nats more probable." if ahead > 0
         else f"The model prefers the wrong one, by {_nats(-ahead)} nats."
     )  # fmt: skip
-    return (
-        f'<figure class="card versus">{_scored(right, "✓", "right", lowest)}{_scored(wrong, "✗", "wrong", lowest)}'
-        f'<figcaption class="{"good" if ahead > 0 else "bad"}">{verdict}</figcaption></figure>'
-    )
+    return f'<figcaption class="{"good" if ahead > 0 else "bad"}">{said}{more}</figcaption>'
 
 
 def _nats(value: float) -> str:

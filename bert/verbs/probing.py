@@ -77,7 +77,8 @@ def _say(remark: str) -> None:
 
 def _senses(arguments: Sequence[str]) -> None:
     """Measure how well the vectors of words tell their senses, beside trivial baselines."""
-    from bert.recipe import parse
+    from bert.probing.config import SensesProtocol
+    from bert.recipe import add_recipe, build, parse
 
     parser = verb_parser("senses", _senses)
     parser.add_argument(
@@ -91,13 +92,22 @@ def _senses(arguments: Sequence[str]) -> None:
     parser.add_argument("--words", type=str, default="", help="only these, as apple,bank")
     parser.add_argument("--seed", type=int, default=0, help="of the random encoder")
     parser.add_argument("--out", type=str | None, default=None, help="every figure, as .json or .tsv")
-    options = parse(parser, arguments)
+    add_recipe(parser, SensesProtocol)
+    options = parse(parser, arguments, SensesProtocol)
     check_output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test])
     from bert.probing.senses import senses
 
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
     layers = None if options.layer is None else [options.layer]
-    result = senses(options.data, options.model, options.test, layers, chosen, options.seed)
+    result = senses(
+        options.data,
+        options.model,
+        options.test,
+        layers,
+        chosen,
+        options.seed,
+        protocol=build(SensesProtocol, options),
+    )
     print(result)
     if options.out is not None:
         write_whole("--out", options.out, lambda file: _write_senses(result, file))

@@ -159,3 +159,11 @@ def test_layers_without_differences_are_a_point_and_do_not_turn_the_others() -> 
     assert not middle.any()
     np.testing.assert_allclose(below, above, atol=1e-9)
     assert [one.shape for one in geometry.maps([np.ones((1, 5))])] == [(1, 2)]
+
+
+def test_plain_centroids_are_pulled_by_long_vectors_and_others_are_not() -> None:
+    train = np.array([[10.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 1.2]])
+    labels = np.array(["a", "a", "a", "b"])  # plain mean of a: mostly the first; of directions: mostly the others
+    asked = np.array([[1.0, 0.5]])
+    assert geometry.nearest_centroid(train, labels, asked, plain=True).tolist() == ["a"]
+    assert geometry.nearest_centroid(train, labels, asked).tolist() == ["b"]

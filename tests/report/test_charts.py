@@ -95,6 +95,41 @@ def test_versus_sums_and_says_which_sentence_is_ahead() -> None:
     assert "prefers the wrong one, by 6.00 nats" in charts.versus(wrong, right)
 
 
+def rows_of(text: str) -> list[tuple[list[str], list[str]]]:
+    """(token and score of the right one, of the wrong one) a row of a duel; nothing where a side has no token."""
+    sides = re.findall(r'<li[^>]*><span class="right"(.*?)</span><span class="wrong"(.*?)</span></li>', text)
+    return [tuple(re.findall(r"<(?:b|output)[^>]*>([^<]*)<", side) for side in row) for row in sides]
+
+
+def test_a_duel_puts_what_both_say_in_one_row_and_names_the_largest_loss() -> None:
+    right = charts.ScoredText(["she", "ate", "##n", "fish", "."], [-1.0, -2.0, -0.5, -3.0, -1.0])
+    wrong = charts.ScoredText(["she", "eight", "fish", "."], [-1.0, -8.0, -4.0, -2.5])
+    text = charts.duel(right, wrong)
+    minus = "\N{MINUS SIGN}"
+    assert rows_of(text)[1:] == [
+        (["she", f"{minus}1.00"], ["she", f"{minus}1.00"]),
+        (["ate", f"{minus}2.00"], ["eight", f"{minus}8.00"]),
+        (["##n", f"{minus}0.50"], []),
+        (["fish", f"{minus}3.00"], ["fish", f"{minus}4.00"]),
+        ([".", f"{minus}1.00"], [".", f"{minus}2.50"]),
+    ]
+    assert "The right one is 8.00 nats more probable. The largest loss, 5.50, is at “eight”." in text
+    assert len(re.findall("<li class=here>", text)) == 2  # as many rows as the longer side has pieces
+    assert re.findall(r"--w:([\d.]+)", text)[:4] == ["12.5", "12.5", "25.0", "100.0"]
+    turned = charts.duel(wrong, right)
+    assert "prefers the wrong one, by 8.00 nats. The largest loss, 5.50, is at “eight”." in turned
+    shorter = charts.duel(charts.ScoredText(["a", "b"], [-1.0, -1.0]), charts.ScoredText(["a"], [-5.0]))
+    assert "is at “a”" in shorter
+    assert 'title="37 %"' in shorter
+
+
+def test_a_duel_without_a_loss_or_a_token_names_none() -> None:
+    same = charts.ScoredText(["a"], [-1.0])
+    assert "largest loss" not in charts.duel(same, same)
+    assert "largest loss" not in charts.duel(charts.ScoredText([], []), charts.ScoredText([], []))
+    assert "The largest loss, 2.00, is at “<b>”." not in charts.duel(charts.ScoredText(["<b>"], [-3.0]), same)
+
+
 def test_names_stand_in_boxes_of_their_kind() -> None:
     text = charts.tagged(["Mara", "Dor", "sings", "."], [(0, 2, "person")], ["place", "person"])
     assert '<span class="span c1">Mara Dor<small dir="auto">person</small></span> sings .' in text
