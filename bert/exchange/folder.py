@@ -32,9 +32,9 @@ from bert.exchange.translate import (
     write_parameters,
 )
 from bert.files import sync
-from bert.model.config import EncoderConfig, TaskHeadConfig
+from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
-from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TaskHead, TokenClassifier
+from bert.model.heads import HeadedModel, MaskedLM, MaskedLMHead, SequenceClassifier, TaskHead, TokenClassifier
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
@@ -183,6 +183,30 @@ def start(
         _check(folder, kind, ours, [], [], shared)
         model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
     return model.eval()
+
+
+def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
+    """A masked LM on the encoder of any model folder, in fp32 on the CPU, in eval mode; and the parameters of its head that
+    are fresh.
+
+    The head is the one that the family has; what the folder holds of it is taken over, the rest is fresh:
+    `torch.manual_seed` decides it. Raises InputError as `load` does.
+    """
+    folder = Path(folder)
+    encoder = load(Encoder, folder)
+    keys = _read_keys(folder)
+    family, config, head = _read_config(folder, keys, "MaskedLM")
+    assert isinstance(head, HeadConfig)
+    with torch.device("meta"):  # its parts are about to be put in
+        model = MaskedLM(config, head)
+    model.encoder, model.head = encoder, MaskedLMHead(config, head)
+    shapes = {f"head.{name}": tensor.shape for name, tensor in model.head.state_dict().items()}
+    ours: dict[str, Tensor] = {}
+    if family or config.norm_first or kind_named(keys) == "MaskedLM":  # in our own type, too, post-norm shares nothing
+        ours, _, _ = read_parameters(family, "MaskedLM", keys, _read_tensors(folder), shapes)
+        _check(folder, "MaskedLM", ours, [], [], shapes)
+        model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
+    return model.eval(), [name for name in shapes if name not in ours]
 
 
 def task_of(folder: str | Path) -> FolderTask:
