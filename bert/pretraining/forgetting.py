@@ -66,7 +66,7 @@ def measure_before(
     folder = _folder(out)
     folder.mkdir(exist_ok=True)
     changed = tokenizer.hash != start.tokenizer.hash
-    texts, line = _general(recipe, start.tokenizer)
+    texts, line = general_sample(recipe, start.tokenizer)
     say(line)
     samples = {GENERAL: texts}
     if changed:
@@ -163,8 +163,9 @@ def _folder(out: Path) -> Path:
     return out / "before-after"
 
 
-def _general(recipe: PretrainRecipe, tokenizer: Tokenizer) -> tuple[list[str], str]:
-    """The general sample, spread over its file, and a line that says what it is."""
+def general_sample(recipe: PretrainRecipe, tokenizer: Tokenizer) -> tuple[list[str], str]:
+    """The general sample, spread over its file, and a line that says what it is. Without a file it is of the bundled
+    sample, in the language of which `tokenizer` knows more."""
     size = recipe.validation.rows * recipe.data.row_length * _CHARACTERS_A_TOKEN
     file = recipe.validation.general
     if file is not None:

@@ -61,7 +61,7 @@ def overlap(old: Tokenizer, new: Tokenizer) -> Overlap:
         if not begins:  # inside a word its first piece is the one that goes on, where there is such a one
             first = old.spelling(pieces[0])
             pieces = [spelt.get((False, first[1]), pieces[0]) if first else pieces[0], *pieces[1:]]
-        sources[i] = [piece for piece in pieces if piece != old.unk_id]
+        sources[i] = [piece for piece in pieces if piece != old.unk_id and old.spelling(piece) != (True, "")]  # a blank
     return Overlap(sources, old.replacement_ids, kept)
 
 

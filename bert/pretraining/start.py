@@ -16,6 +16,7 @@ from bert.model.grow import grow, larger
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.overlap import carry_over, overlap
+from bert.text.corpus import find_corpus
 from bert.text.extend import add_words, read_words
 from bert.text.tokenizer import Tokenizer
 
@@ -79,8 +80,12 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
     elif recipe.data.tokenizer is not None:
         tokenizer = Tokenizer.load(recipe.data.tokenizer)
     general = recipe.validation.general
-    if general is not None and not Path(general).expanduser().is_file():
-        raise InputError(f"{general}: no such file: give a text file as --general, or leave it out")
+    if general is not None:
+        if not Path(general).expanduser().is_file():
+            raise InputError(f"{general}: no such file: give a text file as --general, or leave it out")
+        next(
+            find_corpus(general, recipe.data.layout, recipe.data.text_field).documents()
+        )  # refuses a file without text
     shape = shape_of(recipe, start, tokenizer)
     asked = recipe.encoder
     if tokenizer is None:
