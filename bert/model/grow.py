@@ -67,21 +67,7 @@ def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
     if old.positions == "sinusoidal":  # a feature has its wave: the nearest one of the old width
         pairs = torch.arange(config.hidden_size // 2) * old.hidden_size // config.hidden_size
         width = torch.stack((2 * pairs, 2 * pairs + 1), dim=1).flatten()
-    inner = _repeat(old.intermediate_size, config.intermediate_size)
-    heads, kv_heads = _heads(old, config)
-    kv_rows = old.num_heads * old.head_size + kv_heads
-    stacked = torch.cat((heads, kv_rows, kv_rows + old.kv_heads * old.head_size))  # rows of [Q; K; V]
-    gated = torch.cat((inner, inner + old.intermediate_size)) if old.gated else inner
-    axes: dict[str, tuple[Tensor | None, Tensor | None]] = {  # by the end of a name: rows, columns that are read
-        "attention.qkv": (stacked, width),
-        "attention.out": (width, heads),
-        "mlp.wi": (gated, width),
-        "mlp.wo": (width, inner),
-        "head.dense": (width, width),
-        "head": (None, width),  # its own output matrix
-        "q_norm": (None, None),
-        "k_norm": (None, None),
-    }
+    axes = _axes(old, config, width)
     layers = repeat_layers(old, config)
     source = model.state_dict()
     state: dict[str, Tensor] = {}
@@ -92,18 +78,17 @@ def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
         tensor = source.get(f"{module}.{kind}")
         if tensor is None:  # the norm that the first layer of the old model did without
             tensor = torch.ones(old.hidden_size) if kind == "weight" else torch.zeros(old.hidden_size)
-        part = next((end for end in axes if module.endswith(end)), None)
+        a_norm = (width, None)  # a feature keeps its gain
+        rows, columns = next((axes[end] for end in axes if module.endswith(end)), a_norm)
         if ".embeddings." in name and not name.startswith("encoder.embeddings.norm."):
+            if tensor.shape[-1] != old.hidden_size:
+                raise InputError(
+                    f"grow: {name} is not as wide as the layers: a model of this kind cannot be made wider"
+                )
             tensor = tensor[:, width]
-        elif part is None:  # norms: a feature keeps its gain
-            tensor = tensor[width]
-        elif tensor.dim() == 2:
-            rows, columns = axes[part]
+        else:
             tensor = tensor if rows is None else tensor[rows]
-            tensor = tensor if columns is None else _share(tensor, columns, generator)
-        elif name != "head.bias":
-            rows = axes[part][0]
-            tensor = tensor if rows is None else tensor[rows]
+            tensor = tensor if columns is None or tensor.dim() == 1 else _share(tensor, columns, generator)
         state[name] = tensor.clone()
     for layer, (_, repeated) in enumerate(layers):
         if repeated:
@@ -116,6 +101,26 @@ def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
     grown.requires_grad_(True)
     grown.tokenizer = model.tokenizer
     return grown.eval()
+
+
+def _axes(old: EncoderConfig, new: EncoderConfig, width: Tensor) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+    """By the end of a module's name: which old rows its matrix is made of, and which old columns, the features it reads.
+    None: all as they are."""
+    inner = _repeat(old.intermediate_size, new.intermediate_size)
+    heads, kv_heads = _heads(old, new)
+    kv_rows = old.num_heads * old.head_size + kv_heads
+    stacked = torch.cat((heads, kv_rows, kv_rows + old.kv_heads * old.head_size))  # rows of [Q; K; V]
+    gated = torch.cat((inner, inner + old.intermediate_size)) if old.gated else inner
+    return {
+        "attention.qkv": (stacked, width),
+        "attention.out": (width, heads),
+        "mlp.wi": (gated, width),
+        "mlp.wo": (width, inner),
+        "head.dense": (width, width),
+        "head": (None, width),  # its own output matrix
+        "q_norm": (None, None),
+        "k_norm": (None, None),
+    }
 
 
 def _repeat(old: int, new: int) -> Tensor:
