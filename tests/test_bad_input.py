@@ -192,10 +192,9 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
     [
         (["--from=gone"], "gone: no such folder: give the folder of a model, the one that holds config.json"),
         (["--from=run"], "run: no config.json in it: give the folder of a model"),
-        (["--encoder.hidden_size=64"], "encoder and head come with --from run/model: leave both groups out"),
         (
-            ["--tokenizer=other"],
-            "other: another tokenizer ({other}) than that of --from run/model ({run}): leave it out",
+            ["--encoder.hidden_size=64"],
+            "encoder and head come with --from run/model: leave both groups out (grow makes the model larger)",
         ),
         (
             ["--data.row_length=128"],
@@ -207,7 +206,7 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
             " run `bert prepare` again with this tokenizer",
         ),
     ],
-    ids=["gone", "no model", "shape", "tokenizer", "length", "store"],
+    ids=["gone", "no model", "shape", "length", "store"],
 )
 def test_weights_to_start_from_that_do_not_fit(refused: Refused, place: Path, flags: list[str], message: str) -> None:
     assert main(["prepare", "text.txt", "--tokenizer", "other", "--out", "foreign"]) == 0
@@ -216,6 +215,91 @@ def test_weights_to_start_from_that_do_not_fit(refused: Refused, place: Path, fl
     text = [] if flags[0].startswith("--store") else ["text.txt"]
     found = refused("pretrain", *text, "--out", "new", "--from", "run/model", *shapeless, *flags)
     assert found == message.format(other=hashes["other"], run=hashes["run/tokenizer"])
+
+
+CHANGES_THAT_CANNOT_BE = [
+    (["--add-words=gone.txt"], "gone.txt: no such file: give a text file with a word a line"),
+    (["--add-words=empty.txt"], "empty.txt: holds no words: give a text file with a word a line"),
+    (["--add-words=pair.txt"], "pair.txt, line 2: 'new york' has a blank in it: give a word a line"),
+    (
+        ["--add-words=chinese.txt"],
+        "chinese.txt: '苹果' is of a script without blanks, where it would be found inside other words: leave it out"
+        " (a single new character can be added)",
+    ),
+    (["--general=gone.txt"], "gone.txt: no such file: give a text file as --general, or leave it out"),
+    (["--general=empty.txt"], "empty.txt: the corpus holds no text; give files with at least a few documents"),
+    (["--grow.num_layers=0"], "grow.num_layers is 0: give more than 0"),
+    (["--grow.hidden_size=16"], "grow.hidden_size is 16 and the model has 32: give as many or more"),
+    (["--grow.intermediate_size=31"], "grow.intermediate_size is 31 and the model has 32: give as many or more"),
+    (
+        ["--grow.hidden_size=40"],
+        "grow.hidden_size is 40, which is no multiple of 16, the size of a head: give a multiple, such as 48",
+    ),
+    (
+        ["--vocabulary.size=512"],
+        "vocabulary.size is 512 beside --from run/model, which brings its tokenizer: leave it out, or train another"
+        " tokenizer by --new-tokenizer",
+    ),
+    (
+        ["--new-tokenizer", "--tokenizer=other"],
+        "data.tokenizer other and vocabulary.retrain (--new-tokenizer) beside --from run/model: each makes another"
+        " tokenizer; give one of them",
+    ),
+    (
+        ["--store=run/store", "--add-words=pair.txt"],
+        "data.store run/store beside vocabulary.add_words pair.txt: its text is tokenised already; give the text",
+    ),
+    (
+        ["--tokenizer=headless"],
+        "headless/tokenizer.json: the vocabulary has no [MASK]; train one by `bert tokenizer`",
+    ),
+]
+
+
+def test_changes_to_a_model_to_start_from_that_cannot_be(refused: Refused, place: Path) -> None:
+    (place / "empty.txt").write_text(" \n\n")
+    (place / "pair.txt").write_text("nanobot\nnew york\n")
+    (place / "chinese.txt").write_text("苹果\n", encoding="utf-8")
+    (place / "headless").mkdir()
+    text = (place / "other" / "tokenizer.json").read_text().replace("[MASK]", "[MUSK]")
+    (place / "headless" / "tokenizer.json").write_text(text)
+    shapeless = [flag for flag in TINY if not flag.startswith(("--encoder", "--vocabulary"))]
+    for flags, message in CHANGES_THAT_CANNOT_BE:
+        corpus = [] if flags[0].startswith("--store") else ["text.txt"]
+        assert refused("pretrain", *corpus, "--out", "new", "--from", "run/model", *shapeless, *flags) == message
+
+
+def test_changes_to_a_model_without_a_model(refused: Refused) -> None:
+    for flags, named in (
+        (["--add-words=words.txt"], "vocabulary.add_words words.txt"),
+        (["--new-tokenizer"], "vocabulary.retrain (--new-tokenizer)"),
+        (["--general=text.txt"], "validation.general text.txt"),
+        (["--grow.num_layers=2"], "grow"),
+    ):
+        message = f"{named} is for a run that starts from a model: give its folder as --from"
+        assert refused("pretrain", "text.txt", "--out", "new", *TINY, *flags) == message
+
+
+def test_words_beside_resume(refused: Refused, place: Path) -> None:
+    (place / "words.txt").write_text("nanobot\n")
+    shapeless = [flag for flag in TINY if not flag.startswith(("--encoder", "--vocabulary"))]
+    begin = ["pretrain", "text.txt", "--from", "run/model", "--out", "next", "--validation.rows=4", *shapeless]
+    assert main(begin) == 0
+    assert refused("pretrain", "--resume", "next", "--add-words", "words.txt") == (
+        "vocabulary.add_words is words.txt and next was started with None: a run is resumed as it was; leave it out"
+    )
+
+
+def test_a_byte_level_tokenizer_takes_no_words(refused: Refused, place: Path) -> None:
+    (place / "words.txt").write_text("nanobot\n")
+    flags = [flag for flag in TINY if not flag.startswith("--vocabulary")]
+    assert main(["tokenizer", "text.txt", "--out", "bytes", "--kind", "bpe", "--vocab-size", "320"]) == 0
+    assert main(["pretrain", "text.txt", "--tokenizer", "bytes", "--out", "bytes-run", *flags]) == 0
+    message = refused(
+        "pretrain", "text.txt", "--from", "bytes-run/model", "--out", "new", "--add-words", "words.txt",
+        "--data.row_length=32",
+    )  # fmt: skip
+    assert message.startswith("words.txt: a bpe tokenizer takes no words, because the blank before a word")
 
 
 def test_a_run_whose_tokenizer_was_changed_is_not_resumed(refused: Refused, place: Path) -> None:

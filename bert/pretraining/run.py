@@ -6,7 +6,7 @@ given), checkpoints/, metrics.csv, environment.json, model/ (the result).
 
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from bert.errors import InputError, InterruptedRun
 from bert.model.encoder import count_parameters
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.forgetting import Loss, card_lines, measure_after, measure_before, report
 from bert.pretraining.inputs import (
     check_inputs,
     identity,
@@ -25,8 +26,9 @@ from bert.pretraining.inputs import (
     validation_loader,
 )
 from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining
+from bert.pretraining.start import Start, begin, load_start
 from bert.pretraining.stream import BatchStream, Split, StepLoader, split_batch
-from bert.text.store import open_store
+from bert.text.store import TokenStore, open_store
 from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
@@ -70,11 +72,13 @@ def pretrain(
             f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
         )
     if run_folder.is_rank_0():
-        if not resume:  # a run goes on with the tokenizer and the store that it has
-            check_inputs(recipe, out)
+        # a run goes on with the tokenizer and the store that it has
+        start = None if resume else check_inputs(recipe, out)
         with run_folder.claimed(out, overwrite, resume):
             checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
-            recipe = prepare_inputs(recipe, out, say)
+            recipe = prepare_inputs(recipe, out, say, start)
+            if start is not None:
+                model = begin_with(start, recipe, out, trainer.strategy.root_device, say)
             run_folder.mark_ready(out, recipe, command="bert pretrain")
     else:
         say = _silent
@@ -89,8 +93,9 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     if recipe.start is None or resume:  # a resumed run has its weights in the checkpoint
         model = MaskedLM(recipe.encoder, recipe.head)
-    else:
-        model = MaskedLM.load(recipe.start).train()
+    elif not run_folder.is_rank_0():
+        model, _ = begin(recipe, load_start(recipe), tokenizer)
+    model.train()
     model.tokenizer = tokenizer
     module = MaskedLMTraining(
         model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(store, tokenizer)
@@ -113,7 +118,20 @@ def pretrain(
     if stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.stopped_by)
-    return finish(module, recipe, out, say)
+    return finish(module, recipe, out, store, trainer.strategy.root_device, say)
+
+
+def begin_with(
+    start: Start, recipe: PretrainRecipe, out: Path, device: torch.device, say: Callable[[str], None]
+) -> MaskedLM:
+    """The first weights of a run from those of a model, with what both are worth written down."""
+    tokenizer = Tokenizer.load(tokenizer_folder(out))
+    store = open_store(store_folder(recipe, out), tokenizer)
+    model, lines = begin(recipe, start, tokenizer)
+    for line in lines:
+        say(line)
+    measure_before(start, model, recipe, out, store, tokenizer, device, say)
+    return model
 
 
 def describe(recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, precision: str, split: Split) -> str:
@@ -130,12 +148,23 @@ def describe(recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, pre
     )
 
 
-def finish(module: MaskedLMTraining, recipe: PretrainRecipe, out: Path, say: Callable[[str], None]) -> Path:
+def finish(
+    module: MaskedLMTraining,
+    recipe: PretrainRecipe,
+    out: Path,
+    store: TokenStore,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> Path:
     """Write the model folder (rank 0) and say how it went."""
     folder = out / "model"
     if run_folder.is_rank_0():
-        figures = module.validation
-        module.model.save(folder, card=card_text(recipe, module.progress, figures))
+        figures, model = module.validation, module.model
+        assert model.tokenizer is not None
+        losses = measure_after(model, recipe, out, store, model.tokenizer, device)
+        model.save(folder, card=card_text(recipe, module.progress, figures, losses))
+        for line in report(losses) if losses else []:
+            say(line)
         if figures:
             say(
                 f"held out: loss {figures['val_loss']:.3f}, accuracy {figures['val_accuracy']:.1%},"
@@ -148,12 +177,15 @@ def finish(module: MaskedLMTraining, recipe: PretrainRecipe, out: Path, say: Cal
     return folder
 
 
-def card_text(recipe: PretrainRecipe, progress: Progress, figures: Mapping[str, float]) -> str:
+def card_text(
+    recipe: PretrainRecipe, progress: Progress, figures: Mapping[str, float], losses: Sequence[Loss] = ()
+) -> str:
     """The part of the model card that tells how the model came to be."""
     data = recipe.data
     lines = [
         "## Training",
         f"- text: {', '.join(Path(path).name for path in data.corpus) or 'a token store'}",
+        *([] if recipe.start is None else [f"- from the weights of {'/'.join(Path(recipe.start).parts[-2:])}"]),
         f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
         f"- rows of {data.row_length}, {data.batch_rows} a step; masking {recipe.masking.rate:.0%};"
         f" {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
@@ -164,6 +196,7 @@ def card_text(recipe: PretrainRecipe, progress: Progress, figures: Mapping[str, 
             "## Held-out text",
             f"loss {figures['val_loss']:.3f} nats, accuracy {figures['val_accuracy']:.1%}, perplexity {figures['val_perplexity']:.1f}",
         ]
+    lines += card_lines(losses)
     names = {name.removeprefix("val_"): value for name, value in figures.items()}
     return training_card(lines, recipe, "fill-mask", "held-out text", names)
 

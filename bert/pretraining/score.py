@@ -4,6 +4,7 @@ The file is an .npz with `input_ids` (N, T), already masked, and `labels` (N, T)
 code base can be scored on it, so the numbers compare.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_streams, store_folder, tokenizer_folder
-from bert.pretraining.stream import Split
+from bert.pretraining.stream import BatchStream, Split
 from bert.text.store import open_store
 from bert.text.tokenizer import Tokenizer
 from bert.training.folder import read_recipe
@@ -92,7 +93,6 @@ class HeldOutScore(Score):
     """accuracy of guessing the most frequent of the hidden tokens everywhere"""
 
 
-@torch.inference_mode()
 def score_held_out(run: Path, model: MaskedLM) -> HeldOutScore:
     """Score `model` on the held-out rows of the run in the folder `run`, under the masks of its validation."""
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
@@ -100,17 +100,35 @@ def score_held_out(run: Path, model: MaskedLM) -> HeldOutScore:
     validation = make_streams(recipe, open_store(store_folder(recipe, run), tokenizer), tokenizer)[1]
     if validation is None:
         raise InputError(f"{run}: this run held nothing out (data.held_out {recipe.data.held_out}): nothing to score")
-    assert validation.last_row is not None
+    return score_rows(model, validation)
+
+
+@torch.inference_mode()
+def score_rows(model: MaskedLM, stream: BatchStream) -> HeldOutScore:
+    """Score `model` in fp32 on the rows of a stream that ends, on the device where the model is. It is in eval mode meanwhile.
+
+    InputError where no token is hidden in them.
+    """
+    assert stream.last_row is not None
+    training, device, rows = model.training, next(model.parameters()).device, stream.batch_rows
     model.eval()
+    split = Split(rows, math.gcd(rows, 32))  # however many rows a step of the run has, a few at once are enough
     loss, right, counts = 0.0, 0, Counter[int]()
-    rows = recipe.data.batch_rows
-    for step in range(-(-validation.last_row // rows)):
-        batch = validation.micro_batch(step, Split(rows, rows))
-        output = model(
-            batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
-        )
-        loss += float(output.loss_sum)
-        right += int((output.logits.argmax(-1) == batch["labels"]).sum())
-        counts.update(batch["labels"][batch["labels"] >= 0].tolist())
+    for step in range(-(-stream.last_row // rows)):
+        for micro in range(split.accumulation):
+            batch = stream.micro_batch(step, split, micro=micro)
+            labels = batch["labels"].to(device)
+            output = model(
+                batch["input_ids"].to(device),
+                document_ids=batch["document_ids"].to(device),
+                targets=batch["targets"].to(device),
+                labels=labels,
+            )
+            loss += float(output.loss_sum)
+            right += int((output.logits.argmax(-1) == labels).sum())
+            counts.update(batch["labels"][batch["labels"] >= 0].tolist())
+    model.train(training)
     targets = sum(counts.values())
+    if not targets:
+        raise InputError("no token to hide in the text to measure on: give more text")
     return HeldOutScore(loss / targets, right / targets, targets, counts.most_common(1)[0][1] / targets)

@@ -189,6 +189,11 @@ def _of_store(path: Path) -> bool:
     return path.name in _FILES or path.name.startswith("rows-")
 
 
+def document_hash(text: str) -> int:
+    """The hash by which a store knows a document."""
+    return _hash(text.encode("utf-8", "replace"))
+
+
 def _hash(text: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 

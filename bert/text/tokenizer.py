@@ -229,6 +229,25 @@ class Tokenizer:
         """The piece of an id, such as `##ing`."""
         return self._pieces[token_id]
 
+    def spelling(self, token_id: int) -> tuple[bool, str] | None:
+        """Whether a blank, or the beginning of a word, stands before a piece, and its text without marks for that: (True,
+        "run") for `run`, `Ġrun` or `▁run`, (False, "ning") for `##ning` or `ning`.
+
+        None for special and unused entries, and for a byte-level piece that is a part of a character.
+        """
+        piece = self._pieces[token_id]
+        if token_id in self._silent_ids or not piece:
+            return None
+        if self.kind == "wordpiece":
+            prefix = self._definition["model"]["continuing_subword_prefix"]
+            return not piece.startswith(prefix), piece.removeprefix(prefix)
+        if self._byte_level:
+            try:
+                piece = bytes(_BYTE_OF[character] for character in piece).decode("utf-8").replace(" ", "▁", 1)
+            except (KeyError, UnicodeDecodeError):
+                return None
+        return piece.startswith("▁"), piece.removeprefix("▁")
+
     # ── two texts in a row ──
 
     @cached_property
@@ -276,9 +295,13 @@ class Tokenizer:
         return tuple(i for i, piece in enumerate(self._pieces) if not piece or _UNUSED.fullmatch(piece))
 
     @cached_property
+    def _silent_ids(self) -> frozenset[int]:
+        return frozenset((*self.special_ids, *self.unused_ids))
+
+    @cached_property
     def replacement_ids(self) -> np.ndarray:
         """int64 array of the ids that may stand for a masked token: neither special nor unused."""
-        return np.setdiff1d(np.arange(self.vocab_size), [*self.special_ids, *self.unused_ids]).astype(np.int64)
+        return np.setdiff1d(np.arange(self.vocab_size), list(self._silent_ids)).astype(np.int64)
 
     @cached_property
     def word_starts(self) -> np.ndarray:

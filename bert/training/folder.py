@@ -22,7 +22,7 @@ from bert.training.config import LogConfig
 from bert.training.precision import cpu_multiplies_bf16
 from bert.training.ranks import global_rank, launch_key, wait_for_rank_0
 
-_BEFORE_THE_RECIPE = {"checkpoints", "tokenizer", "store", ".store.partial", ".recipe.yaml.partial"}
+_BEFORE_THE_RECIPE = {"checkpoints", "tokenizer", "store", "before-after", ".store.partial", ".recipe.yaml.partial"}
 _READY = "ready"  # written last; holds what the processes of this launch have in common
 
 

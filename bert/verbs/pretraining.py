@@ -77,7 +77,16 @@ def _pretrain(arguments: Sequence[str]) -> None:
     parser.add_argument("--out", type=str | None, default=None, help="folder of the run")
     parser.add_argument("--tokenizer", type=str | None, default=None, help="the same as --data.tokenizer")
     parser.add_argument("--store", type=str | None, default=None, help="the same as --data.store")
-    parser.add_argument("--from", type=str | None, default=None, help="go on from this masked LM; the same as --start")
+    parser.add_argument(
+        "--from", type=str | None, default=None, help="go on from this model folder; the same as --start"
+    )
+    parser.add_argument(
+        "--add-words", type=str | None, default=None, help="with --from; the same as --vocabulary.add_words"
+    )
+    parser.add_argument("--new-tokenizer", action="store_true", help="with --from; --vocabulary.retrain true")
+    parser.add_argument(
+        "--general", type=str | None, default=None, help="with --from; the same as --validation.general"
+    )
     parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
     parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="go on with an interrupted run")
     parser.add_argument(
@@ -110,6 +119,12 @@ def _pretrain(arguments: Sequence[str]) -> None:
             options.data[shortcut] = options[shortcut]
     if options["from"]:
         options["start"] = options["from"]
+    if options.add_words is not None:
+        options.vocabulary["add_words"] = options.add_words
+    if options.new_tokenizer:
+        options.vocabulary["retrain"] = True
+    if options.general is not None:
+        options.validation["general"] = options.general
     recipe = build(PretrainRecipe, parser.instantiate(options))
     if resumed is not None:
         from bert.training.folder import read_recipe

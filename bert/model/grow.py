@@ -1,0 +1,211 @@
+"""A larger masked LM from a smaller one, which computes nearly what the smaller one did: tiling.
+
+Width: the features of the residual path, whole heads and the features of the MLP are repeated in order until the new size is
+full (Li et al. 2023, phi-1.5, and Warner et al. 2024, ModernBERT, tile so). What reads a feature of which there are now
+several divides its weight among them, so that the sum stays what it was; by unequal shares, since copies that are written
+and read alike would get the same gradients for ever (Chen et al. 2016, Net2Net; Wang et al. 2024, LEMON). With a multiple of
+the old width, norms see the same mean and variance and the function is the old one; else it is near.
+
+Depth: each layer is repeated in place, local layers from local ones and global from global (Rae et al. 2021, Gopher, repeat
+so). What a repetition writes begins at zero, so that it passes its input on and learns from there (Wu et al. 2024, LLaMA Pro):
+a pre-norm model computes the old function; post-norm renormalises on the way, and its added norms keep size and mean.
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from bert.errors import InputError
+from bert.model.config import EncoderConfig
+from bert.model.heads import MaskedLM
+
+
+def larger(
+    config: EncoderConfig,
+    num_layers: int | None = None,
+    hidden_size: int | None = None,
+    intermediate_size: int | None = None,
+) -> EncoderConfig:
+    """`config` with these sizes, none: as they are. Heads keep their size: a wider model has more of them.
+
+    Raises InputError for a size that is smaller, and for a width that is no number of whole heads.
+    """
+    for name, size in (
+        ("num_layers", num_layers),
+        ("hidden_size", hidden_size),
+        ("intermediate_size", intermediate_size),
+    ):
+        if size is not None and size < getattr(config, name):
+            raise InputError(f"grow.{name} is {size} and the model has {getattr(config, name)}: give as many or more")
+    width = hidden_size or config.hidden_size
+    group = config.num_heads // config.kv_heads * config.head_size  # the heads that share keys and values go together
+    if width % group:
+        raise InputError(
+            f"grow.hidden_size is {width}, which is no multiple of {group}, the size of"
+            f" {'a head' if group == config.head_size else 'a group of heads'}: give a multiple, such as"
+            f" {-(-width // group) * group}"
+        )
+    return replace(
+        config,
+        num_layers=num_layers or config.num_layers,
+        hidden_size=width,
+        num_heads=width // config.head_size,
+        num_kv_heads=None if config.num_kv_heads is None else width // group,
+        intermediate_size=intermediate_size or config.intermediate_size,
+    )
+
+
+def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
+    """A model of the larger shape `config`, as `larger` gives it, from the weights of `model`; `seed` draws the shares.
+
+    With the shape of `model` it is a copy, bit for bit.
+    """
+    old = model.config
+    generator = torch.Generator().manual_seed(seed)
+    width = _repeat(old.hidden_size, config.hidden_size)
+    if old.positions == "sinusoidal":  # a feature has its wave: the nearest one of the old width
+        pairs = torch.arange(config.hidden_size // 2) * old.hidden_size // config.hidden_size
+        width = torch.stack((2 * pairs, 2 * pairs + 1), dim=1).flatten()
+    axes = _axes(old, config, width)
+    layers = repeat_layers(old, config)
+    source = model.state_dict()
+    state: dict[str, Tensor] = {}
+    with torch.device("meta"):
+        grown = MaskedLM(config, model.head_config)
+    for name in grown.state_dict():
+        module, _, kind = _old_name(name, old, layers, source).rpartition(".")
+        tensor = source.get(f"{module}.{kind}")
+        if tensor is None:  # the norm that the first layer of the old model did without
+            tensor = torch.ones(old.hidden_size) if kind == "weight" else torch.zeros(old.hidden_size)
+        a_norm = (width, None)  # a feature keeps its gain
+        rows, columns = next((axes[end] for end in axes if module.endswith(end)), a_norm)
+        if ".embeddings." in name and not name.startswith("encoder.embeddings.norm."):
+            if tensor.shape[-1] != old.hidden_size:
+                raise InputError(
+                    f"grow: {name} is not as wide as the layers: a model of this kind cannot be made wider"
+                )
+            tensor = tensor[:, width]
+        else:
+            tensor = tensor if rows is None else tensor[rows]
+            tensor = tensor if columns is None or tensor.dim() == 1 else _share(tensor, columns, generator)
+        state[name] = tensor.clone()
+    for layer, (_, repeated) in enumerate(layers):
+        if repeated:
+            _silence(state, f"encoder.layers.{layer}", config)
+    if old.embedding_scale:
+        state["encoder.embeddings.tokens.weight"] *= (old.hidden_size / config.hidden_size) ** 0.5
+    if model.head_config.tied:
+        _share_output(state, model, config, width, generator)
+    grown.load_state_dict(state, assign=True)
+    grown.requires_grad_(True)
+    grown.tokenizer = model.tokenizer
+    return grown.eval()
+
+
+def _axes(old: EncoderConfig, new: EncoderConfig, width: Tensor) -> dict[str, tuple[Tensor | None, Tensor | None]]:
+    """By the end of a module's name: which old rows its matrix is made of, and which old columns, the features it reads.
+    None: all as they are."""
+    inner = _repeat(old.intermediate_size, new.intermediate_size)
+    heads, kv_heads = _heads(old, new)
+    kv_rows = old.num_heads * old.head_size + kv_heads
+    stacked = torch.cat((heads, kv_rows, kv_rows + old.kv_heads * old.head_size))  # rows of [Q; K; V]
+    gated = torch.cat((inner, inner + old.intermediate_size)) if old.gated else inner
+    return {
+        "attention.qkv": (stacked, width),
+        "attention.out": (width, heads),
+        "mlp.wi": (gated, width),
+        "mlp.wo": (width, inner),
+        "head.dense": (width, width),
+        "head": (None, width),  # its own output matrix
+        "q_norm": (None, None),
+        "k_norm": (None, None),
+    }
+
+
+def _repeat(old: int, new: int) -> Tensor:
+    """(new,) the old feature that each new one is a copy of."""
+    return torch.arange(new) % old
+
+
+def _heads(old: EncoderConfig, new: EncoderConfig) -> tuple[Tensor, Tensor]:
+    """Features of the queries and of the keys, heads copied whole, each query head with the key head that it reads."""
+    feature, group = torch.arange(old.head_size), old.num_heads // old.kv_heads
+    kv = _repeat(old.kv_heads, new.kv_heads)
+    q = (kv[:, None] * group + torch.arange(group)).flatten()
+    return tuple((head[:, None] * old.head_size + feature).flatten() for head in (q, kv))  # type: ignore[return-value]
+
+
+def _old_name(name: str, old: EncoderConfig, layers: list[tuple[int, bool]], source: dict[str, Tensor]) -> str:
+    """The parameter of the old model that `name` of the new one is made of."""
+    if not name.startswith("encoder.layers."):
+        return name
+    layer, _, rest = name.removeprefix("encoder.layers.").partition(".")
+    from_layer = f"encoder.layers.{layers[int(layer)][0]}.{rest}"
+    if from_layer not in source and old.embedding_norm:  # the first layer reads what the norm of the embeddings gives
+        return f"encoder.embeddings.norm.{rest.rpartition('.')[2]}"
+    return from_layer
+
+
+def repeat_layers(old: EncoderConfig, new: EncoderConfig) -> list[tuple[int, bool]]:
+    """For each layer of `new` the layer of `old` that it copies, and whether it repeats one that came before.
+
+    All layers of `old` come in their order, global ones in global places, spread over the new depth.
+    """
+    kinds, places = ([c.is_local(i) for i in range(c.num_layers)] for c in (old, new))
+    plan: list[tuple[int, bool]] = []
+    ahead = 0  # the next layer of `old` to place
+    for place, kind in enumerate(places):
+        due = place * old.num_layers >= ahead * new.num_layers or not _fits(kinds[ahead:], places[place + 1 :])
+        if ahead < len(kinds) and kinds[ahead] == kind and due:
+            plan.append((ahead, False))
+            ahead += 1
+        else:
+            plan.append((next((i for i in reversed(range(ahead)) if kinds[i] == kind), ahead - 1), True))
+    return plan
+
+
+def _fits(kinds: list[bool], places: list[bool]) -> bool:
+    """Whether layers of these kinds find their places in this order, with others in between."""
+    rest = iter(places)
+    return all(kind in rest for kind in kinds)
+
+
+def _share(tensor: Tensor, copies: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, old) → (N, new): column j is column copies[j], times a share; the shares of the copies of a column sum to 1."""
+    parts = 0.5 + torch.rand(len(tensor), len(copies), generator=generator)
+    sums = torch.zeros(len(tensor), int(copies.max()) + 1).index_add(1, copies, parts)
+    single = torch.bincount(copies)[copies] == 1
+    return tensor[:, copies] * torch.where(single, 1.0, parts / sums[:, copies])
+
+
+def _silence(state: dict[str, Tensor], layer: str, config: EncoderConfig) -> None:
+    """Have a layer pass on what it gets: its two sublayers write zeros, and where the sum is normalised (post-norm) the norm
+    gives back the size and the mean that the norm before it has given."""
+    for name in state:
+        if name.startswith((f"{layer}.attention.out.", f"{layer}.mlp.wo.")):
+            state[name] = torch.zeros_like(state[name])
+    if config.norm_first:
+        return
+    gain = state[f"{layer}.mlp_norm.weight"]
+    shift = state.get(f"{layer}.mlp_norm.bias", torch.zeros_like(gain))
+    size = (gain.square().mean() + shift.var(unbiased=False)).sqrt()
+    for norm in ("attention_norm", "mlp_norm"):
+        state[f"{layer}.{norm}.weight"] = torch.full_like(gain, float(size))
+        if f"{layer}.{norm}.bias" in state:
+            state[f"{layer}.{norm}.bias"] = torch.full_like(gain, float(shift.mean()))
+
+
+def _share_output(
+    state: dict[str, Tensor], model: MaskedLM, config: EncoderConfig, width: Tensor, generator: torch.Generator
+) -> None:
+    """A tied output matrix cannot be shared out: the norm before it is."""
+    old = model.config
+    last = "encoder.final_norm" if old.norm_first else f"encoder.layers.{config.num_layers - 1}.mlp_norm"
+    norm = "head.norm" if model.head_config.transform else last
+    shares = _share(torch.ones(1, old.hidden_size), width, generator)[0]
+    if old.embedding_scale:
+        shares = shares * (config.hidden_size / old.hidden_size) ** 0.5
+    for name in (f"{norm}.weight", f"{norm}.bias"):
+        if name in state:
+            state[name] = state[name] * shares
