@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from bert.errors import InputError
 from bert.exchange.card import written_before
@@ -22,13 +22,13 @@ from bert.exchange.translate import family_of
 from bert.exchange.weights import WEIGHT_FILES
 from bert.files import is_same, replaced_folder
 from bert.finetuning.config import DataConfig
-from bert.finetuning.inputs import read_labelled
-from bert.finetuning.measure import evaluate_predictor
-from bert.finetuning.module import TaskModel
-from bert.finetuning.predict import Predictor, load_predictor
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
 from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
+
+if TYPE_CHECKING:
+    from bert.finetuning.module import TaskModel
+    from bert.finetuning.predict import Predictor
 
 MODELS: dict[FolderTask, type[Encoder] | type[HeadedModel]] = {
     "encoder": Encoder,
@@ -183,8 +183,11 @@ def _verified(differences: Sequence[Difference], what: str) -> str:
     return f"verified: {what} differs by at most {largest:.1e} on {shapes} tokens, padding among them"
 
 
-def _predictor(folder: Path, file: str, data: DataConfig) -> Predictor:
+def _predictor(folder: Path, file: str, data: DataConfig) -> "Predictor":
     """The model, for `--eval`; what is wrong with the file shows before any work."""
+    from bert.finetuning.inputs import read_labelled  # loads Lightning: seconds that only --eval needs
+    from bert.finetuning.predict import load_predictor
+
     task = task_of(folder)
     if task not in ("classify", "tag"):
         kind = next(kind for kind, its in TASKS.items() if its == task)
@@ -198,12 +201,14 @@ def _predictor(folder: Path, file: str, data: DataConfig) -> Predictor:
     return predictor
 
 
-def _change(predictor: Predictor, files: Sequence[Path], measure: str, data: DataConfig) -> list[str]:
+def _change(predictor: "Predictor", files: Sequence[Path], measure: str, data: DataConfig) -> list[str]:
     """Lines of a table: the figures of both files on labelled rows, through the windows that `bert evaluate` uses."""
+    from bert.finetuning.measure import evaluate_predictor
+
     before, after = (
         evaluate_predictor(
             # It has what a predictor asks of a model: the call, config, labels.
-            dataclasses.replace(predictor, model=cast(TaskModel, OnnxModel(file, predictor.model)), bf16=False),
+            dataclasses.replace(predictor, model=cast("TaskModel", OnnxModel(file, predictor.model)), bf16=False),
             measure,
             data,
         )
