@@ -59,7 +59,7 @@ class Batch:
     token_type_ids: Tensor | None
     """(B, T), or none where no input has any"""
     targets: Tensor | None = None
-    """(B,) places in the flattened B · T, or none where no input has any"""
+    """(B, 1) places within the rows, or none where no input has any"""
 
     @property
     def visible(self) -> Tensor | None:
@@ -138,8 +138,8 @@ def _collate(inputs: Sequence[Encoded], places: list[int], pad_id: int, device: 
     if any(row.token_type_ids is not None for row in rows):
         types = padded([row.token_type_ids or [0] * len(row.ids) for row in rows], 0)
     mask = (torch.arange(width) < lengths[:, None]).long().to(device)
-    flat = [number * width + row.target for number, row in enumerate(rows) if row.target is not None]
-    targets = torch.tensor(flat, device=device) if flat else None
+    places_asked = [[row.target] for row in rows if row.target is not None]
+    targets = torch.tensor(places_asked, device=device) if places_asked else None
     return Batch(places, padded([row.ids for row in rows], pad_id), mask, types, targets)
 
 

@@ -8,7 +8,7 @@ is the reference that each must equal.
 Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1; grouped queries: Ainslie et al. 2023.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -39,7 +39,14 @@ class Layout:
     """key j is visible to query i only where j <= i"""
     window: int | None = None
     """key j is visible to query i only where |i - j| <= window // 2"""
+    query_places: Tensor | None = None
+    """(B, T) places of the queries within their rows, where they are a choice of them; none: 0, 1, 2, …"""
     _made: dict[object, Tensor | None] = field(default_factory=dict, init=False, repr=False)
+
+    def at(self, places: Tensor) -> "Layout":
+        """The same for a choice of the queries: those at `places` (B, K) of each row."""
+        documents = None if self.query_documents is None else self.query_documents.gather(1, places)
+        return replace(self, query_documents=documents, query_places=places)
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         """(B or 1, 1, T, S) booleans, true where query i sees key j; none where everything is visible."""
@@ -79,11 +86,12 @@ class Layout:
             parts.append(((of_query == of_key) & (of_key != 0)).expand(-1, -1, queries, keys))
         if self.causal or self.window is not None:
             place = torch.arange(max(queries, keys), device=device)
-            distance = place[:queries, None] - place[None, :keys]  # (T, S): i - j
+            of_query = place[None, :queries] if self.query_places is None else self.query_places  # (1 or B, T)
+            distance = of_query[:, None, :, None] - place[:keys]  # (1 or B, 1, T, S): i - j
             if self.causal:
-                parts.append((distance >= 0)[None, None])
+                parts.append(distance >= 0)
             if self.window is not None:
-                parts.append((distance.abs() <= self.window // 2)[None, None])
+                parts.append(distance.abs() <= self.window // 2)
         if not parts:
             return None
         visible = parts[0]

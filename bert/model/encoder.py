@@ -42,7 +42,7 @@ class EncoderOutput:
     """What an encoder gives."""
 
     last_hidden_state: Tensor
-    """(B, T, D), or (N, D) where `targets` were given"""
+    """(B, T, D), or (B, K, D) where `targets` were given"""
     hidden_states: tuple[Tensor, ...] | None = None
     """num_layers + 1 tensors (B, T, D) where asked for: the embeddings, then what leaves each layer, the last after the
     final norm"""
@@ -120,8 +120,8 @@ class Encoder(nn.Module):
         `attention_mask` (B, T) is 1 for tokens and 0 for padding. `document_ids` (B, T) takes its place for rows that
         hold several chunks side by side: it numbers the chunks of a row from 1, 0 for padding; a token sees its own
         chunk alone and positions begin at 0 in each, so that a chunk gets the vectors that it has alone. Attentions are
-        computed by the `eager` backend. With `targets` (N,), places in the flattened B · T, only their vectors leave the
-        last layer, which saves most of its work.
+        computed by the `eager` backend. With `targets` (B, K), places within each row, only their vectors leave the last
+        layer, (B, K, D), which saves most of its work.
 
         Raises InputError for both masks at once, for token types that the model has not, for more tokens than learned
         positions, and for targets where all hidden states are asked for.
@@ -154,6 +154,7 @@ class Encoder(nn.Module):
                 states.append(x)
             layout, rotation = of_local if self.config.is_local(layer) else of_all
             at = targets if layer + 1 == len(self.layers) else None
+            layout = layout if at is None else layout.at(at)
             x, weights = block(x, layout, rotation, self.backend, output_attentions, at)
             if weights is not None:
                 attentions.append(weights)

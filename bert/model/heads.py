@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from bert.errors import InputError
 from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.encoder import Encoder
-from bert.model.layers import activate, initialize, make_norm, output_std
+from bert.model.layers import activate, at_places, initialize, make_norm, output_std
 
 if TYPE_CHECKING:
     from bert.embed import Prediction
@@ -38,7 +38,7 @@ class HeadOutput:
     """What a model with a head gives. The losses are none where no labels were given."""
 
     logits: Tensor
-    """masked LM: (B, T, V), or (N, V) where `targets` were given; classifier: (N, C); tagger: (B, T, C);
+    """masked LM: (B, T, V), or (N, V) or (B, K, V) where `targets` were given; classifier: (N, C); tagger: (B, T, C);
     discriminator: (B, T)"""
     loss: Tensor | None = None
     """cross-entropy, mean over the labelled places; 0 where there are none"""
@@ -173,16 +173,19 @@ class MaskedLM(HeadedModel):
         """Scores of the vocabulary for tokens (B, T), and the loss where there are `labels`. The masks are those of
         `Encoder`.
 
-        `labels` (B, T) holds original ids, -100 where nothing is asked. With `targets` (N,), places in the flattened B
-        · T, only those are decoded and `labels` is (N,), -100 for a slot that is not in use. N is what the caller makes
-        it: shapes stay static.
+        `labels` (B, T) holds original ids, -100 where nothing is asked. With `targets` only those places are decoded:
+        (N,) of the flattened B · T, with `labels` (N,), or (B, K) of each row, with `labels` (B, K), which saves most of
+        the last layer too. Label -100 marks a slot that is not in use; the number of slots is the caller's: shapes stay
+        static.
         """
+        of_rows = targets is not None and targets.dim() == 2 and not output_hidden_states
         output = self.encoder(
-            input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
+            *(input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions),
+            targets=targets if of_rows else None,
         )
-        hidden = output.last_hidden_state  # (B, T, D)
-        if targets is not None:
-            hidden = hidden.flatten(0, 1).index_select(0, targets)  # (N, D)
+        hidden = output.last_hidden_state  # (B, T, D), or (B, K, D)
+        if targets is not None and not of_rows:
+            hidden = at_places(hidden, targets) if targets.dim() == 2 else hidden.flatten(0, 1).index_select(0, targets)
         logits = self.head(hidden, self.encoder.embeddings.tokens.weight)
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 

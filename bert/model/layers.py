@@ -101,17 +101,15 @@ class Attention(nn.Module):
         return_weights: bool = False,
         targets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) → (B, T, D), or (N, D) for the flat places `targets` (N,) alone; and, where asked, the weights
-        (B, H, T, T), which `attend_eager` computes."""
-        heads = self.qkv(x).unflatten(-1, (-1, self.head_size))  # (B, T, H + 2 Hkv, Dh)
-        qk, v = heads.split((self.num_heads + self.kv_heads, self.kv_heads), dim=2)
+        """(B, T, D) → (B, T, D), or (B, K, D) for the places `targets` (B, K) alone, of which `layout` then speaks; and,
+        where asked, the weights (B, H, T or K, T), which `attend_eager` computes."""
+        q, k, v = self._heads(x, targets)  # (B, T or K, H, Dh), (B, T, Hkv, Dh) twice
         if self.q_norm is not None and self.k_norm is not None:
-            q, k = qk.split((self.num_heads, self.kv_heads), dim=2)
             full = self.q_norm.weight.dtype  # fp32 under autocast
-            qk = torch.cat((self.q_norm(q.to(full)), self.k_norm(k.to(full))), dim=2).to(v.dtype)
+            q, k = self.q_norm(q.to(full)).to(v.dtype), self.k_norm(k.to(full)).to(v.dtype)
         if rotation is not None:
-            qk = rotate(qk, rotation)  # queries and keys in one go
-        q, k = qk.split((self.num_heads, self.kv_heads), dim=2)
+            of_queries = rotation if targets is None else _rotation_at(rotation, targets)
+            q, k = rotate(q, of_queries), rotate(k, rotation)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or Hkv, T, Dh)
         dropout = self.dropout if self.training else 0.0
         weights = None
@@ -119,7 +117,23 @@ class Attention(nn.Module):
             mixed, weights = attend_eager(q, k, v, layout, dropout=dropout)
         else:
             mixed = attend(q, k, v, layout, dropout=dropout, backend=backend)
-        return self.out(_at(mixed.transpose(1, 2).flatten(-2), targets)), weights  # heads side by side again: (B, T, D)
+        return self.out(mixed.transpose(1, 2).flatten(-2)), weights  # heads side by side again: (B, T, D)
+
+    def _heads(self, x: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, of the places `targets` alone where they are given, keys and values: (B, T, heads, Dh) each."""
+        parts = (self.num_heads, self.kv_heads, self.kv_heads)
+        if targets is None or type(self.qkv) is not nn.Linear:  # what stands in its place, as an adapter, is not parted
+            q, k, v = self.qkv(x).unflatten(-1, (-1, self.head_size)).split(parts, dim=2)
+            return (
+                (q if targets is None else at_places(q.flatten(-2), targets).unflatten(-1, (-1, self.head_size))),
+                k,
+                v,
+            )
+        sizes = (parts[0] * self.head_size, 2 * parts[1] * self.head_size)
+        of_q, of_kv = self.qkv.weight.split(sizes)
+        bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(sizes)
+        k, v = F.linear(x, of_kv, bias_kv).unflatten(-1, (-1, self.head_size)).chunk(2, dim=2)
+        return F.linear(at_places(x, targets), of_q, bias_q).unflatten(-1, (-1, self.head_size)), k, v
 
 
 class MLP(nn.Module):
@@ -172,22 +186,31 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) → (B, T, D) and, where asked, the attention weights (B, H, T, T).
 
-        `targets` (N,), places in the flattened B · T: all places are looked at, but these alone look and go on, (N, D).
+        `targets` (B, K), places within each row: all places are looked at, but these alone look and go on, (B, K, D).
         """
+        path = x if targets is None else at_places(x, targets)
         if self.norm_first:
             mixed, weights = self.attention(self.attention_norm(x), layout, rotation, backend, return_weights, targets)
-            x = _at(x, targets) + self.dropout(mixed)
+            x = path + self.dropout(mixed)
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         else:
             mixed, weights = self.attention(x, layout, rotation, backend, return_weights, targets)
-            x = self.attention_norm(_at(x, targets) + self.dropout(mixed))
+            x = self.attention_norm(path + self.dropout(mixed))
             x = self.mlp_norm(x + self.dropout(self.mlp(x)))
         return x, weights
 
 
-def _at(x: Tensor, targets: Tensor | None) -> Tensor:
-    """x (B, T, D) at the flat places (N,): (N, D); all of it for none."""
-    return x if targets is None else x.flatten(0, 1).index_select(0, targets)
+def at_places(x: Tensor, places: Tensor) -> Tensor:
+    """x (B, T, D) at the places (B, K) of each row: (B, K, D)."""
+    rows = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
+    return x.flatten(0, 1).index_select(0, (places + rows).flatten()).unflatten(0, places.shape)
+
+
+def _rotation_at(rotation: Rotation, places: Tensor) -> Rotation:
+    """The cosines and sines of the places (B, K) of each row: (B, K, 1, Dh / 2) each."""
+    rows = places.shape[0]
+    cos, sin = (at_places(part[:, :, 0].expand(rows, -1, -1), places)[:, :, None] for part in rotation)
+    return cos, sin
 
 
 def initialize(module: nn.Module, std: float, output_std: float) -> None:

@@ -74,15 +74,18 @@ class MaskedLMTraining(L.LightningModule):
         key = (self.seed, _DROPOUT, int(self.progress.step), self.global_rank, micro)
         torch.manual_seed(int(draw(*key)[0] >> 1))  # dropout is a function of (seed, step, rank, micro-batch)
         self._batch = batch
-        output = self.model(
-            batch["input_ids"],
-            document_ids=batch["document_ids"],
-            targets=batch["targets"],
-            labels=batch["labels"],
-        )
+        output = self._run(batch)
         self.loss_sum = self.loss_sum.to(self.device) + output.loss_sum.detach()
         scale = self.split.ranks * self.split.accumulation / max(1, batch["global_targets"])
         return output.loss_sum * scale
+
+    def _run(self, batch: MicroBatch) -> Any:
+        """The model on a micro-batch: every row has as many slots as another, so that they are a table (B, K)."""
+        rows, length = batch["input_ids"].shape
+        targets = batch["targets"].view(rows, -1) % length
+        return self.model(
+            batch["input_ids"], document_ids=batch["document_ids"], targets=targets, labels=batch["labels"]
+        )
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Instead of Lightning's own clipping, which refuses fused optimisers under bf16-mixed (its issue 21435)."""
@@ -124,10 +127,8 @@ class MaskedLMTraining(L.LightningModule):
 
     def validation_step(self, batch: MicroBatch, batch_idx: int) -> None:
         """Adds up cross-entropy, right guesses and targets."""
-        output = self.model(
-            batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
-        )
-        right = (output.logits.argmax(-1) == batch["labels"]).sum()
+        output = self._run(batch)
+        right = (output.logits.argmax(-1).flatten() == batch["labels"]).sum()
         self.validation_sums = self.validation_sums + torch.stack([output.loss_sum, right, output.num_targets])
 
     def on_validation_epoch_start(self) -> None:

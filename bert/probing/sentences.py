@@ -126,7 +126,7 @@ def _score_chunk(
     values = torch.empty(count)
 
     def take(output: Any, batch: Batch) -> list[None]:
-        logits = model.head(output.last_hidden_state.float(), model.encoder.embeddings.tokens.weight)  # (B, V)
+        logits = model.head(output.last_hidden_state[:, 0].float(), model.encoder.embeddings.tokens.weight)  # (B, V)
         here = [(row, *guess) for row, copy in enumerate(batch.places) for guess in wanted[copy]]
         rows, numbers, originals = torch.tensor(here).T
         values[numbers] = logits.log_softmax(dim=-1)[rows, originals].cpu()

@@ -20,6 +20,7 @@ SHAPES = {
     | {"activation": "relu", "gated": False, "bias": True, "norm_bias": True},
     "bert": {**POST, "positions": "learned", "gated": False, "bias": True, "norm_bias": True, "token_types": 2},
     "modern": {"local_window": 6, "global_every": 2},
+    "local-last": {"local_window": 4, "global_every": 3, "bias": True},
     "rms": {"norm": "rmsnorm", "activation": "silu", "qk_norm": True, "num_kv_heads": 2, "first_attention_norm": True},
     "none": {"positions": "none", "activation": "gelu_tanh"},
 }
@@ -87,27 +88,56 @@ def test_padding_changes_nothing_for_the_tokens(name: str) -> None:
     assert torch.allclose(padded[mask > 0], encoder(ids, mask.bool()).last_hidden_state[mask > 0])
 
 
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_targets_get_the_vectors_that_they_have_among_all_places_and_the_same_gradients(name: str) -> None:
-    mask = torch.ones(2, 20, dtype=torch.long)
-    mask[1, 13:] = 0
-    targets = torch.tensor([3, 19, 20, 32, 3])
+def test_targets_get_the_vectors_that_they_have_among_all_places_and_the_same_gradients(
+    name: str, backend: str, packed: bool
+) -> None:
+    documents = torch.ones(2, 20, dtype=torch.long)
+    documents[1, 13:] = 0
+    if packed:
+        documents[:, 5:13] = 2
+    given = {"document_ids" if packed else "attention_mask": documents}
+    targets = torch.tensor([[3, 19, 0, 5, 3], [12, 0, 0, 7, 6]])
     results = []
     for trimmed in (True, False):
         encoder = make(name)
+        encoder.backend = backend
         if trimmed:
-            vectors = encoder(some_ids(), mask, targets=targets).last_hidden_state
+            vectors = encoder(some_ids(), **given, targets=targets).last_hidden_state
         else:
-            vectors = encoder(some_ids(), mask).last_hidden_state.flatten(0, 1)[targets]
+            vectors = encoder(some_ids(), **given).last_hidden_state
+            vectors = vectors.gather(1, targets[..., None].expand(-1, -1, vectors.shape[2]))
         vectors.square().sum().backward()
         results.append([vectors.detach(), *(parameter.grad for parameter in encoder.parameters())])
     for ours, expected in zip(*results, strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
+def test_targets_are_right_where_an_adapter_stands_in_the_place_of_the_projection() -> None:
+    class Doubled(torch.nn.Module):
+        """What LoRA does to a layer: the weight that it has is not all that it computes with."""
+
+        def __init__(self, layer: torch.nn.Linear) -> None:
+            super().__init__()
+            self.layer, self.weight, self.bias = layer, layer.weight, layer.bias
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * self.layer(x)
+
+    encoder = make("bert")
+    encoder.layers[-1].attention.qkv = Doubled(encoder.layers[-1].attention.qkv)
+    targets = torch.tensor([[3, 19], [0, 7]])
+    all_vectors = encoder(some_ids()).last_hidden_state
+    vectors = encoder(some_ids(), targets=targets).last_hidden_state
+    expected = torch.stack([all_vectors[0, [3, 19]], all_vectors[1, [0, 7]]])
+    torch.testing.assert_close(vectors, expected)
+
+
 def test_targets_and_all_hidden_states_are_not_asked_for_at_once() -> None:
     with pytest.raises(InputError, match="targets are the places of the last layer"):
-        make("modern")(some_ids(), targets=torch.tensor([1]), output_hidden_states=True)
+        make("modern")(some_ids(), targets=torch.tensor([[1], [1]]), output_hidden_states=True)
 
 
 def test_attentions_are_those_that_made_the_result() -> None:

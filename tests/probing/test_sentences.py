@@ -105,7 +105,8 @@ def test_copies_are_batched_run_once_and_only_masked_places_decoded() -> None:
     assert len(copies) < sum(len(row) - 2 for row in ids)
     assert sum(rows for rows, _ in calls) == len(copies)
     assert len(calls) == 1
-    assert decoded == last == [(len(copies), model.config.hidden_size)]
+    assert decoded == [(len(copies), model.config.hidden_size)]
+    assert last == [(len(copies), 1, model.config.hidden_size)]
 
 
 def test_the_company_of_a_sentence_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
