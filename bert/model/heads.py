@@ -58,6 +58,11 @@ class MaskedLMHead(nn.Module):
     def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
         super().__init__()
         self.activation, width = head.activation, config.embedding_width
+        if not head.transform and width != config.hidden_size:
+            raise InputError(
+                f"head.transform false leaves vectors of {config.hidden_size} and encoder.embedding_size is {width}:"
+                " set head.transform true"
+            )
         self.dense = nn.Linear(config.hidden_size, width, bias=head.transform_bias) if head.transform else None
         self.norm = make_norm(config, width) if head.transform else nn.Identity()
         self.weight = None if head.tied else nn.Parameter(torch.empty(config.vocab_size, width))

@@ -151,6 +151,8 @@ class PretrainRecipe:
     """folder of a model whose weights, shape and tokenizer the run starts from; null: fresh weights"""
     grow: GrowConfig = field(default_factory=GrowConfig)
     """with start: make the model larger first"""
+    compile: bool | None = None
+    """compile the step (torch.compile, one graph of fixed shapes); null: where that pays within the budget"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW or Muon"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

@@ -35,9 +35,13 @@ class MaskedLMTraining(L.LightningModule):
         split: Split,
         seed: int = 0,
         identity: dict[str, str] | None = None,
+        compiled: bool = False,
     ) -> None:
-        """`identity` names what the run reads; a checkpoint carries it and is refused where it is another."""
+        """`identity` names what the run reads; a checkpoint carries it and is refused where it is another. `compiled`: one
+        graph for the step and one for validation."""
         super().__init__()
+        # A function and no module: a second name for the model would be in the state dict.
+        self._compiled = torch.compile(model.forward, fullgraph=True, dynamic=False) if compiled else None
         self.identity = identity or {}
         self.model = model
         self.optimizer_config, self.schedule, self.split, self.seed = optimizer, schedule, split, seed
@@ -83,9 +87,8 @@ class MaskedLMTraining(L.LightningModule):
         """The model on a micro-batch: every row has as many slots as another, so that they are a table (B, K)."""
         rows, length = batch["input_ids"].shape
         targets = batch["targets"].view(rows, -1) % length
-        return self.model(
-            batch["input_ids"], document_ids=batch["document_ids"], targets=targets, labels=batch["labels"]
-        )
+        compute = self._compiled or self.model
+        return compute(batch["input_ids"], document_ids=batch["document_ids"], targets=targets, labels=batch["labels"])
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Instead of Lightning's own clipping, which refuses fused optimisers under bf16-mixed (its issue 21435)."""

@@ -14,6 +14,7 @@ import torch
 from bert.errors import InputError, InterruptedRun
 from bert.model.encoder import count_parameters
 from bert.model.heads import MaskedLM
+from bert.model.operations import training_operations
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import Loss, card_lines, measure_after, measure_before, report
 from bert.pretraining.inputs import (
@@ -34,6 +35,7 @@ from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.card import training_card
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_whole
+from bert.training.compiling import compiles
 from bert.training.ranks import world_size
 from bert.training.schedules import Progress
 from bert.training.trainer import check_trainer_arguments, make_trainer
@@ -97,8 +99,9 @@ def pretrain(
         model, _ = begin(recipe, load_start(recipe), tokenizer)
     model.train()
     model.tokenizer = tokenizer
+    compiled, why = compiles(recipe.compile, trainer.strategy.root_device, recipe.stop.minutes, _operations(recipe))
     module = MaskedLMTraining(
-        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(store, tokenizer)
+        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(store, tokenizer), compiled
     )
     if checkpoint and run_folder.is_rank_0():
         csv.cut(int(checkpoint.name.removeprefix("step-")))
@@ -114,6 +117,7 @@ def pretrain(
     )
     held_out = None if validation is None else validation_loader(validation, split, trainer.global_rank)
     say(describe(recipe, model, training, trainer.precision, split))
+    say(f"{'compiled' if compiled else 'not compiled'}: {why}")
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
@@ -132,6 +136,16 @@ def begin_with(
         say(line)
     measure_before(start, model, recipe, out, store, tokenizer, device, say)
     return model
+
+
+def _operations(recipe: PretrainRecipe) -> float | None:
+    """Floating-point operations of a run with a budget in steps or tokens; none where it has neither."""
+    rows, length = recipe.data.batch_rows, recipe.data.row_length
+    given = [recipe.stop.tokens, None if recipe.stop.steps is None else recipe.stop.steps * rows * length]
+    tokens = min((budget for budget in given if budget is not None), default=None)
+    if tokens is None:
+        return None
+    return training_operations(recipe.encoder, recipe.head, tokens, recipe.masking.rate * tokens, visible=length)
 
 
 def describe(recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, precision: str, split: Split) -> str:

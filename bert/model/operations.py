@@ -1,0 +1,44 @@
+"""Floating-point operations of a training step, counted from the shape of a model: what a matrix rate is compared with.
+
+A multiplication with an addition counts as two operations; the backward pass takes twice as many as the forward pass. Counted
+are matrix products: of a layer for every token (of the last one queries, output projection and MLP only for the slots of
+masked places), attention over the keys that a token sees, the head for the slots. Not counted: embedding lookups, norms,
+activations, softmax, the optimiser, and whatever is computed for padding or for keys that are hidden by a mask.
+"""
+
+from bert.model.config import EncoderConfig, HeadConfig
+
+BOTH_WAYS = 3  # forward, and backward twice as much
+PER_PRODUCT = 2  # a multiplication and an addition
+
+
+def training_operations(
+    config: EncoderConfig,
+    head: HeadConfig,
+    tokens: float,
+    slots: float,
+    visible: float,
+    visible_local: float | None = None,
+) -> float:
+    """Operations, forward and backward, for `tokens` tokens with `slots` masked places among them.
+
+    `visible` is the mean number of keys that a token sees in a global layer, itself included, `visible_local` in a local one
+    (where not given: as many, at most those inside the window).
+    """
+    width, inner = config.hidden_size, config.intermediate_size
+    keys_and_values = 2 * config.kv_heads * config.head_size * width
+    queries, out = width * width, width * width
+    mlp = width * inner * (3 if config.gated else 2)
+    if visible_local is None:
+        visible_local = visible if config.local_window is None else min(visible, config.local_window // 2 * 2 + 1)
+    products = 0.0
+    for layer in range(config.num_layers):
+        looking = slots if layer + 1 == config.num_layers else tokens  # what goes on behind the keys and values
+        scores_and_sums = 2 * width * (visible_local if config.is_local(layer) else visible)
+        products += tokens * keys_and_values + looking * (queries + scores_and_sums + out + mlp)
+    if config.embedding_width != width:
+        products += tokens * config.embedding_width * width
+    if head.transform:
+        products += slots * width * config.embedding_width
+    products += slots * config.embedding_width * config.vocab_size
+    return BOTH_WAYS * PER_PRODUCT * products

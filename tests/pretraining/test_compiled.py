@@ -1,0 +1,91 @@
+"""The compiled step: one graph without a break, as many graphs as phases and modes, the same numbers."""
+
+import functools
+
+import pytest
+import torch
+from torch._dynamo.utils import counters
+
+from bert.model.config import EncoderConfig
+from bert.model.heads import MaskedLM
+from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.stream import Split
+from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+
+from .synthetic import ENCODER, ROWS, fit, make_stream
+
+SHAPES = {
+    "modern": {},
+    "local": {"num_layers": 3, "local_window": 6, "global_every": 2},
+    "bert": {"norm_first": False, "final_norm": False, "positions": "learned", "gated": False, "bias": True},
+    "dropout": {"hidden_dropout": 0.1, "attention_dropout": 0.1},
+    "own": {"norm": "rmsnorm", "qk_norm": True, "num_kv_heads": 2},
+}
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile with everything but the code generator, which takes most of its time."""
+    torch._dynamo.reset()
+    counters.clear()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+
+
+def train(name: str, compiled: bool, steps: int = 6, accumulation: int = 1) -> MaskedLMTraining:
+    torch.manual_seed(0)
+    split = Split(ROWS, ROWS // accumulation)
+    model = MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **SHAPES[name]}))
+    module = MaskedLMTraining(
+        model, OptimizerConfig(), ScheduleConfig(), StopConfig(steps=steps), split, seed=5, compiled=compiled
+    )
+    fit(module, split, precision="bf16-mixed" if name == "own" else "32-true")
+    return module
+
+
+def graphs() -> int:
+    return int(counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    "name", ["modern", *(pytest.param(n, marks=pytest.mark.slow) for n in SHAPES if n != "modern")]
+)
+def test_one_graph_serves_every_step_and_has_no_break(name: str) -> None:
+    """Rows differ in documents, padding and unused slots: nothing of it is in the shapes."""
+    train(name, compiled=True, steps=2)
+    assert graphs() == 1
+    train(name, compiled=True, steps=8, accumulation=2)  # half the rows: another shape, one graph more
+    assert graphs() == 2
+    assert not counters["graph_break"]
+
+
+@pytest.mark.usefixtures("traced")
+def test_validation_has_a_graph_of_its_own_and_keeps_it() -> None:
+    module = train("modern", compiled=True, steps=2)
+    split = Split(ROWS, ROWS)
+    seen = []
+    for step in range(4):
+        batch = make_stream().micro_batch(step, split)
+        for training in (False, True):
+            module.train(training)
+            with torch.set_grad_enabled(training):
+                module._run(batch)
+        seen.append(graphs())
+    assert seen == [2, 2, 2, 2]
+
+
+@pytest.mark.usefixtures("traced")
+def test_a_compiled_run_learns_what_another_learns_and_saves_the_same_names() -> None:
+    plain, compiled = train("modern", compiled=False), train("modern", compiled=True)
+    assert list(plain.state_dict()) == list(compiled.state_dict())
+    for name, weight in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], weight, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["modern", "bert"])
+def test_the_generated_code_computes_the_same_step(name: str) -> None:
+    torch._dynamo.reset()
+    plain, compiled = train(name, compiled=False), train(name, compiled=True)
+    for weight_name, weight in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[weight_name], weight, atol=5e-5, rtol=1e-3)
