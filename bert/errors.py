@@ -25,11 +25,14 @@ def check_seed(seed: int, bits: int = 32) -> None:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' Did you mean `x`?' for the known name nearest to `name`, or an empty string when none is near.
 
-    A name that lacks its group, or has another one, is nearest to the one with the same end: `lr` to `optimizer.lr`.
+    A name that lacks its group, or has another one, is nearest to the one with the same end, the first of several: `lr`
+    to `optimizer.lr`.
     """
     names = list(known)
     same_end = [other for other in names if _end(other) == _end(name)]
     near = get_close_matches(name, same_end or names, n=1, cutoff=0.0 if same_end else 0.5)
+    if same_end and "." not in name.lstrip("-"):
+        near = same_end[:1]  # nothing tells the groups apart: the one that is named first
     return f" Did you mean `{near[0]}`?" if near else ""
 
 

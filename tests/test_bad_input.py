@@ -21,6 +21,11 @@ from bert.text.tokenizer import Tokenizer
 from bert.training import checkpoints
 from tests.conftest import TINY, make_text
 
+NOT_ON_THE_HUB = (
+    "the Hugging Face Hub cannot be reached and its cache on this machine has no model of this name: give the folder of a model,"
+    " the one that holds config.json"
+)
+
 Refused = Callable[..., str]
 
 
@@ -190,7 +195,7 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--from=gone"], "gone: no such folder: give the folder of a model, the one that holds config.json"),
+        (["--from=gone"], f"gone: no such folder, and {NOT_ON_THE_HUB}"),
         (["--from=run"], "run: no config.json in it: give the folder of a model"),
         (
             ["--encoder.hidden_size=64"],
@@ -251,7 +256,8 @@ CHANGES_THAT_CANNOT_BE = [
     ),
     (
         ["--tokenizer=headless"],
-        "headless/tokenizer.json: the vocabulary has no [MASK]; train one by `bert tokenizer`",
+        "headless/tokenizer.json: the vocabulary has no [MASK]; name its own in tokenizer_config.json (cls_token, …), or train"
+        " one by `bert tokenizer`",
     ),
 ]
 
@@ -312,7 +318,8 @@ def test_folders_that_are_not_there(refused: Refused) -> None:
     assert refused("pretrain", "text.txt", "--tokenizer", "gone", "--out", "new", *TINY) == (
         "gone: no such tokenizer file or folder; make one by `bert tokenizer CORPUS --out DIR`"
     )
-    assert refused("fill", "The [MASK].", "--model", "gone") == (
+    assert refused("fill", "The [MASK].", "--model", "gone") == f"gone: no such folder, and {NOT_ON_THE_HUB}"
+    assert refused("fill", "The [MASK].", "--model", "./gone") == (
         "gone: no such folder: give the folder of a model, the one that holds config.json"
     )
     assert refused("evaluate", "run", "--masked", "x.npz") == "run: no config.json in it: give the folder of a model"

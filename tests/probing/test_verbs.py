@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bert import score
 from bert.cli import main
 from tests.probing.models import make_masked_lm, sense_rows
 
@@ -122,9 +123,16 @@ def test_minimal_pairs_are_told_by_phenomenon_and_written_one_by_one(runs: Calla
     assert [group["name"] for group in content["phenomenon"]] == ["order", "words"]
 
 
-def test_sentences_are_written_with_each_piece(runs: Callable[..., str], place: Path) -> None:
-    runs("score", "lines.txt", "--within-word", "--out", "s.json")
-    content = json.loads((place / "s.json").read_text(encoding="utf-8"))
+def test_sentences_are_written_with_each_piece(runs: Callable[..., str], place: Path, model: str) -> None:
+    texts = (place / "lines.txt").read_text(encoding="utf-8").splitlines()
+    content = {}
+    for within_word in (False, True):
+        runs("score", "lines.txt", *["--within-word"] * within_word, "--out", "s.json")
+        content[within_word] = json.loads((place / "s.json").read_text(encoding="utf-8"))
+        for row, one in zip(content[within_word], score(texts, model, within_word=within_word), strict=True):
+            assert row["log_probabilities"] == pytest.approx(one.log_probabilities)
+    assert content[False] != content[True]
+    content = content[True]
     assert len(content) == 4
     assert content[1]["score"] == pytest.approx(sum(content[1]["log_probabilities"]))
     assert content[2] == {"score": None, "per_token": None, "sentence": "", "tokens": [], "log_probabilities": []}
