@@ -22,6 +22,7 @@ from bert.exchange.translate import family_of
 from bert.exchange.weights import WEIGHT_FILES
 from bert.files import is_same, replaced_folder
 from bert.finetuning.config import DataConfig
+from bert.finetuning.windows import ROWS_FILE
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
 from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
@@ -113,6 +114,7 @@ def export_hf(folder: str | Path, out: str | Path, license: str | None = None, s
             " or torch, or train one with these fields"
         )
     save(model, out, card=written_before(folder, license))
+    _copy(folder, out, _companions(folder))
     say(f"{out}: a Hugging Face folder, model_type {family.model_type}")
     return out
 
@@ -129,6 +131,27 @@ def load_any(folder: str | Path) -> Encoder | HeadedModel:
             " Encoder.load(folder).save(another), and export that"
         )
     return MODELS[task].load(folder)
+
+
+def _companions(folder: Path) -> list[str]:
+    """What lies in a model folder beside the model and decides what its users get: how long the rows were in fine-tuning,
+    and what sentence-transformers does behind the encoder."""
+    try:
+        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+        paths = [Path(module["path"]) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError):
+        paths = []
+    inside = [path.name for path in paths if path.parts == (path.name,)]
+    names = (ROWS_FILE, "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", *inside)
+    return [name for name in names if (folder / name).exists()]
+
+
+def _copy(folder: Path, to: Path, names: Sequence[str]) -> None:
+    for name in names:
+        if (folder / name).is_dir():
+            shutil.copytree(folder / name, to / name, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(folder / name, to / name)
 
 
 def _local(folder: str | Path, out: str | Path | None) -> Path:
@@ -151,11 +174,11 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
     target = folder / part if out is None else Path(out)
     if out is not None:
         _check_out(target)
-    beside = [] if out is None else [name for name in (CONFIG, *TOKENIZER_FILES) if (folder / name).is_file()]
+    known = [*(CONFIG, *TOKENIZER_FILES), *_companions(folder)]
+    beside = [] if out is None else [name for name in known if (folder / name).exists()]
     try:
-        with replaced_folder(target, names if out is None else {part, CONFIG, *TOKENIZER_FILES}) as fresh:
-            for name in beside:
-                shutil.copyfile(folder / name, fresh / name)
+        with replaced_folder(target, names if out is None else {part, *known}) as fresh:
+            _copy(folder, fresh, beside)
             room = fresh if out is None else fresh / part
             room.mkdir(exist_ok=True)
             yield room, target if out is None else target / part

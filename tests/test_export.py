@@ -181,6 +181,21 @@ def test_a_hugging_face_folder_is_the_same_model_with_what_its_card_told(classif
     assert licensed == card.replace("license: unknown\n", "license: cc-by-4.0\n") != card
 
 
+def test_what_decides_about_the_models_users_goes_along(classifier: Path, stubs: None) -> None:
+    """How long rows were in fine-tuning, and what sentence-transformers does behind the encoder."""
+    (classifier / "rows.json").write_text('{"row_length": 16, "stride": 7}')
+    modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}, {"idx": 2, "path": "../elsewhere"}]
+    (classifier / "modules.json").write_text(json.dumps(modules))
+    (classifier / "1_Pooling").mkdir()
+    (classifier / "1_Pooling" / "config.json").write_text("{}")
+    export.export_hf(classifier, "there", say=lambda line: None)
+    export.export_onnx(classifier, "serve", say=lambda line: None)
+    for name in ("rows.json", "modules.json", "1_Pooling/config.json"):
+        for folder in ("there", "serve"):
+            assert (Path(folder) / name).read_bytes() == (classifier / name).read_bytes()
+    assert not Path("elsewhere").exists()
+
+
 @pytest.mark.hf
 def test_a_hugging_face_folder_opens_in_transformers(classifier: Path) -> None:
     transformers = pytest.importorskip("transformers")

@@ -12,6 +12,7 @@ import yaml
 
 from bert.errors import InputError
 from bert.exchange.table import Kind
+from bert.hub import local_folder
 from bert.model.config import EncoderConfig
 
 CARD = "README.md"
@@ -71,6 +72,17 @@ def measured(task: str, data: str, figures: Mapping[str, float], name: str = "mo
     ]
     header = ModelCardData(model_name=name, eval_results=results).to_dict()
     return {"metrics": list(figures), "model-index": header["model-index"]} if figures else {}
+
+
+def inherited(base: str) -> dict[str, Any]:
+    """The keys of a header that a model takes over from the one that it began with: its licence, where its card names one,
+    and its name on the Hub, where it has one."""
+    folder = local_folder(base)
+    try:
+        licence = _parted((folder / CARD).read_text(encoding="utf-8"))[0].get("license", UNKNOWN_LICENSE)
+    except (OSError, UnicodeDecodeError, InputError):
+        licence = UNKNOWN_LICENSE
+    return {"license": licence} | ({"base_model": base} if folder != Path(base).expanduser() else {})
 
 
 def written_before(folder: Path, license: str | None = None) -> str:

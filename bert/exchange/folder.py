@@ -6,6 +6,7 @@ whole or not at all. Nothing is pickled.
 """
 
 import json
+import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ from bert.exchange.translate import (
     kind_of,
     read_config,
     read_parameters,
+    unties,
     write_config,
     write_parameters,
 )
@@ -91,6 +93,7 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
     family, obstacles = family_of(model.config, head)
     keys = write_config(family, model.config, head, _token_ids(model))
     _warn_of_lost_dropout(keys, model.config, folder)
+    _check_names(model, folder)
     ours = {
         name if head else f"encoder.{name}": tensor.detach().to("cpu", torch.float32).contiguous()
         for name, tensor in model.state_dict().items()
@@ -104,6 +107,7 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
         with replaced_folder(folder, OURS) as fresh:
             (fresh / CONFIG).write_text(json.dumps(keys, indent=2, sort_keys=True) + "\n", encoding="utf-8")
             save_file({name: tensor.contiguous() for name, tensor in theirs.items()}, fresh / WEIGHTS, {"format": "pt"})
+            shutil.copymode(fresh / CONFIG, fresh / WEIGHTS)  # safetensors keeps it to the user alone
             if model.tokenizer is not None:
                 inputs = ["input_ids", "token_type_ids", "attention_mask"]
                 if keys.get("type_vocab_size", model.config.token_types) < 2:
@@ -113,6 +117,19 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
             (fresh / CARD).write_text(text, encoding="utf-8")
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
+
+
+def _check_names(model: Encoder | HeadedModel, folder: Path) -> None:
+    """Refuse a model that has other parameters than its class: whatever reads the folder would look for those in vain."""
+    cls: Any = type(model)
+    with torch.device("meta"):
+        plain = cls(model.config) if isinstance(model, Encoder) else cls(model.config, model.head_config)
+    surplus = [name for name in model.state_dict() if name not in plain.state_dict()]
+    if surplus:
+        raise InputError(
+            f"{folder}: the model has parameters that are no part of its class: {listed(surplus)}: merge adapters first (peft:"
+            " merge_and_unload), or save them by themselves"
+        )
 
 
 @dataclass(frozen=True)
@@ -133,22 +150,23 @@ class _Source:
             return read_config(self.keys, kind, labels)
         except InputError as error:
             raise InputError(f"{self.folder / CONFIG}: {error}") from error
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+            KeyError,
+        ) as error:  # a list where a number belongs, and the like
+            raise InputError(f"{self.folder / CONFIG}: a value of the wrong type: {error}") from error
 
     def parameters(
         self, kind: Kind, shapes: Mapping[str, torch.Size]
     ) -> tuple[dict[str, Tensor], list[str], list[str]]:
         """Parameters for the names of `shapes` in fp32, the names that are missing, the names that are left over."""
         family, config, _ = self.config("Encoder")
-        ours, missing, spare = read_parameters(family, kind, self.keys, self.tensors, shapes, config.num_layers)
-        file = weights_file(self.folder)
-        if odd := [name for name, tensor in ours.items() if not tensor.is_floating_point()]:
-            raise InputError(
-                f"{file}: whole numbers where weights belong: {listed(odd)}: quantised models are not read"
-            )
-        wrong = [name for name, tensor in ours.items() if tensor.shape != shapes[name]]
-        if wrong:
-            each = (f"{name} is {tuple(ours[name].shape)} and {CONFIG} says {tuple(shapes[name])}" for name in wrong)
-            raise InputError(f"{file}: {'; '.join(each)}: the two files are not of one model")
+        try:
+            ours, missing, spare = read_parameters(family, kind, self.keys, self.tensors, shapes, config.num_layers)
+        except InputError as error:
+            raise InputError(f"{weights_file(self.folder)}: {error}") from error
         return {name: tensor.float() for name, tensor in ours.items()}, missing, spare
 
 
@@ -180,7 +198,14 @@ def load(cls: type[Model], folder: str | Path) -> Model:
 def _build(cls: type[Model], source: _Source) -> tuple[Model, list[str]]:
     """The model of a folder, and the names of the parameters that it has no place for."""
     kind = _kind(cls)
-    _, config, head = source.config(kind)
+    family, config, head = source.config(kind)
+    if kind == "MaskedLM" and unties(family, source.keys, source.tensors):
+        warnings.warn(
+            f"{source.folder}: the output matrix is not the embedding matrix, as {CONFIG} says: read as untied",
+            stacklevel=4,
+        )
+        source = _Source(source.folder, source.keys | {"tie_word_embeddings": False})
+        _, config, head = source.config(kind)
     with torch.device("meta"):  # no fresh weights: each is about to be read
         model: Any = cls(config) if head is None else cls(config, head)
     whole = head is not None
@@ -188,7 +213,7 @@ def _build(cls: type[Model], source: _Source) -> tuple[Model, list[str]]:
     ours, missing, spare = source.parameters(kind, shapes)
     if missing:
         absent, of_head = shapes.keys() - ours.keys(), {name for name in shapes if name.startswith("head.")}
-        raise _incomplete(source.folder, kind, missing, only_head=absent == of_head)
+        raise _incomplete(source.folder, kind, missing, spare, only_head=absent == of_head)
     state = {name if whole else name.removeprefix("encoder."): tensor for name, tensor in ours.items()}
     model.load_state_dict(state, assign=True)  # the tensors of the file themselves: no copy
     model.tokenizer = _read_tokenizer(source.folder, config)
@@ -290,20 +315,25 @@ def _read_keys(folder: Path) -> dict[str, Any]:
     try:
         keys = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{folder}: no {CONFIG} in it: give the folder of a model") from None
+        inner = folder / "model"
+        fix = f"give its model, {inner}" if (inner / CONFIG).exists() else "give the folder of a model"
+        raise InputError(f"{folder}: no {CONFIG} in it: {fix}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{folder / CONFIG}: not readable as JSON: {error}") from error
     if not isinstance(keys, dict):
         raise InputError(f"{folder / CONFIG}: not a JSON object")
+    if not isinstance(keys.get("architectures") or [], list):
+        raise InputError(f"{folder / CONFIG}: architectures is {keys['architectures']}: give a list of names")
     return keys
 
 
-def _incomplete(folder: Path, kind: Kind, missing: Sequence[str], only_head: bool) -> InputError:
-    """What to say of parameters that a folder lacks; `only_head`: all of the head, and nothing else."""
+def _incomplete(folder: Path, kind: Kind, missing: Sequence[str], spare: Sequence[str], only_head: bool) -> InputError:
+    """What to say of parameters that a folder lacks, and has too many; `only_head`: all of the head, and nothing else."""
     if kind == "MaskedLM" and only_head:
-        fix = "open it with Encoder.load, or pretrain one from it"
+        fix = f"open it with Encoder.load, or pretrain one from it by `bert pretrain TEXT --from {folder}`"
         return InputError(f"{folder}: an encoder without a masked-LM head: {fix} (missing: {listed(missing)})")
-    return InputError(f"{weights_file(folder)}: {len(missing)} parameters are missing: {listed(missing)}")
+    more = f"; {len(spare)} have no place: {listed(spare)}" if spare else ""
+    return InputError(f"{weights_file(folder)}: {len(missing)} parameters are missing: {listed(missing)}{more}")
 
 
 def _read_tokenizer(folder: Path, config: EncoderConfig) -> "Tokenizer | None":

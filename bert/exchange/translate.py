@@ -219,6 +219,10 @@ def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
         names = {str(i): f"LABEL_{i}" for i in range(number)}
     if not isinstance(names, dict) or sorted(names) != sorted(str(i) for i in range(len(names))):
         raise InputError('id2label does not number the classes "0", "1", "2", …: give each class its name')
+    if len(names) == 1 and kind_named(keys) == "SequenceClassifier":
+        raise InputError(
+            "id2label names one class, which is a regression: this version reads single_label_classification"
+        )
     return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
@@ -276,18 +280,27 @@ def read_parameters(
     """Our parameters for the names of `shapes` from theirs, in the words of `kind`; then the names that are missing
     there and those that are left over.
 
-    The head that the config names does not count as left over where a bare encoder is asked for, nor do the buffers of
+    Raises InputError, without the file's name, for tensors of another shape than `shapes` and for whole numbers where
+    weights belong. The head that the config names does not count as left over where a bare encoder is asked for, nor do the buffers of
     old files.
     """
     with_head = kind != "Encoder"
     if family is None:
         missing = [name for name in shapes if name not in theirs]
         spare = [name for name in theirs if name not in shapes and (with_head or not name.startswith("head."))]
+        here = {name: theirs[name] for name in shapes if name in theirs}
+        differ = [
+            f"{name} is {tuple(tensor.shape)} and config.json says {tuple(shapes[name])}"
+            for name, tensor in here.items()
+            if tensor.shape != shapes[name]
+        ]
+        _refuse(differ, [name for name, tensor in here.items() if not tensor.is_floating_point()])
         return {name: theirs[name] for name in shapes if name in theirs}, missing, spare
     theirs = {_modern_name(name): tensor for name, tensor in theirs.items()}
     prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
     ours: dict[str, Tensor] = {}
     tied, missing = family.value(keys, "tie_word_embeddings"), []
+    wrong, odd = [], []  # names, with both shapes; names
     for name, their_names, bias in _pairs(family, (kind,), num_layers, prefix):
         if name not in shapes:
             continue
@@ -296,15 +309,47 @@ def read_parameters(
         absent = [their_name for their_name in their_names if their_name not in theirs]
         if not absent:
             parts = [theirs[their_name] for their_name in their_names]
-            ours[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
+            first, *rest = shapes[name]
+            wrong += [
+                f"{their_name} is {tuple(part.shape)} and config.json says {tuple(shape)}"
+                for their_name, part in zip(their_names, parts)
+                if part.shape != (shape := torch.Size((first // len(parts), *rest)))
+            ]
+            odd += [their_name for their_name, part in zip(their_names, parts) if not part.is_floating_point()]
+            if not wrong:
+                ours[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
         elif name.endswith(".bias") and isinstance(bias, str) and not family.value(keys, bias):
             ours[name] = torch.zeros(shapes[name])
         else:
             missing += absent
+    _refuse(wrong, odd)
     known = {name for _, names, _ in _pairs(family, (kind, kind_named(keys)), num_layers, prefix) for name in names}
     known.add(family.output_bias)
     spare = [name for name in theirs if name not in known and not any(part in name for part in BUFFERS)]
     return ours, missing, spare
+
+
+def _refuse(wrong: Sequence[str], odd: Sequence[str]) -> None:
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)}: the two files are not of one model")
+    if odd:
+        raise InputError(
+            f"no floating-point numbers where weights belong: {', '.join(odd)}: quantised models are not read"
+        )
+
+
+def unties(family: Family | None, keys: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> bool:
+    """Whether the file of a model whose output matrix is said to be its embedding matrix holds another one.
+
+    transformers takes the matrix of the file then, and so it is read here.
+    """
+    if family is None or not family.value(keys, "tie_word_embeddings"):
+        return False
+    names = {row.ours: str(row.theirs) for row in (*family.rows, *family.head_rows["MaskedLM"])}
+    output = theirs.get(names["head.weight"])
+    embedded = (theirs.get(prefix + names["embeddings.tokens.weight"]) for prefix in (family.prefix, ""))
+    matrix = next((tensor for tensor in embedded if tensor is not None), None)
+    return output is not None and matrix is not None and not torch.equal(output, matrix)
 
 
 def _pairs(

@@ -57,8 +57,9 @@ def _read_index(file: Path) -> dict[str, str]:
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{file}: not an index of weights with a weight_map: {error}: fetch it again") from None
     for part in places.values():
-        if not part or Path(part).name != part:  # a path, absolute or through .., may lead anywhere
-            raise InputError(f"{file}: names {part!r}, which is no file of this folder: it is not read")
+        # A path, absolute or through .., may lead anywhere.
+        if Path(part).name != part or Path(part).suffix not in (".safetensors", ".bin"):
+            raise InputError(f"{file}: names {part!r}, which is no file of weights in this folder: it is not read")
     return places
 
 
@@ -73,8 +74,8 @@ def _read_file(file: Path) -> dict[str, Tensor]:
             f"{f' ({why.strip()})' if why else ''}: give the model as {WEIGHTS}"
         ) from None
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        first = (str(error).splitlines() or [""])[0]
-        raise InputError(f"{file}: damaged or no file of weights: {first}") from error
+        first = (str(error).splitlines() or [""])[0].partition(". ")[0]
+        raise InputError(f"{file}: damaged or no file of weights{_why(file, first)}") from error
     if not isinstance(tensors, dict):
         raise InputError(f"{file}: holds a {type(tensors).__name__} and no tensors by name")
     if odd := [
@@ -82,6 +83,14 @@ def _read_file(file: Path) -> dict[str, Tensor]:
     ]:
         raise InputError(f"{file}: not tensors: {listed(odd)}: give the state dict of a model alone")
     return dict(tensors)
+
+
+def _why(file: Path, said: str) -> str:
+    """`: ` and what is wrong with a file, where something is known of it."""
+    with file.open("rb") as opened:
+        if opened.read(40).startswith(b"version https://git-lfs"):
+            return ": it is the pointer of git-lfs: fetch the file itself by `git lfs pull`"
+    return f": {said}" if said else ""
 
 
 def _unpickle(file: Path) -> object:

@@ -173,7 +173,7 @@ def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) 
         f"on {data.dev_name}, {len(data.dev):,} examples: {in_words(module.validation)} (baseline: {in_words(data.baseline)})",
     ]
     task = "text-classification" if isinstance(module.model, SequenceClassifier) else "token-classification"
-    return training_card(lines, recipe, task, data.dev_name, module.validation)
+    return training_card(lines, recipe, task, data.dev_name, module.validation, base=recipe.model)
 
 
 def interrupted(module: TaskTraining, keep: KeepBest, out: Path) -> str:

@@ -101,8 +101,11 @@ class EncoderConfig:
             "global_every",
         )
         for name in sizes:
-            if getattr(self, name) < 1:
-                raise InputError(f"encoder.{name} is {getattr(self, name)}: give 1 or more")
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise InputError(f"encoder.{name} is {value!r}: give a whole number")
+            if value < 1:
+                raise InputError(f"encoder.{name} is {value}: give 1 or more")
         for name in ("norm_eps", "initializer_range", "rope_theta", "local_rope_theta"):
             if not getattr(self, name) > 0:
                 raise InputError(f"encoder.{name} is {getattr(self, name)}: give a positive number")

@@ -39,6 +39,11 @@ def larger(
         if size is not None and size < getattr(config, name):
             raise InputError(f"grow.{name} is {size} and the model has {getattr(config, name)}: give as many or more")
     width = hidden_size or config.hidden_size
+    if width != config.hidden_size and config.embedding_width != config.hidden_size:
+        raise InputError(
+            f"grow.hidden_size: the embeddings are {config.embedding_width} wide and the layers {config.hidden_size}: a model of"
+            " this kind cannot be made wider: leave it out"
+        )
     group = config.num_heads // config.kv_heads * config.head_size  # the heads that share keys and values go together
     if width % group:
         raise InputError(
@@ -81,10 +86,6 @@ def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
         a_norm = (width, None)  # a feature keeps its gain
         rows, columns = next((axes[end] for end in axes if module.endswith(end)), a_norm)
         if ".embeddings." in name and not name.startswith("encoder.embeddings.norm."):
-            if tensor.shape[-1] != old.hidden_size:
-                raise InputError(
-                    f"grow: {name} is not as wide as the layers: a model of this kind cannot be made wider"
-                )
             tensor = tensor[:, width]
         else:
             tensor = tensor if rows is None else tensor[rows]

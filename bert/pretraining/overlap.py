@@ -67,13 +67,17 @@ def overlap(old: Tokenizer, new: Tokenizer) -> Overlap:
 
 def carry_over(model: MaskedLM, tokenizer: Tokenizer, rows: Overlap) -> MaskedLM:
     """`model` with the vocabulary of `tokenizer`, in eval mode: row i is the mean of the rows `rows.sources[i]` of `model`.
-    All else is shared with `model`, no copy."""
+    All else (save RoBERTa's positions, which are counted from the padding id on) is shared with `model`, no copy."""
     config = replace(model.config, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     with torch.device("meta"):
         grown = MaskedLM(config, model.head_config)
     state = {
         name: _means(tensor, rows) if name in _BY_VOCABULARY else tensor for name, tensor in model.state_dict().items()
     }
+    if config.positions_skip_padding:  # their table begins with the rows up to that of padding, which no token has
+        name = "encoder.embeddings.positions.weight"
+        before, of_tokens = state[name][: model.config.pad_id + 1], state[name][model.config.pad_id + 1 :]
+        state[name] = torch.cat([before[-1:].expand(config.pad_id + 1, -1), of_tokens])
     grown.load_state_dict(state, assign=True)
     grown.requires_grad_(True)
     grown.tokenizer = tokenizer

@@ -179,7 +179,7 @@ def finish(
         model.save(folder, card=card_text(recipe, module.progress, figures, losses))
         for line in report(losses) if losses else []:
             say(line)
-        if figures:
+        if figures and not losses:  # one figure of held-out text is enough, on rows that are the same before and after
             say(
                 f"held out: loss {figures['val_loss']:.3f}, accuracy {figures['val_accuracy']:.1%},"
                 f" perplexity {figures['val_perplexity']:.1f}"
@@ -204,7 +204,7 @@ def card_text(
         f"- rows of {data.row_length}, {data.batch_rows} a step; masking {recipe.masking.rate:.0%};"
         f" {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
     ]
-    if figures:
+    if figures and not losses:
         lines += [
             "",
             "## Held-out text",
@@ -212,7 +212,7 @@ def card_text(
         ]
     lines += card_lines(losses)
     names = {name.removeprefix("val_"): value for name, value in figures.items()}
-    return training_card(lines, recipe, "fill-mask", "held-out text", names)
+    return training_card(lines, recipe, "fill-mask", "held-out text", names, base=recipe.start)
 
 
 def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:

@@ -163,7 +163,7 @@ def pairs_table(result: "MinimalPairs") -> str:
         for group in groups
     ]
     ties = result.overall.ties
-    remark = f"{ties:,} {'pair is a tie' if ties == 1 else 'pairs are ties'}: both sentences score the same; not right"
+    remark = f"{ties:,} {'pair is a tie' if ties == 1 else 'pairs are ties'}: both scores are the same to 0.0001 nats; not right"
     name = "phenomenon" if phenomena else "paradigm" if paradigms else ""
     header = [name, "pairs", "right", "ties", "accuracy"]
     return render(table(header, rows), *([remark] if ties else []))

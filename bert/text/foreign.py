@@ -139,7 +139,10 @@ def read_vocabulary(folder: Path, settings: Settings) -> tuple[tokenizers.Tokeni
 
 def _word_pieces(file: Path, settings: Settings, named: dict[str, str]) -> tokenizers.Tokenizer:
     try:
-        pieces = models.WordPiece.read_file(str(file))
+        read = models.WordPiece.read_file(str(file))
+        pieces = {
+            piece.removeprefix("\ufeff"): number for piece, number in read.items()
+        }  # of editors that put one first
     except Exception as error:  # `tokenizers` raises bare Exception
         raise _damaged(file, error, "one piece a line, UTF-8") from None
     while pieces and pieces.get("") == max(pieces.values()):  # blank lines at the end are no pieces

@@ -148,8 +148,10 @@ class Tokenizer:
             "clean_up_tokenization_spaces": False,
         }
         files = {"tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
-        if self.kind == "wordpiece":
-            files["vocab.txt"] = "".join(f"{self.token(i)}\n" for i in range(self.vocab_size))
+        if self.kind == "wordpiece":  # without added words: in a vocabulary they would be pieces of longer words too
+            pieces = {int(i): piece for piece, i in self._definition["model"]["vocab"].items()}
+            if sorted(pieces) == list(range(len(pieces))):
+                files["vocab.txt"] = "".join(f"{pieces[i]}\n" for i in range(len(pieces)))
         files["tokenizer.json"] = json.dumps(self._definition, indent=2, ensure_ascii=False) + "\n"
         _write_files(Path(folder), files)
         for name in set(ALL_FILES) - set(files):

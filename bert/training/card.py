@@ -4,19 +4,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from bert.exchange.card import card_header, measured
+from bert.exchange.card import card_header, inherited, measured
 from bert.recipe import differences
 
 
-def training_card(text: Sequence[str], recipe: Any, task: str, data: str, figures: Mapping[str, float]) -> str:
+def training_card(
+    text: Sequence[str], recipe: Any, task: str, data: str, figures: Mapping[str, float], base: str | None = None
+) -> str:
     """The part of a model card that tells how the model came to be: `text`, then each field of `recipe` that is no default.
 
     `figures` were measured on `data`, in a `task` of the Hub's names; they go into the header. Of paths the last part is
-    shown: where a file lay on this machine is nobody's matter.
+    shown: where a file lay on this machine is nobody's matter. `base` is the model that the training began with.
     """
     fields = [f"{key}: {_shown(value)}" for key, _, value in differences(type(recipe)(), recipe)]
     lines = [*text, "", "## Recipe", "what differs from the defaults of `bert`", "", "```yaml", *fields, "```"]
-    return card_header(**measured(task, data, figures)) + "\n".join(lines) + "\n"
+    header = measured(task, data, figures) | ({} if base is None else inherited(base))
+    return card_header(**header) + "\n".join(lines) + "\n"
 
 
 def _shown(value: Any) -> str:

@@ -201,8 +201,8 @@ def test_a_folder_of_another_task_is_refused_with_what_to_do(name: str, tmp_path
         ({"id2label": ["a", "b", "c"]}, r'config\.json: id2label does not number the classes "0", "1"'),
         ({"id2label": {}}, r"config\.json: head\.labels is empty"),
         ({"id2label": {"0": "a", "1": "a", "2": "b"}}, r"config\.json: head\.labels names 'a' twice"),
-        ({"id2label": {"0": "a", "1": "b"}}, r"head\.output\.weight is \(3, 32\) and config\.json says \(2, 32\)"),
-        ({"id2label": None}, r"head\.output\.weight is \(3, 32\) and config\.json says \(2, 32\)"),
+        ({"id2label": {"0": "a", "1": "b"}}, r"classifier\.weight is \(3, 32\) and config\.json says \(2, 32\)"),
+        ({"id2label": None}, r"classifier\.weight is \(3, 32\) and config\.json says \(2, 32\)"),
         ({"id2label": None, "num_labels": "two"}, r"config\.json: num_labels is two: give the number of classes"),
         ({"classifier_pooling": "max"}, r"config\.json: head\.pooling is max: give one of cls, mean"),
         ({"classifier_dropout": "0.1"}, r"config\.json: a value of the wrong type"),
@@ -228,6 +228,57 @@ def test_a_classifier_without_its_weights_is_refused(tmp_path: Path) -> None:
     for read in (SequenceClassifier.load, lambda folder: exchange.start(SequenceClassifier, folder, LABELS)):
         with pytest.raises(InputError, match=r"no model\.safetensors and no pytorch_model\.bin in it"):
             read(tmp_path)
+
+
+def test_a_model_with_adapters_does_not_take_the_place_of_a_whole_one(saved: Path) -> None:
+    peft = pytest.importorskip("peft")
+    before = contents(saved)
+    for targets in (["qkv"], ["wi", "wo", "dense"]):
+        model = MaskedLM.load(saved)
+        peft.get_peft_model(model, peft.LoraConfig(target_modules=targets))
+        for changed in (model, model.encoder):
+            with pytest.raises(
+                InputError, match=r"parameters that are no part of its class: .*lora_.*merge adapters first"
+            ):
+                changed.save(saved)
+    assert contents(saved) == before
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 1.5},
+        {"num_hidden_layers": True},
+        {"num_hidden_layers": "3"},
+        {"hidden_activation": ["gelu"]},
+        {"architectures": 5},
+        {"layer_types": 5},
+        {"rope_parameters": 5},
+        {"norm_eps": None},
+    ],
+    ids=str,
+)
+def test_a_value_of_the_wrong_type_is_one_line_that_names_the_file(changes: dict, saved: Path) -> None:
+    rewrite_config(saved, **changes)
+    with pytest.raises(InputError, match=r"config\.json: ") as caught:
+        MaskedLM.load(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_one_class_is_a_regression_and_not_a_classifier(tmp_path: Path) -> None:
+    make_task("bert-classify").save(tmp_path)
+    rewrite_config(tmp_path, id2label={"0": "LABEL_0"}, problem_type=None)
+    with pytest.raises(InputError, match="id2label names one class, which is a regression"):
+        SequenceClassifier.load(tmp_path)
+
+
+def test_the_folder_of_a_run_points_at_its_model(saved: Path) -> None:
+    with pytest.raises(InputError, match=r"no config\.json in it: give its model, .*model$"):
+        MaskedLM.load(saved.parent)
+
+
+def test_all_files_of_a_folder_can_be_read_by_the_same_people(saved: Path) -> None:
+    assert len({file.stat().st_mode for file in saved.iterdir()}) == 1
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert", "own-rms"])
@@ -420,7 +471,7 @@ def damage(folder: Path, how: str) -> None:
         ("gone", r"no model\.safetensors and no pytorch_model\.bin in it: give the folder of a whole model"),
         ("missing", r"model\.safetensors: 3 parameters are missing: model\.layers\.1\.attn_norm\.weight, model"),
         ("headless", r"an encoder without a masked-LM head: open it with Encoder\.load"),
-        ("shape", r"encoder\.embeddings\.tokens\.weight is \(90, 32\) and config\.json says \(100, 32\)"),
+        ("shape", r"model\.embeddings\.tok_embeddings\.weight is \(90, 32\) and config\.json says \(100, 32\)"),
         ("no json", r"config\.json: not readable as JSON: .*line 1 column 16"),
         ("list", r"config\.json: not a JSON object"),
         (
@@ -429,7 +480,7 @@ def damage(folder: Path, how: str) -> None:
         ),
         ("key", r"config\.json: key hidden_size is missing"),
         ("value", r"config\.json: encoder\.hidden_size 33 does not divide"),
-        ("kind", r"config\.json: a value of the wrong type"),
+        ("kind", r"config\.json: encoder\.hidden_size is .32.: give a whole number"),
         ("activation", r"config\.json: hidden_activation is mish: this version reads gelu, gelu_pytorch_tanh"),
         ("layers", r"config\.json: layer_types .*only layers 0, n, 2n"),
         ("rope", r"config\.json: rope_parameters\.full_attention\.rope_type is yarn: only default"),

@@ -208,6 +208,17 @@ def test_states_logits_loss_and_gradients_are_theirs(case: Case, head: str, tmp_
             assert (own - their).abs().max() <= NEAR_GRADIENT * their.abs().max() + 1e-9, (padding, name)
 
 
+def test_roberta_counts_its_positions_by_the_padding_tokens_whatever_the_mask_says(tmp_path: Path) -> None:
+    case = next(case for case in CASES if case.family == "roberta")
+    theirs = case.model("MaskedLM")
+    ours = reopened(theirs, MaskedLM, tmp_path)
+    ids = make_batch(case, "none")["input_ids"]
+    ids[0, 4], ids[1, 15:] = 1, 1
+    with torch.no_grad():
+        for given in ({}, {"attention_mask": torch.ones_like(ids)}):
+            assert (ours(ids, **given).logits - theirs(ids, **given).logits).abs().max() <= NEAR
+
+
 def root_mean_square(differences: list[torch.Tensor]) -> float:
     return torch.cat([difference.flatten().double() for difference in differences]).square().mean().sqrt().item()
 

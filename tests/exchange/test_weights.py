@@ -102,7 +102,10 @@ def test_whole_numbers_are_no_weights(saved: Path) -> None:
     tensors = tensors_of(saved)
     name = "bert.encoder.layer.0.output.dense.weight"
     save_file(tensors | {name: tensors[name].to(torch.int8)}, saved / "model.safetensors")
-    with pytest.raises(InputError, match=r"whole numbers where weights belong: encoder\.layers\.0\.mlp\.wo\.weight"):
+    with pytest.raises(
+        InputError,
+        match=r"no floating-point numbers where weights belong: bert\.encoder\.layer\.0\.output\.dense\.weight",
+    ):
         MaskedLM.load(saved)
 
 
@@ -172,10 +175,11 @@ def test_a_damaged_pickle_is_one_line(saved: Path) -> None:
     ("part", "message"),
     [
         ("model-00009-of-00003.safetensors", "which is not there: fetch the missing part"),
-        ("../other/model.safetensors", "which is no file of this folder"),
-        ("/etc/passwd", "which is no file of this folder"),
-        ("", "which is no file of this folder"),
-        ("..", "damaged|which is not|no file of"),
+        ("../other/model.safetensors", "which is no file of weights in this folder"),
+        ("/etc/passwd", "which is no file of weights in this folder"),
+        ("", "which is no file of weights in this folder"),
+        ("..", "which is no file of weights in this folder"),
+        ("config.json", "which is no file of weights in this folder"),
     ],
 )
 def test_an_index_that_leads_elsewhere_is_refused(part: str, message: str, saved: Path) -> None:
@@ -228,6 +232,58 @@ def test_all_that_is_missing_left_over_and_of_another_shape_is_named(saved: Path
     with pytest.raises(InputError) as caught:
         MaskedLM.load(saved)
     assert str(caught.value).count("is (7,) and config.json says (40,)") == 3
+
+
+def test_parts_of_a_stacked_matrix_are_looked_at_one_by_one(saved: Path) -> None:
+    """Queries, keys and values become one matrix here: sizes that add up are not enough."""
+    tensors, attention = tensors_of(saved), "bert.encoder.layer.1.attention.self"
+    for changes in (
+        {f"{attention}.query.weight": torch.zeros(48, 32), f"{attention}.key.weight": torch.zeros(16, 32)},
+        {f"{attention}.query.weight": torch.zeros(3, 3)},
+        {f"{attention}.query.bias": torch.tensor(1.0)},
+    ):
+        save_file(tensors | changes, saved / "model.safetensors")
+        with pytest.raises(
+            InputError, match=r"model\.safetensors: bert\.encoder\.layer\.1\.attention\.self\.query"
+        ) as caught:
+            MaskedLM.load(saved)
+        assert str(caught.value).count("and config.json says") == len(changes)
+
+
+def test_names_with_a_prefix_that_does_not_belong_are_shown_beside_what_is_missing(saved: Path) -> None:
+    save_file({f"module.{name}": tensor for name, tensor in tensors_of(saved).items()}, saved / "model.safetensors")
+    with pytest.raises(InputError, match=r"parameters are missing: .*; \d+ have no place: module\.bert\.embeddings"):
+        MaskedLM.load(saved)
+
+
+@pytest.mark.hf
+def test_an_output_matrix_that_is_not_the_embedding_is_read_as_transformers_reads_it(saved: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    tensors = tensors_of(saved)
+    matrix = torch.randn(90, 32, generator=torch.Generator().manual_seed(1))
+    bias = torch.arange(90) / 10
+    decoder = {"cls.predictions.decoder.weight": matrix, "cls.predictions.decoder.bias": bias}
+    save_file(tensors | decoder | {"cls.predictions.bias": bias.clone()}, saved / "model.safetensors", {"format": "pt"})
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(saved, attn_implementation="eager").eval()
+    ids, mask, _ = inputs()
+    with pytest.warns(UserWarning, match="the output matrix is not the embedding matrix"):
+        ours = MaskedLM.load(saved)
+    with torch.no_grad():
+        difference = ours(ids, mask).logits - theirs(ids, mask).logits
+    assert difference[mask > 0].abs().max() <= 1e-5
+    ours.save(saved.parent / "again")  # and so it stays
+    with torch.no_grad():
+        assert torch.equal(MaskedLM.load(saved.parent / "again")(ids, mask).logits, ours(ids, mask).logits)
+
+    copy = {"cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"].clone()}
+    save_file(tensors | copy, saved / "model.safetensors")
+    assert MaskedLM.load(saved).head_config.tied  # a copy, as old files have it, is no other matrix
+
+
+def test_the_pointer_of_git_lfs_is_named(saved: Path) -> None:
+    (saved / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(InputError, match=r"it is the pointer of git-lfs: fetch the file itself"):
+        MaskedLM.load(saved)
 
 
 def test_a_pooler_that_nothing_reads_is_said(saved: Path) -> None:

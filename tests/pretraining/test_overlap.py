@@ -126,3 +126,18 @@ def test_a_piece_of_unknown_characters_is_the_mean_of_all_ordinary_rows():
     grown = carry_over(model, new, rows)
     ordinary = model.encoder.embeddings.tokens.weight[torch.from_numpy(old.replacement_ids)]
     assert torch.allclose(grown.encoder.embeddings.tokens.weight[piece[0]], ordinary.mean(0), atol=1e-6)
+
+
+def test_a_roberta_keeps_its_positions_behind_another_padding_token():
+    """They are counted from the id of the padding token on, and the new one may have another."""
+    old, new = train(), train("bpe", OTHERS)
+    shape = {"norm_first": False, "final_norm": False, "positions": "learned", "positions_skip_padding": True}
+    config = EncoderConfig(
+        vocab_size=old.vocab_size, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=32, pad_id=3, **shape
+    )
+    model = MaskedLM(config)
+    table = model.encoder.embeddings.positions.weight
+    changed = carry_over(model, new, overlap(old, new)).encoder.embeddings
+    assert changed.first_position == new.pad_id + 1 != 4
+    assert torch.equal(changed.positions.weight[changed.first_position :], table[4:])
+    assert torch.equal(changed.positions.weight[new.pad_id], table[3])

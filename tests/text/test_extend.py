@@ -111,3 +111,11 @@ def test_auto_tokenizer_gives_the_same_ids(tokenizers, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in [*AWKWARD[:3], "", f"We met {added[0]}, {added[1]}'s {added[2]}!", "ZÜRICHSEE NANOBOT C++"]:
         assert theirs(text)["input_ids"] == new.encode(text) == Tokenizer.load(tmp_path).encode(text)
+
+
+def test_added_words_are_no_entries_of_the_vocabulary_file(tokenizers, tmp_path):
+    """There they would be pieces of longer words too."""
+    old, new, added = tokenizers
+    new.save(tmp_path)
+    lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()
+    assert lines == [old.token(i) for i in range(old.vocab_size)]
