@@ -115,7 +115,7 @@ def test_auto_tokenizer_gives_the_same_ids(tokenizers, tmp_path):
 
 def test_added_words_are_no_entries_of_the_vocabulary_file(tokenizers, tmp_path):
     """There they would be pieces of longer words too."""
-    old, new, added = tokenizers
+    old, new, _ = tokenizers
     new.save(tmp_path)
     lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()
     assert lines == [old.token(i) for i in range(old.vocab_size)]
