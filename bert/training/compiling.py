@@ -10,7 +10,7 @@ import torch
 
 from bert.errors import InputError
 
-SECONDS_WORTH = 300.0
+SECONDS_WORTH = 600.0
 """from so many seconds of training on compiling is taken to pay"""
 CPU_RATE, GPU_RATE = 3e11, 1e14
 """floating-point operations a second that are reckoned with, where a budget is no time; never measured, so that a run that is
