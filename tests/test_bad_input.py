@@ -196,7 +196,7 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
     ("flags", "message"),
     [
         (["--from=gone"], f"gone: no such folder, and {NOT_ON_THE_HUB}"),
-        (["--from=run"], "run: no config.json in it: give the folder of a model"),
+        (["--from=run"], "run: no config.json in it: give its model, run/model"),
         (
             ["--encoder.hidden_size=64"],
             "encoder and head come with --from run/model: leave both groups out (grow makes the model larger)",
@@ -322,7 +322,7 @@ def test_folders_that_are_not_there(refused: Refused) -> None:
     assert refused("fill", "The [MASK].", "--model", "./gone") == (
         "gone: no such folder: give the folder of a model, the one that holds config.json"
     )
-    assert refused("evaluate", "run", "--masked", "x.npz") == "run: no config.json in it: give the folder of a model"
+    assert refused("evaluate", "run", "--masked", "x.npz") == "run: no config.json in it: give its model, run/model"
 
 
 # ── keys, flags and values ──
