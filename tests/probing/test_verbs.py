@@ -247,7 +247,10 @@ def test_models_of_another_task_or_without_weights_are_refused(place: Path, caps
     (place / "bare" / "model.safetensors").unlink()
     for arguments, message in [
         (["score", "lines.txt", "--model", "encoder"], "an encoder without a masked-LM head"),
-        (["words", "apple", "--sentences", "lines.txt", "--model", "bare"], "bare: no model.safetensors and no pytorch_model.bin in it"),
+        (
+            ["words", "apple", "--sentences", "lines.txt", "--model", "bare"],
+            "bare: no model.safetensors and no pytorch_model.bin in it",
+        ),
         (["attend", "a", "--model", "gone"], "gone: no such folder"),
     ]:
         assert main(arguments) == 2
