@@ -15,7 +15,7 @@ from bert.pretraining.score import Score, score_masked
 def evaluate(model: str | Path, file: str | None, data: DataConfig, say: Callable[[str], None] = print) -> Evaluation:
     """Measure the classifier or tagger in the folder `model` on labelled rows; `data` names their columns."""
     task = task_of(model)
-    if task in ("encoder", "masked-lm"):
+    if task not in ("classify", "tag"):
         name = "a masked LM: give --masked FILE.npz" if task == "masked-lm" else "an encoder without a head"
         raise InputError(f"{model}: {name}, or make a classifier or tagger from it by `bert finetune`")
     if file is None:

@@ -60,7 +60,7 @@ def card_header(**values: Any) -> str:
     return LINE + yaml.safe_dump(values, sort_keys=True, allow_unicode=True) + LINE if values else ""
 
 
-def measured(task: str, data: str, figures: Mapping[str, float], name: str = "model") -> dict[str, Any]:
+def measured(task: str, data: str, figures: Mapping[str, float]) -> dict[str, Any]:
     """The keys of a header that tell figures: `model-index`, by which the Hub shows them, and `metrics`."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -70,7 +70,7 @@ def measured(task: str, data: str, figures: Mapping[str, float], name: str = "mo
         )
         for metric, value in figures.items()
     ]
-    header = ModelCardData(model_name=name, eval_results=results).to_dict()
+    header = ModelCardData(model_name="model", eval_results=results).to_dict()
     return {"metrics": list(figures), "model-index": header["model-index"]} if figures else {}
 
 

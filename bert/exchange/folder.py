@@ -150,12 +150,7 @@ class _Source:
             return read_config(self.keys, kind, labels)
         except InputError as error:
             raise InputError(f"{self.folder / CONFIG}: {error}") from error
-        except (
-            TypeError,
-            ValueError,
-            AttributeError,
-            KeyError,
-        ) as error:  # a list where a number belongs, and the like
+        except (TypeError, ValueError, AttributeError, KeyError) as error:  # a list where a number belongs
             raise InputError(f"{self.folder / CONFIG}: a value of the wrong type: {error}") from error
 
     def parameters(
@@ -168,6 +163,17 @@ class _Source:
         except InputError as error:
             raise InputError(f"{weights_file(self.folder)}: {error}") from error
         return {name: tensor.float() for name, tensor in ours.items()}, missing, spare
+
+    def as_masked_lm(self) -> "_Source":
+        """The same, with a config that tells the truth about the output matrix: an old file may hold another than the
+        embedding matrix where the config says that they are one."""
+        if not unties(self.config("Encoder")[0], self.keys, self.tensors):
+            return self
+        warnings.warn(
+            f"{self.folder}: the output matrix is not the embedding matrix, as {CONFIG} says: read as untied",
+            stacklevel=5,
+        )
+        return _Source(self.folder, self.keys | {"tie_word_embeddings": False})
 
 
 def _open(folder: str | Path) -> _Source:
@@ -198,14 +204,9 @@ def load(cls: type[Model], folder: str | Path) -> Model:
 def _build(cls: type[Model], source: _Source) -> tuple[Model, list[str]]:
     """The model of a folder, and the names of the parameters that it has no place for."""
     kind = _kind(cls)
-    family, config, head = source.config(kind)
-    if kind == "MaskedLM" and unties(family, source.keys, source.tensors):
-        warnings.warn(
-            f"{source.folder}: the output matrix is not the embedding matrix, as {CONFIG} says: read as untied",
-            stacklevel=4,
-        )
-        source = _Source(source.folder, source.keys | {"tie_word_embeddings": False})
-        _, config, head = source.config(kind)
+    if kind == "MaskedLM":
+        source = source.as_masked_lm()
+    _, config, head = source.config(kind)
     with torch.device("meta"):  # no fresh weights: each is about to be read
         model: Any = cls(config) if head is None else cls(config, head)
     whole = head is not None
@@ -255,7 +256,7 @@ def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
     The head is the one that the family has; what the folder holds of it is taken over, the rest is fresh:
     `torch.manual_seed` decides it. Raises InputError as `load` does.
     """
-    source = _open(folder)
+    source = _open(folder).as_masked_lm()
     encoder, _ = _build(Encoder, source)
     _, config, head = source.config("MaskedLM")
     assert isinstance(head, HeadConfig)
@@ -267,17 +268,16 @@ def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
 
 def _take_over(source: _Source, kind: Kind, head: nn.Module, without: str | None = None) -> list[str]:
     """Load into a new head what a folder holds of it, the part `without` aside; returns the parameters that stay fresh."""
-    names = [f"head.{name}" for name in head.state_dict()]
+    shapes = {f"head.{name}": tensor.shape for name, tensor in head.state_dict().items()}
     family, config, _ = source.config("Encoder")
     if not (family or config.norm_first or kind_named(source.keys) == kind):
-        return names  # in our own type post-norm shares nothing
-    shapes = {f"head.{name}": tensor.shape for name, tensor in head.state_dict().items()}
+        return list(shapes)  # in our own type post-norm shares nothing
     shared = {
         name: shape for name, shape in shapes.items() if without is None or not name.startswith(f"head.{without}.")
     }
     ours, _, _ = source.parameters(kind, shared)
     head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
-    return [name for name in names if name not in ours]
+    return [name for name in shapes if name not in ours]
 
 
 def task_of(folder: str | Path) -> FolderTask:

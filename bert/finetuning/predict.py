@@ -22,6 +22,7 @@ from bert.finetuning.config import DataConfig, RowsConfig
 from bert.finetuning.inputs import Labelled, Task, chunks, make_windows, read_labelled, row_maker
 from bert.finetuning.module import TaskModel
 from bert.finetuning.windows import RowMaker, Window, read_rows
+from bert.hub import local_folder
 from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.text.examples import TaggedExample
 
@@ -86,11 +87,12 @@ def load_predictor(folder: str | Path, rows: RowsConfig | None = None, bf16: boo
 
     Raises InputError where it is no such model.
     """
-    folder = Path(folder)
+    folder = local_folder(folder)
     task = task_of(folder)
     if task not in ("classify", "tag"):
+        what = {"masked-lm": "a masked LM", "discriminate": "a discriminator"}.get(task, "an encoder")
         raise InputError(
-            f"{folder}: {'a masked LM' if task == 'masked-lm' else 'an encoder'} without a head for a task:"
+            f"{folder}: {what} without a head for a task:"
             f" make one from it by `bert finetune classify` or `tag --model {folder}`"
         )
     model: TaskModel = (SequenceClassifier if task == "classify" else TokenClassifier).load(folder)

@@ -1,4 +1,4 @@
-"""Whether the model of a run is compiled, and the compiling: one graph without a break, every shape fixed.
+"""Whether the step of a run is compiled; the training module then does it: one graph without a break, every shape fixed.
 
 Compiling takes a minute or so on a few CPU cores, more for deeper models, and then makes each step shorter. It is part of the
 budget of a run in minutes, so a short run goes without.

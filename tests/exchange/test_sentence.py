@@ -9,19 +9,12 @@ from bert import Encoder, EncoderConfig, InputError, MaskedLM, SentenceModule
 from bert.embed import embed, span_vectors
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import train_tokenizer
+from tests.exchange.hf import BERT as SHAPE_OF_BERT
 from tests.text.folders import PAGE
 
 pytestmark = pytest.mark.hf
 SIZE = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 40, "max_length": 64}
-BERT = {
-    "norm_first": False,
-    "final_norm": False,
-    "positions": "learned",
-    "gated": False,
-    "bias": True,
-    "norm_bias": True,
-}
-BERT |= {"token_types": 2, "norm_eps": 1e-12}
+BERT = SHAPE_OF_BERT | {"token_types": 2, "norm_eps": 1e-12}
 OWN = {"norm": "rmsnorm", "qk_norm": True, "num_kv_heads": 2}
 SPECIAL = ("[CLS]", "[PAD]", "[SEP]")  # text for us, tokens for transformers
 

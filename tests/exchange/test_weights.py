@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from bert.errors import InputError
+from bert.exchange.folder import start_masked_lm
 from bert.exchange.weights import listed, read_tensors
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
@@ -271,6 +272,10 @@ def test_an_output_matrix_that_is_not_the_embedding_is_read_as_transformers_read
     with torch.no_grad():
         difference = ours(ids, mask).logits - theirs(ids, mask).logits
     assert difference[mask > 0].abs().max() <= 1e-5
+    with pytest.warns(UserWarning, match="read as untied"):  # for going on with it, too
+        started, fresh = start_masked_lm(saved)
+    assert fresh == []
+    assert torch.equal(started.head.weight, matrix)
     ours.save(saved.parent / "again")  # and so it stays
     with torch.no_grad():
         assert torch.equal(MaskedLM.load(saved.parent / "again")(ids, mask).logits, ours(ids, mask).logits)

@@ -12,6 +12,7 @@ from bert.errors import InputError
 from bert.model.config import HeadConfig
 from bert.model.encoder import Encoder
 from bert.probing import sentences as module
+from tests.exchange.hf import BERT
 from tests.probing.models import TEXTS, make_masked_lm
 
 SENTENCES = [TEXTS[0], "the cat sat", "苹果公司发布了新手机。", "cat", "the [MASK] sat", "👍 \u200b"]
@@ -32,16 +33,6 @@ def test_a_score_is_the_sum_over_one_mask_at_a_time(kind: str) -> None:
         assert one.score == pytest.approx(sum(expected), abs=1e-3)
         assert one.mean == pytest.approx(sum(expected) / len(expected), abs=1e-4)
         assert one.tokens == tuple(model.tokenizer.token(i) for i in ids[1:-1])
-
-
-BERT = {
-    "norm_first": False,
-    "final_norm": False,
-    "positions": "learned",
-    "gated": False,
-    "bias": True,
-    "norm_bias": True,
-}
 
 
 @pytest.mark.hf
