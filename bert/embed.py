@@ -1,168 +1,29 @@
-"""Many texts through a model, without training it: vectors of texts and of words in them, guesses behind masks.
+"""Many texts to vectors: of texts and of words in them; guesses behind masks. `bert.inference` runs the model.
 
-    inputs (ids) → batches of like length → model → `take`: the output of a batch → one small result an input
-
-`run_batches` is the one engine under everything that runs a model over many texts: `embed`, `span_vectors`, the probes, the
-predictions of fine-tuned models. What it keeps is what `take` returns, so memory does not grow with the vectors of the tokens.
-
-Below it are the model and the tokenizer that came with its folder.
+Below are the model and the tokenizer that came with its folder.
 """
 
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from bert.errors import InputError
+from bert.inference import Batch, Encoded, run_batches
 from bert.model.encoder import Encoder
-from bert.training.precision import cpu_multiplies_bf16
 
 if TYPE_CHECKING:
     from bert.model.config import EncoderConfig
     from bert.model.heads import MaskedLM
     from bert.text.tokenizer import Tokenizer
 
-Result = TypeVar("Result")
 Pooling = Literal["mean", "cls"]
 
-CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 2_048, 65_536
-"""padded tokens of a batch where the caller does not say"""
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """One input of a model: at most `max_length` tokens."""
-
-    ids: Sequence[int]
-    """with special tokens"""
-    token_type_ids: Sequence[int] | None = None
-    """as many, for models that have token types; none: all 0"""
-    target: int | None = None
-    """the one place whose vector is asked of an encoder, of each input or of none"""
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Several inputs as a model takes them, on its device."""
-
-    places: list[int]
-    """which inputs the rows are"""
-    input_ids: Tensor
-    """(B, T)"""
-    attention_mask: Tensor
-    """(B, T): 1 for tokens, 0 for padding"""
-    token_type_ids: Tensor | None
-    """(B, T), or none where no input has any"""
-    targets: Tensor | None = None
-    """(B, 1) places within the rows, or none where no input has any"""
-
-    @property
-    def visible(self) -> Tensor | None:
-        """The mask, where there is padding: kernels without one are faster."""
-        return None if bool(self.attention_mask.all()) else self.attention_mask
-
-
-def run_batches(
-    model: nn.Module,
-    inputs: Sequence[Encoded],
-    take: Callable[[Any, Batch], Sequence[Result]],
-    *,
-    hidden_states: bool = False,
-    batch_tokens: int | None = None,
-    bf16: bool | None = None,
-    progress: str | None = None,
-) -> list[Result]:
-    """Run a model over many inputs and return what `take` makes of each, in the order of `inputs`.
-
-    `take(output, batch)` gets the output of the model for a batch, once, and returns one result for each of its rows. It runs
-    in inference mode: clone what is to meet autograd, and what is a view of a larger tensor. Batches hold inputs of like
-    length, the longest first, and at most `batch_tokens` padded tokens (but always one input). `bf16` is autocast to
-    bfloat16, where not given on hardware that multiplies it; it moves a vector by about half a percent, fp32 by 1e-6. The
-    model is in eval mode meanwhile. `progress` names the work beside a bar on a terminal.
-
-    Raises InputError for an input with more tokens than the model takes.
-    """
-    config: EncoderConfig = model.config  # type: ignore[assignment]
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))  # ONNX has none
-    longest = max(range(len(inputs)), key=lambda place: len(inputs[place].ids), default=None)
-    if longest is not None and len(inputs[longest].ids) > config.max_length:
-        raise InputError(
-            f"input {longest + 1} has {len(inputs[longest].ids)} tokens and the model takes {config.max_length}:"
-            " split it, or cut it"
-        )
-    if batch_tokens is None:
-        batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
-    wanted: dict[str, Any] = {"output_hidden_states": True} if hidden_states else {}
-    results: list[Any] = [None] * len(inputs)
-    training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), _progress_bar(progress, len(inputs)) as advance:
-            for places in _batches([len(one.ids) for one in inputs], batch_tokens):
-                batch = _collate(inputs, places, config.pad_id, device)
-                asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
-                with _autocast(device, bf16):
-                    output = model(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
-                for place, result in zip(places, take(output, batch), strict=True):
-                    results[place] = result
-                del output  # the next batch shall have its room
-                advance(len(places))
-    finally:
-        model.train(training)
-    return results
-
-
-def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of inputs, the longest first: what takes most memory is known to fit at once."""
-    order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
-    while order:
-        rows = max(1, batch_tokens // max(1, lengths[order[0]]))
-        yield order[:rows]
-        order = order[rows:]
-
-
-def _collate(inputs: Sequence[Encoded], places: list[int], pad_id: int, device: torch.device) -> Batch:
-    rows = [inputs[place] for place in places]
-    width = max(len(row.ids) for row in rows)
-    lengths = torch.tensor([len(row.ids) for row in rows])
-
-    def padded(values: Sequence[Sequence[int]], filler: int) -> Tensor:
-        return torch.tensor([[*row, *[filler] * (width - len(row))] for row in values]).to(device)
-
-    types = None
-    if any(row.token_type_ids is not None for row in rows):
-        types = padded([row.token_type_ids or [0] * len(row.ids) for row in rows], 0)
-    mask = (torch.arange(width) < lengths[:, None]).long().to(device)
-    places_asked = [[row.target] for row in rows if row.target is not None]
-    targets = torch.tensor(places_asked, device=device) if places_asked else None
-    return Batch(places, padded([row.ids for row in rows], pad_id), mask, types, targets)
-
-
-def _autocast(device: torch.device, bf16: bool | None) -> Any:
-    if bf16 is None:
-        on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        bf16 = on_gpu or (device.type == "cpu" and cpu_multiplies_bf16())
-    return torch.autocast(device.type, torch.bfloat16) if bf16 else nullcontext()
-
-
-@contextmanager
-def _progress_bar(label: str | None, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal that goes when the work is done; nothing elsewhere."""
-    if label is None or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.advance(task, done)
+TOKENISED_AT_ONCE = 4_096
+"""texts: what a tokenizer tells of each takes memory"""
 
 
 # ── vectors of texts ──
@@ -196,8 +57,7 @@ def embed(
     (number,) = resolve_layers(encoder.config, [layer])
     room = _room(encoder.config, row_length)
     windows, owners = [], []
-    for owner, text in enumerate(texts):
-        ids = tokenizer.encode_with_offsets(text)[0][1:-1]
+    for owner, ids in enumerate(_tokens(tokenizer, texts)):
         count = max(1, -(-len(ids) // room))
         for part in range(count):
             piece = ids[len(ids) * part // count : len(ids) * (part + 1) // count]
@@ -208,9 +68,9 @@ def embed(
     counts = torch.zeros(len(texts), 1)
 
     def take(output: Any, batch: Batch) -> list[None]:
-        hidden = (output.last_hidden_state if output.hidden_states is None else output.hidden_states[number]).float()
+        hidden = output.last_hidden_state if output.hidden_states is None else output.hidden_states[number]
         mask = batch.attention_mask if pooling == "mean" else torch.ones_like(batch.attention_mask[:, :1])
-        pooled = (hidden[:, : mask.shape[1]] * mask[..., None]).sum(dim=1)  # (B, D)
+        pooled = (hidden[:, : mask.shape[1]] * mask[..., None]).sum(dim=1, dtype=torch.float32)  # (B, D)
         of = torch.tensor([owners[place] for place in batch.places])
         sums.index_add_(0, of, pooled.cpu())
         counts.index_add_(0, of, mask.sum(dim=1, keepdim=True).float().cpu())
@@ -219,6 +79,16 @@ def embed(
     last = number == encoder.config.num_layers
     run_batches(encoder, windows, take, hidden_states=not last, batch_tokens=batch_tokens, bf16=bf16, progress=progress)
     return sums / counts
+
+
+def _tokens(tokenizer: "Tokenizer", texts: Sequence[str]) -> Iterator[list[int]]:
+    """The ids of each text without special tokens. Many texts at once go through all cores."""
+    for first in range(0, len(texts), TOKENISED_AT_ONCE):
+        values, lengths = tokenizer.encode_documents(texts[first : first + TOKENISED_AT_ONCE])
+        begin = 0
+        for length in lengths.tolist():
+            yield values[begin : begin + length].tolist()
+            begin += length
 
 
 # ── vectors of words in their sentences ──

@@ -1,114 +1,19 @@
-"""Many texts through a model: vectors against transformers and by hand, whatever the batches; guesses behind masks."""
+"""Vectors of texts and words, against transformers and by hand; guesses behind masks."""
 
-import weakref
-from collections.abc import Sequence
+import copy
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from bert import embed as module
-from bert.embed import Encoded, embed, encoder_of, fill, run_batches, span_vectors
+from bert.embed import embed, encoder_of, fill, span_vectors
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
-from bert.text.vocabulary import train_tokenizer
-from tests.conftest import make_text
-
-TEXTS = make_text(12).split("\n\n")
-LAYERS = 2
-
-
-def make_encoder(kind: str = "wordpiece", max_length: int = 24, **shape: object) -> Encoder:
-    """A random encoder with a tokenizer of the tests' text, weights far enough from the start that layers differ."""
-    tokenizer = train_tokenizer(
-        [*TEXTS, "我每天吃一个苹果。"], kind, {"wordpiece": 140, "bpe": 300, "unigram": 80}[kind]
-    )
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_layers": LAYERS, "num_heads": 2, "intermediate_size": 24}
-    encoder = Encoder(EncoderConfig(vocab_size=tokenizer.vocab_size, max_length=max_length, **(sizes | shape)))
-    for parameter in encoder.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    encoder.tokenizer = tokenizer
-    return encoder.eval()
-
-
-ENCODERS = {kind: make_encoder(kind) for kind in ("wordpiece", "bpe", "unigram")}
-LEARNED = make_encoder(positions="learned", token_types=2)
-
-
-# ── the engine ──
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1, 24), min_size=1, max_size=20), st.integers(1, 200), st.sampled_from(["rope", "learned"]))
-def test_no_vector_depends_on_padding_batches_or_order(lengths: list[int], batch_tokens: int, positions: str) -> None:
-    encoder = LEARNED if positions == "learned" else ENCODERS["wordpiece"]
-    inputs = [Encoded([(7 * row + place) % 100 + 5 for place in range(n)]) for row, n in enumerate(lengths)]
-    seen: list[list[int]] = []
-
-    def take(output: object, batch: module.Batch) -> list[torch.Tensor]:
-        seen.append(batch.places)
-        assert batch.input_ids.shape[1] * len(batch.places) <= batch_tokens or len(batch.places) == 1
-        return [hidden[mask.bool()].clone() for hidden, mask in zip(output.last_hidden_state, batch.attention_mask)]
-
-    together = run_batches(encoder, inputs, take, batch_tokens=batch_tokens, bf16=False)
-    assert sorted(place for places in seen for place in places) == list(range(len(inputs)))
-    for one, vectors in zip(inputs, together, strict=True):
-        alone = encoder(torch.tensor([one.ids])).last_hidden_state[0]
-        torch.testing.assert_close(vectors, alone.detach(), atol=1e-5, rtol=0)
-
-
-def test_token_types_reach_the_model_and_are_padded() -> None:
-    pair = Encoded([2, 9, 3, 8, 3], [0, 0, 0, 1, 1])
-    vectors = run_batches(LEARNED, [Encoded([2, 9, 9, 9, 9, 9, 3]), pair], _last, bf16=False)
-    alone = LEARNED(torch.tensor([pair.ids]), token_type_ids=torch.tensor([pair.token_type_ids])).last_hidden_state
-    torch.testing.assert_close(vectors[1][:5], alone[0].detach(), atol=1e-5, rtol=0)
-
-
-def _last(output: object, batch: module.Batch) -> Sequence[torch.Tensor]:
-    return list(output.last_hidden_state.clone())
-
-
-def test_the_mode_of_the_model_is_kept_also_when_the_work_fails() -> None:
-    encoder = make_encoder(hidden_dropout=0.9).train()
-
-    def fail(output: object, batch: module.Batch) -> list[None]:
-        assert not encoder.training
-        raise RuntimeError("no room")
-
-    with pytest.raises(RuntimeError, match="no room"):
-        run_batches(encoder, [Encoded([2, 3])], fail)
-    assert encoder.training
-    torch.testing.assert_close(embed(encoder, TEXTS[:1]), embed(encoder, TEXTS[:1]))
-
-
-def test_an_input_longer_than_the_model_takes_is_named() -> None:
-    with pytest.raises(InputError, match="input 2 has 25 tokens and the model takes 24: split it"):
-        run_batches(ENCODERS["wordpiece"], [Encoded([2, 3]), Encoded([2] * 25)], _last)
-
-
-def test_nothing_in_gives_nothing_out() -> None:
-    assert run_batches(ENCODERS["wordpiece"], [], _last) == []
-    assert embed(ENCODERS["wordpiece"], []).shape == (0, 16)
-    assert span_vectors(ENCODERS["wordpiece"], [], []).shape == (0, LAYERS + 1, 16)
-
-
-def test_the_vectors_of_the_tokens_are_dropped_batch_by_batch() -> None:
-    outputs: list[weakref.ref] = []
-
-    def take(output: object, batch: module.Batch) -> list[float]:
-        assert not any(earlier() for earlier in outputs)
-        outputs.append(weakref.ref(output))
-        return [float(row.sum()) for row in output.last_hidden_state]
-
-    run_batches(ENCODERS["wordpiece"], [Encoded([2, 5, 6, 3])] * 20, take, hidden_states=True, batch_tokens=8)
-    assert len(outputs) == 10
-
+from tests.encoders import ENCODERS, TEXTS, make_encoder
 
 # ── vectors of texts ──
 
@@ -149,6 +54,27 @@ def test_any_of_our_models_embeds_and_the_vectors_may_meet_autograd() -> None:
     torch.nn.Linear(16, 1)(vectors).sum().backward()
     with pytest.raises(InputError, match="Linear is not a model of this package"):
         encoder_of(torch.nn.Linear(1, 1))
+
+
+@pytest.mark.parametrize("positions", ["rope", "learned", "sinusoidal"])
+def test_in_bf16_a_text_has_the_vector_that_rounded_weights_give_it_alone(positions: str) -> None:
+    """The model that is given keeps its own weights."""
+    encoder = make_encoder(positions=positions, max_length=64, qk_norm=True)
+    before = {name: weight.clone() for name, weight in encoder.state_dict().items()}
+    rounded = copy.deepcopy(encoder).bfloat16()
+    expected = [rounded(torch.tensor([encoder.tokenizer.encode(text)])).last_hidden_state[0] for text in TEXTS]
+    vectors = embed(encoder, TEXTS, bf16=True)
+    for vector, states in zip(vectors, expected, strict=True):
+        assert (vector - states.float().mean(0)).norm() <= 0.01 * vector.norm()
+    assert all(torch.equal(weight, before[name]) for name, weight in encoder.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_texts_are_tokenised_together_as_they_are_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TOKENISED_AT_ONCE", 3)
+    tokenizer = ENCODERS[kind].tokenizer
+    texts = [*TEXTS, "", "two [MASK] words", "caf\u00e9 \ud800 \U0001f600"]
+    assert list(module._tokens(tokenizer, texts)) == [tokenizer.encode_with_offsets(text)[0][1:-1] for text in texts]
 
 
 def test_bf16_moves_a_vector_a_little() -> None:

@@ -23,6 +23,7 @@ FLOORS = (
     ("quickstart", "bench", "evaluate", "export"),
     ("pretraining", "finetuning", "probing"),
     ("embed",),
+    ("inference",),
     ("report",),
     ("training",),
     ("exchange",),

@@ -14,7 +14,6 @@ from typing import Any, TextIO
 
 import torch
 
-from bert.embed import Batch, Encoded, run_batches
 from bert.errors import InputError
 from bert.exchange.folder import task_of
 from bert.files import is_same, replaced
@@ -23,6 +22,7 @@ from bert.finetuning.inputs import Labelled, Task, chunks, make_windows, read_la
 from bert.finetuning.module import TaskModel
 from bert.finetuning.windows import RowMaker, Window, read_rows
 from bert.hub import local_folder
+from bert.inference import Batch, Encoded, run_batches
 from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.text.examples import TaggedExample
 

@@ -2,24 +2,36 @@
 
 In: queries (B, H, T, Dh), keys and values (B, Hkv, S, Dh), a layout. Out: (B, H, T, Dh). Everything about visibility
 (padding, several documents in a row, sliding windows, causality, keys of another sequence) lives in the layout, so that
-a backend is one function of four tensors. Another backend is one more function and one more `case` in `attend`; `eager`
-is the reference that each must equal.
+a backend is one function of four tensors. Another backend is one more function, one more `case` in `attend` and one in
+`missing`; `eager` is the reference that each must equal.
 
-Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1; grouped queries: Ainslie et al. 2023.
+Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1; grouped queries: Ainslie et al. 2023; rows of several
+sequences without a mask: Dao 2023, "FlashAttention-2"; masks as functions: Dong et al. 2024, "Flex Attention".
 """
 
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from functools import cache
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-Backend = Literal["eager", "sdpa"]
+from bert.errors import InputError
+
+Backend = Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"]
+"""auto: what is right everywhere and fast on this hardware. eager: the reference. plain: as few tensor operations as there can
+be, which a compiler fuses. sdpa: PyTorch's fused kernels with a mask. flex: a kernel generated for the layout, which leaves
+out blocks that nobody sees. varlen: FlashAttention over the documents of the rows, without a mask (CUDA, bf16 or fp16)."""
 
 PLAIN_BF16_KEYS = 512
 """In training, in bf16 on a CPU, up to this many keys a plain softmax is faster than the fused kernel, whose backward
 alone takes about three times as long as all of the former at 128 keys (torch 2.13, AMX)."""
+
+_varlen: dict[str, Callable[..., Any]] = {}  # torch's function under its name, and under those of what it takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +53,10 @@ class Layout:
     """key j is visible to query i only where |i - j| <= window // 2"""
     query_places: Tensor | None = None
     """(B, T) places of the queries within their rows, where they are a choice of them; none: 0, 1, 2, …"""
-    _made: dict[object, Tensor | None] = field(default_factory=dict, init=False, repr=False)
+    most_documents: int | None = None
+    """the batch has at most so many documents, each stretch of padding counted as one; given, it also promises that the
+    documents of a row lie side by side, numbered upward. None: nothing is known"""
+    _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
 
     def at(self, places: Tensor) -> "Layout":
         """The same for a choice of the queries: those at `places` (B, K) of each row."""
@@ -52,7 +67,8 @@ class Layout:
         """(B or 1, 1, T, S) booleans, true where query i sees key j; none where everything is visible."""
         if "visible" not in self._made:  # a dictionary, not functools.cached_property: torch.compile reads this too
             self._made["visible"] = self._visible(queries, keys, device)
-        return self._made["visible"]
+        visible: Tensor | None = self._made["visible"]
+        return visible
 
     def bias(self, queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
         """`visible` as what is added to the scores: 0 where visible, -inf elsewhere; none where everything is visible.
@@ -67,15 +83,76 @@ class Layout:
                 hidden = ~(visible | self.blind(visible))
                 bias = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
             self._made["bias", dtype] = bias
-        return self._made["bias", dtype]
+        made: Tensor | None = self._made["bias", dtype]
+        return made
 
     def blind(self, visible: Tensor) -> Tensor:
         """(B or 1, 1, T, 1) booleans, true for queries that see no key at all: padding."""
         if "blind" not in self._made:
             self._made["blind"] = ~visible.any(dim=-1, keepdim=True)
-        blind = self._made["blind"]
-        assert blind is not None
+        blind: Tensor = self._made["blind"]
         return blind
+
+    def block_mask(self, rows: int, queries: int, keys: int, device: torch.device) -> BlockMask | None:
+        """`visible` as a function of places and a list of the blocks in which it is true anywhere, for `flex`."""
+        if "blocks" not in self._made:
+            sees = self._sees()
+            self._made["blocks"] = (
+                None if sees is None else create_block_mask(sees, rows, None, queries, keys, device=device)
+            )
+        blocks: BlockMask | None = self._made["blocks"]
+        return blocks
+
+    def offsets(self, rows: int, length: int, device: torch.device) -> Tensor:
+        """(N + 1,) int32: where each document, or stretch of padding, begins in the flat (rows · length) tokens, and the end.
+
+        N is `most_documents`, or the number of tokens where that is not known, so that the shape says nothing of the
+        batch; what is left over repeats the end: documents without tokens. No loop, no host sync. What breaks the promise
+        of `most_documents` fails an assertion of the device.
+        """
+        if "offsets" not in self._made:
+            self._made["offsets"] = self._offsets(rows, length, device)
+        offsets: Tensor = self._made["offsets"]
+        return offsets
+
+    def _offsets(self, rows: int, length: int, device: torch.device) -> Tensor:
+        documents, total = self.key_documents, rows * length
+        if documents is None:
+            return torch.arange(0, total + 1, length, dtype=torch.int32, device=device)
+        begins = torch.ones_like(documents, dtype=torch.bool)  # (B, T)
+        begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        most = total if self.most_documents is None else self.most_documents
+        number = begins.flatten().cumsum(0) - 1  # (B · T,) which stretch a token is in
+        before = F.pad(documents.cummax(dim=1).values[:, :-1], (1, 0))  # the highest number so far
+        upward = (~begins | (documents == 0) | (documents > before)).all()
+        torch._assert_async(upward & (number[-1] < most), "more documents than `most_documents`, or in parts")
+        place = torch.arange(total, dtype=torch.int32, device=device)
+        # What begins nothing is sent to the last entry, which is the end however often it is written.
+        entry = torch.where(begins.flatten(), number, most)
+        offsets = torch.full((most + 1,), total, dtype=torch.int32, device=device)
+        return offsets.scatter(0, entry, torch.where(begins.flatten(), place, total))
+
+    def _sees(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+        """(row, head, query, key) → whether it is seen, of scalar tensors; none where everything is."""
+        of_query, of_key, places = self.query_documents, self.key_documents, self.query_places
+        causal, reach = self.causal, None if self.window is None else self.window // 2
+        if of_query is None and of_key is None and not causal and reach is None:
+            return None
+
+        def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            seen = query.new_ones((), dtype=torch.bool)
+            if of_query is not None or of_key is not None:
+                mine = query.new_ones(()) if of_query is None else of_query[row, query]
+                theirs = query.new_ones(()) if of_key is None else of_key[row, key]
+                seen = seen & (mine == theirs) & (theirs != 0)
+            distance = (query if places is None else places[row, query]) - key
+            if causal:
+                seen = seen & (distance >= 0)
+            if reach is not None:
+                seen = seen & (distance <= reach) & (distance >= -reach)
+            return seen
+
+        return sees
 
     def _visible(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         parts: list[Tensor] = []
@@ -107,20 +184,91 @@ def attend(
     layout: Layout,
     scale: float | None = None,
     dropout: float = 0.0,
-    backend: Backend = "sdpa",
+    backend: Backend = "auto",
 ) -> Tensor:
     """Mean of the values that each query sees, weighted by softmax(scale · q·k): (B, H, T, Dh).
 
     `q` is (B, H, T, Dh); `k` and `v` are (B, Hkv, S, Dh) with Hkv a divisor of H: each serves H / Hkv query heads in a
     row. `scale` is 1/√Dh where not given. `dropout` is the probability with which a weight is dropped: give 0 when not
-    training. A query that sees nothing gets zeros. Raises ValueError for an unknown backend.
+    training. A query that sees nothing gets zeros.
+
+    Raises InputError where a backend lacks what is asked of it (see `missing`), ValueError for an unknown one.
     """
+    if backend == "auto":
+        backend = _automatic(q, k, layout, dropout)
+    training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
+    lack = missing(backend, q.device, q.dtype, q.shape[-1], dropout, training)
+    if lack:
+        raise InputError(f"attention {backend} {lack}: choose another, as sdpa, or auto")
     match backend:
         case "eager":
             return attend_eager(q, k, v, layout, scale, dropout)[0]
+        case "plain":
+            return _attend_plain(q, k, v, layout, scale, dropout)
         case "sdpa":
             return _attend_sdpa(q, k, v, layout, scale, dropout)
-    raise ValueError(f"attention backend {backend!r}: give one of eager, sdpa")
+        case "flex":
+            return _attend_flex(q, k, v, layout, scale)
+        case "varlen":
+            if _is_of_documents(q, k, layout):
+                return _attend_varlen(q, k, v, layout, scale)
+            return _attend_sdpa(q, k, v, layout, scale, dropout)  # queries by themselves: no stretches of a row
+    raise ValueError(f"attention backend {backend!r}: give one of auto, eager, plain, sdpa, flex, varlen")
+
+
+def missing(
+    backend: Backend, device: torch.device, dtype: torch.dtype, head_size: int, dropout: float, training: bool
+) -> str:
+    """What a backend lacks for such tensors, in a few words behind its name, or an empty string.
+
+    `training`: gradients are wanted. `dtype` is that in which queries and keys meet, autocast's where it is on.
+    """
+    if backend in ("flex", "varlen") and dropout > 0:
+        return "drops no weights (encoder.attention_dropout is above 0)"
+    if backend == "flex" and device.type == "cpu" and training:
+        return "has no gradients on a CPU"
+    if backend == "varlen":
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
+            return "needs a CUDA device of compute capability 8.0 or more"
+        if not _has_varlen():
+            return f"needs a newer PyTorch than {torch.__version__}"
+        if dtype not in (torch.bfloat16, torch.float16):
+            return f"needs bf16 or fp16 (trainer.precision bf16-mixed) and got {str(dtype).removeprefix('torch.')}"
+        if head_size % 8 or head_size > 256:
+            return f"needs heads of a multiple of 8 features, 256 at most, and got {head_size}"
+    return ""
+
+
+@torch.compiler.assume_constant_result
+def _has_varlen() -> bool:
+    """Whether this PyTorch has variable-length attention with windows. Looked up when asked for: the import takes seconds.
+
+    A graph that is being compiled calls this and goes on with the result.
+    """
+    if not _varlen:
+        try:
+            from torch.nn.attention.varlen import varlen_attn
+        except ImportError:
+            return False
+        _varlen.update(dict.fromkeys(["varlen_attn", *inspect.signature(varlen_attn).parameters], varlen_attn))
+    return "window_size" in _varlen and "scale" in _varlen
+
+
+def _automatic(q: Tensor, k: Tensor, layout: Layout, dropout: float) -> Backend:
+    """What is fast for these tensors by what they are: no clock, so that a run repeats. See `bert.model.tuning.fastest`."""
+    if q.device.type == "cpu":
+        short = q.dtype == torch.bfloat16 and q.requires_grad and k.shape[-2] <= PLAIN_BF16_KEYS
+        return "plain" if short else "sdpa"
+    packed = layout.most_documents is not None and _is_of_documents(q, k, layout)
+    if packed and not missing("varlen", q.device, q.dtype, q.shape[-1], dropout, training=True):
+        return "varlen"
+    return "sdpa"
+
+
+def _is_of_documents(q: Tensor, k: Tensor, layout: Layout) -> bool:
+    """Whether a row is a sequence of documents, each looking at itself: all queries there, and no keys of another."""
+    same = layout.query_documents is layout.key_documents
+    return same and layout.query_places is None and q.shape[-2] == k.shape[-2]
 
 
 def attend_eager(
@@ -146,23 +294,73 @@ def attend_eager(
     return dropped.to(v.dtype) @ v, weights
 
 
-def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
-    """PyTorch's fused kernels, but plain operations where the fused kernel for CPUs is slow.
-
-    The additive mask is made in the dtype of the inputs: a kernel would convert another once a layer.
-    """
+def _attend_plain(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
+    """Softmax(QKᵀ + bias) V in the dtype of the inputs: fewer passes over the scores than the reference makes."""
+    k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, Dh)
     bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and k.shape[-2] <= PLAIN_BF16_KEYS:
-        k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, Dh)
-        scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)  # (B, H, T, S)
-        weights = (scores if bias is None else scores + bias).softmax(dim=-1)  # fp32 inside the kernel
-        out = (F.dropout(weights, dropout) if dropout > 0 else weights) @ v
-    else:
-        grouped = q.shape[1] != k.shape[1]
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale, enable_gqa=grouped
-        )
-    visible = layout.visible(q.shape[-2], k.shape[-2], q.device)
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)  # (B, H, T, S)
+    weights = (scores if bias is None else scores + bias).softmax(dim=-1)  # fp32 inside the kernel
+    return _without_blind((F.dropout(weights, dropout) if dropout > 0 else weights) @ v, k, layout)
+
+
+def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
+    """PyTorch's fused kernels. The additive mask is made in the dtype of the inputs: a kernel would convert another once a
+    layer."""
+    bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
+    grouped = q.shape[1] != k.shape[1]
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale, enable_gqa=grouped)
+    return _without_blind(out, k, layout)
+
+
+def _attend_flex(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None) -> Tensor:
+    """A kernel that is generated from the layout; queries that see nothing get zeros from it.
+
+    Inside a compiled graph it is part of that; elsewhere it is compiled by itself, once a shape.
+    """
+    if q.device.type == "cpu":  # it refuses leaves that want gradients, also where none are asked for
+        q, k, v = q.detach(), k.detach(), v.detach()
+    blocks = layout.block_mask(q.shape[0], q.shape[-2], k.shape[-2], q.device)
+    compute = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
+    out = compute(q, k, v, block_mask=blocks, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
+    assert isinstance(out, Tensor)
+    return out
+
+
+@cache
+def _compiled_flex() -> Callable[..., Any]:
+    return torch.compile(flex_attention)
+
+
+def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None) -> Tensor:
+    """FlashAttention over the flat tokens of all rows, document by document. Its shapes are those of the batch alone.
+
+    Padding is a document that looks at itself; zeros take the place of what it sees.
+    """
+    rows, _, length, _ = q.shape
+    if "enable_gqa" not in _varlen:  # PyTorch before 2.12
+        k, v = _repeat(k, q), _repeat(v, q)
+    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
+    reach = -1 if layout.window is None else layout.window // 2
+    offsets = layout.offsets(rows, length, q.device)
+    out = _varlen["varlen_attn"](
+        *(part.transpose(1, 2).flatten(0, 1) for part in (q, k, v)),  # (B · T, heads, Dh)
+        cu_seq_q=offsets,
+        cu_seq_k=offsets,
+        max_q=length,
+        max_k=length,
+        scale=scale,
+        window_size=(reach, 0 if layout.causal else reach),
+        **grouped,
+    )
+    assert isinstance(out, Tensor)
+    out = out.unflatten(0, (rows, length)).transpose(1, 2)  # (B, H, T, Dh)
+    padding = None if layout.key_documents is None else (layout.key_documents == 0)[:, None, :, None]
+    return out if padding is None else out.masked_fill(padding, 0.0)
+
+
+def _without_blind(out: Tensor, k: Tensor, layout: Layout) -> Tensor:
+    """`out` (B, H, T, Dh) with zeros for the queries that see nothing."""
+    visible = layout.visible(out.shape[-2], k.shape[-2], out.device)
     return out if visible is None else out.masked_fill(layout.blind(visible), 0.0)
 
 

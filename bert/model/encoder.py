@@ -76,7 +76,8 @@ class Embeddings(nn.Module):
         if self.positions is not None:
             x = x + self.positions(positions + self.first_position)
         elif self.config.positions == "sinusoidal":
-            x = x + sinusoids(input_ids.shape[1], self.config.embedding_width, input_ids.device)[positions]
+            waves = sinusoids(input_ids.shape[1], self.config.embedding_width, input_ids.device)
+            x = x + waves[positions].to(x.dtype)
         return self.project(self.dropout(self.norm(x)))
 
 
@@ -98,7 +99,8 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.backend: Backend = "sdpa"
+        self.backend: Backend = "auto"
+        self.most_documents: int | None = None  # of a batch with document_ids, see `make_room`
         self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, no part of the state dict
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
@@ -140,13 +142,12 @@ class Encoder(nn.Module):
             positions = is_token.cumsum(1) * is_token - 1  # (B, T): -1 is padding, the row before the first
         x = self.embeddings(input_ids, token_type_ids, positions)  # (B, T, D)
 
-        documents = document_ids if document_ids is not None else attention_mask
-        of_all = self._kind(documents, None, positions, self.config.rope_theta, compute_dtype(x))
+        documents, most = (attention_mask, None) if document_ids is None else (document_ids, self.most_documents)
+        of_all = self._kind(Layout(documents, documents, most_documents=most), positions, self.config.rope_theta, x)
         of_local = of_all
         if self.config.local_window is not None:
-            of_local = self._kind(
-                documents, self.config.local_window, positions, self.config.local_rope_theta, compute_dtype(x)
-            )
+            layout = Layout(documents, documents, window=self.config.local_window, most_documents=most)
+            of_local = self._kind(layout, positions, self.config.local_rope_theta, x)
 
         states: list[Tensor] = []  # filled where asked for: the list would keep every layer's vectors alive
         attentions: list[Tensor] = []
@@ -169,14 +170,18 @@ class Encoder(nn.Module):
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own says nothing of what comes out
 
-    def _kind(
-        self, documents: Tensor | None, window: int | None, positions: Tensor, theta: float, dtype: torch.dtype
-    ) -> tuple[Layout, Rotation | None]:
+    def make_room(self, documents: int) -> None:
+        """Tell of batches to come, of at most so many documents in packed rows, each stretch of padding counted as one: the
+        `varlen` backend, which lists them, needs a bound. It leaves room for more, and a compiled graph is made anew only
+        where that is used up."""
+        if self.most_documents is None or documents > self.most_documents:
+            self.most_documents = documents * 5 // 4 + 64
+
+    def _kind(self, layout: Layout, positions: Tensor, theta: float, x: Tensor) -> tuple[Layout, Rotation | None]:
         """What all layers of one kind, global or local, share: who sees whom, and the rotations of rotary positions."""
-        rotation = (
-            rotations(positions, self.config.head_size, theta, dtype) if self.config.positions == "rope" else None
-        )
-        return Layout(documents, documents, window=window), rotation
+        if self.config.positions != "rope":
+            return layout, None
+        return layout, rotations(positions, self.config.head_size, theta, compute_dtype(x))
 
     def _check(
         self,

@@ -153,6 +153,9 @@ class PretrainRecipe:
     """with start: make the model larger first"""
     compile: bool | None = None
     """compile the step (torch.compile, one graph of fixed shapes); null: where that pays within the budget"""
+    attention: Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"] = "auto"
+    """how attention is computed; auto: what this hardware is fast at, timed at the start of a run whose step is compiled
+    (recipe.yaml in the folder of the run says what was chosen)"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW or Muon"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

@@ -87,6 +87,8 @@ class MaskedLMTraining(L.LightningModule):
         """The model on a micro-batch: every row has as many slots as another, so that they are a table (B, K)."""
         rows, length = batch["input_ids"].shape
         targets = batch["targets"].view(rows, -1) % length
+        if batch["input_ids"].is_cuda:
+            self.model.encoder.make_room(batch["documents"])
         compute = self._compiled or self.model
         return compute(batch["input_ids"], document_ids=batch["document_ids"], targets=targets, labels=batch["labels"])
 

@@ -15,6 +15,7 @@ from bert.errors import InputError, InterruptedRun
 from bert.model.encoder import count_parameters
 from bert.model.heads import MaskedLM
 from bert.model.operations import training_operations
+from bert.pretraining.backend import settle_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import Loss, card_lines, measure_after, measure_before, report
 from bert.pretraining.inputs import (
@@ -79,6 +80,10 @@ def pretrain(
         with run_folder.claimed(out, overwrite, resume):
             checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
             recipe = prepare_inputs(recipe, out, say, start)
+            if not resume:  # a run goes on with the attention that it has
+                device, rows = trainer.strategy.root_device, split.micro_batch_rows
+                compiled, _ = compiles(recipe.compile, device, recipe.stop.minutes, _operations(recipe))
+                recipe = settle_attention(recipe, rows, device, str(trainer.precision), compiled, say)
             if start is not None:
                 model = begin_with(start, recipe, out, trainer.strategy.root_device, say)
             run_folder.mark_ready(out, recipe, command="bert pretrain")
@@ -99,6 +104,7 @@ def pretrain(
         model, _ = begin(recipe, load_start(recipe), tokenizer)
     model.train()
     model.tokenizer = tokenizer
+    model.encoder.backend = recipe.attention
     compiled, why = compiles(recipe.compile, trainer.strategy.root_device, recipe.stop.minutes, _operations(recipe))
     module = MaskedLMTraining(
         model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(store, tokenizer), compiled
@@ -119,6 +125,7 @@ def pretrain(
     say(describe(recipe, model, training, trainer.precision, split))
     say(f"{'compiled' if compiled else 'not compiled'}: {why}")
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    model.encoder.backend = "auto"  # what comes now may have another precision
     if stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.stopped_by)

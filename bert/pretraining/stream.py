@@ -27,6 +27,7 @@ class MicroBatch(TypedDict):
     document_ids: torch.Tensor  # (B, T) int64, chunks of a row from 1; 0 is padding
     targets: torch.Tensor  # (B · K,) int64, flat places in (B, T); 0 where the slot is not in use
     labels: torch.Tensor  # (B · K,) int64, original ids; −100 where the slot is not in use
+    documents: int  # of this micro-batch, the padding of a row counted as one
     global_targets: int  # targets of the whole batch: over all ranks and micro-batches
     global_tokens: int  # tokens of the whole batch, padding not counted
 
@@ -129,6 +130,7 @@ class BatchStream:
             document_ids=torch.from_numpy(document_ids[mine].copy()),
             targets=torch.from_numpy(flat.reshape(-1)),
             labels=torch.from_numpy(masked.labels.reshape(-1)),
+            documents=split.micro_batch_rows + int(np.count_nonzero(np.diff(document_ids[mine], axis=1))),
             global_targets=global_targets,
             global_tokens=global_tokens,
         )

@@ -115,7 +115,7 @@ def senses(
     Rows, or those of a file, give word, sentence and sense, and the place of the word (else its first occurrence is taken).
     Without `test_rows` every fifth row of each word and sense is held out. `layers` not given: each, and as the headline the
     sum of the last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the
-    random encoder. `protocol` is how vectors and centroids are made, `bf16` that of `bert.embed.run_batches`.
+    random encoder. `protocol` is how vectors and centroids are made, `bf16` that of `bert.inference.run_batches`.
 
     Raises InputError where a row lacks its word or sense, or no word has two senses and a test row.
     """

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from bert.embed import Batch, Encoded, encoder_of, run_batches, tokenizer_of, window_around
+from bert.embed import encoder_of, tokenizer_of, window_around
 from bert.errors import InputError
+from bert.inference import Batch, Encoded, run_batches
 from bert.model.heads import MaskedLM
 
 if TYPE_CHECKING:

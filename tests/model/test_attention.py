@@ -1,17 +1,71 @@
-"""`attend`: every backend against the reference, the reference against its definition in loops."""
+"""`attend`: every backend against the reference, the reference against its definition in loops.
+
+`flex` runs uncompiled here and `varlen` with a kernel in loops, so that on a CPU what they are given is tested and what is made
+of it; their own kernels are tested below under the marks `slow` and `gpu`.
+"""
 
 import math
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import groupby, pairwise
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention.flex_attention import create_mask, flex_attention
 
+from bert.errors import InputError
 from bert.model import attention
-from bert.model.attention import Layout, attend, attend_eager
+from bert.model.attention import Layout, attend, attend_eager, missing
+from bert.model.config import EncoderConfig
+from bert.model.encoder import Encoder
 
-BACKENDS = ["eager", "sdpa"]
+BACKENDS = ["eager", "plain", "sdpa"]
+FORWARD = [*BACKENDS, "flex", "varlen"]
+ON_GPU = ["auto", "plain", "sdpa", "flex", "varlen"]
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+
+
+def documents_by_loops(
+    q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1), enable_gqa=False
+) -> Tensor:
+    """What torch.nn.attention.varlen.varlen_attn says that it computes, one document at a time."""
+    assert cu_seq_q.dtype == torch.int32
+    assert cu_seq_q is cu_seq_k
+    assert enable_gqa or q.shape[1] == k.shape[1]
+    parts = []
+    for begin, end in pairwise(cu_seq_q.tolist()):
+        assert end - begin <= min(max_q, max_k)
+        mine, keys, values = (part[begin:end].transpose(0, 1) for part in (q, k, v))  # (heads, n, Dh)
+        keys, values = (part.repeat_interleave(len(mine) // len(part), dim=0) for part in (keys, values))
+        ahead = torch.arange(end - begin) - torch.arange(end - begin)[:, None]  # j - i
+        left, right = window_size
+        hidden = ((ahead < -left) & (left >= 0)) | ((ahead > right) & (right >= 0))
+        scores = mine @ keys.transpose(1, 2) * (q.shape[-1] ** -0.5 if scale is None else scale)
+        parts.append((scores.masked_fill(hidden, -torch.inf).softmax(-1) @ values).transpose(0, 1))
+    return torch.cat(parts)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def everywhere() -> Iterator[None]:
+    """On a CPU, every backend without its compiler or its kernel."""
+    if torch.cuda.is_available():
+        yield
+        return
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_compiled_flex", lambda: flex_attention)
+        patch.setattr(attention, "_varlen", {"varlen_attn": documents_by_loops, "enable_gqa": documents_by_loops})
+        original = attention.missing
+
+        def lacks(backend: str, device: torch.device, dtype: torch.dtype, *rest: object) -> str:
+            return "" if backend == "varlen" and dtype == torch.float32 else original(backend, device, dtype, *rest)
+
+        patch.setattr(attention, "missing", lacks)
+        yield
 
 
 def by_loops(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
@@ -93,6 +147,116 @@ def test_every_backend_equals_eager_forward_and_gradients(case) -> None:
             assert (attend(q, k, v, layout, backend=backend) - results["eager"][0]).abs().max() <= 1e-5
 
 
+@settings(max_examples=40, deadline=None)
+@given(cases())
+def test_flex_equals_eager_forward(case) -> None:
+    qkv, layout = case
+    with torch.no_grad():
+        ours, reference = (attend(*qkv, layout, backend=backend) for backend in ("flex", "eager"))
+    assert (ours - reference).abs().max() <= 1e-5
+
+
+@st.composite
+def packed_cases(draw):
+    """Rows of documents side by side, of any length, numbered upward, padding anywhere, also nothing else."""
+    rows, length = draw(st.integers(1, 3)), draw(st.integers(1, 9))
+    documents = torch.zeros(rows, length, dtype=torch.long)
+    for row in range(rows):
+        number, place = 0, 0
+        while place < length:
+            number += draw(st.integers(1, 2))
+            size = draw(st.integers(1, 9))
+            documents[row, place : place + size] = draw(st.sampled_from([number, number, number, 0]))
+            place += size
+    kv_heads, groups = draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    bound = draw(st.none() | st.integers(0, 5))
+    layout = Layout(
+        *(documents, documents) if draw(st.integers(0, 4)) else (),
+        causal=draw(st.booleans()),
+        window=draw(st.none() | st.integers(2, 8)),
+        most_documents=None if bound is None else bound + stretches(documents),
+    )
+    torch.manual_seed(draw(st.integers(0, 1000)))
+    return tensors(rows, kv_heads * groups, kv_heads, length, length), layout
+
+
+def stretches(documents: Tensor) -> int:
+    return sum(len(list(groupby(row))) for row in documents.tolist())
+
+
+@settings(max_examples=60, deadline=None)
+@given(packed_cases())
+def test_varlen_equals_eager_forward_and_gradients(case) -> None:
+    qkv, layout = case
+    results = []
+    weight = torch.randn_like(qkv[0])
+    for backend in ("varlen", "eager"):
+        out = attend(*qkv, layout, backend=backend)
+        results.append([out.detach(), *torch.autograd.grad((out * weight).sum(), qkv)])
+    for ours, reference in zip(*results):
+        assert (ours - reference).abs().max() <= 1e-5
+
+
+@settings(max_examples=60, deadline=None)
+@given(packed_cases())
+def test_offsets_are_the_ends_of_the_stretches_and_then_the_end_for_ever(case) -> None:
+    (q, _, _), layout = case
+    rows, _, length, _ = q.shape
+    offsets = layout.offsets(rows, length, q.device).tolist()
+    if layout.key_documents is None:
+        assert offsets == list(range(0, rows * length + 1, length))
+        return
+    ends, place = [0], 0
+    for row in layout.key_documents.tolist():
+        for _, members in groupby(row):
+            place += len(list(members))
+            ends.append(place)
+    most = rows * length if layout.most_documents is None else layout.most_documents
+    assert offsets == ends + [rows * length] * (most + 1 - len(ends))
+
+
+@pytest.mark.parametrize(
+    ("documents", "most"), [([[1, 2, 1]], 9), ([[2, 1, 1]], 9), ([[1, 0, 1]], 9), ([[1, 2, 0], [1, 2, 3]], 5)]
+)
+def test_documents_in_parts_or_too_many_stop_varlen(documents: list[list[int]], most: int) -> None:
+    ids = torch.tensor(documents)
+    with pytest.raises(RuntimeError, match="more documents than `most_documents`, or in parts"):
+        Layout(ids, ids, most_documents=most).offsets(*ids.shape, ids.device)
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(), st.data())
+def test_the_function_of_flex_is_true_where_a_key_is_visible(case, data) -> None:
+    (q, k, _), layout = case
+    rows, queries, keys = q.shape[0], q.shape[2], k.shape[2]
+    if data.draw(st.booleans()):
+        places = st.lists(st.integers(0, queries - 1), min_size=3, max_size=3)
+        layout = layout.at(torch.tensor([data.draw(places) for _ in range(rows)]))
+        queries = 3
+    sees, visible = layout._sees(), layout.visible(queries, keys, q.device)
+    assert (sees is None) == (visible is None)
+    if sees is not None:
+        assert torch.equal(create_mask(sees, rows, 1, queries, keys, "cpu"), visible.expand(rows, -1, -1, -1))
+
+
+@pytest.mark.parametrize("backend", FORWARD)
+def test_an_encoder_of_local_and_global_layers_is_the_same_with_every_backend(backend: str) -> None:
+    """Packed rows, and vectors of chosen places alone: their last layer has no stretches of a row to look at."""
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 16}
+    encoder = Encoder(EncoderConfig(vocab_size=32, local_window=4, global_every=3, **shape)).eval()
+    documents = torch.tensor([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 1, 1], [0] * 6])
+    encoder.make_room(stretches(documents))
+    ids, places = torch.randint(5, 32, (3, 6)), torch.tensor([[4, 1], [0, 0], [2, 5]])
+    with torch.no_grad():
+        for targets in (None, places):
+            encoder.backend = "eager"
+            expected = encoder(ids, document_ids=documents, targets=targets).last_hidden_state
+            encoder.backend = backend  # type: ignore[assignment]
+            ours = encoder(ids, document_ids=documents, targets=targets).last_hidden_state
+            assert (ours - expected).abs().max() <= 1e-5
+
+
 @settings(max_examples=30, deadline=None)
 @given(cases())
 def test_in_bf16_too_every_backend_sees_the_same(case) -> None:
@@ -119,7 +283,8 @@ def test_padding_gives_exact_zeros_forward_and_backward(backend: str, dtype: tor
         assert (gradient[padding] == 0).all()
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORWARD)
+@torch.no_grad()
 def test_window_counts_half_its_width_on_either_side(backend: str) -> None:
     """A value that is one-hot in its own place shows who was seen: |i - j| <= window // 2, so 3 keys for a window of 2
     or 3."""
@@ -130,7 +295,8 @@ def test_window_counts_half_its_width_on_either_side(backend: str) -> None:
         assert torch.equal(seen, distance <= reach)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORWARD)
+@torch.no_grad()
 def test_causal_query_is_blind_to_what_comes_later(backend: str) -> None:
     q, k, v = tensors(1, 2, 2, 6, 6)
     before = attend(q, k, v, Layout(causal=True), backend=backend)
@@ -143,7 +309,8 @@ def test_causal_query_is_blind_to_what_comes_later(backend: str) -> None:
     assert torch.allclose(before[:, :, 0], v[:, :, 0])  # the first query sees one key: its own
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORWARD)
+@torch.no_grad()
 def test_keys_of_another_sequence_with_padding_equal_the_unpadded_sequence(backend: str) -> None:
     q, k, v = tensors(1, 2, 2, 4, 7)
     padding = torch.tensor([[1, 1, 1, 1, 1, 0, 0]])
@@ -151,7 +318,8 @@ def test_keys_of_another_sequence_with_padding_equal_the_unpadded_sequence(backe
     assert torch.allclose(padded, attend(q, k[:, :, :5], v[:, :, :5], Layout(), backend=backend), atol=1e-6)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORWARD)
+@torch.no_grad()
 def test_shared_keys_equal_repeated_keys(backend: str) -> None:
     q, k, v = tensors(2, 6, 2, 5, 5)
     repeated = [t.repeat_interleave(3, dim=1) for t in (k, v)]
@@ -160,7 +328,8 @@ def test_shared_keys_equal_repeated_keys(backend: str) -> None:
     )
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", FORWARD)
+@torch.no_grad()
 def test_scale_multiplies_the_scores(backend: str) -> None:
     q, k, v = tensors(1, 1, 1, 5, 5)
     uniform = attend(q, k, v, Layout(), scale=0.0, backend=backend)
@@ -233,25 +402,173 @@ def test_the_mask_is_made_once_a_layout(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_an_unknown_backend_is_refused() -> None:
     q, k, v = tensors(1, 1, 1, 2, 2)
-    with pytest.raises(ValueError, match="give one of eager, sdpa"):
+    with pytest.raises(ValueError, match="give one of auto, eager, plain, sdpa, flex, varlen"):
         attend(q, k, v, Layout(), backend="flash")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("backend", "dropout", "message"),
+    [
+        ("flex", 0.0, "attention flex has no gradients on a CPU: choose another, as sdpa, or auto"),
+        ("flex", 0.1, "attention flex drops no weights"),
+        ("varlen", 0.1, "attention varlen drops no weights"),
+    ],
+)
+def test_what_a_backend_lacks_is_named(backend: str, dropout: float, message: str) -> None:
+    if torch.cuda.is_available() and dropout > 0:
+        pytest.skip("the stand-in of varlen is for a CPU")
+    qkv = [part.bfloat16() for part in tensors(1, 1, 1, 4, 4)]
+    with pytest.raises(InputError, match=message):
+        attend(*qkv, Layout(), dropout=dropout, backend=backend)  # type: ignore[arg-type]
+
+
+def test_varlen_is_for_bf16_on_cuda() -> None:
+    for dtype in (torch.float32, torch.bfloat16):
+        assert "CUDA" in missing("varlen", torch.device("cpu"), dtype, 64, 0.0, True)
+
+
+def test_auto_takes_plain_operations_to_train_short_rows_in_bf16_on_a_cpu() -> None:
+    q, k, _ = (part.detach() for part in tensors(1, 2, 2, 4, 4))
+    chosen = [
+        attention._automatic(q.to(dtype).requires_grad_(training), k, Layout(), 0.0)
+        for dtype in (torch.bfloat16, torch.float32)
+        for training in (True, False)
+    ]
+    assert chosen == ["plain", "sdpa", "sdpa", "sdpa"]
+
+
+def test_the_import_of_attention_leaves_varlen_alone_whose_import_takes_seconds() -> None:
+    code = "import sys, bert.model.attention; assert 'torch.nn.attention.varlen' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+# ── the kernels themselves ──
+
+
+def packed(rows: int, length: int, device: str) -> Tensor:
+    """(rows, length) documents of 1, 2, 4, … tokens, the last row all padding, the one before with padding behind."""
+    place = torch.arange(length, device=device)
+    documents = (place + 1).float().log2().floor().long().add(1).expand(rows, -1).clone()
+    documents[-2, length * 2 // 3 :] = 0
+    documents[-1] = 0
+    return documents
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("window", [None, 40])
+def test_compiled_flex_equals_eager_over_several_blocks(window: int | None) -> None:
+    """Rows of more than two blocks of 128, longer than the window, and a choice of their queries; in a graph and by itself."""
+    torch._dynamo.reset()
+    documents = packed(3, 300, "cpu")
+    places = torch.randint(0, 300, (3, 20))
+    q, k, v = (part.detach() for part in tensors(3, 4, 2, 300, 300, 16))
+
+    def compute(backend: str, documents: Tensor) -> tuple[Tensor, Tensor]:
+        layout = Layout(documents, documents, window=window)
+        chosen = q.gather(2, places[:, None, :, None].expand(-1, 4, -1, 16))
+        return (
+            attend(q, k, v, layout, backend=backend),  # type: ignore[arg-type]
+            attend(chosen, k, v, layout.at(places), backend=backend),  # type: ignore[arg-type]
+        )
+
+    compiled = torch.compile(compute, fullgraph=True, dynamic=False)
+    for ids in (documents, documents.roll(1, 0)):
+        for ours, reference in zip(compiled("flex", ids), compute("eager", ids)):
+            assert (ours - reference).abs().max() <= 1e-5
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(attention, "_compiled_flex", lambda: torch.compile(flex_attention))
+        alone = attend(q, k, v, Layout(documents, documents, window=window), backend="flex")
+    assert (alone - compute("eager", documents)[0]).abs().max() <= 1e-5
+
+
+def on_gpu(
+    backend: str, dtype: torch.dtype, window: int | None, causal: bool, kv_heads: int, seed: int
+) -> list[Tensor]:
+    """Output and gradients of packed rows of 300 tokens on a GPU, from inputs that are the same in every dtype."""
+    generator = torch.Generator("cpu").manual_seed(seed)
+    q, k, v, weight = (
+        torch.randn(4, heads, 300, 64, generator=generator).bfloat16().to("cuda", dtype)
+        for heads in (4, kv_heads, kv_heads, 4)
+    )
+    documents = packed(4, 300, "cuda")
+    layout = Layout(documents, documents, causal=causal, window=window, most_documents=64)
+    inputs = [part.requires_grad_() for part in (q, k, v)]
+    out = attend(*inputs, layout, backend=backend)  # type: ignore[arg-type]
+    return [out.detach(), *torch.autograd.grad((out * weight).sum(), inputs)]
+
+
+GPU_LAYOUTS = pytest.mark.parametrize(
+    ("window", "causal", "kv_heads"), [(None, False, 4), (None, True, 2), (32, False, 4), (32, True, 2)]
+)
+
+
 @pytest.mark.gpu
+@needs_gpu
+@GPU_LAYOUTS
+@pytest.mark.parametrize("backend", [backend for backend in ON_GPU if backend != "varlen"])
+def test_on_a_gpu_every_backend_equals_eager_in_fp32(
+    backend: str, window: int | None, causal: bool, kv_heads: int
+) -> None:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        ours, reference = (on_gpu(name, torch.float32, window, causal, kv_heads, 0) for name in (backend, "eager"))
+    finally:
+        torch.set_float32_matmul_precision(before)
+    for mine, theirs in zip(ours, reference):
+        assert (mine - theirs).abs().max() <= 1e-5 * max(1.0, float(theirs.abs().max()))
+
+
+@pytest.mark.gpu
+@needs_gpu
+@GPU_LAYOUTS
+@pytest.mark.parametrize("backend", ON_GPU)
+def test_on_a_gpu_every_backend_is_as_near_to_the_truth_as_eager_in_bf16(
+    backend: str, window: int | None, causal: bool, kv_heads: int
+) -> None:
+    squares = {name: [0.0] * 4 for name in (backend, "eager")}
+    for seed in range(8):
+        truth = on_gpu("eager", torch.float32, window, causal, kv_heads, seed)
+        for name, sums in squares.items():
+            for place, (mine, right) in enumerate(
+                zip(on_gpu(name, torch.bfloat16, window, causal, kv_heads, seed), truth)
+            ):
+                assert torch.isfinite(mine).all()
+                sums[place] += (mine.float() - right).square().sum().item()
+    for mine, eager in zip(squares[backend], squares["eager"]):
+        assert math.sqrt(mine) <= 1.2 * math.sqrt(eager)
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("backend", ON_GPU)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_padding_rows_are_zero_on_a_gpu(dtype: torch.dtype) -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
+def test_padding_rows_are_zero_on_a_gpu(dtype: torch.dtype, backend: str) -> None:
+    if backend == "varlen" and dtype == torch.float32:
+        pytest.skip("varlen has no fp32")
     q, k, v = (torch.randn(2, 4, 64, 64, device="cuda", dtype=dtype, requires_grad=True) for _ in range(3))
     documents = torch.ones(2, 64, dtype=torch.long, device="cuda")
     documents[0, 40:] = 0
     documents[1] = 0
-    out = attend(q, k, v, Layout(documents, documents), backend="sdpa")
+    out = attend(q, k, v, Layout(documents, documents, most_documents=3), backend=backend)  # type: ignore[arg-type]
     assert (out[1] == 0).all()
     assert (out[0, :, 40:] == 0).all()
     for gradient in torch.autograd.grad(out.float().square().sum(), (q, k, v)):
         assert torch.isfinite(gradient).all()
+        assert (gradient[1] == 0).all()
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_auto_takes_varlen_for_packed_rows_of_known_number_in_bf16() -> None:
+    q = torch.empty(2, 4, 8, 64, device="cuda", dtype=torch.bfloat16)
+    documents = torch.ones(2, 8, dtype=torch.long, device="cuda")
+    known, unknown = Layout(documents, documents, most_documents=2), Layout(documents, documents)
+    assert attention._automatic(q, q, known, 0.0) == "varlen"
+    for layout, dropout, like in ((unknown, 0.0, q), (known, 0.1, q), (known, 0.0, q.float())):
+        assert attention._automatic(like, like, layout, dropout) == "sdpa"
+    assert attention._automatic(q[:, :, :1], q, known.at(documents[:, :1] - 1), 0.0) == "sdpa"
 
 
 def test_backends_are_named_in_the_type() -> None:
-    assert set(attention.Backend.__args__) == set(BACKENDS)
+    assert set(attention.Backend.__args__) == {"auto", *FORWARD}

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from bert.model import attention
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.module import MaskedLMTraining
@@ -57,6 +58,50 @@ def test_one_graph_serves_every_step_and_has_no_break(name: str) -> None:
     train(name, compiled=True, steps=8, accumulation=2)  # half the rows: another shape, one graph more
     assert graphs() == 2
     assert not counters["graph_break"]
+
+
+def densely(q, k, v, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa=False):
+    """What varlen_attn computes, over all tokens at once with a mask: it can be traced on a CPU."""
+    place = torch.arange(len(q))
+    of = (place[:, None] >= cu_seq_q[1:]).sum(1)  # which document a token is in
+    ahead = place - place[:, None]
+    seen = of[:, None] == of
+    if window_size[0] >= 0:
+        seen = seen & (ahead >= -window_size[0]) & (ahead <= window_size[1])
+    scores = torch.einsum("ihd,jhd->hij", q, k) * q.shape[-1] ** -0.5
+    return torch.einsum("hij,jhd->ihd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("backend", ["eager", "plain", "sdpa", "varlen"])
+def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The documents of a batch, their number and their lengths are nowhere in the shapes."""
+    monkeypatch.setattr(attention, "_varlen", dict.fromkeys(("varlen_attn", "window_size", "scale"), densely))
+    monkeypatch.setattr(attention, "missing", lambda *_: "")
+    split, stream, losses = Split(ROWS, ROWS), make_stream(), {}
+    for name in (backend, "auto"):
+        torch.manual_seed(0)
+        module = MaskedLMTraining(
+            MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **SHAPES["local"]})),
+            *(OptimizerConfig(), ScheduleConfig(), StopConfig(steps=5), split),
+            compiled=name != "auto",
+        )
+        module.model.encoder.backend = name  # type: ignore[assignment]
+        module.model.encoder.make_room(stream.micro_batch(0, split)["documents"])
+        optimizer = module.configure_optimizers()
+        losses[name] = []
+        for step in range(5):
+            loss = module._run(stream.micro_batch(step, split)).loss_sum
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses[name].append(float(loss))
+    assert graphs() == 1
+    assert not counters["graph_break"]
+    assert losses[backend] == pytest.approx(losses["auto"], rel=1e-3)
 
 
 @pytest.mark.usefixtures("traced")

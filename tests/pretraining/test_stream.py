@@ -1,5 +1,7 @@
 """The stream: a batch is a function of its number, whoever asks, in whatever order, for whatever share of it."""
 
+from itertools import groupby
+
 import numpy as np
 import pytest
 import torch
@@ -33,6 +35,8 @@ def test_every_split_of_a_batch_sees_the_same_rows_and_masks(step, split, whole_
     assert torch.equal(torch.cat([part["labels"] for part in parts]), whole["labels"])
     assert {part["global_targets"] for part in parts} == {int((whole["labels"] != NO_TARGET).sum())}
     assert {part["global_tokens"] for part in parts} == {int((whole["document_ids"] > 0).sum())}
+    for part in parts:
+        assert part["documents"] == sum(len(list(groupby(row))) for row in part["document_ids"].tolist())
 
 
 def test_order_of_asking_does_not_matter():

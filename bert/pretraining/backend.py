@@ -1,0 +1,60 @@
+"""How the attention of a run is computed: as the recipe says, or by timing before the run begins.
+
+Backends differ in the last bits, so what is chosen by the clock is written into the recipe of the run: it is resumed with the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from bert.errors import InputError
+from bert.model.attention import missing
+from bert.model.tuning import candidates, fastest
+from bert.pretraining.config import PretrainRecipe
+
+
+def settle_attention(
+    recipe: PretrainRecipe,
+    rows: int,
+    device: torch.device,
+    precision: str,
+    compiled: bool,
+    say: Callable[[str], None],
+) -> PretrainRecipe:
+    """`recipe` with the attention that the run takes, for micro-batches of `rows` rows on `device`.
+
+    `auto` is timed where the step is compiled: a shorter run would not earn back what timing takes, and keeps `auto`, which
+    asks no clock. Raises InputError where the attention that the recipe names cannot be had.
+    """
+    encoder, dtype = recipe.encoder, _compute_dtype(precision)
+    dropout, size = encoder.attention_dropout, encoder.head_size
+    if recipe.attention != "auto":
+        lack = missing(recipe.attention, device, dtype, size, dropout, training=True)
+        if lack:
+            raise InputError(f"attention {recipe.attention} {lack}: choose another, as sdpa, or auto")
+        return recipe
+    backends = candidates(device, dtype, size, dropout, training=True, compiled=compiled)
+    if not compiled or len(backends) < 2:
+        return recipe
+    seconds = fastest(
+        backends,
+        (rows, encoder.num_heads, recipe.data.row_length, size),
+        kv_heads=encoder.kv_heads,
+        window=encoder.local_window,
+        dtype=dtype,
+        device=device,
+        dropout=dropout,
+        compiled=True,
+    )
+    best = next(iter(seconds))
+    figures = ", ".join(f"{backend} {1e3 * value:.1f} ms" for backend, value in seconds.items())
+    say(f"attention: {best} ({figures} a layer)")
+    return replace(recipe, attention=best)
+
+
+def _compute_dtype(precision: str) -> torch.dtype:
+    """The dtype in which matrices are multiplied under a precision of Lightning, as bf16-mixed."""
+    if precision.startswith("bf16"):
+        return torch.bfloat16
+    return torch.float16 if precision.startswith("16") else torch.float32

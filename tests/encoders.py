@@ -1,0 +1,29 @@
+"""Tiny random encoders with tokenizers of the tests' text."""
+
+import torch
+
+from bert.model.config import EncoderConfig
+from bert.model.encoder import Encoder
+from bert.text.vocabulary import train_tokenizer
+from tests.conftest import make_text
+
+TEXTS = make_text(12).split("\n\n")
+LAYERS = 2
+
+
+def make_encoder(kind: str = "wordpiece", max_length: int = 24, **shape: object) -> Encoder:
+    """A random encoder with a tokenizer of the tests' text, weights far enough from the start that layers differ."""
+    tokenizer = train_tokenizer(
+        [*TEXTS, "我每天吃一个苹果。"], kind, {"wordpiece": 140, "bpe": 300, "unigram": 80}[kind]
+    )
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_layers": LAYERS, "num_heads": 2, "intermediate_size": 24}
+    encoder = Encoder(EncoderConfig(vocab_size=tokenizer.vocab_size, max_length=max_length, **(sizes | shape)))
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    encoder.tokenizer = tokenizer
+    return encoder.eval()
+
+
+ENCODERS = {kind: make_encoder(kind) for kind in ("wordpiece", "bpe", "unigram")}
+LEARNED = make_encoder(positions="learned", token_types=2)

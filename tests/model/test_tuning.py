@@ -1,0 +1,50 @@
+"""Timing attention: the fastest first, and only what can be had."""
+
+import pytest
+import torch
+
+from bert.model import tuning
+from bert.model.tuning import candidates, fastest
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_backend_that_takes_least_comes_first(monkeypatch: pytest.MonkeyPatch, training: bool) -> None:
+    """By a clock that goes on by a known time for every call; a slow round among the rest changes nothing."""
+    cost, clock, calls = {"eager": 3.0, "plain": 1.0, "sdpa": 2.0}, [0.0], []
+    original = tuning.attend
+
+    def attend(*qkv: torch.Tensor, backend: str, **rest: object) -> torch.Tensor:
+        calls.append(backend)
+        clock[0] += cost[backend] + (100.0 if len(calls) == 8 else 0.0)
+        return original(*qkv, backend=backend, **rest)
+
+    monkeypatch.setattr(tuning, "attend", attend)
+    monkeypatch.setattr(tuning, "_now", lambda device: clock[0])
+    found = fastest(["eager", "plain", "sdpa"], (2, 4, 8, 4), kv_heads=2, window=4, training=training, rounds=3)
+    assert list(found.items()) == [("plain", 1.0), ("sdpa", 2.0), ("eager", 3.0)]
+    assert calls[-6:] == ["eager", "plain", "sdpa"] * 2
+
+
+def test_only_what_this_machine_can_do_is_timed() -> None:
+    assert candidates(CPU, torch.bfloat16, 64, 0.0, training=True, compiled=True) == ["sdpa", "plain"]
+    assert candidates(CPU, torch.bfloat16, 64, 0.1, training=False, compiled=True) == ["sdpa", "plain"]
+    assert candidates(CPU, torch.float32, 64, 0.0, training=False, compiled=True) == ["sdpa", "plain", "flex"]
+    assert candidates(CPU, torch.float32, 64, 0.0, training=False, compiled=False) == ["sdpa", "plain"]
+
+
+@pytest.mark.slow
+def test_what_is_timed_may_be_compiled() -> None:
+    found = fastest(["sdpa", "plain"], (2, 4, 32, 16), dtype=torch.bfloat16, compiled=True, rounds=2)
+    assert set(found) == {"sdpa", "plain"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_every_candidate_is_timed_in_a_graph() -> None:
+    device = torch.device("cuda")
+    asked = candidates(device, torch.bfloat16, 64, 0.0, training=True, compiled=True)
+    assert asked == ["sdpa", "varlen", "flex"]
+    found = fastest(asked, (8, 4, 256, 64), dtype=torch.bfloat16, device=device, compiled=True, rounds=3)
+    assert set(found) == set(asked)

@@ -1,0 +1,65 @@
+"""The attention of a run: what the recipe says, or what was timed and written down."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bert.errors import InputError
+from bert.model.config import EncoderConfig
+from bert.pretraining import backend
+from bert.pretraining.backend import settle_attention
+from bert.pretraining.config import DataConfig, PretrainRecipe
+
+RECIPE = PretrainRecipe(
+    encoder=EncoderConfig(
+        hidden_size=32, num_heads=4, num_kv_heads=2, local_window=8, global_every=2, attention_dropout=0.1
+    ),
+    data=DataConfig(row_length=16),
+)
+CPU = torch.device("cpu")
+
+
+def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fastest(backends: list[str], shape: tuple[int, ...], **rest: object) -> dict[str, float]:
+        asked.append((backends, shape, rest))
+        return {"plain": 0.001, "sdpa": 0.002}
+
+    monkeypatch.setattr(backend, "fastest", fastest)
+    said: list[str] = []
+    settled = settle_attention(RECIPE, 6, CPU, "bf16-mixed", True, said.append)
+    assert settled == replace(RECIPE, attention="plain")
+    assert said == ["attention: plain (plain 1.0 ms, sdpa 2.0 ms a layer)"]
+    ((backends, shape, rest),) = asked
+    assert backends == ["sdpa", "plain"]
+    assert shape == (6, 4, 16, 8)
+    expected = {"kv_heads": 2, "window": 8, "dtype": torch.bfloat16, "device": CPU, "dropout": 0.1, "compiled": True}
+    assert rest == expected
+
+
+def test_a_step_that_is_not_compiled_asks_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "fastest", None)
+    assert settle_attention(RECIPE, 6, CPU, "32-true", False, print) == RECIPE
+
+
+@pytest.mark.parametrize("name", ["eager", "plain", "sdpa"])
+def test_what_the_recipe_says_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(backend, "fastest", None)
+    recipe = replace(RECIPE, attention=name)
+    assert settle_attention(recipe, 6, CPU, "32-true", True, print) == recipe
+
+
+@pytest.mark.parametrize(
+    ("name", "dropout", "message"),
+    [
+        ("flex", 0.0, "attention flex has no gradients on a CPU: choose another"),
+        ("flex", 0.1, r"attention flex drops no weights \(encoder.attention_dropout is above 0\): choose another"),
+        ("varlen", 0.0, "attention varlen needs a CUDA device of compute capability 8.0 or more: choose another"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_the_run(name: str, dropout: float, message: str) -> None:
+    recipe = replace(RECIPE, attention=name, encoder=replace(RECIPE.encoder, attention_dropout=dropout))
+    with pytest.raises(InputError, match=message):
+        settle_attention(recipe, 6, CPU, "bf16-mixed", True, print)

@@ -1,0 +1,80 @@
+"""The engine under every vector: the same for an input whatever its batch, and nothing kept that was not asked for."""
+
+import weakref
+from collections.abc import Sequence
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert.embed import embed, span_vectors
+from bert.errors import InputError
+from bert.inference import Batch, Encoded, run_batches
+from tests.encoders import ENCODERS, LAYERS, LEARNED, TEXTS, make_encoder
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 24), min_size=1, max_size=20), st.integers(1, 200), st.sampled_from(["rope", "learned"]))
+def test_no_vector_depends_on_padding_batches_or_order(lengths: list[int], batch_tokens: int, positions: str) -> None:
+    encoder = LEARNED if positions == "learned" else ENCODERS["wordpiece"]
+    inputs = [Encoded([(7 * row + place) % 100 + 5 for place in range(n)]) for row, n in enumerate(lengths)]
+    seen: list[list[int]] = []
+
+    def take(output: object, batch: Batch) -> list[torch.Tensor]:
+        seen.append(batch.places)
+        assert batch.input_ids.shape[1] * len(batch.places) <= batch_tokens or len(batch.places) == 1
+        return [hidden[mask.bool()].clone() for hidden, mask in zip(output.last_hidden_state, batch.attention_mask)]
+
+    together = run_batches(encoder, inputs, take, batch_tokens=batch_tokens, bf16=False)
+    assert sorted(place for places in seen for place in places) == list(range(len(inputs)))
+    for one, vectors in zip(inputs, together, strict=True):
+        alone = encoder(torch.tensor([one.ids])).last_hidden_state[0]
+        torch.testing.assert_close(vectors, alone.detach(), atol=1e-5, rtol=0)
+
+
+def test_token_types_reach_the_model_and_are_padded() -> None:
+    pair = Encoded([2, 9, 3, 8, 3], [0, 0, 0, 1, 1])
+    vectors = run_batches(LEARNED, [Encoded([2, 9, 9, 9, 9, 9, 3]), pair], _last, bf16=False)
+    alone = LEARNED(torch.tensor([pair.ids]), token_type_ids=torch.tensor([pair.token_type_ids])).last_hidden_state
+    torch.testing.assert_close(vectors[1][:5], alone[0].detach(), atol=1e-5, rtol=0)
+
+
+def _last(output: object, batch: Batch) -> Sequence[torch.Tensor]:
+    return list(output.last_hidden_state.clone())
+
+
+def test_the_mode_of_the_model_is_kept_also_when_the_work_fails() -> None:
+    encoder = make_encoder(hidden_dropout=0.9).train()
+
+    def fail(output: object, batch: Batch) -> list[None]:
+        assert not encoder.training
+        raise RuntimeError("no room")
+
+    with pytest.raises(RuntimeError, match="no room"):
+        run_batches(encoder, [Encoded([2, 3])], fail)
+    assert encoder.training
+    torch.testing.assert_close(embed(encoder, TEXTS[:1]), embed(encoder, TEXTS[:1]))
+
+
+def test_an_input_longer_than_the_model_takes_is_named() -> None:
+    with pytest.raises(InputError, match="input 2 has 25 tokens and the model takes 24: split it"):
+        run_batches(ENCODERS["wordpiece"], [Encoded([2, 3]), Encoded([2] * 25)], _last)
+
+
+def test_nothing_in_gives_nothing_out() -> None:
+    assert run_batches(ENCODERS["wordpiece"], [], _last) == []
+    assert embed(ENCODERS["wordpiece"], []).shape == (0, 16)
+    assert span_vectors(ENCODERS["wordpiece"], [], []).shape == (0, LAYERS + 1, 16)
+
+
+def test_the_vectors_of_the_tokens_are_dropped_batch_by_batch() -> None:
+    outputs: list[weakref.ref] = []
+
+    def take(output: object, batch: Batch) -> list[float]:
+        assert not any(earlier() for earlier in outputs)
+        outputs.append(weakref.ref(output))
+        return [float(row.sum()) for row in output.last_hidden_state]
+
+    run_batches(ENCODERS["wordpiece"], [Encoded([2, 5, 6, 3])] * 20, take, hidden_states=True, batch_tokens=8)
+    assert len(outputs) == 10
