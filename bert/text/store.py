@@ -315,6 +315,11 @@ def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterat
         yield texts, np.array(hashes, dtype=np.uint64)
 
 
+def holds_store(folder: str | Path) -> bool:
+    """Whether a folder is a token store rather than text."""
+    return (Path(folder).expanduser() / _INFO).is_file()
+
+
 def read_info(folder: Path) -> dict[str, Any]:
     """What `store.json` of a finished store says. Raises InputError where there is none that this version reads."""
     if not folder.is_dir():
