@@ -16,10 +16,9 @@ import torch
 
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.inputs import make_streams, store_folder, tokenizer_folder
+from bert.pretraining.inputs import make_streams, open_stores, tokenizer_folder
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.stream import MicroBatch, Split, StepLoader, split_batch
-from bert.text.store import open_store
 from bert.text.tokenizer import Tokenizer
 from bert.training.callbacks import StepLog, StopOnSignal
 from bert.training.config import StopConfig
@@ -44,11 +43,10 @@ class StepTimes:
 def bench(run: Path, steps: int = 20, rounds: int = 5, say: Callable[[str], None] = print) -> float:
     """Measure the recipe of a run; says a table and returns Lightning's loop over the bare loop, median over rounds."""
     recipe: PretrainRecipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
-    recipe = replace(recipe, trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
+    recipe = replace(recipe, phases=[], trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
     split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
     tokenizer = Tokenizer.load(tokenizer_folder(run))
-    store = open_store(store_folder(recipe, run), tokenizer)
-    stream, _, _ = make_streams(recipe, store, tokenizer)
+    stream, _, _ = make_streams(recipe, open_stores(recipe, run, tokenizer), tokenizer)
     stop = StopConfig(steps=steps + _WARM_UP)
     bare: list[StepTimes] = []
     inside: list[StepTimes] = []

@@ -1,20 +1,25 @@
 """`bert.embed` beside a loop over Hugging Face's model, on sentences of real text: alternating rounds, ratios with their spread.
 
-    python recipes/measure_embed.py --model FOLDER --text TEXT.txt.gz --sentences 2000 --rounds 5 --threads 2
+    python recipes/measure_embed.py --model FOLDER --text TEXT.txt.gz --sentences 2000 --rounds 7 --threads 2
 
-Both read the same folder in bf16, ours and theirs with its sdpa kernels, and pool the mean of the tokens. The peer takes
-batches of 32 texts padded to their longest: in the order given, and sorted by the number of tokens. Tokenising is in all times.
-Each model gets one short round before the first that counts. Run it on an idle machine.
+Both read the same folder in bf16, the peer with its sdpa kernels, and pool the mean of the tokens. The peer takes batches of 32 texts
+padded to their longest: in the order given, and sorted by the number of tokens. Tokenising is in all times. Each way has a process of
+its own, so that none changes how another allocates memory; they take turns. Run it on an idle machine.
 """
 
 import argparse
 import gzip
+import multiprocessing
 import os
 import re
 import statistics
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
+
+WAYS = ("ours", "peer", "peer sorted")
 
 
 def main() -> None:
@@ -23,64 +28,94 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="model folder that Hugging Face opens too")
     parser.add_argument("--text", type=Path, required=True, help=".txt or .txt.gz, a paragraph a line")
     parser.add_argument("--sentences", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32, help="texts of a batch of the peer")
     parser.add_argument(
-        "--cpu-time", action="store_true", help="time of the processor in place of the clock's: busy machines"
+        "--cpu-time", action="store_true", help="seconds of the processor in place of the clock's: busy machines"
     )
     options = parser.parse_args()
-    os.environ["TOKENIZERS_PARALLELISM"] = "true" if options.threads > 1 else "false"
-    os.environ["RAYON_NUM_THREADS"] = str(options.threads)
+    texts = sentences(options.text, options.sentences)
+    # of the workers, which read it as they start: a number of threads, and no waiting in circles for the turn
+    os.environ |= {
+        "OMP_NUM_THREADS": str(options.threads),
+        "RAYON_NUM_THREADS": str(options.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    context = multiprocessing.get_context("spawn")
+    turns: dict[str, Connection] = {}
+    for way in WAYS:
+        turns[way], end = context.Pipe()
+        context.Process(target=work, args=(end, way, texts, options), daemon=True).start()
+    vectors = {way: turn.recv() for way, turn in turns.items()}
+    for way in WAYS[1:]:
+        print(f"{way}: least cosine of a vector with ours {cosine(vectors[way], vectors['ours']):.5f}")
+    print(f"{len(texts)} sentences, {options.threads} threads; seconds a round: {', '.join(WAYS)}", flush=True)
+    took: dict[str, list[float]] = {way: [] for way in WAYS}
+    for _ in range(options.rounds):
+        for way, turn in turns.items():
+            turn.send(True)
+            took[way].append(turn.recv())
+        print("  ".join(f"{times[-1]:.3f}" for times in took.values()), flush=True)
+    for turn in turns.values():
+        turn.send(False)
+    for way in WAYS[1:]:
+        ratios = [other / ours for other, ours in zip(took[way], took["ours"])]
+        print(f"{way} / ours: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
 
+
+def work(turn: Connection, way: str, texts: list[str], options: argparse.Namespace) -> None:
+    """A process: the vectors of the first texts, and then, whenever it is its turn, the seconds that all of them take."""
     import torch
-    import transformers
 
+    torch.set_num_threads(options.threads)
+    embed = ours(options.model) if way == "ours" else peer(options.model, options.batch, way == "peer sorted")
+    turn.send(embed(texts[:200]).tolist())
+    clock = time.process_time if options.cpu_time else time.perf_counter
+    while turn.recv():
+        begun = clock()
+        embed(texts)
+        turn.send(clock() - begun)
+
+
+def ours(model: str) -> Callable[[list[str]], Any]:
+    """Texts to vectors by this package."""
     from bert.embed import embed
     from bert.model.encoder import Encoder
 
-    torch.set_num_threads(options.threads)
-    texts = sentences(options.text, options.sentences)
-    encoder = Encoder.load(options.model).eval()
-    peer = transformers.AutoModel.from_pretrained(
-        options.model, dtype=torch.bfloat16, attn_implementation="sdpa"
-    ).eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(options.model)
+    encoder = Encoder.load(model)
+    return lambda texts: embed(encoder, texts, bf16=True)
+
+
+def peer(model: str, batch: int, is_sorted: bool) -> Callable[[list[str]], Any]:
+    """Texts to vectors by Hugging Face's model and tokenizer."""
+    import torch
+    import transformers
+
+    network = transformers.AutoModel.from_pretrained(model, dtype=torch.bfloat16, attn_implementation="sdpa").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
 
     @torch.inference_mode()
-    def theirs(texts: list[str], is_sorted: bool) -> torch.Tensor:
+    def embed(texts: list[str]) -> torch.Tensor:
         encoded = tokenizer(texts, truncation=True)["input_ids"]
         order = sorted(range(len(texts)), key=lambda place: -len(encoded[place])) if is_sorted else range(len(texts))
-        vectors = torch.empty(len(texts), peer.config.hidden_size)
-        for start in range(0, len(order), options.batch):
-            places = list(order[start : start + options.batch])
+        vectors = torch.empty(len(texts), network.config.hidden_size)
+        for start in range(0, len(order), batch):
+            places = list(order[start : start + batch])
             inputs = tokenizer.pad({"input_ids": [encoded[place] for place in places]}, return_tensors="pt")
-            hidden = peer(**inputs).last_hidden_state
             mask = inputs["attention_mask"][..., None]
+            hidden = network(**inputs).last_hidden_state
             vectors[places] = ((hidden * mask).sum(1) / mask.sum(1)).float()
         return vectors
 
-    ways: dict[str, Callable[[list[str]], torch.Tensor]] = {
-        "ours": lambda texts: embed(encoder, texts, bf16=True),
-        "peer": lambda texts: theirs(texts, False),
-        "peer sorted": lambda texts: theirs(texts, True),
-    }
-    clock = time.process_time if options.cpu_time else time.perf_counter
-    few = {name: way(texts[:100]) for name, way in ways.items()}
-    for name, vectors in few.items():
-        likeness = torch.cosine_similarity(vectors, embed(encoder, texts[:100], bf16=False)).min()
-        print(f"{name}: least cosine with fp32 {likeness:.5f}")
-    print(f"{len(texts)} sentences, {options.threads} threads; seconds a round:", ", ".join(ways), flush=True)
-    took: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(options.rounds):
-        for name, way in ways.items():
-            begun = clock()
-            way(texts)
-            took[name].append(clock() - begun)
-        print("  ".join(f"{times[-1]:.3f}" for times in took.values()), flush=True)
-    for name in ("peer", "peer sorted"):
-        ratios = [other / ours for other, ours in zip(took[name], took["ours"])]
-        print(f"{name} / ours: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
+    return embed
+
+
+def cosine(some: list[list[float]], others: list[list[float]]) -> float:
+    """The least cosine of a vector with its counterpart."""
+    import torch
+
+    return float(torch.cosine_similarity(torch.tensor(some), torch.tensor(others)).min())
 
 
 def sentences(file: Path, count: int) -> list[str]:

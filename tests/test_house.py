@@ -28,7 +28,7 @@ FLOORS = (
     ("training",),
     ("exchange",),
     ("model", "text"),
-    ("recipe", "errors", "files", "hub", "sample", "__init__"),
+    ("recipe", "errors", "files", "memory", "hub", "sample", "__init__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LOWEST = len(FLOORS) - 1
@@ -228,6 +228,7 @@ def test_packages_know_only_what_their_floor_needs() -> None:
             "exchange",
             "training",
             "embed",
+            "inference",
             "pretraining",
             "finetuning",
             "probing",
@@ -317,6 +318,7 @@ from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import Vocabulary
+from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds, Split
 from bert.text.packing import RowIndex, Documents
 from bert.text.store import TokenStore
@@ -326,7 +328,7 @@ values = np.arange(lengths.sum()) % 20 + 5
 rows = RowIndex(Documents(np.cumsum(lengths) - lengths, lengths), 16, 8, 0, None)
 vocabulary = Vocabulary(4, np.arange(25) >= 5, np.arange(5, 25), np.ones(25, bool))
 store = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
-stream = BatchStream(store, rows, 4, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(), 0)
+stream = BatchStream(Source(store, rows), 4, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(), 0)
 batch = stream.micro_batch(3, Split(4, 4))
 shape = EncoderConfig(vocab_size=25, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_length=16)
 model = MaskedLM(shape)
@@ -334,5 +336,5 @@ model(batch["input_ids"], document_ids=batch["document_ids"], targets=batch["tar
 print("trained")
 """
     floor_of_arrays = [name for name in FILES if name.startswith("bert.model")]
-    wing = ["bert.text.packing", "bert.pretraining.stream", "bert.pretraining.module"]
+    wing = ["bert.text.packing", "bert.pretraining.stream", "bert.pretraining.sources", "bert.pretraining.module"]
     assert run_python(code, *floor_of_arrays, *wing) == "trained\n"

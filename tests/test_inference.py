@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bert.embed import embed, span_vectors
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, run_batches
+from bert.inference import Batch, Encoded, _batches, run_batches
 from tests.encoders import ENCODERS, LAYERS, LEARNED, TEXTS, make_encoder
 
 
@@ -31,6 +31,21 @@ def test_no_vector_depends_on_padding_batches_or_order(lengths: list[int], batch
     for one, vectors in zip(inputs, together, strict=True):
         alone = encoder(torch.tensor([one.ids])).last_hidden_state[0]
         torch.testing.assert_close(vectors, alone.detach(), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=80), st.integers(1, 2_000))
+def test_a_batch_is_little_padding_or_small(lengths: list[int], batch_tokens: int) -> None:
+    batches = list(_batches(lengths, batch_tokens))
+    assert sorted(place for places in batches for place in places) == list(range(len(lengths)))
+    assert [lengths[place] for places in batches for place in places] == sorted(lengths, reverse=True)
+    for places, following in zip(batches, [*batches[1:], []]):
+        padded, tokens = lengths[places[0]] * len(places), sum(lengths[place] for place in places)
+        assert padded <= batch_tokens or len(places) == 1
+        assert padded - tokens <= padded / 32 or padded <= batch_tokens / 4
+        if following:  # one more would not have fitted, or been too much padding
+            padded, tokens = padded + lengths[places[0]], tokens + lengths[following[0]]
+            assert padded > batch_tokens or (padded - tokens > padded / 32 and padded > batch_tokens / 4)
 
 
 def test_token_types_reach_the_model_and_are_padded() -> None:

@@ -12,20 +12,22 @@ from bert.errors import InputError
 from bert.model.attention import missing
 from bert.model.tuning import candidates, fastest
 from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.phases import Phased, plan
+from bert.pretraining.stream import Split
 
 
 def settle_attention(
     recipe: PretrainRecipe,
-    rows: int,
+    splits: Phased[Split],
     device: torch.device,
     precision: str,
     compiled: bool,
     say: Callable[[str], None],
 ) -> PretrainRecipe:
-    """`recipe` with the attention that the run takes, for micro-batches of `rows` rows on `device`.
+    """`recipe` with the attention that the run takes on `device`, dealt out by `splits`.
 
-    `auto` is timed where the step is compiled: a shorter run would not earn back what timing takes, and keeps `auto`, which
-    asks no clock. Raises InputError where the attention that the recipe names cannot be had.
+    `auto` is timed, in the phase of the longest rows, where the step is compiled: a shorter run would not earn back what timing
+    takes, and keeps `auto`, which asks no clock. Raises InputError where the attention that the recipe names cannot be had.
     """
     encoder, dtype = recipe.encoder, _compute_dtype(precision)
     dropout, size = encoder.attention_dropout, encoder.head_size
@@ -37,9 +39,11 @@ def settle_attention(
     backends = candidates(device, dtype, size, dropout, training=True, compiled=compiled)
     if not compiled or len(backends) < 2:
         return recipe
+    lengths = (phase.recipe.data.row_length for phase in plan(recipe).values)
+    length, rows = max((length, split.micro_batch_rows) for length, split in zip(lengths, splits.values))
     seconds = fastest(
         backends,
-        (rows, encoder.num_heads, recipe.data.row_length, size),
+        (rows, encoder.num_heads, length, size),
         kv_heads=encoder.kv_heads,
         window=encoder.local_window,
         dtype=dtype,

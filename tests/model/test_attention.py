@@ -58,6 +58,7 @@ def everywhere() -> Iterator[None]:
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attention, "_compiled_flex", lambda: flex_attention)
+        patch.setattr(torch.nn.attention.flex_attention, "_FLEX_ATTENTION_DISABLE_COMPILE_DEBUG", True)
         patch.setattr(attention, "_varlen", {"varlen_attn": documents_by_loops, "enable_gqa": documents_by_loops})
         original = attention.missing
 
@@ -427,14 +428,15 @@ def test_varlen_is_for_bf16_on_cuda() -> None:
         assert "CUDA" in missing("varlen", torch.device("cpu"), dtype, 64, 0.0, True)
 
 
-def test_auto_takes_plain_operations_to_train_short_rows_in_bf16_on_a_cpu() -> None:
-    q, k, _ = (part.detach() for part in tensors(1, 2, 2, 4, 4))
-    chosen = [
-        attention._automatic(q.to(dtype).requires_grad_(training), k, Layout(), 0.0)
-        for dtype in (torch.bfloat16, torch.float32)
-        for training in (True, False)
-    ]
-    assert chosen == ["plain", "sdpa", "sdpa", "sdpa"]
+def test_auto_takes_plain_operations_for_short_rows_in_bf16_on_a_cpu() -> None:
+    limit = attention.PLAIN_BF16_KEYS
+    for dtype, keys, chosen in (
+        (torch.bfloat16, limit, "plain"),
+        (torch.bfloat16, limit + 1, "sdpa"),
+        (torch.float32, 1, "sdpa"),
+    ):
+        k = torch.empty(1, 1, keys, 4, dtype=dtype)
+        assert attention._automatic(k[:, :, :1], k, Layout(), 0.0) == chosen
 
 
 def test_the_import_of_attention_leaves_varlen_alone_whose_import_takes_seconds() -> None:

@@ -10,14 +10,15 @@ from bert.model.config import EncoderConfig
 from bert.pretraining import backend
 from bert.pretraining.backend import settle_attention
 from bert.pretraining.config import DataConfig, PretrainRecipe
+from bert.pretraining.inputs import make_splits
 
 RECIPE = PretrainRecipe(
     encoder=EncoderConfig(
         hidden_size=32, num_heads=4, num_kv_heads=2, local_window=8, global_every=2, attention_dropout=0.1
     ),
-    data=DataConfig(row_length=16),
+    data=DataConfig(row_length=16, batch_rows=6),
 )
-CPU = torch.device("cpu")
+CPU, SPLITS = torch.device("cpu"), make_splits(RECIPE, ranks=1)
 
 
 def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +30,7 @@ def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch:
 
     monkeypatch.setattr(backend, "fastest", fastest)
     said: list[str] = []
-    settled = settle_attention(RECIPE, 6, CPU, "bf16-mixed", True, said.append)
+    settled = settle_attention(RECIPE, SPLITS, CPU, "bf16-mixed", True, said.append)
     assert settled == replace(RECIPE, attention="plain")
     assert said == ["attention: plain (plain 1.0 ms, sdpa 2.0 ms a layer)"]
     ((backends, shape, rest),) = asked
@@ -39,16 +40,25 @@ def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch:
     assert rest == expected
 
 
+def test_the_longest_rows_of_a_run_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = []
+    monkeypatch.setattr(backend, "fastest", lambda backends, shape, **_: shapes.append(shape) or {"sdpa": 0.1})
+    phases = [{"tokens": 100, "row_length": 8}, {"tokens": 100, "row_length": 32, "batch_rows": 2}, {"row_length": 16}]
+    recipe = replace(RECIPE, phases=phases)
+    settle_attention(recipe, make_splits(recipe, ranks=1), CPU, "bf16-mixed", True, print)
+    assert shapes == [(2, 4, 32, 8)]
+
+
 def test_a_step_that_is_not_compiled_asks_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "fastest", None)
-    assert settle_attention(RECIPE, 6, CPU, "32-true", False, print) == RECIPE
+    assert settle_attention(RECIPE, SPLITS, CPU, "32-true", False, print) == RECIPE
 
 
 @pytest.mark.parametrize("name", ["eager", "plain", "sdpa"])
 def test_what_the_recipe_says_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(backend, "fastest", None)
     recipe = replace(RECIPE, attention=name)
-    assert settle_attention(recipe, 6, CPU, "32-true", True, print) == recipe
+    assert settle_attention(recipe, SPLITS, CPU, "32-true", True, print) == recipe
 
 
 @pytest.mark.parametrize(
@@ -62,4 +72,4 @@ def test_what_the_recipe_says_is_taken(monkeypatch: pytest.MonkeyPatch, name: st
 def test_what_cannot_be_had_is_refused_before_the_run(name: str, dropout: float, message: str) -> None:
     recipe = replace(RECIPE, attention=name, encoder=replace(RECIPE.encoder, attention_dropout=dropout))
     with pytest.raises(InputError, match=message):
-        settle_attention(recipe, 6, CPU, "bf16-mixed", True, print)
+        settle_attention(recipe, SPLITS, CPU, "bf16-mixed", True, print)
