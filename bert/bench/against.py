@@ -13,9 +13,9 @@ import torch
 from bert.bench.ceilings import Ceilings
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
-from bert.bench.memory import forget_peak, peak
 from bert.bench.ours import FAILURES, OurSteps, operations_per_token, steps_of
-from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, concatenated, padded, settings_of, whole
+from bert.bench.peak import forget_peak, peak
+from bert.bench.peers import Compile, PeerBatch, PeerSettings, PeerSteps, concatenated, padded, settings_of, whole
 from bert.bench.rounds import Spread, alternate
 from bert.bench.steps import best_micro_batch, first_line, fresh_start, has_compiler, place
 from bert.errors import InputError
@@ -60,6 +60,21 @@ def make_bout(work: Work, recipe: PretrainRecipe, split: Split, text: Text, ragg
     return Bout(ours, concatenated(ragged, recipe, peer_rows, steps))
 
 
+def all_bouts(
+    recipe: PretrainRecipe,
+    works: Sequence[Work] = WORKS,
+    attention: str | None = None,
+    compile: str | None = None,
+) -> tuple[tuple[Work, PeerSettings], ...]:
+    """Each work against each setting of the peer that the device of the recipe has; `attention` and `compile` leave those alone."""
+    settings = settings_of(place(recipe)[0])
+    attentions = [attention] if attention else list(dict.fromkeys(setting.attention for setting in settings))
+    kinds = [
+        kind for kind in get_args(Compile) if kind == compile or (not compile and kind in {s.compile for s in settings})
+    ]
+    return tuple((work, PeerSettings(name, kind)) for work in works for kind in kinds for name in attentions)
+
+
 def race(
     recipe: PretrainRecipe,
     text: Text,
@@ -84,7 +99,7 @@ def race(
     device, _ = place(recipe)
     ours: OurSteps | None = None
     made: dict[Work, Bout] = {}
-    for work, setting in bouts or [(work, setting) for work in WORKS for setting in settings_of(device)]:
+    for work, setting in bouts or all_bouts(recipe):
         key = {"what": "against hf", "work": work, "attention": setting.attention, "compile": setting.compile}
 
         def measure(work: Work = work, setting: PeerSettings = setting) -> Value:

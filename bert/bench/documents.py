@@ -84,7 +84,8 @@ def write_tokens(file: str | Path, text: Text, most_tokens: int = 4_000_000) -> 
     """Write the first documents of a text, `most_tokens` tokens at most, as a file for `read_tokens`."""
     special, kept = text.special_ids, int(np.searchsorted(np.cumsum(text.store.lengths), most_tokens, side="right"))
     values, offsets = _joined(text.store, np.arange(max(1, kept)))
-    unk = int(np.flatnonzero(~text.vocabulary.maskable)[0])
+    roles = (special.pad, special.cls, special.sep, text.vocabulary.mask_id)
+    unk = next((int(n) for n in np.flatnonzero(~text.vocabulary.maskable) if n not in roles), special.pad)
     with replaced(Path(file)) as partial, partial.open("wb") as stream:
         np.savez_compressed(
             stream,

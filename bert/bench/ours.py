@@ -26,6 +26,9 @@ FAILURES = (RuntimeError, ValueError, InputError)
 """what a backend or a compiler raises where it cannot do a shape; memory that is used up among it"""
 
 
+_NEVER = StopConfig(steps=10**9)
+
+
 class OurSteps:
     """A fresh model and its optimiser by a recipe, on the device and in the precision of its trainer group."""
 
@@ -42,7 +45,7 @@ class OurSteps:
         if backend is not None:
             model.encoder.backend = backend  # type: ignore[assignment]
         self.module = MaskedLMTraining(
-            *(model, recipe.optimizer, recipe.schedule, StopConfig(steps=1), split, recipe.seed), compiled=compiled
+            *(model, recipe.optimizer, recipe.schedule, _NEVER, split, recipe.seed), compiled=compiled
         )
         self.module.to(self.device).train()
         self.optimizer = self.module.configure_optimizers()

@@ -4,6 +4,7 @@ import gc
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,8 +12,8 @@ import torch
 from bert.bench.ceilings import Ceilings, matrix_rate, measure_ceilings, model_shapes
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed
-from bert.bench.memory import forget_peak, peak
 from bert.bench.ours import BACKENDS, FAILURES, OurSteps, operations_per_token, split_time, steps_of
+from bert.bench.peak import forget_peak, peak
 from bert.bench.rounds import Spread, alternate
 from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
@@ -55,10 +56,8 @@ def measure_steps(
     """A cell for each backend, compiled and not (as the recipe says, where it does)."""
     for backend, compiled in choices(recipe, backends):
         key = {"what": "step", "backend": backend, "compiled": compiled}
-        value = cells.measured(
-            key, lambda b=backend, c=compiled: step_cell(recipe, text, b, c, ceilings, rounds, seconds)
-        )
-        say(line_of(key, value))
+        measure = partial(step_cell, recipe, text, backend, compiled, ceilings, rounds, seconds)
+        say(line_of(key, cells.measured(key, measure)))
 
 
 def choices(recipe: PretrainRecipe, backends: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
@@ -158,7 +157,7 @@ def best_micro_batch(
         return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
 
     found = {
-        rows: cells.measured({"what": "micro-batch", "rows": rows}, lambda r=rows: rate(r)).get("tokens_per_second", 0)
+        rows: cells.measured({"what": "micro-batch", "rows": rows}, partial(rate, rows)).get("tokens_per_second", 0.0)
         for rows in sizes
     }
     rows = max(found, key=lambda size: found[size])

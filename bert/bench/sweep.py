@@ -1,6 +1,7 @@
 """The fastest way to run a recipe's step and the largest micro-batch that fits: sizes doubled, backends, compiled or not."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,8 +9,8 @@ import torch
 from bert.bench.ceilings import now
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed
-from bert.bench.memory import forget_peak, peak
 from bert.bench.ours import BACKENDS, FAILURES, OurSteps, on, steps_of
+from bert.bench.peak import forget_peak, peak
 from bert.bench.steps import choices, first_line, fresh_start
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.stream import Split
@@ -33,9 +34,8 @@ def sweep(
         rows = smallest
         while rows <= largest:
             key = {"what": "sweep", "backend": backend, "compiled": compiled, "rows": rows}
-            value = cells.measured(
-                key, lambda b=backend, c=compiled, r=rows: sweep_cell(recipe, text, b, c, r, seconds)
-            )
+            measure = partial(sweep_cell, recipe, text, backend, compiled, rows, seconds)
+            value = cells.measured(key, measure)
             say(line_of(key, value))
             if "fails" in value:
                 break  # more rows need more memory, and what a backend cannot do it cannot do with more rows
@@ -59,7 +59,9 @@ def sweep_cell(recipe: PretrainRecipe, text: Text, backend: str, compiled: bool,
         for batch in ready[:3]:
             ours.forward(batch).backward()
             ours.update()
-        micro, update, spent = [], [], 0.0
+        micro: list[float] = []
+        update: list[float] = []
+        spent = 0.0
         while spent < seconds or len(micro) < 3:
             begun = now(ours.device)
             for batch in ready:

@@ -20,12 +20,13 @@ def report(cells: Cells, about: dict[str, Any], out: Path | None, say: Callable[
     """Say the tables and, where there is a folder, write them, the pictures and metrics.json; returns what is in that."""
     text = "\n\n".join(tables(cells))
     say(text)
-    metrics = {
+    content = {
         **about,
         "cells": [{**key, **value} for key, value in cells],
         "against_best_peer": verdict(cells),
         "sweep": findings(cells),
     }
+    metrics: dict[str, Any] = json.loads(json.dumps(content))
     if out is not None:
         with replaced(out / METRICS) as partial:
             partial.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
@@ -55,8 +56,10 @@ def tables(cells: Cells) -> list[str]:
     if "step" in kinds:
         made.append(_markdown(_STEP_HEADER, (_step_row(key, value) for key, value in kinds["step"])))
     if "sweep" in kinds:
-        rows = [(*_way(key), str(key["rows"]), *_sweep_row(value)) for key, value in kinds["sweep"]]
-        made.append(_markdown(("attention", "compiled", "rows at once", "tokens/s", "peak GiB"), rows))
+        header = ("attention", "compiled", "rows at once", "tokens/s", "peak GiB")
+        made.append(
+            _markdown(header, ((*_way(key), str(key["rows"]), *_sweep_row(value)) for key, value in kinds["sweep"]))
+        )
         found = findings(cells)
         if found:
             fast, large = found["fastest"], found["largest"]
@@ -152,12 +155,13 @@ def pictures(cells: Cells, out: Path) -> None:
             case "step":
                 name = f"{key['backend']}{', compiled' if key['compiled'] else ''}"
                 spread = Spread(**value["share_of_matrix_rate"])
-                steps.append(Bar(name, *(100 * x for x in _three(spread)), group=int(key["compiled"])))
+                median, least, greatest = (100 * share for share in _three(spread))
+                steps.append(Bar(name, median, least, greatest, int(key["compiled"])))
             case "against hf":
                 if key["work"] not in works:
                     works.append(key["work"])
                 name = f"{key['work']}: {PeerSettings(key['attention'], key['compile'])}"
-                duels.append(Bar(name, *_three(Spread(**value["ratio"])), group=works.index(key["work"])))
+                duels.append(Bar(name, *_three(Spread(**value["ratio"])), works.index(key["work"])))
             case "minutes":
                 curves.append((key["side"], int(key["side"] == "peer"), value["curve"]))
     if steps:

@@ -11,9 +11,7 @@ from bert.verbs.options import verb_parser
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
-    from bert.bench.against import Work
     from bert.bench.documents import Text
-    from bert.bench.peers import PeerSettings
     from bert.bench.run import Plan
     from bert.pretraining.config import PretrainRecipe
 
@@ -64,7 +62,7 @@ def _bench(arguments: Sequence[str]) -> None:
         )
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
-    plan = _plan(options)
+    plan = _plan(options, recipe)
     bench(recipe, text, plan, ragged, out)
     if plan.kind == "steps":
         bench_loops(recipe, text, options.steps, options.rounds)
@@ -172,8 +170,8 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
     return replace(recipe, data=data, encoder=encoder), text, ragged
 
 
-def _plan(options: Any) -> "Plan":
-    from bert.bench.against import WORKS
+def _plan(options: Any, recipe: "PretrainRecipe") -> "Plan":
+    from bert.bench.against import WORKS, all_bouts
     from bert.bench.ours import BACKENDS
     from bert.bench.run import Plan
 
@@ -182,6 +180,7 @@ def _plan(options: Any) -> "Plan":
         raise InputError(f"--works {wrong[0]}: give some of {', '.join(named)}")
     if wrong := [name for name in options.backends if name not in BACKENDS]:
         raise InputError(f"--backends {wrong[0]}: give some of {', '.join(BACKENDS)}")
+    works = [named[work] for work in options.works] or WORKS
     return Plan(
         kind="sweep" if options.sweep else "against" if options.against else "steps",
         rounds=options.rounds,
@@ -189,28 +188,10 @@ def _plan(options: Any) -> "Plan":
         backends=tuple(options.backends) or BACKENDS,
         smallest=options.smallest,
         largest=options.largest,
-        bouts=_bouts([named[work] for work in options.works] or list(WORKS), options) if options.against else (),
+        bouts=all_bouts(recipe, works, options.peer_attention, options.peer_compile) if options.against else (),
         peer_rows=options.peer_rows,
         profile=options.profile,
     )
-
-
-def _bouts(works: "list[Work]", options: Any) -> "tuple[tuple[Work, PeerSettings], ...]":
-    """Every work against every setting of the peer that the options leave."""
-    return tuple((work, setting) for work in works for setting in _peer_settings(options))
-
-
-def _peer_settings(options: Any) -> "list[PeerSettings]":
-    """The settings of the peer that the options leave; on this device."""
-    import torch
-
-    from bert.bench.peers import PeerSettings, settings_of
-
-    on_gpu = options.trainer.get("accelerator", "auto") != "cpu" and torch.cuda.is_available()
-    known = settings_of(torch.device("cuda" if on_gpu else "cpu"))
-    attentions = [options.peer_attention] if options.peer_attention else list(dict.fromkeys(s.attention for s in known))
-    kinds = [options.peer_compile] if options.peer_compile else list(dict.fromkeys(s.compile for s in known))
-    return [PeerSettings(attention, kind) for kind in kinds for attention in attentions]
 
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {"bench": _bench}

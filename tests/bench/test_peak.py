@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from bert.bench.memory import forget_peak, peak
+from bert.bench.peak import forget_peak, peak
 
 CPU = torch.device("cpu")
 
