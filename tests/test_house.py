@@ -27,7 +27,7 @@ FLOORS = (
     ("training",),
     ("exchange",),
     ("model", "text"),
-    ("recipe", "errors", "files", "hub", "sample", "__init__"),
+    ("recipe", "errors", "files", "memory", "hub", "sample", "__init__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LOWEST = len(FLOORS) - 1
