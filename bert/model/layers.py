@@ -58,12 +58,15 @@ def sinusoids(length: int, size: int, device: torch.device | None = None) -> Ten
 def rotations(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> Rotation:
     """Cosines and sines that turn feature pair i of a head by position · theta^(-2i / head_size).
 
-    `positions` is (B or 1, T), and so are the first two axes of what comes out.
+    `positions` is (B or 1, T) of places within rows of T tokens, and so are the first two axes of what comes out.
     """
     pair = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
     rate = 1.0 / theta ** (pair / head_size)
-    angle = positions[..., None].float() * rate  # (B or 1, T, Dh / 2), in fp32: positions are large
-    return angle.cos().to(dtype)[:, :, None], angle.sin().to(dtype)[:, :, None]
+    place = torch.arange(positions.shape[1], dtype=torch.float32, device=positions.device)  # positions are large: fp32
+    angle = place[:, None] * rate  # (T, Dh / 2)
+    # A table to look up in: a compiled graph would work out powers, cosines and sines anew for every token and layer.
+    cos, sin = (F.embedding(positions, table.to(dtype)) for table in (angle.cos(), angle.sin()))
+    return cos[:, :, None], sin[:, :, None]
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:

@@ -42,9 +42,13 @@ class OptimizerConfig:
     """momentum of Muon"""
     muon_weight_decay: float = 0.01
     """decoupled weight decay of the matrices that Muon updates"""
+    muon_block: int | None = None
+    """Muon orthogonalises so many neurons (rows of what reads the residual path, columns of what writes to it) by themselves,
+    which is cheaper; null: whole matrices"""
 
     def __post_init__(self) -> None:
         require_positive("optimizer", lr=self.lr, eps=self.eps, clip_norm=self.clip_norm, muon_lr=self.muon_lr)
+        require_positive("optimizer", muon_block=self.muon_block)
         for name, value in (
             ("betas", min(self.betas)),
             ("betas", max(self.betas)),

@@ -36,11 +36,25 @@ def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     return x.mT if transposed else x
 
 
+def orthogonalize_blocks(matrix: torch.Tensor, size: int | None, axis: int) -> torch.Tensor:
+    """`orthogonalize` for each `size` rows (axis 0) or columns (axis 1) of `matrix` (M, N) by themselves; null: for the whole.
+
+    A block costs size² · N operations a product and not M² · N: of use where a step sees few tokens, as on a CPU.
+    """
+    if axis == 1:
+        return orthogonalize_blocks(matrix.mT, size, 0).mT
+    if size is None or size >= matrix.size(0):
+        return orthogonalize(matrix)
+    even = matrix.size(0) // size * size
+    blocks = orthogonalize(matrix[:even].unflatten(0, (-1, size))).flatten(0, 1)
+    return blocks if even == matrix.size(0) else torch.cat((blocks, orthogonalize(matrix[even:])))
+
+
 class MuonAdamW(torch.optim.Optimizer):
     """Parameter groups of kind "muon" are updated by Muon, those of kind "adamw" by AdamW.
 
-    A group of kind "muon" may carry `blocks`: the numbers of rows into which its matrices are parted before each part is orthogonalised
-    by itself, as Q, K and V are in a fused projection.
+    A group of kind "muon" may carry `parts`: the numbers of rows of the matrices that stand in one below the other, as Q, K and V do
+    in a fused projection; each is orthogonalised by itself, in blocks of `block` neurons, which are its rows or columns by `axis`.
     """
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
@@ -70,11 +84,12 @@ class MuonAdamW(torch.optim.Optimizer):
             momentum = state["momentum"]
             momentum.lerp_(parameter.grad, 1 - group["momentum"])
             update = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov
-            parts = update.split(group["blocks"]) if group["blocks"] else (update,)
+            parts = update.split(group["parts"]) if group["parts"] else (update,)
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             for part, rows in zip(parts, parameter.split([len(p) for p in parts])):
                 scale = max(1.0, part.size(0) / part.size(1)) ** 0.5
-                rows.add_(orthogonalize(part).to(rows.dtype), alpha=-group["lr"] * scale)
+                step = orthogonalize_blocks(part, group["block"], group["axis"])
+                rows.add_(step.to(rows.dtype), alpha=-group["lr"] * scale)
 
     def _adamw(self, group: dict[str, Any]) -> None:
         parameters, gradients, means, squares, counts = [], [], [], [], []
@@ -112,26 +127,28 @@ class MuonAdamW(torch.optim.Optimizer):
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
     """The parameters of `model` by treatment; vectors have no weight decay. Each group keeps its highest learning rate as `highest_lr`."""
-    blocks_of: dict[
-        int, tuple[int, ...]
-    ] = {}  # hidden matrix → rows of the matrices that stand in it one below the other
+    hidden: dict[
+        int, tuple[tuple[int, ...], int]
+    ] = {}  # hidden matrix → rows of those that stand in it, axis of its neurons
     for module in model.modules():
         if isinstance(module, Block):
-            blocks_of |= {id(parameter): () for parameter in module.parameters() if parameter.ndim == 2}
+            hidden |= {id(parameter): ((), 0) for parameter in module.parameters() if parameter.ndim == 2}
     for module in model.modules():
         if isinstance(module, Attention):
             heads = (module.num_heads, module.kv_heads, module.kv_heads)
-            blocks_of[id(module.qkv.weight)] = tuple(number * module.head_size for number in heads)
-        elif isinstance(module, MLP) and module.gated:
-            blocks_of[id(module.wi.weight)] = (module.wi.out_features // 2,) * 2
+            hidden[id(module.qkv.weight)] = tuple(number * module.head_size for number in heads), 0
+            hidden[id(module.out.weight)] = (), 1
+        elif isinstance(module, MLP):
+            hidden[id(module.wi.weight)] = (module.wi.out_features // 2,) * 2 if module.gated else (), 0
+            hidden[id(module.wo.weight)] = (), 1
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
-    muon: dict[tuple[int, ...], list[nn.Parameter]] = {}
+    muon: dict[tuple[tuple[int, ...], int], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
-        if config.kind == "muon" and id(parameter) in blocks_of:
-            muon.setdefault(blocks_of[id(parameter)], []).append(parameter)
+        if config.kind == "muon" and id(parameter) in hidden:
+            muon.setdefault(hidden[id(parameter)], []).append(parameter)
         else:
             (decayed if parameter.ndim > 1 else plain).append(parameter)
     adamw_settings = {"kind": "adamw", "lr": config.lr, "betas": config.betas, "eps": config.eps}
@@ -139,9 +156,10 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         {"params": decayed, "weight_decay": config.weight_decay, **adamw_settings},
         {"params": plain, "weight_decay": 0.0, **adamw_settings},
     ]
-    for blocks, matrices in muon.items():
+    for (parts, axis), matrices in muon.items():
         settings = {"momentum": config.muon_momentum, "weight_decay": config.muon_weight_decay}
-        groups.append({"params": matrices, "kind": "muon", "lr": config.muon_lr, "blocks": blocks, **settings})
+        shape = {"parts": parts, "axis": axis, "block": config.muon_block}
+        groups.append({"params": matrices, "kind": "muon", "lr": config.muon_lr, **shape, **settings})
     groups = [group for group in groups if group["params"]]
     for group in groups:
         group["highest_lr"] = group["lr"]

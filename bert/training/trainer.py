@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bert.errors import InputError, did_you_mean
+from bert.memory import keep_freed_memory
 from bert.training.precision import best_precision
 from bert.training.ranks import launched_layout
 
@@ -89,6 +90,7 @@ def make_trainer(
     settings["callbacks"] = callbacks + _as_list(given.get("callbacks"))
     settings["logger"] = loggers + (_as_list(given.get("logger")) if given.get("logger") not in (True, False) else [])
     settings["plugins"] = plugins + _as_list(given.get("plugins"))
+    keep_freed_memory()
     try:
         return L.Trainer(**settings)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:

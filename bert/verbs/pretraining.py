@@ -1,7 +1,8 @@
-"""`bert tokenizer`, `prepare`, `pretrain`, `fill` and `bench`: parse, call, print."""
+"""`bert tokenizer`, `prepare`, `pretrain` and `fill`: parse, call, print."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from bert.errors import InputError
 from bert.verbs.options import add_corpus, last, verb_parser
@@ -48,7 +49,7 @@ def _tokenizer(arguments: Sequence[str]) -> None:
 
 def _prepare(arguments: Sequence[str]) -> None:
     """Turn text into a token store, once, for any number of runs."""
-    from bert.recipe import parse
+    from bert.recipe import parse, values_of
 
     parser = verb_parser("prepare", _prepare)
     add_corpus(parser, required=True)
@@ -56,10 +57,25 @@ def _prepare(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=str, required=True, help="folder to write; reused when corpus and tokenizer are unchanged"
     )
+    parser.add_argument(
+        "--dedup",
+        type=Literal["exact", "near"],
+        default="exact",
+        help="documents to leave out: those that came before word for word, or nearly so (MinHash; needs bert[dedup])",
+    )
+    parser.add_argument(
+        "--jaccard",
+        type=float,
+        default=0.8,
+        help="with --dedup near: share of their five-token runs that near duplicates have in common, 0.1 to 0.95",
+    )
     options = parse(parser, arguments)
+    near = options.jaccard if options.dedup == "near" else None
+    if near is None and values_of(arguments, "--jaccard"):
+        raise InputError(f"--jaccard {options.jaccard} is for --dedup near: give that too, or leave it out")
     from bert.text.prepare import prepare
 
-    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field)
+    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field, near)
 
 
 def _pretrain(arguments: Sequence[str]) -> None:
@@ -168,28 +184,9 @@ def _fill(arguments: Sequence[str]) -> None:
         print("  ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
-def _bench(arguments: Sequence[str]) -> None:
-    """Measure where the time of a training step goes, on the batches of a run."""
-    from bert.recipe import parse
-
-    parser = verb_parser("bench", _bench)
-    parser.add_argument("run", type=str, help="folder of a run")
-    parser.add_argument("--steps", type=int, default=20, help="steps a round")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds; bare loop and Lightning's loop alternate")
-    options = parse(parser, arguments)
-    if options.steps < 1 or options.rounds < 1:
-        raise InputError(f"--steps {options.steps} --rounds {options.rounds}: give 1 or more of each")
-    if not (Path(options.run) / "recipe.yaml").exists():
-        raise InputError(f"{options.run}: no run here to measure: it has no recipe.yaml")
-    from bert.bench import bench
-
-    bench(Path(options.run), options.steps, options.rounds)
-
-
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "pretrain": _pretrain,
     "tokenizer": _tokenizer,
     "prepare": _prepare,
     "fill": _fill,
-    "bench": _bench,
 }

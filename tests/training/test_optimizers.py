@@ -8,7 +8,13 @@ import torch
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.training.config import OptimizerConfig
-from bert.training.optimizers import make_optimizer, orthogonalize, parameter_groups, set_learning_rate
+from bert.training.optimizers import (
+    make_optimizer,
+    orthogonalize,
+    orthogonalize_blocks,
+    parameter_groups,
+    set_learning_rate,
+)
 
 
 def make_model(**fields):
@@ -93,6 +99,37 @@ def test_queries_keys_and_values_are_orthogonalized_apart():
         expected = orthogonalize(gradient[rows]).float()
         scale = max(1, expected.shape[0] / expected.shape[1]) ** 0.5
         assert torch.allclose(step[rows], expected * scale, atol=1e-5)
+
+
+def test_muon_in_blocks_orthogonalizes_the_neurons_of_each_block_by_themselves():
+    model = make_model()
+    layer = model.encoder.layers[0]
+    config = OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0, muon_block=16)
+    optimizer = make_optimizer(model, config)
+    give_gradients(model, 4)
+    matrices = (layer.mlp.wi.weight, layer.mlp.wo.weight, layer.attention.out.weight, layer.attention.qkv.weight)
+    before, gradients = zip(*((weight.detach().clone(), weight.grad.clone()) for weight in matrices))
+    optimizer.step()
+    wi, wo, out, qkv = ((old - new.detach()) / 0.1 for old, new in zip(before, matrices))
+    of_wi, of_wo, of_out, of_qkv = gradients
+    for start in range(0, 96, 16):  # two halves of 48 neurons, 32 wide: each half is taller than wide
+        block = slice(start, start + 16)
+        assert torch.allclose(wi[block], orthogonalize(of_wi[block]).float() * (48 / 32) ** 0.5, atol=2e-2)
+        assert torch.allclose(qkv[block], orthogonalize(of_qkv[block]).float(), atol=2e-2)
+    for start in range(0, 48, 16):
+        block = slice(start, start + 16)
+        assert torch.allclose(wo[:, block], orthogonalize(of_wo[:, block]).float(), atol=2e-2)
+    for start in (0, 16):
+        block = slice(start, start + 16)
+        assert torch.allclose(out[:, block], orthogonalize(of_out[:, block]).float(), atol=2e-2)
+
+
+def test_a_last_block_may_be_smaller():
+    torch.manual_seed(5)
+    matrix = torch.randn(40, 24)
+    result = orthogonalize_blocks(matrix, 16, 0)
+    expected = torch.cat([orthogonalize(part) for part in matrix.split(16)])
+    assert torch.allclose(result.float(), expected.float(), atol=2e-2)
 
 
 def test_muon_gets_the_matrices_of_the_blocks_and_nothing_else():
