@@ -6,6 +6,7 @@ jsonargparse does the parsing; it is imported when a command is parsed, so that 
 import dataclasses
 import os
 import re
+import typing
 from collections.abc import Container, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -59,6 +60,10 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
             name = f"{unknown[1]}.{unknown[2]}"
             raise InputError(f"unknown key `{name}`.{did_you_mean(name, _names(recipe))}") from error
         message = _one_line(str(error), parser.prog, known)
+        item = re.match(r"([\w.]+): Unexpected keys: {'(\w+)'", message)
+        if item and recipe is not None:  # in a list of mappings
+            name = f"{item[1]}.{item[2]}"
+            message = f"{item[1]} is a list with the unknown key `{name}`.{did_you_mean(name, _names(recipe))}"
         key = message.split(" is ")[0]
         guilty = [file for file in files if key in dict(_leaves(read_yaml(file)))]
         if guilty and not values_of(arguments, f"--{key}"):
@@ -142,8 +147,12 @@ def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _names(recipe: type) -> Iterator[str]:
+    hints = typing.get_type_hints(recipe)
     for field in dataclasses.fields(recipe):
         yield field.name
+        for item in typing.get_args(hints[field.name]):
+            if typing.is_typeddict(item):
+                yield from (f"{field.name}.{key}" for key in typing.get_type_hints(item))
         if dataclasses.is_dataclass(field.default_factory):
             yield from (f"{field.name}.{inner.name}" for inner in dataclasses.fields(field.default_factory))
 

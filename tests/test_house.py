@@ -316,6 +316,7 @@ from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import Vocabulary
+from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds, Split
 from bert.text.packing import RowIndex, Documents
 from bert.text.store import TokenStore
@@ -325,7 +326,7 @@ values = np.arange(lengths.sum()) % 20 + 5
 rows = RowIndex(Documents(np.cumsum(lengths) - lengths, lengths), 16, 8, 0, None)
 vocabulary = Vocabulary(4, np.arange(25) >= 5, np.arange(5, 25), np.ones(25, bool))
 store = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
-stream = BatchStream(store, rows, 4, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(), 0)
+stream = BatchStream(Source(store, rows), 4, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(), 0)
 batch = stream.micro_batch(3, Split(4, 4))
 shape = EncoderConfig(vocab_size=25, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_length=16)
 model = MaskedLM(shape)
@@ -341,5 +342,11 @@ assert len(found["cells"]) > 1
 print("trained and measured")
 """
     floor_of_arrays = [name for name in FILES if name.startswith("bert.model")]
-    wing = ["bert.text.packing", "bert.pretraining.stream", "bert.pretraining.module", "bert.bench.run"]
+    wing = [
+        "bert.text.packing",
+        "bert.pretraining.stream",
+        "bert.pretraining.sources",
+        "bert.pretraining.module",
+        "bert.bench.run",
+    ]
     assert run_python(code, *floor_of_arrays, *wing).endswith("trained and measured\n")

@@ -53,7 +53,7 @@ def make_bout(work: Work, recipe: PretrainRecipe, split: Split, text: Text, ragg
         peer = [whole(theirs.micro_batch(step, all_rows)) for step in range(_FULL_STEPS)]
         return Bout(steps_of(stream, split, 0, _FULL_STEPS), peer)
     stream = packed(ragged, data.row_length, data.batch_rows, masking, seed)
-    steps = max(1, stream.rows.rows_in_epoch(0) // data.batch_rows)
+    steps = max(1, stream.rows.rows_in_epoch // data.batch_rows)
     ours = steps_of(stream, split, 0, steps)
     if work == "padded":
         return Bout(ours, padded(ragged, recipe, peer_rows, max(1, len(ragged.store) // peer_rows)))
@@ -148,7 +148,7 @@ def duel(
         "our_positions_over_tokens": sum(turn.positions for turn in mine) / sum(turn.tokens for turn in mine),
         "rounds": rates,
         "peak_bytes": peak(ours.device),
-        "rows": [recipe.data.batch_rows, ours.module.split.micro_batch_rows, recipe.data.row_length],
+        "rows": [recipe.data.batch_rows, ours.split.micro_batch_rows, recipe.data.row_length],
         "precision": ours.precision,
     }
 

@@ -15,6 +15,7 @@ from bert.files import replaced
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.inputs import make_vocabulary
 from bert.pretraining.masking import Vocabulary
+from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds
 from bert.text.counter import permutation
 from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex
@@ -133,7 +134,7 @@ def packed(text: Text, row_length: int, batch_rows: int, masking: MaskingConfig,
     """The batches that a run over all documents of the text sees."""
     documents = Documents(text.store.starts, text.store.lengths)
     rows = RowIndex(documents, row_length, _WINDOW, seed)
-    return BatchStream(text.store, rows, batch_rows, text.special_ids, text.vocabulary, masking, seed)
+    return BatchStream(Source(text.store, rows), batch_rows, text.special_ids, text.vocabulary, masking, seed)
 
 
 def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:

@@ -34,7 +34,7 @@ class OurSteps:
     ) -> None:
         """`backend` takes the place of the one that the encoder chooses. In a Trainer the module stops after `steps` steps."""
         trainer = make_trainer(recipe.trainer, [], [], [], split.accumulation, None)  # for device and precision alone
-        self.device = trainer.strategy.root_device
+        self.split, self.device = split, trainer.strategy.root_device
         self.precision = str(trainer.precision)
         self._context = trainer.precision_plugin.forward_context
         if compiled:

@@ -140,13 +140,13 @@ def bench_loops(
 
 
 def fitted(recipe: PretrainRecipe, text: Text) -> PretrainRecipe:
-    """The recipe on one device, with a vocabulary that holds the text's and its padding id."""
+    """The recipe on one device and without its phases, with a vocabulary that holds the text's and its padding id."""
     encoder = replace(
         recipe.encoder,
         vocab_size=max(recipe.encoder.vocab_size, text.vocab_size),
         pad_id=text.special_ids.pad,
     )
-    return replace(recipe, encoder=encoder, trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
+    return replace(recipe, encoder=encoder, phases=[], trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
 
 
 def where_the_time_goes(recipe: PretrainRecipe, text: Text) -> str:

@@ -1,7 +1,8 @@
 """What `bert pretrain` can be told: the groups of a pretraining recipe. Plain dataclasses without torch."""
 
+import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from bert.errors import InputError, check_seed
 from bert.model.config import EncoderConfig, HeadConfig
@@ -47,6 +48,9 @@ class DataConfig:
     """folder of a tokenizer, or a tokenizer.json; null: one is trained on the corpus"""
     store: str | None = None
     """token store made by `bert prepare`; null: RUN/store"""
+    mixture: dict[str, float] = field(default_factory=dict)
+    """in place of corpus and store: sources with weights, {enwiki/: 0.7, books/: 0.3}; a source is text or a token store, a weight its
+    share of the rows; weights need not add up to 1"""
     row_length: int = 128
     """places of a row, special tokens included"""
     batch_rows: int = 32
@@ -73,6 +77,23 @@ class DataConfig:
             raise InputError(f"data.held_out is {self.held_out}: give a share from 0 to 0.5")
         if self.workers < 0:
             raise InputError(f"data.workers is {self.workers}: give 0 or more")
+        if self.mixture:
+            self._check_mixture()
+
+    def _check_mixture(self) -> None:
+        for name, value in (("text", " ".join(self.corpus)), ("data.store", self.store)):
+            if value:
+                raise InputError(
+                    f"{name} {value} beside data.mixture: make it a source of the mixture, or leave it out"
+                )
+        if len(self.mixture) == 1:
+            source = next(iter(self.mixture))
+            raise InputError(
+                f"data.mixture holds {source} alone: give a second source, or this one as text or data.store"
+            )
+        for source, weight in self.mixture.items():
+            if not (weight > 0 and math.isfinite(weight)):
+                raise InputError(f"data.mixture: the weight of {source} is {weight}: give more than 0, or leave it out")
 
 
 @dataclass(frozen=True)
@@ -96,6 +117,23 @@ class MaskingConfig:
             raise InputError(
                 f"masking.mask_share {self.mask_share} and masking.random_share {self.random_share} are more than 1 together: lower one"
             )
+
+
+class PhaseConfig(TypedDict, total=False):
+    """A part of the run: how long it is, and what differs there from the rest of the recipe. What is absent or null does not."""
+
+    tokens: float | None
+    """places (rows × row length) until the next phase, brought up to whole steps; the last phase has none"""
+    row_length: int | None
+    """in the place of data.row_length"""
+    batch_rows: int | None
+    """in the place of data.batch_rows"""
+    micro_batch_rows: int | None
+    """in the place of data.micro_batch_rows"""
+    mask_rate: float | None
+    """in the place of masking.rate"""
+    rope_theta: float | None
+    """in the place of encoder.rope_theta"""
 
 
 @dataclass(frozen=True)
@@ -147,6 +185,9 @@ class PretrainRecipe:
     """shape of the masked-LM head"""
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens become targets"""
+    phases: list[PhaseConfig] = field(default_factory=list)
+    """parts of the run with another tokens (how long), row_length, batch_rows, micro_batch_rows, mask_rate or rope_theta, as
+    [{tokens: 1e6, row_length: 128}, {row_length: 512}]; none: one phase"""
     start: str | None = None
     """folder of a model whose weights, shape and tokenizer the run starts from; null: fresh weights"""
     grow: GrowConfig = field(default_factory=GrowConfig)
@@ -172,11 +213,13 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         check_seed(self.seed, bits=63)
-        if self.start is None and self.data.row_length > self.encoder.max_length:
+        asked = not self.phases or any(phase.get("row_length") is None for phase in self.phases)
+        if self.start is None and asked and self.data.row_length > self.encoder.max_length:
             raise InputError(
                 f"data.row_length {self.data.row_length} is longer than encoder.max_length {self.encoder.max_length}:"
                 " lower the one or raise the other"
             )
+        self._check_phases()
         vocabulary, given = self.vocabulary, []
         if self.start is None:
             if vocabulary.retrain:
@@ -191,6 +234,26 @@ class PretrainRecipe:
                 raise InputError(f"{given[0]} is for a run that starts from a model: give its folder as --from")
             return
         self._check_vocabulary()
+
+    def _check_phases(self) -> None:
+        for number, phase in enumerate(self.phases, start=1):
+            here, tokens = f"phases: phase {number}", phase.get("tokens")
+            if number == len(self.phases) and tokens is not None:
+                raise InputError(
+                    f"{here} is the last and has tokens {tokens:g}: leave them out, stop says when it ends"
+                )
+            if number < len(self.phases) and tokens is None:
+                raise InputError(f"{here} has no tokens: say how long it lasts, only the last phase may leave it open")
+            for name in ("tokens", "batch_rows", "micro_batch_rows", "rope_theta"):
+                if (value := phase.get(name)) is not None and not value > 0:  # type: ignore[operator]
+                    raise InputError(f"{here}: {name} is {value}: give more than 0")
+            length, rate = phase.get("row_length"), phase.get("mask_rate")
+            if length is not None and length < 8:
+                raise InputError(f"{here}: row_length is {length}: give 8 or more")
+            if rate is not None and not 0 < rate < 1:
+                raise InputError(f"{here}: mask_rate is {rate}: give a share between 0 and 1")
+            if self.start is None:  # otherwise the shape comes with the model
+                check_phase_fits(number, phase, self.encoder)
 
     def _check_vocabulary(self) -> None:
         """What may stand together of the ways to change the tokenizer of `start`."""
@@ -217,3 +280,17 @@ class PretrainRecipe:
             raise InputError(
                 f"data.store {self.data.store} beside {chosen[0]}: its text is tokenised already; give the text"
             )
+
+
+def check_phase_fits(number: int, phase: PhaseConfig, encoder: EncoderConfig) -> None:
+    """InputError where phase `number`, from 1, asks for what the encoder has not."""
+    length = phase.get("row_length")
+    if length is not None and length > encoder.max_length:
+        raise InputError(
+            f"phases: phase {number}: row_length {length} is longer than encoder.max_length {encoder.max_length}:"
+            " lower the one or raise the other"
+        )
+    if phase.get("rope_theta") is not None and encoder.positions != "rope":
+        raise InputError(
+            f"phases: phase {number} has a rope_theta and encoder.positions is {encoder.positions}: leave it out"
+        )

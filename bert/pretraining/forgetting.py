@@ -21,6 +21,7 @@ from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import fixed_rows, make_streams
 from bert.pretraining.score import score_rows
+from bert.pretraining.sources import Source
 from bert.pretraining.start import Start
 from bert.pretraining.stream import BatchStream
 from bert.sample.make import make_sample
@@ -56,7 +57,7 @@ def measure_before(
     model: MaskedLM,
     recipe: PretrainRecipe,
     out: Path,
-    store: TokenStore,
+    stores: Sequence[TokenStore],
     tokenizer: Tokenizer,
     device: torch.device,
     say: Callable[[str], None],
@@ -70,16 +71,16 @@ def measure_before(
     say(line)
     samples = {GENERAL: texts}
     if changed:
-        samples |= _held_out_texts(recipe, store, tokenizer)
+        samples |= _held_out_texts(recipe, stores, tokenizer)
     for name, sample in samples.items():
         _keep(folder, name, sample, tokenizer)
     losses = []
-    for name, stream, bytes_a_token in _streams(recipe, out, store, tokenizer):
+    for name, stream, bytes_a_token in _streams(recipe, out, stores, tokenizer):
         if not changed:
             losses.append(_measure(start.model, name, BEFORE, stream, tokenizer, bytes_a_token, device))
         elif name in samples:
             own_store, own_bytes = _tokenised(samples[name], start.tokenizer)
-            own = fixed_rows(recipe, own_store, Documents(own_store.starts, own_store.lengths), start.tokenizer)
+            own = fixed_rows(recipe, [own_store], [Documents(own_store.starts, own_store.lengths)], start.tokenizer)
             losses.append(_measure(start.model, name, BEFORE, own, start.tokenizer, own_bytes, device))
         if model is not start.model:
             losses.append(_measure(model, name, START, stream, tokenizer, bytes_a_token, device))
@@ -87,13 +88,18 @@ def measure_before(
 
 
 def measure_after(
-    model: MaskedLM, recipe: PretrainRecipe, out: Path, store: TokenStore, tokenizer: Tokenizer, device: torch.device
+    model: MaskedLM,
+    recipe: PretrainRecipe,
+    out: Path,
+    stores: Sequence[TokenStore],
+    tokenizer: Tokenizer,
+    device: torch.device,
 ) -> list[Loss]:
     """Measure what came of it, on the same rows; all losses, in their order. Empty where nothing was measured before."""
     if not (_folder(out) / "losses.tsv").exists():
         return []
     losses = [loss for loss in read_losses(out) if loss.when != AFTER]
-    for name, stream, bytes_a_token in _streams(recipe, out, store, tokenizer):
+    for name, stream, bytes_a_token in _streams(recipe, out, stores, tokenizer):
         losses.append(_measure(model, name, AFTER, stream, tokenizer, bytes_a_token, device))
     _write(_folder(out), losses)
     return losses
@@ -184,13 +190,14 @@ def _known_share(texts: Sequence[str], tokenizer: Tokenizer) -> float:
     return float((ids != tokenizer.unk_id).mean()) if len(ids) else 0.0
 
 
-def _held_out_texts(recipe: PretrainRecipe, store: TokenStore, tokenizer: Tokenizer) -> dict[str, list[str]]:
-    """The text of held-out documents, for another tokenizer. Nothing where it is not at hand: with a store in the place of
-    the text, or where parts of documents are held out."""
-    _, validation, message = make_streams(recipe, store, tokenizer)
-    if validation is None or message or not recipe.data.corpus:
+def _held_out_texts(recipe: PretrainRecipe, stores: Sequence[TokenStore], tokenizer: Tokenizer) -> dict[str, list[str]]:
+    """The text of held-out documents, for another tokenizer. Nothing where it is not at hand: with a store or a mixture in the
+    place of the text, or where parts of documents are held out."""
+    _, validation, message = make_streams(recipe, stores, tokenizer)
+    if validation is None or message or not recipe.data.corpus or not isinstance(validation.rows, Source):
         return {}
-    wanted = set(store.hashes[np.isin(store.starts, validation.rows.documents.starts)].tolist())
+    (store,) = stores
+    wanted = set(store.hashes[np.isin(store.starts, validation.rows.index.documents.starts)].tolist())
     room = recipe.validation.rows * recipe.data.row_length * _CHARACTERS_A_TOKEN
     texts: list[str] = []
     for document in find_corpus(recipe.data.corpus, recipe.data.layout, recipe.data.text_field).documents():
@@ -221,7 +228,7 @@ def _keep(folder: Path, name: str, texts: Sequence[str], tokenizer: Tokenizer) -
 
 
 def _streams(
-    recipe: PretrainRecipe, out: Path, store: TokenStore, tokenizer: Tokenizer
+    recipe: PretrainRecipe, out: Path, stores: Sequence[TokenStore], tokenizer: Tokenizer
 ) -> list[tuple[str, BatchStream, float | None]]:
     """(text, rows, bytes of a token) for the kept samples; for the run's own text its validation rows, where none is kept."""
     streams: list[tuple[str, BatchStream, float | None]] = []
@@ -231,11 +238,11 @@ def _streams(
             with np.load(file, allow_pickle=False) as arrays:
                 kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"])
                 bytes_a_token = float(arrays["bytes_a_token"])
-            rows = fixed_rows(recipe, kept, Documents(kept.starts, kept.lengths), tokenizer)
+            rows = fixed_rows(recipe, [kept], [Documents(kept.starts, kept.lengths)], tokenizer)
             streams.append((name, rows, bytes_a_token))
-        elif (validation := make_streams(recipe, store, tokenizer)[1]) is not None:
-            whole = store.info.get("bytes")
-            streams.append((name, validation, whole / store.num_tokens if whole else None))
+        elif (validation := make_streams(recipe, stores, tokenizer)[1]) is not None:
+            whole = stores[0].info.get("bytes") if len(stores) == 1 else None
+            streams.append((name, validation, whole / stores[0].num_tokens if whole else None))
     return streams
 
 

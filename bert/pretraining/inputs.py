@@ -4,20 +4,23 @@ Out come the streams of batches. `run.py` calls these in order.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bert.errors import InputError
-from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.masking import Vocabulary
+from bert.pretraining.phases import Phase, Phased, longest_row, plan
+from bert.pretraining.sources import Mixture, Source
 from bert.pretraining.start import Start, absolute, check_start, load_start, shape_of
-from bert.pretraining.stream import BatchStream, SpecialIds, Split, StepLoader
+from bert.pretraining.stream import BatchStream, Rows, SpecialIds, Split, StepLoader, split_batch
 from bert.text.corpus import find_corpus
 from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
 from bert.text.prepare import prepare
-from bert.text.store import TokenStore, open_store
+from bert.text.store import TokenStore, holds_store, open_store
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import make_tokenizer
 from bert.training.config import StopConfig
@@ -34,7 +37,7 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
     data = recipe.data
     if data.corpus and data.store is not None:
         raise InputError(f"text and a store are given: leave out the text, or data.store {data.store}")
-    if not data.corpus and data.store is None:
+    if not data.corpus and data.store is None and not data.mixture:
         raise InputError(
             "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
         )
@@ -43,17 +46,27 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
     if recipe.start is not None:
         start = load_start(recipe)
         tokenizer = check_start(recipe, start)
-    if data.store is not None:
-        if tokenizer is None:
-            raise InputError("data.store needs data.tokenizer: give the one that the store was made with")
-        open_store(data.store, tokenizer)
-        return start
-    find_corpus(data.corpus, data.layout, data.text_field)
-    for text in data.corpus:
-        if Path(text).is_dir() and out.resolve().is_relative_to(Path(text).resolve()):
-            raise InputError(
-                f"--out {out} lies in the folder of text {text}, which would be read as text: give another --out"
-            )
+    if len({Path(source).expanduser().resolve() for source in data.mixture}) < len(data.mixture):
+        raise InputError(
+            f"data.mixture names a source twice ({', '.join(data.mixture)}): give it once, with one weight"
+        )
+    for source in text_sources(data, out):
+        if source.text:
+            find_corpus(source.text, data.layout, data.text_field)
+        elif tokenizer is None:
+            if data.mixture and recipe.start is not None:  # its vocabulary is trained on text
+                raise InputError(
+                    f"data.mixture: {source.folder} is tokenised already and vocabulary.retrain given: give the text"
+                )
+            what = f"data.mixture: the store {source.folder}" if data.mixture else "data.store"
+            raise InputError(f"{what} needs data.tokenizer: give the one that the store was made with")
+        else:
+            open_store(source.folder, tokenizer)
+        for text in source.text:
+            if Path(text).is_dir() and out.resolve().is_relative_to(Path(text).resolve()):
+                raise InputError(
+                    f"--out {out} lies in the folder of text {text}, which would be read as text: give another --out"
+                )
     return start
 
 
@@ -72,12 +85,14 @@ def prepare_inputs(
         if tokenizer is not None:
             tokenizer.save(folder, model_max_length=encoder.max_length)
         else:
-            make_tokenizer(data.corpus, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
+            text = [name for source in text_sources(data, out) for name in source.text]
+            make_tokenizer(text, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
     tokenizer = Tokenizer.load(folder)
-    if data.store is not None:
-        data = dataclasses.replace(data, store=absolute(data.store))
-    elif not (out / "store").exists():
-        prepare(data.corpus, tokenizer, out / "store", data.layout, data.text_field, say=say)
+    for source in text_sources(data, out):
+        if source.text and not source.folder.exists():
+            prepare(source.text, tokenizer, source.folder, data.layout, data.text_field, say=say)
+    mixture = {(str(absolute(name)) if holds_store(name) else name): weight for name, weight in data.mixture.items()}
+    data = dataclasses.replace(data, store=absolute(data.store), mixture=mixture)
     if start is not None:
         encoder = shape_of(recipe, start, tokenizer)
         vocabulary = dataclasses.replace(vocabulary, add_words=absolute(vocabulary.add_words))
@@ -94,8 +109,7 @@ def prepare_inputs(
         start=absolute(recipe.start),
         stop=DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop,
     )
-    store = open_store(store_folder(recipe, out), tokenizer)
-    make_streams(recipe, store, tokenizer, cache=store_folder(recipe, out))  # refuses what is too small to train on
+    make_streams(recipe, open_stores(recipe, out, tokenizer), tokenizer)  # refuses what is too small to train on
     return recipe
 
 
@@ -104,9 +118,37 @@ def tokenizer_folder(out: Path) -> Path:
     return out / "tokenizer"
 
 
-def store_folder(recipe: PretrainRecipe, out: Path) -> Path:
-    """Where a run's token store is."""
-    return out / "store" if recipe.data.store is None else Path(recipe.data.store)
+@dataclass(frozen=True)
+class TextSource:
+    """A source of a run's text, and where its token store is."""
+
+    name: str
+    """of a source of a mixture; empty where there is but one"""
+    weight: float
+    text: list[str]
+    """files, folders, globs or Hub data sets; empty: it is a store already"""
+    folder: Path
+
+
+def text_sources(data: DataConfig, out: Path) -> list[TextSource]:
+    """What the run in the folder `out` reads: its text, its store, or the sources of its mixture in their order."""
+    if data.store is not None:
+        return [TextSource("", 1.0, [], Path(data.store))]
+    if not data.mixture:
+        return [TextSource("", 1.0, data.corpus, out / "store")]
+    sources = []
+    for number, (name, weight) in enumerate(data.mixture.items()):
+        path = Path(name).expanduser()
+        if holds_store(name):
+            sources.append(TextSource(path.name, weight, [], path))
+        else:
+            sources.append(TextSource(path.name, weight, [name], out / f"store-{number}"))
+    return sources
+
+
+def open_stores(recipe: PretrainRecipe, out: Path, tokenizer: Tokenizer) -> list[TokenStore]:
+    """The token stores of the run in the folder `out`, one for each source of its text."""
+    return [open_store(source.folder, tokenizer) for source in text_sources(recipe.data, out)]
 
 
 def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
@@ -116,39 +158,79 @@ def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(tokenizer.mask_id, maskable, tokenizer.replacement_ids, tokenizer.word_starts)
 
 
+def make_splits(recipe: PretrainRecipe, ranks: int) -> Phased[Split]:
+    """How the batches of each phase are dealt out over `ranks` devices; InputError where they do not divide."""
+    splits = []
+    phases = plan(recipe)
+    for number, phase in enumerate(phases.values, start=1):
+        data = phase.recipe.data
+        where = f"phase {number}: " if recipe.phases else ""
+        splits.append(split_batch(data.batch_rows, data.micro_batch_rows, ranks, where))
+    return Phased(phases.first_steps, tuple(splits))
+
+
 def make_streams(
-    recipe: PretrainRecipe, store: TokenStore, tokenizer: Tokenizer, cache: Path | None = None
-) -> tuple[BatchStream, BatchStream | None, str]:
-    """(training, validation or None, a message about the split) from a store; `cache` is a folder for row counts."""
-    data = recipe.data
-    room = data.row_length - SPECIALS_PER_CHUNK
-    documents = Documents(store.starts, store.lengths)
-    kept, held_out, message = hold_out(documents, store.hashes, data.held_out, room)
-    if not len(kept):
-        raise InputError(
-            "the corpus is too small to train on: nothing is left beside the held-out text; give more text or data.held_out 0"
+    recipe: PretrainRecipe, stores: Sequence[TokenStore], tokenizer: Tokenizer
+) -> tuple[Phased[BatchStream], BatchStream | None, str]:
+    """(training, validation or None, a message about the split) from the stores of a run's sources.
+
+    Held-out rows are those of the last phase; in a mixture each source holds out text of its own, and the rows are drawn from the
+    sources by the same weights.
+    """
+    room = longest_row(recipe) - SPECIALS_PER_CHUNK
+    kept: list[Documents] = []
+    held_out: list[Documents] = []
+    messages = []
+    for source, store in zip(text_sources(recipe.data, Path()), stores, strict=True):
+        training, validation, message = hold_out(
+            Documents(store.starts, store.lengths), store.hashes, recipe.data.held_out, room
         )
-    validation = fixed_rows(recipe, store, held_out, tokenizer, cache) if len(held_out) else None
-    return _stream(recipe, store, kept, tokenizer, recipe.seed, cache), validation, message
+        if not len(training):
+            raise InputError(
+                f"{source.name or 'the corpus'} is too small to train on: nothing is left beside the held-out text;"
+                " give more text or data.held_out 0"
+            )
+        kept.append(training)
+        held_out.append(validation)
+        messages += [f"{source.name}: {message}" if source.name else message] if message else []
+    phases = plan(recipe)
+    lengths = {phase.recipe.data.row_length for phase in phases.values}
+    rows = {length: _rows(recipe, length, stores, kept, recipe.seed) for length in lengths}
+    streams = phases.map(
+        lambda phase: _stream(phase.recipe, rows[phase.recipe.data.row_length], tokenizer, recipe.seed, phase)
+    )
+    fixed = fixed_rows(recipe, stores, held_out, tokenizer) if all(map(len, held_out)) else None
+    return streams, fixed, "\n".join(messages)
 
 
 def fixed_rows(
-    recipe: PretrainRecipe, store: TokenStore, documents: Documents, tokenizer: Tokenizer, cache: Path | None = None
+    recipe: PretrainRecipe, stores: Sequence[TokenStore], parts: Sequence[Documents], tokenizer: Tokenizer
 ) -> BatchStream:
-    """Rows to measure on, `validation.rows` of them at most: their masks never change."""
-    stream = _stream(recipe, store, documents, tokenizer, _VALIDATION_SEED, cache)
-    stream.last_row = min(recipe.validation.rows, stream.rows.rows_in_epoch(0))
+    """Rows to measure on, `validation.rows` of them at most: their masks never change. `parts` are the documents of each
+    store that they are made of. In a mixture a source that has few of them gives them again, under other masks."""
+    last = plan(recipe).values[-1].recipe
+    rows = _rows(recipe, last.data.row_length, stores, parts, _VALIDATION_SEED)
+    stream = _stream(last, rows, tokenizer, _VALIDATION_SEED)
+    stream.last_row = min(recipe.validation.rows, rows.rows_in_epoch)
     return stream
 
 
+def _rows(
+    recipe: PretrainRecipe, row_length: int, stores: Sequence[TokenStore], parts: Sequence[Documents], seed: int
+) -> Rows:
+    sources = [
+        Source(store, RowIndex(part, row_length, recipe.data.window_documents, seed, store.folder))
+        for store, part in zip(stores, parts, strict=True)
+    ]
+    return sources[0] if len(sources) == 1 else Mixture(sources, list(recipe.data.mixture.values()), seed)
+
+
 def _stream(
-    recipe: PretrainRecipe, store: TokenStore, part: Documents, tokenizer: Tokenizer, seed: int, cache: Path | None
+    recipe: PretrainRecipe, rows: Rows, tokenizer: Tokenizer, seed: int, phase: Phase | None = None
 ) -> BatchStream:
-    data = recipe.data
     special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
-    rows = RowIndex(part, data.row_length, data.window_documents, seed, cache)
-    vocabulary = make_vocabulary(tokenizer)
-    return BatchStream(store, rows, data.batch_rows, special_ids, vocabulary, recipe.masking, seed)
+    vocabulary, batch_rows = make_vocabulary(tokenizer), recipe.data.batch_rows
+    return BatchStream(rows, batch_rows, special_ids, vocabulary, recipe.masking, seed, phase=phase)
 
 
 def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepLoader:
@@ -157,6 +239,7 @@ def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepL
     return StepLoader(validation, split, rank, steps=-(-validation.last_row // split.batch_rows))
 
 
-def identity(store: TokenStore, tokenizer: Tokenizer) -> dict[str, str]:
-    """What a resumed run must find again: the tokenizer, and the text as the store knows it."""
-    return {"tokenizer": tokenizer.hash, "text": str(store.info.get("fingerprint", {}).get("content", ""))}
+def identity(stores: Sequence[TokenStore], tokenizer: Tokenizer) -> dict[str, str]:
+    """What a resumed run must find again: the tokenizer, and the text as the stores know it."""
+    contents = [str(store.info.get("fingerprint", {}).get("content", "")) for store in stores]
+    return {"tokenizer": tokenizer.hash, "text": " ".join(contents)}

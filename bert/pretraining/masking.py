@@ -53,10 +53,16 @@ def target_counts(maskable: np.ndarray, rate: float) -> np.ndarray:
 
 def choose_places(maskable: np.ndarray, counts: np.ndarray, seed: int, rows: np.ndarray) -> np.ndarray:
     """Targets (R, T) bool: in each row the `counts` maskable places with the smallest draws."""
-    keys = draw(seed, _CHOICE, rows[:, None], np.arange(maskable.shape[1])) >> np.uint64(1)
+    length = maskable.shape[1]
+    place_bits = np.uint64((1 << length.bit_length()) - 1)
+    # The lowest bits of a key are its place, so that no two are equal and the count is exact.
+    keys = draw(seed, _CHOICE, rows[:, None], np.arange(length)) >> np.uint64(1) & ~place_bits
+    keys |= np.arange(length, dtype=np.uint64)
     keys[~maskable] = np.iinfo(np.uint64).max  # above every draw
-    ranks = np.argsort(np.argsort(keys, axis=1, kind="stable"), axis=1, kind="stable")
-    return ranks < counts[:, None]
+    most = int(counts.max(initial=1))
+    smallest = np.sort(np.partition(keys, most - 1, axis=1)[:, :most], axis=1)
+    last = np.take_along_axis(smallest, np.maximum(counts - 1, 0)[:, None], axis=1)
+    return (keys <= last) & (counts > 0)[:, None]
 
 
 def choose_words(
@@ -97,25 +103,24 @@ def mask_rows(
     input_ids: np.ndarray, rows: np.ndarray, seed: int, masking: MaskingConfig, vocabulary: Vocabulary
 ) -> MaskedRows:
     """Mask the rows `input_ids` (R, T), whose numbers in the run are `rows` (R,)."""
-    row_count, length = input_ids.shape
+    length = input_ids.shape[1]
     maskable = vocabulary.maskable[input_ids]
     counts = target_counts(maskable, masking.rate)
     if masking.whole_words:
         targets = choose_words(maskable, vocabulary.word_starts[input_ids], counts, seed, rows)
     else:
         targets = choose_places(maskable, counts, seed, rows)
-    slot_count = slots(masking.rate, length)
-    # Targets first, in the order of their places; the sort is stable.
-    places = np.argsort(~targets, axis=1, kind="stable")[:, :slot_count]
-    used = np.take_along_axis(targets, places, axis=1)
-    places = np.where(used, places, 0)
-    originals = np.take_along_axis(input_ids, places, axis=1)
-    kind = uniform(seed, _KIND, rows[:, None], places)
-    pick = draw(seed, _REPLACEMENT, rows[:, None], places) % np.uint64(len(vocabulary.replacements))
-    random_ids = vocabulary.replacements[pick.astype(np.int64)]
+    # (R, K): targets first, in the order of their places
+    used = np.arange(slots(masking.rate, length)) < targets.sum(axis=1)[:, None]
+    places = np.zeros(used.shape, np.int64)
+    places[used] = np.nonzero(targets)[1]
+    originals = input_ids[targets]  # (targets,), as what follows
+    kind = uniform(seed, _KIND, rows[:, None], places)[used]
+    pick = draw(seed, _REPLACEMENT, rows[:, None], places)[used] % np.uint64(len(vocabulary.replacements))
     becomes = np.where(kind < masking.mask_share, vocabulary.mask_id, originals)
-    becomes = np.where(kind >= 1 - masking.random_share, random_ids, becomes)
+    becomes = np.where(kind >= 1 - masking.random_share, vocabulary.replacements[pick.astype(np.int64)], becomes)
     masked = input_ids.copy()
-    row_of_slot = np.broadcast_to(np.arange(row_count)[:, None], places.shape)
-    masked[row_of_slot[used], places[used]] = becomes[used]
-    return MaskedRows(masked, places, np.where(used, originals, NO_TARGET))
+    masked[targets] = becomes
+    labels = np.full(used.shape, NO_TARGET, np.int64)
+    labels[used] = originals
+    return MaskedRows(masked, places, labels)

@@ -5,6 +5,8 @@ by the number of targets in the global batch. Lightning divides by the accumulat
 multiplies by both first.
 """
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -12,8 +14,10 @@ import torch
 
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
+from bert.pretraining.phases import Phased
 from bert.pretraining.stream import MicroBatch, Split
 from bert.text.counter import draw
+from bert.training.compiling import expect_graphs
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import clip_gradients, make_optimizer, set_learning_rate
 from bert.training.ranks import Agreement
@@ -32,7 +36,7 @@ class MaskedLMTraining(L.LightningModule):
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         stop: StopConfig,
-        split: Split,
+        split: Split | Phased[Split],
         seed: int = 0,
         identity: dict[str, str] | None = None,
         compiled: bool = False,
@@ -44,7 +48,12 @@ class MaskedLMTraining(L.LightningModule):
         self._compiled = torch.compile(model.forward, fullgraph=True, dynamic=False) if compiled else None
         self.identity = identity or {}
         self.model = model
-        self.optimizer_config, self.schedule, self.split, self.seed = optimizer, schedule, split, seed
+        self.optimizer_config, self.schedule, self.seed = optimizer, schedule, seed
+        self.split = Phased.always(split)
+        self.rope_theta: Phased[float] | None = None
+        """base of the rotary wavelengths, where it follows phases; none: as the model has it"""
+        if compiled:
+            expect_graphs(len(self.split.values))
         self.progress = Progress(stop)
         self.learning_rates: list[float] = []
         """the share of the highest learning rate of every step done: with a budget in minutes it is not a function of the step"""
@@ -68,20 +77,50 @@ class MaskedLMTraining(L.LightningModule):
             self._agreement = Agreement(self.trainer.world_size)
 
     def on_train_start(self) -> None:
-        """A run that has used its budget takes no further step when it is resumed."""
+        """A run that has used its budget takes no further step when it is resumed; one that goes on does so in its phase."""
+        self._set_rope_theta(max(0, int(self.progress.step) - 1))
+        self._follow_phase()
         if self.progress.finished():
             self.trainer.should_stop = True
 
     def training_step(self, batch: MicroBatch, batch_idx: int) -> torch.Tensor:
         """The share of this micro-batch in the loss of the step, scaled for Lightning's and DDP's means."""
-        micro = batch_idx % self.split.accumulation
-        key = (self.seed, _DROPOUT, int(self.progress.step), self.global_rank, micro)
+        step = int(self.progress.step)
+        split = self.split.at(step)
+        self._set_rope_theta(step)
+        micro = batch_idx % split.accumulation
+        key = (self.seed, _DROPOUT, step, self.global_rank, micro)
         torch.manual_seed(int(draw(*key)[0] >> 1))  # dropout is a function of (seed, step, rank, micro-batch)
         self._batch = batch
         output = self._run(batch)
         self.loss_sum = self.loss_sum.to(self.device) + output.loss_sum.detach()
-        scale = self.split.ranks * self.split.accumulation / max(1, batch["global_targets"])
+        scale = split.ranks * split.accumulation / max(1, batch["global_targets"])
         return output.loss_sum * scale
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Behind the last step of a phase Lightning goes on with the accumulation of the next."""
+        if not self.trainer.fit_loop.epoch_loop._should_accumulate():
+            self._follow_phase()
+
+    def _follow_phase(self) -> None:
+        """Give Lightning the accumulation of the step that comes next. It counts micro-batches, and takes a step and a validation
+        where their number divides; so they are counted as if all steps before had had as many."""
+        trainer, step = self.trainer, int(self.progress.step)
+        before, now = trainer.accumulate_grad_batches, self.split.at(step).accumulation
+        if before == now:
+            return
+        trainer.accumulate_grad_batches = now
+        if trainer.val_check_batch is not None and math.isfinite(trainer.val_check_batch):
+            trainer.val_check_batch = trainer.val_check_batch // before * now
+        progress = trainer.fit_loop.epoch_loop.batch_progress
+        for counts in (progress.total, progress.current):
+            counts.load_state_dict(_recounted(counts.state_dict(), step * now))
+
+    def _set_rope_theta(self, step: int) -> None:
+        """The rotary base of the phase of `step`, for training and for what measures and saves the model after that step."""
+        theta = self.model.config.rope_theta if self.rope_theta is None else self.rope_theta.at(step)
+        if theta != self.model.config.rope_theta:
+            self.model.config = self.model.encoder.config = replace(self.model.config, rope_theta=theta)
 
     def _run(self, batch: MicroBatch) -> Any:
         """The model on a micro-batch: every row has as many slots as another, so that they are a table (B, K)."""
@@ -168,13 +207,10 @@ class MaskedLMTraining(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The same back. Lightning counts micro-batches, which this run may deal out otherwise than the one before: steps decide."""
-        done = int(checkpoint["progress"]["step"]) * self.split.accumulation
+        step = int(checkpoint["progress"]["step"])
         for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
             if isinstance(counts, dict):  # `total` and `current`
-                unfinished = (
-                    counts["ready"] - counts["completed"]
-                )  # 1 where the hooks of the last micro-batch were still running
-                counts |= {"ready": done, "started": done, "processed": done, "completed": done - unfinished}
+                counts |= _recounted(counts, step * self.split.at(step).accumulation)
         for what, before in checkpoint["identity"].items():
             now = self.identity.get(what, "")
             if before != now:
@@ -187,3 +223,9 @@ class MaskedLMTraining(L.LightningModule):
         if self.global_rank == 0:  # the sum over all ranks goes on in one
             self.loss_sum = checkpoint["open_log_row"]["loss_sum"]
         self.targets = checkpoint["open_log_row"]["targets"]
+
+
+def _recounted(counts: dict[str, int], done: int) -> dict[str, int]:
+    """Lightning's counts of micro-batches when it stands at number `done`."""
+    unfinished = counts["ready"] - counts["completed"]  # 1 where the hooks of the last micro-batch were still running
+    return {"ready": done, "started": done, "processed": done, "completed": done - unfinished}

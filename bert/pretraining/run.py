@@ -5,6 +5,7 @@ given), checkpoints/, metrics.csv, environment.json, model/ (the result).
 """
 
 import dataclasses
+import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,16 +21,19 @@ from bert.pretraining.forgetting import Loss, card_lines, measure_after, measure
 from bert.pretraining.inputs import (
     check_inputs,
     identity,
+    make_splits,
     make_streams,
+    open_stores,
     prepare_inputs,
-    store_folder,
+    text_sources,
     tokenizer_folder,
     validation_loader,
 )
 from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining
+from bert.pretraining.phases import Phased, plan
 from bert.pretraining.start import Start, begin, load_start
-from bert.pretraining.stream import BatchStream, Split, StepLoader, split_batch
-from bert.text.store import TokenStore, open_store
+from bert.pretraining.stream import BatchStream, Split, StepLoader
+from bert.text.store import TokenStore
 from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
@@ -54,7 +58,7 @@ def pretrain(
     """
     check_trainer_arguments(recipe.trainer)
     ranks = world_size(recipe.trainer)
-    split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, ranks)
+    split = make_splits(recipe, ranks)
     csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
     validate_every = recipe.validation.every_steps if recipe.data.held_out else None
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal()
@@ -66,8 +70,8 @@ def pretrain(
         callbacks,
         loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
         plugins=[WholeCheckpointIO()],
-        accumulation=split.accumulation,
-        validate_every_batches=validate_every and validate_every * split.accumulation,
+        accumulation=split.at(0).accumulation,  # the module follows the phases from there
+        validate_every_batches=validate_every and validate_every * split.at(0).accumulation,
     )
     if trainer.world_size != ranks:
         raise InputError(
@@ -87,8 +91,8 @@ def pretrain(
         recipe = run_folder.wait_until_ready(out, PretrainRecipe)
         checkpoint = newest_whole(out / "checkpoints", warn=say) if resume else None
     tokenizer = Tokenizer.load(tokenizer_folder(out))
-    store = open_store(store_folder(recipe, out), tokenizer=tokenizer)
-    training, validation, message = make_streams(recipe, store, tokenizer, cache=store_folder(recipe, out))
+    stores = open_stores(recipe, out, tokenizer)
+    training, validation, message = make_streams(recipe, stores, tokenizer)
     if message:
         say(message)
 
@@ -101,8 +105,10 @@ def pretrain(
     model.tokenizer = tokenizer
     compiled, why = compiles(recipe.compile, trainer.strategy.root_device, recipe.stop.minutes, _operations(recipe))
     module = MaskedLMTraining(
-        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(store, tokenizer), compiled
+        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(stores, tokenizer), compiled
     )
+    if recipe.phases:
+        module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
     if checkpoint and run_folder.is_rank_0():
         csv.cut(int(checkpoint.name.removeprefix("step-")))
 
@@ -115,14 +121,14 @@ def pretrain(
         pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         on_first_request=module.progress.start,
     )
-    held_out = None if validation is None else validation_loader(validation, split, trainer.global_rank)
+    held_out = None if validation is None else validation_loader(validation, split.values[-1], trainer.global_rank)
     say(describe(recipe, model, training, trainer.precision, split))
     say(f"{'compiled' if compiled else 'not compiled'}: {why}")
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
     if stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.stopped_by)
-    return finish(module, recipe, out, store, trainer.strategy.root_device, say)
+    return finish(module, recipe, out, stores, trainer.strategy.root_device, say)
 
 
 def begin_with(
@@ -130,43 +136,61 @@ def begin_with(
 ) -> MaskedLM:
     """The first weights of a run from those of a model, with what both are worth written down."""
     tokenizer = Tokenizer.load(tokenizer_folder(out))
-    store = open_store(store_folder(recipe, out), tokenizer)
+    stores = open_stores(recipe, out, tokenizer)
     model, lines = begin(recipe, start, tokenizer)
     for line in lines:
         say(line)
-    measure_before(start, model, recipe, out, store, tokenizer, device, say)
+    measure_before(start, model, recipe, out, stores, tokenizer, device, say)
     return model
 
 
 def _operations(recipe: PretrainRecipe) -> float | None:
     """Floating-point operations of a run with a budget in steps or tokens; none where it has neither."""
-    rows, length = recipe.data.batch_rows, recipe.data.row_length
-    given = [recipe.stop.tokens, None if recipe.stop.steps is None else recipe.stop.steps * rows * length]
-    tokens = min((budget for budget in given if budget is not None), default=None)
-    if tokens is None:
+    left = math.inf if recipe.stop.tokens is None else recipe.stop.tokens
+    end = math.inf if recipe.stop.steps is None else recipe.stop.steps
+    if left == end == math.inf:
         return None
-    return training_operations(recipe.encoder, recipe.head, tokens, recipe.masking.rate * tokens, visible=length)
+    operations = 0.0
+    for first, next_first, phase in plan(recipe).spans():
+        data, rate = phase.recipe.data, phase.recipe.masking.rate
+        steps = max(0, min(end, next_first) - first)
+        tokens = min(left, steps * data.batch_rows * data.row_length)
+        operations += training_operations(recipe.encoder, recipe.head, tokens, rate * tokens, visible=data.row_length)
+        left -= tokens
+    return operations
 
 
-def describe(recipe: PretrainRecipe, model: MaskedLM, training: BatchStream, precision: str, split: Split) -> str:
+def describe(
+    recipe: PretrainRecipe,
+    model: MaskedLM,
+    training: Phased[BatchStream],
+    precision: str,
+    split: Phased[Split],
+) -> str:
     """What is about to run, in a few lines."""
     parameters = count_parameters(model)
-    rows = training.rows.rows_in_epoch(0)
-    tokens = int(training.rows.documents.lengths.sum())
+    rows = training.at(0).rows
     budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(recipe.stop).items() if value is not None]
-    return (
-        f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}\n"
-        f"data: {tokens / 1e6:.2f} M tokens in {rows:,} rows of {recipe.data.row_length} an epoch;"
-        f" {split.batch_rows} rows a step = {split.ranks} × {split.accumulation} × {split.micro_batch_rows}\n"
-        f"budget: {' or '.join(budget)}"
-    )
+    lines = [
+        f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}",
+        f"data: {rows.tokens / 1e6:.2f} M tokens in {rows.rows_in_epoch:,} rows of {rows.row_length} an epoch;"
+        f" {split.at(0).describe()}",
+        f"budget: {' or '.join(budget)}",
+    ]
+    for first, _, phase in plan(recipe).spans() if recipe.phases else ():
+        inside, dealt = phase.recipe, split.at(first)
+        theta = f", rotary θ {inside.encoder.rope_theta:g}" if inside.encoder.positions == "rope" else ""
+        lines.append(
+            f"from step {first:,}: rows of {inside.data.row_length}, {dealt.describe()}, masking {inside.masking.rate:.0%}{theta}"
+        )
+    return "\n".join(lines)
 
 
 def finish(
     module: MaskedLMTraining,
     recipe: PretrainRecipe,
     out: Path,
-    store: TokenStore,
+    stores: Sequence[TokenStore],
     device: torch.device,
     say: Callable[[str], None],
 ) -> Path:
@@ -175,7 +199,7 @@ def finish(
     if run_folder.is_rank_0():
         figures, model = module.validation, module.model
         assert model.tokenizer is not None
-        losses = measure_after(model, recipe, out, store, model.tokenizer, device)
+        losses = measure_after(model, recipe, out, stores, model.tokenizer, device)
         model.save(folder, card=card_text(recipe, module.progress, figures, losses))
         for line in report(losses) if losses else []:
             say(line)
@@ -195,14 +219,21 @@ def card_text(
     recipe: PretrainRecipe, progress: Progress, figures: Mapping[str, float], losses: Sequence[Loss] = ()
 ) -> str:
     """The part of the model card that tells how the model came to be."""
-    data = recipe.data
+    data, total = recipe.data, sum(recipe.data.mixture.values())
+    texts = [Path(path).name for path in data.corpus]
+    texts += [f"{Path(path).name} {weight / total:.0%}" for path, weight in data.mixture.items()]
     lines = [
         "## Training",
-        f"- text: {', '.join(Path(path).name for path in data.corpus) or 'a token store'}",
+        f"- text: {', '.join(texts) or 'a token store'}",
         *([] if recipe.start is None else [f"- from the weights of {'/'.join(Path(recipe.start).parts[-2:])}"]),
         f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
-        f"- rows of {data.row_length}, {data.batch_rows} a step; masking {recipe.masking.rate:.0%};"
-        f" {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
+        *(
+            f"- from step {first:,}: rows of {phase.recipe.data.row_length}, {phase.recipe.data.batch_rows} a step;"
+            f" masking {phase.recipe.masking.rate:.0%}"
+            for first, _, phase in plan(recipe).spans()
+            if first < progress.step
+        ),
+        f"- {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
     ]
     if figures and not losses:
         lines += [
@@ -218,21 +249,21 @@ def card_text(
 def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:
     """Print batch `number` of a run: its rows, with what was masked and what stood there."""
     tokenizer = Tokenizer.load(tokenizer_folder(out))
-    store = open_store(store_folder(recipe, out), tokenizer=tokenizer)
-    stream, _, _ = make_streams(recipe, store, tokenizer)
-    batch = stream.micro_batch(number, Split(recipe.data.batch_rows, recipe.data.batch_rows))
-    epoch, window, place = stream.rows.locate(number * recipe.data.batch_rows)
+    stream = make_streams(recipe, open_stores(recipe, out, tokenizer), tokenizer)[0].at(number)
+    batch = stream.micro_batch(number, Split(stream.batch_rows, stream.batch_rows))
+    first, names = stream.first_row_of(number), [source.name for source in text_sources(recipe.data, out)]
+    length = f" of {stream.rows.row_length} places" if recipe.phases else ""
     say(
-        f"batch {number}: rows from {number * recipe.data.batch_rows} (epoch {epoch}, window {window}, place {place});"
+        f"batch {number}: rows{length} from {first} ({stream.rows.locate(first)});"
         f" {batch['global_tokens']} tokens, {batch['global_targets']} targets"
     )
     originals = {int(place): int(label) for place, label in zip(batch["targets"], batch["labels"]) if label >= 0}
     for row, ids in enumerate(batch["input_ids"].tolist()):
-        words = []
+        words = [names[stream.rows.source_of(first + row)] + ":"] if recipe.data.mixture else []
         for column, token in enumerate(ids):
             if batch["document_ids"][row, column] == 0:
                 continue
-            original = originals.get(row * recipe.data.row_length + column)
+            original = originals.get(row * stream.rows.row_length + column)
             words.append(tokenizer.token(token) + (f"‹{tokenizer.token(original)}›" if original is not None else ""))
         say(f"{row:4d}  {' '.join(words)}")
 

@@ -16,9 +16,8 @@ import torch
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.inputs import make_streams, store_folder, tokenizer_folder
+from bert.pretraining.inputs import make_streams, open_stores, tokenizer_folder
 from bert.pretraining.stream import BatchStream, Split
-from bert.text.store import open_store
 from bert.text.tokenizer import Tokenizer
 from bert.training.folder import read_recipe
 
@@ -97,7 +96,7 @@ def score_held_out(run: Path, model: MaskedLM) -> HeldOutScore:
     """Score `model` on the held-out rows of the run in the folder `run`, under the masks of its validation."""
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     tokenizer = Tokenizer.load(tokenizer_folder(run))
-    validation = make_streams(recipe, open_store(store_folder(recipe, run), tokenizer), tokenizer)[1]
+    validation = make_streams(recipe, open_stores(recipe, run, tokenizer), tokenizer)[1]
     if validation is None:
         raise InputError(f"{run}: this run held nothing out (data.held_out {recipe.data.held_out}): nothing to score")
     return score_rows(model, validation)

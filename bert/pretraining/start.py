@@ -14,7 +14,7 @@ from bert.exchange.folder import start_masked_lm
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.grow import grow, larger
 from bert.model.heads import MaskedLM
-from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.config import PretrainRecipe, check_phase_fits
 from bert.pretraining.overlap import carry_over, overlap
 from bert.text.corpus import find_corpus
 from bert.text.extend import add_words, read_words
@@ -100,6 +100,8 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
             f"data.row_length {recipe.data.row_length} is longer than the {config.max_length} tokens of"
             f" --from {start.folder}: lower it"
         )
+    for number, phase in enumerate(recipe.phases, start=1):
+        check_phase_fits(number, phase, config)
     return tokenizer
 
 

@@ -1,13 +1,14 @@
 """Batch number → tensors, and nothing else: not the worker, the rank, the number of devices, the history or the clock.
 
-Batch n is rows n·R … (n + 1)·R − 1 of the run. It is dealt out in micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of
-`micro_batch_rows` rows, so any split of a batch over devices and time sees the same rows with the same masks.
+Batch n is rows n·R … (n + 1)·R − 1 of the run; with phases, rows are counted from the beginning of the phase. It is dealt out in
+micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of `micro_batch_rows` rows, so any split of a batch over devices and
+time sees the same rows with the same masks.
 """
 
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from torch.utils.data import DataLoader, Dataset
 from bert.errors import InputError
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, target_counts
-from bert.text.packing import RowIndex, gather
-from bert.text.store import TokenStore
+from bert.pretraining.phases import Phase, Phased
+from bert.text.counter import draw
+
+_MASKS = 32  # what a draw is for
 
 
 class MicroBatch(TypedDict):
@@ -40,6 +43,31 @@ class SpecialIds:
     pad: int
 
 
+class Rows(Protocol):
+    """Rows of one length by their numbers: a `sources.Source` or a `sources.Mixture`."""
+
+    @property
+    def row_length(self) -> int:
+        """Places of a row."""
+
+    @property
+    def rows_in_epoch(self) -> int:
+        """Rows until one comes again."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of an epoch, without special tokens."""
+
+    def read(self, first: int, count: int, ids: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
+        """Rows first … first + count − 1: input_ids and document_ids, each (count, row_length)."""
+
+    def locate(self, row: int) -> str:
+        """Where row `row` lies, in words."""
+
+    def source_of(self, row: int) -> int:
+        """The number of the source that row `row` comes from."""
+
+
 @dataclass(frozen=True)
 class Split:
     """How a batch of `batch_rows` is dealt out."""
@@ -53,61 +81,65 @@ class Split:
         """Micro-batches of one rank in one step."""
         return self.batch_rows // (self.micro_batch_rows * self.ranks)
 
+    def describe(self) -> str:
+        """In words."""
+        return f"{self.batch_rows} rows a step = {self.ranks} × {self.accumulation} × {self.micro_batch_rows}"
 
-def split_batch(batch_rows: int, micro_batch_rows: int | None, ranks: int) -> Split:
-    """The split of a batch over `ranks` devices; InputError where it does not divide."""
+
+def split_batch(batch_rows: int, micro_batch_rows: int | None, ranks: int, where: str = "") -> Split:
+    """The split of a batch over `ranks` devices; InputError where it does not divide, beginning with `where` that is."""
     if batch_rows % ranks:
         raise InputError(
-            f"data.batch_rows {batch_rows} does not divide over {ranks} devices: give a multiple of {ranks}"
+            f"{where}data.batch_rows {batch_rows} does not divide over {ranks} devices: give a multiple of {ranks}"
         )
     per_rank = batch_rows // ranks
     micro = micro_batch_rows or per_rank
     if per_rank % micro:
         raise InputError(
-            f"data.batch_rows {batch_rows} over {ranks} device{'s' * (ranks > 1)} is {per_rank} rows each, which data.micro_batch_rows"
-            f" {micro} does not divide: give a divisor of {per_rank}"
+            f"{where}data.batch_rows {batch_rows} over {ranks} device{'s' * (ranks > 1)} is {per_rank} rows each, which"
+            f" data.micro_batch_rows {micro} does not divide: give a divisor of {per_rank}"
         )
     return Split(batch_rows, micro, ranks)
 
 
 class BatchStream:
-    """The batches of a run."""
+    """The batches of a run, or of one phase of it."""
 
     def __init__(
         self,
-        store: TokenStore,
-        rows: RowIndex,
+        rows: Rows,
         batch_rows: int,
         special_ids: SpecialIds,
         vocabulary: Vocabulary,
         masking: MaskingConfig,
         seed: int,
         last_row: int | None = None,
+        phase: Phase | None = None,
     ) -> None:
-        """Rows of the tokens of `store` by `rows`; rows from `last_row` on (None: never) are padding through and through."""
-        self.store, self.rows, self.batch_rows, self.last_row = store, rows, batch_rows, last_row
-        self.special_ids, self.vocabulary, self.masking, self.seed = special_ids, vocabulary, masking, seed
+        """`batch_rows` rows a step: those of `phase`, or from row 0 on. Rows from `last_row` on (None: never) are padding through and
+        through."""
+        self.rows, self.batch_rows, self.last_row = rows, batch_rows, last_row
+        self.special_ids, self.vocabulary, self.masking = special_ids, vocabulary, masking
+        self._phase = phase
+        self._seed = int(draw(seed, _MASKS, rows.row_length)[0] >> 1)  # rows of one number and two lengths are two rows
         self._cached: tuple[int, np.ndarray, np.ndarray, int, int] | None = None
+
+    def first_row_of(self, step: int) -> int:
+        """The first row of batch `step`."""
+        return step * self.batch_rows if self._phase is None else self._phase.first_row_of(step)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Batch `step` before masking: input_ids and document_ids (R, T), number of targets, number of tokens."""
         if self._cached is None or self._cached[0] != step:
-            first, length = step * self.batch_rows, self.rows.row_length
+            first, length = self.first_row_of(step), self.rows.row_length
             count = self.batch_rows if self.last_row is None else max(0, min(self.batch_rows, self.last_row - first))
             input_ids = np.full((self.batch_rows, length), self.special_ids.pad, np.int64)
             document_ids = np.zeros((self.batch_rows, length), np.int64)
             if count:
-                input_ids[:count], document_ids[:count] = gather(
-                    self.store.values,
-                    self.rows.rows(first, count),
-                    length,
-                    self.special_ids.cls,
-                    self.special_ids.sep,
-                    self.special_ids.pad,
-                )
+                input_ids[:count], document_ids[:count] = self.rows.read(first, count, self.special_ids)
             if self.masking.whole_words:  # how many targets fit follows from the words
                 numbers = first + np.arange(self.batch_rows)
-                masked = mask_rows(input_ids, numbers, self.seed, self.masking, self.vocabulary)
+                masked = mask_rows(input_ids, numbers, self._seed, self.masking, self.vocabulary)
                 targets = int((masked.labels != NO_TARGET).sum())
             else:
                 targets = int(target_counts(self.vocabulary.maskable[input_ids], self.masking.rate).sum())
@@ -119,8 +151,8 @@ class BatchStream:
         input_ids, document_ids, global_targets, global_tokens = self.batch(step)
         first = (micro * split.ranks + rank) * split.micro_batch_rows
         mine = slice(first, first + split.micro_batch_rows)
-        numbers = step * self.batch_rows + np.arange(mine.start, mine.stop)
-        masked = mask_rows(input_ids[mine], numbers, self.seed, self.masking, self.vocabulary)
+        numbers = self.first_row_of(step) + np.arange(mine.start, mine.stop)
+        masked = mask_rows(input_ids[mine], numbers, self._seed, self.masking, self.vocabulary)
         in_use = masked.labels != NO_TARGET
         row_starts = np.arange(split.micro_batch_rows)[:, None] * self.rows.row_length
         flat = np.where(in_use, masked.places + row_starts, 0)
@@ -135,27 +167,28 @@ class BatchStream:
 
 
 class _MicroBatches(Dataset):
-    """Item i of a rank: micro-batch i % accumulation of step i // accumulation."""
+    """Item (step, micro): micro-batch `micro` of a rank in step `step`."""
 
-    def __init__(self, stream: BatchStream, split: Split, rank: int) -> None:
+    def __init__(self, stream: Phased[BatchStream], split: Phased[Split], rank: int) -> None:
         self.stream, self.split, self.rank = stream, split, rank
 
-    def __getitem__(self, item: int) -> MicroBatch:
-        step, micro = divmod(item, self.split.accumulation)
-        return self.stream.micro_batch(step, self.split, self.rank, micro)
+    def __getitem__(self, item: tuple[int, int]) -> MicroBatch:
+        step, micro = item
+        return self.stream.at(step).micro_batch(step, self.split.at(step), self.rank, micro)
 
 
 class _From:
-    """The numbers first, first + 1, … up to and without `end` (None: for ever)."""
+    """(step, micro) of every micro-batch of a rank from step `first` on, up to and without step `end` (None: for ever)."""
 
-    def __init__(self, first: int, end: int | None) -> None:
-        self.first, self.end = first, end
+    def __init__(self, first: int, end: int | None, split: Phased[Split]) -> None:
+        self.first, self.end, self.split = first, end, split
 
-    def __iter__(self) -> Iterator[int]:
-        number = self.first
-        while self.end is None or number < self.end:
-            yield number
-            number += 1
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        step = self.first
+        while self.end is None or step < self.end:
+            for micro in range(self.split.at(step).accumulation):
+                yield step, micro
+            step += 1
 
 
 class StepLoader:
@@ -167,8 +200,8 @@ class StepLoader:
 
     def __init__(
         self,
-        stream: BatchStream,
-        split: Split,
+        stream: BatchStream | Phased[BatchStream],
+        split: Split | Phased[Split],
         rank: int = 0,
         first_step: Callable[[], int] = lambda: 0,
         steps: int | None = None,
@@ -176,18 +209,18 @@ class StepLoader:
         pin_memory: bool = False,
         on_first_request: Callable[[], None] = lambda: None,
     ) -> None:
-        self.stream, self.split, self.rank, self.first_step, self.steps = stream, split, rank, first_step, steps
+        self.stream, self.split = Phased.always(stream), Phased.always(split)
+        self.rank, self.first_step, self.steps = rank, first_step, steps
         self.workers, self.pin_memory, self.on_first_request = workers, pin_memory, on_first_request
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[MicroBatch]:
         self.on_first_request()
         begun = time.perf_counter()
-        accumulation = self.split.accumulation
         loader = DataLoader(
             _MicroBatches(self.stream, self.split, self.rank),
             batch_size=None,
-            sampler=_From(self.first_step() * accumulation, None if self.steps is None else self.steps * accumulation),
+            sampler=_From(self.first_step(), self.steps, self.split),
             num_workers=self.workers,
             pin_memory=self.pin_memory,
         )

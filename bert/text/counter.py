@@ -17,10 +17,12 @@ def draw(*key: int | np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         for part in key:
             counter = np.asarray(part).astype(np.uint64)  # negative numbers wrap, as C does
-            state = state + (counter + np.uint64(1)) * _GOLDEN
-            state = (state ^ (state >> np.uint64(30))) * _MULTIPLIER_1
-            state = (state ^ (state >> np.uint64(27))) * _MULTIPLIER_2
-            state = state ^ (state >> np.uint64(31))
+            state = state + (counter + np.uint64(1)) * _GOLDEN  # a new array: from here on in place
+            state ^= state >> np.uint64(30)
+            state *= _MULTIPLIER_1
+            state ^= state >> np.uint64(27)
+            state *= _MULTIPLIER_2
+            state ^= state >> np.uint64(31)
     return state
 
 

@@ -119,20 +119,25 @@ def gather(
     values: np.ndarray, rows: Rows, row_length: int, cls_id: int, sep_id: int, pad_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows as arrays: (input_ids, document_ids), each (R, row_length) int64; document_ids counts a row's chunks from 1, 0 is padding."""
-    count = len(rows)
-    sizes = rows.lengths + SPECIALS_PER_CHUNK
+    count, chunks = len(rows), len(rows.starts)
     chunks_per_row = np.diff(rows.first)
-    ends = np.cumsum(sizes)
-    before_row = np.concatenate(([0], ends))[rows.first[:-1]]  # places used by all earlier rows
-    row_starts = np.arange(count) * row_length
-    begin = ends - sizes + np.repeat(row_starts - before_row, chunks_per_row)  # the flat place of each chunk's [CLS]
-    tokens = _ranges(rows.lengths)
-    input_ids = np.full(count * row_length, pad_id, np.int64)
-    input_ids[begin] = cls_id
-    input_ids[begin + sizes - 1] = sep_id
-    input_ids[np.repeat(begin + 1, rows.lengths) + tokens] = values[np.repeat(rows.starts, rows.lengths) + tokens]
-    document_ids = np.zeros(count * row_length, np.int64)
-    document_ids[np.repeat(begin, sizes) + _ranges(sizes)] = np.repeat(_ranges(chunks_per_row) + 1, sizes)
+    chunk_ends = np.concatenate(([0], np.cumsum(rows.lengths + SPECIALS_PER_CHUNK)))
+    # The flat places of all rows are a chain of segments: the chunks of a row and then its padding, for every row.
+    chunk = np.arange(chunks) + np.repeat(np.arange(count), chunks_per_row)  # which segment a chunk is
+    padding = rows.first[1:] + np.arange(count)
+    sizes, numbers, starts = (np.zeros(chunks + count, np.int64) for _ in range(3))
+    sizes[chunk], sizes[padding] = rows.lengths + SPECIALS_PER_CHUNK, row_length - np.diff(chunk_ends[rows.first])
+    numbers[chunk] = _ranges(chunks_per_row) + 1
+    starts[chunk] = rows.starts
+    begins = np.cumsum(sizes) - sizes
+    document_ids = np.repeat(numbers, sizes)
+    # Where in `values` the token of a place is. At a [CLS] or [SEP] it is what stands next to the chunk, and is written over.
+    source = np.repeat(starts - 1 - begins, sizes)
+    source += np.arange(count * row_length)
+    input_ids = values.take(source, mode="clip").astype(np.int64)
+    input_ids[document_ids == 0] = pad_id
+    input_ids[begins[chunk]] = cls_id
+    input_ids[begins[chunk] + sizes[chunk] - 1] = sep_id
     return input_ids.reshape(count, row_length), document_ids.reshape(count, row_length)
 
 

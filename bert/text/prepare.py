@@ -21,10 +21,12 @@ def prepare(
     out: str | Path,
     layout: str = "auto",
     text_field: str = "text",
+    near: float | None = None,
     say: Callable[[str], None] = print,
 ) -> TokenStore:
     """What `bert prepare` does: the store of a corpus at `out`, written unless the one there is of the same corpus.
 
+    With `near`, near duplicates from that Jaccard similarity on are left out, see `bert.text.duplicates`.
     Raises InputError for what the corpus, the tokenizer or the folder get wrong.
     """
     tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
@@ -38,6 +40,8 @@ def prepare(
         except InputError as error:
             why = str(error).removeprefix(f"{out}: ").split(";")[0]
     fingerprint = found.fingerprint(old.get("fingerprint"))
+    if near is not None:
+        fingerprint |= {"near": near, "content": f"{fingerprint['content']}-near-{near}"}
     if old:
         if old["fingerprint"].get("content") != fingerprint["content"]:
             why = "the corpus or how it is read has changed"
@@ -56,17 +60,18 @@ def prepare(
     if why:
         say(f"{out}: {why}: writing the store again")
     with _progress_bar(found.num_bytes, say) as (advance, progress):
-        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress)
-    for line in _describe(out, summary):
+        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress, near)
+    for line in _describe(out, summary, near):
         say(line)
     return open_store(out, tokenizer)
 
 
-def _describe(out: Path, summary: StoreSummary) -> Iterator[str]:
+def _describe(out: Path, summary: StoreSummary, near: float | None) -> Iterator[str]:
     unknown = summary.unknown / summary.tokens
+    also = "" if near is None else f" and {summary.near_duplicates:,} near ones"
     yield (
         f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, "
-        f"{summary.duplicates:,} exact duplicates skipped, {unknown:.2%} [UNK], "
+        f"{summary.duplicates:,} exact duplicates{also} skipped, {unknown:.2%} [UNK], "
         f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
     )
     if unknown > 0.01:

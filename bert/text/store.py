@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ import numpy as np
 
 from bert.errors import InputError
 from bert.files import sync
+from bert.text.duplicates import NearDuplicates, Seen
+from bert.text.encoding import document_encoder
 from bert.text.tokenizer import Tokenizer
 
 FORMAT = 1
@@ -95,6 +97,8 @@ class StoreSummary:
     tokens: int
     duplicates: int
     """documents that were skipped because the same text came before"""
+    near_duplicates: int
+    """documents that were skipped because nearly the same text came before; 0 where none were looked for"""
     empty: int
     """documents that were skipped because no token came of them"""
     unknown: int
@@ -153,15 +157,19 @@ def write_store(
     folder: str | Path,
     fingerprint: dict[str, Any],
     progress: Callable[[int, int], None] | None = None,
+    near: float | None = None,
 ) -> StoreSummary:
-    """Tokenise documents by all cores into a store at `folder`, which appears whole or not at all. Memory is bounded.
+    """Tokenise documents into a store at `folder`, which appears whole or not at all.
 
-    Exact duplicates are skipped. `progress` is called with the documents and tokens so far. A store that is there
+    Memory is bounded, but for the 8 bytes by which a document is known again (about 80 with `near`).
+    Exact duplicates are skipped, and with `near` documents whose Jaccard similarity to an earlier one is about that or
+    more, see `bert.text.duplicates`. `progress` is called with the documents and tokens so far. A store that is there
     already is replaced. Raises InputError where the disk has no room, where `folder` holds something else, and where so
     little text is left without duplicates that there is nothing to train on; then, and when interrupted, nothing is
     left behind.
     """
     folder = Path(folder).expanduser()
+    near_duplicates = None if near is None else NearDuplicates(near)
     if folder.exists() and (not folder.is_dir() or not all(map(_of_store, folder.iterdir()))):
         raise InputError(f"{folder}: holds something that is not a token store; give another --out")
     partial = folder.parent / f".{folder.name}.partial"
@@ -169,7 +177,7 @@ def write_store(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
-        summary = _write_files(documents, tokenizer, partial, fingerprint, progress)
+        summary = _write_files(documents, tokenizer, partial, fingerprint, progress, near_duplicates)
         _replace(partial, folder)
     except OSError as error:
         raise InputError(
@@ -198,43 +206,21 @@ def _hash(text: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
 
 
-class _Seen:
-    """A set of 64-bit numbers that takes 8 bytes a number once it is large."""
-
-    limit = 1_000_000  # numbers in a Python set, before they are sorted into the array
-
-    def __init__(self) -> None:
-        self.recent: set[int] = set()
-        self.sorted = np.zeros(0, dtype=np.uint64)
-
-    def add(self, number: int) -> bool:
-        """Whether the number is new."""
-        if number in self.recent:
-            return False
-        place = int(self.sorted.searchsorted(np.uint64(number)))
-        if place < len(self.sorted) and int(self.sorted[place]) == number:
-            return False
-        self.recent.add(number)
-        if len(self.recent) >= self.limit:
-            new = np.fromiter(self.recent, dtype=np.uint64, count=len(self.recent))
-            self.sorted = np.sort(np.concatenate([self.sorted, new]))
-            self.recent = set()
-        return True
-
-
 def _write_files(
     documents: Iterable[str],
     tokenizer: Tokenizer,
     folder: Path,
     fingerprint: dict[str, Any],
     progress: Callable[[int, int], None] | None,
+    near_duplicates: NearDuplicates | None,
 ) -> StoreSummary:
     import datasets
     import pyarrow as pa
     from datasets.arrow_writer import ArrowWriter
 
     started = time.monotonic()
-    count = dict.fromkeys(("documents", "tokens", "duplicates", "empty", "unknown", "characters", "bytes"), 0)
+    count = dict.fromkeys([field.name for field in fields(StoreSummary) if field.name != "seconds"], 0)
+    encode = document_encoder(tokenizer)
     values: list[np.ndarray] = []  # of the record batch that is being filled
     lengths: list[np.ndarray] = []
     hashes: list[np.ndarray] = []
@@ -254,13 +240,21 @@ def _write_files(
                 part.clear()
 
         for texts, batch_hashes in _distinct_batches(documents, count):
-            batch_values, batch_lengths = tokenizer.encode_documents(texts)
+            batch_values, batch_lengths = encode(texts)
             kept = batch_lengths > 0
+            count["empty"] += int((~kept).sum())
+            if near_duplicates is not None:
+                new = near_duplicates.new(batch_values, batch_lengths[kept])
+                batch_values = batch_values[np.repeat(new, batch_lengths[kept])]
+                for place in np.flatnonzero(kept)[~new].tolist():
+                    count["near_duplicates"] += 1
+                    count["characters"] -= len(texts[place])
+                    count["bytes"] -= len(texts[place].encode("utf-8", "replace"))
+                kept[kept] = new
             values.append(batch_values)
             lengths.append(batch_lengths[kept])
             hashes.append(batch_hashes[kept])
             count["documents"] += int(kept.sum())
-            count["empty"] += int((~kept).sum())
             count["tokens"] += len(batch_values)
             count["unknown"] += int((batch_values == tokenizer.unk_id).sum())
             if sum(map(len, values)) >= _BATCH_TOKENS:
@@ -268,12 +262,13 @@ def _write_files(
             if progress is not None:
                 progress(count["documents"], count["tokens"])
         if count["documents"] < 2 and count["tokens"] < _TOO_FEW_TOKENS:
-            read = count["documents"] + count["duplicates"] + count["empty"]
+            read = sum(count[what] for what in ("documents", "duplicates", "near_duplicates", "empty"))
+            near = f" and {count['near_duplicates']:,} near ones" if near_duplicates is not None else ""
             raise InputError(
-                f"the corpus is too small: {count['duplicates']:,} of its {read:,} documents are exact duplicates, "
+                f"the corpus is too small: {count['duplicates']:,} of its {read:,} documents are exact duplicates{near}, "
                 f"{count['tokens']} tokens are left; give more text, or check --layout"
             )
-        if values:
+        if sum(map(len, values)):
             write_batch()
         writer.finalize(close_stream=False)
         file.flush()
@@ -298,7 +293,7 @@ def _write_files(
 
 def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterator[tuple[list[str], np.ndarray]]:
     """Documents without exact duplicates, with their hashes, in batches; what was seen goes into `count`."""
-    seen = _Seen()
+    seen = Seen()
     texts: list[str] = []
     hashes: list[int] = []
     waiting = 0
@@ -318,6 +313,11 @@ def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterat
             texts, hashes, waiting = [], [], 0
     if texts:
         yield texts, np.array(hashes, dtype=np.uint64)
+
+
+def holds_store(folder: str | Path) -> bool:
+    """Whether a folder is a token store rather than text."""
+    return (Path(folder).expanduser() / _INFO).is_file()
 
 
 def read_info(folder: Path) -> dict[str, Any]:

@@ -37,6 +37,14 @@ def compiles(
     return seconds >= SECONDS_WORTH, f"the budget is about {seconds / 60:.0f} minutes"
 
 
+def expect_graphs(phases: int) -> None:
+    """Let one function have a graph for training and one for validation in each of `phases`, each of shapes of its own. PyTorch gives up
+    at 8 unless told, and takes more for a mistake."""
+    from torch._dynamo import config
+
+    config.recompile_limit = max(config.recompile_limit, 2 * phases + 2)
+
+
 def _missing_compiler(device: torch.device) -> str:
     """What the compiler of PyTorch lacks on this machine, or an empty string."""
     if device.type == "cuda":

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from bert.training.precision import cpu_multiplies_bf16
 from bert.training.ranks import global_rank, launch_key, wait_for_rank_0
 
 _BEFORE_THE_RECIPE = {"checkpoints", "tokenizer", "store", "before-after", ".store.partial", ".recipe.yaml.partial"}
+_STORE_NUMBER = re.compile(r"store-\d+")  # of a source of a mixture
 _READY = "ready"  # written last; holds what the processes of this launch have in common
 
 
@@ -80,7 +82,7 @@ def _claim(out: Path, overwrite: bool, resumable: bool) -> None:
     if (
         out.is_dir()
         and not (out / "recipe.yaml").exists()
-        and {path.name for path in out.iterdir()} <= _BEFORE_THE_RECIPE
+        and all(_STORE_NUMBER.sub("store", path.name) in _BEFORE_THE_RECIPE for path in out.iterdir())
     ):
         shutil.rmtree(out)
         if _aside(out).exists():

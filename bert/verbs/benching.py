@@ -137,13 +137,16 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
 
     data = recipe.data
     if options.run is not None and options.tokens is None:
-        from bert.pretraining.inputs import store_folder, tokenizer_folder
+        from bert.pretraining.inputs import text_sources, tokenizer_folder
 
         run = Path(options.run)
+        sources = text_sources(data, run)
+        if len(sources) > 1:
+            raise InputError(f"{run}: reads a mixture of {len(sources)} texts: give one of them as --store")
         data = replace(
             data,
             corpus=[],
-            store=str(store_folder(recipe, run)),
+            store=str(sources[0].folder),
             tokenizer=options.tokenizer or str(tokenizer_folder(run)),
         )
     tokenizer = None

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 from bert.errors import InputError
 from bert.verbs.options import add_corpus, last, verb_parser
@@ -48,7 +49,7 @@ def _tokenizer(arguments: Sequence[str]) -> None:
 
 def _prepare(arguments: Sequence[str]) -> None:
     """Turn text into a token store, once, for any number of runs."""
-    from bert.recipe import parse
+    from bert.recipe import parse, values_of
 
     parser = verb_parser("prepare", _prepare)
     add_corpus(parser, required=True)
@@ -56,10 +57,25 @@ def _prepare(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=str, required=True, help="folder to write; reused when corpus and tokenizer are unchanged"
     )
+    parser.add_argument(
+        "--dedup",
+        type=Literal["exact", "near"],
+        default="exact",
+        help="documents to leave out: those that came before word for word, or nearly so (MinHash; needs bert[dedup])",
+    )
+    parser.add_argument(
+        "--jaccard",
+        type=float,
+        default=0.8,
+        help="with --dedup near: share of their five-token runs that near duplicates have in common, 0.1 to 0.95",
+    )
     options = parse(parser, arguments)
+    near = options.jaccard if options.dedup == "near" else None
+    if near is None and values_of(arguments, "--jaccard"):
+        raise InputError(f"--jaccard {options.jaccard} is for --dedup near: give that too, or leave it out")
     from bert.text.prepare import prepare
 
-    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field)
+    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field, near)
 
 
 def _pretrain(arguments: Sequence[str]) -> None:

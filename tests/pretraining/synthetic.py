@@ -7,8 +7,11 @@ import torch
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import MaskingConfig
+from bert.pretraining.inputs import make_splits
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.phases import Phased, plan
+from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds, StepLoader
 from bert.text.counter import draw
 from bert.text.packing import Documents, RowIndex
@@ -21,13 +24,31 @@ VALUES = (draw(8, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uin
 STORE = TokenStore.from_arrays(VALUES, np.concatenate(([0], np.cumsum(LENGTHS))))
 
 
+DOCUMENTS = Documents(np.cumsum(LENGTHS) - LENGTHS, LENGTHS)
+VOCABULARY = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.arange(SIZE) % 3 != 0)
+IDS = SpecialIds(2, 3, 0)
+
+
+def make_rows(length=LENGTH, seed=0):
+    return Source(STORE, RowIndex(DOCUMENTS, length, 16, seed))
+
+
 def make_stream(seed=0, last_row=None, batch_rows=ROWS, **masking):
-    documents = Documents(np.cumsum(LENGTHS) - LENGTHS, LENGTHS)
-    vocabulary = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.arange(SIZE) % 3 != 0)
-    index = RowIndex(documents, LENGTH, 16, seed)
-    return BatchStream(
-        STORE, index, batch_rows, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(**masking), seed, last_row
-    )
+    return BatchStream(make_rows(seed=seed), batch_rows, IDS, VOCABULARY, MaskingConfig(**masking), seed, last_row)
+
+
+def phased(recipe, ranks=1, rows=make_rows):
+    """The streams and splits of the phases of a recipe over the drawn token ids."""
+    phases = plan(recipe)
+    by_length = {phase.recipe.data.row_length: rows(phase.recipe.data.row_length) for phase in phases.values}
+
+    def stream(phase):
+        data, masking = phase.recipe.data, phase.recipe.masking
+        return BatchStream(
+            by_length[data.row_length], data.batch_rows, IDS, VOCABULARY, masking, recipe.seed, phase=phase
+        )
+
+    return phases.map(stream), make_splits(recipe, ranks)
 
 
 ENCODER = EncoderConfig(
@@ -43,18 +64,18 @@ def make_module(split, steps=4, dropout=0.0, **optimizer):
     )
 
 
-def fit(module, split, accelerator="cpu", precision="32-true"):
+def fit(module, split, accelerator="cpu", precision="32-true", stream=None):
     trainer = L.Trainer(
         accelerator=accelerator,
         precision=precision,
         devices=1,
         max_epochs=-1,
-        accumulate_grad_batches=split.accumulation,
+        accumulate_grad_batches=Phased.always(split).at(0).accumulation,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, StepLoader(make_stream(), split, first_step=lambda: int(module.progress.step)))
+    trainer.fit(module, StepLoader(stream or make_stream(), split, first_step=lambda: int(module.progress.step)))
     return trainer

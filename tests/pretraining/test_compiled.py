@@ -8,11 +8,13 @@ from torch._dynamo.utils import counters
 
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
+from bert.pretraining.config import DataConfig, PhaseConfig, PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
-from bert.pretraining.stream import Split
+from bert.pretraining.phases import plan
+from bert.pretraining.stream import MicroBatch, Split
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
-from .synthetic import ENCODER, ROWS, fit, make_stream
+from .synthetic import ENCODER, ROWS, fit, make_stream, phased
 
 SHAPES = {
     "modern": {},
@@ -72,6 +74,51 @@ def test_validation_has_a_graph_of_its_own_and_keeps_it() -> None:
                 module._run(batch)
         seen.append(graphs())
     assert seen == [2, 2, 2, 2]
+
+
+@pytest.mark.usefixtures("traced")
+def test_each_phase_has_its_graphs_and_no_step_inside_one_makes_another() -> None:
+    """Row length and rotary base, which a graph holds, change with a phase; mask rate makes another shape; batch rows do not where
+    the micro-batches stay."""
+    phases: list[PhaseConfig] = [
+        {"tokens": 500.0, "row_length": 16},
+        {"tokens": 500.0, "row_length": 16, "batch_rows": 8},
+        {"tokens": 500.0, "row_length": 24},
+        {"tokens": 500.0, "row_length": 24, "mask_rate": 0.4},
+        {"row_length": 24, "mask_rate": 0.4, "rope_theta": 500.0},
+    ]
+    recipe = PretrainRecipe(data=DataConfig(batch_rows=4, micro_batch_rows=4), encoder=ENCODER, phases=phases)
+    streams, splits = phased(recipe)
+    model = MaskedLM(ENCODER)
+    stop = StopConfig(steps=streams.first_steps[-1] + 4)
+    module = MaskedLMTraining(model, OptimizerConfig(), ScheduleConfig(), stop, splits, seed=5, compiled=True)
+    module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
+    made = dict[int, int]()
+    real = module.training_step
+
+    def step(batch: MicroBatch, batch_idx: int) -> torch.Tensor:
+        loss = real(batch, batch_idx)
+        made[int(module.progress.step)] = graphs()
+        return loss
+
+    module.training_step = step  # type: ignore[method-assign]
+    fit(module, splits, stream=streams)
+    for first, end, wanted in zip(streams.first_steps, (*streams.first_steps[1:], stop.steps), (1, 1, 2, 3, 4)):
+        assert {made[number] for number in range(first, end)} == {wanted}, first
+    assert not counters["graph_break"]
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.slow
+def test_many_phases_are_not_taken_for_a_mistake() -> None:
+    """PyTorch gives up at 8 graphs of one function unless told."""
+    phases: list[PhaseConfig] = [{"tokens": 1.0, "row_length": 8 + number} for number in range(12)]
+    recipe = PretrainRecipe(data=DataConfig(batch_rows=4), encoder=ENCODER, phases=[*phases, {"row_length": 24}])
+    streams, splits = phased(recipe)
+    stop = StopConfig(steps=14)
+    module = MaskedLMTraining(MaskedLM(ENCODER), OptimizerConfig(), ScheduleConfig(), stop, splits, compiled=True)
+    fit(module, splits, stream=streams)
+    assert graphs() == 13
 
 
 @pytest.mark.usefixtures("traced")

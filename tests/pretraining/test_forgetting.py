@@ -69,7 +69,7 @@ def general_rows(recipe, file, tokenizer):
     texts = file.read_text().strip().split("\n\n")
     values, lengths = tokenizer.encode_documents(texts)
     store = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
-    return fixed_rows(recipe, store, Documents(store.starts, store.lengths), tokenizer), texts, len(values)
+    return fixed_rows(recipe, [store], [Documents(store.starts, store.lengths)], tokenizer), texts, len(values)
 
 
 def test_with_the_same_vocabulary_both_models_are_measured_on_the_same_places(runs, tiny_run):
@@ -77,7 +77,7 @@ def test_with_the_same_vocabulary_both_models_are_measured_on_the_same_places(ru
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     before, after = MaskedLM.load(tiny_run / "model"), MaskedLM.load(run / "model")
     tokenizer = after.tokenizer
-    held_out = make_streams(recipe, open_store(run / "store"), tokenizer)[1]
+    held_out = make_streams(recipe, [open_store(run / "store")], tokenizer)[1]
     general = general_rows(recipe, runs / "general.txt", tokenizer)[0]
     figures = measured(run)
     assert set(figures) == {(text, when) for text in (NEW, GENERAL) for when in (BEFORE, AFTER)}
@@ -113,7 +113,7 @@ def test_held_out_documents_are_the_same_under_both_tokenizers(runs):
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     tokenizer = Tokenizer.load(run / "tokenizer")
     store = open_store(run / "store")
-    documents = make_streams(recipe, store, tokenizer)[1].rows.documents
+    documents = make_streams(recipe, [store], tokenizer)[1].rows.index.documents
     expected = sorted(store.values[start : start + n].tolist() for start, n in zip(documents.starts, documents.lengths))
     with np.load(run / "before-after" / "held-out-text.npz") as arrays:
         kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"])

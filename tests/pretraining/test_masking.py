@@ -106,6 +106,19 @@ def test_a_row_is_masked_by_its_number_alone():
     assert (masked(ids, seed=1).places != whole.places).any()
 
 
+@settings(max_examples=60, deadline=None)
+@given(st.floats(0.01, 0.99), st.integers(8, 130), st.integers(0, 1000))
+def test_the_targets_of_a_row_are_its_maskable_places_with_the_smallest_draws(rate, length, seed):
+    ids = np.where(draw(seed, 1, np.arange(5)[:, None], np.arange(length)) % np.uint64(3) == 0, 0, rows_of(5, length))
+    numbers = np.arange(5) + 10 * seed
+    result = masked(ids, rate=rate, seed=seed, numbers=numbers)
+    for row, number in enumerate(numbers):
+        maskable = [place for place in range(length) if ids[row, place] >= SPECIALS]
+        count = min(slots(rate, length), max(1, round(rate * len(maskable)))) if maskable else 0
+        smallest = sorted(maskable, key=lambda place: int(draw(seed, 11, number, place)[0]))[:count]
+        assert result.places[row].tolist() == sorted(smallest) + [0] * (slots(rate, length) - count)
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 100), st.floats(0.1, 0.6))
 def test_whole_words_are_hidden_whole(seed, rate):

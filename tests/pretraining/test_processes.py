@@ -34,7 +34,7 @@ import bert.cli
 from bert.pretraining.module import MaskedLMTraining
 real = MaskedLMTraining.training_step
 def step(self, batch, batch_idx):
-    name = f"{os.environ['RECORD']}-{self.progress.step}-{batch_idx % self.split.accumulation}-{self.global_rank}.pt"
+    name = f"{os.environ['RECORD']}-{self.progress.step}-{batch_idx % self.split.at(self.progress.step).accumulation}-{self.global_rank}.pt"
     torch.save(dict(batch), name)
     return real(self, batch, batch_idx)
 MaskedLMTraining.training_step = step
@@ -53,12 +53,12 @@ def corpus(tmp_path_factory):
     return folder
 
 
-def train(corpus, name, launcher=(), extra=()):
+def train(corpus, name, launcher=(), extra=(), text=True):
     """Run `bert pretrain`, recording; returns (run folder, global batches by step, losses)."""
     run, record = corpus / name, corpus / f"{name}-batch"
     arguments = [
         "pretrain",
-        str(corpus / "text.txt"),
+        *([str(corpus / "text.txt")] if text else []),
         "--config",
         str(corpus / "recipe.yaml"),
         "--out",
@@ -111,6 +111,24 @@ def test_two_processes_see_the_batches_of_one_and_reach_its_losses(corpus, alone
     assert len(losses) == 20
     assert max(abs(a - b) for a, b in zip(losses, alone[1])) < 1e-5
     assert max(abs(a - b) for a, b in zip(validation, alone[2])) < 1e-5
+
+
+PHASES = "[{tokens: 1024, row_length: 16, micro_batch_rows: 2}, {tokens: 1536, batch_rows: 12, micro_batch_rows: 2}, {micro_batch_rows: 4}]"
+
+
+def test_phases_and_a_mixture_give_two_processes_the_batches_of_one(corpus):
+    """Steps 0 to 7 in 16 places, 8 to 11 with more rows, then larger micro-batches; rows of two sources."""
+    (corpus / "more.txt").write_text("\n\n".join((corpus / "text.txt").read_text().split("\n\n")[::2]))
+    mixture = ("--phases", PHASES, "--data.mixture", f"{{{corpus / 'text.txt'}: 2, {corpus / 'more.txt'}: 1}}")
+    one = train(corpus, "phased", (), mixture, text=False)
+    two = train(corpus, "phased-two", (), (*mixture, "--trainer.devices", "2"), text=False)
+    for step, batch in one[0].items():
+        for key, tensor in batch.items():
+            assert torch.equal(tensor, two[0][step][key]), (step, key)
+    assert [tuple(one[0][step]["input_ids"].shape) for step in (7, 8, 11, 12)] == [(8, 16), (12, 32), (12, 32), (8, 32)]
+    assert max(abs(a - b) for a, b in zip(one[1], two[1], strict=True)) < 1e-5
+    assert max(abs(a - b) for a, b in zip(one[2], two[2], strict=True)) < 1e-5
+    assert len(one[1]) == 20
 
 
 def test_a_run_of_two_processes_goes_on_as_one(corpus, alone):

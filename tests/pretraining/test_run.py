@@ -76,7 +76,7 @@ def test_the_validation_figures_are_those_of_the_held_out_rows(tiny_run):
     """Computed once more from the model folder, densely."""
     recipe = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe)
     model = MaskedLM.load(tiny_run / "model").eval()
-    _, held_out, _ = make_streams(recipe, open_store(tiny_run / "store"), model.tokenizer)
+    _, held_out, _ = make_streams(recipe, [open_store(tiny_run / "store")], model.tokenizer)
     loss, right, count = 0.0, 0, 0
     for step in range(-(-held_out.last_row // recipe.data.batch_rows)):
         batch = held_out.micro_batch(step, Split(recipe.data.batch_rows, recipe.data.batch_rows))
@@ -94,10 +94,10 @@ def test_the_validation_figures_are_those_of_the_held_out_rows(tiny_run):
 def test_no_held_out_token_is_trained_on(tiny_run):
     recipe = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe)
     store = open_store(tiny_run / "store")
-    training, held_out, _ = make_streams(recipe, store, Tokenizer.load(tiny_run / "tokenizer"))
+    training, held_out, _ = make_streams(recipe, [store], Tokenizer.load(tiny_run / "tokenizer"))
     places = [
         {place for start, length in zip(part.starts, part.lengths) for place in range(start, start + length)}
-        for part in (training.rows.documents, held_out.rows.documents)
+        for part in (training.at(0).rows.index.documents, held_out.rows.index.documents)
     ]
     assert not places[0] & places[1]
     assert len(places[0]) + len(places[1]) == store.num_tokens
@@ -108,8 +108,8 @@ def test_show_batch_prints_the_rows_that_the_run_saw(tiny_run, capsys):
     lines = capsys.readouterr().out.splitlines()
     recipe = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe)
     tokenizer = Tokenizer.load(tiny_run / "tokenizer")
-    training, _, _ = make_streams(recipe, open_store(tiny_run / "store"), tokenizer)
-    batch = training.micro_batch(3, Split(8, 8))
+    training, _, _ = make_streams(recipe, [open_store(tiny_run / "store")], tokenizer)
+    batch = training.at(3).micro_batch(3, Split(8, 8))
     assert lines[0].startswith("batch 3: rows from 24 ")
     assert f"{batch['global_targets']} targets" in lines[0]
     assert len(lines) == 9

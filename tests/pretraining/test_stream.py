@@ -58,7 +58,7 @@ def test_targets_are_flat_places_of_the_micro_batch_and_labels_their_originals()
 
 def test_rows_of_an_epoch_come_once_each():
     stream = make_stream()
-    rows = stream.rows.rows_in_epoch(0)
+    rows = stream.rows.rows_in_epoch
     tokens = []
     for step in range(-(-rows // ROWS)):
         input_ids, _, _, _ = stream.batch(step)

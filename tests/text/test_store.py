@@ -6,6 +6,7 @@ import os
 import pickle
 import resource
 import shutil
+import weakref
 from pathlib import Path
 
 import datasets
@@ -97,16 +98,48 @@ def test_counts_say_what_was_written(tmp_path):
     assert (info["tokenizer"], info["dtype"], info["fingerprint"]) == (TOKENIZER.hash, "uint16", {"content": "x"})
 
 
-def test_duplicates_are_found_across_batches_and_past_the_small_set(tmp_path, monkeypatch):
+def test_duplicates_are_found_across_batches(tmp_path, monkeypatch):
     small_batches(monkeypatch)
-    seen = store_module._Seen()
-    numbers = np.random.default_rng(0).integers(0, 2**64, 3000, dtype=np.uint64).tolist()
-    monkeypatch.setattr(store_module._Seen, "limit", 1000)
-    assert [seen.add(number) for number in [*numbers, *numbers, 0, 2**64 - 1, 0]] == [True] * 3000 + [False] * 3000 + [
-        True
-    ] * 2 + [False]
-    assert len(seen.sorted) >= 3000
     assert write_store(TEXTS * 3, TOKENIZER, tmp_path / "store", {}).duplicates == 2 * len(TEXTS)
+
+
+def test_near_duplicates_are_left_out_and_counted_apart(tmp_path, monkeypatch):
+    pytest.importorskip("datasketch", reason="needs datasketch: pip install 'bert[dedup]'")
+    small_batches(monkeypatch)
+    words = [f"{first}{second}" for first in "abcdefgh" for second in "ijklmnop"]
+    texts = [" ".join(words[(i * 7 + j * (2 * i + 3)) % 64] for j in range(120)) for i in range(20)]
+    copies = [f"{text} {i}" for i, text in enumerate(texts)]
+    summary = write_store([*texts, "\u200b", *copies, *texts], TOKENIZER, tmp_path / "store", {}, near=0.8)
+    found = (summary.documents, summary.near_duplicates, summary.duplicates, summary.empty)
+    assert found == (20, 20, 20, 1)
+    store, plain = open_store(tmp_path / "store"), tmp_path / "plain"
+    assert [store.document(i).tolist() for i in range(20)] == [TOKENIZER.encode(text)[1:-1] for text in texts]
+    assert store.info["near_duplicates"] == 20
+    expected = write_store([*texts, "\u200b"], TOKENIZER, plain, {})
+    np.testing.assert_array_equal(store.hashes, open_store(plain).hashes)
+    for name in ("tokens", "unknown", "characters", "bytes"):
+        assert getattr(summary, name) == getattr(expected, name)
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, OTHER])
+def test_no_more_documents_are_held_than_a_batch_or_two(tmp_path, monkeypatch, tokenizer):
+    class Text(str):
+        """A text whose life can be watched."""
+
+    small_batches(monkeypatch)
+    alive: weakref.WeakSet[Text] = weakref.WeakSet()
+    most = 0
+
+    def documents():
+        nonlocal most
+        for text in TEXTS:
+            watched = Text(text)
+            alive.add(watched)
+            most = max(most, len(alive))
+            yield watched
+
+    assert write_store(documents(), tokenizer, tmp_path / "store", {}).documents == len(TEXTS)
+    assert 7 <= most <= 2 * 7 + 2
 
 
 def test_a_large_vocabulary_is_stored_as_uint32(tmp_path, monkeypatch):
@@ -250,6 +283,12 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     assert json.loads((out / "store.json").read_text())["fingerprint"]["files"][0]["mtime_ns"] == 10**18
 
     changed = "the corpus or how it is read has changed: writing the store again"
+    near = again(near=0.8)
+    assert near == (f"{out}: {changed}", True)
+    assert json.loads((out / "store.json").read_text())["fingerprint"]["near"] == 0.8
+    assert again(near=0.8)[1] is False
+    assert again(near=0.7)[1] is True
+    assert again() == (f"{out}: {changed}", True)
     assert again(layout="file") == (f"{out}: {changed}", True)
     write_corpus(corpus, TEXTS[:-1])
     assert again() == (f"{out}: {changed}", True)
@@ -263,6 +302,15 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     assert rewritten
     assert message.startswith(f"{out}: data-00000-of-00001.arrow has 5 of ")
     assert names(tmp_path) == ["a.txt", "store"]
+
+
+def test_prepare_says_how_many_near_duplicates_it_left_out(tmp_path):
+    said: list[str] = []
+    corpus = write_corpus(tmp_path / "a.txt")
+    prepare(corpus, TOKENIZER, tmp_path / "store", near=0.5, say=said.append)
+    info = json.loads((tmp_path / "store" / "store.json").read_text())
+    assert info["near_duplicates"] > 100  # the texts differ in a number and in how often they say "word"
+    assert f" 0 exact duplicates and {info['near_duplicates']} near ones skipped, " in said[-1]
 
 
 def test_prepare_takes_a_tokenizer_folder(tmp_path):

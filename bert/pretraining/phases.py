@@ -1,0 +1,92 @@
+"""Phases of a run: which rows a step reads, how long they are and how many of their tokens are hidden, as a function of the step.
+
+A phase lasts for a number of places, rows × row length, brought up to whole steps, so that a step belongs to one phase. Phases of one
+row length go on counting its rows through the run; rows of another length are another numbering, from 0.
+
+A worked example. `phases: [{tokens: 4096, row_length: 128}, {row_length: 512}]` with 8 rows a step: a step of the first phase has 1,024
+places, so it is steps 0 to 3, rows 0 to 31 of those of 128 places; step 4 begins with row 0 of those of 512 places.
+"""
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from bert.pretraining.config import PhaseConfig, PretrainRecipe
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True)
+class Phased(Generic[T]):
+    """What may differ from phase to phase."""
+
+    first_steps: tuple[int, ...]
+    """the step with which each phase begins; that of the first is 0"""
+    values: tuple[T, ...]
+
+    @classmethod
+    def always(cls, value: "T | Phased[T]") -> "Phased[T]":
+        """What is the same at every step; what is phased already stays so."""
+        return value if isinstance(value, Phased) else cls((0,), (value,))
+
+    def at(self, step: int) -> T:
+        """The value of the phase that `step` belongs to."""
+        return self.values[bisect_right(self.first_steps, step) - 1]
+
+    def map(self, function: Callable[[T], U]) -> "Phased[U]":
+        """What `function` makes of each value."""
+        return Phased(self.first_steps, tuple(map(function, self.values)))
+
+    def spans(self) -> Iterator[tuple[int, float, T]]:
+        """(first step, the step behind the last one, value) of each phase; the last one has no end (infinite)."""
+        yield from zip(self.first_steps, (*self.first_steps[1:], math.inf), self.values)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One phase of a run."""
+
+    first_step: int
+    first_row: int
+    """the row of its first step with the lowest number, among those of its row length"""
+    recipe: PretrainRecipe
+    """the recipe as it is in this phase, which is its only one"""
+
+    def first_row_of(self, step: int) -> int:
+        """The first of the rows of `step`, which is a step of this phase; as many follow it as the batch has."""
+        return self.first_row + (step - self.first_step) * self.recipe.data.batch_rows
+
+
+def plan(recipe: PretrainRecipe) -> Phased[Phase]:
+    """The phases of a recipe; one where it names none."""
+    first_step, next_row = 0, dict[int, int]()  # row length → rows of it so far
+    phases = []
+    for config in recipe.phases or [PhaseConfig()]:
+        inside = _in_phase(recipe, config)
+        length, rows = inside.data.row_length, inside.data.batch_rows
+        phases.append(Phase(first_step, next_row.get(length, 0), inside))
+        steps = math.ceil((config.get("tokens") or 0) / (rows * length))
+        first_step += steps
+        next_row[length] = next_row.get(length, 0) + steps * rows
+    return Phased(tuple(phase.first_step for phase in phases), tuple(phases))
+
+
+def longest_row(recipe: PretrainRecipe) -> int:
+    """Places of the longest row of a run."""
+    return max(phase.recipe.data.row_length for phase in plan(recipe).values)
+
+
+def _in_phase(recipe: PretrainRecipe, config: PhaseConfig) -> PretrainRecipe:
+    data = {name: config.get(name) for name in ("row_length", "batch_rows", "micro_batch_rows")}
+    changed = {name: value for name, value in data.items() if value is not None}
+    rate, theta = config.get("mask_rate"), config.get("rope_theta")
+    return replace(
+        recipe,
+        phases=[],
+        data=replace(recipe.data, **changed),  # type: ignore[arg-type]
+        masking=recipe.masking if rate is None else replace(recipe.masking, rate=rate),
+        encoder=recipe.encoder if theta is None else replace(recipe.encoder, rope_theta=theta),
+    )

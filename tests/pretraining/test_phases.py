@@ -1,0 +1,239 @@
+"""Phases: which rows a step reads is a function of its number, however a run is dealt out, and Lightning follows."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bert.errors import InputError
+from bert.model.config import EncoderConfig
+from bert.model.heads import MaskedLM
+from bert.pretraining.config import DataConfig, MaskingConfig, PretrainRecipe
+from bert.pretraining.inputs import make_splits
+from bert.pretraining.masking import NO_TARGET
+from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.phases import Phased, longest_row, plan
+from bert.pretraining.stream import StepLoader
+from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+
+from .synthetic import ENCODER, VALUES, fit, make_rows, phased
+
+# Lengths, rows and shares of masks change, the first length comes again, and a step is 1, 2 or 3 micro-batches.
+RECIPE = PretrainRecipe(
+    data=DataConfig(row_length=24, batch_rows=4, micro_batch_rows=2),
+    masking=MaskingConfig(rate=0.2),
+    encoder=ENCODER,
+    phases=[
+        {"tokens": 200.0, "mask_rate": 0.3},  # 96 places a step: 3 steps
+        {"tokens": 96.0, "row_length": 16, "batch_rows": 6},  # 96 places: 1 step
+        {"tokens": 1.0, "batch_rows": 6},  # 1 step
+        {"row_length": 16, "micro_batch_rows": 4, "rope_theta": 500.0},
+    ],
+)
+
+PHASES = st.fixed_dictionaries(
+    {},
+    optional={
+        "row_length": st.sampled_from([8, 16, 24]),
+        "batch_rows": st.sampled_from([4, 8, 12]),
+        "mask_rate": st.sampled_from([0.1, 0.4]),
+    },
+)
+
+
+@st.composite
+def recipes(draw):
+    tokens = draw(st.lists(st.integers(1, 2000), max_size=4))
+    phases = [{**draw(PHASES), "tokens": float(count)} for count in tokens] + [draw(PHASES)]
+    return PretrainRecipe(data=DataConfig(row_length=24, batch_rows=4), encoder=ENCODER, phases=phases)
+
+
+@settings(deadline=None)
+@given(recipes(), st.integers(1, 60))
+def test_the_plan_is_that_of_playing_the_run_from_its_start(recipe, steps):
+    """One step after the other: a phase ends when its places are used up, and each row length counts its own rows."""
+    phases, number, used, rows = plan(recipe), 0, 0, dict[int, int]()
+    for step in range(steps):
+        config = recipe.phases[number]
+        length, batch_rows = config.get("row_length", 24), config.get("batch_rows", 4)
+        phase = phases.at(step)
+        assert (phase.recipe.data.row_length, phase.recipe.data.batch_rows) == (length, batch_rows)
+        assert phase.recipe.masking.rate == config.get("mask_rate", recipe.masking.rate)
+        assert phase.first_row_of(step) == rows.get(length, 0)
+        rows[length] = rows.get(length, 0) + batch_rows
+        used += length * batch_rows
+        if used >= config.get("tokens", math.inf):
+            number, used = number + 1, 0
+    assert longest_row(recipe) == max(config.get("row_length", 24) for config in recipe.phases)
+
+
+def test_a_recipe_without_phases_is_one_phase_from_row_0_on():
+    phases = plan(PretrainRecipe())
+    assert phases.first_steps == (0,)
+    assert phases.at(7).first_row_of(7) == 7 * PretrainRecipe().data.batch_rows
+    assert phases.at(7).recipe == PretrainRecipe()
+
+
+def test_a_value_that_is_always_the_same_is_so_at_every_step():
+    always = Phased.always("here")
+    assert [always.at(step) for step in (0, 1, 10**9)] == ["here"] * 3
+    assert Phased.always(always) is always
+    assert list(Phased((0, 3), "ab").spans()) == [(0, 3, "a"), (3, math.inf, "b")]
+
+
+@settings(max_examples=25, deadline=None)
+@given(recipes(), st.integers(0, 12), st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)]))
+def test_every_split_over_ranks_and_accumulation_sees_the_same_rows_and_masks(recipe, step, dealt):
+    ranks, micro_rows = dealt
+    whole_streams, whole_splits = phased(recipe)
+    streams, splits = phased(replace(recipe, data=replace(recipe.data, micro_batch_rows=micro_rows)), ranks)
+    whole = whole_streams.at(step).micro_batch(step, whole_splits.at(step))
+    parts = [
+        streams.at(step).micro_batch(step, splits.at(step), rank, micro)
+        for micro in range(splits.at(step).accumulation)
+        for rank in range(ranks)
+    ]
+    for name in ("input_ids", "document_ids", "labels"):
+        assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
+    assert {part["global_targets"] for part in parts} == {int((whole["labels"] != NO_TARGET).sum())}
+
+
+def test_slots_of_a_phase_follow_its_rate_and_its_length():
+    streams, splits = phased(RECIPE)
+    for step, slots in ((0, round(0.3 * 24)), (3, round(0.2 * 16)), (4, round(0.2 * 24)), (5, round(0.2 * 16))):
+        batch = streams.at(step).micro_batch(step, splits.at(step))
+        assert len(batch["labels"]) == len(batch["input_ids"]) * slots
+
+
+def test_rows_of_each_length_come_once_an_epoch_whatever_stands_between():
+    """The tokens of the first epoch of rows of 24 and of 16 places are each the whole text."""
+    recipe = PretrainRecipe(
+        data=DataConfig(row_length=24, batch_rows=4),
+        encoder=ENCODER,
+        phases=[{"tokens": 500.0}, {"tokens": 400.0, "row_length": 16}, {"tokens": 900.0}, {"tokens": 1e5, "row_length": 16}, {}],
+    )  # fmt: skip
+    streams, _ = phased(recipe)
+    seen = {16: [], 24: []}
+    for step in range(streams.first_steps[-1] + 200):
+        stream = streams.at(step)
+        seen[stream.rows.row_length].extend(stream.batch(step)[0])
+    for length, rows in seen.items():
+        tokens = np.concatenate(rows[: make_rows(length).rows_in_epoch])
+        assert sorted(tokens[tokens >= 5]) == sorted(VALUES)
+
+
+def test_rows_of_one_number_and_two_lengths_are_masked_apart():
+    """Were the masks keyed by the number alone, the same places of both rows would be hidden first."""
+    short, long = (
+        phased(PretrainRecipe(data=DataConfig(row_length=length, batch_rows=64), encoder=ENCODER))
+        for length in (16, 24)
+    )
+    first = []
+    for streams, splits in (short, long):
+        batch = streams.at(0).micro_batch(0, splits.at(0))
+        first.append(batch["targets"].view(64, -1)[:, 0] % streams.at(0).rows.row_length)
+    assert (first[0] == first[1]).float().mean() < 0.5
+
+
+@pytest.mark.parametrize(("first", "workers"), [(0, 0), (0, 2), (2, 0), (3, 0), (4, 2), (5, 0), (7, 0)])
+def test_the_loader_goes_through_the_phases_from_any_step_on(first, workers):
+    streams, splits = phased(RECIPE)
+    loader = StepLoader(streams, splits, first_step=lambda: first, steps=8, workers=workers)
+    expected = [
+        streams.at(step).micro_batch(step, splits.at(step), 0, micro)
+        for step in range(first, 8)
+        for micro in range(splits.at(step).accumulation)
+    ]
+    got = list(loader)
+    assert len(got) == len(expected)
+    assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(got, expected))
+
+
+def train(recipe, steps, compiled=False, **encoder):
+    streams, splits = phased(recipe)
+    torch.manual_seed(0)
+    model = MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **encoder}))
+    stop = StopConfig(steps=steps)
+    module = MaskedLMTraining(model, OptimizerConfig(), ScheduleConfig(), stop, splits, seed=5, compiled=compiled)
+    module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
+    seen = []
+    real = module.training_step
+
+    def step(batch, batch_idx):
+        loss = real(batch, batch_idx)
+        seen.append((int(module.progress.step), tuple(batch["input_ids"].shape), model.encoder.config.rope_theta))
+        return loss
+
+    module.training_step = step
+    trainer = fit(module, splits, stream=streams)
+    return module, trainer, seen
+
+
+def test_lightning_steps_after_the_micro_batches_of_each_phase():
+    module, trainer, seen = train(RECIPE, steps=8)
+    theta = ENCODER.rope_theta
+    assert seen == [
+        *((step, (2, 24), theta) for step in (0, 0, 1, 1, 2, 2)),
+        *((3, (2, 16), theta) for _ in range(3)),
+        *((4, (2, 24), theta) for _ in range(3)),
+        *((step, (4, 16), 500.0) for step in (5, 6, 7)),
+    ]
+    assert trainer.global_step == module.progress.step == 8
+    assert module.model.config.rope_theta == 500.0
+
+
+def test_accumulation_that_changes_gives_the_steps_of_whole_batches():
+    phases = [{name: value for name, value in phase.items() if name != "micro_batch_rows"} for phase in RECIPE.phases]
+    whole = replace(RECIPE, data=replace(RECIPE.data, micro_batch_rows=None), phases=phases)
+    weights = []
+    for recipe in (RECIPE, whole):
+        module, _, _ = train(recipe, steps=8)
+        weights.append(torch.cat([p.detach().flatten() for p in module.model.parameters()]))
+    assert torch.allclose(weights[0], weights[1], atol=5e-5)
+
+
+def test_a_run_that_ends_with_a_phase_keeps_its_rotary_base():
+    """The model that is saved has the base that it was trained with, not that of a phase that never began."""
+    assert train(RECIPE, steps=5)[0].model.config.rope_theta == ENCODER.rope_theta
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ([{"tokens": 5.0}], "phases: phase 1 is the last and has tokens 5: leave them out, stop says when it ends"),
+        (
+            [{"row_length": 16}, {}],
+            "phases: phase 1 has no tokens: say how long it lasts, only the last phase may leave it open",
+        ),
+        ([{"tokens": 5.0}, {"tokens": 0.0}, {}], "phases: phase 2: tokens is 0.0: give more than 0"),
+        ([{"row_length": 4}], "phases: phase 1: row_length is 4: give 8 or more"),
+        ([{"mask_rate": 1.0}], "phases: phase 1: mask_rate is 1.0: give a share between 0 and 1"),
+        (
+            [{"row_length": 1024}],
+            "phases: phase 1: row_length 1024 is longer than encoder.max_length 512: lower the one or raise the other",
+        ),
+    ],
+)
+def test_phases_that_cannot_be_are_refused(phases, message):
+    with pytest.raises(InputError) as error:
+        PretrainRecipe(phases=phases)
+    assert str(error.value) == message
+
+
+def test_a_rotary_base_is_refused_where_nothing_rotates():
+    with pytest.raises(InputError) as error:
+        PretrainRecipe(encoder=EncoderConfig(positions="learned"), phases=[{"rope_theta": 1e4}])
+    assert str(error.value) == "phases: phase 1 has a rope_theta and encoder.positions is learned: leave it out"
+
+
+def test_batches_of_a_phase_that_do_not_divide_are_refused():
+    recipe = PretrainRecipe(phases=[{"tokens": 1.0}, {"batch_rows": 30, "micro_batch_rows": 4}])
+    with pytest.raises(InputError) as error:
+        make_splits(recipe, 2)
+    assert str(error.value) == (
+        "phase 2: data.batch_rows 30 over 2 devices is 15 rows each, which data.micro_batch_rows 4 does not divide: give a divisor of 15"
+    )
