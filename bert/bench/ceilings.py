@@ -18,6 +18,8 @@ Shape = tuple[int, int, int]
 """rows, inner size and columns of a matrix product"""
 CPU_SHAPES: tuple[Shape, ...] = ((1024, 1024, 1024), (2048, 2048, 2048), (4096, 512, 2048))
 GPU_SHAPES: tuple[Shape, ...] = ((4096, 4096, 4096), (8192, 8192, 8192), (16384, 4096, 4096))
+CPU_VECTOR, GPU_VECTOR = 16_000_000, 256_000_000
+"""numbers in fp32, far more than caches hold"""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def model_shapes(
 
 def bandwidth(device: torch.device, seconds: float) -> tuple[float, float]:
     """(copy, triad): bytes a second, read and written, of vectors far larger than the caches."""
-    size = 16_000_000 if device.type == "cpu" else 256_000_000  # fp32
+    size = CPU_VECTOR if device.type == "cpu" else GPU_VECTOR
     a, b, c = (torch.rand(size, device=device) for _ in range(3))
     copied = shortest(lambda: a.copy_(b), device, seconds)
     added = shortest(lambda: torch.add(b, c, alpha=3.0, out=a), device, seconds)

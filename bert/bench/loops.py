@@ -30,7 +30,7 @@ def compare_loops(
                 times[loop], waited = _bare(recipe, loader, split)
                 waits.append(waited)
             else:
-                times[loop] = _lightning(recipe, loader, split)
+                times[loop] = _lightning(recipe, loader, split, steps + _WARM_UP)
         ratios.append(times["lightning"] / times["bare"])
     spread = Spread.of(ratios)
     say(
@@ -58,12 +58,12 @@ def _bare(recipe: PretrainRecipe, loader: StepLoader, split: Split) -> tuple[flo
     return step, statistics.median(data[_WARM_UP:]) / step
 
 
-def _lightning(recipe: PretrainRecipe, loader: StepLoader, split: Split) -> float:
+def _lightning(recipe: PretrainRecipe, loader: StepLoader, split: Split, steps: int) -> float:
     """Median seconds of the same steps in the Trainer, with the callbacks of a run."""
     stamps = _Stamps()
     callbacks = [StepLog(recipe.log.every_steps), StopOnSignal(), stamps]
     trainer = make_trainer(recipe.trainer, callbacks, [], [], split.accumulation, None)
-    trainer.fit(OurSteps(recipe, split, compiled=False).module, loader)
+    trainer.fit(OurSteps(recipe, split, compiled=False, steps=steps).module, loader)
     whole = [later - earlier for earlier, later in zip(stamps.times, stamps.times[1:])]
     return statistics.median(whole[_WARM_UP - 1 :])
 

@@ -26,14 +26,13 @@ FAILURES = (RuntimeError, ValueError, InputError)
 """what a backend or a compiler raises where it cannot do a shape; memory that is used up among it"""
 
 
-_NEVER = StopConfig(steps=10**9)
-
-
 class OurSteps:
     """A fresh model and its optimiser by a recipe, on the device and in the precision of its trainer group."""
 
-    def __init__(self, recipe: PretrainRecipe, split: Split, compiled: bool, backend: str | None = None) -> None:
-        """`backend` takes the place of the one that the encoder chooses."""
+    def __init__(
+        self, recipe: PretrainRecipe, split: Split, compiled: bool, backend: str | None = None, steps: int = 1
+    ) -> None:
+        """`backend` takes the place of the one that the encoder chooses. In a Trainer the module stops after `steps` steps."""
         trainer = make_trainer(recipe.trainer, [], [], [], split.accumulation, None)  # for device and precision alone
         self.split, self.device = split, trainer.strategy.root_device
         self.precision = str(trainer.precision)
@@ -45,7 +44,7 @@ class OurSteps:
         if backend is not None:
             model.encoder.backend = backend  # type: ignore[assignment]
         self.module = MaskedLMTraining(
-            *(model, recipe.optimizer, recipe.schedule, _NEVER, split, recipe.seed), compiled=compiled
+            *(model, recipe.optimizer, recipe.schedule, StopConfig(steps=steps), split, recipe.seed), compiled=compiled
         )
         self.module.to(self.device).train()
         self.optimizer = self.module.configure_optimizers()

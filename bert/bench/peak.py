@@ -1,5 +1,6 @@
 """The highest memory in use since a moment: of the process on a CPU, of the allocator on a GPU."""
 
+import ctypes
 import resource
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ def forget_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps what earlier cells freed: see bert.memory
     with suppress(OSError):
         _CLEAR.write_text("5")  # man 5 proc: resets the peak of the resident set
 
