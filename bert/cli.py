@@ -8,11 +8,11 @@ from typing import Any
 
 from bert import __version__
 from bert.errors import InputError, InterruptedRun, did_you_mean
-from bert.verbs import exporting, finetuning, pretraining, probing, whole
+from bert.verbs import benching, exporting, finetuning, pretraining, probing, whole
 from bert.verbs.options import first_line
 
 VERBS: dict[str, Callable[[Sequence[str]], None]] = (
-    pretraining.VERBS | finetuning.VERBS | probing.VERBS | exporting.VERBS | whole.VERBS
+    pretraining.VERBS | finetuning.VERBS | probing.VERBS | exporting.VERBS | benching.VERBS | whole.VERBS
 )
 
 

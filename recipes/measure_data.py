@@ -164,7 +164,7 @@ def memory(options: argparse.Namespace) -> None:
         documents = write_copies(options.corpus, text, options.megabytes * 10**6)
         print(f"{text.stat().st_size / 1e6:,.0f} MB, {documents:,} documents")
         tokenizer = ["--tokenizer", str(options.tokenizer)]
-        steps = ["--stop.steps", "10", "--compile", "false", "--trainer.enable_progress_bar", "false"]
+        steps = ["--stop.steps", "10", "--compile", "false", "--log.progress_bar", "false"]
         for arguments in (
             ["prepare", str(text), *tokenizer, "--out", str(store)],
             ["pretrain", "--store", str(store), *tokenizer, "--out", f"{folder}/run", *steps],

@@ -301,7 +301,7 @@ def test_help_is_instant_because_it_loads_no_torch(verb: str | None) -> None:
     assert f"usage: bert {verb}" in output if verb else all(f"  {name} " in output for name in VERBS)
 
 
-def test_training_runs_from_numpy_arrays_without_datasets_pyarrow_and_jsonargparse() -> None:
+def test_training_and_its_measurement_run_from_numpy_arrays_without_datasets_pyarrow_and_jsonargparse() -> None:
     code = """
 import sys
 class Blocker:
@@ -333,8 +333,22 @@ batch = stream.micro_batch(3, Split(4, 4))
 shape = EncoderConfig(vocab_size=25, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_length=16)
 model = MaskedLM(shape)
 model(batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]).loss.backward()
-print("trained")
+
+from bert.bench.run import Plan, bench_arrays
+from bert.pretraining.config import DataConfig, PretrainRecipe
+
+recipe = PretrainRecipe(data=DataConfig(row_length=16, batch_rows=4), encoder=shape, compile=False, trainer={"accelerator": "cpu"})
+said = []
+found = bench_arrays(values, np.concatenate(([0], np.cumsum(lengths))), recipe, Plan(rounds=1, seconds=0.01), say=said.append)
+assert len(found["cells"]) > 1
+print("trained and measured")
 """
     floor_of_arrays = [name for name in FILES if name.startswith("bert.model")]
-    wing = ["bert.text.packing", "bert.pretraining.stream", "bert.pretraining.sources", "bert.pretraining.module"]
-    assert run_python(code, *floor_of_arrays, *wing) == "trained\n"
+    wing = [
+        "bert.text.packing",
+        "bert.pretraining.stream",
+        "bert.pretraining.sources",
+        "bert.pretraining.module",
+        "bert.bench.run",
+    ]
+    assert run_python(code, *floor_of_arrays, *wing).endswith("trained and measured\n")

@@ -197,7 +197,7 @@ def make_streams(
     lengths = {phase.recipe.data.row_length for phase in phases.values}
     rows = {length: _rows(recipe, length, stores, kept, recipe.seed) for length in lengths}
     streams = phases.map(
-        lambda phase: _stream(phase.recipe, rows[phase.recipe.data.row_length], tokenizer, recipe.seed, phase)
+        lambda phase: _stream(phase.recipe, rows[phase.recipe.data.row_length], tokenizer, phase.mask_seed, phase)
     )
     fixed = fixed_rows(recipe, stores, held_out, tokenizer) if all(map(len, held_out)) else None
     return streams, fixed, "\n".join(messages)
@@ -226,11 +226,11 @@ def _rows(
 
 
 def _stream(
-    recipe: PretrainRecipe, rows: Rows, tokenizer: Tokenizer, seed: int, phase: Phase | None = None
+    recipe: PretrainRecipe, rows: Rows, tokenizer: Tokenizer, mask_seed: int, phase: Phase | None = None
 ) -> BatchStream:
     special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
     vocabulary, batch_rows = make_vocabulary(tokenizer), recipe.data.batch_rows
-    return BatchStream(rows, batch_rows, special_ids, vocabulary, recipe.masking, seed, phase=phase)
+    return BatchStream(rows, batch_rows, special_ids, vocabulary, recipe.masking, mask_seed, phase=phase)
 
 
 def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepLoader:

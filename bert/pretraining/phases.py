@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from bert.pretraining.config import PhaseConfig, PretrainRecipe
+from bert.text.counter import draw
 
+_MASKS = 32  # what a draw is for
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -54,6 +56,8 @@ class Phase:
     """the row of its first step with the lowest number, among those of its row length"""
     recipe: PretrainRecipe
     """the recipe as it is in this phase, which is its only one"""
+    mask_seed: int
+    """rows of one number and two lengths are two rows, masked apart; those of data.row_length by the seed of the run itself"""
 
     def first_row_of(self, step: int) -> int:
         """The first of the rows of `step`, which is a step of this phase; as many follow it as the batch has."""
@@ -67,7 +71,9 @@ def plan(recipe: PretrainRecipe) -> Phased[Phase]:
     for config in recipe.phases or [PhaseConfig()]:
         inside = _in_phase(recipe, config)
         length, rows = inside.data.row_length, inside.data.batch_rows
-        phases.append(Phase(first_step, next_row.get(length, 0), inside))
+        own = length == recipe.data.row_length
+        mask_seed = recipe.seed if own else int(draw(recipe.seed, _MASKS, length)[0] >> 1)
+        phases.append(Phase(first_step, next_row.get(length, 0), inside, mask_seed))
         steps = math.ceil((config.get("tokens") or 0) / (rows * length))
         first_step += steps
         next_row[length] = next_row.get(length, 0) + steps * rows

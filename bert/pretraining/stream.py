@@ -18,9 +18,6 @@ from bert.errors import InputError
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, target_counts
 from bert.pretraining.phases import Phase, Phased
-from bert.text.counter import draw
-
-_MASKS = 32  # what a draw is for
 
 
 class MicroBatch(TypedDict):
@@ -122,7 +119,7 @@ class BatchStream:
         self.rows, self.batch_rows, self.last_row = rows, batch_rows, last_row
         self.special_ids, self.vocabulary, self.masking = special_ids, vocabulary, masking
         self._phase = phase
-        self._seed = int(draw(seed, _MASKS, rows.row_length)[0] >> 1)  # rows of one number and two lengths are two rows
+        self.seed = seed  # of the masks
         self._cached: tuple[int, np.ndarray, np.ndarray, int, int] | None = None
 
     def first_row_of(self, step: int) -> int:
@@ -140,7 +137,7 @@ class BatchStream:
                 input_ids[:count], document_ids[:count] = self.rows.read(first, count, self.special_ids)
             if self.masking.whole_words:  # how many targets fit follows from the words
                 numbers = first + np.arange(self.batch_rows)
-                masked = mask_rows(input_ids, numbers, self._seed, self.masking, self.vocabulary)
+                masked = mask_rows(input_ids, numbers, self.seed, self.masking, self.vocabulary)
                 targets = int((masked.labels != NO_TARGET).sum())
             else:
                 targets = int(target_counts(self.vocabulary.maskable[input_ids], self.masking.rate).sum())
@@ -153,7 +150,7 @@ class BatchStream:
         first = (micro * split.ranks + rank) * split.micro_batch_rows
         mine = slice(first, first + split.micro_batch_rows)
         numbers = self.first_row_of(step) + np.arange(mine.start, mine.stop)
-        masked = mask_rows(input_ids[mine], numbers, self._seed, self.masking, self.vocabulary)
+        masked = mask_rows(input_ids[mine], numbers, self.seed, self.masking, self.vocabulary)
         in_use = masked.labels != NO_TARGET
         row_starts = np.arange(split.micro_batch_rows)[:, None] * self.rows.row_length
         flat = np.where(in_use, masked.places + row_starts, 0)

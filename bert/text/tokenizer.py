@@ -165,8 +165,8 @@ class Tokenizer:
         The text around a mask is cut as it is in running text, where the blank before a word is part of its first piece.
         """
         if pair is None and self._adds_blank and self.mask_token in text:
-            return [self.cls_id, *self._around_masks(_encodable(text)), self.sep_id]
-        return list(self.backend.encode(_encodable(text), None if pair is None else _encodable(pair)).ids)
+            return [self.cls_id, *self._around_masks(encodable(text)), self.sep_id]
+        return list(self.backend.encode(encodable(text), None if pair is None else encodable(pair)).ids)
 
     def _around_masks(self, text: str) -> list[int]:
         """Ids of a text with masks where words carry the blank before them: a mask stands for its word's blank too."""
@@ -191,7 +191,7 @@ class Tokenizer:
         try:
             encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
         except (TypeError, UnicodeEncodeError):  # a lone surrogate
-            encodings = self._plain.encode_batch_fast([_encodable(text) for text in texts], add_special_tokens=False)
+            encodings = self._plain.encode_batch_fast([encodable(text) for text in texts], add_special_tokens=False)
         ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
         return np.concatenate(ids) if ids else np.zeros(0, dtype=self.dtype), lengths
@@ -202,7 +202,7 @@ class Tokenizer:
         Special tokens have (0, 0). A blank that belongs to a piece is not counted: a piece of nothing but blanks is empty,
         start = end. What looks like a special token in the text is text here.
         """
-        encoding = self._plain.encode(_encodable(text))  # as many characters as in `text`: offsets are the same
+        encoding = self._plain.encode(encodable(text))  # as many characters as in `text`: offsets are the same
         offsets = []
         for token, (start, end) in zip(encoding.tokens, encoding.offsets):
             if self._needs_blank_before_words and not token.strip("Ġ▁"):
@@ -219,7 +219,7 @@ class Tokenizer:
         like a special token is plain text.
         """
         blank = " " if self._needs_blank else ""
-        texts = [blank + _encodable(word) for word in words]
+        texts = [blank + encodable(word) for word in words]
         pieces = [list(encoding.ids) for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
         return [ids or [self.unk_id] for ids in pieces]
 
@@ -395,7 +395,7 @@ def _bytes_of_characters() -> dict[str, int]:
 _BYTE_OF = _bytes_of_characters()
 
 
-def _encodable(text: str) -> str:
+def encodable(text: str) -> str:
     """The text without lone surrogates, which no encoding of Unicode can hold."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 

@@ -1,4 +1,4 @@
-"""`bert tokenizer`, `prepare`, `pretrain`, `fill` and `bench`: parse, call, print."""
+"""`bert tokenizer`, `prepare`, `pretrain` and `fill`: parse, call, print."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -184,28 +184,9 @@ def _fill(arguments: Sequence[str]) -> None:
         print("  ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
-def _bench(arguments: Sequence[str]) -> None:
-    """Measure where the time of a training step goes, on the batches of a run."""
-    from bert.recipe import parse
-
-    parser = verb_parser("bench", _bench)
-    parser.add_argument("run", type=str, help="folder of a run")
-    parser.add_argument("--steps", type=int, default=20, help="steps a round")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds; bare loop and Lightning's loop alternate")
-    options = parse(parser, arguments)
-    if options.steps < 1 or options.rounds < 1:
-        raise InputError(f"--steps {options.steps} --rounds {options.rounds}: give 1 or more of each")
-    if not (Path(options.run) / "recipe.yaml").exists():
-        raise InputError(f"{options.run}: no run here to measure: it has no recipe.yaml")
-    from bert.bench import bench
-
-    bench(Path(options.run), options.steps, options.rounds)
-
-
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {
     "pretrain": _pretrain,
     "tokenizer": _tokenizer,
     "prepare": _prepare,
     "fill": _fill,
-    "bench": _bench,
 }

@@ -45,7 +45,7 @@ def phased(recipe, ranks=1, rows=make_rows):
     def stream(phase):
         data, masking = phase.recipe.data, phase.recipe.masking
         return BatchStream(
-            by_length[data.row_length], data.batch_rows, IDS, VOCABULARY, masking, recipe.seed, phase=phase
+            by_length[data.row_length], data.batch_rows, IDS, VOCABULARY, masking, phase.mask_seed, phase=phase
         )
 
     return phases.map(stream), make_splits(recipe, ranks)

@@ -33,7 +33,7 @@ FLAGS = [
     "--validation.every_steps=3",
     "--validation.rows=24",
     "--data.held_out=0.3",
-    "--encoder.hidden_dropout=0.1",
+    "--encoder.attention_dropout=0.1",
 ]
 
 

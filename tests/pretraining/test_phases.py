@@ -128,15 +128,24 @@ def test_rows_of_each_length_come_once_an_epoch_whatever_stands_between():
 
 def test_rows_of_one_number_and_two_lengths_are_masked_apart():
     """Were the masks keyed by the number alone, the same places of both rows would be hidden first."""
-    short, long = (
-        phased(PretrainRecipe(data=DataConfig(row_length=length, batch_rows=64), encoder=ENCODER))
-        for length in (16, 24)
-    )
+    phases = [{"tokens": 1.0, "row_length": 16}, {"tokens": 1.0, "row_length": 24}, {}]
+    recipe = PretrainRecipe(data=DataConfig(row_length=24, batch_rows=64), encoder=ENCODER, phases=phases)
+    streams, splits = phased(recipe)
     first = []
-    for streams, splits in (short, long):
-        batch = streams.at(0).micro_batch(0, splits.at(0))
-        first.append(batch["targets"].view(64, -1)[:, 0] % streams.at(0).rows.row_length)
+    for step in (0, 1):
+        batch = streams.at(step).micro_batch(step, splits.at(step))
+        first.append(batch["targets"].view(64, -1)[:, 0] % streams.at(step).rows.row_length)
     assert (first[0] == first[1]).float().mean() < 0.5
+
+
+def test_a_phase_like_the_recipe_has_the_batches_of_a_run_without_phases():
+    recipe = PretrainRecipe(data=DataConfig(row_length=24, batch_rows=4), encoder=ENCODER, seed=3)
+    batches = []
+    for phases in ([], [{"tokens": 200.0}, {}]):
+        streams, splits = phased(replace(recipe, phases=phases))
+        batches.append([streams.at(step).micro_batch(step, splits.at(step)) for step in range(5)])
+    for one, other in zip(*batches):
+        assert all(torch.equal(one[name], other[name]) for name in ("input_ids", "targets", "labels"))
 
 
 @pytest.mark.parametrize(("first", "workers"), [(0, 0), (0, 2), (2, 0), (3, 0), (4, 2), (5, 0), (7, 0)])

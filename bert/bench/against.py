@@ -1,0 +1,182 @@
+"""Ours and the peer on the same documents, in turns: how many times as many real tokens a second, with the spread of the rounds.
+
+Works: rows without padding (the same rows and masks for both); ragged documents that the peer pads to the longest of a batch, and
+that it concatenates without masks. Ours packs them. A cell is one work against one setting of the peer.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, get_args
+
+import torch
+
+from bert.bench.ceilings import Ceilings
+from bert.bench.cells import Cells, Value
+from bert.bench.documents import Text, packed, whole_rows
+from bert.bench.ours import FAILURES, OurSteps, operations_per_token, steps_of
+from bert.bench.peak import forget_peak, peak
+from bert.bench.peers import Compile, PeerBatch, PeerSettings, PeerSteps, concatenated, padded, settings_of, whole
+from bert.bench.rounds import Spread, alternate
+from bert.bench.steps import best_micro_batch, first_line, fresh_start, has_compiler, place
+from bert.errors import InputError
+from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.stream import MicroBatch, Split
+
+Work = Literal["full rows", "concatenated", "padded"]
+WORKS: tuple[Work, ...] = get_args(Work)  # the one of changing shapes last: the compiler remembers what it saw
+DOCUMENTS = 4096
+"""ragged documents that are measured on"""
+_FULL_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Bout:
+    """The batches of one work: steps of ours, batches of the peer."""
+
+    ours: Sequence[Sequence[MicroBatch]]
+    peer: Sequence[PeerBatch]
+
+    @property
+    def positions_over_tokens(self) -> float:
+        """Places that the peer computes for each real token."""
+        return sum(batch.input_ids.numel() for batch in self.peer) / sum(batch.tokens for batch in self.peer)
+
+
+def make_bout(work: Work, recipe: PretrainRecipe, split: Split, text: Text, ragged: Text, peer_rows: int) -> Bout:
+    """The batches of a work. The peer has batches of `peer_rows` rows or documents; `ragged` documents fit a row."""
+    data, masking, seed = recipe.data, recipe.masking, recipe.seed
+    if work == "full rows":
+        full = whole_rows(text, data.row_length, _FULL_STEPS * max(data.batch_rows, peer_rows), seed)
+        stream = packed(full, data.row_length, data.batch_rows, masking, seed)
+        theirs = packed(full, data.row_length, peer_rows, masking, seed)
+        all_rows = Split(peer_rows, peer_rows)
+        peer = [whole(theirs.micro_batch(step, all_rows)) for step in range(_FULL_STEPS)]
+        return Bout(steps_of(stream, split, 0, _FULL_STEPS), peer)
+    stream = packed(ragged, data.row_length, data.batch_rows, masking, seed)
+    steps = max(1, stream.rows.rows_in_epoch // data.batch_rows)
+    ours = steps_of(stream, split, 0, steps)
+    if work == "padded":
+        return Bout(ours, padded(ragged, recipe, peer_rows, max(1, len(ragged.store) // peer_rows)))
+    return Bout(ours, concatenated(ragged, recipe, peer_rows, steps))
+
+
+def all_bouts(
+    recipe: PretrainRecipe,
+    works: Sequence[Work] = WORKS,
+    attention: str | None = None,
+    compile: str | None = None,
+) -> tuple[tuple[Work, PeerSettings], ...]:
+    """Each work against each setting of the peer that the device of the recipe has; `attention` and `compile` leave those alone."""
+    settings = settings_of(place(recipe)[0])
+    attentions = [attention] if attention else list(dict.fromkeys(setting.attention for setting in settings))
+    kinds = [
+        kind for kind in get_args(Compile) if kind == compile or (not compile and kind in {s.compile for s in settings})
+    ]
+    return tuple((work, PeerSettings(name, kind)) for work in works for kind in kinds for name in attentions)
+
+
+def race(
+    recipe: PretrainRecipe,
+    text: Text,
+    ragged: Text,
+    cells: Cells,
+    ceilings: Ceilings,
+    bouts: Sequence[tuple[Work, PeerSettings]] = (),
+    peer_rows: int | None = None,
+    backend: str | None = None,
+    rounds: int = 5,
+    seconds: float = 3.0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """A cell for each bout, a work and a setting of the peer; none given: all works in all settings of the device.
+
+    Both sides use AdamW, fused. Ours is compiled unless the recipe says no, and takes the micro-batch of the recipe, or the
+    fastest one where it names none.
+    """
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, kind="adamw"))
+    recipe, split = best_micro_batch(recipe, text, cells, min(1.0, seconds))
+    torch._dynamo.config.recompile_limit = 64  # several models of one class in a process
+    device, _ = place(recipe)
+    ours: OurSteps | None = None
+    made: dict[Work, Bout] = {}
+    for work, setting in bouts or all_bouts(recipe):
+        key = {"what": "against hf", "work": work, "attention": setting.attention, "compile": setting.compile}
+
+        def measure(work: Work = work, setting: PeerSettings = setting) -> Value:
+            nonlocal ours
+            if ours is None:  # made once, and only where something is left to measure
+                fresh_start()
+                ours = OurSteps(recipe, split, recipe.compile is not False and has_compiler(device), backend)
+            if work not in made:
+                made.clear()
+                made[work] = make_bout(work, recipe, split, text, ragged, peer_rows or recipe.data.batch_rows)
+            return duel(recipe, ours, made[work], work, setting, ceilings, rounds, seconds)
+
+        value = cells.measured(key, measure)
+        say(line_of(key, value))
+
+
+def duel(
+    recipe: PretrainRecipe,
+    ours: OurSteps,
+    bout: Bout,
+    work: Work,
+    setting: PeerSettings,
+    ceilings: Ceilings,
+    rounds: int,
+    seconds: float,
+) -> Value:
+    """Ours against the peer in one setting; `fails` where the peer does not run so."""
+    try:
+        peer = PeerSteps(recipe, setting, ours.device, ours.precision, static=work != "padded", seed=recipe.seed)
+        forget_peak(ours.device)
+        contenders = [ours.contender("ours", bout.ours), peer.contender("peer", bout.peer)]
+        mine, theirs = alternate(contenders, rounds, seconds)
+    except InputError:
+        raise
+    except (*FAILURES, ImportError, OSError) as error:
+        return {"fails": first_line(error)}
+    operations = operations_per_token(recipe, bout.ours)
+    limit = ceilings.of(ours.precision)
+    rates = {"ours": [turn.rate for turn in mine], "peer": [turn.rate for turn in theirs]}
+    spreads = {name: Spread.of(rate) for name, rate in rates.items()}
+    return {
+        "ratio": asdict(Spread.of([a / b for a, b in zip(rates["ours"], rates["peer"])])),
+        "tokens_per_second": {name: asdict(spread) for name, spread in spreads.items()},
+        "share_of_matrix_rate": {name: operations * spread.median / limit for name, spread in spreads.items()},
+        "peer_positions_over_tokens": bout.positions_over_tokens,
+        "our_positions_over_tokens": sum(turn.positions for turn in mine) / sum(turn.tokens for turn in mine),
+        "rounds": rates,
+        "peak_bytes": peak(ours.device),
+        "rows": [recipe.data.batch_rows, ours.split.micro_batch_rows, recipe.data.row_length],
+        "precision": ours.precision,
+    }
+
+
+def verdict(cells: Cells) -> dict[str, Any]:
+    """By work, the ratio against the best setting of the peer, and for padded documents the demand: 0.95 × the ratio without
+    padding × the places that the peer computes for each real token."""
+    best: dict[str, dict[str, Any]] = {}
+    for key, value in cells:
+        if key["what"] == "against hf" and "ratio" in value:
+            mine = {"ratio": value["ratio"], "against": str(PeerSettings(key["attention"], key["compile"]))}
+            mine["peer_positions_over_tokens"] = value["peer_positions_over_tokens"]
+            before = best.get(key["work"])
+            if before is None or mine["ratio"]["median"] < before["ratio"]["median"]:
+                best[key["work"]] = mine
+    if "full rows" in best and "padded" in best:
+        ragged = best["padded"]
+        ragged["demand"] = 0.95 * best["full rows"]["ratio"]["median"] * ragged["peer_positions_over_tokens"]
+    return best
+
+
+def line_of(key: dict[str, Any], value: Value) -> str:
+    """A finished cell in a line."""
+    name = f"{key['work']}, {PeerSettings(key['attention'], key['compile'])}"
+    if "fails" in value:
+        return f"{name}: the peer does not run so here: {value['fails']}"
+    rates = value["tokens_per_second"]
+    return (
+        f"{name}: {Spread(**value['ratio'])} × the peer; {rates['ours']['median']:,.0f} against"
+        f" {rates['peer']['median']:,.0f} tokens/s, which computes {value['peer_positions_over_tokens']:.2f} places a token"
+    )

@@ -1,0 +1,68 @@
+"""Finished cells of a measurement, a line of JSON each: what is there is not measured again, so that an interruption costs a cell."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from bert.errors import InputError
+from bert.files import replaced
+
+CELLS = "cells.jsonl"
+Value = dict[str, Any]
+
+
+class Cells:
+    """The cells of one measurement, in `folder`, or in memory alone where there is none.
+
+    `what` names everything that a figure depends on beside its key. InputError where the folder holds cells of something else.
+    """
+
+    def __init__(self, folder: Path | None, what: Mapping[str, Any]) -> None:
+        self.file = None if folder is None else folder / CELLS
+        self._values: dict[str, Value] = {}
+        head = json.loads(json.dumps({"what": what}))
+        if self.file is None:
+            return
+        if self.file.exists():
+            lines = list(_whole_lines(self.file))
+            if lines and lines[0] != head:
+                raise InputError(f"{self.file}: figures of another measurement: give another --out, or remove the file")
+            self._values = {_key(line["key"]): line["value"] for line in lines[1:]}
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            whole = [head, *({"key": json.loads(key), "value": value} for key, value in self._values.items())]
+            with replaced(self.file) as partial:
+                partial.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
+        except OSError as error:
+            raise InputError(
+                f"{self.file}: cannot be written ({error.strerror or error}): give another --out"
+            ) from None
+
+    def measured(self, key: Mapping[str, Any], measure: Callable[[], Value]) -> Value:
+        """The cell of this key: as it stands there, or measured now and written down at once."""
+        name = _key(key)
+        if name not in self._values:
+            value = json.loads(json.dumps(measure()))
+            self._values[name] = value
+            if self.file is not None:
+                with self.file.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps({"key": key, "value": value}) + "\n")
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[tuple[dict[str, Any], Value]]:
+        """(key, value) of all cells, in the order in which they were measured."""
+        return ((json.loads(key), value) for key, value in self._values.items())
+
+
+def _key(key: Mapping[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)
+
+
+def _whole_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The lines of the file; one that a kill has cut short is left out."""
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return

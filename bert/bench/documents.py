@@ -1,0 +1,163 @@
+"""The text of a measurement: documents as token ids, from a store, from a file of arrays, or a mixture; and rows made of them.
+
+No reader here needs more than numpy, save for the one of a store.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from bert.errors import InputError
+from bert.files import replaced
+from bert.pretraining.config import MaskingConfig
+from bert.pretraining.inputs import make_vocabulary
+from bert.pretraining.masking import Vocabulary
+from bert.pretraining.sources import Source
+from bert.pretraining.stream import BatchStream, SpecialIds
+from bert.text.counter import permutation
+from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex
+from bert.text.store import TokenStore, open_store
+from bert.text.tokenizer import Tokenizer
+
+SPECIALS = (0, 1, 2, 3, 4)
+"""ids of [PAD], [UNK], [CLS], [SEP] and [MASK] where a file of arrays does not name them"""
+_WINDOW = 4096  # documents that are packed together
+_MIXED = 31  # what a draw is for
+
+
+@dataclass(frozen=True)
+class Text:
+    """Documents, and what packing and masking must know of their tokenizer."""
+
+    store: TokenStore
+    special_ids: SpecialIds
+    vocabulary: Vocabulary
+
+    @property
+    def vocab_size(self) -> int:
+        """Entries of the tokenizer."""
+        return len(self.vocabulary.maskable)
+
+
+def text_of_arrays(
+    values: np.ndarray, offsets: np.ndarray, vocab_size: int, specials: Sequence[int] = SPECIALS
+) -> Text:
+    """Document i is `values[offsets[i] : offsets[i + 1]]`, token ids below `vocab_size` without special tokens.
+
+    `specials` are the ids of [PAD], [UNK], [CLS], [SEP] and [MASK]. Raises InputError where arrays and ids do not fit.
+    """
+    if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
+        raise InputError(f"values: {values.dtype} of {values.ndim} axes: give one axis of whole numbers, the token ids")
+    if len(values) and int(values.max()) >= vocab_size:
+        raise InputError(f"values: holds token id {int(values.max())} and the vocabulary has {vocab_size} entries")
+    pad, _, cls, sep, mask = specials
+    maskable = np.ones(vocab_size, bool)
+    maskable[list(specials)] = False
+    vocabulary = Vocabulary(mask, maskable, np.flatnonzero(maskable), np.ones(vocab_size, bool))
+    hashes = np.zeros(len(offsets) - 1, np.uint64)  # nothing is held out here
+    return Text(TokenStore.from_arrays(values, offsets, hashes), SpecialIds(cls, sep, pad), vocabulary)
+
+
+def read_tokens(file: str | Path, vocab_size: int | None = None) -> Text:
+    """The text of an .npz with `values` and `offsets` (see `text_of_arrays`), and, where they are there, `specials` (5,) and
+    `vocab_size` (). InputError where the file is not such a file."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            missing = {"values", "offsets"} - set(arrays.files)
+            if missing:
+                raise InputError(f"{file}: has no array {' and '.join(sorted(missing))}: give an .npz with both")
+            values, offsets = arrays["values"], arrays["offsets"]
+            specials = [int(number) for number in arrays["specials"]] if "specials" in arrays.files else list(SPECIALS)
+            known = int(arrays["vocab_size"]) if "vocab_size" in arrays.files else int(values.max(initial=0)) + 1
+    except FileNotFoundError:
+        raise InputError(f"{file}: no such file: make it by bert.bench.documents.write_tokens") from None
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{file}: not an .npz file: give one with values and offsets") from error
+    return text_of_arrays(values, offsets, max(known, vocab_size or 0), specials)
+
+
+def write_tokens(file: str | Path, text: Text, most_tokens: int = 4_000_000) -> None:
+    """Write the first documents of a text, `most_tokens` tokens at most, as a file for `read_tokens`."""
+    special, kept = text.special_ids, int(np.searchsorted(np.cumsum(text.store.lengths), most_tokens, side="right"))
+    values, offsets = _joined(text.store, np.arange(max(1, kept)))
+    roles = (special.pad, special.cls, special.sep, text.vocabulary.mask_id)
+    unk = next((int(n) for n in np.flatnonzero(~text.vocabulary.maskable) if n not in roles), special.pad)
+    with replaced(Path(file)) as partial, partial.open("wb") as stream:
+        np.savez_compressed(
+            stream,
+            values=values,
+            offsets=offsets,
+            specials=np.array([special.pad, unk, special.cls, special.sep, text.vocabulary.mask_id]),
+            vocab_size=np.array(text.vocab_size),
+        )
+
+
+def text_of_store(folder: str | Path, tokenizer: Tokenizer) -> Text:
+    """The text of a token store. InputError where another tokenizer made it."""
+    special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
+    return Text(open_store(folder, tokenizer), special_ids, make_vocabulary(tokenizer))
+
+
+def whole_rows(text: Text, row_length: int, rows: int, seed: int = 0) -> Text:
+    """`rows` documents of row_length − 2 running tokens, so that each fills a row: documents in drawn order, one behind the
+    other, as run_mlm concatenates them. Where the text is shorter it is repeated."""
+    room = row_length - SPECIALS_PER_CHUNK
+    order = permutation(len(text.store), seed, _MIXED)
+    enough = int(np.searchsorted(np.cumsum(text.store.lengths[order]), rows * room)) + 1
+    values, _ = _joined(text.store, order[:enough])
+    offsets = np.arange(rows + 1) * room
+    return _with(text, np.resize(values, rows * room), offsets)
+
+
+def mixture(texts: Sequence[Text], documents: int, row_length: int, seed: int = 0) -> Text:
+    """`documents` documents, one of each text in turn (so many of one as of another), each cut to what a row holds.
+
+    The texts are of one tokenizer. A text with too few documents begins again.
+    """
+    room = row_length - SPECIALS_PER_CHUNK
+    parts: list[np.ndarray] = []
+    orders = [permutation(len(text.store), seed, _MIXED, number) for number, text in enumerate(texts)]
+    for number in range(documents):
+        which, place = number % len(texts), number // len(texts)
+        order = orders[which]
+        parts.append(np.asarray(texts[which].store.document(int(order[place % len(order)])))[:room])
+    offsets = np.concatenate(([0], np.cumsum([len(part) for part in parts])))
+    return _with(texts[0], np.concatenate(parts), offsets)
+
+
+def packed(text: Text, row_length: int, batch_rows: int, masking: MaskingConfig, seed: int) -> BatchStream:
+    """The batches that a run over all documents of the text sees."""
+    documents = Documents(text.store.starts, text.store.lengths)
+    rows = RowIndex(documents, row_length, _WINDOW, seed)
+    return BatchStream(Source(text.store, rows), batch_rows, text.special_ids, text.vocabulary, masking, seed)
+
+
+def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:
+    """Mean number of keys that a token sees, itself included, in rows (R, T) of documents (0: padding).
+
+    Without a window E[n²] / E[n] over the chunks of n tokens; with a window w, keys at most w // 2 away.
+    """
+    rows = np.arange(len(document_ids))[:, None] * (int(document_ids.max(initial=0)) + 1)
+    sizes = np.bincount((document_ids + rows)[document_ids > 0])
+    sizes = sizes[sizes > 0].astype(np.int64)
+    if not len(sizes):
+        return 0.0
+    reach = sizes - 1 if window is None else np.minimum(window // 2, sizes - 1)
+    return float((sizes + 2 * reach * sizes - reach * (reach + 1)).sum() / sizes.sum())
+
+
+def _joined(store: TokenStore, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The documents at `indices` one behind the other, and where each begins: (values, offsets)."""
+    values = np.concatenate([np.asarray(store.document(int(index))) for index in indices])
+    return values, np.concatenate(([0], np.cumsum(store.lengths[indices])))
+
+
+def _with(text: Text, values: np.ndarray, offsets: np.ndarray) -> Text:
+    """Other documents of the same tokenizer."""
+    hashes = np.zeros(len(offsets) - 1, np.uint64)
+    return Text(TokenStore.from_arrays(values, offsets, hashes), text.special_ids, text.vocabulary)

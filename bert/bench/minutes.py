@@ -1,0 +1,182 @@
+"""Quality by the clock: the peer trained for so many minutes on the text that ours has, then ours by its recipe, scored alike.
+
+The peer takes rows of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for it in a search.
+Curves are losses on the first rows of the masked file, taken while training; that time counts, on both sides.
+"""
+
+import csv
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+
+from bert.bench.cells import Cells, Value
+from bert.bench.documents import Text, packed, whole_rows
+from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, score_peer, whole
+from bert.bench.rounds import Spread
+from bert.bench.steps import fresh_start, place
+from bert.model.heads import MaskedLM
+from bert.pretraining.config import MaskingConfig, PretrainRecipe
+from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.run import pretrain
+from bert.pretraining.score import read_masked, score_masked
+from bert.pretraining.stream import Split
+from bert.training.config import ScheduleConfig, StopConfig
+from bert.training.schedules import learning_rate_share
+
+POINTS = 20
+"""points of a curve"""
+CURVE_ROWS = 128
+"""rows of the masked file that a point is measured on"""
+_PEER_TOKENS = 64_000_000  # running tokens that the peer sees before the first comes again
+
+
+@dataclass(frozen=True)
+class PeerTraining:
+    """How the peer is trained."""
+
+    minutes: float
+    lr: float = 2e-3
+    warmup: float = 0.06
+    rate: float = 0.15
+    rows: int = 32
+    row_length: int = 128
+    settings: PeerSettings = field(default_factory=PeerSettings)
+
+
+def train_peer(
+    recipe: PretrainRecipe,
+    text: Text,
+    training: PeerTraining,
+    masked: Path,
+    curve_file: Path,
+    device: torch.device,
+    precision: str,
+    seed: int,
+) -> Value:
+    """Train and score the peer. The clock runs from the first request for a batch to the last step, as in `bert pretrain`."""
+    masking = MaskingConfig(rate=training.rate)
+    recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=training.lr))
+    peer = PeerSteps(recipe, training.settings, device, precision, seed=seed)
+    rows = max(training.rows, min(text.store.num_tokens, _PEER_TOKENS) // (training.row_length - 2))
+    stream = packed(
+        whole_rows(text, training.row_length, rows, seed), training.row_length, training.rows, masking, seed
+    )
+    schedule, split = ScheduleConfig(kind="linear", warmup=training.warmup), Split(training.rows, training.rows)
+    curve: list[tuple[float, float]] = []
+    steps, tokens, begun, budget = 0, 0, time.monotonic(), 60 * training.minutes
+    while (spent := time.monotonic() - begun) < budget:
+        batch: PeerBatch = whole(stream.micro_batch(steps, split)).on(device)
+        for group in peer.optimizer.param_groups:
+            group["lr"] = training.lr * learning_rate_share(spent / budget, schedule)
+        peer.step(batch)
+        steps, tokens = steps + 1, tokens + batch.tokens
+        if device.type == "cuda" and steps % 20 == 0:
+            torch.cuda.synchronize(device)  # the clock is that of the device: steps do not run ahead of it
+        if spent >= budget * (len(curve) + 1) / (POINTS + 1):
+            curve.append((spent / 60, score_peer(peer.model, curve_file).loss))
+    seconds = time.monotonic() - begun
+    score = score_peer(peer.model, masked)
+    curve.append((seconds / 60, score_peer(peer.model, curve_file).loss))
+    return {**asdict(score), "steps": steps, "tokens": tokens, "seconds": seconds, "seed": seed, "curve": curve}
+
+
+class CurveCallback(L.Callback):
+    """Scores the model of a run on a masked file, `points` times through the minutes of its budget: a line of JSON each in `out`."""
+
+    def __init__(self, masked: str, seconds: float, out: str, points: int = POINTS) -> None:
+        self.masked, self.seconds, self.out, self.points = masked, seconds, Path(out), points
+        self.taken = 0
+        self.out.unlink(missing_ok=True)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """After a micro-batch, where a point is due."""
+        assert isinstance(pl_module, MaskedLMTraining)
+        spent = pl_module.progress.elapsed()
+        if spent >= self.seconds * (self.taken + 1) / (self.points + 1):
+            loss = score_masked(pl_module.model, self.masked).loss
+            pl_module.model.train()
+            self.taken += 1
+            with self.out.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps([spent / 60, loss]) + "\n")
+
+
+def train_ours(recipe: PretrainRecipe, out: Path, masked: Path, curve_file: Path, minutes: float, seed: int) -> Value:
+    """`bert pretrain` by the recipe with this budget in the folder `out`, scored as the peer is. What was there is lost."""
+    points = out.with_suffix(".jsonl")
+    init = {"masked": str(curve_file), "seconds": 60 * minutes, "out": str(points)}
+    watching = {"class_path": "bert.bench.minutes.CurveCallback", "init_args": init}
+    trainer = recipe.trainer | {"callbacks": [*recipe.trainer.get("callbacks", []), watching]}
+    told = replace(recipe, stop=StopConfig(minutes=minutes), seed=seed, trainer=trainer)
+    model = MaskedLM.load(pretrain(told, out, overwrite=True))
+    with (out / "metrics.csv").open(newline="", encoding="utf-8") as stream:
+        last = list(csv.DictReader(stream))[-1]
+    curve = [json.loads(line) for line in points.read_text(encoding="utf-8").splitlines()] if points.exists() else []
+    used = {"steps": int(last["step"]), "tokens": float(last["tokens"]), "seconds": float(last["seconds"])}
+    curve.append([used["seconds"] / 60, score_masked(model, curve_file).loss])
+    return {**asdict(score_masked(model, masked)), **used, "seed": seed, "curve": curve}
+
+
+def compare_minutes(
+    recipe: PretrainRecipe,
+    text: Text,
+    training: PeerTraining,
+    masked: Path,
+    out: Path,
+    cells: Cells,
+    seeds: Sequence[int],
+    sides: Sequence[str] = ("peer", "ours"),
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Each side with each seed, in turns; a cell each. Returns the losses, and for each seed the minutes after which ours is
+    where the peer ends (by curves, whose learning rate decays to the end of the whole budget: an upper bound)."""
+    curve_file = cut_masked(masked, out / "curve-rows.npz")
+    found: dict[str, list[Value]] = {side: [] for side in sides}
+    torch.manual_seed(0)  # also refuses, before anything is trained, rows that the model cannot take
+    fresh = score_masked(MaskedLM(recipe.encoder, recipe.head), curve_file)
+    device, precision = place(recipe)
+    for number, seed in enumerate(seeds):
+        for side in sides if number % 2 == 0 else reversed(sides):
+            fresh_start()
+
+            def measure(side: str = side, seed: int = seed) -> Value:
+                if side == "peer":
+                    return train_peer(recipe, text, training, masked, curve_file, device, precision, seed)
+                return train_ours(recipe, out / f"ours-{seed}", masked, curve_file, training.minutes, seed)
+
+            value = cells.measured({"what": "minutes", "side": side, "seed": seed}, measure)
+            found[side].append(value)
+            say(
+                f"{side}, seed {seed}: loss {value['loss']:.3f}, accuracy {value['accuracy']:.1%} after"
+                f" {value['seconds'] / 60:.1f} minutes, {value['tokens'] / 1e6:.2f} M tokens"
+            )
+    summary: dict[str, Any] = {side: asdict(Spread.of([value["loss"] for value in found[side]])) for side in sides}
+    summary["fresh weights"] = fresh.loss
+    if set(sides) == {"peer", "ours"}:
+        pairs = zip(found["ours"], found["peer"])
+        summary["minutes_until"] = [minutes_until(ours["curve"], peer["curve"][-1][1]) for ours, peer in pairs]
+    return summary
+
+
+def cut_masked(masked: Path, file: Path, rows: int = CURVE_ROWS) -> Path:
+    """The first rows of a masked file as a file of their own."""
+    input_ids, labels = read_masked(masked)
+    np.savez(file, input_ids=input_ids[:rows].numpy(), labels=labels[:rows].numpy())
+    return file
+
+
+def minutes_until(curve: Sequence[Sequence[float]], loss: float) -> float | None:
+    """The first minute at which a curve is at `loss` or below, in a line between its points; none where it never is."""
+    for (minute, value), (later, lower) in pairwise(curve):
+        if value <= loss:
+            return minute
+        if lower <= loss:
+            return minute + (later - minute) * (value - loss) / (value - lower)
+    return curve[-1][0] if curve and curve[-1][1] <= loss else None

@@ -1,0 +1,92 @@
+"""Rates side by side: contenders take turns, because machines drift, and only what is measured within a round is compared."""
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from bert.bench.ceilings import now
+
+_WARM_UP = 3  # steps before anything is timed
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median, least and greatest of the rounds."""
+
+    median: float
+    least: float
+    greatest: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        """Of one value a round."""
+        return cls(statistics.median(values), min(values), max(values))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.least:.2f}–{self.greatest:.2f})"
+
+
+@dataclass
+class Contender:
+    """Optimiser steps that can be timed. `step` does the n-th; `tokens` and `positions` are its real tokens and its places,
+    padding included."""
+
+    name: str
+    step: Callable[[int], None]
+    tokens: Sequence[int]
+    """of each step that was prepared; after the last the first comes again"""
+    positions: Sequence[int]
+    device: torch.device
+    done: int = 0
+    """steps so far"""
+
+    def turn(self, steps: int) -> "Turn":
+        """Do and time `steps` further steps."""
+        first = self.done
+        begun = now(self.device)
+        for number in range(first, first + steps):
+            self.step(number % len(self.tokens))
+        seconds = now(self.device) - begun
+        self.done += steps
+        places = [number % len(self.tokens) for number in range(first, first + steps)]
+        return Turn(seconds, sum(self.tokens[n] for n in places), sum(self.positions[n] for n in places))
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one contender did in one round."""
+
+    seconds: float
+    tokens: int
+    positions: int
+
+    @property
+    def rate(self) -> float:
+        """Real tokens a second."""
+        return self.tokens / self.seconds
+
+
+def alternate(
+    contenders: Sequence[Contender], rounds: int, seconds: float, between: Callable[[], None] = lambda: None
+) -> list[list[Turn]]:
+    """Let each contender do steps for about `seconds` a round; none is always the first. A list of turns for each.
+
+    Before the first round every one does a few steps that do not count: they compile, and fill caches. `between` is called
+    once a round.
+    """
+    steps = []
+    for contender in contenders:
+        contender.turn(_WARM_UP)
+        probe = contender.turn(2)
+        steps.append(max(2, math.ceil(seconds / (probe.seconds / 2))))
+    turns: list[list[Turn]] = [[] for _ in contenders]
+    for number in range(rounds):
+        between()
+        order = range(len(contenders))
+        for which in order if number % 2 else reversed(order):
+            contenders[which].turn(1)  # what the other left in the caches
+            turns[which].append(contenders[which].turn(steps[which]))
+    return turns

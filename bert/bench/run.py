@@ -1,0 +1,192 @@
+"""`bert bench`: what this machine can do, what a recipe makes of it, and how a peer does beside it.
+
+As functions: `bench` for a recipe and a text, `bench_arrays` for token ids in memory; neither needs `datasets`, `pyarrow` or
+`jsonargparse`. Every figure is a median of rounds with its spread.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from bert.bench.against import DOCUMENTS, Work, race
+from bert.bench.cells import Cells
+from bert.bench.documents import SPECIALS, Text, mixture, packed, text_of_arrays
+from bert.bench.loops import compare_loops
+from bert.bench.minutes import PeerTraining, compare_minutes
+from bert.bench.ours import BACKENDS, OurSteps, steps_of
+from bert.bench.peers import PeerSettings
+from bert.bench.profile import profile_table
+from bert.bench.steps import ceilings_cell, has_compiler, measure_steps, place
+from bert.bench.sweep import sweep
+from bert.bench.table import report
+from bert.errors import InputError
+from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.stream import split_batch
+from bert.training.folder import environment
+
+Kind = Literal["steps", "sweep", "against", "minutes"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and how thoroughly."""
+
+    kind: Kind = "steps"
+    """steps: the recipe by backend, compiled or not; sweep: by micro-batch too; against: a peer's rate; minutes: its quality"""
+    rounds: int = 5
+    seconds: float = 3.0
+    """of each contender in a round"""
+    backends: tuple[str, ...] = BACKENDS
+    """ways to compute attention"""
+    smallest: int = 4
+    largest: int = 64
+    """rows of a micro-batch, from and to, in a sweep"""
+    bouts: tuple[tuple[Work, PeerSettings], ...] = ()
+    """works against settings of the peer; none: all of both"""
+    peer_rows: int | None = None
+    """rows or documents of the peer's batch; null: the recipe's batch"""
+    profile: bool = False
+    """also say where the time of our step goes"""
+
+    def __post_init__(self) -> None:
+        if self.rounds < 1 or not self.seconds > 0:
+            raise InputError(f"--rounds {self.rounds} --seconds {self.seconds:g}: give more than 0 of each")
+        if not 1 <= self.smallest <= self.largest:
+            raise InputError(f"--smallest {self.smallest} --largest {self.largest}: give 1 or more, the smaller first")
+
+
+def bench(
+    recipe: PretrainRecipe,
+    text: Text,
+    plan: Plan,
+    ragged: Sequence[Text] = (),
+    out: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measure a recipe on a text; returns what metrics.json holds. With a folder `out` each finished cell is kept there, and
+    a measurement that was interrupted goes on. `ragged` texts are mixed, as many documents of one as of another, for works with
+    documents; where there are none those of `text` are taken."""
+    recipe = fitted(recipe, text)
+    device, precision = place(recipe)
+    cells = Cells(out, identity(recipe, text, plan, str(device), ragged))
+    ceilings = ceilings_cell(recipe, device, cells, min(0.3, plan.seconds))
+    if plan.kind == "steps":
+        measure_steps(recipe, text, cells, ceilings, plan.backends, plan.rounds, plan.seconds, say)
+    elif plan.kind == "sweep":
+        sweep(recipe, text, cells, plan.backends, plan.smallest, plan.largest, plan.seconds, say)
+    else:
+        documents = mixture(ragged or [text], DOCUMENTS, recipe.data.row_length, recipe.seed)
+        backend = plan.backends[0] if len(plan.backends) == 1 else None
+        race(
+            *(recipe, text, documents, cells, ceilings, plan.bouts, plan.peer_rows, backend),
+            *(plan.rounds, plan.seconds, say),
+        )
+    if plan.profile:
+        say(where_the_time_goes(recipe, text))
+    return report(cells, about(recipe, text, precision), out, say)
+
+
+def bench_minutes(
+    recipe: PretrainRecipe,
+    text: Text,
+    training: PeerTraining,
+    masked: Path,
+    out: Path,
+    seeds: Sequence[int] = (0,),
+    sides: Sequence[str] = ("peer", "ours"),
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Train the peer and ours for the same minutes with each seed and score both; see `bert.bench.minutes`. The recipe names
+    its store and its tokenizer."""
+    recipe = fitted(recipe, text)
+    _, precision = place(recipe)
+    out.mkdir(parents=True, exist_ok=True)
+    what = {"kind": "minutes", "training": dataclasses.asdict(training), "masked": masked.name}
+    cells = Cells(out, what | {"recipe": _plain(recipe)})
+    summary = compare_minutes(recipe, text, training, masked, out, cells, seeds, sides, say)
+    for minutes in summary.get("minutes_until", []):
+        said = f"after {minutes:.1f} minutes" if minutes is not None else "never"
+        say(f"ours reaches the peer's final loss {said} (by curves that decay to the end of the budget)")
+    return report(cells, about(recipe, text, precision) | {"minutes": summary}, out, say)
+
+
+def bench_arrays(
+    values: np.ndarray,
+    offsets: np.ndarray,
+    recipe: PretrainRecipe,
+    plan: Plan,
+    specials: Sequence[int] = SPECIALS,
+    out: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """`bench` on documents in memory: document i is `values[offsets[i] : offsets[i + 1]]`, ids below encoder.vocab_size;
+    `specials` are the ids of [PAD], [UNK], [CLS], [SEP] and [MASK]."""
+    text = text_of_arrays(values, offsets, recipe.encoder.vocab_size, specials)
+    return bench(recipe, text, plan, out=out, say=say)
+
+
+def bench_loops(
+    recipe: PretrainRecipe, text: Text, steps: int, rounds: int, say: Callable[[str], None] = print
+) -> float:
+    """Lightning's loop over the bare loop, median over rounds of `steps` steps."""
+    recipe = fitted(recipe, text)
+    split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
+    stream = packed(text, recipe.data.row_length, recipe.data.batch_rows, recipe.masking, recipe.seed)
+    return compare_loops(recipe, stream, split, steps, rounds, say).median
+
+
+def fitted(recipe: PretrainRecipe, text: Text) -> PretrainRecipe:
+    """The recipe on one device and without its phases, with a vocabulary that holds the text's and its padding id."""
+    encoder = replace(
+        recipe.encoder,
+        vocab_size=max(recipe.encoder.vocab_size, text.vocab_size),
+        pad_id=text.special_ids.pad,
+    )
+    return replace(recipe, encoder=encoder, phases=[], trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
+
+
+def where_the_time_goes(recipe: PretrainRecipe, text: Text) -> str:
+    """The profile of our step, compiled where it can be."""
+    device, _ = place(recipe)
+    split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
+    stream = packed(text, recipe.data.row_length, recipe.data.batch_rows, recipe.masking, recipe.seed)
+    ours = OurSteps(recipe, split, recipe.compile is not False and has_compiler(device))
+    return profile_table(ours, steps_of(stream, split, 0, 1)[0])
+
+
+def identity(
+    recipe: PretrainRecipe, text: Text, plan: Plan, device: str, ragged: Sequence[Text] = ()
+) -> dict[str, Any]:
+    """What the figures of a plan depend on: figures of one folder have all of it in common."""
+    sizes = [[len(part.store), part.store.num_tokens] for part in (text, *ragged)]
+    return {
+        "kind": plan.kind,
+        "recipe": _plain(recipe),
+        "texts": sizes,
+        "rounds": plan.rounds,
+        "seconds": plan.seconds,
+        "device": device,
+        "commit": environment()["commit"],
+    }
+
+
+def about(recipe: PretrainRecipe, text: Text, precision: str) -> dict[str, Any]:
+    """What figures have to be read with."""
+    return {
+        "environment": environment(),
+        "precision": precision,
+        "recipe": _plain(recipe),
+        "text": {"documents": len(text.store), "tokens": text.store.num_tokens, "vocabulary": text.vocab_size},
+    }
+
+
+def _plain(recipe: PretrainRecipe) -> dict[str, Any]:
+    """What decides a step."""
+    parts = ("encoder", "head", "masking", "optimizer", "trainer", "seed", "compile")
+    plain = {name: dataclasses.asdict(recipe)[name] for name in parts}
+    data = recipe.data
+    return plain | {"rows": [data.batch_rows, data.micro_batch_rows, data.row_length]}

@@ -1,0 +1,192 @@
+"""A recipe measured on this machine: real tokens a second and their share of the matrix rate, by attention backend, compiled or not."""
+
+import gc
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from bert.bench.ceilings import Ceilings, matrix_rate, measure_ceilings, model_shapes
+from bert.bench.cells import Cells, Value
+from bert.bench.documents import Text, packed
+from bert.bench.ours import BACKENDS, FAILURES, OurSteps, operations_per_token, split_time, steps_of
+from bert.bench.peak import forget_peak, peak
+from bert.bench.rounds import Spread, alternate
+from bert.errors import InputError
+from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.masking import slots
+from bert.pretraining.stream import Split, split_batch
+from bert.training.compiling import compiles
+from bert.training.trainer import make_trainer
+
+PREPARED = 8
+"""steps that lie ready; then the first comes again"""
+
+
+def ceilings_cell(recipe: PretrainRecipe, device: torch.device, cells: Cells, seconds: float) -> Ceilings:
+    """The ceilings of the device, and what the products of the model reach back to back."""
+
+    def measure() -> Value:
+        data = recipe.data
+        rows = data.micro_batch_rows or data.batch_rows
+        shapes = model_shapes(
+            *(recipe.encoder, recipe.head, rows, data.row_length, slots(recipe.masking.rate, data.row_length))
+        )
+        own = matrix_rate([shape for _, shape in shapes], torch.bfloat16, device, seconds)
+        return {**asdict(measure_ceilings(device, seconds)), "own_shapes": own}
+
+    value = cells.measured({"what": "ceilings"}, measure)
+    shape = value["best_shape"]
+    return Ceilings(value["bf16"], value["fp32"], (shape[0], shape[1], shape[2]), value["copy"], value["triad"])
+
+
+def measure_steps(
+    recipe: PretrainRecipe,
+    text: Text,
+    cells: Cells,
+    ceilings: Ceilings,
+    backends: tuple[str, ...] = BACKENDS,
+    rounds: int = 5,
+    seconds: float = 3.0,
+    say: Callable[[str], None] = print,
+) -> None:
+    """A cell for each backend, compiled and not (as the recipe says, where it does)."""
+    for backend, compiled in choices(recipe, backends):
+        key = {"what": "step", "backend": backend, "compiled": compiled}
+        measure = partial(step_cell, recipe, text, backend, compiled, ceilings, rounds, seconds)
+        say(line_of(key, cells.measured(key, measure)))
+
+
+def choices(recipe: PretrainRecipe, backends: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
+    """Every backend, not compiled and compiled; one of both where the recipe decides, or where there is no compiler."""
+    for name in backends:
+        if name not in BACKENDS:
+            raise InputError(f"--backends {name}: give some of {', '.join(BACKENDS)}")
+    for compiled in (False, True) if recipe.compile is None else (recipe.compile,):
+        yield from ((backend, compiled) for backend in backends)
+
+
+def step_cell(
+    recipe: PretrainRecipe,
+    text: Text,
+    backend: str | None,
+    compiled: bool,
+    ceilings: Ceilings,
+    rounds: int,
+    seconds: float,
+) -> Value:
+    """Rate, share of the matrix rate, parts and memory of one way to run the step; `fails` where it does not run.
+
+    The matrix rate is measured again in every round, beside the step that it is compared with.
+    """
+    fresh_start()
+    data = recipe.data
+    split = split_batch(data.batch_rows, data.micro_batch_rows, 1)
+    stream = packed(text, data.row_length, data.batch_rows, recipe.masking, recipe.seed)
+    steps = steps_of(stream, split, 0, PREPARED)
+    operations = operations_per_token(recipe, steps)
+    try:
+        ours = OurSteps(recipe, split, compiled, backend)
+        forget_peak(ours.device)
+        dtype = torch.float32 if ours.precision.startswith("32") else torch.bfloat16
+        limits: list[float] = []
+        (turns,) = alternate(
+            [ours.contender("ours", steps)],
+            rounds,
+            seconds,
+            lambda: limits.append(matrix_rate([ceilings.best_shape], dtype, ours.device, 0.2)),
+        )
+        parts = split_time(ours, stream, split, PREPARED)
+        highest = peak(ours.device)
+    except FAILURES as error:
+        return {"fails": first_line(error)}
+    share = [operations * turn.rate / limit for turn, limit in zip(turns, limits)]
+    return {
+        "tokens_per_second": asdict(Spread.of([turn.rate for turn in turns])),
+        "rounds": [turn.rate for turn in turns],
+        "operations_per_token": operations,
+        "share_of_matrix_rate": asdict(Spread.of(share)),
+        "matrix_rate": statistics.median(limits),
+        "fill": sum(turn.tokens for turn in turns) / sum(turn.positions for turn in turns),
+        "seconds": asdict(parts),
+        "peak_bytes": highest,
+        "precision": ours.precision,
+        "rows": [data.batch_rows, split.micro_batch_rows, data.row_length],
+    }
+
+
+def line_of(key: dict[str, Any], value: Value) -> str:
+    """A finished cell in a line."""
+    name = f"{key['backend']}{', compiled' if key['compiled'] else ''}"
+    if "fails" in value:
+        return f"{name}: does not run here: {value['fails']}"
+    rate, share = value["tokens_per_second"], value["share_of_matrix_rate"]
+    parts = value["seconds"]
+    whole = sum(parts.values())
+    return (
+        f"{name}: {rate['median']:,.0f} tokens/s, {share['median']:.1%} of the matrix rate;"
+        f" data {parts['data'] / whole:.1%}, forward {parts['forward'] / whole:.0%}, backward {parts['backward'] / whole:.0%},"
+        f" optimiser {parts['optimizer'] / whole:.1%}; {value['peak_bytes'] / 2**30:.2f} GiB"
+    )
+
+
+def best_micro_batch(
+    recipe: PretrainRecipe, text: Text, cells: Cells, seconds: float, least: int = 8
+) -> tuple[PretrainRecipe, Split]:
+    """The recipe with the micro-batch that runs fastest compiled: its own where it names one, else the batch, its half, … down
+    to `least` rows."""
+    data = recipe.data
+    if data.micro_batch_rows is not None:
+        return recipe, split_batch(data.batch_rows, data.micro_batch_rows, 1)
+    sizes = [data.batch_rows]
+    while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= least:
+        sizes.append(sizes[-1] // 2)
+
+    def rate(rows: int) -> Value:
+        fresh_start()
+        split = split_batch(data.batch_rows, rows, 1)
+        stream = packed(text, data.row_length, data.batch_rows, recipe.masking, recipe.seed)
+        try:
+            ours = OurSteps(recipe, split, recipe.compile is not False)
+            (turns,) = alternate([ours.contender("ours", steps_of(stream, split, 0, 2))], 3, seconds)
+        except FAILURES as error:
+            return {"fails": first_line(error)}
+        return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
+
+    found = {
+        rows: cells.measured({"what": "micro-batch", "rows": rows}, partial(rate, rows)).get("tokens_per_second", 0.0)
+        for rows in sizes
+    }
+    rows = max(found, key=lambda size: found[size])
+    return replace(recipe, data=replace(data, micro_batch_rows=rows)), split_batch(data.batch_rows, rows, 1)
+
+
+def fresh_start() -> None:
+    """Nothing of an earlier cell: compiled code counts against the compiler's limits, and dead models hold memory."""
+    torch._dynamo.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, short."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
+
+
+def place(recipe: PretrainRecipe) -> tuple[torch.device, str]:
+    """Device and precision that the trainer group of the recipe takes here."""
+    trainer = make_trainer(recipe.trainer, [], [], [], 1, None)
+    return trainer.strategy.root_device, str(trainer.precision)
+
+
+def has_compiler(device: torch.device) -> bool:
+    """Whether the step can be compiled on this device."""
+    try:
+        return compiles(True, device, None, None)[0]
+    except InputError:
+        return False

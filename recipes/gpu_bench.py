@@ -1,0 +1,163 @@
+"""All figures of a GPU in one command, within ten minutes: ceilings, base and small shapes by attention backend, against Hugging Face.
+
+    python recipes/gpu_bench.py tokens.npz --out runs/gpu
+
+`tokens.npz` holds documents as token ids; it is made where the text is, from any store:
+
+    python -c "from bert.bench.documents import *; from bert.text.tokenizer import Tokenizer; \
+        write_tokens('tokens.npz', text_of_store('runs/store', Tokenizer.load('runs/tokenizer')))"
+
+Needs torch, lightning, numpy, tokenizers, pyyaml, matplotlib and, for the peer, transformers; no datasets, pyarrow or jsonargparse. What
+matters most comes first, each finished figure is kept, and the same command goes on with what is missing when the time was too short. It
+ends with a table of all shapes, and the profile of the one that is farthest from the matrix rate.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from bert.bench.documents import Text, read_tokens
+from bert.bench.ours import BACKENDS
+from bert.bench.peers import PeerSettings
+from bert.bench.run import Plan, bench, where_the_time_goes
+from bert.pretraining.config import PretrainRecipe
+from bert.training.folder import read_recipe
+
+RECIPES = Path(__file__).parent / "pretrain"
+MINUTES = 9.5
+RESERVED = 60.0  # seconds at the end for the profile
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model and its rows."""
+
+    name: str
+    recipe: PretrainRecipe
+    peer_rows: int
+
+    @property
+    def folder(self) -> str:
+        return f"{self.name}-{self.recipe.data.row_length}"
+
+
+def shapes() -> Iterator[Shape]:
+    """The base sizes at 512 and 1024 places, then those of Ettin (17 M, 32 M and 68 M parameters) at 512."""
+    for length, rows in ((512, 128), (1024, 64)):
+        for name, file in (("bert-base", "bert-base-phase1"), ("modernbert-base", "base")):
+            yield Shape(name, with_rows(read_recipe(RECIPES / f"{file}.yaml", PretrainRecipe), length, rows), rows // 2)
+    modern = read_recipe(RECIPES / "base.yaml", PretrainRecipe)
+    for name, width, layers, inner in (("17m", 256, 7, 384), ("32m", 384, 10, 576), ("68m", 512, 19, 768)):
+        size = {"hidden_size": width, "num_layers": layers, "num_heads": width // 64, "intermediate_size": inner}
+        small = replace(modern, encoder=replace(modern.encoder, **size))
+        yield Shape(f"modernbert-{name}", with_rows(small, 512, 256), 128)
+
+
+def with_rows(recipe: PretrainRecipe, length: int, rows: int) -> PretrainRecipe:
+    """One micro-batch a step, no dropout on attention weights, AdamW, compiled."""
+    encoder = replace(recipe.encoder, attention_dropout=0.0, max_length=max(length, recipe.encoder.max_length))
+    data = replace(recipe.data, row_length=length, batch_rows=rows, micro_batch_rows=rows)
+    optimizer = replace(recipe.optimizer, kind="adamw")
+    return replace(recipe, encoder=encoder, data=data, optimizer=optimizer, compile=True)
+
+
+def stages(shape: Shape, text: Text, out: Path, say: Any) -> list[Any]:
+    """What is measured of a shape, the most telling first: beside the peer with padding and at its best without, then by
+    backend, then the other settings of the peer."""
+
+    def peer(*bouts: tuple[Any, PeerSettings]) -> Any:
+        plan = Plan("against", rounds=3, seconds=1.5, bouts=bouts, peer_rows=shape.peer_rows)
+        return lambda: bench(shape.recipe, text, plan, out=out / shape.folder / "against", say=say)
+
+    def ours(backend: str) -> Any:
+        plan = Plan("steps", rounds=3, seconds=1.5, backends=(backend,))
+        return lambda: bench(shape.recipe, text, plan, out=out / shape.folder / "ours", say=say)
+
+    return [
+        peer(("padded", PeerSettings("sdpa")), ("concatenated", PeerSettings("sdpa", "yes"))),
+        *(ours(name) for name in reversed(BACKENDS)),  # the newest are for this hardware, eager is for none
+        peer(("concatenated", PeerSettings("sdpa", "cuda-graphs")), ("padded", PeerSettings("sdpa", "yes"))),
+        peer(("concatenated", PeerSettings("flash_attention_2")), ("full rows", PeerSettings("sdpa", "yes"))),
+    ]
+
+
+def main() -> None:
+    """Measure what is missing until the time is over, then say it all."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("tokens", type=Path, help=".npz with values and offsets")
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for all figures")
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help="nothing is begun that would end later than this"
+    )
+    parser.add_argument("--only", nargs="+", default=[], help="shapes, such as bert-base-512")
+    options = parser.parse_args()
+    begun = time.monotonic()
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = read_tokens(options.tokens)
+    chosen = [shape for shape in shapes() if not options.only or shape.folder in options.only]
+    log = (options.out / "log.txt").open("a", encoding="utf-8")
+    plans = [stages(shape, text, options.out, lambda line: print(line, file=log, flush=True)) for shape in chosen]
+    left_out, longest = 0, 0.0
+    for stage in range(max(map(len, plans))):
+        for shape, plan in zip(chosen, plans):
+            started = time.monotonic()
+            if started - begun + longest > 60 * options.minutes - RESERVED:
+                left_out += 1
+                continue
+            plan[stage]()
+            took = time.monotonic() - started
+            longest = max(longest, took)
+            print(f"{shape.folder}, stage {stage + 1}: {took:.0f} s", flush=True)
+    summary, farthest = summarised(chosen, options.out)
+    print(summary)
+    print(f"left out: {left_out} stages (run again to go on)" if left_out else "everything is measured")
+    for shape in chosen:
+        if shape.folder == farthest and time.monotonic() - begun < 60 * options.minutes:
+            profile = f"\nwhere the time goes in {farthest}:\n\n{where_the_time_goes(shape.recipe, text)}"
+            print(profile)
+            summary += profile
+    (options.out / "summary.md").write_text(summary + "\n", encoding="utf-8")
+
+
+def summarised(chosen: list[Shape], out: Path) -> tuple[str, str]:
+    """(a table of all shapes, the shape whose best step is farthest from the matrix rate)."""
+    lines = [
+        "| shape | attention | tokens/s | of the matrix rate | × HF padded, at its best | × HF concatenated, at its best |",
+        "|---|---|---|---|---|---|",
+    ]
+    shares: dict[str, float] = {}
+    for shape in chosen:
+        against = _read(out / shape.folder / "against")
+        best = against.get("against_best_peer", {})
+        ratios = [
+            f"{best[work]['ratio']['median']:.2f} ({best[work]['against']})" if work in best else "–"
+            for work in ("padded", "concatenated")
+        ]
+        rates = [
+            ("as chosen", cell["tokens_per_second"]["ours"]["median"], cell["share_of_matrix_rate"]["ours"])
+            for cell in against.get("cells", [])
+            if cell["what"] == "against hf" and "fails" not in cell
+        ][:1]
+        for cell in _read(out / shape.folder / "ours").get("cells", []):
+            if cell["what"] == "step" and "fails" in cell:
+                lines.append(f"| {shape.folder} | {cell['backend']} | {cell['fails']} | | | |")
+            elif cell["what"] == "step":
+                median = cell["tokens_per_second"]["median"], cell["share_of_matrix_rate"]["median"]
+                rates.append((cell["backend"], *median))
+        for backend, rate, share in rates:
+            lines.append(f"| {shape.folder} | {backend} | {rate:,.0f} | {share:.1%} | {ratios[0]} | {ratios[1]} |")
+            shares[shape.folder] = max(share, shares.get(shape.folder, 0.0))
+    return "\n".join(lines), min(shares, key=lambda name: shares[name]) if shares else ""
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    file = folder / "metrics.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""Texts of a measurement: rows without padding, mixtures by count, files of arrays, and how many keys a token sees."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bert.bench.documents import mean_visible, mixture, packed, read_tokens, text_of_arrays, whole_rows, write_tokens
+from bert.errors import InputError
+from bert.pretraining.config import MaskingConfig
+
+from .synthetic import LENGTH, LENGTHS, SIZE, TEXT, VALUES
+
+
+def documents_of(text):
+    return [text.store.document(number).tolist() for number in range(len(text.store))]
+
+
+def test_whole_rows_are_full_of_running_tokens_of_the_text():
+    rows = whole_rows(TEXT, LENGTH, rows=20)
+    assert [len(row) for row in documents_of(rows)] == [LENGTH - 2] * 20
+    batch = packed(rows, LENGTH, 4, MaskingConfig(), 0).batch(0)
+    assert (batch[1] == 1).all()  # one document a row and no padding
+    running = " ".join(str(token) for row in documents_of(rows) for token in row)
+    whole = [" ".join(map(str, document)) for document in documents_of(TEXT) if len(document) > 12]
+    assert sum(document in running for document in whole) >= 5  # documents stay in one piece through the ends of rows
+
+
+def test_a_text_shorter_than_the_rows_asked_for_is_repeated():
+    rows = whole_rows(TEXT, LENGTH, rows=len(VALUES) // (LENGTH - 2) + 40)
+    running = [token for row in documents_of(rows) for token in row]
+    assert running[len(VALUES) :] == running[: len(running) - len(VALUES)]
+
+
+def test_a_mixture_has_as_many_documents_of_each_text_cut_to_a_row():
+    low, high = (
+        text_of_arrays(np.full(400, token, np.uint16), np.arange(0, 401, step), SIZE)
+        for token, step in ((7, 40), (9, 5))
+    )
+    mixed = documents_of(mixture([low, high], 60, LENGTH))
+    assert [document[0] for document in mixed] == [7, 9] * 30
+    assert {len(document) for document in mixed[::2]} == {LENGTH - 2}
+    assert {len(document) for document in mixed[1::2]} == {5}
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=4), min_size=1, max_size=4),
+    st.one_of(st.none(), st.integers(2, 9)),
+)
+def test_visible_keys_are_what_counting_pairs_gives(rows, window):
+    width = max(sum(row) for row in rows) + 2
+    ids = np.zeros((len(rows), width), np.int64)
+    for row, sizes in enumerate(rows):
+        ids[row, : sum(sizes)] = np.repeat(np.arange(len(sizes)) + 1, sizes)
+    place = np.arange(width)
+    near = True if window is None else np.abs(place[:, None] - place) <= window // 2
+    pairs = sum(((row[:, None] == row) & (row > 0) & near).sum() for row in ids)
+    assert mean_visible(ids, window) == pytest.approx(pairs / (ids > 0).sum())
+
+
+def test_a_file_of_arrays_gives_the_documents_back(tmp_path):
+    file = tmp_path / "tokens.npz"
+    write_tokens(file, TEXT, most_tokens=200)
+    again = read_tokens(file)
+    kept = int((np.cumsum(LENGTHS) <= 200).sum())
+    assert documents_of(again) == documents_of(TEXT)[:kept]
+    assert (again.special_ids, again.vocab_size) == (TEXT.special_ids, SIZE)
+    assert np.array_equal(again.vocabulary.maskable, TEXT.vocabulary.maskable)
+
+
+def test_what_is_no_file_of_arrays_is_refused(tmp_path):
+    np.savez(tmp_path / "half.npz", values=np.arange(4))
+    (tmp_path / "none.npz").write_text("words")
+    for name, message in (("half", "has no array offsets"), ("none", "not an .npz file"), ("gone", "no such file")):
+        with pytest.raises(InputError, match=message):
+            read_tokens(tmp_path / f"{name}.npz")
+    with pytest.raises(InputError, match="holds token id 7 and the vocabulary has 6"):
+        text_of_arrays(np.array([7]), np.array([0, 1]), 6)

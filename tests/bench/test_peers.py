@@ -1,0 +1,130 @@
+"""The peer computes what our model computes, on batches whose real tokens are counted right."""
+
+import numpy as np
+import pytest
+import torch
+
+from bert.bench.against import make_bout
+from bert.bench.documents import mixture, packed, whole_rows
+from bert.bench.peers import PeerSettings, PeerSteps, concatenated, padded, peer_model, score_peer, whole
+from bert.errors import InputError
+from bert.model.heads import MaskedLM
+from bert.pretraining.score import score_masked
+from bert.pretraining.stream import Split, split_batch
+
+from .synthetic import LENGTH, RECIPES, SIZE, TEXT
+
+RAGGED = mixture([TEXT], 64, LENGTH)
+SPLIT = split_batch(8, 4, 1)
+recipes = pytest.mark.parametrize("family", RECIPES)
+
+
+def twin(recipe):
+    """Our model, and the peer with the same weights."""
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    torch.manual_seed(1)
+    ours = MaskedLM(recipe.encoder, recipe.head).eval()
+    return ours, transformers.AutoModelForMaskedLM
+
+
+@pytest.mark.hf
+@recipes
+def test_on_full_rows_the_peer_has_our_loss_for_the_same_weights(family, tmp_path):
+    recipe = RECIPES[family]
+    ours, auto = twin(recipe)
+    ours.save(tmp_path)
+    peer = PeerSteps(recipe, PeerSettings(), torch.device("cpu"), "32-true")
+    assert type(peer.model).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
+    peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
+    peer.model.eval()
+    stream = packed(whole_rows(TEXT, LENGTH, 8), LENGTH, 8, recipe.masking, 0)
+    batch = stream.micro_batch(0, Split(8, 8))
+    theirs = peer.forward(whole(batch))
+    mine = ours(
+        batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
+    )
+    assert float(theirs) == pytest.approx(float(mine.loss), abs=1e-5)
+
+
+@pytest.mark.hf
+@recipes
+def test_on_padded_documents_the_peer_has_the_loss_of_our_model_with_its_mask(family, tmp_path):
+    recipe = RECIPES[family]
+    ours, auto = twin(recipe)
+    ours.save(tmp_path)
+    peer = PeerSteps(recipe, PeerSettings("eager"), torch.device("cpu"), "32-true")
+    peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
+    peer.model.eval()
+    batch = padded(RAGGED, recipe, 16, 1)[0]
+    mine = ours(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
+    assert float(peer.forward(batch)) == pytest.approx(float(mine.loss), abs=1e-5)
+
+
+@pytest.mark.hf
+@recipes
+def test_the_peer_is_scored_as_ours_is(family, tmp_path):
+    recipe = RECIPES[family]
+    ours, auto = twin(recipe)
+    ours.save(tmp_path / "model")
+    rng = np.random.default_rng(0)
+    ids = rng.integers(5, SIZE, (6, LENGTH))
+    labels = np.where(rng.random(ids.shape) < 0.2, ids, -100)
+    np.savez(tmp_path / "masked.npz", input_ids=ids, labels=labels)
+    mine = score_masked(ours, tmp_path / "masked.npz", batch_rows=4)
+    theirs = score_peer(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_rows=4)
+    assert (theirs.accuracy, theirs.targets) == (mine.accuracy, mine.targets)
+    assert theirs.loss == pytest.approx(mine.loss, abs=1e-5)
+
+
+def test_real_tokens_of_padded_batches_are_the_sum_of_their_masks():
+    batches = padded(RAGGED, RECIPES["bert"], 16, 4)
+    lengths = RAGGED.store.lengths + 2
+    for number, batch in enumerate(batches):
+        mine = lengths[number * 16 : (number + 1) * 16]
+        assert batch.tokens == int(batch.attention_mask.sum()) == mine.sum()
+        assert batch.input_ids.shape == (16, mine.max())  # the longest of the batch, no longer
+        assert ((batch.input_ids == 0) == (batch.attention_mask == 0)).all()
+        asked = (batch.labels >= 0).sum(dim=1)
+        assert (asked == np.maximum(1, np.rint(RECIPES["bert"].masking.rate * (mine - 2)))).all()
+        assert not (batch.labels[batch.attention_mask == 0] >= 0).any()
+
+
+def test_concatenated_rows_hold_all_documents_with_their_special_tokens_and_no_padding():
+    batches = concatenated(RAGGED, RECIPES["bert"], 4, 100)
+    running = np.concatenate([[2, *RAGGED.store.document(n), 3] for n in range(len(RAGGED.store))])
+    restored = torch.cat([torch.where(b.labels >= 0, b.labels, b.input_ids) for b in batches]).flatten().numpy()
+    assert np.array_equal(restored, running[: len(restored)])
+    assert len(running) - len(restored) < 4 * LENGTH
+    assert all(batch.tokens == batch.input_ids.numel() and batch.attention_mask is None for batch in batches)
+
+
+def test_both_sides_of_a_work_see_the_same_tokens():
+    recipe = RECIPES["modernbert"]
+    full = make_bout("full rows", recipe, SPLIT, TEXT, RAGGED, 8)
+    for ours, theirs in zip(full.ours, full.peer):
+        assert torch.equal(torch.cat([batch["input_ids"] for batch in ours]), theirs.input_ids)
+        assert sum(int((batch["labels"] >= 0).sum()) for batch in ours) == int((theirs.labels >= 0).sum())
+    assert full.positions_over_tokens == 1.0
+    ragged = make_bout("padded", recipe, SPLIT, TEXT, RAGGED, 8)
+    places = sum(batch.attention_mask.numel() for batch in ragged.peer)
+    assert ragged.positions_over_tokens == places / sum(int(batch.attention_mask.sum()) for batch in ragged.peer) > 1.1
+    packed_tokens = sum(batches[0]["global_tokens"] for batches in ragged.ours)
+    assert (
+        packed_tokens <= sum(batch.tokens for batch in ragged.peer) <= packed_tokens + 8 * LENGTH
+    )  # the last, open step
+
+
+@pytest.mark.hf
+def test_the_peer_scores_masked_places_alone_where_it_can():
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    assert peer_model(RECIPES["modernbert"], "sdpa", 0).sparse_prediction
+
+
+@pytest.mark.hf
+def test_an_architecture_that_the_peer_lacks_is_refused_by_name():
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    from dataclasses import replace
+
+    recipe = RECIPES["modernbert"]
+    with pytest.raises(InputError, match=r"transformers has no such model: .*qk_norm"):
+        peer_model(replace(recipe, encoder=replace(recipe.encoder, qk_norm=True)), "sdpa", 0)

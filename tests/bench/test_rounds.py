@@ -1,0 +1,34 @@
+"""Contenders take turns; a turn counts the real tokens of the steps that it did."""
+
+import torch
+
+from bert.bench.rounds import Contender, Spread, alternate
+
+CPU = torch.device("cpu")
+
+
+def test_turns_alternate_and_every_step_is_counted_with_its_own_tokens():
+    calls = []
+
+    def contender(name, tokens):
+        return Contender(name, lambda number: calls.append((name, number)), tokens, [10] * len(tokens), CPU)
+
+    a, b = contender("a", [1, 2, 4]), contender("b", [8])
+    between = []
+    turns = alternate([a, b], rounds=4, seconds=1e-9, between=lambda: between.append(len(calls)))
+    timed = [name for name, _ in calls[between[0] :]]
+    order = [name for place, name in enumerate(timed) if place == 0 or timed[place - 1] != name]
+    assert order[:4] == ["b", "a", "b", "a"] or order[:3] == ["b", "a", "b"]
+    assert timed.count("a") == timed.count("b") == 4 * 3  # one to warm up and two that count, a round
+    assert [number for name, number in calls if name == "a"][:7] == [0, 1, 2, 0, 1, 2, 0]  # the prepared steps in turn
+    assert len(between) == 4
+    done = 5  # three to warm up, two to see how long a step takes
+    for turn in turns[0]:
+        assert turn.tokens == sum([1, 2, 4][number % 3] for number in (done + 1, done + 2))
+        assert turn.positions == 20
+        done += 3
+
+
+def test_a_spread_is_median_least_and_greatest():
+    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
+    assert str(Spread(2.0, 1.0, 3.0)) == "2.00 (1.00–3.00)"

@@ -1,0 +1,87 @@
+"""The bench as a command and as functions: what it says, what it leaves, what it refuses. No time is asserted."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bert.bench.run import Plan, bench, bench_arrays
+from bert.cli import main
+
+from .synthetic import LENGTHS, RECIPE, TEXT, VALUES
+
+QUICK = ["--rounds", "1", "--seconds", "0.02", "--steps", "1", "--compile", "false", "--backends", "sdpa"]
+
+
+def test_bench_measures_a_run_without_changing_it(tiny_run, capsys):
+    before = sorted(path.name for path in tiny_run.rglob("*"))
+    assert main(["bench", str(tiny_run), *QUICK]) == 0
+    output = capsys.readouterr().out
+    for words in ("bf16 matrix rate", "memory, copy", "tokens/s", "Lightning's loop over the bare loop", "waits"):
+        assert words in output
+    assert sorted(path.name for path in tiny_run.rglob("*")) == before
+
+
+def test_figures_are_whole_and_are_not_measured_twice(tmp_path, monkeypatch):
+    plan = Plan(rounds=2, seconds=0.02, backends=("sdpa", "eager"))
+    metrics = bench_arrays(
+        VALUES, np.concatenate(([0], np.cumsum(LENGTHS))), RECIPE, plan, out=tmp_path, say=lambda line: None
+    )
+    assert metrics == json.loads((tmp_path / "metrics.json").read_text())
+    assert {"environment", "precision", "recipe", "text", "cells"} <= set(metrics)
+    assert metrics["text"] == {"documents": len(LENGTHS), "tokens": len(VALUES), "vocabulary": 96}
+    ceilings, *steps = metrics["cells"]
+    assert {"bf16", "fp32", "copy", "triad", "own_shapes"} <= set(ceilings)
+    assert [step["backend"] for step in steps] == ["sdpa", "eager"]
+    for step in steps:
+        spread = step["tokens_per_second"]
+        assert 0 < spread["least"] <= spread["median"] <= spread["greatest"]
+        assert step["share_of_matrix_rate"]["median"] > 0
+    table = (tmp_path / "table.md").read_text()
+    assert table.count("| sdpa | no |") == table.count("| eager | no |") == 1
+    assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
+
+    def never(*_, **__):
+        raise AssertionError("measured again")
+
+    monkeypatch.setattr("bert.bench.steps.step_cell", never)
+    monkeypatch.setattr("bert.bench.steps.measure_ceilings", never)
+    assert bench(RECIPE, TEXT, plan, out=tmp_path, say=lambda line: None)["cells"] == metrics["cells"]
+
+
+def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
+    out = tmp_path / "sweep"
+    command = ["bench", str(tiny_run), *QUICK, "--sweep", "--smallest", "2", "--largest", "4", "--out", str(out)]
+    assert main(command) == 0, capsys.readouterr().err
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [cell["rows"] for cell in metrics["cells"] if cell["what"] == "sweep"] == [2, 4]
+    assert metrics["sweep"]["largest"]["rows"] == 4
+    assert "the largest that fits: 4 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--sweep", "--against", "hf"], "--sweep beside --against"),
+        (["--against", "fairseq"], "--against fairseq: give hf"),
+        (["--minutes", "2"], "--minutes 2: trains beside a peer: give --against hf"),
+        (["--minutes", "2", "--against", "hf"], "--minutes 2 needs --masked: give it"),
+        (["--works", "rows", "--against", "hf"], "--works rows: give some of full-rows, concatenated, padded"),
+        (["--backends", "flash"], "--backends flash: give some of"),
+        (["--vocab-size", "5"], "--vocab-size 5: the tokenizer has"),
+        (["--rounds", "1", "--seconds", "0"], "--rounds 1 --seconds 0: give more than 0"),
+        (["--sweep", "--smallest", "8", "--largest", "4"], "--smallest 8 --largest 4"),
+        (["--against", "hf", "--peer-compile", "maybe"], "--peer-compile maybe: give no, yes or cuda-graphs"),
+    ],
+    ids=lambda part: " ".join(part) if isinstance(part, list) else "",
+)
+def test_what_does_not_go_together_is_one_line(tiny_run, capsys, flags, message):
+    assert main(["bench", str(tiny_run), *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_a_recipe_without_text_is_refused(capsys):
+    assert main(["bench"]) == 2
+    assert "needs a text: give a RUN, --store with --tokenizer, or --tokens" in capsys.readouterr().err
