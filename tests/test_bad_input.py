@@ -599,6 +599,21 @@ def test_where_every_checkpoint_is_damaged_the_run_is_kept_and_refused(
     assert snapshot(place) == before
 
 
+# ── near duplicates ──
+
+
+def test_near_duplicates_that_cannot_be_looked_for(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["prepare", "text.txt", "--tokenizer", "other", "--out", "new"]
+    message = refused(*command, "--jaccard", "0.9")
+    assert message == "--jaccard 0.9 is for --dedup near: give that too, or leave it out"
+    message = refused(*command, "--dedup", "near", "--jaccard", "1")
+    assert message == "--jaccard is 1.0: give a similarity from 0.1 to 0.95"
+    assert refused(*command, "--dedup", "fuzzy") == "dedup is fuzzy: give one of exact, near"
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    message = refused(*command, "--dedup", "near")
+    assert message == "--dedup near needs the package datasketch: pip install 'bert[dedup]'"
+
+
 # ── a disk without room ──
 
 

@@ -67,7 +67,7 @@ class NearDuplicates:
         self._seen = Seen()
 
     def new(self, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Which documents (N,) bool are no near duplicates of an earlier one: flat ids and the number of ids of each, (N,)."""
+        """Which documents (N,) bool are no near duplicates of an earlier one, by flat ids and the number of ids of each."""
         answer = np.ones(len(lengths), bool)
         for number, keys in enumerate(self._keys(values, lengths).tolist()):
             answer[number] = not any(key in self._seen for key in keys)

@@ -79,16 +79,20 @@ def test_a_copy_with_few_changed_words_goes_and_distinct_texts_stay():
     assert new[30:].sum() <= 3
 
 
-def test_the_answer_does_not_depend_on_batches_and_only_what_was_kept_is_remembered():
-    first = random_document(100, 3)
-    chain = [first]
-    for step in range(12):  # each like the one before, the last unlike the first
-        chain.append([*chain[-1][: step * 8], *random_document(8, 4, step), *chain[-1][step * 8 + 8 :]])
-    whole = NearDuplicates(0.6).new(*flat(chain))
-    one_by_one = NearDuplicates(0.6)
-    assert [bool(one_by_one.new(*flat([document]))[0]) for document in chain] == whole.tolist()
-    assert whole[0]
-    assert 2 <= whole.sum() < len(chain)
+def test_a_document_goes_where_one_that_was_kept_agrees_in_a_band_however_they_are_batched():
+    chain = [random_document(100, 3)]
+    for step in range(24):  # each like the one before, the last unlike the first
+        chain.append([*chain[-1][: step * 4], *random_document(4, 4, step), *chain[-1][step * 4 + 4 :]])
+    near = NearDuplicates(0.6)
+    keys = [set(row) for row in near._keys(*flat(chain)).tolist()]
+    kept: list[int] = []
+    for number in range(len(chain)):
+        if all(keys[number].isdisjoint(keys[earlier]) for earlier in kept):
+            kept.append(number)
+    assert all(not keys[number].isdisjoint(keys[number + 1]) for number in range(24))  # what goes is not remembered
+    assert 2 <= len(kept) <= 12
+    assert np.flatnonzero(NearDuplicates(0.6).new(*flat(chain))).tolist() == kept
+    assert np.flatnonzero([near.new(*flat([document]))[0] for document in chain]).tolist() == kept
 
 
 def test_short_documents_are_compared_whole():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bert.text import packing
 from bert.text.corpus import read_documents
 from bert.text.counter import draw, permutation, uniform
+from bert.text.encoding import document_encoder
 from bert.text.files import read_lines
 from bert.text.packing import Documents, RowIndex, best_fit, cut, gather, hold_out, pack
 from bert.text.tokenizer import Tokenizer
@@ -192,12 +193,12 @@ def test_rows_are_hardly_more_than_any_packing_needs(row_length, median, spread)
 
 def tokenised(path, lines=False):
     """Lengths in tokens of the documents of `path`, or of the first cells of its lines, by the tokenizer of the measurement data."""
-    tokenizer = Tokenizer.load(path.parents[1] / "enwiki" / "tokenizer-8192.json")
+    encode = document_encoder(Tokenizer.load(path.parents[1] / "enwiki" / "tokenizer-8192.json"))
     sentences = (line.split("\t")[0] for line in islice(read_lines(path), 1, None))
     texts = iter(sentences if lines else read_documents(path))
     lengths = []
     while batch := list(islice(texts, 500)):
-        lengths.append(tokenizer.encode_documents(batch)[1])
+        lengths.append(encode(batch)[1])
     return np.concatenate(lengths)
 
 
