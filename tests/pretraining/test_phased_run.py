@@ -76,7 +76,7 @@ def same(one, other):
     return one == other
 
 
-@pytest.mark.parametrize("step", [2, 3, 4, 5, 6])
+@pytest.mark.parametrize("step", [2, 3, 4, 5, 6, STEPS])
 def test_a_run_resumed_before_at_and_after_a_boundary_is_bit_identical(run, tmp_path, step):
     again = tmp_path / "again"
     shutil.copytree(run, again)
@@ -87,7 +87,8 @@ def test_a_run_resumed_before_at_and_after_a_boundary_is_bit_identical(run, tmp_
     for later in range(step + 1, STEPS + 1):
         assert same(state_of(again, later), state_of(run, later)), later
     assert log_without_time(again) == log_without_time(run)
-    assert (again / "model" / "model.safetensors").read_bytes() == (run / "model" / "model.safetensors").read_bytes()
+    for file in ("model.safetensors", "config.json"):
+        assert (again / "model" / file).read_bytes() == (run / "model" / file).read_bytes()
 
 
 def test_the_log_has_every_step_and_every_validation_once(run):
