@@ -208,6 +208,8 @@ def attend(
         case "sdpa":
             return _attend_sdpa(q, k, v, layout, scale, dropout)
         case "flex":
+            if q.device.type == "cpu" and layout.query_places is not None:  # which its generated code lacks there
+                return _attend_sdpa(q, k, v, layout, scale, dropout)
             return _attend_flex(q, k, v, layout, scale)
         case "varlen":
             if _is_of_documents(q, k, layout):

@@ -205,7 +205,7 @@ class Encoder(nn.Module):
     def embed(
         self, texts: Sequence[str], pooling: "Pooling" = "mean", layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
-        """(N, D) fp32 vectors of N texts of any length; see `bert.embed.embed`. `bf16` true is faster and half a percent
+        """(N, D) fp32 vectors of N texts of any length; see `bert.embed.embed`. `bf16` true is faster and a percent
         off, null takes it where the hardware multiplies it."""
         from bert.embed import embed
 

@@ -54,7 +54,7 @@ def test_a_backend_that_does_not_run_is_a_cell_that_says_so(monkeypatch):
 def test_both_ways_are_tried_where_the_recipe_leaves_it_open():
     assert list(choices(RECIPE, ("eager", "sdpa"))) == [("eager", False), ("sdpa", False)]
     assert list(choices(replace(RECIPE, compile=None), ("sdpa",))) == [("sdpa", False), ("sdpa", True)]
-    with pytest.raises(InputError, match="--backends sdqa: give some of eager"):
+    with pytest.raises(InputError, match="--backends sdqa: give some of auto, eager"):
         list(choices(RECIPE, ("sdqa",)))
 
 

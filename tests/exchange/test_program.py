@@ -17,7 +17,7 @@ def test_a_torch_program_opens_without_the_package_and_is_the_model_at_every_sha
     model = make("bert-one-layer-no-types")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     write_torch(model, tmp_path / "model.pt2")
-    assert model.encoder.backend == "sdpa"
+    assert model.encoder.backend == "auto"
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     function = open_torch(tmp_path / "model.pt2")
     assert [(one.rows, one.length) for one in compare(model, function)] == [(1, 1), (1, 40), (2, 2), (3, 13), (5, 20)]

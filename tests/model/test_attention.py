@@ -250,7 +250,7 @@ def test_an_encoder_of_local_and_global_layers_is_the_same_with_every_backend(ba
     encoder.make_room(stretches(documents))
     ids, places = torch.randint(5, 32, (3, 6)), torch.tensor([[4, 1], [0, 0], [2, 5]])
     with torch.no_grad():
-        for targets in (None, places):
+        for targets in (None, places, torch.randint(0, 6, (3, 6))):
             encoder.backend = "eager"
             expected = encoder(ids, document_ids=documents, targets=targets).last_hidden_state
             encoder.backend = backend  # type: ignore[assignment]
@@ -439,6 +439,7 @@ def test_auto_takes_plain_operations_for_short_rows_in_bf16_on_a_cpu() -> None:
         assert attention._automatic(k[:, :, :1], k, Layout(), 0.0) == chosen
 
 
+@pytest.mark.slow
 def test_the_import_of_attention_leaves_varlen_alone_whose_import_takes_seconds() -> None:
     code = "import sys, bert.model.attention; assert 'torch.nn.attention.varlen' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
