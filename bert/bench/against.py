@@ -4,13 +4,14 @@ Works: rows without padding (the same rows and masks for both); ragged documents
 that it concatenates without masks. Ours packs them. A cell is one work against one setting of the peer.
 """
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 import torch
 
-from bert.bench.ceilings import Ceilings
+from bert.bench.ceilings import Ceilings, matrix_rate
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
 from bert.bench.ours import FAILURES, OurSteps, operations_per_token, steps_of
@@ -131,19 +132,27 @@ def duel(
         peer = PeerSteps(recipe, setting, ours.device, ours.precision, static=work != "padded", seed=recipe.seed)
         forget_peak(ours.device)
         contenders = [ours.contender("ours", bout.ours), peer.contender("peer", bout.peer)]
-        mine, theirs = alternate(contenders, rounds, seconds)
+        limits: list[float] = []
+        dtype = torch.float32 if ours.precision.startswith("32") else torch.bfloat16
+        mine, theirs = alternate(
+            *(contenders, rounds, seconds),
+            lambda: limits.append(matrix_rate([ceilings.best_shape], dtype, ours.device, 0.2)),
+        )
     except InputError:
         raise
     except (*FAILURES, ImportError, OSError) as error:
         return {"fails": first_line(error)}
     operations = operations_per_token(recipe, bout.ours)
-    limit = ceilings.of(ours.precision)
     rates = {"ours": [turn.rate for turn in mine], "peer": [turn.rate for turn in theirs]}
     spreads = {name: Spread.of(rate) for name, rate in rates.items()}
     return {
         "ratio": asdict(Spread.of([a / b for a, b in zip(rates["ours"], rates["peer"])])),
         "tokens_per_second": {name: asdict(spread) for name, spread in spreads.items()},
-        "share_of_matrix_rate": {name: operations * spread.median / limit for name, spread in spreads.items()},
+        "share_of_matrix_rate": {
+            name: statistics.median(operations * rate / limit for rate, limit in zip(rates[name], limits))
+            for name in rates
+        },
+        "matrix_rate": statistics.median(limits),
         "peer_positions_over_tokens": bout.positions_over_tokens,
         "our_positions_over_tokens": sum(turn.positions for turn in mine) / sum(turn.tokens for turn in mine),
         "rounds": rates,

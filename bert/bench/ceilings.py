@@ -36,10 +36,6 @@ class Ceilings:
     triad: float
     """bytes read and written by a = b + s · c"""
 
-    def of(self, precision: str) -> float:
-        """The matrix rate for a precision of Lightning's Trainer."""
-        return self.fp32 if precision.startswith("32") else self.bf16
-
 
 def measure_ceilings(device: torch.device, seconds: float = 0.3, shapes: tuple[Shape, ...] | None = None) -> Ceilings:
     """Measure a device, each product for about `seconds`."""

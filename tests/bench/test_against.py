@@ -39,12 +39,14 @@ def test_the_demand_follows_from_the_best_peer_and_its_padding():
 def test_a_cell_for_each_work_and_setting_with_the_ratio_of_each_round(family, monkeypatch):
     pytest.importorskip("transformers", reason="transformers is not installed")
 
-    def race_of(contenders, rounds, seconds):
+    def race_of(contenders, rounds, seconds, between):
+        between(), between()
         for contender in contenders:
             contender.turn(1)  # both really step
         return [[Turn(1.0, 30, 40), Turn(1.0, 20, 40)], [Turn(1.0, 10, 40), Turn(2.0, 10, 40)]]
 
     monkeypatch.setattr(against, "alternate", race_of)
+    monkeypatch.setattr(against, "matrix_rate", lambda *_: 1e9)
     monkeypatch.setattr(against, "_FULL_STEPS", 2)
     cells, said = Cells(None, {}), []
     settings = [PeerSettings("sdpa"), PeerSettings("flash_attention_2")]
@@ -58,6 +60,7 @@ def test_a_cell_for_each_work_and_setting_with_the_ratio_of_each_round(family, m
             assert value["rounds"] == {"ours": [30.0, 20.0], "peer": [10.0, 5.0]}
             share = value["share_of_matrix_rate"]
             assert share["ours"] / share["peer"] == pytest.approx(25 / 7.5)
+            assert value["matrix_rate"] == 1e9
         else:
             assert value["fails"]  # not installed here: a row that says so, and no end of the measurement
     assert len(said) == 6

@@ -43,7 +43,7 @@ def test_on_full_rows_the_peer_has_our_loss_for_the_same_weights(family, tmp_pat
     mine = ours(
         batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
     )
-    assert float(theirs) == pytest.approx(float(mine.loss), abs=1e-5)
+    assert theirs.item() == pytest.approx(mine.loss.item(), abs=1e-5)
 
 
 @pytest.mark.hf
@@ -57,7 +57,7 @@ def test_on_padded_documents_the_peer_has_the_loss_of_our_model_with_its_mask(fa
     peer.model.eval()
     batch = padded(RAGGED, recipe, 16, 1)[0]
     mine = ours(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
-    assert float(peer.forward(batch)) == pytest.approx(float(mine.loss), abs=1e-5)
+    assert peer.forward(batch).item() == pytest.approx(mine.loss.item(), abs=1e-5)
 
 
 @pytest.mark.hf
