@@ -36,20 +36,6 @@ def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
     return x.mT if transposed else x
 
 
-def orthogonalize_blocks(matrix: torch.Tensor, size: int | None, axis: int) -> torch.Tensor:
-    """`orthogonalize` for each `size` rows (axis 0) or columns (axis 1) of `matrix` (M, N) by themselves; null: for the whole.
-
-    A block costs size² · N operations a product and not M² · N: of use where a step sees few tokens, as on a CPU.
-    """
-    if axis == 1:
-        return orthogonalize_blocks(matrix.mT, size, 0).mT
-    if size is None or size >= matrix.size(0):
-        return orthogonalize(matrix)
-    even = matrix.size(0) // size * size
-    blocks = orthogonalize(matrix[:even].unflatten(0, (-1, size))).flatten(0, 1)
-    return blocks if even == matrix.size(0) else torch.cat((blocks, orthogonalize(matrix[even:])))
-
-
 class MuonAdamW(torch.optim.Optimizer):
     """Parameter groups of kind "muon" are updated by Muon, those of kind "adamw" by AdamW.
 
@@ -75,21 +61,31 @@ class MuonAdamW(torch.optim.Optimizer):
         return loss
 
     def _muon(self, group: dict[str, Any]) -> None:
-        for parameter in group["params"]:
-            if parameter.grad is None:
-                continue
-            state = self.state[parameter]
-            if not state:
-                state["momentum"] = torch.zeros_like(parameter)
-            momentum = state["momentum"]
-            momentum.lerp_(parameter.grad, 1 - group["momentum"])
-            update = parameter.grad.lerp(momentum, group["momentum"])  # Nesterov
-            parts = update.split(group["parts"]) if group["parts"] else (update,)
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            for part, rows in zip(parts, parameter.split([len(p) for p in parts])):
+        parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
+        if not parameters:
+            return
+        for parameter in parameters:
+            if not self.state[parameter]:
+                self.state[parameter]["momentum"] = torch.zeros_like(parameter)
+        gradients = [parameter.grad for parameter in parameters]
+        momenta = [self.state[parameter]["momentum"] for parameter in parameters]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        # Blocks of one shape are orthogonalised side by side: one call for all layers in the place of one for each matrix.
+        of_shape: dict[torch.Size, list[tuple[torch.Tensor, torch.Tensor, float]]] = {}
+        for parameter, update in zip(parameters, updates):
+            rows = group["parts"] or [len(update)]
+            for place, part in zip(parameter.split(rows), update.split(rows)):
                 scale = max(1.0, part.size(0) / part.size(1)) ** 0.5
-                step = orthogonalize_blocks(part, group["block"], group["axis"])
-                rows.add_(step.to(rows.dtype), alpha=-group["lr"] * scale)
+                size = group["block"] or part.size(group["axis"])
+                blocks = part.split(size, dim=group["axis"])
+                for where, block in zip(place.split(size, dim=group["axis"]), blocks):
+                    of_shape.setdefault(block.shape, []).append((where, block, scale))
+        for same in of_shape.values():
+            steps = orthogonalize(torch.stack([block for _, block, _ in same]))
+            for (where, _, scale), step in zip(same, steps):
+                where.add_(step, alpha=-group["lr"] * scale)
 
     def _adamw(self, group: dict[str, Any]) -> None:
         parameters, gradients, means, squares, counts = [], [], [], [], []
