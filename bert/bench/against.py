@@ -133,10 +133,9 @@ def duel(
         forget_peak(ours.device)
         contenders = [ours.contender("ours", bout.ours), peer.contender("peer", bout.peer)]
         limits: list[float] = []
-        dtype = torch.float32 if ours.precision.startswith("32") else torch.bfloat16
         mine, theirs = alternate(
             *(contenders, rounds, seconds),
-            lambda: limits.append(matrix_rate([ceilings.best_shape], dtype, ours.device, 0.2)),
+            lambda: limits.append(matrix_rate([ceilings.best_shape], ours.dtype, ours.device, 0.2)),
         )
     except InputError:
         raise

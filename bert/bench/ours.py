@@ -36,6 +36,8 @@ class OurSteps:
         trainer = make_trainer(recipe.trainer, [], [], [], split.accumulation, None)  # for device and precision alone
         self.split, self.device = split, trainer.strategy.root_device
         self.precision = str(trainer.precision)
+        self.dtype = torch.float32 if self.precision.startswith("32") else torch.bfloat16
+        """that of the matrix rate which the step is held against"""
         self._context = trainer.precision_plugin.forward_context
         if compiled:
             compiles(True, self.device, None, None)  # InputError where there is no compiler

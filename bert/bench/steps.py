@@ -91,13 +91,12 @@ def step_cell(
     try:
         ours = OurSteps(recipe, split, compiled, backend)
         forget_peak(ours.device)
-        dtype = torch.float32 if ours.precision.startswith("32") else torch.bfloat16
         limits: list[float] = []
         (turns,) = alternate(
             [ours.contender("ours", steps)],
             rounds,
             seconds,
-            lambda: limits.append(matrix_rate([ceilings.best_shape], dtype, ours.device, 0.2)),
+            lambda: limits.append(matrix_rate([ceilings.best_shape], ours.dtype, ours.device, 0.2)),
         )
         parts = split_time(ours, stream, split, PREPARED)
         highest = peak(ours.device)
