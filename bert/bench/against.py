@@ -20,7 +20,9 @@ from bert.bench.peers import Compile, PeerBatch, PeerSettings, PeerSteps, concat
 from bert.bench.rounds import Spread, alternate
 from bert.bench.steps import best_micro_batch, first_line, fresh_start, has_compiler, place
 from bert.errors import InputError
+from bert.pretraining.backend import settle_attention
 from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.phases import Phased
 from bert.pretraining.stream import MicroBatch, Split
 
 Work = Literal["full rows", "concatenated", "padded"]
@@ -97,7 +99,7 @@ def race(
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, kind="adamw"))
     recipe, split = best_micro_batch(recipe, text, cells, min(1.0, seconds))
     torch._dynamo.config.recompile_limit = 64  # several models of one class in a process
-    device, _ = place(recipe)
+    device, precision = place(recipe)
     ours: OurSteps | None = None
     made: dict[Work, Bout] = {}
     for work, setting in bouts or all_bouts(recipe):
@@ -107,7 +109,9 @@ def race(
             nonlocal ours
             if ours is None:  # made once, and only where something is left to measure
                 fresh_start()
-                ours = OurSteps(recipe, split, recipe.compile is not False and has_compiler(device), backend)
+                compiled = recipe.compile is not False and has_compiler(device)
+                settled = settle_attention(recipe, Phased.always(split), device, precision, compiled, say)
+                ours = OurSteps(settled, split, compiled, backend)
             if work not in made:
                 made.clear()
                 made[work] = make_bout(work, recipe, split, text, ragged, peer_rows or recipe.data.batch_rows)

@@ -32,7 +32,7 @@ class OurSteps:
     def __init__(
         self, recipe: PretrainRecipe, split: Split, compiled: bool, backend: str | None = None, steps: int = 1
     ) -> None:
-        """`backend` takes the place of the one that the encoder chooses. In a Trainer the module stops after `steps` steps."""
+        """`backend` takes the place of what the recipe says of attention. In a Trainer the module stops after `steps` steps."""
         trainer = make_trainer(recipe.trainer, [], [], [], split.accumulation, None)  # for device and precision alone
         self.split, self.device = split, trainer.strategy.root_device
         self.precision = str(trainer.precision)
@@ -43,8 +43,9 @@ class OurSteps:
             compiles(True, self.device, None, None)  # InputError where there is no compiler
         torch.manual_seed(recipe.seed)
         model = MaskedLM(recipe.encoder, recipe.head)
+        model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
         if backend is not None:
-            model.encoder.backend = backend  # type: ignore[assignment]
+            model.encoder.backend, model.encoder.local_backend = backend, None  # type: ignore[assignment]
         self.module = MaskedLMTraining(
             *(model, recipe.optimizer, recipe.schedule, StopConfig(steps=steps), split, recipe.seed), compiled=compiled
         )

@@ -9,8 +9,9 @@ from bert.bench.ours import OurSteps, on
 from bert.pretraining.stream import MicroBatch
 
 KINDS = {
-    "matrix products": ("mm", "gemm", "linear", "cutlass", "cublas", "nvjet", "xmma", "mkl"),
+    "loss": ("log_softmax", "nll_loss", "cross_entropy"),
     "attention": ("flash", "fmha", "sdpa", "flex_attention", "softmax", "attention"),
+    "matrix products": ("mm", "gemm", "linear", "cutlass", "cublas", "nvjet", "xmma", "mkl"),
     "optimiser": ("adam", "foreach", "multi_tensor"),
     "compiled loops": ("triton", "cpp_fused", "cpp_", "graph_"),
     "copies": ("copy", "memcpy", "memset", "contiguous", "aten::cat", "catarray"),

@@ -70,14 +70,15 @@ def trace(model: Encoder | HeadedModel, backend: Backend) -> ExportedProgram:
     if model.config.max_length < 2:
         raise InputError("encoder.max_length is 1: a program with a length needs a model that takes 2 tokens or more")
     encoder = model if isinstance(model, Encoder) else model.encoder
-    before, encoder.backend = encoder.backend, backend
+    before = encoder.backend, encoder.local_backend
+    encoder.backend, encoder.local_backend = backend, None
     # Sizes 0 and 1 would stay what they are in the example: the graph would broadcast.
     inputs = _inputs(model.config, 2, min(7, model.config.max_length))
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(_Plain(model).eval(), inputs, dynamic_shapes=dynamic_shapes(model.config))
     finally:
-        encoder.backend = before
+        encoder.backend, encoder.local_backend = before
 
 
 class _Plain(nn.Module):

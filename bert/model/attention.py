@@ -301,7 +301,9 @@ def _attend_plain(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float 
     q, k, v = q.contiguous(), _repeat(k, q).contiguous(), _repeat(v, q).contiguous()  # (B, H, S, Dh)
     bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)  # (B, H, T, S)
-    weights = (scores if bias is None else scores + bias).softmax(dim=-1)  # fp32 inside the kernel
+    # fp32 inside the kernel of a CPU, forward and back; on a GPU scores in bf16 would cost keys some of their gradients' digits
+    exact = torch.promote_types(q.dtype, torch.float32) if q.is_cuda else None
+    weights = (scores if bias is None else scores + bias).softmax(dim=-1, dtype=exact).to(v.dtype)
     return _without_blind((F.dropout(weights, dropout) if dropout > 0 else weights) @ v, k, layout)
 
 

@@ -28,6 +28,7 @@ from bert.model.layers import (
     initialize,
     make_norm,
     output_std,
+    path_dtype,
     rotations,
     sinusoids,
 )
@@ -78,7 +79,8 @@ class Embeddings(nn.Module):
         elif self.config.positions == "sinusoidal":
             waves = sinusoids(input_ids.shape[1], self.config.embedding_width, input_ids.device)
             x = x + waves[positions].to(x.dtype)
-        return self.project(self.dropout(self.norm(x)))
+        x = self.project(self.dropout(self.norm(x)))
+        return x.to(path_dtype(x))
 
 
 class Encoder(nn.Module):
@@ -100,6 +102,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.backend: Backend = "auto"
+        self.local_backend: Backend | None = None  # of layers with a window; none: `backend`
         self.most_documents: int | None = None  # of a batch with document_ids, see `make_room`
         self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, no part of the state dict
         self.embeddings = Embeddings(config)
@@ -154,10 +157,12 @@ class Encoder(nn.Module):
         for layer, block in enumerate(self.layers):
             if output_hidden_states:
                 states.append(x)
-            layout, rotation = of_local if self.config.is_local(layer) else of_all
+            local = self.config.is_local(layer)
+            layout, rotation = of_local if local else of_all
+            backend = self.local_backend or self.backend if local else self.backend
             at = targets if layer + 1 == len(self.layers) else None
             layout = layout if at is None else layout.at(at)
-            x, weights = block(x, layout, rotation, self.backend, output_attentions, at)
+            x, weights = block(x, layout, rotation, backend, output_attentions, at)
             if weights is not None:
                 attentions.append(weights)
         x = self.final_norm(x)

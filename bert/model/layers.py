@@ -21,11 +21,19 @@ Rotation = tuple[Tensor, Tensor]
 """cosines and sines, each (B or 1, T, 1, Dh / 2)"""
 
 
+class RMSNorm(nn.RMSNorm):
+    """Root-mean-square norm in the dtype of its weight: fp32 under autocast, which does not know of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) → (..., D)."""
+        return super().forward(x.to(self.weight.dtype))
+
+
 def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
     """LayerNorm or RMSNorm over the features of each token: `hidden_size` of them where `size` does not say otherwise."""
     size = config.hidden_size if size is None else size
     if config.norm == "rmsnorm":
-        return nn.RMSNorm(size, eps=config.norm_eps)
+        return RMSNorm(size, eps=config.norm_eps)
     return nn.LayerNorm(size, eps=config.norm_eps, bias=config.norm_bias)
 
 
@@ -81,6 +89,13 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
 
 
+def path_dtype(x: Tensor) -> torch.dtype:
+    """The dtype of the residual path: bf16 where autocast multiplies in it, so that norms and sums move half the memory. fp16
+    has too short a range for sums over layers."""
+    dtype = compute_dtype(x)
+    return dtype if dtype == torch.bfloat16 else x.dtype
+
+
 class Attention(nn.Module):
     """Multi-head self-attention. One matrix makes queries, keys and values: its rows are [Q; K; V], heads in order in
     each."""
@@ -92,8 +107,8 @@ class Attention(nn.Module):
         fused = (config.num_heads + 2 * config.kv_heads) * config.head_size
         self.qkv = nn.Linear(config.hidden_size, fused, bias=config.bias)
         self.out = nn.Linear(config.hidden_size, config.hidden_size, bias=config.bias)
-        self.q_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
-        self.k_norm = nn.RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
+        self.q_norm = RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(
         self,
@@ -108,8 +123,7 @@ class Attention(nn.Module):
         where asked, the weights (B, H, T or K, T), which `attend_eager` computes."""
         q, k, v = self._heads(x, targets)  # (B, T or K, H, Dh), (B, T, Hkv, Dh) twice
         if self.q_norm is not None and self.k_norm is not None:
-            full = self.q_norm.weight.dtype  # fp32 under autocast
-            q, k = self.q_norm(q.to(full)).to(v.dtype), self.k_norm(k.to(full)).to(v.dtype)
+            q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if rotation is not None:
             of_queries = rotation if targets is None else _rotation_at(rotation, targets)
             q, k = rotate(q, of_queries), rotate(k, rotation)
@@ -198,8 +212,8 @@ class Block(nn.Module):
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         else:
             mixed, weights = self.attention(x, layout, rotation, backend, return_weights, targets)
-            x = self.attention_norm(path + self.dropout(mixed))
-            x = self.mlp_norm(x + self.dropout(self.mlp(x)))
+            x = self.attention_norm(path + self.dropout(mixed)).to(path.dtype)
+            x = self.mlp_norm(x + self.dropout(self.mlp(x))).to(path.dtype)
         return x, weights
 
 

@@ -9,11 +9,14 @@ from dataclasses import replace
 import torch
 
 from bert.errors import InputError
-from bert.model.attention import missing
+from bert.model.attention import Backend, missing
 from bert.model.tuning import candidates, fastest
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.phases import Phased, plan
 from bert.pretraining.stream import Split
+
+_LAYERS = 3
+"""layers that are timed with one mask, at most: more take longer to compile and tell no more"""
 
 
 def settle_attention(
@@ -27,34 +30,44 @@ def settle_attention(
     """`recipe` with the attention that the run takes on `device`, dealt out by `splits`.
 
     `auto` is timed, in the phase of the longest rows, where the step is compiled: a shorter run would not earn back what timing
-    takes, and keeps `auto`, which asks no clock. Raises InputError where the attention that the recipe names cannot be had.
+    takes, and keeps `auto`, which asks no clock. Layers with a window are timed by themselves. Raises InputError where the
+    attention that the recipe names cannot be had.
     """
     encoder, dtype = recipe.encoder, _compute_dtype(precision)
     dropout, size = encoder.attention_dropout, encoder.head_size
-    if recipe.attention != "auto":
-        lack = missing(recipe.attention, device, dtype, size, dropout, training=True)
+    for named in (recipe.attention, recipe.local_attention or "auto"):
+        lack = "" if named == "auto" else missing(named, device, dtype, size, dropout, training=True)
         if lack:
-            raise InputError(f"attention {recipe.attention} {lack}: choose another, as sdpa, or auto")
-        return recipe
+            raise InputError(f"attention {named} {lack}: choose another, as sdpa, or auto")
     backends = candidates(device, dtype, size, dropout, training=True, compiled=compiled)
-    if not compiled or len(backends) < 2:
+    if recipe.attention != "auto" or not compiled or len(backends) < 2:
         return recipe
     lengths = (phase.recipe.data.row_length for phase in plan(recipe).values)
     length, rows = max((length, split.micro_batch_rows) for length, split in zip(lengths, splits.values))
-    seconds = fastest(
-        backends,
-        (rows, encoder.num_heads, length, size),
-        kv_heads=encoder.kv_heads,
-        window=encoder.local_window,
-        dtype=dtype,
-        device=device,
-        dropout=dropout,
-        compiled=True,
-    )
-    best = next(iter(seconds))
-    figures = ", ".join(f"{backend} {1e3 * value:.1f} ms" for backend, value in seconds.items())
-    say(f"attention: {best} ({figures} a layer)")
-    return replace(recipe, attention=best)
+
+    def timed(layers: list[int], window: int | None, which: str) -> Backend:
+        seconds = fastest(
+            backends,
+            (rows, encoder.num_heads, length, size),
+            kv_heads=encoder.kv_heads,
+            window=window,
+            dtype=dtype,
+            device=device,
+            dropout=dropout,
+            compiled=True,
+            layers=min(len(layers), _LAYERS),
+        )
+        best = next(iter(seconds))
+        figures = ", ".join(f"{backend} {1e3 * value:.1f} ms" for backend, value in seconds.items())
+        say(f"attention{which}: {best} ({figures} a layer)")
+        return best
+
+    of_window = [layer for layer in range(encoder.num_layers) if encoder.is_local(layer)]
+    of_all = [layer for layer in range(encoder.num_layers) if not encoder.is_local(layer)]
+    recipe = replace(recipe, attention=timed(of_all, None, ""))
+    if of_window and recipe.local_attention is None:
+        recipe = replace(recipe, local_attention=timed(of_window, encoder.local_window, " in windows"))
+    return recipe
 
 
 def _compute_dtype(precision: str) -> torch.dtype:

@@ -197,6 +197,8 @@ class PretrainRecipe:
     attention: Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"] = "auto"
     """how attention is computed; auto: what this hardware is fast at, timed at the start of a run whose step is compiled
     (recipe.yaml in the folder of the run says what was chosen)"""
+    local_attention: Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"] | None = None
+    """the same for layers with a window (encoder.local_window); null: as attention, and timed by themselves where that is auto"""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """AdamW or Muon"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

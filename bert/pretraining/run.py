@@ -108,7 +108,7 @@ def pretrain(
         model, _ = begin(recipe, load_start(recipe), tokenizer)
     model.train()
     model.tokenizer = tokenizer
-    model.encoder.backend = recipe.attention
+    model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
     compiled, why = compiles(recipe.compile, trainer.strategy.root_device, recipe.stop.minutes, _operations(recipe))
     module = MaskedLMTraining(
         model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(stores, tokenizer), compiled
@@ -131,7 +131,7 @@ def pretrain(
     say(describe(recipe, model, training, trainer.precision, split))
     say(f"{'compiled' if compiled else 'not compiled'}: {why}")
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    model.encoder.backend = "auto"  # what comes now may have another precision
+    model.encoder.backend, model.encoder.local_backend = "auto", None  # what comes now may have another precision
     if stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.stopped_by)

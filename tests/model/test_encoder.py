@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from bert.errors import InputError
+from bert.model import layers
 from bert.model.attention import Layout
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder, count_parameters, restarting_positions
@@ -295,6 +296,35 @@ def test_bf16_autocast_is_near_fp32(name: str) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rough = encoder(ids, document_ids=documents).last_hidden_state
     assert F.cosine_similarity(exact.flatten(), rough.float().flatten(), dim=0) > 0.999
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_the_residual_path_is_bf16_under_autocast_and_fp32_without(name: str) -> None:
+    encoder = make(name)
+    for autocast, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            states = encoder(some_ids(), output_hidden_states=True).hidden_states
+        assert states is not None
+        assert {state.dtype for state in states[:-1]} == {expected}
+
+
+def test_layers_with_a_window_may_have_a_backend_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[tuple[bool, str]] = []
+    original = layers.attend
+
+    def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, layout: Layout, **rest: str) -> torch.Tensor:
+        taken.append((layout.window is not None, rest["backend"]))
+        return original(q, k, v, layout, **rest)
+
+    monkeypatch.setattr(layers, "attend", attend)
+    encoder = make("modern")  # layer 1 of 3 has a window
+    encoder.backend = "eager"
+    encoder(some_ids())
+    encoder.local_backend = "sdpa"
+    encoder(some_ids())
+    assert taken == [(False, "eager"), (True, "eager"), (False, "eager")] + [
+        (False, "eager"), (True, "sdpa"), (False, "eager")
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", SHAPES)

@@ -26,25 +26,26 @@ def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch:
 
     def fastest(backends: list[str], shape: tuple[int, ...], **rest: object) -> dict[str, float]:
         asked.append((backends, shape, rest))
-        return {"plain": 0.001, "sdpa": 0.002}
+        return {"plain": 0.001, "sdpa": 0.002} if rest["window"] is None else {"sdpa": 0.003}
 
     monkeypatch.setattr(backend, "fastest", fastest)
     said: list[str] = []
     settled = settle_attention(RECIPE, SPLITS, CPU, "bf16-mixed", True, said.append)
-    assert settled == replace(RECIPE, attention="plain")
-    assert said == ["attention: plain (plain 1.0 ms, sdpa 2.0 ms a layer)"]
-    ((backends, shape, rest),) = asked
-    assert backends == ["sdpa", "plain"]
-    assert shape == (6, 4, 16, 8)
-    expected = {"kv_heads": 2, "window": 8, "dtype": torch.bfloat16, "device": CPU, "dropout": 0.1, "compiled": True}
-    assert rest == expected
+    assert settled == replace(RECIPE, attention="plain", local_attention="sdpa")
+    assert said == [
+        "attention: plain (plain 1.0 ms, sdpa 2.0 ms a layer)",
+        "attention in windows: sdpa (sdpa 3.0 ms a layer)",
+    ]
+    assert [(backends, shape) for backends, shape, _ in asked] == [(["sdpa", "plain"], (6, 4, 16, 8))] * 2
+    shared = {"kv_heads": 2, "dtype": torch.bfloat16, "device": CPU, "dropout": 0.1, "compiled": True, "layers": 2}
+    assert [rest for _, _, rest in asked] == [shared | {"window": None}, shared | {"window": 8}]
 
 
 def test_the_longest_rows_of_a_run_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
     monkeypatch.setattr(backend, "fastest", lambda backends, shape, **_: shapes.append(shape) or {"sdpa": 0.1})
     phases = [{"tokens": 100, "row_length": 8}, {"tokens": 100, "row_length": 32, "batch_rows": 2}, {"row_length": 16}]
-    recipe = replace(RECIPE, phases=phases)
+    recipe = replace(RECIPE, phases=phases, local_attention="sdpa")
     settle_attention(recipe, make_splits(recipe, ranks=1), CPU, "bf16-mixed", True, print)
     assert shapes == [(2, 4, 32, 8)]
 
@@ -61,6 +62,16 @@ def test_what_the_recipe_says_is_taken(monkeypatch: pytest.MonkeyPatch, name: st
     assert settle_attention(recipe, SPLITS, CPU, "32-true", True, print) == recipe
 
 
+def test_the_attention_of_layers_with_a_window_is_taken_where_the_recipe_names_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    windows = []
+    monkeypatch.setattr(backend, "fastest", lambda *_, window, **__: windows.append(window) or {"plain": 0.1})
+    settled = settle_attention(replace(RECIPE, local_attention="eager"), SPLITS, CPU, "bf16-mixed", True, print)
+    assert (settled.attention, settled.local_attention) == ("plain", "eager")
+    assert windows == [None]
+
+
 @pytest.mark.parametrize(
     ("name", "dropout", "message"),
     [
@@ -70,6 +81,7 @@ def test_what_the_recipe_says_is_taken(monkeypatch: pytest.MonkeyPatch, name: st
     ],
 )
 def test_what_cannot_be_had_is_refused_before_the_run(name: str, dropout: float, message: str) -> None:
-    recipe = replace(RECIPE, attention=name, encoder=replace(RECIPE.encoder, attention_dropout=dropout))
-    with pytest.raises(InputError, match=message):
-        settle_attention(recipe, SPLITS, CPU, "bf16-mixed", True, print)
+    encoder = replace(RECIPE.encoder, attention_dropout=dropout)
+    for named in ({"attention": name}, {"local_attention": name}):
+        with pytest.raises(InputError, match=message):
+            settle_attention(replace(RECIPE, encoder=encoder, **named), SPLITS, CPU, "bf16-mixed", True, print)
