@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
-from bert.pretraining.config import DataConfig, MaskingConfig, PretrainRecipe
+from bert.pretraining.config import DataConfig, MaskingConfig, PretrainOptimizer, PretrainRecipe
 from bert.recipe import add_recipe, build, check_keys, differences, make_parser, parse, read_yaml, write_yaml
-from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.folder import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
@@ -47,7 +47,9 @@ def test_nothing_given_is_the_defaults() -> None:
 
 def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
     file = yaml_file(tmp_path, "optimizer:\n  lr: 0.5\n  eps: 0.25\nseed: 7\n")
-    expected = dataclasses.replace(PretrainRecipe(), optimizer=OptimizerConfig(lr=0.125, eps=0.25), seed=7)
+    expected = dataclasses.replace(
+        PretrainRecipe(), optimizer=PretrainOptimizer(kind="muon", lr=0.125, eps=0.25), seed=7
+    )
     assert recipe_of("--config", file, "--optimizer.lr", "0.125") == expected
     assert recipe_of(f"--config={file}", "--optimizer.lr=0.125") == expected
 
@@ -201,7 +203,7 @@ recipes = st.builds(
         rope_theta=positive,
     ),
     optimizer=st.builds(
-        OptimizerConfig,
+        PretrainOptimizer,
         kind=st.sampled_from(["adamw", "muon"]),
         lr=positive,
         betas=st.tuples(st.floats(0, 0.999), st.floats(0, 0.999)),
@@ -239,16 +241,23 @@ def test_a_written_recipe_holds_every_field(tmp_path: Path) -> None:
     check_keys(written, PretrainRecipe, "all.yaml")
 
 
+def test_fresh_weights_are_trained_by_muon_and_those_of_a_model_by_adamw() -> None:
+    assert PretrainRecipe().optimizer.kind == recipe_of().optimizer.kind == "muon"
+    assert recipe_of("--start", "some/model").optimizer.kind == "adamw"
+    assert recipe_of("--start", "some/model", "--optimizer.kind", "muon").optimizer.kind == "muon"
+    assert recipe_of("--optimizer.kind", "adamw").optimizer.kind == "adamw"
+
+
 def test_differences_name_the_keys_as_flags_with_both_values() -> None:
     before = PretrainRecipe(trainer={"devices": 1})
     after = PretrainRecipe(
         masking=MaskingConfig(rate=0.3),
-        optimizer=OptimizerConfig(betas=(0.9, 0.95)),
+        optimizer=PretrainOptimizer(betas=(0.9, 0.95)),
         trainer={"precision": "32"},
         seed=3,
     )
     assert list(differences(before, after)) == [
-        ("masking.rate", 0.2, 0.3),
+        ("masking.rate", 0.35, 0.3),
         ("optimizer.betas", [0.9, 0.98], [0.9, 0.95]),
         ("seed", 0, 3),
         ("trainer.devices", 1, None),

@@ -1,7 +1,7 @@
 """What `bert pretrain` can be told: the groups of a pretraining recipe. Plain dataclasses without torch."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
 from bert.errors import InputError, check_seed
@@ -100,7 +100,7 @@ class DataConfig:
 class MaskingConfig:
     """Which tokens are hidden, and behind what."""
 
-    rate: float = 0.2
+    rate: float = 0.35
     """share of the tokens of a row that become targets"""
     mask_share: float = 0.8
     """share of the targets that become [MASK]"""
@@ -117,6 +117,22 @@ class MaskingConfig:
             raise InputError(
                 f"masking.mask_share {self.mask_share} and masking.random_share {self.random_share} are more than 1 together: lower one"
             )
+
+
+@dataclass(frozen=True)
+class PretrainOptimizer(OptimizerConfig):
+    """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
+
+    kind: Literal["adamw", "muon"] | None = None  # type: ignore[assignment]
+    """adamw: for all parameters; muon: for the matrices of the blocks, AdamW for the rest; null: muon, which learns most in short
+    runs, or with start, whose weights are not to be moved far, adamw"""
+    muon_lr: float = 0.015
+    """highest learning rate of Muon"""
+    muon_weight_decay: float = 0.2
+    """decoupled weight decay of the matrices that Muon updates"""
+    muon_block: int | None = 64
+    """Muon orthogonalises so many neurons (rows of what reads the residual path, columns of what writes to it) by themselves,
+    which is cheaper; null: whole matrices"""
 
 
 class PhaseConfig(TypedDict, total=False):
@@ -199,7 +215,7 @@ class PretrainRecipe:
     (recipe.yaml in the folder of the run says what was chosen)"""
     local_attention: Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"] | None = None
     """the same for layers with a window (encoder.local_window); null: as attention, and timed by themselves where that is auto"""
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: PretrainOptimizer = field(default_factory=PretrainOptimizer)
     """AdamW or Muon"""
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     """the learning rate through the run"""
@@ -218,6 +234,11 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         check_seed(self.seed, bits=63)
+        if self.optimizer.kind is None:
+            kind: Literal["adamw", "muon"] = "muon" if self.start is None else "adamw"
+            object.__setattr__(
+                self, "optimizer", replace(self.optimizer, kind=kind)
+            )  # frozen, and read settled from here on
         asked = not self.phases or any(phase.get("row_length") is None for phase in self.phases)
         if self.start is None and asked and self.data.row_length > self.encoder.max_length:
             raise InputError(

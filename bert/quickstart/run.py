@@ -26,7 +26,7 @@ from bert.finetuning.inputs import Task
 from bert.finetuning.measure import evaluate
 from bert.finetuning.run import finetune
 from bert.model.heads import MaskedLM
-from bert.pretraining.config import DataConfig, MaskingConfig, PretrainRecipe
+from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.run import pretrain
 from bert.pretraining.score import score_held_out
 from bert.probing.attention import attention
@@ -41,7 +41,7 @@ from bert.sample.files import SHOWN, write_sample
 from bert.sample.make import LANGUAGES, Sample, make_sample
 from bert.text.examples import read_examples, read_tagged
 from bert.training import folder as run_folder
-from bert.training.config import LogConfig, OptimizerConfig, StopConfig
+from bert.training.config import LogConfig, StopConfig
 
 MINUTES = 1.75
 """of pretraining; the rest of the path takes about one more on 2 CPU cores"""
@@ -91,11 +91,9 @@ def walk(out: Path, minutes: float, began: float, step: Callable[[str], None], s
 
 
 def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
-    """The default encoder on the sample. In so short a run Muon, small batches and many masks go furthest."""
+    """The default encoder and optimiser on the sample. In so short a run small batches go furthest."""
     return PretrainRecipe(
         data=DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines", batch_rows=16),
-        masking=MaskingConfig(rate=0.3),
-        optimizer=OptimizerConfig(kind="muon"),
         stop=StopConfig(minutes=minutes),
     )
 

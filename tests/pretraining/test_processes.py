@@ -20,6 +20,7 @@ SETTINGS = """
 data: {row_length: 32, batch_rows: 8, held_out: 0.3}
 vocabulary: {size: 80}
 encoder: {hidden_size: 32, num_layers: 2, num_heads: 2, intermediate_size: 32, max_length: 32}
+optimizer: {kind: adamw}
 stop: {steps: 20}
 validation: {every_steps: 10, rows: 20}
 log: {every_steps: 1, progress_bar: false}

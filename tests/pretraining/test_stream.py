@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert.errors import InputError
+from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import NO_TARGET
 from bert.pretraining.stream import Split, StepLoader, split_batch
 
@@ -55,7 +56,7 @@ def test_targets_are_flat_places_of_the_micro_batch_and_labels_their_originals()
     originals = torch.from_numpy(clean[4:8]).flatten()
     assert torch.equal(originals[batch["targets"][used]], batch["labels"][used])
     assert (batch["targets"][~used] == 0).all()
-    slots = round(0.2 * LENGTH)
+    slots = round(MaskingConfig().rate * LENGTH)
     row_of_slot = torch.arange(4).repeat_interleave(slots)
     assert torch.equal(batch["targets"][used] // LENGTH, row_of_slot[used])
 
