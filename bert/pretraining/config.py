@@ -124,8 +124,8 @@ class PretrainOptimizer(OptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
 
     kind: Literal["adamw", "muon"] | None = None  # type: ignore[assignment]
-    """adamw: for all parameters; muon: for the matrices of the blocks, AdamW for the rest; null: muon, which learns most in short
-    runs, or with start, whose weights are not to be moved far, adamw"""
+    """adamw: for all parameters; muon: for the matrices of the blocks, AdamW for the rest; null: muon for fresh weights;
+    with start adamw, which moves them less"""
     muon_lr: float = 0.015
     """highest learning rate of Muon"""
     muon_weight_decay: float = 0.2
@@ -236,9 +236,8 @@ class PretrainRecipe:
         check_seed(self.seed, bits=63)
         if self.optimizer.kind is None:
             kind: Literal["adamw", "muon"] = "muon" if self.start is None else "adamw"
-            object.__setattr__(
-                self, "optimizer", replace(self.optimizer, kind=kind)
-            )  # frozen, and read settled from here on
+            # The one way to settle a field of a frozen dataclass: whoever reads the recipe, its file too, sees what is done.
+            object.__setattr__(self, "optimizer", replace(self.optimizer, kind=kind))
         asked = not self.phases or any(phase.get("row_length") is None for phase in self.phases)
         if self.start is None and asked and self.data.row_length > self.encoder.max_length:
             raise InputError(

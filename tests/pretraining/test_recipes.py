@@ -12,7 +12,7 @@ from bert.pretraining.inputs import make_splits
 from bert.recipe import add_recipe, build, make_parser, parse
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "pretrain").glob("*.yaml"))
-SMALL = [path for path in RECIPES if path.name.startswith("mini")]
+SMALL = [path for path in RECIPES if "mini" in path.name]
 
 
 def read(path):
