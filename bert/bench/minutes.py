@@ -6,7 +6,6 @@ Curves are losses on the first rows of the masked file, taken while training; th
 
 import csv
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
@@ -29,7 +28,7 @@ from bert.pretraining.run import pretrain
 from bert.pretraining.score import read_masked, score_masked
 from bert.pretraining.stream import Split
 from bert.training.config import ScheduleConfig, StopConfig
-from bert.training.schedules import learning_rate_share
+from bert.training.schedules import Progress, learning_rate_share
 
 POINTS = 20
 """points of a curve"""
@@ -71,21 +70,22 @@ def train_peer(
     )
     schedule, split = ScheduleConfig(kind="linear", warmup=training.warmup), Split(training.rows, training.rows)
     curve: list[tuple[float, float]] = []
-    steps, tokens, begun, budget = 0, 0, time.monotonic(), 60 * training.minutes
-    while (spent := time.monotonic() - begun) < budget:
-        batch: PeerBatch = whole(stream.micro_batch(steps, split)).on(device)
+    progress = Progress(StopConfig(minutes=training.minutes))
+    progress.start()
+    while not progress.finished():
+        batch: PeerBatch = whole(stream.micro_batch(int(progress.step), split)).on(device)
         for group in peer.optimizer.param_groups:
-            group["lr"] = training.lr * learning_rate_share(spent / budget, schedule)
+            group["lr"] = training.lr * learning_rate_share(progress.share(), schedule)
         peer.step(batch)
-        steps, tokens = steps + 1, tokens + batch.tokens
-        if device.type == "cuda" and steps % 20 == 0:
+        if device.type == "cuda" and progress.step % 20 == 0:
             torch.cuda.synchronize(device)  # the clock is that of the device: steps do not run ahead of it
-        if spent >= budget * (len(curve) + 1) / (POINTS + 1):
-            curve.append((spent / 60, score_peer(peer.model, curve_file).loss))
-    seconds = time.monotonic() - begun
+        progress.advance(batch.tokens, progress.elapsed())
+        if progress.seconds >= 60 * training.minutes * (len(curve) + 1) / (POINTS + 1):
+            curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
+    used = {"steps": int(progress.step), "tokens": progress.tokens, "seconds": progress.seconds}
     score = score_peer(peer.model, masked)
-    curve.append((seconds / 60, score_peer(peer.model, curve_file).loss))
-    return {**asdict(score), "steps": steps, "tokens": tokens, "seconds": seconds, "seed": seed, "curve": curve}
+    curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
+    return {**asdict(score), **used, "seed": seed, "curve": curve}
 
 
 class CurveCallback(L.Callback):

@@ -137,9 +137,9 @@ class MaskedLMTraining(L.LightningModule):
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Set the learning rate of this step, a function of the progress at its middle, so that no step has a rate of 0."""
-        stop, progress = self.progress.stop, self.progress
-        middle = Progress(
-            stop, progress.step + 0.5, progress.tokens + 0.5 * self._batch["global_tokens"], progress.seconds
+        progress = self.progress
+        middle = replace(
+            progress, step=progress.step + 0.5, tokens=progress.tokens + 0.5 * self._batch["global_tokens"]
         )
         share = learning_rate_share(middle.share(), self.schedule)
         set_learning_rate(optimizer, share)

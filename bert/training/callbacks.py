@@ -165,8 +165,7 @@ class ProgressBar(Callback):
             parts.append(f"loss {self.step_log.latest['loss']:.3f}")
         if "tokens_per_second" in self.step_log.latest:
             parts.append(f"{self.step_log.latest['tokens_per_second'] / 1000:.1f} K tokens/s")
-        if progress.share() > 0:
-            left = max(0.0, progress.seconds * (1 - progress.share()) / progress.share())
+        if (left := progress.left()) is not None:
             parts.append(f"{int(left // 60)}:{int(left % 60):02d} left")
         return "  ".join(parts)
 

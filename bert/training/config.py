@@ -91,7 +91,8 @@ class StopConfig:
     tokens: float | None = None
     """tokens seen, padding not counted"""
     minutes: float | None = None
-    """wall-clock minutes, from the first request for a batch: compiling, validation and checkpoints included"""
+    """wall-clock minutes, from the first request for a batch: compiling, validation and checkpoints included (the schedule begins
+    behind the first step, which compiles)"""
 
     def __post_init__(self) -> None:
         require_positive("stop", steps=self.steps, tokens=self.tokens, minutes=self.minutes)

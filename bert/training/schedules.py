@@ -35,6 +35,9 @@ class Progress:
     """tokens seen, padding not counted"""
     seconds: float = 0.0
     """since the first request for a batch, earlier parts of an interrupted run included"""
+    first_seconds: float = 0.0
+    """of these, those up to the end of the first step, which compiles: the schedule by the clock begins behind it, or a cold compiler
+    cache would cut the beginning off the warm-up"""
     _started: float | None = None
     _before: float = 0.0
 
@@ -48,6 +51,8 @@ class Progress:
 
     def advance(self, tokens: int, seconds: float) -> None:
         """One more step, with `tokens` in it, done at `seconds` of the run."""
+        if self.step == 0:
+            self.first_seconds = seconds
         self.step, self.tokens, self.seconds = self.step + 1, self.tokens + tokens, seconds
 
     def share(self) -> float:
@@ -58,8 +63,16 @@ class Progress:
         if self.stop.tokens is not None:
             used.append(self.tokens / self.stop.tokens)
         if self.stop.minutes is not None:
-            used.append(self.seconds / (60 * self.stop.minutes))
+            budget = 60 * self.stop.minutes - self.first_seconds
+            used.append((self.seconds - self.first_seconds) / budget if budget > 0 else 1.0)
         return max(used)
+
+    def left(self) -> float | None:
+        """Seconds to the end at the speed of the steps behind the first; None before there are any."""
+        share = self.share()
+        return (
+            max(0.0, (self.seconds - self.first_seconds) * (1 - share) / share) if share > 0 and self.step > 1 else None
+        )
 
     def finished(self) -> bool:
         """Whether the budget is used up."""
@@ -67,8 +80,9 @@ class Progress:
 
     def state(self) -> dict[str, float]:
         """For the checkpoint."""
-        return {"step": self.step, "tokens": self.tokens, "seconds": self.seconds}
+        return {"step": self.step, "tokens": self.tokens, "seconds": self.seconds, "first_seconds": self.first_seconds}
 
     def restore(self, state: dict[str, float]) -> None:
         """From the checkpoint."""
         self.step, self.tokens, self.seconds = int(state["step"]), int(state["tokens"]), float(state["seconds"])
+        self.first_seconds = float(state.get("first_seconds", 0.0))

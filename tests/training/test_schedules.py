@@ -55,11 +55,29 @@ def test_warm_up_and_decay_longer_than_the_run_are_refused():
 
 def test_the_budget_that_ends_first_decides():
     progress = Progress(StopConfig(steps=100, tokens=1000, minutes=1))
-    for _ in range(10):
-        progress.advance(tokens=50, seconds=6)
+    for step in range(1, 11):
+        progress.advance(tokens=50, seconds=0.6 * step)
     assert progress.share() == pytest.approx(0.5)  # 10 % of the steps, 10 % of the time, half of the tokens
     assert not progress.finished()
     progress.advance(tokens=500, seconds=7)
+    assert progress.finished()
+
+
+def test_the_schedule_by_the_clock_begins_behind_the_first_step_which_compiles():
+    progress = Progress(StopConfig(minutes=2))
+    progress.advance(tokens=1, seconds=60)
+    assert progress.share() == 0
+    assert progress.left() is None
+    progress.advance(tokens=1, seconds=75)
+    assert progress.share() == pytest.approx(0.25)
+    assert progress.left() == pytest.approx(45)
+    progress.advance(tokens=1, seconds=120)
+    assert progress.finished()  # the budget has the compiling in it all the same
+
+
+def test_a_first_step_longer_than_the_budget_ends_the_run():
+    progress = Progress(StopConfig(minutes=1))
+    progress.advance(tokens=1, seconds=61)
     assert progress.finished()
 
 
@@ -68,7 +86,7 @@ def test_progress_goes_through_a_checkpoint():
     progress.advance(tokens=7, seconds=1.5)
     other = Progress(StopConfig(steps=10))
     other.restore(progress.state())
-    assert (other.step, other.tokens, other.seconds) == (1, 7, 1.5)
+    assert (other.step, other.tokens, other.seconds, other.first_seconds) == (1, 7, 1.5, 1.5)
     other.start()
     assert other.elapsed() >= 1.5  # the clock goes on where it stood
 
