@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from bert.errors import InputError
+from bert.model.dropout import drop
 
 Backend = Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"]
 """auto: what is right everywhere and fast on this hardware. eager: the reference. plain: as few tensor operations as there can
@@ -291,8 +292,7 @@ def attend_eager(
         # The least number in place of -inf: a row without any visible key would be 0/0, and its gradient too. The
         # second fill makes such rows, and nothing else, zero.
         weights = scores.masked_fill(~visible, torch.finfo(exact).min).softmax(dim=-1).masked_fill(~visible, 0.0)
-    dropped = F.dropout(weights, dropout) if dropout > 0 else weights
-    return dropped.to(v.dtype) @ v, weights
+    return drop(weights, dropout).to(v.dtype) @ v, weights
 
 
 def _attend_plain(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
@@ -304,7 +304,7 @@ def _attend_plain(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float 
     # fp32 inside the kernel of a CPU, forward and back; on a GPU scores in bf16 would cost keys some of their gradients' digits
     exact = torch.promote_types(q.dtype, torch.float32) if q.is_cuda else None
     weights = (scores if bias is None else scores + bias).softmax(dim=-1, dtype=exact).to(v.dtype)
-    return _without_blind((F.dropout(weights, dropout) if dropout > 0 else weights) @ v, k, layout)
+    return _without_blind(drop(weights, dropout) @ v, k, layout)
 
 
 def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:

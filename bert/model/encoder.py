@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from bert.errors import InputError
 from bert.model.attention import Backend, Layout
 from bert.model.config import EncoderConfig
+from bert.model.dropout import Dropout
 from bert.model.layers import (
     Block,
     Rotation,
@@ -64,7 +65,7 @@ class Embeddings(nn.Module):
         self.positions = nn.Embedding(rows, width) if config.positions == "learned" else None
         self.token_types = nn.Embedding(config.token_types, width) if config.token_types else None
         self.norm = make_norm(config, width) if config.embedding_norm else nn.Identity()
-        self.dropout = nn.Dropout(config.embedding_dropout)
+        self.dropout = Dropout(config.embedding_dropout)
         self.project = nn.Linear(width, config.hidden_size) if width != config.hidden_size else nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor) -> Tensor:

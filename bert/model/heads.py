@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bert.errors import InputError
 from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
+from bert.model.dropout import Dropout
 from bert.model.encoder import Encoder
 from bert.model.layers import activate, at_places, initialize, make_norm, output_std
 
@@ -74,9 +75,17 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden: Tensor, embedding_matrix: Tensor) -> Tensor:
         """(..., D) and (V, E) → (..., V)."""
-        if self.dense is not None:
-            hidden = _transform(hidden, self.dense, self.activation, self.norm)
-        return F.linear(hidden, embedding_matrix if self.weight is None else self.weight, self.bias)
+        return F.linear(self._transformed(hidden), self._matrix(embedding_matrix), self.bias)
+
+    def loss_sum(self, hidden: Tensor, embedding_matrix: Tensor, labels: Tensor) -> Tensor:
+        """(..., D), (V, E) and (...) → (): cross-entropy of the scores, summed over the labelled places, fp32."""
+        return _sum_losses(self(hidden, embedding_matrix).float(), labels)
+
+    def _transformed(self, hidden: Tensor) -> Tensor:
+        return hidden if self.dense is None else _transform(hidden, self.dense, self.activation, self.norm)
+
+    def _matrix(self, embedding_matrix: Tensor) -> Tensor:
+        return embedding_matrix if self.weight is None else self.weight
 
 
 class TaskHead(nn.Module):
@@ -89,7 +98,7 @@ class TaskHead(nn.Module):
             nn.Linear(config.hidden_size, config.hidden_size, bias=head.transform_bias) if head.transform else None
         )
         self.norm = make_norm(config) if head.transform and head.transform_norm else nn.Identity()
-        self.first_dropout, self.dropout = nn.Dropout(head.first_dropout), nn.Dropout(head.dropout)
+        self.first_dropout, self.dropout = Dropout(head.first_dropout), Dropout(head.dropout)
         self.output = nn.Linear(config.hidden_size, len(head.labels))
         initialize(self, config.initializer_range, output_std(config))
 
@@ -193,6 +202,12 @@ class MaskedLM(HeadedModel):
             hidden = at_places(hidden, targets) if targets.dim() == 2 else hidden.flatten(0, 1).index_select(0, targets)
         logits = self.head(hidden, self.encoder.embeddings.tokens.weight)
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
+
+    def loss_sum(self, input_ids: Tensor, document_ids: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+        """The `loss_sum` of `forward` for `targets` (B, K) of each row, and nothing else. That is all a compiled step should give:
+        scores among its results would get a gradient too, a table of zeros that the backward pass fills, reads and adds."""
+        hidden = self.encoder(input_ids, document_ids=document_ids, targets=targets).last_hidden_state  # (B, K, D)
+        return self.head.loss_sum(hidden, self.encoder.embeddings.tokens.weight, labels)
 
     def fill(self, text: str, top: int = 5) -> "list[list[Prediction]]":
         """The likeliest tokens behind each mask in the text; see `bert.embed.fill`."""
@@ -355,12 +370,15 @@ class Discriminator(HeadedModel):
 def _with_loss(result: HeadOutput, labels: Tensor | None) -> HeadOutput:
     """`result` with the losses of its logits, where there are labels."""
     if labels is not None:
-        result.loss_sum = F.cross_entropy(
-            result.logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
+        result.loss_sum = _sum_losses(result.logits.float(), labels)
         result.num_targets = (labels != IGNORED).sum()
         result.loss = result.loss_sum / result.num_targets.clamp(min=1)
     return result
+
+
+def _sum_losses(scores: Tensor, labels: Tensor) -> Tensor:
+    """(..., V) in fp32 and (...) → ()."""
+    return F.cross_entropy(scores.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:

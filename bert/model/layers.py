@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bert.model.attention import Backend, Layout, attend, attend_eager
 from bert.model.config import EncoderConfig, TaskActivation
+from bert.model.dropout import Dropout
 
 Rotation = tuple[Tensor, Tensor]
 """cosines and sines, each (B or 1, T, 1, Dh / 2)"""
@@ -161,7 +162,7 @@ class MLP(nn.Module):
         super().__init__()
         self.activation, self.gated = config.activation, config.gated
         self.wi = nn.Linear(config.hidden_size, config.intermediate_size * (2 if config.gated else 1), bias=config.bias)
-        self.dropout = nn.Dropout(config.mlp_dropout)
+        self.dropout = Dropout(config.mlp_dropout)
         self.wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -190,7 +191,7 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.mlp_norm = make_norm(config)
         self.mlp = MLP(config)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.dropout = Dropout(config.hidden_dropout)
 
     def forward(
         self,

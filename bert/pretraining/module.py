@@ -6,6 +6,7 @@ multiplies by both first.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ import lightning as L
 import torch
 
 from bert.errors import InputError
-from bert.model.heads import MaskedLM
+from bert.model.heads import HeadOutput, MaskedLM
 from bert.pretraining.phases import Phased
 from bert.pretraining.stream import MicroBatch, Split
 from bert.text.counter import draw
@@ -44,8 +45,12 @@ class MaskedLMTraining(L.LightningModule):
         """`identity` names what the run reads; a checkpoint carries it and is refused where it is another. `compiled`: one
         graph for the step and one for validation."""
         super().__init__()
-        # A function and no module: a second name for the model would be in the state dict.
-        self._compiled = torch.compile(model.forward, fullgraph=True, dynamic=False) if compiled else None
+        # Functions and no modules: a second name for the model would be in the state dict.
+        self._loss_sum: Callable[..., torch.Tensor] = model.loss_sum
+        self._forward: Callable[..., HeadOutput] = model.forward
+        if compiled:
+            self._loss_sum = torch.compile(self._loss_sum, fullgraph=True, dynamic=False)
+            self._forward = torch.compile(self._forward, fullgraph=True, dynamic=False)
         self.identity = identity or {}
         self.model = model
         self.optimizer_config, self.schedule, self.seed = optimizer, schedule, seed
@@ -92,10 +97,9 @@ class MaskedLMTraining(L.LightningModule):
         key = (self.seed, _DROPOUT, step, self.global_rank, micro)
         torch.manual_seed(int(draw(*key)[0] >> 1))  # dropout is a function of (seed, step, rank, micro-batch)
         self._batch = batch
-        output = self._run(batch)
-        self.loss_sum = self.loss_sum.to(self.device) + output.loss_sum.detach()
-        scale = split.ranks * split.accumulation / max(1, batch["global_targets"])
-        return output.loss_sum * scale
+        loss_sum = self.sum_losses(batch)
+        self.loss_sum = self.loss_sum.to(self.device) + loss_sum.detach()
+        return loss_sum * (split.ranks * split.accumulation / max(1, batch["global_targets"]))
 
     def on_train_batch_end(self, *_: Any) -> None:
         """Behind the last step of a phase Lightning goes on with the accumulation of the next."""
@@ -122,14 +126,17 @@ class MaskedLMTraining(L.LightningModule):
         if theta != self.model.config.rope_theta:
             self.model.config = self.model.encoder.config = replace(self.model.config, rope_theta=theta)
 
-    def _run(self, batch: MicroBatch) -> Any:
-        """The model on a micro-batch: every row has as many slots as another, so that they are a table (B, K)."""
+    def sum_losses(self, batch: MicroBatch) -> torch.Tensor:
+        """() cross-entropy, summed over the targets of a micro-batch."""
+        return self._loss_sum(**self._inputs(batch))
+
+    def _inputs(self, batch: MicroBatch) -> dict[str, torch.Tensor]:
+        """A micro-batch as the model takes it: every row has as many slots as another, so that they are a table (B, K)."""
         rows, length = batch["input_ids"].shape
-        targets = batch["targets"].view(rows, -1) % length
         if batch["input_ids"].is_cuda:
             self.model.encoder.make_room(batch["documents"])
-        compute = self._compiled or self.model
-        return compute(batch["input_ids"], document_ids=batch["document_ids"], targets=targets, labels=batch["labels"])
+        targets = batch["targets"].view(rows, -1) % length
+        return {**{name: batch[name] for name in ("input_ids", "document_ids", "labels")}, "targets": targets}
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Instead of Lightning's own clipping, which refuses fused optimisers under bf16-mixed (its issue 21435)."""
@@ -171,8 +178,10 @@ class MaskedLMTraining(L.LightningModule):
 
     def validation_step(self, batch: MicroBatch, batch_idx: int) -> None:
         """Adds up cross-entropy, right guesses and targets."""
-        output = self._run(batch)
+        output = self._forward(**self._inputs(batch))
         right = (output.logits.argmax(-1).flatten() == batch["labels"]).sum()
+        assert output.loss_sum is not None
+        assert output.num_targets is not None
         self.validation_sums = self.validation_sums + torch.stack([output.loss_sum, right, output.num_targets])
 
     def on_validation_epoch_start(self) -> None:

@@ -103,7 +103,8 @@ def fitted(positions: np.ndarray) -> np.ndarray:
         return np.zeros((0, 2))
     low, high = positions.min(0), positions.max(0)
     spread = max((high - low)[0] / WIDE, (high - low)[1]) or 1.0
-    unit = (positions - (low + high) / 2) / spread * (100 - 2 * MARGIN)
+    # Divided first: the middle of two points that are a hair apart would be rounded to one of them.
+    unit = ((positions - low) / spread - (high - low) / spread / 2) * (100 - 2 * MARGIN)
     return np.stack([50 + unit[:, 0] / WIDE, 50 - unit[:, 1]], 1)
 
 

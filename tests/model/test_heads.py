@@ -302,3 +302,19 @@ def test_a_step_of_a_classifier_is_one_graph_for_dynamo(rows) -> None:
     graph = torch.compile(model, fullgraph=True, backend="eager")
     ours = graph(*rows, labels=labels, example_ids=numbers)
     assert torch.allclose(ours.loss, model(*rows, labels=labels, example_ids=numbers).loss)
+
+
+@pytest.mark.parametrize("head", [HeadConfig(), HeadConfig(transform=False, tied=False, output_bias=False)])
+def test_the_loss_alone_is_that_of_the_forward_pass_and_so_are_its_gradients(head: HeadConfig) -> None:
+    torch.manual_seed(0)
+    model = MaskedLM(
+        EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48), head
+    )
+    ids, documents = torch.randint(5, 64, (2, 12)), torch.tensor([[1] * 7 + [2] * 5, [1] * 9 + [0] * 3])
+    targets, labels = torch.tensor([[1, 8, 0], [0, 4, 8]]), torch.tensor([9, 60, -100, 7, 8, 63])
+    whole = model(ids, document_ids=documents, targets=targets, labels=labels).loss_sum
+    alone = model.loss_sum(ids, documents, targets, labels)
+    assert torch.equal(alone, whole)
+    parameters = list(model.parameters())
+    for one, other in zip(torch.autograd.grad(whole, parameters), torch.autograd.grad(alone, parameters), strict=True):
+        assert torch.equal(one, other)

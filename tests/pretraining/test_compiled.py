@@ -96,7 +96,7 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
         optimizer = module.configure_optimizers()
         losses[name] = []
         for step in range(5):
-            loss = module._run(stream.micro_batch(step, split)).loss_sum
+            loss = module.sum_losses(stream.micro_batch(step, split))
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -113,10 +113,11 @@ def test_validation_has_a_graph_of_its_own_and_keeps_it() -> None:
     seen = []
     for step in range(4):
         batch = make_stream().micro_batch(step, split)
-        for training in (False, True):
-            module.train(training)
-            with torch.set_grad_enabled(training):
-                module._run(batch)
+        module.train()
+        module.sum_losses(batch)
+        module.eval()
+        with torch.no_grad():
+            module.validation_step(batch, 0)
         seen.append(graphs())
     assert seen == [2, 2, 2, 2]
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bert.report import maps
@@ -16,6 +16,7 @@ WORD = layer_map_of(APPLE, "apple")
 
 
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(-1e3, 1e3)), min_size=2, max_size=30))
+@example([(0.0, 0.0), (0.0, 5e-324)])
 def test_a_map_is_a_similarity_that_fits(points: list[tuple[float, float]]) -> None:
     """All points inside the margins; distances are kept up to one factor; up stays up."""
     positions = np.array(points)
