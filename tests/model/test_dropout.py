@@ -31,10 +31,14 @@ def test_the_hash_is_the_one_of_the_definition_and_one_to_one(first: int, second
 
 
 @pytest.mark.parametrize("count", [1, 17, 4099])  # also what is left over beside whole vectors
-def test_the_compiled_hash_is_the_same(count: int) -> None:
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_the_compiled_hash_is_the_same(device: str, count: int) -> None:
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     keys = torch.tensor([-123_456_789, 2_000_000_011], dtype=torch.int32)
     number = torch.arange(count, dtype=torch.int32)
-    assert torch.equal(torch.compile(hashed, fullgraph=True)(number, keys), hashed(number, keys))
+    found = torch.compile(hashed, fullgraph=True)(number.to(device), keys.to(device))
+    assert torch.equal(found.cpu(), hashed(number, keys))
 
 
 def test_uncompiled_it_is_the_dropout_of_pytorch_and_off_outside_of_training() -> None:
