@@ -17,7 +17,7 @@ def _quickstart(arguments: Sequence[str]) -> None:
         "--minutes",
         type=float | None,
         default=None,
-        help="of pretraining; not given: so many that it takes three in all",
+        help="at most so many of pretraining, which ends after 450 steps; not given: 1.75",
     )
     parser.add_argument("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
     options = parse(parser, arguments)

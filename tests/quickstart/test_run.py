@@ -19,7 +19,7 @@ import bert.quickstart.run as quickstart
 from bert.training.config import StopConfig
 
 in_minutes = quickstart.quickstart_recipe
-quickstart.quickstart_recipe = lambda *given: dataclasses.replace(in_minutes(*given), stop=StopConfig(steps=450))
+quickstart.quickstart_recipe = lambda *given: dataclasses.replace(in_minutes(*given), stop=StopConfig(steps=quickstart.STEPS))
 quickstart.quickstart(Path(sys.argv[1]))
 """
 
