@@ -1,7 +1,5 @@
 """Dropout whose random bits a compiled step makes by itself, out of a number of each element and two keys."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,7 +25,7 @@ def drop(x: Tensor, rate: float) -> Tensor:
         return F.dropout(x, rate)
     # Sums, which have a loop of their own: the compiler would draw a bare number anew for each vector of the loop that uses it.
     keys = torch.randint(-(2**31), 2**31, (2, 16), device=x.device).sum(1)
-    number = torch.arange(math.prod(x.shape), dtype=torch.int32, device=x.device).view(x.shape)
+    number = torch.arange(x.numel(), dtype=torch.int32, device=x.device).view(x.shape)
     # 1 where the hash, without its sign, is not below the rate. By bits: a comparison makes truth values, which a CPU stores for the
     # backward pass one at a time.
     below = (int(rate * 2**31) - 1) - (hashed(number, keys.to(torch.int32)) & (2**31 - 1))

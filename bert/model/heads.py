@@ -75,17 +75,9 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden: Tensor, embedding_matrix: Tensor) -> Tensor:
         """(..., D) and (V, E) → (..., V)."""
-        return F.linear(self._transformed(hidden), self._matrix(embedding_matrix), self.bias)
-
-    def loss_sum(self, hidden: Tensor, embedding_matrix: Tensor, labels: Tensor) -> Tensor:
-        """(..., D), (V, E) and (...) → (): cross-entropy of the scores, summed over the labelled places, fp32."""
-        return _sum_losses(self(hidden, embedding_matrix).float(), labels)
-
-    def _transformed(self, hidden: Tensor) -> Tensor:
-        return hidden if self.dense is None else _transform(hidden, self.dense, self.activation, self.norm)
-
-    def _matrix(self, embedding_matrix: Tensor) -> Tensor:
-        return embedding_matrix if self.weight is None else self.weight
+        if self.dense is not None:
+            hidden = _transform(hidden, self.dense, self.activation, self.norm)
+        return F.linear(hidden, embedding_matrix if self.weight is None else self.weight, self.bias)
 
 
 class TaskHead(nn.Module):
@@ -204,10 +196,11 @@ class MaskedLM(HeadedModel):
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
     def loss_sum(self, input_ids: Tensor, document_ids: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-        """The `loss_sum` of `forward` for `targets` (B, K) of each row, and nothing else. That is all a compiled step should give:
+        """The `loss_sum` of `forward`, and nothing else. That is all a compiled step should give:
         scores among its results would get a gradient too, a table of zeros that the backward pass fills, reads and adds."""
-        hidden = self.encoder(input_ids, document_ids=document_ids, targets=targets).last_hidden_state  # (B, K, D)
-        return self.head.loss_sum(hidden, self.encoder.embeddings.tokens.weight, labels)
+        output: HeadOutput = self(input_ids, document_ids=document_ids, targets=targets, labels=labels)
+        assert output.loss_sum is not None
+        return output.loss_sum
 
     def fill(self, text: str, top: int = 5) -> "list[list[Prediction]]":
         """The likeliest tokens behind each mask in the text; see `bert.embed.fill`."""
@@ -370,15 +363,12 @@ class Discriminator(HeadedModel):
 def _with_loss(result: HeadOutput, labels: Tensor | None) -> HeadOutput:
     """`result` with the losses of its logits, where there are labels."""
     if labels is not None:
-        result.loss_sum = _sum_losses(result.logits.float(), labels)
+        result.loss_sum = F.cross_entropy(
+            result.logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
+        )
         result.num_targets = (labels != IGNORED).sum()
         result.loss = result.loss_sum / result.num_targets.clamp(min=1)
     return result
-
-
-def _sum_losses(scores: Tensor, labels: Tensor) -> Tensor:
-    """(..., V) in fp32 and (...) → ()."""
-    return F.cross_entropy(scores.flatten(0, -2), labels.flatten(), ignore_index=IGNORED, reduction="sum")
 
 
 def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:

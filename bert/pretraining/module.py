@@ -47,10 +47,10 @@ class MaskedLMTraining(L.LightningModule):
         super().__init__()
         # Functions and no modules: a second name for the model would be in the state dict.
         self._loss_sum: Callable[..., torch.Tensor] = model.loss_sum
-        self._forward: Callable[..., HeadOutput] = model.forward
+        self._forward: Callable[..., HeadOutput] = model.__call__
         if compiled:
-            self._loss_sum = torch.compile(self._loss_sum, fullgraph=True, dynamic=False)
-            self._forward = torch.compile(self._forward, fullgraph=True, dynamic=False)
+            self._loss_sum = torch.compile(model.loss_sum, fullgraph=True, dynamic=False)
+            self._forward = torch.compile(model.forward, fullgraph=True, dynamic=False)
         self.identity = identity or {}
         self.model = model
         self.optimizer_config, self.schedule, self.seed = optimizer, schedule, seed
@@ -136,7 +136,12 @@ class MaskedLMTraining(L.LightningModule):
         if batch["input_ids"].is_cuda:
             self.model.encoder.make_room(batch["documents"])
         targets = batch["targets"].view(rows, -1) % length
-        return {**{name: batch[name] for name in ("input_ids", "document_ids", "labels")}, "targets": targets}
+        return {
+            "input_ids": batch["input_ids"],
+            "document_ids": batch["document_ids"],
+            "targets": targets,
+            "labels": batch["labels"],
+        }
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         """Instead of Lightning's own clipping, which refuses fused optimisers under bf16-mixed (its issue 21435)."""

@@ -78,7 +78,9 @@ def walk(out: Path, minutes: float, began: float, step: Callable[[str], None], s
     """Every part of the path in turn; `began` is the monotonic clock at its begin."""
     step(f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
     write_sample(out / "sample")
-    step(f"pretraining: tokenizer, token store, {60 * minutes:.0f} seconds of masked-language-modeling")
+    step(
+        f"pretraining: tokenizer, token store, {STEPS} steps of masked-language-modeling in {60 * minutes:.0f} seconds at most"
+    )
     model = pretrain(quickstart_recipe(out, minutes), out / "pretrained", say=say)
     fresh = fresh_twin(model, out / "fresh" / "model")
     lines = [hidden_words(out / "pretrained", model, fresh)]

@@ -38,8 +38,8 @@ def compiles(
 
 
 def expect_graphs(phases: int) -> None:
-    """Let one function have a graph for training and one for validation in each of `phases`, each of shapes of its own. PyTorch gives up
-    at 8 unless told, and takes more for a mistake."""
+    """Let a function have graphs for each of `phases`, each of shapes of its own: one, or where training and validation share it two.
+    PyTorch gives up at 8 unless told, and takes more for a mistake."""
     from torch._dynamo import config
 
     config.recompile_limit = max(config.recompile_limit, 2 * phases + 2)

@@ -17,7 +17,7 @@ def _quickstart(arguments: Sequence[str]) -> None:
         "--minutes",
         type=float | None,
         default=None,
-        help="at most so many of pretraining, which ends after 450 steps; not given: 1.75",
+        help="of pretraining at most, which ends when the sample is learned; not given: so many that it takes three in all",
     )
     parser.add_argument("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
     options = parse(parser, arguments)

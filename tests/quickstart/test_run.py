@@ -13,14 +13,11 @@ from tests.browser import chromium, opened
 
 WIDTHS = [1280, 390]
 IN_STEPS = """
-import dataclasses, sys
+import sys
 from pathlib import Path
-import bert.quickstart.run as quickstart
-from bert.training.config import StopConfig
+from bert.quickstart.run import quickstart
 
-in_minutes = quickstart.quickstart_recipe
-quickstart.quickstart_recipe = lambda *given: dataclasses.replace(in_minutes(*given), stop=StopConfig(steps=quickstart.STEPS))
-quickstart.quickstart(Path(sys.argv[1]))
+quickstart(Path(sys.argv[1]), minutes=60)  # its steps end it
 """
 
 
