@@ -70,9 +70,9 @@ class Progress:
     def left(self) -> float | None:
         """Seconds to the end at the speed of the steps behind the first; None before there are any."""
         share = self.share()
-        return (
-            max(0.0, (self.seconds - self.first_seconds) * (1 - share) / share) if share > 0 and self.step > 1 else None
-        )
+        if share == 0 or self.step < 2:
+            return None
+        return max(0.0, (self.seconds - self.first_seconds) * (1 - share) / share)
 
     def finished(self) -> bool:
         """Whether the budget is used up."""

@@ -61,7 +61,8 @@ def log_without_time(folder):
 
 def state_of(folder, step):
     state = torch.load(folder / "checkpoints" / f"step-{step:08d}" / "state.pt", weights_only=True)
-    state["progress"].pop("seconds")
+    for clock in ("seconds", "first_seconds"):
+        state["progress"].pop(clock)
     parts = ("state_dict", "optimizer_states", "progress", "learning_rates", "global_step", "open_log_row", "loops")
     return {part: state[part] for part in parts}
 

@@ -115,7 +115,8 @@ def assert_same(one, other, where="state"):
 def assert_same_run(one, other):
     states = [torch.load(run / f"checkpoints/step-{STEPS:08d}/state.pt", weights_only=True) for run in (one, other)]
     for state in states:
-        state["progress"].pop("seconds")
+        for clock in ("seconds", "first_seconds"):
+            state["progress"].pop(clock)
     for part in ("state_dict", "optimizer_states", "progress", "learning_rates", "global_step"):
         assert_same(states[0][part], states[1][part], part)
     assert log_without_time(one) == log_without_time(other)
