@@ -196,8 +196,11 @@ class MaskedLM(HeadedModel):
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
     def loss_sum(self, input_ids: Tensor, document_ids: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-        """The `loss_sum` of `forward`, and nothing else. That is all a compiled step should give:
-        scores among its results would get a gradient too, a table of zeros that the backward pass fills, reads and adds."""
+        """The summed loss, a scalar, of tokens (B, T) at the slots `targets` (N,) or (B, K), as `forward` takes them.
+
+        That is all a compiled step should give: scores among its results would get a gradient too, a table of zeros that
+        the backward pass fills, reads and adds.
+        """
         output: HeadOutput = self(input_ids, document_ids=document_ids, targets=targets, labels=labels)
         assert output.loss_sum is not None
         return output.loss_sum
