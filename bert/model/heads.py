@@ -24,14 +24,12 @@ from bert.errors import InputError
 from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.dropout import Dropout
 from bert.model.encoder import Encoder
-from bert.model.layers import activate, at_places, initialize, make_norm, output_std
+from bert.model.layers import activate, at_places, compute_dtype, initialize, make_norm, output_std
+from bert.model.loss import IGNORED, linear_cross_entropy
 
 if TYPE_CHECKING:
     from bert.embed import Prediction
     from bert.text.tokenizer import Tokenizer
-
-IGNORED = -100
-"""label of a place that is not a target"""
 
 
 @dataclass
@@ -75,9 +73,20 @@ class MaskedLMHead(nn.Module):
 
     def forward(self, hidden: Tensor, embedding_matrix: Tensor) -> Tensor:
         """(..., D) and (V, E) → (..., V)."""
-        if self.dense is not None:
-            hidden = _transform(hidden, self.dense, self.activation, self.norm)
-        return F.linear(hidden, embedding_matrix if self.weight is None else self.weight, self.bias)
+        matrix = embedding_matrix if self.weight is None else self.weight
+        return F.linear(self.transform(hidden), matrix, self.bias)
+
+    def loss_sum(self, hidden: Tensor, embedding_matrix: Tensor, labels: Tensor) -> Tensor:
+        """The summed cross-entropy of `forward`'s scores, a scalar: (N, D), (V, E) and labels (N,), see `linear_cross_entropy`."""
+        matrix = embedding_matrix if self.weight is None else self.weight
+        hidden = self.transform(hidden)
+        dtype = compute_dtype(hidden)
+        bias = None if self.bias is None else self.bias.to(dtype)
+        return linear_cross_entropy(hidden.to(dtype), matrix.to(dtype), bias, labels)
+
+    def transform(self, hidden: Tensor) -> Tensor:
+        """(..., D) → (..., E): the vectors that the output matrix is multiplied with."""
+        return hidden if self.dense is None else _transform(hidden, self.dense, self.activation, self.norm)
 
 
 class TaskHead(nn.Module):
@@ -196,14 +205,14 @@ class MaskedLM(HeadedModel):
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
     def loss_sum(self, input_ids: Tensor, document_ids: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-        """The summed loss, a scalar, of tokens (B, T) at the slots `targets` (N,) or (B, K), as `forward` takes them.
+        """The summed loss of `forward`, a scalar, of tokens (B, T) at the slots `targets` (B, K) of each row.
 
         That is all a compiled step should give: scores among its results would get a gradient too, a table of zeros that
         the backward pass fills, reads and adds.
         """
-        output: HeadOutput = self(input_ids, document_ids=document_ids, targets=targets, labels=labels)
-        assert output.loss_sum is not None
-        return output.loss_sum
+        hidden = self.encoder(input_ids, document_ids=document_ids, targets=targets).last_hidden_state  # (B, K, D)
+        matrix = self.encoder.embeddings.tokens.weight
+        return self.head.loss_sum(hidden.flatten(0, 1), matrix, labels.flatten())
 
     def fill(self, text: str, top: int = 5) -> "list[list[Prediction]]":
         """The likeliest tokens behind each mask in the text; see `bert.embed.fill`."""

@@ -1,0 +1,53 @@
+"""Cross-entropy over a vocabulary from hidden vectors, with its gradient written out.
+
+PyTorch's own derivative is right and costs passes over the scores (N, V), which are the largest tensor of a step: it goes through
+log-probabilities, adds up one-hot vectors as long as the vocabulary to find that each has one 1, and copies the bias into place first.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100
+"""label of a place that is not a target"""
+
+
+def linear_cross_entropy(hidden: Tensor, matrix: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+    """() sum of -log softmax(hidden · matrixᵀ + bias)[label], over the places whose label is not `IGNORED`.
+
+    `hidden` (N, D), `matrix` (V, D) and `bias` (V,) are of one floating dtype, in which they are multiplied; softmax and sum are fp32
+    at least. `labels` is (N,). The scores stay in memory, in that dtype, for the backward pass. First derivatives alone.
+    """
+    total: Tensor = _LinearCrossEntropy.apply(hidden, matrix, bias, labels)
+    return total
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, matrix: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
+        products = hidden @ matrix.T  # (N, V)
+        scores = _scores(products, bias)
+        normalizers = scores.logsumexp(dim=-1)  # (N,)
+        of_label = scores.gather(-1, labels.clamp(min=0)[:, None])[:, 0]
+        ctx.save_for_backward(hidden, matrix, bias, labels, products, normalizers)
+        return torch.where(labels == IGNORED, 0.0, normalizers - of_label).sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+        hidden, matrix, bias, labels, products, normalizers = ctx.saved_tensors
+        share = torch.where(labels == IGNORED, 0.0, gradient)[:, None]  # (N, 1)
+        scores, at_label = _scores(products, bias), labels.clamp(min=0)[:, None]
+        probabilities = (scores - normalizers[:, None]).exp()
+        of_label = (scores.gather(-1, at_label) - normalizers[:, None]).exp()
+        # A softmax's gradient is its probabilities, less 1 at the label: written there alone, in place of a comparison for each entry.
+        of_scores = (probabilities * share).to(products.dtype)
+        of_scores = of_scores.scatter(-1, at_label, ((of_label - 1) * share).to(products.dtype))
+        of_bias = None if bias is None else of_scores.sum(dim=0, dtype=scores.dtype).to(bias.dtype)
+        return of_scores @ matrix, of_scores.T @ hidden, of_bias, None
+
+
+def _scores(products: Tensor, bias: Tensor | None) -> Tensor:
+    """The scores in fp32 at least, from products in what they were multiplied in."""
+    exact = torch.promote_types(products.dtype, torch.float32)
+    return products.to(exact) if bias is None else products.to(exact) + bias.to(exact)
