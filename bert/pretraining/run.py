@@ -16,6 +16,7 @@ from bert.errors import InputError, InterruptedRun
 from bert.model.encoder import count_parameters
 from bert.model.heads import MaskedLM
 from bert.model.operations import training_operations
+from bert.model.structure import structure_attention
 from bert.pretraining.backend import settle_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import Loss, card_lines, measure_after, measure_before, report
@@ -104,6 +105,8 @@ def pretrain(
     torch.manual_seed(recipe.seed)
     if recipe.start is None or resume:  # a resumed run has its weights in the checkpoint
         model = MaskedLM(recipe.encoder, recipe.head)
+        if recipe.initialization == "structured":
+            structure_attention(model.encoder)
     elif not run_folder.is_rank_0():
         model, _ = begin(recipe, load_start(recipe), tokenizer)
     model.train()

@@ -36,7 +36,7 @@ def place(tmp_path_factory, tiny_run):
     """A classifier and a tagger that have learned a little task, with rows of 24 tokens."""
     folder = tmp_path_factory.mktemp("predict")
     examples, tagged = long_texts(300, 1), joined(sentences(240, 1))
-    fine_tune_both(tiny_run, folder, examples, tagged, "--rows.row_length=24", epochs=(10, 16))
+    fine_tune_both(tiny_run, folder, examples, tagged, "--rows.row_length=24", epochs=(20, 16))
     return folder
 
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from bert.cli import main
+from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_splits
@@ -50,3 +51,10 @@ def test_a_small_recipe_runs_for_a_few_steps(path, tmp_path, text_file):
     small = ["--data.row_length", "32", "--data.batch_rows", "4", "--vocabulary.size", "null", "--validation.rows", "4"]
     assert main([*arguments, *small]) == 0
     assert (tmp_path / "run" / "model" / "config.json").exists()
+
+
+def test_structured_weights_are_for_fresh_weights_with_rotary_positions() -> None:
+    with pytest.raises(InputError, match=r"for encoder\.positions rope, and they are learned: give random"):
+        PretrainRecipe(encoder=EncoderConfig(positions="learned"), initialization="structured")
+    with pytest.raises(InputError, match="is for fresh weights, and --from a/model brings its own"):
+        PretrainRecipe(start="a/model", initialization="structured")

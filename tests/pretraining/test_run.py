@@ -214,6 +214,15 @@ def test_the_resolved_recipe_states_every_field(tiny_run):
     assert written.keys() == PretrainRecipe.__dataclass_fields__.keys()
 
 
+def test_fresh_weights_are_structured_where_a_recipe_says_so(tiny_run, text_file, tmp_path):
+    def common_part(run):
+        vectors = MaskedLM.load(run / "model").encoder.embeddings.tokens.weight
+        return float((vectors.mean(dim=0).norm() / vectors.norm(dim=1).mean()).detach())
+
+    run_quietly(["pretrain", str(text_file), "--out", str(tmp_path / "run"), *TINY, "--initialization=structured"])
+    assert common_part(tmp_path / "run") > 0.3 > 0.2 > common_part(tiny_run)
+
+
 def test_objects_that_a_recipe_describes_reach_the_trainer(text_file, tmp_path):
     """Early stopping, by a figure of the validation, ends the run before its budget."""
     (tmp_path / "recipe.yaml").write_text("""

@@ -1,0 +1,96 @@
+"""First weights of attention that begin with what random ones find late: where the neighbours are, and how to copy.
+
+Much of what a text says of a hidden word stands elsewhere in it, next to the same neighbours. A Transformer finds it in two steps
+(induction heads, Olsson et al. 2022): heads that look one place back or ahead, then heads that look for a place with the same
+neighbours and copy what is there. From random weights small encoders come upon that after millions of tokens, or not at all. So
+two heads of the first layer begin by looking at the token before and the one behind, keys of the later layers begin equal to the
+queries, so that like looks at like, and output projections as transposed value projections, so that what is seen is passed on
+as it is (after Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers"). Nothing is held there: these are
+weights like others, and the architecture is the same.
+"""
+
+import torch
+from torch import Tensor
+
+from bert.errors import InputError
+from bert.model.encoder import Encoder
+from bert.model.layers import Attention, Block, output_std
+
+_OFFSETS = (-1, 1)
+"""places that heads of the first layer look at, from their own"""
+_COMMON = 1.0
+"""size of what all tokens have in common, which those heads turn by, beside what is their own"""
+_PEAK = 10.0
+"""score of that place, before softmax, where tokens have nothing but their common part"""
+_ROTATIONS = (0.5, 0.3, 0.2)
+"""shares of the fastest rotations in it: those of a few radians a place tell a neighbour from the next, several of them the one
+neighbour from places a turn away"""
+
+
+@torch.no_grad()
+def structure_attention(encoder: Encoder) -> None:
+    """Write such weights into a fresh encoder with rotary positions, drawing from PyTorch's generator.
+
+    Raises InputError for other positions, which know of no offset.
+    """
+    if encoder.config.positions != "rope":
+        raise InputError(
+            f"initialization structured is for rotary positions and encoder.positions is {encoder.config.positions}: give random"
+        )
+    ratio = output_std(encoder.config) / encoder.config.initializer_range
+    for layer, block in enumerate(encoder.layers):
+        attention = block.attention
+        assert isinstance(attention, Attention)
+        queries, keys, values = _projections(attention)
+        groups = len(queries) // len(keys)
+        if layer:
+            keys.copy_(queries[::groups])
+        attention.out.weight.copy_(values.repeat_interleave(groups, dim=0).flatten(0, 1).T * ratio)
+    _look_at_neighbours(encoder)
+
+
+def _projections(attention: Attention) -> tuple[Tensor, Tensor, Tensor]:
+    """Views of the matrices of each head: queries (H, Dh, D), keys and values (Hkv, Dh, D)."""
+    sizes = (attention.num_heads, attention.kv_heads, attention.kv_heads)
+    queries, keys, values = attention.qkv.weight.unflatten(0, (-1, attention.head_size)).split(sizes)
+    return queries, keys, values
+
+
+def _look_at_neighbours(encoder: Encoder) -> None:
+    """Give tokens a common part, and heads that turn it by their offset.
+
+    With a common part c, queries u(c) at place i and keys u(c) turned back by the offset have a score that depends on the distance
+    alone, and is highest at the offset.
+    """
+    config, attention = encoder.config, encoder.layers[0].attention
+    assert isinstance(attention, Attention)
+    tokens = encoder.embeddings.tokens.weight  # (V, E)
+    common = torch.randn(tokens.shape[1], device=tokens.device, dtype=tokens.dtype)
+    common -= common.mean()  # a LayerNorm takes the mean away
+    tokens += common / common.norm() * tokens.norm(dim=1).mean() * _COMMON
+    part = _first_inputs(encoder).mean(dim=0)  # (D,) what is common of it in the first layer
+    pairs = config.head_size // 2
+    shares = torch.zeros(pairs, device=tokens.device, dtype=tokens.dtype)
+    shares[: len(_ROTATIONS)] = torch.tensor(_ROTATIONS[:pairs], dtype=tokens.dtype)
+    # Angles of a step of one place, in a global layer, as the first one is.
+    angles = config.rope_theta ** (-torch.arange(pairs, device=tokens.device, dtype=tokens.dtype) / pairs)
+    reader = part / part.square().sum() * (_PEAK * config.head_size**0.5 / float(shares.sum())) ** 0.5
+    queries, keys, _ = _projections(attention)
+    groups = len(queries) // len(keys)
+    for head, offset in zip(range(len(keys)), _OFFSETS):
+        turned = [shares.sqrt() * (-offset * angles).cos(), shares.sqrt() * (-offset * angles).sin()]
+        queries[head * groups] += torch.outer(torch.cat([shares.sqrt(), torch.zeros_like(shares)]), reader)
+        keys[head] += torch.outer(torch.cat(turned), reader)
+
+
+def _first_inputs(encoder: Encoder) -> Tensor:
+    """(V, D) what the attention of the first layer gets for each entry of the vocabulary."""
+    embeddings, block = encoder.embeddings, encoder.layers[0]
+    assert isinstance(block, Block)
+    was_training = embeddings.training
+    embeddings.eval()  # no dropout
+    ids = torch.arange(encoder.config.vocab_size, device=embeddings.tokens.weight.device)[None]
+    x = embeddings(ids, None, torch.zeros_like(ids))[0]
+    embeddings.train(was_training)
+    first: Tensor = block.attention_norm(x) if block.norm_first else x
+    return first

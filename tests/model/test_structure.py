@@ -1,0 +1,109 @@
+import pytest
+import torch
+
+from bert.errors import InputError
+from bert.model.config import EncoderConfig
+from bert.model.encoder import Encoder
+from bert.model.heads import MaskedLM
+from bert.model.structure import structure_attention
+
+SHAPE = {"vocab_size": 500, "hidden_size": 128, "num_layers": 3, "num_heads": 4, "intermediate_size": 96}
+SHAPES = {
+    "pre-norm": SHAPE,
+    "post-norm": SHAPE | {"norm_first": False, "final_norm": False},
+    "small heads": SHAPE | {"num_heads": 8},
+    "grouped queries": SHAPE | {"num_kv_heads": 2},
+    "windows": SHAPE | {"local_window": 16, "global_every": 3},
+    "normed queries and keys": SHAPE | {"qk_norm": True},
+    "narrow embeddings": SHAPE | {"embedding_size": 64},
+    "without a norm of the embeddings": SHAPE | {"embedding_norm": False, "first_attention_norm": True},
+}
+
+
+def structured(seed: int = 0, **shape) -> Encoder:
+    torch.manual_seed(seed)
+    encoder = Encoder(EncoderConfig(**shape)).eval()
+    structure_attention(encoder)
+    return encoder
+
+
+def first_attention(encoder: Encoder) -> torch.Tensor:
+    """(H, T, T) weights of the first layer, mean over rows of random tokens."""
+    ids = torch.randint(5, encoder.config.vocab_size, (8, 64), generator=torch.Generator().manual_seed(3))
+    return encoder(ids, output_attentions=True).attentions[0].mean(dim=0)
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_two_heads_of_the_first_layer_look_before_and_behind(shape) -> None:
+    encoder = structured(**shape)
+    weights = first_attention(encoder)
+    groups = encoder.config.num_heads // encoder.config.kv_heads
+    for head, offset in ((0, -1), (groups, 1)):
+        by_offset = {d: torch.diagonal(weights[head], d).mean().item() for d in range(-7, 8)}
+        assert max(by_offset, key=by_offset.__getitem__) == offset, by_offset
+        assert by_offset[offset] > 0.25  # a head of the others gives a 64th
+    others = [head for head in range(len(weights)) if head not in (0, groups)]
+    assert weights[others].max() < 0.25
+
+
+def test_a_fresh_encoder_looks_at_no_neighbours() -> None:  # what the test above would say of random weights
+    torch.manual_seed(0)
+    weights = first_attention(Encoder(EncoderConfig(**SHAPE)).eval())
+    assert torch.diagonal(weights, -1, 1, 2).mean(dim=1).max() < 0.05
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
+def test_like_looks_at_like_behind_the_first_layer_and_values_come_out_as_they_went_in(shape) -> None:
+    for layer, block in enumerate(structured(**shape).layers):
+        attention = block.attention
+        size, heads, kv_heads = attention.head_size, attention.num_heads, attention.kv_heads
+        q, k, v = attention.qkv.weight.split([heads * size, kv_heads * size, kv_heads * size])
+        groups = heads // kv_heads
+        if layer:
+            assert torch.equal(k, q.unflatten(0, (heads, size))[::groups].flatten(0, 1))
+        through = attention.out.weight @ v.unflatten(0, (kv_heads, size)).repeat_interleave(groups, 0).flatten(0, 1)
+        assert torch.linalg.eigvalsh(through).min() > -1e-6  # symmetric and positive: nothing is turned around
+        assert torch.allclose(through, through.T, atol=1e-6)
+
+
+def test_it_follows_from_the_seed_of_pytorch() -> None:
+    one, same, other = structured(0, **SHAPE), structured(0, **SHAPE), structured(1, **SHAPE)
+    for name, weight in one.state_dict().items():
+        assert torch.equal(weight, same.state_dict()[name])
+    assert not torch.equal(one.embeddings.tokens.weight, other.embeddings.tokens.weight)
+
+
+def test_weights_keep_their_size() -> None:
+    torch.manual_seed(0)
+    fresh, encoder = Encoder(EncoderConfig(**SHAPE)), structured(**SHAPE)
+    for (name, before), after in zip(fresh.named_parameters(), encoder.parameters(), strict=True):
+        if before.ndim == 2:
+            assert 0.9 < (after.std() / before.std()).item() < 1.5, name
+
+
+def test_positions_without_offsets_are_refused() -> None:
+    with pytest.raises(InputError, match=r"for rotary positions and encoder\.positions is learned"):
+        structured(**SHAPE, positions="learned")
+
+
+def test_hidden_words_that_stand_elsewhere_in_the_text_are_found_sooner() -> None:
+    """Rows of random words, said twice: the one way to guess a hidden word is to copy it from the other time."""
+
+    def loss_after(steps: int, structure: bool) -> float:
+        torch.manual_seed(1)
+        model = MaskedLM(EncoderConfig(**SHAPE | {"vocab_size": 64, "num_layers": 2, "hidden_size": 64}))
+        if structure:
+            structure_attention(model.encoder)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+        for _ in range(steps):
+            words = torch.randint(5, 64, (32, 12)).repeat(1, 2)
+            hidden = torch.rand(words.shape) < 0.15
+            labels = torch.where(hidden, words, -100)
+            loss = model(torch.where(hidden, 4, words), labels=labels).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return float(loss.detach())
+
+    random, structured = loss_after(150, structure=False), loss_after(150, structure=True)
+    assert structured < 0.8 * random
