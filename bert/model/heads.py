@@ -76,13 +76,12 @@ class MaskedLMHead(nn.Module):
         matrix = embedding_matrix if self.weight is None else self.weight
         return F.linear(self.transform(hidden), matrix, self.bias)
 
-    def loss_sum(self, hidden: Tensor, embedding_matrix: Tensor, labels: Tensor) -> Tensor:
+    def loss_sum(self, hidden: Tensor, output_matrix: Tensor, labels: Tensor) -> Tensor:
         """The summed cross-entropy of `forward`'s scores, a scalar: (N, D), (V, E) and labels (N,), see `linear_cross_entropy`."""
-        matrix = embedding_matrix if self.weight is None else self.weight
         hidden = self.transform(hidden)
         dtype = compute_dtype(hidden)
         bias = None if self.bias is None else self.bias.to(dtype)
-        return linear_cross_entropy(hidden.to(dtype), matrix.to(dtype), bias, labels)
+        return linear_cross_entropy(hidden.to(dtype), output_matrix.to(dtype), bias, labels)
 
     def transform(self, hidden: Tensor) -> Tensor:
         """(..., D) → (..., E): the vectors that the output matrix is multiplied with."""
@@ -211,8 +210,7 @@ class MaskedLM(HeadedModel):
         the backward pass fills, reads and adds.
         """
         hidden = self.encoder(input_ids, document_ids=document_ids, targets=targets).last_hidden_state  # (B, K, D)
-        matrix = self.encoder.embeddings.tokens.weight
-        return self.head.loss_sum(hidden.flatten(0, 1), matrix, labels.flatten())
+        return self.head.loss_sum(hidden.flatten(0, 1), self.output_matrix, labels.flatten())
 
     def fill(self, text: str, top: int = 5) -> "list[list[Prediction]]":
         """The likeliest tokens behind each mask in the text; see `bert.embed.fill`."""
