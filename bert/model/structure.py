@@ -1,4 +1,6 @@
-"""First weights of attention that begin with what random ones find late: where the neighbours are, and how to copy.
+"""First weights that begin with what random ones find late: how frequent tokens are, where the neighbours are, how to copy.
+
+The first hundreds of steps go into how often each token comes: the output bias begins there.
 
 Much of what a text says of a hidden word stands elsewhere in it, next to the same neighbours. A Transformer finds it in two steps
 (induction heads, Olsson et al. 2022): heads that look one place back or ahead, then heads that look for a place with the same
@@ -14,6 +16,7 @@ from torch import Tensor
 
 from bert.errors import InputError
 from bert.model.encoder import Encoder
+from bert.model.heads import MaskedLM, MaskedLMHead
 from bert.model.layers import Attention, Block, output_std
 
 _OFFSETS = (-1, 1)
@@ -28,6 +31,26 @@ neighbour from places a turn away"""
 
 
 @torch.no_grad()
+def structure(model: MaskedLM, counts: Tensor) -> None:
+    """Write such weights into a fresh model: the output bias from `counts` (V,), how often each token comes; and with rotary
+    positions, which know of offsets, attention."""
+    bias_by_frequency(model.head, counts)
+    if model.config.positions == "rope":
+        structure_attention(model.encoder)
+
+
+@torch.no_grad()
+def bias_by_frequency(head: MaskedLMHead, counts: Tensor) -> None:
+    """Let the output bias, where there is one, be the logarithm of how often tokens come, `counts` (V,) with one added to each.
+
+    A softmax knows no difference if a number is added to all: their mean is taken away, for smaller numbers are finer in bf16.
+    """
+    if head.bias is not None:
+        logarithms = counts.to(head.bias).add(1).log()
+        head.bias.copy_(logarithms - logarithms.mean())
+
+
+@torch.no_grad()
 def structure_attention(encoder: Encoder) -> None:
     """Write such weights into a fresh encoder with rotary positions, drawing from PyTorch's generator.
 
@@ -35,7 +58,7 @@ def structure_attention(encoder: Encoder) -> None:
     """
     if encoder.config.positions != "rope":
         raise InputError(
-            f"initialization structured is for rotary positions and encoder.positions is {encoder.config.positions}: give random"
+            f"structured attention is for rotary positions and encoder.positions is {encoder.config.positions}"
         )
     ratio = output_std(encoder.config) / encoder.config.initializer_range
     for layer, block in enumerate(encoder.layers):

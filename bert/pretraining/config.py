@@ -200,8 +200,9 @@ class PretrainRecipe:
     head: HeadConfig = field(default_factory=HeadConfig)
     """shape of the masked-LM head"""
     initialization: Literal["random", "structured"] = "random"
-    """fresh weights of attention: random; or structured, where two heads of the first layer begin by looking at the token before
-    and behind, later ones by looking at their like, and all pass on what they see: learns sooner (encoder.positions rope)"""
+    """fresh weights: random; or structured, which learns sooner: the output bias begins with how often tokens come, and with
+    encoder.positions rope two heads of the first layer begin by looking at the token before and behind, later ones by looking at
+    their like, and all pass on what they see"""
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens become targets"""
     phases: list[PhaseConfig] = field(default_factory=list)
@@ -237,17 +238,13 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         check_seed(self.seed, bits=63)
+        # The one way to settle a field of a frozen dataclass: whoever reads the recipe, its file too, sees what is done.
         if self.optimizer.kind is None:
             kind: Literal["adamw", "muon"] = "muon" if self.start is None else "adamw"
-            # The one way to settle a field of a frozen dataclass: whoever reads the recipe, its file too, sees what is done.
             object.__setattr__(self, "optimizer", replace(self.optimizer, kind=kind))
         if self.initialization == "structured" and self.start is not None:
             raise InputError(
-                f"initialization structured is for fresh weights, and --from {self.start} brings its own: leave it out"
-            )
-        if self.initialization == "structured" and self.encoder.positions != "rope":
-            raise InputError(
-                f"initialization structured is for encoder.positions rope, and they are {self.encoder.positions}: give random"
+                f"initialization structured is for fresh weights, and --from {self.start} brings its own: give random"
             )
         asked = not self.phases or any(phase.get("row_length") is None for phase in self.phases)
         if self.start is None and asked and self.data.row_length > self.encoder.max_length:

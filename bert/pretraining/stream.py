@@ -19,6 +19,8 @@ from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, target_counts
 from bert.pretraining.phases import Phase, Phased
 
+_ROWS_AT_ONCE = 1_024  # that are counted
+
 
 class MicroBatch(TypedDict):
     """What one forward pass of one device sees: B rows of T places with K slots each."""
@@ -143,6 +145,15 @@ class BatchStream:
                 targets = int(target_counts(self.vocabulary.maskable[input_ids], self.masking.rate).sum())
             self._cached = step, input_ids, document_ids, targets, int((document_ids > 0).sum())
         return self._cached[1:]
+
+    def token_counts(self, tokens: int) -> np.ndarray:
+        """(V,) how often each token comes in the first `tokens` places or in an epoch, if that is less; 0 where it is never hidden."""
+        rows = min(-(-tokens // self.rows.row_length), self.rows.rows_in_epoch)
+        counts = np.zeros(len(self.vocabulary.maskable), np.int64)
+        for first in range(0, rows, _ROWS_AT_ONCE):
+            ids, _ = self.rows.read(first, min(_ROWS_AT_ONCE, rows - first), self.special_ids)
+            counts += np.bincount(ids.reshape(-1), minlength=len(counts))
+        return counts * self.vocabulary.maskable
 
     def micro_batch(self, step: int, split: Split, rank: int = 0, micro: int = 0) -> MicroBatch:
         """Micro-batch `micro` of rank `rank` in step `step`, masked."""

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from bert.errors import InputError
-from bert.model.config import EncoderConfig
+from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
-from bert.model.structure import structure_attention
+from bert.model.structure import structure, structure_attention
 
 SHAPE = {"vocab_size": 500, "hidden_size": 128, "num_layers": 3, "num_heads": 4, "intermediate_size": 96}
 SHAPES = {
@@ -84,6 +84,50 @@ def test_weights_keep_their_size() -> None:
 def test_positions_without_offsets_are_refused() -> None:
     with pytest.raises(InputError, match=r"for rotary positions and encoder\.positions is learned"):
         structured(**SHAPE, positions="learned")
+
+
+COUNTS = (1e6 / torch.arange(1, SHAPE["vocab_size"] + 1)).long()  # Zipf's law
+
+
+def masked_lm(tokens_counted: bool, head: HeadConfig | None = None, **shape) -> MaskedLM:
+    torch.manual_seed(0)
+    model = MaskedLM(EncoderConfig(**SHAPE | shape), head).eval()
+    if tokens_counted:
+        structure(model, COUNTS)
+    return model
+
+
+def test_the_first_loss_is_the_entropy_of_the_tokens() -> None:
+    shares = COUNTS / COUNTS.sum()
+    entropy = -(shares * shares.log()).sum().item()
+    words = torch.multinomial(shares, 8 * 512, replacement=True).view(8, 512)
+    hidden, labels = torch.full_like(words, 4), words
+    with torch.no_grad():
+        uniform, counted = (masked_lm(counted)(hidden, labels=labels).loss.item() for counted in (False, True))
+    assert uniform == pytest.approx(torch.tensor(SHAPE["vocab_size"]).log().item(), abs=0.1)
+    assert counted == pytest.approx(entropy, abs=0.15)
+    assert uniform > entropy + 0.5  # else the line above says nothing
+
+
+def test_tokens_that_never_come_are_the_least_likely() -> None:
+    counts = torch.tensor([0, 7, 0, *[2] * (SHAPE["vocab_size"] - 3)])
+    model = masked_lm(False)
+    structure(model, counts)
+    chances = model.head.bias.softmax(dim=0)
+    assert torch.allclose(chances, (counts + 1) / (counts + 1).sum(), rtol=1e-5)
+
+
+def test_other_positions_begin_with_the_tokens_alone() -> None:
+    fresh, model = (masked_lm(counted, positions="learned") for counted in (False, True))
+    assert not torch.equal(fresh.head.bias, model.head.bias)
+    for (name, before), after in zip(fresh.encoder.named_parameters(), model.encoder.parameters(), strict=True):
+        assert torch.equal(before, after), name
+
+
+def test_a_head_without_output_bias_has_attention_alone() -> None:
+    model = masked_lm(True, HeadConfig(output_bias=False))
+    assert model.head.bias is None
+    assert torch.equal(model.encoder.layers[1].attention.out.weight, structured(**SHAPE).layers[1].attention.out.weight)
 
 
 def test_hidden_words_that_stand_elsewhere_in_the_text_are_found_sooner() -> None:

@@ -53,6 +53,25 @@ def test_the_first_loss_is_that_of_a_uniform_guess(tiny_run):
     assert float(rows_of(tiny_run)[0]["loss"]) == pytest.approx(np.log(recipe.encoder.vocab_size), abs=0.2)
 
 
+@pytest.fixture(scope="module")
+def structured_run(text_file, tmp_path_factory):
+    """A run like `tiny_run` from structured weights."""
+    run = tmp_path_factory.mktemp("structured") / "run"
+    run_quietly(["pretrain", str(text_file), "--out", str(run), *TINY, "--initialization=structured"])
+    return run
+
+
+def test_the_first_loss_of_structured_weights_is_the_entropy_of_the_tokens(structured_run):
+    recipe = read_recipe(structured_run / "recipe.yaml", PretrainRecipe)
+    tokenizer = Tokenizer.load(structured_run / "tokenizer")
+    stream = make_streams(recipe, [open_store(structured_run / "store", tokenizer)], tokenizer)[0].at(0)
+    counts = stream.token_counts(10**9)
+    shares = counts[counts > 0] / counts.sum()
+    entropy = -(shares * np.log(shares)).sum()
+    assert float(rows_of(structured_run)[0]["loss"]) == pytest.approx(entropy, abs=0.2)
+    assert entropy < np.log(recipe.encoder.vocab_size) - 0.5  # else the line above says nothing
+
+
 def test_the_model_of_a_run_is_that_of_its_last_checkpoint(tiny_run):
     model = MaskedLM.load(tiny_run / "model")
     state = torch.load(tiny_run / "checkpoints" / "step-00000004" / "state.pt", weights_only=True)["state_dict"]
@@ -214,13 +233,12 @@ def test_the_resolved_recipe_states_every_field(tiny_run):
     assert written.keys() == PretrainRecipe.__dataclass_fields__.keys()
 
 
-def test_fresh_weights_are_structured_where_a_recipe_says_so(tiny_run, text_file, tmp_path):
+def test_fresh_weights_are_structured_where_a_recipe_says_so(tiny_run, structured_run):
     def common_part(run):
         vectors = MaskedLM.load(run / "model").encoder.embeddings.tokens.weight
         return float((vectors.mean(dim=0).norm() / vectors.norm(dim=1).mean()).detach())
 
-    run_quietly(["pretrain", str(text_file), "--out", str(tmp_path / "run"), *TINY, "--initialization=structured"])
-    assert common_part(tmp_path / "run") > 0.3 > 0.2 > common_part(tiny_run)
+    assert common_part(structured_run) > 0.3 > 0.2 > common_part(tiny_run)
 
 
 def test_objects_that_a_recipe_describes_reach_the_trainer(text_file, tmp_path):

@@ -61,6 +61,18 @@ def test_targets_are_flat_places_of_the_micro_batch_and_labels_their_originals()
     assert torch.equal(batch["targets"][used] // LENGTH, row_of_slot[used])
 
 
+@pytest.mark.parametrize("places", [LENGTH, 5 * LENGTH + 1, 10**9])
+def test_tokens_are_counted_as_they_come_in_the_first_rows_or_in_an_epoch(places):
+    stream = make_stream()
+    rows = min(-(-places // LENGTH), stream.rows.rows_in_epoch)
+    ids = np.concatenate([stream.batch(step)[0] for step in range(-(-rows // ROWS))])[:rows]
+    counts = stream.token_counts(places)
+    assert counts.tolist() == [
+        int((ids == number).sum()) if maskable else 0 for number, maskable in enumerate(stream.vocabulary.maskable)
+    ]
+    assert counts.sum() > 0
+
+
 def test_rows_of_an_epoch_come_once_each():
     stream = make_stream()
     rows = stream.rows.rows_in_epoch
