@@ -1,6 +1,6 @@
 """First weights that begin with what random ones find late: how frequent tokens are, where the neighbours are, how to copy.
 
-The first hundreds of steps go into how often each token comes: the output bias begins there.
+The first steps of a run go into how often each token comes: the output bias begins there.
 
 Much of what a text says of a hidden word stands elsewhere in it, next to the same neighbours. A Transformer finds it in two steps
 (induction heads, Olsson et al. 2022): heads that look one place back or ahead, then heads that look for a place with the same
@@ -34,13 +34,12 @@ neighbour from places a turn away"""
 def structure(model: MaskedLM, counts: Tensor) -> None:
     """Write such weights into a fresh model: the output bias from `counts` (V,), how often each token comes; and with rotary
     positions, which know of offsets, attention."""
-    bias_by_frequency(model.head, counts)
+    _bias_by_frequency(model.head, counts)
     if model.config.positions == "rope":
         structure_attention(model.encoder)
 
 
-@torch.no_grad()
-def bias_by_frequency(head: MaskedLMHead, counts: Tensor) -> None:
+def _bias_by_frequency(head: MaskedLMHead, counts: Tensor) -> None:
     """Let the output bias, where there is one, be the logarithm of how often tokens come, `counts` (V,) with one added to each.
 
     A softmax knows no difference if a number is added to all: their mean is taken away, for smaller numbers are finer in bf16.

@@ -238,9 +238,9 @@ class PretrainRecipe:
 
     def __post_init__(self) -> None:
         check_seed(self.seed, bits=63)
-        # The one way to settle a field of a frozen dataclass: whoever reads the recipe, its file too, sees what is done.
         if self.optimizer.kind is None:
             kind: Literal["adamw", "muon"] = "muon" if self.start is None else "adamw"
+            # The one way to settle a field of a frozen dataclass: whoever reads the recipe, its file too, sees what is done.
             object.__setattr__(self, "optimizer", replace(self.optimizer, kind=kind))
         if self.initialization == "structured" and self.start is not None:
             raise InputError(

@@ -47,7 +47,7 @@ from bert.training.schedules import Progress
 from bert.training.trainer import check_trainer_arguments, make_trainer
 
 _COUNTED = 4_000_000
-"""places whose tokens are counted for the first output bias: a tenth of a second, and the rarest of 30,000 entries is there"""
+"""places whose tokens are counted for the first output bias, which takes less than a tenth of a second"""
 
 
 def pretrain(
