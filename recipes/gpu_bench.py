@@ -24,6 +24,7 @@ from bert.bench.documents import Text, read_tokens
 from bert.bench.ours import BACKENDS
 from bert.bench.peers import PeerSettings
 from bert.bench.run import Plan, bench, where_the_time_goes
+from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import read_recipe
 
@@ -88,19 +89,31 @@ def stages(shape: Shape, text: Text, out: Path, say: Any) -> list[Any]:
 
 
 def main() -> None:
-    """Measure what is missing until the time is over, then say it all."""
+    """Measure what is missing until the time is over, then say it all; what is wrong is one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("tokens", type=Path, help=".npz with values and offsets")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for all figures")
     parser.add_argument(
-        "--minutes", type=float, default=MINUTES, help="nothing is begun that would end later than this"
+        *("--minutes",),
+        type=float,
+        default=MINUTES,
+        help="nothing is begun that would end later than this (default: %(default)s)",
     )
-    parser.add_argument("--only", nargs="+", default=[], help="shapes, such as bert-base-512")
+    names = [shape.folder for shape in shapes()]
+    parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SHAPE", help=", ".join(names))
     options = parser.parse_args()
+    try:
+        measure(options)
+    except InputError as error:
+        parser.error(str(error))
+
+
+def measure(options: argparse.Namespace) -> None:
+    """The stages of the chosen shapes, each in turn, until the time is over; then a table of them all and a profile."""
     begun = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     text = read_tokens(options.tokens)
-    chosen = [shape for shape in shapes() if not options.only or shape.folder in options.only]
+    chosen = [shape for shape in shapes() if shape.folder in options.only]
     log = (options.out / "log.txt").open("a", encoding="utf-8")
     plans = [stages(shape, text, options.out, lambda line: print(line, file=log, flush=True)) for shape in chosen]
     left_out, longest = 0, 0.0

@@ -26,7 +26,7 @@ class Cells:
             return
         if self.file.exists():
             lines = list(_whole_lines(self.file))
-            if lines and lines[0] != head:
+            if len(lines) > 1 and lines[0] != head:  # what failed before its first figure is in nobody's way
                 raise InputError(f"{self.file}: figures of another measurement: give another --out, or remove the file")
             self._values = {_key(line["key"]): line["value"] for line in lines[1:]}
         try:

@@ -1,13 +1,16 @@
 """Quality by the clock: the peer trained for so many minutes on the text that ours has, then ours by its recipe, scored alike.
 
-The peer takes rows of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for it in a search.
+The peer takes rows of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for it in a search;
+and its fastest attention, compiled or not, by timing before the clock runs.
 Curves are losses on the first rows of the masked file, taken while training; that time counts, on both sides.
 """
 
 import csv
 import json
+import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,15 +21,17 @@ import torch
 
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
-from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, score_peer, whole
-from bert.bench.rounds import Spread
-from bert.bench.steps import fresh_start, place
+from bert.bench.ours import FAILURES
+from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, score_peer, settings_of, whole
+from bert.bench.rounds import Spread, alternate
+from bert.bench.steps import first_line, fresh_start, place
+from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import MaskingConfig, PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.run import pretrain
 from bert.pretraining.score import read_masked, score_masked
-from bert.pretraining.stream import Split
+from bert.pretraining.stream import BatchStream, Split
 from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.schedules import Progress, learning_rate_share
 
@@ -34,6 +39,7 @@ POINTS = 20
 """points of a curve"""
 CURVE_ROWS = 128
 """rows of the masked file that a point is measured on"""
+_TIMED_STEPS = 8
 _PEER_TOKENS = 64_000_000  # running tokens that the peer sees before the first comes again
 
 
@@ -47,7 +53,48 @@ class PeerTraining:
     rate: float = 0.15
     rows: int = 32
     row_length: int = 128
-    settings: PeerSettings = field(default_factory=PeerSettings)
+    settings: tuple[PeerSettings, ...] = ()
+    """those that the fastest is taken of; none: all that a user would try on the device"""
+
+
+def fastest_setting(
+    recipe: PretrainRecipe, text: Text, training: PeerTraining, device: torch.device, precision: str, cells: Cells
+) -> PeerSettings:
+    """The setting of the peer that makes most tokens a second here, a cell each; before any clock, as `bert pretrain` times attention.
+
+    InputError where none of them runs.
+    """
+    settings = training.settings or tuple(settings_of(device))
+    if len(settings) == 1:
+        return settings[0]
+    stream = _peer_stream(recipe, text, training, _TIMED_STEPS * training.rows, seed=0)
+    batches = [whole(stream.micro_batch(step, Split(training.rows, training.rows))) for step in range(_TIMED_STEPS)]
+
+    def rate(setting: PeerSettings) -> Value:
+        fresh_start()
+        try:
+            peer = PeerSteps(recipe, setting, device, precision)
+            (turns,) = alternate([peer.contender("peer", batches)], 3, min(1.0, 6 * training.minutes))
+        except InputError:
+            raise
+        except (*FAILURES, ImportError, OSError) as error:
+            return {"fails": first_line(error)}
+        return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
+
+    found = {}
+    for setting in settings:
+        key = {"what": "peer setting", "attention": setting.attention, "compile": setting.compile}
+        found[setting] = cells.measured(key, partial(rate, setting))
+    ran = {setting: value["tokens_per_second"] for setting, value in found.items() if "fails" not in value}
+    if not ran:
+        raise InputError(f"--against hf: the peer does not run here: {next(iter(found.values()))['fails']}")
+    return max(ran, key=lambda setting: ran[setting])
+
+
+def _peer_stream(recipe: PretrainRecipe, text: Text, training: PeerTraining, rows: int, seed: int) -> BatchStream:
+    """The batches of the peer: rows of running tokens without padding."""
+    length, masking = training.row_length, MaskingConfig(rate=training.rate)
+    return packed(whole_rows(text, length, rows, seed), length, training.rows, masking, seed)
 
 
 def train_peer(
@@ -59,15 +106,13 @@ def train_peer(
     device: torch.device,
     precision: str,
     seed: int,
+    setting: PeerSettings = PeerSettings(),
 ) -> Value:
     """Train and score the peer. The clock runs from the first request for a batch to the last step, as in `bert pretrain`."""
-    masking = MaskingConfig(rate=training.rate)
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=training.lr))
-    peer = PeerSteps(recipe, training.settings, device, precision, seed=seed)
+    peer = PeerSteps(recipe, setting, device, precision, seed=seed)
     rows = max(training.rows, min(text.store.num_tokens, _PEER_TOKENS) // (training.row_length - 2))
-    stream = packed(
-        whole_rows(text, training.row_length, rows, seed), training.row_length, training.rows, masking, seed
-    )
+    stream = _peer_stream(recipe, text, training, rows, seed)
     schedule, split = ScheduleConfig(kind="linear", warmup=training.warmup), Split(training.rows, training.rows)
     curve: list[tuple[float, float]] = []
     progress = Progress(StopConfig(minutes=training.minutes))
@@ -85,7 +130,7 @@ def train_peer(
     used = {"steps": int(progress.step), "tokens": progress.tokens, "seconds": progress.seconds}
     score = score_peer(peer.model, masked)
     curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
-    return {**asdict(score), **used, "seed": seed, "curve": curve}
+    return {**asdict(score), **used, "seed": seed, "setting": str(setting), "curve": curve}
 
 
 class CurveCallback(L.Callback):
@@ -148,7 +193,9 @@ def compare_minutes(
 
             def measure(side: str = side, seed: int = seed) -> Value:
                 if side == "peer":
-                    return train_peer(recipe, text, training, masked, curve_file, device, precision, seed)
+                    setting = fastest_setting(recipe, text, training, device, precision, cells)
+                    fresh_start()
+                    return train_peer(recipe, text, training, masked, curve_file, device, precision, seed, setting)
                 return train_ours(recipe, out / f"ours-{seed}", masked, curve_file, training.minutes, seed)
 
             value = cells.measured({"what": "minutes", "side": side, "seed": seed}, measure)

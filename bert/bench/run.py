@@ -5,12 +5,14 @@ As functions: `bench` for a recipe and a text, `bench_arrays` for token ids in m
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from bert.bench.against import DOCUMENTS, Work, race
 from bert.bench.cells import Cells
@@ -25,10 +27,13 @@ from bert.bench.sweep import sweep
 from bert.bench.table import report
 from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.score import read_masked
 from bert.pretraining.stream import split_batch
 from bert.training.folder import environment
 
 Kind = Literal["steps", "sweep", "against", "minutes"]
+_DIGESTED = 1_000_000
+"""tokens of a text that its name is made of, beside the lengths of all documents"""
 
 
 @dataclass(frozen=True)
@@ -70,9 +75,16 @@ def bench(
     """Measure a recipe on a text; returns what metrics.json holds. With a folder `out` each finished cell is kept there, and
     a measurement that was interrupted goes on. `ragged` texts are mixed, as many documents of one as of another, for works with
     documents; where there are none those of `text` are taken."""
-    recipe = fitted(recipe, text)
+    if recipe.phases:
+        say(
+            f"the recipe's {len(recipe.phases)} phases are left aside: measured are {recipe.data.batch_rows} rows of"
+            f" {recipe.data.row_length} (--data.batch_rows, --data.row_length)"
+        )
+    recipe = replace(fitted(recipe, text), phases=[])
     device, precision = place(recipe)
-    cells = Cells(out, identity(recipe, text, plan, str(device), ragged))
+    backend = plan.backends[0] if plan.kind == "against" and len(plan.backends) == 1 else None  # of ours
+    measured = {"rounds": plan.rounds, "seconds": plan.seconds, "peer_rows": plan.peer_rows, "backend": backend}
+    cells = Cells(out, identity(plan.kind, recipe, (text, *ragged), device) | measured)
     ceilings = ceilings_cell(recipe, device, cells, min(0.3, plan.seconds))
     if plan.kind == "steps":
         measure_steps(recipe, text, cells, ceilings, plan.backends, plan.rounds, plan.seconds, say)
@@ -80,7 +92,6 @@ def bench(
         sweep(recipe, text, cells, plan.backends, plan.smallest, plan.largest, plan.seconds, say)
     else:
         documents = mixture(ragged or [text], DOCUMENTS, recipe.data.row_length, recipe.seed)
-        backend = plan.backends[0] if len(plan.backends) == 1 else None
         race(
             *(recipe, text, documents, cells, ceilings, plan.bouts, plan.peer_rows, backend),
             *(plan.rounds, plan.seconds, say),
@@ -103,10 +114,9 @@ def bench_minutes(
     """Train the peer and ours for the same minutes with each seed and score both; see `bert.bench.minutes`. The recipe names
     its store and its tokenizer."""
     recipe = fitted(recipe, text)
-    _, precision = place(recipe)
-    out.mkdir(parents=True, exist_ok=True)
-    what = {"kind": "minutes", "training": dataclasses.asdict(training), "masked": masked.name}
-    cells = Cells(out, what | {"recipe": _plain(recipe)})
+    device, precision = place(recipe)
+    scored_on = {"training": dataclasses.asdict(training), "masked": _digest(*read_masked(masked))}
+    cells = Cells(out, identity("minutes", recipe, [text], device) | scored_on)
     summary = compare_minutes(recipe, text, training, masked, out, cells, seeds, sides, say)
     for minutes in summary.get("minutes_until", []):
         said = f"after {minutes:.1f} minutes" if minutes is not None else "never"
@@ -140,13 +150,13 @@ def bench_loops(
 
 
 def fitted(recipe: PretrainRecipe, text: Text) -> PretrainRecipe:
-    """The recipe on one device and without its phases, with a vocabulary that holds the text's and its padding id."""
+    """The recipe on one device, with a vocabulary that holds the text's and its padding id."""
     encoder = replace(
         recipe.encoder,
         vocab_size=max(recipe.encoder.vocab_size, text.vocab_size),
         pad_id=text.special_ids.pad,
     )
-    return replace(recipe, encoder=encoder, phases=[], trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
+    return replace(recipe, encoder=encoder, trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
 
 
 def where_the_time_goes(recipe: PretrainRecipe, text: Text) -> str:
@@ -158,18 +168,16 @@ def where_the_time_goes(recipe: PretrainRecipe, text: Text) -> str:
     return profile_table(ours, steps_of(stream, split, 0, 1)[0])
 
 
-def identity(
-    recipe: PretrainRecipe, text: Text, plan: Plan, device: str, ragged: Sequence[Text] = ()
-) -> dict[str, Any]:
-    """What the figures of a plan depend on: figures of one folder have all of it in common."""
-    sizes = [[len(part.store), part.store.num_tokens] for part in (text, *ragged)]
+def identity(kind: Kind, recipe: PretrainRecipe, texts: Sequence[Text], device: torch.device) -> dict[str, Any]:
+    """What figures depend on: those of one folder have all of it in common."""
     return {
-        "kind": plan.kind,
+        "kind": kind,
         "recipe": _plain(recipe),
-        "texts": sizes,
-        "rounds": plan.rounds,
-        "seconds": plan.seconds,
-        "device": device,
+        "texts": [
+            [len(text.store), text.store.num_tokens, _digest(text.store.values[:_DIGESTED], text.store.lengths)]
+            for text in texts
+        ],
+        "device": str(device),
         "commit": environment()["commit"],
     }
 
@@ -185,8 +193,18 @@ def about(recipe: PretrainRecipe, text: Text, precision: str) -> dict[str, Any]:
 
 
 def _plain(recipe: PretrainRecipe) -> dict[str, Any]:
-    """What decides a step."""
-    parts = ("encoder", "head", "masking", "optimizer", "trainer", "seed", "compile")
-    plain = {name: dataclasses.asdict(recipe)[name] for name in parts}
-    data = recipe.data
-    return plain | {"rows": [data.batch_rows, data.micro_batch_rows, data.row_length]}
+    """The recipe without where its text lies, what ends it and what it writes: how it trains."""
+    plain = dataclasses.asdict(recipe)
+    for name in ("vocabulary", "stop", "log", "checkpoint", "start", "grow"):
+        del plain[name]
+    for name in ("corpus", "store", "tokenizer"):
+        del plain["data"][name]
+    return plain
+
+
+def _digest(*arrays: Any) -> str:
+    """A short name of the content of arrays."""
+    content = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        content.update(np.ascontiguousarray(array).tobytes())
+    return content.hexdigest()

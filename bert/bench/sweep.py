@@ -81,13 +81,16 @@ def sweep_cell(recipe: PretrainRecipe, text: Text, backend: str, compiled: bool,
 
 
 def findings(cells: Cells) -> dict[str, Any]:
-    """The fastest cell, and the largest micro-batch that fits with its backend and compilation."""
-    ran = [(key, value) for key, value in cells if key["what"] == "sweep" and "fails" not in value]
+    """The fastest cell, and the largest micro-batch that ran, with its backend and compilation; `limit`: a larger one ran out of memory."""
+    swept = [(key, value) for key, value in cells if key["what"] == "sweep"]
+    ran = [(key, value) for key, value in swept if "fails" not in value]
     if not ran:
         return {}
     fastest, value = max(ran, key=lambda cell: cell[1]["tokens_per_second"])
     largest = max(ran, key=lambda cell: (cell[0]["rows"], cell[1]["tokens_per_second"]))[0]
-    return {"fastest": fastest | value, "largest": {name: largest[name] for name in ("rows", "backend", "compiled")}}
+    limit = any(value.get("fails") == OUT_OF_MEMORY and key["rows"] > largest["rows"] for key, value in swept)
+    named = {name: largest[name] for name in ("rows", "backend", "compiled")}
+    return {"fastest": fastest | value, "largest": named | {"limit": limit}}
 
 
 def line_of(key: dict[str, Any], value: Value) -> str:

@@ -32,8 +32,7 @@ def report(cells: Cells, about: dict[str, Any], out: Path | None, say: Callable[
             partial.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
         with replaced(out / TABLE) as partial:
             partial.write_text(text + "\n", encoding="utf-8")
-        pictures(cells, out)
-        say(f"all in {out}: {METRICS}, {TABLE}, pictures")
+        say(f"all in {out}: {', '.join([METRICS, TABLE, *pictures(cells, out)])}")
     return metrics
 
 
@@ -63,9 +62,10 @@ def tables(cells: Cells) -> list[str]:
         found = findings(cells)
         if found:
             fast, large = found["fastest"], found["largest"]
+            most = "the largest that fits" if large["limit"] else "all sizes fit, the largest tried"
             made.append(
-                f"fastest: {fast['rows']} rows at once, {fast['backend']}{', compiled' if fast['compiled'] else ''},"
-                f" {fast['tokens_per_second']:,.0f} tokens/s; the largest that fits: {large['rows']} rows"
+                f"fastest: {fast['rows']} rows at once, {_named(fast)},"
+                f" {fast['tokens_per_second']:,.0f} tokens/s; {most}: {large['rows']} rows"
             )
     if "against hf" in kinds:
         made.append(_markdown(_DUEL_HEADER, (_duel_row(key, value) for key, value in kinds["against hf"])))
@@ -132,7 +132,7 @@ _MINUTES_HEADER = ("side", "seed", "loss", "accuracy", "M tokens", "steps", "min
 
 def _minutes_row(key: dict[str, Any], value: Value) -> Sequence[str]:
     return (
-        key["side"],
+        f"{key['side']} ({value['setting']})" if "setting" in value else key["side"],
         str(key["seed"]),
         f"{value['loss']:.3f}",
         f"{value['accuracy']:.1%}",
@@ -142,21 +142,23 @@ def _minutes_row(key: dict[str, Any], value: Value) -> Sequence[str]:
     )
 
 
-def pictures(cells: Cells, out: Path) -> None:
-    """A picture for each kind of cells."""
+def pictures(cells: Cells, out: Path) -> list[str]:
+    """Draw a picture for each kind of cells that there is; returns their names."""
     from bert.report.bars import Bar, bars_png, curves_png
 
     steps, duels, curves = [], [], []
     works: list[str] = []
+    sizes: dict[str, list[tuple[float, float]]] = {}
     for key, value in cells:
         if "fails" in value:
             continue
         match key["what"]:
             case "step":
-                name = f"{key['backend']}{', compiled' if key['compiled'] else ''}"
                 spread = Spread(**value["share_of_matrix_rate"])
                 median, least, greatest = (100 * share for share in _three(spread))
-                steps.append(Bar(name, median, least, greatest, int(key["compiled"])))
+                steps.append(Bar(_named(key), median, least, greatest, int(key["compiled"])))
+            case "sweep":
+                sizes.setdefault(_named(key), []).append((key["rows"], value["tokens_per_second"]))
             case "against hf":
                 if key["work"] not in works:
                     works.append(key["work"])
@@ -164,17 +166,30 @@ def pictures(cells: Cells, out: Path) -> None:
                 duels.append(Bar(name, *_three(Spread(**value["ratio"])), works.index(key["work"])))
             case "minutes":
                 curves.append((key["side"], int(key["side"] == "peer"), value["curve"]))
+    drawn = []
     if steps:
         bars_png(out / "steps.png", steps, "a training step's share of the measured matrix rate", "per cent")
+        drawn.append("steps.png")
+    if sizes:
+        lines = [(name, number, points) for number, (name, points) in enumerate(sizes.items())]
+        curves_png(out / "sweep.png", lines, "real tokens a second by micro-batch", "rows at once", "tokens a second")
+        drawn.append("sweep.png")
     if duels:
         bars_png(out / "against.png", duels, "real tokens a second, ours over the peer's", "times", ("as fast", 1.0))
+        drawn.append("against.png")
     if curves:
         title = f"masked-LM loss on fixed masks, {POINTS} times through the budget and at its end"
         curves_png(out / "minutes.png", curves, title, "minutes", "nats")
+        drawn.append("minutes.png")
+    return drawn
 
 
 def _three(spread: Spread) -> tuple[float, float, float]:
     return spread.median, spread.least, spread.greatest
+
+
+def _named(key: dict[str, Any]) -> str:
+    return f"{key['backend']}{', compiled' if key['compiled'] else ''}"
 
 
 def _way(key: dict[str, Any]) -> tuple[str, str]:

@@ -31,12 +31,12 @@ neighbour from places a turn away"""
 
 
 @torch.no_grad()
-def structure(model: MaskedLM, counts: Tensor) -> None:
+def structure(model: MaskedLM, counts: Tensor, rope_theta: float | None = None) -> None:
     """Write such weights into a fresh model: the output bias from `counts` (V,), how often each token comes; and with rotary
     positions, which know of offsets, attention."""
     _bias_by_frequency(model.head, counts)
     if model.config.positions == "rope":
-        structure_attention(model.encoder)
+        structure_attention(model.encoder, rope_theta)
 
 
 def _bias_by_frequency(head: MaskedLMHead, counts: Tensor) -> None:
@@ -50,8 +50,11 @@ def _bias_by_frequency(head: MaskedLMHead, counts: Tensor) -> None:
 
 
 @torch.no_grad()
-def structure_attention(encoder: Encoder) -> None:
+def structure_attention(encoder: Encoder, rope_theta: float | None = None) -> None:
     """Write such weights into a fresh encoder with rotary positions, drawing from PyTorch's generator.
+
+    `rope_theta` is the rotary base that training begins with; None: that of the config. Where keys have one head alone, it looks at the
+    token before.
 
     Raises InputError for other positions, which know of no offset.
     """
@@ -68,7 +71,7 @@ def structure_attention(encoder: Encoder) -> None:
         if layer:
             keys.copy_(queries[::groups])
         attention.out.weight.copy_(values.repeat_interleave(groups, dim=0).flatten(0, 1).T * ratio)
-    _look_at_neighbours(encoder)
+    _look_at_neighbours(encoder, rope_theta or encoder.config.rope_theta)
 
 
 def _projections(attention: Attention) -> tuple[Tensor, Tensor, Tensor]:
@@ -78,7 +81,7 @@ def _projections(attention: Attention) -> tuple[Tensor, Tensor, Tensor]:
     return queries, keys, values
 
 
-def _look_at_neighbours(encoder: Encoder) -> None:
+def _look_at_neighbours(encoder: Encoder, rope_theta: float) -> None:
     """Give tokens a common part, and heads that turn it by their offset.
 
     With a common part c, queries u(c) at place i and keys u(c) turned back by the offset have a score that depends on the distance
@@ -95,7 +98,7 @@ def _look_at_neighbours(encoder: Encoder) -> None:
     shares = torch.zeros(pairs, device=tokens.device, dtype=tokens.dtype)
     shares[: len(_ROTATIONS)] = torch.tensor(_ROTATIONS[:pairs], dtype=tokens.dtype)
     # Angles of a step of one place, in a global layer, as the first one is.
-    angles = config.rope_theta ** (-torch.arange(pairs, device=tokens.device, dtype=tokens.dtype) / pairs)
+    angles = rope_theta ** (-torch.arange(pairs, device=tokens.device, dtype=tokens.dtype) / pairs)
     reader = part / part.square().sum() * (_PEAK * config.head_size**0.5 / float(shares.sum())) ** 0.5
     queries, keys, _ = _projections(attention)
     groups = len(queries) // len(keys)

@@ -278,8 +278,8 @@ class PretrainRecipe:
             if number < len(self.phases) and tokens is None:
                 raise InputError(f"{here} has no tokens: say how long it lasts, only the last phase may leave it open")
             for name in ("tokens", "batch_rows", "micro_batch_rows", "rope_theta"):
-                if (value := phase.get(name)) is not None and not value > 0:  # type: ignore[operator]
-                    raise InputError(f"{here}: {name} is {value}: give more than 0")
+                if (value := phase.get(name)) is not None and not 0 < value < math.inf:  # type: ignore[operator]
+                    raise InputError(f"{here}: {name} is {value}: give a finite number above 0")
             length, rate = phase.get("row_length"), phase.get("mask_rate")
             if length is not None and length < 8:
                 raise InputError(f"{here}: row_length is {length}: give 8 or more")

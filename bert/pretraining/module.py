@@ -228,11 +228,8 @@ class MaskedLMTraining(L.LightningModule):
             if isinstance(counts, dict):  # `total` and `current`
                 counts |= _recounted(counts, step * self.split.at(step).accumulation)
         for what, before in checkpoint["identity"].items():
-            now = self.identity.get(what, "")
-            if before != now:
-                raise InputError(
-                    f"the {what} of this run has changed since its checkpoint ({before[:8]} to {now[:8]}): put it back, or start anew"
-                )
+            if before != self.identity.get(what):
+                raise InputError(f"the {what} of this run has changed since its checkpoint: put it back, or start anew")
         self.validation = checkpoint["validation"]
         self.progress.restore(checkpoint["progress"])
         self.learning_rates = checkpoint["learning_rates"].tolist()

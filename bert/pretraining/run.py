@@ -109,7 +109,8 @@ def pretrain(
     if recipe.start is None or resume:  # a resumed run has its weights in the checkpoint
         model = MaskedLM(recipe.encoder, recipe.head)
         if recipe.initialization == "structured":
-            structure(model, torch.from_numpy(training.at(0).token_counts(_COUNTED)))
+            theta = plan(recipe).at(0).recipe.encoder.rope_theta  # that of the first phase, where there are phases
+            structure(model, torch.from_numpy(training.at(0).token_counts(_COUNTED)), theta)
     elif not run_folder.is_rank_0():
         model, _ = begin(recipe, load_start(recipe), tokenizer)
     model.train()
@@ -182,20 +183,24 @@ def describe(
 ) -> str:
     """What is about to run, in a few lines."""
     parameters = count_parameters(model)
-    rows = training.at(0).rows
-    budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(recipe.stop).items() if value is not None]
+    rows, stop = training.at(0).rows, recipe.stop
+    budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(stop).items() if value is not None]
     lines = [
         f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}",
         f"data: {rows.tokens / 1e6:.2f} M tokens in {rows.rows_in_epoch:,} rows of {rows.row_length} an epoch;"
         f" {split.at(0).describe()}",
         f"budget: {' or '.join(budget)}",
     ]
-    for first, _, phase in plan(recipe).spans() if recipe.phases else ():
+    begun = 0.0  # tokens that a phase finds spent
+    for first, next_first, phase in plan(recipe).spans() if recipe.phases else ():
         inside, dealt = phase.recipe, split.at(first)
         theta = f", rotary θ {inside.encoder.rope_theta:g}" if inside.encoder.positions == "rope" else ""
+        late = first >= (stop.steps or math.inf) or begun >= (stop.tokens or math.inf)
         lines.append(
             f"from step {first:,}: rows of {inside.data.row_length}, {dealt.describe()}, masking {inside.masking.rate:.0%}{theta}"
+            + (": the budget ends before" if late else "")
         )
+        begun += (next_first - first) * inside.data.batch_rows * inside.data.row_length
     return "\n".join(lines)
 
 

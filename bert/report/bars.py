@@ -42,6 +42,7 @@ def bars_png(
             va="center",
             fontsize=8.5,
             color=INK,
+            bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1},  # the level does not cross it
         )
     axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
     axes.invert_yaxis()

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 from bert.errors import InputError
 from bert.verbs.options import verb_parser
 
+_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+_COMPILE = ("no", "yes", "cuda-graphs")
+
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
@@ -43,22 +46,25 @@ def _bench(arguments: Sequence[str]) -> None:
     for name in ("tokenizer", "store"):
         if options[name]:
             options.data[name] = options[name]
+    if options.store:
+        options.data.mixture, options.data.corpus = {}, []  # one text in place of those of the run
     recipe: PretrainRecipe = build(PretrainRecipe, parser.instantiate(options))
     if recipe.start is not None:
         recipe = replace(recipe, start=None)  # the weights are no matter here, the shape of the run is in its recipe
     recipe, text, ragged = _texts(options, recipe)
+    from bert.bench.against import all_bouts
     from bert.bench.run import bench, bench_loops, bench_minutes
 
     out = None if options.out is None else Path(options.out)
     if options.minutes is not None:
         from bert.bench.minutes import PeerTraining
-        from bert.bench.peers import PeerSettings
 
         assert out is not None
-        setting = PeerSettings(options.peer_attention or "sdpa", options.peer_compile or "no")
+        bouts = all_bouts(recipe, ["full rows"], options.peer_attention, options.peer_compile)
         row_length = min(PeerTraining.row_length, recipe.encoder.max_length)
+        settings = tuple(setting for _, setting in bouts)
         training = PeerTraining(
-            options.minutes, options.peer_lr, options.peer_warmup, row_length=row_length, settings=setting
+            options.minutes, options.peer_lr, options.peer_warmup, row_length=row_length, settings=settings
         )
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
@@ -98,8 +104,18 @@ def _add_options(parser: "ArgumentParser") -> None:
         help="with --against: stores or .npz files, as many documents of each; not given: the documents of the text",
     )
     add("--works", nargs="+", type=str, default=[], help="with --against: some of full-rows, concatenated, padded")
-    add("--peer-attention", type=str | None, default=None, help="with --against: one implementation of transformers")
-    add("--peer-compile", type=str | None, default=None, help="with --against: no, yes or cuda-graphs alone")
+    add(
+        *("--peer-attention",),
+        type=str | None,
+        default=None,
+        help="with --against: one implementation of transformers; not given: each, with --minutes the fastest",
+    )
+    add(
+        *("--peer-compile",),
+        type=str | None,
+        default=None,
+        help="with --against: no, yes or cuda-graphs alone; not given: each, with --minutes the fastest",
+    )
     add("--peer-rows", type=int | None, default=None, help="with --against: rows or documents of the peer's batch")
     add("--minutes", type=float | None, default=None, help="with --against: train both so long and score them")
     add("--masked", type=str | None, default=None, help="with --minutes: .npz of masked rows to score on")
@@ -111,8 +127,19 @@ def _add_options(parser: "ArgumentParser") -> None:
 
 def _check(options: Any) -> None:
     """What may stand together."""
-    if options.peer_compile not in (None, "no", "yes", "cuda-graphs"):
-        raise InputError(f"--peer-compile {options.peer_compile}: give no, yes or cuda-graphs")
+    if options.peer_compile not in (None, *_COMPILE):
+        raise InputError(f"--peer-compile {options.peer_compile}: give {_or(_COMPILE)}")
+    if options.peer_attention not in (None, *_ATTENTION):
+        raise InputError(f"--peer-attention {options.peer_attention}: give {_or(_ATTENTION)}")
+    if not options.peer_lr > 0:
+        raise InputError(f"--peer-lr {options.peer_lr:g}: give more than 0")
+    if not 0 <= options.peer_warmup < 1:
+        raise InputError(f"--peer-warmup {options.peer_warmup:g}: give a share from 0 to less than 1")
+    if options.peer_rows is not None and options.peer_rows < 1:
+        raise InputError(f"--peer-rows {options.peer_rows}: give 1 or more")
+    for name in ("ragged", "works", "peer_attention", "peer_compile", "peer_rows"):
+        if options[name] and options.against is None:
+            raise InputError(f"--{name.replace('_', '-')} is for a comparison: give --against hf")
     if options.sweep and options.against:
         raise InputError("--sweep beside --against: one measures our step alone; leave one out")
     if options.minutes is None:
@@ -128,6 +155,10 @@ def _check(options: Any) -> None:
         raise InputError(f"--sides {wrong[0]}: give peer, ours or both")
     if options.tokens is not None:
         raise InputError("--tokens beside --minutes: ours is trained from a store: give --store and --tokenizer")
+
+
+def _or(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Text, list[Text]]":

@@ -40,6 +40,13 @@ def test_cells_of_another_measurement_are_refused_and_left_alone(tmp_path):
     assert (tmp_path / CELLS).read_bytes() == before
 
 
+def test_what_failed_before_its_first_figure_is_in_nobodys_way(tmp_path):
+    Cells(tmp_path, WHAT)
+    Cells(tmp_path, WHAT | {"rounds": 4}).measured({"n": 1}, dict)
+    with pytest.raises(InputError, match="figures of another measurement"):
+        Cells(tmp_path, WHAT)
+
+
 def test_without_a_folder_cells_live_in_memory():
     cells = Cells(None, WHAT)
     assert cells.measured({"n": 1}, lambda: {"a": 1}) == cells.measured({"n": 1}, lambda: {"a": 2}) == {"a": 1}

@@ -45,6 +45,17 @@ def test_shapes_have_the_parameters_and_rows_of_their_names(script):
     assert len(seen) == 7
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["nowhere.npz"], "nowhere.npz: no such file"), (["t.npz", "--only", "bert-bse"], "choose from bert-base-512")],
+)
+def test_what_is_wrong_is_one_line(script, tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.setattr("sys.argv", ["gpu_bench.py", *arguments, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        script.main()
+    assert said in capsys.readouterr().err.replace("'", "").splitlines()[-1]
+
+
 @pytest.mark.hf
 @pytest.mark.slow
 def test_it_sums_up_what_it_measured_and_measures_the_rest_when_called_again(script, tmp_path, monkeypatch, capsys):

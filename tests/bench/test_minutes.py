@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from bert.bench.minutes import PeerTraining, cut_masked, minutes_until, train_peer
+from bert.bench.cells import Cells
+from bert.bench.minutes import PeerTraining, cut_masked, fastest_setting, minutes_until, train_peer
+from bert.bench.peers import PeerSettings
+from bert.bench.run import bench_minutes
 from bert.cli import main
+from bert.errors import InputError
 from bert.pretraining.score import read_masked
 
 from .synthetic import LENGTH, RECIPES, SIZE, TEXT
@@ -55,7 +59,60 @@ def test_the_peer_learns_within_its_seconds_and_says_what_it_saw(family, masked)
     untrained = replace(training, lr=1e-12)
     fresh = train_peer(recipe, TEXT, untrained, masked, masked, torch.device("cpu"), "32-true", seed=3)
     assert fresh["loss"] == pytest.approx(np.log(SIZE), abs=0.3)
-    assert value["loss"] != fresh["loss"]
+    assert value["loss"] < fresh["loss"]
+
+
+def test_the_fastest_setting_of_the_peer_is_taken_and_one_alone_is_not_timed():
+    def fastest(rates, **training):
+        cells = Cells(None, {})
+        for (attention, compile), value in rates.items():
+            key = {"what": "peer setting", "attention": attention, "compile": compile}
+            cells.measured(key, lambda value=value: value)
+        training = PeerTraining(minutes=1, row_length=LENGTH, rows=8, **training)
+        return fastest_setting(RECIPES["bert"], TEXT, training, torch.device("cpu"), "32-true", cells)
+
+    slow, fast, fails = {"tokens_per_second": 1.0}, {"tokens_per_second": 2.0}, {"fails": "OSError: no"}
+    every = {("eager", "no"): slow, ("sdpa", "no"): slow, ("eager", "yes"): fast, ("sdpa", "yes"): fails}
+    assert fastest(every) == PeerSettings("eager", "yes")
+    assert fastest({}, settings=(PeerSettings("sdpa", "yes"),)) == PeerSettings("sdpa", "yes")
+    with pytest.raises(InputError, match="the peer does not run here: OSError: no"):
+        fastest(dict.fromkeys(every, fails))
+
+
+@pytest.mark.hf
+def test_a_setting_that_does_not_run_is_passed_over():
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    settings, cells = (PeerSettings("flash_attention_2"), PeerSettings("eager")), Cells(None, {})
+    training = PeerTraining(minutes=0.1 / 60, rows=8, row_length=LENGTH, settings=settings)
+    found = fastest_setting(RECIPES["bert"], TEXT, training, torch.device("cpu"), "32-true", cells)
+    assert found == PeerSettings("eager")
+    assert [sorted(value) for _, value in cells] == [["fails"], ["tokens_per_second"]]
+
+
+def test_ours_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, monkeypatch):
+    trained = []
+
+    def stand_in(recipe, *_):
+        trained.append(recipe)
+        return {"ours": {}}
+
+    monkeypatch.setattr("bert.bench.run.compare_minutes", stand_in)
+    phases = [{"tokens": 256.0, "row_length": 8}, {}]
+    bench_minutes(replace(RECIPES["modernbert"], phases=phases), TEXT, PeerTraining(1.0), masked, tmp_path, say=print)
+    assert trained[0].phases == phases
+
+
+def test_figures_of_other_rows_are_refused(masked, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "bert.bench.run.compare_minutes", lambda *args, **_: {"cell": args[5].measured({"what": "n"}, dict)}
+    )
+    arguments = RECIPES["modernbert"], TEXT, PeerTraining(1.0)
+    bench_minutes(*arguments, masked, tmp_path / "out", say=print)
+    bench_minutes(*arguments, masked, tmp_path / "out", say=print)
+    ids, labels = (table.numpy() for table in read_masked(masked))
+    np.savez(masked, input_ids=ids, labels=np.where(np.arange(LENGTH) == 3, ids, labels))
+    with pytest.raises(InputError, match="figures of another measurement"):
+        bench_minutes(*arguments, masked, tmp_path / "out", say=print)
 
 
 @pytest.mark.hf
@@ -71,8 +128,13 @@ def test_both_sides_by_the_command(tiny_run, tmp_path, capsys):
     command = ["bench", str(tiny_run), "--against", "hf", "--minutes", "0.1", "--masked", str(file), "--out", str(out)]
     assert main(command) == 0, capsys.readouterr().err
     metrics = json.loads((out / "metrics.json").read_text())
-    assert [cell["side"] for cell in metrics["cells"]] == ["peer", "ours"]
-    for cell in metrics["cells"]:
+    settings = [cell for cell in metrics["cells"] if cell["what"] == "peer setting"]
+    assert len(settings) == 4
+    peer, ours = trained = [cell for cell in metrics["cells"] if cell["what"] == "minutes"]
+    assert (peer["side"], ours["side"]) == ("peer", "ours")
+    fastest = max(settings, key=lambda cell: cell.get("tokens_per_second", 0))
+    assert peer["setting"] == str(PeerSettings(fastest["attention"], fastest["compile"]))
+    for cell in trained:
         assert {"loss", "accuracy", "tokens", "seed", "steps", "curve"} <= set(cell)
         assert 5 < cell["seconds"] < 60
         assert len(cell["curve"]) > 2

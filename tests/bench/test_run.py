@@ -1,12 +1,17 @@
 """The bench as a command and as functions: what it says, what it leaves, what it refuses. No time is asserted."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+import yaml
 
-from bert.bench.run import Plan, bench, bench_arrays
+from bert.bench.documents import text_of_arrays
+from bert.bench.run import Plan, bench, bench_arrays, identity
 from bert.cli import main
+from bert.training.config import ScheduleConfig
 
 from .synthetic import LENGTHS, RECIPE, TEXT, VALUES
 
@@ -49,6 +54,56 @@ def test_figures_are_whole_and_are_not_measured_twice(tmp_path, monkeypatch):
     assert bench(RECIPE, TEXT, plan, out=tmp_path, say=lambda line: None)["cells"] == metrics["cells"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"initialization": "structured"},
+        {"schedule": ScheduleConfig(kind="cosine")},
+        {"attention": "plain"},
+        {"data": replace(RECIPE.data, window_documents=8)},
+        {"phases": [{"tokens": 64.0, "row_length": 8}, {}]},
+        {"seed": 1},
+    ],
+    ids=lambda change: "".join(change),
+)
+def test_another_recipe_is_another_measurement(change):
+    assert known(replace(RECIPE, **change)) != known(RECIPE)
+
+
+def test_another_text_is_another_measurement_but_not_where_it_lies():
+    values = VALUES.copy()
+    values[7] += 1
+    other = text_of_arrays(values, np.concatenate(([0], np.cumsum(LENGTHS))), 96)
+    assert known(RECIPE, other) != known(RECIPE)
+    elsewhere = replace(RECIPE, data=replace(RECIPE.data, store="there", tokenizer="here"))
+    assert known(elsewhere) == known(RECIPE)
+
+
+def known(recipe, text=TEXT):
+    return identity("steps", recipe, [text], torch.device("cpu"))
+
+
+def test_phases_are_left_aside_and_that_is_said(tmp_path):
+    said = []
+    plan = Plan(rounds=1, seconds=0.01, backends=("sdpa",))
+    phased = replace(RECIPE, phases=[{"tokens": 64.0, "row_length": 8}, {}])
+    bench(phased, TEXT, plan, say=said.append)
+    assert said[0].startswith("the recipe's 2 phases are left aside: measured are 8 rows of 16")
+
+
+def test_one_text_of_a_run_that_reads_several(tiny_run, tmp_path, capsys):
+    store = str(tiny_run / "store")
+    recipe = yaml.safe_load((tiny_run / "recipe.yaml").read_text())
+    recipe["data"] |= {"corpus": [], "store": None, "mixture": {store: 1.0, str(tmp_path / "b"): 2.0}}
+    run = tmp_path / "mixed"
+    run.mkdir()
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (run / "tokenizer").symlink_to(tiny_run / "tokenizer")
+    assert main(["bench", str(run), *QUICK]) == 2
+    assert "give one of them as --store" in capsys.readouterr().err
+    assert main(["bench", str(run), "--store", store, *QUICK]) == 0, capsys.readouterr().err
+
+
 def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
     out = tmp_path / "sweep"
     command = ["bench", str(tiny_run), *QUICK, "--sweep", "--smallest", "2", "--largest", "4", "--out", str(out)]
@@ -56,7 +111,9 @@ def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
     metrics = json.loads((out / "metrics.json").read_text())
     assert [cell["rows"] for cell in metrics["cells"] if cell["what"] == "sweep"] == [2, 4]
     assert metrics["sweep"]["largest"]["rows"] == 4
-    assert "the largest that fits: 4 rows" in capsys.readouterr().out
+    assert "all sizes fit, the largest tried: 4 rows" in (output := capsys.readouterr().out)
+    assert "sweep.png" in output
+    assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
@@ -72,6 +129,12 @@ def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
         (["--rounds", "1", "--seconds", "0"], "--rounds 1 --seconds 0: give more than 0"),
         (["--sweep", "--smallest", "8", "--largest", "4"], "--smallest 8 --largest 4"),
         (["--against", "hf", "--peer-compile", "maybe"], "--peer-compile maybe: give no, yes or cuda-graphs"),
+        (["--against", "hf", "--peer-attention", "flash9"], "--peer-attention flash9: give eager, sdpa, "),
+        (["--against", "hf", "--peer-lr", "-1"], "--peer-lr -1: give more than 0"),
+        (["--against", "hf", "--peer-warmup", "1"], "--peer-warmup 1: give a share from 0 to less than 1"),
+        (["--against", "hf", "--peer-rows", "0"], "--peer-rows 0: give 1 or more"),
+        (["--works", "padded"], "--works is for a comparison: give --against hf"),
+        (["--peer-rows", "8"], "--peer-rows is for a comparison: give --against hf"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )

@@ -6,6 +6,7 @@ import torch
 from bert.bench import sweep as module
 from bert.bench.cells import Cells
 from bert.bench.sweep import findings, sweep, sweep_cell
+from bert.bench.table import tables
 
 from .synthetic import RECIPE, TEXT, Stop
 
@@ -28,7 +29,11 @@ def test_sizes_double_until_memory_ends_it_and_the_best_is_found(monkeypatch):
     assert seen == [2, 4, 8, 16]  # not 32: it needs more
     found = findings(cells)
     assert (found["fastest"]["rows"], found["fastest"]["tokens_per_second"]) == (4, 400.0)
-    assert found["largest"] == {"rows": 8, "backend": "sdpa", "compiled": False}
+    assert found["largest"] == {"rows": 8, "backend": "sdpa", "compiled": False, "limit": True}
+    assert "the largest that fits: 8 rows" in "".join(tables(cells))
+    cells = Cells(None, WHAT)
+    sweep(RECIPE, TEXT, cells, ("sdpa",), smallest=2, largest=8, say=lambda line: None)
+    assert findings(cells)["largest"]["limit"] is False  # nobody knows yet
 
 
 def test_an_interrupted_sweep_skips_what_is_finished(monkeypatch, tmp_path):

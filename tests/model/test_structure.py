@@ -46,6 +46,14 @@ def test_two_heads_of_the_first_layer_look_before_and_behind(shape) -> None:
     assert weights[others].max() < 0.25
 
 
+def test_heads_turn_by_the_rotary_base_that_training_begins_with() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(EncoderConfig(**SHAPE, rope_theta=160_000.0))
+    structure_attention(encoder, rope_theta=1_000.0)
+    for one, other in zip(encoder.parameters(), structured(**SHAPE, rope_theta=1_000.0).parameters()):
+        assert torch.equal(one, other)
+
+
 def test_a_fresh_encoder_looks_at_no_neighbours() -> None:  # what the test above would say of random weights
     torch.manual_seed(0)
     weights = first_attention(Encoder(EncoderConfig(**SHAPE)).eval())

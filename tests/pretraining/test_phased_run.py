@@ -103,6 +103,20 @@ def test_the_model_has_the_rotary_base_of_the_last_phase(run):
     assert json.loads((run / "model" / "config.json").read_text())["global_rope_theta"] == 500
 
 
+@pytest.mark.parametrize("stop", [["--stop.steps", "3"], ["--stop.steps", "null", "--stop.tokens", "400"]])
+def test_a_phase_that_the_budget_does_not_reach_is_pointed_out(corpora, tmp_path, capsys, stop):
+    text = str(corpora / "news.txt")
+    assert main(["pretrain", text, "--phases", PHASES, "--out", str(tmp_path / "run"), *FLAGS, *stop]) == 0
+    first, second, third = (line for line in capsys.readouterr().out.splitlines() if line.startswith("from step"))
+    if "--stop.tokens" in stop:  # one step of the second phase
+        assert not second.endswith("the budget ends before")
+    else:
+        assert second.startswith("from step 3: ")
+        assert second.endswith("the budget ends before")
+    assert third.endswith("the budget ends before")
+    assert not first.endswith("the budget ends before")
+
+
 def test_the_written_recipe_is_the_recipe_of_the_run(run):
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     assert [phase.get("row_length") for phase in recipe.phases] == [16, None, 16]
