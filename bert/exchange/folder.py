@@ -88,7 +88,7 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
     written; whatever was there is then as it was. Warns of dropout rates that the family's `config.json` has no place
     for.
     """
-    folder = Path(folder).absolute()
+    folder = Path(folder).expanduser().absolute()
     head: Head = None if isinstance(model, Encoder) else model.head_config
     family, obstacles = family_of(model.config, head)
     keys = write_config(family, model.config, head, _token_ids(model))
@@ -237,11 +237,14 @@ def start(
     labels = TaskHeadConfig(tuple(labels)).labels  # what is wrong with them is no matter of the folder
     source, kind = _open(folder), _kind(cls)
     encoder, _ = _build(Encoder, source)
-    _, config, head = source.config(kind, labels)
+    family, config, head = source.config(kind, labels)
     assert isinstance(head, TaskHeadConfig)
     if pooling is not None and kind == "TokenClassifier":
         raise InputError(f"head.pooling is {pooling} for a tagger, which pools nothing: leave it out")
-    head = replace(head, dropout=head.dropout if dropout is None else dropout, pooling=pooling or head.pooling)
+    if dropout is not None:
+        one_rate = family is not None and any(key.ours == "classify.first_dropout" for key in family.keys)  # of both
+        head = replace(head, dropout=dropout, first_dropout=dropout if one_rate else head.first_dropout)
+    head = replace(head, pooling=pooling or head.pooling)
     with torch.device("meta"):  # its parts are about to be put in
         model = cls(config, head)
     model.encoder, model.head = encoder, TaskHead(config, head)

@@ -63,8 +63,8 @@ class SentenceModule(nn.Module):
 
         Raises InputError for what is no text.
         """
-        if strange := next((text for text in inputs if not isinstance(text, str)), None):
-            raise InputError(f"SentenceModule reads texts, not {type(strange).__name__}: give a list of str")
+        if strange := [type(text).__name__ for text in inputs if not isinstance(text, str)]:
+            raise InputError(f"SentenceModule reads texts, not {strange[0]}: give a list of str")
         room = min(self.max_seq_length, max_length or self.max_seq_length) - 2
         values, lengths = self.tokenizer.encode_documents([(prompt or "") + text for text in inputs])
         kept = lengths.clip(max=max(0, room))  # (B,)

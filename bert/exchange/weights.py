@@ -4,6 +4,7 @@ In: a folder. Out: name → tensor on the CPU, as stored, mapped from the file w
 `torch.load(weights_only=True)` alone, which builds tensors and runs no code.
 """
 
+import contextlib
 import json
 import pickle
 import re
@@ -87,7 +88,7 @@ def _read_file(file: Path) -> dict[str, Tensor]:
 
 def _why(file: Path, said: str) -> str:
     """`: ` and what is wrong with a file, where something is known of it."""
-    with file.open("rb") as opened:
+    with contextlib.suppress(OSError), file.open("rb") as opened:
         if opened.read(40).startswith(b"version https://git-lfs"):
             return ": it is the pointer of git-lfs: fetch the file itself by `git lfs pull`"
     return f": {said}" if said else ""

@@ -76,6 +76,7 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
         raise InputError(
             f"{data.train}: one label only, {labels[0]!r}: there is nothing to tell apart; give examples of two or more"
         )
+    scheme = scheme_of(labels_of(example) for example in train) if task == "tag" else None
     if data.dev is not None:
         dev = list(read_labelled(task, data.dev, data))
         _check_known(dev, labels, data.train)
@@ -89,7 +90,6 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
     if data.limit is not None and data.limit < len(train):
         train = sorted(train, key=_hash)[: data.limit]
         say(f"data.limit: {data.limit:,} examples, chosen by hash, are learned from")
-    scheme = scheme_of(labels_of(example) for example in train) if task == "tag" else None
     found = TrainingData(
         labels,
         make_items(train, maker, labels),

@@ -64,9 +64,8 @@ def evaluate_predictor(predictor: Predictor, file: str, data: DataConfig) -> Eva
     if not counts:
         raise no_words(file)
     frequent = min(counts, key=lambda label: (-counts[label], label))
-    measured = figures.make_figures(
-        known, tagging, (scheme_of(right) or scheme_of((tag,) for tag in known)) if tagging else None
-    )
+    spans_known = scheme_of((tag,) for tag in known) if tagging else None  # none: some of the model's tags mark no span
+    measured = figures.make_figures(known, tagging, (scheme_of(right) or spans_known) if spans_known else None)
     figures.update(measured, known, guessed, right)
     spans = measured.get("span_f1")
     parts = _spans(spans) if isinstance(spans, SpanF1) else _labels(known, guessed, right)

@@ -33,11 +33,13 @@ def find(sentence: str, forms: Sequence[str]) -> list[tuple[int, int]]:
     pattern = re.compile("|".join(map(re.escape, needles)))
     found, at = [], 0
     while (match := pattern.search(text, at)) is not None:
-        begin, end = match.span()
+        begin = match.start()
         at = begin + 1
-        if _at_border(text, begin - 1, begin) and _at_border(text, end - 1, end) and _whole(origin, begin, end):
-            found.append((origin[begin], origin[end - 1] + 1))
-            at = end
+        for end in (begin + len(needle) for needle in needles if text.startswith(needle, begin)):
+            if _at_border(text, begin - 1, begin) and _at_border(text, end - 1, end) and _whole(origin, begin, end):
+                found.append((origin[begin], origin[end - 1] + 1))
+                at = end
+                break
     return found
 
 

@@ -159,7 +159,9 @@ def _text(row: dict[str, Any], column: str | None) -> str | None:
 
 def _span(where: str, row: dict[str, Any], sentence: str) -> tuple[int, int] | None:
     """Characters of the target word, from `start` and `end` or from `index`; none where neither is given."""
-    if _text(row, "start") is not None and _text(row, "end") is not None:
+    if one := [name for name in ("start", "end") if _text(row, name) is not None]:
+        if len(one) < 2:
+            raise InputError(f"{where}: has {one[0]} alone: give start and end, or neither")
         start, end = (_number(where, row, column) for column in ("start", "end"))
         if not 0 <= start < end <= len(sentence):
             raise InputError(f"{where}: characters {start} to {end} are not inside its sentence of {len(sentence)}")

@@ -274,6 +274,8 @@ def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Pieces]:
             if max(word.start(), start) < min(word.end(), end):
                 places += range(len(ids), len(ids) + len(own))
             ids += own
+        if not places:
+            raise InputError(f"{row.where}: characters {start} to {end} are none of a word: repair start and end")
         found.append(([*ids, tokenizer.sep_id], places))
     return found
 

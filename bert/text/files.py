@@ -9,6 +9,7 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -85,7 +86,7 @@ def parse_json(where: str, line: str, like: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        what = getattr(error, "msg", "nested too deeply")
+        what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
         raise InputError(f"{where}: not valid JSON ({what}); each line must be one JSON object") from None
     if not isinstance(row, dict):
         raise InputError(f"{where}: not a JSON object; each line must be like {like}")
@@ -137,10 +138,18 @@ def _text_blocks(path: Path, advance: Advance) -> Iterator[str]:
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); download or compress the file again") from None
     except FileNotFoundError:
-        siblings = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"{path}: no such file: give another path.{did_you_mean(path.name, siblings)}") from None
+        near = get_close_matches(path.name, _siblings(path), n=1)
+        meant = f" Did you mean `{near[0]}`?" if near else ""
+        raise InputError(f"{path}: no such file: give another path.{meant}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _siblings(path: Path) -> list[str]:
+    try:
+        return [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return []
 
 
 def _whole_lines(path: Path, chunks: Iterator[bytes]) -> Iterator[str]:
@@ -251,16 +260,16 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
 def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
     reader = table_reader(lines, delimiter)
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip() for name in next(filter(None, reader), [])]  # blank lines are none, here and below
         if not header:
             return
         if text_field not in header:
-            raise missing_field(f"{path}:1", text_field, header)
+            raise missing_field(f"{path}:{reader.line_num}", text_field, header)
         column = header.index(text_field)
         for row in reader:
             if not row:
                 continue
-            if len(row) <= column:
+            if len(row) != len(header):
                 there = f"{len(row)} columns, the header has {len(header)}"
                 raise InputError(f"{path}:{reader.line_num}: {there}; repair this line")
             yield row[column]

@@ -244,6 +244,8 @@ def _read_json(file: Path) -> dict[str, Any]:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
         raise InputError(f"{file}: not valid JSON ({error}); repair or remove it") from None
     if not isinstance(content, dict):

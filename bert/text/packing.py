@@ -8,8 +8,8 @@ A worked example. Rows of 8 places, documents of 9, 3 and 1 tokens: the first is
 places; the others take 5 and 3. Best fit puts 8 alone, 5 and 3 together, and 5 alone: three rows, 21 of 24 places in use.
 """
 
-import os
-import tempfile
+import contextlib
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -235,8 +235,8 @@ class RowIndex:
                 self._ends.pop(next(iter(self._ends)))
             large = self.folder is not None and len(self.documents) >= WORTH_A_FILE
             file = self.folder / f"rows-{self._key():016x}-{epoch}.npy" if self.folder and large else None
-            if file and file.exists():
-                self._ends[epoch] = np.load(file)
+            if (kept := _read(file)) is not None:
+                self._ends[epoch] = kept
             else:
                 order = self._order(epoch)
                 windows = -(-len(order) // self.window_documents)
@@ -260,12 +260,21 @@ def _ranges(counts: np.ndarray) -> np.ndarray:
     return np.arange(total) - np.repeat(ends - counts, counts)
 
 
+def _read(file: Path | None) -> np.ndarray | None:
+    """The array of a cache; none where there is none, or none that can be read."""
+    try:
+        return None if file is None else np.load(file)
+    except (OSError, ValueError, EOFError):
+        return None
+
+
 def _write(file: Path, array: np.ndarray) -> None:
     """Write an array whole or not at all; several processes may do so at once. It is a cache: a folder that refuses it does no harm."""
+    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     try:
-        handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name, suffix=".partial")
-        with os.fdopen(handle, "wb") as stream:
+        with partial.open("xb") as stream:  # readable for whom the umask says: others use the store too
             np.save(stream, array)
-        os.replace(name, file)
+        partial.replace(file)
     except OSError:
-        return
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

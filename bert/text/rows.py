@@ -60,7 +60,8 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
             if row:
                 yield where, dict(zip(header, row))
 
-    head = next_row()
+    while (head := next_row()) is not None and not head[1]:  # a blank line is no row, nor the header
+        pass
     header = [name.strip() for name in head[1]] if head else []
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
         raise InputError(f"{name_of(path)}, line 1: two columns are named {twice!r}: give each its own name")

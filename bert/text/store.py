@@ -105,7 +105,7 @@ class StoreSummary:
     """tokens that are [UNK]"""
     characters: int
     bytes: int
-    """of the text of the documents kept, in UTF-8"""
+    """of the text of all documents but duplicates, in UTF-8"""
     seconds: float
 
 

@@ -79,7 +79,8 @@ def make_tokenizer(
 
     Raises InputError for what the corpus or the sizes get wrong, and where `out` holds a tokenizer already.
     """
-    if (Path(out) / "tokenizer.json").exists() and not overwrite:
+    out = Path(out).expanduser()
+    if (out / "tokenizer.json").exists() and not overwrite:
         raise InputError(f"{out}: already holds a tokenizer; give another --out, or --overwrite")
     started = time.monotonic()
     found = find_corpus(corpus, layout, text_field)

@@ -159,6 +159,27 @@ def test_a_start_asks_for_what_the_caller_names(tmp_path: Path) -> None:
         exchange.start(TokenClassifier, tmp_path, LABELS, pooling="cls")
 
 
+@pytest.mark.parametrize("name", ["roberta", "electra"])
+def test_the_rate_that_a_caller_names_is_that_of_both_dropouts_where_the_family_has_one_rate(
+    name: str, tmp_path: Path
+) -> None:
+    make(name).save(tmp_path / "lm")
+    for dropout in (0.0, 0.3):
+        exchange.start(SequenceClassifier, tmp_path / "lm", LABELS, dropout=dropout).save(tmp_path / "classifier")
+        for model in (
+            exchange.start(SequenceClassifier, tmp_path / "lm", LABELS, dropout=dropout),
+            SequenceClassifier.load(tmp_path / "classifier"),
+        ):
+            assert (model.head.first_dropout.p, model.head.dropout.p) == (dropout, dropout)
+
+
+def test_a_home_folder_is_where_both_ways_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make("bert").save("~/saved")
+    assert (tmp_path / "saved" / "config.json").exists()
+    MaskedLM.load("~/saved")
+
+
 @pytest.mark.parametrize("name", ["bert", "modernbert", "own-rms"])
 def test_a_folder_of_another_task_is_refused_with_what_to_do(name: str, tmp_path: Path) -> None:
     make(name).save(tmp_path / "lm")

@@ -133,6 +133,9 @@ def test_what_cannot_be_a_module_is_said(tokenizer, tmp_path):
             SentenceModule(model, length)
     with pytest.raises(InputError, match="reads texts, not tuple: give a list of str"):
         SentenceModule(model).preprocess([("a", "b")])
+    for nothing in (None, 0, []):
+        with pytest.raises(InputError, match=f"reads texts, not {type(nothing).__name__}: give a list of str"):
+            SentenceModule(model).preprocess(["a", nothing])
     SentenceModule(model).save(tmp_path)
     for content in ("{", "[]", json.dumps({"max_seq_length": "long"})):
         (tmp_path / "sentence_module.json").write_text(content)

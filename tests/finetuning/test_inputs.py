@@ -82,6 +82,15 @@ def test_a_limit_takes_the_same_examples_from_every_order_and_says_what_they_are
     assert sum(counts) == 50  # of what is learned from, not of the whole file
 
 
+def test_a_limit_decides_nothing_about_the_scheme_of_tags(tmp_path, maker):
+    spans = [([f"word{n}"], ["O"]) for n in range(40)] + [(["Ann"], ["B-WHO"])]
+    dev = write_tagged(tmp_path / "dev.conll", [(["Ann"], ["B-WHO"])])
+    for rows, is_spans in ((spans, True), ([*spans, (["odd"], ["X"])], False)):
+        train = write_tagged(tmp_path / "train.conll", rows)
+        data = prepare_data("tag", DataConfig(train=train, dev=dev, limit=1), maker, quiet)
+        assert (data.scheme is not None) == is_spans
+
+
 def test_items_keep_every_word_and_leave_out_sentences_without_one(maker):
     tagged = [TaggedExample(tuple(words), tuple(tags)) for words, tags in sentences(20, 5)]
     items = make_items([TaggedExample((), ()), *tagged], maker, ("B-WHAT", "B-WHO", "I-WHAT", "I-WHO", "O"))

@@ -1,5 +1,7 @@
 """`evaluate` of a fine-tuned model: its figures and those of each label, counted again by scikit-learn from `predict`'s guesses."""
 
+import shutil
+
 import pytest
 from sklearn.metrics import accuracy_score, classification_report
 
@@ -70,6 +72,14 @@ def test_sentences_without_a_word_measure_nothing(place, tmp_path):
     file.write_text('{"words": [], "tags": []}\n')
     with pytest.raises(InputError, match="no sentence has a word: give at least one"):
         evaluate(place / "tag" / "model", str(file), DataConfig())
+
+
+def test_a_tag_of_the_model_that_marks_no_span_is_counted_by_word(place, tmp_path):
+    shutil.copytree(place / "tag" / "model", tmp_path / "model")
+    config = tmp_path / "model" / "config.json"
+    config.write_text(config.read_text().replace("I-WHAT", "X"))
+    file = write_tagged(tmp_path / "dev.conll", [(["a", "cat"], ["O", "B-WHO"])] * 3)
+    assert list(evaluate(tmp_path / "model", file, DataConfig()).figures) == ["accuracy"]
 
 
 def test_a_label_that_the_model_does_not_know_is_named_with_its_line(place, tmp_path):

@@ -36,6 +36,7 @@ def test_words_are_found_as_a_reader_finds_them(sentence: str, word: str, found:
 def test_several_forms_are_found_once_each_the_longest_first() -> None:
     sentence = "banks bank banking banked bankers"
     assert [sentence[a:b] for a, b in find(sentence, forms_of("bank"))] == ["banks", "bank", "banking", "banked"]
+    assert find("apple pies, apple pie", ["apple", "apple pie"]) == [(0, 5), (12, 21)]  # where a longer one is no word
 
 
 @pytest.mark.parametrize(

@@ -54,16 +54,27 @@ def test_json_lines_and_tables_give_word_place_and_sense(tmp_path: Path) -> None
         ("a.jsonl", '{"sentence": "an apple", "start": "x", "end": 9}\n', r"line 1: start is 'x': give a whole number"),
         (
             "a.jsonl",
+            '{"sentence": "an apple", "start": 3}\n',
+            r"line 1: has start alone: give start and end, or neither",
+        ),
+        (
+            "a.jsonl",
             '{"sentence": "an apple", "index": 2}\n',
             r"line 1: index 2 is none of the 2 words of its sentence",
         ),
         ("a.tsv", "sentence\tword\nan apple\n", "line 2: 1 cells, the header has 2"),
+        ("a.jsonl", f'{{"sentence": {"1" * 5000}}}\n', r"line 1: not valid JSON \(Exceeds the limit"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_rows(tmp_path / name)
+
+
+def test_blank_lines_before_the_header_are_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("\n\nsentence\nan apple\n\na pear\n")
+    assert [row.sentence for row in read_rows(tmp_path / "a.csv")] == ["an apple", "a pear"]
 
 
 def test_pairs_are_read_where_the_columns_are_there(tmp_path: Path) -> None:

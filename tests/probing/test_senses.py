@@ -99,6 +99,12 @@ def test_words_cut_one_by_one_are_what_the_tokenizer_makes_of_each_alone(kind: s
     assert places == list(range(before, before + len(cut[2])))  # what stands between blanks, as a whole
 
 
+def test_a_place_without_a_word_is_refused_where_words_are_cut_one_by_one() -> None:
+    row = Row("an apple a day", "a.jsonl, line 1", "apple", (2, 3), "fruit")
+    with pytest.raises(InputError, match=r"^a\.jsonl, line 1: characters 2 to 3 are none of a word"):
+        one_by_one(make_masked_lm("wordpiece").tokenizer, [row])
+
+
 def test_the_published_protocol_is_a_recipe_that_the_function_and_the_command_share() -> None:
     import yaml
 

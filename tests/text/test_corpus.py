@@ -15,6 +15,7 @@ import zstandard
 from bert.errors import InputError
 from bert.text import corpus as corpus_module
 from bert.text.corpus import find_corpus, read_documents
+from bert.text.files import read_lines
 
 ENWIKI = Path(__file__).parents[3] / "shared" / "data" / "enwiki" / "valid.txt.gz"
 DOCUMENTS = ["One line.\nA second, of the same document.", "苹果 is an apple.", 'Третий, with a "quote" and, commas']
@@ -219,6 +220,24 @@ def test_what_is_not_there_is_named(tmp_path):
     )
     assert error_of([]) == "no corpus was given: name files, globs, folders or a Hub data set"
     assert "Did you mean `lines`?" in error_of(tmp_path, layout="line")
+
+
+def test_blank_lines_before_the_header_of_a_table_are_none(tmp_path):
+    assert list(read_documents(write(tmp_path / "a.csv", "\ntext\nhello\n"))) == ["hello"]
+
+
+def test_a_delimiter_without_quotes_cuts_no_text(tmp_path):
+    path = write(tmp_path / "a.csv", "text,id\nHello, world,1\n")
+    assert error_of(path) == f"{path}:2: 3 columns, the header has 2; repair this line"
+
+
+def test_the_file_that_is_meant_is_the_one_of_a_name_like_it(tmp_path):
+    write(tmp_path / "zzz.csv", "text\nhello\n")
+    with pytest.raises(InputError, match=r"give another path\.$"):
+        list(read_lines(tmp_path / "train.csv"))
+    write(tmp_path / "train.tsv", "text\nhello\n")
+    with pytest.raises(InputError, match=r"Did you mean `train\.tsv`\?$"):
+        list(read_lines(tmp_path / "train.csv"))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.csv", "a.txt.gz"])

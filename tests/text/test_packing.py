@@ -1,5 +1,6 @@
 """Packing: rows hold every token once, never more than they can, and are nearly full; row numbers find the same rows always."""
 
+import stat
 from itertools import islice
 
 import numpy as np
@@ -168,6 +169,16 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path, monkeypa
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
     index = index_of([5] * 30, folder=tmp_path / "absent")
     assert index.rows_in_epoch(0) == 18  # six windows of five documents, two of which fit a row
+
+
+def test_a_cache_that_cannot_be_read_costs_the_cache_only_and_others_may_read_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
+    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+    (file,) = tmp_path.iterdir()
+    (tmp_path / "other").touch()
+    assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
+    file.write_bytes(b"")
+    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
 
 
 def fill(index):
