@@ -67,15 +67,11 @@ def all_bouts(
     recipe: PretrainRecipe,
     works: Sequence[Work] = WORKS,
     attention: str | None = None,
-    compile: str | None = None,
+    compile: Compile | None = None,
 ) -> tuple[tuple[Work, PeerSettings], ...]:
     """Each work against each setting of the peer that the device of the recipe has; `attention` and `compile` leave those alone."""
-    settings = settings_of(place(recipe)[0])
-    attentions = [attention] if attention else list(dict.fromkeys(setting.attention for setting in settings))
-    kinds = [
-        kind for kind in get_args(Compile) if kind == compile or (not compile and kind in {s.compile for s in settings})
-    ]
-    return tuple((work, PeerSettings(name, kind)) for work in works for kind in kinds for name in attentions)
+    settings = settings_of(place(recipe)[0], attention, compile)
+    return tuple((work, setting) for work in works for setting in settings)
 
 
 def race(

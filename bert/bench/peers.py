@@ -54,10 +54,13 @@ class PeerBatch:
         return PeerBatch(self.input_ids.to(device), self.labels.to(device), mask, self.tokens)
 
 
-def settings_of(device: torch.device) -> list[PeerSettings]:
-    """All settings that a user would try on this kind of device."""
+def settings_of(
+    device: torch.device, attention: str | None = None, compile: Compile | None = None
+) -> list[PeerSettings]:
+    """All settings that a user would try on this kind of device; `attention` and `compile`, where given, in each of them."""
     kinds: tuple[Compile, ...] = ("no", "yes") if device.type == "cpu" else ("no", "yes", "cuda-graphs")
-    attentions = ("eager", "sdpa") if device.type == "cpu" else ("sdpa", "flash_attention_2")
+    attentions: tuple[str, ...] = ("eager", "sdpa") if device.type == "cpu" else ("sdpa", "flash_attention_2")
+    kinds, attentions = (compile,) if compile else kinds, (attention,) if attention else attentions
     return [PeerSettings(attention, kind) for kind in kinds for attention in attentions]
 
 

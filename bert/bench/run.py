@@ -80,7 +80,7 @@ def bench(
             f"the recipe's {len(recipe.phases)} phases are left aside: measured are {recipe.data.batch_rows} rows of"
             f" {recipe.data.row_length} (--data.batch_rows, --data.row_length)"
         )
-    recipe = replace(fitted(recipe, text), phases=[])
+    recipe = fitted(recipe, text)
     device, precision = place(recipe)
     backend = plan.backends[0] if plan.kind == "against" and len(plan.backends) == 1 else None  # of ours
     measured = {"rounds": plan.rounds, "seconds": plan.seconds, "peer_rows": plan.peer_rows, "backend": backend}
@@ -113,7 +113,7 @@ def bench_minutes(
 ) -> dict[str, Any]:
     """Train the peer and ours for the same minutes with each seed and score both; see `bert.bench.minutes`. The recipe names
     its store and its tokenizer."""
-    recipe = fitted(recipe, text)
+    recipe = replace(fitted(recipe, text), phases=recipe.phases)  # ours is trained by the whole recipe
     device, precision = place(recipe)
     scored_on = {"training": dataclasses.asdict(training), "masked": _digest(*read_masked(masked))}
     cells = Cells(out, identity("minutes", recipe, [text], device) | scored_on)
@@ -150,13 +150,13 @@ def bench_loops(
 
 
 def fitted(recipe: PretrainRecipe, text: Text) -> PretrainRecipe:
-    """The recipe on one device, with a vocabulary that holds the text's and its padding id."""
+    """The recipe on one device and without its phases, with a vocabulary that holds the text's and its padding id."""
     encoder = replace(
         recipe.encoder,
         vocab_size=max(recipe.encoder.vocab_size, text.vocab_size),
         pad_id=text.special_ids.pad,
     )
-    return replace(recipe, encoder=encoder, trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
+    return replace(recipe, encoder=encoder, phases=[], trainer={**recipe.trainer, "devices": 1, "num_nodes": 1})
 
 
 def where_the_time_goes(recipe: PretrainRecipe, text: Text) -> str:

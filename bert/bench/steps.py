@@ -117,9 +117,14 @@ def step_cell(
     }
 
 
+def name_of(key: dict[str, Any]) -> str:
+    """How the step of a cell ran."""
+    return f"{key['backend']}{', compiled' if key['compiled'] else ''}"
+
+
 def line_of(key: dict[str, Any], value: Value) -> str:
     """A finished cell in a line."""
-    name = f"{key['backend']}{', compiled' if key['compiled'] else ''}"
+    name = name_of(key)
     if "fails" in value:
         return f"{name}: does not run here: {value['fails']}"
     rate, share = value["tokens_per_second"], value["share_of_matrix_rate"]

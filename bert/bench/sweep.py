@@ -11,7 +11,7 @@ from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed
 from bert.bench.ours import BACKENDS, FAILURES, OurSteps, on, steps_of
 from bert.bench.peak import forget_peak, peak
-from bert.bench.steps import choices, first_line, fresh_start
+from bert.bench.steps import choices, first_line, fresh_start, name_of
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.stream import Split
 
@@ -95,7 +95,7 @@ def findings(cells: Cells) -> dict[str, Any]:
 
 def line_of(key: dict[str, Any], value: Value) -> str:
     """A finished cell in a line."""
-    name = f"{key['rows']} rows, {key['backend']}{', compiled' if key['compiled'] else ''}"
+    name = f"{key['rows']} rows, {name_of(key)}"
     if "fails" in value:
         return f"{name}: {value['fails']}"
     return f"{name}: {value['tokens_per_second']:,.0f} tokens/s, {value['peak_bytes'] / 2**30:.2f} GiB"

@@ -10,6 +10,7 @@ from bert.bench.cells import Cells, Value
 from bert.bench.minutes import POINTS
 from bert.bench.peers import PeerSettings
 from bert.bench.rounds import Spread
+from bert.bench.steps import name_of
 from bert.bench.sweep import findings
 from bert.files import replaced
 
@@ -64,7 +65,7 @@ def tables(cells: Cells) -> list[str]:
             fast, large = found["fastest"], found["largest"]
             most = "the largest that fits" if large["limit"] else "all sizes fit, the largest tried"
             made.append(
-                f"fastest: {fast['rows']} rows at once, {_named(fast)},"
+                f"fastest: {fast['rows']} rows at once, {name_of(fast)},"
                 f" {fast['tokens_per_second']:,.0f} tokens/s; {most}: {large['rows']} rows"
             )
     if "against hf" in kinds:
@@ -156,9 +157,9 @@ def pictures(cells: Cells, out: Path) -> list[str]:
             case "step":
                 spread = Spread(**value["share_of_matrix_rate"])
                 median, least, greatest = (100 * share for share in _three(spread))
-                steps.append(Bar(_named(key), median, least, greatest, int(key["compiled"])))
+                steps.append(Bar(name_of(key), median, least, greatest, int(key["compiled"])))
             case "sweep":
-                sizes.setdefault(_named(key), []).append((key["rows"], value["tokens_per_second"]))
+                sizes.setdefault(name_of(key), []).append((key["rows"], value["tokens_per_second"]))
             case "against hf":
                 if key["work"] not in works:
                     works.append(key["work"])
@@ -186,10 +187,6 @@ def pictures(cells: Cells, out: Path) -> list[str]:
 
 def _three(spread: Spread) -> tuple[float, float, float]:
     return spread.median, spread.least, spread.greatest
-
-
-def _named(key: dict[str, Any]) -> str:
-    return f"{key['backend']}{', compiled' if key['compiled'] else ''}"
 
 
 def _way(key: dict[str, Any]) -> tuple[str, str]:

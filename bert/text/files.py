@@ -259,16 +259,15 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
 
 def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
     reader = table_reader(lines, delimiter)
+    rows = filter(None, reader)  # a blank line is no row
     try:
-        header = [name.strip() for name in next(filter(None, reader), [])]  # blank lines are none, here and below
+        header = [name.strip() for name in next(rows, [])]
         if not header:
             return
         if text_field not in header:
             raise missing_field(f"{path}:{reader.line_num}", text_field, header)
         column = header.index(text_field)
-        for row in reader:
-            if not row:
-                continue
+        for row in rows:
             if len(row) != len(header):
                 there = f"{len(row)} columns, the header has {len(header)}"
                 raise InputError(f"{path}:{reader.line_num}: {there}; repair this line")

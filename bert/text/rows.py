@@ -31,40 +31,43 @@ def there_are(columns: list[str]) -> str:
 
 
 def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple[list[str], Rows]:
-    """The header of a table and its rows. Of several delimiters it has the one most frequent in its first line."""
-    first = next(lines, "")
-    reader = table_reader(chain([first], lines), max(delimiters, key=first.count), strict=True)
+    """The header of a table and its rows, blank lines left out. Of several delimiters it has the one most frequent in its first line."""
+    opening: list[str] = []  # up to and with the first line that is not blank
+    while not (opening and opening[-1].strip("\r\n")) and (line := next(lines, None)) is not None:
+        opening.append(line)
+    first = opening[-1] if opening else ""
+    reader = table_reader(chain(opening, lines), max(delimiters, key=first.count), strict=True)
     tab = reader.dialect.delimiter == "\t"
 
     def next_row() -> tuple[int, list[str]] | None:
-        start = reader.line_num + 1
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise InputError(
-                f'{name_of(path)}, line {start}: not a readable row ({error}); close its quotes, write " inside them as ""'
-            ) from None
+        row: list[str] | None = []
+        while row == []:  # a blank line
+            start = reader.line_num + 1
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                raise InputError(
+                    f'{name_of(path)}, line {start}: not a readable row ({error}); close its quotes, write " inside them as ""'
+                ) from None
         return None if row is None else (start, row)
 
     def rows(header: list[str]) -> Rows:
         while (read := next_row()) is not None:
             start, row = read
             where = f"{name_of(path)}, line {start}"
-            if row and len(row) != len(header):
+            if len(row) != len(header):
                 fix = (
                     "a .tsv knows no quotes: keep tabs and line ends out of cells"
                     if tab
                     else "put cells with a delimiter in quotes"
                 )
                 raise InputError(f"{where}: {len(row)} cells, the header has {len(header)}; repair this line ({fix})")
-            if row:
-                yield where, dict(zip(header, row))
+            yield where, dict(zip(header, row))
 
-    while (head := next_row()) is not None and not head[1]:  # a blank line is no row, nor the header
-        pass
-    header = [name.strip() for name in head[1]] if head else []
+    start, head = next_row() or (1, [])
+    header = [name.strip() for name in head]
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
-        raise InputError(f"{name_of(path)}, line 1: two columns are named {twice!r}: give each its own name")
+        raise InputError(f"{name_of(path)}, line {start}: two columns are named {twice!r}: give each its own name")
     return header, rows(header)
 
 

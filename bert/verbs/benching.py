@@ -52,17 +52,17 @@ def _bench(arguments: Sequence[str]) -> None:
     if recipe.start is not None:
         recipe = replace(recipe, start=None)  # the weights are no matter here, the shape of the run is in its recipe
     recipe, text, ragged = _texts(options, recipe)
-    from bert.bench.against import all_bouts
     from bert.bench.run import bench, bench_loops, bench_minutes
 
     out = None if options.out is None else Path(options.out)
     if options.minutes is not None:
         from bert.bench.minutes import PeerTraining
+        from bert.bench.peers import settings_of
+        from bert.bench.steps import place
 
         assert out is not None
-        bouts = all_bouts(recipe, ["full rows"], options.peer_attention, options.peer_compile)
+        settings = tuple(settings_of(place(recipe)[0], options.peer_attention, options.peer_compile))
         row_length = min(PeerTraining.row_length, recipe.encoder.max_length)
-        settings = tuple(setting for _, setting in bouts)
         training = PeerTraining(
             options.minutes, options.peer_lr, options.peer_warmup, row_length=row_length, settings=settings
         )

@@ -75,6 +75,13 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, m
 def test_blank_lines_before_the_header_are_none(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\n\nsentence\nan apple\n\na pear\n")
     assert [row.sentence for row in read_rows(tmp_path / "a.csv")] == ["an apple", "a pear"]
+    for delimiter in ",;":
+        lines = ["", "", delimiter.join(["sentence", "word"]), delimiter.join(["an apple", "apple"])]
+        (tmp_path / "a.csv").write_text("\n".join(lines))
+        assert [(row.sentence, row.word) for row in read_rows(tmp_path / "a.csv")] == [("an apple", "apple")]
+    (tmp_path / "a.csv").write_text("\nsentence,sentence\nan apple,a pear\n")
+    with pytest.raises(InputError, match="line 2: two columns are named 'sentence'"):
+        read_rows(tmp_path / "a.csv")
 
 
 def test_pairs_are_read_where_the_columns_are_there(tmp_path: Path) -> None:
