@@ -128,10 +128,12 @@ def duel(
     seconds: float,
 ) -> Value:
     """Ours against the peer in one setting; `fails` where the peer does not run so."""
+    mine_here = ours.contender(bout.ours)
+    mine_here.turn(1)  # what fails here is ours, and no fault of the peer
     try:
         peer = PeerSteps(recipe, setting, ours.device, ours.precision, static=work != "padded", seed=recipe.seed)
         forget_peak(ours.device)
-        contenders = [ours.contender("ours", bout.ours), peer.contender("peer", bout.peer)]
+        contenders = [mine_here, peer.contender(bout.peer)]
         limits: list[float] = []
         mine, theirs = alternate(
             *(contenders, rounds, seconds),

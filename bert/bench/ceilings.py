@@ -117,6 +117,6 @@ def shortest(work: Callable[[], object], device: torch.device, seconds: float) -
 
 def now(device: torch.device) -> float:
     """Seconds, once everything that the device was given is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()

@@ -51,8 +51,15 @@ def text_of_arrays(
     """
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise InputError(f"values: {values.dtype} of {values.ndim} axes: give one axis of whole numbers, the token ids")
-    if len(values) and int(values.max()) >= vocab_size:
-        raise InputError(f"values: holds token id {int(values.max())} and the vocabulary has {vocab_size} entries")
+    if len(offsets) < 2:
+        raise InputError(f"offsets: {len(offsets)} numbers: give where each document begins, and the end of the last")
+    if len(specials) != len(SPECIALS):
+        raise InputError(f"specials: {len(specials)} ids: give those of [PAD], [UNK], [CLS], [SEP] and [MASK]")
+    for name, ids in (("values", values), ("specials", np.asarray(specials))):
+        if ids.size and int(ids.min()) < 0:
+            raise InputError(f"{name}: holds token id {int(ids.min())}: ids are 0 or more")
+        if ids.size and int(ids.max()) >= vocab_size:
+            raise InputError(f"{name}: holds token id {int(ids.max())} and the vocabulary has {vocab_size} entries")
     pad, _, cls, sep, mask = specials
     maskable = np.ones(vocab_size, bool)
     maskable[list(specials)] = False

@@ -19,6 +19,7 @@ import lightning as L
 import numpy as np
 import torch
 
+from bert.bench.ceilings import now
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
 from bert.bench.ours import FAILURES
@@ -74,7 +75,7 @@ def fastest_setting(
         fresh_start()
         try:
             peer = PeerSteps(recipe, setting, device, precision)
-            (turns,) = alternate([peer.contender("peer", batches)], 3, min(1.0, 6 * training.minutes))
+            (turns,) = alternate([peer.contender(batches)], 3, min(1.0, 6 * training.minutes))
         except InputError:
             raise
         except (*FAILURES, ImportError, OSError) as error:
@@ -122,8 +123,8 @@ def train_peer(
         for group in peer.optimizer.param_groups:
             group["lr"] = training.lr * learning_rate_share(progress.share(), schedule)
         peer.step(batch)
-        if device.type == "cuda" and progress.step % 20 == 0:
-            torch.cuda.synchronize(device)  # the clock is that of the device: steps do not run ahead of it
+        if progress.step % 20 == 0:
+            now(device)  # the clock is that of the device: steps do not run ahead of it
         progress.advance(batch.tokens, progress.elapsed())
         if progress.seconds >= 60 * training.minutes * (len(curve) + 1) / (POINTS + 1):
             curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
@@ -162,7 +163,7 @@ def train_ours(recipe: PretrainRecipe, out: Path, masked: Path, curve_file: Path
     told = replace(recipe, stop=StopConfig(minutes=minutes), seed=seed, trainer=trainer)
     model = MaskedLM.load(pretrain(told, out, overwrite=True))
     with (out / "metrics.csv").open(newline="", encoding="utf-8") as stream:
-        last = list(csv.DictReader(stream))[-1]
+        last = [row for row in csv.DictReader(stream) if row["loss"]][-1]  # behind it a validation may stand
     curve = [json.loads(line) for line in points.read_text(encoding="utf-8").splitlines()] if points.exists() else []
     used = {"steps": int(last["step"]), "tokens": float(last["tokens"]), "seconds": float(last["seconds"])}
     curve.append([used["seconds"] / 60, score_masked(model, curve_file).loss])

@@ -70,11 +70,10 @@ class OurSteps:
             self.forward(batch).backward()
         self.update()
 
-    def contender(self, name: str, steps: Sequence[Sequence[MicroBatch]]) -> Contender:
+    def contender(self, steps: Sequence[Sequence[MicroBatch]]) -> Contender:
         """These steps over batches that lie ready on the device."""
         ready = [[on(self.device, batch) for batch in batches] for batches in steps]
         return Contender(
-            name,
             lambda number: self.step(ready[number]),
             [batches[0]["global_tokens"] for batches in steps],
             [sum(batch["input_ids"].numel() for batch in batches) for batches in steps],
@@ -117,10 +116,6 @@ class TimeSplit:
     forward: float
     backward: float
     optimizer: float
-
-    @property
-    def whole(self) -> float:
-        return self.data + self.forward + self.backward + self.optimizer
 
 
 def split_time(ours: OurSteps, stream: BatchStream, split: Split, steps: int) -> TimeSplit:

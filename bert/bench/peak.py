@@ -2,6 +2,7 @@
 
 import ctypes
 import resource
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,4 +29,5 @@ def peak(device: torch.device) -> int:
     with suppress(OSError, StopIteration, ValueError):
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
         return 1024 * int(line.split()[1])
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -127,19 +127,16 @@ class PeerSteps:
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def step(self, batch: PeerBatch) -> torch.Tensor:
-        """One optimiser step; its loss, still on the device."""
-        loss = self.forward(batch)
-        loss.backward()
+    def step(self, batch: PeerBatch) -> None:
+        """One optimiser step."""
+        self.forward(batch).backward()
         self.update()
-        return loss.detach()
 
-    def contender(self, name: str, batches: Sequence[PeerBatch]) -> Contender:
+    def contender(self, batches: Sequence[PeerBatch]) -> Contender:
         """Steps over batches that lie ready on the device."""
         ready = [batch.on(self.device) for batch in batches]
         return Contender(
-            name,
-            lambda number: (self.step(ready[number]), None)[1],
+            lambda number: self.step(ready[number]),
             [batch.tokens for batch in batches],
             [batch.input_ids.numel() for batch in batches],
             self.device,

@@ -34,7 +34,6 @@ class Contender:
     """Optimiser steps that can be timed. `step` does the n-th; `tokens` and `positions` are its real tokens and its places,
     padding included."""
 
-    name: str
     step: Callable[[int], None]
     tokens: Sequence[int]
     """of each step that was prepared; after the last the first comes again"""

@@ -31,7 +31,7 @@ from bert.pretraining.score import read_masked
 from bert.pretraining.stream import split_batch
 from bert.training.folder import environment
 
-Kind = Literal["steps", "sweep", "against", "minutes"]
+Kind = Literal["steps", "sweep", "against"]
 _DIGESTED = 1_000_000
 """tokens of a text that its name is made of, beside the lengths of all documents"""
 
@@ -41,7 +41,7 @@ class Plan:
     """What is measured, and how thoroughly."""
 
     kind: Kind = "steps"
-    """steps: the recipe by backend, compiled or not; sweep: by micro-batch too; against: a peer's rate; minutes: its quality"""
+    """steps: the recipe by backend, compiled or not; sweep: by micro-batch too; against: beside a peer"""
     rounds: int = 5
     seconds: float = 3.0
     """of each contender in a round"""
@@ -168,7 +168,7 @@ def where_the_time_goes(recipe: PretrainRecipe, text: Text) -> str:
     return profile_table(ours, steps_of(stream, split, 0, 1)[0])
 
 
-def identity(kind: Kind, recipe: PretrainRecipe, texts: Sequence[Text], device: torch.device) -> dict[str, Any]:
+def identity(kind: str, recipe: PretrainRecipe, texts: Sequence[Text], device: torch.device) -> dict[str, Any]:
     """What figures depend on: those of one folder have all of it in common."""
     return {
         "kind": kind,

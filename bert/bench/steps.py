@@ -93,7 +93,7 @@ def step_cell(
         forget_peak(ours.device)
         limits: list[float] = []
         (turns,) = alternate(
-            [ours.contender("ours", steps)],
+            [ours.contender(steps)],
             rounds,
             seconds,
             lambda: limits.append(matrix_rate([ceilings.best_shape], ours.dtype, ours.device, 0.2)),
@@ -155,7 +155,7 @@ def best_micro_batch(
         stream = packed(text, data.row_length, data.batch_rows, recipe.masking, recipe.seed)
         try:
             ours = OurSteps(recipe, split, recipe.compile is not False)
-            (turns,) = alternate([ours.contender("ours", steps_of(stream, split, 0, 2))], 3, seconds)
+            (turns,) = alternate([ours.contender(steps_of(stream, split, 0, 2))], 3, seconds)
         except FAILURES as error:
             return {"fails": first_line(error)}
         return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}

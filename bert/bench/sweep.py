@@ -74,10 +74,15 @@ def sweep_cell(recipe: PretrainRecipe, text: Text, backend: str, compiled: bool,
             spent += ended - begun
         highest = peak(ours.device)
     except FAILURES as error:
-        memory = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-        return {"fails": OUT_OF_MEMORY if memory else first_line(error)}
+        return {"fails": OUT_OF_MEMORY if is_out_of_memory(error) else first_line(error)}
     step = split.accumulation * sorted(micro)[len(micro) // 2] + sorted(update)[len(update) // 2]
     return {"tokens_per_second": split.accumulation * tokens / step, "peak_bytes": highest, "batch_rows": batch_rows}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was used up: of a GPU, or as PyTorch's allocators of a CPU say it."""
+    said = ("not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
 
 
 def findings(cells: Cells) -> dict[str, Any]:

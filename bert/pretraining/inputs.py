@@ -91,8 +91,13 @@ def prepare_inputs(
     for source in text_sources(data, out):
         if source.text and not source.folder.exists():
             prepare(source.text, tokenizer, source.folder, data.layout, data.text_field, say=say)
-    mixture = {(str(absolute(name)) if holds_store(name) else name): weight for name, weight in data.mixture.items()}
-    data = dataclasses.replace(data, store=absolute(data.store), mixture=mixture)
+    data = dataclasses.replace(
+        data,
+        store=absolute(data.store),
+        tokenizer=absolute(data.tokenizer),
+        corpus=[absolute(name) for name in data.corpus],
+        mixture={absolute(name): weight for name, weight in data.mixture.items()},
+    )
     if start is not None:
         encoder = shape_of(recipe, start, tokenizer)
         vocabulary = dataclasses.replace(vocabulary, add_words=absolute(vocabulary.add_words))

@@ -73,7 +73,8 @@ def choose_words(
     `starts` (R, T) marks the places where a word begins. Where no word of a row fits, the first pieces of one word are taken.
     """
     row_count = len(maskable)
-    begins = maskable & (starts | ~np.roll(maskable, 1, axis=1))  # a chunk may begin inside a word
+    behind_maskable = np.pad(maskable, ((0, 0), (1, 0)))[:, :-1]
+    begins = maskable & (starts | ~behind_maskable)  # a chunk may begin inside a word
     word_of = np.cumsum(begins, axis=1) - 1  # (R, T): number of the word within the row, where maskable
     words = int(begins.sum(axis=1).max(initial=0))
     if words == 0:

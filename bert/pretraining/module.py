@@ -18,6 +18,7 @@ from bert.model.heads import HeadOutput, MaskedLM
 from bert.pretraining.phases import Phased
 from bert.pretraining.stream import MicroBatch, Split
 from bert.text.counter import draw
+from bert.training.callbacks import not_finite
 from bert.training.compiling import expect_graphs
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import clip_gradients, make_optimizer, set_learning_rate
@@ -148,7 +149,8 @@ class MaskedLMTraining(L.LightningModule):
         self.gradient_norm = clip_gradients(self.model, self.optimizer_config.clip_norm)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the learning rate of this step, a function of the progress at its middle, so that no step has a rate of 0."""
+        """Set the learning rate of this step, a function of the progress at its middle, so that no step has a rate of 0; by the clock
+        alone the first two have, before it is known how long a step takes."""
         progress = self.progress
         middle = replace(
             progress, step=progress.step + 0.5, tokens=progress.tokens + 0.5 * self._batch["global_tokens"]
@@ -219,7 +221,13 @@ class MaskedLMTraining(L.LightningModule):
         checkpoint["validation"] = self.validation
         checkpoint["progress"] = self.progress.state()
         checkpoint["learning_rates"] = torch.tensor(self.learning_rates, dtype=torch.float64)
-        checkpoint["open_log_row"] = {"loss_sum": self._summed(self.loss_sum).cpu().clone(), "targets": self.targets}
+        sums = (
+            self.trainer.strategy.all_gather(self.loss_sum.to(self.device)).reshape(-1).cpu().clone()
+        )  # a number each rank
+        for what, value in (("loss", float(sums.sum())), ("gradient norm", float(self.gradient_norm))):
+            if not math.isfinite(value):
+                raise not_finite(what, value, self.progress.step)
+        checkpoint["open_log_row"] = {"loss_sums": sums, "targets": self.targets}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The same back. Lightning counts micro-batches, which this run may deal out otherwise than the one before: steps decide."""
@@ -233,8 +241,11 @@ class MaskedLMTraining(L.LightningModule):
         self.validation = checkpoint["validation"]
         self.progress.restore(checkpoint["progress"])
         self.learning_rates = checkpoint["learning_rates"].tolist()
-        if self.global_rank == 0:  # the sum over all ranks goes on in one
-            self.loss_sum = checkpoint["open_log_row"]["loss_sum"]
+        sums = checkpoint["open_log_row"]["loss_sums"]
+        if len(sums) == self.trainer.world_size:
+            self.loss_sum = sums[self.global_rank]
+        elif self.global_rank == 0:  # the sum over all ranks goes on in one
+            self.loss_sum = sums.sum()
         self.targets = checkpoint["open_log_row"]["targets"]
 
 

@@ -40,7 +40,7 @@ from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.card import training_card
-from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, newest_whole
+from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, drop_behind, newest_whole
 from bert.training.compiling import compiles
 from bert.training.ranks import world_size
 from bert.training.schedules import Progress
@@ -66,7 +66,7 @@ def pretrain(
     split = make_splits(recipe, ranks)
     csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
     validate_every = recipe.validation.every_steps if recipe.data.held_out else None
-    log, stop = StepLog(recipe.log.every_steps), StopOnSignal()
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(validate_every)
     callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, validate_every)]
     if recipe.log.progress_bar:
         callbacks.append(ProgressBar(log))
@@ -124,6 +124,7 @@ def pretrain(
         module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
     if checkpoint and run_folder.is_rank_0():
         csv.cut(int(checkpoint.name.removeprefix("step-")))
+        drop_behind(checkpoint)
 
     loader = StepLoader(
         training,

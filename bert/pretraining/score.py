@@ -47,9 +47,9 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: not an .npz file: give one with input_ids and labels") from error
-    if input_ids.shape != labels.shape or input_ids.ndim != 2:
+    if input_ids.shape != labels.shape or input_ids.ndim != 2 or not input_ids.size:
         raise InputError(
-            f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape"
+            f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape, and hold rows"
         )
     if input_ids.min() < 0:
         raise InputError(f"{file}: input_ids holds {input_ids.min()}: ids are 0 or more")

@@ -5,7 +5,9 @@ first weights. Each is a function of recipe and folder alone, so that all ranks 
 """
 
 from dataclasses import dataclass, replace
+from glob import has_magic
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -19,6 +21,8 @@ from bert.pretraining.overlap import carry_over, overlap
 from bert.text.corpus import find_corpus
 from bert.text.extend import add_words, read_words
 from bert.text.tokenizer import Tokenizer
+
+_Name = TypeVar("_Name", str, str | None)
 
 
 @dataclass(frozen=True)
@@ -37,12 +41,12 @@ class Start:
         """A line where parts of the model are no part of the folder."""
         if not self.fresh:
             return []
-        parts = ", ".join(
-            dict.fromkeys(name.rpartition(".")[0] if name.count(".") > 1 else name for name in self.fresh)
-        )
+        parts = dict.fromkeys(name.rpartition(".")[0] if name.count(".") > 1 else name for name in self.fresh)
         whole = len(self.fresh) == len(self.model.head.state_dict())
         what = "has no masked-LM head: its" if whole else "lacks a part of its masked-LM head:"
-        return [f"{self.folder} {what} {parts} {'start' if len(parts) > 1 else 'starts'} fresh, from seed {seed}"]
+        return [
+            f"{self.folder} {what} {', '.join(parts)} {'start' if len(parts) > 1 else 'starts'} fresh, from seed {seed}"
+        ]
 
 
 def load_start(recipe: PretrainRecipe) -> Start:
@@ -95,7 +99,8 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
         raise InputError(
             f"encoder and head come with --from {start.folder}: leave both groups out (grow makes the model larger)"
         )
-    if recipe.data.row_length > config.max_length:
+    in_use = not recipe.phases or any(phase.get("row_length") is None for phase in recipe.phases)
+    if in_use and recipe.data.row_length > config.max_length:
         raise InputError(
             f"data.row_length {recipe.data.row_length} is longer than the {config.max_length} tokens of"
             f" --from {start.folder}: lower it"
@@ -151,6 +156,9 @@ def _sizes(config: EncoderConfig) -> str:
     return f"{config.num_layers} layers × {config.hidden_size} ({config.intermediate_size} in the MLP)"
 
 
-def absolute(path: str | None) -> str | None:
-    """A path that is meant in any folder, where it is one of this machine: a run is resumed and repeated from any folder."""
-    return str(Path(path).expanduser().resolve()) if path is not None and Path(path).expanduser().exists() else path
+def absolute(path: _Name) -> _Name:
+    """A path or a glob that is meant in any folder, where it is one of this machine: a run is resumed and repeated from any folder."""
+    if path is None:
+        return path
+    found = Path(path).expanduser()
+    return str(found.resolve()) if found.exists() else str(found.absolute()) if has_magic(path) else path

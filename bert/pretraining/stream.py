@@ -5,6 +5,7 @@ micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of `micro_
 time sees the same rows with the same masks.
 """
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -201,6 +202,12 @@ class _From:
             step += 1
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal for the whole group of processes, as Ctrl-C is, ends the run behind its step: until then it needs its workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
 class StepLoader:
     """The micro-batches of one rank from step `first_step()` on, to step `steps` or for ever.
 
@@ -233,6 +240,7 @@ class StepLoader:
             sampler=_From(self.first_step(), self.steps, self.split),
             num_workers=self.workers,
             pin_memory=self.pin_memory,
+            worker_init_fn=_leave_signals_to_the_run,
         )
         for batch in loader:
             self.waited += time.perf_counter() - begun

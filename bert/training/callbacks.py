@@ -37,6 +37,14 @@ class Trained(Protocol):
         """Means since the last call; called on every rank."""
 
 
+def not_finite(what: str, value: float, step: float) -> InputError:
+    """What to say of a run whose loss or gradient is no number any more: from there on its weights are none either."""
+    return InputError(
+        f"the {what} is {value} at step {step}: start again with a lower optimizer.lr (and optimizer.muon_lr, where Muon trains), or"
+        " with a longer schedule.warmup"
+    )
+
+
 class MetricsCsv(Logger):
     """RUN/metrics.csv: one row a log step or validation, appended and flushed, so that nothing is lost and nothing is written twice.
 
@@ -63,6 +71,8 @@ class MetricsCsv(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Append one row."""
         if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+            return
+        if not metrics.keys() & set(self.columns):  # of a callback of the user's, for loggers that take anything
             return
         new = not self.file.exists()
         with self.file.open("a", newline="") as stream:
@@ -101,10 +111,7 @@ class StepLog(Callback):
             return
         row = pl_module.read_log()
         if not math.isfinite(row["loss"]):
-            raise InputError(
-                f"the loss is {row['loss']} at step {progress.step}: lower optimizer.lr, or give optimizer.clip_norm; a checkpoint"
-                " from before is in the run's folder where there was time for one"
-            )
+            raise not_finite("loss", row["loss"], progress.step)
         waited = getattr(trainer.train_dataloader, "waited", 0.0)
         seconds, tokens, waited_before = self._before or (0.0, 0, 0.0)
         if self._before:
@@ -176,7 +183,9 @@ class StopOnSignal(Callback):
     Lightning's own handler is replaced while training runs: it ends a run in the middle of a step, with exit code 0.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, validate_every: int | None = None) -> None:
+        """`validate_every`: steps between two validations; none: there is none inside the run."""
+        self.validate_every = validate_every
         self.received: int | None = None
         self.stopped_by: int | None = None
         """the signal that ended the run before its budget was used up"""
@@ -202,7 +211,8 @@ class StopOnSignal(Callback):
         if told and not pl_module.progress.finished():
             self.stopped_by = told
             trainer.should_stop = True
-            trainer.limit_val_batches = 0  # no validation on the way out
+            if not (self.validate_every and trainer.global_step % self.validate_every == 0):
+                trainer.limit_val_batches = 0  # no validation on the way out, but the one that a resumed run would lack
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Gives the handlers back, after the last checkpoint."""

@@ -16,13 +16,21 @@ def training_card(
     `figures` were measured on `data`, in a `task` of the Hub's names; they go into the header. Of paths the last part is
     shown: where a file lay on this machine is nobody's matter. `base` is the model that the training began with.
     """
-    fields = [f"{key}: {_shown(value)}" for key, _, value in differences(type(recipe)(), recipe)]
+    fields = [f"{_shown_key(key)}: {_shown(value)}" for key, _, value in differences(type(recipe)(), recipe)]
     lines = [*text, "", "## Recipe", "what differs from the defaults of `bert`", "", "```yaml", *fields, "```"]
     header = measured(task, data, figures) | ({} if base is None else inherited(base))
     return card_header(**header) + "\n".join(lines) + "\n"
 
 
+def _shown_key(key: str) -> str:
+    """A source of a mixture is a key, and a path."""
+    group, mixture, source = key.partition("data.mixture.")
+    return group + mixture + PurePath(source).name if mixture else key
+
+
 def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_shown(part)}' for key, part in value.items())}}}"
     if isinstance(value, list):
         return f"[{', '.join(_shown(part) for part in value)}]"
     return "null" if value is None else PurePath(value).name if isinstance(value, str) else str(value)

@@ -90,6 +90,8 @@ class Checkpoints(Checkpoint):
             for unfinished in self.folder.glob(f"*{_PARTIAL}"):
                 shutil.rmtree(unfinished, ignore_errors=True)
         self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
+        if self._file(trainer.global_step).exists():  # the one that the run goes on from
+            self._saved_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """After the last micro-batch of a step, unless a validation comes next."""
@@ -119,11 +121,14 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: L.Trainer) -> None:
         self._saved_step = trainer.global_step
-        trainer.save_checkpoint(self.folder / f"step-{trainer.global_step:08d}")
+        trainer.save_checkpoint(self._file(trainer.global_step))
         self._saved_at = time.monotonic()
         if trainer.is_global_zero:
             for old in list_checkpoints(self.folder)[: -self.config.keep]:
                 shutil.rmtree(old, ignore_errors=True)
+
+    def _file(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
@@ -143,6 +148,13 @@ def newest_whole(folder: Path, warn: Callable[[str], None]) -> Path:
     if checkpoints:
         raise InputError(f"{folder}: every checkpoint is damaged: start the run again with --overwrite")
     raise InputError(f"{folder}: no checkpoint to resume from: start the run again with --overwrite")
+
+
+def drop_behind(checkpoint: Path) -> None:
+    """Remove what lies behind the checkpoint that a run goes on from: it was damaged, and is not to count among those kept."""
+    for later in list_checkpoints(checkpoint.parent):
+        if later.name > checkpoint.name:
+            shutil.rmtree(later, ignore_errors=True)
 
 
 def find_damage(checkpoint: Path) -> str:

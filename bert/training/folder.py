@@ -74,7 +74,8 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 def _aside(out: Path) -> Path:
     """Where a run waits that is about to be overwritten."""
-    return out.with_name(f".{out.name}.replaced")
+    out = out.absolute()  # "." has no name
+    return out.parent / f".{out.name}.replaced"
 
 
 def _claim(out: Path, overwrite: bool, resumable: bool) -> None:

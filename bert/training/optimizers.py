@@ -148,7 +148,8 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
             muon.setdefault(hidden[id(parameter)], []).append(parameter)
         else:
             (decayed if parameter.ndim > 1 else plain).append(parameter)
-    adamw_settings = {"kind": "adamw", "lr": config.lr, "betas": config.betas, "eps": config.eps}
+    # "fused" tells PyTorch, which loads the state of a checkpoint, to put the counts of steps on the device of their parameters.
+    adamw_settings = {"kind": "adamw", "lr": config.lr, "betas": config.betas, "eps": config.eps, "fused": True}
     groups: list[dict[str, Any]] = [
         {"params": decayed, "weight_decay": config.weight_decay, **adamw_settings},
         {"params": plain, "weight_decay": 0.0, **adamw_settings},
@@ -177,7 +178,7 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
 def clip_gradients(model: nn.Module, longest: float | None) -> torch.Tensor:
     """Shorten the gradients of `model` to the 2-norm `longest` over all parameters; null: not at all. Their norm before."""
     parameters = list(model.parameters())
-    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None], foreach=True)
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if longest is not None:
-        torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm, foreach=True)
+        torch.nn.utils.clip_grads_with_norm_(parameters, longest, norm)
     return norm

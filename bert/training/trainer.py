@@ -9,6 +9,8 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bert.errors import InputError, did_you_mean
@@ -92,9 +94,26 @@ def make_trainer(
     settings["plugins"] = plugins + _as_list(given.get("plugins"))
     keep_freed_memory()
     try:
-        return L.Trainer(**settings)
+        trainer = L.Trainer(**settings)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
+    _check_strategy(trainer)
+    return trainer
+
+
+def _check_strategy(trainer: L.Trainer) -> None:
+    """Every rank prepares its share of a batch, and sees whole gradients: others train on something else without a word.
+
+    InputError for processes that are copies of this one, which know themselves as rank 0, and for parts of parameters.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+        raise InputError(
+            "trainer.strategy: processes that are forked or spawned from this one (in a notebook, too) all read the rows of the"
+            " first: give ddp, in a script or on a command line"
+        )
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        raise InputError(f"trainer.strategy: {type(strategy).__name__} is not supported: leave it out, or give ddp")
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -24,7 +24,7 @@ def _bench(arguments: Sequence[str]) -> None:
 
     Takes a run, or a recipe with --store and --tokenizer or with --tokens. With --out each finished figure is kept, and the same command
     goes on where it was interrupted."""
-    from bert.pretraining.config import PretrainRecipe
+    from bert.pretraining.config import GrowConfig, PretrainRecipe, VocabularyConfig
     from bert.recipe import add_recipe, build, parse
 
     parser = verb_parser("bench", _bench)
@@ -49,8 +49,9 @@ def _bench(arguments: Sequence[str]) -> None:
     if options.store:
         options.data.mixture, options.data.corpus = {}, []  # one text in place of those of the run
     recipe: PretrainRecipe = build(PretrainRecipe, parser.instantiate(options))
-    if recipe.start is not None:
-        recipe = replace(recipe, start=None)  # the weights are no matter here, the shape of the run is in its recipe
+    if recipe.start is not None:  # the weights are no matter here, the shape of the run is in its recipe
+        general = replace(recipe.validation, general=None)
+        recipe = replace(recipe, start=None, grow=GrowConfig(), vocabulary=VocabularyConfig(), validation=general)
     recipe, text, ragged = _texts(options, recipe)
     from bert.bench.run import bench, bench_loops, bench_minutes
 

@@ -63,6 +63,13 @@ def test_a_cell_reckons_with_a_whole_step():
 def test_memory_that_is_used_up_is_told_from_other_failures(monkeypatch):
     for error, said in (
         (torch.OutOfMemoryError("CUDA out of memory."), module.OUT_OF_MEMORY),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
+                " tried to allocate 9 bytes."
+            ),
+            module.OUT_OF_MEMORY,
+        ),
         (RuntimeError("no"), "RuntimeError: no"),
     ):
 
@@ -71,3 +78,9 @@ def test_memory_that_is_used_up_is_told_from_other_failures(monkeypatch):
 
         monkeypatch.setattr(module, "OurSteps", fail)
         assert sweep_cell(RECIPE, TEXT, "sdpa", False, 2, 0.01) == {"fails": said}
+
+
+def test_this_processor_says_so_as_a_sweep_expects():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert module.is_out_of_memory(caught.value)

@@ -160,3 +160,14 @@ def test_unused_slots_point_at_place_0(whole_words):
         1 if whole_words else 2
     )  # round(0.5 · 3) is 2 of 50 slots; the words have 1 and 2 pieces, and 1 came first
     assert (result.places[~used] == 0).all()
+
+
+def test_a_row_that_begins_inside_a_word_has_a_word_of_its_own_there():
+    """Rows of running text have no [CLS]: what stands at their end is no neighbour of what stands at their beginning."""
+    row = np.array([[12, 15, 10, 11, 13, 14]])  # ##a ##b, c, d, e, f
+    words = [{0, 1}, {2}, {3}, {4}, {5}]
+    for seed in range(30):
+        result = masked(row, rate=0.34, whole_words=True, seed=seed)  # two places
+        places = set(result.places[result.labels != NO_TARGET].tolist())
+        assert len(places) == 2
+        assert all(word <= places or not word & places for word in words)

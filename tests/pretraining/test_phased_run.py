@@ -160,6 +160,8 @@ def test_a_source_may_be_a_store(corpora, tiny_run, tmp_path):
     assert {path.name for path in (tmp_path / "run").glob("store*")} == {"store-0"}
     card = (tmp_path / "run" / "model" / "README.md").read_text()
     assert "news.txt 50%, books-store 50%" in card
+    assert "data.mixture.books-store: " in card
+    assert str(corpora) not in card
 
 
 @pytest.mark.parametrize(

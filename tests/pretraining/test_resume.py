@@ -160,6 +160,40 @@ MaskedLMTraining.training_step = step
     assert_same_run(whole_run, run)
 
 
+def test_a_signal_in_a_step_that_is_validated_loses_no_row_of_the_log(whole, tmp_path):
+    run, arguments = whole
+    stopping = """
+real = MaskedLMTraining.training_step
+def step(self, batch, batch_idx):
+    if self.progress.step == 7: os.kill(os.getpid(), signal.SIGTERM)
+    return real(self, batch, batch_idx)
+MaskedLMTraining.training_step = step
+"""
+    bert(*arguments, tmp_path / "run", patch=stopping, code=143)
+    bert("pretrain", "--resume", tmp_path / "run")
+    assert_same_run(run, tmp_path / "run")
+
+
+def test_a_signal_to_all_processes_of_a_run_leaves_it_its_workers_until_it_is_saved(whole, tmp_path):
+    """Ctrl-C goes to all; a step of 8 micro-batches needs more of them than 2 workers have ready."""
+    _, arguments = whole
+    run = tmp_path / "run"
+    stopping = """
+real = MaskedLMTraining.training_step
+def step(self, batch, batch_idx):
+    if self.progress.step == 4 and batch_idx % 8 == 0: os.killpg(0, signal.SIGINT)
+    return real(self, batch, batch_idx)
+MaskedLMTraining.training_step = step
+"""
+    workers = ("--data.workers", 2, "--data.micro_batch_rows", 1)
+    command = [sys.executable, "-c", KILLER.format(patch=stopping), *arguments, run, *workers]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, start_new_session=True)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
+    bert("pretrain", "--resume", run)
+    assert log_without_time(run)[-1]["step"] == str(STEPS)
+
+
 def test_a_resumed_run_may_be_longer_and_keeps_its_rows(whole, tmp_path):
     _, arguments = whole
     run = tmp_path / "run"

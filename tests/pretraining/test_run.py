@@ -258,6 +258,21 @@ trainer:
     assert "EarlyStopping" in (run / "recipe.yaml").read_text()
 
 
+def test_the_written_recipe_names_its_text_in_any_folder(text_file, tmp_path, monkeypatch):
+    monkeypatch.chdir(text_file.parent)
+    run_quietly(["pretrain", text_file.name, "--out", str(tmp_path / "run"), *TINY])
+    monkeypatch.chdir(tmp_path)
+    run_quietly(["pretrain", "--config", "run/recipe.yaml", "--out", "again"])
+    models = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("run", "again")]
+    assert models[0] == models[1]
+
+
+def test_the_folder_one_is_in_is_refused_where_it_holds_other_files(text_file, capsys, monkeypatch):
+    monkeypatch.chdir(text_file.parent)
+    assert main(["pretrain", text_file.name, "--out", "."]) == 2
+    assert capsys.readouterr().err.count("holds files that are not of a run") == 1
+
+
 def test_the_remains_of_a_killed_preparation_are_no_obstacle(text_file, tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)

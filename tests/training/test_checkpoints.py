@@ -8,7 +8,7 @@ import torch
 
 from bert.errors import InputError
 from bert.training import checkpoints
-from bert.training.checkpoints import WholeCheckpointIO, find_damage, list_checkpoints, newest_whole
+from bert.training.checkpoints import WholeCheckpointIO, drop_behind, find_damage, list_checkpoints, newest_whole
 
 STATE = {"global_step": 3, "weights": torch.arange(1000.0)}
 
@@ -65,6 +65,14 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_is_used(tmp_path, da
     assert len(warnings) == 1
     assert "step-00000002" in warnings[0]
     assert what in warnings[0]
+
+
+def test_what_lies_behind_the_checkpoint_of_a_run_that_goes_on_is_dropped(tmp_path):
+    """Or the damaged ones, being the newest, would be those that are kept."""
+    for step in (1, 2, 3, 10):
+        save(tmp_path, step)
+    drop_behind(tmp_path / "step-00000002")
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001", "step-00000002"]
 
 
 def test_no_good_checkpoint_is_an_input_error(tmp_path):

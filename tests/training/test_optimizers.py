@@ -177,3 +177,17 @@ def test_learning_rate_is_a_share_of_each_groups_highest():
     optimizer = make_optimizer(make_model(), OptimizerConfig(kind="muon", lr=1e-3, muon_lr=0.02))
     set_learning_rate(optimizer, 0.25)
     assert {group["kind"]: group["lr"] for group in optimizer.param_groups} == {"adamw": 0.25e-3, "muon": 0.005}
+
+
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
+def test_the_state_of_a_checkpoint_goes_to_the_device_of_its_parameters(kind):
+    """Checkpoints are read on the CPU. A device without memory stands for a GPU, where the fused AdamW wants all of it there."""
+    model = make_model()
+    optimizer = make_optimizer(model, OptimizerConfig(kind=kind))
+    give_gradients(model, 0)
+    optimizer.step()
+    elsewhere = make_optimizer(make_model().to("meta"), OptimizerConfig(kind=kind))
+    elsewhere.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    tensors = [tensor for state in elsewhere.state.values() for tensor in state.values()]
+    assert len(tensors) > 10
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

@@ -58,3 +58,12 @@ def test_objects_of_a_recipe_are_made_and_added_to_ours():
     assert any(type(callback).__name__ == "DeviceStatsMonitor" for callback in made.callbacks)
     with pytest.raises(InputError, match="class_path no\\.such\\.Thing cannot be imported"):
         make_trainer({"callbacks": [{"class_path": "no.such.Thing"}]}, [], [], [], 1, None)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [("ddp_fork", "read the rows of the first"), ("ddp_spawn", "read the rows of the first"), ("fsdp", "trainer")],
+)
+def test_strategies_that_would_train_on_something_else_are_refused(strategy, message):
+    with pytest.raises(InputError, match=message):
+        make_trainer({"accelerator": "cpu", "devices": 2, "strategy": strategy}, [], [], [], 1, None)
