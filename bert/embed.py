@@ -52,6 +52,9 @@ def embed(
         raise InputError('embed takes a list of texts: give ["…"] for one')
     if pooling not in ("mean", "cls"):
         raise InputError(f"pooling is {pooling}: give mean or cls")
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputError(f"texts[{place}] is {text!r}: embed takes a list of texts")
     encoder = encoder_of(model)
     tokenizer = tokenizer_of(encoder)
     (number,) = resolve_layers(encoder.config, [layer])
@@ -277,6 +280,8 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
     tokens than the model takes, or `top` is less than 1.
     """
     tokenizer = tokenizer_of(model)
+    if not isinstance(text, str):
+        raise InputError(f"fill takes one text and got {type(text).__name__}: give each by itself")
     if top < 1:
         raise InputError(f"top is {top}: give 1 or more")
     ids = tokenizer.encode(text)

@@ -103,7 +103,7 @@ def export_hf(folder: str | Path, out: str | Path, license: str | None = None, s
     Its card says what that of `folder` says of data, recipe and figures, and names `license`. Raises InputError where no
     architecture of theirs computes this model, naming every field in the way.
     """
-    folder, out = local_folder(folder), Path(out)
+    folder, out = local_folder(folder), Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
     model = load_any(folder)
@@ -169,9 +169,10 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
     """A folder to write the files in, and where they will be: `folder`/`part`, or `out`/`part` beside what else a
     reader needs."""
     names = {name for file in files for name in (file, f"{file}.data")}
-    if out is not None and is_same(Path(out), folder):
+    out = None if out is None else Path(out).expanduser()
+    if out is not None and is_same(out, folder):
         out = None
-    target = folder / part if out is None else Path(out)
+    target = folder / part if out is None else out
     if out is not None:
         _check_out(target)
     known = [*(CONFIG, *TOKENIZER_FILES), *_companions(folder)]

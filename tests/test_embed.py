@@ -87,6 +87,7 @@ def test_bf16_moves_a_vector_a_little() -> None:
     ("arguments", "message"),
     [
         ({"texts": "one text"}, "takes a list of texts"),
+        ({"texts": ["a", None]}, r"texts\[1\] is None: embed takes a list of texts"),
         ({"layer": 3}, r"layer 3: the model has layers 0 \(the embeddings\) to 2"),
         ({"layer": -4}, "layer -4: the model has layers 0"),
         ({"pooling": "max"}, "pooling is max: give mean or cls"),
@@ -254,6 +255,7 @@ def test_dropout_is_off_and_the_mode_is_kept(model: MaskedLM) -> None:
         ("she ate an apple", 5, r"no \[MASK\] in 'she ate an apple': put \[MASK\] where"),
         ("she ate an [MASK] an apple red", 5, "9 tokens long and the model takes 8"),
         ("she ate [MASK]", 0, "top is 0: give 1 or more"),
+        (["she ate [MASK]"], 5, "fill takes one text and got list"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(model: MaskedLM, text: str, top: int, message: str) -> None:

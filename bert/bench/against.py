@@ -14,12 +14,13 @@ import torch
 from bert.bench.ceilings import Ceilings, matrix_rate
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
-from bert.bench.ours import FAILURES, OurSteps, operations_per_token, steps_of
+from bert.bench.ours import OurSteps, operations_per_token, steps_of
 from bert.bench.peak import forget_peak, peak
 from bert.bench.peers import Compile, PeerBatch, PeerSettings, PeerSteps, concatenated, padded, settings_of, whole
 from bert.bench.rounds import Spread, alternate
 from bert.bench.steps import best_micro_batch, first_line, fresh_start, has_compiler, place
 from bert.errors import InputError
+from bert.model.tuning import FAILURES
 from bert.pretraining.backend import settle_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.phases import Phased

@@ -22,12 +22,12 @@ import torch
 from bert.bench.ceilings import now
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
-from bert.bench.ours import FAILURES
 from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, score_peer, settings_of, whole
 from bert.bench.rounds import Spread, alternate
 from bert.bench.steps import first_line, fresh_start, place
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
+from bert.model.tuning import FAILURES
 from bert.pretraining.config import MaskingConfig, PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.run import pretrain

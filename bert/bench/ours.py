@@ -9,7 +9,6 @@ import torch
 from bert.bench.ceilings import now
 from bert.bench.documents import mean_visible
 from bert.bench.rounds import Contender
-from bert.errors import InputError
 from bert.model.attention import Backend
 from bert.model.heads import MaskedLM
 from bert.model.operations import training_operations
@@ -22,8 +21,6 @@ from bert.training.optimizers import set_learning_rate
 from bert.training.trainer import make_trainer
 
 BACKENDS: tuple[str, ...] = get_args(Backend)
-FAILURES = (RuntimeError, ValueError, InputError)
-"""what a backend or a compiler raises where it cannot do a shape; memory that is used up among it"""
 
 
 class OurSteps:

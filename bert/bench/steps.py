@@ -12,10 +12,11 @@ import torch
 from bert.bench.ceilings import Ceilings, matrix_rate, measure_ceilings, model_shapes
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed
-from bert.bench.ours import BACKENDS, FAILURES, OurSteps, operations_per_token, split_time, steps_of
+from bert.bench.ours import BACKENDS, OurSteps, operations_per_token, split_time, steps_of
 from bert.bench.peak import forget_peak, peak
 from bert.bench.rounds import Spread, alternate
 from bert.errors import InputError
+from bert.model.tuning import FAILURES
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.masking import slots
 from bert.pretraining.stream import Split, split_batch

@@ -228,8 +228,10 @@ def missing(
     """
     if backend in ("flex", "varlen") and dropout > 0:
         return "drops no weights (encoder.attention_dropout is above 0)"
-    if backend == "flex" and device.type == "cpu" and training:
-        return "has no gradients on a CPU"
+    if backend == "flex" and training and device.type in ("cpu", "mps"):
+        return f"has no gradients on {'a CPU' if device.type == 'cpu' else 'Apple GPUs'}"
+    if backend == "flex" and device.type == "cuda" and head_size < 16:
+        return f"needs heads of 16 features or more on a GPU and got {head_size}"
     if backend == "varlen":
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
             return "needs a CUDA device of compute capability 8.0 or more"
@@ -312,6 +314,8 @@ def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float |
     layer."""
     bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
     grouped = q.shape[1] != k.shape[1]
+    if grouped and bias is not None and q.is_cuda:  # its fused kernels take groups or a mask, not both
+        k, v, grouped = _repeat(k, q), _repeat(v, q), False
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale, enable_gqa=grouped)
     return _without_blind(out, k, layout)
 

@@ -57,7 +57,7 @@ class EncoderConfig:
     embedding_norm: bool = True
     """normalise the sum of the embeddings"""
     embedding_scale: bool = False
-    """multiply token embeddings by the square root of hidden_size, as the original Transformer does"""
+    """multiply token embeddings by the square root of their width, as the original Transformer does"""
     first_attention_norm: bool = False
     """pre-norm only: normalise before the first layer's attention too (ModernBERT does not: the embeddings are
     normalised already)"""
@@ -88,7 +88,7 @@ class EncoderConfig:
     initializer_range: float = 0.02
     """standard deviation of the initial weights"""
     pad_id: int = 0
-    """id of the padding token, recorded for other readers of the model folder"""
+    """id of the padding token: what fills rows of unlike length, and what positions_skip_padding does not count"""
 
     def __post_init__(self) -> None:
         sizes = (
@@ -100,11 +100,14 @@ class EncoderConfig:
             "max_length",
             "global_every",
         )
-        for name in sizes:
+        optional = ("num_kv_heads", "embedding_size", "local_window")
+        for name in (*sizes, *optional, "token_types", "pad_id"):
             value = getattr(self, name)
+            if name in optional and value is None:
+                continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise InputError(f"encoder.{name} is {value!r}: give a whole number")
-            if value < 1:
+            if name in sizes and value < 1:
                 raise InputError(f"encoder.{name} is {value}: give 1 or more")
         for name in ("norm_eps", "initializer_range", "rope_theta", "local_rope_theta"):
             if not getattr(self, name) > 0:
@@ -145,16 +148,16 @@ class EncoderConfig:
             raise InputError(f"encoder.token_types is {self.token_types}: give 0 for none, or their number")
         if self.local_window is not None and self.local_window < 2:
             raise InputError(
-                f"encoder.local_window is {self.local_window}: give 2 or more, or none for global attention everywhere"
+                f"encoder.local_window is {self.local_window}: give 2 or more, or null for global attention everywhere"
             )
         if self.local_window is not None and self.global_every == 1:
             raise InputError(
                 "encoder.global_every 1 makes every layer global, so that encoder.local_window has no use:"
-                " give global_every 2 or more, or local_window none"
+                " give global_every 2 or more, or local_window null"
             )
         if self.local_window is None and self.global_every != 1:
             raise InputError(
-                f"encoder.global_every is {self.global_every} but encoder.local_window is none:"
+                f"encoder.global_every is {self.global_every} but encoder.local_window is null:"
                 " give local_window a width"
             )
         for name in ("final_norm", "first_attention_norm"):
@@ -230,6 +233,8 @@ class TaskHeadConfig:
     """dropout before the output matrix"""
 
     def __post_init__(self) -> None:
+        if isinstance(self.labels, str):
+            raise InputError(f"head.labels is {self.labels!r}: give several names, as ('good', 'bad')")
         if not self.labels:
             raise InputError("head.labels is empty: give the names of the classes")
         if twice := [label for label, times in Counter(self.labels).items() if times > 1]:

@@ -196,6 +196,17 @@ class Encoder(nn.Module):
         token_type_ids: Tensor | None,
         document_ids: Tensor | None,
     ) -> None:
+        if input_ids.dim() != 2:
+            raise InputError(f"input_ids is {tuple(input_ids.shape)}: give (rows, tokens), one row as ids[None]")
+        for name, other in (
+            ("attention_mask", attention_mask),
+            ("token_type_ids", token_type_ids),
+            ("document_ids", document_ids),
+        ):
+            if other is not None and other.shape != input_ids.shape:
+                raise InputError(
+                    f"{name} is {tuple(other.shape)} and input_ids is {tuple(input_ids.shape)}: give one number a token"
+                )
         if attention_mask is not None and document_ids is not None:
             raise InputError("attention_mask and document_ids both say what is padding: give one of them")
         if token_type_ids is not None and not self.config.token_types:
@@ -212,7 +223,7 @@ class Encoder(nn.Module):
         self, texts: Sequence[str], pooling: "Pooling" = "mean", layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
         """(N, D) fp32 vectors of N texts of any length; see `bert.embed.embed`. `bf16` true is faster and a percent
-        off, null takes it where the hardware multiplies it."""
+        off, None takes it where the hardware multiplies it."""
         from bert.embed import embed
 
         return embed(self, texts, pooling, layer, bf16=bf16)

@@ -51,10 +51,14 @@ def larger(
             f" {'a head' if group == config.head_size else 'a group of heads'}: give a multiple, such as"
             f" {-(-width // group) * group}"
         )
+    embeddings = (
+        config.embedding_size if width == config.hidden_size else None
+    )  # no other than the width, by the check above
     return replace(
         config,
         num_layers=num_layers or config.num_layers,
         hidden_size=width,
+        embedding_size=embeddings,
         num_heads=width // config.head_size,
         num_kv_heads=None if config.num_kv_heads is None else width // group,
         intermediate_size=intermediate_size or config.intermediate_size,
@@ -85,7 +89,9 @@ def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
             tensor = torch.ones(old.hidden_size) if kind == "weight" else torch.zeros(old.hidden_size)
         a_norm = (width, None)  # a feature keeps its gain
         rows, columns = next((axes[end] for end in axes if module.endswith(end)), a_norm)
-        if ".embeddings." in name and not name.startswith("encoder.embeddings.norm."):
+        if old.embedding_width != old.hidden_size and name.startswith(("encoder.embeddings.", "head.")):
+            pass  # of a width of their own, which stays
+        elif ".embeddings." in name and not name.startswith("encoder.embeddings.norm."):
             tensor = tensor[:, width]
         else:
             tensor = tensor if rows is None else tensor[rows]
@@ -96,7 +102,7 @@ def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
             _silence(state, f"encoder.layers.{layer}", config)
     if old.embedding_scale:
         state["encoder.embeddings.tokens.weight"] *= (old.hidden_size / config.hidden_size) ** 0.5
-    if model.head_config.tied:
+    if model.head_config.tied and config.hidden_size != old.hidden_size:
         _share_output(state, model, config, width, generator)
     grown.load_state_dict(state, assign=True)
     grown.requires_grad_(True)
@@ -143,7 +149,8 @@ def _old_name(name: str, old: EncoderConfig, layers: list[tuple[int, bool]], sou
         return name
     layer, _, rest = name.removeprefix("encoder.layers.").partition(".")
     from_layer = f"encoder.layers.{layers[int(layer)][0]}.{rest}"
-    if from_layer not in source and old.embedding_norm:  # the first layer reads what the norm of the embeddings gives
+    normed = old.embedding_norm and old.embedding_width == old.hidden_size
+    if from_layer not in source and normed:  # the first layer reads what the norm of the embeddings gives
         return f"encoder.embeddings.norm.{rest.rpartition('.')[2]}"
     return from_layer
 
@@ -200,10 +207,15 @@ def _silence(state: dict[str, Tensor], layer: str, config: EncoderConfig) -> Non
 def _share_output(
     state: dict[str, Tensor], model: MaskedLM, config: EncoderConfig, width: Tensor, generator: torch.Generator
 ) -> None:
-    """A tied output matrix cannot be shared out: the norm before it is."""
+    """A tied output matrix cannot be shared out: the norm before it is. InputError where there is none."""
     old = model.config
     last = "encoder.final_norm" if old.norm_first else f"encoder.layers.{config.num_layers - 1}.mlp_norm"
     norm = "head.norm" if model.head_config.transform else last
+    if f"{norm}.weight" not in state:
+        raise InputError(
+            "grow.hidden_size: a model whose output matrix is that of its embeddings, without a norm before it, cannot be made"
+            " wider: leave it out"
+        )
     shares = _share(torch.ones(1, old.hidden_size), width, generator)[0]
     if old.embedding_scale:
         shares = shares * (config.hidden_size / old.hidden_size) ** 0.5

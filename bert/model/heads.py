@@ -228,7 +228,7 @@ class SequenceClassifier(HeadedModel):
     >>> model = SequenceClassifier(config, TaskHeadConfig(labels=("good", "bad"), pooling="mean"))
     >>> ids = torch.tensor([[2, 17, 8, 3], [2, 9, 3, 0]])
     >>> output = model(ids, attention_mask=(ids != 0).long(), labels=torch.tensor([0, 1]))
-    >>> output.logits.shape  # (E, C): an example a row
+    >>> output.logits.shape  # (N, C): an example a row
     torch.Size([2, 2])
     >>> model.labels
     ('good', 'bad')

@@ -5,7 +5,11 @@ import time
 
 import torch
 
+from bert.errors import InputError
 from bert.model.attention import Backend, Layout, attend, missing
+
+FAILURES = (RuntimeError, ValueError, InputError)
+"""what a backend or a compiler raises where it cannot do a shape; memory that is used up among it"""
 
 
 def candidates(
@@ -38,8 +42,11 @@ def fastest(
 
     `shape` is (B, H, T, Dh), self-attention over rows of `documents` documents each of T / documents tokens. In `training`
     the backward pass is in it. `compiled`: as it is inside a compiled step; compiling is not in it. What is made once a batch, as
-    a mask, is shared by `layers` layers, as in a model.
+    a mask, is shared by `layers` layers, as in a model. A backend that fails at this shape is left out; where all do, what the
+    last one raised is.
     """
+    if compiled:
+        torch._dynamo.reset()  # what was timed before in this process counts against the compiler's limit
     rows, heads, length, head_size = shape
     place = torch.arange(length, device=device)
     ids = (place * documents // length + 1).expand(rows, -1)  # (B, T)
@@ -65,12 +72,19 @@ def fastest(
                 torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
         return _now(device) - begun
 
-    for backend in backends * 2:  # compiling, and what a first call sets up
-        seconds(backend)
-    took: dict[Backend, list[float]] = {backend: [] for backend in backends}
+    took: dict[Backend, list[float]] = {}
+    for backend in backends:
+        try:
+            for _ in range(2):  # compiling, and what a first call sets up
+                seconds(backend)
+        except FAILURES:
+            if backend == backends[-1] and not took:
+                raise
+        else:
+            took[backend] = []
     for _ in range(rounds):
-        for backend in backends:
-            took[backend].append(seconds(backend))
+        for backend, times in took.items():
+            times.append(seconds(backend))
     medians = {backend: statistics.median(times) / layers for backend, times in took.items()}
     return dict(sorted(medians.items(), key=lambda entry: entry[1]))
 

@@ -201,8 +201,8 @@ class PretrainRecipe:
     """shape of the masked-LM head"""
     initialization: Literal["random", "structured"] = "random"
     """fresh weights: random; or structured, which learns sooner: the output bias begins with how often tokens come, and with
-    encoder.positions rope two heads of the first layer begin by looking at the token before and behind, later ones by looking at
-    their like, and all pass on what they see"""
+    encoder.positions rope two heads of a layer in the middle begin by looking at the token before and behind, those above by
+    looking at their like, and all pass on what they see"""
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens become targets"""
     phases: list[PhaseConfig] = field(default_factory=list)

@@ -139,7 +139,8 @@ def pretrain(
     say(describe(recipe, model, training, trainer.precision, split))
     say(f"{'compiled' if compiled else 'not compiled'}: {why}")
     trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
-    model.encoder.backend, model.encoder.local_backend = "auto", None  # what comes now may have another precision
+    encoder = model.encoder  # what comes now may have another precision, and more documents in a row
+    encoder.backend, encoder.local_backend, encoder.most_documents = "auto", None, None
     if stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.stopped_by)

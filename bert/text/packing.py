@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bert.errors import InputError
 from bert.text.counter import draw, permutation
 
 WORTH_A_FILE = 100_000  # documents from which on counting the rows of an epoch takes longer than reading a file
@@ -196,6 +197,8 @@ class RowIndex:
             epoch, window, place = self.locate(first)
             rows = self._window(epoch, window)
             taken = min(count, len(rows) - place)
+            if taken < 1:  # or this would go on for ever
+                raise InputError(f"{self.folder}: its rows-*.npy do not belong to this text: remove them")
             parts.append(take_rows(rows, np.arange(place, place + taken)))
             first, count = first + taken, count - taken
         return join_rows(parts)

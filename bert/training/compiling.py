@@ -39,9 +39,10 @@ def compiles(
 
 def expect_graphs(phases: int) -> None:
     """Let a function have graphs for each of `phases`, each of shapes of its own: one, or where training and validation share it two.
-    PyTorch gives up at 8 unless told, and takes more for a mistake."""
+    PyTorch gives up at 8 unless told, and takes more for a mistake. Those of earlier runs in this process no longer count."""
     from torch._dynamo import config
 
+    torch._dynamo.reset()
     config.recompile_limit = max(config.recompile_limit, 2 * phases + 2)
 
 

@@ -55,7 +55,7 @@ def _bench(arguments: Sequence[str]) -> None:
     recipe, text, ragged = _texts(options, recipe)
     from bert.bench.run import bench, bench_loops, bench_minutes
 
-    out = None if options.out is None else Path(options.out)
+    out = None if options.out is None else Path(options.out).expanduser()
     if options.minutes is not None:
         from bert.bench.minutes import PeerTraining
         from bert.bench.peers import settings_of

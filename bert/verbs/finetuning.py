@@ -55,7 +55,7 @@ def _finetune(arguments: Sequence[str]) -> None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")
     from bert.finetuning.run import finetune
 
-    finetune(options.task, recipe, Path(options.out), overwrite=options.overwrite)
+    finetune(options.task, recipe, Path(options.out).expanduser(), overwrite=options.overwrite)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:

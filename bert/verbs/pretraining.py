@@ -154,17 +154,17 @@ def _pretrain(arguments: Sequence[str]) -> None:
             raise InputError(
                 f"--out {options.out} beside --resume {resumed}: a run goes on where it is; leave --out out"
             )
-    out = resumed or options.out
-    if out is None:
+    if (named := resumed or options.out) is None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")
+    out = Path(named).expanduser()
     from bert.pretraining.run import pretrain, show_batch
 
     if options.show_batch is not None:
         if options.show_batch < 0:
             raise InputError(f"--show-batch {options.show_batch}: batches are numbered from 0")
-        show_batch(recipe, Path(out), options.show_batch)
+        show_batch(recipe, out, options.show_batch)
         return
-    pretrain(recipe, Path(out), overwrite=options.overwrite, resume=resumed is not None)
+    pretrain(recipe, out, overwrite=options.overwrite, resume=resumed is not None)
 
 
 def _fill(arguments: Sequence[str]) -> None:

@@ -25,7 +25,7 @@ def _quickstart(arguments: Sequence[str]) -> None:
         raise InputError(f"--minutes {options.minutes}: give more than 0")
     from bert.quickstart.run import MINUTES, quickstart
 
-    quickstart(Path(options.out), options.overwrite, options.minutes or MINUTES)
+    quickstart(Path(options.out).expanduser(), options.overwrite, options.minutes or MINUTES)
 
 
 def _sample(arguments: Sequence[str]) -> None:
@@ -41,7 +41,7 @@ def _sample(arguments: Sequence[str]) -> None:
     options = parse(parser, arguments)
     from bert.sample.files import write_sample
 
-    out = Path(options.out)
+    out = Path(options.out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
     try:

@@ -50,10 +50,10 @@ def documents_by_loops(
     return torch.cat(parts)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def everywhere() -> Iterator[None]:
+@pytest.fixture(autouse=True)
+def everywhere(request: pytest.FixtureRequest) -> Iterator[None]:
     """On a CPU, every backend without its compiler or its kernel."""
-    if torch.cuda.is_available():
+    if request.node.get_closest_marker("gpu") is not None:
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
@@ -416,16 +416,52 @@ def test_an_unknown_backend_is_refused() -> None:
     ],
 )
 def test_what_a_backend_lacks_is_named(backend: str, dropout: float, message: str) -> None:
-    if torch.cuda.is_available() and dropout > 0:
-        pytest.skip("the stand-in of varlen is for a CPU")
     qkv = [part.bfloat16() for part in tensors(1, 1, 1, 4, 4)]
     with pytest.raises(InputError, match=message):
         attend(*qkv, Layout(), dropout=dropout, backend=backend)  # type: ignore[arg-type]
 
 
-def test_varlen_is_for_bf16_on_cuda() -> None:
-    for dtype in (torch.float32, torch.bfloat16):
-        assert "CUDA" in missing("varlen", torch.device("cpu"), dtype, 64, 0.0, True)
+@pytest.mark.parametrize(
+    ("dtype", "head_size", "capability", "known", "lack"),
+    [
+        (torch.bfloat16, 64, (8, 0), True, ""),
+        (torch.float16, 256, (9, 0), True, ""),
+        (torch.float32, 64, (9, 0), True, "needs bf16 or fp16"),
+        (torch.bfloat16, 12, (9, 0), True, "needs heads of a multiple of 8"),
+        (torch.bfloat16, 264, (9, 0), True, "needs heads of a multiple of 8"),
+        (torch.bfloat16, 64, (7, 5), True, "needs a CUDA device"),
+        (torch.bfloat16, 64, (9, 0), False, "needs a newer PyTorch"),
+    ],
+)
+def test_varlen_is_for_bf16_on_cuda(
+    dtype: torch.dtype,
+    head_size: int,
+    capability: tuple[int, int],
+    known: bool,
+    lack: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(attention, "_has_varlen", lambda: known)
+    found = missing("varlen", torch.device("cuda"), dtype, head_size, 0.0, True)
+    assert found.startswith(lack)
+    assert bool(found) == bool(lack)
+    assert "CUDA" in missing("varlen", torch.device("cpu"), dtype, head_size, 0.0, True)
+
+
+@pytest.mark.parametrize(
+    ("device", "head_size", "training", "lack"),
+    [
+        ("cuda", 16, True, ""),
+        ("cuda", 8, False, "needs heads of 16 features or more"),
+        ("mps", 64, True, "has no gradients"),
+        ("mps", 64, False, ""),
+    ],
+)
+def test_flex_lacks_small_heads_and_gradients(device: str, head_size: int, training: bool, lack: str) -> None:
+    found = missing("flex", torch.device(device), torch.bfloat16, head_size, 0.0, training)
+    assert found.startswith(lack)
+    assert bool(found) == bool(lack)
 
 
 def test_auto_takes_plain_operations_for_short_rows_in_bf16_on_a_cpu() -> None:

@@ -26,12 +26,14 @@ from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_he
         ({"token_types": -1}, r"encoder\.token_types is -1: give 0 for none"),
         ({"local_window": 1, "global_every": 2}, r"encoder\.local_window is 1: give 2 or more"),
         ({"local_window": 64}, r"global_every 1 makes every layer global.*give global_every 2 or more"),
-        ({"global_every": 3}, r"global_every is 3 but encoder\.local_window is none"),
+        ({"global_every": 3}, r"global_every is 3 but encoder\.local_window is null"),
         ({"norm_first": False}, r"final_norm belongs to pre-norm.*set final_norm false"),
         ({"norm_first": False, "final_norm": False, "first_attention_norm": True}, r"first_attention_norm belongs to"),
         ({"norm": "rmsnorm", "norm_bias": True}, r"rmsnorm has no bias: set encoder\.norm_bias false"),
         ({"hidden_dropout": 1.0}, r"encoder\.hidden_dropout is 1\.0: give a probability"),
         ({"norm_eps": 0.0}, r"encoder\.norm_eps is 0\.0: give a positive number"),
+        ({"num_kv_heads": 2.0}, r"encoder\.num_kv_heads is 2\.0: give a whole number"),
+        ({"embedding_size": "64"}, r"encoder\.embedding_size is '64': give a whole number"),
         ({"pad_id": 30_528}, r"encoder\.pad_id 30528 is outside the vocabulary of 30528"),
     ],
 )
@@ -49,6 +51,7 @@ def test_a_head_with_an_unknown_activation_is_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"labels": "yes"}, r"head\.labels is 'yes': give several names"),
         ({"labels": ()}, r"head\.labels is empty: give the names of the classes"),
         ({"labels": ("a", "b", "a")}, r"head\.labels names 'a' twice"),
         ({"activation": "tanhh"}, r"head\.activation is tanhh.*Did you mean `tanh`"),

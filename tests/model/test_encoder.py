@@ -258,6 +258,18 @@ def test_arguments_that_cannot_go_together_are_refused(name: str, arguments: dic
         make(name)(some_ids(), **{key: torch.full((2, 20), value) for key, value in arguments.items()})
 
 
+@pytest.mark.parametrize(
+    ("ids", "mask", "message"),
+    [
+        ((20,), None, r"input_ids is \(20,\): give \(rows, tokens\), one row as ids\[None\]"),
+        ((2, 20), (2, 19), r"attention_mask is \(2, 19\) and input_ids is \(2, 20\): give one number a token"),
+    ],
+)
+def test_ids_and_masks_of_other_shapes_are_refused(ids: tuple[int, ...], mask: tuple[int, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        make("modern")(torch.ones(ids, dtype=torch.long), None if mask is None else torch.ones(mask))
+
+
 def test_weights_begin_as_truncated_normals_and_output_matrices_smaller_with_depth_in_pre_norm() -> None:
     wide = replace(SMALL, hidden_size=256, num_layers=8, bias=True, norm_bias=True)
     for config, divisor in ((wide, 4.0), (replace(wide, **POST), 1.0)):

@@ -34,8 +34,14 @@ SHAPES = {
         {"embedding_norm": False, "first_attention_norm": True},
         {"transform": False, "output_bias": False},
     ),
+    "electra": ({**POST_NORM, "positions": "learned", "token_types": 2, "embedding_size": 8}, {"transform_bias": True}),
+    "narrow embeddings": ({"embedding_size": 12}, {"tied": False}),
+    "embeddings of the same width": ({"embedding_size": 16}, {}),
     "post-norm, no transform": ({**POST_NORM, "embedding_scale": True, "positions": "none"}, {"transform": False}),
 }
+NARROW = ("electra", "narrow embeddings")
+"""shapes with embeddings of a width of their own, which cannot be made wider"""
+WIDENED = [name for name in SHAPES if name not in NARROW]
 IDS = torch.randint(5, 97, (3, 11), generator=torch.Generator().manual_seed(1))
 
 
@@ -64,7 +70,7 @@ def test_the_same_size_is_the_same_model_bit_for_bit(shape):
         assert torch.equal(tensor, model.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", WIDENED)
 @pytest.mark.parametrize(
     "sizes",
     [{"hidden_size": 32}, {"hidden_size": 48, "intermediate_size": 50}, {"intermediate_size": 31}],
@@ -79,7 +85,7 @@ def test_a_multiple_of_the_width_and_any_width_inside_compute_the_old_function(s
     assert torch.allclose(logits(grown), logits(model), atol=2e-5)
 
 
-@pytest.mark.parametrize("shape", [name for name, (encoder, _) in SHAPES.items() if encoder.get("norm_first", True)])
+@pytest.mark.parametrize("shape", [name for name in WIDENED if SHAPES[name][0].get("norm_first", True)])
 @pytest.mark.parametrize("layers", [5, 6, 9])
 def test_a_deeper_pre_norm_model_computes_the_old_function(shape, layers):
     model = make_model(shape)
@@ -99,7 +105,27 @@ def test_a_deeper_post_norm_model_stays_near_the_old_function(shape):
     assert near < 0.5 * far
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", NARROW)
+def test_a_model_with_narrow_embeddings_grows_in_depth_and_inside(shape):
+    model = make_model(shape)
+    inside = grow(model, larger(model.config, intermediate_size=31))
+    assert torch.allclose(logits(inside), logits(model), atol=2e-5)
+    deeper = grow(model, larger(model.config, num_layers=6, intermediate_size=31))
+    distance = (logits(deeper) - logits(model)).square().mean().sqrt() / logits(model).std()
+    assert distance < (1e-5 if model.config.norm_first else 0.7)  # post-norm comes near, as above
+    with pytest.raises(InputError, match="cannot be made wider"):
+        larger(model.config, hidden_size=32)
+
+
+def test_a_model_without_a_norm_before_a_tied_output_matrix_is_not_made_wider():
+    """Its logits would double."""
+    model = MaskedLM(EncoderConfig(**SMALL, final_norm=False), HeadConfig(transform=False))
+    with pytest.raises(InputError, match="without a norm before it, cannot be made wider"):
+        grow(model, larger(model.config, hidden_size=32))
+    assert grow(model, larger(model.config, num_layers=4)).config.num_layers == 4
+
+
+@pytest.mark.parametrize("shape", WIDENED)
 def test_copies_get_gradients_of_their_own(shape):
     """Copies that are written and read alike would stay copies for ever."""
     model = make_model(shape)

@@ -34,6 +34,27 @@ def test_only_what_this_machine_can_do_is_timed() -> None:
     assert candidates(CPU, torch.float32, 64, 0.0, training=False, compiled=False) == ["sdpa", "plain"]
 
 
+def test_what_fails_at_a_shape_is_left_out_and_where_all_do_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = tuning.attend
+
+    def attend(*qkv: torch.Tensor, backend: str, **rest: object) -> torch.Tensor:
+        if backend != "plain":
+            raise NotImplementedError(f"{backend} cannot do this")
+        return original(*qkv, backend=backend, **rest)
+
+    monkeypatch.setattr(tuning, "attend", attend)
+    assert set(fastest(["sdpa", "plain", "eager"], (2, 4, 8, 4), rounds=1)) == {"plain"}
+    with pytest.raises(NotImplementedError, match="eager cannot do this"):
+        fastest(["sdpa", "eager"], (2, 4, 8, 4), rounds=1)
+
+
+@pytest.mark.slow
+def test_timing_again_in_one_process_is_no_matter_of_the_limit_of_the_compiler() -> None:
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for length in (16, 24):
+            assert len(fastest(["sdpa", "plain"], (2, 4, length, 16), compiled=True, rounds=1)) == 2
+
+
 @pytest.mark.slow
 def test_what_is_timed_may_be_compiled() -> None:
     found = fastest(["sdpa", "plain"], (2, 4, 32, 16), dtype=torch.bfloat16, compiled=True, rounds=2)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert.errors import InputError
 from bert.text import packing
 from bert.text.corpus import read_documents
 from bert.text.counter import draw, permutation, uniform
@@ -163,6 +164,16 @@ def test_row_counts_are_cached_and_keyed_by_what_they_depend_on(tmp_path, monkey
     index_of([5] * 30, seed=1, folder=tmp_path).rows_in_epoch(0)
     index_of([5] * 30, row_length=17, folder=tmp_path).rows_in_epoch(0)
     assert len(list(tmp_path.glob("rows-*.npy"))) == 4
+
+
+def test_a_cache_of_another_text_is_noticed(tmp_path, monkeypatch):
+    """More rows in a window than it has: what an older version, or somebody's copy, may leave."""
+    monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
+    index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
+    (file,) = tmp_path.glob("rows-*.npy")
+    np.save(file, np.load(file) + 2)
+    with pytest.raises(InputError, match=r"its rows-\*\.npy do not belong to this text: remove them"):
+        index_of([5] * 30, folder=tmp_path).rows(0, 20)
 
 
 def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path, monkeypatch):
