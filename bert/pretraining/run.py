@@ -61,6 +61,7 @@ def pretrain(
 
     Raises InputError for what the user can mend, InterruptedRun where a signal ended the run (it is saved).
     """
+    out = run_folder.named(out)
     check_trainer_arguments(recipe.trainer)
     ranks = world_size(recipe.trainer)
     split = make_splits(recipe, ranks)

@@ -72,16 +72,21 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def named(out: Path) -> Path:
+    """`out` with a name of its own: "." is put aside and made anew while it is the folder one is in."""
+    return out if out.name else out.absolute()
+
+
 def _aside(out: Path) -> Path:
     """Where a run waits that is about to be overwritten."""
-    out = out.absolute()  # "." has no name
-    return out.parent / f".{out.name}.replaced"
+    return out.with_name(f".{out.name}.replaced")
 
 
 def _claim(out: Path, overwrite: bool, resumable: bool) -> None:
     """Make the folder; a run that is there is put aside. What a killed preparation left is cleared away first."""
     if (
         out.is_dir()
+        and any(out.iterdir())
         and not (out / "recipe.yaml").exists()
         and all(_STORE_NUMBER.sub("store", path.name) in _BEFORE_THE_RECIPE for path in out.iterdir())
     ):

@@ -273,6 +273,16 @@ def test_the_folder_one_is_in_is_refused_where_it_holds_other_files(text_file, c
     assert capsys.readouterr().err.count("holds files that are not of a run") == 1
 
 
+def test_the_folder_one_is_in_becomes_a_run_and_is_overwritten(text_file, tmp_path, monkeypatch):
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    run_quietly(["pretrain", str(text_file), "--out", ".", *TINY])
+    first = (tmp_path / "run" / "model" / "model.safetensors").read_bytes()
+    run_quietly(["pretrain", str(text_file), "--out", ".", "--overwrite", *TINY, "--seed=1"])
+    assert (tmp_path / "run" / "model" / "model.safetensors").read_bytes() != first
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_the_remains_of_a_killed_preparation_are_no_obstacle(text_file, tmp_path):
     run = tmp_path / "run"
     (run / "checkpoints").mkdir(parents=True)
