@@ -5,7 +5,6 @@ because zeros run faster on some hardware. Products of the model's own shapes, b
 sizes (forward shapes; the backward pass has the same ones transposed).
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import torch
 
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.operations import PER_PRODUCT
+from bert.model.tuning import now
 
 Shape = tuple[int, int, int]
 """rows, inner size and columns of a matrix product"""
@@ -113,10 +113,3 @@ def shortest(work: Callable[[], object], device: torch.device, seconds: float) -
         took = now(device) - begun
         best, spent, calls = min(best, took), spent + took, calls + 1
     return best
-
-
-def now(device: torch.device) -> float:
-    """Seconds, once everything that the device was given is done."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()

@@ -6,9 +6,9 @@ from typing import Any
 
 import lightning as L
 
-from bert.bench.ceilings import now
 from bert.bench.ours import OurSteps, on
 from bert.bench.rounds import Spread
+from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.stream import BatchStream, Split, StepLoader
 from bert.training.callbacks import StepLog, StopOnSignal

@@ -19,7 +19,6 @@ import lightning as L
 import numpy as np
 import torch
 
-from bert.bench.ceilings import now
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
 from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, score_peer, settings_of, whole
@@ -27,7 +26,7 @@ from bert.bench.rounds import Spread, alternate
 from bert.bench.steps import first_line, fresh_start, place
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
-from bert.model.tuning import FAILURES
+from bert.model.tuning import FAILURES, now
 from bert.pretraining.config import MaskingConfig, PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.run import pretrain

@@ -6,12 +6,12 @@ from typing import get_args
 
 import torch
 
-from bert.bench.ceilings import now
 from bert.bench.documents import mean_visible
 from bert.bench.rounds import Contender
 from bert.model.attention import Backend
 from bert.model.heads import MaskedLM
 from bert.model.operations import training_operations
+from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.stream import BatchStream, MicroBatch, Split, StepLoader

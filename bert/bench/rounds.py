@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from bert.bench.ceilings import now
+from bert.model.tuning import now
 
 _WARM_UP = 3  # steps before anything is timed
 

@@ -6,13 +6,12 @@ from typing import Any
 
 import torch
 
-from bert.bench.ceilings import now
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed
 from bert.bench.ours import BACKENDS, OurSteps, on, steps_of
 from bert.bench.peak import forget_peak, peak
 from bert.bench.steps import choices, first_line, fresh_start, name_of
-from bert.model.tuning import FAILURES
+from bert.model.tuning import FAILURES, now
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.stream import Split
 

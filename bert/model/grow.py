@@ -51,9 +51,8 @@ def larger(
             f" {'a head' if group == config.head_size else 'a group of heads'}: give a multiple, such as"
             f" {-(-width // group) * group}"
         )
-    embeddings = (
-        config.embedding_size if width == config.hidden_size else None
-    )  # no other than the width, by the check above
+    # A model that becomes wider has embeddings of its own width, by the check above.
+    embeddings = config.embedding_size if width == config.hidden_size else None
     return replace(
         config,
         num_layers=num_layers or config.num_layers,

@@ -128,8 +128,10 @@ def _inputs(encoder: Encoder, layer: int) -> Tensor:
     ids = torch.arange(encoder.config.vocab_size, device=embeddings.tokens.weight.device)[None]
     x = embeddings(ids, None, torch.zeros_like(ids))[0]
     embeddings.train(was_training)
-    norm = block.attention_norm if block.norm_first else nn.Identity()
-    if layer and not block.norm_first:  # post-norm: the layer below has normalised what comes
+    norm: nn.Module = nn.Identity()
+    if block.norm_first:
+        norm = block.attention_norm
+    elif layer:  # post-norm: the layer below has normalised what comes
         below = encoder.layers[layer - 1]
         assert isinstance(below, Block)
         norm = below.mlp_norm

@@ -65,12 +65,12 @@ def fastest(
     compute = torch.compile(forward, fullgraph=True, dynamic=False) if compiled else forward
 
     def seconds(backend: Backend) -> float:
-        begun = _now(device)
+        begun = now(device)
         with torch.set_grad_enabled(training):
             out = compute(q, k, v, backend)
             if training:
                 torch.autograd.grad(out, (q, k, v), torch.ones_like(out))
-        return _now(device) - begun
+        return now(device) - begun
 
     took: dict[Backend, list[float]] = {}
     for backend in backends:
@@ -89,8 +89,8 @@ def fastest(
     return dict(sorted(medians.items(), key=lambda entry: entry[1]))
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     """Seconds by a clock, when the device has done what it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
     return time.perf_counter()

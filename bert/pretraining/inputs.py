@@ -6,7 +6,9 @@ Out come the streams of batches. `run.py` calls these in order.
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from glob import has_magic
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -15,7 +17,7 @@ from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.phases import Phase, Phased, longest_row, plan
 from bert.pretraining.sources import Mixture, Source
-from bert.pretraining.start import Start, absolute, check_start, load_start, shape_of
+from bert.pretraining.start import Start, check_start, load_start, shape_of
 from bert.pretraining.stream import BatchStream, Rows, SpecialIds, Split, StepLoader, split_batch
 from bert.text.corpus import find_corpus
 from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
@@ -248,3 +250,16 @@ def identity(stores: Sequence[TokenStore], tokenizer: Tokenizer) -> dict[str, st
     """What a resumed run must find again: the tokenizer, and the text as the stores know it."""
     contents = [str(store.info.get("fingerprint", {}).get("content", "")) for store in stores]
     return {"tokenizer": tokenizer.hash, "text": " ".join(contents)}
+
+
+_Name = TypeVar("_Name", str, str | None)
+
+
+def absolute(name: _Name) -> _Name:
+    """A path or a glob that is meant in any folder, where it is one of this machine: a run is resumed and repeated from any folder."""
+    if name is None:
+        return name
+    path = Path(name).expanduser()
+    if path.exists():
+        return str(path.resolve())
+    return str(path.absolute()) if has_magic(name) else name

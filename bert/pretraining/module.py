@@ -221,9 +221,8 @@ class MaskedLMTraining(L.LightningModule):
         checkpoint["validation"] = self.validation
         checkpoint["progress"] = self.progress.state()
         checkpoint["learning_rates"] = torch.tensor(self.learning_rates, dtype=torch.float64)
-        sums = (
-            self.trainer.strategy.all_gather(self.loss_sum.to(self.device)).reshape(-1).cpu().clone()
-        )  # a number each rank
+        sums = self.trainer.strategy.all_gather(self.loss_sum.to(self.device))  # of each rank
+        sums = sums.reshape(-1).cpu().clone()
         for what, value in (("loss", float(sums.sum())), ("gradient norm", float(self.gradient_norm))):
             if not math.isfinite(value):
                 raise not_finite(what, value, self.progress.step)

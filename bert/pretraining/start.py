@@ -5,9 +5,7 @@ first weights. Each is a function of recipe and folder alone, so that all ranks 
 """
 
 from dataclasses import dataclass, replace
-from glob import has_magic
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 
@@ -21,8 +19,6 @@ from bert.pretraining.overlap import carry_over, overlap
 from bert.text.corpus import find_corpus
 from bert.text.extend import add_words, read_words
 from bert.text.tokenizer import Tokenizer
-
-_Name = TypeVar("_Name", str, str | None)
 
 
 @dataclass(frozen=True)
@@ -154,11 +150,3 @@ def _describe_words(file: str, old: Tokenizer, new: Tokenizer) -> str:
 
 def _sizes(config: EncoderConfig) -> str:
     return f"{config.num_layers} layers × {config.hidden_size} ({config.intermediate_size} in the MLP)"
-
-
-def absolute(path: _Name) -> _Name:
-    """A path or a glob that is meant in any folder, where it is one of this machine: a run is resumed and repeated from any folder."""
-    if path is None:
-        return path
-    found = Path(path).expanduser()
-    return str(found.resolve()) if found.exists() else str(found.absolute()) if has_magic(path) else path

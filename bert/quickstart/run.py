@@ -54,7 +54,8 @@ def quickstart(
     out: Path, overwrite: bool = False, minutes: float = MINUTES, say: Callable[[str], None] = print
 ) -> Path:
     """Run the whole path in the folder `out`; returns the report. Raises InputError where the folder is in use."""
-    began, out = time.monotonic(), run_folder.named(out)
+    began = time.monotonic()
+    out = run_folder.named(out)
 
     def step(message: str) -> None:
         say(f"[{time.monotonic() - began:3.0f} s] {message}")

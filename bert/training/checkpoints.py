@@ -90,7 +90,7 @@ class Checkpoints(Checkpoint):
             for unfinished in self.folder.glob(f"*{_PARTIAL}"):
                 shutil.rmtree(unfinished, ignore_errors=True)
         self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
-        if self._file(trainer.global_step).exists():  # the one that the run goes on from
+        if self._folder_of(trainer.global_step).exists():  # the one that the run goes on from
             self._saved_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -121,13 +121,13 @@ class Checkpoints(Checkpoint):
 
     def _save(self, trainer: L.Trainer) -> None:
         self._saved_step = trainer.global_step
-        trainer.save_checkpoint(self._file(trainer.global_step))
+        trainer.save_checkpoint(self._folder_of(trainer.global_step))
         self._saved_at = time.monotonic()
         if trainer.is_global_zero:
             for old in list_checkpoints(self.folder)[: -self.config.keep]:
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _file(self, step: int) -> Path:
+    def _folder_of(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
 
