@@ -48,10 +48,10 @@ def finetune(
 
     Raises InputError for what the user can mend, InterruptedRun where a signal ended the run (the best model so far stays).
     """
-    out = run_folder.named(out)
     check_trainer_arguments(recipe.trainer, _DECIDED)
     check_files(recipe.data)
     _check_not_inside(recipe, out)
+    out = run_folder.named(out)
     ranks = world_size(recipe.trainer)
     first, tagging = run_folder.is_rank_0(), task == "tag"
     say = say if first else _silent
