@@ -3,7 +3,7 @@
 Below are the model and the tokenizer that came with its folder.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +31,7 @@ TOKENISED_AT_ONCE = 4_096
 
 def embed(
     model: nn.Module,
-    texts: Sequence[str],
+    texts: Iterable[str],
     pooling: Pooling = "mean",
     layer: int = -1,
     *,
@@ -48,8 +48,9 @@ def embed(
 
     Raises InputError where the model has no tokenizer or no such layer.
     """
-    if isinstance(texts, str):
-        raise InputError('embed takes a list of texts: give ["…"] for one')
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise InputError(f'embed takes a list of texts and got {type(texts).__name__}: give ["…"] for one')
+    texts = list(texts)
     if pooling not in ("mean", "cls"):
         raise InputError(f"pooling is {pooling}: give mean or cls")
     for place, text in enumerate(texts):
@@ -112,7 +113,7 @@ def span_vectors(
 
     `layers` counts from 0, the embeddings, to the number of layers; not given: all of them. A sentence of more than
     `row_length` tokens (`max_length` of the model where not given) is read through the window of that length in whose middle
-    the span is. A sentence that comes with several spans is run once.
+    the span is; of a span that is longer, the pieces in that window count. A sentence that comes with several spans is run once.
 
     Raises InputError where the model has no tokenizer or no such layer, or a span is not inside its sentence or touches no
     piece.
@@ -282,8 +283,8 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
     tokenizer = tokenizer_of(model)
     if not isinstance(text, str):
         raise InputError(f"fill takes one text and got {type(text).__name__}: give each by itself")
-    if top < 1:
-        raise InputError(f"top is {top}: give 1 or more")
+    if not isinstance(top, int) or top < 1:
+        raise InputError(f"top is {top}: give a whole number, 1 or more")
     ids = tokenizer.encode(text)
     masks = [place for place, token in enumerate(ids) if token == tokenizer.mask_id]
     if not masks:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -539,9 +539,23 @@ def test_a_run_goes_on_with_the_text_that_it_was_started_with(place: Path, chang
     assert snapshot(place / "new" / "store") == before
 
 
-def test_a_finished_run_that_is_resumed_takes_no_further_step(place: Path) -> None:
+def test_a_tilde_is_ones_home_in_resume_and_show_batch(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    assert main(["pretrain", "--resume=~/run", "--out=~/run", "--stop.steps=5"]) == 0
+    assert (place / "run" / "checkpoints" / "step-00000005").is_dir()
+    assert main(["pretrain", "--out=~/run", "--show-batch=0"]) == 0
+    assert not (place / "~").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--stop.steps=2",)], ids=["as it was", "a budget that it is past"])
+def test_a_finished_run_that_is_resumed_takes_no_further_step_and_says_so(
+    place: Path, capsys: pytest.CaptureFixture[str], more: Sequence[str]
+) -> None:
     before = snapshot(place / "run")
-    assert main(["pretrain", "--resume", "run"]) == 0
+    assert main(["pretrain", "--resume", "run", *more]) == 0
+    assert "no step was left to do: the budget was used up at step 4; --stop.* gives more" in capsys.readouterr().out
     after = snapshot(place / "run")
     assert after.keys() == before.keys()
     assert after["metrics.csv"] == before["metrics.csv"]
@@ -595,6 +609,7 @@ def test_where_every_checkpoint_is_damaged_the_run_is_kept_and_refused(
         ["warning", "run/checkpoints/step-00000004"],
         ["warning", "run/checkpoints/step-00000002"],
     ]
+    assert [line.endswith("; the checkpoint before it is used") for line in warnings] == [True, False]
     assert last == "bert: run/checkpoints: every checkpoint is damaged: start the run again with --overwrite"
     assert snapshot(place) == before
 

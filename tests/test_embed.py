@@ -77,6 +77,11 @@ def test_texts_are_tokenised_together_as_they_are_alone(kind: str, monkeypatch: 
     assert list(module._tokens(tokenizer, texts)) == [tokenizer.encode_with_offsets(text)[0][1:-1] for text in texts]
 
 
+def test_texts_may_come_one_after_the_other() -> None:
+    encoder = ENCODERS["wordpiece"]
+    assert torch.equal(embed(encoder, (text for text in TEXTS)), embed(encoder, TEXTS))
+
+
 def test_bf16_moves_a_vector_a_little() -> None:
     encoder = ENCODERS["wordpiece"]
     exact, rounded = (embed(encoder, TEXTS, bf16=bf16) for bf16 in (False, True))
@@ -86,7 +91,8 @@ def test_bf16_moves_a_vector_a_little() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"texts": "one text"}, "takes a list of texts"),
+        ({"texts": "one text"}, "takes a list of texts and got str"),
+        ({"texts": None}, "takes a list of texts and got NoneType"),
         ({"texts": ["a", None]}, r"texts\[1\] is None: embed takes a list of texts"),
         ({"layer": 3}, r"layer 3: the model has layers 0 \(the embeddings\) to 2"),
         ({"layer": -4}, "layer -4: the model has layers 0"),
@@ -254,11 +260,12 @@ def test_dropout_is_off_and_the_mode_is_kept(model: MaskedLM) -> None:
     [
         ("she ate an apple", 5, r"no \[MASK\] in 'she ate an apple': put \[MASK\] where"),
         ("she ate an [MASK] an apple red", 5, "9 tokens long and the model takes 8"),
-        ("she ate [MASK]", 0, "top is 0: give 1 or more"),
+        ("she ate [MASK]", 0, "top is 0: give a whole number, 1 or more"),
+        ("she ate [MASK]", 2.5, "top is 2.5: give a whole number, 1 or more"),
         (["she ate [MASK]"], 5, "fill takes one text and got list"),
     ],
 )
-def test_what_cannot_be_answered_is_refused(model: MaskedLM, text: str, top: int, message: str) -> None:
+def test_what_cannot_be_answered_is_refused(model: MaskedLM, text: str, top: float, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fill(model, text, top)
 

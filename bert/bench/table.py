@@ -173,7 +173,8 @@ def pictures(cells: Cells, out: Path) -> list[str]:
         drawn.append("steps.png")
     if sizes:
         lines = [(name, number, points) for number, (name, points) in enumerate(sizes.items())]
-        curves_png(out / "sweep.png", lines, "real tokens a second by micro-batch", "rows at once", "tokens a second")
+        title = "real tokens a second by micro-batch"
+        curves_png(out / "sweep.png", lines, title, "rows at once", "tokens a second", doubling=True)
         drawn.append("sweep.png")
     if duels:
         bars_png(out / "against.png", duels, "real tokens a second, ours over the peer's", "times", ("as fast", 1.0))

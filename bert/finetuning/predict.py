@@ -109,7 +109,7 @@ def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
 
     Returns the number of rows or sentences. The file appears whole or not at all. Raises InputError.
     """
-    if "-" not in (file, out) and is_same(Path(file), Path(out)):
+    if "-" not in (file, out) and is_same(Path(file).expanduser(), Path(out).expanduser()):
         raise InputError(f"--out {out}: is the input, which would be lost: give another --out")
     predictor = load_predictor(folder)
     results = iter(predictor(read_labelled(predictor.task, file, data, needs_label=False)))
@@ -137,7 +137,7 @@ def _lines(example: Labelled, guesses: Sequence[Guess]) -> Iterator[str]:
 @contextmanager
 def written(out: str) -> Iterator[TextIO]:
     """A text file that appears whole or not at all; `-` is standard output. InputError where it cannot be written."""
-    file = Path(out)
+    file = Path(out).expanduser()
     if out != "-" and file.is_dir():
         raise InputError(f"{out}: is a folder: give a file as --out")
     try:

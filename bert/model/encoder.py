@@ -10,7 +10,7 @@ local layers, and shared by all of them.
 Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -220,7 +220,7 @@ class Encoder(nn.Module):
             )
 
     def embed(
-        self, texts: Sequence[str], pooling: "Pooling" = "mean", layer: int = -1, bf16: bool | None = False
+        self, texts: Iterable[str], pooling: "Pooling" = "mean", layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
         """(N, D) fp32 vectors of N texts of any length; see `bert.embed.embed`. `bf16` true is faster and a percent
         off, None takes it where the hardware multiplies it."""

@@ -123,8 +123,9 @@ def pretrain(
     )
     if recipe.phases:
         module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
+    begun = 0 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
     if checkpoint and run_folder.is_rank_0():
-        csv.cut(int(checkpoint.name.removeprefix("step-")))
+        csv.cut(begun)
         drop_behind(checkpoint)
 
     loader = StepLoader(
@@ -145,6 +146,8 @@ def pretrain(
     if stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.stopped_by)
+    if module.progress.step == begun:
+        say(f"no step was left to do: the budget was used up at step {begun:,}; --stop.* gives more")
     return finish(module, recipe, out, stores, trainer.strategy.root_device, say)
 
 

@@ -64,9 +64,15 @@ def bars_png(
 
 
 def curves_png(
-    file: str | Path, curves: Sequence[tuple[str, int, Sequence[Sequence[float]]]], title: str, across: str, up: str
+    file: str | Path,
+    curves: Sequence[tuple[str, int, Sequence[Sequence[float]]]],
+    title: str,
+    across: str,
+    up: str,
+    doubling: bool = False,
 ) -> None:
-    """Draw curves of (x, y) points: (name, group, points); those of one group have one colour and one name."""
+    """Draw curves of (x, y) points: (name, group, points); those of one group have one colour and one name. `doubling`: equal
+    steps to the right are doublings."""
     figure = Figure(figsize=(9, 5), dpi=160, facecolor=PAPER, layout="constrained")
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -80,6 +86,10 @@ def curves_png(
     if named:
         axes.legend(frameon=False)
     axes.grid(color=QUIET, alpha=0.2)
+    if doubling:
+        places = sorted({point[0] for _, _, points in curves for point in points})
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(places, [f"{place:g}" for place in places])
     _plain(axes, title, across, up)
     canvas.print_png(str(file))
 

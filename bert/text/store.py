@@ -177,7 +177,7 @@ def write_store(
     try:
         shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
         partial.mkdir(parents=True)
-        summary = _write_files(documents, tokenizer, partial, fingerprint, progress, near_duplicates)
+        summary = _write_files(_read(documents), tokenizer, partial, fingerprint, progress, near_duplicates)
         _replace(partial, folder)
     except OSError as error:
         raise InputError(
@@ -190,6 +190,14 @@ def write_store(
                 with suppress(OSError):
                     parent.rmdir()
     return summary
+
+
+def _read(documents: Iterable[str]) -> Iterator[str]:
+    """The documents; what the disk they come from does wrong is not put down to the one that is written."""
+    try:
+        yield from documents
+    except OSError as error:
+        raise InputError(f"{error.filename or 'the text'}: cannot be read ({error.strerror or error})") from error
 
 
 def _of_store(path: Path) -> bool:

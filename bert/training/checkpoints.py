@@ -140,11 +140,11 @@ def list_checkpoints(folder: Path) -> list[Path]:
 def newest_whole(folder: Path, warn: Callable[[str], None]) -> Path:
     """The newest undamaged checkpoint; a warning for each damaged one. InputError where there is none."""
     checkpoints = list_checkpoints(folder)
-    for checkpoint in reversed(checkpoints):
+    for place, checkpoint in reversed(list(enumerate(checkpoints))):
         damage = find_damage(checkpoint)
         if not damage:
             return checkpoint
-        warn(f"{checkpoint}: {damage}; the checkpoint before it is used")
+        warn(f"{checkpoint}: {damage}" + ("; the checkpoint before it is used" if place else ""))
     if checkpoints:
         raise InputError(f"{folder}: every checkpoint is damaged: start the run again with --overwrite")
     raise InputError(f"{folder}: no checkpoint to resume from: start the run again with --overwrite")

@@ -46,14 +46,14 @@ def check_output(option: str, file: str | None, suffixes: Sequence[str], inputs:
     """InputError, before any work, where the file of an option has another suffix, cannot be written or is one of `inputs`."""
     if file is None:
         return
-    path = Path(file)
+    path = Path(file).expanduser()
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{option} {file}: give a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():
         raise InputError(f"{option} {file}: a folder has this name: give another")
     if not path.parent.is_dir():
         raise InputError(f"{option} {file}: no folder {path.parent}: make it, or give another path")
-    if any(is_same(path, Path(other)) for other in inputs if other is not None):
+    if any(is_same(path, Path(other).expanduser()) for other in inputs if other is not None):
         raise InputError(f"{option} {file}: is the input, which would be lost: give another {option}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")
@@ -62,7 +62,7 @@ def check_output(option: str, file: str | None, suffixes: Sequence[str], inputs:
 def write_whole(option: str, file: str, write: Callable[[Path], object]) -> None:
     """Have `write` make the file under a temporary name beside it, then rename: it appears whole or not at all."""
     try:
-        with replaced(Path(file)) as partial:
+        with replaced(Path(file).expanduser()) as partial:
             write(partial)
     except OSError as error:
         raise InputError(f"{option} {file}: cannot be written ({error.strerror or error}): give another path") from None

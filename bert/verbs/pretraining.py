@@ -110,7 +110,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     )
     add_recipe(parser, PretrainRecipe)
     parser.usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
-    resumed = last(values_of(arguments, "--resume"))
+    resumed = _home(last(values_of(arguments, "--resume")))
     if resumed is not None:
         if values_of(arguments, "--config"):
             raise InputError(
@@ -119,7 +119,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
         if not (Path(resumed) / "recipe.yaml").exists():
             raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
     shown = last(values_of(arguments, "--show-batch"))
-    run = resumed or (None if shown is None else last(values_of(arguments, "--out")))
+    run = resumed or (None if shown is None else _home(last(values_of(arguments, "--out"))))
     if resumed is not None and "--overwrite" in arguments:
         raise InputError("--overwrite beside --resume: a run is either gone on with or lost; leave one out")
     if shown is not None:
@@ -150,7 +150,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
                 raise InputError(
                     f"{key} is {now} and {resumed} was started with {before}: a run is resumed as it was; leave it out"
                 )
-        if options.out is not None and Path(options.out) != Path(resumed):
+        if options.out is not None and Path(options.out).expanduser() != Path(resumed):
             raise InputError(
                 f"--out {options.out} beside --resume {resumed}: a run goes on where it is; leave --out out"
             )
@@ -165,6 +165,11 @@ def _pretrain(arguments: Sequence[str]) -> None:
         show_batch(recipe, out, options.show_batch)
         return
     pretrain(recipe, out, overwrite=options.overwrite, resume=resumed is not None)
+
+
+def _home(path: str | None) -> str | None:
+    """A path with its `~`, which a shell leaves alone behind `=`, written out."""
+    return None if path is None else str(Path(path).expanduser())
 
 
 def _fill(arguments: Sequence[str]) -> None:

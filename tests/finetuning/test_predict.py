@@ -138,12 +138,13 @@ def test_empty_and_strange_texts_get_a_label_each(place, tmp_path, capsys):
     assert all(0 < float(line.split("\t")[1]) <= 1 for line in lines[1:])
 
 
-def test_every_input_word_gets_one_tag(place, tmp_path):
+def test_every_input_word_gets_one_tag(place, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
     lines = ["the cat sees the river", "", "😀 \u200b dog", "苹果很好", "xyzzy" * 30]
     file = tmp_path / "plain.txt"
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     out = tmp_path / "tags.conll"
-    assert main(["predict", str(place / "tag" / "model"), str(file), "--out", str(out)]) == 0
+    assert main(["predict", str(place / "tag" / "model"), str(file), "--out=~/tags.conll"]) == 0
     sentence, found = [], []
     for line in out.read_text(encoding="utf-8").splitlines():
         if line:

@@ -123,6 +123,16 @@ def test_minimal_pairs_are_told_by_phenomenon_and_written_one_by_one(runs: Calla
     assert [group["name"] for group in content["phenomenon"]] == ["order", "words"]
 
 
+def test_a_tilde_in_the_name_of_an_output_is_ones_home(
+    runs: Callable[..., str], place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(place))
+    runs("score", "lines.txt", "--out=~/home.tsv")
+    runs("attend", "The cat", "--png=~/home.png")
+    assert (place / "home.tsv").is_file()
+    assert (place / "home.png").is_file()
+
+
 def test_sentences_are_written_with_each_piece(runs: Callable[..., str], place: Path, model: str) -> None:
     texts = (place / "lines.txt").read_text(encoding="utf-8").splitlines()
     content = {}

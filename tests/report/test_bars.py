@@ -17,12 +17,14 @@ def test_bars_grow_with_their_number_and_are_a_png(tmp_path, count):
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_curves_of_any_length_are_a_png(tmp_path):
+@pytest.mark.parametrize("doubling", [False, True])
+def test_curves_of_any_length_are_a_png(tmp_path, doubling):
     curves_png(
         tmp_path / "a.png",
         [("ours", 0, [(1, 2), (2, 1)]), ("ours", 0, []), ("peer", 1, [(1, 3)])],
         "title",
         "minutes",
         "nats",
+        doubling,
     )
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

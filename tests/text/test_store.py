@@ -1,5 +1,6 @@
 """The token store: it holds what the tokenizer gives, it is whole or not there, and bad ones are refused."""
 
+import errno
 import gzip
 import json
 import os
@@ -213,6 +214,16 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     fix = "free the disk or give another --out"
     assert message == f"{tmp_path}/store: the store cannot be written (File too large); {fix}"
+    assert names(tmp_path) == []
+
+
+def test_a_disk_that_cannot_be_read_is_not_taken_for_one_that_is_full(tmp_path):
+    def documents():
+        yield TEXTS[0]
+        raise OSError(errno.EIO, os.strerror(errno.EIO), "corpus.txt")
+
+    message = refused(write_store, documents(), TOKENIZER, tmp_path / "store", {})
+    assert message == "corpus.txt: cannot be read (Input/output error)"
     assert names(tmp_path) == []
 
 
