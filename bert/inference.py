@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ MOST_PADDING = 1 / 32
 class Encoded:
     """One input of a model: at most `max_length` tokens."""
 
-    ids: Sequence[int]
+    ids: Sequence[int] | np.ndarray
     """with special tokens"""
     token_type_ids: Sequence[int] | None = None
     """as many, for models that have token types; none: all 0"""
@@ -136,8 +137,11 @@ def _collate(inputs: Sequence[Encoded], places: list[int], pad_id: int, device: 
     width = max(len(row.ids) for row in rows)
     lengths = torch.tensor([len(row.ids) for row in rows])
 
-    def padded(values: Sequence[Sequence[int]], filler: int) -> Tensor:
-        return torch.tensor([[*row, *[filler] * (width - len(row))] for row in values]).to(device)
+    def padded(values: Sequence[Sequence[int] | np.ndarray], filler: int) -> Tensor:
+        table = np.full((len(values), width), filler, np.int64)
+        for row, given in zip(table, values):
+            row[: len(given)] = given
+        return torch.from_numpy(table).to(device)
 
     types = None
     if any(row.token_type_ids is not None for row in rows):

@@ -4,7 +4,7 @@ import ctypes
 import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # parameters of mallopt, from malloc.h of the GNU C library
-_NEVER = 2**31 - 1
+_NEVER = -1  # the largest int would do for 2 GB: a step that frees more would give them back
 
 
 def keep_freed_memory() -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 from bert.bench.documents import Text, read_tokens
 from bert.bench.ours import BACKENDS
 from bert.bench.peers import PeerSettings
-from bert.bench.run import Plan, bench, where_the_time_goes
+from bert.bench.run import Plan, bench, fitted, where_the_time_goes
 from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import read_recipe
@@ -84,7 +84,8 @@ def stages(shape: Shape, text: Text, out: Path, say: Any) -> list[Any]:
         # the newest are for this hardware, eager is for none; what auto chooses is measured beside the peer
         *(ours(name) for name in reversed(BACKENDS) if name != "auto"),
         peer(("concatenated", PeerSettings("sdpa", "cuda-graphs")), ("padded", PeerSettings("sdpa", "yes"))),
-        peer(("concatenated", PeerSettings("flash_attention_2")), ("full rows", PeerSettings("sdpa", "yes"))),
+        peer(*((work, PeerSettings("flash_attention_2")) for work in ("concatenated", "padded"))),
+        peer(("full rows", PeerSettings("sdpa", "yes"))),
     ]
 
 
@@ -128,14 +129,14 @@ def measure(options: argparse.Namespace) -> None:
             longest = max(longest, took)
             print(f"{shape.folder}, stage {stage + 1}: {took:.0f} s", flush=True)
     summary, farthest = summarised(chosen, options.out)
+    (options.out / "summary.md").write_text(summary + "\n", encoding="utf-8")
     print(summary)
     print(f"left out: {left_out} stages (run again to go on)" if left_out else "everything is measured")
     for shape in chosen:
         if shape.folder == farthest and time.monotonic() - begun < 60 * options.minutes:
-            profile = f"\nwhere the time goes in {farthest}:\n\n{where_the_time_goes(shape.recipe, text)}"
+            profile = f"\nwhere the time goes in {farthest}:\n\n{where_the_time_goes(fitted(shape.recipe, text), text)}"
             print(profile)
-            summary += profile
-    (options.out / "summary.md").write_text(summary + "\n", encoding="utf-8")
+            (options.out / "summary.md").write_text(f"{summary}\n{profile}\n", encoding="utf-8")
 
 
 def summarised(chosen: list[Shape], out: Path) -> tuple[str, str]:

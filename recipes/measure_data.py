@@ -80,13 +80,14 @@ def measure_batches(
 
     data = DataConfig(row_length=row_length, batch_rows=batch_rows, held_out=0.0)
     recipe = PretrainRecipe(data=data, encoder=EncoderConfig(max_length=row_length))
-    stream, _, _ = make_streams(recipe, store, tokenizer)
+    streams, _, _ = make_streams(recipe, [store], tokenizer)
+    stream = streams.at(0)
     split, tokens, begun = Split(batch_rows, batch_rows), 0, time.process_time()
     for step in count():
         tokens += stream.micro_batch(step, split)["global_tokens"]
         if (used := time.process_time() - begun) >= seconds:
             break
-    places = stream.rows.rows_in_epoch(0) * row_length
+    places = stream.rows.rows_in_epoch * row_length
     return (store.num_tokens + 2 * int((-(-store.lengths // (row_length - 2))).sum())) / places, tokens / used
 
 

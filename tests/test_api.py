@@ -41,7 +41,7 @@ def test_a_public_name_says_what_it_is_with_types_and_errors(name: str) -> None:
     public = getattr(bert, name)
     text = inspect.getdoc(public) or ""
     assert len(text) >= 40, f"{name} has no docstring of its own"
-    if inspect.isfunction(public) and name != "score":
+    if inspect.isfunction(public):
         assert "Raises InputError" in text, name
     for path, function in functions(name):
         assert inspect.getdoc(function), f"{path} has no docstring"
@@ -112,6 +112,30 @@ def test_a_plain_loop_of_less_than_30_lines_trains_a_model_without_lightning() -
     code = f"import sys\nsys.modules['lightning'] = None\n{CLASSIFIER}{MASKED_LM}\nassert 'datasets' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_runs_are_functions_of_recipes(text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from bert.finetuning.config import DataConfig as LabelledConfig
+    from bert.pretraining.config import DataConfig
+    from bert.training.config import LogConfig, StopConfig
+
+    shape = bert.EncoderConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=32, max_length=64)
+    quiet, cpu = LogConfig(progress_bar=False), {"accelerator": "cpu", "precision": "32-true"}
+    data = DataConfig(corpus=[str(text_file)], row_length=32, batch_rows=8)
+    recipe = bert.PretrainRecipe(data=data, encoder=shape, stop=StopConfig(steps=2), log=quiet, trainer=cpu)
+    said: list[str] = []
+    model = bert.pretrain(recipe, str(tmp_path / "run"), say=said.append)
+    assert model == tmp_path / "run" / "model"
+    assert said[-2].startswith("2 steps, ")
+    (tmp_path / "train.tsv").write_text("text\tlabel\n" + "the cat sat\tcat\nthe dog ran\tdog\n" * 4)
+    (tmp_path / "dev.tsv").write_text("text\tlabel\nthe cat ran\tcat\n")
+    labelled = LabelledConfig(train=str(tmp_path / "train.tsv"), dev=str(tmp_path / "dev.tsv"))
+    tuning = bert.FinetuneRecipe(model=str(model), data=labelled, epochs=1, log=quiet, trainer=cpu)
+    with pytest.raises(bert.InputError, match="task is 'topics': give 'classify' or 'tag'"):
+        bert.finetune("topics", tuning, tmp_path / "topics")  # type: ignore[arg-type]
+    folder = bert.finetune("classify", tuning, str(tmp_path / "topics"), say=said.append)
+    assert bert.SequenceClassifier.load(folder).labels == ("cat", "dog")
+    assert "steps" not in capsys.readouterr().out
 
 
 USER = """

@@ -74,7 +74,9 @@ def test_texts_are_tokenised_together_as_they_are_alone(kind: str, monkeypatch: 
     monkeypatch.setattr(module, "TOKENISED_AT_ONCE", 3)
     tokenizer = ENCODERS[kind].tokenizer
     texts = [*TEXTS, "", "two [MASK] words", "caf\u00e9 \ud800 \U0001f600"]
-    assert list(module._tokens(tokenizer, texts)) == [tokenizer.encode_with_offsets(text)[0][1:-1] for text in texts]
+    assert [ids.tolist() for ids in module._tokens(tokenizer, texts)] == [
+        tokenizer.encode_with_offsets(text)[0][1:-1] for text in texts
+    ]
 
 
 def test_texts_may_come_one_after_the_other() -> None:

@@ -18,7 +18,7 @@ from bert.bench.ours import OurSteps, operations_per_token, steps_of
 from bert.bench.peak import forget_peak, peak
 from bert.bench.peers import Compile, PeerBatch, PeerSettings, PeerSteps, concatenated, padded, settings_of, whole
 from bert.bench.rounds import Spread, alternate
-from bert.bench.steps import best_micro_batch, first_line, fresh_start, has_compiler, place
+from bert.bench.steps import OUT_OF_MEMORY, best_micro_batch, failure, free_memory, fresh_start, has_compiler, place
 from bert.errors import InputError
 from bert.model.tuning import FAILURES
 from bert.pretraining.backend import settle_attention
@@ -91,28 +91,42 @@ def race(
     """A cell for each bout, a work and a setting of the peer; none given: all works in all settings of the device.
 
     Both sides use AdamW, fused. Ours is compiled unless the recipe says no, and takes the micro-batch of the recipe, or the
-    fastest one where it names none.
+    fastest one where it names none. The peer takes `peer_rows` a step, not given as many as a batch of ours, and half of them
+    where it has no room, and half of those, …
     """
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, kind="adamw"))
     recipe, split = best_micro_batch(recipe, text, cells, min(1.0, seconds))
     torch._dynamo.config.recompile_limit = 64  # several models of one class in a process
     device, precision = place(recipe)
     ours: OurSteps | None = None
-    made: dict[Work, Bout] = {}
+    made: dict[tuple[Work, int], Bout] = {}
     for work, setting in bouts or all_bouts(recipe):
         key = {"what": "against hf", "work": work, "attention": setting.attention, "compile": setting.compile}
 
+        def bout(work: Work, rows: int) -> Bout:
+            if (work, rows) not in made:
+                made.clear()
+                made[work, rows] = make_bout(work, recipe, split, text, ragged, rows)
+            return made[work, rows]
+
         def measure(work: Work = work, setting: PeerSettings = setting) -> Value:
             nonlocal ours
-            if ours is None:  # made once, and only where something is left to measure
-                fresh_start()
-                compiled = recipe.compile is not False and has_compiler(device)
-                settled = settle_attention(recipe, Phased.always(split), device, precision, compiled, say)
-                ours = OurSteps(settled, split, compiled, backend)
-            if work not in made:
-                made.clear()
-                made[work] = make_bout(work, recipe, split, text, ragged, peer_rows or recipe.data.batch_rows)
-            return duel(recipe, ours, made[work], work, setting, ceilings, rounds, seconds)
+            rows = peer_rows or recipe.data.batch_rows
+            try:
+                if ours is None:  # made once, and only where something is left to measure
+                    fresh_start()
+                    compiled = recipe.compile is not False and has_compiler(device)
+                    settled = settle_attention(recipe, Phased.always(split), device, precision, compiled, say)
+                    ours = OurSteps(settled, split, compiled, backend)
+                ours.contender(bout(work, rows).ours).turn(1)  # what fails here is ours, and no fault of the peer
+            except FAILURES as error:
+                return {**failure(error), "side": "ours"}
+            while True:
+                value = duel(recipe, ours, bout(work, rows), work, setting, ceilings, rounds, seconds)
+                if value.get("fails") != OUT_OF_MEMORY or rows == 1:
+                    return value
+                rows //= 2  # the most that the peer has room for
+                free_memory()
 
         value = cells.measured(key, measure)
         say(line_of(key, value))
@@ -129,12 +143,10 @@ def duel(
     seconds: float,
 ) -> Value:
     """Ours against the peer in one setting; `fails` where the peer does not run so."""
-    mine_here = ours.contender(bout.ours)
-    mine_here.turn(1)  # what fails here is ours, and no fault of the peer
     try:
         peer = PeerSteps(recipe, setting, ours.device, ours.precision, static=work != "padded", seed=recipe.seed)
         forget_peak(ours.device)
-        contenders = [mine_here, peer.contender(bout.peer)]
+        contenders = [ours.contender(bout.ours), peer.contender(bout.peer)]
         limits: list[float] = []
         mine, theirs = alternate(
             *(contenders, rounds, seconds),
@@ -143,7 +155,7 @@ def duel(
     except InputError:
         raise
     except (*FAILURES, ImportError, OSError) as error:
-        return {"fails": first_line(error)}
+        return {**failure(error), "side": "peer"}
     operations = operations_per_token(recipe, bout.ours)
     rates = {"ours": [turn.rate for turn in mine], "peer": [turn.rate for turn in theirs]}
     spreads = {name: Spread.of(rate) for name, rate in rates.items()}
@@ -159,6 +171,7 @@ def duel(
         "our_positions_over_tokens": sum(turn.positions for turn in mine) / sum(turn.tokens for turn in mine),
         "rounds": rates,
         "peak_bytes": peak(ours.device),
+        "peer_rows": len(bout.peer[0].input_ids),
         "rows": [recipe.data.batch_rows, ours.split.micro_batch_rows, recipe.data.row_length],
         "precision": ours.precision,
     }
@@ -185,7 +198,7 @@ def line_of(key: dict[str, Any], value: Value) -> str:
     """A finished cell in a line."""
     name = f"{key['work']}, {PeerSettings(key['attention'], key['compile'])}"
     if "fails" in value:
-        return f"{name}: the peer does not run so here: {value['fails']}"
+        return f"{name}: {'the peer' if value['side'] == 'peer' else 'ours'} does not run so here: {value['fails']}"
     rates = value["tokens_per_second"]
     return (
         f"{name}: {Spread(**value['ratio'])} × the peer; {rates['ours']['median']:,.0f} against"

@@ -28,7 +28,8 @@ class Cells:
             lines = list(_whole_lines(self.file))
             if len(lines) > 1 and lines[0] != head:  # what failed before its first figure is in nobody's way
                 raise InputError(f"{self.file}: figures of another measurement: give another --out, or remove the file")
-            self._values = {_key(line["key"]): line["value"] for line in lines[1:]}
+            # what failed is tried again: memory may be free now, or a package there
+            self._values = {_key(line["key"]): line["value"] for line in lines[1:] if "fails" not in line["value"]}
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
             whole = [head, *({"key": json.loads(key), "value": value} for key, value in self._values.items())]

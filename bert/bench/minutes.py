@@ -1,8 +1,10 @@
 """Quality by the clock: the peer trained for so many minutes on the text that ours has, then ours by its recipe, scored alike.
 
-The peer takes rows of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for it in a search;
+The peer takes rows of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for ModernBERT in a
+search (a post-norm BERT may want a lower rate);
 and its fastest attention, compiled or not, by timing before the clock runs.
-Curves are losses on the first rows of the masked file, taken while training; that time counts, on both sides.
+Curves are losses on the first rows of the masked file, taken while training. The time for that counts on our side; the peer, which
+scores all places of a row for it, gets it back.
 """
 
 import csv
@@ -23,7 +25,7 @@ from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
 from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, score_peer, settings_of, whole
 from bert.bench.rounds import Spread, alternate
-from bert.bench.steps import first_line, fresh_start, place
+from bert.bench.steps import failure, fresh_start, place
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.model.tuning import FAILURES, now
@@ -78,7 +80,7 @@ def fastest_setting(
         except InputError:
             raise
         except (*FAILURES, ImportError, OSError) as error:
-            return {"fails": first_line(error)}
+            return failure(error)
         return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
 
     found = {}
@@ -117,6 +119,7 @@ def train_peer(
     curve: list[tuple[float, float]] = []
     progress = Progress(StopConfig(minutes=training.minutes))
     progress.start()
+    scoring = 0.0  # seconds
     while not progress.finished():
         batch: PeerBatch = whole(stream.micro_batch(int(progress.step), split)).on(device)
         for group in peer.optimizer.param_groups:
@@ -124,9 +127,11 @@ def train_peer(
         peer.step(batch)
         if progress.step % 20 == 0:
             now(device)  # the clock is that of the device: steps do not run ahead of it
-        progress.advance(batch.tokens, progress.elapsed())
+        progress.advance(batch.tokens, progress.elapsed() - scoring)
         if progress.seconds >= 60 * training.minutes * (len(curve) + 1) / (POINTS + 1):
+            begun = now(device)
             curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
+            scoring += now(device) - begun
     used = {"steps": int(progress.step), "tokens": progress.tokens, "seconds": progress.seconds}
     score = score_peer(peer.model, masked)
     curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))

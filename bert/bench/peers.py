@@ -172,12 +172,12 @@ def padded(text: Text, recipe: PretrainRecipe, documents: int, count: int) -> li
 
 def concatenated(text: Text, recipe: PretrainRecipe, rows: int, count: int) -> list[PeerBatch]:
     """`count` batches of `rows` full rows: all documents with their special tokens one behind the other, chopped, without
-    a mask between them, as `group_texts` of run_mlm makes them. What is left over at the end is dropped."""
+    a mask between them, as `group_texts` of run_mlm makes them. What is left over at the end is dropped; documents that do not
+    fill a batch begin again."""
     special, length = text.special_ids, recipe.data.row_length
     running = np.concatenate([[special.cls, *text.store.document(n), special.sep] for n in range(len(text.store))])
+    running = running if len(running) >= rows * length else np.resize(running, rows * length)
     chopped = running[: len(running) // length * length].reshape(-1, length).astype(np.int64)
-    if len(chopped) < rows:
-        raise InputError(f"{len(chopped)} rows of {length} tokens are fewer than a batch of {rows}: give more text")
     batches = []
     for number in range(min(count, len(chopped) // rows)):
         ids = chopped[number * rows : (number + 1) * rows]

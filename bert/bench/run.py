@@ -170,6 +170,7 @@ def where_the_time_goes(recipe: PretrainRecipe, text: Text) -> str:
 
 def identity(kind: str, recipe: PretrainRecipe, texts: Sequence[Text], device: torch.device) -> dict[str, Any]:
     """What figures depend on: those of one folder have all of it in common."""
+    here = environment()
     return {
         "kind": kind,
         "recipe": _plain(recipe),
@@ -178,7 +179,7 @@ def identity(kind: str, recipe: PretrainRecipe, texts: Sequence[Text], device: t
             for text in texts
         ],
         "device": str(device),
-        "commit": environment()["commit"],
+        **{name: here[name] for name in ("commit", "packages", "cpu", "cuda_devices")},
     }
 
 

@@ -23,6 +23,7 @@ from bert.pretraining.stream import Split, split_batch
 from bert.training.compiling import compiles
 from bert.training.trainer import make_trainer
 
+OUT_OF_MEMORY = "out of memory"
 PREPARED = 8
 """steps that lie ready; then the first comes again"""
 
@@ -102,7 +103,7 @@ def step_cell(
         parts = split_time(ours, stream, split, PREPARED)
         highest = peak(ours.device)
     except FAILURES as error:
-        return {"fails": first_line(error)}
+        return failure(error)
     share = [operations * turn.rate / limit for turn, limit in zip(turns, limits)]
     return {
         "tokens_per_second": asdict(Spread.of([turn.rate for turn in turns])),
@@ -158,7 +159,7 @@ def best_micro_batch(
             ours = OurSteps(recipe, split, recipe.compile is not False)
             (turns,) = alternate([ours.contender(steps_of(stream, split, 0, 2))], 3, seconds)
         except FAILURES as error:
-            return {"fails": first_line(error)}
+            return failure(error)
         return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
 
     found = {
@@ -172,15 +173,28 @@ def best_micro_batch(
 def fresh_start() -> None:
     """Nothing of an earlier cell: compiled code counts against the compiler's limits, and dead models hold memory."""
     torch._dynamo.reset()
+    free_memory()
+
+
+def free_memory() -> None:
+    """Nothing of dead models."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def first_line(error: BaseException) -> str:
-    """What went wrong, short."""
+def failure(error: BaseException) -> Value:
+    """The cell of what does not run: what went wrong, short."""
+    if is_out_of_memory(error):
+        return {"fails": OUT_OF_MEMORY}
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
+    return {"fails": f"{type(error).__name__}: {lines[0][:160] if lines else ''}"}
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was used up: of a GPU, or as PyTorch's allocators of a CPU say it."""
+    said = ("not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
 
 
 def place(recipe: PretrainRecipe) -> tuple[torch.device, str]:

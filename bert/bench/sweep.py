@@ -4,18 +4,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
-
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed
 from bert.bench.ours import BACKENDS, OurSteps, on, steps_of
 from bert.bench.peak import forget_peak, peak
-from bert.bench.steps import choices, first_line, fresh_start, name_of
+from bert.bench.steps import OUT_OF_MEMORY, choices, failure, fresh_start, name_of
 from bert.model.tuning import FAILURES, now
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.stream import Split
-
-OUT_OF_MEMORY = "out of memory"
 
 
 def sweep(
@@ -74,15 +70,9 @@ def sweep_cell(recipe: PretrainRecipe, text: Text, backend: str, compiled: bool,
             spent += ended - begun
         highest = peak(ours.device)
     except FAILURES as error:
-        return {"fails": OUT_OF_MEMORY if is_out_of_memory(error) else first_line(error)}
+        return failure(error)
     step = split.accumulation * sorted(micro)[len(micro) // 2] + sorted(update)[len(update) // 2]
     return {"tokens_per_second": split.accumulation * tokens / step, "peak_bytes": highest, "batch_rows": batch_rows}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was used up: of a GPU, or as PyTorch's allocators of a CPU say it."""
-    said = ("not enough memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
 
 
 def findings(cells: Cells) -> dict[str, Any]:

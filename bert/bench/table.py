@@ -106,7 +106,7 @@ _DUEL_HEADER = (
 def _duel_row(key: dict[str, Any], value: Value) -> Sequence[str]:
     way = (key["work"], str(PeerSettings(key["attention"], key["compile"])))
     if "fails" in value:
-        return (*way, value["fails"], *("",) * 5)
+        return (*way, f"{value['side']}: {value['fails']}", *("",) * 5)
     rates, shares = value["tokens_per_second"], value["share_of_matrix_rate"]
     return (
         *way,

@@ -48,7 +48,7 @@ class DataConfig:
     tags: str | None = None
     """tag: column of the tags; null: the last, of .conllu `upos`"""
     file_format: str | None = None
-    """tsv, csv, jsonl, conll or conllu; null: what the name of the file says"""
+    """tsv, csv, jsonl, conll, conllu or txt; null: what the name of the file says"""
     limit: int | None = None
     """learn from so many examples at most, drawn by hash; null: from all"""
     held_out: float = 0.1

@@ -7,6 +7,7 @@ environment.json, model/ (the model that measured best on the dev set).
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -40,14 +41,21 @@ _DECIDED = {
 def finetune(
     task: Task,
     recipe: FinetuneRecipe,
-    out: Path,
+    out: str | Path,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Run `recipe` in the folder `out`; returns the folder of the best model.
 
-    Raises InputError for what the user can mend, InterruptedRun where a signal ended the run (the best model so far stays).
+    `task` is "classify", a label for each text, or "tag", one for each word. `overwrite` loses the run that `out` holds;
+    without it such a folder is refused. `say` is told what happens.
+
+    Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run (the best model so
+    far stays).
     """
+    if task not in get_args(Task):
+        raise InputError(f"task is {task!r}: give {' or '.join(map(repr, get_args(Task)))}")
+    out = Path(out)
     check_trainer_arguments(recipe.trainer, _DECIDED)
     check_files(recipe.data)
     _check_not_inside(recipe, out)

@@ -20,7 +20,7 @@ Task = Literal["classify", "tag"]
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape of the encoder. The defaults are a small encoder of the ModernBERT family."""
+    """Shape of the encoder. The defaults are a small encoder of the ModernBERT family. InputError for numbers that do not fit."""
 
     vocab_size: int = 30_528
     """entries of the embedding table; `bert pretrain` sets it from the tokenizer"""
@@ -37,7 +37,7 @@ class EncoderConfig:
     intermediate_size: int = 384
     """width inside the MLP (of one half, where it is gated)"""
     max_length: int = 512
-    """longest input in tokens, special tokens included"""
+    """longest input in tokens, special tokens included; only learned positions cannot go beyond"""
     positions: Literal["learned", "sinusoidal", "rope", "none"] = "rope"
     """how a token knows its place: a learned table, fixed sines, rotations of queries and keys, or not at all"""
     positions_skip_padding: bool = False

@@ -126,11 +126,12 @@ class Encoder(nn.Module):
         `attention_mask` (B, T) is 1 for tokens and 0 for padding. `document_ids` (B, T) takes its place for rows that
         hold several chunks side by side: it numbers the chunks of a row from 1, 0 for padding; a token sees its own
         chunk alone and positions begin at 0 in each, so that a chunk gets the vectors that it has alone. Attentions are
-        computed by the `eager` backend. With `targets` (B, K), places within each row, only their vectors leave the last
-        layer, (B, K, D), which saves most of its work.
+        computed by the `eager` backend. `token_type_ids` (B, T) are 0 where not given. With `targets` (B, K), places
+        within each row, only their vectors leave the last layer, (B, K, D), which saves most of its work.
 
-        Raises InputError for both masks at once, for token types that the model has not, for more tokens than learned
-        positions, and for targets where all hidden states are asked for.
+        Raises InputError for ids that are not (B, T) or masks of another shape, for both masks at once, for token types
+        that the model has not, for more tokens than learned positions, and for targets where all hidden states are asked
+        for.
         """
         if targets is not None and output_hidden_states:
             raise InputError(
@@ -222,15 +223,16 @@ class Encoder(nn.Module):
     def embed(
         self, texts: Iterable[str], pooling: "Pooling" = "mean", layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
-        """(N, D) fp32 vectors of N texts of any length; see `bert.embed.embed`. `bf16` true is faster and a percent
-        off, None takes it where the hardware multiplies it."""
+        """(N, D) fp32 vectors of N texts of any length; see `bert.embed.embed`. fp32 inside too, unless `bf16` is true,
+        faster and a percent off, or None: where the hardware multiplies it."""
         from bert.embed import embed
 
         return embed(self, texts, pooling, layer, bf16=bf16)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Encoder":
-        """The encoder of a model folder, ours or Hugging Face's; a head that the folder also holds is left out."""
+        """The encoder of a model folder, ours or Hugging Face's, or of a name on the Hub: in fp32, on the CPU, not training; a
+        head that it also holds is left out. Raises InputError where there is no such model."""
         from bert.exchange.folder import load
 
         return load(cls, folder)

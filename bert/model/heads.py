@@ -135,7 +135,8 @@ class HeadedModel(nn.Module):
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """The model of a folder with a head of this kind, ours or Hugging Face's."""
+        """The model of a folder with a head of this kind, ours or Hugging Face's, or of a name on the Hub: in fp32, on the CPU,
+        not training. Raises InputError where there is no such model."""
         from bert.exchange.folder import load
 
         return load(cls, folder)
@@ -184,8 +185,8 @@ class MaskedLM(HeadedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> HeadOutput:
-        """Scores of the vocabulary for tokens (B, T), and the loss where there are `labels`. The masks are those of
-        `Encoder`.
+        """Scores of the vocabulary for tokens (B, T), and the loss where there are `labels`. The masks, and what is
+        refused by an InputError, are those of `Encoder.forward`.
 
         `labels` (B, T) holds original ids, -100 where nothing is asked. With `targets` only those places are decoded:
         (N,) of the flattened B · T, with `labels` (N,), or (B, K) of each row, with `labels` (B, K), which saves most of
@@ -260,7 +261,8 @@ class SequenceClassifier(HeadedModel):
         output_attentions: bool = False,
     ) -> HeadOutput:
         """Scores of the classes, (N, C), for rows of tokens (B, T), and the loss where there are `labels` (N,), class
-        ids with -100 where nothing is asked. The masks are those of `Encoder`; a row holds one document.
+        ids with -100 where nothing is asked. The masks, and what is refused, are those of `Encoder.forward`; a row holds
+        one document.
 
         `example_ids` (B,), from 0 and ascending, says which rows are windows of one example: its logits are the mean
         over them. Without it each row is an example. With labels, N is their number (a slot without a row gets zeros),
@@ -315,8 +317,8 @@ class TokenClassifier(HeadedModel):
         output_attentions: bool = False,
     ) -> HeadOutput:
         """Scores of the classes, (B, T, C), for tokens (B, T), and the loss where there are `labels` (B, T), class ids
-        with -100 where nothing is asked (padding, and all pieces of a word but the one that stands for it). The masks
-        are those of `Encoder`."""
+        with -100 where nothing is asked (padding, and all pieces of a word but the one that stands for it). The masks,
+        and what is refused, are those of `Encoder.forward`."""
         output = self.encoder(
             input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
         )

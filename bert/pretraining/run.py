@@ -52,16 +52,20 @@ _COUNTED = 4_000_000
 
 def pretrain(
     recipe: PretrainRecipe,
-    out: Path,
+    out: str | Path,
     overwrite: bool = False,
     resume: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
-    """Run `recipe` in the folder `out`, or go on with the run that is there; returns the model folder.
+    """Run `recipe` in the folder `out`; returns the model folder.
 
-    Raises InputError for what the user can mend, InterruptedRun where a signal ended the run (it is saved).
+    A folder that holds a run is refused, unless told to lose that run (`overwrite`) or to go on with it from its newest
+    checkpoint (`resume`: then `recipe` is that of the run, but for budget, log, checkpoints and trainer). `say` is told what
+    happens.
+
+    Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run (it is saved).
     """
-    out = run_folder.named(out)
+    out = run_folder.named(Path(out))
     check_trainer_arguments(recipe.trainer)
     ranks = world_size(recipe.trainer)
     split = make_splits(recipe, ranks)

@@ -56,7 +56,8 @@ class Attention:
 def attention(text: str, model: nn.Module | str | Path) -> Attention:
     """The attention of every layer and head of one of our models, or of that in a folder, on a text, in fp32.
 
-    Raises InputError where the text has no token, or more than the model takes.
+    Raises InputError where the text has no token, or more than the model takes, and where the model is none of ours or has no
+    tokenizer.
 
     >>> from bert import Encoder, EncoderConfig, attention
     >>> from bert.text.vocabulary import train_tokenizer

@@ -117,7 +117,8 @@ def senses(
     sum of the last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the
     random encoder. `protocol` is how vectors and centroids are made, `bf16` that of `bert.inference.run_batches`.
 
-    Raises InputError where a row lacks its word or sense, or no word has two senses and a test row.
+    Raises InputError where a row lacks its word or sense, or no word has two senses and a test row, and for words that no row
+    has, for layers, seeds or a model that cannot be.
     """
     rows = read_rows(rows) if isinstance(rows, str | Path) else rows
     test_rows = read_rows(test_rows) if isinstance(test_rows, str | Path) else test_rows

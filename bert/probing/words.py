@@ -131,7 +131,8 @@ def words(
     each sentence, as rows with senses do. `clusters` is their number; not given, the one with the best silhouette. Of more than
     2,000 occurrences a sample drawn by `seed` is taken.
 
-    Raises InputError where the word does not occur, naming words that do.
+    Raises InputError where the word is empty or does not occur, naming words that do, and for layers, clusters, seeds, senses
+    or a model that cannot be.
 
     >>> from bert import Encoder, EncoderConfig, words
     >>> from bert.text.vocabulary import train_tokenizer

@@ -72,13 +72,13 @@ def read_lines(path: Path) -> Iterator[str]:
     return _lines(_text_blocks(path, lambda _: None))
 
 
-def table_reader(lines: Iterator[str], delimiter: str, strict: bool = False) -> Reader:
-    """A csv reader; `strict` refuses quotes that are not closed. A tab-separated file knows no quotes: one at the start
-    of a cell would swallow what follows."""
+def table_reader(lines: Iterator[str], delimiter: str) -> Reader:
+    """A csv reader that refuses quotes which are not closed: they would swallow what follows. A tab-separated file knows no
+    quotes."""
     csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
     if delimiter == "\t":
         return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    return csv.reader(lines, delimiter=delimiter, strict=strict)
+    return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
 def parse_json(where: str, line: str, like: str) -> dict[str, Any]:
@@ -260,6 +260,7 @@ def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Itera
 def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
     reader = table_reader(lines, delimiter)
     rows = filter(None, reader)  # a blank line is no row
+    start = 1
     try:
         header = [name.strip() for name in next(rows, [])]
         if not header:
@@ -267,13 +268,17 @@ def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: st
         if text_field not in header:
             raise missing_field(f"{path}:{reader.line_num}", text_field, header)
         column = header.index(text_field)
+        start = reader.line_num + 1
         for row in rows:
             if len(row) != len(header):
                 there = f"{len(row)} columns, the header has {len(header)}"
                 raise InputError(f"{path}:{reader.line_num}: {there}; repair this line")
             yield row[column]
+            start = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}:{reader.line_num}: not a readable table ({error}); repair this line") from None
+        raise InputError(
+            f'{path}:{start}: not a readable row ({error}); close its quotes, write " inside them as ""'
+        ) from None
 
 
 def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str]:

@@ -18,6 +18,7 @@ import numpy as np
 from bert.errors import InputError
 from bert.text.counter import draw, permutation
 
+_ALGORITHM = 1  # raised by whoever changes which chunks share a row: files of row counts are then made anew
 WORTH_A_FILE = 100_000  # documents from which on counting the rows of an epoch takes longer than reading a file
 SPECIALS_PER_CHUNK = 2  # [CLS] before it and [SEP] behind it
 _DOCUMENT_ORDER, _ROW_ORDER, _HELD_OUT = 1, 2, 3  # what a draw is for
@@ -253,7 +254,8 @@ class RowIndex:
         lengths = np.bitwise_xor.reduce(
             draw(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0)
         )
-        return int(draw(self.row_length, self.window_documents, self.seed, len(self.documents), lengths)[0])
+        shape = self.row_length, self.window_documents, self.seed, len(self.documents)
+        return int(draw(_ALGORITHM, *shape, lengths)[0])
 
 
 def _ranges(counts: np.ndarray) -> np.ndarray:

@@ -36,7 +36,7 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
     while not (opening and opening[-1].strip("\r\n")) and (line := next(lines, None)) is not None:
         opening.append(line)
     first = opening[-1] if opening else ""
-    reader = table_reader(chain(opening, lines), max(delimiters, key=first.count), strict=True)
+    reader = table_reader(chain(opening, lines), max(delimiters, key=first.count))
     tab = reader.dialect.delimiter == "\t"
 
     def next_row() -> tuple[int, list[str]] | None:

@@ -131,7 +131,7 @@ def read_recipe(file: Path, recipe: type) -> Any:
 def environment() -> dict[str, Any]:
     """Versions, hardware and commit: what a figure has to be read with."""
     packages = {}
-    for name in ("bert", "torch", "lightning", "tokenizers", "datasets", "numpy"):
+    for name in ("bert", "torch", "lightning", "tokenizers", "datasets", "numpy", "transformers"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:
@@ -142,6 +142,7 @@ def environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "packages": packages,
         "cpu": {
+            "model": _cpu_model(),
             "cores": os.cpu_count(),
             "machine": platform.machine(),
             "bf16": cpu_multiplies_bf16(),
@@ -150,6 +151,17 @@ def environment() -> dict[str, Any]:
         "cuda_devices": devices,
         "commit": _commit(),
     }
+
+
+def _cpu_model() -> str:
+    """The processor by its own name, family and model; what Python knows of it where the kernel does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return platform.processor()
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    parts = [told.get("model name", ""), *(f"{key} {told[key]}" for key in ("cpu family", "model") if key in told)]
+    return ", ".join(filter(None, parts)) or platform.processor()
 
 
 def extra_loggers(log: LogConfig, out: Path) -> list[Any]:

@@ -14,6 +14,7 @@ from torch.optim.adamw import adamw
 
 from bert.model.layers import MLP, Attention, Block
 from bert.training.config import OptimizerConfig
+from bert.training.precision import cpu_multiplies_bf16
 
 _NEWTON_SCHULZ = (
     3.4445,
@@ -23,9 +24,11 @@ _NEWTON_SCHULZ = (
 
 
 def orthogonalize(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
-    """The orthogonal factor of `matrix` (…, M, N), nearly: UVᵀ of its singular value decomposition, in bf16."""
+    """The orthogonal factor of `matrix` (…, M, N), nearly: UVᵀ of its singular value decomposition, in bf16; in fp32 where the
+    hardware does not multiply bf16."""
     a, b, c = _NEWTON_SCHULZ
-    x = matrix.bfloat16().reshape(-1, *matrix.shape[-2:])
+    fast = matrix.device.type == "cuda" or (matrix.device.type == "cpu" and cpu_multiplies_bf16())
+    x = matrix.to(torch.bfloat16 if fast else torch.float32).reshape(-1, *matrix.shape[-2:])
     transposed = x.size(-2) > x.size(-1)
     if transposed:
         x = x.mT

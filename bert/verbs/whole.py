@@ -8,7 +8,7 @@ from bert.verbs.options import verb_parser
 
 
 def _quickstart(arguments: Sequence[str]) -> None:
-    """See all of it in three minutes: pretrain, fine-tune and probe a small encoder on the bundled sample."""
+    """See all of it in one to three minutes: pretrain, fine-tune and probe a small encoder on the bundled sample."""
     from bert.recipe import parse
 
     parser = verb_parser("quickstart", _quickstart)
@@ -17,7 +17,7 @@ def _quickstart(arguments: Sequence[str]) -> None:
         "--minutes",
         type=float | None,
         default=None,
-        help="of pretraining at most, which ends when the sample is learned; not given: so many that it takes three in all",
+        help="of pretraining at most, which ends when the sample is learned; not given: so many that it takes three in all at most",
     )
     parser.add_argument("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
     options = parse(parser, arguments)

@@ -62,8 +62,40 @@ def test_a_cell_for_each_work_and_setting_with_the_ratio_of_each_round(family, m
             assert share["ours"] / share["peer"] == pytest.approx(25 / 7.5)
             assert value["matrix_rate"] == 1e9
         else:
+            assert value["side"] == "peer"
             assert value["fails"]  # not installed here: a row that says so, and no end of the measurement
     assert len(said) == 6
+
+
+def test_what_does_not_run_of_ours_is_a_cell_that_says_so(monkeypatch):
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore lines")
+
+    monkeypatch.setattr(against, "OurSteps", fails)
+    cells, said = Cells(None, {}), []
+    race(RECIPES["bert"], TEXT, TEXT, cells, LIMITS, [("full rows", PeerSettings("sdpa"))], say=said.append)
+    assert said[-1] == "full rows, sdpa: ours does not run so here: out of memory"
+    assert [value["side"] for _, value in cells if "fails" in value] == ["ours"]
+
+
+@pytest.mark.hf
+def test_a_peer_without_room_takes_half_the_rows_until_it_has(monkeypatch):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    tried = []
+
+    def fighting(recipe, ours, bout, *_):
+        tried.append(len(bout.peer[0].input_ids))
+        return {"fails": "out of memory", "side": "peer"} if tried[-1] > 2 else {"ratio": 1.0}
+
+    monkeypatch.setattr(against, "duel", fighting)
+    monkeypatch.setattr(against, "line_of", lambda *_: "")
+    cells = Cells(None, {})
+    race(RECIPES["bert"], TEXT, TEXT, cells, LIMITS, [("full rows", PeerSettings("sdpa"))], peer_rows=8)
+    assert tried == [8, 4, 2]
+    tried.clear()
+    monkeypatch.setattr(against, "duel", lambda *_: tried.append(1) or {"fails": "out of memory", "side": "peer"})
+    race(RECIPES["bert"], TEXT, TEXT, Cells(None, {}), LIMITS, [("full rows", PeerSettings("sdpa"))], peer_rows=4)
+    assert len(tried) == 3  # 4, 2, 1
 
 
 @pytest.mark.hf

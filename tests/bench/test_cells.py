@@ -47,6 +47,15 @@ def test_what_failed_before_its_first_figure_is_in_nobodys_way(tmp_path):
         Cells(tmp_path, WHAT)
 
 
+def test_what_failed_is_tried_again_by_the_next_command(tmp_path):
+    cells = Cells(tmp_path, WHAT)
+    for _ in range(2):
+        assert cells.measured({"n": 1}, lambda: {"fails": "out of memory"}) == {"fails": "out of memory"}
+    again = Cells(tmp_path, WHAT)
+    assert again.measured({"n": 1}, lambda: {"rate": 1.0}) == {"rate": 1.0}
+    assert list(Cells(tmp_path, WHAT)) == [({"n": 1}, {"rate": 1.0})]
+
+
 def test_without_a_folder_cells_live_in_memory():
     cells = Cells(None, WHAT)
     assert cells.measured({"n": 1}, lambda: {"a": 1}) == cells.measured({"n": 1}, lambda: {"a": 2}) == {"a": 1}

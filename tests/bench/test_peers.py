@@ -98,6 +98,14 @@ def test_concatenated_rows_hold_all_documents_with_their_special_tokens_and_no_p
     assert all(batch.tokens == batch.input_ids.numel() and batch.attention_mask is None for batch in batches)
 
 
+def test_documents_that_do_not_fill_a_batch_of_concatenated_rows_begin_again():
+    running = np.concatenate([[2, *RAGGED.store.document(n), 3] for n in range(len(RAGGED.store))])
+    rows = len(running) // LENGTH + 3
+    (batch,) = concatenated(RAGGED, RECIPES["bert"], rows, 100)
+    restored = torch.where(batch.labels >= 0, batch.labels, batch.input_ids).flatten().numpy()
+    assert np.array_equal(restored, np.resize(running, rows * LENGTH))
+
+
 def test_both_sides_of_a_work_see_the_same_tokens():
     recipe = RECIPES["modernbert"]
     full = make_bout("full rows", recipe, SPLIT, TEXT, RAGGED, 8)

@@ -8,10 +8,12 @@ import pytest
 import torch
 import yaml
 
+from bert.bench import run
 from bert.bench.documents import text_of_arrays
 from bert.bench.run import Plan, bench, bench_arrays, identity
 from bert.cli import main
 from bert.training.config import ScheduleConfig
+from bert.training.folder import environment
 
 from .synthetic import LENGTHS, RECIPE, TEXT, VALUES
 
@@ -77,6 +79,12 @@ def test_another_text_is_another_measurement_but_not_where_it_lies():
     assert known(RECIPE, other) != known(RECIPE)
     elsewhere = replace(RECIPE, data=replace(RECIPE.data, store="there", tokenizer="here"))
     assert known(elsewhere) == known(RECIPE)
+
+
+def test_another_machine_is_another_measurement(monkeypatch):
+    here = known(RECIPE)
+    monkeypatch.setattr(run, "environment", lambda: {**environment(), "cuda_devices": ["another card"]})
+    assert known(RECIPE) != here
 
 
 def known(recipe, text=TEXT):

@@ -5,6 +5,7 @@ import torch
 
 from bert.bench import sweep as module
 from bert.bench.cells import Cells
+from bert.bench.steps import OUT_OF_MEMORY, is_out_of_memory
 from bert.bench.sweep import findings, sweep, sweep_cell
 from bert.bench.table import tables
 
@@ -15,7 +16,7 @@ WHAT = {"what": "a sweep"}
 
 def cell(rows):
     if rows > 8:
-        return {"fails": module.OUT_OF_MEMORY}
+        return {"fails": OUT_OF_MEMORY}
     return {"tokens_per_second": 100.0 * (rows if rows < 8 else 3), "peak_bytes": rows, "batch_rows": 8}
 
 
@@ -62,13 +63,13 @@ def test_a_cell_reckons_with_a_whole_step():
 
 def test_memory_that_is_used_up_is_told_from_other_failures(monkeypatch):
     for error, said in (
-        (torch.OutOfMemoryError("CUDA out of memory."), module.OUT_OF_MEMORY),
+        (torch.OutOfMemoryError("CUDA out of memory."), OUT_OF_MEMORY),
         (
             RuntimeError(
                 "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
                 " tried to allocate 9 bytes."
             ),
-            module.OUT_OF_MEMORY,
+            OUT_OF_MEMORY,
         ),
         (RuntimeError("no"), "RuntimeError: no"),
     ):
@@ -83,4 +84,4 @@ def test_memory_that_is_used_up_is_told_from_other_failures(monkeypatch):
 def test_this_processor_says_so_as_a_sweep_expects():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**62, dtype=torch.uint8)
-    assert module.is_out_of_memory(caught.value)
+    assert is_out_of_memory(caught.value)

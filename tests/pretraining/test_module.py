@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from bert.errors import InputError
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.stream import Split
 
@@ -82,3 +83,22 @@ def test_learning_rates_follow_the_schedule_and_are_kept():
     assert len(module.learning_rates) == 10
     assert module.learning_rates[0] == pytest.approx(0.05 / 0.06)  # the middle of step 1 of 10
     assert module.learning_rates[-1] == pytest.approx(0.05 / 0.94)
+
+
+@pytest.mark.parametrize("scaler", [None, object()], ids=["bf16", "fp16 with a scaler"])
+def test_a_step_that_a_scaler_leaves_out_for_its_gradients_is_saved_and_another_is_not(scaler):
+    split = Split(ROWS, ROWS)
+    module = make_module(split, steps=1)
+    trainer = fit(module, split)
+    trainer.precision_plugin.scaler = scaler
+    module.gradient_norm = torch.tensor(float("inf"))
+    if scaler is None:
+        with pytest.raises(InputError, match="the gradient norm is inf at step 1"):
+            module.on_save_checkpoint({})
+    else:
+        checkpoint = {}
+        module.on_save_checkpoint(checkpoint)
+        assert "open_log_row" in checkpoint
+        module.loss_sum = module.loss_sum + float("nan")
+        with pytest.raises(InputError, match="the loss is nan at step 1"):
+            module.on_save_checkpoint({})

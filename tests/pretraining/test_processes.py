@@ -102,6 +102,7 @@ def torchrun():
         ("devices", (), ("--trainer.devices", "2")),
         ("torchrun", "torchrun", ()),
         ("accumulating", (), ("--trainer.devices", "2", "--data.micro_batch_rows", "2")),
+        ("compiled", (), ("--trainer.devices", "2", "--compile", "true")),
     ],
 )
 def test_two_processes_see_the_batches_of_one_and_reach_its_losses(corpus, alone, name, launcher, extra):

@@ -293,6 +293,11 @@ def test_what_is_not_compressed_at_all_is_refused(tmp_path, suffix):
         ("a.jsonl", '{"text": 3}\n', "a.jsonl:1: field 'text' holds int, not text; name another by --text-field"),
         ("a.csv", "id,body\n1,x\n", "a.csv:1: no field 'text'; there are: id, body. Name one by --text-field."),
         ("a.csv", "id,text\n1,x\n2\n", "a.csv:3: 1 columns, the header has 2; repair this line"),
+        (
+            "a.csv",
+            'text\na\n"b\nc\nd\n',
+            'a.csv:3: not a readable row (unexpected end of data); close its quotes, write " inside them as ""',
+        ),
         ("a.parquet", "PAR1", "a.parquet: not a readable parquet file ("),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
+from bert.training import optimizers
 from bert.training.config import OptimizerConfig
 from bert.training.optimizers import (
     make_optimizer,
@@ -47,6 +48,17 @@ def test_adamw_is_pytorchs():
             stepper.step()
     for a, b in zip(ours.parameters(), theirs.parameters()):
         assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_orthogonalize_multiplies_fp32_where_the_processor_does_not_multiply_bf16(monkeypatch):
+    torch.manual_seed(1)
+    matrix = torch.randn(16, 48)
+    monkeypatch.setattr(optimizers, "cpu_multiplies_bf16", lambda: True)
+    fast = orthogonalize(matrix)
+    monkeypatch.setattr(optimizers, "cpu_multiplies_bf16", lambda: False)
+    exact = orthogonalize(matrix)
+    assert (fast.dtype, exact.dtype) == (torch.bfloat16, torch.float32)
+    assert 0 < (fast - exact).norm() < 0.02 * exact.norm()
 
 
 @pytest.mark.parametrize("shape", [(16, 16), (16, 48), (48, 16)])
