@@ -13,16 +13,18 @@ if sys.argv[1] == "keep" and not keep_freed_memory():
     sys.exit()
 def pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(20):
-        np.ones(40 * 2**20, np.uint8)  # above what the library keeps by itself
+    for _ in range(int(sys.argv[2])):
+        np.ones(int(sys.argv[3]) * 2**20, np.uint8)
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 pages()
 print(pages())
 """
 
 
-def _page_faults(what: str) -> int:
-    done = subprocess.run([sys.executable, "-c", _FAULTS, what], capture_output=True, text=True, check=True)
+def _page_faults(what: str, blocks: int = 20, megabytes: int = 40) -> int:
+    """While so many blocks come and go; those of 40 MB are above what the library keeps by itself."""
+    command = [sys.executable, "-c", _FAULTS, what, str(blocks), str(megabytes)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     if "other C library" in done.stdout:
         pytest.skip("this C library has no mallopt")
     return int(done.stdout)
@@ -32,3 +34,9 @@ def _page_faults(what: str) -> int:
 def test_blocks_that_were_freed_are_used_again_without_a_page_fault() -> None:
     assert _page_faults("keep") < 20  # of 20 blocks of 10,240 pages
     assert _page_faults("leave") > 200  # pages may be huge ones
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("resource") is None, reason="page faults are counted on Unix alone")
+def test_more_than_two_gigabytes_at_once_are_kept_too() -> None:
+    assert _page_faults("keep", blocks=3, megabytes=2100) < 20
