@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -549,12 +549,16 @@ def test_a_tilde_is_ones_home_in_resume_and_show_batch(
     assert not (place / "~").exists()
 
 
-@pytest.mark.parametrize("more", [(), ("--stop.steps=2",)], ids=["as it was", "a budget that it is past"])
+def test_a_run_is_not_resumed_with_fewer_steps_than_it_has(refused: Refused) -> None:
+    line = refused("pretrain", "--resume", "run", "--stop.steps=2")
+    assert line == "--stop.steps 2: the run has 4 steps behind it: give more, or leave it out"
+
+
 def test_a_finished_run_that_is_resumed_takes_no_further_step_and_says_so(
-    place: Path, capsys: pytest.CaptureFixture[str], more: Sequence[str]
+    place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = snapshot(place / "run")
-    assert main(["pretrain", "--resume", "run", *more]) == 0
+    assert main(["pretrain", "--resume", "run"]) == 0
     assert "no step was left to do: the budget was used up at step 4; --stop.* gives more" in capsys.readouterr().out
     after = snapshot(place / "run")
     assert after.keys() == before.keys()

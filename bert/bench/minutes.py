@@ -3,8 +3,8 @@
 The peer takes rows of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for ModernBERT in a
 search (a post-norm BERT may want a lower rate);
 and its fastest attention, compiled or not, by timing before the clock runs.
-Curves are losses on the first rows of the masked file, taken while training. The time for that counts on our side; the peer, which
-scores all places of a row for it, gets it back.
+Curves are losses on the first rows of the masked file, taken while training. The clock of neither side runs
+meanwhile.
 """
 
 import csv
@@ -119,7 +119,6 @@ def train_peer(
     curve: list[tuple[float, float]] = []
     progress = Progress(StopConfig(minutes=training.minutes))
     progress.start()
-    scoring = 0.0  # seconds
     while not progress.finished():
         batch: PeerBatch = whole(stream.micro_batch(int(progress.step), split)).on(device)
         for group in peer.optimizer.param_groups:
@@ -127,11 +126,11 @@ def train_peer(
         peer.step(batch)
         if progress.step % 20 == 0:
             now(device)  # the clock is that of the device: steps do not run ahead of it
-        progress.advance(batch.tokens, progress.elapsed() - scoring)
+        progress.advance(batch.tokens, progress.elapsed())
         if progress.seconds >= 60 * training.minutes * (len(curve) + 1) / (POINTS + 1):
             begun = now(device)
             curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
-            scoring += now(device) - begun
+            progress.leave_out(now(device) - begun)
     used = {"steps": int(progress.step), "tokens": progress.tokens, "seconds": progress.seconds}
     score = score_peer(peer.model, masked)
     curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
@@ -151,8 +150,10 @@ class CurveCallback(L.Callback):
         assert isinstance(pl_module, MaskedLMTraining)
         spent = pl_module.progress.elapsed()
         if spent >= self.seconds * (self.taken + 1) / (self.points + 1):
+            begun = now(pl_module.device)
             loss = score_masked(pl_module.model, self.masked).loss
             pl_module.model.train()
+            pl_module.progress.leave_out(now(pl_module.device) - begun)
             self.taken += 1
             with self.out.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps([spent / 60, loss]) + "\n")

@@ -77,7 +77,7 @@ def tables(cells: Cells) -> list[str]:
 
 
 _STEP_HEADER = (
-    "attention", "compiled", "tokens/s", "of the matrix rate", "data", "forward", "backward", "optimiser", "fill", "peak GiB"
+    "attention", "compiled", "tokens/s", "of the matrix rate of its round", "data", "forward", "backward", "optimiser", "fill", "peak GiB"
 )  # fmt: skip
 
 
@@ -122,7 +122,11 @@ def _duel_row(key: dict[str, Any], value: Value) -> Sequence[str]:
 def _verdict_lines(best: dict[str, dict[str, Any]]) -> list[str]:
     lines = [
         f"{work}: {Spread(**found['ratio'])} × the peer at its best ({found['against']})"
-        + (f"; asked: {found['demand']:.2f}" if "demand" in found else "")
+        + (
+            f"; goal: {found['demand']:.2f}, 0.95 × the ratio on full rows × its places a token"
+            if "demand" in found
+            else ""
+        )
         for work, found in best.items()
     ]
     return ["\n".join(lines)] if lines else []

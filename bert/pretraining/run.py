@@ -92,6 +92,7 @@ def pretrain(
         start = None if resume else check_inputs(recipe, out)
         with run_folder.claimed(out, overwrite, resume):
             checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
+            _check_budget(recipe, checkpoint)
             recipe = prepare_inputs(recipe, out, say, start)
             if not resume:  # a run goes on with the attention that it has
                 device = trainer.strategy.root_device
@@ -127,7 +128,7 @@ def pretrain(
     )
     if recipe.phases:
         module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
-    begun = 0 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
+    begun = _step_of(checkpoint)
     if checkpoint and run_folder.is_rank_0():
         csv.cut(begun)
         drop_behind(checkpoint)
@@ -153,6 +154,17 @@ def pretrain(
     if module.progress.step == begun:
         say(f"no step was left to do: the budget was used up at step {begun:,}; --stop.* gives more")
     return finish(module, recipe, out, stores, trainer.strategy.root_device, say)
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
+
+
+def _check_budget(recipe: PretrainRecipe, checkpoint: Path | None) -> None:
+    """A recipe must not say of a run that it has fewer steps than it has."""
+    done, steps = _step_of(checkpoint), recipe.stop.steps
+    if steps is not None and steps < done:
+        raise InputError(f"--stop.steps {steps}: the run has {done:,} steps behind it: give more, or leave it out")
 
 
 def begin_with(
@@ -292,8 +304,19 @@ def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[st
             if batch["document_ids"][row, column] == 0:
                 continue
             original = originals.get(row * stream.rows.row_length + column)
-            words.append(tokenizer.token(token) + (f"‹{tokenizer.token(original)}›" if original is not None else ""))
+            words.append(
+                _shown(tokenizer, token) + (f"‹{_shown(tokenizer, original)}›" if original is not None else "")
+            )
         say(f"{row:4d}  {' '.join(words)}")
+
+
+def _shown(tokenizer: Tokenizer, token_id: int) -> str:
+    """A piece for a reader, of byte-level vocabularies too: `##` where no blank stands before it."""
+    spelled = None if tokenizer.kind == "wordpiece" else tokenizer.spelling(token_id)
+    if spelled is None:
+        return tokenizer.token(token_id)
+    blank, text = spelled
+    return (text or "␣") if blank else f"##{text}"
 
 
 def _warn(message: str) -> None:

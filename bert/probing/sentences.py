@@ -76,6 +76,9 @@ def score(
     """
     if isinstance(sentences, str):
         raise InputError('score takes a list of sentences: give ["…"] for one')
+    for place, sentence in enumerate(sentences):
+        if not isinstance(sentence, str):
+            raise InputError(f"sentences[{place}] is {sentence!r}: score takes a list of sentences")
     if isinstance(model, str | Path):
         model = MaskedLM.load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(model, MaskedLM):

@@ -272,9 +272,11 @@ def _write_files(
         if count["documents"] < 2 and count["tokens"] < _TOO_FEW_TOKENS:
             read = sum(count[what] for what in ("documents", "duplicates", "near_duplicates", "empty"))
             near = f" and {count['near_duplicates']:,} near ones" if near_duplicates is not None else ""
+            twice = f"{count['duplicates']:,} of its {read:,} documents are exact duplicates{near}, "
+            twice = twice if count["duplicates"] + count["near_duplicates"] else ""
             raise InputError(
-                f"the corpus is too small: {count['duplicates']:,} of its {read:,} documents are exact duplicates{near}, "
-                f"{count['tokens']} tokens are left; give more text, or check --layout"
+                f"the corpus is too small: {twice}{count['tokens']} tokens are"
+                f" {'left' if twice else 'all'}; give more text, or check --layout"
             )
         if sum(map(len, values)):
             write_batch()

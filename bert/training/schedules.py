@@ -49,6 +49,10 @@ class Progress:
         """Seconds of the run up to now."""
         return self.seconds if self._started is None else self._before + time.monotonic() - self._started
 
+    def leave_out(self, seconds: float) -> None:
+        """So many of the seconds since the start were no training."""
+        self._before -= seconds
+
     def advance(self, tokens: int, seconds: float) -> None:
         """One more step, with `tokens` in it, done at `seconds` of the run."""
         if self.step == 0:

@@ -71,6 +71,8 @@ def make_trainer(
     for known in (
         ".*LeafSpec.*",
         ".*but have no `val_dataloader`.*",
+        ".*when logging on epoch level in distributed setting.*",  # what is logged is summed over all ranks already
+        ".*all_gather.* is deprecated.*",
     ):  # of Lightning 2.6 on newer PyTorch, and no mistake of anybody
         warnings.filterwarnings("ignore", message=known)
     given = {name: _instantiated(value) for name, value in arguments.items()}

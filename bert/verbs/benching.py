@@ -94,8 +94,18 @@ def _add_options(parser: "ArgumentParser") -> None:
     add("--backends", nargs="+", type=str, default=[], help="ways to compute attention; not given: all there are")
     add("--profile", action="store_true", help="also say which operators the time of our step goes to")
     add("--sweep", action="store_true", help="try micro-batches: the fastest, and the largest that fits")
-    add("--smallest", type=int, default=4, help="with --sweep: rows to begin with; each next size is the double")
-    add("--largest", type=int, default=64, help="with --sweep: rows to end with, where memory does not end it before")
+    add(
+        "--smallest",
+        type=int | None,
+        default=None,
+        help="with --sweep: rows to begin with, 4 if not given; each next size is the double",
+    )
+    add(
+        "--largest",
+        type=int | None,
+        default=None,
+        help="with --sweep: rows to end with, 64 if not given, where memory does not end it before",
+    )
     add("--against", type=str | None, default=None, help="hf: Hugging Face's masked LM of the same configuration")
     add(
         *("--ragged",),
@@ -141,6 +151,9 @@ def _check(options: Any) -> None:
     for name in ("ragged", "works", "peer_attention", "peer_compile", "peer_rows"):
         if options[name] and options.against is None:
             raise InputError(f"--{name.replace('_', '-')} is for a comparison: give --against hf")
+    for name in ("smallest", "largest"):
+        if options[name] is not None and not options.sweep:
+            raise InputError(f"--{name} {options[name]} is for a sweep: give --sweep")
     if options.sweep and options.against:
         raise InputError("--sweep beside --against: one measures our step alone; leave one out")
     if options.minutes is None:
@@ -221,8 +234,8 @@ def _plan(options: Any, recipe: "PretrainRecipe") -> "Plan":
         rounds=options.rounds,
         seconds=options.seconds,
         backends=tuple(options.backends) or BACKENDS,
-        smallest=options.smallest,
-        largest=options.largest,
+        smallest=Plan.smallest if options.smallest is None else options.smallest,
+        largest=Plan.largest if options.largest is None else options.largest,
         bouts=all_bouts(recipe, works, options.peer_attention, options.peer_compile) if options.against else (),
         peer_rows=options.peer_rows,
         profile=options.profile,
