@@ -63,7 +63,8 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
         item = re.match(r"([\w.]+): Unexpected keys: {'(\w+)'", message)
         if item and recipe is not None:  # in a list of mappings
             name = f"{item[1]}.{item[2]}"
-            message = f"{item[1]} is a list with the unknown key `{name}`.{did_you_mean(name, _names(recipe))}"
+            possible = [key for key in _names(recipe) if key.startswith(f"{item[1]}.")]
+            message = f"{item[1]} is a list with the unknown key `{name}`.{did_you_mean(name, possible)}"
         key = message.split(" is ")[0]
         guilty = [file for file in files if key in dict(_leaves(read_yaml(file)))]
         if guilty and not values_of(arguments, f"--{key}"):

@@ -440,6 +440,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
         ("pretrain --out run --show-batch -1", "--show-batch -1: batches are numbered from 0"),
         ("bench gone", "gone: no run here to measure: it has no recipe.yaml"),
         ("bench run --steps 0", "--steps 0 --rounds 5: give 1 or more of each"),
+        ("bench run --smallest 8", "--smallest 8 is for a sweep: give --sweep"),
         ("pretrain --show-batch 1", "--show-batch 1: name the run in --out"),
         ("pretrain --out gone --show-batch 1", "gone: no run here whose batches could be shown: it has no recipe.yaml"),
     ],
@@ -547,6 +548,11 @@ def test_a_tilde_is_ones_home_in_resume_and_show_batch(
     assert (place / "run" / "checkpoints" / "step-00000005").is_dir()
     assert main(["pretrain", "--out=~/run", "--show-batch=0"]) == 0
     assert not (place / "~").exists()
+
+
+def test_a_wrong_key_of_a_phase_is_told_the_nearest_of_a_phase(refused: Refused) -> None:
+    line = refused("pretrain", "text.txt", "--out", "new", "--phases", "[{tokens: 100, rows: 3}, {}]")
+    assert line == "phases is a list with the unknown key `phases.rows`. Did you mean `phases.batch_rows`?"
 
 
 def test_a_run_is_not_resumed_with_fewer_steps_than_it_has(refused: Refused) -> None:

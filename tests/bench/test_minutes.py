@@ -2,18 +2,23 @@
 
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
 
+from bert.bench import minutes
 from bert.bench.cells import Cells
-from bert.bench.minutes import PeerTraining, cut_masked, fastest_setting, minutes_until, train_peer
+from bert.bench.minutes import CurveCallback, PeerTraining, cut_masked, fastest_setting, minutes_until, train_peer
 from bert.bench.peers import PeerSettings
 from bert.bench.run import bench_minutes
 from bert.cli import main
 from bert.errors import InputError
-from bert.pretraining.score import read_masked
+from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.score import Score, read_masked
+from bert.training.config import StopConfig
+from bert.training.schedules import Progress
 
 from .synthetic import LENGTH, RECIPES, SIZE, TEXT
 
@@ -87,6 +92,19 @@ def test_a_setting_that_does_not_run_is_passed_over():
     found = fastest_setting(RECIPES["bert"], TEXT, training, torch.device("cpu"), "32-true", cells)
     assert found == PeerSettings("eager")
     assert [sorted(value) for _, value in cells] == [["fails"], ["tokens_per_second"]]
+
+
+def test_the_clock_of_ours_stands_still_while_a_curve_is_scored(masked, tmp_path, monkeypatch):
+    module = Mock(spec=MaskedLMTraining, model=Mock(), device=torch.device("cpu"))
+    module.progress = Progress(StopConfig(minutes=1))
+    module.progress.start()
+    clock = iter([10.0, 25.0])
+    monkeypatch.setattr(minutes, "now", lambda device: next(clock))
+    monkeypatch.setattr(minutes, "score_masked", lambda *_: Score(1.5, 0.5, 3))
+    before = module.progress.elapsed()
+    CurveCallback(str(masked), 0.0, str(tmp_path / "curve.jsonl")).on_train_batch_end(Mock(), module)
+    assert module.progress.elapsed() < before - 14
+    assert json.loads((tmp_path / "curve.jsonl").read_text())[1] == 1.5
 
 
 def test_ours_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, monkeypatch):

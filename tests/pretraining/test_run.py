@@ -15,9 +15,11 @@ from bert.cli import main
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_streams
+from bert.pretraining.run import _shown
 from bert.pretraining.stream import Split
 from bert.text.store import open_store
 from bert.text.tokenizer import Tokenizer
+from bert.text.vocabulary import train_tokenizer
 from bert.training.folder import read_recipe
 
 from ..conftest import TINY, run_quietly
@@ -329,3 +331,11 @@ def test_without_held_out_text_checkpoints_are_written_all_the_same(text_file, t
         ["pretrain", str(text_file), "--out", str(run), *TINY, "--data.held_out", "0", "--validation.every_steps", "2"]
     )
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
+
+
+def test_pieces_of_a_byte_level_vocabulary_are_shown_as_text():
+    tokenizer = train_tokenizer(["the cat sat on the mat with 苹果 and 苹果 trees"] * 3, kind="bpe", vocab_size=300)
+    shown = [_shown(tokenizer, token) for token in tokenizer.encode("the cats 苹果 sat")]
+    assert shown == ["[CLS]", "the", "cat", "##s", "苹果", "sat", "[SEP]"]
+    parts_of_a_character = [_shown(tokenizer, token) for token in tokenizer.encode("è")]
+    assert parts_of_a_character == ["[CLS]", "␣", "Ã", "¨", "[SEP]"]
