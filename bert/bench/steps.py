@@ -57,10 +57,14 @@ def measure_steps(
     say: Callable[[str], None] = print,
 ) -> None:
     """A cell for each backend, compiled and not (as the recipe says, where it does)."""
+    refused: dict[str, Value] = {}  # a backend that cannot be here says why; the compiler would not
     for backend, compiled in choices(recipe, backends):
         key = {"what": "step", "backend": backend, "compiled": compiled}
         measure = partial(step_cell, recipe, text, backend, compiled, ceilings, rounds, seconds)
-        say(line_of(key, cells.measured(key, measure)))
+        value = cells.measured(key, partial(dict, refused[backend]) if backend in refused else measure)
+        if value.get("fails", OUT_OF_MEMORY) != OUT_OF_MEMORY:
+            refused[backend] = value
+        say(line_of(key, value))
 
 
 def choices(recipe: PretrainRecipe, backends: tuple[str, ...]) -> Iterator[tuple[str, bool]]:

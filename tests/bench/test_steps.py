@@ -51,6 +51,20 @@ def test_a_backend_that_does_not_run_is_a_cell_that_says_so(monkeypatch):
     assert next(iter(cells))[1] == {"fails": "NotImplementedError: no kernel for this device"}
 
 
+def test_a_backend_that_cannot_be_here_says_why_in_the_place_of_the_compiler(monkeypatch):
+    tried = []
+
+    def broken(recipe, split, compiled, backend):
+        tried.append((backend, compiled))
+        raise RuntimeError("out of room: can't allocate memory" if backend == "plain" else "needs CUDA")
+
+    monkeypatch.setattr(steps, "OurSteps", broken)
+    cells = Cells(None, {})
+    measure_steps(replace(RECIPE, compile=None), TEXT, cells, LIMITS, ("varlen", "plain"), 1, 0.01, lambda line: None)
+    assert tried == [("varlen", False), ("plain", False), ("plain", True)]  # what had no room may have it compiled
+    assert [value["fails"] for key, value in cells if key["backend"] == "varlen"] == ["RuntimeError: needs CUDA"] * 2
+
+
 def test_both_ways_are_tried_where_the_recipe_leaves_it_open():
     assert list(choices(RECIPE, ("eager", "sdpa"))) == [("eager", False), ("sdpa", False)]
     assert list(choices(replace(RECIPE, compile=None), ("sdpa",))) == [("sdpa", False), ("sdpa", True)]
