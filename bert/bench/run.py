@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bert.bench.against import DOCUMENTS, Work, race
-from bert.bench.cells import Cells
+from bert.bench.cells import Cells, Value
 from bert.bench.documents import SPECIALS, Text, mixture, packed, text_of_arrays
 from bert.bench.loops import compare_loops
 from bert.bench.minutes import PeerTraining, compare_minutes
@@ -56,6 +56,8 @@ class Plan:
     """rows or documents of the peer's batch; null: the recipe's batch"""
     profile: bool = False
     """also say where the time of our step goes"""
+    loop_steps: int | None = None
+    """steps: also compare Lightning's loop with the bare one, in turns of so many steps"""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not self.seconds > 0:
@@ -88,6 +90,9 @@ def bench(
     ceilings = ceilings_cell(recipe, device, cells, min(0.3, plan.seconds))
     if plan.kind == "steps":
         measure_steps(recipe, text, cells, ceilings, plan.backends, plan.rounds, plan.seconds, say)
+        if plan.loop_steps is not None:
+            key = {"what": "loops", "steps": plan.loop_steps}
+            cells.measured(key, lambda: loops_cell(recipe, text, plan.loop_steps or 1, plan.rounds, say))
     elif plan.kind == "sweep":
         sweep(recipe, text, cells, plan.backends, plan.smallest, plan.largest, plan.seconds, say)
     else:
@@ -139,14 +144,11 @@ def bench_arrays(
     return bench(recipe, text, plan, out=out, say=say)
 
 
-def bench_loops(
-    recipe: PretrainRecipe, text: Text, steps: int, rounds: int, say: Callable[[str], None] = print
-) -> float:
-    """Lightning's loop over the bare loop, median over rounds of `steps` steps."""
-    recipe = fitted(recipe, text)
+def loops_cell(recipe: PretrainRecipe, text: Text, steps: int, rounds: int, say: Callable[[str], None]) -> Value:
+    """Lightning's loop over the bare loop, in turns of `steps` steps."""
     split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
     stream = packed(text, recipe.data.row_length, recipe.data.batch_rows, recipe.masking, recipe.seed)
-    return compare_loops(recipe, stream, split, steps, rounds, say).median
+    return dataclasses.asdict(compare_loops(recipe, stream, split, steps, rounds, say))
 
 
 def fitted(recipe: PretrainRecipe, text: Text) -> PretrainRecipe:

@@ -53,7 +53,7 @@ def _bench(arguments: Sequence[str]) -> None:
         general = replace(recipe.validation, general=None)
         recipe = replace(recipe, start=None, grow=GrowConfig(), vocabulary=VocabularyConfig(), validation=general)
     recipe, text, ragged = _texts(options, recipe)
-    from bert.bench.run import bench, bench_loops, bench_minutes
+    from bert.bench.run import bench, bench_minutes
 
     out = None if options.out is None else Path(options.out).expanduser()
     if options.minutes is not None:
@@ -71,8 +71,6 @@ def _bench(arguments: Sequence[str]) -> None:
         return
     plan = _plan(options, recipe)
     bench(recipe, text, plan, ragged, out)
-    if plan.kind == "steps":
-        bench_loops(recipe, text, options.steps, options.rounds)
 
 
 def _add_options(parser: "ArgumentParser") -> None:
@@ -239,6 +237,7 @@ def _plan(options: Any, recipe: "PretrainRecipe") -> "Plan":
         bouts=all_bouts(recipe, works, options.peer_attention, options.peer_compile) if options.against else (),
         peer_rows=options.peer_rows,
         profile=options.profile,
+        loop_steps=options.steps,
     )
 
 
