@@ -7,6 +7,7 @@ that it concatenates without masks. Ours packs them. A cell is one work against 
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
@@ -99,15 +100,13 @@ def race(
     torch._dynamo.config.recompile_limit = 64  # several models of one class in a process
     device, precision = place(recipe)
     ours: OurSteps | None = None
-    made: dict[tuple[Work, int], Bout] = {}
+
+    @lru_cache(maxsize=1)
+    def bout(work: Work, rows: int) -> Bout:
+        return make_bout(work, recipe, split, text, ragged, rows)
+
     for work, setting in bouts or all_bouts(recipe):
         key = {"what": "against hf", "work": work, "attention": setting.attention, "compile": setting.compile}
-
-        def bout(work: Work, rows: int) -> Bout:
-            if (work, rows) not in made:
-                made.clear()
-                made[work, rows] = make_bout(work, recipe, split, text, ragged, rows)
-            return made[work, rows]
 
         def measure(work: Work = work, setting: PeerSettings = setting) -> Value:
             nonlocal ours

@@ -1,10 +1,8 @@
 """Quality by the clock: the peer trained for so many minutes on the text that ours has, then ours by its recipe, scored alike.
 
 The peer takes rows of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for ModernBERT in a
-search (a post-norm BERT may want a lower rate);
-and its fastest attention, compiled or not, by timing before the clock runs.
-Curves are losses on the first rows of the masked file, taken while training. The clock of neither side runs
-meanwhile.
+search; and its fastest attention, compiled or not, by timing before the clock runs. Curves are losses on the first rows of the masked
+file, taken while training; neither clock runs meanwhile.
 """
 
 import csv

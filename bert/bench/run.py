@@ -90,9 +90,8 @@ def bench(
     ceilings = ceilings_cell(recipe, device, cells, min(0.3, plan.seconds))
     if plan.kind == "steps":
         measure_steps(recipe, text, cells, ceilings, plan.backends, plan.rounds, plan.seconds, say)
-        if plan.loop_steps is not None:
-            key = {"what": "loops", "steps": plan.loop_steps}
-            cells.measured(key, lambda: loops_cell(recipe, text, plan.loop_steps or 1, plan.rounds, say))
+        if (steps := plan.loop_steps) is not None:
+            cells.measured({"what": "loops", "steps": steps}, lambda: loops_cell(recipe, text, steps, plan.rounds, say))
     elif plan.kind == "sweep":
         sweep(recipe, text, cells, plan.backends, plan.smallest, plan.largest, plan.seconds, say)
     else:
