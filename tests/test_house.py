@@ -28,7 +28,7 @@ FLOORS = (
     ("training",),
     ("exchange",),
     ("model", "text"),
-    ("recipe", "errors", "files", "memory", "hub", "sample", "__init__"),
+    ("recipe", "errors", "files", "locks", "memory", "signals", "terminal", "untrusted", "hub", "sample", "__init__"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LOWEST = len(FLOORS) - 1

@@ -1,0 +1,38 @@
+"""What a command prints: texts of strangers reach the terminal without their control characters."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from bert.untrusted import printable
+
+
+class _Printable:
+    """A text stream that shows control characters instead of passing them on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.raw = stream
+
+    def write(self, text: str) -> int:
+        self.raw.write(printable(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.raw, name)
+
+
+@contextmanager
+def printable_output() -> Iterator[None]:
+    """Everything that is printed until the end of the `with` has its control characters shown, but for what goes to `raw`."""
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream if isinstance(stream, _Printable) else _Printable(stream) for stream in before)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def raw(stream: TextIO) -> TextIO:
+    """The stream itself: for our own progress bars, and for data that a file or another program reads."""
+    return stream.raw if isinstance(stream, _Printable) else stream

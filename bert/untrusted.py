@@ -1,0 +1,92 @@
+"""What strangers wrote, read with limits: JSON and YAML of bounded size and depth, and text that is safe on a terminal."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MOST_BYTES = 1 << 27
+"""of a JSON file: the largest published tokenizers have 35 MB"""
+_MOST_YAML_BYTES = 1 << 20
+_MOST_DEPTH = 64
+_MOST_YAML_NODES = 100_000
+# Control characters of C0 and C1 but tab and newline: a terminal may obey them.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises OSError where it cannot be read, and ValueError, in a few words, where it is not JSON in UTF-8 or larger or nested
+    deeper than anything that this package writes or reads.
+    """
+    return parse_json(_text(file, MOST_BYTES))
+
+
+def parse_json(text: str) -> Any:
+    """The content of JSON text. Raises ValueError where it is not JSON or nested too deeply."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    _check_depth(value)
+    return value
+
+
+def read_yaml_text(file: Path) -> str:
+    """The text of a YAML file. Raises OSError and ValueError as `read_json` does."""
+    return _text(file, _MOST_YAML_BYTES)
+
+
+def parse_yaml(text: str) -> Any:
+    """The content of YAML text: plain values, never objects.
+
+    Raises yaml.YAMLError where it is not YAML; ValueError where it is nested too deeply, or where its aliases stand for more than
+    a hundred thousand values.
+    """
+    import yaml
+
+    if len(text) > _MOST_YAML_BYTES:
+        raise ValueError(f"larger than {_MOST_YAML_BYTES:,} characters")
+    try:
+        value = yaml.safe_load(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    _check_depth(value, _MOST_YAML_NODES)
+    return value
+
+
+def printable(text: str) -> str:
+    """`text` with every control character but tab and newline as a visible sign, so that no terminal obeys it."""
+    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\N{REPLACEMENT CHARACTER}", text)
+
+
+def _text(file: Path, most: int) -> str:
+    with file.open("rb") as stream:
+        content = stream.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"larger than {most:,} bytes")
+    return content.decode("utf-8")
+
+
+def _check_depth(value: Any, most_nodes: float = float("inf")) -> None:
+    """ValueError for containers within containers beyond the limit, and for more nodes than `most_nodes`, shared ones counted each
+    time they are met."""
+    waiting, nodes = [_children(value)], 0
+    while waiting:
+        child = next(waiting[-1], waiting)  # `waiting` itself: there is no other
+        if child is waiting:
+            waiting.pop()
+            continue
+        nodes += 1
+        if nodes > most_nodes:
+            raise ValueError("its aliases stand for too many values")
+        if isinstance(child, (dict, list)):
+            if len(waiting) >= _MOST_DEPTH:
+                raise ValueError("nested too deeply")
+            waiting.append(_children(child))
+
+
+def _children(value: Any) -> Iterator[Any]:
+    return iter(value.values()) if isinstance(value, dict) else iter(value if isinstance(value, list) else ())
