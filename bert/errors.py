@@ -8,6 +8,10 @@ class InputError(ValueError):
     """A mistake in what the user gave us: a file, a recipe key, a value. One line: where, what, and the fix."""
 
 
+class RankError(InputError):
+    """An InputError that one rank alone knows of, and so says itself; of any other rank 0 speaks for all."""
+
+
 class InterruptedRun(Exception):
     """A run that was stopped by a signal, saved, and can be resumed."""
 

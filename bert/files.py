@@ -52,7 +52,9 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
     folder = folder.resolve()
     completed(folder)
     if folder.is_mount():
-        raise InputError(f"{folder}: is a mount point, which cannot be replaced: give a folder in it, as {folder / 'new'}")
+        raise InputError(
+            f"{folder}: is a mount point, which cannot be replaced: give a folder in it, as {folder / 'new'}"
+        )
     with _parents(folder):
         _clear(folder)
         workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
@@ -103,7 +105,9 @@ def keep_others(folder: Path, fresh: Path, ours: Sequence[str]) -> None:
             inside = path.relative_to(folder)
             linked = path.is_symlink() or name in files
             if path.is_mount():
-                raise InputError(f"{path}: is a mount point, which cannot move with {folder}: unmount it, or give another folder")
+                raise InputError(
+                    f"{path}: is a mount point, which cannot move with {folder}: unmount it, or give another folder"
+                )
             if any(fnmatchcase(inside.as_posix(), pattern) for pattern in ours) or os.path.lexists(fresh / inside):
                 continue
             if linked:

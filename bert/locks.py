@@ -14,7 +14,10 @@ from pathlib import Path
 from bert.errors import InputError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-_BEAT, _DEAD = 5.0, 30.0  # seconds between two signs of life, and after which there is no owner; where the system has no locks
+_BEAT, _DEAD = (
+    5.0,
+    30.0,
+)  # seconds between two signs of life, and after which there is no owner; where the system has no locks
 _held: set[int] = set()
 
 

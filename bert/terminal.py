@@ -26,7 +26,7 @@ class _Printable:
 def printable_output() -> Iterator[None]:
     """Everything that is printed until the end of the `with` has its control characters shown, but for what goes to `raw`."""
     before = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = (stream if isinstance(stream, _Printable) else _Printable(stream) for stream in before)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = (stream if isinstance(stream, _Printable) else _Printable(stream) for stream in before)
     try:
         yield
     finally:

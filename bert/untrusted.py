@@ -59,7 +59,9 @@ def parse_yaml(text: str) -> Any:
 
 def printable(text: str) -> str:
     """`text` with every control character but tab and newline as a visible sign, so that no terminal obeys it."""
-    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\N{REPLACEMENT CHARACTER}", text)
+    return _CONTROL.sub(
+        lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\N{REPLACEMENT CHARACTER}", text
+    )
 
 
 def _text(file: Path, most: int) -> str:

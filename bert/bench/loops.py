@@ -11,6 +11,7 @@ from bert.bench.rounds import Spread
 from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.stream import BatchStream, Split, StepLoader
+from bert.signals import Signals
 from bert.training.callbacks import StepLog, StopOnSignal
 from bert.training.trainer import make_trainer
 
@@ -61,7 +62,7 @@ def _bare(recipe: PretrainRecipe, loader: StepLoader, split: Split) -> tuple[flo
 def _lightning(recipe: PretrainRecipe, loader: StepLoader, split: Split, steps: int) -> float:
     """Median seconds of the same steps in the Trainer, with the callbacks of a run."""
     stamps = _Stamps()
-    callbacks = [StepLog(recipe.log.every_steps), StopOnSignal(), stamps]
+    callbacks = [StepLog(recipe.log.every_steps), StopOnSignal(Signals()), stamps]
     trainer = make_trainer(recipe.trainer, callbacks, [], [], split.accumulation, None)
     trainer.fit(OurSteps(recipe, split, compiled=False, steps=steps).module, loader)
     whole = [later - earlier for earlier, later in zip(stamps.times, stamps.times[1:])]

@@ -5,11 +5,12 @@ environment.json, model/ (the model that measured best on the dev set).
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import get_args
 
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun
 from bert.exchange.folder import start
@@ -21,6 +22,7 @@ from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskModel, TaskTrainin
 from bert.finetuning.windows import write_rows
 from bert.model.encoder import Encoder, count_parameters
 from bert.model.heads import SequenceClassifier, TokenClassifier
+from bert.signals import Signals, handled
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.card import training_card
@@ -61,12 +63,27 @@ def finetune(
     _check_not_inside(recipe, out)
     out = run_folder.named(out)
     ranks = world_size(recipe.trainer)
-    first, tagging = run_folder.is_rank_0(), task == "tag"
+    first = run_folder.is_rank_0()
     say = say if first else _silent
-    log, stop = StepLog(recipe.log.every_steps), StopOnSignal()
-    with run_folder.claimed(out, overwrite, resume=None) if first else nullcontext():
+    with handled() as signals, run_folder.owned(out) if first else nullcontext():
+        return _finetune(task, recipe, out, overwrite, ranks, signals, say)
+
+
+def _finetune(
+    task: Task,
+    recipe: FinetuneRecipe,
+    out: Path,
+    overwrite: bool,
+    ranks: int,
+    signals: Signals,
+    say: Callable[[str], None],
+) -> Path:
+    """Prepare (rank 0 first) and train."""
+    first, tagging = run_folder.is_rank_0(), task == "tag"
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals)
+    with run_folder.claimed(out, overwrite) if first else nullcontext(out) as folder:
         if not first:
-            recipe = run_folder.wait_until_ready(out, FinetuneRecipe)
+            recipe, _ = run_folder.wait_until_ready(out, FinetuneRecipe)
         recipe, data, model = prepare(task, recipe, say)
         batches = Batches(data.train, recipe.data.batch_examples, tagging, model.config.pad_id, recipe.seed)
         dev = Batches(data.dev, recipe.data.batch_examples, tagging, model.config.pad_id, shuffled=False)
@@ -88,20 +105,26 @@ def finetune(
                 f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
             )
         if first:
-            run_folder.mark_ready(out, recipe, command=f"bert finetune {task}")
+            run_folder.mark_ready(folder, out, recipe, f"bert finetune {task}", {"precision": str(trainer.precision)})
     steps = max(1, round(recipe.epochs * batches.in_epoch))
     module = TaskTraining(
         model.train(), recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch, data.scheme
     )
     rank = trainer.global_rank
     say(describe(recipe, model, steps, trainer.precision))
-    trainer.fit(
-        module,
-        BatchLoader(batches, rank, ranks, on_first_request=module.progress.start),
-        BatchLoader(dev, rank, ranks, steps=dev.in_epoch),
-    )
+
+    def on_first_request() -> None:
+        signals.install()  # Lightning has put its own handlers in their place
+        module.progress.start()
+
+    with suppress(SIGTERMException), signals.deferred():
+        trainer.fit(
+            module,
+            BatchLoader(batches, rank, ranks, on_first_request=on_first_request),
+            BatchLoader(dev, rank, ranks, steps=dev.in_epoch),
+        )
     if stop.stopped_by:
-        raise InterruptedRun(interrupted(module, keep, out) if run_folder.is_rank_0() else "", stop.stopped_by)
+        raise InterruptedRun(interrupted(module, keep, out) if first else "", stop.stopped_by)
     say(f"best: step {keep.best_step:,}, {in_words(keep.best)}   baseline: {in_words(data.baseline)}")
     say(
         f"model: {out / 'model'}   next: bert predict {out / 'model'} FILE --out {'tags.conll' if tagging else 'labels.tsv'}"

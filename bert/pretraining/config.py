@@ -236,6 +236,9 @@ class PretrainRecipe:
     seed: int = 0
     """decides initial weights, order, masks and dropout"""
 
+    run_id: str | None = None
+    """what tells this run from others, in its recipe.yaml and its checkpoints; a new run gets a new one"""
+
     def __post_init__(self) -> None:
         check_seed(self.seed, bits=63)
         if self.optimizer.kind is None:

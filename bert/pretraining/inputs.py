@@ -37,6 +37,12 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
     Returns what the run starts from, where it is not fresh weights.
     """
     data = recipe.data
+    check_apart(out, "the text", *data.corpus, *data.mixture)
+    check_apart(out, "data.tokenizer", data.tokenizer)
+    check_apart(out, "data.store", data.store)
+    check_apart(out, "start", recipe.start)
+    check_apart(out, "vocabulary.add_words", recipe.vocabulary.add_words)
+    check_apart(out, "validation.general", recipe.validation.general)
     if data.corpus and data.store is not None:
         raise InputError(f"text and a store are given: leave out the text, or data.store {data.store}")
     if not data.corpus and data.store is None and not data.mixture:
@@ -73,14 +79,14 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
 
 
 def prepare_inputs(
-    recipe: PretrainRecipe, out: Path, say: Callable[[str], None], start: Start | None = None
+    recipe: PretrainRecipe, out: Path, say: Callable[[str], None], start: Start | None = None, resume: bool = False
 ) -> PretrainRecipe:
-    """Make what is missing in `out`: tokenizer and store. Returns the recipe with every open field decided."""
+    """Make what is missing in `out`: tokenizer and store. Returns the recipe with every open field decided. A run that is resumed
+    keeps the store that it has; otherwise one that a killed preparation left must be of this text."""
     data, vocabulary, folder = recipe.data, recipe.vocabulary, tokenizer_folder(out)
-    encoder, head, validation = recipe.encoder, recipe.head, recipe.validation
-    if not folder.exists():
+    encoder, head = (recipe.encoder, recipe.head) if start is None else (start.model.config, start.model.head_config)
+    if not Tokenizer.has_files(folder):
         if start is not None:
-            encoder, head = start.model.config, start.model.head_config
             tokenizer = check_start(recipe, start)
         else:
             tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
@@ -91,33 +97,23 @@ def prepare_inputs(
             make_tokenizer(text, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
     tokenizer = Tokenizer.load(folder)
     for source in text_sources(data, out):
-        if source.text and not source.folder.exists():
+        if source.text and not (resume and source.folder.exists()):
             prepare(source.text, tokenizer, source.folder, data.layout, data.text_field, say=say)
-    data = dataclasses.replace(
-        data,
-        store=absolute(data.store),
-        tokenizer=absolute(data.tokenizer),
-        corpus=[absolute(name) for name in data.corpus],
-        mixture={absolute(name): weight for name, weight in data.mixture.items()},
-    )
     if start is not None:
         encoder = shape_of(recipe, start, tokenizer)
-        vocabulary = dataclasses.replace(vocabulary, add_words=absolute(vocabulary.add_words))
-        validation = dataclasses.replace(validation, general=absolute(validation.general))
     elif recipe.start is None:
         encoder = dataclasses.replace(encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
-    recipe = dataclasses.replace(
-        recipe,
-        data=data,
-        vocabulary=vocabulary,
-        encoder=encoder,
-        head=head,
-        validation=validation,
-        start=absolute(recipe.start),
-        stop=DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop,
-    )
+    stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
+    recipe = dataclasses.replace(with_absolute_paths(recipe), encoder=encoder, head=head, stop=stop)
     make_streams(recipe, open_stores(recipe, out, tokenizer), tokenizer)  # refuses what is too small to train on
     return recipe
+
+
+def check_apart(out: Path, name: str, *paths: str | None) -> None:
+    """InputError where one of `paths`, which a run reads, lies in the folder `out`, which it fills or replaces."""
+    for path in paths:
+        if path is not None and Path(path).expanduser().resolve().is_relative_to(out.resolve()):
+            raise InputError(f"{name} {path} lies in --out {out}: give another --out")
 
 
 def tokenizer_folder(out: Path) -> Path:
@@ -250,6 +246,24 @@ def identity(stores: Sequence[TokenStore], tokenizer: Tokenizer) -> dict[str, st
     """What a resumed run must find again: the tokenizer, and the text as the stores know it."""
     contents = [str(store.info.get("fingerprint", {}).get("content", "")) for store in stores]
     return {"tokenizer": tokenizer.hash, "text": " ".join(contents)}
+
+
+def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:
+    """`recipe` with its paths as they are meant in any folder."""
+    data, vocabulary, validation = recipe.data, recipe.vocabulary, recipe.validation
+    return dataclasses.replace(
+        recipe,
+        data=dataclasses.replace(
+            data,
+            store=absolute(data.store),
+            tokenizer=absolute(data.tokenizer),
+            corpus=[absolute(name) for name in data.corpus],
+            mixture={absolute(name): weight for name, weight in data.mixture.items()},
+        ),
+        vocabulary=dataclasses.replace(vocabulary, add_words=absolute(vocabulary.add_words)),
+        validation=dataclasses.replace(validation, general=absolute(validation.general)),
+        start=absolute(recipe.start),
+    )
 
 
 _Name = TypeVar("_Name", str, str | None)

@@ -21,7 +21,7 @@ from bert.text.counter import draw
 from bert.training.callbacks import not_finite
 from bert.training.compiling import expect_graphs
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
-from bert.training.optimizers import clip_gradients, make_optimizer, set_learning_rate
+from bert.training.optimizers import clip_gradients, make_optimizer, restore_highest_rates, set_learning_rate
 from bert.training.ranks import Agreement
 from bert.training.schedules import Progress, learning_rate_share
 
@@ -84,6 +84,8 @@ class MaskedLMTraining(L.LightningModule):
 
     def on_train_start(self) -> None:
         """A run that has used its budget takes no further step when it is resumed; one that goes on does so in its phase."""
+        for optimizer in self.trainer.optimizers:
+            restore_highest_rates(optimizer, self.optimizer_config)
         self._set_rope_theta(max(0, int(self.progress.step) - 1))
         self._follow_phase()
         if self.progress.finished():
@@ -236,9 +238,7 @@ class MaskedLMTraining(L.LightningModule):
         for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
             if isinstance(counts, dict):  # `total` and `current`
                 counts |= _recounted(counts, step * self.split.at(step).accumulation)
-        for what, before in checkpoint["identity"].items():
-            if before != self.identity.get(what):
-                raise InputError(f"the {what} of this run has changed since its checkpoint: put it back, or start anew")
+        check_identity(checkpoint["identity"], self.identity)
         self.validation = checkpoint["validation"]
         self.progress.restore(checkpoint["progress"])
         self.learning_rates = checkpoint["learning_rates"].tolist()
@@ -248,6 +248,13 @@ class MaskedLMTraining(L.LightningModule):
         elif self.global_rank == 0:  # the sum over all ranks goes on in one
             self.loss_sum = sums.sum()
         self.targets = checkpoint["open_log_row"]["targets"]
+
+
+def check_identity(before: dict[str, str], now: dict[str, str]) -> None:
+    """InputError where a run no longer reads what it did at a checkpoint."""
+    for what, value in before.items():
+        if value != now.get(what):
+            raise InputError(f"the {what} of this run has changed since its checkpoint: put it back, or start anew")
 
 
 def _recounted(counts: dict[str, int], done: int) -> dict[str, int]:

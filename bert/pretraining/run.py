@@ -8,9 +8,15 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import lightning as L
 import torch
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun
 from bert.model.encoder import count_parameters
@@ -30,24 +36,41 @@ from bert.pretraining.inputs import (
     text_sources,
     tokenizer_folder,
     validation_loader,
+    with_absolute_paths,
 )
-from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining
+from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining, check_identity
 from bert.pretraining.phases import Phased, plan
 from bert.pretraining.start import Start, begin, load_start
 from bert.pretraining.stream import BatchStream, Split, StepLoader
+from bert.recipe import differences
+from bert.signals import Signals, handled, number_of
 from bert.text.store import TokenStore
 from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.card import training_card
-from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, drop_behind, newest_whole
+from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, drop_behind, newest_whole, prove, read_manifest
 from bert.training.compiling import compiles
-from bert.training.ranks import world_size
+from bert.training.ranks import is_restart, world_size
 from bert.training.schedules import Progress
 from bert.training.trainer import check_trainer_arguments, make_trainer
 
 _COUNTED = 4_000_000
 """places whose tokens are counted for the first output bias, which takes less than a tenth of a second"""
+
+
+_RESUMABLE = (
+    "trainer",
+    "stop",
+    "checkpoint",
+    "log",
+    "optimizer.lr",
+    "optimizer.muon_lr",
+    "attention",
+    "local_attention",
+    "compile",
+)
+"""groups and fields that may change when a run is resumed"""
 
 
 def pretrain(
@@ -59,27 +82,72 @@ def pretrain(
 ) -> Path:
     """Run `recipe` in the folder `out`; returns the model folder.
 
-    A folder that holds a run is refused, unless told to lose that run (`overwrite`) or to go on with it from its newest
-    checkpoint (`resume`: then `recipe` is that of the run, but for budget, log, checkpoints and trainer). `say` is told what
-    happens.
+    A folder that holds the run of this very recipe is resumed from its newest checkpoint, or from the first step where it has none
+    yet. One that holds another run is refused, unless told to lose that run (`overwrite`) or to resume it (`resume`: then `recipe`
+    is that of the run, but for budget, log, checkpoints, trainer, learning rates, attention and compile). `say` is told what happens.
 
-    Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run (it is saved).
+    Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run.
     """
     out = run_folder.named(Path(out))
+    if resume and not run_folder.holds_run(out):
+        raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
     check_trainer_arguments(recipe.trainer)
+    first = run_folder.is_rank_0()
+    with handled() as signals:
+        try:
+            if first:
+                with run_folder.owned(out) as check:
+                    return _train(_prepare(recipe, out, overwrite, resume, signals, check, say), say)
+            return _train(_follow(out, signals), _silent)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if (number := number_of(error)) is None:
+                raise
+            ready = run_folder.holds_run(out) and not overwrite
+            line = f"stopped. Go on with: bert pretrain --resume {out}" if ready else "stopped before the first step"
+            raise InterruptedRun(line if first else "", number) from None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run that is prepared, and what trains it."""
+
+    recipe: PretrainRecipe
+    out: Path
+    signals: Signals
+    trainer: L.Trainer
+    split: Phased[Split]
+    csv: MetricsCsv
+    stop: StopOnSignal
+    check: Callable[[], None]
+    """raises where the folder is no longer that of the run"""
+    checkpoint: Path | None = None
+    """the one that it goes on from"""
+    model: MaskedLM | None = None
+    """its first weights, where they are made already"""
+
+
+def _equip(
+    recipe: PretrainRecipe,
+    out: Path,
+    signals: Signals,
+    checkpoint: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> _Run:
+    """What trains a run, before anything is written: InputError for what this machine cannot do."""
     ranks = world_size(recipe.trainer)
     split = make_splits(recipe, ranks)
     csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
     validate_every = recipe.validation.every_steps if recipe.data.held_out else None
-    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(validate_every)
-    callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, validate_every)]
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals, validate_every)
+    source = f"{recipe.run_id} {'' if checkpoint is None else read_manifest(checkpoint).get('sha256')}"
+    callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, validate_every, source)]
     if recipe.log.progress_bar:
         callbacks.append(ProgressBar(log))
-    trainer = make_trainer(  # before anything is written: it refuses what this machine cannot do
+    trainer = make_trainer(
         recipe.trainer,
         callbacks,
         loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
-        plugins=[WholeCheckpointIO()],
+        plugins=[WholeCheckpointIO(recipe.run_id, check)],
         accumulation=split.at(0).accumulation,  # the module follows the phases from there
         validate_every_batches=validate_every and validate_every * split.at(0).accumulation,
     )
@@ -87,24 +155,99 @@ def pretrain(
         raise InputError(
             f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
         )
-    if run_folder.is_rank_0():
-        # a run goes on with the tokenizer and the store that it has
-        start = None if resume else check_inputs(recipe, out)
-        with run_folder.claimed(out, overwrite, resume):
-            checkpoint = newest_whole(out / "checkpoints", warn=_warn) if resume else None
-            _check_budget(recipe, checkpoint)
-            recipe = prepare_inputs(recipe, out, say, start)
-            if not resume:  # a run goes on with the attention that it has
-                device = trainer.strategy.root_device
-                compiled, _ = compiles(recipe.compile, device, recipe.stop.minutes, _operations(recipe))
-                recipe = settle_attention(recipe, split, device, str(trainer.precision), compiled, say)
-            if start is not None:
-                model = begin_with(start, recipe, out, trainer.strategy.root_device, say)
-            run_folder.mark_ready(out, recipe, command="bert pretrain")
+    return _Run(recipe, out, signals, trainer, split, csv, stop, check, checkpoint)
+
+
+def _prepare(
+    recipe: PretrainRecipe,
+    out: Path,
+    overwrite: bool,
+    resume: bool,
+    signals: Signals,
+    check: Callable[[], None],
+    say: Callable[[str], None],
+) -> _Run:
+    """Rank 0's part: the run in the folder `out` made or taken up again, and the other ranks told of it."""
+    given = replace(with_absolute_paths(recipe), run_id=None)
+    if run_folder.holds_run(out) and (resume or not overwrite or is_restart()):
+        held = run_folder.read_recipe(out / run_folder.RECIPE, PretrainRecipe)
+        if not resume:
+            run_folder.check_same(out, given)
+            say(f"{out}: holds this run already, which is resumed")
+        return _take_up(held, recipe if resume else held, out, signals, check, say)
+    start = check_inputs(recipe, out)
+    recipe = replace(recipe, run_id=uuid4().hex)
+    run = _equip(recipe, out, signals, check=check)
+    device = run.trainer.strategy.root_device
+    with run_folder.claimed(out, overwrite, given) as folder:
+
+        def heard(line: str) -> None:
+            say(line.replace(str(folder), str(out)))
+
+        recipe = prepare_inputs(recipe, folder, heard, start)
+        compiled, _ = compiles(recipe.compile, device, recipe.stop.minutes, _operations(recipe))
+        recipe = settle_attention(recipe, run.split, device, str(run.trainer.precision), compiled, heard)
+        model = None if start is None else begin_with(start, recipe, folder, device, heard)
+        run = replace(run, recipe=recipe, model=model)
+        run_folder.mark_ready(folder, out, recipe, "bert pretrain", _decided(run))
+    return run
+
+
+def _take_up(
+    held: PretrainRecipe,
+    recipe: PretrainRecipe,
+    out: Path,
+    signals: Signals,
+    check: Callable[[], None],
+    say: Callable[[str], None],
+) -> _Run:
+    """The run of the recipe `held` goes on by `recipe`. Nothing of it changes before all is checked."""
+    recipe = replace(recipe, run_id=held.run_id)
+    changed = list(differences(held, recipe))
+    for key, before, now in changed:
+        if key not in _RESUMABLE and key.split(".")[0] not in _RESUMABLE:
+            raise InputError(
+                f"{key} is {now} and {out} was started with {before}: a run is resumed as it was; leave it out"
+            )
+    checkpoint = newest_whole(out / "checkpoints", _warn, held.run_id)
+    manifest = {} if checkpoint is None else read_manifest(checkpoint)
+    _check_budget(recipe, checkpoint)
+    run = _equip(recipe, out, signals, checkpoint, check)
+    recipe = prepare_inputs(recipe, out, say, resume=True)
+    tokenizer = Tokenizer.load(tokenizer_folder(out))
+    check_identity(manifest.get("identity", {}), identity(open_stores(recipe, out, tokenizer), tokenizer))
+    run = replace(run, recipe=recipe)
+    told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
+    run_folder.mark_resumed(out, recipe, changed, _step_of(checkpoint), _decided(run), told)
+    run.csv.cut(_step_of(checkpoint))
+    if checkpoint is None:
+        say(f"{out}: has no checkpoint yet: it begins with its first step, by what is prepared")
     else:
-        say = _silent
-        recipe = run_folder.wait_until_ready(out, PretrainRecipe)
-        checkpoint = newest_whole(out / "checkpoints", warn=say) if resume else None
+        drop_behind(checkpoint)
+    return run
+
+
+def _follow(out: Path, signals: Signals) -> _Run:
+    """The other ranks' part: what rank 0 has prepared, and the checkpoint that it has chosen."""
+    recipe, told = run_folder.wait_until_ready(out, PretrainRecipe)
+    if "checkpoint" not in told:
+        return _equip(recipe, out, signals)
+    checkpoint = out / "checkpoints" / Path(told["checkpoint"]).name
+    prove(checkpoint, told["sha256"])
+    return _equip(recipe, out, signals, checkpoint)
+
+
+def _decided(run: _Run) -> dict[str, Any]:
+    """What is decided anew on each machine and changes what a run computes."""
+    recipe, device = run.recipe, run.trainer.strategy.root_device
+    compiled, _ = compiles(recipe.compile, device, recipe.stop.minutes, _operations(recipe))
+    attention = {"attention": recipe.attention, "local_attention": recipe.local_attention}
+    return {"device": device.type, "precision": str(run.trainer.precision), "compiled": compiled, **attention}
+
+
+def _train(run: _Run, say: Callable[[str], None]) -> Path:
+    """Train a prepared run, on every rank, to its end."""
+    recipe, out, trainer, checkpoint = run.recipe, run.out, run.trainer, run.checkpoint
     tokenizer = Tokenizer.load(tokenizer_folder(out))
     stores = open_stores(recipe, out, tokenizer)
     training, validation, message = make_streams(recipe, stores, tokenizer)
@@ -112,48 +255,59 @@ def pretrain(
         say(message)
 
     torch.manual_seed(recipe.seed)
-    if recipe.start is None or resume:  # a resumed run has its weights in the checkpoint
+    if recipe.start is None or checkpoint is not None:  # a checkpoint has all weights
         model = MaskedLM(recipe.encoder, recipe.head)
         if recipe.initialization == "structured":
             theta = plan(recipe).at(0).recipe.encoder.rope_theta  # that of the first phase, where there are phases
             structure(model, torch.from_numpy(training.at(0).token_counts(_COUNTED)), theta)
-    elif not run_folder.is_rank_0():
-        model, _ = begin(recipe, load_start(recipe), tokenizer)
+    else:
+        model = run.model or begin(recipe, load_start(recipe), tokenizer)[0]
     model.train()
     model.tokenizer = tokenizer
     model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
     compiled, why = compiles(recipe.compile, trainer.strategy.root_device, recipe.stop.minutes, _operations(recipe))
     module = MaskedLMTraining(
-        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, identity(stores, tokenizer), compiled
+        model,
+        recipe.optimizer,
+        recipe.schedule,
+        recipe.stop,
+        run.split,
+        recipe.seed,
+        identity(stores, tokenizer),
+        compiled,
     )
     if recipe.phases:
         module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
     begun = _step_of(checkpoint)
-    if checkpoint and run_folder.is_rank_0():
-        csv.cut(begun)
-        drop_behind(checkpoint)
+
+    def on_first_request() -> None:
+        run.signals.install()  # Lightning has put its own handlers in their place
+        module.progress.start()
 
     loader = StepLoader(
         training,
-        split,
+        run.split,
         trainer.global_rank,
         first_step=lambda: int(module.progress.step),
         workers=recipe.data.workers,
         pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
-        on_first_request=module.progress.start,
+        on_first_request=on_first_request,
     )
-    held_out = None if validation is None else validation_loader(validation, split.values[-1], trainer.global_rank)
-    say(describe(recipe, model, training, trainer.precision, split))
+    held_out = None if validation is None else validation_loader(validation, run.split.values[-1], trainer.global_rank)
+    say(describe(recipe, model, training, trainer.precision, run.split))
     say(f"{'compiled' if compiled else 'not compiled'}: {why}")
-    trainer.fit(module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True)
+    with suppress(SIGTERMException), run.signals.deferred():
+        trainer.fit(
+            module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
+        )
     encoder = model.encoder  # what comes now may have another precision, and more documents in a row
     encoder.backend, encoder.local_backend, encoder.most_documents = "auto", None, None
-    if stop.stopped_by:
+    if stopped_by := run.stop.stopped_by or run.signals.received:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
-        raise InterruptedRun(message if run_folder.is_rank_0() else "", stop.stopped_by)
+        raise InterruptedRun(message if run_folder.is_rank_0() else "", stopped_by)
     if module.progress.step == begun:
         say(f"no step was left to do: the budget was used up at step {begun:,}; --stop.* gives more")
-    return finish(module, recipe, out, stores, trainer.strategy.root_device, say)
+    return finish(module, recipe, out, stores, trainer.strategy.root_device, say, run.check)
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -233,14 +387,18 @@ def finish(
     stores: Sequence[TokenStore],
     device: torch.device,
     say: Callable[[str], None],
+    check: Callable[[], None],
 ) -> Path:
-    """Write the model folder (rank 0) and say how it went."""
+    """Write the model folder (rank 0) and say how it went. `check` raises where `out` is no longer that of the run."""
     folder = out / "model"
     if run_folder.is_rank_0():
         figures, model = module.validation, module.model
         assert model.tokenizer is not None
+        check()
+        model.save(folder, card=card_text(recipe, module.progress, figures))
         losses = measure_after(model, recipe, out, stores, model.tokenizer, device)
-        model.save(folder, card=card_text(recipe, module.progress, figures, losses))
+        if losses:  # the card tells of them; without them the model is there all the same
+            model.save(folder, card=card_text(recipe, module.progress, figures, losses))
         for line in report(losses) if losses else []:
             say(line)
         if figures and not losses:  # one figure of held-out text is enough, on rows that are the same before and after
@@ -283,7 +441,7 @@ def card_text(
         ]
     lines += card_lines(losses)
     names = {name.removeprefix("val_"): value for name, value in figures.items()}
-    return training_card(lines, recipe, "fill-mask", "held-out text", names, base=recipe.start)
+    return training_card(lines, replace(recipe, run_id=None), "fill-mask", "held-out text", names, base=recipe.start)
 
 
 def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:

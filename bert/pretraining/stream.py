@@ -19,6 +19,7 @@ from bert.errors import InputError
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, target_counts
 from bert.pretraining.phases import Phase, Phased
+from bert.signals import NUMBERS
 
 _ROWS_AT_ONCE = 1_024  # that are counted
 
@@ -204,7 +205,7 @@ class _From:
 
 def _leave_signals_to_the_run(worker: int) -> None:
     """A signal for the whole group of processes, as Ctrl-C is, ends the run behind its step: until then it needs its workers."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 
 

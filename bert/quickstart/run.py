@@ -39,6 +39,7 @@ from bert.quickstart.story import write_story
 from bert.recipe import write_yaml
 from bert.sample.files import SHOWN, write_sample
 from bert.sample.make import LANGUAGES, Sample, make_sample
+from bert.signals import handled
 from bert.text.examples import read_examples, read_tagged
 from bert.training import folder as run_folder
 from bert.training.config import LogConfig, StopConfig
@@ -47,6 +48,21 @@ STEPS, MINUTES = 450, 1.75
 """of pretraining, whichever ends first; the rest of the path takes less than a minute more on 2 CPU cores"""
 EPOCHS = 6.0
 LEARNING_RATE = 5e-4  # of fine-tuning
+_RUNS = ("pretrained", "fresh", "topics", "tags", "fresh/topics", "fresh/tags")
+_SAMPLE = (
+    "corpus.txt",
+    "topics-*.tsv",
+    "tags-*.conll",
+    "senses-*.jsonl",
+    "pairs.jsonl",
+    "prompts.jsonl",
+    "sentences-*.txt",
+)
+_OURS = (
+    *(*run_folder.OURS, "report.html", "figures.json"),
+    *(f"sample/{name}" for name in _SAMPLE),
+    *(f"{run}/{name}" for run in _RUNS for name in run_folder.OURS),
+)
 _UNITS = r"[a-z]+|[\u4e00-\u9fff]"  # what a bag of words counts: English words, Chinese characters
 
 
@@ -56,22 +72,27 @@ def quickstart(
     """Run the whole path in the folder `out`; returns the report. Raises InputError where the folder is in use."""
     began = time.monotonic()
     out = run_folder.named(out)
+    given = quickstart_recipe(out, minutes)
+    with handled(), run_folder.owned(out), run_folder.claimed(out, overwrite, given, ours=_OURS, keeps=False) as folder:
 
-    def step(message: str) -> None:
-        say(f"[{time.monotonic() - began:3.0f} s] {message}")
+        def heard(line: str) -> None:
+            say(line.replace(str(folder), str(out)))
 
-    with run_folder.claimed(out, overwrite, resume=None):
+        def step(message: str) -> None:
+            heard(f"[{time.monotonic() - began:3.0f} s] {message}")
+
         try:
-            findings = walk(out, minutes, began, step, say)
+            findings = walk(folder, minutes, began, step, heard)
         except InterruptedRun as error:  # the parts of the path name themselves, but nothing of it stays
             raise InterruptedRun("stopped; begin anew with bert quickstart", error.exit_code - 128) from error
-        report = write_story(findings, out / "report.html")
+        write_story(findings, folder / "report.html")
         results = [dataclasses.asdict(line) for line in findings.lines]
-        (out / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
+        (folder / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
         header = f"What bert quickstart pretrained. `bert pretrain --config {out}/recipe.yaml --out …` does it again."
-        write_yaml(quickstart_recipe(out, minutes), out / "recipe.yaml", header)
+        write_yaml(given, folder / "recipe.yaml", header)
     say(findings.table())
-    step(f"all in {out}. Open {report} in a browser")
+    report = out / "report.html"
+    say(f"[{time.monotonic() - began:3.0f} s] all in {out}. Open {report} in a browser")
     return report
 
 

@@ -5,43 +5,40 @@ works with any such module.
 """
 
 import csv
+import errno
 import math
 import os
 import signal
 import sys
 import time
+import warnings
+from io import RawIOBase, StringIO
 from pathlib import Path
-from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers.logger import Logger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from bert.errors import InputError
+from bert.files import replaced, sync
+from bert.signals import Signals
+from bert.terminal import raw
 from bert.training import schedules
 from bert.training.ranks import Agreement
 
 TIME_COLUMNS = ("seconds", "tokens_per_second", "data_share")  # the columns that may differ between two equal runs
 
 
-class Trained(Protocol):
-    """What the callbacks ask of a module."""
-
-    progress: schedules.Progress
-
-    def read_log(self) -> dict[str, float]:
-        """Means since the last call; called on every rank."""
-
-
 def not_finite(what: str, value: float, step: float) -> InputError:
     """What to say of a run whose loss or gradient is no number any more: from there on its weights are none either."""
     return InputError(
-        f"the {what} is {value} at step {step}: start again with a lower optimizer.lr (and optimizer.muon_lr, where Muon trains), or"
-        " with a longer schedule.warmup"
+        f"the {what} is {value} at step {step}: resume the run with a lower optimizer.lr (and optimizer.muon_lr, where Muon trains),"
+        " or start again with a longer schedule.warmup"
     )
 
 
@@ -54,6 +51,7 @@ class MetricsCsv(Logger):
     def __init__(self, file: Path, columns: list[str]) -> None:
         super().__init__()
         self.file, self.columns = file, columns
+        self._waiting: list[dict[str, Any]] = []  # rows that could not be written yet
 
     @property
     def name(self) -> str:
@@ -69,30 +67,49 @@ class MetricsCsv(Logger):
         """The recipe has a file of its own."""
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Append one row."""
+        """Append one row. Where the disk has no room it waits for the next one, and training goes on."""
         if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
             return
         if not metrics.keys() & set(self.columns):  # of a callback of the user's, for loggers that take anything
             return
-        new = not self.file.exists()
-        with self.file.open("a", newline="") as stream:
-            writer = csv.DictWriter(stream, self.columns, extrasaction="ignore")
-            if new:
-                writer.writeheader()
-            writer.writerow({"step": step, **metrics})
+        self._waiting.append({"step": step, **metrics})
+        try:
+            with self.file.open("ab", buffering=0) as stream:
+                self._append(stream)
+        except OSError as error:
+            if len(self._waiting) == 1:
+                why = error.strerror or error
+                warnings.warn(
+                    f"{self.file}: cannot be written ({why}): training goes on, its rows wait for room", stacklevel=2
+                )
+        else:
+            self._waiting.clear()
+
+    def _append(self, stream: RawIOBase) -> None:
+        size, text = stream.tell(), StringIO(newline="")
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore")
+        if size == 0:
+            writer.writeheader()
+        writer.writerows(self._waiting)
+        content = text.getvalue().encode()
+        if (stream.write(content) or 0) < len(content):
+            stream.truncate(size)  # no half row
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def save(self) -> None:
+        """Have the disk hold the rows: a checkpoint that outlives a power cut finds those before it."""
+        if self.file.exists():
+            sync(self.file)
 
     def cut(self, step: int) -> None:
-        """Drop the rows behind `step`: a resumed run writes them again."""
+        """Drop the rows after `step`, which a resumed run writes again, and whatever is no whole row, as a power cut leaves it."""
         if not self.file.exists():
             return
-        with self.file.open(newline="") as stream:
-            rows = [row for row in csv.DictReader(stream) if row["step"] and int(row["step"]) <= step]
-        partial = self.file.with_suffix(".partial")
-        with partial.open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, self.columns, extrasaction="ignore")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(partial, self.file)
+        lines = self.file.read_bytes().decode("utf-8", "replace").split("\n")[:-1]  # the last one is torn, or empty
+        rows = csv.reader(line.rstrip("\r") for line in lines if "\0" not in line)
+        kept = [row for row in rows if len(row) == len(self.columns) and row[0].isdecimal() and int(row[0]) <= step]
+        with replaced(self.file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([self.columns, *kept])
 
 
 class StepLog(Callback):
@@ -136,7 +153,7 @@ class ProgressBar(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Opens the bar."""
-        console = Console(stderr=False)
+        console = Console(file=raw(sys.stdout))
         self._said = time.monotonic()
         if trainer.is_global_zero and console.is_terminal:
             self._bar = Progress(
@@ -178,48 +195,40 @@ class ProgressBar(Callback):
 
 
 class StopOnSignal(Callback):
-    """SIGINT and SIGTERM end the run at the next step boundary, on every rank; a second SIGINT ends it at once.
+    """A signal ends the run at the next step boundary, on every rank, or before the first step.
 
-    Lightning's own handler is replaced while training runs: it ends a run in the middle of a step, with exit code 0.
+    Lightning puts its own handler for SIGTERM in place, which ends a run in the middle of a step with exit code 0: `install` puts
+    ours back, when the first batch is asked for.
     """
 
-    def __init__(self, validate_every: int | None = None) -> None:
+    def __init__(self, signals: Signals, validate_every: int | None = None) -> None:
         """`validate_every`: steps between two validations; none: there is none inside the run."""
-        self.validate_every = validate_every
-        self.received: int | None = None
+        self.signals, self.validate_every = signals, validate_every
         self.stopped_by: int | None = None
         """the signal that ended the run before its budget was used up"""
-        self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Puts the handlers in place."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """A run that was told to stop while it was set up takes no step."""
+        self.signals.install()
         self._agreement = Agreement(trainer.world_size)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._handle)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received == signal.SIGINT and number == signal.SIGINT:
-            os._exit(128 + number)
-        self.received = number
-        print("\nstopping at the end of this step; press Ctrl-C again to quit at once", file=sys.stderr, flush=True)
+        self._stop_where_told(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """At a step boundary: all ranks stop where one was told to."""
-        if trainer.fit_loop.epoch_loop._should_accumulate():
-            return
-        told = int(self._agreement.largest(self.received or 0))  # one that comes meanwhile is told at the next step
+        if not trainer.fit_loop.epoch_loop._should_accumulate():
+            self._stop_where_told(trainer, pl_module)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
+        """SIGTERM may come between Lightning's handler and ours; then Lightning ends the run by this, at a step boundary or not."""
+        if isinstance(exception, SIGTERMException):
+            self.stopped_by = signal.SIGTERM
+
+    def _stop_where_told(self, trainer: L.Trainer, pl_module: Any) -> None:
+        told = int(
+            self._agreement.largest(self.signals.received or 0)
+        )  # one that comes meanwhile is told at the next step
         if told and not pl_module.progress.finished():
             self.stopped_by = told
             trainer.should_stop = True
-            if not (self.validate_every and trainer.global_step % self.validate_every == 0):
+            if not (self.validate_every and trainer.global_step and trainer.global_step % self.validate_every == 0):
                 trainer.limit_val_batches = 0  # no validation on the way out, but the one that a resumed run would lack
-
-    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Gives the handlers back, after the last checkpoint."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """The same on the way out."""
-        self.teardown(trainer, pl_module, "fit")

@@ -6,10 +6,11 @@ A damaged one is noticed, and the run goes on from the one before.
 
 import hashlib
 import json
-import os
-import shutil
+import re
 import time
+import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,48 +18,51 @@ import lightning as L
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError
-from bert.files import sync
+from bert.errors import InputError, RankError
+from bert.files import remove_folder, replaced_folder
 from bert.training.config import CheckpointConfig
 from bert.training.ranks import Agreement
+from bert.untrusted import read_json
 
-_PARTIAL = ".partial"
+_NAME = re.compile(r"step-\d{8,}")
+
+
+class UnwrittenCheckpoint(InputError):
+    """The disk has no room for a checkpoint; a run can go on and try the next one."""
 
 
 class WholeCheckpointIO(CheckpointIO):
     """Reads and writes checkpoint folders; Lightning calls it."""
 
+    def __init__(self, run_id: str | None = None, check: Callable[[], None] = lambda: None) -> None:
+        """`run_id` is written into each checkpoint; `check` is called before, and raises where the folder is no longer the run's."""
+        self.run_id, self.check = run_id, check
+
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write `checkpoint` to the folder `path`. InputError where the disk has no room; nothing half-written stays."""
+        """Write `checkpoint` to the folder `path`. UnwrittenCheckpoint where the disk has no room; nothing half-written stays."""
+        self.check()
         folder = Path(path)
-        partial = folder.with_name(folder.name + _PARTIAL)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
         try:
-            state = partial / "state.pt"
-            with state.open("wb") as stream:
-                torch.save(checkpoint, stream)
-            sync(state)
-            manifest = {
-                "bytes": state.stat().st_size,
-                "sha256": _sha256(state),
-                "global_step": checkpoint.get("global_step"),
-            }
-            with (partial / "manifest.json").open("w") as stream:
-                json.dump(manifest, stream)
-            sync(partial / "manifest.json")
-            sync(partial)
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.rename(partial, folder)
-            sync(folder.parent)
+            with replaced_folder(folder, ("state.pt", "manifest.json")) as fresh:
+                state = fresh / "state.pt"
+                with state.open("wb") as stream:
+                    torch.save(checkpoint, stream)
+                manifest = {
+                    "run_id": self.run_id,
+                    "identity": checkpoint.get("identity", {}),
+                    "bytes": state.stat().st_size,
+                    "sha256": _sha256(state),
+                    "global_step": checkpoint.get("global_step"),
+                }
+                with (fresh / "manifest.json").open("w") as stream:
+                    json.dump(manifest, stream)
         except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-            shutil.rmtree(partial, ignore_errors=True)
             cause = error if isinstance(error, OSError) else error.__context__
             if isinstance(cause, OSError) or "write" in str(error).lower():
                 why = cause if isinstance(cause, OSError) else error
-                raise InputError(
+                raise UnwrittenCheckpoint(
                     f"{folder}: the checkpoint could not be written ({why}): make room on this disk"
                 ) from error
             raise
@@ -71,7 +75,7 @@ class WholeCheckpointIO(CheckpointIO):
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove the checkpoint at `path`."""
-        shutil.rmtree(path, ignore_errors=True)
+        remove_folder(Path(path))
 
 
 class Checkpoints(Checkpoint):
@@ -80,16 +84,22 @@ class Checkpoints(Checkpoint):
     Where a validation falls on the same step it comes first, so that a resumed run finds its row in the log.
     """
 
-    def __init__(self, folder: Path, config: CheckpointConfig, validate_every: int | None = None) -> None:
-        self.folder, self.config, self.validate_every = folder, config, validate_every
-        self._saved_step = -1
+    def __init__(
+        self, folder: Path, config: CheckpointConfig, validate_every: int | None = None, source: str = ""
+    ) -> None:
+        """`source` tells what a run goes on from: run id, and name and hash of the checkpoint; all ranks must have the same."""
+        self.folder, self.config, self.validate_every, self.source = folder, config, validate_every, source
+        self._saved_step = 0  # nothing is lost where no step was taken
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The clock between two checkpoints runs from here. What a killed write left is cleared away."""
-        if trainer.is_global_zero:
-            for unfinished in self.folder.glob(f"*{_PARTIAL}"):
-                shutil.rmtree(unfinished, ignore_errors=True)
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """The clock between two checkpoints runs from here. InputError where ranks go on from different checkpoints."""
         self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
+        start = hashlib.sha256(f"{self.source} {pl_module.progress.step} {trainer.world_size}".encode()).digest()
+        if not self._agreement.is_same(int.from_bytes(start[:6])):
+            raise InputError(
+                f"{self.folder}: the processes of this run go on from different checkpoints: see that all of them have the same files,"
+                " and start again"
+            )
         if self._folder_of(trainer.global_step).exists():  # the one that the run goes on from
             self._saved_step = trainer.global_step
 
@@ -107,7 +117,12 @@ class Checkpoints(Checkpoint):
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The last checkpoint of the run, whether it is finished or interrupted."""
         if trainer.global_step != self._saved_step:
-            self._save(trainer)
+            self._save(trainer, last=True)
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """The same where Lightning ends the run by SIGTERM before our own handler stands."""
+        if isinstance(exception, SIGTERMException) and not trainer.fit_loop.epoch_loop._should_accumulate():
+            self.on_train_end(trainer, pl_module)
 
     def _save_if_due(self, trainer: L.Trainer) -> None:
         step, config = trainer.global_step, self.config
@@ -119,49 +134,90 @@ class Checkpoints(Checkpoint):
         if due:
             self._save(trainer)
 
-    def _save(self, trainer: L.Trainer) -> None:
-        self._saved_step = trainer.global_step
-        trainer.save_checkpoint(self._folder_of(trainer.global_step))
+    def _save(self, trainer: L.Trainer, last: bool = False) -> None:
+        """Save; where the disk has no room warn, unless it is the last one. All ranks learn of it: none waits in vain."""
+        failure = None
+        for logger in trainer.loggers:
+            logger.save()
+        try:
+            trainer.save_checkpoint(self._folder_of(trainer.global_step))
+        except UnwrittenCheckpoint as error:
+            failure = error
+            trainer.strategy.barrier()  # the others wait there at the end of a checkpoint
         self._saved_at = time.monotonic()
+        if self._agreement.largest(failure is not None):
+            if last:
+                raise failure or InputError("the last checkpoint could not be written")
+            if failure is not None:
+                warnings.warn(f"{failure}; training goes on until the next one is due", stacklevel=2)
+            return
+        self._saved_step = trainer.global_step
         if trainer.is_global_zero:
             for old in list_checkpoints(self.folder)[: -self.config.keep]:
-                shutil.rmtree(old, ignore_errors=True)
+                remove_folder(old)
 
     def _folder_of(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first; unfinished ones are left out."""
-    found = [path for path in folder.glob("step-*") if not path.name.endswith(_PARTIAL)]
-    return sorted(found, key=lambda path: path.name)
+    """The checkpoints of a run, oldest first: folders called step- and a number, and nothing else that may lie there."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
-def newest_whole(folder: Path, warn: Callable[[str], None]) -> Path:
-    """The newest undamaged checkpoint; a warning for each damaged one. InputError where there is none."""
+def newest_whole(folder: Path, warn: Callable[[str], None], run_id: str | None = None) -> Path | None:
+    """The newest undamaged checkpoint, none where the folder holds none at all; a warning for each damaged one.
+
+    InputError where every one is damaged, and for one of another run than `run_id`."""
     checkpoints = list_checkpoints(folder)
     for place, checkpoint in reversed(list(enumerate(checkpoints))):
         damage = find_damage(checkpoint)
         if not damage:
+            if read_manifest(checkpoint).get("run_id") != run_id:
+                raise InputError(f"{checkpoint}: is a checkpoint of another run: move it away")
             return checkpoint
         warn(f"{checkpoint}: {damage}" + ("; the checkpoint before it is used" if place else ""))
     if checkpoints:
         raise InputError(f"{folder}: every checkpoint is damaged: start the run again with --overwrite")
-    raise InputError(f"{folder}: no checkpoint to resume from: start the run again with --overwrite")
+    return None
+
+
+def prove(checkpoint: Path, sha256: str, minutes: float = 1.0) -> None:
+    """RankError where this process does not see the checkpoint that rank 0 chose; a network file system may show it late."""
+    deadline = time.monotonic() + 60 * minutes
+    while True:
+        with suppress(OSError, ValueError):
+            manifest = read_manifest(checkpoint)
+            if manifest.get("sha256") == sha256 and (checkpoint / "state.pt").stat().st_size == manifest.get("bytes"):
+                return
+        if time.monotonic() > deadline:
+            raise RankError(
+                f"{checkpoint}: this process does not see the checkpoint that rank 0 goes on from: check the file system"
+            )
+        time.sleep(1.0)
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """What manifest.json says. Raises OSError and ValueError."""
+    manifest = read_json(checkpoint / "manifest.json")
+    if not isinstance(manifest, dict):
+        raise ValueError("manifest.json is damaged")
+    return manifest
 
 
 def drop_behind(checkpoint: Path) -> None:
     """Remove what lies behind the checkpoint that a run goes on from: it was damaged, and is not to count among those kept."""
     for later in list_checkpoints(checkpoint.parent):
-        if later.name > checkpoint.name:
-            shutil.rmtree(later, ignore_errors=True)
+        if int(later.name.removeprefix("step-")) > int(checkpoint.name.removeprefix("step-")):
+            remove_folder(later)
 
 
 def find_damage(checkpoint: Path) -> str:
     """What is wrong with a checkpoint, or an empty string."""
     state = checkpoint / "state.pt"
     try:
-        manifest = json.loads((checkpoint / "manifest.json").read_text())
+        manifest = read_manifest(checkpoint)
         length, expected, digest = state.stat().st_size, manifest["bytes"], manifest["sha256"]
     except (OSError, ValueError) as error:
         return f"unreadable ({error})"

@@ -1,16 +1,15 @@
-"""The folder of a run: claimed once, filled by rank 0 before training, waited for by the others."""
+"""The folder of a run: owned by one process, filled by rank 0 before training, waited for by the others."""
 
 import dataclasses
 import json
 import os
 import platform
-import re
-import shutil
-import signal
 import subprocess
 import typing
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,14 +17,28 @@ from typing import Any
 import torch
 
 from bert.errors import InputError
-from bert.recipe import read_yaml, write_yaml
+from bert.exchange.folder import OURS as MODEL_FILES
+from bert.files import replaced, replaced_folder
+from bert.locks import is_held, locked
+from bert.recipe import differences, read_yaml, write_yaml
+from bert.text.foreign import ALL_FILES
 from bert.training.config import LogConfig
 from bert.training.precision import cpu_multiplies_bf16
-from bert.training.ranks import global_rank, launch_key, wait_for_rank_0
+from bert.training.ranks import global_rank, launch_key, tell_others, wait_for_rank_0
+from bert.untrusted import read_json
 
-_BEFORE_THE_RECIPE = {"checkpoints", "tokenizer", "store", "before-after", ".store.partial", ".recipe.yaml.partial"}
-_STORE_NUMBER = re.compile(r"store-\d+")  # of a source of a mixture
-_READY = "ready"  # written last; holds what the processes of this launch have in common
+RECIPE, GIVEN = "recipe.yaml", "given.yaml"
+_ENVIRONMENT, _READY, _LOCK = "environment.json", "ready", ".lock"
+_STORE = ("store.json", "data-00000-of-00001.arrow", "dataset_info.json", "state.json", "rows-*.npy")
+OURS = (
+    *(RECIPE, GIVEN, _ENVIRONMENT, _READY, "metrics.csv", ".*.partial*", ".*.new-*", ".*.lock"),
+    *("checkpoints/step-[0-9]*/state.pt", "checkpoints/step-[0-9]*/manifest.json", "checkpoints/.step-[0-9]*"),
+    *("before-after/losses.tsv", "before-after/*.npz", "tensorboard/events.*", "wandb/*"),
+    *(f"tokenizer/{name}" for name in ALL_FILES),
+    *(f"store{number}/{name}" for number in ("", "-[0-9]*") for name in _STORE),
+    *(f"model/{name}" for name in (*MODEL_FILES, "rows.json")),
+)
+"""patterns of what a run writes into its folder; whatever else lies there is the user's"""
 
 
 def is_rank_0() -> bool:
@@ -34,42 +47,33 @@ def is_rank_0() -> bool:
 
 
 @contextmanager
-def claimed(out: Path, overwrite: bool, resume: bool | None) -> Iterator[None]:
-    """Make the folder of a run and fill it inside the `with`; where that fails, nothing of a new run stays.
+def owned(out: Path) -> Iterator[Callable[[], None]]:
+    """Own the run directory `out`, which is made. Yields a function that raises InputError where it is no longer the one.
 
-    InputError where the folder holds another run, unless told to overwrite or to resume it; None: it is no run of a
-    kind that can be resumed.
+    Raises InputError where another process owns it or it cannot be written. A folder that was made and stays empty goes again.
     """
-    if resume:
-        if not (out / "recipe.yaml").exists():
-            raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
-        yield
-        return
-    aside = _aside(out)
-    with _terminated_as_interrupted():
-        _claim(out, overwrite, resumable=resume is not None)
-        try:
-            yield
-        except BaseException:
-            shutil.rmtree(out, ignore_errors=True)
-            if aside.exists():
-                aside.rename(out)
-            raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """SIGTERM raises, so that it leaves as little behind as Ctrl-C does."""
-
-    def leave(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, leave)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file: give a folder as --out")
+    new = [folder for folder in (out, *out.parents) if not folder.exists()]
     try:
-        yield
+        out.mkdir(parents=True, exist_ok=True)
+        with locked(out / _LOCK, str(out)) as descriptor:
+
+            def check() -> None:
+                if not is_held(out / _LOCK, descriptor):
+                    raise InputError(
+                        f"{out}: was moved or replaced while this run trained: nothing more is written there"
+                    )
+
+            yield check
+    except OSError as error:
+        if Path(error.filename or "") not in (out / _LOCK, *new):
+            raise
+        raise InputError(f"{out}: cannot be made ({error.strerror}): give another --out") from error
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for folder in new:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def named(out: Path) -> Path:
@@ -77,50 +81,136 @@ def named(out: Path) -> Path:
     return out if out.name else out.absolute()
 
 
-def _aside(out: Path) -> Path:
-    """Where a run waits that is about to be overwritten."""
-    return out.with_name(f".{out.name}.replaced")
+def holds_run(out: Path) -> bool:
+    """Whether a run was prepared in `out`."""
+    return (out / RECIPE).exists()
 
 
-def _claim(out: Path, overwrite: bool, resumable: bool) -> None:
-    """Make the folder; a run that is there is put aside. What a killed preparation left is cleared away first."""
-    if (
-        out.is_dir()
-        and any(out.iterdir())
-        and not (out / "recipe.yaml").exists()
-        and all(_STORE_NUMBER.sub("store", path.name) in _BEFORE_THE_RECIPE for path in out.iterdir())
-    ):
-        shutil.rmtree(out)
-        if _aside(out).exists():
-            _aside(out).rename(out)
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file: give a folder as --out")
-    if out.exists() and any(out.iterdir()):
-        if not (out / "recipe.yaml").exists():
-            raise InputError(f"{out}: holds files that are not of a run: give another --out")
+def check_same(out: Path, given: Any) -> None:
+    """InputError where the run that `out` holds was asked for by another recipe than `given`, with both values of the first field."""
+    if not (out / GIVEN).exists():
+        raise InputError(f"{out}: already holds a run: give another --out, or --overwrite to lose it")
+    for key, then, now in differences(read_recipe(out / GIVEN, type(given)), given):
+        raise InputError(
+            f"{out}: already holds a run, with {key} {then}, not {now}: give another --out, --resume {out} to go on with that run,"
+            " or --overwrite to lose it"
+        )
+
+
+@contextmanager
+def claimed(
+    out: Path, overwrite: bool, given: Any = None, ours: Sequence[str] = OURS, keeps: bool = True
+) -> Iterator[Path]:
+    """A folder to prepare the run `out` in, inside the `with`; where that fails, nothing of a new run stays.
+
+    It is `out` itself, or, where `out` holds a run and is to be overwritten, another that takes its place at the end. `given` is
+    the recipe that was asked for: it marks a preparation as ours, and where the same was asked for before and killed, what it
+    has prepared is there if it `keeps` that. `ours` are patterns of what a run of this kind writes: all else is the user's and
+    stays. Raises InputError where the folder holds another run, unless it is to be overwritten, or something else.
+    """
+    if holds_run(out):
         if not overwrite:
-            go_on = f", --resume {out} to go on," if resumable else ""
-            raise InputError(f"{out}: already holds a run: give another --out{go_on} or --overwrite to lose it")
-        shutil.rmtree(_aside(out), ignore_errors=True)
-        out.rename(_aside(out))
+            raise InputError(f"{out}: already holds a run: give another --out, or --overwrite to lose it")
+        with replaced_folder(out, ours) as fresh:
+            try:
+                _mark(fresh, given)
+                yield fresh
+                for recipe in fresh.rglob("*.yaml"):  # they name their files where those will be
+                    recipe.write_text(
+                        recipe.read_text(encoding="utf-8").replace(str(fresh), str(out.resolve())), encoding="utf-8"
+                    )
+            except InputError as error:
+                raise InputError(str(error).replace(str(fresh), str(out))) from error
+        return
+    if (out / GIVEN).exists():
+        if not keeps or given is None or any(differences(read_recipe(out / GIVEN, type(given)), given)):
+            _remove_ours(out, ours)
+    elif any(path.name != _LOCK for path in out.iterdir()):
+        raise InputError(f"{out}: holds files that are not of a run: give another --out")
     try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be made ({error.strerror}): give another --out") from error
+        _mark(out, given)
+        yield out
+    except BaseException:
+        _remove_ours(out, ours)
+        raise
 
 
-def mark_ready(out: Path, recipe: Any, command: str) -> None:
-    """Write the resolved recipe, the environment and, last, the marker that other ranks wait for."""
-    header = f"A whole recipe: `{command} --config {out}/recipe.yaml --out …` repeats this run."
-    write_yaml(recipe, out / "recipe.yaml", header)
-    (out / "environment.json").write_text(json.dumps(environment(), indent=2) + "\n")
-    (out / _READY).write_text(launch_key())
+def _mark(folder: Path, given: Any) -> None:
+    if given is not None:
+        write_yaml(
+            given, folder / GIVEN, f"What was asked for. {RECIPE} is what came of it, with every open field decided."
+        )
 
 
-def wait_until_ready(out: Path, recipe: type) -> Any:
-    """Wait for rank 0, then read the resolved recipe that it wrote."""
-    wait_for_rank_0(out / _READY, launch_key())
-    return read_recipe(out / "recipe.yaml", recipe)
+def _remove_ours(out: Path, ours: Sequence[str]) -> None:
+    for above, folders, files in os.walk(out, topdown=False):
+        for name in files:
+            path = Path(above, name)
+            if any(fnmatchcase(path.relative_to(out).as_posix(), pattern) for pattern in ours):
+                path.unlink()
+        for name in folders:
+            with suppress(OSError):
+                Path(above, name).rmdir()
+
+
+def mark_ready(folder: Path, out: Path, recipe: Any, command: str, decided: Mapping[str, Any]) -> None:
+    """Write into `folder` the resolved recipe of the run `out`, the environment, and the marker that other ranks wait for.
+
+    `decided` is what was decided on this machine and is in no recipe."""
+    append_environment(folder, decided)
+    header = f"A whole recipe: `{command} --config {out}/{RECIPE} --out …` repeats this run."
+    write_yaml(recipe, folder / RECIPE, header)
+    tell_others(folder / _READY, {})
+
+
+def mark_resumed(
+    out: Path,
+    recipe: Any,
+    changed: Sequence[tuple[str, Any, Any]],
+    step: int,
+    decided: Mapping[str, Any],
+    told: Mapping[str, Any],
+) -> None:
+    """What `mark_ready` does, of a run that goes on: fields that are `changed` are written into its recipe as amendments, and a
+    difference of this environment from the one before is warned of. `told` is for the other ranks."""
+    before = _environments(out)
+    if changed:
+        lines = (out / RECIPE).read_text(encoding="utf-8").splitlines()
+        header = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+        header += [f"Amended at step {step}: {key} {then} -> {now}." for key, then, now in changed]
+        write_yaml(recipe, out / RECIPE, "\n".join(header))
+    now = append_environment(out, decided)
+    for what in ("packages", "decided") if before else ():
+        then = before[-1].get(what) or {}
+        for key in then.keys() & now[what].keys():
+            if then[key] != now[what][key]:
+                warnings.warn(
+                    f"{out}: {key} is {now[what][key]}, and was {then[key]} before: results may differ", stacklevel=2
+                )
+    tell_others(out / _READY, told)
+
+
+def append_environment(folder: Path, decided: Mapping[str, Any]) -> dict[str, Any]:
+    """Add this start of the run to its environment.json, a list with one entry a start; the entry."""
+    entry = environment() | {"decided": {"threads": torch.get_num_threads(), **decided}}
+    with replaced(folder / _ENVIRONMENT) as partial:
+        partial.write_text(json.dumps([*_environments(folder), entry], indent=2) + "\n", encoding="utf-8")
+    return entry
+
+
+def _environments(folder: Path) -> list[dict[str, Any]]:
+    """The entries of environment.json; none where it is damaged, for it only informs."""
+    try:
+        entries = read_json(folder / _ENVIRONMENT)
+    except (OSError, ValueError):
+        return []
+    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
+
+
+def wait_until_ready(out: Path, recipe: type) -> tuple[Any, dict[str, Any]]:
+    """Wait for rank 0; the resolved recipe that it wrote, and what else it tells."""
+    told = wait_for_rank_0(out / _READY, launch_key())
+    return read_recipe(out / RECIPE, recipe), told
 
 
 def read_recipe(file: Path, recipe: type) -> Any:

@@ -172,6 +172,12 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> MuonAdamW:
     return MuonAdamW(parameter_groups(model, config))
 
 
+def restore_highest_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> None:
+    """Give the groups the highest learning rates of `config`: a checkpoint brings those of the run before its recipe was amended."""
+    for group in optimizer.param_groups:
+        group["highest_lr"] = config.muon_lr if group["kind"] == "muon" else config.lr
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
     """Set every group to `share` of its highest learning rate."""
     for group in optimizer.param_groups:

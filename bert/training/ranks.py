@@ -3,15 +3,14 @@
 Before Lightning has started anything the launcher's environment variables tell: torchrun's, SLURM's, or those of Lightning's own launcher.
 """
 
+import json
 import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from bert.errors import InputError
+from bert.errors import InputError, RankError
 
 
 class Agreement:
@@ -21,15 +20,30 @@ class Agreement:
     """
 
     def __init__(self, ranks: int) -> None:
+        import torch  # late: this file also says which rank a process is, before torch is needed
+
         self._group = torch.distributed.new_group(backend="gloo") if ranks > 1 else None
 
     def largest(self, number: float) -> float:
         """The largest of the ranks' numbers, on every rank."""
         if self._group is None:
             return number
+        import torch
+
         shared = torch.tensor(number, dtype=torch.float64)
         torch.distributed.all_reduce(shared, torch.distributed.ReduceOp.MAX, group=self._group)
         return float(shared)
+
+    def is_same(self, number: int) -> bool:
+        """Whether all ranks have the same number, below 2^53; the same answer on every rank."""
+        return self.largest(number) == -self.largest(-number)
+
+
+def started_by_srun() -> bool:
+    """Whether SLURM started the processes of this run: in a batch script without srun, and in an interactive shell, its variables
+    tell of processes that nobody starts."""
+    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
+    return "SLURM_NTASKS" in os.environ and "SLURM_STEP_ID" in os.environ and not interactive
 
 
 def global_rank() -> int:
@@ -37,17 +51,26 @@ def global_rank() -> int:
 
     Of Lightning's own launcher only that much is known: the rank on a node, and the number of the node.
     """
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ and (name != "SLURM_PROCID" or "SLURM_NTASKS" in os.environ):
-            return int(os.environ[name])
+    if "RANK" in os.environ:
+        return int(os.environ["RANK"])
+    if started_by_srun():
+        return int(os.environ.get("SLURM_PROCID", 0))
     return int(os.environ.get("LOCAL_RANK", 0)) + int(os.environ.get("NODE_RANK", 0))
 
 
 def world_size(arguments: Mapping[str, Any]) -> int:
-    """How many processes will train together, before any exists: what torchrun or SLURM started, else devices × nodes."""
-    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
-        if name in os.environ:
-            return int(os.environ[name])
+    """How many processes will train together, before any exists: what torchrun or srun started, else devices.
+
+    Raises InputError for several nodes that neither of them started: nothing tells the nodes of one such launch from another's.
+    """
+    if "WORLD_SIZE" in os.environ:
+        return int(os.environ["WORLD_SIZE"])
+    if started_by_srun():
+        return int(os.environ["SLURM_NTASKS"])
+    if (nodes := int(arguments.get("num_nodes", 1))) != 1:
+        raise InputError(
+            f"trainer.num_nodes is {nodes}: several nodes are started by torchrun or srun; start the command by one of them"
+        )
     devices = arguments.get("devices", 1)
     if isinstance(devices, str) and devices.lstrip("-").isdigit():
         devices = int(devices)
@@ -63,19 +86,33 @@ def world_size(arguments: Mapping[str, Any]) -> int:
         count = _visible_devices(arguments)
     if count < 1:
         raise InputError(f"trainer.devices is {devices}: give 1 or more, or -1 for all")
-    return count * int(arguments.get("num_nodes", 1))
+    return count
 
 
 def launched_layout() -> dict[str, int]:
-    """Devices and nodes as torchrun or SLURM laid the processes out; one device where nobody did."""
-    for world, local in (("WORLD_SIZE", "LOCAL_WORLD_SIZE"), ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE")):
-        if world in os.environ and local in os.environ:
-            devices = int(os.environ[local])
-            return {"devices": devices, "num_nodes": int(os.environ[world]) // devices}
-    return {"devices": 1}
+    """Devices and nodes as torchrun or srun laid the processes out; one device where nobody did. InputError where the nodes have
+    different numbers of processes."""
+    environment = os.environ
+    if "WORLD_SIZE" in environment and "LOCAL_WORLD_SIZE" in environment:
+        processes, devices = int(environment["WORLD_SIZE"]), int(environment["LOCAL_WORLD_SIZE"])
+        nodes = int(environment.get("GROUP_WORLD_SIZE", processes // devices))
+    elif started_by_srun():
+        processes, nodes = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", 1))
+        devices = int(environment.get("SLURM_NTASKS_PER_NODE", processes // nodes))
+        if "SLURM_NNODES" not in environment:
+            nodes = processes // devices
+    else:
+        return {"devices": 1}
+    if devices * nodes != processes:
+        raise InputError(
+            f"{processes} processes on {nodes} nodes, {devices} of them on this one: start the same number on each node"
+        )
+    return {"devices": devices, "num_nodes": nodes}
 
 
 def _visible_devices(arguments: Mapping[str, Any]) -> int:
+    import torch
+
     on_cpu = arguments.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
     return 1 if on_cpu else torch.cuda.device_count()
 
@@ -92,6 +129,7 @@ def launch_key() -> str:
         "TORCHELASTIC_RESTART_COUNT",
         "SLURM_JOB_ID",
         "SLURM_STEP_ID",
+        "SLURM_RESTART_COUNT",
     )
     parts = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):
@@ -99,17 +137,34 @@ def launch_key() -> str:
     return " ".join(parts)
 
 
-def wait_for_rank_0(marker: Path, key: str, minutes: float = 60.0) -> None:
-    """Wait until rank 0 has written `key` to `marker`; InputError after `minutes`.
+def is_restart() -> bool:
+    """Whether torchrun or SLURM starts this command again after it failed."""
+    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+
+
+def tell_others(marker: Path, told: Mapping[str, Any]) -> None:
+    """Have the other ranks of this launch, which wait for `marker`, read `told`."""
+    from bert.files import replaced
+
+    with replaced(marker) as partial:
+        partial.write_text(json.dumps({"launch": launch_key(), **told}) + "\n", encoding="utf-8")
+
+
+def wait_for_rank_0(marker: Path, key: str, minutes: float = 60.0) -> dict[str, Any]:
+    """Wait until rank 0 of the launch `key` has written `marker`; what it tells. RankError after `minutes`.
 
     Processes that Lightning starts itself come when rank 0 is done, and need not wait for a key of theirs.
     """
-    started_together = "TORCHELASTIC_RUN_ID" in os.environ or "SLURM_JOB_ID" in os.environ
+    started_together = "TORCHELASTIC_RUN_ID" in os.environ or started_by_srun()
     deadline = time.monotonic() + 60 * minutes
     while time.monotonic() < deadline:
-        if marker.exists() and (not started_together or marker.read_text() == key):
-            return
+        try:
+            told = json.loads(marker.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # not there, moved away this instant, or of another version
+            told = None
+        if isinstance(told, dict) and (not started_together or told.get("launch") == key):
+            return told
         time.sleep(0.2)
-    raise InputError(
+    raise RankError(
         f"{marker}: rank 0 has not finished its preparations in {minutes:g} minutes: see its output, or prepare the store first"
     )

@@ -7,8 +7,6 @@ from typing import Literal
 from bert.errors import InputError
 from bert.verbs.options import add_corpus, last, verb_parser
 
-_RESUMABLE = ("trainer", "stop", "checkpoint", "log")  # groups that may differ when a run is resumed
-
 
 def _tokenizer(arguments: Sequence[str]) -> None:
     """Train a tokenizer on your text."""
@@ -84,7 +82,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     Makes a run folder with the model, the recipe, checkpoints and a log. Without a recipe it trains a small encoder of the ModernBERT
     family for 20 minutes."""
     from bert.pretraining.config import PretrainRecipe
-    from bert.recipe import add_recipe, build, differences, parse, values_of
+    from bert.recipe import add_recipe, build, parse, values_of
 
     parser = verb_parser("pretrain", _pretrain)
     parser.add_argument(
@@ -142,18 +140,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
     if options.general is not None:
         options.validation["general"] = options.general
     recipe = build(PretrainRecipe, parser.instantiate(options))
-    if resumed is not None:
-        from bert.training.folder import read_recipe
-
-        for key, before, now in differences(read_recipe(Path(resumed) / "recipe.yaml", PretrainRecipe), recipe):
-            if key.split(".")[0] not in _RESUMABLE:
-                raise InputError(
-                    f"{key} is {now} and {resumed} was started with {before}: a run is resumed as it was; leave it out"
-                )
-        if options.out is not None and Path(options.out).expanduser() != Path(resumed):
-            raise InputError(
-                f"--out {options.out} beside --resume {resumed}: a run goes on where it is; leave --out out"
-            )
+    if resumed is not None and options.out is not None and Path(options.out).expanduser() != Path(resumed):
+        raise InputError(f"--out {options.out} beside --resume {resumed}: a run goes on where it is; leave --out out")
     if (named := resumed or options.out) is None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")
     out = Path(named).expanduser()
