@@ -86,7 +86,9 @@ def handled() -> Iterator[Signals]:
 
 def number_of(error: BaseException) -> int | None:
     """The signal that raised `error`; none where it was none."""
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or isinstance(
+        error.__context__, KeyboardInterrupt
+    ):  # Lightning makes an exit of it
         return signal.SIGINT
     if isinstance(error, SystemExit) and error.code in {128 + number for number in NUMBERS}:
         return int(error.code) - 128

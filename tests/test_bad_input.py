@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bert import files
 from bert.cli import VERBS, main
 from bert.text.tokenizer import Tokenizer
 from bert.training import checkpoints
@@ -463,9 +464,14 @@ def test_a_run_whose_recipe_was_edited_badly(refused: Refused, place: Path, comm
     assert refused(*command.split()) == "run/recipe.yaml: data.batch_rows is many: give a whole number"
 
 
-def test_a_folder_that_holds_another_run_is_kept_byte_for_byte(refused: Refused) -> None:
-    message = "run: already holds a run: give another --out, --resume run to go on, or --overwrite to lose it"
-    assert refused("pretrain", "text.txt", "--out", "run", *TINY) == message
+def test_a_folder_that_holds_another_run_is_kept_byte_for_byte(refused: Refused, place: Path, text_file: Path) -> None:
+    message = refused("pretrain", str(text_file), "--out", "run", *TINY, "--seed", "3")
+    fix = "give another --out, --resume run to go on with that run, or --overwrite to lose it"
+    assert message == f"run: already holds a run, with seed 0, not 3: {fix}"
+    message = refused("pretrain", "text.txt", "--out", "run", *TINY, "--seed", "3")
+    assert message == (
+        f"run: already holds a run, with data.corpus ['{text_file}'], not ['{place / 'text.txt'}']; seed 0, not 3: {fix}"
+    )
 
 
 def test_a_run_is_overwritten_only_when_told_so_and_only_for_inputs_that_are_there(
@@ -473,9 +479,9 @@ def test_a_run_is_overwritten_only_when_told_so_and_only_for_inputs_that_are_the
 ) -> None:
     message = refused("pretrain", "gone.txt", "--out", "run", "--overwrite", *TINY)
     assert message == "gone.txt: no such file or folder; check the path"
-    (place / "run" / "mine.txt").write_text("of the old run")
+    (place / "run" / "mine.txt").write_text("of the user")
     assert main(["pretrain", "text.txt", "--out", "run", "--overwrite", *TINY, "--stop.steps=1"]) == 0
-    assert not (place / "run" / "mine.txt").exists()
+    assert (place / "run" / "mine.txt").read_text() == "of the user"
     assert (place / "run" / "model" / "config.json").exists()
 
 
@@ -658,8 +664,8 @@ def test_no_room_for_a_store(refused: Refused) -> None:
 def test_no_room_for_what_a_run_needs_before_it_trains(refused: Refused) -> None:
     with full_disk(1000):
         message = refused("pretrain", "text.txt", "--out", "new", *TINY)
-    assert message.startswith("new/tokenizer: cannot be written (File too large); free the disk or choose another")
-    with full_disk(1000):
+    assert message == "new: cannot be written (File too large); free the disk or choose another --out"
+    with full_disk(3000):
         message = refused("pretrain", "--store=run/store", "--tokenizer=run/tokenizer", "--out=new", *TINY)
     assert message.startswith("new/tokenizer: cannot be written (File too large); free the disk or choose another")
 
@@ -671,24 +677,28 @@ def test_no_room_for_a_checkpoint_leaves_the_ones_before(place: Path, capsys: py
         assert main(["pretrain", "--resume", "run", "--stop.steps=8"]) == 2
     errors = capsys.readouterr().err
     assert errors == (
-        "bert: run/checkpoints/step-00000006: the checkpoint could not be written"
+        "bert: run/checkpoints/step-00000008: the checkpoint could not be written"
         " ([Errno 27] File too large): make room on this disk\n"
-    )
+    )  # that of step 6 was a warning
     assert snapshot(place / "run" / "checkpoints") == before
 
 
 def test_a_disk_that_fills_up_while_a_checkpoint_is_synced(
     place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    real = files.sync
 
-    monkeypatch.setattr(checkpoints, "sync", full)
+    def full(path: Path) -> None:
+        if path.name == "state.pt":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path)
+
+    monkeypatch.setattr(files, "sync", full)
     before = snapshot(place / "run" / "checkpoints")
     capsys.readouterr()
     assert main(["pretrain", "--resume", "run", "--stop.steps=8"]) == 2
     assert capsys.readouterr().err == (
-        "bert: run/checkpoints/step-00000006: the checkpoint could not be written"
+        "bert: run/checkpoints/step-00000008: the checkpoint could not be written"
         " ([Errno 28] No space left on device): make room on this disk\n"
     )
     assert snapshot(place / "run" / "checkpoints") == before
@@ -727,8 +737,8 @@ def test_no_room_for_the_model_leaves_none_and_the_run_can_be_finished(
         ),
         ("prepare gone.txt --tokenizer other --out new", "gone.txt: no such file or folder; check the path"),
         (
-            "pretrain text.txt --out run",
-            "run: already holds a run: give another --out, --resume run to go on, or --overwrite to lose it",
+            "finetune tag --model run/model --train text.txt --out run",
+            "run: already holds a run: give another --out, or --overwrite to lose it",
         ),
     ],
 )

@@ -4,10 +4,9 @@ What a run makes lies in its folder: recipe.yaml (all fields; run it again and t
 given), checkpoints/, metrics.csv, environment.json, model/ (the result).
 """
 
-import dataclasses
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,13 +18,12 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun
-from bert.model.encoder import count_parameters
 from bert.model.heads import MaskedLM
 from bert.model.operations import training_operations
 from bert.model.structure import structure
 from bert.pretraining.backend import settle_attention
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.forgetting import Loss, card_lines, measure_after, measure_before, report
+from bert.pretraining.forgetting import measure_after, measure_before, report
 from bert.pretraining.inputs import (
     check_inputs,
     identity,
@@ -33,7 +31,6 @@ from bert.pretraining.inputs import (
     make_streams,
     open_stores,
     prepare_inputs,
-    text_sources,
     tokenizer_folder,
     validation_loader,
     with_absolute_paths,
@@ -41,18 +38,17 @@ from bert.pretraining.inputs import (
 from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining, check_identity
 from bert.pretraining.phases import Phased, plan
 from bert.pretraining.start import Start, begin, load_start
-from bert.pretraining.stream import BatchStream, Split, StepLoader
+from bert.pretraining.stream import Split, StepLoader
+from bert.pretraining.summary import card_text, describe
 from bert.recipe import differences
 from bert.signals import Signals, handled, number_of
 from bert.text.store import TokenStore
 from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
-from bert.training.card import training_card
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, drop_behind, newest_whole, prove, read_manifest
 from bert.training.compiling import compiles
 from bert.training.ranks import is_restart, world_size
-from bert.training.schedules import Progress
 from bert.training.trainer import check_trainer_arguments, make_trainer
 
 _COUNTED = 4_000_000
@@ -302,7 +298,7 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
         )
     encoder = model.encoder  # what comes now may have another precision, and more documents in a row
     encoder.backend, encoder.local_backend, encoder.most_documents = "auto", None, None
-    if stopped_by := run.stop.stopped_by or run.signals.received:
+    if stopped_by := run.stop.stopped_by:
         message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stopped_by)
     if module.progress.step == begun:
@@ -350,36 +346,6 @@ def _operations(recipe: PretrainRecipe) -> float | None:
     return operations
 
 
-def describe(
-    recipe: PretrainRecipe,
-    model: MaskedLM,
-    training: Phased[BatchStream],
-    precision: str,
-    split: Phased[Split],
-) -> str:
-    """What is about to run, in a few lines."""
-    parameters = count_parameters(model)
-    rows, stop = training.at(0).rows, recipe.stop
-    budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(stop).items() if value is not None]
-    lines = [
-        f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}",
-        f"data: {rows.tokens / 1e6:.2f} M tokens in {rows.rows_in_epoch:,} rows of {rows.row_length} an epoch;"
-        f" {split.at(0).describe()}",
-        f"budget: {' or '.join(budget)}",
-    ]
-    begun = 0.0  # tokens that a phase finds spent
-    for first, next_first, phase in plan(recipe).spans() if recipe.phases else ():
-        inside, dealt = phase.recipe, split.at(first)
-        theta = f", rotary θ {inside.encoder.rope_theta:g}" if inside.encoder.positions == "rope" else ""
-        late = first >= (stop.steps or math.inf) or begun >= (stop.tokens or math.inf)
-        lines.append(
-            f"from step {first:,}: rows of {inside.data.row_length}, {dealt.describe()}, masking {inside.masking.rate:.0%}{theta}"
-            + (": the budget ends before" if late else "")
-        )
-        begun += (next_first - first) * inside.data.batch_rows * inside.data.row_length
-    return "\n".join(lines)
-
-
 def finish(
     module: MaskedLMTraining,
     recipe: PretrainRecipe,
@@ -413,73 +379,9 @@ def finish(
     return folder
 
 
-def card_text(
-    recipe: PretrainRecipe, progress: Progress, figures: Mapping[str, float], losses: Sequence[Loss] = ()
-) -> str:
-    """The part of the model card that tells how the model came to be."""
-    data, total = recipe.data, sum(recipe.data.mixture.values())
-    texts = [Path(path).name for path in data.corpus]
-    texts += [f"{Path(path).name} {weight / total:.0%}" for path, weight in data.mixture.items()]
-    lines = [
-        "## Training",
-        f"- text: {', '.join(texts) or 'a token store'}",
-        *([] if recipe.start is None else [f"- from the weights of {'/'.join(Path(recipe.start).parts[-2:])}"]),
-        f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
-        *(
-            f"- from step {first:,}: rows of {phase.recipe.data.row_length}, {phase.recipe.data.batch_rows} a step;"
-            f" masking {phase.recipe.masking.rate:.0%}"
-            for first, _, phase in plan(recipe).spans()
-            if first < progress.step
-        ),
-        f"- {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
-    ]
-    if figures and not losses:
-        lines += [
-            "",
-            "## Held-out text",
-            f"loss {figures['val_loss']:.3f} nats, accuracy {figures['val_accuracy']:.1%}, perplexity {figures['val_perplexity']:.1f}",
-        ]
-    lines += card_lines(losses)
-    names = {name.removeprefix("val_"): value for name, value in figures.items()}
-    return training_card(lines, replace(recipe, run_id=None), "fill-mask", "held-out text", names, base=recipe.start)
-
-
-def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:
-    """Print batch `number` of a run: its rows, with what was masked and what stood there."""
-    tokenizer = Tokenizer.load(tokenizer_folder(out))
-    stream = make_streams(recipe, open_stores(recipe, out, tokenizer), tokenizer)[0].at(number)
-    batch = stream.micro_batch(number, Split(stream.batch_rows, stream.batch_rows))
-    first, names = stream.first_row_of(number), [source.name for source in text_sources(recipe.data, out)]
-    length = f" of {stream.rows.row_length} places" if recipe.phases else ""
-    say(
-        f"batch {number}: rows{length} from {first} ({stream.rows.locate(first)});"
-        f" {batch['global_tokens']} tokens, {batch['global_targets']} targets"
-    )
-    originals = {int(place): int(label) for place, label in zip(batch["targets"], batch["labels"]) if label >= 0}
-    for row, ids in enumerate(batch["input_ids"].tolist()):
-        words = [names[stream.rows.source_of(first + row)] + ":"] if recipe.data.mixture else []
-        for column, token in enumerate(ids):
-            if batch["document_ids"][row, column] == 0:
-                continue
-            original = originals.get(row * stream.rows.row_length + column)
-            words.append(
-                _shown(tokenizer, token) + (f"‹{_shown(tokenizer, original)}›" if original is not None else "")
-            )
-        say(f"{row:4d}  {' '.join(words)}")
-
-
-def _shown(tokenizer: Tokenizer, token_id: int) -> str:
-    """A piece for a reader, of byte-level vocabularies too: `##` where no blank stands before it."""
-    spelled = None if tokenizer.kind == "wordpiece" else tokenizer.spelling(token_id)
-    if spelled is None:
-        return tokenizer.token(token_id)
-    blank, text = spelled
-    return (text or "␣") if blank else f"##{text}"
+def _silent(message: str) -> None:
+    """Ranks other than 0 say nothing."""
 
 
 def _warn(message: str) -> None:
     print(f"warning: {message}", file=sys.stderr)
-
-
-def _silent(message: str) -> None:
-    """Ranks other than 0 say nothing."""

@@ -90,10 +90,12 @@ def check_same(out: Path, given: Any) -> None:
     """InputError where the run that `out` holds was asked for by another recipe than `given`, with both values of the first field."""
     if not (out / GIVEN).exists():
         raise InputError(f"{out}: already holds a run: give another --out, or --overwrite to lose it")
-    for key, then, now in differences(read_recipe(out / GIVEN, type(given)), given):
+    before = read_recipe(out / GIVEN, type(given))
+    if changed := [f"{key} {then}, not {now}" for key, then, now in differences(before, given)]:
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
-            f"{out}: already holds a run, with {key} {then}, not {now}: give another --out, --resume {out} to go on with that run,"
-            " or --overwrite to lose it"
+            f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: give another --out, --resume {out} to go on with that"
+            " run, or --overwrite to lose it"
         )
 
 
@@ -136,10 +138,16 @@ def claimed(
 
 
 def _mark(folder: Path, given: Any) -> None:
-    if given is not None:
+    if given is None:
+        return
+    try:
         write_yaml(
             given, folder / GIVEN, f"What was asked for. {RECIPE} is what came of it, with every open field decided."
         )
+    except OSError as error:
+        raise InputError(
+            f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another --out"
+        ) from error
 
 
 def _remove_ours(out: Path, ours: Sequence[str]) -> None:

@@ -145,7 +145,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
     if (named := resumed or options.out) is None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")
     out = Path(named).expanduser()
-    from bert.pretraining.run import pretrain, show_batch
+    from bert.pretraining.run import pretrain
+    from bert.pretraining.summary import show_batch
 
     if options.show_batch is not None:
         if options.show_batch < 0:

@@ -2,13 +2,13 @@
 
 import errno
 import json
+import os
 
 import pytest
 import torch
 
-from bert.errors import InputError
-from bert.training import checkpoints
-from bert.training.checkpoints import WholeCheckpointIO, drop_behind, find_damage, list_checkpoints, newest_whole
+from bert.errors import InputError, RankError
+from bert.training.checkpoints import WholeCheckpointIO, drop_behind, find_damage, list_checkpoints, newest_whole, prove
 
 STATE = {"global_step": 3, "weights": torch.arange(1000.0)}
 
@@ -75,9 +75,8 @@ def test_what_lies_behind_the_checkpoint_of_a_run_that_goes_on_is_dropped(tmp_pa
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001", "step-00000002"]
 
 
-def test_no_good_checkpoint_is_an_input_error(tmp_path):
-    with pytest.raises(InputError, match="no checkpoint to resume from"):
-        newest_whole(tmp_path, print)
+def test_where_every_checkpoint_is_damaged_is_an_input_error(tmp_path):
+    assert newest_whole(tmp_path, print) is None
     save(tmp_path, 1)
     truncate(tmp_path / "step-00000001" / "state.pt")
     with pytest.raises(InputError, match="every checkpoint is damaged"):
@@ -98,7 +97,7 @@ def test_a_write_that_dies_leaves_no_checkpoint(tmp_path, monkeypatch, moment):
     target, name = {
         "torch.save": (torch, "save"),
         "the manifest": (json, "dump"),
-        "the rename": (checkpoints.os, "rename"),
+        "the rename": (os, "rename"),
     }[moment]
     monkeypatch.setattr(target, name, die)
     with pytest.raises(Killed):
@@ -125,8 +124,36 @@ def test_a_full_disk_is_an_input_error_and_leaves_nothing(tmp_path, monkeypatch,
 
 def test_everything_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     events = []
-    real_fsync, real_rename = checkpoints.os.fsync, checkpoints.os.rename
-    monkeypatch.setattr(checkpoints.os, "fsync", lambda fd: (events.append("sync"), real_fsync(fd))[1])
-    monkeypatch.setattr(checkpoints.os, "rename", lambda a, b: (events.append("rename"), real_rename(a, b))[1])
+    real_fsync, real_rename = os.fsync, os.rename
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), real_fsync(fd))[1])
+    monkeypatch.setattr(os, "rename", lambda a, b: (events.append("rename"), real_rename(a, b))[1])
     save(tmp_path, 1)
     assert events == ["sync", "sync", "sync", "rename", "sync"]  # state, manifest, folder; then the folder above
+
+
+def test_only_folders_with_our_names_are_checkpoints(tmp_path):
+    for name in ("step-00000004-good", "step-4", "step-00000003.partial", "step-x"):
+        (tmp_path / name).mkdir()
+    for step in (2, 123456789):
+        save(tmp_path, step)
+    assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000002", "step-123456789"]
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    WholeCheckpointIO("mine").save_checkpoint(STATE, tmp_path / "step-00000001")
+    assert newest_whole(tmp_path, pytest.fail, "mine")
+    with pytest.raises(InputError, match="is a checkpoint of another run"):
+        newest_whole(tmp_path, pytest.fail, "yours")
+
+
+def test_a_process_that_sees_another_checkpoint_than_the_first_says_so(tmp_path):
+    save(tmp_path, 1)
+    checkpoint = tmp_path / "step-00000001"
+    sha256 = json.loads((checkpoint / "manifest.json").read_text())["sha256"]
+    prove(checkpoint, sha256, minutes=0)
+    for other in ("0" * 64, ""):
+        with pytest.raises(RankError, match="does not see the checkpoint"):
+            prove(checkpoint, other, minutes=0)
+    truncate(checkpoint / "state.pt")
+    with pytest.raises(RankError, match="does not see the checkpoint"):
+        prove(checkpoint, sha256, minutes=0)
