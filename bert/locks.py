@@ -38,10 +38,12 @@ def locked(file: Path, what: str) -> Iterator[int]:
     finally:
         ended.set()
         if descriptor in _held:  # and not closed, as in a forked child
-            if is_held(file, descriptor):
-                file.unlink()
-            _held.discard(descriptor)
-            os.close(descriptor)
+            try:
+                if is_held(file, descriptor):
+                    file.unlink()
+            finally:
+                _held.discard(descriptor)
+                os.close(descriptor)
 
 
 def is_held(file: Path, descriptor: int) -> bool:

@@ -163,9 +163,8 @@ class Recorder:
         live, contents = self._look()
         for path in [moved, *(moved.rglob("*") if moved.is_dir() and not moved.is_symlink() else ())]:
             number = path.lstat().st_ino
-            if number in live and live[number] != self._entries.get(number):
-                self.faults.append(f"{path} is not synced before the {what}")
-            elif number in contents and contents[number] != self._contents.get(number):
+            held, found = (self._entries, live) if number in live else (self._contents, contents)
+            if number in found and found[number] != held.get(number):
                 self.faults.append(f"{path} is not synced before the {what}")
 
     def _built(self, entries: dict[int, dict[str, int]]) -> State:

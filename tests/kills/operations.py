@@ -3,12 +3,15 @@
 import contextlib
 import functools
 import io
+import os
+import shutil
 from pathlib import Path
 
 import torch
 
 import bert.export
 from bert.cli import main
+from bert.files import completed
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.recipe import write_yaml
@@ -31,6 +34,8 @@ class Operation:
     """folders that the operation replaces, where files of the user's lie too"""
     slow = False
     """whether it takes seconds"""
+    modules: tuple[str, ...] = ()
+    """what it imports when it runs: a child that is forked should find it there"""
 
     def make(self, home: Path, version: int) -> None:
         """Make a version, over another where there is one."""
@@ -99,9 +104,11 @@ class ExportBeside(Operation):
     def version(self, home: Path) -> int:
         assert SaveModel().version(home) == OLD
         if self.out is not None:
+            completed(home / self.out)
             assert Tokenizer.load(home / self.out).vocab_size == SIZES[OLD]
             assert (home / self.out / "config.json").read_bytes() == (home / "model" / "config.json").read_bytes()
-        return int((home / (self.out or "model") / "torch" / "model.pt2").read_bytes())
+        folder = home / self.out if self.out else completed(home / "model" / "torch").parent
+        return int((folder / "torch" / "model.pt2").read_bytes())
 
 
 class ExportOut(ExportBeside):
@@ -113,6 +120,8 @@ class ExportOut(ExportBeside):
 
 class Prepare(Operation):
     """`bert prepare` over an old store."""
+
+    modules = ("datasets.arrow_writer", "pyarrow.ipc", "bert.text.prepare", "jsonargparse", "bert.verbs.pretraining")
 
     def make(self, home: Path, version: int) -> None:
         if not (home / "tokenizer").exists():
@@ -132,7 +141,7 @@ class Prepare(Operation):
 class TrainTokenizer(Operation):
     """`bert tokenizer --overwrite`."""
 
-    inside = ("tokenizer",)
+    inside, modules = ("tokenizer",), ("jsonargparse", "bert.verbs.pretraining")
 
     def make(self, home: Path, version: int) -> None:
         (home / "corpus.txt").write_text(make_text(20), encoding="utf-8")
@@ -205,7 +214,7 @@ class CutMetrics(Operation):
 class Pretrain(Operation):
     """`bert pretrain --overwrite`."""
 
-    slow, inside = True, ("run",)
+    slow, inside, modules = True, ("run",), (*Prepare.modules, "bert.pretraining.run")
 
     def make(self, home: Path, version: int) -> None:
         (home / "corpus.txt").write_text(make_text(), encoding="utf-8")
@@ -225,7 +234,7 @@ class Pretrain(Operation):
 class Finetune(Operation):
     """`bert finetune --overwrite`."""
 
-    slow, inside = True, ("run",)
+    slow, inside, modules = True, ("run",), (*Prepare.modules, "bert.verbs.finetuning", "bert.finetuning.run")
 
     def make(self, home: Path, version: int) -> None:
         from tests.finetuning.synthetic import FAST
@@ -248,6 +257,32 @@ class Finetune(Operation):
         return int(found)
 
 
+class DeletesFirst(Operation):
+    """What must not be: the old version is removed before the new one is there. The proof has to see it."""
+
+    inside = ("model",)
+
+    def make(self, home: Path, version: int) -> None:
+        if (home / "model").exists():
+            shutil.rmtree(home / "model")
+        (home / "model").mkdir()
+        (home / "model" / "weights").write_text(str(version))
+
+    def version(self, home: Path) -> int:
+        return int((home / "model" / "weights").read_text())
+
+
+class ForgetsToSync(DeletesFirst):
+    """What must not be: neither the file is synced nor its folder."""
+
+    inside = ()
+
+    def make(self, home: Path, version: int) -> None:
+        (home / "model").mkdir(exist_ok=True)
+        (home / "model" / "new").write_text(str(version))
+        os.replace(home / "model" / "new", home / "model" / "weights")
+
+
 OPERATIONS: dict[str, type[Operation]] = {
     one.__name__: one
     for one in (
@@ -262,5 +297,7 @@ OPERATIONS: dict[str, type[Operation]] = {
         CutMetrics,
         Pretrain,
         Finetune,
+        DeletesFirst,
+        ForgetsToSync,
     )
 }

@@ -70,4 +70,6 @@ def listed(folder: Path) -> dict[str, str]:
 
 def lost(before: dict[str, str], after: dict[str, str]) -> list[str]:
     """What of `before` is no longer there, or no longer the same."""
-    return [f"{path!r}: {what} -> {after.get(path, 'gone')}" for path, what in before.items() if after.get(path) != what]
+    return [
+        f"{path!r}: {what} -> {after.get(path, 'gone')}" for path, what in before.items() if after.get(path) != what
+    ]
