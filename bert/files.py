@@ -1,27 +1,29 @@
 """Files and folders that are whole or not there, and stay so should the machine stop the moment after; what is the user's stays.
 
 A folder is replaced in one step: the new one is filled in a workshop beside it (`.NAME.new-xxxxxxxx`), what the user keeps in the old
-one is linked into it, and the two change places. A workshop that a killed process left is known by its lock file, which nobody holds,
-and cleared away or completed by the next who comes.
+one is linked into it, and the two change places. A workshop that a killed process left is known by its name and by its lock file, which
+nobody holds, and cleared away or completed by the next who comes.
 """
 
 import ctypes
 import errno
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bert.errors import InputError
 from bert.locks import locked
 
-_OWNER, _FRESH, _BEFORE = "owner", "fresh", "before"
-_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM}
+_WORKSHOP = re.compile(r"\.(.+)\.new-[a-z0-9_]{8}", re.DOTALL)
+_OWNER, _FRESH, _READY, _BEFORE = _PARTS = ("owner", "fresh", "ready", "before")
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV}
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 _HERE = -100  # AT_FDCWD
 
@@ -32,6 +34,7 @@ def replaced(file: Path) -> Iterator[Path]:
     name leads to. Where anything fails, all is as it was."""
     file = file.resolve()
     partial = file.with_name(f".{file.stem}.partial{file.suffix}")
+    partial.unlink(missing_ok=True)  # a link of that name would lead what is written elsewhere
     try:
         yield partial
         sync(partial)
@@ -47,73 +50,73 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
 
     `ours` are patterns of paths in `folder` (as `fnmatch` reads them, * crosses /): what stood there under such a name is gone
     then; everything else is the user's and is linked, or copied, into the new folder first. At every instant the old or the new
-    folder is there, whole. Raises InputError, with all as it was, where `folder` is a mount point or holds one.
+    folder is there, whole. Raises InputError, with all as it was, where `folder` is a file, or is or holds a mount point.
     """
-    folder = folder.resolve()
-    completed(folder)
-    if folder.is_mount():
-        raise InputError(
-            f"{folder}: is a mount point, which cannot be replaced: give a folder in it, as {folder / 'new'}"
-        )
+    folder = completed(folder.resolve())
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: is a file: give the path of a folder")
+    _check_mounts(folder)
     with _parents(folder):
-        _clear(folder)
-        workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-        try:
-            with locked(workshop / _OWNER, str(folder)):
-                fresh = workshop / _FRESH
-                fresh.mkdir()
-                yield fresh
-                if folder.exists():
-                    keep_others(folder, fresh, ours)
-                for path in [*fresh.rglob("*"), fresh]:
-                    sync(path)
-                old = _put(fresh, folder, workshop)
-                if old is not None:
-                    keep_others(old, folder, ours)  # what came in between
-        finally:
-            shutil.rmtree(workshop, ignore_errors=True)
+        for workshop in _abandoned(folder):
+            _clear(workshop, folder, ours)
+        with _workshop(folder, ours) as workshop:
+            fresh = workshop / _FRESH
+            fresh.mkdir()
+            yield fresh
+            if folder.exists():
+                keep_others(folder, fresh, ours)
+            for path in [*fresh.rglob("*"), fresh]:
+                sync(path)
+            _put(fresh, folder, workshop)
 
 
 def completed(folder: Path) -> Path:
     """`folder`; a replacement of it that was cut between its two renames, where the system has no exchange, is completed first."""
     if not folder.exists():
         for workshop in _abandoned(folder):
-            if (workshop / _BEFORE).exists() and (workshop / _FRESH).exists():
-                os.rename(workshop / _FRESH, folder)
+            if (workshop / _BEFORE).exists() and (workshop / _READY).exists():
+                os.rename(workshop / _READY, folder)
                 sync(folder.parent)
                 break
     return folder
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder that is ours as a whole: it is there or not, never half of it."""
+    """Remove a folder that is ours as a whole: it is there or not, never half of it. Where it cannot be removed it stays."""
+    with suppress(OSError), _workshop(folder, ["*"]) as workshop:
+        os.rename(folder, workshop / _FRESH)
+        sync(folder.parent)
+
+
+def clear_workshops(parent: Path, ours: Sequence[str]) -> None:
+    """Complete, or clear away, what killed processes left in `parent` of folders that they replaced or removed."""
     with suppress(OSError):
-        workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
-        with locked(workshop / _OWNER, str(folder)):
-            os.rename(folder, workshop / _BEFORE)
-            sync(folder.parent)
-        shutil.rmtree(workshop, ignore_errors=True)
+        for name in {found[1] for path in parent.iterdir() if (found := _WORKSHOP.fullmatch(path.name))}:
+            for workshop in _abandoned(completed(parent / name)):
+                _clear(workshop, parent / name, ours)
 
 
 def keep_others(folder: Path, fresh: Path, ours: Sequence[str]) -> None:
-    """Link, or copy, into `fresh` what `folder` holds under other names than the patterns `ours`, unless `fresh` has that name.
+    """Link, or copy, into `fresh` what `folder` holds under other names than the patterns `ours`, unless `fresh` has that name
+    and, under it, what is as new. `fresh` gets the rights of `folder`.
 
-    Raises InputError where one of them is a mount point, which no link reaches."""
-    for above, folders, files in os.walk(folder):
-        for name in [*files, *folders]:
-            path = Path(above, name)
-            inside = path.relative_to(folder)
-            linked = path.is_symlink() or name in files
-            if path.is_mount():
-                raise InputError(
-                    f"{path}: is a mount point, which cannot move with {folder}: unmount it, or give another folder"
-                )
-            if any(fnmatchcase(inside.as_posix(), pattern) for pattern in ours) or os.path.lexists(fresh / inside):
+    Raises InputError where a mount point lies in `folder`, which no link reaches; OSError where some of it cannot be read."""
+    _check_mounts(folder)
+    os.chmod(fresh, stat.S_IMODE(folder.stat().st_mode) | stat.S_IRWXU)
+    for above, folders, files in os.walk(folder, onerror=_raise):
+        for number, name in enumerate([*files, *folders]):
+            path, inside = Path(above, name), Path(above, name).relative_to(folder)
+            to = fresh / inside
+            if any(fnmatchcase(inside.as_posix(), pattern) for pattern in ours):
                 continue
-            if linked:
+            if number < len(files) or path.is_symlink():
+                if os.path.lexists(to):
+                    if path.lstat().st_mtime_ns <= to.lstat().st_mtime_ns:
+                        continue
+                    to.unlink()  # the user replaced a file that was linked before
                 _make_like(folder, fresh, inside.parent)
-                _link(path, fresh / inside)
-            elif not any(path.iterdir()):
+                _link(path, to)
+            elif not os.path.lexists(to) and not any(path.iterdir()):
                 _make_like(folder, fresh, inside)
 
 
@@ -136,23 +139,16 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _put(fresh: Path, folder: Path, workshop: Path) -> Path | None:
-    """Give `fresh` the place of `folder`; where the old one is then, if there was any."""
-    old: Path | None = None
+def _put(fresh: Path, folder: Path, workshop: Path) -> None:
+    """Give `fresh`, which is whole, the place of `folder`; the old one, if there was any, is in the workshop then."""
+    ready = workshop / _READY
+    os.rename(fresh, ready)
     if not folder.exists():
-        os.rename(fresh, folder)
-    elif _exchanged(fresh, folder):
-        old = fresh
-    else:
-        old = workshop / _BEFORE
-        os.rename(folder, old)
-        try:
-            os.rename(fresh, folder)
-        except BaseException:
-            os.rename(old, folder)
-            raise
+        os.rename(ready, folder)
+    elif not _exchanged(ready, folder):
+        os.rename(folder, workshop / _BEFORE)
+        os.rename(ready, folder)
     sync(folder.parent)
-    return old
 
 
 def _exchanged(first: Path, second: Path) -> bool:
@@ -186,21 +182,61 @@ def _parents(folder: Path) -> Iterator[None]:
                     parent.rmdir()
 
 
+@contextmanager
+def _workshop(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
+    """A folder of our own beside `folder`; it is gone at the end of the `with`."""
+    workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
+    try:
+        with locked(workshop / _OWNER, str(folder)):
+            try:
+                yield workshop
+            finally:
+                _clear(workshop, folder, ours)
+    finally:
+        with suppress(OSError):
+            workshop.rmdir()
+
+
 def _abandoned(folder: Path) -> Iterator[Path]:
-    """The workshops of `folder` whose process is gone; each is locked while it is looked at."""
+    """The workshops of `folder` whose process is gone; each is locked while it is looked at, and goes should it be empty then."""
     with suppress(OSError):
-        found = [path for path in folder.parent.iterdir() if path.name.startswith(f".{folder.name}.new-")]
-        for workshop in found:
-            if not workshop.is_symlink() and (workshop / _OWNER).is_file():
-                with ExitStack() as stack, suppress(InputError):
-                    stack.enter_context(locked(workshop / _OWNER, str(folder)))
+        for workshop in list(folder.parent.iterdir()):
+            named = _WORKSHOP.fullmatch(workshop.name)
+            if not named or named[1] != folder.name or workshop.is_symlink() or not workshop.is_dir():
+                continue
+            if all(path.name in _PARTS and not path.is_symlink() for path in workshop.iterdir()):  # else not ours
+                with suppress(InputError), locked(workshop / _OWNER, str(folder)):
                     yield workshop
+                with suppress(OSError):
+                    workshop.rmdir()
 
 
-def _clear(folder: Path) -> None:
-    """Remove what killed processes left of new versions of `folder`, which is there or was never."""
-    for workshop in _abandoned(folder):
-        shutil.rmtree(workshop, ignore_errors=True)
+def _clear(workshop: Path, folder: Path, ours: Sequence[str]) -> None:
+    """Remove the versions in a workshop that we have locked, once `folder` is there and has what the user put into them."""
+    ready, before = workshop / _READY, workshop / _BEFORE
+    if before.exists() and not folder.exists():
+        os.rename(before, folder)
+    for version in (ready, before):
+        if version.exists() and folder.exists():
+            keep_others(version, folder, ours)
+    for version in (ready, before, workshop / _FRESH):
+        shutil.rmtree(version, ignore_errors=True)
+
+
+def _check_mounts(folder: Path) -> None:
+    """InputError where `folder` is a mount point or holds one: no rename moves it, and what is mounted is not to be removed."""
+    points = [folder] if folder.is_mount() else []
+    with suppress(OSError):  # Linux alone tells of those that lead into the same file system
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+        names = [re.sub(rb"\\(\d{3})", lambda found: bytes([int(found[1], 8)]), line.split()[4]) for line in lines]
+        points += [point for point in map(Path, map(os.fsdecode, names)) if point.is_relative_to(folder)]
+    for point in points:
+        advice = f"a folder in it, as {folder / 'new'}" if point == folder else "another folder, or unmount it"
+        raise InputError(f"{point}: is a mount point, which cannot be replaced: give {advice}")
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _make_like(folder: Path, fresh: Path, inside: Path) -> None:

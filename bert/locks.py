@@ -14,10 +14,7 @@ from pathlib import Path
 from bert.errors import InputError
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-_BEAT, _DEAD = (
-    5.0,
-    30.0,
-)  # seconds between two signs of life, and after which there is no owner; where the system has no locks
+_BEAT, _DEAD = 5.0, 30.0  # where the system has no locks: seconds between two signs of life, and to the end without one
 _held: set[int] = set()
 
 
@@ -40,10 +37,13 @@ def locked(file: Path, what: str) -> Iterator[int]:
         yield descriptor
     finally:
         ended.set()
-        if is_held(file, descriptor):
-            file.unlink()
-        _held.discard(descriptor)
-        os.close(descriptor)
+        if descriptor in _held:  # and not closed, as in a forked child
+            try:
+                if is_held(file, descriptor):
+                    file.unlink()
+            finally:
+                _held.discard(descriptor)
+                os.close(descriptor)
 
 
 def is_held(file: Path, descriptor: int) -> bool:

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -53,7 +53,8 @@ class Signals:
             if self.received == signal.SIGINT == number:
                 os._exit(128 + number)
             self.received = number
-            os.write(2, _STOPPING)  # print is not safe here: it may be what was interrupted
+            with suppress(OSError):  # the terminal may be what is gone
+                os.write(2, _STOPPING)  # print is not safe here: it may be what was interrupted
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:

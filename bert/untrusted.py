@@ -47,21 +47,27 @@ def parse_yaml(text: str) -> Any:
     """
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:  # of `<<`, which may double it at each level
+            super().flatten_mapping(node)
+            if len(node.value) > _MOST_YAML_NODES:
+                raise ValueError("its aliases stand for too many values")
+
     if len(text) > _MOST_YAML_BYTES:
         raise ValueError(f"larger than {_MOST_YAML_BYTES:,} characters")
     try:
-        value = yaml.safe_load(text)
+        value = yaml.load(text, Loader)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # `!!int ""`, a time before the year 1
+        raise ValueError(f"a value is not what its tag says ({error})") from None
     _check_depth(value, _MOST_YAML_NODES)
     return value
 
 
 def printable(text: str) -> str:
     """`text` with every control character but tab and newline as a visible sign, so that no terminal obeys it."""
-    return _CONTROL.sub(
-        lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\N{REPLACEMENT CHARACTER}", text
-    )
+    return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
 
 
 def _text(file: Path, most: int) -> str:
@@ -84,11 +90,15 @@ def _check_depth(value: Any, most_nodes: float = float("inf")) -> None:
         nodes += 1
         if nodes > most_nodes:
             raise ValueError("its aliases stand for too many values")
-        if isinstance(child, (dict, list)):
+        if isinstance(child, (dict, list, tuple, set)):
             if len(waiting) >= _MOST_DEPTH:
                 raise ValueError("nested too deeply")
             waiting.append(_children(child))
 
 
 def _children(value: Any) -> Iterator[Any]:
-    return iter(value.values()) if isinstance(value, dict) else iter(value if isinstance(value, list) else ())
+    return (
+        iter(value.values())
+        if isinstance(value, dict)
+        else iter(value if isinstance(value, (list, tuple, set)) else ())
+    )
