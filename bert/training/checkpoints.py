@@ -21,7 +21,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, RankError
-from bert.files import remove_folder, replaced_folder
+from bert.files import clear_workshops, remove_folder, replaced_folder
 from bert.training.config import CheckpointConfig
 from bert.training.ranks import Agreement
 from bert.untrusted import read_json
@@ -93,6 +93,8 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """The clock between two checkpoints runs from here. InputError where ranks go on from different checkpoints."""
+        if trainer.is_global_zero:
+            clear_workshops(self.folder, ["*"])
         self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
         start = hashlib.sha256(f"{self.source} {pl_module.progress.step} {trainer.world_size}".encode()).digest()
         if not self._agreement.is_same(int.from_bytes(start[:6])):

@@ -18,7 +18,7 @@ import torch
 
 from bert.errors import InputError
 from bert.exchange.folder import OURS as MODEL_FILES
-from bert.files import replaced, replaced_folder
+from bert.files import completed, replaced, replaced_folder
 from bert.locks import is_held, locked
 from bert.recipe import differences, read_yaml, write_yaml
 from bert.text.foreign import ALL_FILES
@@ -54,7 +54,7 @@ def owned(out: Path) -> Iterator[Callable[[], None]]:
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: give a folder as --out")
-    new = [folder for folder in (out, *out.parents) if not folder.exists()]
+    new = [folder for folder in (completed(out), *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / _LOCK, str(out)) as descriptor:
@@ -83,7 +83,7 @@ def named(out: Path) -> Path:
 
 def holds_run(out: Path) -> bool:
     """Whether a run was prepared in `out`."""
-    return (out / RECIPE).exists()
+    return (completed(out) / RECIPE).exists()
 
 
 def check_same(out: Path, given: Any) -> None:
