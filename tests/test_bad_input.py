@@ -737,7 +737,7 @@ def test_no_room_for_the_model_leaves_none_and_the_run_can_be_finished(
         ),
         ("prepare gone.txt --tokenizer other --out new", "gone.txt: no such file or folder; check the path"),
         (
-            "finetune tag --model run/model --train text.txt --out run",
+            "quickstart --out run",
             "run: already holds a run: give another --out, or --overwrite to lose it",
         ),
     ],
