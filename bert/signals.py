@@ -90,7 +90,7 @@ def number_of(error: BaseException) -> int | None:
     if isinstance(error, KeyboardInterrupt):
         return signal.SIGINT
     if isinstance(error, SystemExit) and error.code in {128 + number for number in NUMBERS}:
-        return int(error.code) - 128  # type: ignore[arg-type]
+        return int(error.code) - 128
     return None
 
 
