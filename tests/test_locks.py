@@ -97,7 +97,8 @@ def test_the_text_in_the_file_only_informs(tmp_path):
 
 def test_death_releases_it_at_once_although_forked_children_live_on(tmp_path):
     """As loaders of data do, when the process that trains is killed."""
-    then = "import os, time; child = os.fork(); child or (time.sleep(60), os._exit(0)); print(child)"
+    then = "import os, time; r, w = os.pipe(); child = os.fork(); child or (os.write(w, b'x'), time.sleep(60)); "
+    then += "os.read(r, 1); print(child)"  # once the child runs
     code = HOLDS.format(then=then)
     flags = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / ".lock")], **flags)
