@@ -5,8 +5,8 @@ folder of its own, which is renamed at the end.
 """
 
 import dataclasses
-import json
-import shutil
+import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, cast
 from bert.errors import InputError
 from bert.exchange.card import written_before
 from bert.exchange.families import FAMILIES
-from bert.exchange.folder import ARTICLES, CONFIG, TASKS, TOKENIZER_FILES, FolderTask, save, task_of
+from bert.exchange.folder import ARTICLES, CONFIG, TASKS, TOKENIZER_FILES, FolderTask, read_keys, save, task_of
 from bert.exchange.onnx import OnnxModel, check_packages, quantize, write_onnx
 from bert.exchange.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
 from bert.exchange.translate import family_of
 from bert.exchange.weights import WEIGHT_FILES
-from bert.files import is_same, replaced_folder
+from bert.files import is_same, put_files, replaced_folder
 from bert.finetuning.config import DataConfig
 from bert.finetuning.windows import ROWS_FILE
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
 from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
+from bert.untrusted import read_json
 
 if TYPE_CHECKING:
     from bert.finetuning.module import TaskModel
@@ -106,15 +107,14 @@ def export_hf(folder: str | Path, out: str | Path, license: str | None = None, s
     folder, out = local_folder(folder), Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
-    model = load_any(folder)
+    model, companions = load_any(folder), _companions(folder)
     family, obstacles = family_of(model.config, None if isinstance(model, Encoder) else model.head_config)
     if family is None:
         raise InputError(
             f"{folder}: no architecture of Hugging Face computes this model: {'; '.join(obstacles)}: export it --to onnx"
             " or torch, or train one with these fields"
         )
-    save(model, out, card=written_before(folder, license))
-    _copy(folder, out, _companions(folder))
+    save(model, out, card=written_before(folder, license), extra=companions)
     say(f"{out}: a Hugging Face folder, model_type {family.model_type}")
     return out
 
@@ -124,7 +124,7 @@ def load_any(folder: str | Path) -> Encoder | HeadedModel:
     another model would leave."""
     folder = local_folder(folder)
     task = task_of(folder)
-    named = next(iter(json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or ()), "Encoder")
+    named = next(iter(read_keys(folder).get("architectures") or ()), "Encoder")
     if task == "encoder" and named not in ("Encoder", *(family.architectures["Encoder"] for family in FAMILIES)):
         raise InputError(
             f"{folder / CONFIG}: {named} has a head that cannot be exported: save the encoder alone, by"
@@ -133,25 +133,28 @@ def load_any(folder: str | Path) -> Encoder | HeadedModel:
     return MODELS[task].load(folder)
 
 
-def _companions(folder: Path) -> list[str]:
-    """What lies in a model folder beside the model and decides what its users get: how long the rows were in fine-tuning,
-    and what sentence-transformers does behind the encoder."""
+def _companions(folder: Path, more: Sequence[str] = ()) -> dict[str, Path]:
+    """The files of a model folder, by name, that go along with its model: `more`, how long the rows were in fine-tuning, and
+    what sentence-transformers does behind the encoder.
+
+    Raises InputError for a link, by which a file of another place would go along; those in the cache of the Hub are none.
+    """
+    file, root = folder / "modules.json", folder.resolve()
     try:
-        modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-        paths = [Path(module["path"]) for module in modules]
-    except (OSError, ValueError, KeyError, TypeError):
-        paths = []
-    inside = [path.name for path in paths if path.parts == (path.name,)]
-    names = (ROWS_FILE, "modules.json", "sentence_bert_config.json", "config_sentence_transformers.json", *inside)
-    return [name for name in names if (folder / name).exists()]
-
-
-def _copy(folder: Path, to: Path, names: Sequence[str]) -> None:
-    for name in names:
-        if (folder / name).is_dir():
-            shutil.copytree(folder / name, to / name, dirs_exist_ok=True)
-        else:
-            shutil.copyfile(folder / name, to / name)
+        modules = [module["path"] for module in read_json(file) if module["path"] != ""] if file.exists() else []
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{file}: not a list of modules with paths ({error}): repair or remove it") from None
+    if odd := [path for path in modules if not re.fullmatch(r"\d+_\w+", str(path))]:  # `..` leads out of the folder
+        raise InputError(f"{file}: names {odd[0]!r}, which is no module's folder, as 1_Pooling: correct it")
+    names = [*more, ROWS_FILE, file.name, "sentence_bert_config.json", "config_sentence_transformers.json"]
+    for module in modules:
+        kept = (path for path in (root / module).glob("*") if path.suffix in (".json", ".safetensors", ".bin"))
+        names += [f"{module}/{path.name}" for path in kept]
+    found = {name: Path(os.path.realpath(root / name)) for name in names if (root / name).is_file()}
+    blobs = root.parents[1] / "blobs" if root.parent.name == "snapshots" else None
+    if links := [name for name in found if found[name] != root / name and found[name].parent != blobs]:
+        raise InputError(f"{folder / links[0]}: a link to {found[links[0]]}: put the file itself there, or remove it")
+    return found
 
 
 def _local(folder: str | Path, out: str | Path | None) -> Path:
@@ -168,18 +171,17 @@ def _local(folder: str | Path, out: str | Path | None) -> Path:
 def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]) -> Iterator[tuple[Path, Path]]:
     """A folder to write the files in, and where they will be: `folder`/`part`, or `out`/`part` beside what else a
     reader needs."""
-    names = {name for file in files for name in (file, f"{file}.data")}
-    out = None if out is None else Path(out).expanduser()
-    if out is not None and is_same(out, folder):
-        out = None
+    names = [name for file in files for name in (file, f"{file}.data")]
+    out = None if out is None or is_same(Path(out).expanduser(), folder) else Path(out).expanduser()
     target = folder / part if out is None else out
     if out is not None:
         _check_out(target)
-    known = [*(CONFIG, *TOKENIZER_FILES), *_companions(folder)]
-    beside = [] if out is None else [name for name in known if (folder / name).exists()]
+    beside = (CONFIG, *TOKENIZER_FILES)
+    copies = {} if out is None else _companions(folder, beside)
+    ours = names if out is None else [*beside, *(f"{part}/{name}" for name in names)]
     try:
-        with replaced_folder(target, names if out is None else {part, *known}) as fresh:
-            _copy(folder, fresh, beside)
+        with replaced_folder(target, ours) as fresh:
+            put_files(fresh, copies)
             room = fresh if out is None else fresh / part
             room.mkdir(exist_ok=True)
             yield room, target if out is None else target / part
@@ -190,7 +192,7 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
 
 
 def _check_out(out: Path) -> None:
-    if out.exists() and not out.is_dir():
+    if any(path.exists() and not path.is_dir() for path in (out, *out.parents)):
         raise InputError(f"--out {out}: a file stands where the folder should be: give another path")
     for name in WEIGHT_FILES:
         if (out / name).exists():

@@ -13,7 +13,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -118,6 +118,16 @@ def keep_others(folder: Path, fresh: Path, ours: Sequence[str]) -> None:
                 _link(path, to)
             elif not os.path.lexists(to) and not any(path.iterdir()):
                 _make_like(folder, fresh, inside)
+
+
+def put_files(folder: Path, contents: Mapping[str, str | Path]) -> None:
+    """Write texts, and copy files, under their names in `folder`."""
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        if isinstance(content, Path):
+            shutil.copyfile(content, folder / name)
+        else:
+            (folder / name).write_text(content, encoding="utf-8")
 
 
 def is_same(first: Path, second: Path) -> bool:

@@ -3,11 +3,13 @@
 Names go through the cache of huggingface_hub (`HF_HOME`, `HF_HUB_OFFLINE` and the like mean there what they mean elsewhere).
 """
 
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
 
 from bert.errors import InputError
+from bert.files import completed
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TEXTS = ("config.json", "*token*.json", "vocab.*", "merges.txt", "rows.json", "*.index.json")
@@ -22,6 +24,7 @@ def local_folder(name: str | Path) -> Path:
     be reached and its cache has no such model.
     """
     folder = Path(name).expanduser()
+    completed(Path(os.path.realpath(folder)))
     text = str(name)
     is_path = folder.is_dir() or (folder.parent != Path(".") and folder.parent.is_dir())
     if is_path or not _NAME.fullmatch(text) or folder.exists():

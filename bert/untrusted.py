@@ -11,6 +11,7 @@ MOST_BYTES = 1 << 27
 _MOST_YAML_BYTES = 1 << 20
 _MOST_DEPTH = 64
 _MOST_YAML_NODES = 100_000
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Control characters of C0 and C1 but tab and newline: a terminal may obey them.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -18,18 +19,21 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 def read_json(file: Path) -> Any:
     """The content of a JSON file.
 
-    Raises OSError where it cannot be read, and ValueError, in a few words, where it is not JSON in UTF-8 or larger or nested
-    deeper than anything that this package writes or reads.
+    Raises OSError where it cannot be read, and ValueError, in a few words, where it is not JSON in UTF-8, or larger or nested
+    deeper than anything that this package writes or reads, or where a text in it cannot be written again (lone surrogates).
     """
-    return parse_json(_text(file, MOST_BYTES))
+    value = parse_json(text := _text(file, MOST_BYTES))
+    if _SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def parse_json(text: str) -> Any:
     """The content of JSON text. Raises ValueError where it is not JSON or nested too deeply."""
     try:
         value = json.loads(text)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except (RecursionError, MemoryError):
+        raise ValueError("nested too deeply, or larger than the memory") from None
     _check_depth(value)
     return value
 

@@ -15,7 +15,7 @@ import torch
 from bert import export
 from bert.cli import main
 from bert.errors import InputError
-from bert.exchange.folder import start
+from bert.exchange.folder import EXPORTED, start
 from bert.finetuning.config import DataConfig
 from bert.finetuning.measure import evaluate
 from bert.finetuning.predict import load_predictor
@@ -184,7 +184,7 @@ def test_a_hugging_face_folder_is_the_same_model_with_what_its_card_told(classif
 def test_what_decides_about_the_models_users_goes_along(classifier: Path, stubs: None) -> None:
     """How long rows were in fine-tuning, and what sentence-transformers does behind the encoder."""
     (classifier / "rows.json").write_text('{"row_length": 16, "stride": 7}')
-    modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}, {"idx": 2, "path": "../elsewhere"}]
+    modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}]
     (classifier / "modules.json").write_text(json.dumps(modules))
     (classifier / "1_Pooling").mkdir()
     (classifier / "1_Pooling" / "config.json").write_text("{}")
@@ -193,7 +193,107 @@ def test_what_decides_about_the_models_users_goes_along(classifier: Path, stubs:
     for name in ("rows.json", "modules.json", "1_Pooling/config.json"):
         for folder in ("there", "serve"):
             assert (Path(folder) / name).read_bytes() == (classifier / name).read_bytes()
-    assert not Path("elsewhere").exists()
+
+
+@pytest.mark.parametrize("to", ["hf", "onnx"])
+@pytest.mark.parametrize(
+    "path",
+    ["..", ".", "../elsewhere", "/etc", "a/b", "1_Pooling/..", ".vscode", "onnx", "1_Pooling\n", 5, None, ["a"]],
+    ids=str,
+)
+def test_a_modules_json_leads_nowhere_out_of_its_folder(
+    path: object, to: str, classifier: Path, refused: Callable[..., str], stubs: None
+) -> None:
+    (classifier.parent / ".bashrc").write_text("of a stranger")
+    Path("home").mkdir()
+    Path("home/.bashrc").write_text("mine")
+    (classifier / ".vscode").mkdir()
+    (classifier / ".vscode" / "tasks.json").write_text("{}")
+    (classifier / "modules.json").write_text(json.dumps([{"path": ""}, {"path": path}]))
+    message = refused(str(classifier), "--to", to, "--out", "home/new")
+    assert message.startswith(f"{classifier}/modules.json: names {path!r}, which is no module's folder")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[5]", '{"path": ".."}', "5", '[{"name": "x"}]', "[{"])
+def test_a_damaged_modules_json_is_one_line(text: str, classifier: Path, refused: Callable[..., str]) -> None:
+    (classifier / "modules.json").write_text(text)
+    message = refused(str(classifier), "--to", "hf", "--out", "new")
+    assert message.startswith(f"{classifier}/modules.json: not a list of modules with paths (")
+
+
+@pytest.mark.parametrize("name", ["rows.json", "tokenizer.json", "1_Pooling", "1_Pooling/config.json", "modules.json"])
+def test_a_link_to_a_file_of_another_place_is_not_exported(
+    name: str, classifier: Path, refused: Callable[..., str], stubs: None
+) -> None:
+    modules = '[{"path": ""}, {"path": "1_Pooling"}]'
+    private = Path("private")
+    private.mkdir()
+    (private / "config.json").write_text(modules if name == "modules.json" else '{"key": "secret"}')
+    if name == "tokenizer.json":
+        (private / "config.json").write_bytes((classifier / name).read_bytes())
+    (classifier / "modules.json").write_text(modules)
+    (classifier / "1_Pooling").mkdir()
+    link = classifier / name
+    if name == "1_Pooling":
+        link.rmdir()
+    link.unlink(missing_ok=True)
+    link.symlink_to(private.resolve() if name == "1_Pooling" else (private / "config.json").resolve())
+    message = refused(str(classifier), "--to", "onnx", "--out", "new")
+    assert f"{classifier}/{name}" in message
+    assert f": a link to {private.resolve()}/config.json: put the file itself there" in message
+
+
+def test_the_links_of_the_hubs_cache_are_exported_as_files(classifier: Path, stubs: None) -> None:
+    (classifier / "rows.json").write_text('{"row_length": 16, "stride": 7}')
+    snapshot, blobs = Path("models--a--b/snapshots/1f"), Path("models--a--b/blobs")
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for file in classifier.iterdir():
+        shutil.copy(file, blobs / f"of-{file.name}")
+        (snapshot / file.name).symlink_to(Path("../../blobs") / f"of-{file.name}")
+    export.export_hf(snapshot, "there", say=lambda line: None)
+    export.export_onnx(snapshot, "serve", say=lambda line: None)
+    for folder in ("there", "serve"):
+        assert not (Path(folder) / "rows.json").is_symlink()
+        assert (Path(folder) / "rows.json").read_bytes() == (classifier / "rows.json").read_bytes()
+    (snapshot / "rows.json").unlink()
+    (snapshot / "rows.json").symlink_to(Path("rows.tsv").resolve())
+    with pytest.raises(InputError, match=r"rows\.json: a link to "):
+        export.export_hf(snapshot, "elsewhere", say=lambda line: None)
+
+
+def test_an_export_takes_data_of_modules_alone_and_leaves_what_the_user_has_there(
+    classifier: Path, stubs: None
+) -> None:
+    (classifier / "modules.json").write_text('[{"path": ""}, {"path": "1_Dense"}]')
+    (classifier / "1_Dense").mkdir()
+    for name in ("config.json", "*.json", "code.py"):
+        (classifier / "1_Dense" / name).write_text("{}")
+    for name in ("serve/1_Dense/mine.json", "serve/onnx/model_fp16.onnx", "serve/onnx/deep/notes.txt", "serve/torch/x"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("mine")
+    export.export_onnx(classifier, "serve", say=lambda line: None)
+    made = {str(path.relative_to("serve")) for path in Path("serve").rglob("*") if path.is_file()}
+    assert made >= {
+        "1_Dense/mine.json",
+        "onnx/model_fp16.onnx",
+        "onnx/deep/notes.txt",
+        "torch/x",
+        "1_Dense/config.json",
+    }
+    assert "1_Dense/code.py" not in made
+    assert Path("serve/1_Dense/mine.json").read_text() == "mine"
+
+
+def test_what_a_save_takes_away_is_what_exports_write(classifier: Path, stubs: None) -> None:
+    """And nothing else in the folders that they write to."""
+    assert {f"onnx/{name}" for name in (export.ONNX, export.INT8)} | {f"torch/{export.TORCH}"} == set(EXPORTED)
+    export.export_onnx(classifier, int8=True, say=lambda line: None)
+    mine = classifier / "onnx" / "model_fp16.onnx"
+    mine.write_bytes(b"mine")
+    SequenceClassifier.load(classifier).save(classifier)
+    assert [path.name for path in (classifier / "onnx").iterdir()] == ["model_fp16.onnx"]
+    assert mine.read_bytes() == b"mine"
 
 
 @pytest.mark.hf
@@ -256,7 +356,7 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
         ),
         (
             "MODEL --to onnx --out rows.tsv/new",
-            "rows.tsv/new: cannot be written (Not a directory): give another folder",
+            "--out rows.tsv/new: a file stands where the folder should be: give another path",
         ),
         (
             "MODEL --to onnx --out other",

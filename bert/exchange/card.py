@@ -14,6 +14,7 @@ from bert.errors import InputError
 from bert.exchange.table import Kind
 from bert.hub import local_folder
 from bert.model.config import EncoderConfig
+from bert.untrusted import parse_yaml, read_yaml_text
 
 CARD = "README.md"
 LINE = "---\n"
@@ -79,8 +80,8 @@ def inherited(base: str) -> dict[str, Any]:
     and its name on the Hub, where it has one."""
     folder = local_folder(base)
     try:
-        licence = _parted((folder / CARD).read_text(encoding="utf-8"))[0].get("license", UNKNOWN_LICENSE)
-    except (OSError, UnicodeDecodeError, InputError):
+        licence = _parted(read_yaml_text(folder / CARD))[0].get("license", UNKNOWN_LICENSE)
+    except (OSError, ValueError):
         licence = UNKNOWN_LICENSE
     return {"license": licence} | ({"base_model": base} if folder != Path(base).expanduser() else {})
 
@@ -90,8 +91,8 @@ def written_before(folder: Path, license: str | None = None) -> str:
     another `license` where one is given, and the text from the first heading of the second level on. Empty where there is
     neither."""
     try:
-        header, text = _parted((folder / CARD).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, InputError):
+        header, text = _parted(read_yaml_text(folder / CARD))
+    except (OSError, ValueError):
         header, text = {}, ""
     header |= {} if license is None else {"license": license}
     _, heading, rest = f"\n{text}".partition("\n## ")
@@ -107,9 +108,9 @@ def _parted(text: str) -> tuple[dict[str, Any], str]:
         return {}, text
     header, _, rest = text.removeprefix(LINE).partition(f"\n{LINE}")
     try:
-        values = yaml.safe_load(header) or {}
-    except yaml.YAMLError as error:
+        values = parse_yaml(header) or {}
+    except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"the header of the model card is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise InputError("the header of the model card is no YAML mapping")
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError("the header of the model card is no YAML mapping of names")
     return values, rest.lstrip("\n")

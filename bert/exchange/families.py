@@ -67,11 +67,10 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     every, kinds = keys.get("global_attn_every_n_layers", 3), keys.get("layer_types")
     if kinds is not None:
         local = [kind == "sliding_attention" for kind in kinds]
-        fitting = [n for n in (every, *range(1, layers + 1)) if local == [i % n != 0 for i in range(layers)]]
+        second = next((i for i, is_local in enumerate(local) if i and not is_local), len(local))
+        fitting = [n for n in (every, second) if len(local) == layers and local == [i % n != 0 for i in range(layers)]]
         if not fitting:
-            raise InputError(
-                f"layer_types {kinds}: only layers 0, n, 2n, ... may be full_attention, and the others not"
-            )
+            raise InputError("layer_types is of no known kind: only layers 0, n, 2n, ... may be full_attention")
         every = fitting[0]
     rope = keys.get("rope_parameters") or {}
     thetas = []

@@ -6,6 +6,7 @@ whole or not at all. Nothing is pickled.
 """
 
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
@@ -34,7 +35,7 @@ from bert.exchange.translate import (
     write_parameters,
 )
 from bert.exchange.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
-from bert.files import replaced_folder
+from bert.files import put_files, replaced_folder
 from bert.hub import local_folder
 from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
@@ -47,6 +48,7 @@ from bert.model.heads import (
     TaskHead,
     TokenClassifier,
 )
+from bert.untrusted import read_json
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
@@ -75,14 +77,17 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "vocab.txt"),
     *("vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json"),  # of others
 )
-OURS = (CONFIG, CARD, *WEIGHT_FILES, *TOKENIZER_FILES, "onnx", "torch")
+EXPORTED = ("onnx/model.onnx", "onnx/model_quantized.onnx", "torch/model.pt2")
+OURS = (CONFIG, CARD, *WEIGHT_FILES, *TOKENIZER_FILES, *EXPORTED, *(f"{name}.data" for name in EXPORTED))
 """what stands in a folder for the model in it: `save` leaves none of an earlier model, not even as `bert export` wrote it"""
 
 
-def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> None:
+def save(
+    model: Encoder | HeadedModel, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None
+) -> None:
     """Write `model` as a folder. `card` is what its `README.md` says behind what follows from the model itself; where it
     begins with a YAML header between two lines of ---, as model cards do, its keys (license, datasets, …) go into that of
-    the file.
+    the file. `extra` are texts to write, or files to copy, by their names in the folder.
 
     What an earlier model left in the folder is replaced, other files stay. Raises InputError where the folder cannot be
     written; whatever was there is then as it was. Warns of dropout rates that the family's `config.json` has no place
@@ -115,6 +120,7 @@ def save(model: Encoder | HeadedModel, folder: str | Path, card: str = "") -> No
                 model.tokenizer.save(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
             text = model_card(kind_of(head), model.config, labels, obstacles, numbers, card)
             (fresh / CARD).write_text(text, encoding="utf-8")
+            put_files(fresh, extra or {})
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
 
@@ -150,7 +156,7 @@ class _Source:
             return read_config(self.keys, kind, labels)
         except InputError as error:
             raise InputError(f"{self.folder / CONFIG}: {error}") from error
-        except (TypeError, ValueError, AttributeError, KeyError) as error:  # a list where a number belongs
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError) as error:  # a list for a number
             raise InputError(f"{self.folder / CONFIG}: a value of the wrong type: {error}") from error
 
     def parameters(
@@ -159,10 +165,9 @@ class _Source:
         """Parameters for the names of `shapes` in fp32, the names that are missing, the names that are left over."""
         family, config, _ = self.config("Encoder")
         try:
-            ours, missing, spare = read_parameters(family, kind, self.keys, self.tensors, shapes, config.num_layers)
+            return read_parameters(family, kind, self.keys, self.tensors, shapes, config.num_layers)
         except InputError as error:
             raise InputError(f"{weights_file(self.folder)}: {error}") from error
-        return {name: tensor.float() for name, tensor in ours.items()}, missing, spare
 
     def as_masked_lm(self) -> "_Source":
         """The same, with a config that tells the truth about the output matrix: an old file may hold another than the
@@ -178,7 +183,7 @@ class _Source:
 
 def _open(folder: str | Path) -> _Source:
     folder = local_folder(folder)
-    return _Source(folder, _read_keys(folder))
+    return _Source(folder, read_keys(folder))
 
 
 def load(cls: type[Model], folder: str | Path) -> Model:
@@ -207,6 +212,10 @@ def _build(cls: type[Model], source: _Source) -> tuple[Model, list[str]]:
     if kind == "MaskedLM":
         source = source.as_masked_lm()
     _, config, head = source.config(kind)
+    layers = len({number for name in source.tensors for number in re.findall(r"\blayers?\.(\d+)\.", name)})
+    if config.num_layers > layers:  # before as many are built
+        both = f"{config.num_layers} layers and {weights_file(source.folder).name} holds {layers}"
+        raise InputError(f"{source.folder / CONFIG}: says {both}: the two files are not of one model")
     with torch.device("meta"):  # no fresh weights: each is about to be read
         model: Any = cls(config) if head is None else cls(config, head)
     whole = head is not None
@@ -312,16 +321,17 @@ def _check_task(source: _Source, kind: Kind) -> None:
     raise InputError(f"{folder}: {wrong}, not {right}: {fix}")
 
 
-def _read_keys(folder: Path) -> dict[str, Any]:
+def read_keys(folder: Path) -> dict[str, Any]:
+    """The content of a folder's config.json. Raises InputError where there is none, or no JSON object."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give the folder of a model, the one that holds {CONFIG}")
     try:
-        keys = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        keys = read_json(folder / CONFIG)
     except FileNotFoundError:
         inner = folder / "model"
         fix = f"give its model, {inner}" if (inner / CONFIG).exists() else "give the folder of a model"
         raise InputError(f"{folder}: no {CONFIG} in it: {fix}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"{folder / CONFIG}: not readable as JSON: {error}") from error
     if not isinstance(keys, dict):
         raise InputError(f"{folder / CONFIG}: not a JSON object")

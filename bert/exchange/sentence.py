@@ -18,6 +18,7 @@ from bert.exchange.folder import load
 from bert.files import replaced
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel
+from bert.untrusted import read_json
 
 CONFIG = "sentence_module.json"
 
@@ -109,8 +110,8 @@ class SentenceModule(nn.Module):
         """
         file = Path(path) / CONFIG
         try:
-            length = json.loads(file.read_text(encoding="utf-8"))["max_seq_length"] if file.exists() else None
-        except (ValueError, KeyError, TypeError) as error:
+            length = read_json(file)["max_seq_length"] if file.exists() else None
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise InputError(
                 f"{file}: not readable ({error}): remove it, and texts are cut where the model ends"
             ) from None

@@ -19,6 +19,7 @@ from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, Ta
 from bert.model.layers import sinusoids
 
 OWN_TYPE = "bert-encoder"
+_MOST_LABELS = 100_000
 Head = HeadConfig | TaskHeadConfig | DiscriminatorConfig | None
 """config of a head; none: a bare encoder"""
 BUFFERS = ("position_ids", "embeddings.token_type_ids")
@@ -214,11 +215,11 @@ def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
     names = keys.get("id2label")
     if names is None:
         number = keys.get("num_labels", 2)
-        if not isinstance(number, int):
-            raise InputError(f"num_labels is {number}: give the number of classes")
+        if type(number) is not int or not 1 <= number <= _MOST_LABELS:
+            raise InputError(f"num_labels is {number}: give the number of classes, from 1 to {_MOST_LABELS}")
         names = {str(i): f"LABEL_{i}" for i in range(number)}
-    if not isinstance(names, dict) or sorted(names) != sorted(str(i) for i in range(len(names))):
-        raise InputError('id2label does not number the classes "0", "1", "2", …: give each class its name')
+    if not isinstance(names, dict) or len(names) > _MOST_LABELS or names.keys() != {str(i) for i in range(len(names))}:
+        raise InputError('id2label does not number the classes "0", "1", "2", …, at most 100,000: give each its name')
     if len(names) == 1 and kind_named(keys) == "SequenceClassifier":
         raise InputError(
             "id2label names one class, which is a regression: this version reads single_label_classification"
@@ -278,11 +279,11 @@ def read_parameters(
     num_layers: int,
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """Our parameters for the names of `shapes` from theirs, in the words of `kind`; then the names that are missing
-    there and those that are left over.
+    there and those that are left over. What they hold is in fp32.
 
-    Raises InputError, without the file's name, for tensors of another shape than `shapes` and for whole numbers where
-    weights belong. The head that the config names does not count as left over where a bare encoder is asked for, nor do the buffers of
-    old files.
+    Raises InputError, without the file's name, for tensors of another shape than `shapes`, for whole numbers where weights
+    belong, and for NaN and infinity. The head that the config names does not count as left over where a bare encoder is
+    asked for, nor do the buffers of old files.
     """
     with_head = kind != "Encoder"
     if family is None:
@@ -295,7 +296,7 @@ def read_parameters(
             if tensor.shape != shapes[name]
         ]
         _refuse(differ, [name for name, tensor in here.items() if not tensor.is_floating_point()])
-        return {name: theirs[name] for name in shapes if name in theirs}, missing, spare
+        return {name: _checked(name, tensor) for name, tensor in here.items()}, missing, spare
     theirs = {_modern_name(name): tensor for name, tensor in theirs.items()}
     prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
     ours: dict[str, Tensor] = {}
@@ -316,7 +317,8 @@ def read_parameters(
                 if part.shape != (shape := torch.Size((first // len(parts), *rest)))
             ]
             odd += [their_name for their_name, part in zip(their_names, parts) if not part.is_floating_point()]
-            if not wrong:
+            if not wrong and not odd:
+                parts = [_checked(their_name, part) for their_name, part in zip(their_names, parts)]
                 ours[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
         elif name.endswith(".bias") and isinstance(bias, str) and not family.value(keys, bias):
             ours[name] = torch.zeros(shapes[name])
@@ -336,6 +338,14 @@ def _refuse(wrong: Sequence[str], odd: Sequence[str]) -> None:
         raise InputError(
             f"no floating-point numbers where weights belong: {', '.join(odd)}: quantised models are not read"
         )
+
+
+def _checked(name: str, tensor: Tensor) -> Tensor:
+    """The weights in fp32. InputError where one of them is no number; a sum, which is one pass, shows that there is none."""
+    tensor = tensor.float()
+    if not (tensor.sum().isfinite() or tensor.isfinite().all()):  # a sum may also be too large
+        raise InputError(f"{name} holds NaN or infinity: fetch it again, or give an earlier checkpoint")
+    return tensor
 
 
 def unties(family: Family | None, keys: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> bool:

@@ -5,19 +5,19 @@ In: a folder. Out: name → tensor on the CPU, as stored, mapped from the file w
 """
 
 import contextlib
-import json
 import pickle
 import re
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bert.errors import InputError
+from bert.untrusted import read_json
 
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
@@ -28,7 +28,7 @@ WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX_ENDING, PICKLED, PICKLED + INDEX_ENDING
 
 def weights_file(folder: Path) -> Path:
     """The file that a folder's tensors are read from, or the index that names its parts. InputError where there is none."""
-    found = next((folder / name for name in WEIGHT_FILES if (folder / name).exists()), None)
+    found = next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if found is None:
         raise InputError(f"{folder}: no {WEIGHTS} and no {PICKLED} in it: give the folder of a whole model")
     return found
@@ -42,8 +42,8 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
     places = _read_index(file)
     tensors: dict[str, Tensor] = {}
     for part in sorted(set(places.values())):
-        if not (folder / part).exists():
-            raise InputError(f"{file}: names {part}, which is not there: fetch the missing part of the model")
+        if not (folder / part).is_file():
+            raise InputError(f"{file}: names {part!r}, which is not there: fetch the missing part of the model")
         tensors |= _read_file(folder / part)
     if absent := [name for name in places if name not in tensors]:
         raise InputError(f"{file}: names parameters that its parts do not hold: {listed(absent)}")
@@ -53,7 +53,7 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 def _read_index(file: Path) -> dict[str, str]:
     """Parameter → file beside the index."""
     try:
-        index: Any = json.loads(file.read_text(encoding="utf-8"))
+        index: Any = read_json(file)
         places = {str(name): str(part) for name, part in index["weight_map"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise InputError(f"{file}: not an index of weights with a weight_map: {error}: fetch it again") from None
@@ -74,15 +74,20 @@ def _read_file(file: Path) -> dict[str, Tensor]:
             f"{file}: holds more than tensors and is not read, since it could run code"
             f"{f' ({why.strip()})' if why else ''}: give the model as {WEIGHTS}"
         ) from None
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
+    except Exception as error:  # a damaged pickle makes PyTorch raise anything
         first = (str(error).splitlines() or [""])[0].partition(". ")[0]
         raise InputError(f"{file}: damaged or no file of weights{_why(file, first)}") from error
     if not isinstance(tensors, dict):
         raise InputError(f"{file}: holds a {type(tensors).__name__} and no tensors by name")
     if odd := [
-        str(name) for name, value in tensors.items() if not (isinstance(name, str) and isinstance(value, Tensor))
+        str(name)
+        for name, value in tensors.items()
+        if not (isinstance(name, str) and isinstance(value, Tensor) and value.layout == torch.strided and value.is_cpu)
     ]:
         raise InputError(f"{file}: not tensors: {listed(odd)}: give the state dict of a model alone")
+    claimed, size = sum(value.numel() * value.element_size() for value in tensors.values()), file.stat().st_size
+    if claimed > 2 * size:  # a tied matrix has two names, and no number is stored for both
+        raise InputError(f"{file}: {size} bytes cannot hold its tensors of {claimed} bytes: fetch the file again")
     return dict(tensors)
 
 
@@ -97,6 +102,11 @@ def _why(file: Path, said: str) -> str:
 def _unpickle(file: Path) -> object:
     with file.open("rb") as opened:
         zipped = opened.read(2) == b"PK"  # since PyTorch 1.6; older files cannot be mapped
+    if zipped:
+        with zipfile.ZipFile(file) as archive:
+            entries = archive.infolist()
+        if any(entry.compress_type for entry in entries) or sum(one.file_size for one in entries) > file.stat().st_size:
+            raise ValueError("its parts are compressed or overlap, which PyTorch's never do")
     return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
 
 
@@ -104,10 +114,10 @@ def listed(names: Iterable[str]) -> str:
     """All names, those of several layers as one: `layers.{0-5,7}.mlp.wi.weight`."""
     layers: dict[str, list[int]] = {}
     for name in names:
-        pattern = re.sub(r"(?<=\.)\d+(?=\.)", "{}", name, count=1)
+        pattern = re.sub(r"(?<=\.)\d{1,9}(?=\.)", "{}", name, count=1)
         numbers = layers.setdefault(pattern, [])
         if pattern != name:
-            numbers.append(int(re.search(r"(?<=\.)\d+(?=\.)", name)[0]))  # type: ignore[index]
+            numbers.append(int(re.search(r"(?<=\.)\d{1,9}(?=\.)", name)[0]))  # type: ignore[index]
     return ", ".join(pattern.replace("{}", _ranges(numbers), 1) for pattern, numbers in layers.items())
 
 

@@ -16,6 +16,8 @@ Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 TaskActivation = Literal[Activation, "tanh"]
 Task = Literal["classify", "tag"]
 """one label for a text or a pair of texts, or one for each word"""
+_MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW = 2**31 - 1, 10_000, 2**40, 1e18
+"""limits of a size, of layers, of the numbers in all matrices, and of a number that is no size: far beyond any model"""
 
 
 @dataclass(frozen=True)
@@ -109,9 +111,11 @@ class EncoderConfig:
                 raise InputError(f"encoder.{name} is {value!r}: give a whole number")
             if name in sizes and value < 1:
                 raise InputError(f"encoder.{name} is {value}: give 1 or more")
+            if value > (most := _MOST_LAYERS if name == "num_layers" else _MOST):
+                raise InputError(f"encoder.{name} is {value}: give at most {most}")
         for name in ("norm_eps", "initializer_range", "rope_theta", "local_rope_theta"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"encoder.{name} is {getattr(self, name)}: give a positive number")
+            if not 0 < getattr(self, name) < _BELOW:  # NaN is neither
+                raise InputError(f"encoder.{name} is {getattr(self, name)}: give a positive number below {_BELOW:g}")
         for name in ("positions", "norm", "activation"):
             _check_choice("encoder", self, name)
         for name in ("embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout"):
@@ -165,6 +169,11 @@ class EncoderConfig:
                 raise InputError(f"encoder.{name} belongs to pre-norm: with encoder.norm_first false set {name} false")
         if self.norm == "rmsnorm" and self.norm_bias:
             raise InputError("encoder.norm rmsnorm has no bias: set encoder.norm_bias false")
+        tables = self.vocab_size + self.token_types + (self.max_length if self.positions == "learned" else 0)
+        layer = 2 * self.hidden_size * (self.hidden_size + self.intermediate_size)
+        if (numbers := self.num_layers * layer + tables * self.embedding_width) > _MOST_NUMBERS:
+            given = ", ".join(f"{name} {getattr(self, name)}" for name in sizes)
+            raise InputError(f"encoder: {given} make {numbers} parameters: give sizes for at most {_MOST_NUMBERS}")
         if not 0 <= self.pad_id < self.vocab_size:
             raise InputError(f"encoder.pad_id {self.pad_id} is outside the vocabulary of {self.vocab_size}")
 

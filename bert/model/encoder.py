@@ -10,7 +10,7 @@ local layers, and shared by all of them.
 Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -237,11 +237,11 @@ class Encoder(nn.Module):
 
         return load(cls, folder)
 
-    def save(self, folder: str | Path, card: str = "") -> None:
+    def save(self, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None) -> None:
         """Write a model folder; see `bert.exchange.folder.save`."""
         from bert.exchange.folder import save
 
-        save(self, folder, card)
+        save(self, folder, card, extra)
 
 
 def restarting_positions(document_ids: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ depends on the other places' scores. Task heads are those of BERT (Devlin et al.
 N that of targets or of examples.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -141,11 +142,11 @@ class HeadedModel(nn.Module):
 
         return load(cls, folder)
 
-    def save(self, folder: str | Path, card: str = "") -> None:
+    def save(self, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None) -> None:
         """Write a model folder; see `bert.exchange.folder.save`."""
         from bert.exchange.folder import save
 
-        save(self, folder, card)
+        save(self, folder, card, extra)
 
 
 class MaskedLM(HeadedModel):

@@ -5,7 +5,6 @@ The settings and their defaults are those of transformers' BertTokenizer and Rob
 another class is refused, because its text would be cut in another way.
 """
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import RobertaProcessing
 
 from bert.errors import InputError
+from bert.untrusted import read_json
 
 ROLES = ("pad", "unk", "cls", "sep", "mask")
 BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -54,7 +54,7 @@ class Settings:
         """Special tokens without a role."""
         entries = self.options.get("additional_special_tokens") or self.options.get("extra_special_tokens") or []
         entries = list(entries.values()) if isinstance(entries, dict) else entries
-        return [token for token in map(self._token, entries) if token is not None]
+        return [token for token in map(self._token, entries if isinstance(entries, list) else []) if token is not None]
 
     @property
     def names(self) -> dict[str, str]:
@@ -103,7 +103,7 @@ def read_settings(folder: Path) -> Settings:
     file = folder / (_ADDED if decoder is None else _CONFIG)
     try:
         tokens = {int(number): AddedToken(**entry) for number, entry in numbered}
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{file}: its added tokens are not tokens with ids ({error}): repair or remove it") from None
     return Settings(folder, options, tokens)
 
@@ -241,7 +241,7 @@ def _damaged(file: Path, error: Exception, expected: str) -> InputError:
 def _read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file; empty where there is none."""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except FileNotFoundError:
         return {}
     except OSError as error:

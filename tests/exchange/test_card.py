@@ -6,7 +6,7 @@ import pytest
 from huggingface_hub import ModelCard
 
 from bert.errors import InputError
-from bert.exchange.card import card_header, measured, written_before
+from bert.exchange.card import card_header, inherited, measured, written_before
 from bert.model.heads import MaskedLM
 from tests.exchange.hf import OWN, make, make_task
 
@@ -47,6 +47,39 @@ def test_what_was_added_to_a_card_can_be_added_again(tmp_path: Path) -> None:
     assert written_before(tmp_path / "nowhere") == ""
     (tmp_path / "README.md").write_text("---\n: [\n---\n# x\n")
     assert written_before(tmp_path) == ""
+
+
+HEADERS = (
+    *(
+        "[\n" * 300,
+        "a: " + "[\n" * 300,
+        "a: !!int ''",
+        "a: !!bool x",
+        "a: !!timestamp x",
+        "a: 2001-99-99",
+        "5: x",
+        "? [a]\n: b",
+    ),
+    "a: " + "1:" * 250 + "1.5",
+    "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 9)).replace("*a0", "x"),
+    "&a a: [*a, &b [*b]]",
+)
+
+
+@pytest.mark.parametrize("header", HEADERS, ids=range(len(HEADERS)))
+def test_a_card_that_nobody_can_read_is_no_obstacle_to_a_model_made_from_it(header: str, tmp_path: Path) -> None:
+    """It would show when the training is over and the model is to be saved."""
+    (tmp_path / "README.md").write_text(f"---\nlicense: mit\n{header}\n---\n# Model\n")
+    assert inherited(str(tmp_path)) == {"license": "unknown"}
+    assert written_before(tmp_path, "mit") == "---\nlicense: mit\n---\n"
+    with pytest.raises(InputError, match="the header of the model card is no YAML") as caught:
+        make("bert").save(tmp_path / "model", card=(tmp_path / "README.md").read_text())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_card_of_any_size_is_read_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "README.md").symlink_to("/dev/zero")
+    assert inherited(str(tmp_path)) == {"license": "unknown"}
 
 
 @pytest.mark.parametrize("header", ["---\n[\n---\n", "---\njust text\n---\n"])

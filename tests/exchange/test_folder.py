@@ -1,8 +1,11 @@
 """Model folders: the same bytes again, whole or not at all, and one clear line for what is wrong with one."""
 
+import contextlib
 import importlib.util
 import json
 import os
+import re
+import resource
 import warnings
 from pathlib import Path
 
@@ -341,17 +344,57 @@ def test_a_save_that_fails_leaves_what_was_there(saved: Path, broken: str, monke
 
 
 def test_a_save_that_fails_between_the_two_renames_puts_the_old_model_back(saved: Path, monkeypatch) -> None:
-    before, rename = contents(saved), Path.rename
+    before, rename = contents(saved), os.rename
 
-    def stubborn(self: Path, target: Path) -> Path:
-        if self.name == "fresh" and self.parent.name.startswith(".model-"):
+    def stubborn(old: Path, new: Path) -> None:
+        if Path(old).name == "fresh":
             raise OSError(5, "Input/output error")
-        return rename(self, target)
+        rename(old, new)
 
-    monkeypatch.setattr(Path, "rename", stubborn)
+    monkeypatch.setattr(files, "_exchanged", lambda first, second: False)  # a system that has no exchange
+    monkeypatch.setattr(os, "rename", stubborn)
     with pytest.raises(InputError, match="could not be written"):
         make("bert").save(saved)
     assert contents(saved) == before
+
+
+def test_extra_files_are_part_of_a_save_that_is_whole_or_not(saved: Path, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "weights").write_bytes(b"\xff")
+    make("bert").save(saved, extra={"rows.json": "é", "2_Dense/model.bin": tmp_path / "weights"})
+    assert (saved / "rows.json").read_text(encoding="utf-8") == "é"
+    assert (saved / "2_Dense" / "model.bin").read_bytes() == b"\xff"
+    make_task("bert-tag").save(saved, extra={"rows.json": "second"})
+    with pytest.raises(InputError, match="could not be written"):
+        make("bert").save(saved, extra={"rows.json": "third", "2_Dense/model.bin": tmp_path / "gone"})
+    assert (saved / "rows.json").read_text() == "second"
+    assert isinstance(TokenClassifier.load(saved), TokenClassifier)
+
+
+def test_a_save_that_was_cut_between_its_two_renames_is_completed_when_the_folder_is_opened(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By its own path, by a link to it, and by a bare name, which could be one of the Hub."""
+    monkeypatch.chdir(saved.parent)
+    Path("link").symlink_to("model")
+    rename = os.rename
+
+    def killed(old: Path, new: Path) -> None:
+        rename(old, new)
+        if Path(old) == saved:
+            os._exit(9)
+
+    for name in (str(saved), "link", "model"):
+        if (child := os.fork()) == 0:
+            monkeypatch.setattr(files, "_exchanged", lambda first, second: False)  # a system that has no exchange
+            monkeypatch.setattr(os, "rename", killed)
+            make("bert").save(saved)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+        assert not saved.exists()
+        assert exchange.task_of(name) == "masked-lm"
+        assert MaskedLM.load(name).config.positions == "learned"
+        make("modernbert").save(saved)
+        assert sorted(os.listdir(saved.parent)) == ["link", "model"]
 
 
 def test_a_file_in_the_place_of_the_folder_is_kept(tmp_path: Path) -> None:
@@ -602,3 +645,120 @@ def test_a_released_encoder_gives_the_same_vectors() -> None:
     with torch.no_grad():
         difference = Encoder.load(folder)(ids, mask).last_hidden_state - theirs(ids, mask).last_hidden_state
     assert difference[mask > 0].abs().max() <= 1e-5
+
+
+# Numbers and texts of strangers
+
+
+@pytest.mark.parametrize(
+    "value", [2**62, 2**40, 2**31, 10**18, 10**400, -1, 0, "64", 1.5, [[1]], {}, "nan", "inf"], ids=str
+)
+@pytest.mark.parametrize(
+    "key",
+    [
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+    ],
+)
+def test_a_size_that_no_model_has_is_one_line_before_anything_is_built(key: str, value: object, saved: Path) -> None:
+    value = float(value) if value in ("nan", "inf") else value
+    rewrite_config(saved, **{key: value})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for cls in (MaskedLM, Encoder):
+        with pytest.raises(InputError, match=r"config\.json") as caught:
+            cls.load(saved)
+        assert "\n" not in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # kB
+
+
+@pytest.mark.parametrize(
+    "value", ["1e400", "-1e400", "NaN", "Infinity", "1" + "0" * 400, "-1", "0", '"1e-5"', "[[]]", "true"]
+)
+@pytest.mark.parametrize("key", ["norm_eps", "global_rope_theta", "initializer_range", "attention_dropout"])
+def test_a_number_that_is_none_is_one_line(key: str, value: str, saved: Path) -> None:
+    keys = json.loads((saved / "config.json").read_text()) | {key: "HERE", "rope_parameters": None}
+    (saved / "config.json").write_text(json.dumps(keys).replace('"HERE"', value))
+    if (key, value) in (("attention_dropout", "0"), ("global_rope_theta", '"1e-5"')) or (
+        value == "true" and "_d" not in key
+    ):
+        MaskedLM.load(saved)  # 0 is a rate; 1 and a number in quotes are read as numbers
+        return
+    with pytest.raises(InputError, match=r"config\.json: ") as caught:
+        MaskedLM.load(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["bert", "own-rms", "modernbert-local"])
+def test_more_layers_than_the_weights_hold_are_refused_before_they_are_built(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(name).save(tmp_path)
+    keys = json.loads((tmp_path / "config.json").read_text())
+    place, key = (keys["encoder"], "num_layers") if "encoder" in keys else (keys, "num_hidden_layers")
+    held = place[key]
+    place[key] = 3000
+    if "layer_types" in keys:
+        keys["layer_types"] = [("full" if i % 3 == 0 else "sliding") + "_attention" for i in range(3000)]
+    (tmp_path / "config.json").write_text(json.dumps(keys))
+    monkeypatch.setattr(torch.nn.Module, "__init__", None)  # nothing is built
+    for read in (MaskedLM.load, Encoder.load, exchange.start_masked_lm):
+        with pytest.raises(InputError, match=rf"says 3000 layers and model\.safetensors holds {held}: the two files"):
+            read(tmp_path)
+
+
+@pytest.mark.parametrize("number", [3_000_000, 10**18, 0, -1, True, 1.0, "3", None], ids=str)
+def test_a_number_of_classes_that_no_model_has_is_refused_before_they_are_named(number: object, tmp_path: Path) -> None:
+    make_task("bert-classify").save(tmp_path)
+    rewrite_config(tmp_path, id2label=None, num_labels=number)
+    with pytest.raises(
+        InputError, match=rf"config\.json: num_labels is {number}: give the number of classes, from 1 to"
+    ):
+        SequenceClassifier.load(tmp_path)
+    Encoder.load(tmp_path)  # has no use for it
+
+
+def test_a_bomb_of_labels_is_refused_before_it_is_sorted(tmp_path: Path) -> None:
+    make_task("bert-classify").save(tmp_path)
+    rewrite_config(tmp_path, id2label={str(i): "" for i in range(100_001)})
+    with pytest.raises(InputError, match=r"config\.json: id2label does not number the classes .*, at most 100,000"):
+        SequenceClassifier.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 100_000, '{"a":' * 100_000, '{"model_type": "\\ud800"}', '{"a": ' + "1" * 5000 + "}", "\0", "\ud800"]
+)
+@pytest.mark.parametrize(
+    "name", ["config.json", "tokenizer_config.json", "model.safetensors.index.json", "added_tokens.json"]
+)
+def test_json_that_is_nested_or_that_nobody_can_write_again_is_one_line(name: str, text: str, saved: Path) -> None:
+    if name == "model.safetensors.index.json":
+        (saved / "model.safetensors").unlink()
+    (saved / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    (saved / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(InputError, match=re.escape(name)) as caught:
+        MaskedLM.load(saved)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"global_attn_every_n_layers": 0},
+        {"layer_types": ["full_attention"] * 3, "global_attn_every_n_layers": 0},
+        {"layer_types": [], "global_attn_every_n_layers": 0},
+        {"layer_types": ["full_attention"], "num_hidden_layers": 2**62},
+        {"rope_parameters": {"full_attention": {"rope_theta": 10**400}}},
+        {"architectures": [["MaskedLM"]], "model_type": None},
+        {"hidden_activation": {"a": 1}},
+        {"model_type": ["bert"]},
+    ],
+    ids=str,
+)
+def test_odd_values_together_are_one_line_or_a_model(changes: dict, saved: Path) -> None:
+    rewrite_config(saved, **changes)
+    with contextlib.suppress(InputError):
+        MaskedLM.load(saved)

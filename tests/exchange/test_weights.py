@@ -1,9 +1,13 @@
 """Tensors from every kind of file that a model folder may hold, and what is refused."""
 
+import contextlib
 import json
 import os
 import pickle
+import random
 import time
+import warnings
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -151,6 +155,114 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(kind: str, saved: P
         assert mark.exists()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_weights_that_are_no_numbers_are_refused_by_name(dtype: torch.dtype, value: float, saved: Path) -> None:
+    name = "bert.encoder.layer.1.attention.self.key.weight"
+    tensors = {key: tensor.to(dtype) for key, tensor in tensors_of(saved).items()}
+    tensors[name][3, 2] = value
+    save_file(tensors, saved / "model.safetensors")
+    with pytest.raises(InputError, match=rf"model\.safetensors: {name.replace('.', '[.]')} holds NaN or infinity: "):
+        MaskedLM.load(saved)
+
+
+def test_weights_of_our_own_type_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    make("own-rms").save(tmp_path)
+    tensors = tensors_of(tmp_path)
+    tensors["encoder.layers.2.mlp.wo.weight"][0, 0], tensors["encoder.layers.2.mlp.wo.weight"][0, 1] = torch.tensor(
+        [float("inf"), float("-inf")]
+    )
+    save_file(tensors, tmp_path / "model.safetensors")
+    for cls in (Encoder, MaskedLM):
+        with pytest.raises(InputError, match=r"encoder\.layers\.2\.mlp\.wo\.weight holds NaN or infinity"):
+            cls.load(tmp_path)
+
+
+def test_large_weights_whose_sum_overflows_are_numbers(saved: Path) -> None:
+    tensors = tensors_of(saved)
+    tensors["bert.encoder.layer.0.output.dense.bias"].fill_(3e38)
+    save_file(tensors, saved / "model.safetensors")
+    assert MaskedLM.load(saved).encoder.layers[0].mlp.wo.bias.max() > 1e38
+    save_file({name: t.clamp(-6e4, 6e4).half().fill_(6e4) for name, t in tensors.items()}, saved / "model.safetensors")
+    MaskedLM.load(saved)
+
+
+def packed(file: Path, compression: int, twice: bool = False) -> None:
+    """Write the zip file again, its entries compressed, or one of them named twice as large as it is."""
+    with zipfile.ZipFile(file) as archive:
+        entries = [(one.filename, archive.read(one)) for one in archive.infolist()]
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, content in entries:
+            archive.writestr(name, content + (b"\0" * 50_000_000 if compression and "/data/0" in name else b""))
+        for entry in archive.infolist() if twice else ():
+            entry.file_size *= 3
+
+
+@pytest.mark.parametrize(("compression", "twice"), [(zipfile.ZIP_DEFLATED, False), (zipfile.ZIP_STORED, True)])
+def test_a_pickle_whose_zip_unpacks_to_more_than_it_is_is_not_unpacked(
+    compression: int, twice: bool, saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(saved, tensors_of(saved))
+    packed(saved / "pytorch_model.bin", compression, twice)
+    monkeypatch.setattr(torch, "load", None)
+    with pytest.raises(
+        InputError, match=r"pytorch_model\.bin: damaged or no file of weights: its parts are compressed"
+    ):
+        MaskedLM.load(saved)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_tensor_that_its_file_cannot_hold_is_refused(legacy: bool, saved: Path) -> None:
+    """One number that strides of zero show as 10^12."""
+    name = "bert.encoder.layer.0.output.dense.weight"
+    put(saved, tensors_of(saved) | {name: torch.zeros(1).expand(10**6, 10**6)}, legacy)
+    with pytest.raises(InputError, match=r"pytorch_model\.bin: \d+ bytes cannot hold its tensors of \d+ bytes"):
+        read_tensors(saved)
+
+
+def test_a_tied_matrix_may_have_two_names_in_a_pickle(saved: Path) -> None:
+    before, tensors = logits(saved), tensors_of(saved)
+    put(saved, tensors | {"cls.predictions.decoder.weight": tensors["bert.embeddings.word_embeddings.weight"]})
+    assert torch.equal(logits(saved), before)
+
+
+def test_tensors_without_their_numbers_are_no_weights(saved: Path) -> None:
+    name, tensors = "bert.encoder.layer.0.output.dense.bias", tensors_of(saved)
+    for odd in (torch.zeros(32).to_sparse(), torch.zeros(32, device="meta")):
+        put(saved, tensors | {name: odd})
+        with pytest.raises(InputError, match=r"pytorch_model\.bin: (not tensors: bert\.encoder|damaged|holds more)"):
+            MaskedLM.load(saved)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin", "legacy"])
+def test_a_file_of_weights_with_any_bytes_changed_is_a_model_or_one_line(kind: str, saved: Path) -> None:
+    if kind != "safetensors":
+        put(saved, tensors_of(saved), legacy=kind == "legacy")
+    file = saved / ("model.safetensors" if kind == "safetensors" else "pytorch_model.bin")
+    whole, chance = file.read_bytes(), random.Random(0)
+    for _ in range(60):
+        damaged = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):  # the head of the file, where names and sizes are, more often
+            damaged[chance.choice((chance.randrange(len(whole)), chance.randrange(4_000)))] = chance.randrange(256)
+        file.write_bytes(damaged)
+        with contextlib.suppress(InputError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            MaskedLM.load(saved)
+
+
+def test_a_name_with_a_number_of_any_length_is_listed() -> None:
+    name = f"layers.{'9' * 5000}.weight"
+    assert listed([name]) == name
+
+
+def test_what_is_no_file_is_no_weights(saved: Path) -> None:
+    """A pipe would be waited for without end."""
+    (saved / "model.safetensors").unlink()
+    os.mkfifo(saved / "model.safetensors")
+    with pytest.raises(InputError, match=r"no model\.safetensors and no pytorch_model\.bin in it"):
+        MaskedLM.load(saved)
+
+
 def test_what_is_no_state_dict_is_named(saved: Path) -> None:
     for content, message in [
         ({"model": {"a": torch.zeros(1)}, "epoch": 3}, r"not tensors: model, epoch: give the state dict"),
@@ -175,6 +287,7 @@ def test_a_damaged_pickle_is_one_line(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
+        ("\0.safetensors", "which is not there: fetch the missing part"),
         ("model-00009-of-00003.safetensors", "which is not there: fetch the missing part"),
         ("../other/model.safetensors", "which is no file of weights in this folder"),
         ("/etc/passwd", "which is no file of weights in this folder"),

@@ -34,6 +34,22 @@ from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_he
         ({"norm_eps": 0.0}, r"encoder\.norm_eps is 0\.0: give a positive number"),
         ({"num_kv_heads": 2.0}, r"encoder\.num_kv_heads is 2\.0: give a whole number"),
         ({"embedding_size": "64"}, r"encoder\.embedding_size is '64': give a whole number"),
+        *[
+            ({name: 2**31}, rf"encoder\.{name} is 2147483648: give at most")
+            for name in ("vocab_size", "max_length", "pad_id")
+        ],
+        ({"num_layers": 10_001}, r"encoder\.num_layers is 10001: give at most 10000"),
+        (
+            {"hidden_size": 2**20},
+            r"encoder: vocab_size 30528, hidden_size 1048576, .* make \d+ parameters: give sizes for",
+        ),
+        ({"vocab_size": 2**31 - 1, "hidden_size": 2**10}, r"make \d+ parameters: give sizes for at most 1099511627776"),
+        *[
+            ({name: value}, rf"encoder\.{name} is {value}: give a positive number below 1e\+18")
+            for name in ("norm_eps", "initializer_range", "rope_theta", "local_rope_theta")
+            for value in (float("nan"), float("inf"), -1.0, 10**18)
+        ],
+        ({"mlp_dropout": float("nan")}, r"encoder\.mlp_dropout is nan: give a probability"),
         ({"pad_id": 30_528}, r"encoder\.pad_id 30528 is outside the vocabulary of 30528"),
     ],
 )
@@ -56,6 +72,7 @@ def test_a_head_with_an_unknown_activation_is_refused() -> None:
         ({"labels": ("a", "b", "a")}, r"head\.labels names 'a' twice"),
         ({"activation": "tanhh"}, r"head\.activation is tanhh.*Did you mean `tanh`"),
         ({"pooling": "max"}, r"head\.pooling is max: give one of cls, mean"),
+        ({"dropout": float("nan")}, r"head\.dropout is nan: give a probability from 0 to below 1"),
         ({"dropout": 1.0}, r"head\.dropout is 1\.0: give a probability from 0 to below 1"),
     ],
 )

@@ -253,6 +253,9 @@ def test_damaged_files_beside_a_vocabulary_are_named(tmp_path):
         ("tokenizer_config.json", {"added_tokens_decoder": ["x"]}, "its added tokens are not tokens with ids ("),
         ("special_tokens_map.json", "{", "not valid JSON ("),
         ("added_tokens.json", "[]", "not a JSON object; repair or remove it"),
+        ("added_tokens.json", '{"[ENT]": Infinity}', "its added tokens are not tokens with ids ("),
+        ("added_tokens.json", "[" * 100_000, "not valid JSON (nested too deeply"),
+        ("special_tokens_map.json", '{"cls_token": "\\ud800"}', "not valid JSON ('utf-8' codec can't encode"),
     ):
         write(tmp_path, {name: content})
         assert refused(tmp_path).startswith(f"{tmp_path / name}: {expected}")
@@ -291,3 +294,11 @@ def test_lower_casing_a_cased_vocabulary_is_said(tmp_path):
         UserWarning, match="begin with a capital letter and nothing says do_lower_case: text is lower-cased"
     ):
         Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("entries", [5, "[ENT]", True, {"a": 5}, [5, None, {}]], ids=str)
+def test_additional_tokens_that_are_no_list_of_tokens_are_none(entries, tmp_path):
+    chinese(tmp_path)
+    size = Tokenizer.load(tmp_path).vocab_size
+    write(tmp_path, {"special_tokens_map.json": {"additional_special_tokens": entries}})
+    assert Tokenizer.load(tmp_path).vocab_size == size
