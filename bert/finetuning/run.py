@@ -19,7 +19,7 @@ from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.figures import in_words
 from bert.finetuning.inputs import Task, TrainingData, check_files, prepare_data, resolved, row_maker
 from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskModel, TaskTraining
-from bert.finetuning.windows import write_rows
+from bert.finetuning.windows import rows_file
 from bert.model.encoder import Encoder, count_parameters
 from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.signals import Signals, handled
@@ -171,8 +171,7 @@ def save_model(
     say(
         f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {in_words(module.validation)}: the best so far"
     )
-    module.model.save(folder, card=card_text(module, recipe, data))
-    write_rows(folder, recipe.rows)
+    module.model.save(folder, card=card_text(module, recipe, data), extra=rows_file(recipe.rows))
 
 
 def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:

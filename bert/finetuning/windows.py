@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from bert.errors import InputError
 from bert.finetuning.config import ROW_LENGTH, SPECIALS, RowsConfig
+from bert.untrusted import read_json
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
@@ -115,15 +116,15 @@ def resolve_rows(rows: RowsConfig, max_length: int) -> RowsConfig:
     return RowsConfig(row_length, rows.stride or max(1, (row_length - SPECIALS) // 2))
 
 
-def write_rows(folder: Path, rows: RowsConfig) -> None:
-    """Keep in a model folder how long its rows were, so that prediction cuts texts as learning did."""
-    (folder / ROWS_FILE).write_text(json.dumps(dataclasses.asdict(rows)) + "\n")
+def rows_file(rows: RowsConfig) -> dict[str, str]:
+    """The file of a model folder that keeps how long its rows were, so that prediction cuts texts as learning did: name → text."""
+    return {ROWS_FILE: json.dumps(dataclasses.asdict(rows)) + "\n"}
 
 
 def read_rows(folder: Path) -> RowsConfig:
-    """What `write_rows` kept; all open where the model is not from here. InputError where the file is damaged."""
+    """What `rows_file` kept; all open where the model is not from here. InputError where the file is damaged."""
     try:
-        return RowsConfig(**json.loads((folder / ROWS_FILE).read_text()))
+        return RowsConfig(**read_json(folder / ROWS_FILE))
     except FileNotFoundError:
         return RowsConfig()
     except (OSError, ValueError, TypeError) as error:

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert.errors import InputError
+from bert.files import put_files
 from bert.finetuning.config import RowsConfig
 from bert.finetuning.windows import (
     RowMaker,
@@ -16,7 +17,7 @@ from bert.finetuning.windows import (
     decide,
     read_rows,
     resolve_rows,
-    write_rows,
+    rows_file,
 )
 from bert.text.tokenizer import Tokenizer
 from tests.text.folders import FOLDERS
@@ -158,7 +159,7 @@ def test_open_fields_of_rows_follow_from_the_model():
 
 def test_a_model_folder_keeps_its_rows(tmp_path):
     assert read_rows(tmp_path) == RowsConfig()
-    write_rows(tmp_path, RowsConfig(64, 20))
+    put_files(tmp_path, rows_file(RowsConfig(64, 20)))
     assert read_rows(tmp_path) == RowsConfig(64, 20)
     (tmp_path / "rows.json").write_text("[")
     with pytest.raises(InputError, match=r"rows\.json"):

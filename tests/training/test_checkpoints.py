@@ -128,7 +128,14 @@ def test_everything_is_synced_before_it_gets_its_name(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: (events.append("sync"), real_fsync(fd))[1])
     monkeypatch.setattr(os, "rename", lambda a, b: (events.append("rename"), real_rename(a, b))[1])
     save(tmp_path, 1)
-    assert events == ["sync", "sync", "sync", "rename", "rename", "sync"]  # state, manifest, folder; then the folder above
+    assert events == [
+        "sync",
+        "sync",
+        "sync",
+        "rename",
+        "rename",
+        "sync",
+    ]  # state, manifest, folder; then the folder above
 
 
 def test_only_folders_with_our_names_are_checkpoints(tmp_path):
