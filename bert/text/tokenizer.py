@@ -34,6 +34,7 @@ from bert.untrusted import read_json
 
 SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
+_AT_ONCE = 100_000  # characters that are encoded before a signal is looked at
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # scripts written without blanks, where each piece counts as a word of its own
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF))
@@ -139,7 +140,7 @@ class Tokenizer:
         """Encode and decode a little text, so that a tokenizer that always fails is refused here, and not by each who uses it."""
         with_specials, pair = self.backend.encode(TRIAL), self.backend.encode(TRIAL, "b")
         alone = self.backend.encode(TRIAL, add_special_tokens=False)
-        self._plain.encode_batch_fast([TRIAL])
+        self._plain.encode(TRIAL)
         self.backend.decode(pair.ids)
         if len(with_specials) != len(alone) + 2 or max(pair.ids) >= self.vocab_size or not {*pair.type_ids} <= {0, 1}:
             raise ValueError("it puts more than special tokens of its vocabulary around a text")
@@ -261,7 +262,8 @@ class Tokenizer:
         return str(self._called(self.backend.decode, [int(i) for i in ids], skip_special_tokens=skip_special_tokens))
 
     def _encoded(self, texts: list[str]) -> list[tokenizers.Encoding]:
-        return list(self._called(interruptible, self._plain.encode_batch_fast, texts, False, False))
+        how = (interruptible,) if sum(map(len, texts)) > _AT_ONCE else ()  # a thread takes longer than a short text
+        return list(self._called(*how, self._plain.encode_batch_fast, texts, False, False))
 
     def _called(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """What a function of `tokenizers` gives for a text. InputError where it fails on that."""
