@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -68,6 +68,24 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
             for path in [*fresh.rglob("*"), fresh]:
                 sync(path)
             _put(fresh, folder, workshop)
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[None]:
+    """`folder`, which need not exist yet, is replaced by this process alone; its parents are made. Raises InputError where another
+    process has it, it cannot be written, or it is or holds the current folder, which would be another one afterwards."""
+    where = folder.resolve()
+    if Path.cwd().is_relative_to(where):
+        raise InputError(f"{folder}: is or holds the current folder, which cannot be replaced: give a folder in it")
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_parents(where))
+            stack.enter_context(locked(where.with_name(f".{where.name}.lock"), str(folder)))
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be written ({error.strerror or error}); choose another folder"
+            ) from None
+        yield
 
 
 def completed(folder: Path) -> Path:

@@ -1,14 +1,21 @@
 """What strangers wrote, read with limits: JSON and YAML of bounded size and depth, and text that is safe on a terminal."""
 
 import json
+import math
 import re
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 MOST_BYTES = 1 << 27
 """of a JSON file: the largest published tokenizers have 35 MB"""
 _MOST_YAML_BYTES = 1 << 20
+_MOST_PACKED, _MOST_UNPACKED = 100, 1 << 28
+"""an .npz may be unpacked to so many bytes for each of its own, and to so many in any case"""
 _MOST_DEPTH = 64
 _MOST_YAML_NODES = 100_000
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -41,6 +48,34 @@ def parse_json(text: str) -> Any:
 def read_yaml_text(file: Path) -> str:
     """The text of a YAML file. Raises OSError and ValueError as `read_json` does."""
     return _text(file, _MOST_YAML_BYTES)
+
+
+def read_arrays(file: Path, names: Sequence[str]) -> dict[str, "np.ndarray"]:
+    """Those of the arrays `names` that an .npz holds, numbers alone.
+
+    Raises OSError where it cannot be read, and ValueError where it is no such file or says of an array another size than it holds.
+    """
+    from numpy.lib import format as npy
+
+    arrays, room = {}, max(_MOST_UNPACKED, _MOST_PACKED * file.stat().st_size)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            for name in set(names) & {member.removesuffix(".npy") for member in archive.namelist()}:
+                info = archive.getinfo(f"{name}.npy")
+                with archive.open(info) as content:
+                    if npy.read_magic(content) != (1, 0):  # headers of other versions are of any length
+                        raise ValueError(f"{name} is of another version")
+                    shape, _, dtype = npy.read_array_header_1_0(content)
+                    size, room = content.tell() + math.prod(shape) * dtype.itemsize, room - info.file_size
+                    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or size != info.file_size or room < 0:
+                        raise ValueError(f"{name} is not {shape} numbers of {dtype}, or larger than such a file can be")
+                with archive.open(info) as content:
+                    arrays[name] = npy.read_array(content, allow_pickle=False)
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # of zipfile, zlib and numpy: a dozen kinds for as many ways to damage a file
+        raise ValueError(f"{type(error).__name__}: {error}") from None
+    return arrays
 
 
 def parse_yaml(text: str) -> Any:

@@ -6,7 +6,6 @@ No reader here needs more than numpy, save for the one of a store.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from bert.text.counter import permutation
 from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex
 from bert.text.store import TokenStore, open_store
 from bert.text.tokenizer import Tokenizer
+from bert.untrusted import read_arrays
 
 SPECIALS = (0, 1, 2, 3, 4)
 """ids of [PAD], [UNK], [CLS], [SEP] and [MASK] where a file of arrays does not name them"""
@@ -72,16 +72,15 @@ def read_tokens(file: str | Path, vocab_size: int | None = None) -> Text:
     """The text of an .npz with `values` and `offsets` (see `text_of_arrays`), and, where they are there, `specials` (5,) and
     `vocab_size` (). InputError where the file is not such a file."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            missing = {"values", "offsets"} - set(arrays.files)
-            if missing:
-                raise InputError(f"{file}: has no array {' and '.join(sorted(missing))}: give an .npz with both")
-            values, offsets = arrays["values"], arrays["offsets"]
-            specials = [int(number) for number in arrays["specials"]] if "specials" in arrays.files else list(SPECIALS)
-            known = int(arrays["vocab_size"]) if "vocab_size" in arrays.files else int(values.max(initial=0)) + 1
+        arrays = read_arrays(Path(file), ("values", "offsets", "specials", "vocab_size"))
+        if missing := {"values", "offsets"} - set(arrays):
+            raise InputError(f"{file}: has no array {' and '.join(sorted(missing))}: give an .npz with both")
+        values, offsets = arrays["values"], arrays["offsets"]
+        specials = [int(number) for number in arrays.get("specials", SPECIALS)]
+        known = int(arrays["vocab_size"]) if "vocab_size" in arrays else int(values.max(initial=0)) + 1
     except FileNotFoundError:
         raise InputError(f"{file}: no such file: make it by bert.bench.documents.write_tokens") from None
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile, AttributeError) as error:
+    except (OSError, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{file}: not an .npz file: give one with values and offsets") from error

@@ -117,7 +117,7 @@ def save(
                 inputs = ["input_ids", "token_type_ids", "attention_mask"]
                 if keys.get("type_vocab_size", model.config.token_types) < 2:
                     inputs.remove("token_type_ids")
-                model.tokenizer.save(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
+                model.tokenizer.write(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
             text = model_card(kind_of(head), model.config, labels, obstacles, numbers, card)
             (fresh / CARD).write_text(text, encoding="utf-8")
             put_files(fresh, extra or {})

@@ -30,6 +30,7 @@ from bert.text.packing import Documents
 from bert.text.store import TokenStore, document_hash
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import sample_documents
+from bert.untrusted import read_arrays
 
 NEW, GENERAL = "held-out text", "general sample"
 BEFORE, START, AFTER = "as it came", "at the start", "after"
@@ -235,9 +236,14 @@ def _streams(
     for name in (NEW, GENERAL):
         file = _folder(out) / f"{name.replace(' ', '-')}.npz"
         if file.exists():
-            with np.load(file, allow_pickle=False) as arrays:
-                kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"])
+            try:
+                arrays = read_arrays(file, ("values", "offsets", "bytes_a_token"))
+                if arrays["values"].dtype.kind != "u":
+                    raise ValueError(f"values are {arrays['values'].dtype}")
+                kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"], vocab_size=tokenizer.vocab_size)
                 bytes_a_token = float(arrays["bytes_a_token"])
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                raise InputError(f"{file}: not a kept sample of tokenised text ({error}): remove it") from None
             rows = fixed_rows(recipe, [kept], [Documents(kept.starts, kept.lengths)], tokenizer)
             streams.append((name, rows, bytes_a_token))
         elif (validation := make_streams(recipe, stores, tokenizer)[1]) is not None:

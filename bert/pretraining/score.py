@@ -8,7 +8,6 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -20,6 +19,7 @@ from bert.pretraining.inputs import make_streams, open_stores, tokenizer_folder
 from bert.pretraining.stream import BatchStream, Split
 from bert.text.tokenizer import Tokenizer
 from bert.training.folder import read_recipe
+from bert.untrusted import read_arrays
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,14 @@ class Score:
 def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
     """(input_ids, labels), both (N, T) int64, from an .npz. InputError where the file is not such a file."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
-            missing = {"input_ids", "labels"} - set(arrays.files)
-            if missing:
-                raise InputError(
-                    f"{file}: has no array {', '.join(sorted(missing))}: give an .npz with input_ids and labels"
-                )
-            input_ids, labels = arrays["input_ids"].astype(np.int64), arrays["labels"].astype(np.int64)
+        arrays = read_arrays(Path(file), ("input_ids", "labels"))
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile, AttributeError) as error:
-        if isinstance(error, InputError):
-            raise
+    except (OSError, ValueError) as error:
         raise InputError(f"{file}: not an .npz file: give one with input_ids and labels") from error
+    if missing := {"input_ids", "labels"} - set(arrays):
+        raise InputError(f"{file}: has no array {', '.join(sorted(missing))}: give an .npz with input_ids and labels")
+    input_ids, labels = (arrays[name].astype(np.int64) for name in ("input_ids", "labels"))
     if input_ids.shape != labels.shape or input_ids.ndim != 2 or not input_ids.size:
         raise InputError(
             f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape, and hold rows"

@@ -45,7 +45,8 @@ class Source:
     def read(self, first: int, count: int, ids: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
         """Rows first … first + count − 1: input_ids and document_ids, each (count, row_length)."""
         rows = self.index.rows(first, count)
-        return gather(self.store.values, rows, self.row_length, ids.cls, ids.sep, ids.pad)
+        input_ids, document_ids = gather(self.store.values, rows, self.row_length, ids.cls, ids.sep, ids.pad)
+        return self.store.checked(input_ids), document_ids
 
     def locate(self, row: int) -> str:
         """Where row `row` lies, in words."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +74,10 @@ class Corpus:
         Files whose path, size and time of change stand in `known` (an earlier fingerprint) are not read again; a file
         that was touched or copied is, and gets the same digest. A Hub data set stands for itself with its revision.
         """
-        known = known or {}
-        seen = {(file["path"], file["bytes"], file["mtime_ns"]): file["blake2b"] for file in known.get("files", [])}
+        known, seen, revisions = known or {}, {}, {}
+        with suppress(TypeError, KeyError, ValueError):  # of a file that anybody may have written
+            seen = {(file["path"], file["bytes"], file["mtime_ns"]): file["blake2b"] for file in known.get("files", [])}
+            revisions = dict(known.get("hub", []))
         content = hashlib.blake2b(digest_size=16)
         content.update(json.dumps([self.layout, self.text_field, len(self.files)]).encode())
         files = []
@@ -84,7 +87,6 @@ class Corpus:
             digest = seen.get(key) or _digest(path)
             files.append({"path": key[0], "bytes": key[1], "mtime_ns": key[2], "blake2b": digest})
             content.update(json.dumps([suffixes(path), digest]).encode())
-        revisions = dict(known.get("hub", []))
         for name in self.hub:
             try:
                 revisions[name] = _hub_revision(name)

@@ -26,6 +26,8 @@ SUFFIXES = (*_TEXT, *_JSON, *_TABLE, *_PARQUET)
 COMPRESSIONS = (".gz", ".zst")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CHUNK = 1 << 20  # bytes read at once; also how much of a file is looked at to choose its layout
+_ZSTD_AT_ONCE = 1 << 10  # compressed bytes: of one repeated character they make up to 32,768 times as many
+_MOST_WINDOW = 1 << 27  # bytes that zstd keeps of what came before: as many as its own command takes
 
 Advance = Callable[[int], None]
 Notes = Callable[[str], None]
@@ -103,19 +105,22 @@ def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         import zstandard
 
         # not zstandard.open: it takes the end of a truncated file for the end of the text
-        decompressor = zstandard.ZstdDecompressor()
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW)
         frame, started = decompressor.decompressobj(), False
-        while chunk := file.read(_CHUNK // 4):
+        texts, waiting = [], 0
+        while chunk := file.read(_ZSTD_AT_ONCE):
             while chunk:
                 if frame.eof:
                     frame = decompressor.decompressobj()
-                text = frame.decompress(chunk)
-                started = True
-                if text:
-                    yield text
+                texts.append(frame.decompress(chunk))
+                started, waiting = True, waiting + len(texts[-1])
                 chunk = frame.unused_data if frame.eof else b""
+            if waiting >= _CHUNK:
+                yield b"".join(texts)
+                texts, waiting = [], 0
         if not started or not frame.eof:
             raise EOFError("ended before the end-of-frame marker was reached")
+        yield b"".join(texts)
     else:
         while chunk := file.read(_CHUNK):
             yield chunk
@@ -299,8 +304,8 @@ def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str
                     if text is not None:
                         yield unify(text)
                 advance(size * batch.num_rows // rows)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        first = str(error).splitlines()[0]
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"{path}: not a readable parquet file ({first}); download or write it again") from None
 
 

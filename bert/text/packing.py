@@ -198,8 +198,6 @@ class RowIndex:
             epoch, window, place = self.locate(first)
             rows = self._window(epoch, window)
             taken = min(count, len(rows) - place)
-            if taken < 1:  # or this would go on for ever
-                raise InputError(f"{self.folder}: its rows-*.npy do not belong to this text: remove them")
             parts.append(take_rows(rows, np.arange(place, place + taken)))
             first, count = first + taken, count - taken
         return join_rows(parts)
@@ -219,6 +217,8 @@ class RowIndex:
             if len(self._windows) > 1:  # a batch touches one window or two
                 self._windows.pop(next(iter(self._windows)))
             rows = self._pack_window(self._order(epoch), window)
+            if len(rows) != np.diff(self._window_ends(epoch), prepend=0)[window]:
+                raise InputError(f"{self.folder}: its rows-*.npy do not belong to this text: remove them")
             shuffled = permutation(len(rows), self.seed, _ROW_ORDER, epoch, window)
             self._windows[epoch, window] = take_rows(rows, shuffled)
         return self._windows[epoch, window]
@@ -239,11 +239,11 @@ class RowIndex:
                 self._ends.pop(next(iter(self._ends)))
             large = self.folder is not None and len(self.documents) >= WORTH_A_FILE
             file = self.folder / f"rows-{self._key():016x}-{epoch}.npy" if self.folder and large else None
-            if (kept := _read(file)) is not None:
+            windows = -(-len(self.documents) // self.window_documents)
+            if (kept := _read(file, windows)) is not None:
                 self._ends[epoch] = kept
             else:
                 order = self._order(epoch)
-                windows = -(-len(order) // self.window_documents)
                 self._ends[epoch] = np.cumsum([len(self._pack_window(order, window)) for window in range(windows)])
                 if file:
                     _write(file, self._ends[epoch])
@@ -265,12 +265,17 @@ def _ranges(counts: np.ndarray) -> np.ndarray:
     return np.arange(total) - np.repeat(ends - counts, counts)
 
 
-def _read(file: Path | None) -> np.ndarray | None:
-    """The array of a cache; none where there is none, or none that can be read."""
+def _read(file: Path | None, windows: int) -> np.ndarray | None:
+    """The row counts of a cache, that rise from window to window; none where there is none, or none that can be read."""
     try:
-        return None if file is None else np.load(file)
-    except (OSError, ValueError, EOFError):
+        ends = (
+            None if file is None else np.lib.format.open_memmap(file, mode="r")
+        )  # which claims no memory and unpickles nothing
+    except (OSError, ValueError, EOFError, MemoryError, RecursionError, OverflowError):
         return None
+    if ends is None or ends.dtype != np.int64 or ends.shape != (windows,) or not (np.diff(ends, prepend=0) > 0).all():
+        return None
+    return np.array(ends)
 
 
 def _write(file: Path, array: np.ndarray) -> None:

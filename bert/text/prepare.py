@@ -11,7 +11,7 @@ from typing import Any
 
 from bert.errors import InputError
 from bert.text.corpus import find_corpus
-from bert.text.store import StoreSummary, TokenStore, open_store, read_info, replace_info, write_store
+from bert.text.store import StoreSummary, TokenStore, holds_store, open_store, read_info, replace_info, write_store
 from bert.text.tokenizer import Tokenizer
 
 
@@ -34,7 +34,7 @@ def prepare(
     out = Path(out).expanduser()
     old: dict[str, Any] = {}
     why = ""
-    if out.is_dir() and any(out.iterdir()):
+    if holds_store(out):
         try:
             old = read_info(out)
         except InputError as error:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
+import struct
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,19 @@ from typing import Any
 import numpy as np
 
 from bert.errors import InputError
-from bert.files import sync
+from bert.files import completed, owned, replaced, replaced_folder
 from bert.text.duplicates import NearDuplicates, Seen
 from bert.text.encoding import document_encoder
 from bert.text.tokenizer import Tokenizer
+from bert.untrusted import read_json
 
 FORMAT = 1
 _INFO, _ARROW = "store.json", "data-00000-of-00001.arrow"
-_FILES = {_INFO, _ARROW, "dataset_info.json", "state.json"}
+_KINDS = {"documents": int, "tokens": int, "dtype": str, "file_bytes": int, "tokenizer": str, "fingerprint": dict}
+_KINDS |= {"vocab_size": int, "bytes": int}  # which may be absent
+_DTYPES = ("uint16", "uint32")
+_ROW_COUNTS = f"rows-{'?' * 16}-*.npy*"  # which packing keeps beside a store
+_OURS = (_INFO, _ARROW, "dataset_info.json", "state.json", f".{Path(_INFO).stem}.partial.json", _ROW_COUNTS)
 _BATCH_DOCUMENTS, _BATCH_CHARACTERS = 8192, 4_000_000  # tokenised at once: enough for every core
 _BATCH_TOKENS = 4_000_000  # in a record batch
 _TOO_FEW_TOKENS = 256
@@ -62,11 +67,23 @@ class TokenStore:
     def document(self, index: int) -> np.ndarray:
         """The ids of a document: a view, no copy."""
         start = int(self.starts[index])
-        return self.values[start : start + int(self.lengths[index])]
+        return self.checked(self.values[start : start + int(self.lengths[index])])
+
+    def checked(self, ids: np.ndarray) -> np.ndarray:
+        """`ids`, read from the store. InputError where one is beyond the vocabulary that the store names: whoever reads ids passes
+        them through here, so that a large store is opened without reading all of it."""
+        size = self.info.get("vocab_size")
+        if size is not None and (highest := int(ids.max(initial=0))) >= size:
+            where, what = self.folder or "the tokenised text", f"holds token id {highest}"
+            raise InputError(f"{where}: {what} and its vocabulary has {size} entries; run `bert prepare` again")
+        return ids
 
     @classmethod
-    def from_arrays(cls, values: np.ndarray, offsets: np.ndarray, hashes: np.ndarray | None = None) -> TokenStore:
-        """A store in memory: document i is values[offsets[i] : offsets[i + 1]]; without `hashes` those of the ids.
+    def from_arrays(
+        cls, values: np.ndarray, offsets: np.ndarray, hashes: np.ndarray | None = None, vocab_size: int | None = None
+    ) -> TokenStore:
+        """A store in memory: document i is values[offsets[i] : offsets[i + 1]]; without `hashes` those of the ids. Where a
+        `vocab_size` is given, ids from there on are refused when they are read.
 
         Raises InputError where the offsets do not rise from 0 or more to at most len(values).
         """
@@ -80,6 +97,7 @@ class TokenStore:
             documents = (values[start:end] for start, end in pairwise(offsets))
             hashes = np.array([_hash(document.tobytes()) for document in documents], dtype=np.uint64)
         info = {"documents": len(lengths), "tokens": int(lengths.sum()), "dtype": str(values.dtype)}
+        info |= {"vocab_size": vocab_size}
         return cls(values, offsets[:-1].copy(), lengths, np.asarray(hashes, dtype=np.uint64), info)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -125,9 +143,12 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
             f"{folder}: made by another tokenizer ({info['tokenizer'][:8]}) than the one given ({tokenizer.hash[:8]}); "
             f"run `bert prepare` again with this tokenizer"
         )
+    if tokenizer is not None and info.setdefault("vocab_size", tokenizer.vocab_size) != tokenizer.vocab_size:
+        raise _damaged(folder, f"vocab_size is {info['vocab_size']}, its tokenizer has {tokenizer.vocab_size} entries")
     path = folder / _ARROW
-    if not path.exists() or path.stat().st_size != info["file_bytes"]:
-        what = f"has {path.stat().st_size:,} of {info['file_bytes']:,} bytes" if path.exists() else "is missing"
+    size = path.stat().st_size if path.is_file() else None
+    if size != info["file_bytes"]:
+        what = "is missing" if size is None else f"has {size:,} of {info['file_bytes']:,} bytes"
         raise InputError(f"{folder}: {_ARROW} {what}; run `bert prepare` again")
     dtype = np.dtype(info["dtype"])
     starts, lengths, hashes = [], [], []
@@ -135,20 +156,48 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
         with pyarrow.memory_map(str(path)) as source:
             base = source.read_buffer().address
             source.seek(0)
-            for batch in pyarrow.ipc.open_stream(source):
-                rows = batch.column(batch.schema.get_field_index("input_ids"))
+            messages = pyarrow.ipc.MessageReader.open_stream(source)
+            schema = pyarrow.ipc.read_schema(messages.read_next_message())
+            expected = {"input_ids": pyarrow.list_(pyarrow.from_numpy_dtype(dtype)), "hash": pyarrow.uint64()}
+            if (found := dict(zip(schema.names, schema.types))) != expected or len(schema) != len(expected):
+                raise ValueError(f"its columns are {', '.join(f'{name} {kind}' for name, kind in found.items())}")
+            for message in messages:
+                if _is_compressed(message.metadata.to_pybytes()):  # asked before it is unpacked, to any size
+                    raise ValueError("it is compressed")
+                batch = pyarrow.ipc.read_record_batch(message, schema)
+                batch.validate(full=True)  # buffers as long as the counts say, offsets that rise within them
+                rows, keys = batch.columns
                 begin, remainder = divmod(rows.values.buffers()[1].address - base, dtype.itemsize)
-                assert remainder == 0, "Arrow aligns its buffers to 8 bytes"
                 offsets = rows.offsets.to_numpy().astype(np.int64)
+                if remainder or rows.null_count or rows.values.null_count or keys.null_count:
+                    raise ValueError("it has empty cells, or ids that are not aligned")
                 starts.append(begin + offsets[:-1])
                 lengths.append(np.diff(offsets))
-                hashes.append(batch.column(batch.schema.get_field_index("hash")).to_numpy().copy())
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"{folder}: {_ARROW} is damaged ({first}); run `bert prepare` again") from None
+                hashes.append(keys.to_numpy().copy())
+    except (pyarrow.ArrowException, OSError, ValueError, StopIteration, struct.error) as error:
+        raise _damaged(folder, (str(error).splitlines() or ["cut off"])[0], _ARROW) from None
+    all_lengths = np.concatenate([np.zeros(0, np.int64), *lengths])
+    counts = len(all_lengths), int(all_lengths.sum())
+    if counts != (info["documents"], info["tokens"]) or not all_lengths.all():
+        there = f"{counts[0]:,} documents of {counts[1]:,} tokens, {np.count_nonzero(all_lengths == 0)} of them empty"
+        said = f"{info['documents']:,} of {info['tokens']:,}"
+        raise _damaged(folder, f"it holds {there}, and {_INFO} says {said}", _ARROW)
     # the file itself as one array of ids: Arrow lays out the buffers so that each begins at a whole id
-    values = np.memmap(path, dtype=dtype, mode="r", shape=(path.stat().st_size // dtype.itemsize,)).view(np.ndarray)
-    return TokenStore(values, np.concatenate(starts), np.concatenate(lengths), np.concatenate(hashes), info, folder)
+    values = np.memmap(path, dtype=dtype, mode="r", shape=(info["file_bytes"] // dtype.itemsize,)).view(np.ndarray)
+    return TokenStore(values, np.concatenate(starts), all_lengths, np.concatenate(hashes), info, folder)
+
+
+def _is_compressed(metadata: bytes) -> bool:
+    """Whether a message of Arrow, a flatbuffer, has compressed buffers: field 3 of a RecordBatch, which is field 2 of a Message."""
+    (table,) = struct.unpack_from("<I", metadata)
+    for number in (2, 3):
+        fields_at = table - struct.unpack_from("<i", metadata, table)[0]
+        size, _, *offsets = struct.unpack_from(f"<{3 + number}H", metadata + bytes(16), fields_at)
+        if size <= 4 + 2 * number or not offsets[number]:
+            return number == 2  # no batch at all, which is not read either
+        table += offsets[number]
+        table += struct.unpack_from("<I", metadata, table)[0]
+    return True
 
 
 def write_store(
@@ -170,26 +219,15 @@ def write_store(
     """
     folder = Path(folder).expanduser()
     near_duplicates = None if near is None else NearDuplicates(near)
-    if folder.exists() and (not folder.is_dir() or not all(map(_of_store, folder.iterdir()))):
+    if completed(folder).exists() and not _is_ours(folder):
         raise InputError(f"{folder}: holds something that is not a token store; give another --out")
-    partial = folder.parent / f".{folder.name}.partial"
-    new_parents = [parent for parent in (folder.parent, *folder.parent.parents) if not parent.exists()]
     try:
-        shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
-        partial.mkdir(parents=True)
-        summary = _write_files(_read(documents), tokenizer, partial, fingerprint, progress, near_duplicates)
-        _replace(partial, folder)
+        with owned(folder), replaced_folder(folder, _OURS) as fresh:
+            return _write_files(_read(documents), tokenizer, fresh, fingerprint, progress, near_duplicates)
     except OSError as error:
         raise InputError(
             f"{folder}: the store cannot be written ({error.strerror or error}); free the disk or give another --out"
         ) from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if not folder.exists():
-            for parent in new_parents:
-                with suppress(OSError):
-                    parent.rmdir()
-    return summary
 
 
 def _read(documents: Iterable[str]) -> Iterator[str]:
@@ -200,9 +238,10 @@ def _read(documents: Iterable[str]) -> Iterator[str]:
         raise InputError(f"{error.filename or 'the text'}: cannot be read ({error.strerror or error})") from error
 
 
-def _of_store(path: Path) -> bool:
-    """Whether a file belongs to a store; the numbers of rows that packing keeps beside it (`rows-*`) go with it."""
-    return path.name in _FILES or path.name.startswith("rows-")
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is empty or a store and nothing else. `datasets` writes folders that lack only `store.json`."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else ["a file"]
+    return not names or (_INFO in names and all(any(fnmatchcase(name, ours) for ours in _OURS) for name in names))
 
 
 def document_hash(text: str) -> int:
@@ -281,8 +320,6 @@ def _write_files(
         if sum(map(len, values)):
             write_batch()
         writer.finalize(close_stream=False)
-        file.flush()
-        os.fsync(file.fileno())
 
     summary = StoreSummary(**count, seconds=time.monotonic() - started)
     info = asdict(summary)
@@ -327,53 +364,48 @@ def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterat
 
 def holds_store(folder: str | Path) -> bool:
     """Whether a folder is a token store rather than text."""
-    return (Path(folder).expanduser() / _INFO).is_file()
+    return (completed(Path(folder).expanduser()) / _INFO).is_file()
 
 
 def read_info(folder: Path) -> dict[str, Any]:
     """What `store.json` of a finished store says. Raises InputError where there is none that this version reads."""
-    if not folder.is_dir():
+    if not completed(folder).is_dir():
         raise InputError(f"{folder}: no such folder; make it by `bert prepare CORPUS --tokenizer DIR --out {folder}`")
-    if not (folder / _INFO).exists():
+    if not (folder / _INFO).is_file():
         raise InputError(f"{folder}: no {_INFO}, so this is no store or an unfinished one; run `bert prepare` again")
     try:
-        info = json.loads((folder / _INFO).read_text(encoding="utf-8"))
+        info = read_json(folder / _INFO)
         version = info["format"]
-        complete = {"documents", "tokens", "dtype", "file_bytes", "tokenizer", "fingerprint"} <= set(info)
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"{folder}: {_INFO} is damaged; run `bert prepare` again") from None
+        wrong = [
+            key for key in _KINDS if not _is_right(info, key) and (key in info or key not in ("vocab_size", "bytes"))
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise _damaged(folder) from None
     if version != FORMAT:
         raise InputError(
             f"{folder}: a store of format {version}, this version reads {FORMAT}; run `bert prepare` again"
         )
-    if not complete:
-        raise InputError(f"{folder}: {_INFO} is damaged; run `bert prepare` again")
+    if wrong:
+        raise _damaged(folder, f"{wrong[0]} is {str(info.get(wrong[0]))[:40]!r}" if wrong[0] in info else "")
     return dict(info)
+
+
+def _is_right(info: dict[str, Any], key: str) -> bool:
+    value, kind = info.get(key), _KINDS[key]
+    if kind is int:
+        return type(value) is int and 0 < value < 1 << 62
+    return isinstance(value, kind) and (key != "dtype" or value in _DTYPES)
+
+
+def _damaged(folder: Path, what: str = "", file: str = _INFO) -> InputError:
+    return InputError(f"{folder}: {file} is damaged{f' ({what})' if what else ''}; run `bert prepare` again")
 
 
 def replace_info(folder: Path, info: dict[str, Any]) -> None:
     """Write `store.json` of a store anew, where this user may."""
-    with suppress(OSError):
-        _write_json(folder / _INFO, info)
+    with suppress(OSError), replaced(folder / _INFO) as partial:
+        _write_json(partial, info)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _replace(partial: Path, folder: Path) -> None:
-    """Put a finished folder in the place of another, and make the directory entries last."""
-    sync(partial)
-    old = folder.parent / f".{folder.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(partial, folder)
-    sync(folder.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

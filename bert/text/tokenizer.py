@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import unicodedata
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,8 @@ from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
 from bert.errors import InputError
+from bert.files import completed, replaced_folder
+from bert.signals import interruptible
 from bert.text.foreign import (
     ALL_FILES,
     BERT_TOKENS,
@@ -29,12 +29,16 @@ from bert.text.foreign import (
     read_settings,
     read_vocabulary,
 )
+from bert.text.rust import TRIAL, check_expansion, first_line, is_of_rust, rust_silent
+from bert.untrusted import read_json
 
 SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
+_AT_ONCE = 100_000  # characters that are encoded before a signal is looked at
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # scripts written without blanks, where each piece counts as a word of its own
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF))
+_MOST_GAPS, _FEW_IDS = 4, 1000  # ids that a vocabulary may have for each of its entries, and beside
 _IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
 
 
@@ -75,6 +79,11 @@ class Tokenizer:
         self.pad_token, self.unk_token, self.cls_token = tokens["pad"], tokens["unk"], tokens["cls"]
         self.sep_token, self.mask_token = tokens["sep"], tokens["mask"]
         vocabulary = backend.get_vocab(with_added_tokens=True)
+        last = max(vocabulary, key=vocabulary.__getitem__)
+        if vocabulary[last] > _MOST_GAPS * len(vocabulary) + _FEW_IDS:
+            raise InputError(
+                f"{source}: {last!r} has id {vocabulary[last]} in a vocabulary of {len(vocabulary)} entries: number them from 0 on"
+            )
         ids = {role: vocabulary[token] for role, token in tokens.items()}
         self.pad_id, self.unk_id, self.cls_id = ids["pad"], ids["unk"], ids["cls"]
         self.sep_id, self.mask_id = ids["sep"], ids["mask"]
@@ -88,7 +97,7 @@ class Tokenizer:
                 f"{source}: puts {' '.join(map(str, map(backend.id_to_token, around)))} around a text, not {self.cls_token} and"
                 f" {self.sep_token}: name them as cls_token and sep_token in tokenizer_config.json"
             )
-        self.backend = backend
+        self.backend, self.source = backend, source
         self._definition: dict[str, Any] = json.loads(backend.to_str())
 
     # ── files ──
@@ -102,22 +111,39 @@ class Tokenizer:
 
         Raises InputError where there is none, a file is damaged, or one of the five special tokens is missing.
         """
-        path = Path(path).expanduser()
+        path = completed(Path(path).expanduser())
         if not path.exists():
             raise InputError(f"{path}: no such tokenizer file or folder; make one by `bert tokenizer CORPUS --out DIR`")
         if path.is_file() and path.name in FILES and path.name != DEFINITION:
             path = path.parent  # what belongs to it stands beside it
         file = path / DEFINITION if path.is_dir() else path
         settings = read_settings(path) if path.is_dir() else None
-        if settings is not None and not file.exists():
-            backend, names, file = read_vocabulary(path, settings)
-            return cls(backend, names, source=str(file))
+        names, backend = settings.names if settings else {}, None
         try:
-            backend = tokenizers.Tokenizer.from_str(file.read_text(encoding="utf-8"))
-        except Exception as error:  # `tokenizers` raises bare Exception
-            first = (str(error).splitlines() or [""])[0]
-            raise InputError(f"{file}: not a tokenizer ({first}); make it again by `bert tokenizer`") from None
-        return cls(backend, settings.names if settings else {}, source=str(file))
+            if settings is not None and not file.exists():
+                backend, names, file = read_vocabulary(path, settings)
+            else:
+                definition = read_json(file)
+                check_expansion(definition)
+            with rust_silent():
+                backend = backend or tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
+                tokenizer = cls(backend, names, source=str(file))
+                tokenizer._try()
+        except BaseException as error:
+            if isinstance(error, InputError) or not (isinstance(error, Exception) or is_of_rust(error)):
+                raise
+            what = f"not a tokenizer ({first_line(error)})"
+            raise InputError(f"{file}: {what}; make it again by `bert tokenizer`") from None
+        return tokenizer
+
+    def _try(self) -> None:
+        """Encode and decode a little text, so that a tokenizer that always fails is refused here, and not by each who uses it."""
+        with_specials, pair = self.backend.encode(TRIAL), self.backend.encode(TRIAL, "b")
+        alone = self.backend.encode(TRIAL, add_special_tokens=False)
+        self._plain.encode(TRIAL)
+        self.backend.decode(pair.ids)
+        if len(with_specials) != len(alone) + 2 or max(pair.ids) >= self.vocab_size or not {*pair.type_ids} <= {0, 1}:
+            raise ValueError("it puts more than special tokens of its vocabulary around a text")
 
     @staticmethod
     def has_files(folder: str | Path) -> bool:
@@ -132,9 +158,18 @@ class Tokenizer:
     ) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt` into `folder`.
 
-        transformers' AutoTokenizer opens the folder and gives the same ids. Each file appears whole or not at all,
-        `tokenizer.json` last. `model_input_names` needs "token_type_ids" where the model has token types.
+        transformers' AutoTokenizer opens the folder and gives the same ids. The folder is replaced in one step, what else lies
+        in it stays. `model_input_names` needs "token_type_ids" where the model has token types.
         """
+        try:
+            with replaced_folder(Path(folder), ALL_FILES) as fresh:
+                self.write(fresh, model_max_length, model_input_names)
+        except OSError as error:
+            why = error.strerror or str(error)
+            raise InputError(f"{folder}: cannot be written ({why}); free the disk or choose another folder") from None
+
+    def write(self, folder: Path, model_max_length: int, model_input_names: Sequence[str]) -> None:
+        """What `save` does, into a folder that is being filled. Raises OSError."""
         config = {
             # any other class, or none, makes AutoTokenizer rebuild the normaliser from its own defaults
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -153,9 +188,8 @@ class Tokenizer:
             if sorted(pieces) == list(range(len(pieces))):
                 files["vocab.txt"] = "".join(f"{pieces[i]}\n" for i in range(len(pieces)))
         files["tokenizer.json"] = json.dumps(self._definition, indent=2, ensure_ascii=False) + "\n"
-        _write_files(Path(folder), files)
-        for name in set(ALL_FILES) - set(files):
-            (Path(folder) / name).unlink(missing_ok=True)  # of the tokenizer that was here before
+        for name, text in files.items():
+            (folder / name).write_text(text, encoding="utf-8", newline="\n")
 
     # ── text to ids and back ──
 
@@ -166,20 +200,20 @@ class Tokenizer:
         """
         if pair is None and self._adds_blank and self.mask_token in text:
             return [self.cls_id, *self._around_masks(encodable(text)), self.sep_id]
-        return list(self.backend.encode(encodable(text), None if pair is None else encodable(pair)).ids)
+        return list(self._called(self.backend.encode, encodable(text), None if pair is None else encodable(pair)).ids)
 
     def _around_masks(self, text: str) -> list[int]:
         """Ids of a text with masks where words carry the blank before them: a mask stands for its word's blank too."""
         first, *others = text.split(self.mask_token)
-        ids = list(self.backend.encode(first.rstrip() if others else first, add_special_tokens=False).ids)
+        ids = list(self._called(self.backend.encode, first.rstrip() if others else first, add_special_tokens=False).ids)
         for number, part in enumerate(others, start=1):
             part = part.rstrip() if number < len(others) else part
             ids.append(self.mask_id)
             # a part that goes on without a blank, as a full stop does, is cut behind a letter, which is then dropped
             attached = part[:1] != "" and not part[0].isspace() and not part[0].isalnum()
-            encoding = self.backend.encode(f"a{part}" if attached else part, add_special_tokens=False)
+            encoding = self._called(self.backend.encode, f"a{part}" if attached else part, add_special_tokens=False)
             if attached and any(start < 1 < end for start, end in encoding.offsets):  # the letter is part of a piece
-                attached, encoding = False, self.backend.encode(part, add_special_tokens=False)
+                attached, encoding = False, self._called(self.backend.encode, part, add_special_tokens=False)
             ids += [i for i, (_, end) in zip(encoding.ids, encoding.offsets) if not attached or end > 1]
         return ids
 
@@ -189,9 +223,9 @@ class Tokenizer:
         What looks like a special token in a text is text here: no document can smuggle in a [MASK].
         """
         try:
-            encodings = self._plain.encode_batch_fast(list(texts), add_special_tokens=False)
+            encodings = self._encoded(list(texts))
         except (TypeError, UnicodeEncodeError):  # a lone surrogate
-            encodings = self._plain.encode_batch_fast([encodable(text) for text in texts], add_special_tokens=False)
+            encodings = self._encoded([encodable(text) for text in texts])
         ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
         return np.concatenate(ids) if ids else np.zeros(0, dtype=self.dtype), lengths
@@ -202,7 +236,7 @@ class Tokenizer:
         Special tokens have (0, 0). A blank that belongs to a piece is not counted: a piece of nothing but blanks is empty,
         start = end. What looks like a special token in the text is text here.
         """
-        encoding = self._plain.encode(encodable(text))  # as many characters as in `text`: offsets are the same
+        encoding = self._called(self._plain.encode, encodable(text))  # as many characters: offsets are the same
         offsets = []
         for token, (start, end) in zip(encoding.tokens, encoding.offsets):
             if self._needs_blank_before_words and not token.strip("Ġ▁"):
@@ -220,12 +254,26 @@ class Tokenizer:
         """
         blank = " " if self._needs_blank else ""
         texts = [blank + encodable(word) for word in words]
-        pieces = [list(encoding.ids) for encoding in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
+        pieces = [list(encoding.ids) for encoding in self._encoded(texts)]
         return [ids or [self.unk_id] for ids in pieces]
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
         """The text of ids, as near as the tokenizer's normalisation lets it come."""
-        return str(self.backend.decode([int(i) for i in ids], skip_special_tokens=skip_special_tokens))
+        return str(self._called(self.backend.decode, [int(i) for i in ids], skip_special_tokens=skip_special_tokens))
+
+    def _encoded(self, texts: list[str]) -> list[tokenizers.Encoding]:
+        how = (interruptible,) if sum(map(len, texts)) > _AT_ONCE else ()  # a thread takes longer than a short text
+        return list(self._called(*how, self._plain.encode_batch_fast, texts, False, False))
+
+    def _called(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        """What a function of `tokenizers` gives for a text. InputError where it fails on that."""
+        try:
+            return function(*arguments, **options)
+        except BaseException as error:
+            if not is_of_rust(error):
+                raise
+            what = f"cannot encode or decode this text ({first_line(error)})"
+            raise InputError(f"{self.source}: {what}; use another tokenizer") from None
 
     def token(self, token_id: int) -> str:
         """The piece of an id, such as `##ing`."""
@@ -398,27 +446,3 @@ _BYTE_OF = _bytes_of_characters()
 def encodable(text: str) -> str:
     """The text without lone surrogates, which no encoding of Unicode can hold."""
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
-
-
-def _write_files(folder: Path, files: dict[str, str]) -> None:
-    """Write all files under temporary names, then rename them: where the disk has no room, all is as it was."""
-    new = not folder.exists()
-    temporaries = {name: folder / f".{name}.{os.getpid()}.tmp" for name in files}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, text in files.items():
-            with temporaries[name].open("w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        for name in files:
-            os.replace(temporaries[name], folder / name)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise InputError(f"{folder}: cannot be written ({why}); free the disk or choose another folder") from None
-    finally:
-        with suppress(OSError):  # the folder may be what cannot be written
-            for temporary in temporaries.values():
-                temporary.unlink(missing_ok=True)
-            if new:
-                folder.rmdir()  # refused where files came to stand in it

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from bert.errors import InputError, did_you_mean
+from bert.files import completed, owned
+from bert.signals import interruptible
 from bert.text.corpus import find_corpus
 from bert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
 
@@ -24,6 +27,10 @@ SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 5_
 _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
 VOCAB_SIZE = 8192
 _CODE_POINTS = 0x110000
+_LONGEST_WORD = 1000  # characters; in byte-level vocabularies bytes
+_LONG = re.compile(
+    rf"[^ \t\n\r]{{{_LONGEST_WORD // 4}}}"
+).search  # four bytes a character; no word goes on beyond these
 
 
 def train_tokenizer(
@@ -80,8 +87,6 @@ def make_tokenizer(
     Raises InputError for what the corpus or the sizes get wrong, and where `out` holds a tokenizer already.
     """
     out = Path(out).expanduser()
-    if (out / "tokenizer.json").exists() and not overwrite:
-        raise InputError(f"{out}: already holds a tokenizer; give another --out, or --overwrite")
     started = time.monotonic()
     found = find_corpus(corpus, layout, text_field)
     seen = [0, 0]  # documents, characters
@@ -92,8 +97,11 @@ def make_tokenizer(
             seen[1] += len(document)
             yield document
 
-    tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase)
-    tokenizer.save(out)
+    with owned(out):
+        if (completed(out) / "tokenizer.json").exists() and not overwrite:
+            raise InputError(f"{out}: already holds a tokenizer; give another --out, or --overwrite")
+        tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase)
+        tokenizer.save(out)
     used = min(seen[1], SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters)
     say(
         f"{out}: {kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on "
@@ -171,7 +179,7 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
         continuing_subword_prefix="##",
         show_progress=False,
     )
-    backend.train_from_iterator(sample, trainer)
+    _train(backend, sample, trainer)
     merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
     # in the order of merges; those with a rare character come last: only where the rest does not fill the vocabulary
     pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS]
@@ -187,6 +195,16 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     backend.add_special_tokens(list(SPECIAL_TOKENS))
     return _definition(backend)
+
+
+def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.Trainer) -> None:
+    """Train `backend`. The time that a word takes grows with the square of its length, so the longest are cut for it."""
+    words = backend.pre_tokenizer
+    if any(map(_LONG, sample)):
+        cut = pre_tokenizers.Split(Regex(f"(?m:.{{{_LONGEST_WORD}}})"), "isolated")
+        backend.pre_tokenizer = pre_tokenizers.Sequence([words, cut])
+    interruptible(backend.train_from_iterator, sample, trainer)
+    backend.pre_tokenizer = words
 
 
 def _count_characters(
@@ -267,7 +285,7 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str,
         initial_alphabet=sorted(alphabet),
         show_progress=False,
     )
-    backend.train_from_iterator(sample, trainer)
+    _train(backend, sample, trainer)
     return _definition(backend)
 
 
@@ -290,7 +308,7 @@ def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[
         initial_alphabet=["▁"],
         show_progress=False,
     )
-    backend.train_from_iterator(sample, trainer)
+    _train(backend, sample, trainer)
     definition = _definition(backend)
     special = definition["model"]["vocab"][: len(SPECIAL_TOKENS)]
     learned = definition["model"]["vocab"][len(special) :]

@@ -1,9 +1,12 @@
 """Scores on fixed masks against transformers and by hand."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 
+from bert import untrusted
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
@@ -84,3 +87,39 @@ def test_files_that_cannot_be_scored_are_refused(arrays, message, tmp_path):
     np.savez(tmp_path / "bad.npz", **arrays)
     with pytest.raises(InputError, match=message):
         score_masked(MaskedLM(SMALL), tmp_path / "bad.npz")
+
+
+def npz(file, header, content=b"", compression=zipfile.ZIP_DEFLATED):
+    """An .npz whose arrays have such a header and such a content."""
+    text = header.ljust(117) + "\n"
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name in ("input_ids", "labels"):
+            archive.writestr(
+                f"{name}.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode() + content
+            )
+    return file
+
+
+@pytest.mark.parametrize(
+    ("header", "content"),
+    [
+        ("{'descr': '<i8', 'fortran_order': False, 'shape': (1048576, 33554432)}", b""),
+        ("{'descr': '<i8', 'fortran_order': False, 'shape': (-1, -2)}", b"0" * 16),
+        ("{'descr': '<i8', 'fortran_order': False, 'shape': (2, 2)}", b"0" * 24),
+        ("{'descr': '<i8', 'fortran_order': False, 'shape': (2, 2)}", b"0" * 40),
+        ("{'descr': '|O', 'fortran_order': False, 'shape': (1,)}", b"cos\nsystem\n(S'true'\ntR."),
+        ("{'descr': '<U9', 'fortran_order': False, 'shape': (1,)}", b"0" * 36),
+        ("{'descr': '<i8', 'fortran_order': False, 'shape': " + "(" * 90, b""),
+        ("{'descr': '<i8', 'fortran_order': False, 'shape': (536870912,)}", None),
+    ],
+    ids=["huge", "negative", "short", "long", "pickle", "text", "nested", "bomb"],
+)
+def test_an_npz_that_says_something_else_than_it_holds_is_refused_before_memory_is_asked_for(
+    tmp_path, monkeypatch, header, content
+):
+    if content is None:  # a megabyte of zeros stands for the gigabytes of a bomb
+        monkeypatch.setattr(untrusted, "_MOST_UNPACKED", 1000)
+        content, header = bytes(1 << 20), header.replace("536870912", "131072")
+    file = npz(tmp_path / "bad.npz", header, content)
+    with pytest.raises(InputError, match=r"bad\.npz: not an \.npz file: give one with input_ids and labels$"):
+        read_masked(file)

@@ -9,11 +9,15 @@ import shutil
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import zstandard
 
 from bert.errors import InputError
 from bert.text import corpus as corpus_module
+from bert.text import files
 from bert.text.corpus import find_corpus, read_documents
 from bert.text.files import read_lines
 
@@ -268,6 +272,47 @@ def test_a_truncated_compressed_file_is_refused(tmp_path, suffix, kept):
     message = error_of(path)
     assert message.startswith(f"{path}: truncated or damaged (")
     assert message.endswith("); download or compress the file again")
+
+
+def test_a_bomb_of_zstd_is_read_in_parts_that_memory_holds(tmp_path):
+    compressor = zstandard.ZstdCompressor(level=3).compressobj()
+    with (tmp_path / "bomb.txt.zst").open("wb") as file:
+        for _ in range(400):
+            file.write(compressor.compress(b"a\n" * (1 << 19)))
+        file.write(compressor.flush())
+    size = (tmp_path / "bomb.txt.zst").stat().st_size
+    assert size < 100_000  # for 400 MB
+    with (tmp_path / "bomb.txt.zst").open("rb") as file:
+        lengths = [len(chunk) for chunk in files._byte_chunks(tmp_path / "bomb.txt.zst", file)]
+    assert sum(lengths) == 400 << 20
+    assert max(lengths) <= (1 << 20) + files._ZSTD_AT_ONCE * (1 << 15)
+
+
+def test_a_frame_of_zstd_that_wants_more_memory_than_its_own_command_takes_is_refused(tmp_path):
+    parameters = zstandard.ZstdCompressionParameters(window_log=28)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(compressor.compress(b"text\n" * 10) + compressor.flush())
+    with pytest.raises(InputError, match=r"a\.txt\.zst: truncated or damaged \(.*too much memory"):
+        list(read_documents(tmp_path / "a.txt.zst"))
+
+
+def test_parquet_that_holds_no_utf8_or_says_what_is_not_so_is_one_line(tmp_path):
+    offsets, content = np.array([0, 2, 4], np.int32).tobytes(), b"\xff\xfeok"
+    text = pa.StringArray.from_buffers(2, pa.py_buffer(offsets), pa.py_buffer(content))
+    pq.write_table(pa.table({"text": text}), tmp_path / "bad.parquet")
+    message = f"{tmp_path}/bad.parquet: not a readable parquet file ('utf-8' codec can't decode byte 0xff in position 0"
+    with pytest.raises(InputError) as caught:
+        list(read_documents(tmp_path / "bad.parquet"))
+    assert str(caught.value).startswith(message)
+    pq.write_table(pa.table({"text": ["a text"] * 50}), tmp_path / "good.parquet")
+    good = (tmp_path / "good.parquet").read_bytes()
+    for place in range(0, len(good), 5):
+        (tmp_path / "flip.parquet").write_bytes(good[:place] + bytes([good[place] ^ 0xFF]) + good[place + 1 :])
+        try:
+            list(read_documents(tmp_path / "flip.parquet"))
+        except InputError as error:
+            lines = str(error).splitlines()
+            assert len(lines) == 1
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])

@@ -176,6 +176,31 @@ def test_a_cache_of_another_text_is_noticed(tmp_path, monkeypatch):
         index_of([5] * 30, folder=tmp_path).rows(0, 20)
 
 
+def test_a_cache_of_another_shape_or_type_or_order_is_counted_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
+    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+    (file,) = tmp_path.iterdir()
+    right = np.load(file)
+    falling = right[::-1].copy()
+    header = f"{{'descr': '<i8', 'fortran_order': False, 'shape': ({2**45},)}}".ljust(117) + "\n"
+    huge = b"\x93NUMPY\x01\x00v\x00" + header.encode()
+    for wrong in (right[:-1], right.astype(np.float64), right[None], falling, right * 0, right.astype(object), -right):
+        np.save(file, wrong, allow_pickle=True)
+        assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+    file.write_bytes(huge)
+    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+
+
+def test_a_cache_with_fewer_rows_than_a_window_has_is_noticed(tmp_path, monkeypatch):
+    """They would never be trained on."""
+    monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
+    index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
+    (file,) = tmp_path.glob("rows-*.npy")
+    np.save(file, np.arange(1, 7))
+    with pytest.raises(InputError, match=r"its rows-\*\.npy do not belong to this text: remove them"):
+        index_of([5] * 30, folder=tmp_path).rows(0, 6)
+
+
 def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
     index = index_of([5] * 30, folder=tmp_path / "absent")

@@ -12,13 +12,17 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert.errors import InputError
+from bert.pretraining.sources import Source
+from bert.pretraining.stream import SpecialIds
 from bert.text import store as store_module
-from bert.text.corpus import read_documents
+from bert.text.corpus import find_corpus, read_documents
+from bert.text.packing import Documents, RowIndex
 from bert.text.prepare import prepare
 from bert.text.store import TokenStore, open_store, write_store
 from bert.text.tokenizer import Tokenizer
@@ -198,8 +202,11 @@ def test_an_error_or_an_interrupt_leaves_nothing_and_the_store_before_stays(tmp_
 
 
 def test_what_a_killed_run_left_is_cleared(tmp_path):
-    (tmp_path / ".store.partial").mkdir()
-    (tmp_path / ".store.partial" / "data").write_text("half")
+    half = tmp_path / ".store.new-abcdefgh"
+    (half / "fresh").mkdir(parents=True)
+    (half / "owner").write_text("process 1 on another (bert prepare)")
+    (half / "fresh" / "data").write_text("half")
+    (tmp_path / ".store.lock").write_text("process 1 on another (bert prepare)")
     write_store(TEXTS, TOKENIZER, tmp_path / "store", {})
     assert names(tmp_path) == ["store"]
     assert names(tmp_path / "store") == ["data-00000-of-00001.arrow", "dataset_info.json", "state.json", "store.json"]
@@ -269,6 +276,146 @@ def test_bad_stores_are_refused(tmp_path):
     assert refused(open_store, folder) == f"{folder}: {arrow.name} is missing; {again}"
 
 
+def arrow_store(
+    folder: Path, ids=((1, 2), (3, 4)), kind=pa.uint16(), name="input_ids", options=None, schema=(), **info
+):
+    """A store by hand, with two documents of the ids 1 2 and 3 4 where nothing else is asked for."""
+    table = pa.table(
+        {name: pa.array(ids, pa.list_(kind)), "hash": pa.array(range(len(ids)), pa.uint64()), **dict(schema)}
+    )
+    folder.mkdir()
+    with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file:
+        with pa.ipc.new_stream(file, table.schema, options=options) as writer:
+            writer.write_table(table)
+    given = {
+        "format": 1, "documents": 2, "tokens": 4, "dtype": "uint16", "vocab_size": 9, "tokenizer": "t", "fingerprint": {},
+        "file_bytes": (folder / "data-00000-of-00001.arrow").stat().st_size,
+    }  # fmt: skip
+    (folder / "store.json").write_text(json.dumps(given | info))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ({"dtype": "object"}, "store.json is damaged (dtype is 'object')"),
+        ({"dtype": "V0"}, "store.json is damaged (dtype is 'V0')"),
+        ({"dtype": ["uint16"]}, "store.json is damaged (dtype is \"['uint16']\")"),
+        ({"tokenizer": 5}, "store.json is damaged (tokenizer is '5')"),
+        ({"file_bytes": "9"}, "store.json is damaged (file_bytes is '9')"),
+        ({"tokens": -4}, "store.json is damaged (tokens is '-4')"),
+        ({"documents": True}, "store.json is damaged (documents is 'True')"),
+        ({"vocab_size": 2.5}, "store.json is damaged (vocab_size is '2.5')"),
+        ({"bytes": "9"}, "store.json is damaged (bytes is '9')"),
+        ({"fingerprint": []}, "store.json is damaged (fingerprint is '[]')"),
+        ({"dtype": "uint32"}, "its columns are input_ids list<item: uint16>, hash uint64"),
+        ({"kind": pa.int64()}, "its columns are input_ids list<item: int64>, hash uint64"),
+        ({"kind": pa.string(), "ids": [["a"], ["b"]]}, "its columns are input_ids list<item: string>, hash uint64"),
+        ({"name": "text"}, "its columns are text list<item: uint16>, hash uint64"),
+        ({"schema": {"more": pa.array([1, 2])}}, "its columns are input_ids list<item: uint16>, hash uint64, more int64"),
+        ({"options": pa.ipc.IpcWriteOptions(compression="lz4")}, "it is compressed"),
+        ({"options": pa.ipc.IpcWriteOptions(compression="zstd")}, "it is compressed"),
+        ({"ids": []}, "it holds 0 documents of 0 tokens, 0 of them empty, and store.json says 2 of 4"),
+        ({"documents": 3}, "it holds 2 documents of 4 tokens, 0 of them empty, and store.json says 3 of 4"),
+        ({"ids": [[1, 2, 3, 4], []]}, "it holds 2 documents of 4 tokens, 1 of them empty, and store.json says 2 of 4"),
+        ({"ids": [[1, 2, 3, 4], None]}, "it has empty cells"),
+        ({"ids": [[1, 2, 3], [None]]}, "it has empty cells"),
+    ],
+)  # fmt: skip
+def test_a_store_that_says_something_else_than_its_file_holds_is_refused_in_one_line(tmp_path, what, message):
+    found = refused(open_store, arrow_store(tmp_path / "store", **what))
+    assert message in found
+    assert found.startswith(f"{tmp_path}/store: ")
+    assert found.endswith("; run `bert prepare` again")
+
+
+def test_a_store_made_by_hand_as_it_should_be_is_opened(tmp_path):
+    store = open_store(arrow_store(tmp_path / "store"))
+    assert [store.document(i).tolist() for i in range(2)] == [[1, 2], [3, 4]]
+
+
+def test_offsets_that_fall_or_leave_the_file_are_refused_before_an_id_is_read(tmp_path):
+    folder = arrow_store(tmp_path / "store")
+    arrow = folder / "data-00000-of-00001.arrow"
+    content = arrow.read_bytes()
+    place = content.index(np.array([0, 2, 4], np.int32).tobytes())
+    for offsets in ([0, -1000, 4], [0, 3, 2], [0, 2, 2**30], [-8, 2, 4]):
+        arrow.write_bytes(content[:place] + np.array(offsets, np.int32).tobytes() + content[place + 12 :])
+        assert "arrow is damaged (" in refused(open_store, folder)
+
+
+def test_a_file_with_any_flipped_byte_of_its_structure_is_opened_or_refused_in_one_line(tmp_path):
+    folder = arrow_store(tmp_path / "store")
+    arrow = folder / "data-00000-of-00001.arrow"
+    content = arrow.read_bytes()
+    outcomes = set()
+    for place in range(0, len(content), 3):
+        for flip in (0xFF, 0x01):
+            arrow.write_bytes(content[:place] + bytes([content[place] ^ flip]) + content[place + 1 :])
+            outcomes.add("opened")
+            try:
+                store = open_store(folder)
+                [store.document(i).tolist() for i in range(len(store))]
+            except InputError as error:
+                outcomes.add("refused" if "\n" not in str(error) else str(error))
+    assert outcomes == {"opened", "refused"}
+
+
+def test_an_id_beyond_the_vocabulary_is_refused_wherever_it_is_read(tmp_path):
+    folder = arrow_store(tmp_path / "store", ids=[[1, 2], [3, 9]])
+    store = open_store(folder)
+    message = f"{folder}: holds token id 9 and its vocabulary has 9 entries; run `bert prepare` again"
+    assert store.document(0).tolist() == [1, 2]
+    assert refused(store.document, 1) == message
+    rows = Source(store, RowIndex(Documents(store.starts, store.lengths), 8, 2, seed=0))
+    assert refused(rows.read, 0, 1, SpecialIds(0, 0, 0)) == message
+    kept = TokenStore.from_arrays(np.array([1, 9]), np.array([0, 2]), vocab_size=9)
+    assert refused(kept.document, 0).startswith("the tokenised text: holds token id 9 and its vocabulary has 9 entries")
+
+
+def test_a_store_that_names_another_size_than_its_tokenizer_is_refused(tmp_path):
+    write_store(TEXTS, TOKENIZER, tmp_path / "store", {})
+    info = tmp_path / "store" / "store.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"vocab_size": 70_000}))
+    message = f"store.json is damaged (vocab_size is 70000, its tokenizer has {TOKENIZER.vocab_size} entries)"
+    assert message in refused(open_store, tmp_path / "store", TOKENIZER)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"format":' * 100_000, "9" * 10_000])
+def test_a_store_json_that_no_parser_takes_is_one_line(tmp_path, content):
+    folder = arrow_store(tmp_path / "store")
+    (folder / "store.json").write_text(content)
+    assert refused(open_store, folder) == f"{folder}: store.json is damaged; run `bert prepare` again"
+
+
+@pytest.mark.parametrize("known", [{"files": 5}, {"files": [1]}, {"files": [{"path": []}]}, {"hub": 5}, {"hub": [[]]}])
+def test_a_fingerprint_of_another_shape_costs_reading_the_text_again(tmp_path, known):
+    corpus = find_corpus(write_corpus(tmp_path / "a.txt"))
+    assert corpus.fingerprint(known) == corpus.fingerprint()
+
+
+def test_a_folder_of_datasets_is_not_taken_for_a_store(tmp_path):
+    datasets.Dataset.from_dict({"input_ids": [[1]], "hash": [2]}).save_to_disk(str(tmp_path / "mine"))
+    before = {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
+    fix = "holds something that is not a token store; give another --out"
+    assert refused(write_store, TEXTS, TOKENIZER, tmp_path / "mine", {}) == f"{tmp_path}/mine: {fix}"
+    assert {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
+    write_store(TEXTS, TOKENIZER, tmp_path / "store", {})
+    (tmp_path / "store" / "rows-of-mine.csv").write_text("x")
+    assert refused(write_store, TEXTS, TOKENIZER, tmp_path / "store", {}) == f"{tmp_path}/store: {fix}"
+
+
+def test_the_second_writer_of_a_store_hears_in_one_line_who_writes_it(tmp_path):
+    def documents():
+        yield from TEXTS
+        message = refused(write_store, TEXTS, TOKENIZER, tmp_path / "deep" / "store", {})
+        assert message.startswith(f"{tmp_path}/deep/store: in use by process {os.getpid()} on ")
+        assert message.endswith(": wait for its end, or give another folder")
+
+    assert write_store(documents(), TOKENIZER, tmp_path / "deep" / "store", {}).documents == len(TEXTS)
+    assert names(tmp_path / "deep") == ["store"]
+
+
 # ── the verb ──
 
 
@@ -305,9 +452,10 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     assert again() == (f"{out}: {changed}", True)
     hashes = f"({TOKENIZER.hash[:8]} to {OTHER.hash[:8]})"
     assert again(OTHER) == (f"{out}: the tokenizer has changed {hashes}: writing the store again", True)
-    (out / "store.json").unlink()
-    unfinished = "no store.json, so this is no store or an unfinished one: writing the store again"
-    assert again(OTHER) == (f"{out}: {unfinished}", True)
+    (out / "store.json").unlink()  # as `datasets` writes it: no marker of ours, so it is the user's
+    assert refused(again, OTHER) == f"{out}: holds something that is not a token store; give another --out"
+    shutil.rmtree(out)
+    again(OTHER)
     (out / "data-00000-of-00001.arrow").write_bytes(b"short")
     message, rewritten = again(OTHER)
     assert rewritten

@@ -337,8 +337,109 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path):
     (tmp_path / "file").write_text("x")
     message = refused(lambda: TRAINED["bpe"].save(tmp_path / "file"))
-    assert message.startswith(f"{tmp_path}/file: cannot be written (")
+    assert message == f"{tmp_path}/file: is a file: give the path of a folder"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def definition_of(kind="wordpiece") -> dict:
+    return json.loads(TRAINED[kind].backend.to_str())
+
+
+def nested(depth: int) -> str:
+    return '{"type": "Sequence", "normalizers": [' * depth + '{"type": "Lowercase"}' + "]}" * depth
+
+
+TEMPLATE = [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+PAIR = [*TEMPLATE, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
+NO_TOKENS = {
+    "type": "TemplateProcessing",
+    "single": [*TEMPLATE, PAIR[2]],
+    "pair": [*PAIR, PAIR[2]],
+    "special_tokens": {},
+}
+SPECIAL = {name: {"id": name, "ids": [number], "tokens": [name]} for name, number in (("[CLS]", 2), ("[SEP]", 3))}
+BEYOND = {"[X]": {"id": "[X]", "ids": [10**9], "tokens": ["[X]"]}}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "Cannot parse precompiled_charsmap"),
+        ("normalizer", {"type": "Replace", "pattern": {"Regex": "("}, "content": ""}, "unmatched parenthesis"),
+        ("normalizer", {"type": "Prepend", "prepend": "a" * 10**6}, "may make 1,000,000 characters of one"),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "ByteLevel"}] * 40}, "characters of one"),
+        ("normalizer", nested(100), "nested too deeply"),
+        ("normalizer", nested(50_000), "nested too deeply"),
+        ("post_processor", NO_TOKENS, "no entry found for key"),
+        (
+            "post_processor",
+            {**NO_TOKENS, "special_tokens": SPECIAL | BEYOND, "pair": [*PAIR, {"SpecialToken": {"id": "[X]", "type_id": 0}}]},
+            "around a text",
+        ),
+        (
+            "pre_tokenizer",
+            {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False},
+            "retry-limit-in-match over",
+        ),
+        ("model", {**definition_of()["model"], "unk_token": "[NOPE]"}, "Missing [UNK] token"),
+    ],
+)  # fmt: skip
+def test_a_tokenizer_that_fails_in_rust_is_refused_in_one_line_when_it_is_loaded(tmp_path, capfd, key, value, why):
+    file = tmp_path / "tokenizer.json"
+    text = json.dumps({**definition_of(), key: "HERE"})
+    file.write_text(text.replace('"HERE"', value if isinstance(value, str) else json.dumps(value)))
+    message = refused(lambda: Tokenizer.load(file))
+    assert message.startswith(f"{file}: not a tokenizer (")
+    assert why in message
+    assert capfd.readouterr().err == ""  # where Rust prints its panics
+
+
+def test_a_text_on_which_a_pattern_never_ends_is_one_line_in_whatever_takes_a_text(tmp_path):
+    pattern = {"type": "Split", "pattern": {"Regex": "(q+)+$"}, "behavior": "Isolated", "invert": False}
+    file = tmp_path / "tokenizer.json"
+    file.write_text(json.dumps({**definition_of(), "pre_tokenizer": pattern}))
+    tokenizer, text = Tokenizer.load(file), "q" * 40 + "!"
+    for call in (
+        lambda: tokenizer.encode(text),
+        lambda: tokenizer.encode_documents([text]),
+        lambda: tokenizer.encode_with_offsets(text),
+        lambda: tokenizer.word_pieces([text]),
+    ):
+        assert refused(call).startswith(f"{file}: cannot encode or decode this text (")
+
+
+@pytest.mark.parametrize("number", [20_000_000, 2**32 - 1, 50_000])
+def test_ids_far_beyond_the_vocabulary_are_refused_before_a_list_of_that_length_is_made(tmp_path, number):
+    definition = definition_of()
+    entries = len(definition["model"]["vocab"]) + 1
+    definition["model"]["vocab"]["zz"] = number
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
+    assert refused(lambda: Tokenizer.load(tmp_path)) == (
+        f"{tmp_path}/tokenizer.json: 'zz' has id {number} in a vocabulary of {entries} entries: number them from 0 on"
+    )
+
+
+def test_saving_over_a_tokenizer_is_one_step_and_leaves_what_else_is_there(tmp_path, monkeypatch):
+    folder = tmp_path / "tokenizer"
+    TRAINED["wordpiece"].save(folder)
+    (folder / "notes").mkdir()
+    (folder / "notes" / "thesis.tex").write_text("mine")
+    before = {path.name: path.read_bytes() for path in folder.glob("*.*")}
+    with monkeypatch.context() as patch:
+        patch.setattr(Tokenizer, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            TRAINED["bpe"].save(folder)
+    assert {path.name: path.read_bytes() for path in folder.glob("*.*")} == before
+    TRAINED["bpe"].save(folder)
+    assert {path.name for path in folder.iterdir()} == {"tokenizer.json", "tokenizer_config.json", "notes"}
+    assert (folder / "notes" / "thesis.tex").read_text() == "mine"
+    assert Tokenizer.load(folder).hash == TRAINED["bpe"].hash
+    assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+
+
+def interrupted(self, folder, *options):
+    (folder / "tokenizer.json").write_text("half")
+    raise KeyboardInterrupt
 
 
 @pytest.mark.data

@@ -2,14 +2,20 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 from pathlib import Path
 
 import pytest
+import tokenizers
+from tokenizers import models, pre_tokenizers
 
 from bert.errors import InputError
+from bert.files import owned
+from bert.text import vocabulary
 from bert.text.corpus import read_documents
 from bert.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert.text.vocabulary import KINDS, make_tokenizer, sample_documents, train_tokenizer
@@ -274,3 +280,68 @@ def test_a_verb_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "a.txt").write_text("too small a text", encoding="utf-8")
     refused(make_tokenizer, tmp_path / "a.txt", tmp_path / "out", vocab_size=8192)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_word_without_end_is_cut_for_training_and_ordinary_text_is_not(monkeypatch):
+    lengths: list[int] = []
+
+    def watched(backend, sample, trainer):
+        words = [word for text in sample for word, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+        lengths.append(max(map(len, words)))
+
+    monkeypatch.setattr(vocabulary, "interruptible", lambda function, *given: watched(function.__self__, *given))
+    for text in ("a" * 30_000, "word " * 300 + "苹果" * 140):
+        backend = tokenizers.Tokenizer(models.BPE())
+        backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+        vocabulary._train(backend, [text], None)
+        assert isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+    assert lengths == [1000, 280]
+
+
+def test_the_second_trainer_of_a_tokenizer_hears_in_one_line_who_trains_it(tmp_path):
+    (tmp_path / "a.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
+    out = tmp_path / "deep" / "tokenizer"
+    with owned(out):
+        message = refused(make_tokenizer, tmp_path / "a.txt", out, vocab_size=150)
+    assert message.startswith(f"{out}: in use by process {os.getpid()} on ")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    make_tokenizer(tmp_path / "a.txt", out, vocab_size=150, say=lambda line: None)
+    assert [path.name for path in out.parent.iterdir()] == ["tokenizer"]
+
+
+def test_the_current_folder_is_not_replaced_under_the_user(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for out in (".", tmp_path):
+        message = refused(make_tokenizer, tmp_path / "a.txt", out, vocab_size=150)
+        assert message == f"{out}: is or holds the current folder, which cannot be replaced: give a folder in it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("verb", ["tokenizer", "prepare"])
+def test_a_signal_ends_a_command_and_leaves_nothing(tmp_path, verb, number, code):
+    train_tokenizer(DOCUMENTS, "bpe", 300).save(tmp_path / "t")
+    with (tmp_path / "a.txt").open("w") as file:
+        for i in range(300_000):
+            file.write(" ".join(f"w{(i * 7 + j * j) % 99_991}" for j in range(40)) + "\n\n")
+    out = tmp_path / "deep" / "out"
+    call = (
+        "from bert.signals import handled; from bert.cli import main; import sys\n"
+        "try:\n  with handled(): code = main()\n"
+        "except KeyboardInterrupt: code = 130\n"
+        "except SystemExit as error: code = error.code\n"
+        "sys.exit(code)"
+    )
+    more = ["--kind", "bpe"] if verb == "tokenizer" else ["--tokenizer", str(tmp_path / "t")]
+    command = [sys.executable, "-c", call, verb, str(tmp_path / "a.txt"), "--out", str(out), *more]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not list(out.parent.glob(".out.lock")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    process.send_signal(number)
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == code
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "t"]
