@@ -2,12 +2,16 @@
 
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from bert import __version__
-from bert.errors import InputError, InterruptedRun, did_you_mean
+from bert import __version__, signals
+from bert.errors import InputError, InterruptedRun, RankError, did_you_mean
+from bert.terminal import printable_output
+from bert.training.ranks import global_rank
 from bert.verbs import benching, exporting, finetuning, pretraining, probing, whole
 from bert.verbs.options import first_line
 
@@ -15,32 +19,43 @@ VERBS: dict[str, Callable[[Sequence[str]], None]] = (
     pretraining.VERBS | finetuning.VERBS | probing.VERBS | exporting.VERBS | benching.VERBS | whole.VERBS
 )
 
+_PARALLEL = ("pretrain", "finetune")  # verbs that several processes carry out together
+_LONGEST_LINE = 2000
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. What the user got wrong is one line on standard error and code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    with signals.handled(), printable_output():
+        try:
+            return _command(arguments)
+        except SystemExit as error:  # argparse after --help and --print_config, or a signal
+            return int(error.code or 0)
+        except KeyboardInterrupt:
+            return 130
+
+
+def _command(arguments: Sequence[str]) -> int:
+    verb = arguments[0] if arguments else "help"
     try:
-        if not arguments or arguments[0] in ("-h", "--help", "help"):
+        if verb in ("-h", "--help", "help"):
             print(_overview())
-            return 0
-        if arguments[0] == "--version":
+        elif verb == "--version":
             print(f"bert {__version__}")
-            return 0
-        verb = arguments[0]
-        if verb not in VERBS:
+        elif verb not in VERBS:
             raise InputError(f"{verb} is not a verb of bert: use one of {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
-        VERBS[verb](arguments[1:])
-    except InputError as error:
-        print(f"bert: {' '.join(str(error).split())}", file=sys.stderr)
+        else:
+            VERBS[verb](arguments[1:])
+    except (InputError, MemoryError) as error:
+        if verb not in _PARALLEL or global_rank() == 0 or isinstance(error, RankError):
+            memory = "not enough memory: give smaller batches, or less input"
+            line = memory if isinstance(error, MemoryError) else " ".join(str(error).split())
+            print(f"bert: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}", file=sys.stderr)
         return 2
     except InterruptedRun as error:
         if str(error):  # rank 0 speaks for all
             print(error, file=sys.stderr)
         return error.exit_code
-    except SystemExit as error:  # argparse after --help and --print_config
-        return int(error.code or 0)
-    except KeyboardInterrupt:
-        return 130
     except BrokenPipeError:  # `bert … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -55,7 +70,18 @@ def run() -> None:
         return f"bert: {message}\n" if category is UserWarning else plain(message, category, *place, **more)
 
     warnings.formatwarning = in_a_line
-    sys.exit(main())
+    with printable_output():
+        try:
+            code = main()
+        except Exception:  # ours to mend
+            traceback.print_exc()
+            code = 1
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+    if code - 128 in signals.NUMBERS:  # what a thread still does in native code must not keep the process
+        os._exit(code)
+    sys.exit(code)
 
 
 def _overview() -> str:

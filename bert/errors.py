@@ -1,7 +1,11 @@
 """What a user can get wrong: one line that names the thing and the fix. `bert.cli` prints it and exits with code 2."""
 
+import math
+import re
 from collections.abc import Iterable
+from dataclasses import is_dataclass
 from difflib import get_close_matches
+from typing import Any
 
 
 class InputError(ValueError):
@@ -24,6 +28,27 @@ def check_seed(seed: int, bits: int = 32) -> None:
     """InputError for a seed that NumPy and scikit-learn (32 bits) or PyTorch (63) would refuse."""
     if not 0 <= seed < 2**bits:
         raise InputError(f"seed is {seed}: give a whole number from 0 to below 2^{bits}")
+
+
+def check_values(value: Any, name: str, source: str = "") -> None:
+    """InputError for a number that is not finite or needs more than 64 bits, text that no file name can hold, and keys that are no text,
+    anywhere in dataclasses, mappings and lists; objects pass. `name` is the key of `value`, `source` a file and ": "."""
+    value = vars(value) if is_dataclass(value) else value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise InputError(f"{source}the key {key} of {name or 'a recipe'} is not text: put it in quotes")
+            check_values(key, name, source)
+            check_values(item, f"{name}.{key}" if name else key, source)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_values(item, name, source)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{source}{name} is {value}: give a finite number")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise InputError(f"{source}{name} is a number of {value.bit_length()} bits: give one of at most 64")
+    elif isinstance(value, str) and re.search("[\0\ud800-\udc7f\udd00-\udfff]", value):
+        raise InputError(f"{source}{name} has a character that no file name can have: leave it out")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

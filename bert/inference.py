@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from bert.errors import InputError
 from bert.memory import keep_freed_memory
+from bert.terminal import raw
 from bert.training.precision import cpu_multiplies_bf16
 
 if TYPE_CHECKING:
@@ -182,6 +183,6 @@ def _progress_bar(label: str | None, total: int) -> Iterator[Callable[[int], Non
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=raw(sys.stderr)), transient=True) as bar:
         task = bar.add_task(label, total=total)
         yield lambda done: bar.advance(task, done)

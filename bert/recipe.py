@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from bert.errors import InputError, did_you_mean
+from bert.errors import InputError, check_values, did_you_mean
+from bert.files import replaced
+from bert.untrusted import parse_yaml, read_yaml_text
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
+
+_LONGEST_MESSAGE, _LONGEST_WORD = 5000, 100
 
 
 def make_parser(prog: str, description: str) -> "ArgumentParser":
@@ -42,24 +46,20 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
     for file in files:
         assert recipe is not None
         check_keys(read_yaml(file), recipe, file)
+    for group in dataclasses.fields(recipe) if recipe is not None else ():
+        for file in filter(os.path.isfile, values_of(arguments, f"--{group.name}")):
+            if dataclasses.is_dataclass(group.default_factory):
+                check_keys(read_yaml(file), group.default_factory, file, f"{group.name}.")
     for argument in arguments:
         option = argument.partition("=")[0]
         if option.startswith("--") and option != "--" and option not in known and not option.startswith("--trainer."):
             raise InputError(f"{option} is not an option of {parser.prog}.{did_you_mean(option, known)}")
     try:
-        return parser.parse_args(list(arguments))
-    except Exception as error:
-        if isinstance(error, InputError) or type(error).__name__ not in (
-            "ArgumentError",
-            "ParserError",
-            "ArgumentTypeError",
-        ):
-            raise
-        unknown = re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", str(error))
-        if unknown and recipe is not None:  # in a file that holds one group
-            name = f"{unknown[1]}.{unknown[2]}"
-            raise InputError(f"unknown key `{name}`.{did_you_mean(name, _names(recipe))}") from error
-        message = _one_line(str(error), parser.prog, known)
+        options = parser.parse_args(list(arguments))
+    except InputError:
+        raise
+    except Exception as error:  # what is wrong with values is told in many ways
+        message = _one_line(str(error)[:_LONGEST_MESSAGE], parser.prog, known)
         item = re.match(r"([\w.]+): Unexpected keys: {'(\w+)'", message)
         if item and recipe is not None:  # in a list of mappings
             name = f"{item[1]}.{item[2]}"
@@ -70,6 +70,9 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
         if guilty and not values_of(arguments, f"--{key}"):
             message = f"{guilty[-1]}: {message}"
         raise InputError(message) from error
+    for name, value in options.as_dict().items():
+        check_values(value, f"--{name.replace('_', '-')}")
+    return options
 
 
 def values_of(arguments: Sequence[str], option: str) -> list[str]:
@@ -95,42 +98,47 @@ def _mapping(value: Any) -> Any:
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. InputError where there is none."""
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        content = parse_yaml(read_yaml_text(Path(file)))
     except FileNotFoundError:
         raise InputError(f"{file}: no such recipe: give the path of a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{file}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{file}, line {line + 1}" if line is not None else str(file)
-        raise InputError(f"{where}: not valid YAML ({getattr(error, 'problem', error)}): mend this line") from error
+        problem = " ".join(str(getattr(error, "problem", error)).split())
+        raise InputError(f"{where}: not valid YAML ({problem}): mend this line") from error
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file}: cannot be read ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{file}: a recipe is `key: value` lines, this file is not")
+    check_values(content, "", f"{file}: ")
     return content
 
 
 def write_yaml(recipe: Any, file: Path, header: str = "") -> None:
     """Write a recipe with all its fields, so that the file alone repeats the run. The file is replaced whole."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    text = comment + yaml.safe_dump(_plain(dataclasses.asdict(recipe)), sort_keys=False, allow_unicode=True)
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, file)
+    text = comment + yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True)
+    with replaced(file) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def check_keys(values: dict[str, Any], recipe: type, source: str, prefix: str = "") -> None:
     """InputError for a key that `recipe` does not have, naming the nearest one that it has. Free mappings are not looked into."""
-    fields = {field.name: field for field in dataclasses.fields(recipe)}
+    fields, hints = {field.name: field for field in dataclasses.fields(recipe)}, typing.get_type_hints(recipe)
     for key, value in values.items():
         name = f"{prefix}{key}"
         if key not in fields:
             known = list(_names(recipe)) if not prefix else [f"{prefix}{field}" for field in fields]
             raise InputError(f"{source}: unknown key `{name}`.{did_you_mean(name, known)}")
-        group = fields[key].default_factory
+        hint, group = hints[key], fields[key].default_factory
+        if (
+            typing.get_origin(hint) is dict
+            or str not in (hint, *typing.get_args(hint))
+            or (hint == list[str] and isinstance(value, str))
+        ):
+            _check_short(value, f"{source}: {name}")
         if not dataclasses.is_dataclass(group) and group is not dict:
             continue
-        if isinstance(value, str) and group is not dict:
-            continue  # the path of a file that holds the group
         if not isinstance(value, dict):
             raise InputError(
                 f"{source}: `{name}` is a group: give `key: value` lines below it or leave it out, not {value}"
@@ -139,9 +147,17 @@ def check_keys(values: dict[str, Any], recipe: type, source: str, prefix: str = 
             check_keys(value, group, source, f"{name}.")
 
 
+def _check_short(value: Any, name: str) -> None:
+    """InputError for a long text where none is due: jsonargparse reads it as YAML once more, without any limits."""
+    if isinstance(value, str) and len(value) > _LONGEST_WORD:
+        raise InputError(f"{name} is a text of {len(value):,} characters: give a number or a word")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        _check_short(item, name)
+
+
 def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
     """(key, value before, value after) for every field in which two recipes of one type differ, keys as in flags."""
-    flat_before, flat_after = dict(_leaves(dataclasses.asdict(before))), dict(_leaves(dataclasses.asdict(after)))
+    flat_before, flat_after = dict(_leaves(_plain(before))), dict(_leaves(_plain(after)))
     for key in sorted(flat_before.keys() | flat_after.keys()):
         if flat_before.get(key) != flat_after.get(key):
             yield key, flat_before.get(key), flat_after.get(key)
@@ -163,14 +179,22 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
         if isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value
+            yield f"{prefix}{key}", value
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists: YAML has no others."""
+    """What YAML can hold of a recipe: tuples become lists, and objects for the Trainer, which no file can make again, are left out."""
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _plain(item) for key, item in value.items() if _is_plain(item)}
+    return [_plain(item) for item in value if _is_plain(item)] if isinstance(value, list | tuple) else value
+
+
+def _is_plain(value: Any) -> bool:
+    return (
+        value is None or isinstance(value, str | int | float | dict | list | tuple) or dataclasses.is_dataclass(value)
+    )
 
 
 def _one_line(message: str, prog: str, options: Container[str]) -> str:

@@ -1,7 +1,9 @@
 """Recipes: YAML, flags and defaults meet in typed dataclasses, and what is written can be read again."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bert.errors import InputError
+from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
 from bert.model.config import EncoderConfig
 from bert.pretraining.config import DataConfig, MaskingConfig, PretrainOptimizer, PretrainRecipe
 from bert.recipe import add_recipe, build, check_keys, differences, make_parser, parse, read_yaml, write_yaml
@@ -20,10 +23,17 @@ from bert.training.folder import read_recipe
 RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
 
 
-def recipe_of(*arguments: str) -> PretrainRecipe:
-    """The recipe that a command line describes."""
+@cache
+def the_parser() -> Any:
+    """The parser of `bert pretrain`, made once: that takes a while."""
     parser = make_parser("bert pretrain", "")
     add_recipe(parser, PretrainRecipe)
+    return parser
+
+
+def recipe_of(*arguments: str) -> PretrainRecipe:
+    """The recipe that a command line describes."""
+    parser = the_parser()
     return build(PretrainRecipe, parser.instantiate(parse(parser, arguments, PretrainRecipe)))
 
 
@@ -61,12 +71,13 @@ def test_a_later_file_wins_over_an_earlier_one_field_by_field(tmp_path: Path) ->
     assert recipe_of("--config", first, "--config", second).masking == MaskingConfig(rate=0.4, whole_words=True)
 
 
-@pytest.mark.parametrize("way", ["flag", "file"])
-def test_a_group_may_stand_in_a_file_of_its_own(tmp_path: Path, way: str) -> None:
+def test_a_flag_may_name_the_file_of_a_group_and_a_recipe_may_not(tmp_path: Path) -> None:
     shape = tmp_path / "shape.yaml"
     shape.write_text("hidden_size: 64\nnum_layers: 3\n")
-    given_as = ["--encoder", str(shape)] if way == "flag" else ["--config", yaml_file(tmp_path, f"encoder: {shape}\n")]
-    assert recipe_of(*given_as).encoder == EncoderConfig(hidden_size=64, num_layers=3)
+    assert recipe_of("--encoder", str(shape)).encoder == EncoderConfig(hidden_size=64, num_layers=3)
+    file = yaml_file(tmp_path, f"encoder: {shape}\n")
+    group = "`encoder` is a group: give `key: value` lines below it or leave it out, not"
+    assert refusal("--config", file) == f"{file}: {group} {shape}"
 
 
 @pytest.mark.parametrize(
@@ -107,8 +118,147 @@ def test_an_unknown_key_in_a_file_names_the_file_and_the_nearest_key(tmp_path: P
 
 
 def test_an_unknown_key_in_the_file_of_a_group_names_the_nearest_key(tmp_path: Path) -> None:
-    message = "unknown key `encoder.hiden_size`. Did you mean `encoder.hidden_size`?"
-    assert refusal("--encoder", yaml_file(tmp_path, "hiden_size: 32\n")) == message
+    file = yaml_file(tmp_path, "hiden_size: 32\n")
+    message = f"{file}: unknown key `encoder.hiden_size`. Did you mean `encoder.hidden_size`?"
+    assert refusal("--encoder", file) == message
+
+
+MERGES = "a0: &a0 {k: v}\n" + "".join(f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}\n" for i in range(1, 60))
+ALIASES = "&a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: " + "[" * 300, ": cannot be read (nested too deeply)"),
+        (f"trainer: {'{a: ' * 100}1{'}' * 100}\n", ": cannot be read (nested too deeply)"),
+        ("trainer: &a {b: *a}\n", ": cannot be read (nested too deeply)"),
+        (f"a0: {ALIASES}", ": cannot be read (its aliases stand for too many values)"),
+        (MERGES, ", line 2: not valid YAML (tags and << are not supported: quote it): mend this line"),
+        (
+            "x: &a {b: 1}\ny: {!!merge z: *a}\n",
+            ", line 2: not valid YAML (tags and << are not supported: quote it): mend this line",
+        ),
+        (
+            "seed: !!python/object/apply:os.system [ls]\n",
+            ", line 1: not valid YAML (tags and << are not supported: quote it): mend this line",
+        ),
+        (
+            "seed: !!timestamp 2001-01-01\n",
+            ", line 1: not valid YAML (tags and << are not supported: quote it): mend this line",
+        ),
+        ("seed: !!int ''\n", ": cannot be read (a value does not fit its tag)"),
+        ("seed: !!bool ''\n", ": cannot be read (a value does not fit its tag)"),
+        ("seed: 1\nmasking: {}\nseed: 2\n", ", line 3: not valid YAML (a second key seed): mend this line"),
+        ("? [a]\n: b\n", ", line 1: not valid YAML (a key that is no word): mend this line"),
+        (f"seed: {'1' * 5000}\n", ": cannot be read (a number of 5,000 characters)"),
+        (f"seed: {':'.join(['59'] * 1000)}\n", ": cannot be read (a number of 2,999 characters)"),
+        (f"optimizer: {{lr: {'1' * 90}}}\n", ": optimizer.lr is a number of 296 bits: give one of at most 64"),
+        (f"trainer: {{devices: [{'9' * 30}]}}\n", ": trainer.devices is a number of 100 bits: give one of at most 64"),
+        ('data: {tokenizer: "a\\0b"}\n', ": data.tokenizer has a character that no file name can have: leave it out"),
+        ('data: {corpus: ["\\ud800"]}\n', ": data.corpus has a character that no file name can have: leave it out"),
+        ("data: {mixture: {1: 0.5, b: 1}}\n", ": the key 1 of data.mixture is not text: put it in quotes"),
+        ("1: 2\n", ": the key 1 of a recipe is not text: put it in quotes"),
+        (
+            "seed:\n\t1\n",
+            ", line 2: not valid YAML (found character '\\t' that cannot start any token): mend this line",
+        ),
+        ("seed: 2001-01-01\n", ": seed is 2001-01-01: give a whole number"),
+        ("optimizer: {weight_decay: .nan}\n", ": optimizer.weight_decay is nan: give a finite number"),
+        ("phases: [{tokens: .inf}, {}]\n", ": phases.tokens is inf: give a finite number"),
+        ("trainer: {x: [-.inf]}\n", ": trainer.x is -inf: give a finite number"),
+        ("stop: {tokens: 1e999}\n", ": stop.tokens is inf: give a finite number"),
+        ("checkpoint: {keep: 1}\n", None),
+    ],
+)
+def test_what_a_stranger_may_write_into_a_recipe_is_one_line_with_file_and_key(
+    tmp_path: Path, text: str, message: str | None
+) -> None:
+    file = yaml_file(tmp_path, text)
+    if message is None:
+        assert refusal("--config", file) == "checkpoint.keep is 1: give 2 or more"
+    else:
+        assert refusal("--config", file) == f"{file}{message}"
+
+
+def test_a_recipe_of_a_null_byte_or_of_megabytes_is_one_line(tmp_path: Path) -> None:
+    assert "special characters are not allowed" in refusal("--config", yaml_file(tmp_path, "seed: \0\n"))
+    assert "larger than 1,048,576 bytes" in refusal("--config", yaml_file(tmp_path, "#" * (1 << 21)))
+
+
+@pytest.mark.parametrize("bomb", [f"[{ALIASES}", "[" * 110, MERGES, "1" * 4000])
+def test_text_that_jsonargparse_would_read_as_yaml_once_more_cannot_explode(tmp_path: Path, bomb: str) -> None:
+    for key in (
+        "seed",
+        "optimizer.lr",
+        "optimizer.kind",
+        "compile",
+        "data.corpus",
+        "data.mixture.a",
+        "trainer.x",
+        "encoder.bias",
+    ):
+        content: Any = bomb
+        for part in reversed(key.split(".")):
+            content = {part: content}
+        message = refusal("--config", yaml_file(tmp_path, yaml.safe_dump(content)))
+        assert f"is a text of {len(bomb):,} characters: give a number or a word" in message
+    file = yaml_file(tmp_path, yaml.safe_dump({"phases": [{"tokens": bomb}, {}]}))
+    assert "phases is a text of" in refusal("--config", file)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("kind", [PretrainRecipe, FinetuneRecipe])
+def test_no_number_of_a_recipe_is_nan_or_infinite(kind: Any, number: float) -> None:
+    tried = 0
+    for group in dataclasses.fields(kind):
+        for field in (
+            dataclasses.fields(group.default_factory) if dataclasses.is_dataclass(group.default_factory) else ()
+        ):
+            if "float" in str(field.type) and "dict" not in str(field.type):
+                value = (number, 0.9) if "tuple" in str(field.type) else number
+                with pytest.raises(InputError, match=f"{field.name} is|{field.name} {number}"):
+                    kind(**{group.name: group.default_factory(**{field.name: value})})
+                tried += 1
+    assert tried > 10
+
+
+@pytest.mark.parametrize("flag", ["--optimizer.weight_decay=.nan", "--stop.tokens=1e999", "--schedule.final=nan"])
+def test_no_flag_is_nan_or_infinite(flag: str) -> None:
+    assert " is " in refusal(flag)
+
+
+def test_python_too_is_told_of_numbers_that_are_none() -> None:
+    with pytest.raises(InputError, match=r"optimizer\.weight_decay is nan: give a finite number"):
+        PretrainRecipe(optimizer=PretrainOptimizer(weight_decay=float("nan")))
+    with pytest.raises(InputError, match=r"optimizer\.muon_weight_decay is inf: give a finite number"):
+        FinetuneRecipe(optimizer=FinetuneOptimizer(muon_weight_decay=float("inf")))
+    with pytest.raises(InputError, match="epochs is inf: give a finite number"):
+        FinetuneRecipe(epochs=float("inf"))
+
+
+def test_numbers_read_alike_with_and_without_the_parser(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "optimizer: {lr: 1e-3, eps: 1.5e-7}\nstop: {tokens: 2e6}\n")
+    assert recipe_of("--config", file) == read_recipe(Path(file), PretrainRecipe)
+
+
+def test_objects_of_the_python_api_are_left_out_of_what_is_written(tmp_path: Path) -> None:
+    recipe = PretrainRecipe(trainer={"callbacks": [object(), {"class_path": "x"}], "profiler": object(), "devices": 1})
+    write_yaml(recipe, tmp_path / "written.yaml")
+    assert read_yaml(tmp_path / "written.yaml")["trainer"] == {"callbacks": [{"class_path": "x"}], "devices": 1}
+    assert list(differences(recipe, recipe)) == []
+
+
+def test_a_written_recipe_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda *given: (done.append("sync"), sync(*given)))
+    monkeypatch.setattr(os, "replace", lambda *given: (done.append("replace"), replace(*given)))
+    write_yaml(PretrainRecipe(), tmp_path / "written.yaml")
+    assert done == ["sync", "replace", "sync"]
+    assert [file.name for file in tmp_path.iterdir()] == ["written.yaml"]
 
 
 def test_an_unknown_flag_names_the_nearest_flag() -> None:

@@ -160,8 +160,7 @@ class CurveCallback(L.Callback):
 def train_ours(recipe: PretrainRecipe, out: Path, masked: Path, curve_file: Path, minutes: float, seed: int) -> Value:
     """`bert pretrain` by the recipe with this budget in the folder `out`, scored as the peer is. What was there is lost."""
     points = out.with_suffix(".jsonl")
-    init = {"masked": str(curve_file), "seconds": 60 * minutes, "out": str(points)}
-    watching = {"class_path": "bert.bench.minutes.CurveCallback", "init_args": init}
+    watching = CurveCallback(str(curve_file), 60 * minutes, str(points))
     trainer = recipe.trainer | {"callbacks": [*recipe.trainer.get("callbacks", []), watching]}
     told = replace(recipe, stop=StopConfig(minutes=minutes), seed=seed, trainer=trainer)
     model = MaskedLM.load(pretrain(told, out, overwrite=True))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bert.errors import InputError, check_seed
+from bert.errors import InputError, check_seed, check_values
 from bert.training.config import LogConfig, OptimizerConfig, ScheduleConfig, require_positive
 
 ROW_LENGTH = 128  # where neither the recipe nor the model says otherwise
@@ -131,6 +131,7 @@ class FinetuneRecipe:
     """decides the initial weights of the head, order and dropout"""
 
     def __post_init__(self) -> None:
+        check_values(self, "")
         check_seed(self.seed, bits=63)
         if not self.epochs > 0:
             raise InputError(f"epochs is {self.epochs:g}: give more than 0")

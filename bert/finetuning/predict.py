@@ -24,6 +24,7 @@ from bert.finetuning.windows import RowMaker, Window, read_rows
 from bert.hub import local_folder
 from bert.inference import Batch, Encoded, run_batches
 from bert.model.heads import SequenceClassifier, TokenClassifier
+from bert.terminal import raw
 from bert.text.examples import TaggedExample
 
 
@@ -142,7 +143,9 @@ def written(out: str) -> Iterator[TextIO]:
         raise InputError(f"{out}: is a folder: give a file as --out")
     try:
         if out == "-":
-            yield sys.stdout
+            yield (
+                sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
+            )  # data for a file or a program stay as they are
             sys.stdout.flush()
         elif file.exists() and not file.is_file():  # a pipe or a device is written into, not replaced
             with file.open("w", encoding="utf-8", newline="\n") as stream:

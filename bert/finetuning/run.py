@@ -6,6 +6,7 @@ environment.json, model/ (the model that measured best on the dev set).
 
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -46,11 +47,12 @@ def finetune(
     out: str | Path,
     overwrite: bool = False,
     say: Callable[[str], None] = print,
+    trust: bool = False,
 ) -> Path:
     """Run `recipe` in the folder `out`; returns the folder of the best model.
 
     `task` is "classify", a label for each text, or "tag", one for each word. `overwrite` loses the run that `out` holds;
-    without it such a folder is refused. `say` is told what happens.
+    without it such a folder is refused. `say` is told what happens. `trust` imports any class that the recipe describes.
 
     Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run (the best model so
     far stays).
@@ -58,7 +60,7 @@ def finetune(
     if task not in get_args(Task):
         raise InputError(f"task is {task!r}: give {' or '.join(map(repr, get_args(Task)))}")
     out = Path(out)
-    check_trainer_arguments(recipe.trainer, _DECIDED)
+    check_trainer_arguments(recipe.trainer, _DECIDED, trust)
     check_files(recipe.data)
     _check_not_inside(recipe, out)
     out = run_folder.named(out)
@@ -66,7 +68,7 @@ def finetune(
     first = run_folder.is_rank_0()
     say = say if first else _silent
     with handled() as signals, run_folder.owned(out) if first else nullcontext():
-        return _finetune(task, recipe, out, overwrite, ranks, signals, say)
+        return _finetune(task, recipe, out, overwrite, ranks, signals, say, trust)
 
 
 def _finetune(
@@ -77,13 +79,15 @@ def _finetune(
     ranks: int,
     signals: Signals,
     say: Callable[[str], None],
+    trust: bool,
 ) -> Path:
     """Prepare (rank 0 first) and train."""
     first, tagging = run_folder.is_rank_0(), task == "tag"
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals)
     with run_folder.claimed(out, overwrite) if first else nullcontext(out) as folder:
         if not first:
-            recipe, _ = run_folder.wait_until_ready(out, FinetuneRecipe)
+            # what objects `trainer` holds, no file tells
+            recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)
         recipe, data, model = prepare(task, recipe, say)
         batches = Batches(data.train, recipe.data.batch_examples, tagging, model.config.pad_id, recipe.seed)
         dev = Batches(data.dev, recipe.data.batch_examples, tagging, model.config.pad_id, shuffled=False)
@@ -99,6 +103,8 @@ def _finetune(
             plugins=[],
             accumulation=1,
             validate_every_batches=recipe.validation.every_steps or batches.in_epoch,
+            trust=trust,
+            run_dir=out,
         )
         if trainer.world_size != ranks:
             raise InputError(

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypedDict
 
-from bert.errors import InputError, check_seed
+from bert.errors import InputError, check_seed, check_values
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.training.config import (
     CheckpointConfig,
@@ -240,6 +240,7 @@ class PretrainRecipe:
     """what tells this run from others, in its recipe.yaml and its checkpoints; a new run gets a new one"""
 
     def __post_init__(self) -> None:
+        check_values(self, "")
         check_seed(self.seed, bits=63)
         if self.optimizer.kind is None:
             kind: Literal["adamw", "muon"] = "muon" if self.start is None else "adamw"

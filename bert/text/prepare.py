@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.errors import InputError
+from bert.terminal import raw
 from bert.text.corpus import find_corpus
 from bert.text.store import StoreSummary, TokenStore, holds_store, open_store, read_info, replace_info, write_store
 from bert.text.tokenizer import Tokenizer
@@ -109,7 +110,7 @@ def _progress_bar(
 
     text = TextColumn("{task.description}")
     columns = (TextColumn("tokenising"), BarColumn(), TaskProgressColumn(), text, TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=Console(file=raw(sys.stderr)), transient=True) as bar:
         task = bar.add_task("", total=num_bytes or None)
 
         def describe(documents: int, tokens: int) -> None:

@@ -110,7 +110,9 @@ class CheckpointConfig:
     """how many are kept, the newest"""
 
     def __post_init__(self) -> None:
-        require_positive("checkpoint", every_steps=self.every_steps, every_minutes=self.every_minutes, keep=self.keep)
+        require_positive("checkpoint", every_steps=self.every_steps, every_minutes=self.every_minutes)
+        if self.keep < 2:  # where the newest is damaged, a run is resumed from the one before
+            raise InputError(f"checkpoint.keep is {self.keep}: give 2 or more")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ every direction of the matrix moves by the same amount. It is meant for the matr
 the output go to AdamW.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.adamw import adamw
 
+from bert.errors import InputError
 from bert.model.layers import MLP, Attention, Block
 from bert.training.config import OptimizerConfig
 from bert.training.precision import cpu_multiplies_bf16
@@ -49,6 +50,9 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, {"weight_decay": 0.0})
+        for group in groups:
+            if group["kind"] == "muon":
+                _refuse_sharded(group["params"])
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -68,6 +72,7 @@ class MuonAdamW(torch.optim.Optimizer):
         parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
         if not parameters:
             return
+        _refuse_sharded(parameters)
         for parameter in parameters:
             if not self.state[parameter]:
                 self.state[parameter]["momentum"] = torch.zeros_like(parameter)
@@ -123,6 +128,14 @@ class MuonAdamW(torch.optim.Optimizer):
                 eps=group["eps"],
                 maximize=False,
             )
+
+
+def _refuse_sharded(parameters: Iterable[torch.Tensor]) -> None:
+    """InputError for DTensors, as of FSDP2: parts of them are copies, so that their update would be lost."""
+    if any(hasattr(parameter, "device_mesh") for parameter in parameters):
+        raise InputError(
+            "optimizer.kind is muon, and the parameters are sharded over devices: give adamw, or the strategy ddp"
+        )
 
 
 def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:

@@ -3,20 +3,24 @@
 import importlib
 import inspect
 import logging
+import os
+import re
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments import ClusterEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from bert.errors import InputError, did_you_mean
 from bert.memory import keep_freed_memory
 from bert.training.precision import best_precision
-from bert.training.ranks import launched_layout
+from bert.training.ranks import launched_layout, started_by_srun
 
 # Arguments of the Trainer that something else in a recipe decides.
 _DECIDED = {
@@ -43,18 +47,80 @@ _DECIDED = {
 }
 
 
-def check_trainer_arguments(arguments: Mapping[str, Any], decided: Mapping[str, str] | None = None) -> None:
-    """InputError for an argument that Lightning's Trainer does not have, or that the recipe decides elsewhere.
+# The classes of lightning.pytorch that a recipe or a flag may name, each with the init_args that it may give: none that names a file.
+_OBJECTS = {
+    "callbacks.DeviceStatsMonitor": "cpu_stats",
+    "callbacks.EarlyStopping": "monitor min_delta patience verbose mode strict check_finite stopping_threshold divergence_threshold"
+    " check_on_train_epoch_end log_rank_zero_only",
+    "callbacks.LearningRateMonitor": "logging_interval log_momentum log_weight_decay",
+    "loggers.CSVLogger": "prefix flush_logs_every_n_steps",
+    "loggers.MLFlowLogger": "experiment_name run_name prefix",
+    "loggers.TensorBoardLogger": "default_hp_metric prefix",
+    "loggers.WandbLogger": "project name offline prefix",
+    "profilers.AdvancedProfiler": "line_count_restriction",
+    "profilers.PyTorchProfiler": "group_by_input_shapes emit_nvtx export_to_chrome row_limit sort_by_key record_module_names",
+    "profilers.SimpleProfiler": "extended",
+    "strategies.DDPStrategy": "find_unused_parameters bucket_cap_mb gradient_as_bucket_view static_graph broadcast_buffers"
+    " process_group_backend",
+}
+_PACKAGE = "lightning.pytorch."
+_COUNTS = ("devices", "num_nodes")
+_MODULES = {"callbacks": "callbacks.", "logger": "loggers.", "profiler": "profilers.", "strategy": "strategies."}
+# Numbers and words that an argument may be; one that is not here may be any.
+_WORDS = {
+    **{
+        "devices": r"auto|-?\d{1,5}(, ?\d{1,5})*,?",
+        "num_nodes": r"\d{1,5}",
+        "logger": "True|False",
+        "profiler": r"\w+",
+    },
+    **{"strategy": r"auto|ddp\w*", "callbacks": "", "plugins": "", "model_registry": ""},
+}
+
+
+def check_trainer_arguments(
+    arguments: Mapping[str, Any], decided: Mapping[str, str] | None = None, trust: bool = False
+) -> None:
+    """InputError for an argument that Lightning's Trainer does not have, or that the recipe decides elsewhere; and, without `trust`,
+    for what describes an object that is not one of a few, or init_args that could name a file. Nothing is imported.
 
     `decided` names the keys of a recipe that decide an argument, where they are others than those of pretraining.
     """
     decided_by = _DECIDED | dict(decided or {})
     known = set(inspect.signature(L.Trainer.__init__).parameters) - {"self"}
-    for name in arguments:
+    for name, value in arguments.items():
         if name not in known:
             raise InputError(f"trainer.{name}: Lightning's Trainer has no such argument.{did_you_mean(name, known)}")
         if name in decided_by:
             raise InputError(f"trainer.{name} is decided by {decided_by[name]}: set that instead")
+        for item in _as_list(value) or ([value] if name in _COUNTS else []):
+            if not trust or name in _COUNTS:
+                _check_described(name, item)
+
+
+def _check_described(argument: str, value: Any) -> None:
+    """InputError for what a file must not have made or read; objects, of the Python API, pass."""
+    where, trusted = f"trainer.{argument}", "give --trust if you trust the recipe"
+    if value is None or isinstance(value, str | int | float):
+        if not re.fullmatch(_WORDS.get(argument, ".*"), str(value)):
+            fix = "give a whole number" if argument in _COUNTS else f"not supported here; leave it out, or {trusted}"
+            raise InputError(f"{where} is {value}: {fix}")
+    elif isinstance(value, Mapping | list | tuple):
+        described = value if isinstance(value, Mapping) else {}
+        name, given = str(described.get("class_path")), described.get("init_args") or {}
+        module = _MODULES.get(argument, "-")
+        allowed = {_PACKAGE + key: names.split() for key, names in _OBJECTS.items() if key.startswith(module)}
+        if name not in allowed or described.keys() - {"class_path", "init_args"} or not isinstance(given, Mapping):
+            raise InputError(
+                f"{where} is {value}: give class_path, one of {', '.join(allowed) or 'none'}, and init_args; or {trusted}"
+            )
+        for key, item in given.items():
+            if key not in allowed[name]:
+                raise InputError(
+                    f"{where}: {name}: init_args.{key} is not one of {', '.join(allowed[name])}: leave it out, or {trusted}"
+                )
+            if item is not None and not re.fullmatch(r"[\w+-]+(\.\d*(e[-+]?\d+)?)?", str(item)):
+                raise InputError(f"{where}: {name}: init_args.{key} is {item}: give a number or a word, or {trusted}")
 
 
 def make_trainer(
@@ -64,8 +130,16 @@ def make_trainer(
     plugins: list[Any],
     accumulation: int,
     validate_every_batches: int | None,
+    trust: bool = False,
+    run_dir: Path | None = None,
 ) -> L.Trainer:
-    """A Trainer with the user's arguments over ours. `callbacks`, `logger` and `plugins` of the user are added to ours."""
+    """A Trainer with the user's arguments over ours. `callbacks`, `logger` and `plugins` of the user are added to ours.
+
+    `trust` imports any class that `arguments` describe; `run_dir` is where loggers write. Raises InputError.
+    """
+    check_trainer_arguments(arguments, trust=trust)
+    if left := sorted((run_dir or Path()).glob("hpc_ckpt_*")):
+        raise InputError(f"{left[0]}: Lightning would begin with this checkpoint: move it to another folder")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)  # what they would say of hardware, the run says itself
     for known in (
@@ -75,7 +149,7 @@ def make_trainer(
         ".*all_gather.* is deprecated.*",
     ):  # of Lightning 2.6 on newer PyTorch, and no mistake of anybody
         warnings.filterwarnings("ignore", message=known)
-    given = {name: _instantiated(value) for name, value in arguments.items()}
+    given = {name: instantiated(value, run_dir) for name, value in arguments.items()}
     settings: dict[str, Any] = {
         "accelerator": "auto",
         **launched_layout(),
@@ -94,11 +168,14 @@ def make_trainer(
     settings["callbacks"] = callbacks + _as_list(given.get("callbacks"))
     settings["logger"] = loggers + (_as_list(given.get("logger")) if given.get("logger") not in (True, False) else [])
     settings["plugins"] = plugins + _as_list(given.get("plugins"))
+    if not any(isinstance(plugin, ClusterEnvironment) for plugin in settings["plugins"]):
+        settings["plugins"] += _cluster(given.get("strategy"))
+    settings["default_root_dir"] = run_dir
     keep_freed_memory()
     try:
         trainer = L.Trainer(**settings)
-    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
-        raise InputError(f"trainer: {str(error).splitlines()[0]}") from error
+    except Exception as error:  # Lightning raises many kinds
+        raise InputError(f"trainer: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     _check_strategy(trainer)
     return trainer
 
@@ -114,7 +191,7 @@ def _check_strategy(trainer: L.Trainer) -> None:
             "trainer.strategy: processes that are forked or spawned from this one (in a notebook, too) all read the rows of the"
             " first: give ddp, in a script or on a command line"
         )
-    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+    if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):  # those of DeepSpeed and XLA are subclasses
         raise InputError(f"trainer.strategy: {type(strategy).__name__} is not supported: leave it out, or give ddp")
 
 
@@ -124,18 +201,28 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _instantiated(value: Any) -> Any:
-    """Objects described in YAML as {class_path, init_args}; anything else as it is."""
+def _cluster(strategy: Any) -> list[ClusterEnvironment]:
+    """Under SLURM: an environment that leaves signals to us, since Lightning's own saves within a step, and starts from that file."""
+    if (
+        "SLURM_NTASKS" not in os.environ
+        or TorchElasticEnvironment.detect()
+        or getattr(strategy, "cluster_environment", None)
+    ):
+        return []
+    return [SLURMEnvironment(auto_requeue=False) if started_by_srun() else LightningEnvironment()]
+
+
+def instantiated(value: Any, run_dir: Path | None = None) -> Any:
+    """Objects described in YAML as {class_path, init_args}; anything else as it is. Loggers write below `run_dir`."""
     if isinstance(value, list):
-        return [_instantiated(item) for item in value]
-    if isinstance(value, Mapping) and "class_path" in value:
-        module, _, name = str(value["class_path"]).rpartition(".")
-        try:
-            made = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"trainer: class_path {value['class_path']} cannot be imported ({error})") from error
-        try:
-            return made(**{key: _instantiated(item) for key, item in value.get("init_args", {}).items()})
-        except (TypeError, ValueError) as error:
-            raise InputError(f"trainer: {value['class_path']} does not take these init_args ({error})") from error
-    return value
+        return [instantiated(item, run_dir) for item in value]
+    if not isinstance(value, Mapping) or "class_path" not in value:
+        return value
+    module, _, name = str(value["class_path"]).rpartition(".")
+    given = {key: instantiated(item, run_dir) for key, item in (value.get("init_args") or {}).items()}
+    if module == f"{_PACKAGE}loggers":
+        given.setdefault("save_dir", str(run_dir or "."))
+    try:
+        return getattr(importlib.import_module(module), name)(**given)
+    except Exception as error:  # it is not ours
+        raise InputError(f"trainer: {value['class_path']} cannot be made of these init_args ({error})") from error

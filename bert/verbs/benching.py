@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
-from bert.verbs.options import verb_parser
+from bert.verbs.options import TRUST, verb_parser
 
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
 _COMPILE = ("no", "yes", "cuda-graphs")
@@ -52,6 +52,12 @@ def _bench(arguments: Sequence[str]) -> None:
     if recipe.start is not None:  # the weights are no matter here, the shape of the run is in its recipe
         general = replace(recipe.validation, general=None)
         recipe = replace(recipe, start=None, grow=GrowConfig(), vocabulary=VocabularyConfig(), validation=general)
+    trainer = {name: value for name, value in recipe.trainer.items() if name != "logger"}  # a bench has no log of steps
+    if options.trust:
+        from bert.training.trainer import instantiated
+
+        trainer = {name: instantiated(value) for name, value in trainer.items()}
+    recipe = replace(recipe, trainer=trainer)
     recipe, text, ragged = _texts(options, recipe)
     from bert.bench.run import bench, bench_minutes
 
@@ -86,6 +92,7 @@ def _add_options(parser: "ArgumentParser") -> None:
         help="measure with so many entries; not given: as many as the tokenizer has",
     )
     add("--out", type=str | None, default=None, help="folder for metrics.json, table.md, pictures and finished figures")
+    add("--trust", action="store_true", help=TRUST)
     add("--rounds", type=int, default=5, help="rounds; in each, everything that is compared takes its turn")
     add("--seconds", type=float, default=3.0, help="of a turn, about")
     add("--steps", type=int, default=20, help="steps of a turn where Lightning's loop is compared with the bare one")

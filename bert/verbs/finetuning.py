@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
-from bert.verbs.options import verb_parser
+from bert.verbs.options import TRUST, verb_parser
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -38,6 +38,7 @@ def _finetune(arguments: Sequence[str]) -> None:
     parser.add_argument("--dev", type=str | None, default=None, help="the same as --data.dev")
     add_columns(parser, "; the same as --data.{}")
     parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     add_recipe(parser, FinetuneRecipe)
     parser.usage = (
         "bert finetune classify|tag --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
@@ -55,7 +56,7 @@ def _finetune(arguments: Sequence[str]) -> None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")
     from bert.finetuning.run import finetune
 
-    finetune(options.task, recipe, Path(options.out).expanduser(), overwrite=options.overwrite)
+    finetune(options.task, recipe, Path(options.out).expanduser(), overwrite=options.overwrite, trust=options.trust)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:

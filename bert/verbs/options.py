@@ -11,6 +11,8 @@ from bert.files import is_same, replaced
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
+TRUST = "import and call whatever class_path the recipe names for the Trainer, with any arguments"
+
 
 def first_line(verb: Callable[..., Any]) -> str:
     """What a verb does, in a line."""

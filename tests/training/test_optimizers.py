@@ -4,7 +4,9 @@ import copy
 
 import pytest
 import torch
+from torch.distributed.tensor import distribute_tensor
 
+from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.training import optimizers
@@ -203,3 +205,24 @@ def test_the_state_of_a_checkpoint_goes_to_the_device_of_its_parameters(kind):
     tensors = [tensor for state in elsewhere.state.values() for tensor in state.values()]
     assert len(tensors) > 10
     assert {tensor.device.type for tensor in tensors} == {"meta"}
+
+
+def test_muon_refuses_sharded_parameters_which_it_would_decay_and_never_move():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        mesh = torch.distributed.init_device_mesh("cpu", (1,))
+        for before in (True, False):  # sharded before the optimizer is made, or after
+            model = make_model()
+            optimizer = None if before else make_optimizer(model, OptimizerConfig(kind="muon"))
+            block = model.encoder.layers[0].mlp
+            sharded = torch.nn.Parameter(distribute_tensor(block.wi.weight.detach(), mesh))
+            if optimizer is not None:
+                for group in optimizer.param_groups:
+                    group["params"] = [sharded if p is block.wi.weight else p for p in group["params"]]
+            block.wi.weight = sharded
+            sharded.grad = torch.zeros_like(sharded)
+            with pytest.raises(InputError, match=r"optimizer\.kind is muon, and the parameters are sharded"):
+                make_optimizer(model, OptimizerConfig(kind="muon")) if optimizer is None else optimizer.step()
+        make_optimizer(model, OptimizerConfig(kind="adamw"))
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,6 +1,11 @@
 """The Trainer's arguments, and ranks, before anything runs."""
 
+import importlib
+
+import lightning as L
 import pytest
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 
 from bert.errors import InputError
 from bert.training.ranks import global_rank, launch_key, launched_layout, wait_for_rank_0, world_size
@@ -94,8 +99,149 @@ def test_objects_of_a_recipe_are_made_and_added_to_ours():
     described = {"class_path": "lightning.pytorch.callbacks.DeviceStatsMonitor", "init_args": {"cpu_stats": True}}
     made = make_trainer({"accelerator": "cpu", "callbacks": [described]}, [], [], [], 1, None)
     assert any(type(callback).__name__ == "DeviceStatsMonitor" for callback in made.callbacks)
-    with pytest.raises(InputError, match="class_path no\\.such\\.Thing cannot be imported"):
-        make_trainer({"callbacks": [{"class_path": "no.such.Thing"}]}, [], [], [], 1, None)
+    with pytest.raises(InputError, match="no\\.such\\.Thing cannot be made of these init_args"):
+        make_trainer({"callbacks": [{"class_path": "no.such.Thing"}]}, [], [], [], 1, None, trust=True)
+
+
+CSV = "lightning.pytorch.loggers.CSVLogger"
+STOPPING = "lightning.pytorch.callbacks.EarlyStopping"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"profiler": {"class_path": "os.system", "init_args": {"command": "touch PWNED"}}},
+        {"callbacks": [{"class_path": "subprocess.run", "init_args": {"args": ["touch", "PWNED"]}}]},
+        {"callbacks": {"class_path": "subprocess.run"}},
+        {"callbacks": [[{"class_path": "os.system"}]]},
+        {"callbacks": [{"class_path": STOPPING, "init_args": {"monitor": {"class_path": "os.getcwd"}}}]},
+        {"callbacks": [{"class_path": STOPPING, "init_args": {"monitor": ["loss"]}}]},
+        {"callbacks": [{"class_path": STOPPING, "init_args": [1]}]},
+        {"callbacks": [{"class_path": STOPPING, "more": 1}]},
+        {"callbacks": [{"class_path": ["os.system"]}]},
+        {"callbacks": [{"init_args": {}}]},
+        {"callbacks": "os.system"},
+        {"callbacks": [{"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": {"dirpath": "."}}]},
+        {"callbacks": [{"class_path": "lightning.pytorch.callbacks.LambdaCallback"}]},
+        {"callbacks": [{"class_path": "callbacks.EarlyStopping", "init_args": {"monitor": "loss"}}]},
+        {"callbacks": [{"class_path": CSV}]},
+        {"logger": {"class_path": CSV, "init_args": {"save_dir": "."}}},
+        {"logger": [{"class_path": CSV, "init_args": {"version": ""}}]},
+        {"logger": [{"class_path": CSV, "init_args": {"prefix": "../metrics"}}]},
+        {"logger": [{"class_path": CSV, "init_args": {"prefix": ""}}]},
+        {"logger": {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "http://x"}}},
+        {"logger": {"class_path": "lightning.pytorch.loggers.MLFlowLogger", "init_args": {"tracking_uri": "x"}}},
+        {"logger": "x"},
+        {"logger": 5},
+        {"profiler": {"class_path": "lightning.pytorch.profilers.SimpleProfiler", "init_args": {"filename": "x"}}},
+        {"profiler": "../x"},
+        {"strategy": "deepspeed_stage_2"},
+        {"strategy": "xla"},
+        {"strategy": {"class_path": "lightning.pytorch.strategies.DeepSpeedStrategy", "init_args": {"config": "x"}}},
+        {"strategy": {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": {"ddp_comm_hook": "x"}}},
+        {"plugins": "x"},
+        {"plugins": [{"class_path": "lightning.pytorch.plugins.io.TorchCheckpointIO"}]},
+        {"model_registry": "x"},
+        {"accelerator": {"class_path": "os.system"}},
+        {"precision": {"class_path": "os.system"}},
+        {"devices": {"class_path": "os.system"}},
+        {"default_root_dir": "x"},
+    ],
+)
+def test_nothing_is_imported_or_called_because_a_recipe_names_it(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"imports {name}"))
+    for check in (
+        lambda: check_trainer_arguments(arguments),
+        lambda: make_trainer({"accelerator": "cpu"} | arguments, [], [], [], 1, None),
+    ):
+        with pytest.raises(InputError, match=f"^trainer.{next(iter(arguments))}") as error:
+            check()
+        assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["devices", "num_nodes"])
+@pytest.mark.parametrize("count", [None, [], {}, 1.5, True, "x", 10**9, [[0]], float("nan")])
+def test_how_many_processes_is_a_number(name, count):
+    with pytest.raises(InputError, match=rf"^trainer\.{name} is "):
+        check_trainer_arguments({name: count}, trust=True)
+
+
+def test_trust_makes_what_a_recipe_describes():
+    described = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"on_fit_start": print}}
+    check_trainer_arguments({"callbacks": [described]}, trust=True)
+    made = make_trainer({"accelerator": "cpu", "callbacks": [described]}, [], [], [], 1, None, trust=True)
+    assert any(type(callback).__name__ == "LambdaCallback" for callback in made.callbacks)
+
+
+def test_objects_of_the_python_api_need_no_trust():
+    class Mine(L.Callback):
+        pass
+
+    mine = Mine()
+    check_trainer_arguments({"callbacks": [mine]})
+    assert mine in make_trainer({"accelerator": "cpu", "callbacks": [mine]}, [], [], [], 1, None).callbacks
+
+
+def test_loggers_that_a_recipe_describes_write_below_the_folder_of_the_run(tmp_path, monkeypatch):
+    """Not over the user's metrics.csv, and not over that of the run."""
+    (tmp_path / "here").mkdir()
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in ("here", "run"):
+        (tmp_path / folder / "metrics.csv").write_text("mine")
+    made = make_trainer(
+        {"accelerator": "cpu", "logger": {"class_path": CSV}}, [], [], [], 1, None, run_dir=tmp_path / "run"
+    )
+    made.loggers[0].log_metrics({"loss": 1.0}, step=1)
+    made.loggers[0].save()
+    written = [file for file in tmp_path.rglob("*.csv") if file.read_text() != "mine"]
+    assert [file.is_relative_to(tmp_path / "run") for file in written] == [True]
+    assert len(list(tmp_path.rglob("metrics.csv"))) == 3
+    assert made.default_root_dir == str(tmp_path / "run")
+
+
+def slurm(monkeypatch, **names):
+    for name in ("RANK", "WORLD_SIZE", "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"SLURM_NTASKS": "1", "SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}.items():
+        monkeypatch.setenv(name, value)
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_under_srun_lightning_leaves_signals_to_us(tmp_path, monkeypatch):
+    slurm(monkeypatch, SLURM_STEP_ID="0", SLURM_NODEID="0", SLURM_JOB_NAME="train")
+    environment = make_trainer({"accelerator": "cpu"}, [], [], [], 1, None, run_dir=tmp_path)._accelerator_connector
+    assert isinstance(environment.cluster_environment, SLURMEnvironment)
+    assert not environment.cluster_environment.auto_requeue
+
+
+@pytest.mark.parametrize("names", [{"SLURM_JOB_NAME": "train"}, {"SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0"}])
+def test_in_a_batch_script_or_a_shell_of_slurm_we_start_the_processes(tmp_path, monkeypatch, names):
+    slurm(monkeypatch, **names)
+    made = make_trainer({"accelerator": "cpu"}, [], [], [], 1, None, run_dir=tmp_path)
+    assert type(made._accelerator_connector.cluster_environment) is LightningEnvironment
+
+
+def test_a_folder_with_a_checkpoint_of_lightnings_slurm_handler_is_refused(tmp_path, monkeypatch):
+    """Lightning begins with it, whatever the run."""
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"")
+    with pytest.raises(InputError, match=r"hpc_ckpt_1\.ckpt: Lightning would begin with this checkpoint: move it"):
+        make_trainer({"accelerator": "cpu"}, [], [], [], 1, None, run_dir=tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"hpc_ckpt_1\.ckpt"):
+        make_trainer({"accelerator": "cpu"}, [], [], [], 1, None)
+
+
+def test_a_strategy_that_only_inherits_from_ddp_is_refused():
+    class Engine(DDPStrategy):
+        """As those of DeepSpeed and XLA, which save and shard in ways of their own."""
+
+    with pytest.raises(InputError, match="Engine is not supported: leave it out, or give ddp"):
+        make_trainer({"accelerator": "cpu", "strategy": Engine()}, [], [], [], 1, None)
+    make_trainer({"accelerator": "cpu", "strategy": DDPStrategy()}, [], [], [], 1, None)
 
 
 @pytest.mark.parametrize(
