@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -75,26 +76,29 @@ def pretrain(
     overwrite: bool = False,
     resume: bool = False,
     say: Callable[[str], None] = print,
+    trust: bool = False,
 ) -> Path:
     """Run `recipe` in the folder `out`; returns the model folder.
 
     A folder that holds the run of this very recipe is resumed from its newest checkpoint, or from the first step where it has none
     yet. One that holds another run is refused, unless told to lose that run (`overwrite`) or to resume it (`resume`: then `recipe`
     is that of the run, but for budget, log, checkpoints, trainer, learning rates, attention and compile). `say` is told what happens.
+    `trust` imports any class that the recipe describes for the Trainer.
 
     Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run.
     """
     out = run_folder.named(Path(out))
     if resume and not run_folder.holds_run(out):
         raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
-    check_trainer_arguments(recipe.trainer)
+    check_trainer_arguments(recipe.trainer, trust=trust)
     first = run_folder.is_rank_0()
     with handled() as signals:
         try:
             if first:
                 with run_folder.owned(out) as check:
-                    return _train(_prepare(recipe, out, overwrite, resume, signals, check, say), say)
-            return _train(_follow(out, signals), _silent)
+                    equip = partial(_equip, out=out, signals=signals, trust=trust, check=check)
+                    return _train(_prepare(recipe, out, overwrite, resume, equip, say), say)
+            return _train(_follow(out, partial(_equip, out=out, signals=signals, trust=trust)), _silent)
         except (KeyboardInterrupt, SystemExit) as error:
             if (number := number_of(error)) is None:
                 raise
@@ -124,9 +128,11 @@ class _Run:
 
 def _equip(
     recipe: PretrainRecipe,
+    checkpoint: Path | None = None,
+    *,
     out: Path,
     signals: Signals,
-    checkpoint: Path | None = None,
+    trust: bool,
     check: Callable[[], None] = lambda: None,
 ) -> _Run:
     """What trains a run, before anything is written: InputError for what this machine cannot do."""
@@ -146,6 +152,8 @@ def _equip(
         plugins=[WholeCheckpointIO(recipe.run_id, check)],
         accumulation=split.at(0).accumulation,  # the module follows the phases from there
         validate_every_batches=validate_every and validate_every * split.at(0).accumulation,
+        trust=trust,
+        run_dir=out,
     )
     if trainer.world_size != ranks:
         raise InputError(
@@ -159,8 +167,7 @@ def _prepare(
     out: Path,
     overwrite: bool,
     resume: bool,
-    signals: Signals,
-    check: Callable[[], None],
+    equip: Callable[..., _Run],
     say: Callable[[str], None],
 ) -> _Run:
     """Rank 0's part: the run in the folder `out` made or taken up again, and the other ranks told of it."""
@@ -170,10 +177,10 @@ def _prepare(
         if not resume:
             run_folder.check_same(out, given)
             say(f"{out}: holds this run already, which is resumed")
-        return _take_up(held, recipe if resume else held, out, signals, check, say)
+        return _take_up(held, recipe if resume else held, out, equip, say)
     start = check_inputs(recipe, out)
     recipe = replace(recipe, run_id=uuid4().hex)
-    run = _equip(recipe, out, signals, check=check)
+    run = equip(recipe)
     device = run.trainer.strategy.root_device
     with run_folder.claimed(out, overwrite, given) as folder:
 
@@ -193,8 +200,7 @@ def _take_up(
     held: PretrainRecipe,
     recipe: PretrainRecipe,
     out: Path,
-    signals: Signals,
-    check: Callable[[], None],
+    equip: Callable[..., _Run],
     say: Callable[[str], None],
 ) -> _Run:
     """The run of the recipe `held` goes on by `recipe`. Nothing of it changes before all is checked."""
@@ -208,7 +214,7 @@ def _take_up(
     checkpoint = newest_whole(out / "checkpoints", _warn, held.run_id)
     manifest = {} if checkpoint is None else read_manifest(checkpoint)
     _check_budget(recipe, checkpoint)
-    run = _equip(recipe, out, signals, checkpoint, check)
+    run = equip(recipe, checkpoint)
     recipe = prepare_inputs(recipe, out, say, resume=True)
     tokenizer = Tokenizer.load(tokenizer_folder(out))
     check_identity(manifest.get("identity", {}), identity(open_stores(recipe, out, tokenizer), tokenizer))
@@ -223,14 +229,14 @@ def _take_up(
     return run
 
 
-def _follow(out: Path, signals: Signals) -> _Run:
+def _follow(out: Path, equip: Callable[..., _Run]) -> _Run:
     """The other ranks' part: what rank 0 has prepared, and the checkpoint that it has chosen."""
     recipe, told = run_folder.wait_until_ready(out, PretrainRecipe)
     if "checkpoint" not in told:
-        return _equip(recipe, out, signals)
+        return equip(recipe)
     checkpoint = out / "checkpoints" / Path(told["checkpoint"]).name
     prove(checkpoint, told["sha256"])
-    return _equip(recipe, out, signals, checkpoint)
+    return equip(recipe, checkpoint)
 
 
 def _decided(run: _Run) -> dict[str, Any]:

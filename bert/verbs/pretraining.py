@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from bert.errors import InputError
-from bert.verbs.options import add_corpus, last, verb_parser
+from bert.verbs.options import TRUST, add_corpus, last, verb_parser
 
 
 def _tokenizer(arguments: Sequence[str]) -> None:
@@ -106,6 +106,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--show-batch", type=int | None, default=None, metavar="N", help="print batch N of the run in --out, and stop"
     )
+    parser.add_argument("--trust", action="store_true", help=TRUST)
     add_recipe(parser, PretrainRecipe)
     parser.usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
     resumed = _home(last(values_of(arguments, "--resume")))
@@ -153,7 +154,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
             raise InputError(f"--show-batch {options.show_batch}: batches are numbered from 0")
         show_batch(recipe, out, options.show_batch)
         return
-    pretrain(recipe, out, overwrite=options.overwrite, resume=resumed is not None)
+    pretrain(recipe, out, overwrite=options.overwrite, resume=resumed is not None, trust=options.trust)
 
 
 def _home(path: str | None) -> str | None:
