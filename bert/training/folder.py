@@ -33,7 +33,12 @@ _STORE = ("store.json", "data-00000-of-00001.arrow", "dataset_info.json", "state
 OURS = (
     *(RECIPE, GIVEN, _ENVIRONMENT, _READY, "metrics.csv", ".*.partial*", ".*.new-*", ".*.lock"),
     *("checkpoints/step-[0-9]*/state.pt", "checkpoints/step-[0-9]*/manifest.json", "checkpoints/.step-[0-9]*"),
-    *("before-after/losses.tsv", "before-after/*.npz", "tensorboard/*", "wandb/*", "lightning_logs/*"),
+    *("before-after/losses.tsv", "before-after/*.npz", "wandb/*run-*"),
+    *(
+        f"{place}/{name}"
+        for place in ("tensorboard", "lightning_logs/version_*")
+        for name in ("events.*", "hparams.yaml", "metrics.csv")
+    ),
     *(f"tokenizer/{name}" for name in ALL_FILES),
     *(f"store{number}/{name}" for number in ("", "-[0-9]*") for name in _STORE),
     *(f"model/{name}" for name in (*MODEL_FILES, "rows.json")),
