@@ -49,6 +49,8 @@ def check_values(value: Any, name: str, source: str = "") -> None:
         raise InputError(f"{source}{name} is a number of {value.bit_length()} bits: give one of at most 64")
     elif isinstance(value, str) and re.search("[\0\ud800-\udc7f\udd00-\udfff]", value):
         raise InputError(f"{source}{name} has a character that no file name can have: leave it out")
+    elif source and value is not None and not isinstance(value, str | int | float):
+        raise InputError(f"{source}{name} is a {type(value).__name__}: put it in quotes")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

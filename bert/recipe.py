@@ -8,6 +8,7 @@ import os
 import re
 import typing
 from collections.abc import Container, Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,15 +22,25 @@ from bert.untrusted import parse_yaml, read_yaml_text
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+    Free = Any
+else:
+
+    class Free:
+        """Any value of YAML, as it stands. Where jsonargparse sees `Any`, it imports what a class_path names."""
+
+
 _LONGEST_MESSAGE, _LONGEST_WORD = 5000, 100
+_PLAIN = (str, int, float, dict, list, tuple, type(None))
 
 
 def make_parser(prog: str, description: str) -> "ArgumentParser":
     """A parser whose help texts come from the docstrings under the fields."""
     from jsonargparse import ArgumentParser, set_parsing_settings
+    from jsonargparse.typing import register_type
 
     # What a free mapping holds stays as it is: a recipe is data, and objects for the Trainer are made by `training.trainer`.
-    set_parsing_settings(docstring_parse_attribute_docstrings=True, instantiate_subclass_spec_in_any=False)
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    register_type(Free, lambda value: value, _as_it_stands, type_check=lambda value, kind: False)
     return ArgumentParser(prog=prog, description=description, exit_on_error=False)
 
 
@@ -47,9 +58,10 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
         assert recipe is not None
         check_keys(read_yaml(file), recipe, file)
     for group in dataclasses.fields(recipe) if recipe is not None else ():
-        for file in filter(os.path.isfile, values_of(arguments, f"--{group.name}")):
-            if dataclasses.is_dataclass(group.default_factory):
-                check_keys(read_yaml(file), group.default_factory, file, f"{group.name}.")
+        for given in values_of(arguments, f"--{group.name}"):
+            content = read_yaml(given) if os.path.isfile(given) else _as_it_stands(given)
+            if dataclasses.is_dataclass(group.default_factory) and isinstance(content, dict):
+                check_keys(content, group.default_factory, given, f"{group.name}.")
     for argument in arguments:
         option = argument.partition("=")[0]
         if option.startswith("--") and option != "--" and option not in known and not option.startswith("--trainer."):
@@ -73,6 +85,13 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
     for name, value in options.as_dict().items():
         check_values(value, f"--{name.replace('_', '-')}")
     return options
+
+
+def _as_it_stands(value: Any) -> Any:
+    """The value that a text means as YAML; any other value is itself."""
+    with suppress(yaml.YAMLError, ValueError):
+        return parse_yaml(value) if isinstance(value, str) else value
+    return value
 
 
 def values_of(arguments: Sequence[str], option: str) -> list[str]:
@@ -185,16 +204,10 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _plain(value: Any) -> Any:
     """What YAML can hold of a recipe: tuples become lists, and objects for the Trainer, which no file can make again, are left out."""
     if dataclasses.is_dataclass(value):
-        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {name: _plain(item) for name, item in vars(value).items()}
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items() if _is_plain(item)}
-    return [_plain(item) for item in value if _is_plain(item)] if isinstance(value, list | tuple) else value
-
-
-def _is_plain(value: Any) -> bool:
-    return (
-        value is None or isinstance(value, str | int | float | dict | list | tuple) or dataclasses.is_dataclass(value)
-    )
+        return {key: _plain(item) for key, item in value.items() if isinstance(item, _PLAIN)}
+    return [_plain(item) for item in value if isinstance(item, _PLAIN)] if isinstance(value, list | tuple) else value
 
 
 def _one_line(message: str, prog: str, options: Container[str]) -> str:

@@ -5,6 +5,7 @@ import math
 import re
 import zipfile
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,8 @@ _MOST_PACKED, _MOST_UNPACKED = 100, 1 << 28
 """an .npz may be unpacked to so many bytes for each of its own, and to so many in any case"""
 _MOST_DEPTH = 64
 _MOST_YAML_NODES = 100_000
+_EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$")
+_LONGEST_NUMBER = 100
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Control characters of C0 and C1 but tab and newline: a terminal may obey them.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -81,19 +84,35 @@ def read_arrays(file: Path, names: Sequence[str]) -> dict[str, "np.ndarray"]:
 def parse_yaml(text: str) -> Any:
     """The content of YAML text: plain values, never objects.
 
-    Raises yaml.YAMLError where it is not YAML; ValueError where it is nested too deeply, or where its aliases stand for more than
-    a hundred thousand values.
+    Raises yaml.YAMLError where it is not YAML, or has a key twice; ValueError where it is nested too deeply, where a number is longer
+    than any, or where its aliases stand for more than a hundred thousand values.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        def flatten_mapping(self, node: yaml.MappingNode) -> None:  # of `<<`, which may double it at each level
+        def construct_scalar(self, node: Any) -> Any:
+            if node.tag.endswith((":int", ":float")) and len(node.value) > _LONGEST_NUMBER:
+                raise ValueError(f"a number of {len(node.value):,} characters")
+            return super().construct_scalar(node)
+
+        def flatten_mapping(self, node: Any) -> None:  # of `<<`, which may double it at each level
+            seen: set[Any] = getattr(node, "seen", set())
+            for key in [] if seen else [key for key, _ in node.value if key.id == "scalar"]:
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"a second key {key.value}", key.start_mark)
+                seen.add(key.value)
+            node.seen = seen
             super().flatten_mapping(node)
             if len(node.value) > _MOST_YAML_NODES:
                 raise ValueError("its aliases stand for too many values")
 
     if len(text) > _MOST_YAML_BYTES:
         raise ValueError(f"larger than {_MOST_YAML_BYTES:,} characters")
+    known = yaml.SafeLoader.yaml_implicit_resolvers.items()  # numbers with an exponent need no point
+    Loader.yaml_implicit_resolvers = {first: [*kinds, ("tag:yaml.org,2002:float", _EXPONENT)] for first, kinds in known}
+    brackets = (1 if sign in "[{" else -1 for sign in text if sign in "[]{}")
+    if max(accumulate(brackets), default=0) > 2 * _MOST_DEPTH:  # the loader takes seconds to find out
+        raise ValueError("nested too deeply")
     try:
         value = yaml.load(text, Loader)
     except RecursionError:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -134,23 +135,20 @@ ALIASES = "&a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i
         (f"trainer: {'{a: ' * 100}1{'}' * 100}\n", ": cannot be read (nested too deeply)"),
         ("trainer: &a {b: *a}\n", ": cannot be read (nested too deeply)"),
         (f"a0: {ALIASES}", ": cannot be read (its aliases stand for too many values)"),
-        (MERGES, ", line 2: not valid YAML (tags and << are not supported: quote it): mend this line"),
+        (MERGES, ": cannot be read (its aliases stand for too many values)"),
+        ("seed: !!python/object/apply:os.system [ls]\n", None),
+        ("seed: !!timestamp 2001-01-01\n", ": seed is a date: put it in quotes"),
+        ("seed: 2001-01-01\n", ": seed is a date: put it in quotes"),
+        ("trainer: {x: !!binary aGk=}\n", ": trainer.x is a bytes: put it in quotes"),
+        ("trainer: {x: !!set {a}}\n", ": trainer.x is a set: put it in quotes"),
+        ("seed: !!int ''\n", ": cannot be read (a value is not what its tag says (string index out of range))"),
+        ("seed: !!bool ''\n", ": cannot be read (a value is not what its tag says (''))"),
         (
-            "x: &a {b: 1}\ny: {!!merge z: *a}\n",
-            ", line 2: not valid YAML (tags and << are not supported: quote it): mend this line",
+            "masking: {rate: 0.1}\nseed: {<<: {a: 1}, a: 2, a: 3}\n",
+            ", line 2: not valid YAML (a second key a): mend this line",
         ),
-        (
-            "seed: !!python/object/apply:os.system [ls]\n",
-            ", line 1: not valid YAML (tags and << are not supported: quote it): mend this line",
-        ),
-        (
-            "seed: !!timestamp 2001-01-01\n",
-            ", line 1: not valid YAML (tags and << are not supported: quote it): mend this line",
-        ),
-        ("seed: !!int ''\n", ": cannot be read (a value does not fit its tag)"),
-        ("seed: !!bool ''\n", ": cannot be read (a value does not fit its tag)"),
         ("seed: 1\nmasking: {}\nseed: 2\n", ", line 3: not valid YAML (a second key seed): mend this line"),
-        ("? [a]\n: b\n", ", line 1: not valid YAML (a key that is no word): mend this line"),
+        ("? [a]\n: b\n", ", line 1: not valid YAML (found unhashable key): mend this line"),
         (f"seed: {'1' * 5000}\n", ": cannot be read (a number of 5,000 characters)"),
         (f"seed: {':'.join(['59'] * 1000)}\n", ": cannot be read (a number of 2,999 characters)"),
         (f"optimizer: {{lr: {'1' * 90}}}\n", ": optimizer.lr is a number of 296 bits: give one of at most 64"),
@@ -163,12 +161,12 @@ ALIASES = "&a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i
             "seed:\n\t1\n",
             ", line 2: not valid YAML (found character '\\t' that cannot start any token): mend this line",
         ),
-        ("seed: 2001-01-01\n", ": seed is 2001-01-01: give a whole number"),
         ("optimizer: {weight_decay: .nan}\n", ": optimizer.weight_decay is nan: give a finite number"),
         ("phases: [{tokens: .inf}, {}]\n", ": phases.tokens is inf: give a finite number"),
         ("trainer: {x: [-.inf]}\n", ": trainer.x is -inf: give a finite number"),
         ("stop: {tokens: 1e999}\n", ": stop.tokens is inf: give a finite number"),
         ("checkpoint: {keep: 1}\n", None),
+        ("masking: [rate]\n", ": `masking` is a group: give `key: value` lines below it or leave it out, not ['rate']"),
     ],
 )
 def test_what_a_stranger_may_write_into_a_recipe_is_one_line_with_file_and_key(
@@ -176,7 +174,10 @@ def test_what_a_stranger_may_write_into_a_recipe_is_one_line_with_file_and_key(
 ) -> None:
     file = yaml_file(tmp_path, text)
     if message is None:
-        assert refusal("--config", file) == "checkpoint.keep is 1: give 2 or more"
+        parts = (
+            ["checkpoint.keep is 1: give 2 or more"] if "keep" in text else [file, "line 1", "not valid YAML", "tag"]
+        )
+        assert all(part in refusal("--config", file) for part in parts)
     else:
         assert refusal("--config", file) == f"{file}{message}"
 
@@ -235,6 +236,35 @@ def test_python_too_is_told_of_numbers_that_are_none() -> None:
         FinetuneRecipe(optimizer=FinetuneOptimizer(muon_weight_decay=float("inf")))
     with pytest.raises(InputError, match="epochs is inf: give a finite number"):
         FinetuneRecipe(epochs=float("inf"))
+
+
+def test_a_recipe_may_merge_mappings_and_override_what_it_merges(tmp_path: Path) -> None:
+    file = yaml_file(
+        tmp_path, "optimizer: &a {lr: 0.5, eps: 0.25}\ntrainer: {x: &b {<<: *a, lr: 1}, y: {<<: *b, eps: 2}}\n"
+    )
+    assert recipe_of("--config", file).trainer == {"x": {"lr": 1, "eps": 0.25}, "y": {"lr": 1, "eps": 2}}
+
+
+@pytest.mark.parametrize("way", ["file", "flag", "group"])
+@pytest.mark.parametrize(
+    "where",
+    ["{profiler: %s}", "{callbacks: [%s]}", "{callbacks: [[%s]]}", "{x: {class_path: a.B, init_args: {y: %s}}}"],
+)
+def test_nothing_is_imported_while_a_recipe_is_parsed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, way: str
+) -> None:
+    """jsonargparse imports what a class_path names where a value may be anything."""
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'PWNED')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    trainer = where % "{class_path: stranger.X, init_args: {command: ls}}"
+    key, value = trainer[1:-1].split(": ", 1)
+    file = yaml_file(tmp_path, f"trainer: {trainer}\n")
+    arguments = {"file": ["--config", file], "flag": [f"--trainer.{key}={value}"], "group": [f"--trainer={trainer}"]}
+    assert recipe_of(*arguments[way]).trainer == yaml.safe_load(trainer)
+    with pytest.raises(InputError):
+        recipe_of("--optimizer={class_path: stranger.X}")
+    assert "stranger" not in sys.modules
+    assert not (tmp_path / "PWNED").exists()
 
 
 def test_numbers_read_alike_with_and_without_the_parser(tmp_path: Path) -> None:

@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypedDict
+from typing import Literal, TypedDict
 
 from bert.errors import InputError, check_seed, check_values
 from bert.model.config import EncoderConfig, HeadConfig
+from bert.recipe import Free
 from bert.training.config import (
     CheckpointConfig,
     LogConfig,
@@ -231,7 +232,7 @@ class PretrainRecipe:
     """when to save"""
     log: LogConfig = field(default_factory=LogConfig)
     """what to write down"""
-    trainer: dict[str, Any] = field(default_factory=dict)
+    trainer: dict[str, Free] = field(default_factory=dict)
     """any argument of lightning.Trainer, as --trainer.devices 2 or --trainer.precision bf16-mixed"""
     seed: int = 0
     """decides initial weights, order, masks and dropout"""

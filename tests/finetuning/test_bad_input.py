@@ -188,3 +188,16 @@ def test_what_predict_and_evaluate_read(refused, place):
     assert line.startswith("other.tsv, line 3: label 'never'")
     (place / "run" / "model" / "rows.json").write_text("{}}")
     assert "rows.json" in refused("predict", "run/model", "dev.tsv", "--out", "new.tsv")
+
+
+def test_a_class_that_a_recipe_names_is_made_with_trust_alone(place, refused):
+    described = "{class_path: lightning.pytorch.callbacks.LambdaCallback}"
+    (place / "recipe.yaml").write_text(f"trainer: {{callbacks: [{described}]}}\n")
+    command = (*CLASSIFY, "--train", "train.tsv", "--config", "recipe.yaml", "--epochs=1")
+    assert refused(*command).startswith(
+        "trainer.callbacks is {'class_path': 'lightning.pytorch.callbacks.LambdaCallback'}"
+    )
+    assert main([*command, "--trust"]) == 0
+    assert "LambdaCallback" in (place / "new" / "recipe.yaml").read_text()
+    (place / "recipe.yaml").write_text("trust: true\n")
+    assert "unknown key `trust`" in refused(*command)
