@@ -98,7 +98,7 @@ def pretrain(
                 with run_folder.owned(out) as check:
                     equip = partial(_equip, out=out, signals=signals, trust=trust, check=check)
                     return _train(_prepare(recipe, out, overwrite, resume, equip, say), say)
-            return _train(_follow(out, partial(_equip, out=out, signals=signals, trust=trust)), _silent)
+            return _train(_follow(recipe, out, partial(_equip, out=out, signals=signals, trust=trust)), _silent)
         except (KeyboardInterrupt, SystemExit) as error:
             if (number := number_of(error)) is None:
                 raise
@@ -173,7 +173,7 @@ def _prepare(
     """Rank 0's part: the run in the folder `out` made or taken up again, and the other ranks told of it."""
     given = replace(with_absolute_paths(recipe), run_id=None)
     if run_folder.holds_run(out) and (resume or not overwrite or is_restart()):
-        held = run_folder.read_recipe(out / run_folder.RECIPE, PretrainRecipe)
+        held = _with_objects(run_folder.read_recipe(out / run_folder.RECIPE, PretrainRecipe), recipe)
         if not resume:
             run_folder.check_same(out, given)
             say(f"{out}: holds this run already, which is resumed")
@@ -229,9 +229,15 @@ def _take_up(
     return run
 
 
-def _follow(out: Path, equip: Callable[..., _Run]) -> _Run:
+def _with_objects(held: PretrainRecipe, given: PretrainRecipe) -> PretrainRecipe:
+    """The recipe of a run, with the objects that `given` has for the Trainer: no file holds them."""
+    return replace(held, trainer=dict(given.trainer) | held.trainer)
+
+
+def _follow(given: PretrainRecipe, out: Path, equip: Callable[..., _Run]) -> _Run:
     """The other ranks' part: what rank 0 has prepared, and the checkpoint that it has chosen."""
     recipe, told = run_folder.wait_until_ready(out, PretrainRecipe)
+    recipe = _with_objects(recipe, given)
     if "checkpoint" not in told:
         return equip(recipe)
     checkpoint = out / "checkpoints" / Path(told["checkpoint"]).name

@@ -598,7 +598,10 @@ def test_a_model_takes_its_tokenizer_along(tokenizer, tmp_path: Path) -> None:
     assert again.tokenizer.hash == tokenizer.hash
     keys = json.loads((tmp_path / "first" / "config.json").read_text())
     assert [keys[f"{name}_token_id"] for name in ("pad", "bos", "eos", "cls", "sep")] == [0, 2, 3, 2, 3]
-    assert again.fill("She ate an [MASK].", top=2) == model.fill("She ate an [MASK].", top=2)
+    (now,), (before,) = again.fill("She ate an [MASK].", top=2), model.fill("She ate an [MASK].", top=2)
+    assert [guess.token for guess in now] == [guess.token for guess in before]
+    # Kernels take the first and last numbers of a matrix by its address: weights mapped from a file may differ in the last bit.
+    assert [guess.probability for guess in now] == pytest.approx([guess.probability for guess in before], rel=1e-6)
     again.save(tmp_path / "second")
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
 
