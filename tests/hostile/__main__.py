@@ -20,12 +20,18 @@ def main() -> int:
     parser.add_argument("number", nargs="?", type=int)
     parser.add_argument("--cases", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--work", type=Path, help="folder to work in, whose good inputs are used again; not given: a temporary one")
+    parser.add_argument(
+        "--work", type=Path, help="folder to work in, whose good inputs are used again; not given: a temporary one"
+    )
     parser.add_argument("--minutes", type=float, help="stop after so many")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hostile-") as temporary:
         work = (options.work or Path(temporary)).resolve()
-        os.environ |= {"HOME": str(work / "home"), "HF_HOME": str(work / "caches"), "MPLCONFIGDIR": str(work / "caches")}
+        os.environ |= {
+            "HOME": str(work / "home"),
+            "HF_HOME": str(work / "caches"),
+            "MPLCONFIGDIR": str(work / "caches"),
+        }
         (work / "caches").mkdir(parents=True, exist_ok=True)
         from tests.hostile.campaign import Campaign, dealt, named, summary
         from tests.hostile.loaders import LOADERS
@@ -38,14 +44,25 @@ def main() -> int:
         if options.number is not None:
             case = campaign.run(loaders[0], options.number)
             result = case.result
-            print(*case.changes, f"{result.kind}: {result.detail} {result.where}", "── standard output", result.output, sep="\n")
+            print(
+                *case.changes,
+                f"{result.kind}: {result.detail} {result.where}",
+                "── standard output",
+                result.output,
+                sep="\n",
+            )
             print("── standard error", result.errors, sep="\n")
             return int(result.is_fault)
         cases = []
         for loader, number in dealt(options.cases, loaders):
             if options.minutes and time.monotonic() - begun > 60 * options.minutes:
                 break
-            cases.append(campaign.run(loader, number))
+            cases.append(case := campaign.run(loader, number))
+            if case.result.is_fault:
+                print(
+                    f"{case.name}: {case.result.kind}: {case.result.detail[:150]} ({'; '.join(case.changes)})",
+                    flush=True,
+                )
         print(summary(cases))
         faults = sum(case.result.is_fault for case in cases)
         print(f"{len(cases):,} cases, {faults:,} faults, {time.monotonic() - begun:.0f} s")

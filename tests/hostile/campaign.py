@@ -65,7 +65,9 @@ class Campaign:
                 if not result.modules:
                     break
                 result = self._run(loader, ())
-            assert result.kind == "accepted", f"{loader.name}: {result.kind} {result.detail}\n{result.output}{result.errors}"
+            assert result.kind == "accepted", (
+                f"{loader.name}: {result.kind} {result.detail}\n{result.output}{result.errors}"
+            )
         gc.collect()
         gc.freeze()  # children share the pages
 
@@ -84,9 +86,10 @@ class Campaign:
                     continue  # the first change took it away
                 try:
                     changes.append(f"{file}: {mutator.name}: {mutator.change(path, draw)}")
-                except (ValueError, OSError, RuntimeError, KeyError, EOFError):
+                except Exception as error:
                     if not changes:
-                        raise  # the second finds a file that it cannot read any more
+                        raise RuntimeError(f"{loader.name} {number}: {mutator.name} cannot change {file}") from error
+                    # the second finds a file that nobody can read any more
         return Case(loader, number, tuple(changes), self._judge(loader, self._starts[loader.name]))
 
     def replay(self, loader: Loader) -> Result:
@@ -106,7 +109,9 @@ class Campaign:
     def _place(self, loader: Loader) -> Place:
         home = self.work / "home"
         case = home / "projects" / "case"
-        return Place(home, case, tuple(case / folder for folder in loader.writes), self.work / "scratch", self.work / "caches")
+        return Place(
+            home, case, tuple(case / folder for folder in loader.writes), self.work / "scratch", self.work / "caches"
+        )
 
     def _fresh(self, loader: Loader) -> Path:
         """Make home, case and inputs anew; returns the case's folder."""
@@ -183,7 +188,9 @@ def summary(cases: Sequence[Case]) -> str:
 
 def _pairs(loader: Loader, good: Path) -> list[tuple[str, Mutator]]:
     """Files and what may be done to them, in an order that no seed changes, so that a case keeps its number."""
-    files = sorted({path.relative_to(good).as_posix() for pattern in loader.files for path in good.glob(pattern) if path.is_file()})
+    files = sorted(
+        {path.relative_to(good).as_posix() for pattern in loader.files for path in good.glob(pattern) if path.is_file()}
+    )
     given = {f"in/{file}" for file in files} & {part.partition("=")[2] or part for part in loader.command}
     pairs = [
         (file, mutator)
@@ -206,7 +213,14 @@ def _import(modules: Iterable[str]) -> None:
 
 def _write_sentinels(home: Path) -> None:
     """What the user has beside and above the inputs."""
-    for name in (".bashrc", "notes/thesis.tex", "metrics.csv", "projects/metrics.csv", "projects/notes.txt", ".config/x"):
+    for name in (
+        ".bashrc",
+        "notes/thesis.tex",
+        "metrics.csv",
+        "projects/metrics.csv",
+        "projects/notes.txt",
+        ".config/x",
+    ):
         (home / name).parent.mkdir(parents=True, exist_ok=True)
         (home / name).write_text(f"{name} is the user's\n")
     (home / "notes" / "empty").mkdir()

@@ -83,7 +83,9 @@ LOADERS = (
     # ── model folders ──
     Loader("fill/own", ("fill", SENTENCE, "--model=in/model"), _in("model", MODEL)),
     Loader(
-        "fill/bert", ("fill", SENTENCE, "--model=in/bert"), _in("bert", (*_VOCABULARY, "vocab.txt", "pytorch_model.bin"))
+        "fill/bert",
+        ("fill", SENTENCE, "--model=in/bert"),
+        _in("bert", (*_VOCABULARY, "vocab.txt", "pytorch_model.bin")),
     ),
     Loader(
         "fill/roberta",
@@ -130,7 +132,13 @@ LOADERS = (
     # ── recipes ──
     Loader(
         "pretrain/recipe",
-        ("pretrain", "--config=in/recipes/pretrain.yaml", "--store=in/store", "--tokenizer=in/tokenizer", "--out=out/run")
+        (
+            "pretrain",
+            "--config=in/recipes/pretrain.yaml",
+            "--store=in/store",
+            "--tokenizer=in/tokenizer",
+            "--out=out/run",
+        )
         + ("--stop.steps=2",),
         ("recipes/pretrain.yaml",),
         ("store", "tokenizer"),
@@ -139,14 +147,22 @@ LOADERS = (
     ),
     Loader(
         "finetune/recipe",
-        ("finetune", "classify", "--config=in/recipes/finetune.yaml", "--model=in/model", "--train=in/labelled/rows.tsv")
+        (
+            "finetune",
+            "classify",
+            "--config=in/recipes/finetune.yaml",
+            "--model=in/model",
+            "--train=in/labelled/rows.tsv",
+        )
         + ("--out=out/run", "--epochs=1"),
         ("recipes/finetune.yaml",),
         ("model", "labelled"),
         whole=False,
     ),
     # ── runs ──
-    Loader("resume", ("pretrain", "--resume=in/run", "--stop.steps=5"), _in("run", RUN), writes=("in/run",), whole=False),
+    Loader(
+        "resume", ("pretrain", "--resume=in/run", "--stop.steps=5"), _in("run", RUN), writes=("in/run",), whole=False
+    ),
     Loader(
         "resume/further",
         ("pretrain", "--resume=in/further", "--stop.steps=5"),

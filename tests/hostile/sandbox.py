@@ -38,7 +38,9 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]")  # a
 _STARTS = frozenset(
     {"os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.startfile", "subprocess.Popen", "pty.spawn", "os.kill"}
 )
-_CONNECTS = frozenset({"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"})
+_CONNECTS = frozenset(
+    {"socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto", "urllib.Request"}
+)
 # event → the places of (path, descriptor of its folder) among its arguments
 _CHANGES: dict[str, Sequence[tuple[int, int | None]]] = {
     "os.remove": [(0, 1)],
@@ -94,7 +96,9 @@ class Result:
         return self.kind not in ("accepted", "refused")
 
 
-def run_case(action: Callable[[], int], place: Place, allowed_starts: Sequence[str] = (), whole: bool = False) -> Result:
+def run_case(
+    action: Callable[[], int], place: Place, allowed_starts: Sequence[str] = (), whole: bool = False
+) -> Result:
     """Run `action`, which returns an exit code, in a child, and judge it.
 
     `allowed_starts`: processes that the same command starts with good inputs. `whole`: a refusal leaves nothing written.
@@ -116,7 +120,9 @@ def run_case(action: Callable[[], int], place: Place, allowed_starts: Sequence[s
     result.kind, result.detail = _judge(
         status, timed_out, output, errors, [entry for entry in report if entry["kind"] != "module"], allowed_starts
     )
-    result.where = _where(result.errors) if result.kind in ("traceback", "signal", "time", "memory", "exit code") else ""
+    result.where = (
+        _where(result.errors) if result.kind in ("traceback", "signal", "time", "memory", "exit code") else ""
+    )
     if not result.is_fault or result.kind in ("traceback", "lines"):
         with contextlib.suppress(StopIteration):
             result.kind, result.detail = next(_harm(place, before, secret_before, result, whole))
@@ -164,14 +170,21 @@ def _harm(place: Place, before: Any, secret_before: Mapping[str, bytes], result:
     after = _tree(place)
     for path in sorted(before.keys() | after.keys()):
         if before.get(path) != after.get(path):
-            yield "changed", f"{path} was {'changed' if path in before and path in after else 'made' if path in after else 'removed'}"
+            yield (
+                "changed",
+                f"{path} was {'changed' if path in before and path in after else 'made' if path in after else 'removed'}",
+            )
     found = _files(place.writable)
     for name, content in found.items():
         if secret_before.get(name) != content and SECRET.encode() in content:
             yield "leak", f"{name} holds a private file"
     for folder in place.writable:
         for path in folder.rglob("*"):
-            if path.is_symlink() and str(path) not in secret_before and not _inside(os.path.realpath(path), [place.case]):
+            if (
+                path.is_symlink()
+                and str(path) not in secret_before
+                and not _inside(os.path.realpath(path), [place.case])
+            ):
                 yield "leak", f"{path} is a link to {os.readlink(path)}"
             if re.fullmatch(r"\..*\.(new-\w+|partial|old|lock|tmp|replaced)|.*\.partial", path.name):
                 yield "left", f"{path.relative_to(place.home)}"
@@ -183,9 +196,7 @@ def _where(errors: str) -> str:
     """Where a traceback, or the dump of a signal, was last in the package."""
     lines = errors.splitlines()
     frames = [
-        match
-        for line in lines
-        if (match := re.search(r'File "[^"]*/(bert/[^"]+)", line (\d+),? in (\S+)', line))
+        match for line in lines if (match := re.search(r'File "[^"]*/(bert/[^"]+)", line (\d+),? in (\S+)', line))
     ]
     dump = any(line.startswith(("Fatal Python error", "Current thread", "Timeout")) for line in lines)
     frame = None if not frames else frames[0] if dump else frames[-1]
@@ -301,7 +312,9 @@ def _auditor(place: Place, report: int) -> Callable[[str, tuple[Any, ...]], None
         follows = what in ("open", "os.truncate", "os.utime", "os.chmod", "os.chown")
         above, last = os.path.split(os.path.abspath(name))
         real = os.path.realpath(name) if follows else os.path.join(os.path.realpath(above), last)
-        if not _inside(real, writable) and not any(real.startswith(f"{folder.parent}/.{folder.name}.") for folder in place.writable):
+        if not _inside(real, writable) and not any(
+            real.startswith(f"{folder.parent}/.{folder.name}.") for folder in place.writable
+        ):
             note("write", f"{what} {real}")
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -315,7 +328,11 @@ def _auditor(place: Place, report: int) -> Callable[[str, tuple[Any, ...]], None
                     check(arguments[0], None, "open")
             elif event in _CHANGES:
                 for path, folder in _CHANGES[event]:
-                    check(arguments[path], arguments[folder] if folder is not None and folder < len(arguments) else None, event)
+                    check(
+                        arguments[path],
+                        arguments[folder] if folder is not None and folder < len(arguments) else None,
+                        event,
+                    )
             elif event in _STARTS:
                 if event != "os.kill" or os.getpid() == process:
                     note("start", f"{event} {arguments!r}")
