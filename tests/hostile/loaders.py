@@ -9,7 +9,8 @@ from tests.hostile.inputs import SENTENCE, SMALL
 
 MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
 STORE = ("store.json", "data-00000-of-00001.arrow", "dataset_info.json", "state.json", "rows-*.npy")
-RUN = ("recipe.yaml", "environment.json", "metrics.csv", "checkpoints/step-00000004/*", "ready")
+RUN = ("recipe.yaml", "environment.json", "metrics.csv", "ready")
+RUN = (*RUN, "checkpoints/step-00000004/state.pt", "checkpoints/step-00000004/manifest.json")
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Loader:
     """folders that the command may write"""
     whole: bool = True
     """a refusal leaves nothing written"""
+    finite: bool = False
+    """figures come of it, and none of them is NaN or infinite"""
     calls: Callable[[Path], object] | None = None
     """instead of a command"""
 
@@ -81,30 +84,39 @@ _VOCABULARY = ("config.json", "tokenizer_config.json", "special_tokens_map.json"
 
 LOADERS = (
     # ── model folders ──
-    Loader("fill/own", ("fill", SENTENCE, "--model=in/model"), _in("model", MODEL)),
+    Loader("fill/own", ("fill", SENTENCE, "--model=in/model"), _in("model", MODEL), finite=True),
     Loader(
         "fill/bert",
         ("fill", SENTENCE, "--model=in/bert"),
         _in("bert", (*_VOCABULARY, "vocab.txt", "pytorch_model.bin")),
+        finite=True,
     ),
     Loader(
         "fill/roberta",
         ("fill", SENTENCE.replace("[MASK]", "<mask>"), "--model=in/roberta"),
         _in("roberta", ("config.json", "tokenizer_config.json", "vocab.json", "merges.txt", "model.safetensors")),
+        finite=True,
     ),
-    Loader("fill/parts", ("fill", SENTENCE, "--model=in/parts"), _in("parts", ("model*", "config.json"))),
-    Loader("attend", ("attend", "the cat sees", "--model=in/model"), _in("model", ("config.json", "tokenizer.json"))),
+    Loader("fill/parts", ("fill", SENTENCE, "--model=in/parts"), _in("parts", ("model*", "config.json")), finite=True),
+    Loader(
+        "attend",
+        ("attend", "the cat sees", "--model=in/model"),
+        _in("model", ("config.json", "tokenizer.json")),
+        finite=True,
+    ),
     Loader(
         "predict/classify",
         ("predict", "in/classify", "in/labelled/rows.tsv", "--out=out/p.tsv"),
         _in("classify", (*MODEL, "rows.json")),
         ("labelled",),
+        finite=True,
     ),
     Loader(
         "predict/tag",
         ("predict", "in/tag", "in/labelled/words.conll", "--out=out/p.conll"),
         _in("tag", (*MODEL, "rows.json")),
         ("labelled",),
+        finite=True,
     ),
     Loader(
         "export/hf",
@@ -218,7 +230,13 @@ LOADERS = (
         whole=False,
     ),
     # ── arrays ──
-    Loader("masked", ("evaluate", "in/model", "--masked=in/arrays/masked.npz"), ("arrays/masked.npz",), ("model",)),
+    Loader(
+        "masked",
+        ("evaluate", "in/model", "--masked=in/arrays/masked.npz"),
+        ("arrays/masked.npz",),
+        ("model",),
+        finite=True,
+    ),
     Loader("tokens", (), ("arrays/tokens.npz",), calls=_tokens),
     # ── text ──
     *(

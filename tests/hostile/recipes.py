@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.hostile.values import CODE, changed_value
+from tests.hostile.values import CODE, changed_value, json_text
 
 _WORK = (
     "steps",
@@ -45,7 +45,7 @@ def name_code(file: Path, draw: random.Random) -> str:
         trainer = value["trainer"] = code
     if draw.random() < 0.2:
         value[draw.choice(sorted(value))] = code
-    file.write_text(json.dumps(value, indent=1))
+    file.write_text(json_text(value))
     return f"trainer.{key} is {code}"
 
 

@@ -86,6 +86,8 @@ def json_text(value: Any) -> str:
     raws: list[str] = []
 
     def plain(node: Any) -> Any:
+        if isinstance(node, float) and "e" in repr(node) and "." not in repr(node):
+            node = Raw(repr(node).replace("e", ".0e"))  # 1e-05 is text to YAML
         if isinstance(node, Raw):
             raws.append(node)
             return f"@raw{len(raws) - 1}@"
