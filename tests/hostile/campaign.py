@@ -9,7 +9,6 @@ import re
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import chdir
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,28 +70,28 @@ class Campaign:
 
     def run(self, loader: Loader, number: int) -> Case:
         """Run one case."""
-        draw = random.Random(f"{self.seed}/{loader.name}/{number}")
-        with chdir(self._fresh(loader)):
-            pairs = _pairs(loader, self.good)
-            chosen = [pairs[number % len(pairs)]]
-            if draw.random() < _TWICE:
-                chosen.append(draw.choice(pairs))
-            changes = []
-            for file, mutator in chosen:
-                path = Path("in") / file
-                if path.is_symlink() or not path.is_file():
-                    continue  # the first change took it away
-                try:
-                    changes.append(f"{file}: {mutator.name}: {mutator.change(path, draw)}")
-                except Exception as error:
-                    if not changes:
-                        raise RuntimeError(f"{loader.name} {number}: {mutator.name} cannot change {file}") from error
-                    # the second finds a file that nobody can read any more
+        self._fresh(loader)
+        changes = self._changed(loader, number)
         return Case(loader, number, tuple(changes), self._judge(loader, self._starts[loader.name]))
 
-    def replay(self, loader: Loader) -> Result:
-        """The good inputs again."""
-        return self._run(loader, ())
+    def _changed(self, loader: Loader, number: int) -> list[str]:
+        """Change the files of a case, and say how. In a child, so that what grows there does not stay here."""
+        said = self.work / "scratch" / "changes"
+        child = os.fork()
+        if child == 0:
+            try:
+                os.chdir(self._place(loader).case)
+                said.write_text(json.dumps(_change(loader, number, _pairs(loader, self.good), self.seed)))
+            except BaseException as error:
+                said.write_text(json.dumps(repr(error)))
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        changes = json.loads(said.read_text())
+        if isinstance(changes, str):
+            raise RuntimeError(f"{loader.name} {number}: {changes}")
+        said.unlink()
+        return list(changes)
 
     def _run(self, loader: Loader, changes: Iterable[str]) -> Result:
         self._fresh(loader)
@@ -190,6 +189,26 @@ def summary(cases: Sequence[Case]) -> str:
         if where != first.result.detail:
             lines.append(f"     {first.result.detail[:200]}")
     return "\n".join(lines)
+
+
+def _change(loader: Loader, number: int, pairs: Sequence[tuple[str, Mutator]], seed: int) -> list[str]:
+    """What was changed in the inputs below the current folder, by the number of the case."""
+    draw = random.Random(f"{seed}/{loader.name}/{number}")
+    chosen = [pairs[number % len(pairs)]]
+    if draw.random() < _TWICE:
+        chosen.append(draw.choice(pairs))
+    changes: list[str] = []
+    for file, mutator in chosen:
+        path = Path("in") / file
+        if path.is_symlink() or not path.is_file():
+            continue  # the first change took it away
+        try:
+            changes.append(f"{file}: {mutator.name}: {mutator.change(path, draw)}")
+        except Exception:
+            if not changes:
+                raise
+            # the second finds a file that nobody can read any more
+    return changes
 
 
 def _pairs(loader: Loader, good: Path) -> list[tuple[str, Mutator]]:
