@@ -3,8 +3,8 @@
 Allowed is exit code 0, or exit code 2 with exactly one line on standard error, `bert: …`. Everything else is a fault: a traceback,
 a signal, more time or memory than the limits, a process started, a file written, renamed or removed outside the folders that are the
 command's to write, a connection, a module that comes from the inputs, a control character on the terminal, the text of a private file
-in what was written, and what is left half-written. With exit code 0 lines of warning may stand on standard error, and each begins
-with `bert: ` or is Lightning's; with exit code 2 there is one line and no more: a warning before the error would bury it.
+in what was written, and what is left half-written. With exit code 0 warnings may stand on standard error, but no panic of native code;
+with exit code 2 there is one line and no more, since a warning before the error would bury it.
 """
 
 import contextlib
