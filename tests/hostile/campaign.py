@@ -20,7 +20,7 @@ from tests.hostile.sandbox import SECRET, Place, Result, run_case
 
 _NAN = re.compile(r".{,40}\b(?:nan|inf)\b.{,40}", re.IGNORECASE)
 _TWICE = 0.15
-"""share of the cases in which two things are changed"""
+"""share of the cases in which two files are changed"""
 
 
 @dataclass(frozen=True)
@@ -195,19 +195,20 @@ def _change(loader: Loader, number: int, pairs: Sequence[tuple[str, Mutator]], s
     """What was changed in the inputs below the current folder, by the number of the case."""
     draw = random.Random(f"{seed}/{loader.name}/{number}")
     chosen = [pairs[number % len(pairs)]]
-    if draw.random() < _TWICE:
-        chosen.append(draw.choice(pairs))
+    others = [pair for pair in pairs if pair[0] != chosen[0][0]]
+    if others and draw.random() < _TWICE:
+        chosen.append(draw.choice(others))
     changes: list[str] = []
     for file, mutator in chosen:
         path = Path("in") / file
         if path.is_symlink() or not path.is_file():
-            continue  # the first change took it away
+            continue  # the first change took it away, with its folder
         try:
             changes.append(f"{file}: {mutator.name}: {mutator.change(path, draw)}")
         except Exception:
             if not changes:
                 raise
-            # the second finds a file that nobody can read any more
+            # the first changed what the second reads beside its file
     return changes
 
 
