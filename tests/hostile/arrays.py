@@ -12,6 +12,8 @@ from tests.hostile.bombs import Bomb, npy_header, write_zip_bomb
 
 
 def _odd_array(array: np.ndarray, draw: random.Random) -> tuple[np.ndarray, str]:
+    array = np.atleast_1d(array)
+    array = array.astype(np.int64) if array.dtype.kind in "iu" else array
     cases: dict[str, Any] = {
         "objects": np.array([Bomb("touch ../../owned"), None], dtype=object),
         "fewer": array[:1],
@@ -36,7 +38,7 @@ def _odd_array(array: np.ndarray, draw: random.Random) -> tuple[np.ndarray, str]
         "falling": array[::-1],
         "zeros": np.zeros_like(array),
         "unsigned": array.astype(np.uint64) + np.uint64(2**63),
-        "long": np.resize(array, (*array.shape[:-1], 5000)) if array.ndim else array,
+        "long": np.resize(array, (*array.shape[:-1], 5000)),
         "void": np.zeros(array.shape, dtype="V8"),
     }
     what = draw.choice(sorted(cases))

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import shutil
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -80,6 +81,7 @@ class Campaign:
         child = os.fork()
         if child == 0:
             try:
+                warnings.simplefilter("ignore")  # odd tensors are odd
                 os.chdir(self._place(loader).case)
                 said.write_text(json.dumps(_change(loader, number, _pairs(loader, self.good), self.seed)))
             except BaseException as error:

@@ -83,9 +83,8 @@ def odd_tokenizer(file: Path, draw: random.Random) -> str:
         "special": True,
     }
     long_list = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}] * 3000}
-    nested: Any = {"type": "Lowercase"}
-    for _ in range(draw.choice((100, 2000))):
-        nested = {"type": "Sequence", "normalizers": [nested]}
+    depth = draw.choice((100, 2000))
+    nested = Raw('{"type": "Sequence", "normalizers": [' * depth + '{"type": "Lowercase"}' + "]}" * depth)
     growing = {"type": "Replace", "pattern": {"String": "a"}, "content": "a" * 50}
     padding = {"strategy": {"Fixed": draw.choice((10**9, 2**62))}, "direction": "Right"}
     padding |= {"pad_id": 0, "pad_type_id": 0, "pad_token": "[PAD]"}

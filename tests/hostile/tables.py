@@ -73,7 +73,7 @@ def odd_arrow(file: Path, draw: random.Random) -> str:
     elif how == "fixed list":
         columns["input_ids"] = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(np.resize(values, 4 * len(ids))), 4)
     elif how == "view":
-        columns["input_ids"] = ids.cast(pyarrow.list_view(ids.values.type))
+        columns["input_ids"] = pyarrow.ListViewArray.from_arrays(offsets[:-1], np.diff(offsets), ids.values)
     elif how == "surplus":
         columns["text"] = pyarrow.array(["x"] * len(ids))
     elif how == "text":
