@@ -72,7 +72,10 @@ class Campaign:
     def run(self, loader: Loader, number: int) -> Case:
         """Run one case."""
         self._fresh(loader)
-        changes = self._changed(loader, number)
+        try:
+            changes = self._changed(loader, number)
+        except RuntimeError as error:
+            return Case(loader, number, (), Result("mutator", str(error)))  # a fault of the tests
         return Case(loader, number, tuple(changes), self._judge(loader, self._starts[loader.name]))
 
     def _changed(self, loader: Loader, number: int) -> list[str]:
