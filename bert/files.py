@@ -198,7 +198,8 @@ def _exchanged(first: Path, second: Path) -> bool:
 def _parents(folder: Path) -> Iterator[None]:
     """The parents of `folder` are there; those that were made go again where no folder comes of it."""
     new = [parent for parent in folder.parents if not parent.exists()]
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    if new:
+        folder.parent.mkdir(parents=True, exist_ok=True)
     for parent in new:
         sync(parent.parent)
     try:

@@ -54,10 +54,6 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
     if recipe.start is not None:
         start = load_start(recipe)
         tokenizer = check_start(recipe, start)
-    if len({Path(source).expanduser().resolve() for source in data.mixture}) < len(data.mixture):
-        raise InputError(
-            f"data.mixture names a source twice ({', '.join(data.mixture)}): give it once, with one weight"
-        )
     for source in text_sources(data, out):
         if source.text:
             find_corpus(source.text, data.layout, data.text_field)
@@ -249,8 +245,12 @@ def identity(stores: Sequence[TokenStore], tokenizer: Tokenizer) -> dict[str, st
 
 
 def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:
-    """`recipe` with its paths as they are meant in any folder."""
+    """`recipe` with its paths as they are meant in any folder. InputError where two sources of its mixture are one."""
     data, vocabulary, validation = recipe.data, recipe.vocabulary, recipe.validation
+    if len({Path(source).expanduser().resolve() for source in data.mixture}) < len(data.mixture):
+        raise InputError(
+            f"data.mixture names a source twice ({', '.join(data.mixture)}): give it once, with one weight"
+        )
     return dataclasses.replace(
         recipe,
         data=dataclasses.replace(

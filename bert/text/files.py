@@ -295,6 +295,8 @@ def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str
             names = file.schema_arrow.names
             if text_field not in names:
                 raise missing_field(str(path), text_field, names)
+            if names.count(text_field) > 1:
+                raise InputError(f"{path}: has {names.count(text_field)} columns {text_field!r}: rename all but one")
             kind = file.schema_arrow.field(text_field).type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
                 raise InputError(f"{path}: field {text_field!r} holds {kind}, not text; name another by --text-field")

@@ -87,6 +87,10 @@ class TokenStore:
 
         Raises InputError where the offsets do not rise from 0 or more to at most len(values).
         """
+        if (kinds := f"{values.dtype.kind}{offsets.dtype.kind}").strip("iu"):
+            raise InputError(
+                f"values and offsets: must be whole numbers, not of NumPy's kinds {kinds}; repair the file"
+            )
         offsets = np.asarray(offsets, dtype=np.int64)
         lengths = np.diff(offsets)
         if offsets.ndim != 1 or len(offsets) < 2 or offsets[0] < 0 or offsets[-1] > len(values) or (lengths < 0).any():

@@ -170,7 +170,7 @@ def test_a_source_may_be_a_store(corpora, tiny_run, tmp_path):
         ("{A: 1}", [], "data.mixture holds A alone: give a second source, or this one as text or data.store"),
         ("{A: 1, B: 0}", [], "data.mixture: the weight of B is 0.0: give more than 0, or leave it out"),
         ("{A: 1, B: -2}", [], "data.mixture: the weight of B is -2.0: give more than 0, or leave it out"),
-        ("{A: 1, B: .inf}", [], "data.mixture: the weight of B is inf: give more than 0, or leave it out"),
+        ("{A: 1, B: .inf}", [], "--data.mixture.B is inf: give a finite number"),
         ("{A: 1, B: 1}", ["A"], "text A beside data.mixture: make it a source of the mixture, or leave it out"),
         (
             "{A: 1, B: 1}",
