@@ -125,8 +125,9 @@ def _score_chunk(
     count = 0
     for one in chunk:
         for place, end in _masks(one.ids, tokenizer, within_word):
-            ids = [*one.ids[:place], *[tokenizer.mask_id] * (end - place), *one.ids[end:]]
-            window, (at,) = window_around(ids, [place], room)
+            ids, (at,) = window_around(one.ids, [place], room)
+            until = min(at + end - place, len(ids) - 1)
+            window = (*ids[:at], *[tokenizer.mask_id] * (until - at), *ids[until:])
             copies.setdefault((window, at), []).append((count, one.ids[place]))
             count += 1
     wanted = list(copies.values())

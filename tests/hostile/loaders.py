@@ -9,7 +9,7 @@ from tests.hostile.inputs import SENTENCE, SMALL
 
 MODEL = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md")
 STORE = ("store.json", "data-00000-of-00001.arrow", "dataset_info.json", "state.json", "rows-*.npy")
-RUN = ("recipe.yaml", "environment.json", "metrics.csv", "ready")
+RUN = ("recipe.yaml", "given.yaml", "environment.json", "metrics.csv", "ready")
 RUN = (*RUN, "checkpoints/step-00000004/state.pt", "checkpoints/step-00000004/manifest.json")
 
 
