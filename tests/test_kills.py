@@ -16,18 +16,6 @@ from tests.kills.operations import OPERATIONS
 BROKEN = ("DeletesFirst", "ForgetsToSync")
 QUICK = [name for name, operation in OPERATIONS.items() if not operation.slow and name not in BROKEN]
 SLOW = [name for name, operation in OPERATIONS.items() if operation.slow]
-PENDING = {
-    "SaveModel by two renames": "a model folder is not completed when it is opened",
-    "Prepare": "a store is replaced by two renames",
-    "TrainTokenizer": "the files of a tokenizer are replaced one after the other",
-    "SaveCheckpoint": "a checkpoint is removed file by file",
-    "SaveCheckpointAgain": "a checkpoint of the same step is removed first",
-    "WriteRecipe": "recipe.yaml is not synced",
-    "CutMetrics": "metrics.csv is not synced",
-    "Pretrain": "a run that is overwritten is put aside as a whole",
-    "Finetune": "a run that is overwritten is put aside as a whole",
-}
-"""what is known to fail, and why: to be taken out once it is mended"""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +30,7 @@ def worker():
 
 
 @pytest.fixture
-def prove(worker, tmp_path, request):
+def prove(worker, tmp_path):
     """A function that has the worker try an operation and checks what it found."""
 
     def faults(proof, operation, exchange=True, every=1, seed=0):
@@ -58,9 +46,6 @@ def prove(worker, tmp_path, request):
         return answer["faults"]
 
     def prove(proof, operation, exchange=True, every=1, seed=0):
-        for name in (operation, f"{operation} by two renames")[: 1 if exchange else 2]:
-            if name in PENDING:
-                request.applymarker(pytest.mark.xfail(reason=PENDING[name], strict=False))
         found = faults(proof, operation, exchange, every, seed)
         assert not found, f"{len(found)} faults:\n" + "\n".join(found[:20])
 

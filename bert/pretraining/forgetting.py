@@ -109,13 +109,16 @@ def measure_after(
 def read_losses(run: Path) -> list[Loss]:
     """The rows of RUN/before-after/losses.tsv."""
     kinds = {"loss": float, "accuracy": float, "targets": int}
-    with (_folder(run) / "losses.tsv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
-    losses = []
-    for row in rows:
-        values: dict[str, object] = {key: kinds.get(key, str)(value) for key, value in row.items()}
-        values["nats_per_byte"] = float(row["nats_per_byte"]) if row["nats_per_byte"] else None
-        losses.append(Loss(**values))  # type: ignore[arg-type]
+    file = _folder(run) / "losses.tsv"
+    losses: list[Loss] = []
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            for row in csv.DictReader(stream, delimiter="\t"):
+                values: dict[str, object] = {key: kinds.get(key, str)(value) for key, value in row.items()}
+                values["nats_per_byte"] = float(row["nats_per_byte"]) if row["nats_per_byte"] else None
+                losses.append(Loss(**values))  # type: ignore[arg-type]
+    except (OSError, ValueError, TypeError, KeyError, csv.Error) as error:
+        raise InputError(f"{file}: not readable ({error}): remove the folder, and nothing is compared") from None
     return losses
 
 

@@ -203,7 +203,7 @@ def prove(checkpoint: Path, sha256: str, minutes: float = 1.0) -> None:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """What manifest.json says. Raises OSError and ValueError."""
     manifest = read_json(checkpoint / "manifest.json")
-    if not isinstance(manifest, dict):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("identity", {}), dict):
         raise ValueError("manifest.json is damaged")
     return manifest
 

@@ -11,7 +11,7 @@ import torch
 
 import bert.export
 from bert.cli import main
-from bert.files import completed
+from bert.files import clear_workshops, completed
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.recipe import write_yaml
@@ -159,6 +159,8 @@ class SaveCheckpoint(Operation):
 
     def make(self, home: Path, version: int) -> None:
         folder, saver = home / "checkpoints", WholeCheckpointIO()
+        if folder.exists():
+            clear_workshops(folder, ["*"])  # as a run does before its first step
         state = {"global_step": version, "state_dict": {"weight": torch.full((100,), float(version))}}
         saver.save_checkpoint(state, folder / f"step-{version:08d}")
         if version == NEW and (old := folder / f"step-{OLD:08d}").exists():
