@@ -82,9 +82,22 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
         if guilty and not values_of(arguments, f"--{key}"):
             message = f"{guilty[-1]}: {message}"
         raise InputError(message) from error
+    if recipe is not None:
+        _check_nulls(options, recipe)
     for name, value in options.as_dict().items():
         check_values(value, f"--{name.replace('_', '-')}")
     return options
+
+
+def _check_nulls(values: Any, recipe: type, prefix: str = "") -> None:
+    """InputError for null where a field of `recipe` is never null; jsonargparse takes it for any."""
+    hints = typing.get_type_hints(recipe)
+    for field in dataclasses.fields(recipe):
+        name, value = f"{prefix}{field.name}", values[field.name]
+        if value is None and type(None) not in typing.get_args(hints[field.name]):
+            raise InputError(f"{name} is null: give a value, or leave it out")
+        if dataclasses.is_dataclass(field.default_factory):
+            _check_nulls(value, field.default_factory, f"{name}.")
 
 
 def _as_it_stands(value: Any) -> Any:

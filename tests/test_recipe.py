@@ -13,6 +13,7 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from bert.cli import main
 from bert.errors import InputError
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
 from bert.model.config import EncoderConfig
@@ -473,3 +474,9 @@ def test_a_recipe_of_the_house_parses_and_says_first_what_it_is(file: Path) -> N
     given_keys = yaml.safe_load(text)
     assert given_keys, "a recipe states what differs from the defaults"
     assert recipe != PretrainRecipe()
+
+
+@pytest.mark.parametrize("flag", ["--optimizer.lr", "--data.row_length", "--seed", "--encoder.norm_eps"])
+def test_null_is_refused_where_a_field_is_never_null(flag, capsys):
+    assert main(["pretrain", "text.txt", "--out", "run", f"{flag}=null"]) == 2
+    assert capsys.readouterr().err.startswith(f"bert: {flag.removeprefix('--')} is ")

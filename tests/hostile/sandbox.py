@@ -18,6 +18,7 @@ import select
 import signal
 import stat
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -266,7 +267,7 @@ def _be_the_child(action: Callable[[], int], place: Place, streams: Sequence[Pat
         )
         os.chdir(place.case)
         sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != place.case]
-        os.environ["TMPDIR"] = str(place.scratch)
+        os.environ["TMPDIR"], tempfile.tempdir = str(place.scratch), None  # or that of the parent would be kept
         _limit()
         known = set(sys.modules)
         sys.addaudithook(_auditor(place, report))
