@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING, cast
 from bert.errors import InputError
 from bert.exchange.card import written_before
 from bert.exchange.families import FAMILIES
-from bert.exchange.folder import ARTICLES, CONFIG, TASKS, TOKENIZER_FILES, FolderTask, read_keys, save, task_of
+from bert.exchange.folder import (
+    ARTICLES,
+    CONFIG,
+    EXPORTED,
+    TASKS,
+    TOKENIZER_FILES,
+    FolderTask,
+    read_keys,
+    save,
+    task_of,
+)
 from bert.exchange.onnx import OnnxModel, check_packages, quantize, write_onnx
 from bert.exchange.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
 from bert.exchange.translate import family_of
@@ -176,6 +186,8 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
     target = folder / part if out is None else out
     if out is not None:
         _check_out(target)
+    elif target.is_symlink():
+        raise InputError(f"{target}: is a link, which may lead to any file: remove it")
     beside = (CONFIG, *TOKENIZER_FILES)
     copies = {} if out is None else _companions(folder, beside)
     ours = names if out is None else [*beside, *(f"{part}/{name}" for name in names)]
@@ -197,6 +209,8 @@ def _check_out(out: Path) -> None:
     for name in WEIGHT_FILES:
         if (out / name).exists():
             raise InputError(f"--out {out}: holds another model ({name}): give a folder of its own")
+    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in EXPORTED):
+        raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
 
 
 def _signature(model: Encoder | HeadedModel) -> str:

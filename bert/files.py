@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from bert.errors import InputError
 from bert.locks import locked
@@ -48,7 +48,7 @@ def replaced(file: Path) -> Iterator[Path]:
 def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
     """An empty folder to fill; at the end it takes the place of `folder`, whose parents are made where they are not there.
 
-    `ours` are patterns of paths in `folder` (as `fnmatch` reads them, * crosses /): what stood there under such a name is gone
+    `ours` are patterns of paths in `folder`, see `matches`: what stood there under such a name is gone
     then; everything else is the user's and is linked, or copied, into the new folder first. At every instant the old or the new
     folder is there, whole. Raises InputError, with all as it was, where `folder` is a file, or is or holds a mount point.
     """
@@ -101,7 +101,7 @@ def completed(folder: Path) -> Path:
 
 def remove_folder(folder: Path) -> None:
     """Remove a folder that is ours as a whole: it is there or not, never half of it. Where it cannot be removed it stays."""
-    with suppress(OSError), _workshop(folder, ["*"]) as workshop:
+    with suppress(OSError), _workshop(folder, ["**"]) as workshop:
         os.rename(folder, workshop / _FRESH)
         sync(folder.parent)
 
@@ -125,7 +125,7 @@ def keep_others(folder: Path, fresh: Path, ours: Sequence[str]) -> None:
         for number, name in enumerate([*files, *folders]):
             path, inside = Path(above, name), Path(above, name).relative_to(folder)
             to = fresh / inside
-            if any(fnmatchcase(inside.as_posix(), pattern) for pattern in ours):
+            if any(matches(inside, pattern) for pattern in ours):
                 continue
             if number < len(files) or path.is_symlink():
                 if os.path.lexists(to):
@@ -146,6 +146,15 @@ def put_files(folder: Path, contents: Mapping[str, str | Path]) -> None:
             shutil.copyfile(content, folder / name)
         else:
             (folder / name).write_text(content, encoding="utf-8")
+
+
+def matches(path: PurePath, pattern: str) -> bool:
+    """Whether a relative path has a name of `pattern`, part by part: no * goes across a /, but that of `/**` at the end."""
+    parts, wanted = path.parts, PurePath(pattern).parts
+    if wanted[-1] == "**":
+        wanted = wanted[:-1]
+        parts = parts[: len(wanted)]
+    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 def is_same(first: Path, second: Path) -> bool:

@@ -60,7 +60,9 @@ def parse(parser: "ArgumentParser", arguments: Sequence[str], recipe: type | Non
     for group in dataclasses.fields(recipe) if recipe is not None else ():
         for given in values_of(arguments, f"--{group.name}"):
             content = read_yaml(given) if os.path.isfile(given) else _as_it_stands(given)
-            if dataclasses.is_dataclass(group.default_factory) and isinstance(content, dict):
+            if dataclasses.is_dataclass(group.default_factory):
+                if not isinstance(content, dict):  # a name: jsonargparse would import it
+                    raise InputError(f"{group.name} is {given}: give its fields, or a YAML file of them")
                 check_keys(content, group.default_factory, given, f"{group.name}.")
     for argument in arguments:
         option = argument.partition("=")[0]

@@ -84,7 +84,7 @@ def _finetune(
     """Prepare (rank 0 first) and train."""
     first, tagging = run_folder.is_rank_0(), task == "tag"
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals)
-    with run_folder.claimed(out, overwrite) if first else nullcontext(out) as folder:
+    with run_folder.claimed(out, overwrite, recipe, keeps=False) if first else nullcontext(out) as folder:
         if not first:
             # what objects `trainer` holds, no file tells
             recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)

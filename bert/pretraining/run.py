@@ -88,7 +88,7 @@ def pretrain(
     Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run.
     """
     out = run_folder.named(Path(out))
-    if resume and not run_folder.holds_run(out):
+    if resume and not (out / run_folder.RECIPE).exists():
         raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
     check_trainer_arguments(recipe.trainer, trust=trust)
     first = run_folder.is_rank_0()
@@ -103,7 +103,11 @@ def pretrain(
             if (number := number_of(error)) is None:
                 raise
             ready = run_folder.holds_run(out) and not overwrite
-            line = f"stopped. Go on with: bert pretrain --resume {out}" if ready else "stopped before the first step"
+            line = (
+                f"stopped. Go on with: bert pretrain --resume {out}"
+                if ready
+                else "stopped before the first step: the same command goes on"
+            )
             raise InterruptedRun(line if first else "", number) from None
 
 
@@ -172,7 +176,7 @@ def _prepare(
 ) -> _Run:
     """Rank 0's part: the run in the folder `out` made or taken up again, and the other ranks told of it."""
     given = replace(with_absolute_paths(recipe), run_id=None)
-    if run_folder.holds_run(out) and (resume or not overwrite or is_restart()):
+    if resume or (run_folder.holds_run(out) and (not overwrite or is_restart())):
         held = _with_objects(run_folder.read_recipe(out / run_folder.RECIPE, PretrainRecipe), recipe)
         if not resume:
             run_folder.check_same(out, given)
@@ -311,7 +315,8 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
     encoder = model.encoder  # what comes now may have another precision, and more documents in a row
     encoder.backend, encoder.local_backend, encoder.most_documents = "auto", None, None
     if stopped_by := run.stop.stopped_by:
-        message = f"stopped at step {module.progress.step} and saved. Go on with: bert pretrain --resume {out}"
+        at = f"at step {module.progress.step} and saved" if module.progress.step else "before the first step"
+        message = f"stopped {at}. Go on with: bert pretrain --resume {out}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stopped_by)
     if module.progress.step == begun:
         say(f"no step was left to do: the budget was used up at step {begun:,}; --stop.* gives more")

@@ -94,7 +94,7 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """The clock between two checkpoints runs from here. InputError where ranks go on from different checkpoints."""
         if trainer.is_global_zero:
-            clear_workshops(self.folder, ["*"])
+            clear_workshops(self.folder, ["**"])
         self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
         start = hashlib.sha256(f"{self.source} {pl_module.progress.step} {trainer.world_size}".encode()).digest()
         if not self._agreement.is_same(int.from_bytes(start[:6])):

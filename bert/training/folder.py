@@ -9,7 +9,6 @@ import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from fnmatch import fnmatchcase
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ import torch
 
 from bert.errors import InputError
 from bert.exchange.folder import OURS as MODEL_FILES
-from bert.files import completed, replaced, replaced_folder
+from bert.files import clear_workshops, completed, matches, replaced, replaced_folder
 from bert.locks import is_held, locked
-from bert.recipe import differences, read_yaml, write_yaml
+from bert.recipe import check_keys, differences, read_yaml, write_yaml
+from bert.signals import number_of
 from bert.text.foreign import ALL_FILES
 from bert.training.config import LogConfig
 from bert.training.precision import cpu_multiplies_bf16
@@ -30,10 +30,22 @@ from bert.untrusted import read_json
 RECIPE, GIVEN = "recipe.yaml", "given.yaml"
 _ENVIRONMENT, _READY, _LOCK = "environment.json", "ready", ".lock"
 _STORE = ("store.json", "data-00000-of-00001.arrow", "dataset_info.json", "state.json", "rows-*.npy")
+_PARTIAL = (
+    ".recipe.partial.yaml",
+    ".given.partial.yaml",
+    ".environment.partial.json",
+    ".ready.partial",
+    ".metrics.partial.csv",
+)
+_LOGS = (*(f"wandb/{kind}run-*/**" for kind in ("", "offline-")), "wandb/debug*.log", "wandb/latest-run")
 OURS = (
-    *(RECIPE, GIVEN, _ENVIRONMENT, _READY, "metrics.csv", ".*.partial*", ".*.new-*", ".*.lock"),
-    *("checkpoints/step-[0-9]*/state.pt", "checkpoints/step-[0-9]*/manifest.json", "checkpoints/.step-[0-9]*"),
-    *("before-after/losses.tsv", "before-after/*.npz", "wandb/*run-*"),
+    *(RECIPE, GIVEN, _ENVIRONMENT, _READY, "metrics.csv", *_PARTIAL, *_LOGS),
+    *(f".{name}.lock" for name in ("tokenizer", "store", "store-[0-9]*")),
+    *("checkpoints/step-[0-9]*/state.pt", "checkpoints/step-[0-9]*/manifest.json"),
+    *(
+        f"before-after/{name}"
+        for name in ("losses.tsv", ".losses.partial.tsv", "held-out-text.npz", "general-sample.npz")
+    ),
     *(
         f"{place}/{name}"
         for place in ("tensorboard", "lightning_logs/version_*")
@@ -63,6 +75,7 @@ def owned(out: Path) -> Iterator[Callable[[], None]]:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with locked(out / _LOCK, str(out)) as descriptor:
+            _check_links(out)
 
             def check() -> None:
                 if not is_held(out / _LOCK, descriptor):
@@ -81,6 +94,18 @@ def owned(out: Path) -> Iterator[Callable[[], None]]:
                 folder.rmdir()
 
 
+def _check_links(out: Path) -> None:
+    """InputError for a link under a name that a run writes, or that of a folder it writes in: it may lead to any file of the user."""
+    folders = {tuple(Path(pattern).parts[:size]) for pattern in OURS for size in range(1, len(Path(pattern).parts))}
+    names = [*OURS, *("/".join(parts) for parts in folders)]
+    for above, inside, files in os.walk(out):
+        for path in (Path(above, name) for name in [*inside, *files]):
+            if path.is_symlink() and any(matches(path.relative_to(out), name) for name in names):
+                raise InputError(
+                    f"{path}: is a link, which may lead to any file: put what it leads to there, or remove it"
+                )
+
+
 def named(out: Path) -> Path:
     """`out` with a name of its own: "." is put aside and made anew while it is the folder one is in."""
     return out if out.name else out.absolute()
@@ -88,15 +113,16 @@ def named(out: Path) -> Path:
 
 def holds_run(out: Path) -> bool:
     """Whether a run was prepared in `out`."""
-    return (completed(out) / RECIPE).exists()
+    return (completed(out) / RECIPE).exists() and (out / GIVEN).exists()  # a recipe of that name may be the user's
 
 
 def check_same(out: Path, given: Any) -> None:
     """InputError where the run that `out` holds was asked for by another recipe than `given`, with both values of the first field."""
-    if not (out / GIVEN).exists():
-        raise InputError(f"{out}: already holds a run: give another --out, or --overwrite to lose it")
-    before = read_recipe(out / GIVEN, type(given))
-    if changed := [f"{key} {then}, not {now}" for key, then, now in differences(before, given)]:
+    before, amended = (read_recipe(out / name, type(given)) for name in (GIVEN, RECIPE))
+    other = {
+        key for key, _, _ in differences(amended, given)
+    }  # as it is by now: a command may ask for what was amended
+    if changed := [f"{key} {then}, not {now}" for key, then, now in differences(before, given) if key in other]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
             f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: give another --out, --resume {out} to go on with that"
@@ -108,7 +134,8 @@ def check_same(out: Path, given: Any) -> None:
 def claimed(
     out: Path, overwrite: bool, given: Any = None, ours: Sequence[str] = OURS, keeps: bool = True
 ) -> Iterator[Path]:
-    """A folder to prepare the run `out` in, inside the `with`; where that fails, nothing of a new run stays.
+    """A folder to prepare the run `out` in, inside the `with`; where that fails, nothing of a new run
+    stays, but for what was prepared when a signal came.
 
     It is `out` itself, or, where `out` holds a run and is to be overwritten, another that takes its place at the end. `given` is
     the recipe that was asked for: it marks a preparation as ours, and where the same was asked for before and killed, what it
@@ -129,6 +156,7 @@ def claimed(
             except InputError as error:
                 raise InputError(str(error).replace(str(fresh), str(out))) from error
         return
+    clear_workshops(out, ["**"])
     if (out / GIVEN).exists():
         if not keeps or given is None or any(differences(read_recipe(out / GIVEN, type(given)), given)):
             _remove_ours(out, ours)
@@ -137,8 +165,9 @@ def claimed(
     try:
         _mark(out, given)
         yield out
-    except BaseException:
-        _remove_ours(out, ours)
+    except BaseException as error:
+        if not keeps or number_of(error) is None:  # after a signal the same command goes on with what is prepared
+            _remove_ours(out, ours)
         raise
 
 
@@ -159,7 +188,7 @@ def _remove_ours(out: Path, ours: Sequence[str]) -> None:
     for above, folders, files in os.walk(out, topdown=False):
         for name in files:
             path = Path(above, name)
-            if any(fnmatchcase(path.relative_to(out).as_posix(), pattern) for pattern in ours):
+            if any(matches(path.relative_to(out), pattern) for pattern in ours):
                 path.unlink()
         for name in folders:
             with suppress(OSError):
@@ -228,7 +257,12 @@ def wait_until_ready(out: Path, recipe: type) -> tuple[Any, dict[str, Any]]:
 
 def read_recipe(file: Path, recipe: type) -> Any:
     """A recipe of type `recipe` from a file with all its fields, without a command-line parser."""
-    return _from_plain(recipe, read_yaml(file))
+    content = read_yaml(file)
+    check_keys(content, recipe, str(file))
+    try:
+        return _from_plain(recipe, content)
+    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        raise InputError(f"{file}: a value of the wrong type ({error}): correct it") from None
 
 
 def environment() -> dict[str, Any]:

@@ -141,7 +141,11 @@ def _pretrain(arguments: Sequence[str]) -> None:
     if options.general is not None:
         options.validation["general"] = options.general
     recipe = build(PretrainRecipe, parser.instantiate(options))
-    if resumed is not None and options.out is not None and Path(options.out).expanduser() != Path(resumed):
+    if (
+        resumed is not None
+        and options.out is not None
+        and Path(_home(options.out) or "").resolve() != Path(resumed).resolve()
+    ):
         raise InputError(f"--out {options.out} beside --resume {resumed}: a run goes on where it is; leave --out out")
     if (named := resumed or options.out) is None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")

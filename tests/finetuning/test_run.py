@@ -59,7 +59,7 @@ def rows_of(run):
 
 def test_a_run_folder_holds_everything_that_repeats_it(classifier):
     names = {path.name for path in classifier.iterdir()}
-    assert names == {"recipe.yaml", "environment.json", "ready", "metrics.csv", "model"}
+    assert names == {"recipe.yaml", "given.yaml", "environment.json", "ready", "metrics.csv", "model"}
     recipe = read_recipe(classifier / "recipe.yaml", FinetuneRecipe)
     assert (recipe.rows.row_length, recipe.rows.stride) == (64, 31)  # what the encoder takes
     assert SequenceClassifier.load(classifier / "model").labels == ("early", "late", "other")

@@ -160,7 +160,7 @@ class SaveCheckpoint(Operation):
     def make(self, home: Path, version: int) -> None:
         folder, saver = home / "checkpoints", WholeCheckpointIO()
         if folder.exists():
-            clear_workshops(folder, ["*"])  # as a run does before its first step
+            clear_workshops(folder, ["**"])  # as a run does before its first step
         state = {"global_step": version, "state_dict": {"weight": torch.full((100,), float(version))}}
         saver.save_checkpoint(state, folder / f"step-{version:08d}")
         if version == NEW and (old := folder / f"step-{OLD:08d}").exists():

@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-from fnmatch import fnmatchcase
+from pathlib import PurePath
 
 import pytest
 
 from bert.errors import InputError
+from bert.files import matches
 from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.training import folder as run_folder
 from bert.training.folder import OURS, append_environment, check_same, claimed, mark_ready, mark_resumed, owned
@@ -39,7 +40,7 @@ def prepare(out, given=GIVEN, overwrite=False, **files):
 def test_every_file_of_a_finished_run_is_known_as_ours(tiny_run):
     """Or an overwritten run would leave parts of it in the next."""
     names = [path.relative_to(tiny_run).as_posix() for path in tiny_run.rglob("*") if path.is_file()]
-    assert [name for name in names if not any(fnmatchcase(name, pattern) for pattern in OURS)] == []
+    assert [name for name in names if not any(matches(PurePath(name), pattern) for pattern in OURS)] == []
 
 
 def test_a_second_process_is_told_who_owns_the_folder(tmp_path):
@@ -208,3 +209,74 @@ def test_an_amended_recipe_says_so_at_its_head(tmp_path):
     head = [line for line in (out / "recipe.yaml").read_text().splitlines() if line.startswith("#")]
     assert head[0] == before.splitlines()[0]
     assert head[1:] == ["# Amended at step 4: seed 0 -> 7.", "# Amended at step 6: seed 0 -> 8."]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "metrics.csv",
+        "environment.json",
+        "ready",
+        "recipe.yaml",
+        "model",
+        "checkpoints",
+        "tokenizer",
+        "checkpoints/step-00000002",
+    ],
+)
+def test_a_link_under_a_name_that_a_run_writes_is_refused(tmp_path, name):
+    """The folder may be a stranger's, and the link lead to any file of the user."""
+    out = tmp_path / "run"
+    prepare(out)
+    (tmp_path / "home").mkdir()
+    (out / name).unlink(missing_ok=True)
+    (out / name).parent.mkdir(exist_ok=True)
+    (out / name).symlink_to(tmp_path / "home")
+    with pytest.raises(InputError, match="is a link, which may lead to any file"), owned(out):
+        raise AssertionError
+
+
+def test_links_of_the_users_own_are_no_matter(tmp_path):
+    out = tmp_path / "run"
+    prepare(out)
+    (out / "data").symlink_to(tmp_path)
+    (out / "model").mkdir()
+    (out / "model" / "mine").symlink_to(tmp_path)
+    with owned(out):
+        pass
+
+
+def test_a_recipe_of_the_users_does_not_make_their_folder_a_run(tmp_path):
+    out = tmp_path / "run"
+    fill(out, **{"recipe.yaml": "# mine", "metrics.csv": "mine"})
+    before = tree(out)
+    for overwrite in (False, True):
+        with owned(out), pytest.raises(InputError, match="holds files that are not of a run"):
+            with claimed(out, overwrite, GIVEN):
+                raise AssertionError
+    assert tree(out) == before
+
+
+@pytest.mark.parametrize("name", ["given.yaml", "recipe.yaml"])
+def test_a_group_that_is_none_in_a_file_of_the_run_is_one_line(tmp_path, name):
+    prepare(tmp_path / "run")
+    (tmp_path / "run" / name).write_text("stop: 3")
+    with pytest.raises(InputError, match=f"{name}: `stop` is a group"):
+        check_same(tmp_path / "run", GIVEN)
+
+
+def test_a_command_may_ask_for_what_was_amended(tmp_path):
+    out = tmp_path / "run"
+    prepare(out)
+    mark_resumed(out, OTHER, [("seed", 0, 7)], 4, {}, {})
+    check_same(out, GIVEN)
+    check_same(out, OTHER)
+
+
+def test_what_is_prepared_when_a_signal_comes_is_there_for_the_same_command(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt), owned(out), claimed(out, False, GIVEN):
+        fill(out, **{"tokenizer__tokenizer.json": "{}"})
+        raise KeyboardInterrupt
+    with owned(out), claimed(out, False, GIVEN):
+        assert (out / "tokenizer" / "tokenizer.json").read_text() == "{}"
