@@ -190,6 +190,9 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
         raise InputError(f"{target}: is a link, which may lead to any file: remove it")
     beside = (CONFIG, *TOKENIZER_FILES)
     copies = {} if out is None else _companions(folder, beside)
+    there = next((name for name in copies if (target / name).exists()), None)
+    if there is not None and not any((target / name).exists() for name in EXPORTED):  # of no earlier export
+        raise InputError(f"--out {target}: holds {there} already, which would be lost: give a folder of its own")
     ours = names if out is None else [*beside, *(f"{part}/{name}" for name in names)]
     try:
         with replaced_folder(target, ours) as fresh:
@@ -209,8 +212,6 @@ def _check_out(out: Path) -> None:
     for name in WEIGHT_FILES:
         if (out / name).exists():
             raise InputError(f"--out {out}: holds another model ({name}): give a folder of its own")
-    if out.exists() and any(out.iterdir()) and not any((out / name).exists() for name in EXPORTED):
-        raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
 
 
 def _signature(model: Encoder | HeadedModel) -> str:

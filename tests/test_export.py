@@ -153,6 +153,23 @@ def test_a_folder_of_its_own_has_config_and_tokenizer_and_no_weights(classifier:
         assert (Path("serve") / name).read_bytes() == (classifier / name).read_bytes()
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_an_export_replaces_no_file_that_no_export_wrote(classifier: Path, stubs: None, name: str) -> None:
+    Path("serve").mkdir()
+    Path("serve", name).write_text("mine")
+    with pytest.raises(InputError, match=f"--out serve: holds {name} already, which would be lost"):
+        export.export_onnx(classifier, "serve", say=lambda line: None)
+    assert snapshot(Path("serve")) == {name: b"mine"}
+
+
+def test_an_export_beside_the_model_follows_no_link(classifier: Path, stubs: None, tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (classifier / "onnx").symlink_to(tmp_path / "docs")
+    with pytest.raises(InputError, match="onnx: is a link, which may lead to any file"):
+        export.export_onnx(classifier, say=lambda line: None)
+    assert list((tmp_path / "docs").iterdir()) == []
+
+
 def test_a_second_export_leaves_no_int8_of_the_first_and_other_files_alone(classifier: Path, stubs: None) -> None:
     export.export_onnx(classifier, int8=True, say=lambda line: None)
     (classifier / "onnx" / "model_fp16.onnx").write_text("mine")

@@ -61,7 +61,7 @@ def test_a_signal_in_any_phase_ends_the_command_by_its_code_and_the_same_command
     whole, tmp_path, phase, number
 ):
     run, arguments = whole
-    environment = os.environ | {"SIGNAL": str(int(number)), "SENT": str(tmp_path / "sent")}
+    environment = os.environ | {"SIGNAL": str(int(number)), "SENT": str(tmp_path / "sent"), "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-c", KILLER.format(patch=ONCE + PHASES[phase]), *arguments, str(tmp_path / "run")]
     first = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     lines = [
