@@ -4,6 +4,7 @@ What is tried stands in `tests/kills/operations.py`, how in `tests/kills/worker.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from tests.kills.operations import OPERATIONS
 
 BROKEN = ("DeletesFirst", "ForgetsToSync")
 QUICK = [name for name, operation in OPERATIONS.items() if not operation.slow and name not in BROKEN]
+EVERY = int(os.environ.get("BERT_KILLS_EVERY", "4"))
+"""of the instants that are tried in the slow tier, beside every rename: each fourth; 1 is the long form"""
 SLOW = [name for name, operation in OPERATIONS.items() if operation.slow]
 
 
@@ -86,14 +89,14 @@ def test_the_proof_sees_what_a_rename_leaves_unsynced(prove):
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
 @pytest.mark.parametrize("operation", QUICK)
 def test_a_kill_at_any_instant_leaves_all_of_the_users_and_one_whole_version(prove, operation, exchange):
-    prove("kills", operation, exchange, seed=3 + exchange)
+    prove("kills", operation, exchange, every=EVERY, seed=3 + exchange)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
 @pytest.mark.parametrize("operation", QUICK)
 def test_a_power_cut_at_any_instant_leaves_all_of_the_users_and_one_whole_version(prove, operation, exchange):
-    prove("power cuts", operation, exchange, seed=5 + exchange)
+    prove("power cuts", operation, exchange, every=EVERY, seed=5 + exchange)
 
 
 @pytest.mark.slow

@@ -194,8 +194,8 @@ MaskedLMTraining.training_step = step
 def two_processes(arguments, tmp_path, patch, name="run"):
     (tmp_path / "two.py").write_text(KILLER.format(patch=patch))
     command = [sys.executable, str(tmp_path / "two.py"), *map(str, arguments), "--trainer.devices", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
 NAN = """
