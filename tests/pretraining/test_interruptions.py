@@ -273,7 +273,8 @@ def test_two_commands_in_one_folder_one_trains_and_the_other_says_who(whole, tmp
 import time
 real = MaskedLMTraining.training_step
 def step(self, batch, batch_idx):
-    open(os.environ["SENT"], "w").close(); time.sleep(0.5)
+    open(os.environ["SENT"], "w").close()
+    while not os.path.exists(os.environ["SENT"] + ".go"): time.sleep(0.1)
     return real(self, batch, batch_idx)
 MaskedLMTraining.training_step = step
 """
@@ -289,6 +290,7 @@ MaskedLMTraining.training_step = step
         assert second.returncode == 2
         assert second.stderr.startswith(f"bert: {run}: in use by process {first.pid} on ")
         assert len(second.stderr.splitlines()) == 1
+    (tmp_path / "begun.go").touch()
     assert "Traceback" not in first.communicate(timeout=300)[1]
     assert first.returncode == 0
     with (run / "metrics.csv").open() as stream:
