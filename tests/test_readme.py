@@ -78,7 +78,7 @@ def test_the_commands_of_the_readme_run_as_they_stand(tmp_path):
     assert "pip install" not in script
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=900
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=2700
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     pytest.importorskip("transformers", reason="the README's Python blocks need transformers")
