@@ -16,8 +16,8 @@ from tests.kills.operations import OPERATIONS
 
 BROKEN = ("DeletesFirst", "ForgetsToSync")
 QUICK = [name for name, operation in OPERATIONS.items() if not operation.slow and name not in BROKEN]
-EVERY = int(os.environ.get("BERT_KILLS_EVERY", "4"))
-"""of the instants that are tried in the slow tier, beside every rename: each fourth; 1 is the long form"""
+EVERY = int(os.environ.get("BERT_KILLS_EVERY", "8"))
+"""of the instants that are tried in the slow tier, beside every rename: each eighth; 1 is the long form"""
 SLOW = [name for name, operation in OPERATIONS.items() if operation.slow]
 
 

@@ -17,7 +17,7 @@ from tests.pretraining.test_resume import KILLER, STEPS, assert_same_run, bert, 
 pytestmark = pytest.mark.slow
 __all__ = ["whole"]
 
-KILLS = int(os.environ.get("BERT_KILLS", "6"))
+KILLS = int(os.environ.get("BERT_KILLS", "4"))
 """of the loop; the long form takes 30"""
 
 # Where a signal comes: a patch that sends it to the process itself, once.
