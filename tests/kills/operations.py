@@ -243,7 +243,8 @@ class Finetune(Operation):
 
         if not (home / "model").exists():
             SaveModel().make(home, OLD)
-            (home / "rows.tsv").write_text("text\tlabel\n" + "the cat\ta\nthe dog\tb\n" * 8, encoding="utf-8")
+            rows = [f"{text}\t{'ab'[number % 2]}\n" for number, text in enumerate(make_text(60).split("\n\n"))]
+            (home / "rows.tsv").write_text("text\tlabel\n" + "".join(map(str.lstrip, rows)), encoding="utf-8")
         flags = ["--model", home / "model", "--train", home / "rows.tsv", "--out", home / "run", "--epochs=1"]
         flags += [f"--seed={version}", *(["--overwrite"] if (home / "run").exists() else []), *FAST]
         bert_command("finetune", "classify", *flags)
