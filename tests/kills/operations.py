@@ -243,7 +243,7 @@ class Finetune(Operation):
 
         if not (home / "model").exists():
             SaveModel().make(home, OLD)
-            rows = [f"{text}\t{'ab'[number % 2]}\n" for number, text in enumerate(make_text(60).split("\n\n"))]
+            rows = [f"{text.strip()}\t{'ab'[number % 2]}\n" for number, text in enumerate(make_text(60).split("\n\n"))]
             (home / "rows.tsv").write_text("text\tlabel\n" + "".join(map(str.lstrip, rows)), encoding="utf-8")
         flags = ["--model", home / "model", "--train", home / "rows.tsv", "--out", home / "run", "--epochs=1"]
         flags += [f"--seed={version}", *(["--overwrite"] if (home / "run").exists() else []), *FAST]
