@@ -73,7 +73,7 @@ def run() -> None:
     with printable_output():
         try:
             code = main()
-        except Exception:  # ours to mend
+        except Exception:  # a fault of ours keeps its traceback
             traceback.print_exc()
             code = 1
         with suppress(OSError, ValueError):

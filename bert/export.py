@@ -145,7 +145,7 @@ def load_any(folder: str | Path) -> Encoder | HeadedModel:
 
 def _companions(folder: Path, more: Sequence[str] = ()) -> dict[str, Path]:
     """The files of a model folder, by name, that go along with its model: `more`, how long the rows were in fine-tuning, and
-    what sentence-transformers does behind the encoder.
+    what sentence-transformers does after the encoder.
 
     Raises InputError for a link, by which a file of another place would go along; those in the cache of the Hub are none.
     """

@@ -1,7 +1,7 @@
 """`bert pretrain`: tokenizer → token store → batches → training → model folder, as one page of plain calls.
 
-What a run makes lies in its folder: recipe.yaml (all fields; run it again and the same run happens), tokenizer/, store/ (where none was
-given), checkpoints/, metrics.csv, environment.json, model/ (the result).
+What a run makes lies in its folder: given.yaml (what was asked for), recipe.yaml (all fields; run it again and the same run happens),
+tokenizer/, store/ (where none was given), checkpoints/, metrics.csv, environment.json, model/ (the result).
 """
 
 import math
@@ -85,7 +85,7 @@ def pretrain(
     is that of the run, but for budget, log, checkpoints, trainer, learning rates, attention and compile). `say` is told what happens.
     `trust` imports any class that the recipe describes for the Trainer.
 
-    Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run.
+    Raises InputError for what the user can fix, `bert.errors.InterruptedRun` where a signal ended the run.
     """
     out = run_folder.named(Path(out))
     if resume and not (out / run_folder.RECIPE).exists():
