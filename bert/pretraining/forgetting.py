@@ -19,7 +19,7 @@ from bert.errors import InputError
 from bert.files import replaced
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.inputs import fixed_rows, make_streams
+from bert.pretraining.inputs import TrainingData, fixed_rows
 from bert.pretraining.score import score_rows
 from bert.pretraining.sources import Source
 from bert.pretraining.start import Start
@@ -54,55 +54,41 @@ class Loss:
 
 
 def measure_before(
-    start: Start,
-    model: MaskedLM,
-    recipe: PretrainRecipe,
-    out: Path,
-    stores: Sequence[TokenStore],
-    tokenizer: Tokenizer,
-    device: torch.device,
-    say: Callable[[str], None],
+    start: Start, model: MaskedLM, data: TrainingData, device: torch.device, say: Callable[[str], None]
 ) -> None:
     """Measure the model as it came and, where it has been changed, `model`, with which training begins. Writes
     RUN/before-after/."""
-    folder = _folder(out)
+    folder = _folder(data.folder)
     folder.mkdir(exist_ok=True)
-    changed = tokenizer.hash != start.tokenizer.hash
-    texts, line = general_sample(recipe, start.tokenizer)
+    changed = data.tokenizer.hash != start.tokenizer.hash
+    texts, line = general_sample(data.recipe, start.tokenizer)
     say(line)
     samples = {GENERAL: texts}
     if changed:
-        samples |= _held_out_texts(recipe, stores, tokenizer)
+        samples |= _held_out_texts(data)
     for name, sample in samples.items():
-        _keep(folder, name, sample, tokenizer)
+        _keep(folder, name, sample, data.tokenizer)
     losses = []
-    for name, stream, bytes_a_token in _streams(recipe, out, stores, tokenizer):
+    for name, stream, bytes_a_token in _streams(data):
         if not changed:
-            losses.append(_measure(start.model, name, BEFORE, stream, tokenizer, bytes_a_token, device))
+            losses.append(_measure(start.model, name, BEFORE, stream, data.tokenizer, bytes_a_token, device))
         elif name in samples:
-            own_store, own_bytes = _tokenised(samples[name], start.tokenizer)
-            own = fixed_rows(recipe, [own_store], [Documents(own_store.starts, own_store.lengths)], start.tokenizer)
+            store, own_bytes = _tokenised(samples[name], start.tokenizer)
+            own = fixed_rows(data.recipe, [store], [Documents(store.starts, store.lengths)], start.tokenizer)
             losses.append(_measure(start.model, name, BEFORE, own, start.tokenizer, own_bytes, device))
         if model is not start.model:
-            losses.append(_measure(model, name, START, stream, tokenizer, bytes_a_token, device))
+            losses.append(_measure(model, name, START, stream, data.tokenizer, bytes_a_token, device))
     _write(folder, losses)
 
 
-def measure_after(
-    model: MaskedLM,
-    recipe: PretrainRecipe,
-    out: Path,
-    stores: Sequence[TokenStore],
-    tokenizer: Tokenizer,
-    device: torch.device,
-) -> list[Loss]:
+def measure_after(model: MaskedLM, data: TrainingData, device: torch.device) -> list[Loss]:
     """Measure what came of it, on the same rows; all losses, in their order. Empty where nothing was measured before."""
-    if not (_folder(out) / "losses.tsv").exists():
+    if not (_folder(data.folder) / "losses.tsv").exists():
         return []
-    losses = [loss for loss in read_losses(out) if loss.when != AFTER]
-    for name, stream, bytes_a_token in _streams(recipe, out, stores, tokenizer):
-        losses.append(_measure(model, name, AFTER, stream, tokenizer, bytes_a_token, device))
-    _write(_folder(out), losses)
+    losses = [loss for loss in read_losses(data.folder) if loss.when != AFTER]
+    for name, stream, bytes_a_token in _streams(data):
+        losses.append(_measure(model, name, AFTER, stream, data.tokenizer, bytes_a_token, device))
+    _write(_folder(data.folder), losses)
     return losses
 
 
@@ -194,13 +180,13 @@ def _known_share(texts: Sequence[str], tokenizer: Tokenizer) -> float:
     return float((ids != tokenizer.unk_id).mean()) if len(ids) else 0.0
 
 
-def _held_out_texts(recipe: PretrainRecipe, stores: Sequence[TokenStore], tokenizer: Tokenizer) -> dict[str, list[str]]:
+def _held_out_texts(data: TrainingData) -> dict[str, list[str]]:
     """The text of held-out documents, for another tokenizer. Nothing where it is not at hand: with a store or a mixture in the
     place of the text, or where parts of documents are held out."""
-    _, validation, message = make_streams(recipe, stores, tokenizer)
-    if validation is None or message or not recipe.data.corpus or not isinstance(validation.rows, Source):
+    recipe, validation = data.recipe, data.validation
+    if validation is None or data.message or not recipe.data.corpus or not isinstance(validation.rows, Source):
         return {}
-    (store,) = stores
+    (store,) = data.stores
     wanted = set(store.hashes[np.isin(store.starts, validation.rows.index.documents.starts)].tolist())
     room = recipe.validation.rows * recipe.data.row_length * _CHARACTERS_A_TOKEN
     texts: list[str] = []
@@ -231,27 +217,25 @@ def _keep(folder: Path, name: str, texts: Sequence[str], tokenizer: Tokenizer) -
         np.savez(partial, values=store.values, offsets=offsets, bytes_a_token=bytes_a_token)
 
 
-def _streams(
-    recipe: PretrainRecipe, out: Path, stores: Sequence[TokenStore], tokenizer: Tokenizer
-) -> list[tuple[str, BatchStream, float | None]]:
+def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
     """(text, rows, bytes of a token) for the kept samples; for the run's own text its validation rows, where none is kept."""
     streams: list[tuple[str, BatchStream, float | None]] = []
     for name in (NEW, GENERAL):
-        file = _folder(out) / f"{name.replace(' ', '-')}.npz"
+        file = _folder(data.folder) / f"{name.replace(' ', '-')}.npz"
         if file.exists():
             try:
                 arrays = read_arrays(file, ("values", "offsets", "bytes_a_token"))
                 if arrays["values"].dtype.kind != "u":
                     raise ValueError(f"values are {arrays['values'].dtype}")
-                kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"], vocab_size=tokenizer.vocab_size)
+                kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"], vocab_size=data.tokenizer.vocab_size)
                 bytes_a_token = float(arrays["bytes_a_token"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{file}: not a kept sample of tokenised text ({error}): remove it") from None
-            rows = fixed_rows(recipe, [kept], [Documents(kept.starts, kept.lengths)], tokenizer)
+            rows = fixed_rows(data.recipe, [kept], [Documents(kept.starts, kept.lengths)], data.tokenizer)
             streams.append((name, rows, bytes_a_token))
-        elif (validation := make_streams(recipe, stores, tokenizer)[1]) is not None:
-            whole = stores[0].info.get("bytes") if len(stores) == 1 else None
-            streams.append((name, validation, whole / stores[0].num_tokens if whole else None))
+        elif data.validation is not None:
+            whole = data.stores[0].info.get("bytes") if len(data.stores) == 1 else None
+            streams.append((name, data.validation, whole / data.stores[0].num_tokens if whole else None))
     return streams
 
 

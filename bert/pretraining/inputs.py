@@ -31,6 +31,37 @@ DEFAULT_STOP = StopConfig(minutes=20)
 _VALIDATION_SEED = 2018  # the masks of held-out rows never change, whatever the seed of the run
 
 
+@dataclass(frozen=True)
+class TrainingData:
+    """What a run is trained and measured on, opened once."""
+
+    recipe: PretrainRecipe
+    """with every open field decided"""
+    folder: Path
+    """of the run"""
+    tokenizer: Tokenizer
+    stores: list[TokenStore]
+    """one for each source of the text"""
+    training: Phased[BatchStream]
+    validation: BatchStream | None
+    """none where nothing is held out"""
+    message: str
+    """about the split, where something is to be said of it"""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a resumed run must find again: the tokenizer, and the text as the stores know it."""
+        contents = [str(store.info.get("fingerprint", {}).get("content", "")) for store in self.stores]
+        return {"tokenizer": self.tokenizer.hash, "text": " ".join(contents)}
+
+
+def open_data(recipe: PretrainRecipe, out: Path) -> TrainingData:
+    """The data of the run in the folder `out`. InputError where it is damaged, or too small to train on."""
+    tokenizer = Tokenizer.load(tokenizer_folder(out))
+    stores = [open_store(source.folder, tokenizer) for source in text_sources(recipe.data, out)]
+    return TrainingData(recipe, out, tokenizer, stores, *make_streams(recipe, stores, tokenizer))
+
+
 def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
     """InputError for text, tokenizer and store that are not there or do not fit, before anything is written or overwritten.
 
@@ -76,8 +107,8 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
 
 def prepare_inputs(
     recipe: PretrainRecipe, out: Path, say: Callable[[str], None], start: Start | None = None, resume: bool = False
-) -> PretrainRecipe:
-    """Make what is missing in `out`: tokenizer and store. Returns the recipe with every open field decided. A run that is resumed
+) -> TrainingData:
+    """Make what is missing in `out`: tokenizer and store. Every open field of the recipe is decided then. A run that is resumed
     keeps the store that it has; otherwise one that a killed preparation left must be of this text."""
     data, vocabulary, folder = recipe.data, recipe.vocabulary, tokenizer_folder(out)
     encoder, head = (recipe.encoder, recipe.head) if start is None else (start.model.config, start.model.head_config)
@@ -100,9 +131,7 @@ def prepare_inputs(
     elif recipe.start is None:
         encoder = dataclasses.replace(encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
-    recipe = dataclasses.replace(with_absolute_paths(recipe), encoder=encoder, head=head, stop=stop)
-    make_streams(recipe, open_stores(recipe, out, tokenizer), tokenizer)  # refuses what is too small to train on
-    return recipe
+    return open_data(dataclasses.replace(with_absolute_paths(recipe), encoder=encoder, head=head, stop=stop), out)
 
 
 def check_apart(out: Path, name: str, *paths: str | None) -> None:
@@ -143,11 +172,6 @@ def text_sources(data: DataConfig, out: Path) -> list[TextSource]:
         else:
             sources.append(TextSource(path.name, weight, [name], out / f"store-{number}"))
     return sources
-
-
-def open_stores(recipe: PretrainRecipe, out: Path, tokenizer: Tokenizer) -> list[TokenStore]:
-    """The token stores of the run in the folder `out`, one for each source of its text."""
-    return [open_store(source.folder, tokenizer) for source in text_sources(recipe.data, out)]
 
 
 def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
@@ -236,12 +260,6 @@ def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepL
     """All held-out rows once; the last batch is filled up with padding."""
     assert validation.last_row is not None
     return StepLoader(validation, split, rank, steps=-(-validation.last_row // split.batch_rows))
-
-
-def identity(stores: Sequence[TokenStore], tokenizer: Tokenizer) -> dict[str, str]:
-    """What a resumed run must find again: the tokenizer, and the text as the stores know it."""
-    contents = [str(store.info.get("fingerprint", {}).get("content", "")) for store in stores]
-    return {"tokenizer": tokenizer.hash, "text": " ".join(contents)}
 
 
 def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:

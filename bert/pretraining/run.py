@@ -6,7 +6,7 @@ tokenizer/, store/ (where none was given), checkpoints/, metrics.csv, environmen
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,13 +26,11 @@ from bert.pretraining.backend import settle_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import measure_after, measure_before, report
 from bert.pretraining.inputs import (
+    TrainingData,
     check_inputs,
-    identity,
     make_splits,
-    make_streams,
-    open_stores,
+    open_data,
     prepare_inputs,
-    tokenizer_folder,
     validation_loader,
     with_absolute_paths,
 )
@@ -43,8 +41,6 @@ from bert.pretraining.stream import Split, StepLoader
 from bert.pretraining.summary import card_text, describe
 from bert.recipe import differences
 from bert.signals import Signals, handled, number_of
-from bert.text.store import TokenStore
-from bert.text.tokenizer import Tokenizer
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, drop_behind, newest_whole, prove, read_manifest
@@ -98,7 +94,8 @@ def pretrain(
                 with run_folder.owned(out) as check:
                     equip = partial(_equip, out=out, signals=signals, trust=trust, check=check)
                     return _train(_prepare(recipe, out, overwrite, resume, equip, say), say)
-            return _train(_follow(recipe, out, partial(_equip, out=out, signals=signals, trust=trust)), _silent)
+            equip = partial(_equip, out=out, signals=signals, trust=trust, check=lambda: None)
+            return _train(_follow(recipe, out, equip), lambda message: None)
         except (KeyboardInterrupt, SystemExit) as error:
             if (number := number_of(error)) is None:
                 raise
@@ -112,11 +109,9 @@ def pretrain(
 
 
 @dataclass(frozen=True)
-class _Run:
-    """A run that is prepared, and what trains it."""
+class _Equipment:
+    """What trains a run."""
 
-    recipe: PretrainRecipe
-    out: Path
     signals: Signals
     trainer: L.Trainer
     split: Phased[Split]
@@ -124,10 +119,32 @@ class _Run:
     stop: StopOnSignal
     check: Callable[[], None]
     """raises where the folder is no longer that of the run"""
+
+    @property
+    def device(self) -> torch.device:
+        """That of this process."""
+        return self.trainer.strategy.root_device
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run that is prepared."""
+
+    equipment: _Equipment
+    data: TrainingData
+    compiled: tuple[bool, str]
+    """whether the step is compiled, and why"""
     checkpoint: Path | None = None
     """the one that it goes on from"""
     model: MaskedLM | None = None
     """its first weights, where they are made already"""
+
+    def decided(self) -> dict[str, Any]:
+        """What is decided anew on each machine and changes what a run computes."""
+        recipe, trainer = self.data.recipe, self.equipment.trainer
+        chosen = {name: getattr(recipe, name) for name in ("attention", "local_attention")}
+        device, precision = self.equipment.device.type, str(trainer.precision)
+        return {"device": device, "precision": precision, "compiled": self.compiled[0], **chosen}
 
 
 def _equip(
@@ -137,8 +154,8 @@ def _equip(
     out: Path,
     signals: Signals,
     trust: bool,
-    check: Callable[[], None] = lambda: None,
-) -> _Run:
+    check: Callable[[], None],
+) -> _Equipment:
     """What trains a run, before anything is written: InputError for what this machine cannot do."""
     ranks = world_size(recipe.trainer)
     split = make_splits(recipe, ranks)
@@ -163,7 +180,7 @@ def _equip(
         raise InputError(
             f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
         )
-    return _Run(recipe, out, signals, trainer, split, csv, stop, check, checkpoint)
+    return _Equipment(signals, trainer, split, csv, stop, check)
 
 
 def _prepare(
@@ -171,7 +188,7 @@ def _prepare(
     out: Path,
     overwrite: bool,
     resume: bool,
-    equip: Callable[..., _Run],
+    equip: Callable[..., _Equipment],
     say: Callable[[str], None],
 ) -> _Run:
     """Rank 0's part: the run in the folder `out` made or taken up again, and the other ranks told of it."""
@@ -184,27 +201,28 @@ def _prepare(
         return _take_up(held, recipe if resume else held, out, equip, say)
     start = check_inputs(recipe, out)
     recipe = replace(recipe, run_id=uuid4().hex)
-    run = equip(recipe)
-    device = run.trainer.strategy.root_device
+    equipment = equip(recipe)
     with run_folder.claimed(out, overwrite, given) as folder:
 
         def heard(line: str) -> None:
             say(line.replace(str(folder), str(out)))
 
-        recipe = prepare_inputs(recipe, folder, heard, start)
-        compiled, _ = compiles(recipe.compile, device, recipe.stop.minutes, _operations(recipe))
-        recipe = settle_attention(recipe, run.split, device, str(run.trainer.precision), compiled, heard)
-        model = None if start is None else begin_with(start, recipe, folder, device, heard)
-        run = replace(run, recipe=recipe, model=model)
-        run_folder.mark_ready(folder, out, recipe, "bert pretrain", _decided(run))
-    return run
+        data = prepare_inputs(recipe, folder, heard, start)
+        compiled, device = _compiles(data, equipment), equipment.device
+        precision = str(equipment.trainer.precision)
+        recipe = settle_attention(data.recipe, equipment.split, device, precision, compiled[0], heard)
+        data = replace(data, recipe=recipe)
+        model = None if start is None else begin_with(start, data, device, heard)
+        run = _Run(equipment, data, compiled, model=model)
+        run_folder.mark_ready(folder, out, recipe, "bert pretrain", run.decided())
+    return run if folder == out else replace(run, data=open_data(recipe, out))
 
 
 def _take_up(
     held: PretrainRecipe,
     recipe: PretrainRecipe,
     out: Path,
-    equip: Callable[..., _Run],
+    equip: Callable[..., _Equipment],
     say: Callable[[str], None],
 ) -> _Run:
     """The run of the recipe `held` goes on by `recipe`. Nothing of it changes before all is checked."""
@@ -218,14 +236,13 @@ def _take_up(
     checkpoint = newest_whole(out / "checkpoints", _warn, held.run_id)
     manifest = {} if checkpoint is None else read_manifest(checkpoint)
     _check_budget(recipe, checkpoint)
-    run = equip(recipe, checkpoint)
-    recipe = prepare_inputs(recipe, out, say, resume=True)
-    tokenizer = Tokenizer.load(tokenizer_folder(out))
-    check_identity(manifest.get("identity", {}), identity(open_stores(recipe, out, tokenizer), tokenizer))
-    run = replace(run, recipe=recipe)
+    equipment = equip(recipe, checkpoint)
+    data = prepare_inputs(recipe, out, say, resume=True)
+    check_identity(manifest.get("identity", {}), data.identity)
+    run = _Run(equipment, data, _compiles(data, equipment), checkpoint)
     told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
-    run_folder.mark_resumed(out, recipe, changed, _step_of(checkpoint), _decided(run), told)
-    run.csv.cut(_step_of(checkpoint))
+    run_folder.mark_resumed(out, data.recipe, changed, _step_of(checkpoint), run.decided(), told)
+    equipment.csv.cut(_step_of(checkpoint))
     if checkpoint is None:
         say(f"{out}: has no checkpoint yet: it begins with its first step, by what is prepared")
     else:
@@ -238,89 +255,76 @@ def _with_objects(held: PretrainRecipe, given: PretrainRecipe) -> PretrainRecipe
     return replace(held, trainer=dict(given.trainer) | held.trainer)
 
 
-def _follow(given: PretrainRecipe, out: Path, equip: Callable[..., _Run]) -> _Run:
+def _follow(given: PretrainRecipe, out: Path, equip: Callable[..., _Equipment]) -> _Run:
     """The other ranks' part: what rank 0 has prepared, and the checkpoint that it has chosen."""
     recipe, told = run_folder.wait_until_ready(out, PretrainRecipe)
-    recipe = _with_objects(recipe, given)
-    if "checkpoint" not in told:
-        return equip(recipe)
-    checkpoint = out / "checkpoints" / Path(told["checkpoint"]).name
-    prove(checkpoint, told["sha256"])
-    return equip(recipe, checkpoint)
+    recipe, checkpoint = _with_objects(recipe, given), None
+    if "checkpoint" in told:
+        checkpoint = out / "checkpoints" / Path(told["checkpoint"]).name
+        prove(checkpoint, told["sha256"])
+    equipment, data = equip(recipe, checkpoint), open_data(recipe, out)
+    return _Run(equipment, data, _compiles(data, equipment), checkpoint)
 
 
-def _decided(run: _Run) -> dict[str, Any]:
-    """What is decided anew on each machine and changes what a run computes."""
-    recipe, device = run.recipe, run.trainer.strategy.root_device
-    compiled, _ = compiles(recipe.compile, device, recipe.stop.minutes, _operations(recipe))
-    attention = {"attention": recipe.attention, "local_attention": recipe.local_attention}
-    return {"device": device.type, "precision": str(run.trainer.precision), "compiled": compiled, **attention}
+def _compiles(data: TrainingData, equipment: _Equipment) -> tuple[bool, str]:
+    """Whether the step is compiled, and why."""
+    recipe = data.recipe
+    return compiles(recipe.compile, equipment.device, recipe.stop.minutes, _operations(recipe))
 
 
 def _train(run: _Run, say: Callable[[str], None]) -> Path:
     """Train a prepared run, on every rank, to its end."""
-    recipe, out, trainer, checkpoint = run.recipe, run.out, run.trainer, run.checkpoint
-    tokenizer = Tokenizer.load(tokenizer_folder(out))
-    stores = open_stores(recipe, out, tokenizer)
-    training, validation, message = make_streams(recipe, stores, tokenizer)
-    if message:
-        say(message)
+    data, equipment, checkpoint = run.data, run.equipment, run.checkpoint
+    recipe, trainer, split = data.recipe, equipment.trainer, equipment.split
+    if data.message:
+        say(data.message)
 
     torch.manual_seed(recipe.seed)
     if recipe.start is None or checkpoint is not None:  # a checkpoint has all weights
         model = MaskedLM(recipe.encoder, recipe.head)
         if recipe.initialization == "structured":
             theta = plan(recipe).at(0).recipe.encoder.rope_theta  # that of the first phase, where there are phases
-            structure(model, torch.from_numpy(training.at(0).token_counts(_COUNTED)), theta)
+            structure(model, torch.from_numpy(data.training.at(0).token_counts(_COUNTED)), theta)
     else:
-        model = run.model or begin(recipe, load_start(recipe), tokenizer)[0]
+        model = run.model or begin(recipe, load_start(recipe), data.tokenizer)[0]
     model.train()
-    model.tokenizer = tokenizer
+    model.tokenizer = data.tokenizer
     model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
-    compiled, why = compiles(recipe.compile, trainer.strategy.root_device, recipe.stop.minutes, _operations(recipe))
+    compiled, why = run.compiled
     module = MaskedLMTraining(
-        model,
-        recipe.optimizer,
-        recipe.schedule,
-        recipe.stop,
-        run.split,
-        recipe.seed,
-        identity(stores, tokenizer),
-        compiled,
+        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, data.identity, compiled
     )
     if recipe.phases:
         module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
     begun = _step_of(checkpoint)
 
     def on_first_request() -> None:
-        run.signals.install()  # Lightning has put its own handlers in their place
+        equipment.signals.install()  # Lightning has put its own handlers in their place
         module.progress.start()
 
     loader = StepLoader(
-        training,
-        run.split,
+        data.training,
+        split,
         trainer.global_rank,
         first_step=lambda: int(module.progress.step),
         workers=recipe.data.workers,
         pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
         on_first_request=on_first_request,
     )
-    held_out = None if validation is None else validation_loader(validation, run.split.values[-1], trainer.global_rank)
-    say(describe(recipe, model, training, trainer.precision, run.split))
+    validation = data.validation and validation_loader(data.validation, split.values[-1], trainer.global_rank)
+    say(describe(recipe, model, data.training, trainer.precision, split))
     say(f"{'compiled' if compiled else 'not compiled'}: {why}")
-    with suppress(SIGTERMException), run.signals.deferred():
-        trainer.fit(
-            module, loader, held_out, ckpt_path=None if checkpoint is None else str(checkpoint), weights_only=True
-        )
+    with suppress(SIGTERMException), equipment.signals.deferred():
+        trainer.fit(module, loader, validation, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
     encoder = model.encoder  # what comes now may have another precision, and more documents in a row
     encoder.backend, encoder.local_backend, encoder.most_documents = "auto", None, None
-    if stopped_by := run.stop.stopped_by:
+    if stopped_by := equipment.stop.stopped_by:
         at = f"at step {module.progress.step} and saved" if module.progress.step else "before the first step"
-        message = f"stopped {at}. Go on with: bert pretrain --resume {out}"
+        message = f"stopped {at}. Go on with: bert pretrain --resume {data.folder}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stopped_by)
     if module.progress.step == begun:
         say(f"no step was left to do: the budget was used up at step {begun:,}; --stop.* gives more")
-    return finish(module, recipe, out, stores, trainer.strategy.root_device, say, run.check)
+    return finish(module, data, equipment.device, say, equipment.check)
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -334,16 +338,12 @@ def _check_budget(recipe: PretrainRecipe, checkpoint: Path | None) -> None:
         raise InputError(f"--stop.steps {steps}: the run has {done:,} steps behind it: give more, or leave it out")
 
 
-def begin_with(
-    start: Start, recipe: PretrainRecipe, out: Path, device: torch.device, say: Callable[[str], None]
-) -> MaskedLM:
+def begin_with(start: Start, data: TrainingData, device: torch.device, say: Callable[[str], None]) -> MaskedLM:
     """The first weights of a run from those of a model, with what both are worth written down."""
-    tokenizer = Tokenizer.load(tokenizer_folder(out))
-    stores = open_stores(recipe, out, tokenizer)
-    model, lines = begin(recipe, start, tokenizer)
+    model, lines = begin(data.recipe, start, data.tokenizer)
     for line in lines:
         say(line)
-    measure_before(start, model, recipe, out, stores, tokenizer, device, say)
+    measure_before(start, model, data, device, say)
     return model
 
 
@@ -365,21 +365,18 @@ def _operations(recipe: PretrainRecipe) -> float | None:
 
 def finish(
     module: MaskedLMTraining,
-    recipe: PretrainRecipe,
-    out: Path,
-    stores: Sequence[TokenStore],
+    data: TrainingData,
     device: torch.device,
     say: Callable[[str], None],
     check: Callable[[], None],
 ) -> Path:
-    """Write the model folder (rank 0) and say how it went. `check` raises where `out` is no longer that of the run."""
-    folder = out / "model"
+    """Write the model folder (rank 0) and say how it went. `check` raises where the folder is no longer that of the run."""
+    folder = data.folder / "model"
     if run_folder.is_rank_0():
-        figures, model = module.validation, module.model
-        assert model.tokenizer is not None
+        figures, model, recipe = module.validation, module.model, data.recipe
         check()
         model.save(folder, card=card_text(recipe, module.progress, figures))
-        losses = measure_after(model, recipe, out, stores, model.tokenizer, device)
+        losses = measure_after(model, data, device)
         if losses:  # the card tells of them; without them the model is there all the same
             model.save(folder, card=card_text(recipe, module.progress, figures, losses))
         for line in report(losses) if losses else []:
@@ -394,10 +391,6 @@ def finish(
         )
         say(f'model: {folder}   next: bert fill "… [MASK] …" --model {folder}')
     return folder
-
-
-def _silent(message: str) -> None:
-    """Ranks other than 0 say nothing."""
 
 
 def _warn(message: str) -> None:

@@ -15,9 +15,8 @@ import torch
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.inputs import make_streams, open_stores, tokenizer_folder
+from bert.pretraining.inputs import open_data
 from bert.pretraining.stream import BatchStream, Split
-from bert.text.tokenizer import Tokenizer
 from bert.training.folder import read_recipe
 from bert.untrusted import read_arrays
 
@@ -90,8 +89,7 @@ class HeldOutScore(Score):
 def score_held_out(run: Path, model: MaskedLM) -> HeldOutScore:
     """Score `model` on the held-out rows of the run in the folder `run`, under the masks of its validation."""
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
-    tokenizer = Tokenizer.load(tokenizer_folder(run))
-    validation = make_streams(recipe, open_stores(recipe, run, tokenizer), tokenizer)[1]
+    validation = open_data(recipe, run).validation
     if validation is None:
         raise InputError(f"{run}: this run held nothing out (data.held_out {recipe.data.held_out}): nothing to score")
     return score_rows(model, validation)

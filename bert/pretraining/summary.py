@@ -9,7 +9,7 @@ from bert.model.encoder import count_parameters
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import Loss, card_lines
-from bert.pretraining.inputs import make_streams, open_stores, text_sources, tokenizer_folder
+from bert.pretraining.inputs import open_data, text_sources
 from bert.pretraining.phases import Phased, plan
 from bert.pretraining.stream import BatchStream, Split
 from bert.text.tokenizer import Tokenizer
@@ -82,8 +82,8 @@ def card_text(
 
 def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:
     """Print batch `number` of a run: its rows, with what was masked and what stood there."""
-    tokenizer = Tokenizer.load(tokenizer_folder(out))
-    stream = make_streams(recipe, open_stores(recipe, out, tokenizer), tokenizer)[0].at(number)
+    data = open_data(recipe, out)
+    tokenizer, stream = data.tokenizer, data.training.at(number)
     batch = stream.micro_batch(number, Split(stream.batch_rows, stream.batch_rows))
     first, names = stream.first_row_of(number), [source.name for source in text_sources(recipe.data, out)]
     length = f" of {stream.rows.row_length} places" if recipe.phases else ""

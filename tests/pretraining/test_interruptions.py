@@ -38,7 +38,7 @@ from bert.pretraining.stream import BatchStream
 PHASES = {
     "the tokenizer": 'before(bert.text.vocabulary, "train_tokenizer")',
     "the store": 'before(bert.text.store, "document_encoder")',
-    "the parts of the run": 'before(run, "make_streams")',
+    "the parts of the run": 'before(run, "describe")',
     "what Lightning sets up": 'before(L.strategies.SingleDeviceStrategy, "setup")',
     "the first batch": 'before(BatchStream, "micro_batch")',
     "the start": 'before(StopOnSignal, "on_train_start")',
