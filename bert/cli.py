@@ -36,8 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str]) -> int:
-    verb = arguments[0] if arguments else "help"
+    verb, speaks = arguments[0] if arguments else "help", True
     try:
+        speaks = verb not in _PARALLEL or global_rank() == 0
         if verb in ("-h", "--help", "help"):
             print(_overview())
         elif verb == "--version":
@@ -47,7 +48,7 @@ def _command(arguments: Sequence[str]) -> int:
         else:
             VERBS[verb](arguments[1:])
     except (InputError, MemoryError) as error:
-        if verb not in _PARALLEL or global_rank() == 0 or isinstance(error, RankError):
+        if speaks or isinstance(error, RankError):
             memory = "not enough memory: give smaller batches, or less input"
             line = memory if isinstance(error, MemoryError) else " ".join(str(error).split())
             print(f"bert: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}", file=sys.stderr)

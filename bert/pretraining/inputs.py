@@ -21,7 +21,7 @@ from bert.pretraining.start import Start, check_start, load_start, shape_of
 from bert.pretraining.stream import BatchStream, Rows, SpecialIds, Split, StepLoader, split_batch
 from bert.text.corpus import find_corpus
 from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
-from bert.text.prepare import prepare
+from bert.text.prepare import prepare, text_has_changed
 from bert.text.store import TokenStore, holds_store, open_store
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import make_tokenizer
@@ -124,7 +124,10 @@ def prepare_inputs(
             make_tokenizer(text, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
     tokenizer = Tokenizer.load(folder)
     for source in text_sources(data, out):
-        if source.text and not (resume and source.folder.exists()):
+        if source.text and resume and source.folder.exists():
+            if text_has_changed(open_store(source.folder, tokenizer), source.text):
+                say(f"warning: the text of {out} has changed: the run goes on with the text that it began with")
+        elif source.text:
             prepare(source.text, tokenizer, source.folder, data.layout, data.text_field, say=say)
     if start is not None:
         encoder = shape_of(recipe, start, tokenizer)

@@ -67,6 +67,16 @@ def prepare(
     return open_store(out, tokenizer)
 
 
+def text_has_changed(store: TokenStore, corpus: Sequence[str]) -> bool:
+    """Whether `corpus` holds another text than `store` was made of. A text that is gone or lies on a hub is not looked at."""
+    known = store.info["fingerprint"]
+    try:
+        found = find_corpus(corpus, known.get("layout", "auto"), known.get("text_field", "text"))
+        return not found.hub and found.fingerprint(known)["content"] != known.get("content")
+    except (InputError, OSError):
+        return False
+
+
 def _describe(out: Path, summary: StoreSummary, near: float | None) -> Iterator[str]:
     unknown = summary.unknown / summary.tokens
     also = "" if near is None else f" and {summary.near_duplicates:,} near ones"

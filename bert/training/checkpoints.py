@@ -90,6 +90,7 @@ class Checkpoints(Checkpoint):
         """`source` tells what a run goes on from: run id, and name and hash of the checkpoint; all ranks must have the same."""
         self.folder, self.config, self.validate_every, self.source = folder, config, validate_every, source
         self._saved_step = 0  # nothing is lost where no step was taken
+        self._is_full = False  # where the disk had no room for the last one
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """The clock between two checkpoints runs from here. InputError where ranks go on from different checkpoints."""
@@ -150,10 +151,11 @@ class Checkpoints(Checkpoint):
         if self._agreement.largest(failure is not None):
             if last:
                 raise failure or InputError("the last checkpoint could not be written")
-            if failure is not None:
+            if failure is not None and not self._is_full:  # said once, not at every checkpoint of a night
                 warnings.warn(f"{failure}; training goes on until the next one is due", stacklevel=2)
+            self._is_full = True
             return
-        self._saved_step = trainer.global_step
+        self._saved_step, self._is_full = trainer.global_step, False
         if trainer.is_global_zero:
             for old in list_checkpoints(self.folder)[: -self.config.keep]:
                 remove_folder(old)

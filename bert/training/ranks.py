@@ -52,10 +52,10 @@ def global_rank() -> int:
     Of Lightning's own launcher only that much is known: the rank on a node, and the number of the node.
     """
     if "RANK" in os.environ:
-        return int(os.environ["RANK"])
+        return _number("RANK")
     if started_by_srun():
-        return int(os.environ.get("SLURM_PROCID", 0))
-    return int(os.environ.get("LOCAL_RANK", 0)) + int(os.environ.get("NODE_RANK", 0))
+        return _number("SLURM_PROCID")
+    return _number("LOCAL_RANK") + _number("NODE_RANK")
 
 
 def world_size(arguments: Mapping[str, Any]) -> int:
@@ -64,9 +64,9 @@ def world_size(arguments: Mapping[str, Any]) -> int:
     Raises InputError for several nodes that neither of them started: nothing tells the nodes of one such launch from another's.
     """
     if "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"])
+        return _number("WORLD_SIZE")
     if started_by_srun():
-        return int(os.environ["SLURM_NTASKS"])
+        return _number("SLURM_NTASKS")
     if (nodes := int(arguments.get("num_nodes", 1))) != 1:
         raise InputError(
             f"trainer.num_nodes is {nodes}: several nodes are started by torchrun or srun; start the command by one of them"
@@ -94,11 +94,11 @@ def launched_layout() -> dict[str, int]:
     different numbers of processes."""
     environment = os.environ
     if "WORLD_SIZE" in environment and "LOCAL_WORLD_SIZE" in environment:
-        processes, devices = int(environment["WORLD_SIZE"]), int(environment["LOCAL_WORLD_SIZE"])
-        nodes = int(environment.get("GROUP_WORLD_SIZE", processes // devices))
+        processes, devices = _number("WORLD_SIZE"), _number("LOCAL_WORLD_SIZE")
+        nodes = _number("GROUP_WORLD_SIZE", processes // devices)
     elif started_by_srun():
-        processes, nodes = int(environment["SLURM_NTASKS"]), int(environment.get("SLURM_NNODES", 1))
-        devices = int(environment.get("SLURM_NTASKS_PER_NODE", processes // nodes))
+        processes, nodes = _number("SLURM_NTASKS"), _number("SLURM_NNODES", 1)
+        devices = _number("SLURM_NTASKS_PER_NODE", processes // nodes)
         if "SLURM_NNODES" not in environment:
             nodes = processes // devices
     else:
@@ -115,6 +115,14 @@ def _visible_devices(arguments: Mapping[str, Any]) -> int:
 
     on_cpu = arguments.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
     return 1 if on_cpu else torch.cuda.device_count()
+
+
+def _number(name: str, default: int = 0) -> int:
+    """A number that the launcher has put into the environment. RankError where it is none."""
+    text = os.environ.get(name) or str(default)
+    if not text.strip().isdecimal():
+        raise RankError(f"{name} is {text!r} in the environment, not a number: unset it, or start by torchrun or srun")
+    return int(text)
 
 
 def launch_key() -> str:
@@ -139,7 +147,7 @@ def launch_key() -> str:
 
 def is_restart() -> bool:
     """Whether torchrun or SLURM starts this command again after it failed."""
-    return any(int(os.environ.get(name) or 0) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
+    return any(_number(name) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def tell_others(marker: Path, told: Mapping[str, Any]) -> None:

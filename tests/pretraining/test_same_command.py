@@ -100,6 +100,24 @@ def test_the_same_command_in_another_folder_names_the_same_text(run, text_file, 
     assert bert("pretrain", text_file.name, "--out", run, *TINY)[0] == 0
 
 
+def test_a_text_that_has_changed_since_is_said_and_a_text_that_is_gone_is_not_needed(text_file, tmp_path, bert):
+    text, out = tmp_path / "text.txt", tmp_path / "run"
+    shutil.copy(text_file, text)
+    command = ["pretrain", text, "--out", out, *TINY]
+    warning = f"warning: the text of {out} has changed: the run goes on with the text that it began with"
+    assert warning not in bert(*command)[2]
+    os.utime(text)  # touched: the same text
+    assert warning not in bert(*command)[2]
+    text.write_text(text.read_text() + "\n\nOne more document of the old man.\n")
+    code, _, output = bert(*command)
+    assert code == 0
+    assert warning in output
+    text.unlink()
+    code, _, output = bert("pretrain", "--resume", out, "--stop.steps", "5")
+    assert code == 0
+    assert "warning" not in output
+
+
 def test_another_recipe_in_the_folder_is_refused_with_both_values_and_nothing_changes(run, text_file, bert):
     before = tree(run)
     code, errors, _ = bert("pretrain", text_file, "--out", run, *TINY, "--optimizer.lr", "0.5")
@@ -210,12 +228,12 @@ def test_a_full_disk_at_the_log_is_a_warning_and_no_row_is_lost(tiny_run, text_f
     assert columns_but_time(tmp_path / "run") == columns_but_time(tiny_run)
 
 
-def fail_at(monkeypatch, step):
+def fail_at(monkeypatch, *steps):
     real = WholeCheckpointIO.save_checkpoint
 
     def full(self, checkpoint, path, storage_options=None):
         with monkeypatch.context() as patch:
-            if checkpoint["global_step"] == step:
+            if checkpoint["global_step"] in steps:
                 patch.setattr(
                     torch, "save", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device"))
                 )
@@ -232,6 +250,17 @@ def test_a_checkpoint_that_finds_no_room_is_a_warning_and_the_next_is_tried(text
     assert "step-00000002: the checkpoint could not be written" in line
     assert "training goes on" in line
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+def test_a_disk_that_stays_full_is_warned_of_once_and_again_when_it_has_had_room(
+    text_file, tmp_path, bert, monkeypatch
+):
+    fail_at(monkeypatch, 2, 3, 5)
+    flags = ["--checkpoint.every_steps", "1", "--stop.steps", "6"]
+    code, errors, _ = bert("pretrain", text_file, "--out", tmp_path / "run", *TINY, *flags)
+    assert code == 0
+    warned = [line.split(":")[1].rpartition("/")[2] for line in errors if "could not be written" in line]
+    assert warned == ["step-00000002", "step-00000005"]
 
 
 def test_a_last_checkpoint_that_finds_no_room_is_an_error_in_one_line(text_file, tmp_path, bert, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
+from bert.cli import main
 from bert.errors import InputError
 from bert.training.ranks import global_rank, launch_key, launched_layout, wait_for_rank_0, world_size
 from bert.training.trainer import check_trainer_arguments, make_trainer
@@ -47,6 +48,26 @@ def test_a_marker_of_another_launch_is_not_taken_for_ours(tmp_path, monkeypatch)
             wait_for_rank_0(tmp_path / "ready", "mine", minutes=0.005)
     (tmp_path / "ready").write_text('{"launch": "mine", "checkpoint": "step-00000002"}')
     assert wait_for_rank_0(tmp_path / "ready", "mine", minutes=0.005)["checkpoint"] == "step-00000002"
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"WORLD_SIZE": "2x"}, "WORLD_SIZE"),
+        ({"RANK": "first"}, "RANK"),
+        ({"SLURM_NTASKS": "x", "SLURM_STEP_ID": "0"}, "SLURM_NTASKS"),
+        ({"SLURM_RESTART_COUNT": "-1"}, "SLURM_RESTART_COUNT"),
+    ],
+)
+def test_what_a_launcher_says_must_be_numbers(variables, name, monkeypatch, tiny_run, capsys):
+    for key, value in variables.items():
+        monkeypatch.setenv(key, value)
+    more = (
+        ["x", "--out", str(tiny_run), "--overwrite"] if name == "SLURM_RESTART_COUNT" else ["--resume", str(tiny_run)]
+    )
+    assert main(["pretrain", *more]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"bert: {name} is {variables[name]!r} in the environment, not a number: unset it")
 
 
 SRUN = {"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "train"}
