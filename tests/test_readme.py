@@ -33,7 +33,9 @@ def test_the_tree_in_the_readme_is_the_tree_of_the_code():
         else:
             listed.add((folder if line.startswith("    ") else "") + name)
     present = {
-        str(path.relative_to(ROOT / "bert")) for path in (ROOT / "bert").rglob("*.py") if not path.name.startswith("__")
+        str(path.relative_to(ROOT / "bert"))
+        for path in (ROOT / "bert").rglob("*")
+        if path.suffix in (".py", ".yaml") and not path.name.startswith("__")
     }
     assert listed == present
 

@@ -38,7 +38,8 @@ from bert.quickstart.findings import Filled, Findings, Line
 from bert.quickstart.story import write_story
 from bert.recipe import write_yaml
 from bert.sample.files import SHOWN, write_sample
-from bert.sample.make import LANGUAGES, Sample, make_sample
+from bert.sample.grammar import LANGUAGES, read_language
+from bert.sample.make import Sample, make_sample
 from bert.signals import handled
 from bert.text.examples import read_examples, read_tagged
 from bert.training import folder as run_folder
@@ -189,8 +190,9 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
     sample = out / "sample"
     rows = [read_rows(sample / f"senses-{part}.jsonl") for part in ("train", "test")]
     found = senses(rows[0], trained, rows[1])
-    for code, language in LANGUAGES.items():
-        known = dataclasses.replace(found, words=tuple(one for one in found.words if one.word in language.words))
+    for code in LANGUAGES:
+        ours = read_language(code).words
+        known = dataclasses.replace(found, words=tuple(one for one in found.words if one.word in ours))
         what = f"senses of {len(known.words)} {'English' if code == 'en' else 'Chinese'} words"
         controls = known.mean(BAG), "a bag of words", known.mean(RANDOM)
         lines.append(Line(what, "accuracy", known.mean(known.headline), *controls))

@@ -5,12 +5,20 @@ domains. All frames fit all domains, so that a frame never tells which domain a 
 of the domain around the ambiguous one. Each list has a train half and a test half. Labelled training sentences are made of train
 frames and train halves alone, labelled test sentences of test frames and test halves; only the unlabelled corpus mixes them, and so
 only who has read the corpus can know that the companions of a test sentence belong with those of the training sentences.
+
+The lexicons are the YAML files beside this one; what of a language is code is in `Language`.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 
+from bert.untrusted import parse_yaml
+
+LANGUAGES = {"en": "english.yaml", "zh": "chinese.yaml"}
 HOLE = "\0"  # stands for the thing while a frame is filled, so that its place is known
 
 
@@ -52,16 +60,6 @@ class Domain:
         return self.train + self.test
 
 
-def domain(name: str, topic: str | None, people: str, verbs: str, things: str, adjectives: str, places: str) -> Domain:
-    """A domain from lists as `train words, … | test words, …`."""
-    halves = [
-        [tuple(word.strip() for word in half.split(",")) for half in words.split("|")]
-        for words in (people, verbs, things, adjectives, places)
-    ]
-    train, test = (Companions(*(column[side] for column in halves)) for side in (0, 1))
-    return Domain(name, topic, train, test)
-
-
 @dataclass(frozen=True)
 class Kind:
     """What names of a kind (PER, ORG, LOC) do and have, by half: whole predicates, and nouns for `the … of NAME`."""
@@ -70,45 +68,6 @@ class Kind:
     nouns: tuple[tuple[str, ...], tuple[str, ...]]
     names: tuple[tuple[str, ...], tuple[str, ...]]
     """names that are of this kind alone"""
-
-
-def kind(predicates: str, nouns: str, names: str) -> Kind:
-    """A kind from lists as `train, … | test, …`."""
-    columns = []
-    for words in (predicates, nouns, names):
-        train, test = (tuple(word.strip() for word in half.split(",")) for half in words.split("|"))
-        columns.append((train, test))
-    return Kind(*columns)
-
-
-@dataclass(frozen=True)
-class Language:
-    """A lexicon and its frames. Each pair is (train, test)."""
-
-    code: str
-    domains: tuple[Domain, ...]
-    words: Mapping[str, Mapping[str, str]]
-    """ambiguous word → sense → domain"""
-    frames: tuple[tuple[str, ...], tuple[str, ...]]
-    corpus_frames: tuple[str, ...]
-    """frames that are in the corpus alone"""
-    kinds: Mapping[str, Kind]
-    ambiguous_names: Mapping[str, tuple[str, ...]]
-    """name → the kinds that it can be of; O where it is also a plain word"""
-    name_frames: tuple[tuple[str, ...], tuple[str, ...]]
-    """{X} {vp}, {n} of {X}, {tail}; the same with Y, vp2, n2 for a second name"""
-    tails: tuple[tuple[str, ...], tuple[str, ...]]
-    spell: Callable[[str, str], str]
-    """(word, domain) → the word as it is written there"""
-    fill: Callable[[str, "Slots"], str]
-    """frame and slots → sentence"""
-    tokens: Callable[[str], list[str]]
-    """sentence → words as a CoNLL file has them"""
-    text: Callable[[Sequence[str]], str]
-    """and back"""
-
-    def domain(self, name: str) -> Domain:
-        return next(domain for domain in self.domains if domain.name == name)
 
 
 @dataclass(frozen=True)
@@ -122,6 +81,97 @@ class Slots:
     other: str
     adjective: str
     place: str
+
+
+@dataclass(frozen=True)
+class Language:
+    """A lexicon and its frames. Each pair is (train, test)."""
+
+    code: str
+    domains: tuple[Domain, ...]
+    words: Mapping[str, Mapping[str, str]]
+    """ambiguous word → sense → domain"""
+    proper: Mapping[str, str]
+    """word → the domain where it is a name, written with a capital"""
+    bare: Sequence[str]
+    """things that stand without an article"""
+    frames: tuple[tuple[str, ...], tuple[str, ...]]
+    corpus_frames: tuple[str, ...]
+    """frames that are in the corpus alone"""
+    kinds: Mapping[str, Kind]
+    ambiguous_names: Mapping[str, Sequence[str]]
+    """name → the kinds that it can be of; O where it is also a plain word"""
+    name_frames: tuple[tuple[str, ...], tuple[str, ...]]
+    """{X} {vp}, {n} of {X}, {tail}; the same with Y, vp2, n2 for a second name"""
+    tails: tuple[tuple[str, ...], tuple[str, ...]]
+
+    def domain(self, name: str) -> Domain:
+        return next(domain for domain in self.domains if domain.name == name)
+
+    def spell(self, word: str, domain: str) -> str:
+        """The word as it is written in `domain`."""
+        return word.capitalize() if self.proper.get(word) == domain else word
+
+    def fill(self, frame: str, slots: Slots) -> str:
+        """The sentence that `frame` makes of `slots`."""
+        values = vars(slots) | {"thing": HOLE}
+        if self.code == "en":
+            bare = slots.thing.lower() in self.bare
+            article = indefinite(slots.thing).split()[0]
+            values |= {
+                "the": "" if bare else "the ",
+                "a thing": HOLE if bare else f"{article} {HOLE}",
+                "a adjective thing": f"{slots.adjective if bare else indefinite(slots.adjective)} {HOLE}",
+                "a person": indefinite(slots.person),
+            }
+        text = frame.format_map(values)
+        # a thing at the very start gets its capital where it is put in
+        return text[0].upper() + text[1:]
+
+    def tokens(self, sentence: str) -> list[str]:
+        """The words of a sentence as a CoNLL file has them."""
+        return list(sentence) if self.code == "zh" else re.findall(r"\w+|[^\w\s]", sentence)
+
+    def text(self, words: Sequence[str]) -> str:
+        """And back."""
+        return "".join(words) if self.code == "zh" else re.sub(r" (?=[.,])", "", " ".join(words))
+
+
+def indefinite(phrase: str) -> str:
+    """The phrase behind `a` or `an`. Goes by letters, which is right for every word of the English lexicon; a test looks at them."""
+    return f"{'an' if phrase.lower().startswith(tuple('aeiou')) else 'a'} {phrase}"
+
+
+@cache
+def read_language(code: str) -> Language:
+    """The language of a code out of LANGUAGES, from its file."""
+    lexicon = parse_yaml(files("bert.sample").joinpath(LANGUAGES[code]).read_text(encoding="utf-8"))
+
+    def companions(lists: Mapping[str, list[str]]) -> Companions:
+        return Companions(**{part: tuple(words) for part, words in lists.items()})
+
+    def halves(lists: Mapping[str, list[str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        return tuple(lists["train"]), tuple(lists["test"])
+
+    def kind(train: Mapping[str, list[str]], test: Mapping[str, list[str]]) -> Kind:
+        return Kind(**{part: (tuple(train[part]), tuple(test[part])) for part in train})
+
+    return Language(
+        code=code,
+        domains=tuple(
+            Domain(name, of.get("topic"), companions(of["train"]), companions(of["test"]))
+            for name, of in lexicon["domains"].items()
+        ),
+        words=lexicon["words"],
+        proper=lexicon.get("proper", {}),
+        bare=lexicon.get("bare", ()),
+        frames=halves(lexicon["frames"]),
+        corpus_frames=tuple(lexicon["frames"]["corpus"]),
+        kinds={name: kind(**of) for name, of in lexicon["kinds"].items()},
+        ambiguous_names=lexicon["ambiguous_names"],
+        name_frames=halves(lexicon["name_frames"]),
+        tails=halves(lexicon["tails"]),
+    )
 
 
 class Deck:

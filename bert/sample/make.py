@@ -9,11 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bert.errors import InputError
-from bert.sample.chinese import CHINESE
-from bert.sample.english import ENGLISH
-from bert.sample.grammar import HOLE, Companions, Domain, Hand, Language, Slots
+from bert.sample.grammar import HOLE, LANGUAGES, Companions, Domain, Hand, Language, Slots, read_language
 
-LANGUAGES = {language.code: language for language in (ENGLISH, CHINESE)}
 TRAIN, TEST = 0, 1
 SENSE_ROWS = 12  # labelled sentences of a sense, in train and in test each
 TOPIC_ROWS = (300, 150)  # labelled texts in train and test
@@ -83,7 +80,7 @@ def make_sample(language: str, seed: int = 0) -> Sample:
     """
     if language not in LANGUAGES:
         raise InputError(f"the sample has no language {language}: use {' or '.join(LANGUAGES)}")
-    grammar = LANGUAGES[language]
+    grammar = read_language(language)
 
     def rng(part: str) -> random.Random:
         return random.Random(f"{seed} {language} {part}")  # from text: the parts do not move one another

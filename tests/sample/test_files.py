@@ -7,7 +7,8 @@ import pytest
 
 from bert.cli import main
 from bert.sample.files import write_sample
-from bert.sample.make import LANGUAGES, make_sample
+from bert.sample.grammar import LANGUAGES, read_language
+from bert.sample.make import make_sample
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def test_tags_are_a_word_and_a_tag_a_line(folder, samples, part):
 @pytest.mark.parametrize("part", ["train", "test"])
 def test_senses_count_characters(folder, part):
     rows = [json.loads(line) for line in lines(folder / f"senses-{part}.jsonl")]
-    assert len(rows) == 12 * sum(len(senses) for grammar in LANGUAGES.values() for senses in grammar.words.values())
+    assert len(rows) == 12 * sum(len(senses) for code in LANGUAGES for senses in read_language(code).words.values())
     assert all(row["sentence"][row["start"] : row["end"]].lower() == row["word"] for row in rows)
 
 

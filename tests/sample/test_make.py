@@ -12,10 +12,10 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 
 from bert.errors import InputError
-from bert.sample.chinese import CHINESE
-from bert.sample.english import ENGLISH, indefinite
-from bert.sample.make import LANGUAGES, make_sample, sentences
+from bert.sample.grammar import LANGUAGES, indefinite, read_language
+from bert.sample.make import make_sample, sentences
 
+GRAMMARS = {code: read_language(code) for code in LANGUAGES}
 SAMPLES = {code: make_sample(code) for code in LANGUAGES}
 PRINT_HASH = (
     "import hashlib; from bert.sample.make import make_sample;"
@@ -48,7 +48,7 @@ def companions_in(grammar, sentence, halves=("train", "test")):
     for domain in grammar.domains:
         for half in halves:
             for word in getattr(domain, half).words():
-                if grammar is CHINESE:
+                if grammar is GRAMMARS["zh"]:
                     inside = word in sentence
                 else:
                     inside = re.search(rf"\b{word}\b", sentence, re.IGNORECASE)
@@ -83,16 +83,16 @@ def test_a_language_that_is_not_there_is_named():
 
 
 def test_the_words_that_were_promised():
-    assert len(ENGLISH.words) >= 12
-    assert {"apple", "bank", "bat", "spring", "mouse", "java", "crane", "seal"} <= set(ENGLISH.words)
-    assert len(CHINESE.words) >= 6
-    assert {"苹果", "小米", "杜鹃", "包袱"} <= set(CHINESE.words)
-    assert all(len(senses) >= 2 for grammar in LANGUAGES.values() for senses in grammar.words.values())
+    assert len(GRAMMARS["en"].words) >= 12
+    assert {"apple", "bank", "bat", "spring", "mouse", "java", "crane", "seal"} <= set(GRAMMARS["en"].words)
+    assert len(GRAMMARS["zh"].words) >= 6
+    assert {"苹果", "小米", "杜鹃", "包袱"} <= set(GRAMMARS["zh"].words)
+    assert all(len(senses) >= 2 for grammar in GRAMMARS.values() for senses in grammar.words.values())
 
 
 @languages
 def test_the_corpus_is_small_and_has_no_duplicates(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     assert 50_000 < sum(len(grammar.tokens(document)) for document in sample.corpus) < 110_000
     assert len(set(sample.corpus)) == len(sample.corpus)
     assert {len(sentences(document)) for document in sample.corpus} == {2, 3, 4, 5, 6}
@@ -100,7 +100,7 @@ def test_the_corpus_is_small_and_has_no_duplicates(code):
 
 @languages
 def test_labelled_rows_are_balanced_and_without_duplicates(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     for rows in (sample.senses_train, sample.senses_test):
         assert Counter((row.word, row.sense) for row in rows) == {
             (word, sense): 12 for word, senses in grammar.words.items() for sense in senses
@@ -128,7 +128,7 @@ def test_the_places_of_a_word_hold_the_word(code):
 
 @languages
 def test_nothing_labelled_is_in_the_corpus(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     known = {sentence for document in sample.corpus for sentence in sentences(document)}
     assert not known & {row.sentence for row in sample.senses_train + sample.senses_test}
     assert not known & {s for text, _ in sample.topics_train + sample.topics_test for s in sentences(text)}
@@ -139,7 +139,7 @@ def test_nothing_labelled_is_in_the_corpus(code):
 @languages
 def test_train_and_test_share_no_companion_and_no_frame(code):
     """Whatever is in a labelled training sentence besides the word itself and function words is not in a test sentence."""
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     assert not set(grammar.frames[0]) & set(grammar.frames[1])
     for train, test in (
         ([row.sentence for row in sample.senses_train], [row.sentence for row in sample.senses_test]),
@@ -150,13 +150,13 @@ def test_train_and_test_share_no_companion_and_no_frame(code):
 
 
 def test_the_halves_of_a_chinese_domain_share_no_character():
-    for domain in CHINESE.domains:
+    for domain in GRAMMARS["zh"].domains:
         assert not set("".join(domain.train.words())) & set("".join(domain.test.words())), domain.name
 
 
 @languages
 def test_each_companion_belongs_to_one_domain(code):
-    grammar = LANGUAGES[code]
+    grammar = GRAMMARS[code]
     counts = Counter(word for domain in grammar.domains for word in domain.both.words())
     assert [word for word, count in counts.items() if count > 1] == []
     assert not set(counts) & set(grammar.words)
@@ -165,7 +165,7 @@ def test_each_companion_belongs_to_one_domain(code):
 @languages
 def test_frames_tell_no_sense(code):
     """With its companions and the word taken out, each sentence stands as often in one sense of a word as in the other."""
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     pattern = re.compile(
         "|".join(sorted((w for d in grammar.domains for w in d.both.words()), key=len, reverse=True)), re.IGNORECASE
     )
@@ -185,7 +185,7 @@ def test_frames_tell_no_sense(code):
 
 @languages
 def test_every_companion_and_word_is_met_in_the_corpus_often(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     text = "\n".join(sample.corpus).lower()
     for domain in grammar.domains:
         for word in domain.both.words():
@@ -196,7 +196,7 @@ def test_every_companion_and_word_is_met_in_the_corpus_often(code):
 
 @languages
 def test_a_word_stands_in_the_corpus_in_each_of_its_senses_with_both_halves(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     known = [sentence.lower() for document in sample.corpus for sentence in sentences(document)]
     for word, senses in grammar.words.items():
         for name in senses.values():
@@ -207,7 +207,7 @@ def test_a_word_stands_in_the_corpus_in_each_of_its_senses_with_both_halves(code
 
 @languages
 def test_a_bag_of_words_does_not_tell_the_senses(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     scores = [
         bag_of_words_accuracy(code, sense_rows(sample.senses_train, word), sense_rows(sample.senses_test, word))
         for word in grammar.words
@@ -252,7 +252,7 @@ def test_the_most_frequent_tag_of_a_word_does_not_tell_the_names(code):
 
 @languages
 def test_the_tags_are_valid(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     for words, tags in sample.tags_train + sample.tags_test:
         assert len(words) == len(tags)
         for before, tag in zip(("O", *tags), tags):
@@ -264,7 +264,7 @@ def test_the_tags_are_valid(code):
 
 @languages
 def test_names_of_the_test_rows_are_partly_unseen_but_in_the_corpus(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     train, test = (
         {grammar.text(words[start:end]) for words, tags in rows for _, start, end in spans(tags)}
         for rows in (sample.tags_train, sample.tags_test)
@@ -276,7 +276,7 @@ def test_names_of_the_test_rows_are_partly_unseen_but_in_the_corpus(code):
 
 @languages
 def test_each_doubtful_name_has_all_its_tags(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     for rows in (sample.tags_train, sample.tags_test):
         seen = defaultdict(set)
         for words, tags in rows:
@@ -288,7 +288,7 @@ def test_each_doubtful_name_has_all_its_tags(code):
 
 @languages
 def test_pairs_differ_in_one_word(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     corpus = "\n".join(sample.corpus)
     for pair in sample.pairs:
         good, bad = grammar.tokens(pair.good), grammar.tokens(pair.bad)
@@ -301,7 +301,7 @@ def test_pairs_differ_in_one_word(code):
 
 @languages
 def test_prompts_hide_the_word(code):
-    sample, grammar = SAMPLES[code], LANGUAGES[code]
+    sample, grammar = SAMPLES[code], GRAMMARS[code]
     assert Counter((prompt.word, prompt.sense) for prompt in sample.prompts) == {
         (word, sense): 2 for word, senses in grammar.words.items() for sense in senses
     }
