@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import warm
 from tests.pretraining.test_resume import KILLER, STEPS, assert_same_run, bert, log_without_time, whole
 
 pytestmark = pytest.mark.slow
@@ -22,6 +23,8 @@ KILLS = int(os.environ.get("BERT_KILLS", "4"))
 
 # Where a signal comes: a patch that sends it to the process itself, once.
 ONCE = """
+import warnings
+warnings.simplefilter("ignore")
 def once(number=int(os.environ["SIGNAL"])):
     if not os.path.exists(os.environ["SENT"]):
         open(os.environ["SENT"], "w").close(); os.kill(os.getpid(), number)
@@ -61,9 +64,9 @@ def test_a_signal_in_any_phase_ends_the_command_by_its_code_and_the_same_command
     whole, tmp_path, phase, number
 ):
     run, arguments = whole
-    environment = os.environ | {"SIGNAL": str(int(number)), "SENT": str(tmp_path / "sent"), "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-c", KILLER.format(patch=ONCE + PHASES[phase]), *arguments, str(tmp_path / "run")]
-    first = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    environment = {"SIGNAL": str(int(number)), "SENT": str(tmp_path / "sent")}
+    command = [KILLER.format(patch=ONCE + PHASES[phase]), *arguments, tmp_path / "run"]
+    first = warm.run(*command, environment=environment)
     lines = [
         line for line in first.stderr.splitlines() if line and not line.startswith("stopping at the end of this step")
     ]
@@ -76,7 +79,7 @@ def test_a_signal_in_any_phase_ends_the_command_by_its_code_and_the_same_command
     else:
         assert lines[0].endswith(f"Go on with: bert pretrain --resume {tmp_path / 'run'}")
         assert not [path.name for path in (tmp_path / "run").rglob(".*")]
-    second = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    second = warm.run(*command, environment=environment)
     assert second.returncode == 0, second.stderr
     assert_same_run(run, tmp_path / "run")
 
@@ -142,9 +145,9 @@ def test_a_scheduler_that_sends_usr1_starts_the_same_command_again_and_the_next_
         "NODEID": 0,
     }
     slurm |= {"NODELIST": "localhost", "STEP_ID": 0}
-    environment = os.environ | {f"SLURM_{name}": str(value) for name, value in slurm.items()}
+    environment = {f"SLURM_{name}": str(value) for name, value in slurm.items()}
     environment |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SIGNAL": str(int(signal.SIGUSR1))}
-    environment |= {"SENT": str(tmp_path / "sent"), "PYTHONPATH": os.getcwd()}
+    environment |= {"SENT": str(tmp_path / "sent")}
     sending = (
         ONCE
         + """
@@ -155,18 +158,18 @@ def step(self, batch, batch_idx):
 MaskedLMTraining.training_step = step
 """
     )
-    command = [sys.executable, "-c", KILLER.format(patch=sending), *arguments]
+    command = [KILLER.format(patch=sending), *arguments]
     (tmp_path / "cwd").mkdir()
-    options = {"capture_output": True, "text": True, "env": environment, "timeout": 300, "cwd": tmp_path / "cwd"}
-    first = subprocess.run([*command, str(tmp_path / "run")], **options)
+    options = {"environment": environment, "cwd": tmp_path / "cwd"}
+    first = warm.run(*command, tmp_path / "run", **options)
     assert first.returncode == 138, first.stderr
     assert list((tmp_path / "cwd").iterdir()) == []
     assert not (tmp_path / "scontrol.log").exists()
     assert not list(tmp_path.rglob("hpc_ckpt*"))
-    other = subprocess.run([*command, str(tmp_path / "other"), "--seed", "9"], **options)
+    other = warm.run(*command, tmp_path / "other", "--seed", "9", **options)
     assert other.returncode == 0, other.stderr
     assert log_without_time(tmp_path / "other")[0]["step"] == "3"
-    again = subprocess.run([*command, str(tmp_path / "run")], **options)
+    again = warm.run(*command, tmp_path / "run", **options)
     assert again.returncode == 0, again.stderr
     assert_same_run(run, tmp_path / "run")
 
@@ -260,7 +263,9 @@ MaskedLMTraining.training_step = step
 """
     try:
         errors = bert(*arguments, disk / "run", patch=filling)
-        assert errors.count("training goes on") == 2  # the log, and the checkpoint of step 4; that of step 8 is not said again
+        assert (
+            errors.count("training goes on") == 2
+        )  # the log, and the checkpoint of step 4; that of step 8 is not said again
         shutil.copytree(disk / "run", tmp_path / "run")
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -12,6 +12,7 @@ import torch
 
 from bert.text.counter import draw
 from bert.training.callbacks import TIME_COLUMNS
+from tests import warm
 
 pytestmark = pytest.mark.slow
 
@@ -65,8 +66,7 @@ MaskedLMTraining.validation_step = step
 
 def bert(*arguments, patch="", code=0):
     """Run the command line in a process; returns what it wrote to standard error."""
-    command = [sys.executable, "-c", KILLER.format(patch=patch), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = warm.run(KILLER.format(patch=patch), *arguments)
     assert done.returncode == code, done.stderr
     return done.stderr
 
