@@ -148,7 +148,9 @@ def duel(
         contenders = [ours.contender(bout.ours), peer.contender(bout.peer)]
         limits: list[float] = []
         mine, theirs = alternate(
-            *(contenders, rounds, seconds),
+            contenders,
+            rounds,
+            seconds,
             lambda: limits.append(matrix_rate([ceilings.best_shape], ours.dtype, ours.device, 0.2)),
         )
     except InputError:

@@ -34,9 +34,8 @@ def ceilings_cell(recipe: PretrainRecipe, device: torch.device, cells: Cells, se
     def measure() -> Value:
         data = recipe.data
         rows = data.micro_batch_rows or data.batch_rows
-        shapes = model_shapes(
-            *(recipe.encoder, recipe.head, rows, data.row_length, slots(recipe.masking.rate, data.row_length))
-        )
+        used = slots(recipe.masking.rate, data.row_length)
+        shapes = model_shapes(recipe.encoder, recipe.head, rows, data.row_length, used)
         own = matrix_rate([shape for _, shape in shapes], torch.bfloat16, device, seconds)
         found = measure_ceilings(device, seconds)
         return {**asdict(found), "bf16": max(found.bf16, own), "own_shapes": own}  # a busy machine measures low

@@ -55,8 +55,6 @@ def tables(cells: Cells) -> list[str]:
         made.append(_markdown(("ceiling", "measured"), rows))
     if "step" in kinds:
         made.append(_markdown(_STEP_HEADER, (_step_row(key, value) for key, value in kinds["step"])))
-    if "loops" in kinds:
-        made += [f"Lightning's loop over the bare loop: {Spread(**value)}" for _, value in kinds["loops"]]
     if "sweep" in kinds:
         header = ("attention", "compiled", "rows at once", "tokens/s", "peak GiB")
         made.append(
