@@ -14,6 +14,7 @@ from torch import nn
 
 from bert.embed import encoder_of, tokenizer_of
 from bert.errors import InputError
+from bert.report.text import render, table
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,15 @@ class Attention:
         chosen[asked] = sharpness[asked]
         best_layer, best_head = divmod(int(chosen.argmax()), len(heads))
         return best_layer + 1, best_head
+
+    def table(self, layer: int, head: int) -> str:
+        """Where each token of a head looks, the places with most weight first, as text."""
+        weights = self.head(layer, head)  # (T, T)
+        rows = []
+        for place, token in enumerate(self.tokens):
+            order = np.argsort(-weights[place], kind="stable")[:3]
+            rows.append([token, "  ".join(f"{self.tokens[other]} {weights[place, other]:.0%}" for other in order)])
+        return render(f"layer {layer}, head {head}", table(["token", "looks at"], rows, left=2))
 
 
 def attention(text: str, model: nn.Module | str | Path) -> Attention:

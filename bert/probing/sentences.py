@@ -23,6 +23,7 @@ from bert.embed import encoder_of, tokenizer_of, window_around
 from bert.errors import InputError
 from bert.inference import Batch, Encoded, run_batches
 from bert.model.heads import MaskedLM
+from bert.report.text import tabbed
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
@@ -87,6 +88,12 @@ def score(
     for chunk in _chunks(sentences, model):
         results += _score_chunk(chunk, model, within_word, bf16, progress)
     return results
+
+
+def listed(scores: Sequence[SentenceScore]) -> str:
+    """Every sentence with the sum and the mean of its pieces; dashes where it has none."""
+    rows = [(*((f"{one.score:.2f}", f"{one.mean:.2f}") if one.tokens else ("–", "–")), one.sentence) for one in scores]
+    return tabbed(("score", "per token", "sentence"), rows).rstrip("\n")
 
 
 @dataclass(frozen=True)

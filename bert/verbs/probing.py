@@ -128,7 +128,7 @@ def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) 
     if file.suffix.lower() == ".json":
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     else:
-        from bert.probing.tables import tabbed
+        from bert.report.text import tabbed
 
         text = tabbed(list(rows[0]), [list(row.values()) for row in rows])
     file.write_text(text, encoding="utf-8")
@@ -165,22 +165,21 @@ def _score(arguments: Sequence[str]) -> None:
         raise InputError(f"--limit is {options.limit}: give 1 or more")
     from bert.probing.pairs import minimal_pairs, pairs_of
     from bert.probing.rows import read_pairs, read_rows
-    from bert.probing.sentences import score
-    from bert.probing.tables import pairs_listed, sentences_listed
+    from bert.probing.sentences import listed, score
 
     asked_for = options.minimal_pairs or options.limit is not None
     pairs = pairs_of(options.file, options.limit) if asked_for else read_pairs(options.file)
     if pairs is None:
         sentences = [row.sentence for row in read_rows(options.file, keep_empty=True)]
         scores = score(sentences, options.model, within_word=options.within_word, progress="scores")
-        print(sentences_listed(scores))
+        print(listed(scores))
         rows: list[dict[str, object]] = [one.row() for one in scores]
         content: object = [
             one.row() | {"tokens": one.tokens, "log_probabilities": one.log_probabilities} for one in scores
         ]
     else:
         result = minimal_pairs(pairs, options.model, within_word=options.within_word, progress="scores")
-        print(result if options.minimal_pairs else pairs_listed(result))
+        print(result if options.minimal_pairs else result.listed())
         rows, content = list(result.rows()), result.summary()
     if options.out is not None:
         write_whole("--out", options.out, lambda file: _write_rows(rows, content, file))
@@ -199,13 +198,12 @@ def _attend(arguments: Sequence[str]) -> None:
     options = parse(parser, arguments)
     check_output("--png", options.png, (".png",))
     from bert.probing.attention import attention
-    from bert.probing.tables import attention_table
 
     if _is_file(options.text):
         raise InputError(f"{options.text}: is a file: give one sentence")
     result = attention(options.text, options.model)
     layer, head = result.telling_head(options.layer, options.head)
-    print(attention_table(result, layer, head))
+    print(result.table(layer, head))
     if options.png is not None:
         from bert.probing.pictures import attention_png
 
