@@ -6,9 +6,8 @@ What it keeps is what `take` returns, so memory does not grow with the vectors o
 next to no padding; several texts in a row, as in pretraining, were measured slower: their tokens look past each other.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from bert.errors import InputError
 from bert.memory import keep_freed_memory
-from bert.terminal import raw
+from bert.terminal import progress_bar
 from bert.training.precision import cpu_multiplies_bf16
 
 if TYPE_CHECKING:
@@ -102,7 +101,8 @@ def run_batches(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), _progress_bar(progress, len(inputs)) as advance:
+        bar = nullcontext((lambda _: None, None)) if progress is None else progress_bar(progress, len(inputs))
+        with torch.inference_mode(), bar as (advance, _):
             compute = _rounded(model) if _takes_bf16(device, bf16) else model
             for places in _batches([len(one.ids) for one in inputs], batch_tokens):
                 batch = _collate(inputs, places, config.pad_id, device)
@@ -171,18 +171,3 @@ def _rounded(model: nn.Module) -> Callable[..., Any]:
         return torch.func.functional_call(model, weights, inputs, asked)
 
     return compute
-
-
-@contextmanager
-def _progress_bar(label: str | None, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal that goes when the work is done; nothing elsewhere."""
-    if label is None or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=raw(sys.stderr)), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.advance(task, done)
