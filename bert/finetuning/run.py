@@ -66,7 +66,7 @@ def finetune(
     out = run_folder.named(out)
     ranks = world_size(recipe.trainer)
     first = run_folder.is_rank_0()
-    say = say if first else _silent
+    say = say if first else lambda _: None
     with handled() as signals, run_folder.owned(out) if first else nullcontext():
         return _finetune(task, recipe, out, overwrite, ranks, signals, say, trust)
 
@@ -219,7 +219,3 @@ def interrupted(module: TaskTraining, keep: KeepBest, out: Path) -> str:
     if not keep.best:
         return f"{stopped}, before the model was measured for the first time: {out} holds none. Begin anew with --overwrite"
     return f"{stopped}. {out / 'model'} holds the best model so far: step {keep.best_step}, {in_words(keep.best)}"
-
-
-def _silent(message: str) -> None:
-    """Ranks other than 0 say nothing."""

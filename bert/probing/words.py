@@ -16,7 +16,7 @@ import numpy as np
 from rich.table import Table
 from torch import nn
 
-from bert.embed import encoder_of, resolve_layers, span_vectors, tokenizer_of
+from bert.embed import encoder_of, piece_vectors, resolve_layers, span_pieces, tokenizer_of
 from bert.errors import InputError, check_seed
 from bert.model.encoder import Encoder
 from bert.probing import geometry
@@ -216,13 +216,9 @@ def words(
         raise InputError(f"clusters is {clusters}: {word.strip()} occurs {len(found)} times: give so many or fewer")
     taken = sorted(draw.permutation(len(found))[:MOST_OCCURRENCES])
     chosen = tuple(found[place] for place in taken)
-    vectors = span_vectors(
-        encoder,
-        [one.sentence for one in chosen],
-        [(one.start, one.end) for one in chosen],
-        numbers,
-        progress=f"vectors of {word}",
-    ).numpy()
+    spans = [(one.start, one.end) for one in chosen]
+    pieces = span_pieces(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
+    vectors = piece_vectors(encoder, pieces, numbers, progress=f"vectors of {word}").numpy()
     by_layer = [vectors[:, column] for column in range(len(numbers))]
     baselines = _baselines(encoder, [row.sentence for row in rows], numbers, seed)
     given = [one.sense for one in chosen]
@@ -312,5 +308,6 @@ def _baselines(encoder: Encoder, sentences: Sequence[str], layers: Sequence[int]
         if span[0] < span[1]
     ]
     chosen = [tokens[place] for place in sorted(draw.permutation(len(tokens))[:BASELINE_TOKENS])]
-    vectors = span_vectors(encoder, [text for text, _ in chosen], [span for _, span in chosen], layers).numpy()
+    pieces = span_pieces(tokenizer, [text for text, _ in chosen], [span for _, span in chosen])
+    vectors = piece_vectors(encoder, pieces, layers).numpy()
     return [geometry.mean_cosine(vectors[:, column]) for column in range(len(layers))]

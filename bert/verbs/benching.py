@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
+from bert.recipe import add_recipe, build, parse
 from bert.verbs.options import TRUST, verb_parser
 
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -25,7 +26,6 @@ def _bench(arguments: Sequence[str]) -> None:
     Takes a run, or a recipe with --store and --tokenizer or with --tokens. With --out each finished figure is kept, and the same command
     goes on where it was interrupted."""
     from bert.pretraining.config import GrowConfig, PretrainRecipe, VocabularyConfig
-    from bert.recipe import add_recipe, build, parse
 
     parser = verb_parser("bench", _bench)
     _add_options(parser)
@@ -191,10 +191,7 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
         if len(sources) > 1:
             raise InputError(f"{run}: reads a mixture of {len(sources)} texts: give one of them as --store")
         data = replace(
-            data,
-            corpus=[],
-            store=str(sources[0].folder),
-            tokenizer=options.tokenizer or str(tokenizer_folder(run)),
+            data, corpus=[], store=str(sources[0].folder), tokenizer=options.tokenizer or str(tokenizer_folder(run))
         )
     tokenizer = None
     if options.tokens is not None:

@@ -5,10 +5,10 @@ import pytest
 from sklearn.metrics.pairwise import cosine_similarity
 
 from bert import words
-from bert.embed import span_vectors
 from bert.errors import InputError
 from bert.probing import words as module
 from bert.probing.rows import Row
+from tests.encoders import span_vectors
 from tests.probing.models import make_masked_lm, sense_rows
 
 MODEL = make_masked_lm()
