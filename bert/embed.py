@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, run_batches
+from bert.inference import Batch, Encoded, evaluating, run_batches
 from bert.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -280,13 +280,9 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
             f"the text is {len(ids)} tokens long and the model takes {model.config.max_length}: give a shorter text"
         )
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         targets = torch.tensor(masks, device=device)
         logits = model(torch.tensor([ids], device=device), targets=targets).logits  # (masks, V)
-    finally:
-        model.train(training)
     probabilities = logits.float().softmax(dim=-1).cpu()
     words = torch.from_numpy(tokenizer.replacement_ids).long()  # what may be an answer
     values, places = probabilities[:, words].topk(min(top, len(words)), dim=-1)

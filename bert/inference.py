@@ -7,7 +7,7 @@ next to no padding; several texts in a row, as in pretraining, were measured slo
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -98,23 +98,28 @@ def run_batches(
         batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
     wanted: dict[str, Any] = {"output_hidden_states": True} if hidden_states else {}
     results: list[Any] = [None] * len(inputs)
+    with evaluating(model), torch.inference_mode(), progress_bar(progress, len(inputs)) as (advance, _):
+        compute = _rounded(model) if _takes_bf16(device, bf16) else model
+        for places in _batches([len(one.ids) for one in inputs], batch_tokens):
+            batch = _collate(inputs, places, config.pad_id, device)
+            asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
+            output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
+            for place, result in zip(places, take(output, batch), strict=True):
+                results[place] = result
+            del output  # the next batch shall have its room
+            advance(len(places))
+    return results
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode until the end of the `with`, then as before."""
     training = model.training
     model.eval()
     try:
-        bar = nullcontext((lambda _: None, None)) if progress is None else progress_bar(progress, len(inputs))
-        with torch.inference_mode(), bar as (advance, _):
-            compute = _rounded(model) if _takes_bf16(device, bf16) else model
-            for places in _batches([len(one.ids) for one in inputs], batch_tokens):
-                batch = _collate(inputs, places, config.pad_id, device)
-                asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
-                output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
-                for place, result in zip(places, take(output, batch), strict=True):
-                    results[place] = result
-                del output  # the next batch shall have its room
-                advance(len(places))
+        yield
     finally:
         model.train(training)
-    return results
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

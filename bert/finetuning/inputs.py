@@ -18,9 +18,9 @@ from bert.finetuning.config import DataConfig, FinetuneRecipe, RowsConfig
 from bert.finetuning.figures import baseline
 from bert.finetuning.metrics import Scheme, scheme_of
 from bert.finetuning.windows import RowMaker, Window, resolve_rows
-from bert.model.config import EncoderConfig
+from bert.model.encoder import Encoder
+from bert.model.heads import HeadedModel
 from bert.text.examples import Example, TaggedExample, find_columns, read_examples, read_tagged
-from bert.text.tokenizer import Tokenizer
 
 Task = Literal["classify", "tag"]
 Labelled = Example | TaggedExample
@@ -110,8 +110,12 @@ def no_words(file: str) -> InputError:
     return InputError(f"{file}: no sentence has a word: give at least one")
 
 
-def row_maker(rows: RowsConfig, tokenizer: Tokenizer, encoder: EncoderConfig, source: str) -> RowMaker:
-    """How texts become rows for the encoder of the folder `source`. InputError where rows are longer than it takes."""
+def row_maker(rows: RowsConfig, model: Encoder | HeadedModel, source: str) -> RowMaker:
+    """How texts become rows for the model of the folder `source`. InputError where rows are longer than it takes, and where it has no
+    tokenizer."""
+    tokenizer, encoder = model.tokenizer, model.config
+    if tokenizer is None:
+        raise InputError(f"{source}: holds no tokenizer: put the tokenizer.json that it was trained with beside it")
     rows = resolve_rows(rows, encoder.max_length)
     assert rows.row_length is not None
     assert rows.stride is not None

@@ -92,9 +92,7 @@ def load_predictor(folder: str | Path, rows: RowsConfig | None = None, bf16: boo
             f" make one from it by `bert finetune classify` or `tag --model {folder}`"
         )
     model: TaskModel = (SequenceClassifier if task == "classify" else TokenClassifier).load(folder)
-    if model.tokenizer is None:
-        raise InputError(f"{folder}: holds no tokenizer: put the tokenizer.json that it was trained with beside it")
-    maker = row_maker(rows or read_rows(folder), model.tokenizer, model.config, str(folder))
+    maker = row_maker(rows or read_rows(folder), model, str(folder))
     if torch.cuda.is_available():
         model.to("cuda")
     return Predictor(model, maker, "classify" if task == "classify" else "tag", bf16)

@@ -145,11 +145,7 @@ def prepare(
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder as --model")
     encoder = Encoder.load(recipe.model)
-    if encoder.tokenizer is None:
-        raise InputError(
-            f"{recipe.model}: holds no tokenizer: put the tokenizer.json that it was trained with beside it"
-        )
-    maker = row_maker(recipe.rows, encoder.tokenizer, encoder.config, recipe.model)
+    maker = row_maker(recipe.rows, encoder, recipe.model)
     data = prepare_data(task, recipe.data, maker, say)
     torch.manual_seed(recipe.seed)
     head = recipe.head

@@ -14,6 +14,7 @@ from torch import nn
 
 from bert.embed import encoder_of, tokenizer_of
 from bert.errors import InputError
+from bert.inference import evaluating
 from bert.report.text import render, table
 
 
@@ -87,14 +88,9 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
         raise InputError(
             f"the text is {len(ids)} tokens long and the model takes {encoder.config.max_length}: give a shorter text"
         )
-    training = encoder.training
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            row = torch.tensor([ids], device=next(encoder.parameters()).device)
-            weights = encoder(row, output_attentions=True).attentions or ()
-    finally:
-        encoder.train(training)
+    with evaluating(encoder), torch.no_grad():
+        row = torch.tensor([ids], device=next(encoder.parameters()).device)
+        weights = encoder(row, output_attentions=True).attentions or ()
     pieces = [tokenizer.token(i) for i in ids]
     if tokenizer.kind != "wordpiece":  # pieces of bytes, or with marks for blanks, are not for the eye
         pieces = [pieces[0], *(text[start:end] or "␣" for start, end in offsets[1:-1]), pieces[-1]]

@@ -21,7 +21,7 @@ from torch import nn
 
 from bert.embed import encoder_of, tokenizer_of, window_around
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, run_batches
+from bert.inference import Batch, Encoded, evaluating, run_batches
 from bert.model.heads import MaskedLM
 from bert.report.text import tabbed
 
@@ -147,13 +147,9 @@ def _score_chunk(
         values[numbers] = logits.log_softmax(dim=-1)[rows, originals].cpu()
         return [None] * len(batch.places)
 
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         inputs = [Encoded(window, target=at) for window, at in copies]
         run_batches(encoder_of(model), inputs, take, bf16=bf16, progress=progress)
-    finally:
-        model.train(training)
     each = iter(values.tolist())
     scores = []
     for one in chunk:

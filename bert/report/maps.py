@@ -163,19 +163,20 @@ def _cells(values: np.ndarray, groups: Sequence[int]) -> str:
         for n, group in enumerate(groups)
     )
     box = f"{-1.5 * edge:.2f} {-1.5 * edge:.2f} {size + 1.5 * edge:.2f} {size + 1.5 * edge:.2f}"
-    return (
-        f'<svg class="cells" viewBox="{box}" data-size="{size}" tabindex="0" role="img" aria-label="matrix of {size} by {size} values">'
-        f'<g class="strips">{strips}</g>{_shades((values - low) / ((high - low) or 1.0))}</svg>'
-    )
+    label = f'tabindex="0" role="img" aria-label="matrix of {size} by {size} values"'
+    return _square((values - low) / ((high - low) or 1.0), box, label, f'<g class="strips">{strips}</g>')
 
 
-def _shades(values: np.ndarray) -> str:
-    """The cells of a square, from 0, the palest, to 1, the darkest, and the cursor of the script."""
+def _square(values: np.ndarray, box: str, attributes: str, before: str = "") -> str:
+    """Cells in the view `box`, from 0, the palest, to 1, the darkest, and the cursor of the script; `before` is markup."""
     cells = "".join(
         f'<rect x="{x}" y="{y}" width="1" height="1" opacity="{shade:.2f}"/>'
         for (y, x), shade in np.ndenumerate(np.clip(values, 0, 1))
     )
-    return f'<g class="values">{cells}</g><rect class="cursor" width="1" height="1" hidden/>'
+    return (
+        f'<svg class="cells" viewBox="{box}" data-size="{len(values)}" {attributes}>{before}'
+        f'<g class="values">{cells}</g><rect class="cursor" width="1" height="1" hidden/></svg>'
+    )
 
 
 def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str:
@@ -221,7 +222,5 @@ def _chip(token: str, weight: float, looks: bool) -> str:
 def _weights(weights: np.ndarray) -> str:
     """The cells of a head: a weight of 1 is darkest, the palest is 0; the root makes small ones seen."""
     size = len(weights)
-    return (
-        f'<svg class="cells" viewBox="0 0 {size} {size}" data-size="{size}" role="img" aria-label="weights of {size} by {size} tokens">'
-        f"{_shades(np.sqrt(np.clip(weights, 0, 1)))}</svg>"
-    )
+    label = f'role="img" aria-label="weights of {size} by {size} tokens"'
+    return _square(np.sqrt(np.clip(weights, 0, 1)), f"0 0 {size} {size}", label)
