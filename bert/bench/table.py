@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +161,7 @@ def pictures(cells: Cells, out: Path) -> list[str]:
         match key["what"]:
             case "step":
                 spread = Spread(**value["share_of_matrix_rate"])
-                median, least, greatest = (100 * share for share in _three(spread))
+                median, least, greatest = (100 * share for share in astuple(spread))
                 steps.append(Bar(name_of(key), median, least, greatest, int(key["compiled"])))
             case "sweep":
                 sizes.setdefault(name_of(key), []).append((key["rows"], value["tokens_per_second"]))
@@ -168,7 +169,8 @@ def pictures(cells: Cells, out: Path) -> list[str]:
                 if key["work"] not in works:
                     works.append(key["work"])
                 name = f"{key['work']}: {PeerSettings(key['attention'], key['compile'])}"
-                duels.append(Bar(name, *_three(Spread(**value["ratio"])), works.index(key["work"])))
+                median, least, greatest = astuple(Spread(**value["ratio"]))
+                duels.append(Bar(name, median, least, greatest, works.index(key["work"])))
             case "minutes":
                 curves.append((key["side"], int(key["side"] == "peer"), value["curve"]))
     drawn = []
@@ -188,10 +190,6 @@ def pictures(cells: Cells, out: Path) -> list[str]:
         curves_png(out / "minutes.png", curves, title, "minutes", "nats")
         drawn.append("minutes.png")
     return drawn
-
-
-def _three(spread: Spread) -> tuple[float, float, float]:
-    return spread.median, spread.least, spread.greatest
 
 
 def _way(key: dict[str, Any]) -> tuple[str, str]:

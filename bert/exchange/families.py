@@ -55,9 +55,8 @@ def _electra_fields(keys: Mapping[str, Any]) -> dict[str, object]:
 
 def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
     """Local and global layers in the spelling of transformers 4 and in that of 5."""
-    window = (
-        config.local_window if config.local_window is not None else 2 * config.max_length
-    )  # no use where all are full
+    # no use where all are full
+    window = config.local_window if config.local_window is not None else 2 * config.max_length
     kinds = ["sliding_attention" if config.is_local(layer) else "full_attention" for layer in range(config.num_layers)]
     return {
         "local_attention": window,

@@ -166,10 +166,8 @@ def read_config(
 def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], labels: Sequence[str]) -> TaskHeadConfig:
     """A new head on a model of our own type: pre-norm, dense and activation are those of the head that the folder
     has."""
-    head, before = (
-        task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels),
-        keys.get("head", {}),
-    )
+    head = task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels)
+    before = keys.get("head", {})
     shared = ("activation", "transform_bias") if config.norm_first and before.get("transform") else ()
     return replace(head, **{name: before[name] for name in shared})
 

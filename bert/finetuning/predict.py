@@ -136,9 +136,8 @@ def written(out: str) -> Iterator[TextIO]:
         raise InputError(f"{out}: is a folder: give a file as --out")
     try:
         if out == "-":
-            yield (
-                sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
-            )  # data for a file or a program stay as they are
+            # data for a file or a program stay as they are
+            yield sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
             sys.stdout.flush()
         elif file.exists() and not file.is_file():  # a pipe or a device is written into, not replaced
             with file.open("w", encoding="utf-8", newline="\n") as stream:

@@ -1,13 +1,12 @@
-"""What the probes found as pictures: a word in its contexts as one offline page or as a PNG, a head's attention as a PNG."""
+"""What the probes found as pictures: a word in its contexts as one offline page or as a PNG."""
 
 from pathlib import Path
 
 import numpy as np
 
-from bert.probing.attention import Attention
 from bert.probing.words import Words
 from bert.report.charts import contexts
-from bert.report.figures import heatmap_png, layer_scatter_png
+from bert.report.figures import layer_scatter_png
 from bert.report.maps import LayerMap, layer_map
 from bert.report.page import Section, figure, grid, key_figures, page, table
 
@@ -27,7 +26,7 @@ def map_of_words(words: Words) -> LayerMap:
         measures["sense accuracy"] = [one.accuracy for one in scores]
         measures["Rand index"] = [one.adjusted_rand for one in scores]
     else:
-        measures["silhouette"] = [_or_nan(one.silhouette) for one in words.layers]
+        measures["silhouette"] = [np.nan if one.silhouette is None else one.silhouette for one in words.layers]
     return LayerMap(
         [words.occurrences[place].marked for place in chosen],
         [_group(words, place) for place in chosen],
@@ -73,11 +72,6 @@ def words_png(words: Words, file: Path, layer: int = -1) -> str:
     return layer_scatter_png(file, map_of_words(words), place, f"{words.word}, {_name(places[place])}")
 
 
-def attention_png(attention: Attention, file: Path, layer: int, head: int) -> str:
-    """Draw the weights of a head. Returns a remark, empty where all is well."""
-    return heatmap_png(file, attention.tokens, attention.head(layer, head), f"attention: layer {layer}, head {head}")
-
-
 def nearest_contexts(words: Words, sentences: int = SENTENCES) -> str:
     """Some occurrences, spread evenly, each with those whose vectors are nearest in the last layer."""
     names = list(dict.fromkeys(_group(words, place) for place in _spread(len(words.occurrences), MOST_POINTS)))
@@ -115,7 +109,3 @@ def _name(layer: int) -> str:
 def _spread(total: int, most: int) -> list[int]:
     """At most `most` places, evenly through `total`."""
     return sorted({place * total // min(total, most) for place in range(min(total, most))}) if total else []
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value

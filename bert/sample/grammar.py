@@ -9,7 +9,8 @@ only who has read the corpus can know that the companions of a test sentence bel
 
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import chain
 
 HOLE = "\0"  # stands for the thing while a frame is filled, so that its place is known
 
@@ -26,16 +27,10 @@ class Companions:
     places: tuple[str, ...]
 
     def __add__(self, other: "Companions") -> "Companions":
-        return Companions(
-            self.people + other.people,
-            self.verbs + other.verbs,
-            self.things + other.things,
-            self.adjectives + other.adjectives,
-            self.places + other.places,
-        )
+        return Companions(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other))))
 
     def words(self) -> tuple[str, ...]:
-        return self.people + self.verbs + self.things + self.adjectives + self.places
+        return tuple(chain.from_iterable(astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -54,12 +49,13 @@ class Domain:
 
 def domain(name: str, topic: str | None, people: str, verbs: str, things: str, adjectives: str, places: str) -> Domain:
     """A domain from lists as `train words, … | test words, …`."""
-    halves = [
-        [tuple(word.strip() for word in half.split(",")) for half in words.split("|")]
-        for words in (people, verbs, things, adjectives, places)
-    ]
-    train, test = (Companions(*(column[side] for column in halves)) for side in (0, 1))
-    return Domain(name, topic, train, test)
+    train, test = zip(*map(_halves, (people, verbs, things, adjectives, places)))
+    return Domain(name, topic, Companions(*train), Companions(*test))
+
+
+def _halves(words: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    train, test = (tuple(word.strip() for word in half.split(",")) for half in words.split("|"))
+    return train, test
 
 
 @dataclass(frozen=True)
@@ -74,11 +70,7 @@ class Kind:
 
 def kind(predicates: str, nouns: str, names: str) -> Kind:
     """A kind from lists as `train, … | test, …`."""
-    columns = []
-    for words in (predicates, nouns, names):
-        train, test = (tuple(word.strip() for word in half.split(",")) for half in words.split("|"))
-        columns.append((train, test))
-    return Kind(*columns)
+    return Kind(_halves(predicates), _halves(nouns), _halves(names))
 
 
 @dataclass(frozen=True)
@@ -144,22 +136,18 @@ class Hand:
     """A deck for each kind of companion."""
 
     def __init__(self, rng: random.Random, companions: Companions) -> None:
-        self._people = Deck(rng, companions.people)
-        self._verbs = Deck(rng, companions.verbs)
-        self._things = Deck(rng, companions.things)
-        self._adjectives = Deck(rng, companions.adjectives)
-        self._places = Deck(rng, companions.places)
+        self._decks = {name: Deck(rng, words) for name, words in vars(companions).items()}
 
     def draw(self, frame: str, thing: str | None = None) -> Slots:
         """Companions for the slots that `frame` has, around `thing` or one that is drawn as well."""
-        thing = thing or self._things.draw()
-        person = self._people.draw() if "person" in frame else ""
+        thing = thing or self._decks["things"].draw()
+        person = self._decks["people"].draw() if "person" in frame else ""
         return Slots(
             thing,
             person,
-            self._people.draw(besides=person) if "person2" in frame else "",
-            self._verbs.draw() if "verb" in frame else "",
-            self._things.draw(besides=thing) if "other" in frame else "",
-            self._adjectives.draw() if "adjective" in frame else "",
-            self._places.draw() if "place" in frame else "",
+            self._decks["people"].draw(besides=person) if "person2" in frame else "",
+            self._decks["verbs"].draw() if "verb" in frame else "",
+            self._decks["things"].draw(besides=thing) if "other" in frame else "",
+            self._decks["adjectives"].draw() if "adjective" in frame else "",
+            self._decks["places"].draw() if "place" in frame else "",
         )

@@ -85,6 +85,17 @@ class Columns:
 # ── texts with one label ──
 
 
+@dataclass(frozen=True)
+class Examples:
+    """The rows of a file, read as they are asked for, and the columns that they are read from."""
+
+    columns: Columns
+    rows: Iterator[Example]
+
+    def __iter__(self) -> Iterator[Example]:
+        return self.rows
+
+
 def read_examples(
     path: str | Path,
     text: str | None = None,
@@ -92,38 +103,17 @@ def read_examples(
     label: str | None = None,
     needs_label: bool = True,
     file_format: str | None = None,
-) -> Iterator[Example]:
+) -> Examples:
     """The rows of a file (`-`: standard input) in their order.
 
-    `text`, `pair` and `label` name columns; where not given they are found by usual names. `file_format` (tsv, csv,
-    jsonl, txt) is that of the suffix where not given. Blank lines are skipped, but in plain text, where a line is a
+    `text`, `pair` and `label` name columns; where not given they are found by usual names, from the first line. `file_format`
+    (tsv, csv, jsonl, txt) is that of the suffix where not given. Blank lines are skipped, but in plain text, where a line is a
     row. Where `needs_label` is false, an absent or empty label is None. Raises InputError.
     """
-    named = Columns(text or "", pair, label)
-    columns, rows = _open_examples(path, named, needs_label, file_format)
-    return _some(path, _examples(rows, columns, needs_label))
-
-
-def find_columns(
-    path: str | Path,
-    text: str | None = None,
-    pair: str | None = None,
-    label: str | None = None,
-    needs_label: bool = True,
-    file_format: str | None = None,
-) -> Columns:
-    """The columns that `read_examples` takes from a file, from its first line: no use for `-`, whose first
-    line is then gone. Raises InputError as it does."""
-    return _open_examples(path, Columns(text or "", pair, label), needs_label, file_format)[0]
-
-
-def _open_examples(
-    path: str | Path, named: Columns, needs_label: bool, file_format: str | None
-) -> tuple[Columns, Rows]:
     form = _format(path, file_format, _EXAMPLE_FORMATS)
     lines = read_lines(Path(path).expanduser())
     if form == "txt":
-        if given := next(filter(None, (named.text, named.pair, named.label)), None):
+        if given := next(filter(None, (text, pair, label)), None):
             raise InputError(
                 f"{name_of(path)}: plain text has no column {given!r}; name the format if it is no plain text"
             )
@@ -131,19 +121,21 @@ def _open_examples(
             raise InputError(
                 f"{name_of(path)}: plain text has no labels; give a .tsv, .csv or .jsonl file with a label column"
             )
-        return Columns("text"), (
-            (f"{name_of(path)}, line {n}", {"text": line}) for n, line in enumerate(lines, start=1)
-        )
-    if form == "jsonl":
-        rows = json_rows(path, lines, "{'text': ..., 'label': ...}")
-        where, row = next(rows, ("", {}))
-        header, rows = list(row), chain([(where, row)], rows)
+        rows: Rows = ((f"{name_of(path)}, line {n}", {"text": line}) for n, line in enumerate(lines, start=1))
+        columns = Columns("text")
     else:
-        where = f"{name_of(path)}, line 1"
-        header, rows = table_rows(path, lines, "\t" if form == "tsv" else ",;")
-    if not header:
-        raise _nothing_in(path)
-    return _choose_columns(where, header, named, needs_label, table=form != "jsonl"), rows
+        if form == "jsonl":
+            rows = json_rows(path, lines, "{'text': ..., 'label': ...}")
+            where, row = next(rows, ("", {}))
+            header, rows = list(row), chain([(where, row)], rows)
+        else:
+            where = f"{name_of(path)}, line 1"
+            header, rows = table_rows(path, lines, "\t" if form == "tsv" else ",;")
+        if not header:
+            raise _nothing_in(path)
+        named = Columns(text or "", pair, label)
+        columns = _choose_columns(where, header, named, needs_label, table=form != "jsonl")
+    return Examples(columns, _some(path, _examples(rows, columns, needs_label)))
 
 
 def _examples(rows: Rows, columns: Columns, needs_label: bool) -> Iterator[Example]:

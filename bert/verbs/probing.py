@@ -187,9 +187,10 @@ def _attend(arguments: Sequence[str]) -> None:
     layer, head = result.telling_head(options.layer, options.head)
     print(result.table(layer, head))
     if options.png is not None:
-        from bert.probing.pictures import attention_png
+        from bert.report.figures import heatmap_png
 
-        write_whole("--png", options.png, lambda file: _say(attention_png(result, file, layer, head)))
+        weights, title = result.head(layer, head), f"attention: layer {layer}, head {head}"
+        write_whole("--png", options.png, lambda file: _say(heatmap_png(file, result.tokens, weights, title)))
 
 
 def _is_file(text: str) -> bool:
