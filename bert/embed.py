@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, run_batches
+from bert.inference import Batch, Encoded, evaluating, run_batches
 from bert.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -102,39 +102,15 @@ def _tokens(tokenizer: "Tokenizer", texts: Sequence[str]) -> Iterator[np.ndarray
 # ── vectors of words in their sentences ──
 
 
-def span_vectors(
-    model: nn.Module,
-    sentences: Sequence[str],
-    spans: Sequence[tuple[int, int]],
-    layers: Sequence[int] | None = None,
-    *,
-    row_length: int | None = None,
-    batch_tokens: int | None = None,
-    bf16: bool | None = None,
-    progress: str | None = None,
-) -> Tensor:
-    """(n, layers, D) fp32 on the CPU: for characters start to end of each of n sentences the mean of the pieces that they touch.
-
-    `layers` counts from 0, the embeddings, to the number of layers; not given: all of them. A sentence of more than
-    `row_length` tokens (`max_length` of the model where not given) is read through the window of that length in whose middle
-    the span is; of a span that is longer, the pieces in that window count. A sentence that comes with several spans is run once.
-
-    Raises InputError where the model has no tokenizer or no such layer, or a span is not inside its sentence or touches no
-    piece.
-    """
-    encoder = encoder_of(model)
-    pieces = span_pieces(tokenizer_of(encoder), sentences, spans)
-    return piece_vectors(
-        encoder, pieces, layers, row_length=row_length, batch_tokens=batch_tokens, bf16=bf16, progress=progress
-    )
-
-
 Pieces = tuple[list[int], list[int]]
 """ids of a sentence with special tokens, and the places of some of them"""
 
 
 def span_pieces(tokenizer: "Tokenizer", sentences: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Pieces]:
-    """For each of n sentences its ids and the places of the pieces that characters start to end touch; see `span_vectors`."""
+    """For each of n sentences its ids and the places of the pieces that characters start to end touch.
+
+    Raises InputError where a span is not inside its sentence or touches no piece.
+    """
     found: list[Pieces] = []
     text: str | None = None
     for sentence, span in zip(sentences, spans, strict=True):
@@ -156,7 +132,11 @@ def piece_vectors(
 ) -> Tensor:
     """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over the places that are given with it.
 
-    Layers, windows and repeated sentences are those of `span_vectors`.
+    `layers` counts from 0, the embeddings, to the number of layers; not given: all of them. A sentence of more than
+    `row_length` tokens (`max_length` of the model where not given) is read through the window of that length in whose middle
+    the places are; of places that lie further apart, those in that window count. A sentence that comes several times is run once.
+
+    Raises InputError where the model has no such layer.
     """
     numbers = resolve_layers(encoder.config, layers)
     room = _room(encoder.config, row_length)
@@ -300,13 +280,9 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
             f"the text is {len(ids)} tokens long and the model takes {model.config.max_length}: give a shorter text"
         )
     device = next(model.parameters()).device
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         targets = torch.tensor(masks, device=device)
         logits = model(torch.tensor([ids], device=device), targets=targets).logits  # (masks, V)
-    finally:
-        model.train(training)
     probabilities = logits.float().softmax(dim=-1).cpu()
     words = torch.from_numpy(tokenizer.replacement_ids).long()  # what may be an answer
     values, places = probabilities[:, words].topk(min(top, len(words)), dim=-1)

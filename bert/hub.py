@@ -34,23 +34,17 @@ def local_folder(name: str | Path) -> Path:
 
 @lru_cache(maxsize=16)
 def _from_hub(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub import errors, snapshot_download
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=[*_TEXTS, *_SAFE]))
         if not any(file.suffix == ".safetensors" for file in folder.iterdir()):
             folder = Path(snapshot_download(name, allow_patterns=[*_TEXTS, *_PICKLED]))
         return folder
-    except RepositoryNotFoundError:
+    except errors.RepositoryNotFoundError:
         why = "the Hugging Face Hub has no model of this name (or it is not public)"
-    except (LocalEntryNotFoundError, ConnectionError):
+    except (errors.LocalEntryNotFoundError, ConnectionError):
         why = "the Hugging Face Hub cannot be reached and its cache on this machine has no model of this name"
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
         why = f"the Hugging Face Hub says: {(str(error).splitlines() or [''])[0]}"
     raise InputError(f"{name}: no such folder, and {why}: give the folder of a model, the one that holds config.json")

@@ -6,7 +6,6 @@ What it keeps is what `take` returns, so memory does not grow with the vectors o
 next to no padding; several texts in a row, as in pretraining, were measured slower: their tokens look past each other.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 
 from bert.errors import InputError
 from bert.memory import keep_freed_memory
-from bert.terminal import raw
+from bert.terminal import progress_bar
 from bert.training.precision import cpu_multiplies_bf16
 
 if TYPE_CHECKING:
@@ -99,22 +98,28 @@ def run_batches(
         batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
     wanted: dict[str, Any] = {"output_hidden_states": True} if hidden_states else {}
     results: list[Any] = [None] * len(inputs)
+    with evaluating(model), torch.inference_mode(), progress_bar(progress, len(inputs)) as (advance, _):
+        compute = _rounded(model) if _takes_bf16(device, bf16) else model
+        for places in _batches([len(one.ids) for one in inputs], batch_tokens):
+            batch = _collate(inputs, places, config.pad_id, device)
+            asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
+            output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
+            for place, result in zip(places, take(output, batch), strict=True):
+                results[place] = result
+            del output  # the next batch shall have its room
+            advance(len(places))
+    return results
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In eval mode until the end of the `with`, then as before."""
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), _progress_bar(progress, len(inputs)) as advance:
-            compute = _rounded(model) if _takes_bf16(device, bf16) else model
-            for places in _batches([len(one.ids) for one in inputs], batch_tokens):
-                batch = _collate(inputs, places, config.pad_id, device)
-                asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
-                output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
-                for place, result in zip(places, take(output, batch), strict=True):
-                    results[place] = result
-                del output  # the next batch shall have its room
-                advance(len(places))
+        yield
     finally:
         model.train(training)
-    return results
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -171,18 +176,3 @@ def _rounded(model: nn.Module) -> Callable[..., Any]:
         return torch.func.functional_call(model, weights, inputs, asked)
 
     return compute
-
-
-@contextmanager
-def _progress_bar(label: str | None, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal that goes when the work is done; nothing elsewhere."""
-    if label is None or not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=raw(sys.stderr)), transient=True) as bar:
-        task = bar.add_task(label, total=total)
-        yield lambda done: bar.advance(task, done)

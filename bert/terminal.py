@@ -1,7 +1,7 @@
 """What a command prints: texts of strangers reach the terminal without their control characters."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
@@ -36,3 +36,22 @@ def printable_output() -> Iterator[None]:
 def raw(stream: TextIO) -> TextIO:
     """The stream itself: for our own progress bars, and for data that a file or another program reads."""
     return stream.raw if isinstance(stream, _Printable) else stream
+
+
+@contextmanager
+def progress_bar(
+    label: str | None, total: float | None
+) -> Iterator[tuple[Callable[[float], None], Callable[[str], None]]]:
+    """A bar on a terminal that goes when the work is done, nothing elsewhere or without a label: yields what counts its steps, and
+    what says more behind it."""
+    if label is None or not sys.stderr.isatty():
+        yield lambda _: None, lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    said = TextColumn("{task.description}")
+    columns = (TextColumn("{task.fields[label]}"), BarColumn(), TaskProgressColumn(), said, TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=raw(sys.stderr)), transient=True) as bar:
+        task = bar.add_task("", total=total, label=label)
+        yield lambda done: bar.advance(task, done), lambda text: bar.update(task, description=text)

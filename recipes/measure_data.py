@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert.text.corpus import read_documents
+from bert.text.corpus import find_corpus
 from bert.text.files import read_lines
 from bert.text.store import TokenStore, open_store, write_store
 from bert.text.tokenizer import Tokenizer
@@ -112,7 +112,7 @@ def prepare(options: argparse.Namespace) -> None:
 
 def one_round(options: argparse.Namespace) -> None:
     """One round of `prepare`: seconds and tokens as a line of JSON."""
-    documents = list(islice(read_documents(options.corpus), options.documents))
+    documents = list(islice(find_corpus(options.corpus).documents(), options.documents))
     with tempfile.TemporaryDirectory() as folder:
         run = (
             ours(documents, options.tokenizer, folder) if options.side == "ours" else theirs(documents, options, folder)
@@ -180,7 +180,7 @@ def write_copies(corpus: Path, out: Path, num_bytes: int) -> int:
     with out.open("wb") as file:
         for copy in count():
             draw = random.Random(copy)
-            for document in read_documents(corpus):
+            for document in find_corpus(corpus).documents():
                 words = document.split(" ")
                 if copy:
                     for place in range(draw.randrange(CHANGED), len(words), CHANGED):

@@ -2,6 +2,7 @@
 
 import torch
 
+from bert.embed import piece_vectors, span_pieces, tokenizer_of
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.text.vocabulary import train_tokenizer
@@ -9,6 +10,13 @@ from tests.conftest import make_text
 
 TEXTS = make_text(12).split("\n\n")
 LAYERS = 2
+
+
+def span_vectors(
+    encoder: Encoder, sentences: list[str], spans: list[tuple[int, int]], *layers: list[int], **options: object
+):
+    """(n, layers, D): the vectors of what stands between two characters of each sentence."""
+    return piece_vectors(encoder, span_pieces(tokenizer_of(encoder), sentences, spans), *layers, **options)
 
 
 def make_encoder(kind: str = "wordpiece", max_length: int = 24, **shape: object) -> Encoder:

@@ -443,7 +443,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
         ),
         ("pretrain --out run --show-batch -1", "--show-batch -1: batches are numbered from 0"),
         ("bench gone", "gone: no run here to measure: it has no recipe.yaml"),
-        ("bench run --steps 0", "--steps 0 --rounds 5: give 1 or more of each"),
+        ("bench run --rounds 0", "--rounds 0 --seconds 3: give more than 0 of each"),
         ("bench run --smallest 8", "--smallest 8 is for a sweep: give --sweep"),
         ("pretrain --show-batch 1", "--show-batch 1: name the run in --out"),
         ("pretrain --out gone --show-batch 1", "gone: no run here whose batches could be shown: it has no recipe.yaml"),

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from bert import embed as module
-from bert.embed import embed, encoder_of, fill, span_vectors
+from bert.embed import embed, encoder_of, fill
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
-from tests.encoders import ENCODERS, TEXTS, make_encoder
+from tests.encoders import ENCODERS, TEXTS, make_encoder, span_vectors
 
 # ── vectors of texts ──
 

@@ -39,8 +39,6 @@ DOORS = {
     ("bert.model.encoder", "embed"): "bert.embed",
     ("bert.model.encoder", "load"): "bert.exchange.folder",
     ("bert.model.encoder", "save"): "bert.exchange.folder",
-    ("bert.model.heads", "load"): "bert.exchange.folder",
-    ("bert.model.heads", "save"): "bert.exchange.folder",
     ("bert.model.heads", "fill"): "bert.embed",
 }
 

@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert.embed import embed, span_vectors
+from bert.embed import embed
 from bert.errors import InputError
 from bert.inference import Batch, Encoded, _batches, run_batches
-from tests.encoders import ENCODERS, LAYERS, LEARNED, TEXTS, make_encoder
+from tests.encoders import ENCODERS, LAYERS, LEARNED, TEXTS, make_encoder, span_vectors
 
 
 @settings(max_examples=40, deadline=None)

@@ -12,14 +12,23 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from bert.bench.ceilings import Ceilings, matrix_rate
+from bert.bench.ceilings import Ceilings
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
 from bert.bench.ours import OurSteps, operations_per_token, steps_of
-from bert.bench.peak import forget_peak, peak
+from bert.bench.peak import peak
 from bert.bench.peers import Compile, PeerBatch, PeerSettings, PeerSteps, concatenated, padded, settings_of, whole
-from bert.bench.rounds import Spread, alternate
-from bert.bench.steps import OUT_OF_MEMORY, best_micro_batch, failure, free_memory, fresh_start, has_compiler, place
+from bert.bench.rounds import Spread
+from bert.bench.steps import (
+    OUT_OF_MEMORY,
+    beside_ceiling,
+    best_micro_batch,
+    failure,
+    free_memory,
+    fresh_start,
+    has_compiler,
+    place,
+)
 from bert.errors import InputError
 from bert.model.tuning import FAILURES
 from bert.pretraining.backend import settle_attention
@@ -144,13 +153,8 @@ def duel(
     """Ours against the peer in one setting; `fails` where the peer does not run so."""
     try:
         peer = PeerSteps(recipe, setting, ours.device, ours.precision, static=work != "padded", seed=recipe.seed)
-        forget_peak(ours.device)
         contenders = [ours.contender(bout.ours), peer.contender(bout.peer)]
-        limits: list[float] = []
-        mine, theirs = alternate(
-            *(contenders, rounds, seconds),
-            lambda: limits.append(matrix_rate([ceilings.best_shape], ours.dtype, ours.device, 0.2)),
-        )
+        (mine, theirs), limits = beside_ceiling(contenders, ours, ceilings, rounds, seconds)
     except InputError:
         raise
     except (*FAILURES, ImportError, OSError) as error:

@@ -7,7 +7,6 @@ file, taken while training; neither clock runs meanwhile.
 
 import csv
 import json
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,11 +21,11 @@ import torch
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed, whole_rows
 from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, score_peer, settings_of, whole
-from bert.bench.rounds import Spread, alternate
-from bert.bench.steps import failure, fresh_start, place
+from bert.bench.rounds import Contender, Spread
+from bert.bench.steps import fresh_start, place, rate
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
-from bert.model.tuning import FAILURES, now
+from bert.model.tuning import now
 from bert.pretraining.config import MaskingConfig, PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.run import pretrain
@@ -70,21 +69,14 @@ def fastest_setting(
     stream = _peer_stream(recipe, text, training, _TIMED_STEPS * training.rows, seed=0)
     batches = [whole(stream.micro_batch(step, Split(training.rows, training.rows))) for step in range(_TIMED_STEPS)]
 
-    def rate(setting: PeerSettings) -> Value:
-        fresh_start()
-        try:
-            peer = PeerSteps(recipe, setting, device, precision)
-            (turns,) = alternate([peer.contender(batches)], 3, min(1.0, 6 * training.minutes))
-        except InputError:
-            raise
-        except (*FAILURES, ImportError, OSError) as error:
-            return failure(error)
-        return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
+    def contender(setting: PeerSettings) -> Contender:
+        return PeerSteps(recipe, setting, device, precision).contender(batches)
 
     found = {}
     for setting in settings:
         key = {"what": "peer setting", "attention": setting.attention, "compile": setting.compile}
-        found[setting] = cells.measured(key, partial(rate, setting))
+        measure = partial(rate, partial(contender, setting), min(1.0, 6 * training.minutes), (InputError,))
+        found[setting] = cells.measured(key, measure)
     ran = {setting: value["tokens_per_second"] for setting, value in found.items() if "fails" not in value}
     if not ran:
         raise InputError(f"--against hf: the peer does not run here: {next(iter(found.values()))['fails']}")

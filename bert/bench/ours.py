@@ -26,10 +26,8 @@ BACKENDS: tuple[str, ...] = get_args(Backend)
 class OurSteps:
     """A fresh model and its optimiser by a recipe, on the device and in the precision of its trainer group."""
 
-    def __init__(
-        self, recipe: PretrainRecipe, split: Split, compiled: bool, backend: str | None = None, steps: int = 1
-    ) -> None:
-        """`backend` takes the place of what the recipe says of attention. In a Trainer the module stops after `steps` steps."""
+    def __init__(self, recipe: PretrainRecipe, split: Split, compiled: bool, backend: str | None = None) -> None:
+        """`backend` takes the place of what the recipe says of attention."""
         trainer = make_trainer(recipe.trainer, [], [], [], split.accumulation, None)  # for device and precision alone
         self.split, self.device = split, trainer.strategy.root_device
         self.precision = str(trainer.precision)
@@ -43,8 +41,9 @@ class OurSteps:
         model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
         if backend is not None:
             model.encoder.backend, model.encoder.local_backend = backend, None  # type: ignore[assignment]
+        stop = StopConfig(steps=1)  # the rate is set here: nothing asks for it
         self.module = MaskedLMTraining(
-            *(model, recipe.optimizer, recipe.schedule, StopConfig(steps=steps), split, recipe.seed), compiled=compiled
+            model, recipe.optimizer, recipe.schedule, stop, split, recipe.seed, compiled=compiled
         )
         self.module.to(self.device).train()
         self.optimizer = self.module.configure_optimizers()
@@ -99,10 +98,8 @@ def operations_per_token(recipe: PretrainRecipe, steps: Sequence[Sequence[MicroB
     tokens = float((documents > 0).sum())
     targets = float(sum(batches[0]["global_targets"] for batches in steps))
     config = recipe.encoder
-    total = training_operations(
-        *(config, recipe.head, tokens, targets, mean_visible(documents), mean_visible(documents, config.local_window))
-    )
-    return total / tokens
+    seen, seen_locally = mean_visible(documents), mean_visible(documents, config.local_window)
+    return training_operations(config, recipe.head, tokens, targets, seen, seen_locally) / tokens
 
 
 @dataclass(frozen=True)

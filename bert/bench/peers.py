@@ -106,7 +106,11 @@ class PeerSteps:
             self._compute = torch.compile(self.model, dynamic=False if fixed else None, mode=mode)
         optimizer = recipe.optimizer
         self.optimizer = torch.optim.AdamW(
-            *(self.model.parameters(), optimizer.lr, optimizer.betas, optimizer.eps, optimizer.weight_decay),
+            self.model.parameters(),
+            lr=optimizer.lr,
+            betas=optimizer.betas,
+            eps=optimizer.eps,
+            weight_decay=optimizer.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
 

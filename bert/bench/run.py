@@ -15,9 +15,8 @@ import numpy as np
 import torch
 
 from bert.bench.against import DOCUMENTS, Work, race
-from bert.bench.cells import Cells, Value
+from bert.bench.cells import Cells
 from bert.bench.documents import SPECIALS, Text, mixture, packed, text_of_arrays
-from bert.bench.loops import compare_loops
 from bert.bench.minutes import PeerTraining, compare_minutes
 from bert.bench.ours import BACKENDS, OurSteps, steps_of
 from bert.bench.peers import PeerSettings
@@ -56,8 +55,6 @@ class Plan:
     """rows or documents of the peer's batch; null: the recipe's batch"""
     profile: bool = False
     """also say where the time of our step goes"""
-    loop_steps: int | None = None
-    """steps: also compare Lightning's loop with the bare one, in turns of so many steps"""
 
     def __post_init__(self) -> None:
         if self.rounds < 1 or not self.seconds > 0:
@@ -90,16 +87,12 @@ def bench(
     ceilings = ceilings_cell(recipe, device, cells, min(0.3, plan.seconds))
     if plan.kind == "steps":
         measure_steps(recipe, text, cells, ceilings, plan.backends, plan.rounds, plan.seconds, say)
-        if (steps := plan.loop_steps) is not None:
-            cells.measured({"what": "loops", "steps": steps}, lambda: loops_cell(recipe, text, steps, plan.rounds, say))
     elif plan.kind == "sweep":
         sweep(recipe, text, cells, plan.backends, plan.smallest, plan.largest, plan.seconds, say)
     else:
         documents = mixture(ragged or [text], DOCUMENTS, recipe.data.row_length, recipe.seed)
-        race(
-            *(recipe, text, documents, cells, ceilings, plan.bouts, plan.peer_rows, backend),
-            *(plan.rounds, plan.seconds, say),
-        )
+        bouts, rows = plan.bouts, plan.peer_rows
+        race(recipe, text, documents, cells, ceilings, bouts, rows, backend, plan.rounds, plan.seconds, say)
     if plan.profile:
         say(where_the_time_goes(recipe, text))
     return report(cells, about(recipe, text, precision), out, say)
@@ -141,13 +134,6 @@ def bench_arrays(
     `specials` are the ids of [PAD], [UNK], [CLS], [SEP] and [MASK]."""
     text = text_of_arrays(values, offsets, recipe.encoder.vocab_size, specials)
     return bench(recipe, text, plan, out=out, say=say)
-
-
-def loops_cell(recipe: PretrainRecipe, text: Text, steps: int, rounds: int, say: Callable[[str], None]) -> Value:
-    """Lightning's loop over the bare loop, in turns of `steps` steps."""
-    split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
-    stream = packed(text, recipe.data.row_length, recipe.data.batch_rows, recipe.masking, recipe.seed)
-    return dataclasses.asdict(compare_loops(recipe, stream, split, steps, rounds, say))
 
 
 def fitted(recipe: PretrainRecipe, text: Text) -> PretrainRecipe:

@@ -2,7 +2,7 @@
 
 import gc
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text, packed
 from bert.bench.ours import BACKENDS, OurSteps, operations_per_token, split_time, steps_of
 from bert.bench.peak import forget_peak, peak
-from bert.bench.rounds import Spread, alternate
+from bert.bench.rounds import Contender, Spread, Turn, alternate
 from bert.errors import InputError
 from bert.model.tuning import FAILURES
 from bert.pretraining.config import PretrainRecipe
@@ -34,9 +34,8 @@ def ceilings_cell(recipe: PretrainRecipe, device: torch.device, cells: Cells, se
     def measure() -> Value:
         data = recipe.data
         rows = data.micro_batch_rows or data.batch_rows
-        shapes = model_shapes(
-            *(recipe.encoder, recipe.head, rows, data.row_length, slots(recipe.masking.rate, data.row_length))
-        )
+        used = slots(recipe.masking.rate, data.row_length)
+        shapes = model_shapes(recipe.encoder, recipe.head, rows, data.row_length, used)
         own = matrix_rate([shape for _, shape in shapes], torch.bfloat16, device, seconds)
         found = measure_ceilings(device, seconds)
         return {**asdict(found), "bf16": max(found.bf16, own), "own_shapes": own}  # a busy machine measures low
@@ -85,10 +84,7 @@ def step_cell(
     rounds: int,
     seconds: float,
 ) -> Value:
-    """Rate, share of the matrix rate, parts and memory of one way to run the step; `fails` where it does not run.
-
-    The matrix rate is measured again in every round, beside the step that it is compared with.
-    """
+    """Rate, share of the matrix rate, parts and memory of one way to run the step; `fails` where it does not run."""
     fresh_start()
     data = recipe.data
     split = split_batch(data.batch_rows, data.micro_batch_rows, 1)
@@ -97,14 +93,7 @@ def step_cell(
     operations = operations_per_token(recipe, steps)
     try:
         ours = OurSteps(recipe, split, compiled, backend)
-        forget_peak(ours.device)
-        limits: list[float] = []
-        (turns,) = alternate(
-            [ours.contender(steps)],
-            rounds,
-            seconds,
-            lambda: limits.append(matrix_rate([ceilings.best_shape], ours.dtype, ours.device, 0.2)),
-        )
+        (turns,), limits = beside_ceiling([ours.contender(steps)], ours, ceilings, rounds, seconds)
         parts = split_time(ours, stream, split, PREPARED)
         highest = peak(ours.device)
     except FAILURES as error:
@@ -156,23 +145,45 @@ def best_micro_batch(
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= least:
         sizes.append(sizes[-1] // 2)
 
-    def rate(rows: int) -> Value:
-        fresh_start()
+    def contender(rows: int) -> Contender:
         split = split_batch(data.batch_rows, rows, 1)
         stream = packed(text, data.row_length, data.batch_rows, recipe.masking, recipe.seed)
-        try:
-            ours = OurSteps(recipe, split, recipe.compile is not False)
-            (turns,) = alternate([ours.contender(steps_of(stream, split, 0, 2))], 3, seconds)
-        except FAILURES as error:
-            return failure(error)
-        return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
+        return OurSteps(recipe, split, recipe.compile is not False).contender(steps_of(stream, split, 0, 2))
 
-    found = {
-        rows: cells.measured({"what": "micro-batch", "rows": rows}, partial(rate, rows)).get("tokens_per_second", 0.0)
-        for rows in sizes
-    }
+    found = {}
+    for rows in sizes:
+        cell = cells.measured({"what": "micro-batch", "rows": rows}, partial(rate, partial(contender, rows), seconds))
+        found[rows] = cell.get("tokens_per_second", 0.0)
     rows = max(found, key=lambda size: found[size])
     return replace(recipe, data=replace(data, micro_batch_rows=rows)), split_batch(data.batch_rows, rows, 1)
+
+
+def rate(make: Callable[[], Contender], seconds: float, fatal: tuple[type[Exception], ...] = ()) -> Value:
+    """The median rate of one contender alone, in three rounds; `fails` where it does not run, but for what is `fatal`."""
+    fresh_start()
+    try:
+        (turns,) = alternate([make()], 3, seconds)
+    except fatal:
+        raise
+    except (*FAILURES, ImportError, OSError) as error:
+        return failure(error)
+    return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
+
+
+def beside_ceiling(
+    contenders: Sequence[Contender], ours: OurSteps, ceilings: Ceilings, rounds: int, seconds: float
+) -> tuple[list[list[Turn]], list[float]]:
+    """The turns of each contender, and the matrix rate of each round: it is measured again beside the steps that it is compared
+    with."""
+    limits: list[float] = []
+    forget_peak(ours.device)
+    turns = alternate(
+        contenders,
+        rounds,
+        seconds,
+        lambda: limits.append(matrix_rate([ceilings.best_shape], ours.dtype, ours.device, 0.2)),
+    )
+    return turns, limits
 
 
 def fresh_start() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +56,6 @@ def tables(cells: Cells) -> list[str]:
         made.append(_markdown(("ceiling", "measured"), rows))
     if "step" in kinds:
         made.append(_markdown(_STEP_HEADER, (_step_row(key, value) for key, value in kinds["step"])))
-    if "loops" in kinds:
-        made += [f"Lightning's loop over the bare loop: {Spread(**value)}" for _, value in kinds["loops"]]
     if "sweep" in kinds:
         header = ("attention", "compiled", "rows at once", "tokens/s", "peak GiB")
         made.append(
@@ -162,7 +161,7 @@ def pictures(cells: Cells, out: Path) -> list[str]:
         match key["what"]:
             case "step":
                 spread = Spread(**value["share_of_matrix_rate"])
-                median, least, greatest = (100 * share for share in _three(spread))
+                median, least, greatest = (100 * share for share in astuple(spread))
                 steps.append(Bar(name_of(key), median, least, greatest, int(key["compiled"])))
             case "sweep":
                 sizes.setdefault(name_of(key), []).append((key["rows"], value["tokens_per_second"]))
@@ -170,7 +169,8 @@ def pictures(cells: Cells, out: Path) -> list[str]:
                 if key["work"] not in works:
                     works.append(key["work"])
                 name = f"{key['work']}: {PeerSettings(key['attention'], key['compile'])}"
-                duels.append(Bar(name, *_three(Spread(**value["ratio"])), works.index(key["work"])))
+                median, least, greatest = astuple(Spread(**value["ratio"]))
+                duels.append(Bar(name, median, least, greatest, works.index(key["work"])))
             case "minutes":
                 curves.append((key["side"], int(key["side"] == "peer"), value["curve"]))
     drawn = []
@@ -190,10 +190,6 @@ def pictures(cells: Cells, out: Path) -> list[str]:
         curves_png(out / "minutes.png", curves, title, "minutes", "nats")
         drawn.append("minutes.png")
     return drawn
-
-
-def _three(spread: Spread) -> tuple[float, float, float]:
-    return spread.median, spread.least, spread.greatest
 
 
 def _way(key: dict[str, Any]) -> tuple[str, str]:

@@ -9,8 +9,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from bert.errors import InputError
-from bert.exchange.table import Family, Key, Row
+from bert.exchange.table import ENDINGS, Family, Key, Kind, Row
 from bert.model.config import EncoderConfig
+
+
+def _classes(name: str) -> dict[Kind, str]:
+    """Ours → the classes of transformers that begin with `name`."""
+    return {kind: name + ending for kind, ending in ENDINGS.items()}
+
+
+def _masked_lm(dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
+    """The rows of a masked-LM head, by their names."""
+    return Row("head.dense", dense), Row("head.norm", norm), Row("head.weight", weight), Row("head.bias", bias)
 
 
 def _bert_keys(config: EncoderConfig) -> dict[str, object]:
@@ -45,9 +55,8 @@ def _electra_fields(keys: Mapping[str, Any]) -> dict[str, object]:
 
 def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
     """Local and global layers in the spelling of transformers 4 and in that of 5."""
-    window = (
-        config.local_window if config.local_window is not None else 2 * config.max_length
-    )  # no use where all are full
+    # no use where all are full
+    window = config.local_window if config.local_window is not None else 2 * config.max_length
     kinds = ["sliding_attention" if config.is_local(layer) else "full_attention" for layer in range(config.num_layers)]
     return {
         "local_attention": window,
@@ -93,50 +102,56 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-_POST_NORM: dict[str, object] = {
+_FIXED: dict[str, object] = {
     "encoder.embedding_size": None,
-    "encoder.positions": "learned",
     "encoder.positions_skip_padding": False,
     "encoder.norm": "layernorm",
-    "encoder.norm_bias": True,
-    "encoder.norm_first": False,
     "encoder.embedding_norm": True,
     "encoder.embedding_scale": False,
-    "encoder.final_norm": False,
     "encoder.first_attention_norm": False,
     "encoder.qk_norm": False,
     "encoder.num_kv_heads": None,
+    "head.transform": True,
+    "classify.transform": True,
+    "tag.pooling": None,
+}
+"""what all families have in common"""
+_POST_NORM = _FIXED | {
+    "encoder.positions": "learned",
+    "encoder.norm_bias": True,
+    "encoder.norm_first": False,
+    "encoder.final_norm": False,
     "encoder.gated": False,
     "encoder.bias": True,
     "encoder.local_window": None,
-    "head.transform": True,
     "head.transform_bias": True,
     "head.output_bias": True,
-    "classify.transform": True,
     "classify.transform_bias": True,
     "classify.transform_norm": False,
     "classify.pooling": "cls",
     "tag.transform": False,
-    "tag.pooling": None,
 }
-"""what BERT and its descendants up to ELECTRA have in common"""
+"""and what BERT and its descendants up to ELECTRA have"""
 _BIASES = frozenset(
     {"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias", "classify.transform_bias"}
 )
-_BERT_KEYS = (
+_KEYS = (
     Key("encoder.vocab_size", "vocab_size"),
     Key("encoder.hidden_size", "hidden_size"),
     Key("encoder.num_layers", "num_hidden_layers"),
     Key("encoder.num_heads", "num_attention_heads"),
     Key("encoder.intermediate_size", "intermediate_size"),
+    Key("encoder.initializer_range", "initializer_range", 0.02),
+    Key("head.tied", "tie_word_embeddings", True),
+)
+_BERT_KEYS = (
+    *_KEYS,
     Key("encoder.token_types", "type_vocab_size", 2),
     Key("encoder.activation", "hidden_act", "gelu"),
     Key("encoder.norm_eps", "layer_norm_eps", 1e-12),
     Key("encoder.hidden_dropout", "hidden_dropout_prob", 0.1),
     Key("encoder.embedding_dropout", "hidden_dropout_prob", 0.1),
     Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
-    Key("encoder.initializer_range", "initializer_range", 0.02),
-    Key("head.tied", "tie_word_embeddings", True),
     Key("classify.dropout", "hidden_dropout_prob", 0.1),
     Key("classify.dropout", "classifier_dropout", None),
     Key("tag.dropout", "hidden_dropout_prob", 0.1),
@@ -172,12 +187,7 @@ _CLASSIFIER = (Row("head.output", "classifier"),)
 BERT = Family(
     model_type="bert",
     prefix="bert.",
-    architectures={
-        "Encoder": "BertModel",
-        "MaskedLM": "BertForMaskedLM",
-        "SequenceClassifier": "BertForSequenceClassification",
-        "TokenClassifier": "BertForTokenClassification",
-    },
+    architectures=_classes("Bert"),
     keys=(
         *_BERT_KEYS,
         Key("encoder.max_length", "max_position_embeddings"),
@@ -188,11 +198,11 @@ BERT = Family(
     refused=_BERT_REFUSED,
     rows=_BERT_ROWS,
     head_rows={
-        "MaskedLM": (
-            Row("head.dense", "cls.predictions.transform.dense"),
-            Row("head.norm", "cls.predictions.transform.LayerNorm"),
-            Row("head.weight", "cls.predictions.decoder.weight"),
-            Row("head.bias", "cls.predictions.bias"),
+        "MaskedLM": _masked_lm(
+            "cls.predictions.transform.dense",
+            "cls.predictions.transform.LayerNorm",
+            "cls.predictions.decoder.weight",
+            "cls.predictions.bias",
         ),
         "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), *_CLASSIFIER),
         "TokenClassifier": _CLASSIFIER,
@@ -205,12 +215,7 @@ ROBERTA = Family(
     model_type="roberta",
     aliases=("xlm-roberta", "camembert"),
     prefix="roberta.",
-    architectures={
-        "Encoder": "RobertaModel",
-        "MaskedLM": "RobertaForMaskedLM",
-        "SequenceClassifier": "RobertaForSequenceClassification",
-        "TokenClassifier": "RobertaForTokenClassification",
-    },
+    architectures=_classes("Roberta"),
     keys=(*_BERT_KEYS, *_FIRST_DROPOUT),
     fixed=_POST_NORM
     | {"encoder.positions_skip_padding": True, "head.activation": "gelu", "classify.activation": "tanh"},
@@ -220,12 +225,7 @@ ROBERTA = Family(
     pad_id=1,
     rows=_BERT_ROWS,
     head_rows={
-        "MaskedLM": (
-            Row("head.dense", "lm_head.dense"),
-            Row("head.norm", "lm_head.layer_norm"),
-            Row("head.weight", "lm_head.decoder.weight"),
-            Row("head.bias", "lm_head.bias"),
-        ),
+        "MaskedLM": _masked_lm("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias"),
         "SequenceClassifier": _OUT_PROJ,
         "TokenClassifier": _CLASSIFIER,
     },
@@ -237,13 +237,7 @@ ROBERTA = Family(
 ELECTRA = Family(
     model_type="electra",
     prefix="electra.",
-    architectures={
-        "Encoder": "ElectraModel",
-        "MaskedLM": "ElectraForMaskedLM",
-        "SequenceClassifier": "ElectraForSequenceClassification",
-        "TokenClassifier": "ElectraForTokenClassification",
-        "Discriminator": "ElectraForPreTraining",
-    },
+    architectures=_classes("Electra") | {"Discriminator": "ElectraForPreTraining"},
     keys=(
         *_BERT_KEYS,
         *_FIRST_DROPOUT,
@@ -257,11 +251,11 @@ ELECTRA = Family(
     refused=_BERT_REFUSED,
     rows=(*_BERT_ROWS, Row("embeddings.project", "embeddings_project")),
     head_rows={
-        "MaskedLM": (
-            Row("head.dense", "generator_predictions.dense"),
-            Row("head.norm", "generator_predictions.LayerNorm"),
-            Row("head.weight", "generator_lm_head.weight"),
-            Row("head.bias", "generator_lm_head.bias"),
+        "MaskedLM": _masked_lm(
+            "generator_predictions.dense",
+            "generator_predictions.LayerNorm",
+            "generator_lm_head.weight",
+            "generator_lm_head.bias",
         ),
         "SequenceClassifier": _OUT_PROJ,
         "TokenClassifier": _CLASSIFIER,
@@ -278,12 +272,7 @@ ELECTRA = Family(
 DISTILBERT = Family(
     model_type="distilbert",
     prefix="distilbert.",
-    architectures={
-        "Encoder": "DistilBertModel",
-        "MaskedLM": "DistilBertForMaskedLM",
-        "SequenceClassifier": "DistilBertForSequenceClassification",
-        "TokenClassifier": "DistilBertForTokenClassification",
-    },
+    architectures=_classes("DistilBert"),
     keys=(
         Key("encoder.vocab_size", "vocab_size"),
         Key("encoder.hidden_size", "dim"),
@@ -320,12 +309,7 @@ DISTILBERT = Family(
         Row("layers.{i}.mlp_norm", "transformer.layer.{i}.output_layer_norm"),
     ),
     head_rows={
-        "MaskedLM": (
-            Row("head.dense", "vocab_transform"),
-            Row("head.norm", "vocab_layer_norm"),
-            Row("head.weight", "vocab_projector.weight"),
-            Row("head.bias", "vocab_projector.bias"),
-        ),
+        "MaskedLM": _masked_lm("vocab_transform", "vocab_layer_norm", "vocab_projector.weight", "vocab_projector.bias"),
         "SequenceClassifier": (Row("head.dense", "pre_classifier"), *_CLASSIFIER),
         "TokenClassifier": _CLASSIFIER,
     },
@@ -339,18 +323,9 @@ _MODERNBERT_HEAD = (
 MODERNBERT = Family(
     model_type="modernbert",
     prefix="model.",
-    architectures={
-        "Encoder": "ModernBertModel",
-        "MaskedLM": "ModernBertForMaskedLM",
-        "SequenceClassifier": "ModernBertForSequenceClassification",
-        "TokenClassifier": "ModernBertForTokenClassification",
-    },
+    architectures=_classes("ModernBert"),
     keys=(
-        Key("encoder.vocab_size", "vocab_size"),
-        Key("encoder.hidden_size", "hidden_size"),
-        Key("encoder.num_layers", "num_hidden_layers"),
-        Key("encoder.num_heads", "num_attention_heads"),
-        Key("encoder.intermediate_size", "intermediate_size"),
+        *_KEYS,
         Key("encoder.max_length", "max_position_embeddings", 8192),
         Key("encoder.activation", "hidden_activation", "gelu"),
         Key("encoder.norm_eps", "norm_eps", 1e-5),
@@ -360,11 +335,9 @@ MODERNBERT = Family(
         Key("encoder.embedding_dropout", "embedding_dropout", 0.0),
         Key("encoder.attention_dropout", "attention_dropout", 0.0),
         Key("encoder.mlp_dropout", "mlp_dropout", 0.0),
-        Key("encoder.initializer_range", "initializer_range", 0.02),
         Key("head.activation", "classifier_activation", "gelu"),
         Key("head.transform_bias", "classifier_bias", False),
         Key("head.output_bias", "decoder_bias", True),
-        Key("head.tied", "tie_word_embeddings", True),
         Key("classify.activation", "classifier_activation", "gelu"),
         Key("classify.transform_bias", "classifier_bias", False),
         Key("classify.pooling", "classifier_pooling", "cls"),
@@ -373,26 +346,16 @@ MODERNBERT = Family(
         Key("tag.transform_bias", "classifier_bias", False),
         Key("tag.dropout", "classifier_dropout", 0.0),
     ),
-    fixed={
-        "encoder.embedding_size": None,
+    fixed=_FIXED
+    | {
         "encoder.positions": "rope",
-        "encoder.positions_skip_padding": False,
-        "encoder.norm": "layernorm",
         "encoder.norm_first": True,
-        "encoder.embedding_norm": True,
-        "encoder.embedding_scale": False,
         "encoder.final_norm": True,
-        "encoder.first_attention_norm": False,
-        "encoder.qk_norm": False,
-        "encoder.num_kv_heads": None,
         "encoder.gated": True,
         "encoder.token_types": 0,
-        "head.transform": True,
-        "classify.transform": True,
         "classify.transform_norm": True,
         "tag.transform": True,
         "tag.transform_norm": True,
-        "tag.pooling": None,
     },
     token_ids=("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
     rows=(
@@ -412,8 +375,8 @@ MODERNBERT = Family(
             Row("head.weight", "decoder.weight"),
             Row("head.bias", "decoder.bias", bias="decoder_bias"),
         ),
-        "SequenceClassifier": (*_MODERNBERT_HEAD, Row("head.output", "classifier")),
-        "TokenClassifier": (*_MODERNBERT_HEAD, Row("head.output", "classifier")),
+        "SequenceClassifier": (*_MODERNBERT_HEAD, *_CLASSIFIER),
+        "TokenClassifier": (*_MODERNBERT_HEAD, *_CLASSIFIER),
     },
     output_bias="decoder.bias",
     more_keys=_modernbert_keys,

@@ -76,9 +76,8 @@ class OnnxModel(nn.Module):
         self.labels: tuple[str, ...] = getattr(model, "labels", ())
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # as many as PyTorch was given
-        options.add_session_config_entry(
-            "session.x64quantprecision", "1"
-        )  # int8 sums of CPUs without VNNI overflow otherwise
+        # int8 sums of CPUs without VNNI overflow otherwise
+        options.add_session_config_entry("session.x64quantprecision", "1")
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         self.output = output_name(model)
 

@@ -11,6 +11,13 @@ from bert.model.config import EncoderConfig
 
 Kind = Literal["Encoder", "MaskedLM", "SequenceClassifier", "TokenClassifier", "Discriminator"]
 """a model class of ours"""
+ENDINGS: dict[Kind, str] = {
+    "Encoder": "Model",
+    "MaskedLM": "ForMaskedLM",
+    "SequenceClassifier": "ForSequenceClassification",
+    "TokenClassifier": "ForTokenClassification",
+}
+"""of the classes of transformers that are the same"""
 GROUPS: dict[Kind, str] = {
     "MaskedLM": "head",
     "SequenceClassifier": "classify",

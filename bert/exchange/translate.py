@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bert.errors import InputError, did_you_mean
 from bert.exchange.families import FAMILIES
-from bert.exchange.table import ACTIVATIONS, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
+from bert.exchange.table import ACTIVATIONS, ENDINGS, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
 from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 from bert.model.layers import sinusoids
 
@@ -46,13 +46,10 @@ def kind_named(keys: Mapping[str, Any]) -> Kind:
         for kind, theirs in family.architectures.items():
             if named in (kind, theirs):
                 return kind
-    endings: dict[str, Kind] = {  # of families that are read under the name of another
-        "ForMaskedLM": "MaskedLM",
-        "BertForPreTraining": "MaskedLM",
-        "ForSequenceClassification": "SequenceClassifier",
-        "ForTokenClassification": "TokenClassifier",
-    }
-    return next((kind for ending, kind in endings.items() if named.endswith(ending)), "Encoder")
+    if named.endswith("BertForPreTraining"):
+        return "MaskedLM"
+    # of families that are read under the name of another
+    return next((kind for kind, ending in ENDINGS.items() if named.endswith(ending)), "Encoder")
 
 
 def _family_named(keys: Mapping[str, Any]) -> Family:
@@ -169,10 +166,8 @@ def read_config(
 def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], labels: Sequence[str]) -> TaskHeadConfig:
     """A new head on a model of our own type: pre-norm, dense and activation are those of the head that the folder
     has."""
-    head, before = (
-        task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels),
-        keys.get("head", {}),
-    )
+    head = task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels)
+    before = keys.get("head", {})
     shared = ("activation", "transform_bias") if config.norm_first and before.get("transform") else ()
     return replace(head, **{name: before[name] for name in shared})
 

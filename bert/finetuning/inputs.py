@@ -18,9 +18,9 @@ from bert.finetuning.config import DataConfig, FinetuneRecipe, RowsConfig
 from bert.finetuning.figures import baseline
 from bert.finetuning.metrics import Scheme, scheme_of
 from bert.finetuning.windows import RowMaker, Window, resolve_rows
-from bert.model.config import EncoderConfig
-from bert.text.examples import Example, TaggedExample, find_columns, read_examples, read_tagged
-from bert.text.tokenizer import Tokenizer
+from bert.model.encoder import Encoder
+from bert.model.heads import HeadedModel
+from bert.text.examples import Example, Examples, TaggedExample, read_examples, read_tagged
 
 Task = Literal["classify", "tag"]
 Labelled = Example | TaggedExample
@@ -64,9 +64,10 @@ def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[s
     """Read, check and tokenize the files of a recipe, and say what was found. Raises InputError."""
     check_files(data)
     assert data.train is not None
-    train = list(read_labelled(task, data.train, data))
-    if task == "classify":
-        columns = find_columns(data.train, data.text, data.pair, data.label, True, data.file_format)
+    read = read_labelled(task, data.train, data)
+    train = list(read)
+    if isinstance(read, Examples):
+        columns = read.columns
         second = f" and {columns.pair!r}" if columns.pair else ""
         say(f"columns: {columns.text!r}{second} → {columns.label!r}")
     labels = tuple(sorted({label for example in train for label in labels_of(example)}))
@@ -110,8 +111,12 @@ def no_words(file: str) -> InputError:
     return InputError(f"{file}: no sentence has a word: give at least one")
 
 
-def row_maker(rows: RowsConfig, tokenizer: Tokenizer, encoder: EncoderConfig, source: str) -> RowMaker:
-    """How texts become rows for the encoder of the folder `source`. InputError where rows are longer than it takes."""
+def row_maker(rows: RowsConfig, model: Encoder | HeadedModel, source: str) -> RowMaker:
+    """How texts become rows for the model of the folder `source`. InputError where rows are longer than it takes, and where it has no
+    tokenizer."""
+    tokenizer, encoder = model.tokenizer, model.config
+    if tokenizer is None:
+        raise InputError(f"{source}: holds no tokenizer: put the tokenizer.json that it was trained with beside it")
     rows = resolve_rows(rows, encoder.max_length)
     assert rows.row_length is not None
     assert rows.stride is not None

@@ -58,8 +58,28 @@ def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     conlleval lets a span begin at B, and at I where no span of its type is open; it is extended to E and S (in BILOU L
     and U), which end a span, as seqeval extends it. Raises ValueError for a tag that is neither O nor like B-PER.
     """
-    parts = [_parts(tag) for tag in tags]
-    return _all_spans(parts) if scheme is None else _well_formed(parts, scheme)
+    ends_marked = scheme in ("IOBES", "BILOU")
+    found: list[Span] = []
+    start, (before, type_before) = -1, ("O", "")
+    for place, (prefix, type_) in enumerate([*map(_parts, tags), ("O", "")]):
+        same = type_ == type_before
+        if scheme is None:
+            opens = prefix != "O" and (prefix in "BS" or before in "OES" or not same)
+            goes_on, whole = prefix != "O" and not opens, True
+        else:
+            goes_on = start >= 0 and same and prefix in ("IE" if ends_marked else "I") and before not in "ES"
+            whole = not ends_marked or before in "ES"
+            if scheme == "IOB1":
+                opens = not goes_on and (prefix == "I" or (prefix == "B" and same))
+            else:
+                opens = not goes_on and prefix in ("BS" if ends_marked else "B")
+        if start >= 0 and not goes_on:
+            if whole:
+                found.append(Span(type_before, start, place))
+            start = -1
+        start = place if opens else start
+        before, type_before = prefix, type_
+    return found
 
 
 def _parts(tag: str) -> tuple[str, str]:
@@ -69,39 +89,6 @@ def _parts(tag: str) -> tuple[str, str]:
     if tag != "O" and (prefix not in tuple("BIES") or not type_):
         raise ValueError(f"tag {tag!r} is neither O nor a prefix and a type as in B-PER")
     return prefix, type_
-
-
-def _all_spans(parts: list[tuple[str, str]]) -> list[Span]:
-    found: list[Span] = []
-    start, (before, type_before) = -1, ("O", "")
-    for place, (prefix, type_) in enumerate([*parts, ("O", "")]):
-        opens = prefix != "O" and (prefix in "BS" or before in "OES" or type_ != type_before)
-        if start >= 0 and (opens or prefix == "O"):
-            found.append(Span(type_before, start, place))
-            start = -1
-        start = place if opens else start
-        before, type_before = prefix, type_
-    return found
-
-
-def _well_formed(parts: list[tuple[str, str]], scheme: Scheme) -> list[Span]:
-    ends_marked = scheme in ("IOBES", "BILOU")
-    found: list[Span] = []
-    start, (before, type_before) = -1, ("O", "")
-    for place, (prefix, type_) in enumerate([*parts, ("O", "")]):
-        same = type_ == type_before
-        goes_on = start >= 0 and same and prefix in ("IE" if ends_marked else "I") and before not in "ES"
-        if start >= 0 and not goes_on:
-            if not ends_marked or before in "ES":
-                found.append(Span(type_before, start, place))
-            start = -1
-        if scheme == "IOB1":
-            opens = prefix == "I" or (prefix == "B" and same)
-        else:
-            opens = prefix in ("BS" if ends_marked else "B")
-        start = place if opens and not goes_on else start
-        before, type_before = prefix, type_
-    return found
 
 
 class SpanF1(Metric):

@@ -5,9 +5,10 @@ them, the tag of a word is that of the one window which decides it.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
@@ -51,13 +52,19 @@ class Predictor:
         """Each example with its guesses: one for a text, one for each word of a sentence."""
         for chunk in chunks(examples):
             windows = make_windows(chunk, self.maker)
-            take = _scores_of_text if self.task == "classify" else _scores_of_words
             flat = [window for of_example in windows for window in of_example]
             inputs = [Encoded(window.ids, window.token_types) for window in flat]
-            rows = iter(run_batches(self.model, inputs, take(flat), bf16=self.bf16))
+            rows = iter(run_batches(self.model, inputs, partial(self._scores, flat), bf16=self.bf16))
             for example, of_example in zip(chunk, windows):
                 scores = [next(rows) for _ in of_example]  # one tensor a window: (C,) or (its words, C)
                 yield example, self._guesses(of_example, scores)
+
+    def _scores(self, windows: Sequence[Window], output: Any, batch: Batch) -> list[torch.Tensor]:
+        """Of each window of a batch its scores (C,), or those of its words (words, C)."""
+        logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
+        if self.task == "classify":
+            return list(logits.clone())
+        return [logits[row, list(windows[place].places)] for row, place in enumerate(batch.places)]
 
     def _guesses(self, windows: Sequence[Window], scores: Sequence[torch.Tensor]) -> list[Guess]:
         if self.task == "classify":
@@ -69,18 +76,6 @@ class Predictor:
             return []
         values, best = logits.softmax(-1).max(-1)
         return [Guess(self.model.labels[i], p) for i, p in zip(best.tolist(), values.tolist())]
-
-
-def _scores_of_text(windows: Sequence[Window]) -> Callable[[Any, Batch], list[torch.Tensor]]:
-    return lambda output, batch: list(output.logits.float().cpu().clone())
-
-
-def _scores_of_words(windows: Sequence[Window]) -> Callable[[Any, Batch], list[torch.Tensor]]:
-    def take(output: Any, batch: Batch) -> list[torch.Tensor]:
-        logits = output.logits.float().cpu()  # (B, T, C)
-        return [logits[row, list(windows[place].places)] for row, place in enumerate(batch.places)]
-
-    return take
 
 
 def load_predictor(folder: str | Path, rows: RowsConfig | None = None, bf16: bool | None = None) -> Predictor:
@@ -97,9 +92,7 @@ def load_predictor(folder: str | Path, rows: RowsConfig | None = None, bf16: boo
             f" make one from it by `bert finetune classify` or `tag --model {folder}`"
         )
     model: TaskModel = (SequenceClassifier if task == "classify" else TokenClassifier).load(folder)
-    if model.tokenizer is None:
-        raise InputError(f"{folder}: holds no tokenizer: put the tokenizer.json that it was trained with beside it")
-    maker = row_maker(rows or read_rows(folder), model.tokenizer, model.config, str(folder))
+    maker = row_maker(rows or read_rows(folder), model, str(folder))
     if torch.cuda.is_available():
         model.to("cuda")
     return Predictor(model, maker, "classify" if task == "classify" else "tag", bf16)
@@ -143,9 +136,8 @@ def written(out: str) -> Iterator[TextIO]:
         raise InputError(f"{out}: is a folder: give a file as --out")
     try:
         if out == "-":
-            yield (
-                sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
-            )  # data for a file or a program stay as they are
+            # data for a file or a program stay as they are
+            yield sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
             sys.stdout.flush()
         elif file.exists() and not file.is_file():  # a pipe or a device is written into, not replaced
             with file.open("w", encoding="utf-8", newline="\n") as stream:

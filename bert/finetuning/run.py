@@ -66,7 +66,7 @@ def finetune(
     out = run_folder.named(out)
     ranks = world_size(recipe.trainer)
     first = run_folder.is_rank_0()
-    say = say if first else _silent
+    say = say if first else lambda _: None
     with handled() as signals, run_folder.owned(out) if first else nullcontext():
         return _finetune(task, recipe, out, overwrite, ranks, signals, say, trust)
 
@@ -145,11 +145,7 @@ def prepare(
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder as --model")
     encoder = Encoder.load(recipe.model)
-    if encoder.tokenizer is None:
-        raise InputError(
-            f"{recipe.model}: holds no tokenizer: put the tokenizer.json that it was trained with beside it"
-        )
-    maker = row_maker(recipe.rows, encoder.tokenizer, encoder.config, recipe.model)
+    maker = row_maker(recipe.rows, encoder, recipe.model)
     data = prepare_data(task, recipe.data, maker, say)
     torch.manual_seed(recipe.seed)
     head = recipe.head
@@ -219,7 +215,3 @@ def interrupted(module: TaskTraining, keep: KeepBest, out: Path) -> str:
     if not keep.best:
         return f"{stopped}, before the model was measured for the first time: {out} holds none. Begin anew with --overwrite"
     return f"{stopped}. {out / 'model'} holds the best model so far: step {keep.best_step}, {in_words(keep.best)}"
-
-
-def _silent(message: str) -> None:
-    """Ranks other than 0 say nothing."""

@@ -267,31 +267,19 @@ class DiscriminatorConfig:
         _check_choice("head", self, "activation")
 
 
-def task_head(
-    config: EncoderConfig,
-    task: Task,
-    labels: Sequence[str],
-    dropout: float | None = None,
-    pooling: Literal["cls", "mean"] | None = None,
-) -> TaskHeadConfig:
-    """The task head that goes with an encoder of this shape; `dropout` and `pooling` take the place of its own.
+def task_head(config: EncoderConfig, task: Task, labels: Sequence[str]) -> TaskHeadConfig:
+    """The task head that goes with an encoder of this shape.
 
     Post-norm has the heads of BERT (Devlin et al. 2018): dense and tanh on the vector of the first token to classify,
     nothing but the output matrix to tag, dropout as in the encoder. Pre-norm has those of ModernBERT (Warner et al.
     2024): dense, activation and norm in both.
     """
-    classify = task == "classify"
-    if not classify and pooling is not None:
-        raise InputError(f"head.pooling is {pooling} for a tagger, which pools nothing: leave it out")
-    pool = (pooling or "cls") if classify else None
     if config.norm_first:
-        return TaskHeadConfig(tuple(labels), pooling=pool, dropout=0.0 if dropout is None else dropout)
-    rate = config.hidden_dropout if dropout is None else dropout
-    if not classify:
+        return TaskHeadConfig(tuple(labels), pooling="cls" if task == "classify" else None)
+    rate = config.hidden_dropout
+    if task == "tag":
         return TaskHeadConfig(tuple(labels), transform=False, pooling=None, dropout=rate)
-    return TaskHeadConfig(
-        tuple(labels), activation="tanh", transform_bias=True, transform_norm=False, pooling=pool, dropout=rate
-    )
+    return TaskHeadConfig(tuple(labels), activation="tanh", transform_bias=True, transform_norm=False, dropout=rate)
 
 
 def _check_choice(

@@ -13,7 +13,7 @@ Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,26 @@ class Embeddings(nn.Module):
         return x.to(path_dtype(x))
 
 
-class Encoder(nn.Module):
+class FolderModel(nn.Module):
+    """What every model has: the doors to its folder."""
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The model of a folder, ours or Hugging Face's, or of a name on the Hub: in fp32, on the CPU, not training. It must have a
+        head of this kind; for a bare encoder, a head that it also holds is left out. Raises InputError where there is no such
+        model."""
+        from bert.exchange.folder import load
+
+        return load(cls, folder)
+
+    def save(self, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None) -> None:
+        """Write a model folder; see `bert.exchange.folder.save`."""
+        from bert.exchange.folder import save
+
+        save(self, folder, card, extra)  # type: ignore[arg-type]
+
+
+class Encoder(FolderModel):
     """A Transformer encoder of the shape of `config`, with fresh weights; `Encoder.load` reads those of a folder.
 
     >>> import torch
@@ -228,20 +247,6 @@ class Encoder(nn.Module):
         from bert.embed import embed
 
         return embed(self, texts, pooling, layer, bf16=bf16)
-
-    @classmethod
-    def load(cls, folder: str | Path) -> "Encoder":
-        """The encoder of a model folder, ours or Hugging Face's, or of a name on the Hub: in fp32, on the CPU, not training; a
-        head that it also holds is left out. Raises InputError where there is no such model."""
-        from bert.exchange.folder import load
-
-        return load(cls, folder)
-
-    def save(self, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None) -> None:
-        """Write a model folder; see `bert.exchange.folder.save`."""
-        from bert.exchange.folder import save
-
-        save(self, folder, card, extra)
 
 
 def restarting_positions(document_ids: Tensor) -> Tensor:

@@ -12,10 +12,8 @@ depends on the other places' scores. Task heads are those of BERT (Devlin et al.
 N that of targets or of examples.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +22,7 @@ from torch import Tensor, nn
 from bert.errors import InputError
 from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.dropout import Dropout
-from bert.model.encoder import Encoder
+from bert.model.encoder import Encoder, FolderModel
 from bert.model.layers import activate, at_places, compute_dtype, initialize, make_norm, output_std
 from bert.model.loss import IGNORED, linear_cross_entropy
 
@@ -115,8 +113,8 @@ def _transform(hidden: Tensor, dense: nn.Linear, activation: TaskActivation, nor
     return norm(activate(dense(hidden), activation).to(dense.weight.dtype))  # a norm computes in fp32 under autocast
 
 
-class HeadedModel(nn.Module):
-    """What every model with a head has: an encoder, its tokenizer, the doors to its folder."""
+class HeadedModel(FolderModel):
+    """What every model with a head has: an encoder and its tokenizer."""
 
     head_config: HeadConfig | TaskHeadConfig | DiscriminatorConfig
 
@@ -133,20 +131,6 @@ class HeadedModel(nn.Module):
     @tokenizer.setter
     def tokenizer(self, tokenizer: "Tokenizer | None") -> None:
         self.encoder.tokenizer = tokenizer
-
-    @classmethod
-    def load(cls, folder: str | Path) -> Self:
-        """The model of a folder with a head of this kind, ours or Hugging Face's, or of a name on the Hub: in fp32, on the CPU,
-        not training. Raises InputError where there is no such model."""
-        from bert.exchange.folder import load
-
-        return load(cls, folder)
-
-    def save(self, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None) -> None:
-        """Write a model folder; see `bert.exchange.folder.save`."""
-        from bert.exchange.folder import save
-
-        save(self, folder, card, extra)
 
 
 class MaskedLM(HeadedModel):

@@ -142,11 +142,9 @@ class Attention(nn.Module):
         parts = (self.num_heads, self.kv_heads, self.kv_heads)
         if targets is None or type(self.qkv) is not nn.Linear:  # what stands in its place, as an adapter, is not parted
             q, k, v = self.qkv(x).unflatten(-1, (-1, self.head_size)).split(parts, dim=2)
-            return (
-                (q if targets is None else at_places(q.flatten(-2), targets).unflatten(-1, (-1, self.head_size))),
-                k,
-                v,
-            )
+            if targets is not None:
+                q = at_places(q.flatten(-2), targets).unflatten(-1, (-1, self.head_size))
+            return q, k, v
         sizes = (parts[0] * self.head_size, 2 * parts[1] * self.head_size)
         of_q, of_kv = self.qkv.weight.split(sizes)
         bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(sizes)

@@ -83,9 +83,8 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
     if general is not None:
         if not Path(general).expanduser().is_file():
             raise InputError(f"{general}: no such file: give a text file as --general, or leave it out")
-        next(
-            find_corpus(general, recipe.data.layout, recipe.data.text_field).documents()
-        )  # refuses a file without text
+        # refuses a file without text
+        next(find_corpus(general, recipe.data.layout, recipe.data.text_field).documents())
     shape = shape_of(recipe, start, tokenizer)
     asked = recipe.encoder
     if tokenizer is None:

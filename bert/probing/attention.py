@@ -14,6 +14,8 @@ from torch import nn
 
 from bert.embed import encoder_of, tokenizer_of
 from bert.errors import InputError
+from bert.inference import evaluating
+from bert.report.text import render, table
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,15 @@ class Attention:
         best_layer, best_head = divmod(int(chosen.argmax()), len(heads))
         return best_layer + 1, best_head
 
+    def table(self, layer: int, head: int) -> str:
+        """Where each token of a head looks, the places with most weight first, as text."""
+        weights = self.head(layer, head)  # (T, T)
+        rows = []
+        for place, token in enumerate(self.tokens):
+            order = np.argsort(-weights[place], kind="stable")[:3]
+            rows.append([token, "  ".join(f"{self.tokens[other]} {weights[place, other]:.0%}" for other in order)])
+        return render(f"layer {layer}, head {head}", table(["token", "looks at"], rows, left=2))
+
 
 def attention(text: str, model: nn.Module | str | Path) -> Attention:
     """The attention of every layer and head of one of our models, or of that in a folder, on a text, in fp32.
@@ -77,14 +88,9 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
         raise InputError(
             f"the text is {len(ids)} tokens long and the model takes {encoder.config.max_length}: give a shorter text"
         )
-    training = encoder.training
-    encoder.eval()
-    try:
-        with torch.no_grad():
-            row = torch.tensor([ids], device=next(encoder.parameters()).device)
-            weights = encoder(row, output_attentions=True).attentions or ()
-    finally:
-        encoder.train(training)
+    with evaluating(encoder), torch.no_grad():
+        row = torch.tensor([ids], device=next(encoder.parameters()).device)
+        weights = encoder(row, output_attentions=True).attentions or ()
     pieces = [tokenizer.token(i) for i in ids]
     if tokenizer.kind != "wordpiece":  # pieces of bytes, or with marks for blanks, are not for the eye
         pieces = [pieces[0], *(text[start:end] or "␣" for start, end in offsets[1:-1]), pieces[-1]]

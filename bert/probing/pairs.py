@@ -16,6 +16,7 @@ from torch import nn
 from bert.errors import InputError
 from bert.probing.rows import Pair, read_pairs
 from bert.probing.sentences import SentenceScore, score
+from bert.report.text import render, tabbed, table
 from bert.text.rows import name_of
 
 TIE = 1e-4
@@ -101,9 +102,32 @@ class MinimalPairs:
         return {"all": self.overall.row(), **by_column, "pairs": list(self.rows())}
 
     def __str__(self) -> str:
-        from bert.probing.tables import pairs_table
+        """Accuracy of each phenomenon (or paradigm, where no pair names its phenomenon), and of all pairs."""
+        phenomena, paradigms = self.groups("phenomenon"), self.groups("paradigm")
+        groups = [*(phenomena or paradigms), self.overall]
+        rows = [
+            [group.name, f"{group.pairs:,}", f"{group.right:,}", f"{group.ties:,}", f"{group.accuracy:.1%}"]
+            for group in groups
+        ]
+        ties = self.overall.ties
+        remark = f"{ties:,} {'pair is a tie' if ties == 1 else 'pairs are ties'}: both scores are the same to 0.0001 nats; not right"
+        name = "phenomenon" if phenomena else "paradigm" if paradigms else ""
+        header = [name, "pairs", "right", "ties", "accuracy"]
+        return render(table(header, rows), *([remark] if ties else []))
 
-        return pairs_table(self)
+    def listed(self) -> str:
+        """Every pair with both scores, and what share of them is right."""
+        marks = {"right": "yes", "wrong": "no", "tie": "tie"}
+        rows = [
+            (f"{one.good.score:.2f}", f"{one.bad.score:.2f}", marks[one.verdict], one.pair.good, one.pair.bad)
+            for one in self.pairs
+        ]
+        total = self.overall
+        ties = f", and the same in {total.ties:,}" if total.ties else ""
+        return tabbed(("good", "bad", "right", "good sentence", "bad sentence"), rows) + (
+            f"accuracy {total.accuracy:.1%}: of {total.pairs:,} pairs the good sentence has the higher score in"
+            f" {total.right:,}{ties}"
+        )
 
 
 def minimal_pairs(

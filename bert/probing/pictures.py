@@ -1,28 +1,17 @@
-"""What the probes found as pictures: a word in its contexts as one offline page or as a PNG, a head's attention as a PNG."""
+"""What the probes found as pictures: a word in its contexts as one offline page or as a PNG."""
 
 from pathlib import Path
 
 import numpy as np
 
-from bert.probing.attention import Attention
-from bert.probing.tables import number
-from bert.probing.words import Occurrence, Words
+from bert.probing.words import Words
 from bert.report.charts import contexts
-from bert.report.figures import heatmap_png, layer_scatter_png
+from bert.report.figures import layer_scatter_png
 from bert.report.maps import LayerMap, layer_map
-from bert.report.page import Marked, Section, grid, key_figures, page, table
+from bert.report.page import Section, figure, grid, key_figures, page, table
 
 MOST_POINTS = 200  # marks that a map has room for
 SENTENCES = 6  # occurrences whose nearest contexts are shown
-AROUND = 160  # characters of a sentence shown at each side of the word
-
-
-def marked_occurrence(one: Occurrence) -> Marked:
-    """The sentence with the word marked; of a long one what stands around it."""
-    begin, end = max(0, one.start - AROUND), min(len(one.sentence), one.end + AROUND)
-    before = ("…" if begin else "") + one.sentence[begin : one.start]
-    after = one.sentence[one.end : end] + ("…" if end < len(one.sentence) else "")
-    return Marked(before + one.text + after, len(before), len(before) + len(one.text))
 
 
 def map_of_words(words: Words) -> LayerMap:
@@ -37,9 +26,9 @@ def map_of_words(words: Words) -> LayerMap:
         measures["sense accuracy"] = [one.accuracy for one in scores]
         measures["Rand index"] = [one.adjusted_rand for one in scores]
     else:
-        measures["silhouette"] = [_or_nan(one.silhouette) for one in words.layers]
+        measures["silhouette"] = [np.nan if one.silhouette is None else one.silhouette for one in words.layers]
     return LayerMap(
-        [marked_occurrence(words.occurrences[place]) for place in chosen],
+        [words.occurrences[place].marked for place in chosen],
         [_group(words, place) for place in chosen],
         np.stack([one.map[chosen] for one in words.layers]),
         [_name(one.number) for one in words.layers],
@@ -54,8 +43,8 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
     named = [(label, value) for label, value in (("model", model), ("sentences", source)) if value]
     figures = [
         ("occurrences", f"{words.found:,}", f"{len(words.occurrences):,} looked at"),
-        ("mean cosine", number(last.mean_cosine), f"layer {last.number}"),
-        ("random tokens", number(last.baseline), "where cosines begin there"),
+        ("mean cosine", figure(last.mean_cosine), f"layer {last.number}"),
+        ("random tokens", figure(last.baseline), "where cosines begin there"),
     ]
     if last.senses is not None:
         figures.append(("senses told", f"{last.senses.accuracy:.0%}", "nearest centroid, leave-one-out"))
@@ -83,11 +72,6 @@ def words_png(words: Words, file: Path, layer: int = -1) -> str:
     return layer_scatter_png(file, map_of_words(words), place, f"{words.word}, {_name(places[place])}")
 
 
-def attention_png(attention: Attention, file: Path, layer: int, head: int) -> str:
-    """Draw the weights of a head. Returns a remark, empty where all is well."""
-    return heatmap_png(file, attention.tokens, attention.head(layer, head), f"attention: layer {layer}, head {head}")
-
-
 def nearest_contexts(words: Words, sentences: int = SENTENCES) -> str:
     """Some occurrences, spread evenly, each with those whose vectors are nearest in the last layer."""
     names = list(dict.fromkeys(_group(words, place) for place in _spread(len(words.occurrences), MOST_POINTS)))
@@ -96,8 +80,8 @@ def nearest_contexts(words: Words, sentences: int = SENTENCES) -> str:
     for place in _spread(len(words.occurrences), sentences):
         near = words.layer().nearest(place, 4)
         marks = [group.get(_group(words, other), -1) for other in (place, *(other for other, _ in near))]
-        others = [(marked_occurrence(words.occurrences[other]), cosine) for other, cosine in near]
-        cards.append(contexts(marked_occurrence(words.occurrences[place]), others, marks))
+        others = [(words.occurrences[other].marked, cosine) for other, cosine in near]
+        cards.append(contexts(words.occurrences[place].marked, others, marks))
     return grid(cards)
 
 
@@ -107,10 +91,9 @@ def _figures(words: Words) -> str:
     header += ["sense accuracy", "adjusted Rand"] if senses else []
     rows = []
     for one in words.layers:
-        row: list[object] = [_name(one.number), one.mean_cosine, one.baseline, one.mean_cosine - one.baseline]
-        row.append("–" if one.silhouette is None else one.silhouette)
-        row += [one.senses.accuracy, one.senses.adjusted_rand] if one.senses else []
-        rows.append([number(cell) if isinstance(cell, float) else cell for cell in row])
+        figures = [one.mean_cosine, one.baseline, one.mean_cosine - one.baseline, one.silhouette]
+        figures += [one.senses.accuracy, one.senses.adjusted_rand] if one.senses else []
+        rows.append([_name(one.number), *map(figure, figures)])
     return table(header, rows)
 
 
@@ -126,7 +109,3 @@ def _name(layer: int) -> str:
 def _spread(total: int, most: int) -> list[int]:
     """At most `most` places, evenly through `total`."""
     return sorted({place * total // min(total, most) for place in range(min(total, most))}) if total else []
-
-
-def _or_nan(value: float | None) -> float:
-    return float("nan") if value is None else value

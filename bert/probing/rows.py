@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.errors import InputError, did_you_mean
-from bert.text.files import COMPRESSIONS, read_lines, unify
+from bert.text.files import JSONS, parted_suffixes, read_lines, unify
 from bert.text.rows import Rows, json_rows, name_of, table_rows, there_are
 
 SENTENCES = ("sentence", "text")
@@ -22,7 +22,6 @@ SENSES = ("sense", "label")
 GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")
 PHENOMENA, PARADIGMS = ("phenomenon", "linguistics_term"), ("paradigm", "uid")
 _COLUMNS = {*SENTENCES, *WORDS, *SENSES, "start", "end", "index", *GOOD, *BAD, *PHENOMENA, *PARADIGMS, "field"}
-_JSON = (".jsonl", ".ndjson", ".json")
 _TABLES = {".tsv": "\t", ".csv": ",;"}
 
 
@@ -123,14 +122,12 @@ def _rows(path: str | Path) -> Iterator[Row]:
 
 def _open(path: str | Path) -> tuple[list[str], Rows] | None:
     """Columns and rows of a table or of JSON lines; none for plain text."""
-    name = Path(path).name.lower()
-    compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
-    suffix = Path(name.removesuffix(compression)).suffix
+    suffix, _ = parted_suffixes(path)
     lines = read_lines(Path(path).expanduser())
     if suffix in _TABLES:
         header, rows = table_rows(path, lines, _TABLES[suffix])
         return _known(header), _with_known_names(rows)
-    if suffix not in _JSON:
+    if suffix not in JSONS:
         return None
     rows = _with_known_names(json_rows(path, lines, '{"sentence": ...}'))
     first = next(rows, None)

@@ -28,6 +28,7 @@ from bert.probing import geometry
 from bert.probing.config import SensesProtocol
 from bert.probing.occurrences import find
 from bert.probing.rows import Row, read_rows
+from bert.report.text import render, table
 from bert.text.tokenizer import Tokenizer, is_unspaced
 
 MOST_FREQUENT, BAG, STATIC, RANDOM = "most frequent sense", "bag of words", "static context", "random encoder"
@@ -94,9 +95,32 @@ class Senses:
                 } | counts
 
     def __str__(self) -> str:
-        from bert.probing.tables import senses_table
-
-        return senses_table(self)
+        """All methods over all words, then each word by the headline beside the controls."""
+        overall = [
+            [method, f"{self.mean(method):.1%}", f"{self.mean_f1(method):.1%}", f"{self.micro(method):.1%}"]
+            for method in self.methods
+        ]
+        shown = [method for method in self.methods if method in (*self.controls, self.headline)]
+        by_word = [
+            [
+                one.word,
+                str(one.senses),
+                str(one.train),
+                str(one.test),
+                *(f"{one.scores[method].accuracy:.1%}" for method in shown),
+                f"{one.scores[self.headline].macro_f1:.1%}",
+            ]
+            for one in self.words
+        ]
+        return render(
+            table([f"{len(self.words)} words", "accuracy", "macro-F1", "accuracy over all rows"], overall),
+            "",
+            table(
+                ["word", "senses", "train", "test", *("\n".join(name.rsplit(" ", 1)) for name in shown), "macro-F1"],
+                by_word,
+            ),
+            *self.notes,
+        )
 
 
 def senses(

@@ -21,8 +21,9 @@ from torch import nn
 
 from bert.embed import encoder_of, tokenizer_of, window_around
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, run_batches
+from bert.inference import Batch, Encoded, evaluating, run_batches
 from bert.model.heads import MaskedLM
+from bert.report.text import tabbed
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
@@ -89,6 +90,12 @@ def score(
     return results
 
 
+def listed(scores: Sequence[SentenceScore]) -> str:
+    """Every sentence with the sum and the mean of its pieces; dashes where it has none."""
+    rows = [(*((f"{one.score:.2f}", f"{one.mean:.2f}") if one.tokens else ("–", "–")), one.sentence) for one in scores]
+    return tabbed(("score", "per token", "sentence"), rows).rstrip("\n")
+
+
 @dataclass(frozen=True)
 class _Masked:
     """A sentence and the copies that are made of it."""
@@ -140,13 +147,9 @@ def _score_chunk(
         values[numbers] = logits.log_softmax(dim=-1)[rows, originals].cpu()
         return [None] * len(batch.places)
 
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         inputs = [Encoded(window, target=at) for window, at in copies]
         run_batches(encoder_of(model), inputs, take, bf16=bf16, progress=progress)
-    finally:
-        model.train(training)
     each = iter(values.tolist())
     scores = []
     for one in chunk:

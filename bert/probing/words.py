@@ -3,28 +3,33 @@
     sentences → occurrences → one vector for each and layer (mean of its pieces) → cosines, clusters, a map
 
 Cosines of contextual vectors do not begin at 0: those of random tokens may lie at 0.3, or at 0.9. So each stands beside the
-mean cosine of random tokens of the same sentences, and `corrected` is what is above it (Ethayarajh 2019, "How Contextual are
+mean cosine of random tokens of the same sentences, and corrected is what is above it (Ethayarajh 2019, "How Contextual are
 Contextualized Word Representations?").
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rich.table import Table
 from torch import nn
 
-from bert.embed import encoder_of, resolve_layers, span_vectors, tokenizer_of
+from bert.embed import encoder_of, piece_vectors, resolve_layers, span_pieces, tokenizer_of
 from bert.errors import InputError, check_seed
 from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.occurrences import find, forms_of, nearest_words
 from bert.probing.rows import Row, read_rows
+from bert.report.page import Marked
+from bert.report.text import decimals, render, table
 
 MOST_OCCURRENCES = 2_000
 BASELINE_TOKENS = 100
 """random tokens whose 4,950 pairs give the baseline"""
 BASELINE_SENTENCES = 1_000
+MATRIX_MOST = 12  # occurrences of which the whole matrix is shown
 
 
 @dataclass(frozen=True)
@@ -41,12 +46,15 @@ class Occurrence:
         """The word as it stands there."""
         return self.sentence[self.start : self.end]
 
+    @property
+    def marked(self) -> Marked:
+        """The sentence with the word marked."""
+        return Marked(self.sentence, self.start, self.end)
+
     def context(self, width: int = 30) -> str:
-        """The word between [ ] with at most `width` characters on each side."""
-        before, after = self.sentence[: self.start], self.sentence[self.end :]
-        before = before if len(before) <= width else f"…{before[len(before) - width :]}"
-        after = after if len(after) <= width else f"{after[:width]}…"
-        return f"{before}[{self.text}]{after}".replace("\t", " ").replace("\n", " ")
+        """The word between [ ] with at most `width` characters on each side; see `Marked.context`."""
+        before, word, after = self.marked.context(width).parts()
+        return f"{before}[{word}]{after}".replace("\t", " ").replace("\n", " ")
 
 
 @dataclass(frozen=True)
@@ -74,11 +82,6 @@ class Layer:
     def cosines(self) -> geometry.Vectors:
         """(n, n) cosines between the occurrences."""
         return geometry.cosines(self.vectors)
-
-    @property
-    def corrected(self) -> geometry.Vectors:
-        """(n, n) cosines less the baseline."""
-        return self.cosines - self.baseline
 
     def nearest(self, place: int, top: int = 5) -> list[tuple[int, float]]:
         """The occurrences most like that at `place`, the likest first, with their cosines."""
@@ -109,9 +112,62 @@ class Words:
         raise InputError(f"layer {number} was not looked at: give {', '.join(str(one.number) for one in self.layers)}")
 
     def __str__(self) -> str:
-        from bert.probing.tables import words_table
+        """Layer by layer, then the last layer's occurrences: their matrix where they are few, their clusters where many."""
+        senses = any(layer.senses for layer in self.layers)
+        header = ["layer", "cosine", "random", "corrected", "clusters", "silhouette"]
+        header += ["of senses", "Rand", "accuracy", "within", "between"] if senses else []
+        sample = "" if self.found == len(self.occurrences) else f", {len(self.occurrences):,} of them taken"
+        parts: list[Table | str] = [f"{self.word}: {self.found:,} occurrences{sample}"]
+        parts.append(
+            "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: what is above that"
+        )
+        if senses:
+            parts.append(
+                "of senses: their silhouette; Rand: clusters against senses; accuracy: nearest centroid, leave-one-out"
+            )
+        parts.append(table(header, [_layer_row(layer, senses) for layer in self.layers], left=0))
+        last = self.layer()
+        few = len(self.occurrences) <= MATRIX_MOST
+        parts.append("")
+        parts += _matrix(self, last) if few else _clusters(self, last)
+        return render(*parts)
 
-        return words_table(self)
+
+def _layer_row(layer: Layer, senses: bool) -> list[str]:
+    row = [str(layer.number), decimals(layer.mean_cosine), decimals(layer.baseline)]
+    row += [
+        decimals(layer.mean_cosine - layer.baseline),
+        str(len(set(layer.clusters.tolist()))),
+        decimals(layer.silhouette),
+    ]
+    if senses and layer.senses is not None:
+        scores = layer.senses
+        row += [decimals(scores.silhouette), decimals(scores.adjusted_rand), f"{scores.accuracy:.1%}"]
+        row += [decimals(scores.within), decimals(scores.between)]
+    return row
+
+
+def _matrix(words: Words, layer: Layer) -> list[Table | str]:
+    cosines, n = layer.cosines, len(words.occurrences)
+    rows = [
+        [f"{place + 1:2} {one.context(18)}", *(decimals(value) for value in cosines[place]), str(layer.clusters[place])]
+        for place, one in enumerate(words.occurrences)
+    ]
+    header = ["", *(str(place + 1) for place in range(n)), "cluster"]
+    return [f"cosines at layer {layer.number} (random tokens: {decimals(layer.baseline)})", table(header, rows)]
+
+
+def _clusters(words: Words, layer: Layer) -> list[Table | str]:
+    directions = geometry.unit(layer.vectors)
+    parts: list[Table | str] = [f"clusters at layer {layer.number}, each with the occurrences nearest to its middle"]
+    for name in sorted(set(layer.clusters.tolist())):
+        places = np.flatnonzero(layer.clusters == name)
+        near = places[np.argsort(-(directions[places] @ directions[places].mean(axis=0)), kind="stable")][:3]
+        senses = Counter(words.occurrences[place].sense or "" for place in places)
+        told = ", ".join(f"{sense} {count}" for sense, count in senses.most_common(4) if sense)
+        parts.append(f"cluster {name}: {len(places)} occurrences{f' ({told})' if told else ''}")
+        parts += [f"    {words.occurrences[place].context(40)}" for place in near]
+    return parts
 
 
 def words(
@@ -160,13 +216,9 @@ def words(
         raise InputError(f"clusters is {clusters}: {word.strip()} occurs {len(found)} times: give so many or fewer")
     taken = sorted(draw.permutation(len(found))[:MOST_OCCURRENCES])
     chosen = tuple(found[place] for place in taken)
-    vectors = span_vectors(
-        encoder,
-        [one.sentence for one in chosen],
-        [(one.start, one.end) for one in chosen],
-        numbers,
-        progress=f"vectors of {word}",
-    ).numpy()
+    spans = [(one.start, one.end) for one in chosen]
+    pieces = span_pieces(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
+    vectors = piece_vectors(encoder, pieces, numbers, progress=f"vectors of {word}").numpy()
     by_layer = [vectors[:, column] for column in range(len(numbers))]
     baselines = _baselines(encoder, [row.sentence for row in rows], numbers, seed)
     given = [one.sense for one in chosen]
@@ -256,5 +308,6 @@ def _baselines(encoder: Encoder, sentences: Sequence[str], layers: Sequence[int]
         if span[0] < span[1]
     ]
     chosen = [tokens[place] for place in sorted(draw.permutation(len(tokens))[:BASELINE_TOKENS])]
-    vectors = span_vectors(encoder, [text for text, _ in chosen], [span for _, span in chosen], layers).numpy()
+    pieces = span_pieces(tokenizer, [text for text, _ in chosen], [span for _, span in chosen])
+    vectors = piece_vectors(encoder, pieces, layers).numpy()
     return [geometry.mean_cosine(vectors[:, column]) for column in range(len(layers))]

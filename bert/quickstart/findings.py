@@ -1,9 +1,7 @@
 """What `bert quickstart` finds: the results beside their controls, and what the report shows of the way there."""
 
 from dataclasses import dataclass
-from io import StringIO
 
-from rich.console import Console
 from rich.table import Table
 
 from bert.embed import Prediction
@@ -11,6 +9,7 @@ from bert.probing.attention import Attention
 from bert.probing.senses import Senses
 from bert.probing.sentences import SentenceScore
 from bert.probing.words import Words
+from bert.report.text import render
 from bert.sample.make import Prompt
 
 
@@ -62,6 +61,4 @@ class Findings:
         for line in self.lines:
             numbers = (f"{value:.1%}" for value in (line.value, line.baseline, line.fresh))
             table.add_row(line.what, line.measure, *numbers, line.baseline_is)
-        stream = StringIO()
-        Console(file=stream, width=120, force_jupyter=False).print(table)
-        return stream.getvalue().rstrip()
+        return render(table)

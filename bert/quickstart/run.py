@@ -30,16 +30,16 @@ from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.run import pretrain
 from bert.pretraining.score import score_held_out
 from bert.probing.attention import attention
-from bert.probing.rows import read_rows
+from bert.probing.pairs import minimal_pairs
+from bert.probing.rows import Pair, read_rows
 from bert.probing.senses import BAG, RANDOM, senses
-from bert.probing.sentences import SentenceScore, score
 from bert.probing.words import words
 from bert.quickstart.findings import Filled, Findings, Line
 from bert.quickstart.story import write_story
 from bert.recipe import write_yaml
 from bert.sample.files import SHOWN, write_sample
 from bert.sample.grammar import LANGUAGES, read_language
-from bert.sample.make import Sample, make_sample
+from bert.sample.make import make_sample
 from bert.signals import handled
 from bert.text.examples import read_examples, read_tagged
 from bert.training import folder as run_folder
@@ -179,7 +179,7 @@ def tuned(out: Path, task: Task, data: str, model: Path) -> dict[str, float]:
         log=LogConfig(progress_bar=False),
     )
     run = out / (data if model.parent.name == "pretrained" else f"fresh/{data}")
-    best = finetune(task, recipe, run, say=_silent)
+    best = finetune(task, recipe, run, say=lambda _: None)  # the path speaks for its parts
     test = recipe.data.train.replace("-train.", "-test.") if recipe.data.train else ""
     return evaluate(best, test, LabelledData()).figures
 
@@ -197,10 +197,10 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
         controls = known.mean(BAG), "a bag of words", known.mean(RANDOM)
         lines.append(Line(what, "accuracy", known.mean(known.headline), *controls))
     samples = [make_sample(code) for code in LANGUAGES]
-    pairs = scored_pairs(samples, trained)
-    rights = [sum(good.score > bad.score for good, bad in side) for side in (pairs, scored_pairs(samples, untrained))]
-    shares = [right / len(pairs) for right in rights]
-    lines.append(Line("right from wrong sentences", "accuracy", shares[0], 0.5, "a coin", shares[1]))
+    pairs = [Pair(pair.good, pair.bad) for one in samples for pair in one.pairs]
+    scored, by_fresh = (minimal_pairs(pairs, one) for one in (trained, untrained))
+    shares = scored.overall.accuracy, 0.5, "a coin", by_fresh.overall.accuracy
+    lines.append(Line("right from wrong sentences", "accuracy", *shares))
     with (out / "pretrained" / "metrics.csv").open(newline="") as stream:
         log = [row for row in csv.DictReader(stream) if row["loss"]]
     return Findings(
@@ -215,18 +215,7 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
             if prompt.word in SHOWN
         ),
         attention=attention(samples[0].pairs[0].good, trained),
-        pairs=tuple(pairs),
+        pairs=tuple((one.good, one.bad) for one in scored.pairs),
         tokens=float(log[-1]["tokens"]),
         seconds=time.monotonic() - began,
     )
-
-
-def scored_pairs(samples: list[Sample], model: MaskedLM) -> list[tuple[SentenceScore, SentenceScore]]:
-    """(right, wrong) sentences of the sample with their pseudo-log-likelihoods."""
-    pairs = [pair for sample in samples for pair in sample.pairs]
-    scores = score([text for pair in pairs for text in (pair.good, pair.bad)], model)
-    return list(zip(scores[::2], scores[1::2]))
-
-
-def _silent(message: str) -> None:
-    """What the runs of this path would say."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise, zip_longest
 
-from bert.report.page import Marked, data, escape, marked, number
+from bert.report.page import Marked, data, escape, figure, marked, number
 from bert.report.palette import MARKS, mark_of
 
 CONTEXT = 120  # characters that are shown at each side of a word
@@ -129,13 +129,15 @@ def _short(value: float) -> float:
 def bars(items: Sequence[tuple[str, float]], *, percent: bool = False, highest: float | None = None) -> str:
     """Named values as bars from 0; the longest is `highest`, or else the largest value."""
     top = highest if highest is not None else max((value for _, value in items), default=1.0)
-    rows = "".join(
-        f'<li><span class="name" dir="auto">{escape(name)}</span>'
-        f'<span class="bar"><i style="width:{_share(value, top)}%"></i></span>'
-        f"<output>{f'{100 * value:.1f} %' if percent else number(value)}</output></li>"
-        for name, value in items
+    rows = (_bar(name, value, top, f"{100 * value:.1f} %" if percent else number(value)) for name, value in items)
+    return f'<ol class="bars">{"".join(rows)}</ol>'
+
+
+def _bar(name: str, value: float, top: float, shown: str, kind: str = "") -> str:
+    return (
+        f'<li{kind}><span class="name" dir="auto">{escape(name)}</span>'
+        f'<span class="bar"><i style="width:{_share(value, top)}%"></i></span><output>{shown}</output></li>'
     )
-    return f'<ol class="bars">{rows}</ol>'
 
 
 def _share(value: float, top: float) -> float:
@@ -159,12 +161,9 @@ def fill_in(sentence: Marked, *guesses: Sequence[tuple[str, float]]) -> str:
 
 
 def _guesses(right: str, guesses: Sequence[tuple[str, float]]) -> str:
-    rows = "".join(
-        f'<li{" class=hit" if guess.casefold() == right.casefold() else ""}><span class="name" dir="auto">{escape(guess)}</span>'
-        f'<span class="bar"><i style="width:{_share(p, 1.0)}%"></i></span><output>{100 * p:.1f} %</output></li>'
-        for guess, p in guesses
-    )
-    return f'<ol class="bars">{rows}</ol>'
+    hits = (" class=hit" if guess.casefold() == right.casefold() else "" for guess, _ in guesses)
+    rows = (_bar(guess, p, 1.0, f"{100 * p:.1f} %", hit) for (guess, p), hit in zip(guesses, hits))
+    return f'<ol class="bars">{"".join(rows)}</ol>'
 
 
 def contexts(sentence: Marked, nearest: Sequence[tuple[Marked, float]], groups: Sequence[int] | None = None) -> str:
@@ -175,28 +174,10 @@ def contexts(sentence: Marked, nearest: Sequence[tuple[Marked, float]], groups: 
     groups = groups if groups is not None else [-1] * (len(nearest) + 1)
     signs = [symbol(group) if group >= 0 else "" for group in groups]
     rows = "".join(
-        f"<li>{sign}{marked(other.context(CONTEXT))}<output>{_cosine(cosine)}</output></li>"
+        f"<li>{sign}{marked(other.context(CONTEXT))}<output>{figure(cosine)}</output></li>"
         for sign, (other, cosine) in zip(signs[1:], nearest, strict=True)
     )
     return f'<figure class="card contexts"><figcaption>{signs[0]}{marked(sentence.context(CONTEXT))}</figcaption><ol>{rows}</ol></figure>'
-
-
-def _cosine(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def tagged(words: Sequence[str], spans: Sequence[tuple[int, int, str]], kinds: Sequence[str], joint: str = " ") -> str:
-    """A sentence with its names in boxes: (first word, word behind the last, kind) each, in order; `kinds` gives the colours."""
-    parts, done = [], 0
-    for start, end, kind in spans:
-        name = f'<small dir="auto">{escape(kind)}</small>'
-        parts += [escape(word) for word in words[done:start]]
-        parts.append(
-            f'<span class="span c{mark_of(kinds.index(kind))}">{escape(joint.join(words[start:end]))}{name}</span>'
-        )
-        done = end
-    parts += [escape(word) for word in words[done:]]
-    return f'<figure class="card tagged"><p dir="auto">{escape(joint).join(parts)}</p></figure>'
 
 
 def versus(right: ScoredText, wrong: ScoredText) -> str:
@@ -230,7 +211,7 @@ def duel(right: ScoredText, wrong: ScoredText) -> str:
         lost = stretches[worst][sign == 1]  # of the sentence that is behind
         at = " ".join(token for token, _ in lost)
         where = (
-            f" The largest loss, {_nats(losses[worst])}, is {f'at “{escape(at)}”' if at else 'where it is shorter'}."
+            f" The largest loss, {figure(losses[worst])}, is {f'at “{escape(at)}”' if at else 'where it is shorter'}."
         )
     return (
         f'<figure class="card versus duel"><ol><li class="head">{_top("✓", "right", right)}{_top("✗", "wrong", wrong)}</li>'
@@ -261,35 +242,31 @@ def _side(cell: tuple[str, float] | None, lowest: float, name: str) -> str:
     token, score = cell
     return (
         f'<span class="{name}" title="{100 * math.exp(score):.2g} %"><b dir="auto">{escape(token)}</b>'
-        f'<i style="--w:{_share(-score, -lowest)}"></i><output>{_nats(score)}</output></span>'
+        f'<i style="--w:{_share(-score, -lowest)}"></i><output>{figure(score)}</output></span>'
     )
 
 
 def _top(sign: str, name: str, text: ScoredText) -> str:
-    return f'<span class="{name}"><b class="sign" aria-label="{name}">{sign}</b><output>{_nats(text.total)}</output></span>'
+    return f'<span class="{name}"><b class="sign" aria-label="{name}">{sign}</b><output>{figure(text.total)}</output></span>'
 
 
 def _verdict(right: ScoredText, wrong: ScoredText, more: str = "") -> str:
     """Which one the model prefers, and by how much; `more` is markup."""
     ahead = right.total - wrong.total
     said = (
-        f"The right one is {_nats(ahead)} nats more probable." if ahead > 0
-        else f"The model prefers the wrong one, by {_nats(-ahead)} nats."
+        f"The right one is {figure(ahead)} nats more probable." if ahead > 0
+        else f"The model prefers the wrong one, by {figure(-ahead)} nats."
     )  # fmt: skip
     return f'<figcaption class="{"good" if ahead > 0 else "bad"}">{said}{more}</figcaption>'
-
-
-def _nats(value: float) -> str:
-    return f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _scored(text: ScoredText, sign: str, name: str, lowest: float) -> str:
     tokens = "".join(
         f'<span class="token" style="--s:{_share(-score, -lowest)}%"><b dir="auto">{escape(token)}</b>'
-        f"<small>{_nats(score)}</small></span>"
+        f"<small>{figure(score)}</small></span>"
         for token, score in zip(text.tokens, text.scores, strict=True)
     )
     return (
         f'<div class="scored {name}"><span class="sign" aria-label="{name}">{sign}</span><p dir="auto">{tokens}</p>'
-        f"<output>{_nats(text.total)}</output></div>"
+        f"<output>{figure(text.total)}</output></div>"
     )

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontEntry, findSystemFonts, fontManager, get_font
+from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
@@ -46,21 +46,17 @@ MOST_LABELS = 60
 
 
 class Lettering:
-    """Which fonts draw the texts of one picture, and which characters none of them has."""
+    """Which fonts draw the texts of one picture, and which characters none of them has.
+
+    `family` is for matplotlib, which takes each character from the first font of it that has one.
+    """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        latin = next(font for font in fontManager.ttflist if font.name == LATIN)
-        self.fonts = [latin]
-        foreign = {c for text in texts for c in _plain(text) if not _has(latin.fname, c)}
-        for font in _chinese_fonts() if foreign else []:
-            if any(_has(font.fname, c) for c in foreign):
-                self.fonts.append(font)
-                foreign = {c for c in foreign if not _has(font.fname, c)}
-        self.missing = foreign
-
-    @property
-    def family(self) -> list[str]:
-        return [font.name for font in self.fonts]
+        self.family = [LATIN]
+        self.missing = {c for text in texts for c in _plain(text) if not _has(LATIN, c)}
+        if self.missing:
+            self.family += _chinese_fonts()
+            self.missing = {c for c in self.missing if not any(_has(name, c) for name in self.family)}
 
     def clean(self, text: str) -> str:
         """One line of text, with a box for each character that cannot be drawn."""
@@ -78,29 +74,21 @@ def _plain(text: str) -> str:
 
 
 @cache
-def _has(file: str, character: str) -> bool:
-    return bool(get_font(file).get_char_index(ord(character)))
+def _has(name: str, character: str) -> bool:
+    return bool(get_font(findfont(name)).get_char_index(ord(character)))
 
 
 @cache
-def _chinese_fonts() -> tuple[FontEntry, ...]:
-    """One font of each family that is installed, in the order of `CHINESE`."""
+def _chinese_fonts() -> tuple[str, ...]:
+    """The installed font of each beginning in `CHINESE`, in that order; of several the one of the shortest name."""
     known = {font.fname for font in fontManager.ttflist}
     for file in findSystemFonts():  # matplotlib remembers the fonts of its first run
         if file not in known:
             with suppress(OSError, RuntimeError):  # a broken font is none
                 fontManager.addfont(file)
-    found = []
-    for beginning in CHINESE:
-        fonts = [font for font in fontManager.ttflist if font.name.startswith(beginning) and font.style == "normal"]
-        if fonts:
-            found.append(
-                min(
-                    fonts,
-                    key=lambda font: (abs(int(font.weight) - 400) if str(font.weight).isdigit() else 0, font.name),
-                )
-            )
-    return tuple(found)
+    names = sorted({font.name for font in fontManager.ttflist}, key=lambda name: (len(name), name))
+    found = (next((name for name in names if name.startswith(beginning)), None) for beginning in CHINESE)
+    return tuple(filter(None, found))
 
 
 def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: str = "") -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bert.report.charts import symbol
-from bert.report.page import Marked, data, escape
+from bert.report.page import Marked, data, escape, figure
 from bert.report.palette import mark_of
 
 WIDE = 4 / 3  # width of a map over its height
@@ -120,7 +120,7 @@ def _measure(name: str, values: Sequence[float], layer: int) -> str:
         f'<i{" class=now" if n == layer else ""} style="height:{max(4, round(100 * value / top)) if np.isfinite(value) else 0}%"></i>'
         for n, value in enumerate(values)
     )
-    value = f"{values[layer]:.2f}" if np.isfinite(values[layer]) else "–"
+    value = figure(values[layer])
     return f'<div class="measure"><span dir="auto">{escape(name)}</span><output>{value}</output><span class="spark">{columns}</span></div>'
 
 
@@ -148,47 +148,34 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
 
 
 def _scale(values: np.ndarray) -> str:
-    low, high = (f"{value:.2f}" for value in value_range(values))
-    return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output><span>stronger: more alike</span></div>'.replace(
-        ">-", ">\N{MINUS SIGN}"
-    )
+    low, high = map(figure, value_range(values))
+    return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output><span>stronger: more alike</span></div>'
 
 
-def _cells(values: np.ndarray, groups: Sequence[int] | None = None) -> str:
+def _cells(values: np.ndarray, groups: Sequence[int]) -> str:
     """A square of cells, the higher the value the darker, with the groups' colours along its left and upper side."""
     low, high = value_range(values)
-    shades = np.clip((values - low) / ((high - low) or 1.0), 0, 1)
     size = len(values)
-    cells = "".join(
-        f'<rect x="{x}" y="{y}" width="1" height="1" opacity="{shades[y, x]:.2f}"/>'
-        for y in range(size)
-        for x in range(size)
-    )
-    edge = max(0.3, size / 60) if groups is not None else 0.0
+    edge = max(0.3, size / 60)
     strips = "".join(
         f'<g class="c{mark_of(group)}"><rect x="{-1.5 * edge:.2f}" y="{n}" width="{edge:.2f}" height="1"/>'
         f'<rect x="{n}" y="{-1.5 * edge:.2f}" width="1" height="{edge:.2f}"/></g>'
-        for n, group in enumerate(groups or [])
+        for n, group in enumerate(groups)
     )
     box = f"{-1.5 * edge:.2f} {-1.5 * edge:.2f} {size + 1.5 * edge:.2f} {size + 1.5 * edge:.2f}"
-    return (
-        f'<svg class="cells" viewBox="{box}" data-size="{size}" tabindex="0" role="img" aria-label="matrix of {size} by {size} values">'
-        f'<g class="strips">{strips}</g><g class="values">{cells}</g><rect class="cursor" width="1" height="1" hidden/></svg>'
+    label = f'tabindex="0" role="img" aria-label="matrix of {size} by {size} values"'
+    return _square((values - low) / ((high - low) or 1.0), box, label, f'<g class="strips">{strips}</g>')
+
+
+def _square(values: np.ndarray, box: str, attributes: str, before: str = "") -> str:
+    """Cells in the view `box`, from 0, the palest, to 1, the darkest, and the cursor of the script; `before` is markup."""
+    cells = "".join(
+        f'<rect x="{x}" y="{y}" width="1" height="1" opacity="{shade:.2f}"/>'
+        for (y, x), shade in np.ndenumerate(np.clip(values, 0, 1))
     )
-
-
-def matrix(values: np.ndarray, labels: Sequence[str]) -> str:
-    """Values (n, n) between n labelled things as a square of cells; a pointer or the arrow keys read one. NaN stays empty."""
-    if values.shape != (len(labels), len(labels)):
-        raise ValueError(f"values {values.shape}, {len(labels)} labels: a square of that size expected")
-    chosen = np.arange(0, len(labels), max(1, -(-len(labels) // MOST_CELLS)))
-    values = np.nan_to_num(values[np.ix_(chosen, chosen)], nan=float(np.nanmin(values)) if len(labels) else 0.0)
-    names = [labels[n] for n in chosen.tolist()]
-    content = {"labels": names, "values": np.rint(100 * values).astype(int).ravel().tolist()}
-    few = f"<figcaption>{len(chosen)} of {len(labels)}</figcaption>" if len(chosen) < len(labels) else ""
     return (
-        f'<figure class="chart cosines" data-chart="matrix">{few}{_cells(values)}{_scale(values)}'
-        f'<div class="readout" aria-live="polite"><p class="hint">Point at a cell to read it.</p></div>{data(content)}</figure>'
+        f'<svg class="cells" viewBox="{box}" data-size="{len(values)}" {attributes}>{before}'
+        f'<g class="values">{cells}</g><rect class="cursor" width="1" height="1" hidden/></svg>'
     )
 
 
@@ -235,12 +222,5 @@ def _chip(token: str, weight: float, looks: bool) -> str:
 def _weights(weights: np.ndarray) -> str:
     """The cells of a head: a weight of 1 is darkest, the palest is 0; the root makes small ones seen."""
     size = len(weights)
-    cells = "".join(
-        f'<rect x="{x}" y="{y}" width="1" height="1" opacity="{np.sqrt(np.clip(weights[y, x], 0, 1)):.2f}"/>'
-        for y in range(size)
-        for x in range(size)
-    )
-    return (
-        f'<svg class="cells" viewBox="0 0 {size} {size}" data-size="{size}" role="img" aria-label="weights of {size} by {size} tokens">'
-        f'<g class="values">{cells}</g><rect class="cursor" width="1" height="1" hidden/></svg>'
-    )
+    label = f'role="img" aria-label="weights of {size} by {size} tokens"'
+    return _square(np.sqrt(np.clip(weights, 0, 1)), f"0 0 {size} {size}", label)

@@ -129,14 +129,6 @@
     ends[1].textContent = shown(high / 100);
   }
 
-  function matrix(figure, content) {
-    const readout = figure.querySelector(".readout");
-    const size = content.labels.length;
-    square(figure.querySelector(".cells"), (row, column) => {
-      readout.textContent = `${content.labels[row]} · ${content.labels[column]}: ${shown(content.values[row * size + column] / 100)}`;
-    });
-  }
-
   function layers(figure, content) {
     const dots = all(figure, ".dot");
     const slider = figure.querySelector("input[type=range]");
@@ -277,7 +269,7 @@
     });
   }
 
-  const kinds = { curve, layers, matrix, attention };
+  const kinds = { curve, layers, attention };
   for (const figure of all(document, "[data-chart]")) {
     kinds[figure.dataset.chart](figure, JSON.parse(figure.querySelector("script[type='application/json']").textContent));
   }

@@ -15,6 +15,7 @@ from importlib.resources import files
 from typing import Any
 
 from bert.report.palette import MARKS
+from bert.report.text import decimals
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ def number(value: float, digits: int = 3) -> str:
     else:
         text = f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.1e}"
     return text.replace("-", "\N{MINUS SIGN}")
+
+
+def figure(value: float | None) -> str:
+    """A number with two decimals and a real minus, or a dash where there is none."""
+    return decimals(value).replace("-", "\N{MINUS SIGN}")
 
 
 def page(

@@ -12,9 +12,10 @@ The lexicons are the YAML files beside this one; what of a language is code is i
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 
 from bert.untrusted import parse_yaml
 
@@ -34,16 +35,10 @@ class Companions:
     places: tuple[str, ...]
 
     def __add__(self, other: "Companions") -> "Companions":
-        return Companions(
-            self.people + other.people,
-            self.verbs + other.verbs,
-            self.things + other.things,
-            self.adjectives + other.adjectives,
-            self.places + other.places,
-        )
+        return Companions(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other))))
 
     def words(self) -> tuple[str, ...]:
-        return self.people + self.verbs + self.things + self.adjectives + self.places
+        return tuple(chain.from_iterable(astuple(self)))
 
 
 @dataclass(frozen=True)
@@ -194,22 +189,18 @@ class Hand:
     """A deck for each kind of companion."""
 
     def __init__(self, rng: random.Random, companions: Companions) -> None:
-        self._people = Deck(rng, companions.people)
-        self._verbs = Deck(rng, companions.verbs)
-        self._things = Deck(rng, companions.things)
-        self._adjectives = Deck(rng, companions.adjectives)
-        self._places = Deck(rng, companions.places)
+        self._decks = {name: Deck(rng, words) for name, words in vars(companions).items()}
 
     def draw(self, frame: str, thing: str | None = None) -> Slots:
         """Companions for the slots that `frame` has, around `thing` or one that is drawn as well."""
-        thing = thing or self._things.draw()
-        person = self._people.draw() if "person" in frame else ""
+        thing = thing or self._decks["things"].draw()
+        person = self._decks["people"].draw() if "person" in frame else ""
         return Slots(
             thing,
             person,
-            self._people.draw(besides=person) if "person2" in frame else "",
-            self._verbs.draw() if "verb" in frame else "",
-            self._things.draw(besides=thing) if "other" in frame else "",
-            self._adjectives.draw() if "adjective" in frame else "",
-            self._places.draw() if "place" in frame else "",
+            self._decks["people"].draw(besides=person) if "person2" in frame else "",
+            self._decks["verbs"].draw() if "verb" in frame else "",
+            self._decks["things"].draw(besides=thing) if "other" in frame else "",
+            self._decks["adjectives"].draw() if "adjective" in frame else "",
+            self._decks["places"].draw() if "place" in frame else "",
         )

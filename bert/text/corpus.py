@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -54,17 +55,13 @@ class Corpus:
                 notes(line)
             noted.add(layout)
 
-        empty = True
-        for path in self.files:
-            for document in read_file(path, self.layout, self.text_field, note_once, advance or (lambda _: None)):
-                if document := document.strip():
-                    empty = False
-                    yield document
-        for name in self.hub:
-            for document in _read_hub(name, self.text_field):
-                if document := document.strip():
-                    empty = False
-                    yield document
+        empty, counted = True, advance or (lambda _: None)
+        of_files = (read_file(path, self.layout, self.text_field, note_once, counted) for path in self.files)
+        of_hub = (_read_hub(name, self.text_field) for name in self.hub)
+        for document in chain.from_iterable(chain(of_files, of_hub)):
+            if document := document.strip():
+                empty = False
+                yield document
         if empty:
             raise InputError(f"{self.describe()}: the corpus holds no text; give files with at least a few documents")
 
@@ -133,16 +130,6 @@ def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto",
             raise InputError(f"{name}: no such file or folder; check the path")
         files.update(dict.fromkeys(found))
     return Corpus(tuple(files), tuple(hub), layout, text_field)
-
-
-def read_documents(
-    corpus: Sequence[str | Path] | str | Path,
-    layout: str = "auto",
-    text_field: str = "text",
-    notes: Notes | None = None,
-) -> Iterator[str]:
-    """The documents of a corpus, one string each, in constant memory: `find_corpus(...).documents(notes)`."""
-    return find_corpus(corpus, layout, text_field).documents(notes)
 
 
 def _readable(file: Path, below: Path | None = None) -> bool:

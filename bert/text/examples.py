@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.errors import InputError, did_you_mean
-from bert.text.files import COMPRESSIONS, read_lines, unify
+from bert.text.files import JSONS, TEXTS, parted_suffixes, read_lines, unify
 from bert.text.rows import (
     CONLLU,
     Cells,
@@ -44,10 +44,9 @@ LABELS = ("label", "labels", "tag", "class", "category", "topic", "sentiment", "
 WORDS = ("words", "tokens")
 TAGS = ("tags", "ner_tags", "labels", "pos_tags", "upos")
 
-_EXAMPLE_FORMATS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-_EXAMPLE_FORMATS |= {".txt": "txt", ".text": "txt"}
+_EXAMPLE_FORMATS = {".tsv": "tsv", ".csv": "csv"} | JSONS | TEXTS
 _TAGGED_FORMATS = {".conll": "conll", ".bio": "conll", ".iob": "conll", ".iob2": "conll", ".tsv": "conll"}
-_TAGGED_FORMATS |= {".conllu": "conllu", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".txt": "txt"}
+_TAGGED_FORMATS |= {".conllu": "conllu"} | JSONS | {".txt": "txt"}
 _TAG = re.compile(r"O|[BIESLUM]-.+")
 _PARTS = re.compile("[\t\r\n]")  # what parts cells and lines of the files that predictions are written to
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -86,6 +85,17 @@ class Columns:
 # ── texts with one label ──
 
 
+@dataclass(frozen=True)
+class Examples:
+    """The rows of a file, read as they are asked for, and the columns that they are read from."""
+
+    columns: Columns
+    rows: Iterator[Example]
+
+    def __iter__(self) -> Iterator[Example]:
+        return self.rows
+
+
 def read_examples(
     path: str | Path,
     text: str | None = None,
@@ -93,38 +103,17 @@ def read_examples(
     label: str | None = None,
     needs_label: bool = True,
     file_format: str | None = None,
-) -> Iterator[Example]:
+) -> Examples:
     """The rows of a file (`-`: standard input) in their order.
 
-    `text`, `pair` and `label` name columns; where not given they are found by usual names. `file_format` (tsv, csv,
-    jsonl, txt) is that of the suffix where not given. Blank lines are skipped, but in plain text, where a line is a
+    `text`, `pair` and `label` name columns; where not given they are found by usual names, from the first line. `file_format`
+    (tsv, csv, jsonl, txt) is that of the suffix where not given. Blank lines are skipped, but in plain text, where a line is a
     row. Where `needs_label` is false, an absent or empty label is None. Raises InputError.
     """
-    named = Columns(text or "", pair, label)
-    columns, rows = _open_examples(path, named, needs_label, file_format)
-    return _examples(path, rows, columns, needs_label)
-
-
-def find_columns(
-    path: str | Path,
-    text: str | None = None,
-    pair: str | None = None,
-    label: str | None = None,
-    needs_label: bool = True,
-    file_format: str | None = None,
-) -> Columns:
-    """The columns that `read_examples` takes from a file, from its first line: no use for `-`, whose first
-    line is then gone. Raises InputError as it does."""
-    return _open_examples(path, Columns(text or "", pair, label), needs_label, file_format)[0]
-
-
-def _open_examples(
-    path: str | Path, named: Columns, needs_label: bool, file_format: str | None
-) -> tuple[Columns, Rows]:
     form = _format(path, file_format, _EXAMPLE_FORMATS)
     lines = read_lines(Path(path).expanduser())
     if form == "txt":
-        if given := next(filter(None, (named.text, named.pair, named.label)), None):
+        if given := next(filter(None, (text, pair, label)), None):
             raise InputError(
                 f"{name_of(path)}: plain text has no column {given!r}; name the format if it is no plain text"
             )
@@ -132,31 +121,29 @@ def _open_examples(
             raise InputError(
                 f"{name_of(path)}: plain text has no labels; give a .tsv, .csv or .jsonl file with a label column"
             )
-        return Columns("text"), (
-            (f"{name_of(path)}, line {n}", {"text": line}) for n, line in enumerate(lines, start=1)
-        )
-    if form == "jsonl":
-        rows = json_rows(path, lines, "{'text': ..., 'label': ...}")
-        where, row = next(rows, ("", {}))
-        header, rows = list(row), chain([(where, row)], rows)
+        rows: Rows = ((f"{name_of(path)}, line {n}", {"text": line}) for n, line in enumerate(lines, start=1))
+        columns = Columns("text")
     else:
-        where = f"{name_of(path)}, line 1"
-        header, rows = table_rows(path, lines, "\t" if form == "tsv" else ",;")
-    if not header:
-        raise _nothing_in(path)
-    return _choose_columns(where, header, named, needs_label, table=form != "jsonl"), rows
+        if form == "jsonl":
+            rows = json_rows(path, lines, "{'text': ..., 'label': ...}")
+            where, row = next(rows, ("", {}))
+            header, rows = list(row), chain([(where, row)], rows)
+        else:
+            where = f"{name_of(path)}, line 1"
+            header, rows = table_rows(path, lines, "\t" if form == "tsv" else ",;")
+        if not header:
+            raise _nothing_in(path)
+        named = Columns(text or "", pair, label)
+        columns = _choose_columns(where, header, named, needs_label, table=form != "jsonl")
+    return Examples(columns, _some(path, _examples(rows, columns, needs_label)))
 
 
-def _examples(path: str | Path, rows: Rows, columns: Columns, needs_label: bool) -> Iterator[Example]:
-    empty = True
+def _examples(rows: Rows, columns: Columns, needs_label: bool) -> Iterator[Example]:
     for where, row in rows:
-        empty = False
         text = _text(where, row, columns.text)
         pair = None if columns.pair is None else _text(where, row, columns.pair)
         label = None if columns.label is None else _label(where, row, columns.label, needs_label)
         yield Example(text, pair, label, where)
-    if empty:
-        raise _nothing_in(path)
 
 
 def _choose_columns(where: str, header: list[str], named: Columns, needs_label: bool, table: bool) -> Columns:
@@ -256,15 +243,6 @@ def read_tagged(
         case _:
             sentences = _plain_sentences(path, lines)
     return _some(path, sentences)
-
-
-def _some(path: str | Path, sentences: Iterator[TaggedExample]) -> Iterator[TaggedExample]:
-    empty = True
-    for sentence in sentences:
-        empty = False
-        yield sentence
-    if empty:
-        raise _nothing_in(path)
 
 
 def _sentences(path: str | Path, lines: Cells, word: int, tag: int, needs_tags: bool) -> Iterator[TaggedExample]:
@@ -407,9 +385,7 @@ def _format(path: str | Path, file_format: str | None, formats: dict[str, str]) 
         return "txt"
     if Path(path).expanduser().is_dir():
         raise InputError(f"{path}: is a folder: give a file")
-    name = Path(path).name.lower()
-    compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
-    suffix = Path(name.removesuffix(compression)).suffix
+    suffix, _ = parted_suffixes(path)
     form = formats.get(suffix)
     tagged = formats is _TAGGED_FORMATS
     if form is None and suffix in (_EXAMPLE_FORMATS if tagged else _TAGGED_FORMATS):
@@ -422,6 +398,16 @@ def _format(path: str | Path, file_format: str | None, formats: dict[str, str]) 
             f"{path}: no known suffix ({', '.join(formats)}); rename it or name the format: {', '.join(known)}"
         )
     return form
+
+
+def _some(path: str | Path, examples: Iterator[Any]) -> Iterator[Any]:
+    """The examples of a file, which must have one."""
+    empty = True
+    for example in examples:
+        empty = False
+        yield example
+    if empty:
+        raise _nothing_in(path)
 
 
 def _nothing_in(path: str | Path) -> InputError:

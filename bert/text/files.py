@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import json
 import re
 import sys
 import zlib
@@ -12,18 +10,21 @@ from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bert.errors import InputError, did_you_mean
+from bert.text.rows import json_rows, table_cells
 
 if TYPE_CHECKING:
-    from _csv import Reader  # the type that csv.reader returns has no public name
     from io import BufferedReader
 
 LAYOUTS = ("auto", "blank-lines", "lines", "file")
-_TEXT, _JSON, _TABLE, _PARQUET = (".txt", ".text"), (".jsonl", ".ndjson", ".json"), (".csv", ".tsv"), (".parquet",)
-SUFFIXES = (*_TEXT, *_JSON, *_TABLE, *_PARQUET)
+TEXTS = {".txt": "txt", ".text": "txt"}
+JSONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+FORMATS = TEXTS | JSONS | {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+"""suffix → format"""
 COMPRESSIONS = (".gz", ".zst")
+_LINE = "{}:{}"  # a file and a line of it, for messages
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CHUNK = 1 << 20  # bytes read at once; also how much of a file is looked at to choose its layout
 _ZSTD_AT_ONCE = 1 << 10  # compressed bytes: of one repeated character they make up to 32,768 times as many
@@ -35,15 +36,20 @@ Notes = Callable[[str], None]
 
 def known_suffixes() -> str:
     """The suffixes that are read, for messages."""
-    return f"{', '.join(SUFFIXES)}, each text format also with {' or '.join(COMPRESSIONS)}"
+    return f"{', '.join(FORMATS)}, each text format also with {' or '.join(COMPRESSIONS)}"
 
 
 def suffixes(path: Path) -> str:
     """The known end of a file name, such as `.jsonl.gz`; empty where it is not known."""
-    name = path.name.lower()
+    form, compression = parted_suffixes(path)
+    return form + compression if form in FORMATS and not (form == ".parquet" and compression) else ""
+
+
+def parted_suffixes(path: str | Path) -> tuple[str, str]:
+    """The suffix of a file name, whatever it is, and that of a compression behind it, in small letters; empty where there is none."""
+    name = Path(path).name.lower()
     compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
-    form = next((suffix for suffix in SUFFIXES if name.removesuffix(compression).endswith(suffix)), "")
-    return form + compression if form and not (form in _PARQUET and compression) else ""
+    return Path(name.removesuffix(compression)).suffix, compression
 
 
 def read_file(
@@ -54,14 +60,14 @@ def read_file(
     `note_once(layout, line)` hears of a layout that was chosen by line length, `advance` the bytes read since its last
     call. Raises InputError with the file and line for what cannot be read.
     """
-    form = suffixes(path).removesuffix(".gz").removesuffix(".zst")
-    if form in _PARQUET:
+    form = FORMATS[parted_suffixes(path)[0]] if suffixes(path) else "txt"
+    if form == "parquet":
         return _read_parquet(path, text_field, advance)
     blocks = _text_blocks(path, advance)
-    if form in _JSON:
+    if form == "jsonl":
         return _read_json_lines(path, _lines(blocks), text_field)
-    if form in _TABLE:
-        return _read_table(path, _lines(blocks), text_field, "\t" if form == ".tsv" else ",")
+    if form in ("csv", "tsv"):
+        return _read_table(path, _lines(blocks), text_field, "\t" if form == "tsv" else ",")
     return _read_text(path, blocks, layout, note_once)
 
 
@@ -72,27 +78,6 @@ def read_lines(path: Path) -> Iterator[str]:
         chunks = iter(lambda: buffer.read1(_CHUNK), b"")
         return _lines(_whole_lines(Path("standard input"), chunks))
     return _lines(_text_blocks(path, lambda _: None))
-
-
-def table_reader(lines: Iterator[str], delimiter: str) -> Reader:
-    """A csv reader that refuses quotes which are not closed: they would swallow what follows. A tab-separated file knows no
-    quotes."""
-    csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
-    if delimiter == "\t":
-        return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    return csv.reader(lines, delimiter=delimiter, strict=True)
-
-
-def parse_json(where: str, line: str, like: str) -> dict[str, Any]:
-    """The JSON object of a line; an InputError that begins with `where` for anything else. `like` shows a right one."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-        raise InputError(f"{where}: not valid JSON ({what}); each line must be one JSON object") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: not a JSON object; each line must be like {like}")
-    return row
 
 
 def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
@@ -245,45 +230,32 @@ def _choose_layout(head: str) -> tuple[str, str]:
 
 
 def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
-        if line.isspace():
-            continue
-        row = parse_json(f"{path}:{number}", line, f"{{{text_field!r}: ...}}")
+    for where, row in json_rows(path, lines, f"{{{text_field!r}: ...}}", _LINE):
         if text_field not in row:
-            raise missing_field(f"{path}:{number}", text_field, list(row))
+            raise missing_field(where, text_field, list(row))
         text = row[text_field]
         if text is None:
             continue
         if not isinstance(text, str):
             held = type(text).__name__
-            raise InputError(
-                f"{path}:{number}: field {text_field!r} holds {held}, not text; name another by --text-field"
-            )
+            raise InputError(f"{where}: field {text_field!r} holds {held}, not text; name another by --text-field")
         yield unify(text)
 
 
 def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
-    reader = table_reader(lines, delimiter)
-    rows = filter(None, reader)  # a blank line is no row
-    start = 1
-    try:
-        header = [name.strip() for name in next(rows, [])]
-        if not header:
-            return
-        if text_field not in header:
-            raise missing_field(f"{path}:{reader.line_num}", text_field, header)
-        column = header.index(text_field)
-        start = reader.line_num + 1
-        for row in rows:
-            if len(row) != len(header):
-                there = f"{len(row)} columns, the header has {len(header)}"
-                raise InputError(f"{path}:{reader.line_num}: {there}; repair this line")
-            yield row[column]
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise InputError(
-            f'{path}:{start}: not a readable row ({error}); close its quotes, write " inside them as ""'
-        ) from None
+    cells = table_cells(path, lines, delimiter, _LINE)
+    where, head = next(cells, ("", []))
+    header = [name.strip() for name in head]
+    if not header:
+        return
+    if text_field not in header:
+        raise missing_field(where, text_field, header)
+    column = header.index(text_field)
+    for where, row in cells:
+        if len(row) != len(header):
+            there = f"{len(row)} columns, the header has {len(header)}"
+            raise InputError(f"{where}: {there}; repair this line")
+        yield row[column]
 
 
 def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.errors import InputError
-from bert.terminal import raw
+from bert.terminal import progress_bar
 from bert.text.corpus import find_corpus
 from bert.text.store import StoreSummary, TokenStore, holds_store, open_store, read_info, replace_info, write_store
 from bert.text.tokenizer import Tokenizer
@@ -60,7 +60,7 @@ def prepare(
                 why = str(error).removeprefix(f"{out}: ").split(";")[0]
     if why:
         say(f"{out}: {why}: writing the store again")
-    with _progress_bar(found.num_bytes, say) as (advance, progress):
+    with _progress(found.num_bytes, say) as (advance, progress):
         summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress, near)
     for line in _describe(out, summary, near):
         say(line)
@@ -93,38 +93,26 @@ def _describe(out: Path, summary: StoreSummary, near: float | None) -> Iterator[
 
 
 @contextmanager
-def _progress_bar(
+def _progress(
     num_bytes: int, say: Callable[[str], None]
-) -> Iterator[tuple[Callable[[int], None], Callable[[int, int], None]]]:
+) -> Iterator[tuple[Callable[[float], None], Callable[[int, int], None]]]:
     """A bar on a terminal, a line every 15 s elsewhere: yields `advance(bytes)` and `progress(documents, tokens)`."""
-    started = time.monotonic()
-    if not sys.stderr.isatty():
-        last = [started, 0.0]  # when a line was written, bytes read
+    started = last = time.monotonic()
+    seen = 0.0
 
-        def count_bytes(read: int) -> None:
-            last[1] += read
+    def advance(read: float) -> None:
+        nonlocal seen
+        seen += read
+        count(read)
 
-        def line(documents: int, tokens: int) -> None:
-            now = time.monotonic()
-            if now - last[0] >= 15:
-                last[0] = now
-                share = f"{min(last[1] / num_bytes, 1):.0%}, " if num_bytes else ""
-                speed = tokens / (now - started)
-                say(f"tokenising: {share}{documents:,} documents, {tokens:,} tokens, {speed:,.0f} tokens/s")
+    def progress(documents: int, tokens: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        done = f"{documents:,} documents, {tokens:,} tokens, {tokens / (now - started):,.0f} tokens/s"
+        describe(done)
+        if now - last >= 15 and not sys.stderr.isatty():
+            last = now
+            say(f"tokenising: {f'{min(seen / num_bytes, 1):.0%}, ' if num_bytes else ''}{done}")
 
-        yield count_bytes, line
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    text = TextColumn("{task.description}")
-    columns = (TextColumn("tokenising"), BarColumn(), TaskProgressColumn(), text, TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=raw(sys.stderr)), transient=True) as bar:
-        task = bar.add_task("", total=num_bytes or None)
-
-        def describe(documents: int, tokens: int) -> None:
-            speed = tokens / (time.monotonic() - started)
-            bar.update(task, description=f"{documents:,} documents, {tokens:,} tokens, {speed:,.0f} tokens/s")
-
-        yield lambda read: bar.advance(task, read), describe
+    with progress_bar("tokenising", num_bytes or None) as (count, describe):
+        yield advance, progress

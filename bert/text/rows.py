@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -11,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from bert.errors import InputError, did_you_mean
-from bert.text.files import parse_json, table_reader
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
+_LINE = "{}, line {}"  # a file and a line of it, for messages
+
 Rows = Iterator[tuple[str, dict[str, Any]]]  # where a row begins, and its cells by column
-Cells = Iterator[tuple[str, list[str]]]  # where a word stands, and its columns; none at the end of a sentence
+Cells = Iterator[tuple[str, list[str]]]  # where a row or a word stands, and its columns; none at the end of a sentence
 
 
 def name_of(path: str | Path) -> str:
@@ -30,53 +32,73 @@ def there_are(columns: list[str]) -> str:
     return f"there are: {', '.join(names + ['…'] * (len(columns) > 12)) or 'none'}"
 
 
+def table_cells(path: str | Path, lines: Iterator[str], delimiter: str, line: str = _LINE) -> Cells:
+    """The header of a table, where it has one, and its rows, blank lines left out. `line` writes where a row begins.
+
+    Quotes that are not closed are refused: they would swallow what follows. A tab-separated file knows no quotes.
+    """
+    csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
+    if delimiter == "\t":
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    row: list[str] | None = []
+    while row is not None:
+        where = line.format(name_of(path), reader.line_num + 1)
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            fix = 'close its quotes, write " inside them as ""'
+            raise InputError(f"{where}: not a readable row ({error}); {fix}") from None
+        if row:
+            yield where, row
+
+
 def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple[list[str], Rows]:
     """The header of a table and its rows, blank lines left out. Of several delimiters it has the one most frequent in its first line."""
     opening: list[str] = []  # up to and with the first line that is not blank
     while not (opening and opening[-1].strip("\r\n")) and (line := next(lines, None)) is not None:
         opening.append(line)
     first = opening[-1] if opening else ""
-    reader = table_reader(chain(opening, lines), max(delimiters, key=first.count))
-    tab = reader.dialect.delimiter == "\t"
-
-    def next_row() -> tuple[int, list[str]] | None:
-        row: list[str] | None = []
-        while row == []:  # a blank line
-            start = reader.line_num + 1
-            try:
-                row = next(reader, None)
-            except csv.Error as error:
-                raise InputError(
-                    f'{name_of(path)}, line {start}: not a readable row ({error}); close its quotes, write " inside them as ""'
-                ) from None
-        return None if row is None else (start, row)
+    delimiter = max(delimiters, key=first.count)
+    all_cells = table_cells(path, chain(opening, lines), delimiter)
 
     def rows(header: list[str]) -> Rows:
-        while (read := next_row()) is not None:
-            start, row = read
-            where = f"{name_of(path)}, line {start}"
-            if len(row) != len(header):
+        for where, cells in all_cells:
+            if len(cells) != len(header):
                 fix = (
                     "a .tsv knows no quotes: keep tabs and line ends out of cells"
-                    if tab
+                    if delimiter == "\t"
                     else "put cells with a delimiter in quotes"
                 )
-                raise InputError(f"{where}: {len(row)} cells, the header has {len(header)}; repair this line ({fix})")
-            yield where, dict(zip(header, row))
+                raise InputError(f"{where}: {len(cells)} cells, the header has {len(header)}; repair this line ({fix})")
+            yield where, dict(zip(header, cells))
 
-    start, head = next_row() or (1, [])
+    where, head = next(all_cells, ("", []))
     header = [name.strip() for name in head]
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
-        raise InputError(f"{name_of(path)}, line {start}: two columns are named {twice!r}: give each its own name")
+        raise InputError(f"{where}: two columns are named {twice!r}: give each its own name")
     return header, rows(header)
 
 
-def json_rows(path: str | Path, lines: Iterator[str], like: str) -> Rows:
-    """The objects of JSON lines; `like` shows in a message what one looks like."""
-    for number, line in enumerate(lines, start=1):
-        if not line.isspace():
-            where = f"{name_of(path)}, line {number}"
-            yield where, parse_json(where, line, like)
+def json_rows(path: str | Path, lines: Iterator[str], like: str, line: str = _LINE) -> Rows:
+    """The objects of JSON lines; `like` shows in a message what one looks like, `line` writes where it stands."""
+    for number, text in enumerate(lines, start=1):
+        if not text.isspace():
+            where = line.format(name_of(path), number)
+            yield where, parse_json(where, text, like)
+
+
+def parse_json(where: str, line: str, like: str) -> dict[str, Any]:
+    """The JSON object of a line; an InputError that begins with `where` for anything else. `like` shows a right one."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
+        raise InputError(f"{where}: not valid JSON ({what}); each line must be one JSON object") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: not a JSON object; each line must be like {like}")
+    return row
 
 
 def cell_of(where: str, row: dict[str, Any], column: str) -> Any:

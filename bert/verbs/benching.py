@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
+from bert.recipe import add_recipe, build, parse
 from bert.verbs.options import TRUST, verb_parser
 
 _ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
@@ -25,7 +26,6 @@ def _bench(arguments: Sequence[str]) -> None:
     Takes a run, or a recipe with --store and --tokenizer or with --tokens. With --out each finished figure is kept, and the same command
     goes on where it was interrupted."""
     from bert.pretraining.config import GrowConfig, PretrainRecipe, VocabularyConfig
-    from bert.recipe import add_recipe, build, parse
 
     parser = verb_parser("bench", _bench)
     _add_options(parser)
@@ -34,8 +34,6 @@ def _bench(arguments: Sequence[str]) -> None:
         "bert bench [RUN] [--config RECIPE.yaml] [--against hf | --sweep] [--out DIR] [--GROUP.FIELD VALUE ...]"
     )
     options = parse(parser, arguments, PretrainRecipe)
-    if options.rounds < 1 or options.steps < 1:
-        raise InputError(f"--steps {options.steps} --rounds {options.rounds}: give 1 or more of each")
     if options.against not in (None, "hf"):
         raise InputError(f"--against {options.against}: give hf")
     if options.run is not None:
@@ -86,7 +84,7 @@ def _add_options(parser: "ArgumentParser") -> None:
     add("--store", type=str | None, default=None, help="the same as --data.store")
     add("--tokens", type=str | None, default=None, help=".npz with values and offsets, in place of store and tokenizer")
     add(
-        *("--vocab-size",),
+        "--vocab-size",
         type=int | None,
         default=None,
         help="measure with so many entries; not given: as many as the tokenizer has",
@@ -95,7 +93,6 @@ def _add_options(parser: "ArgumentParser") -> None:
     add("--trust", action="store_true", help=TRUST)
     add("--rounds", type=int, default=5, help="rounds; in each, everything that is compared takes its turn")
     add("--seconds", type=float, default=3.0, help="of a turn, about")
-    add("--steps", type=int, default=20, help="steps of a turn where Lightning's loop is compared with the bare one")
     add("--backends", nargs="+", type=str, default=[], help="ways to compute attention; not given: all there are")
     add("--profile", action="store_true", help="also say which operators the time of our step goes to")
     add("--sweep", action="store_true", help="try micro-batches: the fastest, and the largest that fits")
@@ -113,7 +110,7 @@ def _add_options(parser: "ArgumentParser") -> None:
     )
     add("--against", type=str | None, default=None, help="hf: Hugging Face's masked LM of the same configuration")
     add(
-        *("--ragged",),
+        "--ragged",
         nargs="+",
         type=str,
         default=[],
@@ -121,13 +118,13 @@ def _add_options(parser: "ArgumentParser") -> None:
     )
     add("--works", nargs="+", type=str, default=[], help="with --against: some of full-rows, concatenated, padded")
     add(
-        *("--peer-attention",),
+        "--peer-attention",
         type=str | None,
         default=None,
         help="with --against: one implementation of transformers; not given: each, with --minutes the fastest",
     )
     add(
-        *("--peer-compile",),
+        "--peer-compile",
         type=str | None,
         default=None,
         help="with --against: no, yes or cuda-graphs alone; not given: each, with --minutes the fastest",
@@ -194,10 +191,7 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
         if len(sources) > 1:
             raise InputError(f"{run}: reads a mixture of {len(sources)} texts: give one of them as --store")
         data = replace(
-            data,
-            corpus=[],
-            store=str(sources[0].folder),
-            tokenizer=options.tokenizer or str(tokenizer_folder(run)),
+            data, corpus=[], store=str(sources[0].folder), tokenizer=options.tokenizer or str(tokenizer_folder(run))
         )
     tokenizer = None
     if options.tokens is not None:
@@ -244,7 +238,6 @@ def _plan(options: Any, recipe: "PretrainRecipe") -> "Plan":
         bouts=all_bouts(recipe, works, options.peer_attention, options.peer_compile) if options.against else (),
         peer_rows=options.peer_rows,
         profile=options.profile,
-        loop_steps=options.steps,
     )
 
 

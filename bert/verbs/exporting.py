@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from bert.errors import InputError, did_you_mean
+from bert.recipe import parse
 from bert.verbs.finetuning import add_columns, data_config
 from bert.verbs.options import verb_parser
 
@@ -14,31 +15,30 @@ def _export(arguments: Sequence[str]) -> None:
     """Write a model for other tools: an ONNX file, a torch.export program or a Hugging Face folder.
 
     Batch and length stay free. An ONNX file runs in onnxruntime without PyTorch and without this package."""
-    from bert.recipe import parse
-
     parser = verb_parser("export", _export)
-    parser.add_argument("model", type=str, help="model folder")
-    parser.add_argument("--to", type=str, required=True, help="onnx, torch (a torch.export program) or hf")
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", type=str, help="model folder")
+    add("--to", type=str, required=True, help="onnx, torch (a torch.export program) or hf")
+    add(
         "--out",
         type=str | None,
         default=None,
         help="folder to write, with config and tokenizer beside; not given: MODEL/onnx or MODEL/torch; hf needs it",
     )
-    parser.add_argument(
+    add(
         "--verify",
         action="store_true",
         help="onnx, torch: compare with the model on five shapes first; differences above 1e-4 are an error",
     )
-    parser.add_argument("--quantize", action="store_true", help="onnx: int8 weights too, in model_quantized.onnx")
-    parser.add_argument(
+    add("--quantize", action="store_true", help="onnx: int8 weights too, in model_quantized.onnx")
+    add(
         "--eval",
         type=str | None,
         default=None,
         metavar="FILE",
         help="with --quantize: labelled rows on which a classifier or tagger is measured before and after",
     )
-    parser.add_argument(
+    add(
         "--license",
         type=str | None,
         default=None,

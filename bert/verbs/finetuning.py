@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
+from bert.recipe import add_recipe, build, parse
 from bert.verbs.options import TRUST, verb_parser
 
 if TYPE_CHECKING:
@@ -29,16 +30,16 @@ def _finetune(arguments: Sequence[str]) -> None:
     `bert finetune classify` learns one label a text (or a pair of texts), `bert finetune tag` one tag a word. Makes a run
     folder with the model that measures best on the dev set, the recipe and a log."""
     from bert.finetuning.config import FinetuneRecipe
-    from bert.recipe import add_recipe, build, parse
 
     parser = verb_parser("finetune", _finetune)
-    parser.add_argument("task", type=str, help="classify or tag")
-    parser.add_argument("--out", type=str | None, default=None, help="folder of the run")
-    parser.add_argument("--train", type=str | None, default=None, help="the same as --data.train")
-    parser.add_argument("--dev", type=str | None, default=None, help="the same as --data.dev")
+    add = parser.add_argument
+    add("task", type=str, help="classify or tag")
+    add("--out", type=str | None, default=None, help="folder of the run")
+    add("--train", type=str | None, default=None, help="the same as --data.train")
+    add("--dev", type=str | None, default=None, help="the same as --data.dev")
     add_columns(parser, "; the same as --data.{}")
-    parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
-    parser.add_argument("--trust", action="store_true", help=TRUST)
+    add("--overwrite", action="store_true", help="lose the run that --out holds")
+    add("--trust", action="store_true", help=TRUST)
     add_recipe(parser, FinetuneRecipe)
     parser.usage = (
         "bert finetune classify|tag --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
@@ -61,14 +62,11 @@ def _finetune(arguments: Sequence[str]) -> None:
 
 def _evaluate(arguments: Sequence[str]) -> None:
     """Measure a model: a classifier or tagger on labelled rows, a masked LM on rows with fixed masks."""
-    from bert.recipe import parse
-
     parser = verb_parser("evaluate", _evaluate)
-    parser.add_argument("model", type=str, help="model folder")
-    parser.add_argument(
-        "data", nargs="?", type=str | None, default=None, help="labelled rows, for a classifier or tagger"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("model", type=str, help="model folder")
+    add("data", nargs="?", type=str | None, default=None, help="labelled rows, for a classifier or tagger")
+    add(
         "--masked",
         type=str | None,
         default=None,
@@ -91,12 +89,11 @@ def _predict(arguments: Sequence[str]) -> None:
 
     A classifier writes a table with `label` and `probability`, one row for each row of the input. A tagger writes each word
     with its tag and the probability, a blank line behind each sentence."""
-    from bert.recipe import parse
-
     parser = verb_parser("predict", _predict)
-    parser.add_argument("model", type=str, help="model folder")
-    parser.add_argument("input", type=str, help="texts or sentences, with labels or without; - is standard input")
-    parser.add_argument("--out", type=str, default="-", help="file to write; - is standard output")
+    add = parser.add_argument
+    add("model", type=str, help="model folder")
+    add("input", type=str, help="texts or sentences, with labels or without; - is standard input")
+    add("--out", type=str, default="-", help="file to write; - is standard output")
     add_columns(parser)
     options = parse(parser, arguments)
     from bert.finetuning.predict import predict
@@ -120,8 +117,4 @@ def data_config(options: Any) -> "DataConfig":
     return DataConfig(**{name: options[name] for name in _COLUMNS})
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "finetune": _finetune,
-    "evaluate": _evaluate,
-    "predict": _predict,
-}
+VERBS: dict[str, Callable[[Sequence[str]], None]] = {"finetune": _finetune, "evaluate": _evaluate, "predict": _predict}

@@ -5,30 +5,26 @@ from pathlib import Path
 from typing import Literal
 
 from bert.errors import InputError
+from bert.recipe import add_recipe, build, parse, values_of
 from bert.verbs.options import TRUST, add_corpus, last, verb_parser
 
 
 def _tokenizer(arguments: Sequence[str]) -> None:
     """Train a tokenizer on your text."""
-    from bert.recipe import parse
-
     parser = verb_parser("tokenizer", _tokenizer)
+    add = parser.add_argument
     add_corpus(parser, required=True)
-    parser.add_argument("--out", type=str, required=True, help="folder to write")
-    parser.add_argument(
-        "--kind", type=str, default="wordpiece", help="wordpiece (lower-cased), bpe (byte-level) or unigram"
-    )
-    parser.add_argument(
-        "--vocab-size", type=int | None, default=None, help="entries; not given: 8192, or what a small corpus supports"
-    )
-    parser.add_argument("--cased", action="store_true", help="wordpiece: keep case and accents")
-    parser.add_argument(
+    add("--out", type=str, required=True, help="folder to write")
+    add("--kind", type=str, default="wordpiece", help="wordpiece (lower-cased), bpe (byte-level) or unigram")
+    add("--vocab-size", type=int | None, default=None, help="entries; not given: 8192, or what a small corpus supports")
+    add("--cased", action="store_true", help="wordpiece: keep case and accents")
+    add(
         "--sample-characters",
         type=int | None,
         default=None,
         help="learn from so many at most, spread over the corpus; not given: 100 million, for unigram 5",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a tokenizer that is there")
+    add("--overwrite", action="store_true", help="replace a tokenizer that is there")
     options = parse(parser, arguments)
     from bert.text.vocabulary import make_tokenizer
 
@@ -47,21 +43,18 @@ def _tokenizer(arguments: Sequence[str]) -> None:
 
 def _prepare(arguments: Sequence[str]) -> None:
     """Turn text into a token store, once, for any number of runs."""
-    from bert.recipe import parse, values_of
-
     parser = verb_parser("prepare", _prepare)
+    add = parser.add_argument
     add_corpus(parser, required=True)
-    parser.add_argument("--tokenizer", type=str, required=True, help="folder of a tokenizer, or a tokenizer.json")
-    parser.add_argument(
-        "--out", type=str, required=True, help="folder to write; reused when corpus and tokenizer are unchanged"
-    )
-    parser.add_argument(
+    add("--tokenizer", type=str, required=True, help="folder of a tokenizer, or a tokenizer.json")
+    add("--out", type=str, required=True, help="folder to write; reused when corpus and tokenizer are unchanged")
+    add(
         "--dedup",
         type=Literal["exact", "near"],
         default="exact",
         help="documents to leave out: those that came before word for word, or nearly so (MinHash; needs bert[dedup])",
     )
-    parser.add_argument(
+    add(
         "--jaccard",
         type=float,
         default=0.8,
@@ -82,31 +75,21 @@ def _pretrain(arguments: Sequence[str]) -> None:
     Makes a run folder with the model, the recipe, checkpoints and a log. Without a recipe it trains a small encoder of the ModernBERT
     family for 20 minutes."""
     from bert.pretraining.config import PretrainRecipe
-    from bert.recipe import add_recipe, build, parse, values_of
 
     parser = verb_parser("pretrain", _pretrain)
-    parser.add_argument(
-        "corpus", nargs="*", type=str, help="files, globs, folders or a Hub data set; the same as --data.corpus"
-    )
-    parser.add_argument("--out", type=str | None, default=None, help="folder of the run")
-    parser.add_argument("--tokenizer", type=str | None, default=None, help="the same as --data.tokenizer")
-    parser.add_argument("--store", type=str | None, default=None, help="the same as --data.store")
-    parser.add_argument(
-        "--from", type=str | None, default=None, help="go on from this model folder; the same as --start"
-    )
-    parser.add_argument(
-        "--add-words", type=str | None, default=None, help="with --from; the same as --vocabulary.add_words"
-    )
-    parser.add_argument("--new-tokenizer", action="store_true", help="with --from; --vocabulary.retrain true")
-    parser.add_argument(
-        "--general", type=str | None, default=None, help="with --from; the same as --validation.general"
-    )
-    parser.add_argument("--overwrite", action="store_true", help="lose the run that --out holds")
-    parser.add_argument("--resume", type=str | None, default=None, metavar="RUN", help="go on with an interrupted run")
-    parser.add_argument(
-        "--show-batch", type=int | None, default=None, metavar="N", help="print batch N of the run in --out, and stop"
-    )
-    parser.add_argument("--trust", action="store_true", help=TRUST)
+    add = parser.add_argument
+    add("corpus", nargs="*", type=str, help="files, globs, folders or a Hub data set; the same as --data.corpus")
+    add("--out", type=str | None, default=None, help="folder of the run")
+    add("--tokenizer", type=str | None, default=None, help="the same as --data.tokenizer")
+    add("--store", type=str | None, default=None, help="the same as --data.store")
+    add("--from", type=str | None, default=None, help="go on from this model folder; the same as --start")
+    add("--add-words", type=str | None, default=None, help="with --from; the same as --vocabulary.add_words")
+    add("--new-tokenizer", action="store_true", help="with --from; --vocabulary.retrain true")
+    add("--general", type=str | None, default=None, help="with --from; the same as --validation.general")
+    add("--overwrite", action="store_true", help="lose the run that --out holds")
+    add("--resume", type=str | None, default=None, metavar="RUN", help="go on with an interrupted run")
+    add("--show-batch", type=int | None, default=None, metavar="N", help="print batch N of the run in --out, and stop")
+    add("--trust", action="store_true", help=TRUST)
     add_recipe(parser, PretrainRecipe)
     parser.usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
     resumed = _home(last(values_of(arguments, "--resume")))
@@ -168,12 +151,11 @@ def _home(path: str | None) -> str | None:
 
 def _fill(arguments: Sequence[str]) -> None:
     """Guess the words behind [MASK] in a sentence."""
-    from bert.recipe import parse
-
     parser = verb_parser("fill", _fill)
-    parser.add_argument("text", type=str, help='a sentence with a mask, as "I ate an [MASK]."')
-    parser.add_argument("--model", type=str, required=True, help="model folder")
-    parser.add_argument("--top", type=int, default=5, help="guesses for each mask")
+    add = parser.add_argument
+    add("text", type=str, help='a sentence with a mask, as "I ate an [MASK]."')
+    add("--model", type=str, required=True, help="model folder")
+    add("--top", type=int, default=5, help="guesses for each mask")
     options = parse(parser, arguments)
     if options.top < 1:
         raise InputError(f"--top is {options.top}: give 1 or more")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bert.errors import InputError
+from bert.recipe import add_recipe, build, parse
 from bert.verbs.options import check_output, verb_parser, write_whole
 
 if TYPE_CHECKING:
@@ -14,31 +15,26 @@ if TYPE_CHECKING:
 
 def _words(arguments: Sequence[str]) -> None:
     """Compare the vectors of a word from sentence to sentence, layer by layer."""
-    from bert.recipe import parse
-
     parser = verb_parser("words", _words)
-    parser.add_argument("word", type=str, help="the word, in any case")
-    parser.add_argument(
+    add = parser.add_argument
+    add("word", type=str, help="the word, in any case")
+    add(
         "--sentences",
         type=str,
         required=True,
         help="file: .txt with a sentence a line, or .jsonl, .tsv or .csv with a column sentence and, where known, word, start and"
         " end or index, and sense",
     )
-    parser.add_argument("--model", type=str, required=True, help="model folder")
-    parser.add_argument("--layer", type=int | None, default=None, help="one layer, 0 is the embeddings; not given: all")
-    parser.add_argument(
-        "--forms", action="store_true", help="inflected forms too: plural, past, -ing, by English rules"
-    )
-    parser.add_argument("--also", type=str, default="", help="other forms that count as the word, as mice,mousey")
-    parser.add_argument(
+    add("--model", type=str, required=True, help="model folder")
+    add("--layer", type=int | None, default=None, help="one layer, 0 is the embeddings; not given: all")
+    add("--forms", action="store_true", help="inflected forms too: plural, past, -ing, by English rules")
+    add("--also", type=str, default="", help="other forms that count as the word, as mice,mousey")
+    add(
         "--clusters", type=int | None, default=None, help="number of clusters; not given: the best silhouette of 2 to 6"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of clusters, of the random tokens, of a sample")
-    parser.add_argument(
-        "--html", type=str | None, default=None, help="one offline page with a slider through the layers"
-    )
-    parser.add_argument("--png", type=str | None, default=None, help="2-D map of the last layer that was looked at")
+    add("--seed", type=int, default=0, help="of clusters, of the random tokens, of a sample")
+    add("--html", type=str | None, default=None, help="one offline page with a slider through the layers")
+    add("--png", type=str | None, default=None, help="2-D map of the last layer that was looked at")
     options = parse(parser, arguments)
     check_output("--html", options.html, (".html", ".htm"), inputs=[options.sentences])
     check_output("--png", options.png, (".png",), inputs=[options.sentences])
@@ -78,20 +74,16 @@ def _say(remark: str) -> None:
 def _senses(arguments: Sequence[str]) -> None:
     """Measure how well the vectors of words tell their senses, beside trivial baselines."""
     from bert.probing.config import SensesProtocol
-    from bert.recipe import add_recipe, build, parse
 
     parser = verb_parser("senses", _senses)
-    parser.add_argument(
-        "data", type=str, help=".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index"
-    )
-    parser.add_argument("--model", type=str, required=True, help="model folder")
-    parser.add_argument("--test", type=str | None, default=None, help="test rows; not given: every fifth of each sense")
-    parser.add_argument(
-        "--layer", type=int | None, default=None, help="one layer; not given: all, and the sum of the last 4"
-    )
-    parser.add_argument("--words", type=str, default="", help="only these, as apple,bank")
-    parser.add_argument("--seed", type=int, default=0, help="of the random encoder")
-    parser.add_argument("--out", type=str | None, default=None, help="every figure, as .json or .tsv")
+    add = parser.add_argument
+    add("data", type=str, help=".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index")
+    add("--model", type=str, required=True, help="model folder")
+    add("--test", type=str | None, default=None, help="test rows; not given: every fifth of each sense")
+    add("--layer", type=int | None, default=None, help="one layer; not given: all, and the sum of the last 4")
+    add("--words", type=str, default="", help="only these, as apple,bank")
+    add("--seed", type=int, default=0, help="of the random encoder")
+    add("--out", type=str | None, default=None, help="every figure, as .json or .tsv")
     add_recipe(parser, SensesProtocol)
     options = parse(parser, arguments, SensesProtocol)
     check_output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test])
@@ -100,13 +92,7 @@ def _senses(arguments: Sequence[str]) -> None:
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
     layers = None if options.layer is None else [options.layer]
     result = senses(
-        options.data,
-        options.model,
-        options.test,
-        layers,
-        chosen,
-        options.seed,
-        protocol=build(SensesProtocol, options),
+        options.data, options.model, options.test, layers, chosen, options.seed, protocol=build(SensesProtocol, options)
     )
     print(result)
     if options.out is not None:
@@ -128,7 +114,7 @@ def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) 
     if file.suffix.lower() == ".json":
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     else:
-        from bert.probing.tables import tabbed
+        from bert.report.text import tabbed
 
         text = tabbed(list(rows[0]), [list(row.values()) for row in rows])
     file.write_text(text, encoding="utf-8")
@@ -136,51 +122,47 @@ def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) 
 
 def _score(arguments: Sequence[str]) -> None:
     """Say how probable sentences are to a masked LM: the pseudo-log-likelihood of each, and of pairs which one wins."""
-    from bert.recipe import parse
-
     parser = verb_parser("score", _score)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         "file",
         type=str,
         help="sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad",
     )
-    parser.add_argument("--model", type=str, required=True, help="folder of a masked LM")
-    parser.add_argument(
+    add("--model", type=str, required=True, help="folder of a masked LM")
+    add(
         "--within-word",
         action="store_true",
         help="mask the later pieces of a word too while one is guessed, so that long words do not give themselves away",
     )
-    parser.add_argument(
+    add(
         "--minimal-pairs",
         action="store_true",
         help="the file holds pairs (good, bad and, where known, phenomenon, field, paradigm, as in BLiMP): accuracy by phenomenon",
     )
-    parser.add_argument("--limit", type=int | None, default=None, help="so many pairs of each paradigm, the first ones")
-    parser.add_argument(
-        "--out", type=str | None, default=None, help="every sentence or pair with its scores, as .tsv or .json"
-    )
+    add("--limit", type=int | None, default=None, help="so many pairs of each paradigm, the first ones")
+    add("--out", type=str | None, default=None, help="every sentence or pair with its scores, as .tsv or .json")
     options = parse(parser, arguments)
     check_output("--out", options.out, (".tsv", ".json"), inputs=[options.file])
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit is {options.limit}: give 1 or more")
     from bert.probing.pairs import minimal_pairs, pairs_of
     from bert.probing.rows import read_pairs, read_rows
-    from bert.probing.sentences import score
-    from bert.probing.tables import pairs_listed, sentences_listed
+    from bert.probing.sentences import listed, score
 
     asked_for = options.minimal_pairs or options.limit is not None
     pairs = pairs_of(options.file, options.limit) if asked_for else read_pairs(options.file)
     if pairs is None:
         sentences = [row.sentence for row in read_rows(options.file, keep_empty=True)]
         scores = score(sentences, options.model, within_word=options.within_word, progress="scores")
-        print(sentences_listed(scores))
+        print(listed(scores))
         rows: list[dict[str, object]] = [one.row() for one in scores]
         content: object = [
             one.row() | {"tokens": one.tokens, "log_probabilities": one.log_probabilities} for one in scores
         ]
     else:
         result = minimal_pairs(pairs, options.model, within_word=options.within_word, progress="scores")
-        print(result if options.minimal_pairs else pairs_listed(result))
+        print(result if options.minimal_pairs else result.listed())
         rows, content = list(result.rows()), result.summary()
     if options.out is not None:
         write_whole("--out", options.out, lambda file: _write_rows(rows, content, file))
@@ -188,28 +170,27 @@ def _score(arguments: Sequence[str]) -> None:
 
 def _attend(arguments: Sequence[str]) -> None:
     """Show where the tokens of a text look in one attention head."""
-    from bert.recipe import parse
-
     parser = verb_parser("attend", _attend)
-    parser.add_argument("text", type=str, help='a sentence, as "The cat sat"')
-    parser.add_argument("--model", type=str, required=True, help="model folder")
-    parser.add_argument("--layer", type=int | None, default=None, help="from 1; not given: where a head looks hardest")
-    parser.add_argument("--head", type=int | None, default=None, help="from 0; not given: the one that looks hardest")
-    parser.add_argument("--png", type=str | None, default=None, help="the weights of the head as a picture")
+    add = parser.add_argument
+    add("text", type=str, help='a sentence, as "The cat sat"')
+    add("--model", type=str, required=True, help="model folder")
+    add("--layer", type=int | None, default=None, help="from 1; not given: where a head looks hardest")
+    add("--head", type=int | None, default=None, help="from 0; not given: the one that looks hardest")
+    add("--png", type=str | None, default=None, help="the weights of the head as a picture")
     options = parse(parser, arguments)
     check_output("--png", options.png, (".png",))
     from bert.probing.attention import attention
-    from bert.probing.tables import attention_table
 
     if _is_file(options.text):
         raise InputError(f"{options.text}: is a file: give one sentence")
     result = attention(options.text, options.model)
     layer, head = result.telling_head(options.layer, options.head)
-    print(attention_table(result, layer, head))
+    print(result.table(layer, head))
     if options.png is not None:
-        from bert.probing.pictures import attention_png
+        from bert.report.figures import heatmap_png
 
-        write_whole("--png", options.png, lambda file: _say(attention_png(result, file, layer, head)))
+        weights, title = result.head(layer, head), f"attention: layer {layer}, head {head}"
+        write_whole("--png", options.png, lambda file: _say(heatmap_png(file, result.tokens, weights, title)))
 
 
 def _is_file(text: str) -> bool:

@@ -4,22 +4,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bert.errors import InputError
+from bert.recipe import parse
 from bert.verbs.options import verb_parser
 
 
 def _quickstart(arguments: Sequence[str]) -> None:
     """See all of it in one to three minutes: pretrain, fine-tune and probe a small encoder on the bundled sample."""
-    from bert.recipe import parse
-
     parser = verb_parser("quickstart", _quickstart)
-    parser.add_argument("--out", type=str, default="runs/quickstart", help="folder for the runs and report.html")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--out", type=str, default="runs/quickstart", help="folder for the runs and report.html")
+    add(
         "--minutes",
         type=float | None,
         default=None,
         help="of pretraining at most, which ends when the sample is learned; not given: so many that it takes three in all at most",
     )
-    parser.add_argument("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
+    add("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
     options = parse(parser, arguments)
     if options.minutes is not None and not options.minutes > 0:
         raise InputError(f"--minutes {options.minutes}: give more than 0")
@@ -30,14 +30,11 @@ def _quickstart(arguments: Sequence[str]) -> None:
 
 def _sample(arguments: Sequence[str]) -> None:
     """Write the bundled sample text to a folder: corpus and labelled rows, English and Chinese."""
-    from bert.recipe import parse
-
     parser = verb_parser("sample", _sample)
-    parser.add_argument("--out", type=str, required=True, help="folder to write; it must be empty or not there")
-    parser.add_argument(
-        "--languages", nargs="+", type=str, default=["en", "zh"], metavar="LANGUAGE", help="en, zh or both"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="decides which sentences the grammar makes")
+    add = parser.add_argument
+    add("--out", type=str, required=True, help="folder to write; it must be empty or not there")
+    add("--languages", nargs="+", type=str, default=["en", "zh"], metavar="LANGUAGE", help="en, zh or both")
+    add("--seed", type=int, default=0, help="decides which sentences the grammar makes")
     options = parse(parser, arguments)
     from bert.sample.files import write_sample
 
@@ -52,7 +49,4 @@ def _sample(arguments: Sequence[str]) -> None:
         print(path)
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "quickstart": _quickstart,
-    "sample": _sample,
-}
+VERBS: dict[str, Callable[[Sequence[str]], None]] = {"quickstart": _quickstart, "sample": _sample}

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bert.bench import against
+from bert.bench import against, steps
 from bert.bench.against import race, verdict
 from bert.bench.ceilings import Ceilings
 from bert.bench.cells import Cells
@@ -45,8 +45,8 @@ def test_a_cell_for_each_work_and_setting_with_the_ratio_of_each_round(family, m
             contender.turn(1)  # both really step
         return [[Turn(1.0, 30, 40), Turn(1.0, 20, 40)], [Turn(1.0, 10, 40), Turn(2.0, 10, 40)]]
 
-    monkeypatch.setattr(against, "alternate", race_of)
-    monkeypatch.setattr(against, "matrix_rate", lambda *_: 1e9)
+    monkeypatch.setattr(steps, "alternate", race_of)
+    monkeypatch.setattr(steps, "matrix_rate", lambda *_: 1e9)
     monkeypatch.setattr(against, "_FULL_STEPS", 2)
     cells, said = Cells(None, {}), []
     settings = [PeerSettings("sdpa"), PeerSettings("flash_attention_2")]

@@ -10,7 +10,6 @@ import yaml
 
 from bert.bench import run
 from bert.bench.documents import text_of_arrays
-from bert.bench.rounds import Spread
 from bert.bench.run import Plan, bench, bench_arrays, identity
 from bert.cli import main
 from bert.training.config import ScheduleConfig
@@ -18,14 +17,14 @@ from bert.training.folder import environment
 
 from .synthetic import LENGTHS, RECIPE, TEXT, VALUES
 
-QUICK = ["--rounds", "1", "--seconds", "0.02", "--steps", "1", "--compile", "false", "--backends", "sdpa"]
+QUICK = ["--rounds", "1", "--seconds", "0.02", "--compile", "false", "--backends", "sdpa"]
 
 
 def test_bench_measures_a_run_without_changing_it(tiny_run, capsys):
     before = sorted(path.name for path in tiny_run.rglob("*"))
     assert main(["bench", str(tiny_run), *QUICK]) == 0
     output = capsys.readouterr().out
-    for words in ("bf16 matrix rate", "memory, copy", "tokens/s", "Lightning's loop over the bare loop", "waits"):
+    for words in ("bf16 matrix rate", "memory, copy", "tokens/s"):
         assert words in output
     assert sorted(path.name for path in tiny_run.rglob("*")) == before
 
@@ -55,16 +54,6 @@ def test_figures_are_whole_and_are_not_measured_twice(tmp_path, monkeypatch):
     monkeypatch.setattr("bert.bench.steps.step_cell", never)
     monkeypatch.setattr("bert.bench.steps.measure_ceilings", never)
     assert bench(RECIPE, TEXT, plan, out=tmp_path, say=lambda line: None)["cells"] == metrics["cells"]
-
-
-def test_the_ratio_of_lightnings_loop_is_kept_among_the_figures(tmp_path, monkeypatch):
-    ratios = iter([Spread(1.02, 1.0, 1.25)])
-    monkeypatch.setattr(run, "compare_loops", lambda *_: next(ratios))
-    plan = Plan(rounds=1, seconds=0.01, backends=("sdpa",), loop_steps=7)
-    for _ in range(2):  # the second time nothing is left to measure
-        cells = bench(RECIPE, TEXT, plan, out=tmp_path, say=lambda line: None)["cells"]
-        assert cells[-1] == {"what": "loops", "steps": 7, "median": 1.02, "least": 1.0, "greatest": 1.25}
-    assert "Lightning's loop over the bare loop: 1.02 (1.00–1.25)" in (tmp_path / "table.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from bert import Encoder, EncoderConfig, InputError, MaskedLM, SentenceModule
-from bert.embed import embed, span_vectors
+from bert.embed import embed
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import train_tokenizer
+from tests.encoders import span_vectors
 from tests.exchange.hf import BERT as SHAPE_OF_BERT
 from tests.text.folders import PAGE
 

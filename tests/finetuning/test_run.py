@@ -148,7 +148,7 @@ def test_held_out_examples_follow_from_their_text_alone(place, tmp_path):
     from bert.model.encoder import Encoder
 
     encoder = Encoder.load(place / "encoder")
-    maker = row_maker(RowsConfig(), encoder.tokenizer, encoder.config, "encoder")
+    maker = row_maker(RowsConfig(), encoder, "encoder")
     rows = texts(80, 5)
     sides = []
     for name, order in (("a", rows), ("b", rows[::-1])):

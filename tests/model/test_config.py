@@ -93,10 +93,7 @@ def test_a_task_head_goes_with_its_encoder() -> None:
     assert head.dropout == tagger.dropout == 0.1
     modern = EncoderConfig(hidden_dropout=0.1)
     assert task_head(modern, "classify", labels) == TaskHeadConfig(("a", "b"))
-    assert task_head(modern, "tag", labels, dropout=0.2) == TaskHeadConfig(("a", "b"), pooling=None, dropout=0.2)
-    assert task_head(bert, "classify", labels, pooling="mean").pooling == "mean"
-    with pytest.raises(InputError, match="pooling is mean for a tagger, which pools nothing"):
-        task_head(modern, "tag", labels, pooling="mean")
+    assert task_head(modern, "tag", labels) == TaskHeadConfig(("a", "b"), pooling=None)
 
 
 def test_local_layers_are_all_but_every_nth() -> None:

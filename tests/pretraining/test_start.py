@@ -236,7 +236,7 @@ def test_words_that_are_all_known_are_said_and_change_nothing(trained, text_file
     output = capsys.readouterr().out
     assert f"{words}: all 2 words are known to the tokenizer: none is added" in output
     assert Tokenizer.load(run / "model").hash == Tokenizer.load(trained / "tokenizer").hash
-    quick = ["--rounds=1", "--seconds=0.02", "--steps=1", "--compile=false", "--backends=sdpa"]
+    quick = ["--rounds=1", "--seconds=0.02", "--compile=false", "--backends=sdpa"]
     assert main(["bench", str(run), *quick]) == 0  # what a run starts from is no matter of its speed
 
 

@@ -13,12 +13,13 @@ import torch
 from sklearn.metrics import f1_score
 
 from bert import senses
-from bert.embed import span_pieces, span_vectors
+from bert.embed import span_pieces
 from bert.errors import InputError
 from bert.model.encoder import Encoder
 from bert.probing.config import SensesProtocol
 from bert.probing.rows import Row, read_rows
 from bert.probing.senses import BAG, MOST_FREQUENT, RANDOM, STATIC, held_out, one_by_one, random_like, static_context
+from tests.encoders import span_vectors
 from tests.probing.models import make_masked_lm, sense_rows
 
 MODEL = make_masked_lm()

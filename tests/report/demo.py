@@ -101,7 +101,6 @@ def sections() -> list[Section]:
         ["Sense of a word, English (accuracy)", 0.958, 0.574, 0.5],
         ["Sense of a word, Chinese (accuracy)", 0.931, 0.548, 0.5],
     ]
-    kinds = ["person", "place", "company"]
     return [
         Section(
             "It learns by guessing",
@@ -134,20 +133,10 @@ def sections() -> list[Section]:
             "How probable each token is to the model, given all others.",
         ),
         Section(
-            "Names in a sentence",
-            grid(
-                [
-                    charts.tagged("Mara Dorinda opened a shop in Belfin .".split(), [(0, 2, "person"), (6, 7, "place")], kinds),
-                    charts.tagged(list("王小明在苹果公司工作。"), [(0, 3, "person"), (4, 8, "company")], kinds, joint=""),
-                ]
-            ),
-            "A tagger on top of the same encoder.",
-        ),
-        Section(
             "The results",
             table(["Task", "Pretrained", "Random start", "Trivial"], results, [(n, 1) for n in range(4)])
             + charts.bars([(str(row[0]), float(row[1])) for row in results], percent=True, highest=1.0)
-            + details("Cosines of sentence vectors", maps.matrix(apple.cosines[-1][::4, ::4], [s.text for s in apple.occurrences][::4])),
+            + details("Where they come from", paragraph("Each task was measured once.")),
             "Each number beside what an untrained model and a rule without a model get.",
         ),
     ]  # fmt: skip
@@ -165,7 +154,6 @@ def crowded_page() -> str:
     parts = [
         maps.layer_map(word),
         maps.attention_map(tokens, {f"layer {n} {endless}": np.full((64, 64), 1 / 64) for n in range(4)}),
-        maps.matrix(np.eye(60), [endless] * 60),
         table([endless] * 12, [[endless] * 12]),
         table(["a"] * 40, [[123456.0] * 40]),
         charts.bars([(endless, 1e12), ("b", 3.0)]),
@@ -173,7 +161,6 @@ def crowded_page() -> str:
         charts.contexts(sentence, [(sentence, 0.5)]),
         charts.duel(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens[:30], [-123.0] * 30)),
         charts.versus(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens, [-123.0] * 64)),
-        charts.tagged(tokens, [(2, 9, endless)], [endless]),
         charts.line_chart({endless: [(1e9, 1e-9), (2e9, 1e9)]}, endless, endless, {endless: 5.0}),
         heading(endless, endless),
         note(endless),

@@ -189,13 +189,6 @@ def test_attention_changes_with_the_token_and_the_head(page) -> None:
     assert re.fullmatch(r"\[CLS\] → the: \d+\.\d %", heads.locator(".readout").text_content())
 
 
-def test_a_small_matrix_reads_its_cells(page) -> None:
-    page.locator("details summary").click()
-    matrix = chart(page, "matrix")
-    matrix.locator(".values rect").nth(1).hover()
-    assert re.fullmatch(r"She cut.* · A worm.*: .?\d\.\d\d", matrix.locator(".readout").text_content())
-
-
 def test_a_link_leads_to_its_section_and_is_marked(page) -> None:
     page.locator("nav a").nth(3).click()
     expect(page.locator("nav a.here")).to_have_text("Neighbours in meaning")

@@ -128,9 +128,3 @@ def test_a_duel_without_a_loss_or_a_token_names_none() -> None:
     assert "largest loss" not in charts.duel(same, same)
     assert "largest loss" not in charts.duel(charts.ScoredText([], []), charts.ScoredText([], []))
     assert "The largest loss, 2.00, is at “<b>”." not in charts.duel(charts.ScoredText(["<b>"], [-3.0]), same)
-
-
-def test_names_stand_in_boxes_of_their_kind() -> None:
-    text = charts.tagged(["Mara", "Dor", "sings", "."], [(0, 2, "person")], ["place", "person"])
-    assert '<span class="span c1">Mara Dor<small dir="auto">person</small></span> sings .' in text
-    assert "在<span" in charts.tagged(["在", "苹", "果"], [(1, 3, "person")], ["person"], joint="")

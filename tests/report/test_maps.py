@@ -96,7 +96,9 @@ def test_a_map_whose_parts_do_not_fit_is_refused() -> None:
 
 def test_shades_run_from_the_lowest_to_the_highest_value_off_the_diagonal() -> None:
     values = np.array([[1.0, 0.2, 0.6], [0.2, 1.0, 0.4], [0.6, 0.4, 1.0]])
-    text = maps.matrix(values, ["a", "b", "c"])
+    shape = (1, 3, 2)
+    three = maps.LayerMap(WORD.occurrences[:3], ["one"] * 3, np.zeros(shape), ["layer 1"], {}, values[None])
+    text = maps.layer_map(three)
     shades = [float(shade) for shade in re.findall(r'opacity="([\d.]+)"', text)]
     assert shades == [1, 0, 1, 0, 1, 0.5, 1, 0.5, 1]
     assert maps.value_range(values) == (0.2, 0.6)
@@ -104,12 +106,12 @@ def test_shades_run_from_the_lowest_to_the_highest_value_off_the_diagonal() -> N
     assert ">0.60</output>" in text
 
 
-def test_a_matrix_of_one_thing_and_a_large_one_are_drawn() -> None:
-    assert maps.matrix(np.ones((1, 1)), ["a"]).count('height="1" opacity') == 1
-    size = maps.MOST_CELLS + 1
-    text = maps.matrix(np.eye(size), [str(n) for n in range(size)])
-    assert text.count('height="1" opacity') == 25**2
-    assert f"25 of {size}" in text
+@pytest.mark.parametrize(("count", "cells", "said"), [(1, 1, ""), (maps.MOST_CELLS + 1, 25, "25 of 49")])
+def test_cosines_of_one_occurrence_and_of_many_are_drawn(count: int, cells: int, said: str) -> None:
+    points, cosines = np.zeros((1, count, 2)), np.eye(count)[None]
+    text = maps.layer_map(maps.LayerMap([WORD.occurrences[0]] * count, ["one"] * count, points, ["1"], {}, cosines))
+    assert text.count('height="1" opacity') == cells**2
+    assert said in text
 
 
 def test_attention_shows_the_weights_of_every_head() -> None:
@@ -139,5 +141,3 @@ def test_attention_of_too_many_heads_shows_the_first_and_says_so() -> None:
 def test_weights_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="3 tokens"):
         maps.attention_map(["a", "b", "c"], {"head": np.eye(2)})
-    with pytest.raises(ValueError, match="2 labels"):
-        maps.matrix(np.eye(3), ["a", "b"])

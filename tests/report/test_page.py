@@ -58,9 +58,7 @@ def everything(text: str) -> str:
         charts.contexts(sentence, [(sentence, 0.5)], [0, 1]),
         charts.versus(scored, scored),
         charts.duel(scored, scored),
-        charts.tagged([text, text, text], [(1, 2, text)], [text]),
         maps.layer_map(named),
-        maps.matrix(heads_of(3)["layer 3, head 1"], [text, "b", "c"]),
         maps.attention_map([text, "b"], {text: heads_of(2)["layer 3, head 1"]}),
     ]
     figures = key_figures([(text, text, text)])

@@ -18,7 +18,7 @@ import zstandard
 from bert.errors import InputError
 from bert.text import corpus as corpus_module
 from bert.text import files
-from bert.text.corpus import find_corpus, read_documents
+from bert.text.corpus import find_corpus
 from bert.text.files import read_lines
 
 ENWIKI = Path(__file__).parents[3] / "shared" / "data" / "enwiki" / "valid.txt.gz"
@@ -47,6 +47,10 @@ def write(path: Path, content: str | bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
+
+
+def read_documents(corpus, notes=None, **options):
+    return find_corpus(corpus, **options).documents(notes)
 
 
 def error_of(*arguments, **options) -> str:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bert.errors import InputError
-from bert.text.examples import Columns, find_columns, read_examples, read_tagged
+from bert.text.examples import Columns, read_examples, read_tagged
 from tests.conftest import DATA
 
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.ZstdCompressor().compress}
@@ -86,7 +86,7 @@ def test_a_stray_quote_in_a_tsv_file_is_a_character(tmp_path):
 )
 def test_columns_are_found_by_usual_names(tmp_path, header, columns):
     path = write(tmp_path / "a.tsv", f"{header}\n" + "\t".join("x" * len(header.split("\t"))) + "\n")
-    assert find_columns(path) == columns
+    assert read_examples(path).columns == columns
 
 
 def test_named_columns_go_before_usual_ones(tmp_path):
@@ -123,7 +123,7 @@ def test_standard_input_is_read_as_it_comes(monkeypatch):
 
     source = Typed("one\ntwo 苹果\n".encode())
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(source))
-    read = read_examples("-", needs_label=False)
+    read = iter(read_examples("-", needs_label=False))
     assert next(read).text == "one"
     assert source.tell() == len(b"one\n")
     assert next(read).where == "standard input, line 2"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from bert.errors import InputError
 from bert.text import packing
-from bert.text.corpus import read_documents
+from bert.text.corpus import find_corpus
 from bert.text.counter import draw, permutation, uniform
 from bert.text.encoding import document_encoder
 from bert.text.files import read_lines
@@ -242,7 +242,7 @@ def tokenised(path, lines=False):
     """Lengths in tokens of the documents of `path`, or of the first cells of its lines, by the tokenizer of the measurement data."""
     encode = document_encoder(Tokenizer.load(path.parents[1] / "enwiki" / "tokenizer-8192.json"))
     sentences = (line.split("\t")[0] for line in islice(read_lines(path), 1, None))
-    texts = iter(sentences if lines else read_documents(path))
+    texts = iter(sentences if lines else find_corpus(path).documents())
     lengths = []
     while batch := list(islice(texts, 500)):
         lengths.append(encode(batch)[1])

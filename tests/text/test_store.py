@@ -21,7 +21,7 @@ from bert.errors import InputError
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import SpecialIds
 from bert.text import store as store_module
-from bert.text.corpus import find_corpus, read_documents
+from bert.text.corpus import find_corpus
 from bert.text.packing import Documents, RowIndex
 from bert.text.prepare import prepare
 from bert.text.store import TokenStore, open_store, write_store
@@ -518,7 +518,7 @@ def test_real_text_comes_back_as_the_tokenizer_cuts_it(tmp_path, language):
     path = DATA / language / "valid.txt.gz"
     if not path.exists():
         pytest.skip(f"{path} is absent")
-    documents = list(read_documents(path))
+    documents = list(find_corpus(path).documents())
     tokenizer = train_tokenizer(documents, "wordpiece", 3000, sample_characters=200_000)
     store = prepare(path, tokenizer, tmp_path / "store", say=lambda line: None)
     assert len(store) == len(documents)

@@ -16,7 +16,7 @@ from tokenizers import models, pre_tokenizers
 from bert.errors import InputError
 from bert.files import owned
 from bert.text import vocabulary
-from bert.text.corpus import read_documents
+from bert.text.corpus import find_corpus
 from bert.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert.text.vocabulary import KINDS, make_tokenizer, sample_documents, train_tokenizer
 
@@ -111,7 +111,7 @@ def test_real_text_gives_the_same_bytes_again(language, sizes):
     path = DATA / language / "valid.txt.gz"
     if not path.exists():
         pytest.skip(f"{path} is absent")
-    documents = list(read_documents(path))[:40]
+    documents = list(find_corpus(path).documents())[:40]
     for kind, size in zip(KINDS, sizes):
         assert len({train_tokenizer(documents, kind, size).hash for _ in range(3)}) == 1
 

@@ -1,0 +1,45 @@
+"""Findings as text: tables and lines for a terminal, and lines with tabs for other programs."""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from math import isnan
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+WIDTH = 120
+
+
+def render(*parts: Table | str) -> str:
+    """Tables and lines as text of at most 120 columns, without colours. Lines are data: no markup is read in them."""
+    out = io.StringIO()
+    console = Console(file=out, width=WIDTH, color_system=None, highlight=False, force_jupyter=False)
+    for part in parts:
+        console.print(Text(part) if isinstance(part, str) else part, soft_wrap=isinstance(part, str))
+    return "\n".join(line.rstrip() for line in out.getvalue().rstrip().splitlines())
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
+    """A plain table; the first `left` columns are text, the others numbers."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for place, name in enumerate(header):
+        made.add_column(Text(name), justify="left" if place < left else "right", no_wrap=place > 0)
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def tabbed(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Lines with a tab between cells, for other programs: no cell has a tab or a line end, none is an empty one."""
+    cells = (
+        ["" if value is None else re.sub(r"[\t\r\n]+", " ", str(value)) for value in row] for row in (header, *rows)
+    )
+    return "".join("\t".join(line) + "\n" for line in cells)
+
+
+def decimals(value: float | None) -> str:
+    """A figure with two decimals, or a dash where there is none."""
+    return "–" if value is None or isnan(value) else f"{value:.2f}"
