@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with signals.handled(), printable_output():
         try:
             return _command(arguments)
-        except SystemExit as error:  # argparse after --help and --print_config, or a signal
+        except SystemExit as error:  # argparse after --help, or a signal
             return int(error.code or 0)
         except KeyboardInterrupt:
             return 130

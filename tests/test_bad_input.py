@@ -428,7 +428,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
         ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] where a word is to be guessed"),
         ("fill", "bert fill needs TEXT and --model: give them, or read bert fill --help"),
         ("tokenizer text.txt --out new --vocab-size 0", "vocabulary size 0: must be positive"),
-        ("tokenizer text.txt --out new --vocab-size ten", "vocab_size is ten: give a whole number or null"),
+        ("tokenizer text.txt --out new --vocab-size ten", "--vocab-size ten: give a whole number"),
         (
             "tokenizer text.txt --out new --vocab-sise 99",
             "--vocab-sise is not an option of bert tokenizer. Did you mean `--vocab-size`?",
@@ -561,7 +561,7 @@ def test_a_tilde_is_ones_home_in_resume_and_show_batch(
 
 def test_a_wrong_key_of_a_phase_is_told_the_nearest_of_a_phase(refused: Refused) -> None:
     line = refused("pretrain", "text.txt", "--out", "new", "--phases", "[{tokens: 100, rows: 3}, {}]")
-    assert line == "phases is a list with the unknown key `phases.rows`. Did you mean `phases.batch_rows`?"
+    assert line == "--phases: unknown key `phases.rows`. Did you mean `phases.batch_rows`?"
 
 
 def test_a_run_is_not_resumed_with_fewer_steps_than_it_has(refused: Refused) -> None:
@@ -642,7 +642,7 @@ def test_near_duplicates_that_cannot_be_looked_for(refused: Refused, monkeypatch
     assert message == "--jaccard 0.9 is for --dedup near: give that too, or leave it out"
     message = refused(*command, "--dedup", "near", "--jaccard", "1")
     assert message == "--jaccard is 1.0: give a similarity from 0.1 to 0.95"
-    assert refused(*command, "--dedup", "fuzzy") == "dedup is fuzzy: give one of exact, near"
+    assert refused(*command, "--dedup", "fuzzy") == "--dedup fuzzy: give one of exact, near"
     monkeypatch.setitem(sys.modules, "datasketch", None)
     message = refused(*command, "--dedup", "near")
     assert message == "--dedup near needs the package datasketch: pip install 'bert[dedup]'"

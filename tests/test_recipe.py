@@ -4,7 +4,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,24 @@ from hypothesis import strategies as st
 from bert.cli import main
 from bert.errors import InputError
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
+from bert.flags import Parser, documentation
 from bert.model.config import EncoderConfig
-from bert.pretraining.config import DataConfig, MaskingConfig, PretrainOptimizer, PretrainRecipe
-from bert.recipe import add_recipe, build, check_keys, differences, make_parser, parse, read_yaml, write_yaml
+from bert.pretraining.config import DataConfig, MaskingConfig, PhaseConfig, PretrainOptimizer, PretrainRecipe
+from bert.probing.config import SensesProtocol
+from bert.recipe import differences, read_recipe, read_yaml, write_yaml
 from bert.training.config import ScheduleConfig, StopConfig
-from bert.training.folder import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
 
 
-@cache
-def the_parser() -> Any:
-    """The parser of `bert pretrain`, made once: that takes a while."""
-    parser = make_parser("bert pretrain", "")
-    add_recipe(parser, PretrainRecipe)
-    return parser
+def nothing() -> None:
+    """A verb without options of its own."""
 
 
 def recipe_of(*arguments: str) -> PretrainRecipe:
     """The recipe that a command line describes."""
-    parser = the_parser()
-    return build(PretrainRecipe, parser.instantiate(parse(parser, arguments, PretrainRecipe)))
+    parser = Parser("pretrain", nothing, PretrainRecipe)
+    return parser.recipe(parser.parse(arguments))
 
 
 def refusal(*arguments: str) -> str:
@@ -189,7 +185,7 @@ def test_a_recipe_of_a_null_byte_or_of_megabytes_is_one_line(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("bomb", [f"[{ALIASES}", "[" * 110, MERGES, "1" * 4000])
-def test_text_that_jsonargparse_would_read_as_yaml_once_more_cannot_explode(tmp_path: Path, bomb: str) -> None:
+def test_text_is_not_read_as_yaml_once_more_and_cannot_explode(tmp_path: Path, bomb: str) -> None:
     for key in (
         "seed",
         "optimizer.lr",
@@ -197,16 +193,17 @@ def test_text_that_jsonargparse_would_read_as_yaml_once_more_cannot_explode(tmp_
         "compile",
         "data.corpus",
         "data.mixture.a",
-        "trainer.x",
         "encoder.bias",
     ):
         content: Any = bomb
         for part in reversed(key.split(".")):
             content = {part: content}
         message = refusal("--config", yaml_file(tmp_path, yaml.safe_dump(content)))
-        assert f"is a text of {len(bomb):,} characters: give a number or a word" in message
+        assert f"{key} is a text of {len(bomb):,} characters: give " in message
     file = yaml_file(tmp_path, yaml.safe_dump({"phases": [{"tokens": bomb}, {}]}))
-    assert "phases is a text of" in refusal("--config", file)
+    assert f"phases.tokens is a text of {len(bomb):,} characters: give a number" in refusal("--config", file)
+    file = yaml_file(tmp_path, yaml.safe_dump({"trainer": {"x": bomb}}))
+    assert recipe_of("--config", file).trainer == {"x": bomb}
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
@@ -254,7 +251,7 @@ def test_a_recipe_may_merge_mappings_and_override_what_it_merges(tmp_path: Path)
 def test_nothing_is_imported_while_a_recipe_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, way: str
 ) -> None:
-    """jsonargparse imports what a class_path names where a value may be anything."""
+    """A recipe is data: a class_path is looked up when the Trainer is made, and nowhere before."""
     (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'PWNED')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
     trainer = where % "{class_path: stranger.X, init_args: {command: ls}}"
@@ -307,10 +304,13 @@ def test_an_unknown_flag_names_the_nearest_flag() -> None:
         ("--stop.steps=2.5", "stop.steps is 2.5: give a whole number or null"),
         ("--optimizer.lr=fast", "optimizer.lr is fast: give a number"),
         ("--masking.whole_words=maybe", "masking.whole_words is maybe: give true or false"),
-        ("--encoder.positions=ropes", "encoder.positions is ropes: give one of learned, sinusoidal, rope, none"),
+        (
+            "--encoder.positions=ropes",
+            "encoder.positions is ropes: give one of learned, sinusoidal, rope, none. Did you mean `rope`?",
+        ),
         ("--optimizer.betas=[1]", "optimizer.betas is [1]: give a list with 2 elements"),
         ("--data.corpus=5", "data.corpus is 5: give a list"),
-        ("--trainer=5", "trainer is 5: give a dict"),
+        ("--trainer=5", "trainer is 5: give its fields, or a YAML file of them"),
         ("--encoder=nowhere.yaml", "encoder is nowhere.yaml: give its fields, or a YAML file of them"),
     ],
 )
@@ -419,7 +419,7 @@ def test_a_written_recipe_holds_every_field(tmp_path: Path) -> None:
     written = read_yaml(tmp_path / "all.yaml")
     assert list(written) == [field.name for field in dataclasses.fields(PretrainRecipe)]
     assert list(written["encoder"]) == [field.name for field in dataclasses.fields(EncoderConfig)]
-    check_keys(written, PretrainRecipe, "all.yaml")
+    assert read_recipe(tmp_path / "all.yaml", PretrainRecipe) == PretrainRecipe()
 
 
 def test_fresh_weights_are_trained_by_muon_and_those_of_a_model_by_adamw() -> None:
@@ -447,23 +447,22 @@ def test_differences_name_the_keys_as_flags_with_both_values() -> None:
 
 
 def test_help_is_the_docstring_under_the_field() -> None:
-    parser = make_parser("bert pretrain", "")
-    add_recipe(parser, PretrainRecipe)
-    text = " ".join(parser.format_help().split())
+    text = " ".join(Parser("pretrain", nothing, PretrainRecipe).format_help().split())
     assert "width of a token's vector" in text  # EncoderConfig.hidden_size
     assert "share of the tokens of a row that become targets" in text  # MaskingConfig.rate
     assert "--stop.minutes" in text
 
 
 def undocumented(kind: Any) -> Sequence[str]:
-    parser = make_parser("bert", "")
-    add_recipe(parser, kind)
-    leaves = [action for action in parser._actions if action.option_strings and action.dest not in ("help", "config")]
-    return [action.dest for action in leaves if not (action.help or "").strip()]
+    fields, texts = dataclasses.fields(kind), documentation(kind)
+    groups = [field.default_factory for field in fields if dataclasses.is_dataclass(field.default_factory)]
+    inside = [name for group in groups for name in undocumented(group)]
+    return [f"{kind.__name__}.{field.name}" for field in fields if not texts.get(field.name)] + inside
 
 
-def test_every_field_is_documented() -> None:
-    assert undocumented(PretrainRecipe) == []
+@pytest.mark.parametrize("kind", [PretrainRecipe, FinetuneRecipe, PhaseConfig, SensesProtocol])
+def test_every_field_is_documented(kind: Any) -> None:
+    assert undocumented(kind) == []
 
 
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)

@@ -1,10 +1,9 @@
 """What `bert finetune` can be told: the groups of a fine-tuning recipe. Plain dataclasses without torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from bert.errors import InputError, check_seed, check_values
-from bert.recipe import Free
 from bert.training.config import LogConfig, OptimizerConfig, ScheduleConfig, require_positive
 
 ROW_LENGTH = 128  # where neither the recipe nor the model says otherwise
@@ -126,7 +125,7 @@ class FinetuneRecipe:
     """measuring on the dev set"""
     log: LogConfig = field(default_factory=LogConfig)
     """what to write down"""
-    trainer: dict[str, Free] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
     """any argument of lightning.Trainer, as --trainer.devices 2 or --trainer.precision bf16-mixed"""
     seed: int = 0
     """decides the initial weights of the head, order and dropout"""

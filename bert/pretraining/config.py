@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypedDict
+from typing import Any, Literal
 
 from bert.errors import InputError, check_seed, check_values
 from bert.model.config import EncoderConfig, HeadConfig
-from bert.recipe import Free
 from bert.training.config import (
     CheckpointConfig,
     LogConfig,
@@ -136,20 +135,21 @@ class PretrainOptimizer(OptimizerConfig):
     which is cheaper; null: whole matrices"""
 
 
-class PhaseConfig(TypedDict, total=False):
-    """A part of the run: how long it is, and what differs there from the rest of the recipe. What is absent or null does not."""
+@dataclass(frozen=True)
+class PhaseConfig:
+    """A part of the run: how long it is, and what differs there from the rest of the recipe. What is null does not."""
 
-    tokens: float | None
+    tokens: float | None = None
     """places (rows × row length) until the next phase, brought up to whole steps; the last phase has none"""
-    row_length: int | None
+    row_length: int | None = None
     """in the place of data.row_length"""
-    batch_rows: int | None
+    batch_rows: int | None = None
     """in the place of data.batch_rows"""
-    micro_batch_rows: int | None
+    micro_batch_rows: int | None = None
     """in the place of data.micro_batch_rows"""
-    mask_rate: float | None
+    mask_rate: float | None = None
     """in the place of masking.rate"""
-    rope_theta: float | None
+    rope_theta: float | None = None
     """in the place of encoder.rope_theta"""
 
 
@@ -232,7 +232,7 @@ class PretrainRecipe:
     """when to save"""
     log: LogConfig = field(default_factory=LogConfig)
     """what to write down"""
-    trainer: dict[str, Free] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
     """any argument of lightning.Trainer, as --trainer.devices 2 or --trainer.precision bf16-mixed"""
     seed: int = 0
     """decides initial weights, order, masks and dropout"""
@@ -251,7 +251,7 @@ class PretrainRecipe:
             raise InputError(
                 f"initialization structured is for fresh weights, and --from {self.start} brings its own: give random"
             )
-        asked = not self.phases or any(phase.get("row_length") is None for phase in self.phases)
+        asked = not self.phases or any(phase.row_length is None for phase in self.phases)
         if self.start is None and asked and self.data.row_length > self.encoder.max_length:
             raise InputError(
                 f"data.row_length {self.data.row_length} is longer than encoder.max_length {self.encoder.max_length}:"
@@ -275,7 +275,7 @@ class PretrainRecipe:
 
     def _check_phases(self) -> None:
         for number, phase in enumerate(self.phases, start=1):
-            here, tokens = f"phases: phase {number}", phase.get("tokens")
+            here, tokens = f"phases: phase {number}", phase.tokens
             if number == len(self.phases) and tokens is not None:
                 raise InputError(
                     f"{here} is the last and has tokens {tokens:g}: leave them out, stop says when it ends"
@@ -283,13 +283,12 @@ class PretrainRecipe:
             if number < len(self.phases) and tokens is None:
                 raise InputError(f"{here} has no tokens: say how long it lasts, only the last phase may leave it open")
             for name in ("tokens", "batch_rows", "micro_batch_rows", "rope_theta"):
-                if (value := phase.get(name)) is not None and not 0 < value < math.inf:  # type: ignore[operator]
+                if (value := getattr(phase, name)) is not None and not value > 0:
                     raise InputError(f"{here}: {name} is {value}: give a finite number above 0")
-            length, rate = phase.get("row_length"), phase.get("mask_rate")
-            if length is not None and length < 8:
-                raise InputError(f"{here}: row_length is {length}: give 8 or more")
-            if rate is not None and not 0 < rate < 1:
-                raise InputError(f"{here}: mask_rate is {rate}: give a share between 0 and 1")
+            if phase.row_length is not None and phase.row_length < 8:
+                raise InputError(f"{here}: row_length is {phase.row_length}: give 8 or more")
+            if phase.mask_rate is not None and not 0 < phase.mask_rate < 1:
+                raise InputError(f"{here}: mask_rate is {phase.mask_rate}: give a share between 0 and 1")
             if self.start is None:  # otherwise the shape comes with the model
                 check_phase_fits(number, phase, self.encoder)
 
@@ -322,13 +321,12 @@ class PretrainRecipe:
 
 def check_phase_fits(number: int, phase: PhaseConfig, encoder: EncoderConfig) -> None:
     """InputError where phase `number`, from 1, asks for what the encoder has not."""
-    length = phase.get("row_length")
-    if length is not None and length > encoder.max_length:
+    if phase.row_length is not None and phase.row_length > encoder.max_length:
         raise InputError(
-            f"phases: phase {number}: row_length {length} is longer than encoder.max_length {encoder.max_length}:"
+            f"phases: phase {number}: row_length {phase.row_length} is longer than encoder.max_length {encoder.max_length}:"
             " lower the one or raise the other"
         )
-    if phase.get("rope_theta") is not None and encoder.positions != "rope":
+    if phase.rope_theta is not None and encoder.positions != "rope":
         raise InputError(
             f"phases: phase {number} has a rope_theta and encoder.positions is {encoder.positions}: leave it out"
         )

@@ -17,8 +17,8 @@ from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_streams, open_stores, tokenizer_folder
 from bert.pretraining.stream import BatchStream, Split
+from bert.recipe import read_recipe
 from bert.text.tokenizer import Tokenizer
-from bert.training.folder import read_recipe
 from bert.untrusted import read_arrays
 
 

@@ -1,11 +1,9 @@
 """The folder of a run: owned by one process, filled by rank 0 before training, waited for by the others."""
 
-import dataclasses
 import json
 import os
 import platform
 import subprocess
-import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +17,7 @@ from bert.errors import InputError
 from bert.exchange.folder import OURS as MODEL_FILES
 from bert.files import clear_workshops, completed, matches, replaced, replaced_folder
 from bert.locks import is_held, locked
-from bert.recipe import check_keys, differences, read_yaml, write_yaml
+from bert.recipe import differences, read_recipe, write_yaml
 from bert.signals import number_of
 from bert.text.foreign import ALL_FILES
 from bert.training.config import LogConfig
@@ -255,16 +253,6 @@ def wait_until_ready(out: Path, recipe: type) -> tuple[Any, dict[str, Any]]:
     return read_recipe(out / RECIPE, recipe), told
 
 
-def read_recipe(file: Path, recipe: type) -> Any:
-    """A recipe of type `recipe` from a file with all its fields, without a command-line parser."""
-    content = read_yaml(file)
-    check_keys(content, recipe, str(file))
-    try:
-        return _from_plain(recipe, content)
-    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise InputError(f"{file}: a value of the wrong type ({error}): correct it") from None
-
-
 def environment() -> dict[str, Any]:
     """Versions, hardware and commit: what a figure has to be read with."""
     packages = {}
@@ -322,21 +310,6 @@ def extra_loggers(log: LogConfig, out: Path) -> list[Any]:
         package = "wandb" if name == "log.wandb" else "tensorboard"
         raise InputError(f"{name} needs the package {package}: pip install {package}") from error
     return loggers
-
-
-def _from_plain(kind: type, values: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(kind)
-    made = {}
-    for field in dataclasses.fields(kind):
-        if field.name not in values:
-            continue
-        value, hint = values[field.name], hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            value = _from_plain(hint, value)  # type: ignore[arg-type]
-        elif typing.get_origin(hint) is tuple:
-            value = tuple(value)
-        made[field.name] = value
-    return kind(**made)
 
 
 def _commit() -> str:

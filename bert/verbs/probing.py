@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bert.errors import InputError
-from bert.verbs.options import check_output, verb_parser, write_whole
+from bert.flags import Parser
+from bert.verbs.options import check_output, write_whole
 
 if TYPE_CHECKING:
     from bert.probing.senses import Senses
@@ -14,32 +15,22 @@ if TYPE_CHECKING:
 
 def _words(arguments: Sequence[str]) -> None:
     """Compare the vectors of a word from sentence to sentence, layer by layer."""
-    from bert.recipe import parse
-
-    parser = verb_parser("words", _words)
-    parser.add_argument("word", type=str, help="the word, in any case")
-    parser.add_argument(
-        "--sentences",
-        type=str,
-        required=True,
-        help="file: .txt with a sentence a line, or .jsonl, .tsv or .csv with a column sentence and, where known, word, start and"
-        " end or index, and sense",
+    sentences = (
+        "file: .txt with a sentence a line, or .jsonl, .tsv or .csv with a column sentence and, where known, word, start and"
+        " end or index, and sense"
     )
-    parser.add_argument("--model", type=str, required=True, help="model folder")
-    parser.add_argument("--layer", type=int | None, default=None, help="one layer, 0 is the embeddings; not given: all")
-    parser.add_argument(
-        "--forms", action="store_true", help="inflected forms too: plural, past, -ing, by English rules"
-    )
-    parser.add_argument("--also", type=str, default="", help="other forms that count as the word, as mice,mousey")
-    parser.add_argument(
-        "--clusters", type=int | None, default=None, help="number of clusters; not given: the best silhouette of 2 to 6"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of clusters, of the random tokens, of a sample")
-    parser.add_argument(
-        "--html", type=str | None, default=None, help="one offline page with a slider through the layers"
-    )
-    parser.add_argument("--png", type=str | None, default=None, help="2-D map of the last layer that was looked at")
-    options = parse(parser, arguments)
+    parser = Parser("words", _words)
+    parser.add("word", "the word, in any case")
+    parser.add("--sentences", sentences, required=True)
+    parser.add("--model", "model folder", required=True)
+    parser.add("--layer", "one layer, 0 is the embeddings; not given: all", int)
+    parser.add("--forms", "inflected forms too: plural, past, -ing, by English rules", bool)
+    parser.add("--also", "other forms that count as the word, as mice,mousey", default="")
+    parser.add("--clusters", "number of clusters; not given: the best silhouette of 2 to 6", int)
+    parser.add("--seed", "of clusters, of the random tokens, of a sample", int, 0)
+    parser.add("--html", "one offline page with a slider through the layers")
+    parser.add("--png", "2-D map of the last layer that was looked at")
+    options = parser.parse(arguments)
     check_output("--html", options.html, (".html", ".htm"), inputs=[options.sentences])
     check_output("--png", options.png, (".png",), inputs=[options.sentences])
     if options.clusters is not None and options.clusters < 1:
@@ -78,22 +69,17 @@ def _say(remark: str) -> None:
 def _senses(arguments: Sequence[str]) -> None:
     """Measure how well the vectors of words tell their senses, beside trivial baselines."""
     from bert.probing.config import SensesProtocol
-    from bert.recipe import add_recipe, build, parse
 
-    parser = verb_parser("senses", _senses)
-    parser.add_argument(
-        "data", type=str, help=".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index"
-    )
-    parser.add_argument("--model", type=str, required=True, help="model folder")
-    parser.add_argument("--test", type=str | None, default=None, help="test rows; not given: every fifth of each sense")
-    parser.add_argument(
-        "--layer", type=int | None, default=None, help="one layer; not given: all, and the sum of the last 4"
-    )
-    parser.add_argument("--words", type=str, default="", help="only these, as apple,bank")
-    parser.add_argument("--seed", type=int, default=0, help="of the random encoder")
-    parser.add_argument("--out", type=str | None, default=None, help="every figure, as .json or .tsv")
-    add_recipe(parser, SensesProtocol)
-    options = parse(parser, arguments, SensesProtocol)
+    parser = Parser("senses", _senses, SensesProtocol)
+    parser.add("data", ".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index")
+    parser.add("--model", "model folder", required=True)
+    parser.add("--test", "test rows; not given: every fifth of each sense")
+    parser.add("--layer", "one layer; not given: all, and the sum of the last 4", int)
+    parser.add("--words", "only these, as apple,bank", default="")
+    parser.add("--seed", "of the random encoder", int, 0)
+    parser.add("--out", "every figure, as .json or .tsv")
+    options = parser.parse(arguments)
+    protocol = parser.recipe(options)
     check_output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test])
     from bert.probing.senses import senses
 
@@ -106,7 +92,7 @@ def _senses(arguments: Sequence[str]) -> None:
         layers,
         chosen,
         options.seed,
-        protocol=build(SensesProtocol, options),
+        protocol=protocol,
     )
     print(result)
     if options.out is not None:
@@ -136,30 +122,17 @@ def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) 
 
 def _score(arguments: Sequence[str]) -> None:
     """Say how probable sentences are to a masked LM: the pseudo-log-likelihood of each, and of pairs which one wins."""
-    from bert.recipe import parse
-
-    parser = verb_parser("score", _score)
-    parser.add_argument(
-        "file",
-        type=str,
-        help="sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad",
-    )
-    parser.add_argument("--model", type=str, required=True, help="folder of a masked LM")
-    parser.add_argument(
-        "--within-word",
-        action="store_true",
-        help="mask the later pieces of a word too while one is guessed, so that long words do not give themselves away",
-    )
-    parser.add_argument(
-        "--minimal-pairs",
-        action="store_true",
-        help="the file holds pairs (good, bad and, where known, phenomenon, field, paradigm, as in BLiMP): accuracy by phenomenon",
-    )
-    parser.add_argument("--limit", type=int | None, default=None, help="so many pairs of each paradigm, the first ones")
-    parser.add_argument(
-        "--out", type=str | None, default=None, help="every sentence or pair with its scores, as .tsv or .json"
-    )
-    options = parse(parser, arguments)
+    file = "sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad"
+    within = "mask the later pieces of a word too while one is guessed, so that long words do not give themselves away"
+    pairs_in = "good, bad and, where known, phenomenon, field, paradigm, as in BLiMP"
+    parser = Parser("score", _score)
+    parser.add("file", file)
+    parser.add("--model", "folder of a masked LM", required=True)
+    parser.add("--within-word", within, bool)
+    parser.add("--minimal-pairs", f"the file holds pairs ({pairs_in}): accuracy by phenomenon", bool)
+    parser.add("--limit", "so many pairs of each paradigm, the first ones", int)
+    parser.add("--out", "every sentence or pair with its scores, as .tsv or .json")
+    options = parser.parse(arguments)
     check_output("--out", options.out, (".tsv", ".json"), inputs=[options.file])
     if options.limit is not None and options.limit < 1:
         raise InputError(f"--limit is {options.limit}: give 1 or more")
@@ -188,15 +161,13 @@ def _score(arguments: Sequence[str]) -> None:
 
 def _attend(arguments: Sequence[str]) -> None:
     """Show where the tokens of a text look in one attention head."""
-    from bert.recipe import parse
-
-    parser = verb_parser("attend", _attend)
-    parser.add_argument("text", type=str, help='a sentence, as "The cat sat"')
-    parser.add_argument("--model", type=str, required=True, help="model folder")
-    parser.add_argument("--layer", type=int | None, default=None, help="from 1; not given: where a head looks hardest")
-    parser.add_argument("--head", type=int | None, default=None, help="from 0; not given: the one that looks hardest")
-    parser.add_argument("--png", type=str | None, default=None, help="the weights of the head as a picture")
-    options = parse(parser, arguments)
+    parser = Parser("attend", _attend)
+    parser.add("text", 'a sentence, as "The cat sat"')
+    parser.add("--model", "model folder", required=True)
+    parser.add("--layer", "from 1; not given: where a head looks hardest", int)
+    parser.add("--head", "from 0; not given: the one that looks hardest", int)
+    parser.add("--png", "the weights of the head as a picture")
+    options = parser.parse(arguments)
     check_output("--png", options.png, (".png",))
     from bert.probing.attention import attention
     from bert.probing.tables import attention_table
