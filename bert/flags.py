@@ -16,9 +16,19 @@ from keyword import iskeyword
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from bert.errors import InputError, check_values, did_you_mean
-from bert.recipe import Fields, as_yaml, fields_of, hints_of, in_words, is_group, load, read_yaml, shown
+from bert.recipe import Fields, as_yaml, fields_of, hints_of, in_words, is_group, kinds_of, load, read_yaml, shown
 
 _CONFIG = "config"
+
+
+def verb_name(verb: Callable[..., Any]) -> str:
+    """`_fill` carries out `bert fill`."""
+    return verb.__name__.lstrip("_")
+
+
+def first_line(verb: Callable[..., Any]) -> str:
+    """What a verb does, in a line."""
+    return (verb.__doc__ or "").splitlines()[0]
 
 
 @dataclass(frozen=True)
@@ -30,14 +40,15 @@ class _Option:
     default: Any
     required: bool
     same_as: str
+    at_least: int | None
 
 
 class Parser(argparse.ArgumentParser):
     """The command line of `verb`, whose docstring is its description; with the type of a recipe, a flag for each of its fields."""
 
-    def __init__(self, name: str, verb: Callable[..., Any], recipe: type | None = None, usage: str | None = None):
+    def __init__(self, verb: Callable[..., Any], recipe: type | None = None, usage: str | None = None):
         description = " ".join((verb.__doc__ or "").split())
-        super().__init__(f"bert {name}", usage, description, allow_abbrev=False, exit_on_error=False)
+        super().__init__(f"bert {verb_name(verb)}", usage, description, allow_abbrev=False, exit_on_error=False)
         self.recipe_type = recipe
         self.known = {"-h", "--help"}
         self.options: dict[str, _Option] = {}
@@ -56,6 +67,7 @@ class Parser(argparse.ArgumentParser):
         required: bool | None = None,
         metavar: str | None = None,
         same_as: str = "",
+        at_least: int | None = None,
     ) -> None:
         """Add an option of the verb, or an argument without dashes, which is required unless told otherwise.
 
@@ -75,17 +87,14 @@ class Parser(argparse.ArgumentParser):
         if kind is bool:
             settings |= {"action": "store_true"}
         else:
-            several, one = "+" if required or is_option else "*", None if required or is_option else "?"
-            settings |= {
-                "nargs": several if is_list else one,
-                "metavar": metavar or (word.upper() if is_option else word),
-            }
+            several, one = ("+", None) if required or is_option else ("*", "?")
+            settings |= {"nargs": several if is_list else one, "metavar": metavar or word.upper()}
         if is_option:
             settings |= {"dest": dest, "required": required}
         self.add_argument(name if is_option else dest, **settings)
         default = False if kind is bool else [] if is_list and default is None else default
         self.known.add(name)
-        self.options[dest] = _Option(name if is_option else name.upper(), kind, default, required, same_as)
+        self.options[dest] = _Option(name if is_option else name.upper(), kind, default, required, same_as, at_least)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The options of the verb. InputError, in one line, for what is unknown (with the nearest known name), absent or wrong."""
@@ -117,9 +126,16 @@ class Parser(argparse.ArgumentParser):
                 check_values(value, one.name)
                 values[dest,] = value, ""
                 kinds.append((dest, one.kind))
-        options = load(make_dataclass("Options", kinds), values, options=True)
-        defaults = {dest: one.default for dest, one in self.options.items()}
-        return argparse.Namespace(**(defaults | vars(options)), given=found.given)
+        spelling = {dest: one.name for dest, one in self.options.items()}
+        options = vars(load(make_dataclass("Options", kinds), values, spelling))
+        for dest, one in self.options.items():
+            if (
+                (value := options.setdefault(dest, one.default)) is not None
+                and one.at_least is not None
+                and value < one.at_least
+            ):
+                raise InputError(f"{one.name} {value}: give {one.at_least} or more")
+        return argparse.Namespace(**options, given=found.given)
 
     def recipe(self, options: argparse.Namespace, *files: str) -> Any:
         """The recipe that parsed options describe: `files`, then files and flags in their order, then options that stand for a field."""
@@ -192,6 +208,6 @@ def _read(text: Any, hint: Any) -> Any:
     """The value that the text of a flag means: itself where `hint` takes text, save for null, and else what it is as YAML."""
     if not isinstance(text, str) or hint is str:
         return text
-    kinds = get_args(hint) if type(None) in get_args(hint) else (hint,)
-    value, takes_text = as_yaml(text), any(kind is str or get_origin(kind) is Literal for kind in kinds)
+    value, kinds = as_yaml(text), kinds_of(hint)
+    takes_text = any(kind is str or get_origin(kind) is Literal for kind in kinds)
     return text if takes_text and not (value is None and text and len(kinds) > 1) else value

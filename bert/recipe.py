@@ -7,7 +7,7 @@ types; it is imported when a recipe is loaded, so that recipes can be made and w
 import dataclasses
 import json
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import is_dataclass
 from functools import cache, reduce
 from pathlib import Path
@@ -43,12 +43,12 @@ def fields_of(kind: Any, values: dict[str, Any], source: str = "", path: tuple[s
     return found
 
 
-def load(kind: type, given: Fields, options: bool = False) -> Any:
+def load(kind: type, given: Fields, spelling: Mapping[str, str] | None = None) -> Any:
     """The dataclass `kind` with the values that are given, which are plain: what YAML or JSON can hold.
 
     Numbers, texts and truth values are never converted into one another, but for a whole number that is given for a float. InputError,
-    in one line, for an unknown key, with the nearest known one, and for a value of the wrong type. `options`: the keys are told as
-    options of a command.
+    in one line, for an unknown key, with the nearest known one, and for a value of the wrong type. `spelling` is how fields are told
+    that are options of a command.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -64,9 +64,8 @@ def load(kind: type, given: Fields, options: bool = False) -> Any:
         return adapter.validate_python([values])[0]
     except ValidationError as found:
         errors = found.errors(include_url=False)
-    error = min(
-        errors, key=lambda error: error["type"] != "unexpected_keyword_argument"
-    )  # a wrong name explains the rest
+    # A wrong name comes first: it explains the rest.
+    error = min(errors, key=lambda error: error["type"] != "unexpected_keyword_argument")
     if isinstance(ours := error.get("ctx", {}).get("error"), InputError):
         raise ours  # of a __post_init__
     path: tuple[Any, ...] = error["loc"][1:]
@@ -78,8 +77,10 @@ def load(kind: type, given: Fields, options: bool = False) -> Any:
     hint: Any = kind
     for part in path[:-1] if error["type"] == "missing" else path:  # in a tuple that is too short
         hint = hints_of(hint)[part] if is_dataclass(hint) else get_args(hint)[-1]  # type: ignore[arg-type]
-    told = f"--{name.replace('_', '-')}" if options else f"{source}: {name} is" if source else f"{name} is"
-    raise InputError(f"{told} {shown(error['input'])}: give {in_words(hint)}{_nearest(error['input'], hint)}")
+    told = spelling[name] if spelling else f"{source}: {name} is" if source else f"{name} is"
+    words = [word for one in kinds_of(hint) if get_origin(one) is Literal for word in get_args(one)]
+    near = did_you_mean(str(error["input"]), words)
+    raise InputError(f"{told} {shown(error['input'])}: give {in_words(hint)}{'.' if near else ''}{near}")
 
 
 def read_recipe(file: Path, recipe: type) -> Any:
@@ -151,21 +152,19 @@ def as_yaml(text: str) -> Any:
         return text
 
 
+def kinds_of(hint: Any) -> tuple[Any, ...]:
+    """`int | None` → int, None; `int` → int."""
+    return get_args(hint) if type(None) in get_args(hint) else (hint,)
+
+
 def in_words(hint: Any) -> str:
     """What to give for a field: `Literal["a", "b"]` → one of a, b; `int | None` → a whole number or null."""
+    if len(kinds := kinds_of(hint)) > 1:
+        return " or ".join(map(in_words, kinds))
     kind, inside = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
         return f"one of {', '.join(inside)}" if len(inside) > 1 else inside[0]
-    if type(None) in inside:
-        return " or ".join(map(in_words, inside))
     return f"a list with {len(inside)} elements" if kind is tuple else _IN_WORDS.get(kind, _IN_WORDS[dict])
-
-
-def _nearest(value: Any, hint: Any) -> str:
-    """The one of the words of a Literal that is near to `value`, where there is one."""
-    kinds = get_args(hint) if type(None) in get_args(hint) else (hint,)
-    near = did_you_mean(str(value), [word for kind in kinds if get_origin(kind) is Literal for word in get_args(kind)])
-    return f".{near}" if near else ""
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:

@@ -25,13 +25,13 @@ from bert.training.config import ScheduleConfig, StopConfig
 RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
 
 
-def nothing() -> None:
+def pretrain() -> None:
     """A verb without options of its own."""
 
 
 def recipe_of(*arguments: str) -> PretrainRecipe:
     """The recipe that a command line describes."""
-    parser = Parser("pretrain", nothing, PretrainRecipe)
+    parser = Parser(pretrain, PretrainRecipe)
     return parser.recipe(parser.parse(arguments))
 
 
@@ -447,7 +447,7 @@ def test_differences_name_the_keys_as_flags_with_both_values() -> None:
 
 
 def test_help_is_the_docstring_under_the_field() -> None:
-    text = " ".join(Parser("pretrain", nothing, PretrainRecipe).format_help().split())
+    text = " ".join(Parser(pretrain, PretrainRecipe).format_help().split())
     assert "width of a token's vector" in text  # EncoderConfig.hidden_size
     assert "share of the tokens of a row that become targets" in text  # MaskingConfig.rate
     assert "--stop.minutes" in text

@@ -4,17 +4,9 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from bert.errors import InputError, check_seed, check_values
+from bert.errors import InputError, check_seed, check_values, require, require_positive
 from bert.model.config import EncoderConfig, HeadConfig
-from bert.training.config import (
-    CheckpointConfig,
-    LogConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    StopConfig,
-    require_positive,
-    require_share,
-)
+from bert.training.config import CheckpointConfig, LogConfig, OptimizerConfig, ScheduleConfig, StopConfig
 
 
 @dataclass(frozen=True)
@@ -31,7 +23,7 @@ class VocabularyConfig:
     """with start: file with a word a line; each that is new becomes one token, from the mean of its old pieces"""
 
     def __post_init__(self) -> None:
-        require_positive("vocabulary", size=self.size)
+        require_positive("vocabulary", self, "size")
 
 
 @dataclass(frozen=True)
@@ -65,18 +57,10 @@ class DataConfig:
     """processes that load batches; 0: in the training process, which is fastest on few cores"""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "data",
-            batch_rows=self.batch_rows,
-            micro_batch_rows=self.micro_batch_rows,
-            window_documents=self.window_documents,
-        )
-        if self.row_length < 8:
-            raise InputError(f"data.row_length is {self.row_length}: give 8 or more")
-        if not 0 <= self.held_out <= 0.5:
-            raise InputError(f"data.held_out is {self.held_out}: give a share from 0 to 0.5")
-        if self.workers < 0:
-            raise InputError(f"data.workers is {self.workers}: give 0 or more")
+        require_positive("data", self, "batch_rows micro_batch_rows window_documents")
+        require("data", self, "row_length", lambda value: value >= 8, "8 or more")
+        require("data", self, "held_out", lambda value: 0 <= value <= 0.5, "a share from 0 to 0.5")
+        require("data", self, "workers", lambda value: value >= 0, "0 or more")
         if self.mixture:
             self._check_mixture()
 
@@ -110,9 +94,8 @@ class MaskingConfig:
     """hide all pieces of a word or none"""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise InputError(f"masking.rate is {self.rate}: give a share between 0 and 1")
-        require_share("masking", mask_share=self.mask_share, random_share=self.random_share)
+        require("masking", self, "rate", lambda value: 0 < value < 1, "a share between 0 and 1")
+        require("masking", self, "mask_share random_share", lambda value: 0 <= value <= 1, "a share from 0 to 1")
         if self.mask_share + self.random_share > 1 + 1e-9:
             raise InputError(
                 f"masking.mask_share {self.mask_share} and masking.random_share {self.random_share} are more than 1 together: lower one"
@@ -165,7 +148,7 @@ class ValidationConfig:
     """with start: text that is not the subject of the run, to see what is forgotten; null: the bundled sample"""
 
     def __post_init__(self) -> None:
-        require_positive("validation", every_steps=self.every_steps, rows=self.rows)
+        require_positive("validation", self, "every_steps rows")
 
 
 @dataclass(frozen=True)
@@ -180,12 +163,7 @@ class GrowConfig:
     """width inside the MLP; null: as in start"""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "grow",
-            num_layers=self.num_layers,
-            hidden_size=self.hidden_size,
-            intermediate_size=self.intermediate_size,
-        )
+        require_positive("grow", self, "num_layers hidden_size intermediate_size")
 
 
 @dataclass(frozen=True)
@@ -258,20 +236,18 @@ class PretrainRecipe:
                 " lower the one or raise the other"
             )
         self._check_phases()
-        vocabulary, given = self.vocabulary, []
-        if self.start is None:
-            if vocabulary.retrain:
-                given.append("vocabulary.retrain (--new-tokenizer)")
-            if vocabulary.add_words is not None:
-                given.append(f"vocabulary.add_words {vocabulary.add_words}")
-            if self.validation.general is not None:
-                given.append(f"validation.general {self.validation.general}")
-            if self.grow != GrowConfig():
-                given.append("grow")
-            if given:
-                raise InputError(f"{given[0]} is for a run that starts from a model: give its folder as --from")
+        if self.start is not None:
+            self._check_vocabulary()
             return
-        self._check_vocabulary()
+        vocabulary, general = self.vocabulary, self.validation.general
+        for name, is_given in (
+            ("vocabulary.retrain (--new-tokenizer)", vocabulary.retrain),
+            (f"vocabulary.add_words {vocabulary.add_words}", vocabulary.add_words is not None),
+            (f"validation.general {general}", general is not None),
+            ("grow", self.grow != GrowConfig()),
+        ):
+            if is_given:
+                raise InputError(f"{name} is for a run that starts from a model: give its folder as --from")
 
     def _check_phases(self) -> None:
         for number, phase in enumerate(self.phases, start=1):

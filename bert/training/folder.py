@@ -117,9 +117,8 @@ def holds_run(out: Path) -> bool:
 def check_same(out: Path, given: Any) -> None:
     """InputError where the run that `out` holds was asked for by another recipe than `given`, with both values of the first field."""
     before, amended = (read_recipe(out / name, type(given)) for name in (GIVEN, RECIPE))
-    other = {
-        key for key, _, _ in differences(amended, given)
-    }  # as it is by now: a command may ask for what was amended
+    # As it is by now: a command may ask for what was amended.
+    other = {key for key, _, _ in differences(amended, given)}
     if changed := [f"{key} {then}, not {now}" for key, then, now in differences(before, given) if key in other]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
@@ -292,23 +291,19 @@ def _cpu_model() -> str:
 def extra_loggers(log: LogConfig, out: Path) -> list[Any]:
     """TensorBoard and Weights & Biases where the recipe asks for them. InputError where the package is missing."""
     loggers: list[Any] = []
+    package = "tensorboard"
     try:
         if log.tensorboard:
             from lightning.pytorch.loggers import TensorBoardLogger
 
             loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
+        package = "wandb"
         if log.wandb is not None:
             from lightning.pytorch.loggers import WandbLogger
 
             loggers.append(WandbLogger(project=log.wandb, save_dir=out))
     except ModuleNotFoundError as error:
-        name = (
-            "log.wandb"
-            if log.wandb is not None and not loggers[1:] and (not log.tensorboard or loggers)
-            else "log.tensorboard"
-        )
-        package = "wandb" if name == "log.wandb" else "tensorboard"
-        raise InputError(f"{name} needs the package {package}: pip install {package}") from error
+        raise InputError(f"log.{package} needs the package {package}: pip install {package}") from error
     return loggers
 
 

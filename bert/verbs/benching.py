@@ -1,6 +1,6 @@
 """`bert bench`: parse, call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,17 +25,13 @@ def _bench(arguments: Sequence[str]) -> None:
     from bert.pretraining.config import GrowConfig, PretrainRecipe, VocabularyConfig
 
     usage = "bert bench [RUN] [--config RECIPE.yaml] [--against hf | --sweep] [--out DIR] [--GROUP.FIELD VALUE ...]"
-    parser = Parser("bench", _bench, PretrainRecipe, usage)
+    parser = Parser(_bench, PretrainRecipe, usage)
     _add_options(parser)
     options = parser.parse(arguments)
-    if options.rounds < 1 or options.steps < 1:
-        raise InputError(f"--steps {options.steps} --rounds {options.rounds}: give 1 or more of each")
     if options.run is not None and not (Path(options.run) / "recipe.yaml").exists():
         raise InputError(f"{options.run}: no run here to measure: it has no recipe.yaml")
     _check(options)
     recipe: PretrainRecipe = parser.recipe(options, *([] if options.run is None else [f"{options.run}/recipe.yaml"]))
-    if options.tokenizer:
-        recipe = replace(recipe, data=replace(recipe.data, tokenizer=options.tokenizer))
     if options.store:  # one text in place of those of the run
         recipe = replace(recipe, data=replace(recipe.data, store=options.store, mixture={}, corpus=[]))
     if recipe.start is not None:  # the weights are no matter here, the shape of the run is in its recipe
@@ -71,15 +67,15 @@ def _bench(arguments: Sequence[str]) -> None:
 def _add_options(parser: Parser) -> None:
     add = parser.add
     add("run", "folder of a run: its recipe, store and tokenizer", required=False)
-    add("--tokenizer", "the same as --data.tokenizer")
-    add("--store", "the same as --data.store")
+    add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")
+    add("--store", "token store, in place of every text of the recipe")
     add("--tokens", ".npz with values and offsets, in place of store and tokenizer")
     add("--vocab-size", "measure with so many entries; not given: as many as the tokenizer has", int)
     add("--out", "folder for metrics.json, table.md, pictures and finished figures")
     add("--trust", TRUST, bool)
-    add("--rounds", "rounds; in each, everything that is compared takes its turn", int, 5)
+    add("--rounds", "rounds; in each, everything that is compared takes its turn", int, 5, at_least=1)
     add("--seconds", "of a turn, about", float, 3.0)
-    add("--steps", "steps of a turn where Lightning's loop is compared with the bare one", int, 20)
+    add("--steps", "steps of a turn where Lightning's loop is compared with the bare one", int, 20, at_least=1)
     add("--backends", "ways to compute attention; not given: all there are", list[str])
     add("--profile", "also say which operators the time of our step goes to", bool)
     add("--sweep", "try micro-batches: the fastest, and the largest that fits", bool)
@@ -89,11 +85,10 @@ def _add_options(parser: Parser) -> None:
     ragged = "stores or .npz files, as many documents of each; not given: the documents of the text"
     add("--ragged", f"with --against: {ragged}", list[str])
     add("--works", "with --against: some of full-rows, concatenated, padded", list[str])
-    attention = "one implementation of transformers; not given: each, with --minutes the fastest"
-    add("--peer-attention", f"with --against: {attention}", _ATTENTION)
-    compiled = "no, yes or cuda-graphs alone; not given: each, with --minutes the fastest"
-    add("--peer-compile", f"with --against: {compiled}", Literal["no", "yes", "cuda-graphs"])
-    add("--peer-rows", "with --against: rows or documents of the peer's batch", int)
+    fastest = "not given: each, with --minutes the fastest"
+    add("--peer-attention", f"with --against: one implementation of transformers; {fastest}", _ATTENTION)
+    add("--peer-compile", f"with --against: one way; {fastest}", Literal["no", "yes", "cuda-graphs"])
+    add("--peer-rows", "with --against: rows or documents of the peer's batch", int, at_least=1)
     add("--minutes", "with --against: train both so long and score them", float)
     add("--masked", "with --minutes: .npz of masked rows to score on")
     add("--seeds", "with --minutes: each side with each of them", list[int], [0])
@@ -108,8 +103,6 @@ def _check(options: Any) -> None:
         raise InputError(f"--peer-lr {options.peer_lr:g}: give more than 0")
     if not 0 <= options.peer_warmup < 1:
         raise InputError(f"--peer-warmup {options.peer_warmup:g}: give a share from 0 to less than 1")
-    if options.peer_rows is not None and options.peer_rows < 1:
-        raise InputError(f"--peer-rows {options.peer_rows}: give 1 or more")
     for name in ("ragged", "works", "peer_attention", "peer_compile", "peer_rows"):
         if getattr(options, name) and options.against is None:
             raise InputError(f"--{name.replace('_', '-')} is for a comparison: give --against hf")
@@ -144,12 +137,8 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
         sources = text_sources(data, run)
         if len(sources) > 1:
             raise InputError(f"{run}: reads a mixture of {len(sources)} texts: give one of them as --store")
-        data = replace(
-            data,
-            corpus=[],
-            store=str(sources[0].folder),
-            tokenizer=options.tokenizer or str(tokenizer_folder(run)),
-        )
+        tokenizer_of_run = options.tokenizer or str(tokenizer_folder(run))
+        data = replace(data, corpus=[], store=str(sources[0].folder), tokenizer=tokenizer_of_run)
     tokenizer = None
     if options.tokens is not None:
         text = read_tokens(options.tokens)
@@ -199,4 +188,4 @@ def _plan(options: Any, recipe: "PretrainRecipe") -> "Plan":
     )
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {"bench": _bench}
+VERBS = (_bench,)

@@ -1,6 +1,6 @@
 """`bert export`: parse, call, print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from bert.errors import InputError
@@ -18,7 +18,7 @@ def _export(arguments: Sequence[str]) -> None:
     verify = "onnx, torch: compare with the model on five shapes first; differences above 1e-4 are an error"
     rows = "with --quantize: labelled rows on which a classifier or tagger is measured before and after"
     licence = "hf: licence that the model card names, as the Hub spells it: apache-2.0, mit, cc-by-4.0, …"
-    parser = Parser("export", _export)
+    parser = Parser(_export)
     parser.add("model", "model folder")
     parser.add("--to", "torch: a torch.export program", Literal["onnx", "torch", "hf"], required=True)
     parser.add("--out", out)
@@ -43,4 +43,4 @@ def _export(arguments: Sequence[str]) -> None:
         export_onnx(options.model, options.out, options.verify, options.quantize, options.eval, data_config(options))
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {"export": _export}
+VERBS = (_export,)

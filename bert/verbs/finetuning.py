@@ -1,24 +1,17 @@
 """`bert finetune`, `evaluate` and `predict`: parse, call, print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
-from bert.flags import Parser
+from bert.flags import Parser, documentation
 from bert.verbs.options import TRUST
 
 if TYPE_CHECKING:
     from bert.finetuning.config import DataConfig
 
-_COLUMNS = {
-    "text": "column of the text; not given: found by usual names",
-    "pair": "column of a second sentence; not given: found by usual names, or none",
-    "label": "column of the label; not given: found by usual names",
-    "words": "tagging: column of the words; not given: the first",
-    "tags": "tagging: column of the tags; not given: the last",
-    "file_format": "tsv, csv, jsonl, txt, conll or conllu; not given: what the name of the file says",
-}
+_COLUMNS = ("text", "pair", "label", "words", "tags", "file_format")
 _TASKS = ("classify", "tag")
 
 
@@ -30,7 +23,7 @@ def _finetune(arguments: Sequence[str]) -> None:
     from bert.finetuning.config import FinetuneRecipe
 
     usage = "bert finetune classify|tag --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
-    parser = Parser("finetune", _finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]")
+    parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]")
     parser.add("task", "classify or tag")
     parser.add("--out", "folder of the run")
     parser.add("--train", "file to learn from", same_as="data.train")
@@ -52,7 +45,7 @@ def _finetune(arguments: Sequence[str]) -> None:
 
 def _evaluate(arguments: Sequence[str]) -> None:
     """Measure a model: a classifier or tagger on labelled rows, a masked LM on rows with fixed masks."""
-    parser = Parser("evaluate", _evaluate)
+    parser = Parser(_evaluate)
     parser.add("model", "model folder")
     parser.add("data", "labelled rows, for a classifier or tagger", required=False)
     parser.add("--masked", "masked LM: .npz with masked input_ids and labels, (rows, length)")
@@ -73,7 +66,7 @@ def _predict(arguments: Sequence[str]) -> None:
 
     A classifier writes a table with `label` and `probability`, one row for each row of the input. A tagger writes each word
     with its tag and the probability, a blank line behind each sentence."""
-    parser = Parser("predict", _predict)
+    parser = Parser(_predict)
     parser.add("model", "model folder")
     parser.add("input", "texts or sentences, with labels or without; - is standard input")
     parser.add("--out", "file to write; - is standard output", default="-")
@@ -88,8 +81,11 @@ def _predict(arguments: Sequence[str]) -> None:
 
 def add_columns(parser: Parser, of_recipe: bool = False) -> None:
     """Give `parser` the options that name columns and format of labelled rows."""
-    for name, text in _COLUMNS.items():
-        parser.add(f"--{name.replace('_', '-')}", text, same_as=f"data.{name}" if of_recipe else "")
+    from bert.finetuning.config import DataConfig
+
+    texts = documentation(DataConfig)
+    for name in _COLUMNS:
+        parser.add(f"--{name.replace('_', '-')}", texts[name], same_as=f"data.{name}" if of_recipe else "")
 
 
 def data_config(options: Any) -> "DataConfig":
@@ -99,8 +95,4 @@ def data_config(options: Any) -> "DataConfig":
     return DataConfig(**{name: getattr(options, name) for name in _COLUMNS})
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "finetune": _finetune,
-    "evaluate": _evaluate,
-    "predict": _predict,
-}
+VERBS = (_finetune, _evaluate, _predict)

@@ -3,18 +3,12 @@
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from bert.errors import InputError
 from bert.files import is_same, replaced
 from bert.flags import Parser
 
 TRUST = "import and call whatever class_path the recipe names for the Trainer, with any arguments"
-
-
-def first_line(verb: Callable[..., Any]) -> str:
-    """What a verb does, in a line."""
-    return (verb.__doc__ or "").splitlines()[0]
 
 
 def add_corpus(parser: Parser) -> None:

@@ -1,6 +1,6 @@
 """`bert tokenizer`, `prepare`, `pretrain` and `fill`: parse, call, print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +11,7 @@ from bert.verbs.options import TRUST, add_corpus
 
 def _tokenizer(arguments: Sequence[str]) -> None:
     """Train a tokenizer on your text."""
-    parser = Parser("tokenizer", _tokenizer)
+    parser = Parser(_tokenizer)
     add_corpus(parser)
     parser.add("--out", "folder to write", required=True)
     parser.add("--kind", "wordpiece (lower-cased), bpe (byte-level) or unigram", default="wordpiece")
@@ -24,13 +24,8 @@ def _tokenizer(arguments: Sequence[str]) -> None:
     from bert.text.vocabulary import make_tokenizer
 
     make_tokenizer(
-        options.corpus,
-        options.out,
-        options.kind,
-        options.vocab_size,
-        options.layout,
-        options.text_field,
-        options.sample_characters,
+        *(options.corpus, options.out, options.kind, options.vocab_size, options.layout, options.text_field),
+        sample_characters=options.sample_characters,
         lowercase=False if options.cased else None,
         overwrite=options.overwrite,
     )
@@ -38,16 +33,12 @@ def _tokenizer(arguments: Sequence[str]) -> None:
 
 def _prepare(arguments: Sequence[str]) -> None:
     """Turn text into a token store, once, for any number of runs."""
-    parser = Parser("prepare", _prepare)
+    parser = Parser(_prepare)
     add_corpus(parser)
     parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", required=True)
     parser.add("--out", "folder to write; reused when corpus and tokenizer are unchanged", required=True)
-    parser.add(
-        "--dedup",
-        "documents to leave out: those that came before word for word, or nearly so (MinHash; needs bert[dedup])",
-        Literal["exact", "near"],
-        default="exact",
-    )
+    left_out = "documents to leave out: those that came before word for word, or nearly so (MinHash; needs bert[dedup])"
+    parser.add("--dedup", left_out, Literal["exact", "near"], "exact")
     share = "with --dedup near: share of their five-token runs that near duplicates have in common, 0.1 to 0.95; not given: 0.8"
     parser.add("--jaccard", share, float)
     options = parser.parse(arguments)
@@ -67,7 +58,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     from bert.pretraining.config import PretrainRecipe
 
     usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
-    parser = Parser("pretrain", _pretrain, PretrainRecipe, usage)
+    parser = Parser(_pretrain, PretrainRecipe, usage)
     parser.add("corpus", "files, globs, folders or a Hub data set", list[str], required=False, same_as="data.corpus")
     parser.add("--out", "folder of the run")
     parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")
@@ -78,7 +69,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     parser.add("--general", "with --from: text to see what is forgotten", same_as="validation.general")
     parser.add("--overwrite", "lose the run that --out holds", bool)
     parser.add("--resume", "go on with an interrupted run", metavar="RUN")
-    parser.add("--show-batch", "print batch N of the run in --out, and stop", int, metavar="N")
+    parser.add("--show-batch", "print batch N, from 0, of the run in --out, and stop", int, metavar="N", at_least=0)
     parser.add("--trust", TRUST, bool)
     options = parser.parse(arguments)
     resumed, out, shown = _home(options.resume), _home(options.out), options.show_batch
@@ -100,8 +91,6 @@ def _pretrain(arguments: Sequence[str]) -> None:
             raise InputError(f"--show-batch {shown}: name the run in --out")
         if not (out / "recipe.yaml").exists():
             raise InputError(f"{out}: no run here whose batches could be shown: it has no recipe.yaml")
-        if shown < 0:
-            raise InputError(f"--show-batch {shown}: batches are numbered from 0")
     recipe = parser.recipe(options, *([] if resumed is None and shown is None else [f"{out}/recipe.yaml"]))
     if out is None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")
@@ -121,22 +110,15 @@ def _home(path: str | None) -> Path | None:
 
 def _fill(arguments: Sequence[str]) -> None:
     """Guess the words behind [MASK] in a sentence."""
-    parser = Parser("fill", _fill)
+    parser = Parser(_fill)
     parser.add("text", 'a sentence with a mask, as "I ate an [MASK]."')
     parser.add("--model", "model folder", required=True)
-    parser.add("--top", "guesses for each mask", int, 5)
+    parser.add("--top", "guesses for each mask", int, 5, at_least=1)
     options = parser.parse(arguments)
-    if options.top < 1:
-        raise InputError(f"--top is {options.top}: give 1 or more")
     from bert.model.heads import MaskedLM
 
     for guesses in MaskedLM.load(options.model).fill(options.text, options.top):
         print("  ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "pretrain": _pretrain,
-    "tokenizer": _tokenizer,
-    "prepare": _prepare,
-    "fill": _fill,
-}
+VERBS = (_pretrain, _tokenizer, _prepare, _fill)

@@ -1,7 +1,7 @@
 """`bert words`, `senses`, `score` and `attend`: parse, call, print."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,22 +19,20 @@ def _words(arguments: Sequence[str]) -> None:
         "file: .txt with a sentence a line, or .jsonl, .tsv or .csv with a column sentence and, where known, word, start and"
         " end or index, and sense"
     )
-    parser = Parser("words", _words)
+    parser = Parser(_words)
     parser.add("word", "the word, in any case")
     parser.add("--sentences", sentences, required=True)
     parser.add("--model", "model folder", required=True)
     parser.add("--layer", "one layer, 0 is the embeddings; not given: all", int)
     parser.add("--forms", "inflected forms too: plural, past, -ing, by English rules", bool)
     parser.add("--also", "other forms that count as the word, as mice,mousey", default="")
-    parser.add("--clusters", "number of clusters; not given: the best silhouette of 2 to 6", int)
+    parser.add("--clusters", "number of clusters; not given: the best silhouette of 2 to 6", int, at_least=1)
     parser.add("--seed", "of clusters, of the random tokens, of a sample", int, 0)
     parser.add("--html", "one offline page with a slider through the layers")
     parser.add("--png", "2-D map of the last layer that was looked at")
     options = parser.parse(arguments)
     check_output("--html", options.html, (".html", ".htm"), inputs=[options.sentences])
     check_output("--png", options.png, (".png",), inputs=[options.sentences])
-    if options.clusters is not None and options.clusters < 1:
-        raise InputError(f"--clusters is {options.clusters}: give 1 or more")
     from bert.probing.occurrences import forms_of
     from bert.probing.words import words
 
@@ -42,11 +40,7 @@ def _words(arguments: Sequence[str]) -> None:
     forms = [*(forms_of(options.word) if options.forms else []), *also]
     layers = None if options.layer is None else [options.layer]
     result = words(
-        options.word,
-        Path(options.sentences),
-        options.model,
-        layers,
-        forms,
+        *(options.word, Path(options.sentences), options.model, layers, forms),
         clusters=options.clusters,
         seed=options.seed,
     )
@@ -70,7 +64,7 @@ def _senses(arguments: Sequence[str]) -> None:
     """Measure how well the vectors of words tell their senses, beside trivial baselines."""
     from bert.probing.config import SensesProtocol
 
-    parser = Parser("senses", _senses, SensesProtocol)
+    parser = Parser(_senses, SensesProtocol)
     parser.add("data", ".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index")
     parser.add("--model", "model folder", required=True)
     parser.add("--test", "test rows; not given: every fifth of each sense")
@@ -85,15 +79,7 @@ def _senses(arguments: Sequence[str]) -> None:
 
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
     layers = None if options.layer is None else [options.layer]
-    result = senses(
-        options.data,
-        options.model,
-        options.test,
-        layers,
-        chosen,
-        options.seed,
-        protocol=protocol,
-    )
+    result = senses(options.data, options.model, options.test, layers, chosen, options.seed, protocol=protocol)
     print(result)
     if options.out is not None:
         write_whole("--out", options.out, lambda file: _write_senses(result, file))
@@ -125,17 +111,15 @@ def _score(arguments: Sequence[str]) -> None:
     file = "sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad"
     within = "mask the later pieces of a word too while one is guessed, so that long words do not give themselves away"
     pairs_in = "good, bad and, where known, phenomenon, field, paradigm, as in BLiMP"
-    parser = Parser("score", _score)
+    parser = Parser(_score)
     parser.add("file", file)
     parser.add("--model", "folder of a masked LM", required=True)
     parser.add("--within-word", within, bool)
     parser.add("--minimal-pairs", f"the file holds pairs ({pairs_in}): accuracy by phenomenon", bool)
-    parser.add("--limit", "so many pairs of each paradigm, the first ones", int)
+    parser.add("--limit", "so many pairs of each paradigm, the first ones", int, at_least=1)
     parser.add("--out", "every sentence or pair with its scores, as .tsv or .json")
     options = parser.parse(arguments)
     check_output("--out", options.out, (".tsv", ".json"), inputs=[options.file])
-    if options.limit is not None and options.limit < 1:
-        raise InputError(f"--limit is {options.limit}: give 1 or more")
     from bert.probing.pairs import minimal_pairs, pairs_of
     from bert.probing.rows import read_pairs, read_rows
     from bert.probing.sentences import score
@@ -161,7 +145,7 @@ def _score(arguments: Sequence[str]) -> None:
 
 def _attend(arguments: Sequence[str]) -> None:
     """Show where the tokens of a text look in one attention head."""
-    parser = Parser("attend", _attend)
+    parser = Parser(_attend)
     parser.add("text", 'a sentence, as "The cat sat"')
     parser.add("--model", "model folder", required=True)
     parser.add("--layer", "from 1; not given: where a head looks hardest", int)
@@ -191,9 +175,4 @@ def _is_file(text: str) -> bool:
         return False
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "words": _words,
-    "senses": _senses,
-    "score": _score,
-    "attend": _attend,
-}
+VERBS = (_words, _senses, _score, _attend)

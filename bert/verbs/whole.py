@@ -1,6 +1,6 @@
 """`bert quickstart` and `sample`: parse, call, print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bert.errors import InputError
@@ -10,7 +10,7 @@ from bert.flags import Parser
 def _quickstart(arguments: Sequence[str]) -> None:
     """See all of it in one to three minutes: pretrain, fine-tune and probe a small encoder on the bundled sample."""
     minutes = "of pretraining at most, which ends when the sample is learned; not given: so many that it takes three in all at most"
-    parser = Parser("quickstart", _quickstart)
+    parser = Parser(_quickstart)
     parser.add("--out", "folder for the runs and report.html", default="runs/quickstart")
     parser.add("--minutes", minutes, float)
     parser.add("--overwrite", "lose what an earlier quickstart left in --out", bool)
@@ -24,7 +24,7 @@ def _quickstart(arguments: Sequence[str]) -> None:
 
 def _sample(arguments: Sequence[str]) -> None:
     """Write the bundled sample text to a folder: corpus and labelled rows, English and Chinese."""
-    parser = Parser("sample", _sample)
+    parser = Parser(_sample)
     parser.add("--out", "folder to write; it must be empty or not there", required=True)
     parser.add("--languages", "en, zh or both", list[str], ["en", "zh"], metavar="LANGUAGE")
     parser.add("--seed", "decides which sentences the grammar makes", int, 0)
@@ -42,7 +42,4 @@ def _sample(arguments: Sequence[str]) -> None:
         print(path)
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "quickstart": _quickstart,
-    "sample": _sample,
-}
+VERBS = (_quickstart, _sample)
