@@ -148,6 +148,8 @@ def test_a_corpus_that_is_not_named(refused: Refused) -> None:
         "bert tokenizer needs CORPUS: give it, or read bert tokenizer --help"
     )
     assert refused("words", "apple", "--model") == "--model has no value: write one behind it"
+    assert refused("tokenizer", "a.txt", "--cased=yes") == "--cased takes no value: leave out what follows it"
+    assert refused("fill", "a", "b", "--model", "run") == "b is not an argument of bert fill: leave it out"
     assert refused("pretrain", "--out", "new") == (
         "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
     )

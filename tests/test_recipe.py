@@ -69,10 +69,33 @@ def test_a_later_file_wins_over_an_earlier_one_field_by_field(tmp_path: Path) ->
     assert recipe_of("--config", first, "--config", second).masking == MaskingConfig(rate=0.4, whole_words=True)
 
 
+def test_what_comes_later_on_the_command_line_wins(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "seed: 7\ntrainer: {devices: 2, precision: x}\n")
+    assert recipe_of("--seed=3", "--config", file).seed == 7
+    assert recipe_of("--seed=3", "--config", file, "--seed=4").seed == 4
+    trainer = ["--config", file, "--trainer.devices=3"]
+    assert recipe_of(*trainer).trainer == {"devices": 3, "precision": "x"}
+    assert recipe_of(*trainer, "--trainer={devices: 4}", "--trainer.a=b").trainer == {"devices": 4, "a": "b"}
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.txt", "苹果 🍎.txt", "a\\b: c.txt", "null", ""])
+def test_any_name_of_a_file_is_kept_as_it_is(tmp_path: Path, name: str) -> None:
+    """Those that are not UTF-8 reach Python as lone surrogates."""
+    recipe = PretrainRecipe(data=DataConfig(corpus=[name], mixture={}), trainer={"x": name})
+    write_yaml(recipe, tmp_path / "written.yaml")
+    assert read_recipe(tmp_path / "written.yaml", PretrainRecipe) == recipe
+    assert recipe_of("--data.text_field", name).data.text_field == name
+
+
 def test_a_flag_may_name_the_file_of_a_group_and_a_recipe_may_not(tmp_path: Path) -> None:
     shape = tmp_path / "shape.yaml"
     shape.write_text("hidden_size: 64\nnum_layers: 3\n")
     assert recipe_of("--encoder", str(shape)).encoder == EncoderConfig(hidden_size=64, num_layers=3)
+    mixture = tmp_path / "mixture.yaml"
+    mixture.write_text("a/: 1\nb/: 2.5\n")
+    assert recipe_of("--data.mixture", str(mixture)).data.mixture == {"a/": 1.0, "b/": 2.5}
+    mixture.write_text("a/: x\n")
+    assert refusal("--data.mixture", str(mixture)) == f"{mixture}: data.mixture.a/ is x: give a number"
     file = yaml_file(tmp_path, f"encoder: {shape}\n")
     group = "`encoder` is a group: give `key: value` lines below it or leave it out, not"
     assert refusal("--config", file) == f"{file}: {group} {shape}"
@@ -316,6 +339,44 @@ def test_an_unknown_flag_names_the_nearest_flag() -> None:
 )
 def test_a_value_of_the_wrong_type_is_one_line_with_key_value_and_what_to_give(flag: str, message: str) -> None:
     assert refusal(flag) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: true", "seed is true: give a whole number"),
+        ('seed: "true"', 'seed is "true": give a whole number'),
+        ('seed: "7"', 'seed is "7": give a whole number'),
+        ("encoder: {hidden_size: 64.9}", "encoder.hidden_size is 64.9: give a whole number"),
+        ("encoder: {hidden_size: 64.0}", "encoder.hidden_size is 64.0: give a whole number"),
+        ("optimizer: {lr: true}", "optimizer.lr is true: give a number"),
+        ("compile: 1", "compile is 1: give true or false or null"),
+        ("data: {tokenizer: 5}", "data.tokenizer is 5: give text or null"),
+        ("data: {corpus: a.txt}", "data.corpus is a.txt: give a list"),
+        ("data: {corpus: [1]}", "data.corpus is 1: give text"),
+        ("phases: {tokens: 1}", 'phases is {"tokens": 1}: give a list'),
+        ("phases: [1]", "phases is 1: give `key: value` lines"),
+        ("phases: [{tokens: 5}, {row_length: 8.5}]", "phases.row_length is 8.5: give a whole number or null"),
+        ("optimizer: {betas: [0.9, 0.95, 1]}", "optimizer.betas is [0.9, 0.95, 1]: give a list with 2 elements"),
+        ("phases: [{rows: 3}]", "unknown key `phases.rows`. Did you mean `phases.batch_rows`?"),
+    ],
+)
+def test_no_value_is_taken_for_one_of_another_type(tmp_path: Path, text: str, message: str) -> None:
+    file = yaml_file(tmp_path, text)
+    assert refusal("--config", file) == f"{file}: {message}"
+    with pytest.raises(InputError) as error:
+        read_recipe(Path(file), PretrainRecipe)
+    assert str(error.value) == f"{file}: {message}"
+
+
+def test_whole_numbers_and_exponents_are_numbers(tmp_path: Path) -> None:
+    file = yaml_file(
+        tmp_path, "optimizer: {lr: 1e-4, eps: 1E-8, betas: [0, 9e-1], clip_norm: 2}\nstop: {tokens: 1_000}\n"
+    )
+    recipe = recipe_of("--config", file)
+    assert recipe.optimizer == PretrainOptimizer("muon", 1e-4, betas=(0.0, 0.9), eps=1e-8, clip_norm=2.0)
+    assert [type(number) for number in (*recipe.optimizer.betas, recipe.optimizer.clip_norm)] == [float] * 3
+    assert recipe.stop.tokens == 1000.0
 
 
 def test_a_value_of_the_wrong_type_in_a_file_is_the_same_line_behind_the_name_of_the_file(tmp_path: Path) -> None:
