@@ -129,11 +129,8 @@ class Parser(argparse.ArgumentParser):
         spelling = {dest: one.name for dest, one in self.options.items()}
         options = vars(load(make_dataclass("Options", kinds), values, spelling))
         for dest, one in self.options.items():
-            if (
-                (value := options.setdefault(dest, one.default)) is not None
-                and one.at_least is not None
-                and value < one.at_least
-            ):
+            value = options.setdefault(dest, one.default)
+            if one.at_least is not None and value is not None and value < one.at_least:
                 raise InputError(f"{one.name} {value}: give {one.at_least} or more")
         return argparse.Namespace(**options, given=found.given)
 

@@ -7,7 +7,7 @@ types; it is imported when a recipe is loaded, so that recipes can be made and w
 import dataclasses
 import json
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import is_dataclass
 from functools import cache, reduce
 from pathlib import Path
@@ -21,11 +21,14 @@ from bert.untrusted import parse_yaml, read_yaml_text
 
 _LONGEST_WORD = 100
 _PLAIN = (str, int, float, dict, list, tuple, type(None))
-_IN_WORDS: dict[Any, str] = {
-    **{int: "a whole number", float: "a number", bool: "true or false", str: "text", type(None): "null"},
-    **{list: "a list", dict: "`key: value` lines"},
+_IN_WORDS = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    list: "a list",
 }
-
 
 Fields = dict[tuple[str, ...], tuple[Any, str]]
 """what was given of a recipe: the path of a field, as ("data", "corpus") → its value and the file that it comes from, or nothing"""
@@ -43,7 +46,7 @@ def fields_of(kind: Any, values: dict[str, Any], source: str = "", path: tuple[s
     return found
 
 
-def load(kind: type, given: Fields, spelling: Mapping[str, str] | None = None) -> Any:
+def load(kind: type, given: Fields, spelling: dict[str, str] | None = None) -> Any:
     """The dataclass `kind` with the values that are given, which are plain: what YAML or JSON can hold.
 
     Numbers, texts and truth values are never converted into one another, but for a whole number that is given for a float. InputError,
@@ -55,6 +58,7 @@ def load(kind: type, given: Fields, spelling: Mapping[str, str] | None = None) -
     values: dict[str, Any] = {}
     for (*groups, field), (value, _) in given.items():
         reduce(lambda inside, group: inside.setdefault(group, {}), groups, values)[field] = value
+    # A list, for a dataclass takes its configuration from what holds it.
     adapter = TypeAdapter(list[kind], config={"extra": "forbid"})  # type: ignore[valid-type]
     # Strict checks take lists for tuples and mappings for dataclasses in JSON alone. JSON cannot hold names of files that are not
     # UTF-8, so the values are those of a second reading, whose types are known to be right.
@@ -164,7 +168,7 @@ def in_words(hint: Any) -> str:
     kind, inside = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
         return f"one of {', '.join(inside)}" if len(inside) > 1 else inside[0]
-    return f"a list with {len(inside)} elements" if kind is tuple else _IN_WORDS.get(kind, _IN_WORDS[dict])
+    return f"a list with {len(inside)} elements" if kind is tuple else _IN_WORDS.get(kind, "`key: value` lines")
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:

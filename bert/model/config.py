@@ -234,8 +234,7 @@ class TaskHeadConfig:
         if twice := [label for label, times in Counter(self.labels).items() if times > 1]:
             raise InputError(f"head.labels names {twice[0]!r} twice: give each class once")
         _check_choice("head", self, "activation")
-        if self.pooling not in ("cls", "mean", None):
-            raise InputError(f"head.pooling is {self.pooling}: give one of cls, mean")
+        require("head", self, "pooling", lambda value: value in ("cls", "mean"), "one of cls, mean")
         require("head", self, "first_dropout dropout", lambda value: 0 <= value < 1, "a probability from 0 to below 1")
 
 

@@ -60,8 +60,7 @@ def _bench(arguments: Sequence[str]) -> None:
         )
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
-    plan = _plan(options, recipe)
-    bench(recipe, text, plan, ragged, out)
+    bench(recipe, text, _plan(options, recipe), ragged, out)
 
 
 def _add_options(parser: Parser) -> None:
