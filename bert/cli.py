@@ -10,14 +10,13 @@ from typing import Any
 
 from bert import __version__, signals
 from bert.errors import InputError, InterruptedRun, RankError, did_you_mean
+from bert.flags import first_line, verb_name
 from bert.terminal import printable_output
 from bert.training.ranks import global_rank
 from bert.verbs import benching, exporting, finetuning, pretraining, probing, whole
-from bert.verbs.options import first_line
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = (
-    pretraining.VERBS | finetuning.VERBS | probing.VERBS | exporting.VERBS | benching.VERBS | whole.VERBS
-)
+_MODULES = (pretraining, finetuning, probing, exporting, benching, whole)
+VERBS: dict[str, Callable[[Sequence[str]], None]] = {verb_name(verb): verb for one in _MODULES for verb in one.VERBS}
 
 _PARALLEL = ("pretrain", "finetune")  # verbs that several processes carry out together
 _LONGEST_LINE = 2000
@@ -29,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with signals.handled(), printable_output():
         try:
             return _command(arguments)
-        except SystemExit as error:  # argparse after --help and --print_config, or a signal
+        except SystemExit as error:  # argparse after --help, or a signal
             return int(error.code or 0)
         except KeyboardInterrupt:
             return 130

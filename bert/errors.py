@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -28,6 +28,18 @@ def check_seed(seed: int, bits: int = 32) -> None:
     """InputError for a seed that NumPy and scikit-learn (32 bits) or PyTorch (63) would refuse."""
     if not 0 <= seed < 2**bits:
         raise InputError(f"seed is {seed}: give a whole number from 0 to below 2^{bits}")
+
+
+def require(group: str, config: Any, names: str, fits: Callable[[Any], bool], give: str) -> None:
+    """InputError for a field of `config`, a group of a recipe, that is not None and does not fit; `names` are parted by blanks."""
+    for name in names.split():
+        if (value := getattr(config, name)) is not None and not fits(value):
+            raise InputError(f"{group}.{name} is {value}: give {give}")
+
+
+def require_positive(group: str, config: Any, names: str) -> None:
+    """InputError for a field of `config` that is zero or less."""
+    require(group, config, names, lambda value: value > 0, "more than 0")
 
 
 def check_values(value: Any, name: str, source: str = "") -> None:

@@ -7,7 +7,7 @@
     python -c "from bert.bench.documents import *; from bert.text.tokenizer import Tokenizer; \
         write_tokens('tokens.npz', text_of_store('runs/store', Tokenizer.load('runs/tokenizer')))"
 
-Needs torch, lightning, numpy, tokenizers, pyyaml, matplotlib and, for the peer, transformers; no datasets, pyarrow or jsonargparse. What
+Needs torch, lightning, numpy, tokenizers, pyyaml, matplotlib and, for the peer, transformers; no datasets, pyarrow or pydantic. What
 matters most comes first, each finished figure is kept, and the same command goes on with what is missing when the time was too short. It
 ends with a table of all shapes, and the profile of the one that is farthest from the matrix rate.
 """

@@ -345,7 +345,7 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("MODEL --to tensorflow", "--to tensorflow: give one of onnx, torch, hf."),
+        ("MODEL --to tensorflow", "--to tensorflow: give one of onnx, torch, hf"),
         ("MODEL --to pytorch", "--to pytorch: give one of onnx, torch, hf. Did you mean `torch`?"),
         ("MODEL --to onx", "--to onx: give one of onnx, torch, hf. Did you mean `onnx`?"),
         ("gone --to onnx", "gone: no such folder, and the Hugging Face Hub "),

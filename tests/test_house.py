@@ -28,7 +28,20 @@ FLOORS = (
     ("training",),
     ("exchange",),
     ("model", "text"),
-    ("recipe", "errors", "files", "locks", "memory", "signals", "terminal", "untrusted", "hub", "sample", "__init__"),
+    (
+        "flags",
+        "recipe",
+        "errors",
+        "files",
+        "locks",
+        "memory",
+        "signals",
+        "terminal",
+        "untrusted",
+        "hub",
+        "sample",
+        "__init__",
+    ),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 LOWEST = len(FLOORS) - 1
@@ -206,7 +219,7 @@ def test_heavy_packages_are_imported_where_they_are_used() -> None:
     lazy = {
         "datasets",
         "pyarrow",
-        "jsonargparse",
+        "pydantic",
         "transformers",
         "peft",
         "sentence_transformers",
@@ -237,7 +250,7 @@ def test_packages_know_only_what_their_floor_needs() -> None:
         "datasets": {"text"},
         "pyarrow": {"text"},
         "tokenizers": {"text"},
-        "jsonargparse": {"recipe"},
+        "pydantic": {"recipe"},
         "transformers": {"bench"},
         "onnx": {"exchange"},
         "onnxruntime": {"exchange"},
@@ -280,7 +293,7 @@ def test_recipes_and_configs_load_without_torch() -> None:
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
         "    importlib.import_module(name)\n"
-        "    for heavy in ('torch', 'lightning', 'datasets', 'pyarrow', 'jsonargparse', 'tokenizers'):\n"
+        "    for heavy in ('torch', 'lightning', 'datasets', 'pyarrow', 'pydantic', 'tokenizers'):\n"
         "        assert heavy not in sys.modules, f'{name} loads {heavy}'\n"
     )
     run_python(code, *LIGHT)
@@ -299,12 +312,12 @@ def test_help_is_instant_because_it_loads_no_torch(verb: str | None) -> None:
     assert f"usage: bert {verb}" in output if verb else all(f"  {name} " in output for name in VERBS)
 
 
-def test_training_and_its_measurement_run_from_numpy_arrays_without_datasets_pyarrow_and_jsonargparse() -> None:
+def test_training_and_its_measurement_run_from_numpy_arrays_without_datasets_pyarrow_and_pydantic() -> None:
     code = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("datasets", "pyarrow", "jsonargparse"):
+        if name.split(".")[0] in ("datasets", "pyarrow", "pydantic"):
             raise ModuleNotFoundError(f"{name} is not here")
 sys.meta_path.insert(0, Blocker())
 import importlib

@@ -4,7 +4,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +15,24 @@ from hypothesis import strategies as st
 from bert.cli import main
 from bert.errors import InputError
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
+from bert.flags import Parser, documentation
 from bert.model.config import EncoderConfig
-from bert.pretraining.config import DataConfig, MaskingConfig, PretrainOptimizer, PretrainRecipe
-from bert.recipe import add_recipe, build, check_keys, differences, make_parser, parse, read_yaml, write_yaml
+from bert.pretraining.config import DataConfig, MaskingConfig, PhaseConfig, PretrainOptimizer, PretrainRecipe
+from bert.probing.config import SensesProtocol
+from bert.recipe import differences, read_recipe, read_yaml, write_yaml
 from bert.training.config import ScheduleConfig, StopConfig
-from bert.training.folder import read_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
 
 
-@cache
-def the_parser() -> Any:
-    """The parser of `bert pretrain`, made once: that takes a while."""
-    parser = make_parser("bert pretrain", "")
-    add_recipe(parser, PretrainRecipe)
-    return parser
+def pretrain() -> None:
+    """A verb without options of its own."""
 
 
 def recipe_of(*arguments: str) -> PretrainRecipe:
     """The recipe that a command line describes."""
-    parser = the_parser()
-    return build(PretrainRecipe, parser.instantiate(parse(parser, arguments, PretrainRecipe)))
+    parser = Parser(pretrain, PretrainRecipe)
+    return parser.recipe(parser.parse(arguments))
 
 
 def refusal(*arguments: str) -> str:
@@ -73,10 +69,33 @@ def test_a_later_file_wins_over_an_earlier_one_field_by_field(tmp_path: Path) ->
     assert recipe_of("--config", first, "--config", second).masking == MaskingConfig(rate=0.4, whole_words=True)
 
 
+def test_what_comes_later_on_the_command_line_wins(tmp_path: Path) -> None:
+    file = yaml_file(tmp_path, "seed: 7\ntrainer: {devices: 2, precision: x}\n")
+    assert recipe_of("--seed=3", "--config", file).seed == 7
+    assert recipe_of("--seed=3", "--config", file, "--seed=4").seed == 4
+    trainer = ["--config", file, "--trainer.devices=3"]
+    assert recipe_of(*trainer).trainer == {"devices": 3, "precision": "x"}
+    assert recipe_of(*trainer, "--trainer={devices: 4}", "--trainer.a=b").trainer == {"devices": 4, "a": "b"}
+
+
+@pytest.mark.parametrize("name", ["caf\udce9.txt", "苹果 🍎.txt", "a\\b: c.txt", "null", ""])
+def test_any_name_of_a_file_is_kept_as_it_is(tmp_path: Path, name: str) -> None:
+    """Those that are not UTF-8 reach Python as lone surrogates."""
+    recipe = PretrainRecipe(data=DataConfig(corpus=[name], mixture={}), trainer={"x": name})
+    write_yaml(recipe, tmp_path / "written.yaml")
+    assert read_recipe(tmp_path / "written.yaml", PretrainRecipe) == recipe
+    assert recipe_of("--data.text_field", name).data.text_field == name
+
+
 def test_a_flag_may_name_the_file_of_a_group_and_a_recipe_may_not(tmp_path: Path) -> None:
     shape = tmp_path / "shape.yaml"
     shape.write_text("hidden_size: 64\nnum_layers: 3\n")
     assert recipe_of("--encoder", str(shape)).encoder == EncoderConfig(hidden_size=64, num_layers=3)
+    mixture = tmp_path / "mixture.yaml"
+    mixture.write_text("a/: 1\nb/: 2.5\n")
+    assert recipe_of("--data.mixture", str(mixture)).data.mixture == {"a/": 1.0, "b/": 2.5}
+    mixture.write_text("a/: x\n")
+    assert refusal("--data.mixture", str(mixture)) == f"{mixture}: data.mixture.a/ is x: give a number"
     file = yaml_file(tmp_path, f"encoder: {shape}\n")
     group = "`encoder` is a group: give `key: value` lines below it or leave it out, not"
     assert refusal("--config", file) == f"{file}: {group} {shape}"
@@ -189,7 +208,7 @@ def test_a_recipe_of_a_null_byte_or_of_megabytes_is_one_line(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("bomb", [f"[{ALIASES}", "[" * 110, MERGES, "1" * 4000])
-def test_text_that_jsonargparse_would_read_as_yaml_once_more_cannot_explode(tmp_path: Path, bomb: str) -> None:
+def test_text_is_not_read_as_yaml_once_more_and_cannot_explode(tmp_path: Path, bomb: str) -> None:
     for key in (
         "seed",
         "optimizer.lr",
@@ -197,16 +216,17 @@ def test_text_that_jsonargparse_would_read_as_yaml_once_more_cannot_explode(tmp_
         "compile",
         "data.corpus",
         "data.mixture.a",
-        "trainer.x",
         "encoder.bias",
     ):
         content: Any = bomb
         for part in reversed(key.split(".")):
             content = {part: content}
         message = refusal("--config", yaml_file(tmp_path, yaml.safe_dump(content)))
-        assert f"is a text of {len(bomb):,} characters: give a number or a word" in message
+        assert f"{key} is a text of {len(bomb):,} characters: give " in message
     file = yaml_file(tmp_path, yaml.safe_dump({"phases": [{"tokens": bomb}, {}]}))
-    assert "phases is a text of" in refusal("--config", file)
+    assert f"phases.tokens is a text of {len(bomb):,} characters: give a number" in refusal("--config", file)
+    file = yaml_file(tmp_path, yaml.safe_dump({"trainer": {"x": bomb}}))
+    assert recipe_of("--config", file).trainer == {"x": bomb}
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
@@ -254,7 +274,7 @@ def test_a_recipe_may_merge_mappings_and_override_what_it_merges(tmp_path: Path)
 def test_nothing_is_imported_while_a_recipe_is_parsed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, way: str
 ) -> None:
-    """jsonargparse imports what a class_path names where a value may be anything."""
+    """A recipe is data: a class_path is looked up when the Trainer is made, and nowhere before."""
     (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'PWNED')!r}, 'w')\n")
     monkeypatch.syspath_prepend(tmp_path)
     trainer = where % "{class_path: stranger.X, init_args: {command: ls}}"
@@ -307,15 +327,56 @@ def test_an_unknown_flag_names_the_nearest_flag() -> None:
         ("--stop.steps=2.5", "stop.steps is 2.5: give a whole number or null"),
         ("--optimizer.lr=fast", "optimizer.lr is fast: give a number"),
         ("--masking.whole_words=maybe", "masking.whole_words is maybe: give true or false"),
-        ("--encoder.positions=ropes", "encoder.positions is ropes: give one of learned, sinusoidal, rope, none"),
+        (
+            "--encoder.positions=ropes",
+            "encoder.positions is ropes: give one of learned, sinusoidal, rope, none. Did you mean `rope`?",
+        ),
         ("--optimizer.betas=[1]", "optimizer.betas is [1]: give a list with 2 elements"),
         ("--data.corpus=5", "data.corpus is 5: give a list"),
-        ("--trainer=5", "trainer is 5: give a dict"),
+        ("--trainer=5", "trainer is 5: give its fields, or a YAML file of them"),
         ("--encoder=nowhere.yaml", "encoder is nowhere.yaml: give its fields, or a YAML file of them"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_one_line_with_key_value_and_what_to_give(flag: str, message: str) -> None:
     assert refusal(flag) == message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed: true", "seed is true: give a whole number"),
+        ('seed: "true"', 'seed is "true": give a whole number'),
+        ('seed: "7"', 'seed is "7": give a whole number'),
+        ("encoder: {hidden_size: 64.9}", "encoder.hidden_size is 64.9: give a whole number"),
+        ("encoder: {hidden_size: 64.0}", "encoder.hidden_size is 64.0: give a whole number"),
+        ("optimizer: {lr: true}", "optimizer.lr is true: give a number"),
+        ("compile: 1", "compile is 1: give true or false or null"),
+        ("data: {tokenizer: 5}", "data.tokenizer is 5: give text or null"),
+        ("data: {corpus: a.txt}", "data.corpus is a.txt: give a list"),
+        ("data: {corpus: [1]}", "data.corpus is 1: give text"),
+        ("phases: {tokens: 1}", 'phases is {"tokens": 1}: give a list'),
+        ("phases: [1]", "phases is 1: give `key: value` lines"),
+        ("phases: [{tokens: 5}, {row_length: 8.5}]", "phases.row_length is 8.5: give a whole number or null"),
+        ("optimizer: {betas: [0.9, 0.95, 1]}", "optimizer.betas is [0.9, 0.95, 1]: give a list with 2 elements"),
+        ("phases: [{rows: 3}]", "unknown key `phases.rows`. Did you mean `phases.batch_rows`?"),
+    ],
+)
+def test_no_value_is_taken_for_one_of_another_type(tmp_path: Path, text: str, message: str) -> None:
+    file = yaml_file(tmp_path, text)
+    assert refusal("--config", file) == f"{file}: {message}"
+    with pytest.raises(InputError) as error:
+        read_recipe(Path(file), PretrainRecipe)
+    assert str(error.value) == f"{file}: {message}"
+
+
+def test_whole_numbers_and_exponents_are_numbers(tmp_path: Path) -> None:
+    file = yaml_file(
+        tmp_path, "optimizer: {lr: 1e-4, eps: 1E-8, betas: [0, 9e-1], clip_norm: 2}\nstop: {tokens: 1_000}\n"
+    )
+    recipe = recipe_of("--config", file)
+    assert recipe.optimizer == PretrainOptimizer("muon", 1e-4, betas=(0.0, 0.9), eps=1e-8, clip_norm=2.0)
+    assert [type(number) for number in (*recipe.optimizer.betas, recipe.optimizer.clip_norm)] == [float] * 3
+    assert recipe.stop.tokens == 1000.0
 
 
 def test_a_value_of_the_wrong_type_in_a_file_is_the_same_line_behind_the_name_of_the_file(tmp_path: Path) -> None:
@@ -419,7 +480,7 @@ def test_a_written_recipe_holds_every_field(tmp_path: Path) -> None:
     written = read_yaml(tmp_path / "all.yaml")
     assert list(written) == [field.name for field in dataclasses.fields(PretrainRecipe)]
     assert list(written["encoder"]) == [field.name for field in dataclasses.fields(EncoderConfig)]
-    check_keys(written, PretrainRecipe, "all.yaml")
+    assert read_recipe(tmp_path / "all.yaml", PretrainRecipe) == PretrainRecipe()
 
 
 def test_fresh_weights_are_trained_by_muon_and_those_of_a_model_by_adamw() -> None:
@@ -447,23 +508,22 @@ def test_differences_name_the_keys_as_flags_with_both_values() -> None:
 
 
 def test_help_is_the_docstring_under_the_field() -> None:
-    parser = make_parser("bert pretrain", "")
-    add_recipe(parser, PretrainRecipe)
-    text = " ".join(parser.format_help().split())
+    text = " ".join(Parser(pretrain, PretrainRecipe).format_help().split())
     assert "width of a token's vector" in text  # EncoderConfig.hidden_size
     assert "share of the tokens of a row that become targets" in text  # MaskingConfig.rate
     assert "--stop.minutes" in text
 
 
 def undocumented(kind: Any) -> Sequence[str]:
-    parser = make_parser("bert", "")
-    add_recipe(parser, kind)
-    leaves = [action for action in parser._actions if action.option_strings and action.dest not in ("help", "config")]
-    return [action.dest for action in leaves if not (action.help or "").strip()]
+    fields, texts = dataclasses.fields(kind), documentation(kind)
+    groups = [field.default_factory for field in fields if dataclasses.is_dataclass(field.default_factory)]
+    inside = [name for group in groups for name in undocumented(group)]
+    return [f"{kind.__name__}.{field.name}" for field in fields if not texts.get(field.name)] + inside
 
 
-def test_every_field_is_documented() -> None:
-    assert undocumented(PretrainRecipe) == []
+@pytest.mark.parametrize("kind", [PretrainRecipe, FinetuneRecipe, PhaseConfig, SensesProtocol])
+def test_every_field_is_documented(kind: Any) -> None:
+    assert undocumented(kind) == []
 
 
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)

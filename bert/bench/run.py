@@ -1,7 +1,7 @@
 """`bert bench`: what this machine can do, what a recipe makes of it, and how a peer does beside it.
 
 As functions: `bench` for a recipe and a text, `bench_arrays` for token ids in memory; neither needs `datasets`, `pyarrow` or
-`jsonargparse`. Every figure is a median of rounds with its spread.
+`pydantic`. Every figure is a median of rounds with its spread.
 """
 
 import dataclasses

@@ -1,11 +1,10 @@
 """What `bert finetune` can be told: the groups of a fine-tuning recipe. Plain dataclasses without torch."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-from bert.errors import InputError, check_seed, check_values
-from bert.recipe import Free
-from bert.training.config import LogConfig, OptimizerConfig, ScheduleConfig, require_positive
+from bert.errors import InputError, check_seed, check_values, require, require_positive
+from bert.training.config import LogConfig, OptimizerConfig, ScheduleConfig
 
 ROW_LENGTH = 128  # where neither the recipe nor the model says otherwise
 SPECIALS = 2  # [CLS] and [SEP] of a row
@@ -21,9 +20,8 @@ class RowsConfig:
     """pieces from the begin of a window to that of the next; null: half of what a row holds"""
 
     def __post_init__(self) -> None:
-        if self.row_length is not None and self.row_length < 8:
-            raise InputError(f"rows.row_length is {self.row_length}: give 8 or more")
-        require_positive("rows", stride=self.stride)
+        require("rows", self, "row_length", lambda value: value >= 8, "8 or more")
+        require_positive("rows", self, "stride")
         if self.row_length is not None and self.stride is not None and self.stride > self.row_length - SPECIALS:
             raise InputError(
                 f"rows.stride {self.stride} would leave out pieces between windows of {self.row_length - SPECIALS}: lower it"
@@ -58,9 +56,8 @@ class DataConfig:
     """examples of one optimiser step, over all devices"""
 
     def __post_init__(self) -> None:
-        require_positive("data", limit=self.limit, batch_examples=self.batch_examples)
-        if not 0 < self.held_out <= 0.5:
-            raise InputError(f"data.held_out is {self.held_out}: give a share above 0, to 0.5")
+        require_positive("data", self, "limit batch_examples")
+        require("data", self, "held_out", lambda value: 0 < value <= 0.5, "a share above 0, to 0.5")
 
 
 @dataclass(frozen=True)
@@ -73,8 +70,7 @@ class TaskConfig:
     """classify: what stands for a text, the vector of [CLS] or the mean of all; null: as the encoder's family does it"""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"head.dropout is {self.dropout}: give a share from 0 to below 1")
+        require("head", self, "dropout", lambda value: 0 <= value < 1, "a share from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ class ValidationConfig:
     """steps between validations; null: after every epoch"""
 
     def __post_init__(self) -> None:
-        require_positive("validation", every_steps=self.every_steps)
+        require_positive("validation", self, "every_steps")
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ class FinetuneRecipe:
     """measuring on the dev set"""
     log: LogConfig = field(default_factory=LogConfig)
     """what to write down"""
-    trainer: dict[str, Free] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
     """any argument of lightning.Trainer, as --trainer.devices 2 or --trainer.precision bf16-mixed"""
     seed: int = 0
     """decides the initial weights of the head, order and dropout"""

@@ -8,9 +8,9 @@ what differs between them is a field, never a class.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
-from bert.errors import InputError, did_you_mean
+from bert.errors import InputError, did_you_mean, require
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 TaskActivation = Literal[Activation, "tanh"]
@@ -93,15 +93,7 @@ class EncoderConfig:
     """id of the padding token: what fills rows of unlike length, and what positions_skip_padding does not count"""
 
     def __post_init__(self) -> None:
-        sizes = (
-            "vocab_size",
-            "hidden_size",
-            "num_layers",
-            "num_heads",
-            "intermediate_size",
-            "max_length",
-            "global_every",
-        )
+        sizes = "vocab_size hidden_size num_layers num_heads intermediate_size max_length global_every".split()
         optional = ("num_kv_heads", "embedding_size", "local_window")
         for name in (*sizes, *optional, "token_types", "pad_id"):
             value = getattr(self, name)
@@ -113,14 +105,17 @@ class EncoderConfig:
                 raise InputError(f"encoder.{name} is {value}: give 1 or more")
             if value > (most := _MOST_LAYERS if name == "num_layers" else _MOST):
                 raise InputError(f"encoder.{name} is {value}: give at most {most}")
-        for name in ("norm_eps", "initializer_range", "rope_theta", "local_rope_theta"):
-            if not 0 < getattr(self, name) < _BELOW:  # NaN is neither
-                raise InputError(f"encoder.{name} is {getattr(self, name)}: give a positive number below {_BELOW:g}")
+        positive = f"a positive number below {_BELOW:g}"  # NaN is none
+        names = "norm_eps initializer_range rope_theta local_rope_theta"
+        require("encoder", self, names, lambda value: 0 < value < _BELOW, positive)
         for name in ("positions", "norm", "activation"):
             _check_choice("encoder", self, name)
-        for name in ("embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"encoder.{name} is {getattr(self, name)}: give a probability from 0 to below 1")
+        dropouts = "embedding_dropout attention_dropout hidden_dropout mlp_dropout"
+        require("encoder", self, dropouts, lambda value: 0 <= value < 1, "a probability from 0 to below 1")
+        require("encoder", self, "embedding_size", lambda value: value >= 1, "1 or more, or null for hidden_size")
+        require("encoder", self, "token_types", lambda value: value >= 0, "0 for none, or their number")
+        everywhere = "2 or more, or null for global attention everywhere"
+        require("encoder", self, "local_window", lambda value: value >= 2, everywhere)
         if self.hidden_size % self.num_heads:
             raise InputError(
                 f"encoder.hidden_size {self.hidden_size} does not divide into encoder.num_heads {self.num_heads}:"
@@ -139,20 +134,10 @@ class EncoderConfig:
         if self.positions == "sinusoidal" and self.embedding_width % 2:
             name = "hidden_size" if self.embedding_size is None else "embedding_size"
             raise InputError(f"encoder.positions sinusoidal needs an even encoder.{name}, not {self.embedding_width}")
-        if self.embedding_size is not None and self.embedding_size < 1:
-            raise InputError(
-                f"encoder.embedding_size is {self.embedding_size}: give 1 or more, or null for hidden_size"
-            )
         if self.positions_skip_padding and self.positions != "learned":
             raise InputError(
                 f"encoder.positions_skip_padding belongs to learned positions, and encoder.positions is {self.positions}:"
                 " set it false"
-            )
-        if self.token_types < 0:
-            raise InputError(f"encoder.token_types is {self.token_types}: give 0 for none, or their number")
-        if self.local_window is not None and self.local_window < 2:
-            raise InputError(
-                f"encoder.local_window is {self.local_window}: give 2 or more, or null for global attention everywhere"
             )
         if self.local_window is not None and self.global_every == 1:
             raise InputError(
@@ -249,11 +234,8 @@ class TaskHeadConfig:
         if twice := [label for label, times in Counter(self.labels).items() if times > 1]:
             raise InputError(f"head.labels names {twice[0]!r} twice: give each class once")
         _check_choice("head", self, "activation")
-        if self.pooling not in ("cls", "mean", None):
-            raise InputError(f"head.pooling is {self.pooling}: give one of cls, mean")
-        for name in ("first_dropout", "dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise InputError(f"head.{name} is {getattr(self, name)}: give a probability from 0 to below 1")
+        require("head", self, "pooling", lambda value: value in ("cls", "mean"), "one of cls, mean")
+        require("head", self, "first_dropout dropout", lambda value: 0 <= value < 1, "a probability from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -282,9 +264,7 @@ def task_head(config: EncoderConfig, task: Task, labels: Sequence[str]) -> TaskH
     return TaskHeadConfig(tuple(labels), activation="tanh", transform_bias=True, transform_norm=False, dropout=rate)
 
 
-def _check_choice(
-    group: str, config: EncoderConfig | HeadConfig | TaskHeadConfig | DiscriminatorConfig, name: str
-) -> None:
+def _check_choice(group: str, config: Any, name: str) -> None:
     """Refuse a value that is none of the field's `Literal`, naming the nearest one."""
     value, choices = getattr(config, name), get_args(get_type_hints(type(config))[name])
     if value not in choices:

@@ -2,20 +2,11 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypedDict
+from typing import Any, Literal
 
-from bert.errors import InputError, check_seed, check_values
+from bert.errors import InputError, check_seed, check_values, require, require_positive
 from bert.model.config import EncoderConfig, HeadConfig
-from bert.recipe import Free
-from bert.training.config import (
-    CheckpointConfig,
-    LogConfig,
-    OptimizerConfig,
-    ScheduleConfig,
-    StopConfig,
-    require_positive,
-    require_share,
-)
+from bert.training.config import CheckpointConfig, LogConfig, OptimizerConfig, ScheduleConfig, StopConfig
 
 
 @dataclass(frozen=True)
@@ -32,7 +23,7 @@ class VocabularyConfig:
     """with start: file with a word a line; each that is new becomes one token, from the mean of its old pieces"""
 
     def __post_init__(self) -> None:
-        require_positive("vocabulary", size=self.size)
+        require_positive("vocabulary", self, "size")
 
 
 @dataclass(frozen=True)
@@ -66,18 +57,10 @@ class DataConfig:
     """processes that load batches; 0: in the training process, which is fastest on few cores"""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "data",
-            batch_rows=self.batch_rows,
-            micro_batch_rows=self.micro_batch_rows,
-            window_documents=self.window_documents,
-        )
-        if self.row_length < 8:
-            raise InputError(f"data.row_length is {self.row_length}: give 8 or more")
-        if not 0 <= self.held_out <= 0.5:
-            raise InputError(f"data.held_out is {self.held_out}: give a share from 0 to 0.5")
-        if self.workers < 0:
-            raise InputError(f"data.workers is {self.workers}: give 0 or more")
+        require_positive("data", self, "batch_rows micro_batch_rows window_documents")
+        require("data", self, "row_length", lambda value: value >= 8, "8 or more")
+        require("data", self, "held_out", lambda value: 0 <= value <= 0.5, "a share from 0 to 0.5")
+        require("data", self, "workers", lambda value: value >= 0, "0 or more")
         if self.mixture:
             self._check_mixture()
 
@@ -111,9 +94,8 @@ class MaskingConfig:
     """hide all pieces of a word or none"""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise InputError(f"masking.rate is {self.rate}: give a share between 0 and 1")
-        require_share("masking", mask_share=self.mask_share, random_share=self.random_share)
+        require("masking", self, "rate", lambda value: 0 < value < 1, "a share between 0 and 1")
+        require("masking", self, "mask_share random_share", lambda value: 0 <= value <= 1, "a share from 0 to 1")
         if self.mask_share + self.random_share > 1 + 1e-9:
             raise InputError(
                 f"masking.mask_share {self.mask_share} and masking.random_share {self.random_share} are more than 1 together: lower one"
@@ -136,20 +118,21 @@ class PretrainOptimizer(OptimizerConfig):
     which is cheaper; null: whole matrices"""
 
 
-class PhaseConfig(TypedDict, total=False):
-    """A part of the run: how long it is, and what differs there from the rest of the recipe. What is absent or null does not."""
+@dataclass(frozen=True)
+class PhaseConfig:
+    """A part of the run: how long it is, and what differs there from the rest of the recipe. What is null does not."""
 
-    tokens: float | None
+    tokens: float | None = None
     """places (rows × row length) until the next phase, brought up to whole steps; the last phase has none"""
-    row_length: int | None
+    row_length: int | None = None
     """in the place of data.row_length"""
-    batch_rows: int | None
+    batch_rows: int | None = None
     """in the place of data.batch_rows"""
-    micro_batch_rows: int | None
+    micro_batch_rows: int | None = None
     """in the place of data.micro_batch_rows"""
-    mask_rate: float | None
+    mask_rate: float | None = None
     """in the place of masking.rate"""
-    rope_theta: float | None
+    rope_theta: float | None = None
     """in the place of encoder.rope_theta"""
 
 
@@ -165,7 +148,7 @@ class ValidationConfig:
     """with start: text that is not the subject of the run, to see what is forgotten; null: the bundled sample"""
 
     def __post_init__(self) -> None:
-        require_positive("validation", every_steps=self.every_steps, rows=self.rows)
+        require_positive("validation", self, "every_steps rows")
 
 
 @dataclass(frozen=True)
@@ -180,12 +163,7 @@ class GrowConfig:
     """width inside the MLP; null: as in start"""
 
     def __post_init__(self) -> None:
-        require_positive(
-            "grow",
-            num_layers=self.num_layers,
-            hidden_size=self.hidden_size,
-            intermediate_size=self.intermediate_size,
-        )
+        require_positive("grow", self, "num_layers hidden_size intermediate_size")
 
 
 @dataclass(frozen=True)
@@ -232,7 +210,7 @@ class PretrainRecipe:
     """when to save"""
     log: LogConfig = field(default_factory=LogConfig)
     """what to write down"""
-    trainer: dict[str, Free] = field(default_factory=dict)
+    trainer: dict[str, Any] = field(default_factory=dict)
     """any argument of lightning.Trainer, as --trainer.devices 2 or --trainer.precision bf16-mixed"""
     seed: int = 0
     """decides initial weights, order, masks and dropout"""
@@ -251,31 +229,29 @@ class PretrainRecipe:
             raise InputError(
                 f"initialization structured is for fresh weights, and --from {self.start} brings its own: give random"
             )
-        asked = not self.phases or any(phase.get("row_length") is None for phase in self.phases)
+        asked = not self.phases or any(phase.row_length is None for phase in self.phases)
         if self.start is None and asked and self.data.row_length > self.encoder.max_length:
             raise InputError(
                 f"data.row_length {self.data.row_length} is longer than encoder.max_length {self.encoder.max_length}:"
                 " lower the one or raise the other"
             )
         self._check_phases()
-        vocabulary, given = self.vocabulary, []
-        if self.start is None:
-            if vocabulary.retrain:
-                given.append("vocabulary.retrain (--new-tokenizer)")
-            if vocabulary.add_words is not None:
-                given.append(f"vocabulary.add_words {vocabulary.add_words}")
-            if self.validation.general is not None:
-                given.append(f"validation.general {self.validation.general}")
-            if self.grow != GrowConfig():
-                given.append("grow")
-            if given:
-                raise InputError(f"{given[0]} is for a run that starts from a model: give its folder as --from")
+        if self.start is not None:
+            self._check_vocabulary()
             return
-        self._check_vocabulary()
+        vocabulary, general = self.vocabulary, self.validation.general
+        for name, is_given in (
+            ("vocabulary.retrain (--new-tokenizer)", vocabulary.retrain),
+            (f"vocabulary.add_words {vocabulary.add_words}", vocabulary.add_words is not None),
+            (f"validation.general {general}", general is not None),
+            ("grow", self.grow != GrowConfig()),
+        ):
+            if is_given:
+                raise InputError(f"{name} is for a run that starts from a model: give its folder as --from")
 
     def _check_phases(self) -> None:
         for number, phase in enumerate(self.phases, start=1):
-            here, tokens = f"phases: phase {number}", phase.get("tokens")
+            here, tokens = f"phases: phase {number}", phase.tokens
             if number == len(self.phases) and tokens is not None:
                 raise InputError(
                     f"{here} is the last and has tokens {tokens:g}: leave them out, stop says when it ends"
@@ -283,13 +259,12 @@ class PretrainRecipe:
             if number < len(self.phases) and tokens is None:
                 raise InputError(f"{here} has no tokens: say how long it lasts, only the last phase may leave it open")
             for name in ("tokens", "batch_rows", "micro_batch_rows", "rope_theta"):
-                if (value := phase.get(name)) is not None and not 0 < value < math.inf:  # type: ignore[operator]
+                if (value := getattr(phase, name)) is not None and not value > 0:
                     raise InputError(f"{here}: {name} is {value}: give a finite number above 0")
-            length, rate = phase.get("row_length"), phase.get("mask_rate")
-            if length is not None and length < 8:
-                raise InputError(f"{here}: row_length is {length}: give 8 or more")
-            if rate is not None and not 0 < rate < 1:
-                raise InputError(f"{here}: mask_rate is {rate}: give a share between 0 and 1")
+            if phase.row_length is not None and phase.row_length < 8:
+                raise InputError(f"{here}: row_length is {phase.row_length}: give 8 or more")
+            if phase.mask_rate is not None and not 0 < phase.mask_rate < 1:
+                raise InputError(f"{here}: mask_rate is {phase.mask_rate}: give a share between 0 and 1")
             if self.start is None:  # otherwise the shape comes with the model
                 check_phase_fits(number, phase, self.encoder)
 
@@ -322,13 +297,12 @@ class PretrainRecipe:
 
 def check_phase_fits(number: int, phase: PhaseConfig, encoder: EncoderConfig) -> None:
     """InputError where phase `number`, from 1, asks for what the encoder has not."""
-    length = phase.get("row_length")
-    if length is not None and length > encoder.max_length:
+    if phase.row_length is not None and phase.row_length > encoder.max_length:
         raise InputError(
-            f"phases: phase {number}: row_length {length} is longer than encoder.max_length {encoder.max_length}:"
+            f"phases: phase {number}: row_length {phase.row_length} is longer than encoder.max_length {encoder.max_length}:"
             " lower the one or raise the other"
         )
-    if phase.get("rope_theta") is not None and encoder.positions != "rope":
+    if phase.rope_theta is not None and encoder.positions != "rope":
         raise InputError(
             f"phases: phase {number} has a rope_theta and encoder.positions is {encoder.positions}: leave it out"
         )

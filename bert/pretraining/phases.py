@@ -74,7 +74,7 @@ def plan(recipe: PretrainRecipe) -> Phased[Phase]:
         own = length == recipe.data.row_length
         mask_seed = recipe.seed if own else int(draw(recipe.seed, _MASKS, length)[0] >> 1)
         phases.append(Phase(first_step, next_row.get(length, 0), inside, mask_seed))
-        steps = math.ceil((config.get("tokens") or 0) / (rows * length))
+        steps = math.ceil((config.tokens or 0) / (rows * length))
         first_step += steps
         next_row[length] = next_row.get(length, 0) + steps * rows
     return Phased(tuple(phase.first_step for phase in phases), tuple(phases))
@@ -86,13 +86,13 @@ def longest_row(recipe: PretrainRecipe) -> int:
 
 
 def _in_phase(recipe: PretrainRecipe, config: PhaseConfig) -> PretrainRecipe:
-    data = {name: config.get(name) for name in ("row_length", "batch_rows", "micro_batch_rows")}
+    data = {name: getattr(config, name) for name in ("row_length", "batch_rows", "micro_batch_rows")}
     changed = {name: value for name, value in data.items() if value is not None}
-    rate, theta = config.get("mask_rate"), config.get("rope_theta")
+    rate, theta = config.mask_rate, config.rope_theta
     return replace(
         recipe,
         phases=[],
-        data=replace(recipe.data, **changed),  # type: ignore[arg-type]
+        data=replace(recipe.data, **changed),
         masking=recipe.masking if rate is None else replace(recipe.masking, rate=rate),
         encoder=recipe.encoder if theta is None else replace(recipe.encoder, rope_theta=theta),
     )

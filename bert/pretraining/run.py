@@ -39,7 +39,7 @@ from bert.pretraining.phases import Phased, plan
 from bert.pretraining.start import Start, begin, load_start
 from bert.pretraining.stream import Split, StepLoader
 from bert.pretraining.summary import card_text, describe
-from bert.recipe import differences
+from bert.recipe import differences, read_recipe
 from bert.signals import Signals, handled, number_of
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
@@ -194,7 +194,7 @@ def _prepare(
     """Rank 0's part: the run in the folder `out` made or taken up again, and the other ranks told of it."""
     given = replace(with_absolute_paths(recipe), run_id=None)
     if resume or (run_folder.holds_run(out) and (not overwrite or is_restart())):
-        held = _with_objects(run_folder.read_recipe(out / run_folder.RECIPE, PretrainRecipe), recipe)
+        held = _with_objects(read_recipe(out / run_folder.RECIPE, PretrainRecipe), recipe)
         if not resume:
             run_folder.check_same(out, given)
             say(f"{out}: holds this run already, which is resumed")

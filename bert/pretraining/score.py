@@ -17,7 +17,7 @@ from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import open_data
 from bert.pretraining.stream import BatchStream, Split
-from bert.training.folder import read_recipe
+from bert.recipe import read_recipe
 from bert.untrusted import read_arrays
 
 

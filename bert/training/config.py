@@ -3,21 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from bert.errors import InputError
-
-
-def require_positive(group: str, **values: float | None) -> None:
-    """Refuse values of the recipe that are zero or less; None passes."""
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise InputError(f"{group}.{name} is {value}: give more than 0")
-
-
-def require_share(group: str, **values: float) -> None:
-    """Refuse values of the recipe that are not shares from 0 to 1."""
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise InputError(f"{group}.{name} is {value}: give a share from 0 to 1")
+from bert.errors import InputError, require, require_positive
 
 
 @dataclass(frozen=True)
@@ -47,18 +33,10 @@ class OptimizerConfig:
     which is cheaper; null: whole matrices"""
 
     def __post_init__(self) -> None:
-        require_positive("optimizer", lr=self.lr, eps=self.eps, clip_norm=self.clip_norm, muon_lr=self.muon_lr)
-        require_positive("optimizer", muon_block=self.muon_block)
-        for name, value in (
-            ("betas", min(self.betas)),
-            ("betas", max(self.betas)),
-            ("muon_momentum", self.muon_momentum),
-        ):
-            if not 0 <= value < 1:
-                raise InputError(f"optimizer.{name} is {getattr(self, name)}: give 0 to below 1")
-        for name in ("weight_decay", "muon_weight_decay"):
-            if getattr(self, name) < 0:
-                raise InputError(f"optimizer.{name} is {getattr(self, name)}: give 0 or more")
+        require_positive("optimizer", self, "lr eps clip_norm muon_lr muon_block")
+        require("optimizer", self, "betas", lambda betas: 0 <= min(betas) <= max(betas) < 1, "0 to below 1")
+        require("optimizer", self, "muon_momentum", lambda value: 0 <= value < 1, "0 to below 1")
+        require("optimizer", self, "weight_decay muon_weight_decay", lambda value: not value < 0, "0 or more")
 
 
 @dataclass(frozen=True)
@@ -75,7 +53,7 @@ class ScheduleConfig:
     """what is left of the highest learning rate at the end, as a share"""
 
     def __post_init__(self) -> None:
-        require_share("schedule", warmup=self.warmup, decay=self.decay, final=self.final)
+        require("schedule", self, "warmup decay final", lambda value: 0 <= value <= 1, "a share from 0 to 1")
         if self.kind == "wsd" and self.warmup + self.decay > 1:
             raise InputError(
                 f"schedule.warmup {self.warmup} and schedule.decay {self.decay} are more than the whole run: lower one"
@@ -95,7 +73,7 @@ class StopConfig:
     behind the first step, which compiles)"""
 
     def __post_init__(self) -> None:
-        require_positive("stop", steps=self.steps, tokens=self.tokens, minutes=self.minutes)
+        require_positive("stop", self, "steps tokens minutes")
 
 
 @dataclass(frozen=True)
@@ -110,9 +88,9 @@ class CheckpointConfig:
     """how many are kept, the newest"""
 
     def __post_init__(self) -> None:
-        require_positive("checkpoint", every_steps=self.every_steps, every_minutes=self.every_minutes)
-        if self.keep < 2:  # where the newest is damaged, a run is resumed from the one before
-            raise InputError(f"checkpoint.keep is {self.keep}: give 2 or more")
+        require_positive("checkpoint", self, "every_steps every_minutes")
+        # Where the newest is damaged, a run is resumed from the one before.
+        require("checkpoint", self, "keep", lambda value: value >= 2, "2 or more")
 
 
 @dataclass(frozen=True)
@@ -129,4 +107,4 @@ class LogConfig:
     """show loss, tokens a second and the time left; plain lines where the output is not a terminal"""
 
     def __post_init__(self) -> None:
-        require_positive("log", every_steps=self.every_steps)
+        require_positive("log", self, "every_steps")

@@ -1,11 +1,9 @@
 """The folder of a run: owned by one process, filled by rank 0 before training, waited for by the others."""
 
-import dataclasses
 import json
 import os
 import platform
 import subprocess
-import typing
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,7 +17,7 @@ from bert.errors import InputError
 from bert.exchange.folder import OURS as MODEL_FILES
 from bert.files import clear_workshops, completed, matches, replaced, replaced_folder
 from bert.locks import is_held, locked
-from bert.recipe import check_keys, differences, read_yaml, write_yaml
+from bert.recipe import differences, read_recipe, write_yaml
 from bert.signals import number_of
 from bert.text.foreign import ALL_FILES
 from bert.training.config import LogConfig
@@ -119,9 +117,8 @@ def holds_run(out: Path) -> bool:
 def check_same(out: Path, given: Any) -> None:
     """InputError where the run that `out` holds was asked for by another recipe than `given`, with both values of the first field."""
     before, amended = (read_recipe(out / name, type(given)) for name in (GIVEN, RECIPE))
-    other = {
-        key for key, _, _ in differences(amended, given)
-    }  # as it is by now: a command may ask for what was amended
+    # As it is by now: a command may ask for what was amended.
+    other = {key for key, _, _ in differences(amended, given)}
     if changed := [f"{key} {then}, not {now}" for key, then, now in differences(before, given) if key in other]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
@@ -255,16 +252,6 @@ def wait_until_ready(out: Path, recipe: type) -> tuple[Any, dict[str, Any]]:
     return read_recipe(out / RECIPE, recipe), told
 
 
-def read_recipe(file: Path, recipe: type) -> Any:
-    """A recipe of type `recipe` from a file with all its fields, without a command-line parser."""
-    content = read_yaml(file)
-    check_keys(content, recipe, str(file))
-    try:
-        return _from_plain(recipe, content)
-    except (TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        raise InputError(f"{file}: a value of the wrong type ({error}): correct it") from None
-
-
 def environment() -> dict[str, Any]:
     """Versions, hardware and commit: what a figure has to be read with."""
     packages = {}
@@ -304,39 +291,20 @@ def _cpu_model() -> str:
 def extra_loggers(log: LogConfig, out: Path) -> list[Any]:
     """TensorBoard and Weights & Biases where the recipe asks for them. InputError where the package is missing."""
     loggers: list[Any] = []
+    package = "tensorboard"
     try:
         if log.tensorboard:
             from lightning.pytorch.loggers import TensorBoardLogger
 
             loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
+        package = "wandb"
         if log.wandb is not None:
             from lightning.pytorch.loggers import WandbLogger
 
             loggers.append(WandbLogger(project=log.wandb, save_dir=out))
     except ModuleNotFoundError as error:
-        name = (
-            "log.wandb"
-            if log.wandb is not None and not loggers[1:] and (not log.tensorboard or loggers)
-            else "log.tensorboard"
-        )
-        package = "wandb" if name == "log.wandb" else "tensorboard"
-        raise InputError(f"{name} needs the package {package}: pip install {package}") from error
+        raise InputError(f"log.{package} needs the package {package}: pip install {package}") from error
     return loggers
-
-
-def _from_plain(kind: type, values: Mapping[str, Any]) -> Any:
-    hints = typing.get_type_hints(kind)
-    made = {}
-    for field in dataclasses.fields(kind):
-        if field.name not in values:
-            continue
-        value, hint = values[field.name], hints[field.name]
-        if dataclasses.is_dataclass(hint):
-            value = _from_plain(hint, value)  # type: ignore[arg-type]
-        elif typing.get_origin(hint) is tuple:
-            value = tuple(value)
-        made[field.name] = value
-    return kind(**made)
 
 
 def _commit() -> str:

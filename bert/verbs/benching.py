@@ -1,20 +1,17 @@
 """`bert bench`: parse, call."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from bert.errors import InputError
-from bert.recipe import add_recipe, build, parse
-from bert.verbs.options import TRUST, verb_parser
+from bert.flags import Parser
+from bert.verbs.options import TRUST
 
-_ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
-_COMPILE = ("no", "yes", "cuda-graphs")
+_ATTENTION = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
     from bert.bench.documents import Text
     from bert.bench.run import Plan
     from bert.pretraining.config import PretrainRecipe
@@ -27,26 +24,16 @@ def _bench(arguments: Sequence[str]) -> None:
     goes on where it was interrupted."""
     from bert.pretraining.config import GrowConfig, PretrainRecipe, VocabularyConfig
 
-    parser = verb_parser("bench", _bench)
+    usage = "bert bench [RUN] [--config RECIPE.yaml] [--against hf | --sweep] [--out DIR] [--GROUP.FIELD VALUE ...]"
+    parser = Parser(_bench, PretrainRecipe, usage)
     _add_options(parser)
-    add_recipe(parser, PretrainRecipe)
-    parser.usage = (
-        "bert bench [RUN] [--config RECIPE.yaml] [--against hf | --sweep] [--out DIR] [--GROUP.FIELD VALUE ...]"
-    )
-    options = parse(parser, arguments, PretrainRecipe)
-    if options.against not in (None, "hf"):
-        raise InputError(f"--against {options.against}: give hf")
-    if options.run is not None:
-        if not (Path(options.run) / "recipe.yaml").exists():
-            raise InputError(f"{options.run}: no run here to measure: it has no recipe.yaml")
-        options = parse(parser, ["--config", str(Path(options.run) / "recipe.yaml"), *arguments], PretrainRecipe)
+    options = parser.parse(arguments)
+    if options.run is not None and not (Path(options.run) / "recipe.yaml").exists():
+        raise InputError(f"{options.run}: no run here to measure: it has no recipe.yaml")
     _check(options)
-    for name in ("tokenizer", "store"):
-        if options[name]:
-            options.data[name] = options[name]
-    if options.store:
-        options.data.mixture, options.data.corpus = {}, []  # one text in place of those of the run
-    recipe: PretrainRecipe = build(PretrainRecipe, parser.instantiate(options))
+    recipe: PretrainRecipe = parser.recipe(options, *([] if options.run is None else [f"{options.run}/recipe.yaml"]))
+    if options.store:  # one text in place of those of the run
+        recipe = replace(recipe, data=replace(recipe.data, store=options.store, mixture={}, corpus=[]))
     if recipe.start is not None:  # the weights are no matter here, the shape of the run is in its recipe
         general = replace(recipe.validation, general=None)
         recipe = replace(recipe, start=None, grow=GrowConfig(), vocabulary=VocabularyConfig(), validation=general)
@@ -73,89 +60,53 @@ def _bench(arguments: Sequence[str]) -> None:
         )
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
-    plan = _plan(options, recipe)
-    bench(recipe, text, plan, ragged, out)
+    bench(recipe, text, _plan(options, recipe), ragged, out)
 
 
-def _add_options(parser: "ArgumentParser") -> None:
-    add = parser.add_argument
-    add("run", nargs="?", type=str | None, default=None, help="folder of a run: its recipe, store and tokenizer")
-    add("--tokenizer", type=str | None, default=None, help="the same as --data.tokenizer")
-    add("--store", type=str | None, default=None, help="the same as --data.store")
-    add("--tokens", type=str | None, default=None, help=".npz with values and offsets, in place of store and tokenizer")
-    add(
-        "--vocab-size",
-        type=int | None,
-        default=None,
-        help="measure with so many entries; not given: as many as the tokenizer has",
-    )
-    add("--out", type=str | None, default=None, help="folder for metrics.json, table.md, pictures and finished figures")
-    add("--trust", action="store_true", help=TRUST)
-    add("--rounds", type=int, default=5, help="rounds; in each, everything that is compared takes its turn")
-    add("--seconds", type=float, default=3.0, help="of a turn, about")
-    add("--backends", nargs="+", type=str, default=[], help="ways to compute attention; not given: all there are")
-    add("--profile", action="store_true", help="also say which operators the time of our step goes to")
-    add("--sweep", action="store_true", help="try micro-batches: the fastest, and the largest that fits")
-    add(
-        "--smallest",
-        type=int | None,
-        default=None,
-        help="with --sweep: rows to begin with, 4 if not given; each next size is the double",
-    )
-    add(
-        "--largest",
-        type=int | None,
-        default=None,
-        help="with --sweep: rows to end with, 64 if not given, where memory does not end it before",
-    )
-    add("--against", type=str | None, default=None, help="hf: Hugging Face's masked LM of the same configuration")
-    add(
-        "--ragged",
-        nargs="+",
-        type=str,
-        default=[],
-        help="with --against: stores or .npz files, as many documents of each; not given: the documents of the text",
-    )
-    add("--works", nargs="+", type=str, default=[], help="with --against: some of full-rows, concatenated, padded")
-    add(
-        "--peer-attention",
-        type=str | None,
-        default=None,
-        help="with --against: one implementation of transformers; not given: each, with --minutes the fastest",
-    )
-    add(
-        "--peer-compile",
-        type=str | None,
-        default=None,
-        help="with --against: no, yes or cuda-graphs alone; not given: each, with --minutes the fastest",
-    )
-    add("--peer-rows", type=int | None, default=None, help="with --against: rows or documents of the peer's batch")
-    add("--minutes", type=float | None, default=None, help="with --against: train both so long and score them")
-    add("--masked", type=str | None, default=None, help="with --minutes: .npz of masked rows to score on")
-    add("--seeds", nargs="+", type=int, default=[0], help="with --minutes: each side with each of them")
-    add("--sides", nargs="+", type=str, default=["peer", "ours"], help="with --minutes: peer, ours or both")
-    add("--peer-lr", type=float, default=2e-3, help="with --minutes: the peer's highest learning rate")
-    add("--peer-warmup", type=float, default=0.06, help="with --minutes: share of the time in which it rises")
+def _add_options(parser: Parser) -> None:
+    add = parser.add
+    add("run", "folder of a run: its recipe, store and tokenizer", required=False)
+    add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")
+    add("--store", "token store, in place of every text of the recipe")
+    add("--tokens", ".npz with values and offsets, in place of store and tokenizer")
+    add("--vocab-size", "measure with so many entries; not given: as many as the tokenizer has", int)
+    add("--out", "folder for metrics.json, table.md, pictures and finished figures")
+    add("--trust", TRUST, bool)
+    add("--rounds", "rounds; in each, everything that is compared takes its turn", int, 5, at_least=1)
+    add("--seconds", "of a turn, about", float, 3.0)
+    add("--backends", "ways to compute attention; not given: all there are", list[str])
+    add("--profile", "also say which operators the time of our step goes to", bool)
+    add("--sweep", "try micro-batches: the fastest, and the largest that fits", bool)
+    add("--smallest", "with --sweep: rows to begin with, 4 if not given; each next size is the double", int)
+    add("--largest", "with --sweep: rows to end with, 64 if not given, where memory does not end it before", int)
+    add("--against", "hf: Hugging Face's masked LM of the same configuration", Literal["hf"])
+    ragged = "stores or .npz files, as many documents of each; not given: the documents of the text"
+    add("--ragged", f"with --against: {ragged}", list[str])
+    add("--works", "with --against: some of full-rows, concatenated, padded", list[str])
+    fastest = "not given: each, with --minutes the fastest"
+    add("--peer-attention", f"with --against: one implementation of transformers; {fastest}", _ATTENTION)
+    add("--peer-compile", f"with --against: one way; {fastest}", Literal["no", "yes", "cuda-graphs"])
+    add("--peer-rows", "with --against: rows or documents of the peer's batch", int, at_least=1)
+    add("--minutes", "with --against: train both so long and score them", float)
+    add("--masked", "with --minutes: .npz of masked rows to score on")
+    add("--seeds", "with --minutes: each side with each of them", list[int], [0])
+    add("--sides", "with --minutes: peer, ours or both", list[Literal["peer", "ours"]], ["peer", "ours"])
+    add("--peer-lr", "with --minutes: the peer's highest learning rate", float, 2e-3)
+    add("--peer-warmup", "with --minutes: share of the time in which it rises", float, 0.06)
 
 
 def _check(options: Any) -> None:
     """What may stand together."""
-    if options.peer_compile not in (None, *_COMPILE):
-        raise InputError(f"--peer-compile {options.peer_compile}: give {_or(_COMPILE)}")
-    if options.peer_attention not in (None, *_ATTENTION):
-        raise InputError(f"--peer-attention {options.peer_attention}: give {_or(_ATTENTION)}")
     if not options.peer_lr > 0:
         raise InputError(f"--peer-lr {options.peer_lr:g}: give more than 0")
     if not 0 <= options.peer_warmup < 1:
         raise InputError(f"--peer-warmup {options.peer_warmup:g}: give a share from 0 to less than 1")
-    if options.peer_rows is not None and options.peer_rows < 1:
-        raise InputError(f"--peer-rows {options.peer_rows}: give 1 or more")
     for name in ("ragged", "works", "peer_attention", "peer_compile", "peer_rows"):
-        if options[name] and options.against is None:
+        if getattr(options, name) and options.against is None:
             raise InputError(f"--{name.replace('_', '-')} is for a comparison: give --against hf")
     for name in ("smallest", "largest"):
-        if options[name] is not None and not options.sweep:
-            raise InputError(f"--{name} {options[name]} is for a sweep: give --sweep")
+        if getattr(options, name) is not None and not options.sweep:
+            raise InputError(f"--{name} {getattr(options, name)} is for a sweep: give --sweep")
     if options.sweep and options.against:
         raise InputError("--sweep beside --against: one measures our step alone; leave one out")
     if options.minutes is None:
@@ -165,16 +116,10 @@ def _check(options: Any) -> None:
     if not options.minutes > 0:
         raise InputError(f"--minutes {options.minutes:g}: give more than 0")
     for name in ("masked", "out"):
-        if options[name] is None:
+        if getattr(options, name) is None:
             raise InputError(f"--minutes {options.minutes:g} needs --{name}: give it")
-    if wrong := [side for side in options.sides if side not in ("peer", "ours")]:
-        raise InputError(f"--sides {wrong[0]}: give peer, ours or both")
     if options.tokens is not None:
         raise InputError("--tokens beside --minutes: ours is trained from a store: give --store and --tokenizer")
-
-
-def _or(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
 
 
 def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Text, list[Text]]":
@@ -190,9 +135,8 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
         sources = text_sources(data, run)
         if len(sources) > 1:
             raise InputError(f"{run}: reads a mixture of {len(sources)} texts: give one of them as --store")
-        data = replace(
-            data, corpus=[], store=str(sources[0].folder), tokenizer=options.tokenizer or str(tokenizer_folder(run))
-        )
+        tokenizer_of_run = options.tokenizer or str(tokenizer_folder(run))
+        data = replace(data, corpus=[], store=str(sources[0].folder), tokenizer=tokenizer_of_run)
     tokenizer = None
     if options.tokens is not None:
         text = read_tokens(options.tokens)
@@ -241,4 +185,4 @@ def _plan(options: Any, recipe: "PretrainRecipe") -> "Plan":
     )
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {"bench": _bench}
+VERBS = (_bench,)

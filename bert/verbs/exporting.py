@@ -1,13 +1,12 @@
 """`bert export`: parse, call, print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Literal
 
-from bert.errors import InputError, did_you_mean
-from bert.recipe import parse
+from bert.errors import InputError
+from bert.flags import Parser
 from bert.verbs.finetuning import add_columns, data_config
-from bert.verbs.options import verb_parser
 
-_TARGETS = ("onnx", "torch", "hf")
 _BELONGS = {"verify": ("onnx", "torch"), "quantize": ("onnx",), "eval": ("onnx",), "license": ("hf",)}
 
 
@@ -15,42 +14,22 @@ def _export(arguments: Sequence[str]) -> None:
     """Write a model for other tools: an ONNX file, a torch.export program or a Hugging Face folder.
 
     Batch and length stay free. An ONNX file runs in onnxruntime without PyTorch and without this package."""
-    parser = verb_parser("export", _export)
-    add = parser.add_argument
-    add("model", type=str, help="model folder")
-    add("--to", type=str, required=True, help="onnx, torch (a torch.export program) or hf")
-    add(
-        "--out",
-        type=str | None,
-        default=None,
-        help="folder to write, with config and tokenizer beside; not given: MODEL/onnx or MODEL/torch; hf needs it",
-    )
-    add(
-        "--verify",
-        action="store_true",
-        help="onnx, torch: compare with the model on five shapes first; differences above 1e-4 are an error",
-    )
-    add("--quantize", action="store_true", help="onnx: int8 weights too, in model_quantized.onnx")
-    add(
-        "--eval",
-        type=str | None,
-        default=None,
-        metavar="FILE",
-        help="with --quantize: labelled rows on which a classifier or tagger is measured before and after",
-    )
-    add(
-        "--license",
-        type=str | None,
-        default=None,
-        metavar="NAME",
-        help="hf: licence that the model card names, as the Hub spells it: apache-2.0, mit, cc-by-4.0, …",
-    )
+    out = "folder to write, with config and tokenizer beside; not given: MODEL/onnx or MODEL/torch; hf needs it"
+    verify = "onnx, torch: compare with the model on five shapes first; differences above 1e-4 are an error"
+    rows = "with --quantize: labelled rows on which a classifier or tagger is measured before and after"
+    licence = "hf: licence that the model card names, as the Hub spells it: apache-2.0, mit, cc-by-4.0, …"
+    parser = Parser(_export)
+    parser.add("model", "model folder")
+    parser.add("--to", "torch: a torch.export program", Literal["onnx", "torch", "hf"], required=True)
+    parser.add("--out", out)
+    parser.add("--verify", verify, bool)
+    parser.add("--quantize", "onnx: int8 weights too, in model_quantized.onnx", bool)
+    parser.add("--eval", rows, metavar="FILE")
+    parser.add("--license", licence, metavar="NAME")
     add_columns(parser)
-    options = parse(parser, arguments)
-    if options.to not in _TARGETS:
-        raise InputError(f"--to {options.to}: give one of {', '.join(_TARGETS)}.{did_you_mean(options.to, _TARGETS)}")
+    options = parser.parse(arguments)
     for option, fitting in _BELONGS.items():
-        if options[option] and options.to not in fitting:
+        if getattr(options, option) and options.to not in fitting:
             raise InputError(f"--{option} belongs to --to {' and '.join(fitting)}, not {options.to}: leave it out")
     if options.to == "hf" and options.out is None:
         raise InputError("--to hf writes a folder of its own: name it as --out DIR")
@@ -64,4 +43,4 @@ def _export(arguments: Sequence[str]) -> None:
         export_onnx(options.model, options.out, options.verify, options.quantize, options.eval, data_config(options))
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {"export": _export}
+VERBS = (_export,)

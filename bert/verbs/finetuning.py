@@ -1,26 +1,17 @@
 """`bert finetune`, `evaluate` and `predict`: parse, call, print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError
-from bert.recipe import add_recipe, build, parse
-from bert.verbs.options import TRUST, verb_parser
+from bert.flags import Parser, documentation
+from bert.verbs.options import TRUST
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
-
     from bert.finetuning.config import DataConfig
 
-_COLUMNS = {
-    "text": "column of the text; not given: found by usual names",
-    "pair": "column of a second sentence; not given: found by usual names, or none",
-    "label": "column of the label; not given: found by usual names",
-    "words": "tagging: column of the words; not given: the first",
-    "tags": "tagging: column of the tags; not given: the last",
-    "file_format": "tsv, csv, jsonl, txt, conll or conllu; not given: what the name of the file says",
-}
+_COLUMNS = ("text", "pair", "label", "words", "tags", "file_format")
 _TASKS = ("classify", "tag")
 
 
@@ -31,28 +22,20 @@ def _finetune(arguments: Sequence[str]) -> None:
     folder with the model that measures best on the dev set, the recipe and a log."""
     from bert.finetuning.config import FinetuneRecipe
 
-    parser = verb_parser("finetune", _finetune)
-    add = parser.add_argument
-    add("task", type=str, help="classify or tag")
-    add("--out", type=str | None, default=None, help="folder of the run")
-    add("--train", type=str | None, default=None, help="the same as --data.train")
-    add("--dev", type=str | None, default=None, help="the same as --data.dev")
-    add_columns(parser, "; the same as --data.{}")
-    add("--overwrite", action="store_true", help="lose the run that --out holds")
-    add("--trust", action="store_true", help=TRUST)
-    add_recipe(parser, FinetuneRecipe)
-    parser.usage = (
-        "bert finetune classify|tag --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
-        " [--GROUP.FIELD VALUE ...]"
-    )
+    usage = "bert finetune classify|tag --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
+    parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]")
+    parser.add("task", "classify or tag")
+    parser.add("--out", "folder of the run")
+    parser.add("--train", "file to learn from", same_as="data.train")
+    parser.add("--dev", "file to measure on", same_as="data.dev")
+    add_columns(parser, of_recipe=True)
+    parser.add("--overwrite", "lose the run that --out holds", bool)
+    parser.add("--trust", TRUST, bool)
     if not arguments or arguments[0] not in (*_TASKS, "-h", "--help"):
         given = f", not {arguments[0]}" if arguments else ""
         raise InputError(f"bert finetune classify or bert finetune tag{given}: say first what is to be learned")
-    options = parse(parser, arguments, FinetuneRecipe)
-    for shortcut in ("train", "dev", *_COLUMNS):
-        if options[shortcut] is not None:
-            options.data[shortcut] = options[shortcut]
-    recipe = build(FinetuneRecipe, parser.instantiate(options))
+    options = parser.parse(arguments)
+    recipe = parser.recipe(options)
     if options.out is None:
         raise InputError("--out RUN is missing: name the folder that the run shall make")
     from bert.finetuning.run import finetune
@@ -62,18 +45,12 @@ def _finetune(arguments: Sequence[str]) -> None:
 
 def _evaluate(arguments: Sequence[str]) -> None:
     """Measure a model: a classifier or tagger on labelled rows, a masked LM on rows with fixed masks."""
-    parser = verb_parser("evaluate", _evaluate)
-    add = parser.add_argument
-    add("model", type=str, help="model folder")
-    add("data", nargs="?", type=str | None, default=None, help="labelled rows, for a classifier or tagger")
-    add(
-        "--masked",
-        type=str | None,
-        default=None,
-        help="masked LM: .npz with masked input_ids and labels, (rows, length)",
-    )
+    parser = Parser(_evaluate)
+    parser.add("model", "model folder")
+    parser.add("data", "labelled rows, for a classifier or tagger", required=False)
+    parser.add("--masked", "masked LM: .npz with masked input_ids and labels, (rows, length)")
     add_columns(parser)
-    options = parse(parser, arguments)
+    options = parser.parse(arguments)
     from bert.evaluate import evaluate, evaluate_masked
 
     if options.masked is not None and options.data is not None:
@@ -89,13 +66,12 @@ def _predict(arguments: Sequence[str]) -> None:
 
     A classifier writes a table with `label` and `probability`, one row for each row of the input. A tagger writes each word
     with its tag and the probability, a blank line behind each sentence."""
-    parser = verb_parser("predict", _predict)
-    add = parser.add_argument
-    add("model", type=str, help="model folder")
-    add("input", type=str, help="texts or sentences, with labels or without; - is standard input")
-    add("--out", type=str, default="-", help="file to write; - is standard output")
+    parser = Parser(_predict)
+    parser.add("model", "model folder")
+    parser.add("input", "texts or sentences, with labels or without; - is standard input")
+    parser.add("--out", "file to write; - is standard output", default="-")
     add_columns(parser)
-    options = parse(parser, arguments)
+    options = parser.parse(arguments)
     from bert.finetuning.predict import predict
 
     count = predict(options.model, options.input, options.out, data_config(options))
@@ -103,18 +79,20 @@ def _predict(arguments: Sequence[str]) -> None:
         print(f"{count:,} predictions: {options.out}")
 
 
-def add_columns(parser: "ArgumentParser", more: str = "") -> None:
+def add_columns(parser: Parser, of_recipe: bool = False) -> None:
     """Give `parser` the options that name columns and format of labelled rows."""
-    for name, text in _COLUMNS.items():
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=str | None, default=None, help=text + more.format(name))
+    from bert.finetuning.config import DataConfig
+
+    texts = documentation(DataConfig)
+    for name in _COLUMNS:
+        parser.add(f"--{name.replace('_', '-')}", texts[name], same_as=f"data.{name}" if of_recipe else "")
 
 
 def data_config(options: Any) -> "DataConfig":
     """What those options say."""
     from bert.finetuning.config import DataConfig
 
-    return DataConfig(**{name: options[name] for name in _COLUMNS})
+    return DataConfig(**{name: getattr(options, name) for name in _COLUMNS})
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {"finetune": _finetune, "evaluate": _evaluate, "predict": _predict}
+VERBS = (_finetune, _evaluate, _predict)

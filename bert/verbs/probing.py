@@ -1,13 +1,13 @@
 """`bert words`, `senses`, `score` and `attend`: parse, call, print."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bert.errors import InputError
-from bert.recipe import add_recipe, build, parse
-from bert.verbs.options import check_output, verb_parser, write_whole
+from bert.flags import Parser
+from bert.verbs.options import check_output, write_whole
 
 if TYPE_CHECKING:
     from bert.probing.senses import Senses
@@ -15,31 +15,24 @@ if TYPE_CHECKING:
 
 def _words(arguments: Sequence[str]) -> None:
     """Compare the vectors of a word from sentence to sentence, layer by layer."""
-    parser = verb_parser("words", _words)
-    add = parser.add_argument
-    add("word", type=str, help="the word, in any case")
-    add(
-        "--sentences",
-        type=str,
-        required=True,
-        help="file: .txt with a sentence a line, or .jsonl, .tsv or .csv with a column sentence and, where known, word, start and"
-        " end or index, and sense",
+    sentences = (
+        "file: .txt with a sentence a line, or .jsonl, .tsv or .csv with a column sentence and, where known, word, start and"
+        " end or index, and sense"
     )
-    add("--model", type=str, required=True, help="model folder")
-    add("--layer", type=int | None, default=None, help="one layer, 0 is the embeddings; not given: all")
-    add("--forms", action="store_true", help="inflected forms too: plural, past, -ing, by English rules")
-    add("--also", type=str, default="", help="other forms that count as the word, as mice,mousey")
-    add(
-        "--clusters", type=int | None, default=None, help="number of clusters; not given: the best silhouette of 2 to 6"
-    )
-    add("--seed", type=int, default=0, help="of clusters, of the random tokens, of a sample")
-    add("--html", type=str | None, default=None, help="one offline page with a slider through the layers")
-    add("--png", type=str | None, default=None, help="2-D map of the last layer that was looked at")
-    options = parse(parser, arguments)
+    parser = Parser(_words)
+    parser.add("word", "the word, in any case")
+    parser.add("--sentences", sentences, required=True)
+    parser.add("--model", "model folder", required=True)
+    parser.add("--layer", "one layer, 0 is the embeddings; not given: all", int)
+    parser.add("--forms", "inflected forms too: plural, past, -ing, by English rules", bool)
+    parser.add("--also", "other forms that count as the word, as mice,mousey", default="")
+    parser.add("--clusters", "number of clusters; not given: the best silhouette of 2 to 6", int, at_least=1)
+    parser.add("--seed", "of clusters, of the random tokens, of a sample", int, 0)
+    parser.add("--html", "one offline page with a slider through the layers")
+    parser.add("--png", "2-D map of the last layer that was looked at")
+    options = parser.parse(arguments)
     check_output("--html", options.html, (".html", ".htm"), inputs=[options.sentences])
     check_output("--png", options.png, (".png",), inputs=[options.sentences])
-    if options.clusters is not None and options.clusters < 1:
-        raise InputError(f"--clusters is {options.clusters}: give 1 or more")
     from bert.probing.occurrences import forms_of
     from bert.probing.words import words
 
@@ -47,11 +40,7 @@ def _words(arguments: Sequence[str]) -> None:
     forms = [*(forms_of(options.word) if options.forms else []), *also]
     layers = None if options.layer is None else [options.layer]
     result = words(
-        options.word,
-        Path(options.sentences),
-        options.model,
-        layers,
-        forms,
+        *(options.word, Path(options.sentences), options.model, layers, forms),
         clusters=options.clusters,
         seed=options.seed,
     )
@@ -75,25 +64,22 @@ def _senses(arguments: Sequence[str]) -> None:
     """Measure how well the vectors of words tell their senses, beside trivial baselines."""
     from bert.probing.config import SensesProtocol
 
-    parser = verb_parser("senses", _senses)
-    add = parser.add_argument
-    add("data", type=str, help=".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index")
-    add("--model", type=str, required=True, help="model folder")
-    add("--test", type=str | None, default=None, help="test rows; not given: every fifth of each sense")
-    add("--layer", type=int | None, default=None, help="one layer; not given: all, and the sum of the last 4")
-    add("--words", type=str, default="", help="only these, as apple,bank")
-    add("--seed", type=int, default=0, help="of the random encoder")
-    add("--out", type=str | None, default=None, help="every figure, as .json or .tsv")
-    add_recipe(parser, SensesProtocol)
-    options = parse(parser, arguments, SensesProtocol)
+    parser = Parser(_senses, SensesProtocol)
+    parser.add("data", ".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index")
+    parser.add("--model", "model folder", required=True)
+    parser.add("--test", "test rows; not given: every fifth of each sense")
+    parser.add("--layer", "one layer; not given: all, and the sum of the last 4", int)
+    parser.add("--words", "only these, as apple,bank", default="")
+    parser.add("--seed", "of the random encoder", int, 0)
+    parser.add("--out", "every figure, as .json or .tsv")
+    options = parser.parse(arguments)
+    protocol = parser.recipe(options)
     check_output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test])
     from bert.probing.senses import senses
 
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
     layers = None if options.layer is None else [options.layer]
-    result = senses(
-        options.data, options.model, options.test, layers, chosen, options.seed, protocol=build(SensesProtocol, options)
-    )
+    result = senses(options.data, options.model, options.test, layers, chosen, options.seed, protocol=protocol)
     print(result)
     if options.out is not None:
         write_whole("--out", options.out, lambda file: _write_senses(result, file))
@@ -122,30 +108,18 @@ def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) 
 
 def _score(arguments: Sequence[str]) -> None:
     """Say how probable sentences are to a masked LM: the pseudo-log-likelihood of each, and of pairs which one wins."""
-    parser = verb_parser("score", _score)
-    add = parser.add_argument
-    add(
-        "file",
-        type=str,
-        help="sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad",
-    )
-    add("--model", type=str, required=True, help="folder of a masked LM")
-    add(
-        "--within-word",
-        action="store_true",
-        help="mask the later pieces of a word too while one is guessed, so that long words do not give themselves away",
-    )
-    add(
-        "--minimal-pairs",
-        action="store_true",
-        help="the file holds pairs (good, bad and, where known, phenomenon, field, paradigm, as in BLiMP): accuracy by phenomenon",
-    )
-    add("--limit", type=int | None, default=None, help="so many pairs of each paradigm, the first ones")
-    add("--out", type=str | None, default=None, help="every sentence or pair with its scores, as .tsv or .json")
-    options = parse(parser, arguments)
+    file = "sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad"
+    within = "mask the later pieces of a word too while one is guessed, so that long words do not give themselves away"
+    pairs_in = "good, bad and, where known, phenomenon, field, paradigm, as in BLiMP"
+    parser = Parser(_score)
+    parser.add("file", file)
+    parser.add("--model", "folder of a masked LM", required=True)
+    parser.add("--within-word", within, bool)
+    parser.add("--minimal-pairs", f"the file holds pairs ({pairs_in}): accuracy by phenomenon", bool)
+    parser.add("--limit", "so many pairs of each paradigm, the first ones", int, at_least=1)
+    parser.add("--out", "every sentence or pair with its scores, as .tsv or .json")
+    options = parser.parse(arguments)
     check_output("--out", options.out, (".tsv", ".json"), inputs=[options.file])
-    if options.limit is not None and options.limit < 1:
-        raise InputError(f"--limit is {options.limit}: give 1 or more")
     from bert.probing.pairs import minimal_pairs, pairs_of
     from bert.probing.rows import read_pairs, read_rows
     from bert.probing.sentences import listed, score
@@ -170,14 +144,13 @@ def _score(arguments: Sequence[str]) -> None:
 
 def _attend(arguments: Sequence[str]) -> None:
     """Show where the tokens of a text look in one attention head."""
-    parser = verb_parser("attend", _attend)
-    add = parser.add_argument
-    add("text", type=str, help='a sentence, as "The cat sat"')
-    add("--model", type=str, required=True, help="model folder")
-    add("--layer", type=int | None, default=None, help="from 1; not given: where a head looks hardest")
-    add("--head", type=int | None, default=None, help="from 0; not given: the one that looks hardest")
-    add("--png", type=str | None, default=None, help="the weights of the head as a picture")
-    options = parse(parser, arguments)
+    parser = Parser(_attend)
+    parser.add("text", 'a sentence, as "The cat sat"')
+    parser.add("--model", "model folder", required=True)
+    parser.add("--layer", "from 1; not given: where a head looks hardest", int)
+    parser.add("--head", "from 0; not given: the one that looks hardest", int)
+    parser.add("--png", "the weights of the head as a picture")
+    options = parser.parse(arguments)
     check_output("--png", options.png, (".png",))
     from bert.probing.attention import attention
 
@@ -201,9 +174,4 @@ def _is_file(text: str) -> bool:
         return False
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {
-    "words": _words,
-    "senses": _senses,
-    "score": _score,
-    "attend": _attend,
-}
+VERBS = (_words, _senses, _score, _attend)

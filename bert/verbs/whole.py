@@ -1,26 +1,20 @@
 """`bert quickstart` and `sample`: parse, call, print."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bert.errors import InputError
-from bert.recipe import parse
-from bert.verbs.options import verb_parser
+from bert.flags import Parser
 
 
 def _quickstart(arguments: Sequence[str]) -> None:
     """See all of it in one to three minutes: pretrain, fine-tune and probe a small encoder on the bundled sample."""
-    parser = verb_parser("quickstart", _quickstart)
-    add = parser.add_argument
-    add("--out", type=str, default="runs/quickstart", help="folder for the runs and report.html")
-    add(
-        "--minutes",
-        type=float | None,
-        default=None,
-        help="of pretraining at most, which ends when the sample is learned; not given: so many that it takes three in all at most",
-    )
-    add("--overwrite", action="store_true", help="lose what an earlier quickstart left in --out")
-    options = parse(parser, arguments)
+    minutes = "of pretraining at most, which ends when the sample is learned; not given: so many that it takes three in all at most"
+    parser = Parser(_quickstart)
+    parser.add("--out", "folder for the runs and report.html", default="runs/quickstart")
+    parser.add("--minutes", minutes, float)
+    parser.add("--overwrite", "lose what an earlier quickstart left in --out", bool)
+    options = parser.parse(arguments)
     if options.minutes is not None and not options.minutes > 0:
         raise InputError(f"--minutes {options.minutes}: give more than 0")
     from bert.quickstart.run import MINUTES, quickstart
@@ -30,12 +24,11 @@ def _quickstart(arguments: Sequence[str]) -> None:
 
 def _sample(arguments: Sequence[str]) -> None:
     """Write the bundled sample text to a folder: corpus and labelled rows, English and Chinese."""
-    parser = verb_parser("sample", _sample)
-    add = parser.add_argument
-    add("--out", type=str, required=True, help="folder to write; it must be empty or not there")
-    add("--languages", nargs="+", type=str, default=["en", "zh"], metavar="LANGUAGE", help="en, zh or both")
-    add("--seed", type=int, default=0, help="decides which sentences the grammar makes")
-    options = parse(parser, arguments)
+    parser = Parser(_sample)
+    parser.add("--out", "folder to write; it must be empty or not there", required=True)
+    parser.add("--languages", "en, zh or both", list[str], ["en", "zh"], metavar="LANGUAGE")
+    parser.add("--seed", "decides which sentences the grammar makes", int, 0)
+    options = parser.parse(arguments)
     from bert.sample.files import write_sample
 
     out = Path(options.out).expanduser()
@@ -49,4 +42,4 @@ def _sample(arguments: Sequence[str]) -> None:
         print(path)
 
 
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {"quickstart": _quickstart, "sample": _sample}
+VERBS = (_quickstart, _sample)

@@ -15,6 +15,7 @@ from bert.bench.peers import PeerSettings
 from bert.bench.run import bench_minutes
 from bert.cli import main
 from bert.errors import InputError
+from bert.pretraining.config import PhaseConfig
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.score import Score, read_masked
 from bert.training.config import StopConfig
@@ -115,7 +116,7 @@ def test_ours_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, m
         return {"ours": {}}
 
     monkeypatch.setattr("bert.bench.run.compare_minutes", stand_in)
-    phases = [{"tokens": 256.0, "row_length": 8}, {}]
+    phases = [PhaseConfig(tokens=256.0, row_length=8), PhaseConfig()]
     bench_minutes(replace(RECIPES["modernbert"], phases=phases), TEXT, PeerTraining(1.0), masked, tmp_path, say=print)
     assert trained[0].phases == phases
 

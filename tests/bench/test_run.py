@@ -12,6 +12,7 @@ from bert.bench import run
 from bert.bench.documents import text_of_arrays
 from bert.bench.run import Plan, bench, bench_arrays, identity
 from bert.cli import main
+from bert.pretraining.config import PhaseConfig
 from bert.training.config import ScheduleConfig
 from bert.training.folder import environment
 
@@ -63,7 +64,7 @@ def test_figures_are_whole_and_are_not_measured_twice(tmp_path, monkeypatch):
         {"schedule": ScheduleConfig(kind="cosine")},
         {"attention": "plain"},
         {"data": replace(RECIPE.data, window_documents=8)},
-        {"phases": [{"tokens": 64.0, "row_length": 8}, {}]},
+        {"phases": [PhaseConfig(tokens=64.0, row_length=8), PhaseConfig()]},
         {"seed": 1},
     ],
     ids=lambda change: "".join(change),
@@ -94,7 +95,7 @@ def known(recipe, text=TEXT):
 def test_phases_are_left_aside_and_that_is_said(tmp_path):
     said = []
     plan = Plan(rounds=1, seconds=0.01, backends=("sdpa",))
-    phased = replace(RECIPE, phases=[{"tokens": 64.0, "row_length": 8}, {}])
+    phased = replace(RECIPE, phases=[PhaseConfig(tokens=64.0, row_length=8), PhaseConfig()])
     bench(phased, TEXT, plan, say=said.append)
     assert said[0].startswith("the recipe's 2 phases are left aside: measured are 8 rows of 16")
 
@@ -136,8 +137,8 @@ def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
         (["--vocab-size", "5"], "--vocab-size 5: the tokenizer has"),
         (["--rounds", "1", "--seconds", "0"], "--rounds 1 --seconds 0: give more than 0"),
         (["--sweep", "--smallest", "8", "--largest", "4"], "--smallest 8 --largest 4"),
-        (["--against", "hf", "--peer-compile", "maybe"], "--peer-compile maybe: give no, yes or cuda-graphs"),
-        (["--against", "hf", "--peer-attention", "flash9"], "--peer-attention flash9: give eager, sdpa, "),
+        (["--against", "hf", "--peer-compile", "maybe"], "--peer-compile maybe: give one of no, yes, cuda-graphs"),
+        (["--against", "hf", "--peer-attention", "flash9"], "--peer-attention flash9: give one of eager, sdpa, "),
         (["--against", "hf", "--peer-lr", "-1"], "--peer-lr -1: give more than 0"),
         (["--against", "hf", "--peer-warmup", "1"], "--peer-warmup 1: give a share from 0 to less than 1"),
         (["--against", "hf", "--peer-rows", "0"], "--peer-rows 0: give 1 or more"),

@@ -7,16 +7,14 @@ from pathlib import Path
 import pytest
 
 from bert.finetuning.config import FinetuneRecipe
-from bert.recipe import add_recipe, build, make_parser, parse
+from bert.recipe import read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "finetune").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_parses_and_says_what_it_is(path):
-    parser = make_parser("bert finetune", "")
-    add_recipe(parser, FinetuneRecipe)
-    recipe = build(FinetuneRecipe, parser.instantiate(parse(parser, ["--config", str(path)], FinetuneRecipe)))
+    recipe = read_recipe(path, FinetuneRecipe)
     assert recipe.model is None  # the user's, as the files are
     assert recipe.data.train is None
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]

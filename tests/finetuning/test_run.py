@@ -15,7 +15,7 @@ import torch
 from bert.cli import main
 from bert.finetuning.config import FinetuneRecipe
 from bert.model.heads import SequenceClassifier, TokenClassifier
-from bert.training.folder import read_recipe
+from bert.recipe import read_recipe
 from tests.conftest import run_quietly
 
 from .synthetic import FAST, save_encoder, sentences, texts, write_tagged, write_texts

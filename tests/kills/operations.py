@@ -121,7 +121,7 @@ class ExportOut(ExportBeside):
 class Prepare(Operation):
     """`bert prepare` over an old store."""
 
-    modules = ("datasets.arrow_writer", "pyarrow.ipc", "bert.text.prepare", "jsonargparse", "bert.verbs.pretraining")
+    modules = ("datasets.arrow_writer", "pyarrow.ipc", "bert.text.prepare", "pydantic", "bert.verbs.pretraining")
 
     def make(self, home: Path, version: int) -> None:
         if not (home / "tokenizer").exists():
@@ -141,7 +141,7 @@ class Prepare(Operation):
 class TrainTokenizer(Operation):
     """`bert tokenizer --overwrite`."""
 
-    inside, modules = ("tokenizer",), ("jsonargparse", "bert.verbs.pretraining")
+    inside, modules = ("tokenizer",), ("pydantic", "bert.verbs.pretraining")
 
     def make(self, home: Path, version: int) -> None:
         (home / "corpus.txt").write_text(make_text(20), encoding="utf-8")
@@ -191,7 +191,7 @@ class WriteRecipe(Operation):
 
     def version(self, home: Path) -> int:
         from bert.pretraining.config import PretrainRecipe
-        from bert.training.folder import read_recipe
+        from bert.recipe import read_recipe
 
         return int(read_recipe(home / "recipe.yaml", PretrainRecipe).seed)
 
@@ -225,7 +225,7 @@ class Pretrain(Operation):
 
     def version(self, home: Path) -> int:
         from bert.pretraining.config import PretrainRecipe
-        from bert.training.folder import read_recipe
+        from bert.recipe import read_recipe
 
         found = read_recipe(home / "run" / "recipe.yaml", PretrainRecipe).seed
         if found == OLD or (home / "run" / "model").exists():
@@ -252,7 +252,7 @@ class Finetune(Operation):
     def version(self, home: Path) -> int:
         from bert.finetuning.config import FinetuneRecipe
         from bert.model.heads import SequenceClassifier
-        from bert.training.folder import read_recipe
+        from bert.recipe import read_recipe
 
         found = read_recipe(home / "run" / "recipe.yaml", FinetuneRecipe).seed
         if found == OLD or (home / "run" / "model").exists():

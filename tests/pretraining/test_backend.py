@@ -9,7 +9,7 @@ from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.pretraining import backend
 from bert.pretraining.backend import settle_attention
-from bert.pretraining.config import DataConfig, PretrainRecipe
+from bert.pretraining.config import DataConfig, PhaseConfig, PretrainRecipe
 from bert.pretraining.inputs import make_splits
 
 RECIPE = PretrainRecipe(
@@ -44,7 +44,8 @@ def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch:
 def test_the_longest_rows_of_a_run_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
     monkeypatch.setattr(backend, "fastest", lambda backends, shape, **_: shapes.append(shape) or {"sdpa": 0.1})
-    phases = [{"tokens": 100, "row_length": 8}, {"tokens": 100, "row_length": 32, "batch_rows": 2}, {"row_length": 16}]
+    lengths = [{"tokens": 100, "row_length": 8}, {"tokens": 100, "row_length": 32, "batch_rows": 2}, {"row_length": 16}]
+    phases = [PhaseConfig(**length) for length in lengths]
     recipe = replace(RECIPE, phases=phases, local_attention="sdpa")
     settle_attention(recipe, make_splits(recipe, ranks=1), CPU, "bf16-mixed", True, print)
     assert shapes == [(2, 4, 32, 8)]

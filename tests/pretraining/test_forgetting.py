@@ -21,12 +21,12 @@ from bert.pretraining.forgetting import (
 )
 from bert.pretraining.inputs import fixed_rows, make_streams
 from bert.pretraining.stream import Split
+from bert.recipe import read_recipe
 from bert.sample.make import make_sample
 from bert.text.packing import Documents
 from bert.text.store import TokenStore, open_store
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import train_tokenizer
-from bert.training.folder import read_recipe
 
 from ..conftest import TINY, make_text, run_quietly
 

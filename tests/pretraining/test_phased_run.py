@@ -12,10 +12,10 @@ from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_streams, open_stores
 from bert.pretraining.stream import Split
+from bert.recipe import read_recipe
 from bert.text.prepare import prepare
 from bert.text.tokenizer import Tokenizer
 from bert.training.callbacks import TIME_COLUMNS
-from bert.training.folder import read_recipe
 
 from ..conftest import TINY, make_text, run_quietly
 
@@ -119,7 +119,7 @@ def test_a_phase_that_the_budget_does_not_reach_is_pointed_out(corpora, tmp_path
 
 def test_the_written_recipe_is_the_recipe_of_the_run(run):
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
-    assert [phase.get("row_length") for phase in recipe.phases] == [16, None, 16]
+    assert [phase.row_length for phase in recipe.phases] == [16, None, 16]
     assert list(recipe.data.mixture.values()) == [3, 1]
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
-from bert.pretraining.config import DataConfig, MaskingConfig, PretrainRecipe
+from bert.pretraining.config import DataConfig, MaskingConfig, PhaseConfig, PretrainRecipe
 from bert.pretraining.inputs import make_splits
 from bert.pretraining.masking import NO_TARGET
 from bert.pretraining.module import MaskedLMTraining
@@ -28,27 +28,25 @@ RECIPE = PretrainRecipe(
     masking=MaskingConfig(rate=0.2),
     encoder=ENCODER,
     phases=[
-        {"tokens": 100.0, "mask_rate": 0.3},  # 96 places a step: 2 steps, 4 micro-batches
-        {"tokens": 96.0, "row_length": 16, "batch_rows": 6},  # 96 places: 1 step, 3 micro-batches
-        {"tokens": 1.0, "batch_rows": 6},  # 1 step
-        {"row_length": 16, "micro_batch_rows": 4, "rope_theta": 500.0},
+        PhaseConfig(tokens=100.0, mask_rate=0.3),  # 96 places a step: 2 steps, 4 micro-batches
+        PhaseConfig(tokens=96.0, row_length=16, batch_rows=6),  # 96 places: 1 step, 3 micro-batches
+        PhaseConfig(tokens=1.0, batch_rows=6),  # 1 step
+        PhaseConfig(row_length=16, micro_batch_rows=4, rope_theta=500.0),
     ],
 )
 
-PHASES = st.fixed_dictionaries(
-    {},
-    optional={
-        "row_length": st.sampled_from([8, 16, 24]),
-        "batch_rows": st.sampled_from([4, 8, 12]),
-        "mask_rate": st.sampled_from([0.1, 0.4]),
-    },
+PHASES = st.builds(
+    PhaseConfig,
+    row_length=st.sampled_from([None, 8, 16, 24]),
+    batch_rows=st.sampled_from([None, 4, 8, 12]),
+    mask_rate=st.sampled_from([None, 0.1, 0.4]),
 )
 
 
 @st.composite
 def recipes(draw):
     tokens = draw(st.lists(st.integers(1, 2000), max_size=4))
-    phases = [{**draw(PHASES), "tokens": float(count)} for count in tokens] + [draw(PHASES)]
+    phases = [replace(draw(PHASES), tokens=float(count)) for count in tokens] + [draw(PHASES)]
     return PretrainRecipe(data=DataConfig(row_length=24, batch_rows=4), encoder=ENCODER, phases=phases)
 
 
@@ -59,16 +57,16 @@ def test_the_plan_is_that_of_playing_the_run_from_its_start(recipe, steps):
     phases, number, used, rows = plan(recipe), 0, 0, dict[int, int]()
     for step in range(steps):
         config = recipe.phases[number]
-        length, batch_rows = config.get("row_length", 24), config.get("batch_rows", 4)
+        length, batch_rows = config.row_length or 24, config.batch_rows or 4
         phase = phases.at(step)
         assert (phase.recipe.data.row_length, phase.recipe.data.batch_rows) == (length, batch_rows)
-        assert phase.recipe.masking.rate == config.get("mask_rate", recipe.masking.rate)
+        assert phase.recipe.masking.rate == (config.mask_rate or recipe.masking.rate)
         assert phase.first_row_of(step) == rows.get(length, 0)
         rows[length] = rows.get(length, 0) + batch_rows
         used += length * batch_rows
-        if used >= config.get("tokens", math.inf):
+        if used >= (config.tokens or math.inf):
             number, used = number + 1, 0
-    assert longest_row(recipe) == max(config.get("row_length", 24) for config in recipe.phases)
+    assert longest_row(recipe) == max(config.row_length or 24 for config in recipe.phases)
 
 
 def test_a_recipe_without_phases_is_one_phase_from_row_0_on():
@@ -114,8 +112,11 @@ def test_rows_of_each_length_come_once_an_epoch_whatever_stands_between():
     recipe = PretrainRecipe(
         data=DataConfig(row_length=24, batch_rows=4),
         encoder=ENCODER,
-        phases=[{"tokens": 500.0}, {"tokens": 400.0, "row_length": 16}, {"tokens": 900.0}, {"tokens": 1e5, "row_length": 16}, {}],
-    )  # fmt: skip
+        phases=[
+            *(PhaseConfig(tokens=500.0), PhaseConfig(tokens=400.0, row_length=16)),
+            *(PhaseConfig(tokens=900.0), PhaseConfig(tokens=1e5, row_length=16), PhaseConfig()),
+        ],
+    )
     streams, _ = phased(recipe)
     seen = {16: [], 24: []}
     for step in range(streams.first_steps[-1] + 200):
@@ -128,7 +129,7 @@ def test_rows_of_each_length_come_once_an_epoch_whatever_stands_between():
 
 def test_rows_of_one_number_and_two_lengths_are_masked_apart():
     """Were the masks keyed by the number alone, the same places of both rows would be hidden first."""
-    phases = [{"tokens": 1.0, "row_length": 16}, {"tokens": 1.0, "row_length": 24}, {}]
+    phases = [PhaseConfig(tokens=1.0, row_length=16), PhaseConfig(tokens=1.0, row_length=24), PhaseConfig()]
     recipe = PretrainRecipe(data=DataConfig(row_length=24, batch_rows=64), encoder=ENCODER, phases=phases)
     streams, splits = phased(recipe)
     first = []
@@ -141,7 +142,7 @@ def test_rows_of_one_number_and_two_lengths_are_masked_apart():
 def test_a_phase_like_the_recipe_has_the_batches_of_a_run_without_phases():
     recipe = PretrainRecipe(data=DataConfig(row_length=24, batch_rows=4), encoder=ENCODER, seed=3)
     batches = []
-    for phases in ([], [{"tokens": 200.0}, {}]):
+    for phases in ([], [PhaseConfig(tokens=200.0), PhaseConfig()]):
         streams, splits = phased(replace(recipe, phases=phases))
         batches.append([streams.at(step).micro_batch(step, splits.at(step)) for step in range(5)])
     for one, other in zip(*batches):
@@ -196,7 +197,7 @@ def test_lightning_steps_after_the_micro_batches_of_each_phase():
 
 
 def test_accumulation_that_changes_gives_the_steps_of_whole_batches():
-    phases = [{name: value for name, value in phase.items() if name != "micro_batch_rows"} for phase in RECIPE.phases]
+    phases = [replace(phase, micro_batch_rows=None) for phase in RECIPE.phases]
     whole = replace(RECIPE, data=replace(RECIPE.data, micro_batch_rows=None), phases=phases)
     weights = []
     for recipe in (RECIPE, whole):
@@ -231,18 +232,18 @@ def test_a_run_that_ends_with_a_phase_keeps_its_rotary_base():
 )
 def test_phases_that_cannot_be_are_refused(phases, message):
     with pytest.raises(InputError) as error:
-        PretrainRecipe(phases=phases)
+        PretrainRecipe(phases=[PhaseConfig(**phase) for phase in phases])
     assert str(error.value) == message
 
 
 def test_a_rotary_base_is_refused_where_nothing_rotates():
     with pytest.raises(InputError) as error:
-        PretrainRecipe(encoder=EncoderConfig(positions="learned"), phases=[{"rope_theta": 1e4}])
+        PretrainRecipe(encoder=EncoderConfig(positions="learned"), phases=[PhaseConfig(rope_theta=1e4)])
     assert str(error.value) == "phases: phase 1 has a rope_theta and encoder.positions is learned: leave it out"
 
 
 def test_batches_of_a_phase_that_do_not_divide_are_refused():
-    recipe = PretrainRecipe(phases=[{"tokens": 1.0}, {"batch_rows": 30, "micro_batch_rows": 4}])
+    recipe = PretrainRecipe(phases=[PhaseConfig(tokens=1.0), PhaseConfig(batch_rows=30, micro_batch_rows=4)])
     with pytest.raises(InputError) as error:
         make_splits(recipe, 2)
     assert str(error.value) == (

@@ -10,16 +10,14 @@ from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_splits
-from bert.recipe import add_recipe, build, make_parser, parse
+from bert.recipe import read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "pretrain").glob("*.yaml"))
 SMALL = [path for path in RECIPES if "mini" in path.name]
 
 
 def read(path):
-    parser = make_parser("bert pretrain", "")
-    add_recipe(parser, PretrainRecipe)
-    return build(PretrainRecipe, parser.instantiate(parse(parser, ["--config", str(path)], PretrainRecipe)))
+    return read_recipe(path, PretrainRecipe)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

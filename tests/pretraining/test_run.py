@@ -17,10 +17,10 @@ from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_streams
 from bert.pretraining.stream import Split
 from bert.pretraining.summary import _shown
+from bert.recipe import read_recipe
 from bert.text.store import open_store
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import train_tokenizer
-from bert.training.folder import read_recipe
 
 from ..conftest import TINY, run_quietly
 

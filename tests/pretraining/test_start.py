@@ -18,8 +18,8 @@ from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM, SequenceClassifier
 from bert.pretraining.config import PretrainRecipe
+from bert.recipe import read_recipe
 from bert.text.tokenizer import Tokenizer
-from bert.training.folder import read_recipe
 
 from ..conftest import TINY, run_quietly
 

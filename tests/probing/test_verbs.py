@@ -179,7 +179,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["words", "apple", "--sentences", "empty.txt"], "empty.txt: holds no sentence"),
         (["words", "apple", "--sentences", "emoji.txt"], "apple occurs in none of the 2 sentences"),
         (["words", "apple", "--sentences", "lines.txt", "--layer", "7"], "layer 7: the model has layers 0"),
-        (["words", "apple", "--sentences", "lines.txt", "--clusters", "0"], "--clusters is 0: give 1 or more"),
+        (["words", "apple", "--sentences", "lines.txt", "--clusters", "0"], "--clusters 0: give 1 or more"),
         (["words", "apple", "--sentences", "lines.txt", "--clusters", "99"], "clusters is 99: apple occurs"),
         (["words", "apple", "--sentences", "lines.txt", "--html", "no/a.html"], "--html no/a.html: no folder no"),
         (
@@ -209,7 +209,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["score", "lines.txt", "--minimal-pairs"], "lines.txt: no columns good and bad: give .jsonl"),
         (["score", "senses.jsonl", "--minimal-pairs"], "senses.jsonl: no columns good and bad"),
         (["score", "lines.txt", "--limit", "3"], "lines.txt: no columns good and bad"),
-        (["score", "pairs.jsonl", "--limit", "0"], "--limit is 0: give 1 or more"),
+        (["score", "pairs.jsonl", "--limit", "0"], "--limit 0: give 1 or more"),
         (["score", "none.tsv"], "none.tsv: holds no pairs"),
         (["score", "pairs.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .tsv or .json"),
         (["score", "none.tsv", "--out", "none.tsv"], "--out none.tsv: is the input, which would be lost"),
