@@ -251,6 +251,7 @@ def test_packages_know_only_what_their_floor_needs() -> None:
         "pyarrow": {"text"},
         "tokenizers": {"text"},
         "pydantic": {"recipe"},
+        "argparse": {"flags"},
         "transformers": {"bench"},
         "onnx": {"exchange"},
         "onnxruntime": {"exchange"},
