@@ -16,7 +16,19 @@ from keyword import iskeyword
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from bert.errors import InputError, check_values, did_you_mean
-from bert.recipe import Fields, as_yaml, fields_of, hints_of, in_words, is_group, kinds_of, load, read_yaml, shown
+from bert.recipe import (
+    Fields,
+    as_text,
+    as_yaml,
+    fields_of,
+    hints_of,
+    in_words,
+    is_group,
+    kinds_of,
+    load,
+    read_yaml,
+    shown,
+)
 
 _CONFIG = "config"
 
@@ -55,6 +67,9 @@ class Parser(argparse.ArgumentParser):
         self.hints: dict[str, Any] = {}  # of the fields of the recipe
         if recipe is not None:
             self._add_flag(self, _CONFIG, str, "recipe: a YAML file of the fields below", "FILE")
+            self.add(
+                "--print-config", "print the recipe that files and flags make, with all its fields, and stop", bool
+            )
             self._add_fields(recipe)
 
     def add(
@@ -155,7 +170,11 @@ class Parser(argparse.ArgumentParser):
         for dest, one in self.options.items():
             if one.same_as and (value := getattr(options, dest)):
                 given[tuple(one.same_as.split("."))] = value, ""
-        return load(self.recipe_type, given)
+        recipe = load(self.recipe_type, given)
+        if options.print_config:
+            print(as_text(recipe), end="")
+            raise SystemExit
+        return recipe
 
     def error(self, message: str) -> NoReturn:
         """What argparse calls where arguments are absent."""

@@ -114,9 +114,13 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 def write_yaml(recipe: Any, file: Path, header: str = "") -> None:
     """Write a recipe with all its fields, so that the file alone repeats the run. The file is replaced whole."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    text = comment + yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True)
     with replaced(file) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(comment + as_text(recipe), encoding="utf-8")
+
+
+def as_text(recipe: Any) -> str:
+    """A recipe with all its fields as YAML."""
+    return str(yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True))
 
 
 def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -69,6 +69,13 @@ def test_a_later_file_wins_over_an_earlier_one_field_by_field(tmp_path: Path) ->
     assert recipe_of("--config", first, "--config", second).masking == MaskingConfig(rate=0.4, whole_words=True)
 
 
+def test_the_printed_recipe_is_the_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--config", yaml_file(tmp_path, "masking: {rate: 0.3}\nphases: [{tokens: 1e6}, {}]\n"), "--seed=3")
+    assert main(["pretrain", *given, "--print-config"]) == 0
+    (tmp_path / "printed").mkdir()
+    assert recipe_of("--config", yaml_file(tmp_path / "printed", capsys.readouterr().out)) == recipe_of(*given)
+
+
 def test_what_comes_later_on_the_command_line_wins(tmp_path: Path) -> None:
     file = yaml_file(tmp_path, "seed: 7\ntrainer: {devices: 2, precision: x}\n")
     assert recipe_of("--seed=3", "--config", file).seed == 7
