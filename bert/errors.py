@@ -31,9 +31,13 @@ def check_seed(seed: int, bits: int = 32) -> None:
 
 
 def require(group: str, config: Any, names: str, fits: Callable[[Any], bool], give: str) -> None:
-    """InputError for a field of `config`, a group of a recipe, that is not None and does not fit; `names` are parted by blanks."""
+    """InputError for a field of `config`, a group of a recipe, that does not fit; None fits where it is the default. `names` are
+    separated by spaces."""
     for name in names.split():
-        if (value := getattr(config, name)) is not None and not fits(value):
+        value, default = getattr(config, name), getattr(type(config), name, ...)
+        if value is None and default is None:
+            continue
+        if value is None or not fits(value):
             raise InputError(f"{group}.{name} is {value}: give {give}")
 
 
