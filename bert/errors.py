@@ -5,7 +5,8 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
 from difflib import get_close_matches
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 
 class InputError(ValueError):
@@ -31,13 +32,12 @@ def check_seed(seed: int, bits: int = 32) -> None:
 
 
 def require(group: str, config: Any, names: str, fits: Callable[[Any], bool], give: str) -> None:
-    """InputError for a field of `config`, a group of a recipe, that does not fit; None fits where it is the default. `names` are
+    """InputError for a field of `config`, a group of a recipe, that does not fit; None fits where its type allows it. `names` are
     separated by spaces."""
+    hints = get_type_hints(type(config))
     for name in names.split():
-        value, default = getattr(config, name), getattr(type(config), name, ...)
-        if value is None and default is None:
-            continue
-        if value is None or not fits(value):
+        value = getattr(config, name)
+        if not (NoneType in get_args(hints[name]) if value is None else fits(value)):
             raise InputError(f"{group}.{name} is {value}: give {give}")
 
 

@@ -10,11 +10,10 @@ import torch
 from bert.cli import main
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.inputs import make_streams, open_stores
+from bert.pretraining.inputs import open_data
 from bert.pretraining.stream import Split
 from bert.recipe import read_recipe
 from bert.text.prepare import prepare
-from bert.text.tokenizer import Tokenizer
 from bert.training.callbacks import TIME_COLUMNS
 
 from ..conftest import TINY, make_text, run_quietly
@@ -124,8 +123,8 @@ def test_the_written_recipe_is_the_recipe_of_the_run(run):
 
 
 def test_held_out_rows_are_those_of_the_last_phase_from_every_source(run):
-    recipe, tokenizer = read_recipe(run / "recipe.yaml", PretrainRecipe), Tokenizer.load(run / "tokenizer")
-    training, held_out, _ = make_streams(recipe, open_stores(recipe, run, tokenizer), tokenizer)
+    data = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run)
+    training, held_out = data.training, data.validation
     assert held_out.rows.row_length == 16
     assert held_out.last_row == 24
     assert {held_out.rows.source_of(row) for row in range(24)} == {0, 1}
@@ -142,8 +141,7 @@ def test_held_out_rows_are_those_of_the_last_phase_from_every_source(run):
 def test_show_batch_prints_the_rows_of_any_phase_and_their_sources(run, capsys, step, rows, first):
     assert main(["pretrain", "--out", str(run), "--show-batch", str(step)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    recipe, tokenizer = read_recipe(run / "recipe.yaml", PretrainRecipe), Tokenizer.load(run / "tokenizer")
-    stream = make_streams(recipe, open_stores(recipe, run, tokenizer), tokenizer)[0].at(step)
+    stream = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run).training.at(step)
     batch = stream.micro_batch(step, Split(rows, rows))
     assert lines[0].startswith(f"batch {step}: rows of {stream.rows.row_length} places from {first} ")
     assert len(lines) == rows + 1
