@@ -268,6 +268,5 @@ def _check_choice(group: str, config: Any, name: str) -> None:
     """Refuse a value that is none of the field's `Literal`, naming the nearest one."""
     value, choices = getattr(config, name), get_args(get_type_hints(type(config))[name])
     if value not in choices:
-        raise InputError(
-            f"{group}.{name} is {value}: give one of {', '.join(choices)}.{did_you_mean(str(value), choices)}"
-        )
+        near = did_you_mean(str(value), choices)
+        raise InputError(f"{group}.{name} is {value}: give one of {', '.join(choices)}.{near}")

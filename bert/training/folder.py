@@ -172,9 +172,8 @@ def _mark(folder: Path, given: Any) -> None:
     if given is None:
         return
     try:
-        write_yaml(
-            given, folder / GIVEN, f"What was asked for. {RECIPE} is what came of it, with every open field decided."
-        )
+        header = f"What was asked for. {RECIPE} is what came of it, with every open field decided."
+        write_yaml(given, folder / GIVEN, header)
     except OSError as error:
         raise InputError(
             f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another --out"

@@ -75,9 +75,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
     resumed, out, shown = _home(options.resume), _home(options.out), options.show_batch
     if resumed is not None:
         if "config" in dict(options.given):
-            raise InputError(
-                f"--config beside --resume: the recipe of a resumed run is {resumed}/recipe.yaml; leave --config out"
-            )
+            its_own = f"the recipe of a resumed run is {resumed}/recipe.yaml"
+            raise InputError(f"--config beside --resume: {its_own}; leave --config out")
         if not (resumed / "recipe.yaml").exists():
             raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
         if options.overwrite:
