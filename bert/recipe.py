@@ -83,8 +83,9 @@ def load(kind: type, given: Fields, spelling: dict[str, str] | None = None) -> A
         hint = hints_of(hint)[part] if is_dataclass(hint) else get_args(hint)[-1]  # type: ignore[arg-type]
     told = spelling[name] if spelling else f"{source}: {name} is" if source else f"{name} is"
     words = [word for one in kinds_of(hint) if get_origin(one) is Literal for word in get_args(one)]
-    near = did_you_mean(str(error["input"]), words)
-    raise InputError(f"{told} {shown(error['input'])}: give {in_words(hint)}{'.' if near else ''}{near}")
+    near, value = did_you_mean(str(error["input"]), words), shown(error["input"])
+    example = f", as [{value}]" if get_origin(hint) is list and isinstance(error["input"], str) else ""
+    raise InputError(f"{told} {value}: give {in_words(hint)}{example}{'.' if near else ''}{near}")
 
 
 def read_recipe(file: Path, recipe: type) -> Any:

@@ -359,7 +359,7 @@ def test_a_value_of_the_wrong_type_is_one_line_with_key_value_and_what_to_give(f
         ("optimizer: {lr: true}", "optimizer.lr is true: give a number"),
         ("compile: 1", "compile is 1: give true or false or null"),
         ("data: {tokenizer: 5}", "data.tokenizer is 5: give text or null"),
-        ("data: {corpus: a.txt}", "data.corpus is a.txt: give a list"),
+        ("data: {corpus: a.txt}", "data.corpus is a.txt: give a list, as [a.txt]"),
         ("data: {corpus: [1]}", "data.corpus is 1: give text"),
         ("phases: {tokens: 1}", 'phases is {"tokens": 1}: give a list'),
         ("phases: [1]", "phases is 1: give `key: value` lines"),
