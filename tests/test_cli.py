@@ -180,6 +180,24 @@ def started(code: str, *arguments: str) -> subprocess.Popen[bytes]:
     return process
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_command_is_imported_ends_it_without_a_word(number: signal.Signals) -> None:
+    program = f"""
+import os, sys
+class Trap:
+    def find_spec(self, name, *_):
+        if name == "bert.recipe": os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Trap())
+import runpy
+sys.argv = ["bert", "--version"]
+runpy.run_module("bert", run_name="__main__")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
+
+
 WAITS = """
 import time
 def waits(arguments):
