@@ -7,6 +7,7 @@ nobody holds, and cleared away or completed by the next who comes.
 
 import ctypes
 import errno
+import glob
 import os
 import re
 import shutil
@@ -104,6 +105,15 @@ def remove_folder(folder: Path) -> None:
     with suppress(OSError), _workshop(folder, ["**"]) as workshop:
         os.rename(folder, workshop / _FRESH)
         sync(folder.parent)
+
+
+def clear_workshop(folder: Path, ours: Sequence[str]) -> None:
+    """Clear away what a killed process left beside `folder`, which is whole, unless another process is at work there."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    if lock.exists() or any(folder.parent.glob(f".{glob.escape(folder.name)}.new-*")):
+        with suppress(InputError, OSError), locked(lock, str(folder)):
+            for workshop in _abandoned(folder):
+                _clear(workshop, folder, ours)
 
 
 def clear_workshops(parent: Path, ours: Sequence[str]) -> None:

@@ -10,9 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from bert.errors import InputError
+from bert.files import clear_workshop
 from bert.terminal import progress_bar
 from bert.text.corpus import find_corpus
-from bert.text.store import StoreSummary, TokenStore, holds_store, open_store, read_info, replace_info, write_store
+from bert.text.store import (
+    STORE_FILES,
+    StoreSummary,
+    TokenStore,
+    holds_store,
+    open_store,
+    read_info,
+    replace_info,
+    write_store,
+)
 from bert.text.tokenizer import Tokenizer
 
 
@@ -51,6 +61,7 @@ def prepare(
         else:
             try:
                 store = open_store(out, tokenizer)
+                clear_workshop(out.resolve(), STORE_FILES)
                 what = f"{len(store):,} documents, {store.num_tokens:,} tokens"
                 say(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
                 if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time

@@ -33,7 +33,7 @@ _KINDS = {"documents": int, "tokens": int, "dtype": str, "file_bytes": int, "tok
 _KINDS |= {"vocab_size": int, "bytes": int}  # which may be absent
 _DTYPES = ("uint16", "uint32")
 _ROW_COUNTS = f"rows-{'?' * 16}-*.npy*"  # which packing keeps beside a store
-_OURS = (_INFO, _ARROW, "dataset_info.json", "state.json", f".{Path(_INFO).stem}.partial.json", _ROW_COUNTS)
+STORE_FILES = (_INFO, _ARROW, "dataset_info.json", "state.json", f".{Path(_INFO).stem}.partial.json", _ROW_COUNTS)
 _BATCH_DOCUMENTS, _BATCH_CHARACTERS = 8192, 4_000_000  # tokenised at once: enough for every core
 _BATCH_TOKENS = 4_000_000  # in a record batch
 _TOO_FEW_TOKENS = 256
@@ -226,7 +226,7 @@ def write_store(
     if completed(folder).exists() and not _is_ours(folder):
         raise InputError(f"{folder}: holds something that is not a token store; give another --out")
     try:
-        with owned(folder), replaced_folder(folder, _OURS) as fresh:
+        with owned(folder), replaced_folder(folder, STORE_FILES) as fresh:
             return _write_files(_read(documents), tokenizer, fresh, fingerprint, progress, near_duplicates)
     except OSError as error:
         raise InputError(
@@ -245,7 +245,7 @@ def _read(documents: Iterable[str]) -> Iterator[str]:
 def _is_ours(folder: Path) -> bool:
     """Whether a folder is empty or a store and nothing else. `datasets` writes folders that lack only `store.json`."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else ["a file"]
-    return not names or (_INFO in names and all(any(fnmatchcase(name, ours) for ours in _OURS) for name in names))
+    return not names or (_INFO in names and all(any(fnmatchcase(name, ours) for ours in STORE_FILES) for name in names))
 
 
 def document_hash(text: str) -> int:

@@ -26,6 +26,7 @@ from bert.training.config import CheckpointConfig
 from bert.training.ranks import Agreement
 from bert.untrusted import read_json
 
+_FILES = ("state.pt", "manifest.json")
 _NAME = re.compile(r"step-\d{8,}")
 
 
@@ -45,7 +46,7 @@ class WholeCheckpointIO(CheckpointIO):
         self.check()
         folder = Path(path)
         try:
-            with replaced_folder(folder, ("state.pt", "manifest.json")) as fresh:
+            with replaced_folder(folder, _FILES) as fresh:
                 state = fresh / "state.pt"
                 with state.open("wb") as stream:
                     torch.save(checkpoint, stream)
@@ -94,8 +95,6 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         """The clock between two checkpoints runs from here. InputError where ranks go on from different checkpoints."""
-        if trainer.is_global_zero:
-            clear_workshops(self.folder, ["**"])
         self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
         start = hashlib.sha256(f"{self.source} {pl_module.progress.step} {trainer.world_size}".encode()).digest()
         if not self._agreement.is_same(int.from_bytes(start[:6])):
@@ -174,6 +173,7 @@ def newest_whole(folder: Path, warn: Callable[[str], None], run_id: str | None =
     """The newest undamaged checkpoint, none where the folder holds none at all; a warning for each damaged one.
 
     InputError where every one is damaged, and for one of another run than `run_id`."""
+    clear_workshops(folder, _FILES)
     checkpoints = list_checkpoints(folder)
     for place, checkpoint in reversed(list(enumerate(checkpoints))):
         damage = find_damage(checkpoint)

@@ -11,7 +11,7 @@ import torch
 
 import bert.export
 from bert.cli import main
-from bert.files import clear_workshops, completed
+from bert.files import completed
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.recipe import write_yaml
@@ -19,7 +19,7 @@ from bert.text.store import open_store
 from bert.text.tokenizer import Tokenizer
 from bert.text.vocabulary import train_tokenizer
 from bert.training.callbacks import MetricsCsv
-from bert.training.checkpoints import WholeCheckpointIO, find_damage, list_checkpoints
+from bert.training.checkpoints import WholeCheckpointIO, find_damage, list_checkpoints, newest_whole
 from tests.conftest import TINY, make_text
 
 OLD, NEW = 1, 2
@@ -159,18 +159,17 @@ class SaveCheckpoint(Operation):
 
     def make(self, home: Path, version: int) -> None:
         folder, saver = home / "checkpoints", WholeCheckpointIO()
-        if folder.exists():
-            clear_workshops(folder, ["**"])  # as a run does before its first step
+        newest_whole(folder, print)  # as a run does before its first step
         state = {"global_step": version, "state_dict": {"weight": torch.full((100,), float(version))}}
         saver.save_checkpoint(state, folder / f"step-{version:08d}")
         if version == NEW and (old := folder / f"step-{OLD:08d}").exists():
             saver.remove_checkpoint(old)
 
     def version(self, home: Path) -> int:
-        checkpoints = list_checkpoints(home / "checkpoints")
-        for checkpoint in checkpoints:
+        newest = newest_whole(home / "checkpoints", print)
+        for checkpoint in list_checkpoints(home / "checkpoints"):
             assert not find_damage(checkpoint), f"{checkpoint}: {find_damage(checkpoint)}"
-        return int(WholeCheckpointIO().load_checkpoint(checkpoints[-1])["global_step"])
+        return int(WholeCheckpointIO().load_checkpoint(newest)["global_step"])
 
 
 class SaveCheckpointAgain(SaveCheckpoint):
