@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bert.bench.documents import Text, read_tokens
-from bert.bench.ours import BACKENDS
+from bert.bench.ours import where_the_time_goes
 from bert.bench.peers import PeerSettings
-from bert.bench.run import Plan, bench, fitted, where_the_time_goes
+from bert.bench.plan import BACKENDS, Plan
+from bert.bench.run import bench, fitted
 from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import read_recipe
@@ -134,7 +135,7 @@ def measure(options: argparse.Namespace) -> None:
     print(f"left out: {left_out} stages (run again to go on)" if left_out else "everything is measured")
     for shape in chosen:
         if shape.folder == farthest and time.monotonic() - begun < 60 * options.minutes:
-            profile = f"\nwhere the time goes in {farthest}:\n\n{where_the_time_goes(fitted(shape.recipe, text), text)}"
+            profile = f"\nwhere the time goes in {farthest}:\n\n{where_the_time_goes(text, fitted(shape.recipe, text))}"
             print(profile)
             (options.out / "summary.md").write_text(f"{summary}\n{profile}\n", encoding="utf-8")
 

@@ -5,10 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bert.errors import InputError
 from bert.files import replaced
+from bert.model.tuning import FAILURES
 
 CELLS = "cells.jsonl"
+OUT_OF_MEMORY = "out of memory"
 Value = dict[str, Any]
 
 
@@ -51,9 +55,32 @@ class Cells:
                     stream.write(json.dumps({"key": key, "value": value}) + "\n")
         return self._values[name]
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], Value]]:
-        """(key, value) of all cells, in the order in which they were measured."""
-        return ((json.loads(key), value) for key, value in self._values.items())
+    def __iter__(self) -> Iterator[Value]:
+        """All cells, each with its key in it, in the order in which they were measured."""
+        return (json.loads(key) | value for key, value in self._values.items())
+
+    def ran(self, what: str) -> list[Value]:
+        """The cells of a kind that have figures."""
+        return [cell for cell in self if cell["what"] == what and "fails" not in cell]
+
+
+def attempt(measure: Callable[[], Value], side: str = "", fatal: tuple[type[Exception], ...] = ()) -> Value:
+    """What `measure` finds; or the cell of what does not run: what went wrong, short, and whose fault it is, a `side` of two. What
+    is `fatal` is raised."""
+    try:
+        return measure()
+    except fatal:
+        raise
+    except (*FAILURES, ImportError, OSError) as error:
+        lines = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
+        return {"fails": OUT_OF_MEMORY if is_out_of_memory(error) else said} | ({"side": side} if side else {})
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was used up: of a GPU, or as PyTorch's allocators of a CPU say it."""
+    said = ("not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
 
 
 def _key(key: Mapping[str, Any]) -> str:

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bert.errors import InputError
 from bert.flags import Parser
 from bert.verbs.options import TRUST
 
+_WORKS = Literal["full-rows", "concatenated", "padded"]
 _ATTENTION = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 if TYPE_CHECKING:
     from bert.bench.documents import Text
-    from bert.bench.run import Plan
     from bert.pretraining.config import PretrainRecipe
 
 
@@ -42,25 +42,27 @@ def _bench(arguments: Sequence[str]) -> None:
         from bert.training.trainer import instantiated
 
         trainer = {name: instantiated(value) for name, value in trainer.items()}
-    recipe = replace(recipe, trainer=trainer)
-    recipe, text, ragged = _texts(options, recipe)
-    from bert.bench.run import bench, bench_minutes
+    recipe, text, ragged = _texts(options, replace(recipe, trainer=trainer))
+    from bert.bench.machine import place
+    from bert.bench.minutes import PeerTraining
+    from bert.bench.peers import WORKS, settings_of
+    from bert.bench.run import Plan, bench, bench_minutes
 
     out = None if options.out is None else Path(options.out).expanduser()
+    settings = settings_of(place(recipe)[0], options.peer_attention, options.peer_compile) if options.against else []
     if options.minutes is not None:
-        from bert.bench.minutes import PeerTraining
-        from bert.bench.peers import settings_of
-        from bert.bench.steps import place
-
         assert out is not None
-        settings = tuple(settings_of(place(recipe)[0], options.peer_attention, options.peer_compile))
-        row_length = min(PeerTraining.row_length, recipe.encoder.max_length)
-        training = PeerTraining(
-            options.minutes, options.peer_lr, options.peer_warmup, row_length=row_length, settings=settings
-        )
+        length = min(PeerTraining.row_length, recipe.encoder.max_length)
+        rising = options.peer_lr, options.peer_warmup
+        training = PeerTraining(options.minutes, *rising, row_length=length, settings=tuple(settings))
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
-    bench(recipe, text, _plan(options, recipe), ragged, out)
+    works = [work.replace("-", " ") for work in options.works] or WORKS
+    named = ("rounds", "seconds", "backends", "smallest", "largest", "peer_rows", "profile")
+    given = {name: value for name in named if (value := getattr(options, name)) not in (None, [])}
+    kind: Any = "sweep" if options.sweep else "against" if options.against else "steps"
+    plan = Plan(kind, bouts=tuple((work, setting) for work in works for setting in settings), **given)
+    bench(recipe, text, plan, ragged, out)
 
 
 def _add_options(parser: Parser) -> None:
@@ -82,7 +84,7 @@ def _add_options(parser: Parser) -> None:
     add("--against", "hf: Hugging Face's masked LM of the same configuration", Literal["hf"])
     ragged = "stores or .npz files, as many documents of each; not given: the documents of the text"
     add("--ragged", f"with --against: {ragged}", list[str])
-    add("--works", "with --against: some of full-rows, concatenated, padded", list[str])
+    add("--works", f"with --against: some of {', '.join(get_args(_WORKS))}", list[_WORKS])
     fastest = "not given: each, with --minutes the fastest"
     add("--peer-attention", f"with --against: one implementation of transformers; {fastest}", _ATTENTION)
     add("--peer-compile", f"with --against: one way; {fastest}", Literal["no", "yes", "cuda-graphs"])
@@ -101,12 +103,13 @@ def _check(options: Any) -> None:
         raise InputError(f"--peer-lr {options.peer_lr:g}: give more than 0")
     if not 0 <= options.peer_warmup < 1:
         raise InputError(f"--peer-warmup {options.peer_warmup:g}: give a share from 0 to less than 1")
-    for name in ("ragged", "works", "peer_attention", "peer_compile", "peer_rows"):
-        if getattr(options, name) and options.against is None:
-            raise InputError(f"--{name.replace('_', '-')} is for a comparison: give --against hf")
-    for name in ("smallest", "largest"):
-        if getattr(options, name) is not None and not options.sweep:
-            raise InputError(f"--{name} {getattr(options, name)} is for a sweep: give --sweep")
+    of_peer = dict.fromkeys(("ragged", "works", "peer_attention", "peer_compile", "peer_rows"), "against")
+    for name, needed in {**of_peer, "smallest": "sweep", "largest": "sweep"}.items():
+        if (value := getattr(options, name)) not in (None, []) and not getattr(options, needed):
+            told = f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
+            raise InputError(
+                f"{told} is for {'a sweep: give --sweep' if needed == 'sweep' else 'a comparison: give --against hf'}"
+            )
     if options.sweep and options.against:
         raise InputError("--sweep beside --against: one measures our step alone; leave one out")
     if options.minutes is None:
@@ -159,30 +162,6 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
         )
     encoder = replace(recipe.encoder, vocab_size=options.vocab_size or text.vocab_size, pad_id=text.special_ids.pad)
     return replace(recipe, data=data, encoder=encoder), text, ragged
-
-
-def _plan(options: Any, recipe: "PretrainRecipe") -> "Plan":
-    from bert.bench.against import WORKS, all_bouts
-    from bert.bench.ours import BACKENDS
-    from bert.bench.run import Plan
-
-    named = {work.replace(" ", "-"): work for work in WORKS}
-    if wrong := [work for work in options.works if work not in named]:
-        raise InputError(f"--works {wrong[0]}: give some of {', '.join(named)}")
-    if wrong := [name for name in options.backends if name not in BACKENDS]:
-        raise InputError(f"--backends {wrong[0]}: give some of {', '.join(BACKENDS)}")
-    works = [named[work] for work in options.works] or WORKS
-    return Plan(
-        kind="sweep" if options.sweep else "against" if options.against else "steps",
-        rounds=options.rounds,
-        seconds=options.seconds,
-        backends=tuple(options.backends) or BACKENDS,
-        smallest=Plan.smallest if options.smallest is None else options.smallest,
-        largest=Plan.largest if options.largest is None else options.largest,
-        bouts=all_bouts(recipe, works, options.peer_attention, options.peer_compile) if options.against else (),
-        peer_rows=options.peer_rows,
-        profile=options.profile,
-    )
 
 
 VERBS = (_bench,)
