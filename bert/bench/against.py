@@ -47,9 +47,7 @@ def race(bench: Bench, product: Shape, ragged: Text) -> None:
         split = split_batch(run.data.batch_rows, run.data.micro_batch_rows, 1)
         return OurSteps(settle_attention(run, Phased.always(split), device, precision, bool(run.compile), bench.say))
 
-    @lru_cache(maxsize=1)
-    def bout(work: Work, rows: int) -> Bout:
-        return make_bout(work, recipe, bench.text, ragged, rows)
+    bout = lru_cache(maxsize=1)(lambda work, rows: make_bout(work, recipe, bench.text, ragged, rows))
 
     def measure(work: Work, setting: PeerSettings) -> Value:
         rows = bench.plan.peer_rows or recipe.data.batch_rows

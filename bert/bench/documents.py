@@ -144,8 +144,7 @@ def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:
     Without a window E[n²] / E[n] over the chunks of n tokens; with a window w, keys at most w // 2 away.
     """
     rows = np.arange(len(document_ids))[:, None] * (int(document_ids.max(initial=0)) + 1)
-    sizes = np.bincount((document_ids + rows)[document_ids > 0])
-    sizes = sizes[sizes > 0].astype(np.int64)
+    _, sizes = np.unique((document_ids + rows)[document_ids > 0], return_counts=True)
     if not len(sizes):
         return 0.0
     reach = sizes - 1 if window is None else np.minimum(window // 2, sizes - 1)

@@ -49,11 +49,9 @@ class Ceilings:
     """bytes read and written by a = b + s · c"""
 
 
-def measure_ceilings(
-    device: torch.device, own: list[Shape], seconds: float = 0.3, shapes: tuple[Shape, ...] | None = None
-) -> Ceilings:
+def measure_ceilings(device: torch.device, own: list[Shape], seconds: float = 0.3) -> Ceilings:
     """Measure a device, each product for about `seconds`; `own` are the shapes of a model's products."""
-    shapes = shapes or (CPU_SHAPES if device.type == "cpu" else GPU_SHAPES)
+    shapes = CPU_SHAPES if device.type == "cpu" else GPU_SHAPES
     bf16 = {shape: matrix_rate([shape], torch.bfloat16, device, seconds) for shape in shapes}
     best = max(bf16, key=lambda shape: bf16[shape])
     reached = matrix_rate(own, torch.bfloat16, device, seconds)
@@ -87,10 +85,10 @@ def model_shapes(config: EncoderConfig, head: HeadConfig, rows: int, row_length:
     for layer in range(config.num_layers):
         if layer + 1 < config.num_layers:
             looking = tokens
-            shapes.append((tokens, width, width + kv))
+            shapes.append((tokens, width, width + kv))  # query, key and value
         else:
             looking = chosen
-            shapes += [(tokens, width, kv), (chosen, width, width)]
+            shapes += [(tokens, width, kv), (chosen, width, width)]  # key and value; query
         # attention's output, then both products of the feed-forward layer
         shapes += [(looking, width, width), (looking, width, inner), (looking, config.intermediate_size, width)]
     if config.embedding_width != width:

@@ -63,7 +63,7 @@ def fastest_setting(bench: Bench, training: PeerTraining) -> PeerSettings:
 
     InputError where none of them runs.
     """
-    settings = training.settings or tuple(settings_of(place(bench.recipe)[0]))
+    settings = training.settings or settings_of(place(bench.recipe)[0])
     if len(settings) == 1:
         return settings[0]
     recipe, rows = _peer_run(bench, training, _TIMED_STEPS * training.rows, seed=0)
@@ -113,17 +113,15 @@ def train_peer(
             curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
             progress.leave_out(now(peer.device) - begun)
     used = {"steps": int(progress.step), "tokens": progress.tokens, "seconds": progress.seconds}
-    score = score_peer(peer.model, masked)
     curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
-    return {**asdict(score), **used, "seed": seed, "setting": str(setting), "curve": curve}
+    return {**asdict(score_peer(peer.model, masked)), **used, "seed": seed, "setting": str(setting), "curve": curve}
 
 
 class CurveCallback(L.Callback):
     """Scores the model of a run on a masked file, `points` times through the minutes of its budget: a line of JSON each in `out`."""
 
     def __init__(self, masked: str, seconds: float, out: str, points: int = POINTS) -> None:
-        self.masked, self.seconds, self.out, self.points = masked, seconds, Path(out), points
-        self.taken = 0
+        self.masked, self.seconds, self.out, self.points, self.taken = masked, seconds, Path(out), points, 0
         self.out.unlink(missing_ok=True)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:

@@ -45,7 +45,7 @@ class OurSteps:
         """The step is compiled where the recipe says so; InputError where there is no compiler."""
         trainer = make_trainer(recipe.trainer, [], [], [], 1, None)  # for device and precision alone
         self.recipe = recipe
-        self.split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
+        self.split = split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
         self.device, self.precision = trainer.strategy.root_device, str(trainer.precision)
         self.dtype = torch.float32 if self.precision.startswith("32") else torch.bfloat16
         """that of the matrix rate which the step is held against"""
@@ -56,7 +56,7 @@ class OurSteps:
         model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
         stop = StopConfig(steps=1)  # the rate is set here: nothing asks for it
         self.module = MaskedLMTraining(
-            model, recipe.optimizer, recipe.schedule, stop, self.split, recipe.seed, compiled=graph
+            model, recipe.optimizer, recipe.schedule, stop, split, recipe.seed, compiled=graph
         )
         self.module.to(self.device).train()
         self.optimizer = self.module.configure_optimizers()
@@ -90,9 +90,8 @@ class OurSteps:
 def steps_of(text: Text, recipe: PretrainRecipe, count: int) -> list[list[MicroBatch]]:
     """The micro-batches of the first `count` steps of a run over the text."""
     stream, split = packed(text, recipe), split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
-    return [
-        [stream.micro_batch(step, split, micro=micro) for micro in range(split.accumulation)] for step in range(count)
-    ]
+    micros = range(split.accumulation)
+    return [[stream.micro_batch(step, split, micro=micro) for micro in micros] for step in range(count)]
 
 
 def on(device: torch.device, batch: MicroBatch) -> MicroBatch:

@@ -68,12 +68,12 @@ Bout = tuple[list[list[MicroBatch]], list[PeerBatch]]
 
 def settings_of(
     device: torch.device, attention: str | None = None, compile: Compile | None = None
-) -> list[PeerSettings]:
+) -> tuple[PeerSettings, ...]:
     """All settings that a user would try on this kind of device; `attention` and `compile`, where given, in each of them."""
     kinds: tuple[Compile, ...] = ("no", "yes") if device.type == "cpu" else ("no", "yes", "cuda-graphs")
     attentions: tuple[str, ...] = ("eager", "sdpa") if device.type == "cpu" else ("sdpa", "flash_attention_2")
     kinds, attentions = (compile,) if compile else kinds, (attention,) if attention else attentions
-    return [PeerSettings(attention, kind) for kind in kinds for attention in attentions]
+    return tuple(PeerSettings(attention, kind) for kind in kinds for attention in attentions)
 
 
 def peer_model(recipe: PretrainRecipe, attention: str) -> Any:
@@ -109,15 +109,10 @@ class PeerSteps:
             fixed = static and not getattr(self.model.config, "sparse_prediction", False)
             mode = "reduce-overhead" if settings.compile == "cuda-graphs" else None
             self._compute = torch.compile(self.model, dynamic=False if fixed else None, mode=mode)
-        kept = recipe.optimizer
-        shared: dict[str, Any] = {
-            "lr": kept.lr,
-            "betas": kept.betas,
-            "eps": kept.eps,
-            "weight_decay": kept.weight_decay,
-        }
-        fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), **shared, fused=fused)
+        of, fused = recipe.optimizer, self.device.type in ("cpu", "cuda")
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=of.lr, betas=of.betas, eps=of.eps, weight_decay=of.weight_decay, fused=fused
+        )
 
     def forward(self, batch: PeerBatch) -> torch.Tensor:
         """The mean loss over the labels."""
@@ -156,8 +151,7 @@ def make_bout(work: Work, recipe: PretrainRecipe, text: Text, ragged: Text, peer
 
 def whole(batch: MicroBatch) -> PeerBatch:
     """Rows of ours as the peer takes them: the same masked ids, and the slots as a table of labels. No place may be padding."""
-    documents = batch["document_ids"]
-    assert bool((documents > 0).all()), "the peer would see padding as tokens"
+    assert bool((batch["document_ids"] > 0).all()), "the peer would see padding as tokens"
     ids, used = batch["input_ids"], batch["labels"] != NO_TARGET
     labels = torch.full((ids.numel(),), NO_TARGET)
     labels[batch["targets"][used]] = batch["labels"][used]
@@ -172,10 +166,9 @@ def padded(text: Text, recipe: PretrainRecipe, documents: int, count: int) -> li
         which = np.arange(first, first + documents) % len(store)
         pieces = [store.document(int(n))[: recipe.data.row_length - SPECIALS_PER_CHUNK] for n in which]
         lengths = np.array([len(piece) + SPECIALS_PER_CHUNK for piece in pieces])
-        ids = np.full((documents, int(lengths.max())), special.pad, np.int64)
-        for row, piece in enumerate(pieces):
-            ids[row, : lengths[row]] = [special.cls, *piece, special.sep]
-        mask = np.arange(ids.shape[1]) < lengths[:, None]
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, special.pad, np.int64)
+        ids[mask] = np.concatenate([[special.cls, *piece, special.sep] for piece in pieces])
         batches.append(_masked(ids, torch.from_numpy(mask.astype(np.int64)), text, recipe, first))
     return batches
 

@@ -68,8 +68,7 @@ def alternate(
     steps = []
     for contender in contenders:
         contender.turn(_WARM_UP)
-        probe = contender.turn(2)
-        steps.append(max(2, math.ceil(seconds / (probe.seconds / 2))))
+        steps.append(max(2, math.ceil(seconds / (contender.turn(2).seconds / 2))))
     turns: list[list[Turn]] = [[] for _ in contenders]
     for number in range(rounds):
         between()

@@ -42,10 +42,8 @@ def bench(
     a measurement that was interrupted goes on. `ragged` texts are mixed, as many documents of one as of another, for works with
     documents; where there are none those of `text` are taken."""
     if recipe.phases:
-        say(
-            f"the recipe's {len(recipe.phases)} phases are left aside: measured are {recipe.data.batch_rows} rows of"
-            f" {recipe.data.row_length} (--data.batch_rows, --data.row_length)"
-        )
+        rows = f"{recipe.data.batch_rows} rows of {recipe.data.row_length} (--data.batch_rows, --data.row_length)"
+        say(f"the recipe's {len(recipe.phases)} phases are left aside: measured are {rows}")
     recipe = fitted(recipe, text)
     if plan.kind == "against" and len(plan.backends) == 1:  # ours; all of them are no choice
         recipe = replace(recipe, attention=plan.backends[0], local_attention=None)
@@ -110,14 +108,11 @@ def fitted(recipe: PretrainRecipe, text: Text) -> PretrainRecipe:
 
 def identity(kind: str, recipe: PretrainRecipe, texts: Sequence[Text]) -> dict[str, Any]:
     """What figures depend on: those of one folder have all of it in common."""
-    here = environment()
+    here, stores = environment(), [text.store for text in texts]
     return {
         "kind": kind,
         "recipe": _plain(recipe),
-        "texts": [
-            [len(text.store), text.store.num_tokens, _digest(text.store.values[:_DIGESTED], text.store.lengths)]
-            for text in texts
-        ],
+        "texts": [[len(store), store.num_tokens, _digest(store.values[:_DIGESTED], store.lengths)] for store in stores],
         "device": str(place(recipe)[0]),
         **{name: here[name] for name in ("commit", "packages", "cpu", "cuda_devices")},
     }

@@ -21,6 +21,7 @@ from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.masking import slots
 from bert.pretraining.stream import MicroBatch
 
+Ways = Sequence[tuple[dict[str, Any], Callable[[], Contender]]]
 PREPARED = 8
 """steps that lie ready; then the first comes again"""
 
@@ -107,13 +108,7 @@ def best_micro_batch(bench: Bench, least: int = 8) -> PretrainRecipe:
     return replace(recipe, data=replace(data, micro_batch_rows=rows))
 
 
-def fastest(
-    cells: Cells,
-    what: str,
-    ways: Sequence[tuple[dict[str, Any], Callable[[], Contender]]],
-    seconds: float,
-    fatal: tuple[type[Exception], ...] = (),
-) -> int:
+def fastest(cells: Cells, what: str, ways: Ways, seconds: float, fatal: tuple[type[Exception], ...] = ()) -> int:
     """Which of the `ways`, each a key and a contender, alone makes most tokens a second, the median of three rounds, a cell each of
     the kind `what`; the first where none runs. What is `fatal` is raised."""
 
@@ -152,20 +147,14 @@ def sweep_cell(bench: Bench, recipe: PretrainRecipe, rows: int) -> Value:
     ready = [on(ours.device, batch) for batch in batches]
     for batch in ready[:3]:
         ours.step([batch])
-    micro: list[float] = []
-    update: list[float] = []
-    while sum(micro) * len(ready) + sum(update) < bench.plan.seconds or len(micro) < 3:
+    times: list[tuple[float, float]] = []  # of all that lies ready, of an update
+    while sum(map(sum, times)) < bench.plan.seconds or len(times) < 3:
         begun = now(ours.device)
         for batch in ready:
             ours.forward(batch).backward()
         between = now(ours.device)
         ours.update()
-        micro.append((between - begun) / len(ready))
-        update.append(now(ours.device) - between)
-    middle = len(micro) // 2
-    step = batch_rows // rows * sorted(micro)[middle] + sorted(update)[middle]
-    return {
-        "tokens_per_second": batch_rows // rows * tokens / step,
-        "peak_bytes": peak(ours.device),
-        "batch_rows": batch_rows,
-    }
+        times.append((between - begun, now(ours.device) - between))
+    forward_backward, update = (statistics.median_high(each) for each in zip(*times))
+    rate = tokens / (forward_backward / len(ready) + update / (batch_rows // rows))
+    return {"tokens_per_second": rate, "peak_bytes": peak(ours.device), "batch_rows": batch_rows}

@@ -85,9 +85,14 @@ def name_of(cell: Value) -> str:
 def line_of(cell: Value) -> str:
     """A finished cell in a line."""
     name = f"{cell['rows']} rows, {name_of(cell)}" if cell["what"] == "sweep" else name_of(cell)
+    heads = [""] if "fails" in cell else [f" {head}" for head in KINDS[cell["what"]][1]]
+    return f"{name}: {', '.join(figure + head for figure, head in zip(_figures(cell), heads))}"
+
+
+def _figures(cell: Value) -> list[str]:
     if "fails" in cell:
-        return f"{name}: {cell['side'] + ' ' if 'side' in cell else ''}does not run here: {cell['fails']}"
-    return f"{name}: {', '.join(f'{show(cell)} {head}' for head, show in KINDS[cell['what']][1].items())}"
+        return [f"{cell['side'] + ' ' if 'side' in cell else ''}does not run here: {cell['fails']}"]
+    return [show(cell) for show in KINDS[cell["what"]][1].values()]
 
 
 def report(cells: Cells, about: dict[str, Any], out: Path | None, say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -118,7 +123,8 @@ def tables(cells: Cells) -> list[str]:
         made.append(_markdown(("ceiling", "measured"), rows))
     for what, (way, figures) in KINDS.items():
         if of_kind := [cell for cell in cells if cell["what"] == what]:
-            made.append(_markdown([*way, *figures], (_row(cell) for cell in of_kind)))
+            told = ([*(show(cell) for show in way.values()), *_figures(cell)] for cell in of_kind)
+            made.append(_markdown([*way, *figures], told))
         if what == "sweep" and (found := findings(cells)):
             fast, large = found["fastest"], found["largest"]
             most = "the largest that fits" if large["limit"] else "all sizes fit, the largest tried"
@@ -129,15 +135,6 @@ def tables(cells: Cells) -> list[str]:
         if what == "against hf" and (best := verdict(cells)):
             made.append("\n".join(_verdict_line(work, found) for work, found in best.items()))
     return made
-
-
-def _row(cell: Value) -> Sequence[str]:
-    way, figures = KINDS[cell["what"]]
-    how = [show(cell) for show in way.values()]
-    if "fails" in cell:
-        said = f"{cell['side']}: {cell['fails']}" if "side" in cell else cell["fails"]
-        return [*how, said, *[""] * (len(figures) - 1)]
-    return [*how, *(show(cell) for show in figures.values())]
 
 
 def _verdict_line(work: str, found: dict[str, Any]) -> str:
@@ -161,17 +158,14 @@ def verdict(cells: Cells) -> dict[str, Any]:
 
 def findings(cells: Cells) -> dict[str, Any]:
     """The fastest cell, and the largest micro-batch that ran, with its backend and compilation; `limit`: a larger one ran out of memory."""
-    ran = cells.ran("sweep")
-    if not ran:
+    if not (ran := cells.ran("sweep")):
         return {}
     fastest = max(ran, key=lambda cell: cell["tokens_per_second"])
     largest = max(ran, key=lambda cell: (cell["rows"], cell["tokens_per_second"]))
-    swept = [cell for cell in cells if cell["what"] == "sweep" and cell["rows"] > largest["rows"]]
-    limit = any(cell.get("fails") == OUT_OF_MEMORY for cell in swept)
-    return {
-        "fastest": fastest,
-        "largest": {name: largest[name] for name in ("rows", "backend", "compiled")} | {"limit": limit},
-    }
+    more = [cell for cell in cells if cell["what"] == "sweep" and cell["rows"] > largest["rows"]]
+    limit = any(cell.get("fails") == OUT_OF_MEMORY for cell in more)
+    named = {name: largest[name] for name in ("rows", "backend", "compiled")}
+    return {"fastest": fastest, "largest": named | {"limit": limit}}
 
 
 def pictures(cells: Cells, out: Path) -> list[str]:
@@ -192,8 +186,9 @@ def pictures(cells: Cells, out: Path) -> list[str]:
         for cell in swept:
             sizes.setdefault(name_of(cell), []).append((cell["rows"], cell["tokens_per_second"]))
         lines = [(name, number, points) for number, (name, points) in enumerate(sizes.items())]
-        title = "real tokens a second by micro-batch"
-        curves_png(out / drawn[-1], lines, title, "rows at once", "tokens a second", doubling=True)
+        curves_png(
+            out / drawn[-1], lines, "real tokens a second by micro-batch", "rows at once", "tokens a second", True
+        )
     if duels := cells.ran("against hf"):
         drawn.append("against.png")
         works = list(dict.fromkeys(cell["work"] for cell in duels))
@@ -208,5 +203,5 @@ def pictures(cells: Cells, out: Path) -> list[str]:
 
 
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    lines = [header, ["---"] * len(header), *([*row, *[""] * (len(header) - len(row))] for row in rows)]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -10,6 +10,7 @@ from bert.flags import Parser
 from bert.verbs.options import TRUST
 
 _WORKS = Literal["full-rows", "concatenated", "padded"]
+_MODES = {"sweep": "a sweep: give --sweep", "against": "a comparison: give --against hf"}
 _ATTENTION = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ def _bench(arguments: Sequence[str]) -> None:
     from bert.bench.run import Plan, bench, bench_minutes
 
     out = None if options.out is None else Path(options.out).expanduser()
-    settings = settings_of(place(recipe)[0], options.peer_attention, options.peer_compile) if options.against else []
+    settings = settings_of(place(recipe)[0], options.peer_attention, options.peer_compile) if options.against else ()
     if options.minutes is not None:
         assert out is not None
         length = min(PeerTraining.row_length, recipe.encoder.max_length)
         rising = options.peer_lr, options.peer_warmup
-        training = PeerTraining(options.minutes, *rising, row_length=length, settings=tuple(settings))
+        training = PeerTraining(options.minutes, *rising, row_length=length, settings=settings)
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
     works = [work.replace("-", " ") for work in options.works] or WORKS
@@ -71,7 +72,7 @@ def _add_options(parser: Parser) -> None:
     add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")
     add("--store", "token store, in place of every text of the recipe")
     add("--tokens", ".npz with values and offsets, in place of store and tokenizer")
-    add("--vocab-size", "measure with so many entries; not given: as many as the tokenizer has", int)
+    add("--vocab-size", "measure with so many entries; not given: as many as the tokenizer has", int, at_least=1)
     add("--out", "folder for metrics.json, table.md, pictures and finished figures")
     add("--trust", TRUST, bool)
     add("--rounds", "rounds; in each, everything that is compared takes its turn", int, 5, at_least=1)
@@ -99,30 +100,26 @@ def _add_options(parser: Parser) -> None:
 
 def _check(options: Any) -> None:
     """What may stand together."""
-    if not options.peer_lr > 0:
-        raise InputError(f"--peer-lr {options.peer_lr:g}: give more than 0")
-    if not 0 <= options.peer_warmup < 1:
-        raise InputError(f"--peer-warmup {options.peer_warmup:g}: give a share from 0 to less than 1")
     of_peer = dict.fromkeys(("ragged", "works", "peer_attention", "peer_compile", "peer_rows"), "against")
     for name, needed in {**of_peer, "smallest": "sweep", "largest": "sweep"}.items():
         if (value := getattr(options, name)) not in (None, []) and not getattr(options, needed):
             told = f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
-            raise InputError(
-                f"{told} is for {'a sweep: give --sweep' if needed == 'sweep' else 'a comparison: give --against hf'}"
-            )
-    if options.sweep and options.against:
-        raise InputError("--sweep beside --against: one measures our step alone; leave one out")
-    if options.minutes is None:
-        return
-    if options.against is None:
-        raise InputError(f"--minutes {options.minutes:g}: trains beside a peer: give --against hf")
-    if not options.minutes > 0:
-        raise InputError(f"--minutes {options.minutes:g}: give more than 0")
-    for name in ("masked", "out"):
-        if getattr(options, name) is None:
-            raise InputError(f"--minutes {options.minutes:g} needs --{name}: give it")
-    if options.tokens is not None:
-        raise InputError("--tokens beside --minutes: ours is trained from a store: give --store and --tokenizer")
+            raise InputError(f"{told} is for {_MODES[needed]}")
+    lr, warmup, train = options.peer_lr, options.peer_warmup, options.minutes is not None
+    minutes = f"--minutes {options.minutes or 0:g}"
+    from_store = "--tokens beside --minutes: ours is trained from a store: give --store and --tokenizer"
+    for wrong, told in (
+        (not lr > 0, f"--peer-lr {lr:g}: give more than 0"),
+        (not 0 <= warmup < 1, f"--peer-warmup {warmup:g}: give a share from 0 to less than 1"),
+        (options.sweep and options.against, "--sweep beside --against: one measures our step alone; leave one out"),
+        (train and options.against is None, f"{minutes}: trains beside a peer: give --against hf"),
+        (train and not options.minutes > 0, f"{minutes}: give more than 0"),
+        (train and options.masked is None, f"{minutes} needs --masked: give it"),
+        (train and options.out is None, f"{minutes} needs --out: give it"),
+        (train and options.tokens, from_store),
+    ):
+        if wrong:
+            raise InputError(told)
 
 
 def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Text, list[Text]]":
@@ -156,11 +153,10 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
             ragged.append(text_of_store(name, tokenizer))
         else:
             raise InputError(f"--ragged {name}: a store needs --tokenizer and --store: give them, or an .npz")
-    if options.vocab_size is not None and options.vocab_size < text.vocab_size:
-        raise InputError(
-            f"--vocab-size {options.vocab_size}: the tokenizer has {text.vocab_size} entries: give as many"
-        )
-    encoder = replace(recipe.encoder, vocab_size=options.vocab_size or text.vocab_size, pad_id=text.special_ids.pad)
+    size = options.vocab_size or text.vocab_size
+    if size < text.vocab_size:
+        raise InputError(f"--vocab-size {size}: the tokenizer has {text.vocab_size} entries: give as many")
+    encoder = replace(recipe.encoder, vocab_size=size, pad_id=text.special_ids.pad)
     return replace(recipe, data=data, encoder=encoder), text, ragged
 
 
