@@ -95,12 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("tokens", type=Path, help=".npz with values and offsets")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for all figures")
-    parser.add_argument(
-        *("--minutes",),
-        type=float,
-        default=MINUTES,
-        help="nothing is begun that would end later than this (default: %(default)s)",
-    )
+    until = "nothing is begun that would end later than this (default: %(default)s)"
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=until)
     names = [shape.folder for shape in shapes()]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SHAPE", help=", ".join(names))
     options = parser.parse_args()

@@ -15,7 +15,6 @@ METRICS, TABLE = "metrics.json", "table.md"
 POINTS = 20
 """points of a curve"""
 
-
 Columns = dict[str, Callable[[Value], str]]
 """what stands under a header, as a function of a cell"""
 
