@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from bert.bench.documents import Text, read_tokens
-from bert.bench.ours import BACKENDS
+from bert.bench.ours import where_the_time_goes
 from bert.bench.peers import PeerSettings
-from bert.bench.run import Plan, bench, fitted, where_the_time_goes
+from bert.bench.plan import BACKENDS, Plan
+from bert.bench.run import bench, fitted
 from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import read_recipe
@@ -94,12 +95,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("tokens", type=Path, help=".npz with values and offsets")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for all figures")
-    parser.add_argument(
-        *("--minutes",),
-        type=float,
-        default=MINUTES,
-        help="nothing is begun that would end later than this (default: %(default)s)",
-    )
+    until = "nothing is begun that would end later than this (default: %(default)s)"
+    parser.add_argument("--minutes", type=float, default=MINUTES, help=until)
     names = [shape.folder for shape in shapes()]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SHAPE", help=", ".join(names))
     options = parser.parse_args()
@@ -134,7 +131,7 @@ def measure(options: argparse.Namespace) -> None:
     print(f"left out: {left_out} stages (run again to go on)" if left_out else "everything is measured")
     for shape in chosen:
         if shape.folder == farthest and time.monotonic() - begun < 60 * options.minutes:
-            profile = f"\nwhere the time goes in {farthest}:\n\n{where_the_time_goes(fitted(shape.recipe, text), text)}"
+            profile = f"\nwhere the time goes in {farthest}:\n\n{where_the_time_goes(text, fitted(shape.recipe, text))}"
             print(profile)
             (options.out / "summary.md").write_text(f"{summary}\n{profile}\n", encoding="utf-8")
 

@@ -97,21 +97,10 @@ def finetune(task: Task, model: Path, data: Path, run: Path, seed: int, flags: S
     from bert.finetuning.config import DataConfig
     from bert.finetuning.measure import evaluate
 
-    bert(
-        *("finetune", task.kind, "--config", str(RECIPES / f"{task.name}.yaml"), "--model", str(model)),
-        *(
-            "--train",
-            str(data / task.train),
-            "--dev",
-            str(data / task.dev),
-            "--out",
-            str(run),
-            "--seed",
-            str(seed),
-            "--overwrite",
-        ),
-        *flags,
-    )
+    given = {"config": RECIPES / f"{task.name}.yaml", "model": model, "train": data / task.train}
+    given |= {"dev": data / task.dev, "out": run, "seed": seed}
+    options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    bert("finetune", task.kind, *options, "--overwrite", *flags)
     found = evaluate(run / "model", str(data / task.dev), DataConfig())
     return found.figures | {f"baseline {name}": value for name, value in found.baseline.items()}
 

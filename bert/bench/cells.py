@@ -5,10 +5,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from bert.errors import InputError
 from bert.files import replaced
+from bert.model.tuning import FAILURES
 
 CELLS = "cells.jsonl"
+OUT_OF_MEMORY = "out of memory"
 Value = dict[str, Any]
 
 
@@ -20,7 +24,7 @@ class Cells:
 
     def __init__(self, folder: Path | None, what: Mapping[str, Any]) -> None:
         self.file = None if folder is None else folder / CELLS
-        self._values: dict[str, Value] = {}
+        self._cells: dict[str, dict[str, Value]] = {}
         head = json.loads(json.dumps({"what": what}))
         if self.file is None:
             return
@@ -29,31 +33,52 @@ class Cells:
             if len(lines) > 1 and lines[0] != head:  # what failed before its first figure is in nobody's way
                 raise InputError(f"{self.file}: figures of another measurement: give another --out, or remove the file")
             # what failed is tried again: memory may be free now, or a package there
-            self._values = {_key(line["key"]): line["value"] for line in lines[1:] if "fails" not in line["value"]}
+            self._cells = {_key(line["key"]): line for line in lines[1:] if "fails" not in line["value"]}
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            whole = [head, *({"key": json.loads(key), "value": value} for key, value in self._values.items())]
             with replaced(self.file) as partial:
-                partial.write_text("".join(json.dumps(line) + "\n" for line in whole), encoding="utf-8")
+                whole = [json.dumps(line) + "\n" for line in (head, *self._cells.values())]
+                partial.write_text("".join(whole), encoding="utf-8")
         except OSError as error:
-            raise InputError(
-                f"{self.file}: cannot be written ({error.strerror or error}): give another --out"
-            ) from None
+            said = error.strerror or error
+            raise InputError(f"{self.file}: cannot be written ({said}): give another --out") from None
 
     def measured(self, key: Mapping[str, Any], measure: Callable[[], Value]) -> Value:
         """The cell of this key: as it stands there, or measured now and written down at once."""
         name = _key(key)
-        if name not in self._values:
-            value = json.loads(json.dumps(measure()))
-            self._values[name] = value
+        if name not in self._cells:
+            self._cells[name] = json.loads(json.dumps({"key": key, "value": measure()}))
             if self.file is not None:
                 with self.file.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps({"key": key, "value": value}) + "\n")
-        return self._values[name]
+                    stream.write(json.dumps(self._cells[name]) + "\n")
+        return self._cells[name]["value"]
 
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], Value]]:
-        """(key, value) of all cells, in the order in which they were measured."""
-        return ((json.loads(key), value) for key, value in self._values.items())
+    def __iter__(self) -> Iterator[Value]:
+        """All cells, each with its key in it, in the order in which they were measured."""
+        return (cell["key"] | cell["value"] for cell in self._cells.values())
+
+    def ran(self, what: str) -> list[Value]:
+        """The cells of a kind that have figures."""
+        return [cell for cell in self if cell["what"] == what and "fails" not in cell]
+
+
+def attempt(measure: Callable[[], Value], side: str = "", fatal: tuple[type[Exception], ...] = ()) -> Value:
+    """What `measure` finds; or the cell of what does not run: what went wrong, short, and whose fault it is, a `side` of two. What
+    is `fatal` is raised."""
+    try:
+        return measure()
+    except fatal:
+        raise
+    except (*FAILURES, ImportError, OSError) as error:
+        lines = str(error).strip().splitlines()
+        said = f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
+        return {"fails": OUT_OF_MEMORY if is_out_of_memory(error) else said} | ({"side": side} if side else {})
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory was used up: of a GPU, or as PyTorch's allocators of a CPU say it."""
+    said = ("not enough memory", "can't allocate memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
 
 
 def _key(key: Mapping[str, Any]) -> str:

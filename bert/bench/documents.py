@@ -4,14 +4,14 @@ No reader here needs more than numpy, save for the one of a store.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from bert.errors import InputError
 from bert.files import replaced
-from bert.pretraining.config import MaskingConfig
+from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_vocabulary
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.sources import Source
@@ -80,9 +80,9 @@ def read_tokens(file: str | Path, vocab_size: int | None = None) -> Text:
         known = int(arrays["vocab_size"]) if "vocab_size" in arrays else int(values.max(initial=0)) + 1
     except FileNotFoundError:
         raise InputError(f"{file}: no such file: make it by bert.bench.documents.write_tokens") from None
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"{file}: not an .npz file: give one with values and offsets") from error
     return text_of_arrays(values, offsets, max(known, vocab_size or 0), specials)
 
@@ -90,14 +90,14 @@ def read_tokens(file: str | Path, vocab_size: int | None = None) -> Text:
 def write_tokens(file: str | Path, text: Text, most_tokens: int = 4_000_000) -> None:
     """Write the first documents of a text, `most_tokens` tokens at most, as a file for `read_tokens`."""
     special, kept = text.special_ids, int(np.searchsorted(np.cumsum(text.store.lengths), most_tokens, side="right"))
-    values, offsets = _joined(text.store, np.arange(max(1, kept)))
+    store = _with(text, [text.store.document(number) for number in range(max(1, kept))]).store
     roles = (special.pad, special.cls, special.sep, text.vocabulary.mask_id)
     unk = next((int(n) for n in np.flatnonzero(~text.vocabulary.maskable) if n not in roles), special.pad)
     with replaced(Path(file)) as partial, partial.open("wb") as stream:
         np.savez_compressed(
             stream,
-            values=values,
-            offsets=offsets,
+            values=store.values,
+            offsets=np.append(store.starts, store.num_tokens),
             specials=np.array([special.pad, unk, special.cls, special.sep, text.vocabulary.mask_id]),
             vocab_size=np.array(text.vocab_size),
         )
@@ -115,9 +115,8 @@ def whole_rows(text: Text, row_length: int, rows: int, seed: int = 0) -> Text:
     room = row_length - SPECIALS_PER_CHUNK
     order = permutation(len(text.store), seed, _MIXED)
     enough = int(np.searchsorted(np.cumsum(text.store.lengths[order]), rows * room)) + 1
-    values, _ = _joined(text.store, order[:enough])
-    offsets = np.arange(rows + 1) * room
-    return _with(text, np.resize(values, rows * room), offsets)
+    running = np.concatenate([text.store.document(int(number)) for number in order[:enough]])
+    return _with(text, list(np.resize(running, (rows, room))))
 
 
 def mixture(texts: Sequence[Text], documents: int, row_length: int, seed: int = 0) -> Text:
@@ -126,21 +125,17 @@ def mixture(texts: Sequence[Text], documents: int, row_length: int, seed: int = 
     The texts are of one tokenizer. A text with too few documents begins again.
     """
     room = row_length - SPECIALS_PER_CHUNK
-    parts: list[np.ndarray] = []
     orders = [permutation(len(text.store), seed, _MIXED, number) for number, text in enumerate(texts)]
-    for number in range(documents):
-        which, place = number % len(texts), number // len(texts)
-        order = orders[which]
-        parts.append(np.asarray(texts[which].store.document(int(order[place % len(order)])))[:room])
-    offsets = np.concatenate(([0], np.cumsum([len(part) for part in parts])))
-    return _with(texts[0], np.concatenate(parts), offsets)
+    drawn = (divmod(number, len(texts)) for number in range(documents))  # which of its order, of which text
+    places = [(texts[which], orders[which][place % len(orders[which])]) for place, which in drawn]
+    return _with(texts[0], [text.store.document(int(number))[:room] for text, number in places])
 
 
-def packed(text: Text, row_length: int, batch_rows: int, masking: MaskingConfig, seed: int) -> BatchStream:
+def packed(text: Text, recipe: PretrainRecipe) -> BatchStream:
     """The batches that a run over all documents of the text sees."""
-    documents = Documents(text.store.starts, text.store.lengths)
-    rows = RowIndex(documents, row_length, _WINDOW, seed)
-    return BatchStream(Source(text.store, rows), batch_rows, text.special_ids, text.vocabulary, masking, seed)
+    documents, data = Documents(text.store.starts, text.store.lengths), recipe.data
+    source = Source(text.store, RowIndex(documents, data.row_length, _WINDOW, recipe.seed))
+    return BatchStream(source, data.batch_rows, text.special_ids, text.vocabulary, recipe.masking, recipe.seed)
 
 
 def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:
@@ -149,21 +144,14 @@ def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:
     Without a window E[n²] / E[n] over the chunks of n tokens; with a window w, keys at most w // 2 away.
     """
     rows = np.arange(len(document_ids))[:, None] * (int(document_ids.max(initial=0)) + 1)
-    sizes = np.bincount((document_ids + rows)[document_ids > 0])
-    sizes = sizes[sizes > 0].astype(np.int64)
+    _, sizes = np.unique((document_ids + rows)[document_ids > 0], return_counts=True)
     if not len(sizes):
         return 0.0
     reach = sizes - 1 if window is None else np.minimum(window // 2, sizes - 1)
     return float((sizes + 2 * reach * sizes - reach * (reach + 1)).sum() / sizes.sum())
 
 
-def _joined(store: TokenStore, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The documents at `indices` one behind the other, and where each begins: (values, offsets)."""
-    values = np.concatenate([np.asarray(store.document(int(index))) for index in indices])
-    return values, np.concatenate(([0], np.cumsum(store.lengths[indices])))
-
-
-def _with(text: Text, values: np.ndarray, offsets: np.ndarray) -> Text:
+def _with(text: Text, documents: Sequence[np.ndarray]) -> Text:
     """Other documents of the same tokenizer."""
-    hashes = np.zeros(len(offsets) - 1, np.uint64)
-    return Text(TokenStore.from_arrays(values, offsets, hashes), text.special_ids, text.vocabulary)
+    offsets, hashes = np.cumsum([0, *map(len, documents)]), np.zeros(len(documents), np.uint64)
+    return replace(text, store=TokenStore.from_arrays(np.concatenate(documents), offsets, hashes))

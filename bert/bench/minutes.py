@@ -7,7 +7,7 @@ file, taken while training; neither clock runs meanwhile.
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -18,11 +18,15 @@ import lightning as L
 import numpy as np
 import torch
 
-from bert.bench.cells import Cells, Value
+from bert.bench.cells import Value
 from bert.bench.documents import Text, packed, whole_rows
-from bert.bench.peers import PeerBatch, PeerSettings, PeerSteps, score_peer, settings_of, whole
-from bert.bench.rounds import Contender, Spread
-from bert.bench.steps import fresh_start, place, rate
+from bert.bench.machine import fresh_start, place
+from bert.bench.ours import steps_of
+from bert.bench.peers import PeerSettings, PeerSteps, score_peer, settings_of, whole
+from bert.bench.plan import Bench
+from bert.bench.rounds import Contender, spread
+from bert.bench.steps import fastest
+from bert.bench.table import POINTS
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.model.tuning import now
@@ -30,12 +34,10 @@ from bert.pretraining.config import MaskingConfig, PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.run import pretrain
 from bert.pretraining.score import read_masked, score_masked
-from bert.pretraining.stream import BatchStream, Split
+from bert.pretraining.stream import Split
 from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.schedules import Progress, learning_rate_share
 
-POINTS = 20
-"""points of a curve"""
 CURVE_ROWS = 128
 """rows of the masked file that a point is measured on"""
 _TIMED_STEPS = 8
@@ -56,83 +58,70 @@ class PeerTraining:
     """those that the fastest is taken of; none: all that a user would try on the device"""
 
 
-def fastest_setting(
-    recipe: PretrainRecipe, text: Text, training: PeerTraining, device: torch.device, precision: str, cells: Cells
-) -> PeerSettings:
+def fastest_setting(bench: Bench, training: PeerTraining) -> PeerSettings:
     """The setting of the peer that makes most tokens a second here, a cell each; before any clock, as `bert pretrain` times attention.
 
     InputError where none of them runs.
     """
-    settings = training.settings or tuple(settings_of(device))
+    settings = training.settings or settings_of(place(bench.recipe)[0])
     if len(settings) == 1:
         return settings[0]
-    stream = _peer_stream(recipe, text, training, _TIMED_STEPS * training.rows, seed=0)
-    batches = [whole(stream.micro_batch(step, Split(training.rows, training.rows))) for step in range(_TIMED_STEPS)]
+    recipe, rows = _peer_run(bench, training, _TIMED_STEPS * training.rows, seed=0)
+    batches = [whole(batch) for (batch,) in steps_of(rows, recipe, _TIMED_STEPS)]
 
     def contender(setting: PeerSettings) -> Contender:
-        return PeerSteps(recipe, setting, device, precision).contender(batches)
+        return PeerSteps(recipe, setting).contender(batches)
 
-    found = {}
-    for setting in settings:
-        key = {"what": "peer setting", "attention": setting.attention, "compile": setting.compile}
-        measure = partial(rate, partial(contender, setting), min(1.0, 6 * training.minutes), (InputError,))
-        found[setting] = cells.measured(key, measure)
-    ran = {setting: value["tokens_per_second"] for setting, value in found.items() if "fails" not in value}
-    if not ran:
-        raise InputError(f"--against hf: the peer does not run here: {next(iter(found.values()))['fails']}")
-    return max(ran, key=lambda setting: ran[setting])
+    ways = [(asdict(setting), partial(contender, setting)) for setting in settings]
+    found = fastest(bench.cells, "peer setting", ways, min(1.0, 6 * training.minutes), (InputError,))
+    if not bench.cells.ran("peer setting"):
+        failed = next(cell for cell in bench.cells if cell["what"] == "peer setting")
+        raise InputError(f"--against hf: the peer does not run here: {failed['fails']}")
+    return settings[found]
 
 
-def _peer_stream(recipe: PretrainRecipe, text: Text, training: PeerTraining, rows: int, seed: int) -> BatchStream:
-    """The batches of the peer: rows of running tokens without padding."""
-    length, masking = training.row_length, MaskingConfig(rate=training.rate)
-    return packed(whole_rows(text, length, rows, seed), length, training.rows, masking, seed)
+def _peer_run(bench: Bench, training: PeerTraining, rows: int, seed: int) -> tuple[PretrainRecipe, Text]:
+    """The recipe of the peer, and its text: rows of running tokens without padding."""
+    length, recipe = training.row_length, bench.recipe
+    data = replace(recipe.data, row_length=length, batch_rows=training.rows, micro_batch_rows=None)
+    masking, optimizer = MaskingConfig(rate=training.rate), replace(recipe.optimizer, lr=training.lr)
+    recipe = replace(recipe, data=data, phases=[], masking=masking, optimizer=optimizer, seed=seed)
+    return recipe, whole_rows(bench.text, length, rows, seed)
 
 
 def train_peer(
-    recipe: PretrainRecipe,
-    text: Text,
-    training: PeerTraining,
-    masked: Path,
-    curve_file: Path,
-    device: torch.device,
-    precision: str,
-    seed: int,
-    setting: PeerSettings = PeerSettings(),
+    bench: Bench, training: PeerTraining, setting: PeerSettings, seed: int, masked: Path, curve_file: Path
 ) -> Value:
     """Train and score the peer. The clock runs from the first request for a batch to the last step, as in `bert pretrain`."""
-    recipe = replace(recipe, optimizer=replace(recipe.optimizer, lr=training.lr))
-    peer = PeerSteps(recipe, setting, device, precision, seed=seed)
-    rows = max(training.rows, min(text.store.num_tokens, _PEER_TOKENS) // (training.row_length - 2))
-    stream = _peer_stream(recipe, text, training, rows, seed)
+    rows = max(training.rows, min(bench.text.store.num_tokens, _PEER_TOKENS) // (training.row_length - 2))
+    recipe, text = _peer_run(bench, training, rows, seed)
+    peer, stream = PeerSteps(recipe, setting), packed(text, recipe)
     schedule, split = ScheduleConfig(kind="linear", warmup=training.warmup), Split(training.rows, training.rows)
     curve: list[tuple[float, float]] = []
     progress = Progress(StopConfig(minutes=training.minutes))
     progress.start()
     while not progress.finished():
-        batch: PeerBatch = whole(stream.micro_batch(int(progress.step), split)).on(device)
+        batch = whole(stream.micro_batch(int(progress.step), split)).on(peer.device)
         for group in peer.optimizer.param_groups:
             group["lr"] = training.lr * learning_rate_share(progress.share(), schedule)
         peer.step(batch)
         if progress.step % 20 == 0:
-            now(device)  # the clock is that of the device: steps do not run ahead of it
+            now(peer.device)  # the clock is that of the device: steps do not run ahead of it
         progress.advance(batch.tokens, progress.elapsed())
         if progress.seconds >= 60 * training.minutes * (len(curve) + 1) / (POINTS + 1):
-            begun = now(device)
+            begun = now(peer.device)
             curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
-            progress.leave_out(now(device) - begun)
+            progress.leave_out(now(peer.device) - begun)
     used = {"steps": int(progress.step), "tokens": progress.tokens, "seconds": progress.seconds}
-    score = score_peer(peer.model, masked)
     curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
-    return {**asdict(score), **used, "seed": seed, "setting": str(setting), "curve": curve}
+    return {**asdict(score_peer(peer.model, masked)), **used, "seed": seed, "setting": str(setting), "curve": curve}
 
 
 class CurveCallback(L.Callback):
     """Scores the model of a run on a masked file, `points` times through the minutes of its budget: a line of JSON each in `out`."""
 
     def __init__(self, masked: str, seconds: float, out: str, points: int = POINTS) -> None:
-        self.masked, self.seconds, self.out, self.points = masked, seconds, Path(out), points
-        self.taken = 0
+        self.masked, self.seconds, self.out, self.points, self.taken = masked, seconds, Path(out), points, 0
         self.out.unlink(missing_ok=True)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -165,41 +154,28 @@ def train_ours(recipe: PretrainRecipe, out: Path, masked: Path, curve_file: Path
 
 
 def compare_minutes(
-    recipe: PretrainRecipe,
-    text: Text,
-    training: PeerTraining,
-    masked: Path,
-    out: Path,
-    cells: Cells,
-    seeds: Sequence[int],
-    sides: Sequence[str] = ("peer", "ours"),
-    say: Callable[[str], None] = print,
+    bench: Bench, training: PeerTraining, masked: Path, out: Path, seeds: Sequence[int], sides: Sequence[str]
 ) -> dict[str, Any]:
     """Each side with each seed, in turns; a cell each. Returns the losses, and for each seed the minutes after which ours is
     where the peer ends (by curves, whose learning rate decays to the end of the whole budget: an upper bound)."""
     curve_file = cut_masked(masked, out / "curve-rows.npz")
     found: dict[str, list[Value]] = {side: [] for side in sides}
     torch.manual_seed(0)  # also refuses, before anything is trained, rows that the model cannot take
-    fresh = score_masked(MaskedLM(recipe.encoder, recipe.head), curve_file)
-    device, precision = place(recipe)
+    fresh = score_masked(MaskedLM(bench.recipe.encoder, bench.recipe.head), curve_file)
+
+    def measure(side: str, seed: int) -> Value:
+        fresh_start()
+        if side == "ours":
+            return train_ours(bench.recipe, out / f"ours-{seed}", masked, curve_file, training.minutes, seed)
+        setting = fastest_setting(bench, training)
+        fresh_start()
+        return train_peer(bench, training, setting, seed, masked, curve_file)
+
     for number, seed in enumerate(seeds):
         for side in sides if number % 2 == 0 else reversed(sides):
-            fresh_start()
-
-            def measure(side: str = side, seed: int = seed) -> Value:
-                if side == "peer":
-                    setting = fastest_setting(recipe, text, training, device, precision, cells)
-                    fresh_start()
-                    return train_peer(recipe, text, training, masked, curve_file, device, precision, seed, setting)
-                return train_ours(recipe, out / f"ours-{seed}", masked, curve_file, training.minutes, seed)
-
-            value = cells.measured({"what": "minutes", "side": side, "seed": seed}, measure)
-            found[side].append(value)
-            say(
-                f"{side}, seed {seed}: loss {value['loss']:.3f}, accuracy {value['accuracy']:.1%} after"
-                f" {value['seconds'] / 60:.1f} minutes, {value['tokens'] / 1e6:.2f} M tokens"
-            )
-    summary: dict[str, Any] = {side: asdict(Spread.of([value["loss"] for value in found[side]])) for side in sides}
+            key = {"what": "minutes", "side": side, "seed": seed}
+            found[side].append(bench.told(key, partial(measure, side, seed)))
+    summary: dict[str, Any] = {side: spread([value["loss"] for value in found[side]]) for side in sides}
     summary["fresh weights"] = fresh.loss
     if set(sides) == {"peer", "ours"}:
         pairs = zip(found["ours"], found["peer"])

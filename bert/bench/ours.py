@@ -1,49 +1,62 @@
-"""Our training step, as a run takes it, without Lightning's loop around it: forward, backward, clipping, learning rate, optimiser."""
+"""Our training step, as a run takes it, without Lightning's loop around it: forward, backward, clipping, learning rate, optimiser;
+and where its time goes, by part and by operator."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import replace
 
 import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
 
-from bert.bench.documents import mean_visible
+from bert.bench.documents import Text, mean_visible, packed
+from bert.bench.machine import place
 from bert.bench.rounds import Contender
-from bert.model.attention import Backend
 from bert.model.heads import MaskedLM
 from bert.model.operations import training_operations
 from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
-from bert.pretraining.stream import BatchStream, MicroBatch, Split, StepLoader
+from bert.pretraining.stream import BatchStream, MicroBatch, StepLoader, split_batch
 from bert.training.compiling import compiles
 from bert.training.config import StopConfig
 from bert.training.optimizers import set_learning_rate
 from bert.training.trainer import make_trainer
 
-BACKENDS: tuple[str, ...] = get_args(Backend)
+KINDS = {
+    "loss": ("log_softmax", "nll_loss", "cross_entropy"),
+    "attention": ("flash", "fmha", "sdpa", "flex_attention", "softmax", "attention"),
+    "matrix products": ("mm", "gemm", "linear", "cutlass", "cublas", "nvjet", "xmma", "mkl"),
+    "optimiser": ("adam", "foreach", "multi_tensor"),
+    "compiled loops": ("triton", "cpp_fused", "cpp_", "graph_"),
+    "copies": ("copy", "memcpy", "memset", "contiguous", "aten::cat", "catarray"),
+}
+"""kind → parts of names of kernels and operators; the first that fits"""
+
+
+def compiled(recipe: PretrainRecipe, device: torch.device) -> PretrainRecipe:
+    """The recipe with its step compiled where it does not say no and the device has a compiler."""
+    return replace(recipe, compile=recipe.compile is not False and compiles(None, device, None, None)[0])
 
 
 class OurSteps:
     """A fresh model and its optimiser by a recipe, on the device and in the precision of its trainer group."""
 
-    def __init__(self, recipe: PretrainRecipe, split: Split, compiled: bool, backend: str | None = None) -> None:
-        """`backend` takes the place of what the recipe says of attention."""
-        trainer = make_trainer(recipe.trainer, [], [], [], split.accumulation, None)  # for device and precision alone
-        self.split, self.device = split, trainer.strategy.root_device
-        self.precision = str(trainer.precision)
+    def __init__(self, recipe: PretrainRecipe) -> None:
+        """The step is compiled where the recipe says so; InputError where there is no compiler."""
+        trainer = make_trainer(recipe.trainer, [], [], [], 1, None)  # for device and precision alone
+        self.recipe = recipe
+        self.split = split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
+        self.device, self.precision = trainer.strategy.root_device, str(trainer.precision)
         self.dtype = torch.float32 if self.precision.startswith("32") else torch.bfloat16
         """that of the matrix rate which the step is held against"""
         self._context = trainer.precision_plugin.forward_context
-        if compiled:
-            compiles(True, self.device, None, None)  # InputError where there is no compiler
+        graph = bool(recipe.compile) and compiles(True, self.device, None, None)[0]
         torch.manual_seed(recipe.seed)
         model = MaskedLM(recipe.encoder, recipe.head)
         model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
-        if backend is not None:
-            model.encoder.backend, model.encoder.local_backend = backend, None  # type: ignore[assignment]
         stop = StopConfig(steps=1)  # the rate is set here: nothing asks for it
         self.module = MaskedLMTraining(
-            model, recipe.optimizer, recipe.schedule, stop, split, recipe.seed, compiled=compiled
+            model, recipe.optimizer, recipe.schedule, stop, split, recipe.seed, compiled=graph
         )
         self.module.to(self.device).train()
         self.optimizer = self.module.configure_optimizers()
@@ -69,20 +82,16 @@ class OurSteps:
     def contender(self, steps: Sequence[Sequence[MicroBatch]]) -> Contender:
         """These steps over batches that lie ready on the device."""
         ready = [[on(self.device, batch) for batch in batches] for batches in steps]
-        return Contender(
-            lambda number: self.step(ready[number]),
-            [batches[0]["global_tokens"] for batches in steps],
-            [sum(batch["input_ids"].numel() for batch in batches) for batches in steps],
-            self.device,
-        )
+        tokens = [batches[0]["global_tokens"] for batches in steps]
+        positions = [sum(batch["input_ids"].numel() for batch in batches) for batches in steps]
+        return Contender(self.step, ready, tokens, positions, self.device)
 
 
-def steps_of(stream: BatchStream, split: Split, first: int, count: int) -> list[list[MicroBatch]]:
-    """The micro-batches of steps first … first + count − 1."""
-    return [
-        [stream.micro_batch(step, split, micro=micro) for micro in range(split.accumulation)]
-        for step in range(first, first + count)
-    ]
+def steps_of(text: Text, recipe: PretrainRecipe, count: int) -> list[list[MicroBatch]]:
+    """The micro-batches of the first `count` steps of a run over the text."""
+    stream, split = packed(text, recipe), split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
+    micros = range(split.accumulation)
+    return [[stream.micro_batch(step, split, micro=micro) for micro in micros] for step in range(count)]
 
 
 def on(device: torch.device, batch: MicroBatch) -> MicroBatch:
@@ -102,38 +111,64 @@ def operations_per_token(recipe: PretrainRecipe, steps: Sequence[Sequence[MicroB
     return training_operations(config, recipe.head, tokens, targets, seen, seen_locally) / tokens
 
 
-@dataclass(frozen=True)
-class TimeSplit:
-    """Seconds of a step by part, the device waited for after each."""
-
-    data: float
-    forward: float
-    backward: float
-    optimizer: float
-
-
-def split_time(ours: OurSteps, stream: BatchStream, split: Split, steps: int) -> TimeSplit:
-    """Mean time of the parts of a step over `steps` steps, the batches made as a run makes them."""
-    parts = {"data": 0.0, "forward": 0.0, "backward": 0.0, "optimizer": 0.0}
-    micro = 0
+def split_time(ours: OurSteps, stream: BatchStream, steps: int) -> dict[str, float]:
+    """Mean seconds of a step by part over `steps` steps, the batches made as a run makes them, the device waited for after each
+    part: data, forward, backward, optimizer."""
+    parts = dict.fromkeys(("data", "forward", "backward", "optimizer"), 0.0)
     begun = now(ours.device)
 
     def took(part: str) -> None:
         nonlocal begun
         ended = now(ours.device)
-        if micro >= split.accumulation:  # the first step warms up
-            parts[part] += ended - begun
+        parts[part] += (ended - begun) / steps
         begun = ended
 
-    for batch in StepLoader(stream, split, steps=steps + 1):
+    for number, batch in enumerate(StepLoader(stream, ours.split, steps=steps + 1), start=1):
         batch = on(ours.device, batch)
         took("data")
         loss = ours.forward(batch)
         took("forward")
         loss.backward()
         took("backward")
-        if (micro + 1) % split.accumulation == 0:
+        if number % ours.split.accumulation == 0:
             ours.update()
             took("optimizer")
-        micro += 1
-    return TimeSplit(**{part: seconds / steps for part, seconds in parts.items()})
+        if number == ours.split.accumulation:  # the first step warms up
+            parts = dict.fromkeys(parts, 0.0)
+    return parts
+
+
+def where_the_time_goes(text: Text, recipe: PretrainRecipe, steps: int = 3, rows: int = 20) -> str:
+    """The operators of `steps` steps with the most time of their own, and what kinds of work they are, as text: what stands between
+    a rate and its ceiling. The step is compiled where it can be."""
+    ours = OurSteps(compiled(recipe, place(recipe)[0]))
+    again = ours.contender(steps_of(text, recipe, 1))
+    again.turn(2)
+    gpu = ours.device.type == "cuda"
+    with profile(activities=[ProfilerActivity.CPU, *[ProfilerActivity.CUDA] * gpu]) as profiler:
+        again.turn(steps)
+    averages = profiler.key_averages()
+    if gpu:  # kernels alone: an operator of the host counts the time of its kernels once more
+        averages = [event for event in averages if event.device_type == DeviceType.CUDA]
+    times = {event.key: float(event.self_device_time_total if gpu else event.self_cpu_time_total) for event in averages}
+    return times_table(times, {event.key: int(event.count) for event in averages}, steps, rows)
+
+
+def times_table(times: dict[str, float], counts: dict[str, int], steps: int, rows: int) -> str:
+    """Microseconds and calls by name, over `steps` steps, as a table of milliseconds a step; kinds first, then names."""
+    total = sum(times.values()) or 1.0
+    kinds = dict.fromkeys(map(kind_of, times), 0.0)
+    for name, time in times.items():
+        kinds[kind_of(name)] += time
+    told = [(f"**{kind}**", time, "") for kind, time in sorted(kinds.items(), key=lambda item: -item[1])]
+    for name, time in sorted(times.items(), key=lambda item: -item[1])[:rows]:
+        told.append((name[:90].replace("|", "/"), time, f"{counts[name] / steps:g} "))
+    lines = ["| work | ms a step | share | calls a step |", "|---|---|---|---|"]
+    lines += [f"| {name} | {time / steps / 1000:.2f} | {time / total:.1%} | {calls}|" for name, time, calls in told]
+    return "\n".join(lines)
+
+
+def kind_of(name: str) -> str:
+    """What kind of work an operator or kernel of this name does."""
+    lowered = name.lower()
+    return next((kind for kind, parts in KINDS.items() if any(part in lowered for part in parts)), "the rest")

@@ -5,16 +5,17 @@ does, fused AdamW, clipping, the fastest attention and the compiler; `attention_
 a table (B, T) with −100, and ModernBERT scores the masked places alone (`sparse_prediction`).
 """
 
-import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 
-from bert.bench.documents import Text
+from bert.bench.documents import Text, packed, whole_rows
+from bert.bench.machine import place
+from bert.bench.ours import steps_of
 from bert.bench.rounds import Contender
 from bert.errors import InputError
 from bert.exchange.translate import family_of, write_config
@@ -25,6 +26,9 @@ from bert.pretraining.stream import MicroBatch
 from bert.text.packing import SPECIALS_PER_CHUNK
 
 Compile = Literal["no", "yes", "cuda-graphs"]
+Work = Literal["full rows", "concatenated", "padded"]
+WORKS: tuple[Work, ...] = get_args(Work)  # the one of changing shapes last: the compiler remembers what it saw
+_FULL_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -47,24 +51,32 @@ class PeerBatch:
     input_ids: torch.Tensor  # (B, T)
     labels: torch.Tensor  # (B, T), −100 where nothing is asked
     attention_mask: torch.Tensor | None  # (B, T), 0 for padding; none where nothing is padded
-    tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Places without padding."""
+        return self.input_ids.numel() if self.attention_mask is None else int(self.attention_mask.sum())
 
     def on(self, device: torch.device) -> "PeerBatch":
         mask = None if self.attention_mask is None else self.attention_mask.to(device)
-        return PeerBatch(self.input_ids.to(device), self.labels.to(device), mask, self.tokens)
+        return PeerBatch(self.input_ids.to(device), self.labels.to(device), mask)
+
+
+Bout = tuple[list[list[MicroBatch]], list[PeerBatch]]
+"""the batches of one work: steps of ours, batches of the peer"""
 
 
 def settings_of(
     device: torch.device, attention: str | None = None, compile: Compile | None = None
-) -> list[PeerSettings]:
+) -> tuple[PeerSettings, ...]:
     """All settings that a user would try on this kind of device; `attention` and `compile`, where given, in each of them."""
     kinds: tuple[Compile, ...] = ("no", "yes") if device.type == "cpu" else ("no", "yes", "cuda-graphs")
     attentions: tuple[str, ...] = ("eager", "sdpa") if device.type == "cpu" else ("sdpa", "flash_attention_2")
     kinds, attentions = (compile,) if compile else kinds, (attention,) if attention else attentions
-    return [PeerSettings(attention, kind) for kind in kinds for attention in attentions]
+    return tuple(PeerSettings(attention, kind) for kind in kinds for attention in attentions)
 
 
-def peer_model(recipe: PretrainRecipe, attention: str, seed: int) -> Any:
+def peer_model(recipe: PretrainRecipe, attention: str) -> Any:
     """A `transformers` model for masked LM of the recipe's configuration, fresh weights. InputError where it has none."""
     try:
         import transformers
@@ -77,100 +89,87 @@ def peer_model(recipe: PretrainRecipe, attention: str, seed: int) -> Any:
     config = transformers.CONFIG_MAPPING[family.model_type].from_dict(keys)
     if hasattr(config, "sparse_prediction"):
         config.sparse_prediction = True
-    torch.manual_seed(seed)
+    torch.manual_seed(recipe.seed)
     return transformers.AutoModelForMaskedLM.from_config(config, attn_implementation=attention).train()
 
 
 class PeerSteps:
-    """The peer's model and optimiser, on a device."""
+    """The peer's model and optimiser by a recipe, on the device and in the precision of its trainer group."""
 
-    def __init__(
-        self,
-        recipe: PretrainRecipe,
-        settings: PeerSettings,
-        device: torch.device,
-        precision: str,
-        static: bool = True,
-        seed: int = 0,
-    ) -> None:
+    def __init__(self, recipe: PretrainRecipe, settings: PeerSettings, static: bool = True) -> None:
         """`static`: every batch has one shape."""
+        self.device, precision = place(recipe)
         if precision not in ("bf16-mixed", "32-true"):
             raise InputError(f"trainer.precision {precision}: the peer runs in bf16-mixed or 32-true; give one of them")
-        self.device, self.clip_norm, self._bf16 = device, recipe.optimizer.clip_norm, precision == "bf16-mixed"
-        self.model = peer_model(recipe, settings.attention, seed).to(device)
+        self.clip_norm, self._bf16 = recipe.optimizer.clip_norm, precision == "bf16-mixed"
+        self.model = peer_model(recipe, settings.attention).to(self.device)
         self._compute = self.model
         if settings.compile != "no":
             # The places that ModernBERT scores are a shape too: it is left to the compiler to find what stands still.
             fixed = static and not getattr(self.model.config, "sparse_prediction", False)
             mode = "reduce-overhead" if settings.compile == "cuda-graphs" else None
             self._compute = torch.compile(self.model, dynamic=False if fixed else None, mode=mode)
-        optimizer = recipe.optimizer
+        of, fused = recipe.optimizer, self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=optimizer.lr,
-            betas=optimizer.betas,
-            eps=optimizer.eps,
-            weight_decay=optimizer.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
+            self.model.parameters(), lr=of.lr, betas=of.betas, eps=of.eps, weight_decay=of.weight_decay, fused=fused
         )
 
     def forward(self, batch: PeerBatch) -> torch.Tensor:
         """The mean loss over the labels."""
-        bf16 = torch.autocast(self.device.type, torch.bfloat16) if self._bf16 else contextlib.nullcontext()
-        with bf16:
-            output = self._compute(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels, return_dict=True
-            )
-        loss: torch.Tensor = output.loss
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._bf16):
+            loss: torch.Tensor = self._compute(**vars(batch), return_dict=True).loss
         return loss
 
-    def update(self) -> None:
-        """What follows the backward pass."""
+    def step(self, batch: PeerBatch) -> None:
+        """One optimiser step."""
+        self.forward(batch).backward()
         if self.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm, foreach=True)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def step(self, batch: PeerBatch) -> None:
-        """One optimiser step."""
-        self.forward(batch).backward()
-        self.update()
-
     def contender(self, batches: Sequence[PeerBatch]) -> Contender:
         """Steps over batches that lie ready on the device."""
-        ready = [batch.on(self.device) for batch in batches]
-        return Contender(
-            lambda number: self.step(ready[number]),
-            [batch.tokens for batch in batches],
-            [batch.input_ids.numel() for batch in batches],
-            self.device,
-        )
+        ready, places = [batch.on(self.device) for batch in batches], [batch.input_ids.numel() for batch in batches]
+        return Contender(self.step, ready, [batch.tokens for batch in batches], places, self.device)
+
+
+def make_bout(work: Work, recipe: PretrainRecipe, text: Text, ragged: Text, peer_rows: int) -> Bout:
+    """The batches of a work. The peer has batches of `peer_rows` rows or documents; `ragged` documents fit a row."""
+    data = recipe.data
+    if work == "full rows":
+        full = whole_rows(text, data.row_length, _FULL_STEPS * max(data.batch_rows, peer_rows), recipe.seed)
+        theirs = replace(recipe, data=replace(data, batch_rows=peer_rows, micro_batch_rows=None))
+        peer = [whole(batch) for (batch,) in steps_of(full, theirs, _FULL_STEPS)]
+        return steps_of(full, recipe, _FULL_STEPS), peer
+    steps = max(1, packed(ragged, recipe).rows.rows_in_epoch // data.batch_rows)
+    ours = steps_of(ragged, recipe, steps)
+    if work == "padded":
+        return ours, padded(ragged, recipe, peer_rows, max(1, len(ragged.store) // peer_rows))
+    return ours, concatenated(ragged, recipe, peer_rows, steps)
 
 
 def whole(batch: MicroBatch) -> PeerBatch:
     """Rows of ours as the peer takes them: the same masked ids, and the slots as a table of labels. No place may be padding."""
-    documents = batch["document_ids"]
-    assert bool((documents > 0).all()), "the peer would see padding as tokens"
+    assert bool((batch["document_ids"] > 0).all()), "the peer would see padding as tokens"
     ids, used = batch["input_ids"], batch["labels"] != NO_TARGET
     labels = torch.full((ids.numel(),), NO_TARGET)
     labels[batch["targets"][used]] = batch["labels"][used]
-    return PeerBatch(ids, labels.view_as(ids), None, ids.numel())
+    return PeerBatch(ids, labels.view_as(ids), None)
 
 
 def padded(text: Text, recipe: PretrainRecipe, documents: int, count: int) -> list[PeerBatch]:
     """`count` batches of `documents` documents in the order of the text, each cut to what a row holds, padded to the longest
     of its batch."""
-    data, special, store = recipe.data, text.special_ids, text.store
-    batches = []
-    for number in range(count):
-        which = [(number * documents + place) % len(store) for place in range(documents)]
-        pieces = [np.asarray(store.document(n))[: data.row_length - SPECIALS_PER_CHUNK] for n in which]
+    special, store, batches = text.special_ids, text.store, []
+    for first in range(0, count * documents, documents):
+        which = np.arange(first, first + documents) % len(store)
+        pieces = [store.document(int(n))[: recipe.data.row_length - SPECIALS_PER_CHUNK] for n in which]
         lengths = np.array([len(piece) + SPECIALS_PER_CHUNK for piece in pieces])
-        ids = np.full((documents, int(lengths.max())), special.pad, np.int64)
-        for row, piece in enumerate(pieces):
-            ids[row, : lengths[row]] = [special.cls, *piece, special.sep]
-        mask = np.arange(ids.shape[1]) < lengths[:, None]
-        batches.append(_masked(ids, mask, text, recipe, number * documents))
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, special.pad, np.int64)
+        ids[mask] = np.concatenate([[special.cls, *piece, special.sep] for piece in pieces])
+        batches.append(_masked(ids, torch.from_numpy(mask.astype(np.int64)), text, recipe, first))
     return batches
 
 
@@ -178,28 +177,20 @@ def concatenated(text: Text, recipe: PretrainRecipe, rows: int, count: int) -> l
     """`count` batches of `rows` full rows: all documents with their special tokens one behind the other, chopped, without
     a mask between them, as `group_texts` of run_mlm makes them. What is left over at the end is dropped; documents that do not
     fill a batch begin again."""
-    special, length = text.special_ids, recipe.data.row_length
+    special, places = text.special_ids, rows * recipe.data.row_length
     running = np.concatenate([[special.cls, *text.store.document(n), special.sep] for n in range(len(text.store))])
-    running = running if len(running) >= rows * length else np.resize(running, rows * length)
-    chopped = running[: len(running) // length * length].reshape(-1, length).astype(np.int64)
-    batches = []
-    for number in range(min(count, len(chopped) // rows)):
-        ids = chopped[number * rows : (number + 1) * rows]
-        batches.append(_masked(ids, None, text, recipe, number * rows))
-    return batches
+    whole_batches = max(1, len(running) // places)
+    chopped = np.resize(running, (whole_batches, rows, recipe.data.row_length)).astype(np.int64)
+    return [_masked(ids, None, text, recipe, number * rows) for number, ids in enumerate(chopped[:count])]
 
 
-def _masked(ids: np.ndarray, mask: np.ndarray | None, text: Text, recipe: PretrainRecipe, first_row: int) -> PeerBatch:
-    """Rows with the masking of the recipe."""
-    numbers = first_row + np.arange(len(ids))
-    masked = mask_rows(ids, numbers, recipe.seed, recipe.masking, text.vocabulary)
+def _masked(ids: np.ndarray, mask: torch.Tensor | None, text: Text, recipe: PretrainRecipe, first: int) -> PeerBatch:
+    """Rows with the masking of the recipe, that of the rows of a run from `first` on."""
+    masked = mask_rows(ids, first + np.arange(len(ids)), recipe.seed, recipe.masking, text.vocabulary)
     labels = np.full(ids.shape, NO_TARGET, np.int64)
     used = masked.labels != NO_TARGET
-    rows = np.broadcast_to(np.arange(len(ids))[:, None], used.shape)
-    labels[rows[used], masked.places[used]] = masked.labels[used]
-    tokens = ids.size if mask is None else int(mask.sum())
-    tables = torch.from_numpy(masked.input_ids), torch.from_numpy(labels)
-    return PeerBatch(*tables, None if mask is None else torch.from_numpy(mask.astype(np.int64)), tokens)
+    labels[np.nonzero(used)[0], masked.places[used]] = masked.labels[used]
+    return PeerBatch(torch.from_numpy(masked.input_ids), torch.from_numpy(labels), mask)
 
 
 @torch.inference_mode()

@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -12,31 +13,20 @@ from bert.model.tuning import now
 _WARM_UP = 3  # steps before anything is timed
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Median, least and greatest of the rounds."""
-
-    median: float
-    least: float
-    greatest: float
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Spread":
-        """Of one value a round."""
-        return cls(statistics.median(values), min(values), max(values))
-
-    def __str__(self) -> str:
-        return f"{self.median:.2f} ({self.least:.2f}–{self.greatest:.2f})"
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median, least and greatest of the rounds, of one value a round."""
+    return {"median": statistics.median(values), "least": min(values), "greatest": max(values)}
 
 
 @dataclass
 class Contender:
-    """Optimiser steps that can be timed. `step` does the n-th; `tokens` and `positions` are its real tokens and its places,
-    padding included."""
+    """Optimiser steps that can be timed. `step` does one with what was prepared for it; `tokens` and `positions` are the real tokens
+    of each and its places, padding included."""
 
-    step: Callable[[int], None]
+    step: Callable[[Any], None]
+    prepared: Sequence[Any]
+    """of each step; after the last the first comes again"""
     tokens: Sequence[int]
-    """of each step that was prepared; after the last the first comes again"""
     positions: Sequence[int]
     device: torch.device
     done: int = 0
@@ -44,13 +34,12 @@ class Contender:
 
     def turn(self, steps: int) -> "Turn":
         """Do and time `steps` further steps."""
-        first = self.done
+        places = [number % len(self.prepared) for number in range(self.done, self.done + steps)]
         begun = now(self.device)
-        for number in range(first, first + steps):
-            self.step(number % len(self.tokens))
+        for place in places:
+            self.step(self.prepared[place])
         seconds = now(self.device) - begun
         self.done += steps
-        places = [number % len(self.tokens) for number in range(first, first + steps)]
         return Turn(seconds, sum(self.tokens[n] for n in places), sum(self.positions[n] for n in places))
 
 
@@ -79,8 +68,7 @@ def alternate(
     steps = []
     for contender in contenders:
         contender.turn(_WARM_UP)
-        probe = contender.turn(2)
-        steps.append(max(2, math.ceil(seconds / (probe.seconds / 2))))
+        steps.append(max(2, math.ceil(seconds / (contender.turn(2).seconds / 2))))
     turns: list[list[Turn]] = [[] for _ in contenders]
     for number in range(rounds):
         between()

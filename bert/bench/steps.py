@@ -1,227 +1,160 @@
-"""A recipe measured on this machine: real tokens a second and their share of the matrix rate, by attention backend, compiled or not."""
+"""A recipe measured on this machine: real tokens a second and their share of the matrix rate, by attention backend, compiled or not;
+and in a sweep the fastest way to run its step and the largest micro-batch that fits, sizes doubled.
 
-import gc
+A way to run the step is a recipe: its attention, compile and micro-batch say it.
+"""
+
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
-import torch
-
-from bert.bench.ceilings import Ceilings, matrix_rate, measure_ceilings, model_shapes
-from bert.bench.cells import Cells, Value
-from bert.bench.documents import Text, packed
-from bert.bench.ours import BACKENDS, OurSteps, operations_per_token, split_time, steps_of
-from bert.bench.peak import forget_peak, peak
-from bert.bench.rounds import Contender, Spread, Turn, alternate
-from bert.errors import InputError
-from bert.model.tuning import FAILURES
+from bert.bench.cells import OUT_OF_MEMORY, Cells, Value, attempt
+from bert.bench.documents import packed
+from bert.bench.machine import Shape, forget_peak, fresh_start, matrix_rate, measure_ceilings, model_shapes, peak, place
+from bert.bench.ours import OurSteps, on, operations_per_token, split_time, steps_of
+from bert.bench.plan import Bench
+from bert.bench.rounds import Contender, Turn, alternate, spread
+from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.masking import slots
-from bert.pretraining.stream import Split, split_batch
-from bert.training.compiling import compiles
-from bert.training.trainer import make_trainer
+from bert.pretraining.stream import MicroBatch
 
-OUT_OF_MEMORY = "out of memory"
+Ways = Sequence[tuple[dict[str, Any], Callable[[], Contender]]]
 PREPARED = 8
 """steps that lie ready; then the first comes again"""
 
 
-def ceilings_cell(recipe: PretrainRecipe, device: torch.device, cells: Cells, seconds: float) -> Ceilings:
-    """The ceilings of the device, and what the products of the model reach back to back."""
+def ceilings_cell(bench: Bench) -> Shape:
+    """The ceilings of the device, and what the products of the model reach back to back; returns the shape of the fastest product."""
 
     def measure() -> Value:
-        data = recipe.data
-        rows = data.micro_batch_rows or data.batch_rows
-        used = slots(recipe.masking.rate, data.row_length)
-        shapes = model_shapes(recipe.encoder, recipe.head, rows, data.row_length, used)
-        own = matrix_rate([shape for _, shape in shapes], torch.bfloat16, device, seconds)
-        found = measure_ceilings(device, seconds)
-        return {**asdict(found), "bf16": max(found.bf16, own), "own_shapes": own}  # a busy machine measures low
+        recipe, data = bench.recipe, bench.recipe.data
+        rows, used = data.micro_batch_rows or data.batch_rows, slots(recipe.masking.rate, data.row_length)
+        own = model_shapes(recipe.encoder, recipe.head, rows, data.row_length, used)
+        return asdict(measure_ceilings(place(recipe)[0], own, min(0.3, bench.plan.seconds)))
 
-    value = cells.measured({"what": "ceilings"}, measure)
-    shape = value["best_shape"]
-    return Ceilings(value["bf16"], value["fp32"], (shape[0], shape[1], shape[2]), value["copy"], value["triad"])
+    rows, inner, columns = bench.cells.measured({"what": "ceilings"}, measure)["best_shape"]
+    return rows, inner, columns
 
 
-def measure_steps(
-    recipe: PretrainRecipe,
-    text: Text,
-    cells: Cells,
-    ceilings: Ceilings,
-    backends: tuple[str, ...] = BACKENDS,
-    rounds: int = 5,
-    seconds: float = 3.0,
-    say: Callable[[str], None] = print,
-) -> None:
-    """A cell for each backend, compiled and not (as the recipe says, where it does)."""
+def ways(bench: Bench) -> Iterator[PretrainRecipe]:
+    """The recipe by every backend, not compiled and compiled; one of both where it decides."""
+    for compiled in (False, True) if bench.recipe.compile is None else (bench.recipe.compile,):
+        for backend in bench.plan.backends:
+            yield replace(bench.recipe, attention=backend, local_attention=None, compile=compiled)
+
+
+def measure_steps(bench: Bench, product: Shape) -> None:
+    """A cell for each backend, compiled and not (as the recipe says, where it does), beside the rate of a matrix product."""
     refused: dict[str, Value] = {}  # a backend that cannot be here says why; the compiler would not
-    for backend, compiled in choices(recipe, backends):
-        key = {"what": "step", "backend": backend, "compiled": compiled}
-        measure = partial(step_cell, recipe, text, backend, compiled, ceilings, rounds, seconds)
-        value = cells.measured(key, partial(dict, refused[backend]) if backend in refused else measure)
+    for way in ways(bench):
+        known = refused.get(way.attention)
+        measure = partial(dict, known) if known else partial(attempt, partial(step_cell, bench, way, product))
+        value = bench.told({"what": "step", "backend": way.attention, "compiled": way.compile}, measure)
         if value.get("fails", OUT_OF_MEMORY) != OUT_OF_MEMORY:
-            refused[backend] = value
-        say(line_of(key, value))
+            refused[way.attention] = value
 
 
-def choices(recipe: PretrainRecipe, backends: tuple[str, ...]) -> Iterator[tuple[str, bool]]:
-    """Every backend, not compiled and compiled; one of both where the recipe decides, or where there is no compiler."""
-    for name in backends:
-        if name not in BACKENDS:
-            raise InputError(f"--backends {name}: give some of {', '.join(BACKENDS)}")
-    for compiled in (False, True) if recipe.compile is None else (recipe.compile,):
-        yield from ((backend, compiled) for backend in backends)
-
-
-def step_cell(
-    recipe: PretrainRecipe,
-    text: Text,
-    backend: str | None,
-    compiled: bool,
-    ceilings: Ceilings,
-    rounds: int,
-    seconds: float,
-) -> Value:
-    """Rate, share of the matrix rate, parts and memory of one way to run the step; `fails` where it does not run."""
+def step_cell(bench: Bench, recipe: PretrainRecipe, product: Shape) -> Value:
+    """Rate, share of the matrix rate, parts and memory of one way to run the step."""
     fresh_start()
-    data = recipe.data
-    split = split_batch(data.batch_rows, data.micro_batch_rows, 1)
-    stream = packed(text, data.row_length, data.batch_rows, recipe.masking, recipe.seed)
-    steps = steps_of(stream, split, 0, PREPARED)
-    operations = operations_per_token(recipe, steps)
-    try:
-        ours = OurSteps(recipe, split, compiled, backend)
-        (turns,), limits = beside_ceiling([ours.contender(steps)], ours, ceilings, rounds, seconds)
-        parts = split_time(ours, stream, split, PREPARED)
-        highest = peak(ours.device)
-    except FAILURES as error:
-        return failure(error)
-    share = [operations * turn.rate / limit for turn, limit in zip(turns, limits)]
-    return {
-        "tokens_per_second": asdict(Spread.of([turn.rate for turn in turns])),
+    ours, steps = OurSteps(recipe), steps_of(bench.text, recipe, PREPARED)
+    (turns,), (shares,), common = beside_ceiling(bench, ours, steps, [], product)
+    return common | {
+        "tokens_per_second": spread([turn.rate for turn in turns]),
         "rounds": [turn.rate for turn in turns],
-        "operations_per_token": operations,
-        "share_of_matrix_rate": asdict(Spread.of(share)),
-        "matrix_rate": statistics.median(limits),
+        "operations_per_token": operations_per_token(recipe, steps),
+        "share_of_matrix_rate": spread(shares),
         "fill": sum(turn.tokens for turn in turns) / sum(turn.positions for turn in turns),
-        "seconds": asdict(parts),
-        "peak_bytes": highest,
-        "precision": ours.precision,
-        "rows": [data.batch_rows, split.micro_batch_rows, data.row_length],
+        "seconds": split_time(ours, packed(bench.text, recipe), PREPARED),
+        "peak_bytes": peak(ours.device),
     }
 
 
-def name_of(key: dict[str, Any]) -> str:
-    """How the step of a cell ran."""
-    return f"{key['backend']}{', compiled' if key['compiled'] else ''}"
+def beside_ceiling(
+    bench: Bench, ours: OurSteps, steps: Sequence[Sequence[MicroBatch]], others: Sequence[Contender], product: Shape
+) -> tuple[list[list[Turn]], list[list[float]], Value]:
+    """The turns of our steps and of `others`, their shares of the matrix rate by the operations of ours, and figures of any such cell.
+    The matrix rate is measured again in each round, beside the steps that it is compared with."""
+    limits: list[float] = []
+    forget_peak(ours.device)
+    contenders = [ours.contender(steps), *others]
+    between = partial(matrix_rate, [product], ours.dtype, ours.device, 0.2)
+    turns = alternate(contenders, bench.plan.rounds, bench.plan.seconds, lambda: limits.append(between()))
+    operations, data = operations_per_token(ours.recipe, steps), ours.recipe.data
+    shares = [[operations * turn.rate / limit for turn, limit in zip(each, limits)] for each in turns]
+    rows = [data.batch_rows, ours.split.micro_batch_rows, data.row_length]
+    return turns, shares, {"matrix_rate": statistics.median(limits), "precision": ours.precision, "rows": rows}
 
 
-def line_of(key: dict[str, Any], value: Value) -> str:
-    """A finished cell in a line."""
-    name = name_of(key)
-    if "fails" in value:
-        return f"{name}: does not run here: {value['fails']}"
-    rate, share = value["tokens_per_second"], value["share_of_matrix_rate"]
-    parts = value["seconds"]
-    whole = sum(parts.values())
-    return (
-        f"{name}: {rate['median']:,.0f} tokens/s, {share['median']:.1%} of the matrix rate;"
-        f" data {parts['data'] / whole:.1%}, forward {parts['forward'] / whole:.0%}, backward {parts['backward'] / whole:.0%},"
-        f" optimiser {parts['optimizer'] / whole:.1%}; {value['peak_bytes'] / 2**30:.2f} GiB"
-    )
-
-
-def best_micro_batch(
-    recipe: PretrainRecipe, text: Text, cells: Cells, seconds: float, least: int = 8
-) -> tuple[PretrainRecipe, Split]:
+def best_micro_batch(bench: Bench, least: int = 8) -> PretrainRecipe:
     """The recipe with the micro-batch that runs fastest compiled: its own where it names one, else the batch, its half, … down
     to `least` rows."""
-    data = recipe.data
+    recipe, data = bench.recipe, bench.recipe.data
     if data.micro_batch_rows is not None:
-        return recipe, split_batch(data.batch_rows, data.micro_batch_rows, 1)
+        return recipe
     sizes = [data.batch_rows]
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= least:
         sizes.append(sizes[-1] // 2)
 
     def contender(rows: int) -> Contender:
-        split = split_batch(data.batch_rows, rows, 1)
-        stream = packed(text, data.row_length, data.batch_rows, recipe.masking, recipe.seed)
-        return OurSteps(recipe, split, recipe.compile is not False).contender(steps_of(stream, split, 0, 2))
+        way = replace(recipe, data=replace(data, micro_batch_rows=rows), compile=recipe.compile is not False)
+        return OurSteps(way).contender(steps_of(bench.text, way, 2))
 
-    found = {}
-    for rows in sizes:
-        cell = cells.measured({"what": "micro-batch", "rows": rows}, partial(rate, partial(contender, rows), seconds))
-        found[rows] = cell.get("tokens_per_second", 0.0)
-    rows = max(found, key=lambda size: found[size])
-    return replace(recipe, data=replace(data, micro_batch_rows=rows)), split_batch(data.batch_rows, rows, 1)
+    ways = [({"rows": rows}, partial(contender, rows)) for rows in sizes]
+    rows = sizes[fastest(bench.cells, "micro-batch", ways, min(1.0, bench.plan.seconds))]
+    return replace(recipe, data=replace(data, micro_batch_rows=rows))
 
 
-def rate(make: Callable[[], Contender], seconds: float, fatal: tuple[type[Exception], ...] = ()) -> Value:
-    """The median rate of one contender alone, in three rounds; `fails` where it does not run, but for what is `fatal`."""
-    fresh_start()
-    try:
+def fastest(cells: Cells, what: str, ways: Ways, seconds: float, fatal: tuple[type[Exception], ...] = ()) -> int:
+    """Which of the `ways`, each a key and a contender, alone makes most tokens a second, the median of three rounds, a cell each of
+    the kind `what`; the first where none runs. What is `fatal` is raised."""
+
+    def measure(make: Callable[[], Contender]) -> Value:
+        fresh_start()
         (turns,) = alternate([make()], 3, seconds)
-    except fatal:
-        raise
-    except (*FAILURES, ImportError, OSError) as error:
-        return failure(error)
-    return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
+        return {"tokens_per_second": statistics.median(turn.rate for turn in turns)}
+
+    tried = [({"what": what, **key}, partial(attempt, partial(measure, make), fatal=fatal)) for key, make in ways]
+    rates = [cells.measured(key, one).get("tokens_per_second", 0.0) for key, one in tried]
+    return rates.index(max(rates))
 
 
-def beside_ceiling(
-    contenders: Sequence[Contender], ours: OurSteps, ceilings: Ceilings, rounds: int, seconds: float
-) -> tuple[list[list[Turn]], list[float]]:
-    """The turns of each contender, and the matrix rate of each round: it is measured again beside the steps that it is compared
-    with."""
-    limits: list[float] = []
+def sweep(bench: Bench) -> None:
+    """A cell for each backend, compiled or not, and micro-batch: `smallest` rows of the plan, twice as many, … up to `largest`, or
+    until memory is used up."""
+    for way in ways(bench):
+        rows = bench.plan.smallest
+        while rows <= bench.plan.largest:
+            key = {"what": "sweep", "backend": way.attention, "compiled": way.compile, "rows": rows}
+            if "fails" in bench.told(key, partial(attempt, partial(sweep_cell, bench, way, rows))):
+                break  # more rows need more memory, and what a backend cannot do it cannot do with more rows
+            rows *= 2
+
+
+def sweep_cell(bench: Bench, recipe: PretrainRecipe, rows: int) -> Value:
+    """Real tokens a second of steps of the recipe's rows in micro-batches of `rows`, from the times of a micro-batch and of
+    an update: so a step of a thousand rows costs no more to measure than one of ten."""
+    fresh_start()
+    batch_rows = max(rows, recipe.data.batch_rows // rows * rows)
+    recipe = replace(recipe, data=replace(recipe.data, batch_rows=rows, micro_batch_rows=rows))
+    batches = [step[0] for step in steps_of(bench.text, recipe, 4)]
+    tokens = statistics.mean(batch["global_tokens"] for batch in batches)
+    ours = OurSteps(recipe)
     forget_peak(ours.device)
-    turns = alternate(
-        contenders,
-        rounds,
-        seconds,
-        lambda: limits.append(matrix_rate([ceilings.best_shape], ours.dtype, ours.device, 0.2)),
-    )
-    return turns, limits
-
-
-def fresh_start() -> None:
-    """Nothing of an earlier cell: compiled code counts against the compiler's limits, and dead models hold memory."""
-    torch._dynamo.reset()
-    free_memory()
-
-
-def free_memory() -> None:
-    """Nothing of dead models."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def failure(error: BaseException) -> Value:
-    """The cell of what does not run: what went wrong, short."""
-    if is_out_of_memory(error):
-        return {"fails": OUT_OF_MEMORY}
-    lines = str(error).strip().splitlines()
-    return {"fails": f"{type(error).__name__}: {lines[0][:160] if lines else ''}"}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory was used up: of a GPU, or as PyTorch's allocators of a CPU say it."""
-    said = ("not enough memory", "can't allocate memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in said)
-
-
-def place(recipe: PretrainRecipe) -> tuple[torch.device, str]:
-    """Device and precision that the trainer group of the recipe takes here."""
-    trainer = make_trainer(recipe.trainer, [], [], [], 1, None)
-    return trainer.strategy.root_device, str(trainer.precision)
-
-
-def has_compiler(device: torch.device) -> bool:
-    """Whether the step can be compiled on this device."""
-    try:
-        return compiles(True, device, None, None)[0]
-    except InputError:
-        return False
+    ready = [on(ours.device, batch) for batch in batches]
+    for batch in ready[:3]:
+        ours.step([batch])
+    times: list[tuple[float, float]] = []  # of all that lies ready, of an update
+    while sum(map(sum, times)) < bench.plan.seconds or len(times) < 3:
+        begun = now(ours.device)
+        for batch in ready:
+            ours.forward(batch).backward()
+        between = now(ours.device)
+        ours.update()
+        times.append((between - begun, now(ours.device) - between))
+    forward_backward, update = (statistics.median_high(each) for each in zip(*times))
+    rate = tokens / (forward_backward / len(ready) + update / (batch_rows // rows))
+    return {"tokens_per_second": rate, "peak_bytes": peak(ours.device), "batch_rows": batch_rows}

@@ -1,39 +1,109 @@
-"""What a measurement leaves: metrics.json with every cell, table.md, and pictures; the table is printed too."""
+"""What a measurement leaves: metrics.json with every cell, table.md, and pictures; the table is printed too.
+
+A kind of cells is told by its columns: as rows of a table, and as a line when a cell is finished.
+"""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
-from bert.bench.against import verdict
-from bert.bench.cells import Cells, Value
-from bert.bench.minutes import POINTS
-from bert.bench.peers import PeerSettings
-from bert.bench.rounds import Spread
-from bert.bench.steps import name_of
-from bert.bench.sweep import findings
+from bert.bench.cells import OUT_OF_MEMORY, Cells, Value
 from bert.files import replaced
 
 METRICS, TABLE = "metrics.json", "table.md"
+POINTS = 20
+"""points of a curve"""
+
+Columns = dict[str, Callable[[Value], str]]
+"""what stands under a header, as a function of a cell"""
+
+
+def _part(name: str) -> Callable[[Value], str]:
+    return lambda cell: f"{cell['seconds'][name] / sum(cell['seconds'].values()):.1%}"
+
+
+def _spread(spread: dict[str, float], form: str = ".2f") -> str:
+    return f"{spread['median']:{form}} ({spread['least']:{form}}–{spread['greatest']:{form}})"
+
+
+_WAY: Columns = {"attention": lambda cell: cell["backend"], "compiled": lambda cell: ("no", "yes")[cell["compiled"]]}
+_PEAK: Columns = {"peak GiB": lambda cell: f"{cell['peak_bytes'] / 2**30:.2f}"}
+KINDS: dict[str, tuple[Columns, Columns]] = {  # how it ran, and what came of it
+    "step": (
+        _WAY,
+        {
+            "tokens/s": lambda cell: f"{cell['tokens_per_second']['median']:,.0f}",
+            "of the matrix rate of its round": lambda cell: _spread(cell["share_of_matrix_rate"], ".1%"),
+            **{name: _part(name) for name in ("data", "forward", "backward")},
+            "optimiser": _part("optimizer"),
+            "fill": lambda cell: f"{cell['fill']:.1%}",
+            **_PEAK,
+        },
+    ),
+    "sweep": (
+        {**_WAY, "rows at once": lambda cell: str(cell["rows"])},
+        {"tokens/s": lambda cell: f"{cell['tokens_per_second']:,.0f}", **_PEAK},
+    ),
+    "against hf": (
+        {"work": lambda cell: cell["work"], "the peer's setting": lambda cell: cell["setting"]},
+        {
+            "ours / peer": lambda cell: _spread(cell["ratio"]),
+            "our tokens/s": lambda cell: f"{cell['tokens_per_second']['ours']['median']:,.0f}",
+            "its tokens/s": lambda cell: f"{cell['tokens_per_second']['peer']['median']:,.0f}",
+            "our share of the matrix rate": lambda cell: f"{cell['share_of_matrix_rate']['ours']:.1%}",
+            "its": lambda cell: f"{cell['share_of_matrix_rate']['peer']:.1%}",
+            "its places a token": lambda cell: f"{cell['peer_positions_over_tokens']:.3f}",
+        },
+    ),
+    "minutes": (
+        {
+            "side": lambda cell: f"{cell['side']} ({cell['setting']})" if "setting" in cell else cell["side"],
+            "seed": lambda cell: str(cell["seed"]),
+        },
+        {
+            "loss": lambda cell: f"{cell['loss']:.3f}",
+            "accuracy": lambda cell: f"{cell['accuracy']:.1%}",
+            "M tokens": lambda cell: f"{cell['tokens'] / 1e6:.2f}",
+            "steps": lambda cell: f"{cell['steps']:,}",
+            "minutes": lambda cell: f"{cell['seconds'] / 60:.1f}",
+        },
+    ),
+}
+
+
+def name_of(cell: Value) -> str:
+    """How the step of a cell ran."""
+    if "work" in cell:
+        return f"{cell['work']}, {cell['setting']}"
+    if cell["what"] == "minutes":
+        return f"{cell['side']}, seed {cell['seed']}"
+    return f"{cell['backend']}{', compiled' if cell['compiled'] else ''}"
+
+
+def line_of(cell: Value) -> str:
+    """A finished cell in a line."""
+    name = f"{cell['rows']} rows, {name_of(cell)}" if cell["what"] == "sweep" else name_of(cell)
+    heads = [""] if "fails" in cell else [f" {head}" for head in KINDS[cell["what"]][1]]
+    return f"{name}: {', '.join(figure + head for figure, head in zip(_figures(cell), heads))}"
+
+
+def _figures(cell: Value) -> list[str]:
+    if "fails" in cell:
+        return [f"{cell['side'] + ' ' if 'side' in cell else ''}does not run here: {cell['fails']}"]
+    return [show(cell) for show in KINDS[cell["what"]][1].values()]
 
 
 def report(cells: Cells, about: dict[str, Any], out: Path | None, say: Callable[[str], None] = print) -> dict[str, Any]:
     """Say the tables and, where there is a folder, write them, the pictures and metrics.json; returns what is in that."""
     text = "\n\n".join(tables(cells))
     say(text)
-    content = {
-        **about,
-        "cells": [{**key, **value} for key, value in cells],
-        "against_best_peer": verdict(cells),
-        "sweep": findings(cells),
-    }
+    content = {**about, "cells": list(cells), "against_best_peer": verdict(cells), "sweep": findings(cells)}
     metrics: dict[str, Any] = json.loads(json.dumps(content))
     if out is not None:
-        with replaced(out / METRICS) as partial:
-            partial.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-        with replaced(out / TABLE) as partial:
-            partial.write_text(text + "\n", encoding="utf-8")
+        for name, written in ((METRICS, json.dumps(metrics, indent=2)), (TABLE, text)):
+            with replaced(out / name) as partial:
+                partial.write_text(written + "\n", encoding="utf-8")
         say(f"all in {out}: {', '.join([METRICS, TABLE, *pictures(cells, out)])}")
     return metrics
 
@@ -41,11 +111,7 @@ def report(cells: Cells, about: dict[str, Any], out: Path | None, say: Callable[
 def tables(cells: Cells) -> list[str]:
     """The tables of all kinds of cells that there are, as Markdown."""
     made = []
-    kinds: dict[str, list[tuple[dict[str, Any], Value]]] = {}
-    for key, value in cells:
-        kinds.setdefault(key["what"], []).append((key, value))
-    if "ceilings" in kinds:
-        value = kinds["ceilings"][0][1]
+    for value in cells.ran("ceilings"):
         rows = [
             ("bf16 matrix rate, best of several products", f"{value['bf16'] / 1e12:,.3f} TFLOP/s"),
             ("bf16, the model's own products in a forward pass", f"{value['own_shapes'] / 1e12:,.3f} TFLOP/s"),
@@ -54,148 +120,87 @@ def tables(cells: Cells) -> list[str]:
             ("memory, a = b + s · c", f"{value['triad'] / 1e9:,.1f} GB/s"),
         ]
         made.append(_markdown(("ceiling", "measured"), rows))
-    if "step" in kinds:
-        made.append(_markdown(_STEP_HEADER, (_step_row(key, value) for key, value in kinds["step"])))
-    if "sweep" in kinds:
-        header = ("attention", "compiled", "rows at once", "tokens/s", "peak GiB")
-        made.append(
-            _markdown(header, ((*_way(key), str(key["rows"]), *_sweep_row(value)) for key, value in kinds["sweep"]))
-        )
-        found = findings(cells)
-        if found:
+    for what, (way, figures) in KINDS.items():
+        if of_kind := [cell for cell in cells if cell["what"] == what]:
+            told = ([*(show(cell) for show in way.values()), *_figures(cell)] for cell in of_kind)
+            made.append(_markdown([*way, *figures], told))
+        if what == "sweep" and (found := findings(cells)):
             fast, large = found["fastest"], found["largest"]
             most = "the largest that fits" if large["limit"] else "all sizes fit, the largest tried"
             made.append(
                 f"fastest: {fast['rows']} rows at once, {name_of(fast)},"
                 f" {fast['tokens_per_second']:,.0f} tokens/s; {most}: {large['rows']} rows"
             )
-    if "against hf" in kinds:
-        made.append(_markdown(_DUEL_HEADER, (_duel_row(key, value) for key, value in kinds["against hf"])))
-        made += _verdict_lines(verdict(cells))
-    if "minutes" in kinds:
-        made.append(_markdown(_MINUTES_HEADER, (_minutes_row(key, value) for key, value in kinds["minutes"])))
+        if what == "against hf" and (best := verdict(cells)):
+            made.append("\n".join(_verdict_line(work, found) for work, found in best.items()))
     return made
 
 
-_STEP_HEADER = (
-    "attention", "compiled", "tokens/s", "of the matrix rate of its round", "data", "forward", "backward", "optimiser", "fill", "peak GiB"
-)  # fmt: skip
+def _verdict_line(work: str, found: dict[str, Any]) -> str:
+    goal = "; goal: {demand:.2f}, 0.95 × the ratio on full rows × its places a token" if "demand" in found else ""
+    return f"{work}: {_spread(found['ratio'])} × the peer at its best ({found['against']}){goal.format(**found)}"
 
 
-def _step_row(key: dict[str, Any], value: Value) -> Sequence[str]:
-    if "fails" in value:
-        return (*_way(key), value["fails"], *("",) * 7)
-    whole = sum(value["seconds"].values())
-    parts = (f"{value['seconds'][part] / whole:.1%}" for part in ("data", "forward", "backward", "optimizer"))
-    share = value["share_of_matrix_rate"]
-    spread = f"{share['median']:.1%} ({share['least']:.1%}–{share['greatest']:.1%})"
-    rate = f"{value['tokens_per_second']['median']:,.0f}"
-    return (*_way(key), rate, spread, *parts, f"{value['fill']:.1%}", f"{value['peak_bytes'] / 2**30:.2f}")
+def verdict(cells: Cells) -> dict[str, Any]:
+    """By work, the ratio against the best setting of the peer, and for padded documents the demand: 0.95 × the ratio without
+    padding × the places that the peer computes for each real token."""
+    duels, best = cells.ran("against hf"), {}
+    for work in dict.fromkeys(cell["work"] for cell in duels):
+        cell = min((cell for cell in duels if cell["work"] == work), key=lambda cell: cell["ratio"]["median"])
+        kept = {name: cell[name] for name in ("ratio", "peer_positions_over_tokens")}
+        best[work] = kept | {"against": cell["setting"]}
+    if "full rows" in best and "padded" in best:
+        ragged = best["padded"]
+        ragged["demand"] = 0.95 * best["full rows"]["ratio"]["median"] * ragged["peer_positions_over_tokens"]
+    return best
 
 
-def _sweep_row(value: Value) -> Sequence[str]:
-    if "fails" in value:
-        return value["fails"], ""
-    return f"{value['tokens_per_second']:,.0f}", f"{value['peak_bytes'] / 2**30:.2f}"
-
-
-_DUEL_HEADER = (
-    "work", "the peer's setting", "ours / peer", "our tokens/s", "its tokens/s", "our share of the matrix rate", "its", "its places a token"
-)  # fmt: skip
-
-
-def _duel_row(key: dict[str, Any], value: Value) -> Sequence[str]:
-    way = (key["work"], str(PeerSettings(key["attention"], key["compile"])))
-    if "fails" in value:
-        return (*way, f"{value['side']}: {value['fails']}", *("",) * 5)
-    rates, shares = value["tokens_per_second"], value["share_of_matrix_rate"]
-    return (
-        *way,
-        str(Spread(**value["ratio"])),
-        f"{rates['ours']['median']:,.0f}",
-        f"{rates['peer']['median']:,.0f}",
-        f"{shares['ours']:.1%}",
-        f"{shares['peer']:.1%}",
-        f"{value['peer_positions_over_tokens']:.3f}",
-    )
-
-
-def _verdict_lines(best: dict[str, dict[str, Any]]) -> list[str]:
-    lines = [
-        f"{work}: {Spread(**found['ratio'])} × the peer at its best ({found['against']})"
-        + (
-            f"; goal: {found['demand']:.2f}, 0.95 × the ratio on full rows × its places a token"
-            if "demand" in found
-            else ""
-        )
-        for work, found in best.items()
-    ]
-    return ["\n".join(lines)] if lines else []
-
-
-_MINUTES_HEADER = ("side", "seed", "loss", "accuracy", "M tokens", "steps", "minutes")
-
-
-def _minutes_row(key: dict[str, Any], value: Value) -> Sequence[str]:
-    return (
-        f"{key['side']} ({value['setting']})" if "setting" in value else key["side"],
-        str(key["seed"]),
-        f"{value['loss']:.3f}",
-        f"{value['accuracy']:.1%}",
-        f"{value['tokens'] / 1e6:.2f}",
-        f"{value['steps']:,}",
-        f"{value['seconds'] / 60:.1f}",
-    )
+def findings(cells: Cells) -> dict[str, Any]:
+    """The fastest cell, and the largest micro-batch that ran, with its backend and compilation; `limit`: a larger one ran out of memory."""
+    if not (ran := cells.ran("sweep")):
+        return {}
+    fastest = max(ran, key=lambda cell: cell["tokens_per_second"])
+    largest = max(ran, key=lambda cell: (cell["rows"], cell["tokens_per_second"]))
+    more = [cell for cell in cells if cell["what"] == "sweep" and cell["rows"] > largest["rows"]]
+    limit = any(cell.get("fails") == OUT_OF_MEMORY for cell in more)
+    named = {name: largest[name] for name in ("rows", "backend", "compiled")}
+    return {"fastest": fastest, "largest": named | {"limit": limit}}
 
 
 def pictures(cells: Cells, out: Path) -> list[str]:
     """Draw a picture for each kind of cells that there is; returns their names."""
     from bert.report.bars import Bar, bars_png, curves_png
 
-    steps, duels, curves = [], [], []
-    works: list[str] = []
-    sizes: dict[str, list[tuple[float, float]]] = {}
-    for key, value in cells:
-        if "fails" in value:
-            continue
-        match key["what"]:
-            case "step":
-                spread = Spread(**value["share_of_matrix_rate"])
-                median, least, greatest = (100 * share for share in astuple(spread))
-                steps.append(Bar(name_of(key), median, least, greatest, int(key["compiled"])))
-            case "sweep":
-                sizes.setdefault(name_of(key), []).append((key["rows"], value["tokens_per_second"]))
-            case "against hf":
-                if key["work"] not in works:
-                    works.append(key["work"])
-                name = f"{key['work']}: {PeerSettings(key['attention'], key['compile'])}"
-                median, least, greatest = astuple(Spread(**value["ratio"]))
-                duels.append(Bar(name, median, least, greatest, works.index(key["work"])))
-            case "minutes":
-                curves.append((key["side"], int(key["side"] == "peer"), value["curve"]))
+    def bar(cell: Value, of: dict[str, float], group: int, unit: float = 1.0) -> Bar:
+        return Bar(name_of(cell), unit * of["median"], unit * of["least"], unit * of["greatest"], group)
+
     drawn = []
-    if steps:
-        bars_png(out / "steps.png", steps, "a training step's share of the measured matrix rate", "per cent")
+    if steps := cells.ran("step"):
         drawn.append("steps.png")
-    if sizes:
-        lines = [(name, number, points) for number, (name, points) in enumerate(sizes.items())]
-        title = "real tokens a second by micro-batch"
-        curves_png(out / "sweep.png", lines, title, "rows at once", "tokens a second", doubling=True)
+        bars = [bar(cell, cell["share_of_matrix_rate"], int(cell["compiled"]), 100) for cell in steps]
+        bars_png(out / drawn[-1], bars, "a training step's share of the measured matrix rate", "per cent")
+    if swept := cells.ran("sweep"):
         drawn.append("sweep.png")
-    if duels:
-        bars_png(out / "against.png", duels, "real tokens a second, ours over the peer's", "times", ("as fast", 1.0))
+        sizes: dict[str, list[tuple[float, float]]] = {}
+        for cell in swept:
+            sizes.setdefault(name_of(cell), []).append((cell["rows"], cell["tokens_per_second"]))
+        lines = [(name, number, points) for number, (name, points) in enumerate(sizes.items())]
+        curves_png(
+            out / drawn[-1], lines, "real tokens a second by micro-batch", "rows at once", "tokens a second", True
+        )
+    if duels := cells.ran("against hf"):
         drawn.append("against.png")
-    if curves:
-        title = f"masked-LM loss on fixed masks, {POINTS} times through the budget and at its end"
-        curves_png(out / "minutes.png", curves, title, "minutes", "nats")
+        works = list(dict.fromkeys(cell["work"] for cell in duels))
+        bars = [bar(cell, cell["ratio"], works.index(cell["work"])) for cell in duels]
+        bars_png(out / drawn[-1], bars, "real tokens a second, ours over the peer's", "times", ("as fast", 1.0))
+    if trained := cells.ran("minutes"):
         drawn.append("minutes.png")
+        curves = [(cell["side"], int(cell["side"] == "peer"), cell["curve"]) for cell in trained]
+        title = f"masked-LM loss on fixed masks, {POINTS} times through the budget and at its end"
+        curves_png(out / drawn[-1], curves, title, "minutes", "nats")
     return drawn
 
 
-def _way(key: dict[str, Any]) -> tuple[str, str]:
-    return key["backend"], "yes" if key["compiled"] else "no"
-
-
 def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+    lines = [header, ["---"] * len(header), *([*row, *[""] * (len(header) - len(row))] for row in rows)]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

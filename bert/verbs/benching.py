@@ -3,17 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from bert.errors import InputError
 from bert.flags import Parser
 from bert.verbs.options import TRUST
 
+_WORKS = Literal["full-rows", "concatenated", "padded"]
+_MODES = {"sweep": "a sweep: give --sweep", "against": "a comparison: give --against hf"}
 _ATTENTION = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
 if TYPE_CHECKING:
     from bert.bench.documents import Text
-    from bert.bench.run import Plan
     from bert.pretraining.config import PretrainRecipe
 
 
@@ -42,25 +43,27 @@ def _bench(arguments: Sequence[str]) -> None:
         from bert.training.trainer import instantiated
 
         trainer = {name: instantiated(value) for name, value in trainer.items()}
-    recipe = replace(recipe, trainer=trainer)
-    recipe, text, ragged = _texts(options, recipe)
-    from bert.bench.run import bench, bench_minutes
+    recipe, text, ragged = _texts(options, replace(recipe, trainer=trainer))
+    from bert.bench.machine import place
+    from bert.bench.minutes import PeerTraining
+    from bert.bench.peers import WORKS, settings_of
+    from bert.bench.run import Plan, bench, bench_minutes
 
     out = None if options.out is None else Path(options.out).expanduser()
+    settings = settings_of(place(recipe)[0], options.peer_attention, options.peer_compile) if options.against else ()
     if options.minutes is not None:
-        from bert.bench.minutes import PeerTraining
-        from bert.bench.peers import settings_of
-        from bert.bench.steps import place
-
         assert out is not None
-        settings = tuple(settings_of(place(recipe)[0], options.peer_attention, options.peer_compile))
-        row_length = min(PeerTraining.row_length, recipe.encoder.max_length)
-        training = PeerTraining(
-            options.minutes, options.peer_lr, options.peer_warmup, row_length=row_length, settings=settings
-        )
+        length = min(PeerTraining.row_length, recipe.encoder.max_length)
+        rising = options.peer_lr, options.peer_warmup
+        training = PeerTraining(options.minutes, *rising, row_length=length, settings=settings)
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
-    bench(recipe, text, _plan(options, recipe), ragged, out)
+    works = [work.replace("-", " ") for work in options.works] or WORKS
+    named = ("rounds", "seconds", "backends", "smallest", "largest", "peer_rows", "profile")
+    given = {name: value for name in named if (value := getattr(options, name)) not in (None, [])}
+    kind: Any = "sweep" if options.sweep else "against" if options.against else "steps"
+    plan = Plan(kind, bouts=tuple((work, setting) for work in works for setting in settings), **given)
+    bench(recipe, text, plan, ragged, out)
 
 
 def _add_options(parser: Parser) -> None:
@@ -69,7 +72,7 @@ def _add_options(parser: Parser) -> None:
     add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")
     add("--store", "token store, in place of every text of the recipe")
     add("--tokens", ".npz with values and offsets, in place of store and tokenizer")
-    add("--vocab-size", "measure with so many entries; not given: as many as the tokenizer has", int)
+    add("--vocab-size", "measure with so many entries; not given: as many as the tokenizer has", int, at_least=1)
     add("--out", "folder for metrics.json, table.md, pictures and finished figures")
     add("--trust", TRUST, bool)
     add("--rounds", "rounds; in each, everything that is compared takes its turn", int, 5, at_least=1)
@@ -82,7 +85,7 @@ def _add_options(parser: Parser) -> None:
     add("--against", "hf: Hugging Face's masked LM of the same configuration", Literal["hf"])
     ragged = "stores or .npz files, as many documents of each; not given: the documents of the text"
     add("--ragged", f"with --against: {ragged}", list[str])
-    add("--works", "with --against: some of full-rows, concatenated, padded", list[str])
+    add("--works", f"with --against: some of {', '.join(get_args(_WORKS))}", list[_WORKS])
     fastest = "not given: each, with --minutes the fastest"
     add("--peer-attention", f"with --against: one implementation of transformers; {fastest}", _ATTENTION)
     add("--peer-compile", f"with --against: one way; {fastest}", Literal["no", "yes", "cuda-graphs"])
@@ -97,29 +100,26 @@ def _add_options(parser: Parser) -> None:
 
 def _check(options: Any) -> None:
     """What may stand together."""
-    if not options.peer_lr > 0:
-        raise InputError(f"--peer-lr {options.peer_lr:g}: give more than 0")
-    if not 0 <= options.peer_warmup < 1:
-        raise InputError(f"--peer-warmup {options.peer_warmup:g}: give a share from 0 to less than 1")
-    for name in ("ragged", "works", "peer_attention", "peer_compile", "peer_rows"):
-        if getattr(options, name) and options.against is None:
-            raise InputError(f"--{name.replace('_', '-')} is for a comparison: give --against hf")
-    for name in ("smallest", "largest"):
-        if getattr(options, name) is not None and not options.sweep:
-            raise InputError(f"--{name} {getattr(options, name)} is for a sweep: give --sweep")
-    if options.sweep and options.against:
-        raise InputError("--sweep beside --against: one measures our step alone; leave one out")
-    if options.minutes is None:
-        return
-    if options.against is None:
-        raise InputError(f"--minutes {options.minutes:g}: trains beside a peer: give --against hf")
-    if not options.minutes > 0:
-        raise InputError(f"--minutes {options.minutes:g}: give more than 0")
-    for name in ("masked", "out"):
-        if getattr(options, name) is None:
-            raise InputError(f"--minutes {options.minutes:g} needs --{name}: give it")
-    if options.tokens is not None:
-        raise InputError("--tokens beside --minutes: ours is trained from a store: give --store and --tokenizer")
+    of_peer = dict.fromkeys(("ragged", "works", "peer_attention", "peer_compile", "peer_rows"), "against")
+    for name, needed in {**of_peer, "smallest": "sweep", "largest": "sweep"}.items():
+        if (value := getattr(options, name)) not in (None, []) and not getattr(options, needed):
+            told = f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
+            raise InputError(f"{told} is for {_MODES[needed]}")
+    lr, warmup, train = options.peer_lr, options.peer_warmup, options.minutes is not None
+    minutes = f"--minutes {options.minutes or 0:g}"
+    from_store = "--tokens beside --minutes: ours is trained from a store: give --store and --tokenizer"
+    for wrong, told in (
+        (not lr > 0, f"--peer-lr {lr:g}: give more than 0"),
+        (not 0 <= warmup < 1, f"--peer-warmup {warmup:g}: give a share from 0 to less than 1"),
+        (options.sweep and options.against, "--sweep beside --against: one measures our step alone; leave one out"),
+        (train and options.against is None, f"{minutes}: trains beside a peer: give --against hf"),
+        (train and not options.minutes > 0, f"{minutes}: give more than 0"),
+        (train and options.masked is None, f"{minutes} needs --masked: give it"),
+        (train and options.out is None, f"{minutes} needs --out: give it"),
+        (train and options.tokens, from_store),
+    ):
+        if wrong:
+            raise InputError(told)
 
 
 def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Text, list[Text]]":
@@ -153,36 +153,11 @@ def _texts(options: Any, recipe: "PretrainRecipe") -> "tuple[PretrainRecipe, Tex
             ragged.append(text_of_store(name, tokenizer))
         else:
             raise InputError(f"--ragged {name}: a store needs --tokenizer and --store: give them, or an .npz")
-    if options.vocab_size is not None and options.vocab_size < text.vocab_size:
-        raise InputError(
-            f"--vocab-size {options.vocab_size}: the tokenizer has {text.vocab_size} entries: give as many"
-        )
-    encoder = replace(recipe.encoder, vocab_size=options.vocab_size or text.vocab_size, pad_id=text.special_ids.pad)
+    size = options.vocab_size or text.vocab_size
+    if size < text.vocab_size:
+        raise InputError(f"--vocab-size {size}: the tokenizer has {text.vocab_size} entries: give as many")
+    encoder = replace(recipe.encoder, vocab_size=size, pad_id=text.special_ids.pad)
     return replace(recipe, data=data, encoder=encoder), text, ragged
-
-
-def _plan(options: Any, recipe: "PretrainRecipe") -> "Plan":
-    from bert.bench.against import WORKS, all_bouts
-    from bert.bench.ours import BACKENDS
-    from bert.bench.run import Plan
-
-    named = {work.replace(" ", "-"): work for work in WORKS}
-    if wrong := [work for work in options.works if work not in named]:
-        raise InputError(f"--works {wrong[0]}: give some of {', '.join(named)}")
-    if wrong := [name for name in options.backends if name not in BACKENDS]:
-        raise InputError(f"--backends {wrong[0]}: give some of {', '.join(BACKENDS)}")
-    works = [named[work] for work in options.works] or WORKS
-    return Plan(
-        kind="sweep" if options.sweep else "against" if options.against else "steps",
-        rounds=options.rounds,
-        seconds=options.seconds,
-        backends=tuple(options.backends) or BACKENDS,
-        smallest=Plan.smallest if options.smallest is None else options.smallest,
-        largest=Plan.largest if options.largest is None else options.largest,
-        bouts=all_bouts(recipe, works, options.peer_attention, options.peer_compile) if options.against else (),
-        peer_rows=options.peer_rows,
-        profile=options.profile,
-    )
 
 
 VERBS = (_bench,)

@@ -2,11 +2,11 @@
 
 import pytest
 
-from bert.bench import ceilings
+from bert.bench import machine
 
 
 @pytest.fixture(autouse=True)
 def small_ceilings(monkeypatch):
     """Products and vectors that take no time."""
-    monkeypatch.setattr(ceilings, "CPU_SHAPES", ((64, 64, 64), (32, 64, 32)))
-    monkeypatch.setattr(ceilings, "CPU_VECTOR", 10_000)
+    monkeypatch.setattr(machine, "CPU_SHAPES", ((64, 64, 64), (32, 64, 32)))
+    monkeypatch.setattr(machine, "CPU_VECTOR", 10_000)

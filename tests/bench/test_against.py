@@ -1,25 +1,35 @@
 """Ours against the peer: ratios of a round, the best setting of the peer counts, and what is asked of ragged documents."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from bert.bench import against, steps
-from bert.bench.against import race, verdict
-from bert.bench.ceilings import Ceilings
+from bert.bench import against, peers, plan, steps
+from bert.bench.against import race
 from bert.bench.cells import Cells
-from bert.bench.peers import PeerSettings
+from bert.bench.peers import WORKS, PeerSettings
+from bert.bench.plan import Bench, Plan
 from bert.bench.rounds import Turn
+from bert.bench.table import verdict
 
 from .synthetic import RECIPES, TEXT
 
-LIMITS = Ceilings(2e9, 1e9, (16, 16, 16), 1.0, 1.0)
+PRODUCT = (16, 16, 16)
+
+
+def race_in(recipe, bouts, say=print, **settings):
+    """The cells of a race on the text."""
+    bench = Bench(recipe, TEXT, Plan("against", bouts=bouts, **settings), Cells(None, {}), say)
+    race(bench, PRODUCT, TEXT)
+    return list(bench.cells)
 
 
 def test_the_demand_follows_from_the_best_peer_and_its_padding():
     cells = Cells(None, {})
 
     def add(work, attention, median, positions):
-        key = {"what": "against hf", "work": work, "attention": attention, "compile": "no"}
+        key = {"what": "against hf", "work": work, "setting": attention}
         ratio = {"median": median, "least": median, "greatest": median}
         cells.measured(key, lambda: {"ratio": ratio, "peer_positions_over_tokens": positions})
 
@@ -27,7 +37,7 @@ def test_the_demand_follows_from_the_best_peer_and_its_padding():
     add("full rows", "sdpa", 2.0, 1.0)
     add("padded", "eager", 5.5, 2.5)
     add("padded", "sdpa", 4.0, 2.5)
-    cells.measured({"what": "against hf", "work": "padded", "attention": "x", "compile": "no"}, lambda: {"fails": "no"})
+    cells.measured({"what": "against hf", "work": "padded", "setting": "x"}, lambda: {"fails": "no"})
     found = verdict(cells)
     assert found["full rows"]["against"] == "sdpa"
     assert found["padded"]["ratio"]["median"] == 4.0
@@ -47,12 +57,12 @@ def test_a_cell_for_each_work_and_setting_with_the_ratio_of_each_round(family, m
 
     monkeypatch.setattr(steps, "alternate", race_of)
     monkeypatch.setattr(steps, "matrix_rate", lambda *_: 1e9)
-    monkeypatch.setattr(against, "_FULL_STEPS", 2)
-    cells, said = Cells(None, {}), []
+    monkeypatch.setattr(peers, "_FULL_STEPS", 2)
+    said = []
     settings = [PeerSettings("sdpa"), PeerSettings("flash_attention_2")]
-    bouts = [(work, setting) for work in against.WORKS for setting in settings]
-    race(RECIPES[family], TEXT, TEXT, cells, LIMITS, bouts, rounds=2, seconds=0.01, say=said.append)
-    found = {(key["work"], key["attention"]): value for key, value in cells}
+    bouts = [(work, setting) for work in WORKS for setting in settings]
+    cells = race_in(RECIPES[family], bouts, said.append, rounds=2, seconds=0.01)
+    found = {(cell["work"], cell["attention"]): cell for cell in cells}
     assert list(found) == [(work, setting.attention) for work, setting in bouts]
     for (_, attention), value in found.items():
         if attention == "sdpa":
@@ -72,10 +82,10 @@ def test_what_does_not_run_of_ours_is_a_cell_that_says_so(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore lines")
 
     monkeypatch.setattr(against, "OurSteps", fails)
-    cells, said = Cells(None, {}), []
-    race(RECIPES["bert"], TEXT, TEXT, cells, LIMITS, [("full rows", PeerSettings("sdpa"))], say=said.append)
-    assert said[-1] == "full rows, sdpa: ours does not run so here: out of memory"
-    assert [value["side"] for _, value in cells if "fails" in value] == ["ours"]
+    said = []
+    cells = race_in(RECIPES["bert"], [("full rows", PeerSettings("sdpa"))], said.append)
+    assert said[-1] == "full rows, sdpa: ours does not run here: out of memory"
+    assert [cell["side"] for cell in cells if "fails" in cell] == ["ours"]
 
 
 @pytest.mark.hf
@@ -83,19 +93,23 @@ def test_a_peer_without_room_takes_half_the_rows_until_it_has(monkeypatch):
     pytest.importorskip("transformers", reason="transformers is not installed")
     tried = []
 
-    def fighting(recipe, ours, bout, *_):
-        tried.append(len(bout.peer[0].input_ids))
-        return {"fails": "out of memory", "side": "peer"} if tried[-1] > 2 else {"ratio": 1.0}
+    def fighting(bench, ours, bout, *_):
+        tried.append(len(bout[1][0].input_ids))
+        if tried[-1] > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return {"ratio": 1.0}
 
     monkeypatch.setattr(against, "duel", fighting)
-    monkeypatch.setattr(against, "line_of", lambda *_: "")
-    cells = Cells(None, {})
-    race(RECIPES["bert"], TEXT, TEXT, cells, LIMITS, [("full rows", PeerSettings("sdpa"))], peer_rows=8)
+    monkeypatch.setattr(plan, "line_of", lambda *_: "")
+    room, bouts = 2, [("full rows", PeerSettings("sdpa"))]
+    (cell,) = race_in(RECIPES["bert"], bouts, peer_rows=8)
     assert tried == [8, 4, 2]
+    assert cell["ratio"] == 1.0
     tried.clear()
-    monkeypatch.setattr(against, "duel", lambda *_: tried.append(1) or {"fails": "out of memory", "side": "peer"})
-    race(RECIPES["bert"], TEXT, TEXT, Cells(None, {}), LIMITS, [("full rows", PeerSettings("sdpa"))], peer_rows=4)
-    assert len(tried) == 3  # 4, 2, 1
+    room = 0
+    (cell,) = race_in(RECIPES["bert"], bouts, peer_rows=4)
+    assert tried == [4, 2, 1]
+    assert (cell["fails"], cell["side"]) == ("out of memory", "peer")
 
 
 @pytest.mark.hf
@@ -103,15 +117,11 @@ def test_a_peer_without_room_takes_half_the_rows_until_it_has(monkeypatch):
 def test_against_hugging_face_compiled_on_both_sides():
     """The real thing at a tiny size: compiled, bf16, every work."""
     pytest.importorskip("transformers", reason="transformers is not installed")
-    from dataclasses import replace
-
     torch._dynamo.reset()
     for recipe in RECIPES.values():
         recipe = replace(recipe, compile=True, trainer={"accelerator": "cpu", "precision": "bf16-mixed"})
-        cells = Cells(None, {})
         settings = [PeerSettings("sdpa", "yes"), PeerSettings("eager")]
-        bouts = [(work, setting) for work in against.WORKS for setting in settings]
-        race(recipe, TEXT, TEXT, cells, LIMITS, bouts, rounds=2, seconds=0.05)
-        values = [value for _, value in cells]
-        assert len(values) == 6
-        assert all(value["ratio"]["least"] > 0 for value in values)
+        bouts = [(work, setting) for work in WORKS for setting in settings]
+        cells = race_in(recipe, bouts, rounds=2, seconds=0.05)
+        assert len(cells) == 6
+        assert all(cell["ratio"]["least"] > 0 for cell in cells)

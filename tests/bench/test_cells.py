@@ -29,7 +29,7 @@ def test_an_interrupted_measurement_goes_on_with_the_next_cell(tmp_path):
     values = [again.measured({"n": number}, lambda n=number: measure(n)) for number in range(4)]
     assert measured == [0, 1, 2, 2, 3]
     assert values == [{"rate": number / 3, "pair": [1, 2]} for number in range(4)]
-    assert [key["n"] for key, _ in Cells(tmp_path, WHAT)] == [0, 1, 2, 3]
+    assert [cell["n"] for cell in Cells(tmp_path, WHAT)] == [0, 1, 2, 3]
 
 
 def test_cells_of_another_measurement_are_refused_and_left_alone(tmp_path):
@@ -53,7 +53,7 @@ def test_what_failed_is_tried_again_by_the_next_command(tmp_path):
         assert cells.measured({"n": 1}, lambda: {"fails": "out of memory"}) == {"fails": "out of memory"}
     again = Cells(tmp_path, WHAT)
     assert again.measured({"n": 1}, lambda: {"rate": 1.0}) == {"rate": 1.0}
-    assert list(Cells(tmp_path, WHAT)) == [({"n": 1}, {"rate": 1.0})]
+    assert list(Cells(tmp_path, WHAT)) == [{"n": 1, "rate": 1.0}]
 
 
 def test_without_a_folder_cells_live_in_memory():

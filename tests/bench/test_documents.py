@@ -7,9 +7,8 @@ from hypothesis import strategies as st
 
 from bert.bench.documents import mean_visible, mixture, packed, read_tokens, text_of_arrays, whole_rows, write_tokens
 from bert.errors import InputError
-from bert.pretraining.config import MaskingConfig
 
-from .synthetic import LENGTH, LENGTHS, SIZE, TEXT, VALUES
+from .synthetic import LENGTH, LENGTHS, RECIPE, SIZE, TEXT, VALUES
 
 
 def documents_of(text):
@@ -19,7 +18,7 @@ def documents_of(text):
 def test_whole_rows_are_full_of_running_tokens_of_the_text():
     rows = whole_rows(TEXT, LENGTH, rows=20)
     assert [len(row) for row in documents_of(rows)] == [LENGTH - 2] * 20
-    batch = packed(rows, LENGTH, 4, MaskingConfig(), 0).batch(0)
+    batch = packed(rows, RECIPE).batch(0)
     assert (batch[1] == 1).all()  # one document a row and no padding
     running = " ".join(str(token) for row in documents_of(rows) for token in row)
     whole = [" ".join(map(str, document)) for document in documents_of(TEXT) if len(document) > 12]

@@ -12,6 +12,7 @@ from bert.bench import minutes
 from bert.bench.cells import Cells
 from bert.bench.minutes import CurveCallback, PeerTraining, cut_masked, fastest_setting, minutes_until, train_peer
 from bert.bench.peers import PeerSettings
+from bert.bench.plan import Bench, Plan
 from bert.bench.run import bench_minutes
 from bert.cli import main
 from bert.errors import InputError
@@ -22,6 +23,10 @@ from bert.training.config import StopConfig
 from bert.training.schedules import Progress
 
 from .synthetic import LENGTH, RECIPES, SIZE, TEXT
+
+
+def bench_of(recipe, cells=None):
+    return Bench(recipe, TEXT, Plan("against"), cells or Cells(None, {}))
 
 
 @pytest.fixture
@@ -53,8 +58,8 @@ def test_the_rows_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
 def test_the_peer_learns_within_its_seconds_and_says_what_it_saw(family, masked):
     pytest.importorskip("transformers", reason="transformers is not installed")
     training = PeerTraining(minutes=1.5 / 60, rows=8, row_length=LENGTH)
-    recipe = RECIPES[family]
-    value = train_peer(recipe, TEXT, training, masked, masked, torch.device("cpu"), "32-true", seed=3)
+    bench, setting = bench_of(RECIPES[family]), PeerSettings()
+    value = train_peer(bench, training, setting, 3, masked, masked)
     assert value["steps"] > 0
     assert value["tokens"] == value["steps"] * 8 * LENGTH
     assert value["seed"] == 3
@@ -63,7 +68,7 @@ def test_the_peer_learns_within_its_seconds_and_says_what_it_saw(family, masked)
     assert len(value["curve"]) >= 2
     assert [minute for minute, _ in value["curve"]] == sorted(minute for minute, _ in value["curve"])
     untrained = replace(training, lr=1e-12)
-    fresh = train_peer(recipe, TEXT, untrained, masked, masked, torch.device("cpu"), "32-true", seed=3)
+    fresh = train_peer(bench, untrained, setting, 3, masked, masked)
     assert fresh["loss"] == pytest.approx(np.log(SIZE), abs=0.3)
     assert value["loss"] < fresh["loss"]
 
@@ -75,7 +80,7 @@ def test_the_fastest_setting_of_the_peer_is_taken_and_one_alone_is_not_timed():
             key = {"what": "peer setting", "attention": attention, "compile": compile}
             cells.measured(key, lambda value=value: value)
         training = PeerTraining(minutes=1, row_length=LENGTH, rows=8, **training)
-        return fastest_setting(RECIPES["bert"], TEXT, training, torch.device("cpu"), "32-true", cells)
+        return fastest_setting(bench_of(RECIPES["bert"], cells), training)
 
     slow, fast, fails = {"tokens_per_second": 1.0}, {"tokens_per_second": 2.0}, {"fails": "OSError: no"}
     every = {("eager", "no"): slow, ("sdpa", "no"): slow, ("eager", "yes"): fast, ("sdpa", "yes"): fails}
@@ -90,9 +95,9 @@ def test_a_setting_that_does_not_run_is_passed_over():
     pytest.importorskip("transformers", reason="transformers is not installed")
     settings, cells = (PeerSettings("flash_attention_2"), PeerSettings("eager")), Cells(None, {})
     training = PeerTraining(minutes=0.1 / 60, rows=8, row_length=LENGTH, settings=settings)
-    found = fastest_setting(RECIPES["bert"], TEXT, training, torch.device("cpu"), "32-true", cells)
+    found = fastest_setting(bench_of(RECIPES["bert"], cells), training)
     assert found == PeerSettings("eager")
-    assert [sorted(value) for _, value in cells] == [["fails"], ["tokens_per_second"]]
+    assert [{"fails", "tokens_per_second"} & set(cell) for cell in cells] == [{"fails"}, {"tokens_per_second"}]
 
 
 def test_the_clock_of_ours_stands_still_while_a_curve_is_scored(masked, tmp_path, monkeypatch):
@@ -111,8 +116,8 @@ def test_the_clock_of_ours_stands_still_while_a_curve_is_scored(masked, tmp_path
 def test_ours_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, monkeypatch):
     trained = []
 
-    def stand_in(recipe, *_):
-        trained.append(recipe)
+    def stand_in(bench, *_):
+        trained.append(bench.recipe)
         return {"ours": {}}
 
     monkeypatch.setattr("bert.bench.run.compare_minutes", stand_in)
@@ -123,7 +128,7 @@ def test_ours_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, m
 
 def test_figures_of_other_rows_are_refused(masked, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "bert.bench.run.compare_minutes", lambda *args, **_: {"cell": args[5].measured({"what": "n"}, dict)}
+        "bert.bench.run.compare_minutes", lambda bench, *_: {"cell": bench.cells.measured({"what": "n"}, dict)}
     )
     arguments = RECIPES["modernbert"], TEXT, PeerTraining(1.0)
     bench_minutes(*arguments, masked, tmp_path / "out", say=print)

@@ -1,22 +1,25 @@
-"""Our step in a measurement is the step of a run, and its operations are those of the batches that it saw."""
+"""Our step in a measurement is the step of a run, and its operations are those of the batches that it saw; of where the time goes,
+shares add up to a whole and names fall into kinds."""
 
 import lightning as L
 import pytest
 import torch
 
 from bert.bench.documents import packed
-from bert.bench.ours import OurSteps, operations_per_token, split_time, steps_of
+from bert.bench.ours import (
+    OurSteps,
+    kind_of,
+    operations_per_token,
+    split_time,
+    steps_of,
+    times_table,
+    where_the_time_goes,
+)
 from bert.model.operations import training_operations
-from bert.pretraining.stream import StepLoader, split_batch
+from bert.pretraining.stream import StepLoader
 from bert.training.trainer import make_trainer
 
 from .synthetic import LENGTH, RECIPE, TEXT
-
-SPLIT = split_batch(8, 4, 1)
-
-
-def stream():
-    return packed(TEXT, LENGTH, 8, RECIPE.masking, 0)
 
 
 class Take(L.Callback):
@@ -27,12 +30,12 @@ class Take(L.Callback):
 
 
 def test_a_step_has_the_gradients_of_a_step_in_lightning():
-    ours, inside = (OurSteps(RECIPE, SPLIT, compiled=False) for _ in range(2))  # the same weights
-    for batch in steps_of(stream(), SPLIT, 0, 1)[0]:
+    ours, inside = (OurSteps(RECIPE) for _ in range(2))  # the same weights
+    for batch in steps_of(TEXT, RECIPE, 1)[0]:
         ours.forward(batch).backward()
     taken = Take()
-    loader = StepLoader(stream(), SPLIT, steps=1)
-    make_trainer(RECIPE.trainer | {"logger": False}, [taken], [], [], SPLIT.accumulation, None).fit(
+    loader = StepLoader(packed(TEXT, RECIPE), ours.split, steps=1)
+    make_trainer(RECIPE.trainer | {"logger": False}, [taken], [], [], ours.split.accumulation, None).fit(
         inside.module, loader
     )
     for name, parameter in ours.module.named_parameters():
@@ -40,8 +43,8 @@ def test_a_step_has_the_gradients_of_a_step_in_lightning():
 
 
 def test_tokens_and_positions_of_a_contender_are_those_of_its_batches():
-    steps = steps_of(stream(), SPLIT, 0, 3)
-    contender = OurSteps(RECIPE, SPLIT, compiled=False).contender(steps)
+    steps = steps_of(TEXT, RECIPE, 3)
+    contender = OurSteps(RECIPE).contender(steps)
     assert contender.tokens == [sum(int((batch["document_ids"] > 0).sum()) for batch in batches) for batches in steps]
     assert contender.positions == [8 * LENGTH] * 3
     contender.turn(4)
@@ -49,7 +52,7 @@ def test_tokens_and_positions_of_a_contender_are_those_of_its_batches():
 
 
 def test_operations_are_the_formula_over_real_tokens_targets_and_visible_keys():
-    steps = steps_of(stream(), SPLIT, 0, 2)
+    steps = steps_of(TEXT, RECIPE, 2)
     documents = torch.cat([batch["document_ids"] for batches in steps for batch in batches])
     tokens = int((documents > 0).sum())
     targets = sum(int((batch["labels"] >= 0).sum()) for batches in steps for batch in batches)
@@ -59,5 +62,31 @@ def test_operations_are_the_formula_over_real_tokens_targets_and_visible_keys():
 
 
 def test_every_part_of_a_step_takes_time():
-    parts = split_time(OurSteps(RECIPE, SPLIT, compiled=False), stream(), SPLIT, steps=2)
-    assert min(parts.data, parts.forward, parts.backward, parts.optimizer) > 0
+    parts = split_time(OurSteps(RECIPE), packed(TEXT, RECIPE), steps=2)
+    assert set(parts) == {"data", "forward", "backward", "optimizer"}
+    assert min(parts.values()) > 0
+
+
+def test_times_are_a_step_and_shares_of_the_whole():
+    times = {"aten::mm": 6000.0, "aten::_fused_adamw_": 3000.0, "odd": 1000.0}
+    table = times_table(times, {"aten::mm": 4, "aten::_fused_adamw_": 2, "odd": 2}, steps=2, rows=2)
+    lines = table.splitlines()[2:]
+    assert lines[0] == "| **matrix products** | 3.00 | 60.0% | |"
+    assert "| **optimiser** | 1.50 | 30.0% | |" in lines
+    assert "| aten::mm | 3.00 | 60.0% | 2 |" in lines
+    assert not any(line.startswith("| odd") for line in lines)
+
+
+def test_kernels_fall_into_kinds():
+    for name, kind in (
+        ("nvjet_tst_128x256", "matrix products"),
+        ("flash_fwd_splitkv", "attention"),
+        ("triton_red_fused_add_native_layer_norm", "compiled loops"),
+        ("Memcpy HtoD", "copies"),
+        ("aten::embedding", "the rest"),
+    ):
+        assert kind_of(name) == kind
+
+
+def test_a_step_is_profiled_with_its_matrix_products():
+    assert "| **matrix products** |" in where_the_time_goes(TEXT, RECIPE, steps=1)

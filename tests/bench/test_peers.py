@@ -1,21 +1,30 @@
 """The peer computes what our model computes, on batches whose real tokens are counted right."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from bert.bench.against import make_bout
-from bert.bench.documents import mixture, packed, whole_rows
-from bert.bench.peers import PeerSettings, PeerSteps, concatenated, padded, peer_model, score_peer, whole
+from bert.bench.documents import mixture, whole_rows
+from bert.bench.ours import steps_of
+from bert.bench.peers import (
+    PeerSettings,
+    PeerSteps,
+    concatenated,
+    make_bout,
+    padded,
+    peer_model,
+    score_peer,
+    whole,
+)
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.score import score_masked
-from bert.pretraining.stream import Split, split_batch
 
 from .synthetic import LENGTH, RECIPES, SIZE, TEXT
 
 RAGGED = mixture([TEXT], 64, LENGTH)
-SPLIT = split_batch(8, 4, 1)
 recipes = pytest.mark.parametrize("family", RECIPES)
 
 
@@ -33,12 +42,12 @@ def test_on_full_rows_the_peer_has_our_loss_for_the_same_weights(family, tmp_pat
     recipe = RECIPES[family]
     ours, auto = twin(recipe)
     ours.save(tmp_path)
-    peer = PeerSteps(recipe, PeerSettings(), torch.device("cpu"), "32-true")
+    peer = PeerSteps(recipe, PeerSettings())
     assert type(peer.model).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
     peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     peer.model.eval()
-    stream = packed(whole_rows(TEXT, LENGTH, 8), LENGTH, 8, recipe.masking, 0)
-    batch = stream.micro_batch(0, Split(8, 8))
+    at_once = replace(recipe, data=replace(recipe.data, micro_batch_rows=8))
+    ((batch,),) = steps_of(whole_rows(TEXT, LENGTH, 8), at_once, 1)
     theirs = peer.forward(whole(batch))
     mine = ours(
         batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
@@ -52,7 +61,7 @@ def test_on_padded_documents_the_peer_has_the_loss_of_our_model_with_its_mask(fa
     recipe = RECIPES[family]
     ours, auto = twin(recipe)
     ours.save(tmp_path)
-    peer = PeerSteps(recipe, PeerSettings("eager"), torch.device("cpu"), "32-true")
+    peer = PeerSteps(recipe, PeerSettings("eager"))
     peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     peer.model.eval()
     batch = padded(RAGGED, recipe, 16, 1)[0]
@@ -108,31 +117,28 @@ def test_documents_that_do_not_fill_a_batch_of_concatenated_rows_begin_again():
 
 def test_both_sides_of_a_work_see_the_same_tokens():
     recipe = RECIPES["modernbert"]
-    full = make_bout("full rows", recipe, SPLIT, TEXT, RAGGED, 8)
-    for ours, theirs in zip(full.ours, full.peer):
+    steps, batches = make_bout("full rows", recipe, TEXT, RAGGED, 8)
+    assert len(steps) == len(batches) == 8
+    for ours, theirs in zip(steps, batches):
         assert torch.equal(torch.cat([batch["input_ids"] for batch in ours]), theirs.input_ids)
         assert sum(int((batch["labels"] >= 0).sum()) for batch in ours) == int((theirs.labels >= 0).sum())
-    assert full.positions_over_tokens == 1.0
-    ragged = make_bout("padded", recipe, SPLIT, TEXT, RAGGED, 8)
-    places = sum(batch.attention_mask.numel() for batch in ragged.peer)
-    assert ragged.positions_over_tokens == places / sum(int(batch.attention_mask.sum()) for batch in ragged.peer) > 1.1
-    packed_tokens = sum(batches[0]["global_tokens"] for batches in ragged.ours)
-    assert (
-        packed_tokens <= sum(batch.tokens for batch in ragged.peer) <= packed_tokens + 8 * LENGTH
-    )  # the last, open step
+        assert theirs.tokens == theirs.input_ids.numel()
+    steps, batches = make_bout("padded", recipe, TEXT, RAGGED, 8)
+    places = sum(batch.attention_mask.numel() for batch in batches)
+    assert places / sum(batch.tokens for batch in batches) > 1.1
+    packed_tokens = sum(micro[0]["global_tokens"] for micro in steps)
+    assert packed_tokens <= sum(batch.tokens for batch in batches) <= packed_tokens + 8 * LENGTH  # the last, open step
 
 
 @pytest.mark.hf
 def test_the_peer_scores_masked_places_alone_where_it_can():
     pytest.importorskip("transformers", reason="transformers is not installed")
-    assert peer_model(RECIPES["modernbert"], "sdpa", 0).sparse_prediction
+    assert peer_model(RECIPES["modernbert"], "sdpa").sparse_prediction
 
 
 @pytest.mark.hf
 def test_an_architecture_that_the_peer_lacks_is_refused_by_name():
     pytest.importorskip("transformers", reason="transformers is not installed")
-    from dataclasses import replace
-
     recipe = RECIPES["modernbert"]
     with pytest.raises(InputError, match=r"transformers has no such model: .*qk_norm"):
-        peer_model(replace(recipe, encoder=replace(recipe.encoder, qk_norm=True)), "sdpa", 0)
+        peer_model(replace(recipe, encoder=replace(recipe.encoder, qk_norm=True)), "sdpa")

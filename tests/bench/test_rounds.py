@@ -2,7 +2,7 @@
 
 import torch
 
-from bert.bench.rounds import Contender, Spread, alternate
+from bert.bench.rounds import Contender, alternate, spread
 
 CPU = torch.device("cpu")
 
@@ -11,7 +11,8 @@ def test_turns_alternate_and_every_step_is_counted_with_its_own_tokens():
     calls = []
 
     def contender(name, tokens):
-        return Contender(lambda number: calls.append((name, number)), tokens, [10] * len(tokens), CPU)
+        numbers = range(len(tokens))
+        return Contender(lambda number: calls.append((name, number)), numbers, tokens, [10] * len(tokens), CPU)
 
     a, b = contender("a", [1, 2, 4]), contender("b", [8])
     between = []
@@ -30,5 +31,4 @@ def test_turns_alternate_and_every_step_is_counted_with_its_own_tokens():
 
 
 def test_a_spread_is_median_least_and_greatest():
-    assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0)
-    assert str(Spread(2.0, 1.0, 3.0)) == "2.00 (1.00–3.00)"
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "least": 1.0, "greatest": 3.0}

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 import yaml
 
 from bert.bench import run
@@ -89,7 +88,7 @@ def test_another_machine_is_another_measurement(monkeypatch):
 
 
 def known(recipe, text=TEXT):
-    return identity("steps", recipe, [text], torch.device("cpu"))
+    return identity("steps", recipe, [text])
 
 
 def test_phases_are_left_aside_and_that_is_said(tmp_path):
@@ -132,7 +131,7 @@ def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
         (["--against", "fairseq"], "--against fairseq: give hf"),
         (["--minutes", "2"], "--minutes 2: trains beside a peer: give --against hf"),
         (["--minutes", "2", "--against", "hf"], "--minutes 2 needs --masked: give it"),
-        (["--works", "rows", "--against", "hf"], "--works rows: give some of full-rows, concatenated, padded"),
+        (["--works", "rows", "--against", "hf"], "--works rows: give one of full-rows, concatenated, padded"),
         (["--backends", "flash"], "--backends flash: give some of"),
         (["--vocab-size", "5"], "--vocab-size 5: the tokenizer has"),
         (["--rounds", "1", "--seconds", "0"], "--rounds 1 --seconds 0: give more than 0"),
@@ -142,8 +141,8 @@ def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
         (["--against", "hf", "--peer-lr", "-1"], "--peer-lr -1: give more than 0"),
         (["--against", "hf", "--peer-warmup", "1"], "--peer-warmup 1: give a share from 0 to less than 1"),
         (["--against", "hf", "--peer-rows", "0"], "--peer-rows 0: give 1 or more"),
-        (["--works", "padded"], "--works is for a comparison: give --against hf"),
-        (["--peer-rows", "8"], "--peer-rows is for a comparison: give --against hf"),
+        (["--works", "padded"], "--works padded is for a comparison: give --against hf"),
+        (["--peer-rows", "8"], "--peer-rows 8 is for a comparison: give --against hf"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )

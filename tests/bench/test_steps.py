@@ -1,19 +1,26 @@
-"""A recipe measured: shares are operations over time over the rate beside it, and what does not run is said."""
+"""A recipe measured: shares are operations over time over the rate beside it, and what does not run is said. A sweep doubles the
+micro-batch until memory ends it, and goes on where it was interrupted."""
 
 from dataclasses import replace
 
 import pytest
+import torch
 
 from bert.bench import steps
-from bert.bench.ceilings import Ceilings
-from bert.bench.cells import Cells
+from bert.bench.cells import OUT_OF_MEMORY, Cells, attempt, is_out_of_memory
+from bert.bench.plan import Bench, Plan
 from bert.bench.rounds import Turn
-from bert.bench.steps import best_micro_batch, choices, measure_steps, step_cell
+from bert.bench.steps import best_micro_batch, measure_steps, step_cell, sweep, sweep_cell, ways
+from bert.bench.table import findings, tables
 from bert.errors import InputError
 
-from .synthetic import RECIPE, TEXT
+from .synthetic import RECIPE, TEXT, Stop
 
-LIMITS = Ceilings(bf16=2e9, fp32=1e9, best_shape=(16, 16, 16), copy=1.0, triad=1.0)
+PRODUCT = (16, 16, 16)
+
+
+def bench_of(recipe=RECIPE, cells=None, say=lambda line: None, **plan):
+    return Bench(recipe, TEXT, Plan(**{"rounds": 1, "seconds": 0.01} | plan), cells or Cells(None, {}), say)
 
 
 def test_a_share_is_operations_a_token_times_tokens_over_the_rate_of_its_round(monkeypatch):
@@ -27,7 +34,7 @@ def test_a_share_is_operations_a_token_times_tokens_over_the_rate_of_its_round(m
         return [turns]
 
     monkeypatch.setattr(steps, "alternate", two_rounds)
-    cell = step_cell(RECIPE, TEXT, "sdpa", False, LIMITS, 2, 1.0)
+    cell = step_cell(bench_of(rounds=2, seconds=1.0), RECIPE, PRODUCT)
     operations = cell["operations_per_token"]
     assert cell["rounds"] == [500.0, 800.0]
     share = cell["share_of_matrix_rate"]
@@ -45,35 +52,39 @@ def test_a_backend_that_does_not_run_is_a_cell_that_says_so(monkeypatch):
         raise NotImplementedError("no kernel for this device\nand more")
 
     monkeypatch.setattr(steps, "OurSteps", broken)
-    cells, said = Cells(None, {}), []
-    measure_steps(RECIPE, TEXT, cells, LIMITS, ("sdpa",), 1, 0.01, said.append)
+    said = []
+    bench = bench_of(say=said.append, backends=("sdpa",))
+    measure_steps(bench, PRODUCT)
     assert said == ["sdpa: does not run here: NotImplementedError: no kernel for this device"]
-    assert next(iter(cells))[1] == {"fails": "NotImplementedError: no kernel for this device"}
+    assert next(iter(bench.cells))["fails"] == "NotImplementedError: no kernel for this device"
 
 
 def test_a_backend_that_cannot_be_here_says_why_in_the_place_of_the_compiler(monkeypatch):
     tried = []
 
-    def broken(recipe, split, compiled, backend):
-        tried.append((backend, compiled))
-        raise RuntimeError("out of room: can't allocate memory" if backend == "plain" else "needs CUDA")
+    def broken(recipe):
+        tried.append((recipe.attention, recipe.compile))
+        raise RuntimeError("out of room: can't allocate memory" if recipe.attention == "plain" else "needs CUDA")
 
     monkeypatch.setattr(steps, "OurSteps", broken)
-    cells = Cells(None, {})
-    measure_steps(replace(RECIPE, compile=None), TEXT, cells, LIMITS, ("varlen", "plain"), 1, 0.01, lambda line: None)
+    bench = bench_of(replace(RECIPE, compile=None), backends=("varlen", "plain"))
+    measure_steps(bench, PRODUCT)
     assert tried == [("varlen", False), ("plain", False), ("plain", True)]  # what had no room may have it compiled
-    assert [value["fails"] for key, value in cells if key["backend"] == "varlen"] == ["RuntimeError: needs CUDA"] * 2
+    assert [cell["fails"] for cell in bench.cells if cell["backend"] == "varlen"] == ["RuntimeError: needs CUDA"] * 2
 
 
 def test_both_ways_are_tried_where_the_recipe_leaves_it_open():
-    assert list(choices(RECIPE, ("eager", "sdpa"))) == [("eager", False), ("sdpa", False)]
-    assert list(choices(replace(RECIPE, compile=None), ("sdpa",))) == [("sdpa", False), ("sdpa", True)]
+    def found(recipe, *backends):
+        return [(way.attention, way.compile) for way in ways(bench_of(recipe, backends=backends))]
+
+    assert found(RECIPE, "eager", "sdpa") == [("eager", False), ("sdpa", False)]
+    assert found(replace(RECIPE, compile=None), "sdpa") == [("sdpa", False), ("sdpa", True)]
     with pytest.raises(InputError, match="--backends sdqa: give some of auto, eager"):
-        list(choices(RECIPE, ("sdqa",)))
+        found(RECIPE, "sdqa")
 
 
 def test_the_fastest_micro_batch_is_taken_unless_the_recipe_names_one(monkeypatch):
-    assert best_micro_batch(RECIPE, TEXT, Cells(None, {}), 0.01)[1].micro_batch_rows == 4
+    assert best_micro_batch(bench_of()) == RECIPE
     speed = {32: 1.0, 16: 3.0, 8: 2.0}
     tried = []
 
@@ -84,6 +95,80 @@ def test_the_fastest_micro_batch_is_taken_unless_the_recipe_names_one(monkeypatc
 
     monkeypatch.setattr(steps, "alternate", measured)
     open_recipe = replace(RECIPE, data=replace(RECIPE.data, batch_rows=32, micro_batch_rows=None))
-    recipe, split = best_micro_batch(open_recipe, TEXT, Cells(None, {}), 0.01)
+    recipe = best_micro_batch(bench_of(open_recipe))
     assert len(tried) == 3
-    assert (recipe.data.micro_batch_rows, split.micro_batch_rows, split.accumulation) == (16, 16, 2)
+    assert recipe == replace(open_recipe, data=replace(open_recipe.data, micro_batch_rows=16))
+
+
+WHAT = {"what": "a sweep"}
+
+
+def cell(rows):
+    if rows > 8:
+        return {"fails": OUT_OF_MEMORY}
+    return {"tokens_per_second": 100.0 * (rows if rows < 8 else 3), "peak_bytes": rows, "batch_rows": 8}
+
+
+def test_sizes_double_until_memory_ends_it_and_the_best_is_found(monkeypatch):
+    seen = []
+    monkeypatch.setattr(steps, "sweep_cell", lambda bench, recipe, rows: seen.append(rows) or cell(rows))
+    cells = Cells(None, WHAT)
+    sweep(bench_of(cells=cells, backends=("sdpa",), smallest=2, largest=64))
+    assert seen == [2, 4, 8, 16]  # not 32: it needs more
+    found = findings(cells)
+    assert (found["fastest"]["rows"], found["fastest"]["tokens_per_second"]) == (4, 400.0)
+    assert found["largest"] == {"rows": 8, "backend": "sdpa", "compiled": False, "limit": True}
+    assert "the largest that fits: 8 rows" in "".join(tables(cells))
+    cells = Cells(None, WHAT)
+    sweep(bench_of(cells=cells, backends=("sdpa",), smallest=2, largest=8))
+    assert findings(cells)["largest"]["limit"] is False  # nobody knows yet
+
+
+def test_an_interrupted_sweep_skips_what_is_finished(monkeypatch, tmp_path):
+    seen = []
+
+    def stopping(bench, recipe, rows):
+        if len(seen) == 2:
+            seen.append("stop")
+            raise Stop
+        seen.append(rows)
+        return cell(rows)
+
+    monkeypatch.setattr(steps, "sweep_cell", stopping)
+    with pytest.raises(Stop):
+        sweep(bench_of(cells=Cells(tmp_path, WHAT), backends=("sdpa",), smallest=1, largest=8))
+    sweep(bench_of(cells=Cells(tmp_path, WHAT), backends=("sdpa",), smallest=1, largest=8))
+    assert seen == [1, 2, "stop", 4, 8]
+
+
+def test_a_cell_reckons_with_a_whole_step():
+    found = sweep_cell(bench_of(), RECIPE, 2)
+    assert found["batch_rows"] == 8
+    assert found["tokens_per_second"] > 0
+    assert sweep_cell(bench_of(), RECIPE, 16)["batch_rows"] == 16  # larger than the recipe's
+
+
+def test_memory_that_is_used_up_is_told_from_other_failures(monkeypatch):
+    for error, said in (
+        (torch.OutOfMemoryError("CUDA out of memory."), OUT_OF_MEMORY),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you"
+                " tried to allocate 9 bytes."
+            ),
+            OUT_OF_MEMORY,
+        ),
+        (RuntimeError("no"), "RuntimeError: no"),
+    ):
+
+        def fail(*_, error=error):
+            raise error
+
+        monkeypatch.setattr(steps, "OurSteps", fail)
+        assert attempt(lambda: sweep_cell(bench_of(), RECIPE, 2)) == {"fails": said}
+
+
+def test_this_processor_says_so_as_a_sweep_expects():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**62, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)

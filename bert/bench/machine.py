@@ -1,0 +1,161 @@
+"""The machine under a measurement: what it can do at best, to hold a training step against, device and precision, and its memory.
+
+A matrix rate counts a multiplication with an addition as two operations and is the best of several products; data are random,
+because zeros run faster on some hardware. Products of the model's own shapes, back to back, say what is left of that rate at its
+sizes (forward shapes; the backward pass has the same ones transposed). The highest memory in use since a moment is that of the
+process on a CPU, of the allocator on a GPU.
+"""
+
+import ctypes
+import gc
+import resource
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bert.model.config import EncoderConfig, HeadConfig
+from bert.model.operations import PER_PRODUCT
+from bert.model.tuning import now
+from bert.pretraining.config import PretrainRecipe
+from bert.training.trainer import make_trainer
+
+Shape = tuple[int, int, int]
+"""rows, inner size and columns of a matrix product"""
+CPU_SHAPES: tuple[Shape, ...] = ((1024, 1024, 1024), (2048, 2048, 2048), (4096, 512, 2048))
+GPU_SHAPES: tuple[Shape, ...] = ((4096, 4096, 4096), (8192, 8192, 8192), (16384, 4096, 4096))
+CPU_VECTOR, GPU_VECTOR = 16_000_000, 256_000_000
+"""numbers in fp32, far more than caches hold"""
+_STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """Measured limits of a device: operations a second, bytes a second."""
+
+    bf16: float
+    own_shapes: float
+    """of the products of a model back to back, in bf16"""
+    fp32: float
+    """as PyTorch computes it where nobody asks for tf32"""
+    best_shape: Shape
+    """where the bf16 rate was reached"""
+    copy: float
+    """bytes read and written by a copy"""
+    triad: float
+    """bytes read and written by a = b + s · c"""
+
+
+def measure_ceilings(device: torch.device, own: list[Shape], seconds: float = 0.3) -> Ceilings:
+    """Measure a device, each product for about `seconds`; `own` are the shapes of a model's products."""
+    shapes = CPU_SHAPES if device.type == "cpu" else GPU_SHAPES
+    bf16 = {shape: matrix_rate([shape], torch.bfloat16, device, seconds) for shape in shapes}
+    best = max(bf16, key=lambda shape: bf16[shape])
+    reached = matrix_rate(own, torch.bfloat16, device, seconds)
+    fp32 = max(matrix_rate([shape], torch.float32, device, seconds) for shape in shapes[:2])
+    # a busy machine measures low: what the model reaches can be reached
+    return Ceilings(max(bf16[best], reached), reached, fp32, best, *bandwidth(device, seconds))
+
+
+def matrix_rate(shapes: list[Shape], dtype: torch.dtype, device: torch.device, seconds: float) -> float:
+    """Operations a second of products of these shapes, one after the other: the best of the passes within `seconds`."""
+
+    def drawn(*size: int) -> torch.Tensor:
+        return torch.randn(size, device=device).to(dtype)
+
+    factors = [(drawn(m, k), drawn(n, k), drawn(m, n)) for m, k, n in shapes]
+
+    def multiply() -> None:
+        for a, b, out in factors:
+            torch.mm(a, b.T, out=out)  # the second factor as nn.Linear keeps its weight
+
+    operations = PER_PRODUCT * sum(rows * inner * columns for rows, inner, columns in shapes)
+    return operations / shortest(multiply, device, seconds)
+
+
+def model_shapes(config: EncoderConfig, head: HeadConfig, rows: int, row_length: int, slots: int) -> list[Shape]:
+    """The shape of every matrix product with a weight in a forward pass over `rows` rows with `slots` slots each; the last
+    layer goes on at the slots alone."""
+    tokens, chosen, width = rows * row_length, rows * slots, config.hidden_size
+    kv, inner = 2 * config.kv_heads * config.head_size, config.intermediate_size * (2 if config.gated else 1)
+    shapes: list[Shape] = []
+    for layer in range(config.num_layers):
+        if layer + 1 < config.num_layers:
+            looking = tokens
+            shapes.append((tokens, width, width + kv))  # query, key and value
+        else:
+            looking = chosen
+            shapes += [(tokens, width, kv), (chosen, width, width)]  # key and value; query
+        # attention's output, then both products of the feed-forward layer
+        shapes += [(looking, width, width), (looking, width, inner), (looking, config.intermediate_size, width)]
+    if config.embedding_width != width:
+        shapes.append((tokens, config.embedding_width, width))
+    if head.transform:
+        shapes.append((chosen, width, config.embedding_width))
+    return [*shapes, (chosen, config.embedding_width, config.vocab_size)]
+
+
+def bandwidth(device: torch.device, seconds: float) -> tuple[float, float]:
+    """(copy, triad): bytes a second, read and written, of vectors far larger than the caches."""
+    size = CPU_VECTOR if device.type == "cpu" else GPU_VECTOR
+    a, b, c = (torch.rand(size, device=device) for _ in range(3))
+    copied = shortest(lambda: a.copy_(b), device, seconds)
+    added = shortest(lambda: torch.add(b, c, alpha=3.0, out=a), device, seconds)
+    return 2 * 4 * size / copied, 3 * 4 * size / added
+
+
+def shortest(work: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """The shortest time of one call of `work`, of at least three within about `seconds`, in seconds."""
+    for _ in range(2):
+        work()
+    best, spent, calls = float("inf"), 0.0, 0
+    while spent < seconds or calls < 3:
+        begun = now(device)
+        work()
+        took = now(device) - begun
+        best, spent, calls = min(best, took), spent + took, calls + 1
+    return best
+
+
+def place(recipe: PretrainRecipe) -> tuple[torch.device, str]:
+    """Device and precision that the trainer group of the recipe takes here."""
+    trainer = make_trainer(recipe.trainer, [], [], [], 1, None)
+    return trainer.strategy.root_device, str(trainer.precision)
+
+
+def fresh_start() -> None:
+    """Nothing of an earlier cell: compiled code counts against the compiler's limits, and dead models hold memory."""
+    torch._dynamo.reset()
+    free_memory()
+
+
+def free_memory() -> None:
+    """Nothing of dead models."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def forget_peak(device: torch.device) -> None:
+    """The highest mark begins anew. Where a system other than Linux has no such thing, that of the process stays."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps what earlier cells freed: see bert.memory
+    with suppress(OSError):
+        _CLEAR.write_text("5")  # man 5 proc: resets the peak of the resident set
+
+
+def peak(device: torch.device) -> int:
+    """Bytes at the highest mark: resident memory on a CPU, mapped files of the page cache among it."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError, StopIteration, ValueError):
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
