@@ -36,14 +36,14 @@ def embed(
     pooling: Pooling = "mean",
     layer: int = -1,
     *,
-    row_length: int | None = None,
+    sequence_length: int | None = None,
     batch_tokens: int | None = None,
     bf16: bool | None = None,
     progress: str | None = None,
 ) -> Tensor:
     """(N, D) fp32 vectors on the CPU of N texts: the mean of a text's tokens, special ones too, or its first token, [CLS].
 
-    `layer` counts from 0, the embeddings; -1 is the last. A text of more than `row_length` tokens (`max_length` of the model
+    `layer` counts from 0, the embeddings; -1 is the last. A text of more than `sequence_length` tokens (`max_length` of the model
     where not given) goes through in windows of like length, none overlapping, and is pooled over all of them: nothing is cut
     off. What looks like a special token in a text is text. `batch_tokens`, `bf16` and `progress` are those of
     `bert.inference.run_batches`.
@@ -62,7 +62,7 @@ def embed(
     encoder = encoder_of(model)
     tokenizer = tokenizer_of(encoder)
     (number,) = resolve_layers(encoder.config, [layer])
-    room = _room(encoder.config, row_length)
+    room = _room(encoder.config, sequence_length)
     windows, owners = [], []
     cls, sep = (np.array([special], tokenizer.dtype) for special in (tokenizer.cls_id, tokenizer.sep_id))
     for owner, ids in enumerate(_tokens(tokenizer, texts)):
@@ -125,7 +125,7 @@ def piece_vectors(
     pieces: Sequence[Pieces],
     layers: Sequence[int] | None = None,
     *,
-    row_length: int | None = None,
+    sequence_length: int | None = None,
     batch_tokens: int | None = None,
     bf16: bool | None = None,
     progress: str | None = None,
@@ -133,13 +133,13 @@ def piece_vectors(
     """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over the places that are given with it.
 
     `layers` counts from 0, the embeddings, to the number of layers; not given: all of them. A sentence of more than
-    `row_length` tokens (`max_length` of the model where not given) is read through the window of that length in whose middle
+    `sequence_length` tokens (`max_length` of the model where not given) is read through the window of that length in whose middle
     the places are; of places that lie further apart, those in that window count. A sentence that comes several times is run once.
 
     Raises InputError where the model has no such layer.
     """
     numbers = resolve_layers(encoder.config, layers)
-    room = _room(encoder.config, row_length)
+    room = _room(encoder.config, sequence_length)
     windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (number, places of its pieces)
     for number, (ids, places) in enumerate(pieces):
         window, inside = window_around(ids, places, room)
@@ -231,11 +231,11 @@ def tokenizer_of(model: nn.Module) -> "Tokenizer":
     return tokenizer
 
 
-def _room(config: "EncoderConfig", row_length: int | None) -> int:
+def _room(config: "EncoderConfig", sequence_length: int | None) -> int:
     """Tokens of a text that a row has room for, beside [CLS] and [SEP]."""
-    length = config.max_length if row_length is None else row_length
+    length = config.max_length if sequence_length is None else sequence_length
     if not 3 <= length <= config.max_length:
-        raise InputError(f"row_length is {length}: give 3 to {config.max_length}, the longest row of the model")
+        raise InputError(f"sequence_length is {length}: give 3 to {config.max_length}, the longest row of the model")
     return length - 2
 
 

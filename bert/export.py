@@ -32,7 +32,7 @@ from bert.exchange.translate import family_of
 from bert.exchange.weights import WEIGHT_FILES
 from bert.files import is_same, put_files, replaced_folder
 from bert.finetuning.config import DataConfig
-from bert.finetuning.windows import ROWS_FILE
+from bert.finetuning.windows import WINDOWS_FILE
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
 from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
@@ -156,7 +156,7 @@ def _companions(folder: Path, more: Sequence[str] = ()) -> dict[str, Path]:
         raise InputError(f"{file}: not a list of modules with paths ({error}): repair or remove it") from None
     if odd := [path for path in modules if not re.fullmatch(r"\d+_\w+", str(path))]:  # `..` leads out of the folder
         raise InputError(f"{file}: names {odd[0]!r}, which is no module's folder, as 1_Pooling: correct it")
-    names = [*more, ROWS_FILE, file.name, "sentence_bert_config.json", "config_sentence_transformers.json"]
+    names = [*more, WINDOWS_FILE, file.name, "sentence_bert_config.json", "config_sentence_transformers.json"]
     for module in modules:
         kept = (path for path in (root / module).glob("*") if path.suffix in (".json", ".safetensors", ".bin"))
         names += [f"{module}/{path.name}" for path in kept]

@@ -12,7 +12,7 @@ from bert.errors import InputError
 from bert.files import completed
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_TEXTS = ("config.json", "*token*.json", "vocab.*", "merges.txt", "rows.json", "*.index.json")
+_TEXTS = ("config.json", "*token*.json", "vocab.*", "merges.txt", "windows.json", "*.index.json")
 _SAFE = ("model.safetensors", "model-*-of-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 

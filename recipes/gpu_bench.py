@@ -44,7 +44,7 @@ class Shape:
 
     @property
     def folder(self) -> str:
-        return f"{self.name}-{self.recipe.data.row_length}"
+        return f"{self.name}-{self.recipe.data.sequence_length}"
 
 
 def shapes() -> Iterator[Shape]:
@@ -63,7 +63,7 @@ def shapes() -> Iterator[Shape]:
 def with_rows(recipe: PretrainRecipe, length: int, rows: int) -> PretrainRecipe:
     """One micro-batch a step, no dropout on attention weights, AdamW, compiled."""
     encoder = replace(recipe.encoder, attention_dropout=0.0, max_length=max(length, recipe.encoder.max_length))
-    data = replace(recipe.data, row_length=length, batch_rows=rows, micro_batch_rows=rows)
+    data = replace(recipe.data, sequence_length=length, batch_size=rows, micro_batch_size=rows)
     optimizer = replace(recipe.optimizer, kind="adamw")
     return replace(recipe, encoder=encoder, data=data, optimizer=optimizer, compile=True)
 

@@ -61,16 +61,16 @@ def batches(options: argparse.Namespace) -> None:
         values, lengths = tokenizer.encode_documents(texts)
         stores[str(options.sentences)] = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
     for name, store in stores.items():
-        for row_length in (128, 512):
-            for batch_rows in (32, 256):
-                fill, speed = measure_batches(store, tokenizer, row_length, batch_rows, options.seconds)
+        for sequence_length in (128, 512):
+            for batch_size in (32, 256):
+                fill, speed = measure_batches(store, tokenizer, sequence_length, batch_size, options.seconds)
                 print(
-                    f"{name}, {batch_rows} rows of {row_length}: {fill:.2%} of the places, {speed / 1e6:.1f} M tokens/s"
+                    f"{name}, {batch_size} rows of {sequence_length}: {fill:.2%} of the places, {speed / 1e6:.1f} M tokens/s"
                 )
 
 
 def measure_batches(
-    store: TokenStore, tokenizer: Tokenizer, row_length: int, batch_rows: int, seconds: float
+    store: TokenStore, tokenizer: Tokenizer, sequence_length: int, batch_size: int, seconds: float
 ) -> tuple[float, float]:
     """(share of the places of an epoch in use, real tokens a second of processor time, the plan of the first epoch included)."""
     from bert.model.config import EncoderConfig
@@ -78,17 +78,17 @@ def measure_batches(
     from bert.pretraining.inputs import make_streams
     from bert.pretraining.stream import Split
 
-    data = DataConfig(row_length=row_length, batch_rows=batch_rows, held_out=0.0)
-    recipe = PretrainRecipe(data=data, encoder=EncoderConfig(max_length=row_length))
+    data = DataConfig(sequence_length=sequence_length, batch_size=batch_size, held_out=0.0)
+    recipe = PretrainRecipe(data=data, encoder=EncoderConfig(max_length=sequence_length))
     streams, _, _ = make_streams(recipe, [store], tokenizer)
     stream = streams.at(0)
-    split, tokens, begun = Split(batch_rows, batch_rows), 0, time.process_time()
+    split, tokens, begun = Split(batch_size, batch_size), 0, time.process_time()
     for step in count():
         tokens += stream.micro_batch(step, split)["global_tokens"]
         if (used := time.process_time() - begun) >= seconds:
             break
-    places = stream.rows.rows_in_epoch * row_length
-    return (store.num_tokens + 2 * int((-(-store.lengths // (row_length - 2))).sum())) / places, tokens / used
+    places = stream.rows.sequences_in_epoch * sequence_length
+    return (store.num_tokens + 2 * int((-(-store.lengths // (sequence_length - 2))).sum())) / places, tokens / used
 
 
 # ── preparing ──

@@ -121,7 +121,7 @@ def test_runs_are_functions_of_recipes(text_file: Path, tmp_path: Path, capsys: 
 
     shape = bert.EncoderConfig(hidden_size=32, num_layers=1, num_heads=2, intermediate_size=32, max_length=64)
     quiet, cpu = LogConfig(progress_bar=False), {"accelerator": "cpu", "precision": "32-true"}
-    data = DataConfig(corpus=[str(text_file)], row_length=32, batch_rows=8)
+    data = DataConfig(corpus=[str(text_file)], sequence_length=32, batch_size=8)
     recipe = bert.PretrainRecipe(data=data, encoder=shape, stop=StopConfig(steps=2), log=quiet, trainer=cpu)
     said: list[str] = []
     model = bert.pretrain(recipe, str(tmp_path / "run"), say=said.append)

@@ -205,8 +205,8 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
             "encoder and head come with --from run/model: leave both groups out (grow makes the model larger)",
         ),
         (
-            ["--data.row_length=128"],
-            "data.row_length 128 is longer than the 64 tokens of --from run/model: lower it",
+            ["--data.sequence_length=128"],
+            "data.sequence_length 128 is longer than the 64 tokens of --from run/model: lower it",
         ),
         (
             ["--store=foreign"],
@@ -292,7 +292,7 @@ def test_changes_to_a_model_without_a_model(refused: Refused) -> None:
 def test_words_beside_resume(refused: Refused, place: Path) -> None:
     (place / "words.txt").write_text("nanobot\n")
     shapeless = [flag for flag in TINY if not flag.startswith(("--encoder", "--vocabulary"))]
-    begin = ["pretrain", "text.txt", "--from", "run/model", "--out", "next", "--validation.rows=4", *shapeless]
+    begin = ["pretrain", "text.txt", "--from", "run/model", "--out", "next", "--validation.sequences=4", *shapeless]
     assert main(begin) == 0
     assert refused("pretrain", "--resume", "next", "--add-words", "words.txt") == (
         "vocabulary.add_words is words.txt and next was started with None: a run is resumed as it was; leave it out"
@@ -306,7 +306,7 @@ def test_a_byte_level_tokenizer_takes_no_words(refused: Refused, place: Path) ->
     assert main(["pretrain", "text.txt", "--tokenizer", "bytes", "--out", "bytes-run", *flags]) == 0
     message = refused(
         "pretrain", "text.txt", "--from", "bytes-run/model", "--out", "new", "--add-words", "words.txt",
-        "--data.row_length=32",
+        "--data.sequence_length=32",
     )  # fmt: skip
     assert message.startswith("words.txt: a bpe tokenizer takes no words, because the blank before a word")
 
@@ -330,7 +330,7 @@ def test_folders_that_are_not_there(refused: Refused) -> None:
 
 # ── keys, flags and values ──
 
-ROWS_OF_8 = "data.batch_rows 8 over 1 device is 8 rows each, which data.micro_batch_rows 7 does not divide"
+ROWS_OF_8 = "data.batch_size 8 over 1 device is 8 rows each, which data.micro_batch_size 7 does not divide"
 
 WRONG_VALUES = [
     (
@@ -342,16 +342,16 @@ WRONG_VALUES = [
     ("--encoder.num_layers=-1", "encoder.num_layers is -1: give 1 or more"),
     ("--vocabulary.size=0", "vocabulary.size is 0: give more than 0"),
     ("--vocabulary.size=-64", "vocabulary.size is -64: give more than 0"),
-    ("--data.row_length=0", "data.row_length is 0: give 8 or more"),
+    ("--data.sequence_length=0", "data.sequence_length is 0: give 8 or more"),
     (
-        "--data.row_length=1024",
-        "data.row_length 1024 is longer than encoder.max_length 64: lower the one or raise the other",
+        "--data.sequence_length=1024",
+        "data.sequence_length 1024 is longer than encoder.max_length 64: lower the one or raise the other",
     ),
-    ("--data.batch_rows=0", "data.batch_rows is 0: give more than 0"),
-    ("--data.batch_rows=-8", "data.batch_rows is -8: give more than 0"),
-    ("--data.micro_batch_rows=0", "data.micro_batch_rows is 0: give more than 0"),
-    ("--data.micro_batch_rows=7", f"{ROWS_OF_8}: give a divisor of 8"),
-    ("--trainer.devices=3", "data.batch_rows 8 does not divide over 3 devices: give a multiple of 3"),
+    ("--data.batch_size=0", "data.batch_size is 0: give more than 0"),
+    ("--data.batch_size=-8", "data.batch_size is -8: give more than 0"),
+    ("--data.micro_batch_size=0", "data.micro_batch_size is 0: give more than 0"),
+    ("--data.micro_batch_size=7", f"{ROWS_OF_8}: give a divisor of 8"),
+    ("--trainer.devices=3", "data.batch_size 8 does not divide over 3 devices: give a multiple of 3"),
     ("--trainer.devices=0", "trainer.devices is 0: give 1 or more, or -1 for all"),
     ("--trainer.devices=two", "trainer.devices is two: give a whole number"),
     ("--trainer.devises=2", "trainer.devises: Lightning's Trainer has no such argument. Did you mean `devices`?"),
@@ -365,7 +365,7 @@ WRONG_VALUES = [
     ("--stop.steps=0", "stop.steps is 0: give more than 0"),
     ("--stop.minutes=-1", "stop.minutes is -1.0: give more than 0"),
     ("--masking.rate=1.5", "masking.rate is 1.5: give a share between 0 and 1"),
-    ("--validation.rows=0", "validation.rows is 0: give more than 0"),
+    ("--validation.sequences=0", "validation.sequences is 0: give more than 0"),
     ("--log.wandb=mine", "log.wandb needs the package wandb: pip install wandb"),
 ]
 
@@ -462,11 +462,11 @@ def test_a_wrong_command(refused: Refused, command: str, message: str) -> None:
 def test_a_run_whose_recipe_was_edited_badly(refused: Refused, place: Path, command: str) -> None:
     file = place / "run" / "recipe.yaml"
     text = file.read_text(encoding="utf-8")
-    file.write_text(text.replace("row_length:", "row_lenght:"), encoding="utf-8")
-    expected = "run/recipe.yaml: unknown key `data.row_lenght`. Did you mean `data.row_length`?"
+    file.write_text(text.replace("sequence_length:", "row_lenght:"), encoding="utf-8")
+    expected = "run/recipe.yaml: unknown key `data.row_lenght`. Did you mean `data.sequence_length`?"
     assert refused(*command.split()) == expected
-    file.write_text(text.replace("batch_rows: 8", "batch_rows: many"), encoding="utf-8")
-    assert refused(*command.split()) == "run/recipe.yaml: data.batch_rows is many: give a whole number"
+    file.write_text(text.replace("batch_size: 8", "batch_size: many"), encoding="utf-8")
+    assert refused(*command.split()) == "run/recipe.yaml: data.batch_size is many: give a whole number"
 
 
 def test_a_folder_that_holds_another_run_is_kept_byte_for_byte(refused: Refused, place: Path, text_file: Path) -> None:
@@ -525,8 +525,8 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
         ),
         ("--resume run --seed 3", "seed is 3 and run was started with 0: a run is resumed as it was; leave it out"),
         (
-            "--resume=run --data.batch_rows=16",
-            "data.batch_rows is 16 and run was started with 8: a run is resumed as it was; leave it out",
+            "--resume=run --data.batch_size=16",
+            "data.batch_size is 16 and run was started with 8: a run is resumed as it was; leave it out",
         ),
         (
             "--resume run --tokenizer other",
@@ -562,8 +562,8 @@ def test_a_tilde_is_ones_home_in_resume_and_show_batch(
 
 
 def test_a_wrong_key_of_a_phase_is_told_the_nearest_of_a_phase(refused: Refused) -> None:
-    line = refused("pretrain", "text.txt", "--out", "new", "--phases", "[{tokens: 100, rows: 3}, {}]")
-    assert line == "--phases: unknown key `phases.rows`. Did you mean `phases.batch_rows`?"
+    line = refused("pretrain", "text.txt", "--out", "new", "--phases", "[{tokens: 100, batch: 3}, {}]")
+    assert line == "--phases: unknown key `phases.batch`. Did you mean `phases.batch_size`?"
 
 
 def test_a_run_is_not_resumed_with_fewer_steps_than_it_has(refused: Refused) -> None:

@@ -99,8 +99,8 @@ def test_bf16_moves_a_vector_a_little() -> None:
         ({"layer": 3}, r"layer 3: the model has layers 0 \(the embeddings\) to 2"),
         ({"layer": -4}, "layer -4: the model has layers 0"),
         ({"pooling": "max"}, "pooling is max: give mean or cls"),
-        ({"row_length": 25}, "row_length is 25: give 3 to 24"),
-        ({"row_length": 2}, "row_length is 2: give 3 to 24"),
+        ({"sequence_length": 25}, "sequence_length is 25: give 3 to 24"),
+        ({"sequence_length": 2}, "sequence_length is 2: give 3 to 24"),
     ],
 )
 def test_what_cannot_be_embedded_is_refused(arguments: dict, message: str) -> None:

@@ -200,14 +200,14 @@ def test_a_hugging_face_folder_is_the_same_model_with_what_its_card_told(classif
 
 def test_what_decides_about_the_models_users_goes_along(classifier: Path, stubs: None) -> None:
     """How long rows were in fine-tuning, and what sentence-transformers does behind the encoder."""
-    (classifier / "rows.json").write_text('{"row_length": 16, "stride": 7}')
+    (classifier / "windows.json").write_text('{"sequence_length": 16, "stride": 7}')
     modules = [{"idx": 0, "path": ""}, {"idx": 1, "path": "1_Pooling"}]
     (classifier / "modules.json").write_text(json.dumps(modules))
     (classifier / "1_Pooling").mkdir()
     (classifier / "1_Pooling" / "config.json").write_text("{}")
     export.export_hf(classifier, "there", say=lambda line: None)
     export.export_onnx(classifier, "serve", say=lambda line: None)
-    for name in ("rows.json", "modules.json", "1_Pooling/config.json"):
+    for name in ("windows.json", "modules.json", "1_Pooling/config.json"):
         for folder in ("there", "serve"):
             assert (Path(folder) / name).read_bytes() == (classifier / name).read_bytes()
 
@@ -238,7 +238,9 @@ def test_a_damaged_modules_json_is_one_line(text: str, classifier: Path, refused
     assert message.startswith(f"{classifier}/modules.json: not a list of modules with paths (")
 
 
-@pytest.mark.parametrize("name", ["rows.json", "tokenizer.json", "1_Pooling", "1_Pooling/config.json", "modules.json"])
+@pytest.mark.parametrize(
+    "name", ["windows.json", "tokenizer.json", "1_Pooling", "1_Pooling/config.json", "modules.json"]
+)
 def test_a_link_to_a_file_of_another_place_is_not_exported(
     name: str, classifier: Path, refused: Callable[..., str], stubs: None
 ) -> None:
@@ -261,7 +263,7 @@ def test_a_link_to_a_file_of_another_place_is_not_exported(
 
 
 def test_the_links_of_the_hubs_cache_are_exported_as_files(classifier: Path, stubs: None) -> None:
-    (classifier / "rows.json").write_text('{"row_length": 16, "stride": 7}')
+    (classifier / "windows.json").write_text('{"sequence_length": 16, "stride": 7}')
     snapshot, blobs = Path("models--a--b/snapshots/1f"), Path("models--a--b/blobs")
     snapshot.mkdir(parents=True)
     blobs.mkdir()
@@ -271,10 +273,10 @@ def test_the_links_of_the_hubs_cache_are_exported_as_files(classifier: Path, stu
     export.export_hf(snapshot, "there", say=lambda line: None)
     export.export_onnx(snapshot, "serve", say=lambda line: None)
     for folder in ("there", "serve"):
-        assert not (Path(folder) / "rows.json").is_symlink()
-        assert (Path(folder) / "rows.json").read_bytes() == (classifier / "rows.json").read_bytes()
-    (snapshot / "rows.json").unlink()
-    (snapshot / "rows.json").symlink_to(Path("rows.tsv").resolve())
+        assert not (Path(folder) / "windows.json").is_symlink()
+        assert (Path(folder) / "windows.json").read_bytes() == (classifier / "windows.json").read_bytes()
+    (snapshot / "windows.json").unlink()
+    (snapshot / "windows.json").symlink_to(Path("rows.tsv").resolve())
     with pytest.raises(InputError, match=r"rows\.json: a link to "):
         export.export_hf(snapshot, "elsewhere", say=lambda line: None)
 

@@ -349,7 +349,7 @@ model(batch["input_ids"], document_ids=batch["document_ids"], targets=batch["tar
 from bert.bench.run import Plan, bench_arrays
 from bert.pretraining.config import DataConfig, PretrainRecipe
 
-recipe = PretrainRecipe(data=DataConfig(row_length=16, batch_rows=4), encoder=shape, compile=False, trainer={"accelerator": "cpu"})
+recipe = PretrainRecipe(data=DataConfig(sequence_length=16, batch_size=4), encoder=shape, compile=False, trainer={"accelerator": "cpu"})
 said = []
 plan = Plan(rounds=1, seconds=0.01, backends=("sdpa",))
 found = bench_arrays(values, np.concatenate(([0], np.cumsum(lengths))), recipe, plan, say=said.append)

@@ -363,9 +363,9 @@ def test_a_value_of_the_wrong_type_is_one_line_with_key_value_and_what_to_give(f
         ("data: {corpus: [1]}", "data.corpus is 1: give text"),
         ("phases: {tokens: 1}", 'phases is {"tokens": 1}: give a list'),
         ("phases: [1]", "phases is 1: give `key: value` lines"),
-        ("phases: [{tokens: 5}, {row_length: 8.5}]", "phases.row_length is 8.5: give a whole number or null"),
+        ("phases: [{tokens: 5}, {sequence_length: 8.5}]", "phases.sequence_length is 8.5: give a whole number or null"),
         ("optimizer: {betas: [0.9, 0.95, 1]}", "optimizer.betas is [0.9, 0.95, 1]: give a list with 2 elements"),
-        ("phases: [{rows: 3}]", "unknown key `phases.rows`. Did you mean `phases.batch_rows`?"),
+        ("phases: [{batch: 3}]", "unknown key `phases.batch`. Did you mean `phases.batch_size`?"),
     ],
 )
 def test_no_value_is_taken_for_one_of_another_type(tmp_path: Path, text: str, message: str) -> None:
@@ -440,9 +440,9 @@ recipes = st.builds(
         corpus=st.lists(paths, max_size=3),
         layout=st.sampled_from(["auto", "lines"]),
         tokenizer=st.none() | paths,
-        row_length=st.integers(8, 512),
-        batch_rows=st.integers(1, 4096),
-        micro_batch_rows=steps,
+        sequence_length=st.integers(8, 512),
+        batch_size=st.integers(1, 4096),
+        micro_batch_size=steps,
     ),
     encoder=st.builds(
         EncoderConfig,
@@ -543,7 +543,7 @@ def test_a_recipe_of_the_house_parses_and_says_first_what_it_is(file: Path) -> N
     assert recipe != PretrainRecipe()
 
 
-@pytest.mark.parametrize("flag", ["--optimizer.lr", "--data.row_length", "--seed", "--encoder.norm_eps"])
+@pytest.mark.parametrize("flag", ["--optimizer.lr", "--data.sequence_length", "--seed", "--encoder.norm_eps"])
 def test_null_is_refused_where_a_field_is_never_null(flag, capsys):
     assert main(["pretrain", "text.txt", "--out", "run", f"{flag}=null"]) == 2
     assert capsys.readouterr().err.startswith(f"bert: {flag.removeprefix('--')} is ")

@@ -44,13 +44,13 @@ def race(bench: Bench, product: Shape, ragged: Text) -> None:
         fresh_start()
         device, precision = place(recipe)
         run = compiled(recipe, device)
-        split = split_batch(run.data.batch_rows, run.data.micro_batch_rows, 1)
+        split = split_batch(run.data.batch_size, run.data.micro_batch_size, 1)
         return OurSteps(settle_attention(run, Phased.always(split), device, precision, bool(run.compile), bench.say))
 
     bout = lru_cache(maxsize=1)(lambda work, rows: make_bout(work, recipe, bench.text, ragged, rows))
 
     def measure(work: Work, setting: PeerSettings) -> Value:
-        rows = bench.plan.peer_rows or recipe.data.batch_rows
+        rows = bench.plan.peer_rows or recipe.data.batch_size
         trial = attempt(lambda: vars(ours().contender(bout(work, rows)[0]).turn(1)), "ours")
         if "fails" in trial:
             return trial  # what fails here is ours, and no fault of the peer

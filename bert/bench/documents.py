@@ -109,22 +109,22 @@ def text_of_store(folder: str | Path, tokenizer: Tokenizer) -> Text:
     return Text(open_store(folder, tokenizer), special_ids, make_vocabulary(tokenizer))
 
 
-def whole_rows(text: Text, row_length: int, rows: int, seed: int = 0) -> Text:
-    """`rows` documents of row_length − 2 running tokens, so that each fills a row: documents in drawn order, one behind the
+def whole_rows(text: Text, sequence_length: int, rows: int, seed: int = 0) -> Text:
+    """`rows` documents of sequence_length − 2 running tokens, so that each fills a row: documents in drawn order, one behind the
     other, as run_mlm concatenates them. Where the text is shorter it is repeated."""
-    room = row_length - SPECIALS_PER_CHUNK
+    room = sequence_length - SPECIALS_PER_CHUNK
     order = permutation(len(text.store), seed, _MIXED)
     enough = int(np.searchsorted(np.cumsum(text.store.lengths[order]), rows * room)) + 1
     running = np.concatenate([text.store.document(int(number)) for number in order[:enough]])
     return _with(text, list(np.resize(running, (rows, room))))
 
 
-def mixture(texts: Sequence[Text], documents: int, row_length: int, seed: int = 0) -> Text:
+def mixture(texts: Sequence[Text], documents: int, sequence_length: int, seed: int = 0) -> Text:
     """`documents` documents, one of each text in turn (so many of one as of another), each cut to what a row holds.
 
     The texts are of one tokenizer. A text with too few documents begins again.
     """
-    room = row_length - SPECIALS_PER_CHUNK
+    room = sequence_length - SPECIALS_PER_CHUNK
     orders = [permutation(len(text.store), seed, _MIXED, number) for number, text in enumerate(texts)]
     drawn = (divmod(number, len(texts)) for number in range(documents))  # which of its order, of which text
     places = [(texts[which], orders[which][place % len(orders[which])]) for place, which in drawn]
@@ -134,8 +134,8 @@ def mixture(texts: Sequence[Text], documents: int, row_length: int, seed: int = 
 def packed(text: Text, recipe: PretrainRecipe) -> BatchStream:
     """The batches that a run over all documents of the text sees."""
     documents, data = Documents(text.store.starts, text.store.lengths), recipe.data
-    source = Source(text.store, RowIndex(documents, data.row_length, _WINDOW, recipe.seed))
-    return BatchStream(source, data.batch_rows, text.special_ids, text.vocabulary, recipe.masking, recipe.seed)
+    source = Source(text.store, RowIndex(documents, data.sequence_length, _WINDOW, recipe.seed))
+    return BatchStream(source, data.batch_size, text.special_ids, text.vocabulary, recipe.masking, recipe.seed)
 
 
 def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:

@@ -76,10 +76,10 @@ def matrix_rate(shapes: list[Shape], dtype: torch.dtype, device: torch.device, s
     return operations / shortest(multiply, device, seconds)
 
 
-def model_shapes(config: EncoderConfig, head: HeadConfig, rows: int, row_length: int, slots: int) -> list[Shape]:
+def model_shapes(config: EncoderConfig, head: HeadConfig, rows: int, sequence_length: int, slots: int) -> list[Shape]:
     """The shape of every matrix product with a weight in a forward pass over `rows` rows with `slots` slots each; the last
     layer goes on at the slots alone."""
-    tokens, chosen, width = rows * row_length, rows * slots, config.hidden_size
+    tokens, chosen, width = rows * sequence_length, rows * slots, config.hidden_size
     kv, inner = 2 * config.kv_heads * config.head_size, config.intermediate_size * (2 if config.gated else 1)
     shapes: list[Shape] = []
     for layer in range(config.num_layers):

@@ -53,7 +53,7 @@ class PeerTraining:
     warmup: float = 0.06
     rate: float = 0.15
     rows: int = 32
-    row_length: int = 128
+    sequence_length: int = 128
     settings: tuple[PeerSettings, ...] = ()
     """those that the fastest is taken of; none: all that a user would try on the device"""
 
@@ -82,8 +82,8 @@ def fastest_setting(bench: Bench, training: PeerTraining) -> PeerSettings:
 
 def _peer_run(bench: Bench, training: PeerTraining, rows: int, seed: int) -> tuple[PretrainRecipe, Text]:
     """The recipe of the peer, and its text: rows of running tokens without padding."""
-    length, recipe = training.row_length, bench.recipe
-    data = replace(recipe.data, row_length=length, batch_rows=training.rows, micro_batch_rows=None)
+    length, recipe = training.sequence_length, bench.recipe
+    data = replace(recipe.data, sequence_length=length, batch_size=training.rows, micro_batch_size=None)
     masking, optimizer = MaskingConfig(rate=training.rate), replace(recipe.optimizer, lr=training.lr)
     recipe = replace(recipe, data=data, phases=[], masking=masking, optimizer=optimizer, seed=seed)
     return recipe, whole_rows(bench.text, length, rows, seed)
@@ -93,7 +93,7 @@ def train_peer(
     bench: Bench, training: PeerTraining, setting: PeerSettings, seed: int, masked: Path, curve_file: Path
 ) -> Value:
     """Train and score the peer. The clock runs from the first request for a batch to the last step, as in `bert pretrain`."""
-    rows = max(training.rows, min(bench.text.store.num_tokens, _PEER_TOKENS) // (training.row_length - 2))
+    rows = max(training.rows, min(bench.text.store.num_tokens, _PEER_TOKENS) // (training.sequence_length - 2))
     recipe, text = _peer_run(bench, training, rows, seed)
     peer, stream = PeerSteps(recipe, setting), packed(text, recipe)
     schedule, split = ScheduleConfig(kind="linear", warmup=training.warmup), Split(training.rows, training.rows)

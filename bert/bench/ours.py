@@ -45,7 +45,7 @@ class OurSteps:
         """The step is compiled where the recipe says so; InputError where there is no compiler."""
         trainer = make_trainer(recipe.trainer, [], [], [], 1, None)  # for device and precision alone
         self.recipe = recipe
-        self.split = split = split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
+        self.split = split = split_batch(recipe.data.batch_size, recipe.data.micro_batch_size, 1)
         self.device, self.precision = trainer.strategy.root_device, str(trainer.precision)
         self.dtype = torch.float32 if self.precision.startswith("32") else torch.bfloat16
         """that of the matrix rate which the step is held against"""
@@ -89,7 +89,7 @@ class OurSteps:
 
 def steps_of(text: Text, recipe: PretrainRecipe, count: int) -> list[list[MicroBatch]]:
     """The micro-batches of the first `count` steps of a run over the text."""
-    stream, split = packed(text, recipe), split_batch(recipe.data.batch_rows, recipe.data.micro_batch_rows, 1)
+    stream, split = packed(text, recipe), split_batch(recipe.data.batch_size, recipe.data.micro_batch_size, 1)
     micros = range(split.accumulation)
     return [[stream.micro_batch(step, split, micro=micro) for micro in micros] for step in range(count)]
 

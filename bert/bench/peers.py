@@ -138,11 +138,11 @@ def make_bout(work: Work, recipe: PretrainRecipe, text: Text, ragged: Text, peer
     """The batches of a work. The peer has batches of `peer_rows` rows or documents; `ragged` documents fit a row."""
     data = recipe.data
     if work == "full rows":
-        full = whole_rows(text, data.row_length, _FULL_STEPS * max(data.batch_rows, peer_rows), recipe.seed)
-        theirs = replace(recipe, data=replace(data, batch_rows=peer_rows, micro_batch_rows=None))
+        full = whole_rows(text, data.sequence_length, _FULL_STEPS * max(data.batch_size, peer_rows), recipe.seed)
+        theirs = replace(recipe, data=replace(data, batch_size=peer_rows, micro_batch_size=None))
         peer = [whole(batch) for (batch,) in steps_of(full, theirs, _FULL_STEPS)]
         return steps_of(full, recipe, _FULL_STEPS), peer
-    steps = max(1, packed(ragged, recipe).rows.rows_in_epoch // data.batch_rows)
+    steps = max(1, packed(ragged, recipe).rows.sequences_in_epoch // data.batch_size)
     ours = steps_of(ragged, recipe, steps)
     if work == "padded":
         return ours, padded(ragged, recipe, peer_rows, max(1, len(ragged.store) // peer_rows))
@@ -164,7 +164,7 @@ def padded(text: Text, recipe: PretrainRecipe, documents: int, count: int) -> li
     special, store, batches = text.special_ids, text.store, []
     for first in range(0, count * documents, documents):
         which = np.arange(first, first + documents) % len(store)
-        pieces = [store.document(int(n))[: recipe.data.row_length - SPECIALS_PER_CHUNK] for n in which]
+        pieces = [store.document(int(n))[: recipe.data.sequence_length - SPECIALS_PER_CHUNK] for n in which]
         lengths = np.array([len(piece) + SPECIALS_PER_CHUNK for piece in pieces])
         mask = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(mask.shape, special.pad, np.int64)
@@ -177,10 +177,10 @@ def concatenated(text: Text, recipe: PretrainRecipe, rows: int, count: int) -> l
     """`count` batches of `rows` full rows: all documents with their special tokens one behind the other, chopped, without
     a mask between them, as `group_texts` of run_mlm makes them. What is left over at the end is dropped; documents that do not
     fill a batch begin again."""
-    special, places = text.special_ids, rows * recipe.data.row_length
+    special, places = text.special_ids, rows * recipe.data.sequence_length
     running = np.concatenate([[special.cls, *text.store.document(n), special.sep] for n in range(len(text.store))])
     whole_batches = max(1, len(running) // places)
-    chopped = np.resize(running, (whole_batches, rows, recipe.data.row_length)).astype(np.int64)
+    chopped = np.resize(running, (whole_batches, rows, recipe.data.sequence_length)).astype(np.int64)
     return [_masked(ids, None, text, recipe, number * rows) for number, ids in enumerate(chopped[:count])]
 
 
@@ -194,13 +194,13 @@ def _masked(ids: np.ndarray, mask: torch.Tensor | None, text: Text, recipe: Pret
 
 
 @torch.inference_mode()
-def score_peer(model: Any, file: str | Path, batch_rows: int = 32) -> Score:
+def score_peer(model: Any, file: str | Path, batch_size: int = 32) -> Score:
     """Score a model of transformers in fp32 on a masked file, through its logits; see `bert.pretraining.score`."""
     input_ids, labels = read_masked(file)
     training, device = model.training, next(model.parameters()).device
     model.eval()
     loss, right, targets = 0.0, 0, 0
-    for ids, marks in zip(input_ids.split(batch_rows), labels.split(batch_rows)):
+    for ids, marks in zip(input_ids.split(batch_size), labels.split(batch_size)):
         asked = marks >= 0
         originals = marks[asked]
         logits = model(input_ids=ids.to(device)).logits[asked.to(device)].float().cpu()

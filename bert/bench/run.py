@@ -42,7 +42,7 @@ def bench(
     a measurement that was interrupted goes on. `ragged` texts are mixed, as many documents of one as of another, for works with
     documents; where there are none those of `text` are taken."""
     if recipe.phases:
-        rows = f"{recipe.data.batch_rows} rows of {recipe.data.row_length} (--data.batch_rows, --data.row_length)"
+        rows = f"{recipe.data.batch_size} rows of {recipe.data.sequence_length} (--data.batch_size, --data.sequence_length)"
         say(f"the recipe's {len(recipe.phases)} phases are left aside: measured are {rows}")
     recipe = fitted(recipe, text)
     if plan.kind == "against" and len(plan.backends) == 1:  # ours; all of them are no choice
@@ -56,7 +56,7 @@ def bench(
     elif plan.kind == "sweep":
         sweep(measured)
     else:
-        race(measured, product, mixture(ragged or [text], DOCUMENTS, recipe.data.row_length, recipe.seed))
+        race(measured, product, mixture(ragged or [text], DOCUMENTS, recipe.data.sequence_length, recipe.seed))
     if plan.profile:
         say(where_the_time_goes(text, recipe))
     return report(cells, about(recipe, text), out, say)

@@ -31,8 +31,8 @@ def ceilings_cell(bench: Bench) -> Shape:
 
     def measure() -> Value:
         recipe, data = bench.recipe, bench.recipe.data
-        rows, used = data.micro_batch_rows or data.batch_rows, slots(recipe.masking.rate, data.row_length)
-        own = model_shapes(recipe.encoder, recipe.head, rows, data.row_length, used)
+        rows, used = data.micro_batch_size or data.batch_size, slots(recipe.masking.rate, data.sequence_length)
+        own = model_shapes(recipe.encoder, recipe.head, rows, data.sequence_length, used)
         return asdict(measure_ceilings(place(recipe)[0], own, min(0.3, bench.plan.seconds)))
 
     rows, inner, columns = bench.cells.measured({"what": "ceilings"}, measure)["best_shape"]
@@ -85,7 +85,7 @@ def beside_ceiling(
     turns = alternate(contenders, bench.plan.rounds, bench.plan.seconds, lambda: limits.append(between()))
     operations, data = operations_per_token(ours.recipe, steps), ours.recipe.data
     shares = [[operations * turn.rate / limit for turn, limit in zip(each, limits)] for each in turns]
-    rows = [data.batch_rows, ours.split.micro_batch_rows, data.row_length]
+    rows = [data.batch_size, ours.split.micro_batch_size, data.sequence_length]
     return turns, shares, {"matrix_rate": statistics.median(limits), "precision": ours.precision, "rows": rows}
 
 
@@ -93,19 +93,19 @@ def best_micro_batch(bench: Bench, least: int = 8) -> PretrainRecipe:
     """The recipe with the micro-batch that runs fastest compiled: its own where it names one, else the batch, its half, … down
     to `least` rows."""
     recipe, data = bench.recipe, bench.recipe.data
-    if data.micro_batch_rows is not None:
+    if data.micro_batch_size is not None:
         return recipe
-    sizes = [data.batch_rows]
+    sizes = [data.batch_size]
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= least:
         sizes.append(sizes[-1] // 2)
 
     def contender(rows: int) -> Contender:
-        way = replace(recipe, data=replace(data, micro_batch_rows=rows), compile=recipe.compile is not False)
+        way = replace(recipe, data=replace(data, micro_batch_size=rows), compile=recipe.compile is not False)
         return OurSteps(way).contender(steps_of(bench.text, way, 2))
 
     ways = [({"rows": rows}, partial(contender, rows)) for rows in sizes]
     rows = sizes[fastest(bench.cells, "micro-batch", ways, min(1.0, bench.plan.seconds))]
-    return replace(recipe, data=replace(data, micro_batch_rows=rows))
+    return replace(recipe, data=replace(data, micro_batch_size=rows))
 
 
 def fastest(cells: Cells, what: str, ways: Ways, seconds: float, fatal: tuple[type[Exception], ...] = ()) -> int:
@@ -138,8 +138,8 @@ def sweep_cell(bench: Bench, recipe: PretrainRecipe, rows: int) -> Value:
     """Real tokens a second of steps of the recipe's rows in micro-batches of `rows`, from the times of a micro-batch and of
     an update: so a step of a thousand rows costs no more to measure than one of ten."""
     fresh_start()
-    batch_rows = max(rows, recipe.data.batch_rows // rows * rows)
-    recipe = replace(recipe, data=replace(recipe.data, batch_rows=rows, micro_batch_rows=rows))
+    batch_size = max(rows, recipe.data.batch_size // rows * rows)
+    recipe = replace(recipe, data=replace(recipe.data, batch_size=rows, micro_batch_size=rows))
     batches = [step[0] for step in steps_of(bench.text, recipe, 4)]
     tokens = statistics.mean(batch["global_tokens"] for batch in batches)
     ours = OurSteps(recipe)
@@ -156,5 +156,5 @@ def sweep_cell(bench: Bench, recipe: PretrainRecipe, rows: int) -> Value:
         ours.update()
         times.append((between - begun, now(ours.device) - between))
     forward_backward, update = (statistics.median_high(each) for each in zip(*times))
-    rate = tokens / (forward_backward / len(ready) + update / (batch_rows // rows))
-    return {"tokens_per_second": rate, "peak_bytes": peak(ours.device), "batch_rows": batch_rows}
+    rate = tokens / (forward_backward / len(ready) + update / (batch_size // rows))
+    return {"tokens_per_second": rate, "peak_bytes": peak(ours.device), "batch_size": batch_size}

@@ -56,15 +56,15 @@ class Batches:
     def __init__(
         self,
         items: Sequence[Item],
-        batch_examples: int,
+        batch_size: int,
         tagging: bool,
         pad_id: int,
         seed: int = 0,
         shuffled: bool = True,
     ) -> None:
-        self.items, self.batch_examples, self.tagging, self.pad_id = items, batch_examples, tagging, pad_id
+        self.items, self.batch_size, self.tagging, self.pad_id = items, batch_size, tagging, pad_id
         self.seed, self.shuffled = seed, shuffled
-        self.in_epoch = -(-len(items) // batch_examples)
+        self.in_epoch = -(-len(items) // batch_size)
         self._lengths = np.array([max(len(window.ids) for window in item.windows) for item in items])
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
 
@@ -76,7 +76,7 @@ class Batches:
         return self._epoch[1][place]
 
     def _order(self, epoch: int) -> list[np.ndarray]:
-        count, size = len(self.items), self.batch_examples
+        count, size = len(self.items), self.batch_size
         if not self.shuffled:
             order = np.argsort(self._lengths, kind="stable")
             return [order[begin : begin + size] for begin in range(0, count, size)]

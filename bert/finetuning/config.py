@@ -6,25 +6,29 @@ from typing import Any, Literal
 from bert.errors import InputError, check_seed, check_values, require, require_positive
 from bert.training.config import LogConfig, OptimizerConfig, ScheduleConfig
 
-ROW_LENGTH = 128  # where neither the recipe nor the model says otherwise
+SEQUENCE_LENGTH = 128  # where neither the recipe nor the model says otherwise
 SPECIALS = 2  # [CLS] and [SEP] of a row
 
 
 @dataclass(frozen=True)
-class RowsConfig:
+class WindowsConfig:
     """From a text to the rows that the model reads. One that is longer than a row goes through several, its windows."""
 
-    row_length: int | None = None
+    sequence_length: int | None = None
     """places of a row at most, special tokens included; null: 128, or what the model takes if that is less"""
     stride: int | None = None
     """pieces from the begin of a window to that of the next; null: half of what a row holds"""
 
     def __post_init__(self) -> None:
-        require("rows", self, "row_length", lambda value: value >= 8, "8 or more")
-        require_positive("rows", self, "stride")
-        if self.row_length is not None and self.stride is not None and self.stride > self.row_length - SPECIALS:
+        require("windows", self, "sequence_length", lambda value: value >= 8, "8 or more")
+        require_positive("windows", self, "stride")
+        if (
+            self.sequence_length is not None
+            and self.stride is not None
+            and self.stride > self.sequence_length - SPECIALS
+        ):
             raise InputError(
-                f"rows.stride {self.stride} would leave out pieces between windows of {self.row_length - SPECIALS}: lower it"
+                f"windows.stride {self.stride} would leave out pieces between windows of {self.sequence_length - SPECIALS}: lower it"
             )
 
 
@@ -52,11 +56,11 @@ class DataConfig:
     """learn from so many examples at most, drawn by hash; null: from all"""
     held_out: float = 0.1
     """share of `train`, chosen by hash, to measure on where there is no `dev`"""
-    batch_examples: int = 32
+    batch_size: int = 32
     """examples of one optimiser step, over all devices"""
 
     def __post_init__(self) -> None:
-        require_positive("data", self, "limit batch_examples")
+        require_positive("data", self, "limit batch_size")
         require("data", self, "held_out", lambda value: 0 < value <= 0.5, "a share above 0, to 0.5")
 
 
@@ -108,7 +112,7 @@ class FinetuneRecipe:
     """folder of the model whose encoder is fine-tuned"""
     data: DataConfig = field(default_factory=DataConfig)
     """labelled rows and batches"""
-    rows: RowsConfig = field(default_factory=RowsConfig)
+    windows: WindowsConfig = field(default_factory=WindowsConfig)
     """rows of the model, windows over long texts"""
     head: TaskConfig = field(default_factory=TaskConfig)
     """the head that is put on the encoder"""

@@ -14,10 +14,10 @@ from typing import Literal, TypeVar
 
 from bert.errors import InputError, did_you_mean
 from bert.finetuning.batches import Item
-from bert.finetuning.config import DataConfig, FinetuneRecipe, RowsConfig
+from bert.finetuning.config import DataConfig, FinetuneRecipe, WindowsConfig
 from bert.finetuning.figures import baseline
 from bert.finetuning.metrics import Scheme, scheme_of
-from bert.finetuning.windows import RowMaker, Window, resolve_rows
+from bert.finetuning.windows import Window, WindowMaker, resolve_windows
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel
 from bert.text.examples import Example, Examples, TaggedExample, read_examples, read_tagged
@@ -60,7 +60,7 @@ def read_labelled(task: Task, file: str, data: DataConfig, needs_label: bool = T
     return read_tagged(file, data.words, data.tags, needs_label, data.file_format)
 
 
-def prepare_data(task: Task, data: DataConfig, maker: RowMaker, say: Callable[[str], None]) -> TrainingData:
+def prepare_data(task: Task, data: DataConfig, maker: WindowMaker, say: Callable[[str], None]) -> TrainingData:
     """Read, check and tokenize the files of a recipe, and say what was found. Raises InputError."""
     check_files(data)
     assert data.train is not None
@@ -111,20 +111,21 @@ def no_words(file: str) -> InputError:
     return InputError(f"{file}: no sentence has a word: give at least one")
 
 
-def row_maker(rows: RowsConfig, model: Encoder | HeadedModel, source: str) -> RowMaker:
+def window_maker(windows: WindowsConfig, model: Encoder | HeadedModel, source: str) -> WindowMaker:
     """How texts become rows for the model of the folder `source`. InputError where rows are longer than it takes, and where it has no
     tokenizer."""
     tokenizer, encoder = model.tokenizer, model.config
     if tokenizer is None:
         raise InputError(f"{source}: holds no tokenizer: put the tokenizer.json that it was trained with beside it")
-    rows = resolve_rows(rows, encoder.max_length)
-    assert rows.row_length is not None
-    assert rows.stride is not None
-    if rows.row_length > encoder.max_length:
+    windows = resolve_windows(windows, encoder.max_length)
+    assert windows.sequence_length is not None
+    assert windows.stride is not None
+    if windows.sequence_length > encoder.max_length:
         raise InputError(
-            f"rows.row_length {rows.row_length} is longer than the {encoder.max_length} tokens that {source} takes: lower it"
+            f"windows.sequence_length {windows.sequence_length} is longer than the {encoder.max_length} tokens that"
+            f" {source} takes: lower it"
         )
-    return RowMaker(tokenizer, rows.row_length, rows.stride, encoder.token_types > 1)
+    return WindowMaker(tokenizer, windows.sequence_length, windows.stride, encoder.token_types > 1)
 
 
 def labels_of(example: Labelled) -> tuple[str, ...]:
@@ -139,7 +140,7 @@ def _with_words(examples: Sequence[Labelled]) -> list[tuple[tuple[str, ...], tup
     return [(example.words if isinstance(example, TaggedExample) else (), labels_of(example)) for example in examples]
 
 
-def make_windows(examples: Sequence[Labelled], maker: RowMaker) -> list[list[Window]]:
+def make_windows(examples: Sequence[Labelled], maker: WindowMaker) -> list[list[Window]]:
     """The rows of each example."""
     texts = [example for example in examples if isinstance(example, Example)]
     if texts:
@@ -147,7 +148,7 @@ def make_windows(examples: Sequence[Labelled], maker: RowMaker) -> list[list[Win
     return maker.from_sentences([example.words for example in examples if isinstance(example, TaggedExample)])
 
 
-def make_items(examples: Iterable[Labelled], maker: RowMaker, labels: Sequence[str]) -> list[Item]:
+def make_items(examples: Iterable[Labelled], maker: WindowMaker, labels: Sequence[str]) -> list[Item]:
     """Examples with class ids instead of labels and rows instead of texts. A sentence without words is left out."""
     ids = {label: number for number, label in enumerate(labels)}
     items: list[Item] = []
@@ -220,7 +221,7 @@ def _with_counts(counts: Counter[str], most: int = 12) -> str:
     return ", ".join(parts) + (f" and {len(counts) - most} more" if len(counts) > most else "")
 
 
-def resolved(recipe: FinetuneRecipe, maker: RowMaker) -> FinetuneRecipe:
+def resolved(recipe: FinetuneRecipe, maker: WindowMaker) -> FinetuneRecipe:
     """The recipe with every open field decided, as RUN/recipe.yaml keeps it."""
-    rows = dataclasses.replace(recipe.rows, row_length=maker.row_length, stride=maker.stride)
-    return dataclasses.replace(recipe, rows=rows)
+    windows = dataclasses.replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride)
+    return dataclasses.replace(recipe, windows=windows)

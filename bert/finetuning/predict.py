@@ -18,10 +18,10 @@ import torch
 from bert.errors import InputError
 from bert.exchange.folder import task_of
 from bert.files import is_same, replaced
-from bert.finetuning.config import DataConfig, RowsConfig
-from bert.finetuning.inputs import Labelled, Task, chunks, make_windows, read_labelled, row_maker
+from bert.finetuning.config import DataConfig, WindowsConfig
+from bert.finetuning.inputs import Labelled, Task, chunks, make_windows, read_labelled, window_maker
 from bert.finetuning.module import TaskModel
-from bert.finetuning.windows import RowMaker, Window, read_rows
+from bert.finetuning.windows import Window, WindowMaker, read_windows
 from bert.hub import local_folder
 from bert.inference import Batch, Encoded, run_batches
 from bert.model.heads import SequenceClassifier, TokenClassifier
@@ -43,7 +43,7 @@ class Predictor:
     """A fine-tuned model with what it needs to read texts as it did when it learned."""
 
     model: TaskModel
-    maker: RowMaker
+    maker: WindowMaker
     task: Task
     bf16: bool | None = None
     """compute in bfloat16; none: where the hardware multiplies it"""
@@ -78,8 +78,8 @@ class Predictor:
         return [Guess(self.model.labels[i], p) for i, p in zip(best.tolist(), values.tolist())]
 
 
-def load_predictor(folder: str | Path, rows: RowsConfig | None = None, bf16: bool | None = None) -> Predictor:
-    """The fine-tuned model of a folder, on the accelerator where there is one. `rows`: others than it learned with.
+def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf16: bool | None = None) -> Predictor:
+    """The fine-tuned model of a folder, on the accelerator where there is one. `windows`: others than it learned with.
 
     Raises InputError where it is no such model.
     """
@@ -92,7 +92,7 @@ def load_predictor(folder: str | Path, rows: RowsConfig | None = None, bf16: boo
             f" make one from it by `bert finetune classify` or `tag --model {folder}`"
         )
     model: TaskModel = (SequenceClassifier if task == "classify" else TokenClassifier).load(folder)
-    maker = row_maker(rows or read_rows(folder), model, str(folder))
+    maker = window_maker(windows or read_windows(folder), model, str(folder))
     if torch.cuda.is_available():
         model.to("cuda")
     return Predictor(model, maker, "classify" if task == "classify" else "tag", bf16)

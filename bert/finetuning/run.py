@@ -18,9 +18,9 @@ from bert.exchange.folder import start
 from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.figures import in_words
-from bert.finetuning.inputs import Task, TrainingData, check_files, prepare_data, resolved, row_maker
+from bert.finetuning.inputs import Task, TrainingData, check_files, prepare_data, resolved, window_maker
 from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskModel, TaskTraining
-from bert.finetuning.windows import rows_file
+from bert.finetuning.windows import windows_file
 from bert.model.encoder import Encoder, count_parameters
 from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.signals import Signals, handled
@@ -34,7 +34,7 @@ from bert.training.trainer import check_trainer_arguments, make_trainer
 _DECIDED = {
     **dict.fromkeys(("max_steps", "max_epochs", "max_time", "min_steps", "min_epochs", "fast_dev_run"), "epochs"),
     **dict.fromkeys(("limit_train_batches", "overfit_batches"), "data.limit"),
-    **dict.fromkeys(("accumulate_grad_batches", "use_distributed_sampler"), "data.batch_examples"),
+    **dict.fromkeys(("accumulate_grad_batches", "use_distributed_sampler"), "data.batch_size"),
     "limit_val_batches": "data.dev",
     "enable_checkpointing": "validation.every_steps",
     "reload_dataloaders_every_n_epochs": "data.train",
@@ -89,8 +89,8 @@ def _finetune(
             # what objects `trainer` holds, no file tells
             recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)
         recipe, data, model = prepare(task, recipe, say)
-        batches = Batches(data.train, recipe.data.batch_examples, tagging, model.config.pad_id, recipe.seed)
-        dev = Batches(data.dev, recipe.data.batch_examples, tagging, model.config.pad_id, shuffled=False)
+        batches = Batches(data.train, recipe.data.batch_size, tagging, model.config.pad_id, recipe.seed)
+        dev = Batches(data.dev, recipe.data.batch_size, tagging, model.config.pad_id, shuffled=False)
         keep = KeepBest(
             save=lambda trained: save_model(trained, recipe, data, out / "model", say),
             restore=lambda trained: _restore(trained.model, out / "model"),
@@ -145,7 +145,7 @@ def prepare(
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder as --model")
     encoder = Encoder.load(recipe.model)
-    maker = row_maker(recipe.rows, encoder, recipe.model)
+    maker = window_maker(recipe.windows, encoder, recipe.model)
     data = prepare_data(task, recipe.data, maker, say)
     torch.manual_seed(recipe.seed)
     head = recipe.head
@@ -162,7 +162,7 @@ def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: st
     config = model.config
     return (
         f"{recipe.model}: {config.num_layers} layers × {config.hidden_size}, {count_parameters(model) / 1e6:.1f} M parameters,"
-        f" {precision}; {steps:,} steps of {recipe.data.batch_examples} examples = {recipe.epochs:g} epochs"
+        f" {precision}; {steps:,} steps of {recipe.data.batch_size} examples = {recipe.epochs:g} epochs"
     )
 
 
@@ -173,7 +173,7 @@ def save_model(
     say(
         f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {in_words(module.validation)}: the best so far"
     )
-    module.model.save(folder, card=card_text(module, recipe, data), extra=rows_file(recipe.rows))
+    module.model.save(folder, card=card_text(module, recipe, data), extra=windows_file(recipe.windows))
 
 
 def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:
@@ -198,8 +198,9 @@ def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) 
         f"- from: {Path(recipe.model).parent.name}/{Path(recipe.model).name}",
         f"- learned from {Path(recipe.data.train).name}: {len(data.train):,} examples; step {int(module.progress.step):,}"
         f" (epoch {module.epoch():.2f} of {recipe.epochs:g}); seed {recipe.seed}",
-        f"- rows of {recipe.rows.row_length}, windows {recipe.rows.stride} pieces apart; {recipe.data.batch_examples} examples a step;"
-        f" {recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g}, {recipe.schedule.kind} schedule",
+        f"- rows of {recipe.windows.sequence_length}, windows {recipe.windows.stride} pieces apart;"
+        f" {recipe.data.batch_size} examples a step; {recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g},"
+        f" {recipe.schedule.kind} schedule",
         f"- {len(data.labels)} labels: {', '.join(names)}{' …' if len(data.labels) > 50 else ''}",
         "",
         "## Measured",

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bert.errors import InputError
-from bert.finetuning.config import ROW_LENGTH, SPECIALS, RowsConfig
+from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, WindowsConfig
 from bert.untrusted import read_json
 
 if TYPE_CHECKING:
     from bert.text.tokenizer import Tokenizer
 
-ROWS_FILE = "rows.json"  # in a model folder, beside what Hugging Face knows
+WINDOWS_FILE = "windows.json"  # in a model folder, beside what Hugging Face knows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Window:
 
 
 @dataclass(frozen=True)
-class RowMaker:
-    """Makes rows of at most `row_length` tokens; windows begin `stride` pieces apart."""
+class WindowMaker:
+    """Makes rows of at most `sequence_length` tokens; windows begin `stride` pieces apart."""
 
     tokenizer: "Tokenizer"
-    row_length: int
+    sequence_length: int
     stride: int
     token_types: bool
     """whether the model tells the first text of two from the second"""
@@ -72,7 +72,7 @@ class RowMaker:
 
     def _shorten(self, pieces: list[list[int]], words: Sequence[str]) -> None:
         """Keep of a word that is longer than a row what fits, and say so."""
-        room = self.row_length - SPECIALS
+        room = self.sequence_length - SPECIALS
         for place, ids in enumerate(pieces):
             if len(ids) > room:
                 shown = words[place] if len(words[place]) <= 40 else f"{words[place][:39]}…"
@@ -84,12 +84,12 @@ class RowMaker:
 
     def _text(self, pieces: list[int]) -> list[Window]:
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
-        cuts = cut(len(pieces), self.row_length - SPECIALS, self.stride)
+        cuts = cut(len(pieces), self.sequence_length - SPECIALS, self.stride)
         return [Window([cls_id, *pieces[begin:end], sep_id]) for begin, end in cuts]
 
     def _pair(self, first: list[int], second: list[int]) -> list[Window]:
         cls_id, sep_id, between = self.tokenizer.cls_id, self.tokenizer.sep_id, self.tokenizer.pair_separators
-        room = self.row_length - SPECIALS - len(between)
+        room = self.sequence_length - SPECIALS - len(between)
         windows = []
         for (begin_a, end_a), (begin_b, end_b) in cut_pair(len(first), len(second), room, self.stride):
             a, b = [cls_id, *first[begin_a:end_a], *between], [*second[begin_b:end_b], sep_id]
@@ -98,7 +98,7 @@ class RowMaker:
         return windows
 
     def _words(self, pieces: list[list[int]]) -> list[Window]:
-        room = self.row_length - SPECIALS
+        room = self.sequence_length - SPECIALS
         lengths = [len(ids) for ids in pieces]
         cuts = cut_words(lengths, room, self.stride)
         decided = decide(lengths, cuts)
@@ -110,26 +110,26 @@ class RowMaker:
         return windows
 
 
-def resolve_rows(rows: RowsConfig, max_length: int) -> RowsConfig:
+def resolve_windows(windows: WindowsConfig, max_length: int) -> WindowsConfig:
     """The row length and stride that a recipe leaves open, for a model that takes `max_length` tokens."""
-    row_length = rows.row_length or min(ROW_LENGTH, max_length)
-    return RowsConfig(row_length, rows.stride or max(1, (row_length - SPECIALS) // 2))
+    sequence_length = windows.sequence_length or min(SEQUENCE_LENGTH, max_length)
+    return WindowsConfig(sequence_length, windows.stride or max(1, (sequence_length - SPECIALS) // 2))
 
 
-def rows_file(rows: RowsConfig) -> dict[str, str]:
+def windows_file(windows: WindowsConfig) -> dict[str, str]:
     """The file of a model folder that keeps how long its rows were, so that prediction cuts texts as learning did: name → text."""
-    return {ROWS_FILE: json.dumps(dataclasses.asdict(rows)) + "\n"}
+    return {WINDOWS_FILE: json.dumps(dataclasses.asdict(windows)) + "\n"}
 
 
-def read_rows(folder: Path) -> RowsConfig:
-    """What `rows_file` kept; all open where the model is not from here. InputError where the file is damaged."""
+def read_windows(folder: Path) -> WindowsConfig:
+    """What `windows_file` kept; all open where the model is not from here. InputError where the file is damaged."""
     try:
-        return RowsConfig(**read_json(folder / ROWS_FILE))
+        return WindowsConfig(**read_json(folder / WINDOWS_FILE))
     except FileNotFoundError:
-        return RowsConfig()
+        return WindowsConfig()
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
-            f"{folder / ROWS_FILE}: not readable ({error}): remove it, and rows are of {ROW_LENGTH}"
+            f"{folder / WINDOWS_FILE}: not readable ({error}): remove it, and rows are of {SEQUENCE_LENGTH}"
         ) from error
 
 

@@ -42,8 +42,8 @@ def settle_attention(
     backends = candidates(device, dtype, size, dropout, training=True, compiled=compiled)
     if recipe.attention != "auto" or not compiled or len(backends) < 2:
         return recipe
-    lengths = (phase.recipe.data.row_length for phase in plan(recipe).values)
-    length, rows = max((length, split.micro_batch_rows) for length, split in zip(lengths, splits.values))
+    lengths = (phase.recipe.data.sequence_length for phase in plan(recipe).values)
+    length, rows = max((length, split.micro_batch_size) for length, split in zip(lengths, splits.values))
 
     def timed(layers: list[int], window: int | None, which: str) -> Backend:
         seconds = fastest(

@@ -43,11 +43,11 @@ class DataConfig:
     mixture: dict[str, float] = field(default_factory=dict)
     """in place of corpus and store: sources with weights, {enwiki/: 0.7, books/: 0.3}; a source is text or a token store, a weight its
     share of the rows; weights need not add up to 1"""
-    row_length: int = 128
+    sequence_length: int = 128
     """places of a row, special tokens included"""
-    batch_rows: int = 32
+    batch_size: int = 32
     """rows of one optimiser step, over all devices"""
-    micro_batch_rows: int | None = None
+    micro_batch_size: int | None = None
     """rows of one forward pass on one device; null: as many as a step needs of it"""
     window_documents: int = 4096
     """documents that are packed together"""
@@ -57,8 +57,8 @@ class DataConfig:
     """processes that load batches; 0: in the training process, which is fastest on few cores"""
 
     def __post_init__(self) -> None:
-        require_positive("data", self, "batch_rows micro_batch_rows window_documents")
-        require("data", self, "row_length", lambda value: value >= 8, "8 or more")
+        require_positive("data", self, "batch_size micro_batch_size window_documents")
+        require("data", self, "sequence_length", lambda value: value >= 8, "8 or more")
         require("data", self, "held_out", lambda value: 0 <= value <= 0.5, "a share from 0 to 0.5")
         require("data", self, "workers", lambda value: value >= 0, "0 or more")
         if self.mixture:
@@ -124,12 +124,12 @@ class PhaseConfig:
 
     tokens: float | None = None
     """places (rows × row length) until the next phase, brought up to whole steps; the last phase has none"""
-    row_length: int | None = None
-    """in the place of data.row_length"""
-    batch_rows: int | None = None
-    """in the place of data.batch_rows"""
-    micro_batch_rows: int | None = None
-    """in the place of data.micro_batch_rows"""
+    sequence_length: int | None = None
+    """in the place of data.sequence_length"""
+    batch_size: int | None = None
+    """in the place of data.batch_size"""
+    micro_batch_size: int | None = None
+    """in the place of data.micro_batch_size"""
     mask_rate: float | None = None
     """in the place of masking.rate"""
     rope_theta: float | None = None
@@ -142,13 +142,13 @@ class ValidationConfig:
 
     every_steps: int | None = None
     """steps between validations; null: at the end only"""
-    rows: int = 512
-    """rows to measure on, at most"""
+    sequences: int = 512
+    """sequences to measure on, at most"""
     general: str | None = None
     """with start: text that is not the subject of the run, to see what is forgotten; null: the bundled sample"""
 
     def __post_init__(self) -> None:
-        require_positive("validation", self, "every_steps rows")
+        require_positive("validation", self, "every_steps sequences")
 
 
 @dataclass(frozen=True)
@@ -185,8 +185,8 @@ class PretrainRecipe:
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens become targets"""
     phases: list[PhaseConfig] = field(default_factory=list)
-    """parts of the run with another tokens (how long), row_length, batch_rows, micro_batch_rows, mask_rate or rope_theta, as
-    [{tokens: 1e6, row_length: 128}, {row_length: 512}]; none: one phase"""
+    """parts of the run with another tokens (how long), sequence_length, batch_size, micro_batch_size, mask_rate or rope_theta, as
+    [{tokens: 1e6, sequence_length: 128}, {sequence_length: 512}]; none: one phase"""
     start: str | None = None
     """folder of a model whose weights, shape and tokenizer the run starts from; null: fresh weights"""
     grow: GrowConfig = field(default_factory=GrowConfig)
@@ -229,10 +229,10 @@ class PretrainRecipe:
             raise InputError(
                 f"initialization structured is for fresh weights, and --from {self.start} brings its own: give random"
             )
-        asked = not self.phases or any(phase.row_length is None for phase in self.phases)
-        if self.start is None and asked and self.data.row_length > self.encoder.max_length:
+        asked = not self.phases or any(phase.sequence_length is None for phase in self.phases)
+        if self.start is None and asked and self.data.sequence_length > self.encoder.max_length:
             raise InputError(
-                f"data.row_length {self.data.row_length} is longer than encoder.max_length {self.encoder.max_length}:"
+                f"data.sequence_length {self.data.sequence_length} is longer than encoder.max_length {self.encoder.max_length}:"
                 " lower the one or raise the other"
             )
         self._check_phases()
@@ -258,11 +258,11 @@ class PretrainRecipe:
                 )
             if number < len(self.phases) and tokens is None:
                 raise InputError(f"{here} has no tokens: say how long it lasts, only the last phase may leave it open")
-            for name in ("tokens", "batch_rows", "micro_batch_rows", "rope_theta"):
+            for name in ("tokens", "batch_size", "micro_batch_size", "rope_theta"):
                 if (value := getattr(phase, name)) is not None and not value > 0:
                     raise InputError(f"{here}: {name} is {value}: give a finite number above 0")
-            if phase.row_length is not None and phase.row_length < 8:
-                raise InputError(f"{here}: row_length is {phase.row_length}: give 8 or more")
+            if phase.sequence_length is not None and phase.sequence_length < 8:
+                raise InputError(f"{here}: sequence_length is {phase.sequence_length}: give 8 or more")
             if phase.mask_rate is not None and not 0 < phase.mask_rate < 1:
                 raise InputError(f"{here}: mask_rate is {phase.mask_rate}: give a share between 0 and 1")
             if self.start is None:  # otherwise the shape comes with the model
@@ -297,9 +297,9 @@ class PretrainRecipe:
 
 def check_phase_fits(number: int, phase: PhaseConfig, encoder: EncoderConfig) -> None:
     """InputError where phase `number`, from 1, asks for what the encoder has not."""
-    if phase.row_length is not None and phase.row_length > encoder.max_length:
+    if phase.sequence_length is not None and phase.sequence_length > encoder.max_length:
         raise InputError(
-            f"phases: phase {number}: row_length {phase.row_length} is longer than encoder.max_length {encoder.max_length}:"
+            f"phases: phase {number}: sequence_length {phase.sequence_length} is longer than encoder.max_length {encoder.max_length}:"
             " lower the one or raise the other"
         )
     if phase.rope_theta is not None and encoder.positions != "rope":

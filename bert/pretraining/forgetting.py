@@ -162,7 +162,7 @@ def _folder(out: Path) -> Path:
 def general_sample(recipe: PretrainRecipe, tokenizer: Tokenizer) -> tuple[list[str], str]:
     """The general sample, spread over its file, and a line that says what it is. Without a file it is of the bundled
     sample, in the language of which `tokenizer` knows more."""
-    size = recipe.validation.rows * recipe.data.row_length * _CHARACTERS_A_TOKEN
+    size = recipe.validation.sequences * recipe.data.sequence_length * _CHARACTERS_A_TOKEN
     file = recipe.validation.general
     if file is not None:
         documents = find_corpus(file, recipe.data.layout, recipe.data.text_field).documents()
@@ -188,7 +188,7 @@ def _held_out_texts(data: TrainingData) -> dict[str, list[str]]:
         return {}
     (store,) = data.stores
     wanted = set(store.hashes[np.isin(store.starts, validation.rows.index.documents.starts)].tolist())
-    room = recipe.validation.rows * recipe.data.row_length * _CHARACTERS_A_TOKEN
+    room = recipe.validation.sequences * recipe.data.sequence_length * _CHARACTERS_A_TOKEN
     texts: list[str] = []
     for document in find_corpus(recipe.data.corpus, recipe.data.layout, recipe.data.text_field).documents():
         key = document_hash(document)

@@ -191,7 +191,7 @@ def make_splits(recipe: PretrainRecipe, ranks: int) -> Phased[Split]:
     for number, phase in enumerate(phases.values, start=1):
         data = phase.recipe.data
         where = f"phase {number}: " if recipe.phases else ""
-        splits.append(split_batch(data.batch_rows, data.micro_batch_rows, ranks, where))
+        splits.append(split_batch(data.batch_size, data.micro_batch_size, ranks, where))
     return Phased(phases.first_steps, tuple(splits))
 
 
@@ -220,10 +220,10 @@ def make_streams(
         held_out.append(validation)
         messages += [f"{source.name}: {message}" if source.name else message] if message else []
     phases = plan(recipe)
-    lengths = {phase.recipe.data.row_length for phase in phases.values}
+    lengths = {phase.recipe.data.sequence_length for phase in phases.values}
     rows = {length: _rows(recipe, length, stores, kept, recipe.seed) for length in lengths}
     streams = phases.map(
-        lambda phase: _stream(phase.recipe, rows[phase.recipe.data.row_length], tokenizer, phase.mask_seed, phase)
+        lambda phase: _stream(phase.recipe, rows[phase.recipe.data.sequence_length], tokenizer, phase.mask_seed, phase)
     )
     fixed = fixed_rows(recipe, stores, held_out, tokenizer) if all(map(len, held_out)) else None
     return streams, fixed, "\n".join(messages)
@@ -232,20 +232,20 @@ def make_streams(
 def fixed_rows(
     recipe: PretrainRecipe, stores: Sequence[TokenStore], parts: Sequence[Documents], tokenizer: Tokenizer
 ) -> BatchStream:
-    """Rows to measure on, `validation.rows` of them at most: their masks never change. `parts` are the documents of each
+    """Rows to measure on, `validation.sequences` of them at most: their masks never change. `parts` are the documents of each
     store that they are made of. In a mixture a source that has few of them gives them again, under other masks."""
     last = plan(recipe).values[-1].recipe
-    rows = _rows(recipe, last.data.row_length, stores, parts, _VALIDATION_SEED)
+    rows = _rows(recipe, last.data.sequence_length, stores, parts, _VALIDATION_SEED)
     stream = _stream(last, rows, tokenizer, _VALIDATION_SEED)
-    stream.last_row = min(recipe.validation.rows, rows.rows_in_epoch)
+    stream.last_row = min(recipe.validation.sequences, rows.sequences_in_epoch)
     return stream
 
 
 def _rows(
-    recipe: PretrainRecipe, row_length: int, stores: Sequence[TokenStore], parts: Sequence[Documents], seed: int
+    recipe: PretrainRecipe, sequence_length: int, stores: Sequence[TokenStore], parts: Sequence[Documents], seed: int
 ) -> Rows:
     sources = [
-        Source(store, RowIndex(part, row_length, recipe.data.window_documents, seed, store.folder))
+        Source(store, RowIndex(part, sequence_length, recipe.data.window_documents, seed, store.folder))
         for store, part in zip(stores, parts, strict=True)
     ]
     return sources[0] if len(sources) == 1 else Mixture(sources, list(recipe.data.mixture.values()), seed)
@@ -255,14 +255,14 @@ def _stream(
     recipe: PretrainRecipe, rows: Rows, tokenizer: Tokenizer, mask_seed: int, phase: Phase | None = None
 ) -> BatchStream:
     special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
-    vocabulary, batch_rows = make_vocabulary(tokenizer), recipe.data.batch_rows
-    return BatchStream(rows, batch_rows, special_ids, vocabulary, recipe.masking, mask_seed, phase=phase)
+    vocabulary, batch_size = make_vocabulary(tokenizer), recipe.data.batch_size
+    return BatchStream(rows, batch_size, special_ids, vocabulary, recipe.masking, mask_seed, phase=phase)
 
 
 def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepLoader:
     """All held-out rows once; the last batch is filled up with padding."""
     assert validation.last_row is not None
-    return StepLoader(validation, split, rank, steps=-(-validation.last_row // split.batch_rows))
+    return StepLoader(validation, split, rank, steps=-(-validation.last_row // split.batch_size))
 
 
 def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:

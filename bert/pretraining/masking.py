@@ -39,9 +39,9 @@ class MaskedRows:
     labels: np.ndarray
 
 
-def slots(rate: float, row_length: int) -> int:
+def slots(rate: float, sequence_length: int) -> int:
     """K: the number of slots of a row."""
-    return max(1, round(rate * row_length))
+    return max(1, round(rate * sequence_length))
 
 
 def target_counts(maskable: np.ndarray, rate: float) -> np.ndarray:

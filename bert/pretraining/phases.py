@@ -3,8 +3,8 @@
 A phase lasts for a number of places, rows × row length, brought up to whole steps, so that a step belongs to one phase. Phases of one
 row length go on counting its rows through the run; rows of another length are another numbering, from 0.
 
-A worked example. `phases: [{tokens: 4096, row_length: 128}, {row_length: 512}]` with 8 rows a step: a step of the first phase has 1,024
-places, so it is steps 0 to 3, rows 0 to 31 of those of 128 places; step 4 begins with row 0 of those of 512 places.
+A worked example. `phases: [{tokens: 4096, sequence_length: 128}, {sequence_length: 512}]` with 8 rows a step: a step of the first
+phase has 1,024 places, so it is steps 0 to 3, rows 0 to 31 of those of 128 places; step 4 begins with row 0 of those of 512 places.
 """
 
 import math
@@ -57,11 +57,11 @@ class Phase:
     recipe: PretrainRecipe
     """the recipe as it is in this phase, which is its only one"""
     mask_seed: int
-    """rows of one number and two lengths are two rows, masked apart; those of data.row_length by the seed of the run itself"""
+    """rows of one number and two lengths are two rows, masked apart; those of data.sequence_length by the seed of the run itself"""
 
     def first_row_of(self, step: int) -> int:
         """The first of the rows of `step`, which is a step of this phase; as many follow it as the batch has."""
-        return self.first_row + (step - self.first_step) * self.recipe.data.batch_rows
+        return self.first_row + (step - self.first_step) * self.recipe.data.batch_size
 
 
 def plan(recipe: PretrainRecipe) -> Phased[Phase]:
@@ -70,8 +70,8 @@ def plan(recipe: PretrainRecipe) -> Phased[Phase]:
     phases = []
     for config in recipe.phases or [PhaseConfig()]:
         inside = _in_phase(recipe, config)
-        length, rows = inside.data.row_length, inside.data.batch_rows
-        own = length == recipe.data.row_length
+        length, rows = inside.data.sequence_length, inside.data.batch_size
+        own = length == recipe.data.sequence_length
         mask_seed = recipe.seed if own else int(draw(recipe.seed, _MASKS, length)[0] >> 1)
         phases.append(Phase(first_step, next_row.get(length, 0), inside, mask_seed))
         steps = math.ceil((config.tokens or 0) / (rows * length))
@@ -82,11 +82,11 @@ def plan(recipe: PretrainRecipe) -> Phased[Phase]:
 
 def longest_row(recipe: PretrainRecipe) -> int:
     """Places of the longest row of a run."""
-    return max(phase.recipe.data.row_length for phase in plan(recipe).values)
+    return max(phase.recipe.data.sequence_length for phase in plan(recipe).values)
 
 
 def _in_phase(recipe: PretrainRecipe, config: PhaseConfig) -> PretrainRecipe:
-    data = {name: getattr(config, name) for name in ("row_length", "batch_rows", "micro_batch_rows")}
+    data = {name: getattr(config, name) for name in ("sequence_length", "batch_size", "micro_batch_size")}
     changed = {name: value for name, value in data.items() if value is not None}
     rate, theta = config.mask_rate, config.rope_theta
     return replace(

@@ -357,8 +357,10 @@ def _operations(recipe: PretrainRecipe) -> float | None:
     for first, next_first, phase in plan(recipe).spans():
         data, rate = phase.recipe.data, phase.recipe.masking.rate
         steps = max(0, min(end, next_first) - first)
-        tokens = min(left, steps * data.batch_rows * data.row_length)
-        operations += training_operations(recipe.encoder, recipe.head, tokens, rate * tokens, visible=data.row_length)
+        tokens = min(left, steps * data.batch_size * data.sequence_length)
+        operations += training_operations(
+            recipe.encoder, recipe.head, tokens, rate * tokens, visible=data.sequence_length
+        )
         left -= tokens
     return operations
 

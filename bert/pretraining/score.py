@@ -53,7 +53,7 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @torch.inference_mode()
-def score_masked(model: MaskedLM, file: str | Path, batch_rows: int = 32) -> Score:
+def score_masked(model: MaskedLM, file: str | Path, batch_size: int = 32) -> Score:
     """Score `model` in fp32 on a masked file."""
     input_ids, labels = read_masked(file)
     largest = int(torch.maximum(input_ids.max(), labels.max()))
@@ -68,7 +68,7 @@ def score_masked(model: MaskedLM, file: str | Path, batch_rows: int = 32) -> Sco
     model.eval()
     device = next(model.parameters()).device
     loss, right, targets = 0.0, 0, 0
-    for ids, marks in zip(input_ids.split(batch_rows), labels.split(batch_rows)):
+    for ids, marks in zip(input_ids.split(batch_size), labels.split(batch_size)):
         places = (marks.flatten() >= 0).nonzero().flatten()
         originals = marks.flatten()[places]
         output = model(ids.to(device), targets=places.to(device), labels=originals.to(device))
@@ -102,7 +102,7 @@ def score_rows(model: MaskedLM, stream: BatchStream) -> HeldOutScore:
     InputError where no token is hidden in them.
     """
     assert stream.last_row is not None
-    training, device, rows = model.training, next(model.parameters()).device, stream.batch_rows
+    training, device, rows = model.training, next(model.parameters()).device, stream.batch_size
     model.eval()
     split = Split(rows, math.gcd(rows, 32))  # however many rows a step of the run has, a few at once are enough
     loss, right, counts = 0.0, 0, Counter[int]()

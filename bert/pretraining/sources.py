@@ -28,14 +28,14 @@ class Source:
     index: RowIndex
 
     @property
-    def row_length(self) -> int:
+    def sequence_length(self) -> int:
         """Places of a row."""
-        return self.index.row_length
+        return self.index.sequence_length
 
     @property
-    def rows_in_epoch(self) -> int:
+    def sequences_in_epoch(self) -> int:
         """Rows of the first epoch; the others differ by a few."""
-        return self.index.rows_in_epoch(0)
+        return self.index.sequences_in_epoch(0)
 
     @property
     def tokens(self) -> int:
@@ -43,9 +43,9 @@ class Source:
         return int(self.index.documents.lengths.sum())
 
     def read(self, first: int, count: int, ids: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
-        """Rows first … first + count − 1: input_ids and document_ids, each (count, row_length)."""
+        """Rows first … first + count − 1: input_ids and document_ids, each (count, sequence_length)."""
         rows = self.index.rows(first, count)
-        input_ids, document_ids = gather(self.store.values, rows, self.row_length, ids.cls, ids.sep, ids.pad)
+        input_ids, document_ids = gather(self.store.values, rows, self.sequence_length, ids.cls, ids.sep, ids.pad)
         return self.store.checked(input_ids), document_ids
 
     def locate(self, row: int) -> str:
@@ -73,14 +73,14 @@ class Mixture:
         self._before.append(np.zeros(len(self.sources), np.int64))
 
     @property
-    def row_length(self) -> int:
+    def sequence_length(self) -> int:
         """Places of a row."""
-        return self.sources[0].row_length
+        return self.sources[0].sequence_length
 
     @property
-    def rows_in_epoch(self) -> int:
+    def sequences_in_epoch(self) -> int:
         """Rows that the sources have together in their first epochs."""
-        return sum(source.rows_in_epoch for source in self.sources)
+        return sum(source.sequences_in_epoch for source in self.sources)
 
     @property
     def tokens(self) -> int:
@@ -103,10 +103,10 @@ class Mixture:
         return self._before[block] + self._counts(self._block(block)[:place])
 
     def read(self, first: int, count: int, ids: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
-        """Rows first … first + count − 1: input_ids and document_ids, each (count, row_length)."""
+        """Rows first … first + count − 1: input_ids and document_ids, each (count, sequence_length)."""
         owners, before = self.owners(first, count), self.counts_before(first)
-        input_ids = np.empty((count, self.row_length), np.int64)
-        document_ids = np.empty((count, self.row_length), np.int64)
+        input_ids = np.empty((count, self.sequence_length), np.int64)
+        document_ids = np.empty((count, self.sequence_length), np.int64)
         for number, source in enumerate(self.sources):
             mine = np.flatnonzero(owners == number)
             if len(mine):
@@ -128,7 +128,7 @@ class Mixture:
                 self._blocks.pop(next(iter(self._blocks)))
             rows = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
             ends = np.cumsum(np.asarray(self.weights, np.float64))
-            drawn = uniform(self.seed, _SOURCE, self.row_length, rows)
+            drawn = uniform(self.seed, _SOURCE, self.sequence_length, rows)
             self._blocks[block] = np.searchsorted(ends[:-1] / ends[-1], drawn, side="right")
         return self._blocks[block]
 

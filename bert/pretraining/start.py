@@ -94,10 +94,10 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
         raise InputError(
             f"encoder and head come with --from {start.folder}: leave both groups out (grow makes the model larger)"
         )
-    in_use = not recipe.phases or any(phase.row_length is None for phase in recipe.phases)
-    if in_use and recipe.data.row_length > config.max_length:
+    in_use = not recipe.phases or any(phase.sequence_length is None for phase in recipe.phases)
+    if in_use and recipe.data.sequence_length > config.max_length:
         raise InputError(
-            f"data.row_length {recipe.data.row_length} is longer than the {config.max_length} tokens of"
+            f"data.sequence_length {recipe.data.sequence_length} is longer than the {config.max_length} tokens of"
             f" --from {start.folder}: lower it"
         )
     for number, phase in enumerate(recipe.phases, start=1):

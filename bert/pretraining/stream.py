@@ -1,7 +1,7 @@
 """Batch number → tensors, and nothing else: not the worker, the rank, the number of devices, the history or the clock.
 
 Batch n is rows n·R … (n + 1)·R − 1 of the run; with phases, rows are counted from the beginning of the phase. It is dealt out in
-micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of `micro_batch_rows` rows, so any split of a batch over devices and
+micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of `micro_batch_size` rows, so any split of a batch over devices and
 time sees the same rows with the same masks.
 """
 
@@ -49,11 +49,11 @@ class Rows(Protocol):
     """Rows of one length by their numbers: a `sources.Source` or a `sources.Mixture`."""
 
     @property
-    def row_length(self) -> int:
+    def sequence_length(self) -> int:
         """Places of a row."""
 
     @property
-    def rows_in_epoch(self) -> int:
+    def sequences_in_epoch(self) -> int:
         """Rows until one comes again."""
 
     @property
@@ -61,7 +61,7 @@ class Rows(Protocol):
         """Tokens of an epoch, without special tokens."""
 
     def read(self, first: int, count: int, ids: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
-        """Rows first … first + count − 1: input_ids and document_ids, each (count, row_length)."""
+        """Rows first … first + count − 1: input_ids and document_ids, each (count, sequence_length)."""
 
     def locate(self, row: int) -> str:
         """Where row `row` lies, in words."""
@@ -72,36 +72,36 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """How a batch of `batch_rows` is dealt out."""
+    """How a batch of `batch_size` is dealt out."""
 
-    batch_rows: int
-    micro_batch_rows: int
+    batch_size: int
+    micro_batch_size: int
     ranks: int = 1
 
     @property
     def accumulation(self) -> int:
         """Micro-batches of one rank in one step."""
-        return self.batch_rows // (self.micro_batch_rows * self.ranks)
+        return self.batch_size // (self.micro_batch_size * self.ranks)
 
     def describe(self) -> str:
         """In words."""
-        return f"{self.batch_rows} rows a step = {self.ranks} × {self.accumulation} × {self.micro_batch_rows}"
+        return f"{self.batch_size} rows a step = {self.ranks} × {self.accumulation} × {self.micro_batch_size}"
 
 
-def split_batch(batch_rows: int, micro_batch_rows: int | None, ranks: int, where: str = "") -> Split:
+def split_batch(batch_size: int, micro_batch_size: int | None, ranks: int, where: str = "") -> Split:
     """The split of a batch over `ranks` devices; InputError where it does not divide, beginning with `where` that is."""
-    if batch_rows % ranks:
+    if batch_size % ranks:
         raise InputError(
-            f"{where}data.batch_rows {batch_rows} does not divide over {ranks} devices: give a multiple of {ranks}"
+            f"{where}data.batch_size {batch_size} does not divide over {ranks} devices: give a multiple of {ranks}"
         )
-    per_rank = batch_rows // ranks
-    micro = micro_batch_rows or per_rank
+    per_rank = batch_size // ranks
+    micro = micro_batch_size or per_rank
     if per_rank % micro:
         raise InputError(
-            f"{where}data.batch_rows {batch_rows} over {ranks} device{'s' * (ranks > 1)} is {per_rank} rows each, which"
-            f" data.micro_batch_rows {micro} does not divide: give a divisor of {per_rank}"
+            f"{where}data.batch_size {batch_size} over {ranks} device{'s' * (ranks > 1)} is {per_rank} rows each, which"
+            f" data.micro_batch_size {micro} does not divide: give a divisor of {per_rank}"
         )
-    return Split(batch_rows, micro, ranks)
+    return Split(batch_size, micro, ranks)
 
 
 class BatchStream:
@@ -110,7 +110,7 @@ class BatchStream:
     def __init__(
         self,
         rows: Rows,
-        batch_rows: int,
+        batch_size: int,
         special_ids: SpecialIds,
         vocabulary: Vocabulary,
         masking: MaskingConfig,
@@ -118,9 +118,9 @@ class BatchStream:
         last_row: int | None = None,
         phase: Phase | None = None,
     ) -> None:
-        """`batch_rows` rows a step: those of `phase`, or from row 0 on. Rows from `last_row` on (None: never) are padding through and
+        """`batch_size` rows a step: those of `phase`, or from row 0 on. Rows from `last_row` on (None: never) are padding through and
         through."""
-        self.rows, self.batch_rows, self.last_row = rows, batch_rows, last_row
+        self.rows, self.batch_size, self.last_row = rows, batch_size, last_row
         self.special_ids, self.vocabulary, self.masking = special_ids, vocabulary, masking
         self._phase = phase
         self.seed = seed  # of the masks
@@ -128,19 +128,19 @@ class BatchStream:
 
     def first_row_of(self, step: int) -> int:
         """The first row of batch `step`."""
-        return step * self.batch_rows if self._phase is None else self._phase.first_row_of(step)
+        return step * self.batch_size if self._phase is None else self._phase.first_row_of(step)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Batch `step` before masking: input_ids and document_ids (R, T), number of targets, number of tokens."""
         if self._cached is None or self._cached[0] != step:
-            first, length = self.first_row_of(step), self.rows.row_length
-            count = self.batch_rows if self.last_row is None else max(0, min(self.batch_rows, self.last_row - first))
-            input_ids = np.full((self.batch_rows, length), self.special_ids.pad, np.int64)
-            document_ids = np.zeros((self.batch_rows, length), np.int64)
+            first, length = self.first_row_of(step), self.rows.sequence_length
+            count = self.batch_size if self.last_row is None else max(0, min(self.batch_size, self.last_row - first))
+            input_ids = np.full((self.batch_size, length), self.special_ids.pad, np.int64)
+            document_ids = np.zeros((self.batch_size, length), np.int64)
             if count:
                 input_ids[:count], document_ids[:count] = self.rows.read(first, count, self.special_ids)
             if self.masking.whole_words:  # how many targets fit follows from the words
-                numbers = first + np.arange(self.batch_rows)
+                numbers = first + np.arange(self.batch_size)
                 masked = mask_rows(input_ids, numbers, self.seed, self.masking, self.vocabulary)
                 targets = int((masked.labels != NO_TARGET).sum())
             else:
@@ -150,7 +150,7 @@ class BatchStream:
 
     def token_counts(self, tokens: int) -> np.ndarray:
         """(V,) how often each token comes in the first `tokens` places or in an epoch, if that is less; 0 where it is never hidden."""
-        rows = min(-(-tokens // self.rows.row_length), self.rows.rows_in_epoch)
+        rows = min(-(-tokens // self.rows.sequence_length), self.rows.sequences_in_epoch)
         counts = np.zeros(len(self.vocabulary.maskable), np.int64)
         for first in range(0, rows, _ROWS_AT_ONCE):
             ids, _ = self.rows.read(first, min(_ROWS_AT_ONCE, rows - first), self.special_ids)
@@ -160,19 +160,19 @@ class BatchStream:
     def micro_batch(self, step: int, split: Split, rank: int = 0, micro: int = 0) -> MicroBatch:
         """Micro-batch `micro` of rank `rank` in step `step`, masked."""
         input_ids, document_ids, global_targets, global_tokens = self.batch(step)
-        first = (micro * split.ranks + rank) * split.micro_batch_rows
-        mine = slice(first, first + split.micro_batch_rows)
+        first = (micro * split.ranks + rank) * split.micro_batch_size
+        mine = slice(first, first + split.micro_batch_size)
         numbers = self.first_row_of(step) + np.arange(mine.start, mine.stop)
         masked = mask_rows(input_ids[mine], numbers, self.seed, self.masking, self.vocabulary)
         in_use = masked.labels != NO_TARGET
-        row_starts = np.arange(split.micro_batch_rows)[:, None] * self.rows.row_length
+        row_starts = np.arange(split.micro_batch_size)[:, None] * self.rows.sequence_length
         flat = np.where(in_use, masked.places + row_starts, 0)
         return MicroBatch(
             input_ids=torch.from_numpy(masked.input_ids),
             document_ids=torch.from_numpy(document_ids[mine].copy()),
             targets=torch.from_numpy(flat.reshape(-1)),
             labels=torch.from_numpy(masked.labels.reshape(-1)),
-            documents=split.micro_batch_rows + int(np.count_nonzero(np.diff(document_ids[mine], axis=1))),
+            documents=split.micro_batch_size + int(np.count_nonzero(np.diff(document_ids[mine], axis=1))),
             global_targets=global_targets,
             global_tokens=global_tokens,
         )

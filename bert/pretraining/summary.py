@@ -30,7 +30,7 @@ def describe(
     budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(stop).items() if value is not None]
     lines = [
         f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}",
-        f"data: {rows.tokens / 1e6:.2f} M tokens in {rows.rows_in_epoch:,} rows of {rows.row_length} an epoch;"
+        f"data: {rows.tokens / 1e6:.2f} M tokens in {rows.sequences_in_epoch:,} rows of {rows.sequence_length} an epoch;"
         f" {split.at(0).describe()}",
         f"budget: {' or '.join(budget)}",
     ]
@@ -40,10 +40,10 @@ def describe(
         theta = f", rotary θ {inside.encoder.rope_theta:g}" if inside.encoder.positions == "rope" else ""
         late = first >= (stop.steps or math.inf) or begun >= (stop.tokens or math.inf)
         lines.append(
-            f"from step {first:,}: rows of {inside.data.row_length}, {dealt.describe()}, masking {inside.masking.rate:.0%}{theta}"
+            f"from step {first:,}: rows of {inside.data.sequence_length}, {dealt.describe()}, masking {inside.masking.rate:.0%}{theta}"
             + (": the budget ends before" if late else "")
         )
-        begun += (next_first - first) * inside.data.batch_rows * inside.data.row_length
+        begun += (next_first - first) * inside.data.batch_size * inside.data.sequence_length
     return "\n".join(lines)
 
 
@@ -60,7 +60,7 @@ def card_text(
         *([] if recipe.start is None else [f"- from the weights of {'/'.join(Path(recipe.start).parts[-2:])}"]),
         f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
         *(
-            f"- from step {first:,}: rows of {phase.recipe.data.row_length}, {phase.recipe.data.batch_rows} a step;"
+            f"- from step {first:,}: rows of {phase.recipe.data.sequence_length}, {phase.recipe.data.batch_size} a step;"
             f" masking {phase.recipe.masking.rate:.0%}"
             for first, _, phase in plan(recipe).spans()
             if first < progress.step
@@ -84,9 +84,9 @@ def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[st
     """Print batch `number` of a run: its rows, with what was masked and what stood there."""
     data = open_data(recipe, out)
     tokenizer, stream = data.tokenizer, data.training.at(number)
-    batch = stream.micro_batch(number, Split(stream.batch_rows, stream.batch_rows))
+    batch = stream.micro_batch(number, Split(stream.batch_size, stream.batch_size))
     first, names = stream.first_row_of(number), [source.name for source in text_sources(recipe.data, out)]
-    length = f" of {stream.rows.row_length} places" if recipe.phases else ""
+    length = f" of {stream.rows.sequence_length} places" if recipe.phases else ""
     say(
         f"batch {number}: rows{length} from {first} ({stream.rows.locate(first)});"
         f" {batch['global_tokens']} tokens, {batch['global_targets']} targets"
@@ -97,7 +97,7 @@ def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[st
         for column, token in enumerate(ids):
             if batch["document_ids"][row, column] == 0:
                 continue
-            original = originals.get(row * stream.rows.row_length + column)
+            original = originals.get(row * stream.rows.sequence_length + column)
             words.append(
                 _shown(tokenizer, token) + (f"‹{_shown(tokenizer, original)}›" if original is not None else "")
             )

@@ -119,7 +119,7 @@ def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
     """The default encoder and optimiser on the sample. In so short a run small batches go furthest; after more steps than these it
     knows the forms of the sentences by heart, and the vectors of a word stand together by form in place of meaning."""
     return PretrainRecipe(
-        data=DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines", batch_rows=16),
+        data=DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines", batch_size=16),
         stop=StopConfig(steps=STEPS, minutes=minutes),
     )
 

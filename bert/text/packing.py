@@ -91,10 +91,10 @@ def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
     return row_of
 
 
-def pack(documents: Documents, row_length: int) -> Rows:
-    """Cut the documents and pack the chunks into rows of `row_length` places, in no particular order of rows."""
-    chunks = cut(documents, row_length - SPECIALS_PER_CHUNK)
-    row_of = best_fit(chunks.lengths + SPECIALS_PER_CHUNK, row_length)
+def pack(documents: Documents, sequence_length: int) -> Rows:
+    """Cut the documents and pack the chunks into rows of `sequence_length` places, in no particular order of rows."""
+    chunks = cut(documents, sequence_length - SPECIALS_PER_CHUNK)
+    row_of = best_fit(chunks.lengths + SPECIALS_PER_CHUNK, sequence_length)
     order = np.argsort(row_of, kind="stable")
     per_row = np.bincount(row_of, minlength=0)
     return Rows(np.concatenate(([0], np.cumsum(per_row))), chunks.starts[order], chunks.lengths[order])
@@ -118,9 +118,10 @@ def join_rows(parts: list[Rows]) -> Rows:
 
 
 def gather(
-    values: np.ndarray, rows: Rows, row_length: int, cls_id: int, sep_id: int, pad_id: int
+    values: np.ndarray, rows: Rows, sequence_length: int, cls_id: int, sep_id: int, pad_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as arrays: (input_ids, document_ids), each (R, row_length) int64; document_ids counts a row's chunks from 1, 0 is padding."""
+    """Rows as arrays: (input_ids, document_ids), each (R, sequence_length) int64; document_ids counts a row's chunks
+    from 1, 0 is padding."""
     count, chunks = len(rows), len(rows.starts)
     chunks_per_row = np.diff(rows.first)
     chunk_ends = np.concatenate(([0], np.cumsum(rows.lengths + SPECIALS_PER_CHUNK)))
@@ -128,19 +129,19 @@ def gather(
     chunk = np.arange(chunks) + np.repeat(np.arange(count), chunks_per_row)  # which segment a chunk is
     padding = rows.first[1:] + np.arange(count)
     sizes, numbers, starts = (np.zeros(chunks + count, np.int64) for _ in range(3))
-    sizes[chunk], sizes[padding] = rows.lengths + SPECIALS_PER_CHUNK, row_length - np.diff(chunk_ends[rows.first])
+    sizes[chunk], sizes[padding] = rows.lengths + SPECIALS_PER_CHUNK, sequence_length - np.diff(chunk_ends[rows.first])
     numbers[chunk] = _ranges(chunks_per_row) + 1
     starts[chunk] = rows.starts
     begins = np.cumsum(sizes) - sizes
     document_ids = np.repeat(numbers, sizes)
     # Where in `values` the token of a place is. At a [CLS] or [SEP] it is what stands next to the chunk, and is written over.
     source = np.repeat(starts - 1 - begins, sizes)
-    source += np.arange(count * row_length)
+    source += np.arange(count * sequence_length)
     input_ids = values.take(source, mode="clip").astype(np.int64)
     input_ids[document_ids == 0] = pad_id
     input_ids[begins[chunk]] = cls_id
     input_ids[begins[chunk] + sizes[chunk] - 1] = sep_id
-    return input_ids.reshape(count, row_length), document_ids.reshape(count, row_length)
+    return input_ids.reshape(count, sequence_length), document_ids.reshape(count, sequence_length)
 
 
 def hold_out(documents: Documents, hashes: np.ndarray, share: float, room: int) -> tuple[Documents, Documents, str]:
@@ -178,7 +179,7 @@ class RowIndex:
     """
 
     documents: Documents
-    row_length: int
+    sequence_length: int
     window_documents: int
     seed: int
     folder: Path | None = None
@@ -187,7 +188,7 @@ class RowIndex:
     _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)  # of the epoch last asked for
     _windows: dict[tuple[int, int], Rows] = field(default_factory=dict, repr=False)
 
-    def rows_in_epoch(self, epoch: int) -> int:
+    def sequences_in_epoch(self, epoch: int) -> int:
         """Number of rows of an epoch. Epochs differ by a few rows, because their windows hold other documents."""
         return int(self._window_ends(epoch)[-1])
 
@@ -205,7 +206,7 @@ class RowIndex:
     def locate(self, row: int) -> tuple[int, int, int]:
         """(epoch, window, place in window) of row `row` of the run."""
         while self._epoch_starts[-1] <= row:
-            self._epoch_starts.append(self._epoch_starts[-1] + self.rows_in_epoch(len(self._epoch_starts) - 1))
+            self._epoch_starts.append(self._epoch_starts[-1] + self.sequences_in_epoch(len(self._epoch_starts) - 1))
         epoch = int(np.searchsorted(self._epoch_starts, row, side="right")) - 1
         place = row - self._epoch_starts[epoch]
         ends = self._window_ends(epoch)
@@ -231,7 +232,7 @@ class RowIndex:
 
     def _pack_window(self, order: np.ndarray, window: int) -> Rows:
         members = order[window * self.window_documents : (window + 1) * self.window_documents]
-        return pack(self.documents.take(members), self.row_length)
+        return pack(self.documents.take(members), self.sequence_length)
 
     def _window_ends(self, epoch: int) -> np.ndarray:
         if epoch not in self._ends:
@@ -254,7 +255,7 @@ class RowIndex:
         lengths = np.bitwise_xor.reduce(
             draw(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0)
         )
-        shape = self.row_length, self.window_documents, self.seed, len(self.documents)
+        shape = self.sequence_length, self.window_documents, self.seed, len(self.documents)
         return int(draw(_ALGORITHM, *shape, lengths)[0])
 
 

@@ -51,7 +51,7 @@ OURS = (
     ),
     *(f"tokenizer/{name}" for name in ALL_FILES),
     *(f"store{number}/{name}" for number in ("", "-[0-9]*") for name in _STORE),
-    *(f"model/{name}" for name in (*MODEL_FILES, "rows.json")),
+    *(f"model/{name}" for name in (*MODEL_FILES, "windows.json")),
 )
 """patterns of what a run writes into its folder; whatever else lies there is the user's"""
 

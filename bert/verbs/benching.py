@@ -53,9 +53,9 @@ def _bench(arguments: Sequence[str]) -> None:
     settings = settings_of(place(recipe)[0], options.peer_attention, options.peer_compile) if options.against else ()
     if options.minutes is not None:
         assert out is not None
-        length = min(PeerTraining.row_length, recipe.encoder.max_length)
+        length = min(PeerTraining.sequence_length, recipe.encoder.max_length)
         rising = options.peer_lr, options.peer_warmup
-        training = PeerTraining(options.minutes, *rising, row_length=length, settings=settings)
+        training = PeerTraining(options.minutes, *rising, sequence_length=length, settings=settings)
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
     works = [work.replace("-", " ") for work in options.works] or WORKS

@@ -20,7 +20,7 @@ BERT = replace(
     positions="learned", norm_first=False, final_norm=False, gated=False, bias=True, norm_bias=True, token_types=2, norm_eps=1e-12
 )  # fmt: skip
 RECIPE = PretrainRecipe(
-    data=DataConfig(row_length=LENGTH, batch_rows=8, micro_batch_rows=4),
+    data=DataConfig(sequence_length=LENGTH, batch_size=8, micro_batch_size=4),
     encoder=MODERN,
     compile=False,
     trainer={"accelerator": "cpu", "precision": "32-true"},

@@ -36,9 +36,9 @@ def test_shapes_have_the_parameters_and_rows_of_their_names(script):
         with torch.device("meta"):
             count = count_parameters(Encoder(recipe.encoder))
         assert count / 1e6 == pytest.approx(millions[shape.name], rel=0.06), shape.name
-        assert shape.folder == f"{shape.name}-{recipe.data.row_length}"
+        assert shape.folder == f"{shape.name}-{recipe.data.sequence_length}"
         assert recipe.encoder.attention_dropout == 0
-        assert recipe.encoder.max_length >= recipe.data.row_length
+        assert recipe.encoder.max_length >= recipe.data.sequence_length
         assert recipe.trainer["precision"] == "bf16-mixed"
         seen.append(shape.folder)
     assert seen[:4] == ["bert-base-512", "modernbert-base-512", "bert-base-1024", "modernbert-base-1024"]

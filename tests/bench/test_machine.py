@@ -22,7 +22,7 @@ def test_the_products_of_a_model_are_those_that_the_formula_counts(fields):
     """A third of training is forward; attention over no keys leaves the products with weights."""
     size = {"hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 48, "max_length": 16}
     config, head = EncoderConfig(96, **(size | fields)), HeadConfig()
-    shapes = model_shapes(config, head, rows=4, row_length=16, slots=3)
+    shapes = model_shapes(config, head, rows=4, sequence_length=16, slots=3)
     products = sum(2 * rows * inner * columns for rows, inner, columns in shapes)
     assert 3 * products == training_operations(config, head, tokens=64, slots=12, visible=0)
 

@@ -57,7 +57,7 @@ def test_the_rows_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
 @pytest.mark.parametrize("family", RECIPES)
 def test_the_peer_learns_within_its_seconds_and_says_what_it_saw(family, masked):
     pytest.importorskip("transformers", reason="transformers is not installed")
-    training = PeerTraining(minutes=1.5 / 60, rows=8, row_length=LENGTH)
+    training = PeerTraining(minutes=1.5 / 60, rows=8, sequence_length=LENGTH)
     bench, setting = bench_of(RECIPES[family]), PeerSettings()
     value = train_peer(bench, training, setting, 3, masked, masked)
     assert value["steps"] > 0
@@ -79,7 +79,7 @@ def test_the_fastest_setting_of_the_peer_is_taken_and_one_alone_is_not_timed():
         for (attention, compile), value in rates.items():
             key = {"what": "peer setting", "attention": attention, "compile": compile}
             cells.measured(key, lambda value=value: value)
-        training = PeerTraining(minutes=1, row_length=LENGTH, rows=8, **training)
+        training = PeerTraining(minutes=1, sequence_length=LENGTH, rows=8, **training)
         return fastest_setting(bench_of(RECIPES["bert"], cells), training)
 
     slow, fast, fails = {"tokens_per_second": 1.0}, {"tokens_per_second": 2.0}, {"fails": "OSError: no"}
@@ -94,7 +94,7 @@ def test_the_fastest_setting_of_the_peer_is_taken_and_one_alone_is_not_timed():
 def test_a_setting_that_does_not_run_is_passed_over():
     pytest.importorskip("transformers", reason="transformers is not installed")
     settings, cells = (PeerSettings("flash_attention_2"), PeerSettings("eager")), Cells(None, {})
-    training = PeerTraining(minutes=0.1 / 60, rows=8, row_length=LENGTH, settings=settings)
+    training = PeerTraining(minutes=0.1 / 60, rows=8, sequence_length=LENGTH, settings=settings)
     found = fastest_setting(bench_of(RECIPES["bert"], cells), training)
     assert found == PeerSettings("eager")
     assert [{"fails", "tokens_per_second"} & set(cell) for cell in cells] == [{"fails"}, {"tokens_per_second"}]
@@ -121,7 +121,7 @@ def test_ours_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, m
         return {"ours": {}}
 
     monkeypatch.setattr("bert.bench.run.compare_minutes", stand_in)
-    phases = [PhaseConfig(tokens=256.0, row_length=8), PhaseConfig()]
+    phases = [PhaseConfig(tokens=256.0, sequence_length=8), PhaseConfig()]
     bench_minutes(replace(RECIPES["modernbert"], phases=phases), TEXT, PeerTraining(1.0), masked, tmp_path, say=print)
     assert trained[0].phases == phases
 

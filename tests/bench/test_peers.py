@@ -46,7 +46,7 @@ def test_on_full_rows_the_peer_has_our_loss_for_the_same_weights(family, tmp_pat
     assert type(peer.model).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
     peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     peer.model.eval()
-    at_once = replace(recipe, data=replace(recipe.data, micro_batch_rows=8))
+    at_once = replace(recipe, data=replace(recipe.data, micro_batch_size=8))
     ((batch,),) = steps_of(whole_rows(TEXT, LENGTH, 8), at_once, 1)
     theirs = peer.forward(whole(batch))
     mine = ours(
@@ -79,8 +79,8 @@ def test_the_peer_is_scored_as_ours_is(family, tmp_path):
     ids = rng.integers(5, SIZE, (6, LENGTH))
     labels = np.where(rng.random(ids.shape) < 0.2, ids, -100)
     np.savez(tmp_path / "masked.npz", input_ids=ids, labels=labels)
-    mine = score_masked(ours, tmp_path / "masked.npz", batch_rows=4)
-    theirs = score_peer(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_rows=4)
+    mine = score_masked(ours, tmp_path / "masked.npz", batch_size=4)
+    theirs = score_peer(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_size=4)
     assert (theirs.accuracy, theirs.targets) == (mine.accuracy, mine.targets)
     assert theirs.loss == pytest.approx(mine.loss, abs=1e-5)
 

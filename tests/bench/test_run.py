@@ -63,7 +63,7 @@ def test_figures_are_whole_and_are_not_measured_twice(tmp_path, monkeypatch):
         {"schedule": ScheduleConfig(kind="cosine")},
         {"attention": "plain"},
         {"data": replace(RECIPE.data, window_documents=8)},
-        {"phases": [PhaseConfig(tokens=64.0, row_length=8), PhaseConfig()]},
+        {"phases": [PhaseConfig(tokens=64.0, sequence_length=8), PhaseConfig()]},
         {"seed": 1},
     ],
     ids=lambda change: "".join(change),
@@ -94,7 +94,7 @@ def known(recipe, text=TEXT):
 def test_phases_are_left_aside_and_that_is_said(tmp_path):
     said = []
     plan = Plan(rounds=1, seconds=0.01, backends=("sdpa",))
-    phased = replace(RECIPE, phases=[PhaseConfig(tokens=64.0, row_length=8), PhaseConfig()])
+    phased = replace(RECIPE, phases=[PhaseConfig(tokens=64.0, sequence_length=8), PhaseConfig()])
     bench(phased, TEXT, plan, say=said.append)
     assert said[0].startswith("the recipe's 2 phases are left aside: measured are 8 rows of 16")
 

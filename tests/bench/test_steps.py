@@ -94,10 +94,10 @@ def test_the_fastest_micro_batch_is_taken_unless_the_recipe_names_one(monkeypatc
         return [[Turn(1.0, int(speed[rows]), 1)]]
 
     monkeypatch.setattr(steps, "alternate", measured)
-    open_recipe = replace(RECIPE, data=replace(RECIPE.data, batch_rows=32, micro_batch_rows=None))
+    open_recipe = replace(RECIPE, data=replace(RECIPE.data, batch_size=32, micro_batch_size=None))
     recipe = best_micro_batch(bench_of(open_recipe))
     assert len(tried) == 3
-    assert recipe == replace(open_recipe, data=replace(open_recipe.data, micro_batch_rows=16))
+    assert recipe == replace(open_recipe, data=replace(open_recipe.data, micro_batch_size=16))
 
 
 WHAT = {"what": "a sweep"}
@@ -106,7 +106,7 @@ WHAT = {"what": "a sweep"}
 def cell(rows):
     if rows > 8:
         return {"fails": OUT_OF_MEMORY}
-    return {"tokens_per_second": 100.0 * (rows if rows < 8 else 3), "peak_bytes": rows, "batch_rows": 8}
+    return {"tokens_per_second": 100.0 * (rows if rows < 8 else 3), "peak_bytes": rows, "batch_size": 8}
 
 
 def test_sizes_double_until_memory_ends_it_and_the_best_is_found(monkeypatch):
@@ -143,9 +143,9 @@ def test_an_interrupted_sweep_skips_what_is_finished(monkeypatch, tmp_path):
 
 def test_a_cell_reckons_with_a_whole_step():
     found = sweep_cell(bench_of(), RECIPE, 2)
-    assert found["batch_rows"] == 8
+    assert found["batch_size"] == 8
     assert found["tokens_per_second"] > 0
-    assert sweep_cell(bench_of(), RECIPE, 16)["batch_rows"] == 16  # larger than the recipe's
+    assert sweep_cell(bench_of(), RECIPE, 16)["batch_size"] == 16  # larger than the recipe's
 
 
 def test_memory_that_is_used_up_is_told_from_other_failures(monkeypatch):

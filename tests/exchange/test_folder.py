@@ -360,13 +360,13 @@ def test_a_save_that_fails_between_the_two_renames_puts_the_old_model_back(saved
 
 def test_extra_files_are_part_of_a_save_that_is_whole_or_not(saved: Path, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "weights").write_bytes(b"\xff")
-    make("bert").save(saved, extra={"rows.json": "é", "2_Dense/model.bin": tmp_path / "weights"})
-    assert (saved / "rows.json").read_text(encoding="utf-8") == "é"
+    make("bert").save(saved, extra={"windows.json": "é", "2_Dense/model.bin": tmp_path / "weights"})
+    assert (saved / "windows.json").read_text(encoding="utf-8") == "é"
     assert (saved / "2_Dense" / "model.bin").read_bytes() == b"\xff"
-    make_task("bert-tag").save(saved, extra={"rows.json": "second"})
+    make_task("bert-tag").save(saved, extra={"windows.json": "second"})
     with pytest.raises(InputError, match="could not be written"):
-        make("bert").save(saved, extra={"rows.json": "third", "2_Dense/model.bin": tmp_path / "gone"})
-    assert (saved / "rows.json").read_text() == "second"
+        make("bert").save(saved, extra={"windows.json": "third", "2_Dense/model.bin": tmp_path / "gone"})
+    assert (saved / "windows.json").read_text() == "second"
     assert isinstance(TokenClassifier.load(saved), TokenClassifier)
 
 

@@ -70,7 +70,7 @@ def write_texts(file, rows):
 
 def fine_tune_both(run, folder, examples, tagged, *flags, epochs=(1, 1)):
     """A classifier and a tagger from one fresh encoder, in `folder`/classify and `folder`/tag."""
-    flags = ["--model", save_encoder(run, folder / "encoder"), *FAST, "--data.batch_examples=8", *flags]
+    flags = ["--model", save_encoder(run, folder / "encoder"), *FAST, "--data.batch_size=8", *flags]
     files = write_texts(folder / "train.tsv", examples), write_tagged(folder / "train.conll", tagged)
     for task, file, count in zip(("classify", "tag"), files, epochs):
         run_quietly(["finetune", task, *flags, f"--epochs={count}", "--train", file, "--out", str(folder / task)])

@@ -122,8 +122,11 @@ def test_a_dev_tag_that_is_unseen_in_train_is_named_with_its_word(refused, place
         (("--train", "-"), ("--train -", "file")),
         (("--train", "absent.tsv"), ("absent.tsv",)),
         (("--train", "train.tsv", "--text", "txet"), ("train.tsv", "txet", "text")),
-        (("--train", "train.tsv", "--rows.row_length", "80"), ("rows.row_length 80", "64")),
-        (("--train", "train.tsv", "--rows.row_length", "16", "--rows.stride", "15"), ("rows.stride 15", "14")),
+        (("--train", "train.tsv", "--windows.sequence_length", "80"), ("windows.sequence_length 80", "64")),
+        (
+            ("--train", "train.tsv", "--windows.sequence_length", "16", "--windows.stride", "15"),
+            ("windows.stride 15", "14"),
+        ),
         (("--train", "train.tsv", "--epochs", "0"), ("epochs is 0",)),
         (("--train", "train.tsv", "--data.held_out", "0.9"), ("data.held_out",)),
         (("--train", "train.tsv", "--trainer.max_epochs", "3"), ("trainer.max_epochs", "epochs")),
@@ -186,8 +189,8 @@ def test_what_predict_and_evaluate_read(refused, place):
     (place / "other.tsv").write_text("text\tlabel\nthe cat\tearly\nthe dog\tnever\n")
     line = refused("evaluate", "run/model", "other.tsv")
     assert line.startswith("other.tsv, line 3: label 'never'")
-    (place / "run" / "model" / "rows.json").write_text("{}}")
-    assert "rows.json" in refused("predict", "run/model", "dev.tsv", "--out", "new.tsv")
+    (place / "run" / "model" / "windows.json").write_text("{}}")
+    assert "windows.json" in refused("predict", "run/model", "dev.tsv", "--out", "new.tsv")
 
 
 def test_a_class_that_a_recipe_names_is_made_with_trust_alone(place, refused):

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from bert.errors import InputError
-from bert.finetuning.config import DataConfig, FinetuneRecipe, RowsConfig
-from bert.finetuning.inputs import make_items, prepare_data, resolved, row_maker
+from bert.finetuning.config import DataConfig, FinetuneRecipe, WindowsConfig
+from bert.finetuning.inputs import make_items, prepare_data, resolved, window_maker
 from bert.model.encoder import Encoder
 from bert.text.examples import Example, TaggedExample
 
@@ -21,7 +21,7 @@ def encoder(tiny_run, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def maker(encoder):
-    return row_maker(RowsConfig(row_length=24), encoder, "encoder")
+    return window_maker(WindowsConfig(sequence_length=24), encoder, "encoder")
 
 
 def quiet(line):
@@ -102,12 +102,12 @@ def test_items_keep_every_word_and_leave_out_sentences_without_one(maker):
 
 
 def test_a_recipe_is_kept_with_the_rows_that_were_decided(encoder):
-    maker = row_maker(RowsConfig(), encoder, "encoder")
+    maker = window_maker(WindowsConfig(), encoder, "encoder")
     recipe = resolved(FinetuneRecipe(), maker)
-    assert recipe.rows == RowsConfig(64, 31)
-    assert dataclasses.replace(recipe, rows=RowsConfig()) == FinetuneRecipe()
-    with pytest.raises(InputError, match="row_length 128 is longer than the 64 tokens that encoder takes"):
-        row_maker(RowsConfig(row_length=128), encoder, "encoder")
+    assert recipe.windows == WindowsConfig(64, 31)
+    assert dataclasses.replace(recipe, windows=WindowsConfig()) == FinetuneRecipe()
+    with pytest.raises(InputError, match="sequence_length 128 is longer than the 64 tokens that encoder takes"):
+        window_maker(WindowsConfig(sequence_length=128), encoder, "encoder")
 
 
 def test_pairs_are_two_texts_in_a_row(tmp_path, maker, encoder):

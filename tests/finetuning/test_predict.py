@@ -10,7 +10,7 @@ import torch
 
 from bert.cli import main
 from bert.finetuning import predict as module
-from bert.finetuning.config import RowsConfig
+from bert.finetuning.config import WindowsConfig
 from bert.finetuning.predict import load_predictor
 from bert.text.examples import Example, TaggedExample
 
@@ -36,7 +36,7 @@ def place(tmp_path_factory, tiny_run):
     """A classifier and a tagger that have learned a little task, with rows of 24 tokens."""
     folder = tmp_path_factory.mktemp("predict")
     examples, tagged = long_texts(300, 1), joined(sentences(240, 1))
-    fine_tune_both(tiny_run, folder, examples, tagged, "--rows.row_length=24", epochs=(20, 16))
+    fine_tune_both(tiny_run, folder, examples, tagged, "--windows.sequence_length=24", epochs=(20, 16))
     return folder
 
 
@@ -51,7 +51,7 @@ def tag(place):
 
 
 def test_rows_are_cut_as_in_learning(classify, tag):
-    assert classify.maker.row_length == tag.maker.row_length == 24
+    assert classify.maker.sequence_length == tag.maker.sequence_length == 24
 
 
 def test_a_cue_beyond_the_first_row_decides(classify):
@@ -228,4 +228,4 @@ def test_memory_does_not_grow_with_the_input(classify):
 
 
 def test_other_rows_can_be_asked_for(place):
-    assert load_predictor(place / "classify" / "model", RowsConfig(32, 10)).maker.row_length == 32
+    assert load_predictor(place / "classify" / "model", WindowsConfig(32, 10)).maker.sequence_length == 32

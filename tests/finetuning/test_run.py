@@ -41,14 +41,14 @@ def arguments(place, task, out, *extra):
 @pytest.fixture(scope="module")
 def classifier(place):
     """The folder of a finished classification run."""
-    run_quietly(arguments(place, "classify", place / "classify", "--epochs=12", "--data.batch_examples=8"))
+    run_quietly(arguments(place, "classify", place / "classify", "--epochs=12", "--data.batch_size=8"))
     return place / "classify"
 
 
 @pytest.fixture(scope="module")
 def tagger(place):
     """The folder of a finished tagging run."""
-    run_quietly(arguments(place, "tag", place / "tag", "--epochs=12", "--data.batch_examples=8"))
+    run_quietly(arguments(place, "tag", place / "tag", "--epochs=12", "--data.batch_size=8"))
     return place / "tag"
 
 
@@ -61,7 +61,7 @@ def test_a_run_folder_holds_everything_that_repeats_it(classifier):
     names = {path.name for path in classifier.iterdir()}
     assert names == {"recipe.yaml", "given.yaml", "environment.json", "ready", "metrics.csv", "model"}
     recipe = read_recipe(classifier / "recipe.yaml", FinetuneRecipe)
-    assert (recipe.rows.row_length, recipe.rows.stride) == (64, 31)  # what the encoder takes
+    assert (recipe.windows.sequence_length, recipe.windows.stride) == (64, 31)  # what the encoder takes
     assert SequenceClassifier.load(classifier / "model").labels == ("early", "late", "other")
 
 
@@ -84,7 +84,7 @@ def test_the_model_that_measured_best_stays(place, tmp_path, capsys):
     """A learning rate that ruins the model after the first epoch leaves the model of before."""
     flags = [
         "--epochs=4",
-        "--data.batch_examples=8",
+        "--data.batch_size=8",
         "--schedule.kind=wsd",
         "--schedule.decay=0",
         "--schedule.warmup=0",
@@ -143,12 +143,12 @@ def test_the_card_tells_how_the_model_came_to_be(tagger):
 
 def test_held_out_examples_follow_from_their_text_alone(place, tmp_path):
     """The order of the rows is no matter, and equal texts stand on one side."""
-    from bert.finetuning.config import DataConfig, RowsConfig
-    from bert.finetuning.inputs import prepare_data, row_maker
+    from bert.finetuning.config import DataConfig, WindowsConfig
+    from bert.finetuning.inputs import prepare_data, window_maker
     from bert.model.encoder import Encoder
 
     encoder = Encoder.load(place / "encoder")
-    maker = row_maker(RowsConfig(), encoder, "encoder")
+    maker = window_maker(WindowsConfig(), encoder, "encoder")
     rows = texts(80, 5)
     sides = []
     for name, order in (("a", rows), ("b", rows[::-1])):
@@ -181,7 +181,7 @@ def test_a_signal_ends_the_run_at_a_step_and_the_best_model_stays(place, tmp_pat
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )
     deadline = time.monotonic() + 600
-    while not (run / "model" / "rows.json").exists() and time.monotonic() < deadline:
+    while not (run / "model" / "windows.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(number)
     _, errors = process.communicate(timeout=600)
@@ -197,7 +197,7 @@ def test_two_processes_learn_as_one_does(place, tmp_path):
         rows = []
         for devices in (1, 2):
             run = tmp_path / f"{task}{devices}"
-            flags = [f"--trainer.devices={devices}", "--data.batch_examples=7", "--epochs=2", "--head.dropout=0"]
+            flags = [f"--trainer.devices={devices}", "--data.batch_size=7", "--epochs=2", "--head.dropout=0"]
             command = [sys.executable, "-m", "bert", *arguments(place, task, run, *flags)]
             done = subprocess.run(command, capture_output=True, text=True, timeout=900)
             assert done.returncode == 0, done.stderr

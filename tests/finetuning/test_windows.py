@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from bert.errors import InputError
 from bert.files import put_files
-from bert.finetuning.config import RowsConfig
+from bert.finetuning.config import WindowsConfig
 from bert.finetuning.windows import (
-    RowMaker,
+    WindowMaker,
     cut,
     cut_pair,
     cut_words,
     decide,
-    read_rows,
-    resolve_rows,
-    rows_file,
+    read_windows,
+    resolve_windows,
+    windows_file,
 )
 from bert.text.tokenizer import Tokenizer
 from tests.text.folders import FOLDERS
@@ -87,7 +87,7 @@ def test_a_worked_example():
 
 
 def test_rows_are_what_the_model_reads(tokenizer):
-    maker = RowMaker(tokenizer, 16, 7, token_types=True)
+    maker = WindowMaker(tokenizer, 16, 7, token_types=True)
     text = "the old man sees an old book in the morning near the station and the cat"
     ids = tokenizer.encode(text)[1:-1]
     windows = maker.from_texts([text, ""], [None, None])
@@ -102,7 +102,7 @@ def test_rows_are_what_the_model_reads(tokenizer):
 
 
 def test_a_pair_is_the_row_of_the_tokenizer_with_its_token_types(tokenizer):
-    window = RowMaker(tokenizer, 32, 15, token_types=True).from_texts(["the cat"], ["a red phone"])[0][0]
+    window = WindowMaker(tokenizer, 32, 15, token_types=True).from_texts(["the cat"], ["a red phone"])[0][0]
     encoding = tokenizer.backend.encode("the cat", "a red phone")
     assert (window.ids, window.token_types) == (encoding.ids, encoding.type_ids)
 
@@ -115,11 +115,11 @@ def test_a_pair_is_the_row_of_transformers_in_every_family(name, tmp_path):
     folder = FOLDERS[name](tmp_path)
     tokenizer, theirs = Tokenizer.load(folder), transformers.AutoTokenizer.from_pretrained(folder)
     texts, pairs = ["the cat", "", "我吃苹果"], ["a red phone, the dog", "second", ""]
-    rows = RowMaker(tokenizer, 64, 31, token_types=True).from_texts(texts, pairs)
+    rows = WindowMaker(tokenizer, 64, 31, token_types=True).from_texts(texts, pairs)
     expected = theirs(texts, pairs, return_token_type_ids=True, padding=False)
     assert [window.ids for (window,) in rows] == expected["input_ids"]
     assert [window.token_types for (window,) in rows] == expected["token_type_ids"]
-    long = RowMaker(tokenizer, 16, 7, token_types=True).from_texts(["the quick dog"], ["and the dog sleeps " * 9])[0]
+    long = WindowMaker(tokenizer, 16, 7, token_types=True).from_texts(["the quick dog"], ["and the dog sleeps " * 9])[0]
     between = tokenizer.pair_separators
     assert len(long) > 1
     for window in long:
@@ -133,7 +133,7 @@ def test_a_pair_is_the_row_of_transformers_in_every_family(name, tmp_path):
 def test_the_place_of_a_word_is_its_first_piece(tokenizer):
     words = ["the", "gardeners", "cat", "remembering", "sees", "neighbourhood", "bread", "the", "unlikely", "book"]
     pieces = tokenizer.word_pieces(words)
-    windows = RowMaker(tokenizer, 16, 5, token_types=False).from_sentences([words])[0]
+    windows = WindowMaker(tokenizer, 16, 5, token_types=False).from_sentences([words])[0]
     assert len(windows) > 1
     for window in windows:
         assert len(window.ids) <= 16
@@ -142,7 +142,7 @@ def test_the_place_of_a_word_is_its_first_piece(tokenizer):
 
 
 def test_a_word_longer_than_a_row_is_read_in_part_and_said_so(tokenizer):
-    maker = RowMaker(tokenizer, 8, 3, token_types=False)
+    maker = WindowMaker(tokenizer, 8, 3, token_types=False)
     with pytest.warns(
         UserWarning, match="^the word 'forgetsremembersforgetsremembersforgets…' has [0-9]+ pieces, a row holds 6"
     ):
@@ -152,15 +152,15 @@ def test_a_word_longer_than_a_row_is_read_in_part_and_said_so(tokenizer):
 
 
 def test_open_fields_of_rows_follow_from_the_model():
-    assert resolve_rows(RowsConfig(), 512) == RowsConfig(128, 63)
-    assert resolve_rows(RowsConfig(), 64) == RowsConfig(64, 31)
-    assert resolve_rows(RowsConfig(32, 10), 64) == RowsConfig(32, 10)
+    assert resolve_windows(WindowsConfig(), 512) == WindowsConfig(128, 63)
+    assert resolve_windows(WindowsConfig(), 64) == WindowsConfig(64, 31)
+    assert resolve_windows(WindowsConfig(32, 10), 64) == WindowsConfig(32, 10)
 
 
 def test_a_model_folder_keeps_its_rows(tmp_path):
-    assert read_rows(tmp_path) == RowsConfig()
-    put_files(tmp_path, rows_file(RowsConfig(64, 20)))
-    assert read_rows(tmp_path) == RowsConfig(64, 20)
-    (tmp_path / "rows.json").write_text("[")
-    with pytest.raises(InputError, match=r"rows\.json"):
-        read_rows(tmp_path)
+    assert read_windows(tmp_path) == WindowsConfig()
+    put_files(tmp_path, windows_file(WindowsConfig(64, 20)))
+    assert read_windows(tmp_path) == WindowsConfig(64, 20)
+    (tmp_path / "windows.json").write_text("[")
+    with pytest.raises(InputError, match=r"windows\.json"):
+        read_windows(tmp_path)

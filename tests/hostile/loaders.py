@@ -107,27 +107,27 @@ LOADERS = (
     Loader(
         "predict/classify",
         ("predict", "in/classify", "in/labelled/rows.tsv", "--out=out/p.tsv"),
-        _in("classify", (*MODEL, "rows.json")),
+        _in("classify", (*MODEL, "windows.json")),
         ("labelled",),
         finite=True,
     ),
     Loader(
         "predict/tag",
         ("predict", "in/tag", "in/labelled/words.conll", "--out=out/p.conll"),
-        _in("tag", (*MODEL, "rows.json")),
+        _in("tag", (*MODEL, "windows.json")),
         ("labelled",),
         finite=True,
     ),
     Loader(
         "export/hf",
         ("export", "in/sentence", "--to=hf", "--out=out/e"),
-        _in("sentence", (*MODEL, "rows.json", "modules.json", "1_Pooling/*", "*entence*.json")),
+        _in("sentence", (*MODEL, "windows.json", "modules.json", "1_Pooling/*", "*entence*.json")),
     ),
     Loader("sentence", (), ("sentence/sentence_bert_config.json", *_in("sentence", ("config.json",))), calls=_sentence),
     Loader(
         "finetune/start",
         ("finetune", "classify", "--model=in/bert", "--train=in/labelled/rows.tsv", "--out=out/run", "--epochs=1")
-        + ("--trainer.accelerator=cpu", "--rows.row_length=32", "--data.held_out=0.2"),
+        + ("--trainer.accelerator=cpu", "--windows.sequence_length=32", "--data.held_out=0.2"),
         _in("bert", (*_VOCABULARY, "vocab.txt", "pytorch_model.bin")),
         ("labelled",),
         whole=False,
@@ -136,7 +136,7 @@ LOADERS = (
         "pretrain/from",
         ("pretrain", "in/texts/a.txt", "--from=in/model", "--out=out/run")
         + tuple(flag for flag in SMALL if not flag.startswith(("--vocabulary", "--encoder")))
-        + ("--validation.rows=16",),
+        + ("--validation.sequences=16",),
         _in("model", MODEL),
         ("texts",),
         whole=False,
@@ -224,7 +224,7 @@ LOADERS = (
         "add-words",
         ("pretrain", "in/texts/a.txt", "--from=in/model", "--add-words=in/texts/words.txt", "--out=out/run")
         + tuple(flag for flag in SMALL if not flag.startswith(("--vocabulary", "--encoder")))
-        + ("--validation.rows=16",),
+        + ("--validation.sequences=16",),
         ("texts/words.txt",),
         ("model",),
         whole=False,
@@ -266,7 +266,7 @@ LOADERS = (
     Loader(
         "finetune/tagged",
         ("finetune", "tag", "--model=in/model", "--train=in/labelled/words.conll", "--out=out/run", "--epochs=1")
-        + ("--trainer.accelerator=cpu", "--data.held_out=0.2", "--rows.row_length=32"),
+        + ("--trainer.accelerator=cpu", "--data.held_out=0.2", "--windows.sequence_length=32"),
         ("labelled/words.conll",),
         ("model",),
         whole=False,

@@ -13,11 +13,11 @@ _WORK = (
     "tokens",
     "minutes",
     "every_minutes",
-    "batch_rows",
+    "batch_size",
     "rows",
     "epochs",
     "workers",
-    "batch_examples",
+    "batch_size",
     "limit",
 )
 """keys of a recipe that ask for more work: a large number there is a wish, not an attack"""
@@ -70,7 +70,7 @@ def odd_yaml(file: Path, draw: random.Random) -> str:
         "tabs": text.replace("  ", "\t"),
         "NUL": f"{text}\nseed: '\0'\n",
         "control": f'{text}\n"a\\eb\\a": "c\\x9bd"\n',
-        "dates": "seed: 2020-01-01\ndata: {row_length: 2020-01-01 10:00:00}\n",
+        "dates": "seed: 2020-01-01\ndata: {sequence_length: 2020-01-01 10:00:00}\n",
         "sexagesimal": "seed: 190:20:30:59:59:59\n",
         "binary": "seed: !!binary aGVsbG8=\n",
         "set": "data: !!set {a, b}\ntrainer: !!omap [a: 1]\n",

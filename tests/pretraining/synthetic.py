@@ -33,19 +33,19 @@ def make_rows(length=LENGTH, seed=0):
     return Source(STORE, RowIndex(DOCUMENTS, length, 16, seed))
 
 
-def make_stream(seed=0, last_row=None, batch_rows=ROWS, **masking):
-    return BatchStream(make_rows(seed=seed), batch_rows, IDS, VOCABULARY, MaskingConfig(**masking), seed, last_row)
+def make_stream(seed=0, last_row=None, batch_size=ROWS, **masking):
+    return BatchStream(make_rows(seed=seed), batch_size, IDS, VOCABULARY, MaskingConfig(**masking), seed, last_row)
 
 
 def phased(recipe, ranks=1, rows=make_rows):
     """The streams and splits of the phases of a recipe over the drawn token ids."""
     phases = plan(recipe)
-    by_length = {phase.recipe.data.row_length: rows(phase.recipe.data.row_length) for phase in phases.values}
+    by_length = {phase.recipe.data.sequence_length: rows(phase.recipe.data.sequence_length) for phase in phases.values}
 
     def stream(phase):
         data, masking = phase.recipe.data, phase.recipe.masking
         return BatchStream(
-            by_length[data.row_length], data.batch_rows, IDS, VOCABULARY, masking, phase.mask_seed, phase=phase
+            by_length[data.sequence_length], data.batch_size, IDS, VOCABULARY, masking, phase.mask_seed, phase=phase
         )
 
     return phases.map(stream), make_splits(recipe, ranks)

@@ -16,7 +16,7 @@ RECIPE = PretrainRecipe(
     encoder=EncoderConfig(
         hidden_size=32, num_heads=4, num_kv_heads=2, local_window=8, global_every=2, attention_dropout=0.1
     ),
-    data=DataConfig(row_length=16, batch_rows=6),
+    data=DataConfig(sequence_length=16, batch_size=6),
 )
 CPU, SPLITS = torch.device("cpu"), make_splits(RECIPE, ranks=1)
 
@@ -44,7 +44,11 @@ def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch:
 def test_the_longest_rows_of_a_run_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
     monkeypatch.setattr(backend, "fastest", lambda backends, shape, **_: shapes.append(shape) or {"sdpa": 0.1})
-    lengths = [{"tokens": 100, "row_length": 8}, {"tokens": 100, "row_length": 32, "batch_rows": 2}, {"row_length": 16}]
+    lengths = [
+        {"tokens": 100, "sequence_length": 8},
+        {"tokens": 100, "sequence_length": 32, "batch_size": 2},
+        {"sequence_length": 16},
+    ]
     phases = [PhaseConfig(**length) for length in lengths]
     recipe = replace(RECIPE, phases=phases, local_attention="sdpa")
     settle_attention(recipe, make_splits(recipe, ranks=1), CPU, "bf16-mixed", True, print)

@@ -127,13 +127,13 @@ def test_each_phase_has_its_graphs_and_no_step_inside_one_makes_another() -> Non
     """Row length and rotary base, which a graph holds, change with a phase; mask rate makes another shape; batch rows do not where
     the micro-batches stay."""
     phases = [
-        PhaseConfig(tokens=500.0, row_length=16),
-        PhaseConfig(tokens=500.0, row_length=16, batch_rows=8),
-        PhaseConfig(tokens=500.0, row_length=24),
-        PhaseConfig(tokens=500.0, row_length=24, mask_rate=0.4),
-        PhaseConfig(row_length=24, mask_rate=0.4, rope_theta=500.0),
+        PhaseConfig(tokens=500.0, sequence_length=16),
+        PhaseConfig(tokens=500.0, sequence_length=16, batch_size=8),
+        PhaseConfig(tokens=500.0, sequence_length=24),
+        PhaseConfig(tokens=500.0, sequence_length=24, mask_rate=0.4),
+        PhaseConfig(sequence_length=24, mask_rate=0.4, rope_theta=500.0),
     ]
-    recipe = PretrainRecipe(data=DataConfig(batch_rows=4, micro_batch_rows=4), encoder=ENCODER, phases=phases)
+    recipe = PretrainRecipe(data=DataConfig(batch_size=4, micro_batch_size=4), encoder=ENCODER, phases=phases)
     streams, splits = phased(recipe)
     model = MaskedLM(ENCODER)
     stop = StopConfig(steps=streams.first_steps[-1] + 4)
@@ -158,9 +158,9 @@ def test_each_phase_has_its_graphs_and_no_step_inside_one_makes_another() -> Non
 @pytest.mark.slow
 def test_many_phases_are_not_taken_for_a_mistake() -> None:
     """PyTorch gives up at 8 graphs of one function unless told."""
-    phases = [PhaseConfig(tokens=1.0, row_length=8 + number) for number in range(12)]
+    phases = [PhaseConfig(tokens=1.0, sequence_length=8 + number) for number in range(12)]
     recipe = PretrainRecipe(
-        data=DataConfig(batch_rows=4), encoder=ENCODER, phases=[*phases, PhaseConfig(row_length=24)]
+        data=DataConfig(batch_size=4), encoder=ENCODER, phases=[*phases, PhaseConfig(sequence_length=24)]
     )
     streams, splits = phased(recipe)
     stop = StopConfig(steps=14)

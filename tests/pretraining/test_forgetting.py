@@ -50,8 +50,8 @@ def runs(tmp_path_factory, tiny_run):
 def by_hand(model, stream):
     """(loss, hidden places) densely, row by row."""
     loss, hidden = 0.0, []
-    for step in range(-(-stream.last_row // stream.batch_rows)):
-        batch = stream.micro_batch(step, Split(stream.batch_rows, stream.batch_rows))
+    for step in range(-(-stream.last_row // stream.batch_size)):
+        batch = stream.micro_batch(step, Split(stream.batch_size, stream.batch_size))
         with torch.no_grad():
             logits = model(batch["input_ids"], document_ids=batch["document_ids"]).logits.flatten(0, 1)
         for place, label in zip(batch["targets"].tolist(), batch["labels"].tolist()):
@@ -152,9 +152,9 @@ def test_a_figure_that_is_not_there_is_a_dash():
 def test_the_bundled_sample_is_taken_in_the_language_of_the_model(language, name):
     corpus = make_sample(language).corpus
     tokenizer = train_tokenizer(corpus[:200])
-    recipe = PretrainRecipe(start="folder", validation=ValidationConfig(rows=4))
+    recipe = PretrainRecipe(start="folder", validation=ValidationConfig(sequences=4))
     texts, line = general_sample(recipe, tokenizer)
     assert f"{name} sentences of the bundled sample" in line
     assert texts
     assert set(texts) <= set(corpus)
-    assert sum(map(len, texts)) <= 4 * recipe.data.row_length * 8
+    assert sum(map(len, texts)) <= 4 * recipe.data.sequence_length * 8

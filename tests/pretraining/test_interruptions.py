@@ -107,7 +107,7 @@ def loop(command, environment, kills, seconds, finished):
 @pytest.mark.parametrize("processes", [1, 2])
 def test_one_command_in_a_loop_that_is_killed_at_random_instants_is_bit_identical(whole, tmp_path, processes):
     _, arguments = whole
-    devices = ["--trainer.devices", str(processes), "--data.micro_batch_rows", "2"]
+    devices = ["--trainer.devices", str(processes), "--data.micro_batch_size", "2"]
     slow = """
 import time
 real = MaskedLMTraining.training_step
@@ -214,7 +214,7 @@ checkpoints.torch.save = full
 @pytest.mark.parametrize(("patch", "message"), [(NAN, "is nan at step"), (FULL, "make room on this disk")])
 def test_what_ends_a_run_of_two_processes_is_one_line(whole, tmp_path, patch, message):
     _, arguments = whole
-    done = two_processes([*arguments, tmp_path / "run", "--data.micro_batch_rows", "2"], tmp_path, patch)
+    done = two_processes([*arguments, tmp_path / "run", "--data.micro_batch_size", "2"], tmp_path, patch)
     assert done.returncode == 2
     lines = [line for line in done.stderr.splitlines() if line and "training goes on" not in line]
     assert len(lines) == 1, done.stderr
@@ -224,7 +224,7 @@ def test_what_ends_a_run_of_two_processes_is_one_line(whole, tmp_path, patch, me
 def test_ranks_that_see_different_checkpoints_train_on_none(whole, tmp_path):
     """The second process reads an older state than the one that the first has chosen."""
     _, arguments = whole
-    done = two_processes([*arguments, tmp_path / "run", "--data.micro_batch_rows", "2"], tmp_path, "")
+    done = two_processes([*arguments, tmp_path / "run", "--data.micro_batch_size", "2"], tmp_path, "")
     assert done.returncode == 0, done.stderr
     stale = """
 from pathlib import Path

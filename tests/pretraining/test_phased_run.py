@@ -21,8 +21,8 @@ from ..conftest import TINY, make_text, run_quietly
 STEPS = 9
 # Steps 0 to 2 are 2 micro-batches of 16 places, 3 and 4 are 3 of 32 places, from 5 on 1 of 16 places with another rotary base.
 PHASES = (
-    "[{tokens: 384, row_length: 16, micro_batch_rows: 4, mask_rate: 0.3},"
-    " {tokens: 768, batch_rows: 12, micro_batch_rows: 4}, {row_length: 16, rope_theta: 500}]"
+    "[{tokens: 384, sequence_length: 16, micro_batch_size: 4, mask_rate: 0.3},"
+    " {tokens: 768, batch_size: 12, micro_batch_size: 4}, {sequence_length: 16, rope_theta: 500}]"
 )
 FLAGS = [
     *(flag for flag in TINY if "stop.steps" not in flag and "checkpoint" not in flag),
@@ -30,7 +30,7 @@ FLAGS = [
     "--checkpoint.every_steps=1",
     "--checkpoint.keep=20",
     "--validation.every_steps=3",
-    "--validation.rows=24",
+    "--validation.sequences=24",
     "--data.held_out=0.3",
     "--encoder.attention_dropout=0.1",
 ]
@@ -118,14 +118,14 @@ def test_a_phase_that_the_budget_does_not_reach_is_pointed_out(corpora, tmp_path
 
 def test_the_written_recipe_is_the_recipe_of_the_run(run):
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
-    assert [phase.row_length for phase in recipe.phases] == [16, None, 16]
+    assert [phase.sequence_length for phase in recipe.phases] == [16, None, 16]
     assert list(recipe.data.mixture.values()) == [3, 1]
 
 
 def test_held_out_rows_are_those_of_the_last_phase_from_every_source(run):
     data = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run)
     training, held_out = data.training, data.validation
-    assert held_out.rows.row_length == 16
+    assert held_out.rows.sequence_length == 16
     assert held_out.last_row == 24
     assert {held_out.rows.source_of(row) for row in range(24)} == {0, 1}
     for one, other in zip(training.at(0).rows.sources, held_out.rows.sources):
@@ -143,7 +143,7 @@ def test_show_batch_prints_the_rows_of_any_phase_and_their_sources(run, capsys, 
     lines = capsys.readouterr().out.splitlines()
     stream = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run).training.at(step)
     batch = stream.micro_batch(step, Split(rows, rows))
-    assert lines[0].startswith(f"batch {step}: rows of {stream.rows.row_length} places from {first} ")
+    assert lines[0].startswith(f"batch {step}: rows of {stream.rows.sequence_length} places from {first} ")
     assert len(lines) == rows + 1
     assert sum(line.count("‹") for line in lines[1:]) == batch["global_targets"]
     names = ["news.txt:", "books.txt:"]

@@ -24,21 +24,21 @@ from .synthetic import ENCODER, VALUES, fit, make_rows, phased
 
 # Lengths, rows and shares of masks change, the first length comes again, and a step is 1, 2 or 3 micro-batches.
 RECIPE = PretrainRecipe(
-    data=DataConfig(row_length=24, batch_rows=4, micro_batch_rows=2),
+    data=DataConfig(sequence_length=24, batch_size=4, micro_batch_size=2),
     masking=MaskingConfig(rate=0.2),
     encoder=ENCODER,
     phases=[
         PhaseConfig(tokens=100.0, mask_rate=0.3),  # 96 places a step: 2 steps, 4 micro-batches
-        PhaseConfig(tokens=96.0, row_length=16, batch_rows=6),  # 96 places: 1 step, 3 micro-batches
-        PhaseConfig(tokens=1.0, batch_rows=6),  # 1 step
-        PhaseConfig(row_length=16, micro_batch_rows=4, rope_theta=500.0),
+        PhaseConfig(tokens=96.0, sequence_length=16, batch_size=6),  # 96 places: 1 step, 3 micro-batches
+        PhaseConfig(tokens=1.0, batch_size=6),  # 1 step
+        PhaseConfig(sequence_length=16, micro_batch_size=4, rope_theta=500.0),
     ],
 )
 
 PHASES = st.builds(
     PhaseConfig,
-    row_length=st.sampled_from([None, 8, 16, 24]),
-    batch_rows=st.sampled_from([None, 4, 8, 12]),
+    sequence_length=st.sampled_from([None, 8, 16, 24]),
+    batch_size=st.sampled_from([None, 4, 8, 12]),
     mask_rate=st.sampled_from([None, 0.1, 0.4]),
 )
 
@@ -47,7 +47,7 @@ PHASES = st.builds(
 def recipes(draw):
     tokens = draw(st.lists(st.integers(1, 2000), max_size=4))
     phases = [replace(draw(PHASES), tokens=float(count)) for count in tokens] + [draw(PHASES)]
-    return PretrainRecipe(data=DataConfig(row_length=24, batch_rows=4), encoder=ENCODER, phases=phases)
+    return PretrainRecipe(data=DataConfig(sequence_length=24, batch_size=4), encoder=ENCODER, phases=phases)
 
 
 @settings(deadline=None)
@@ -57,22 +57,22 @@ def test_the_plan_is_that_of_playing_the_run_from_its_start(recipe, steps):
     phases, number, used, rows = plan(recipe), 0, 0, dict[int, int]()
     for step in range(steps):
         config = recipe.phases[number]
-        length, batch_rows = config.row_length or 24, config.batch_rows or 4
+        length, batch_size = config.sequence_length or 24, config.batch_size or 4
         phase = phases.at(step)
-        assert (phase.recipe.data.row_length, phase.recipe.data.batch_rows) == (length, batch_rows)
+        assert (phase.recipe.data.sequence_length, phase.recipe.data.batch_size) == (length, batch_size)
         assert phase.recipe.masking.rate == (config.mask_rate or recipe.masking.rate)
         assert phase.first_row_of(step) == rows.get(length, 0)
-        rows[length] = rows.get(length, 0) + batch_rows
-        used += length * batch_rows
+        rows[length] = rows.get(length, 0) + batch_size
+        used += length * batch_size
         if used >= (config.tokens or math.inf):
             number, used = number + 1, 0
-    assert longest_row(recipe) == max(config.row_length or 24 for config in recipe.phases)
+    assert longest_row(recipe) == max(config.sequence_length or 24 for config in recipe.phases)
 
 
 def test_a_recipe_without_phases_is_one_phase_from_row_0_on():
     phases = plan(PretrainRecipe())
     assert phases.first_steps == (0,)
-    assert phases.at(7).first_row_of(7) == 7 * PretrainRecipe().data.batch_rows
+    assert phases.at(7).first_row_of(7) == 7 * PretrainRecipe().data.batch_size
     assert phases.at(7).recipe == PretrainRecipe()
 
 
@@ -88,7 +88,7 @@ def test_a_value_that_is_always_the_same_is_so_at_every_step():
 def test_every_split_over_ranks_and_accumulation_sees_the_same_rows_and_masks(recipe, step, dealt):
     ranks, micro_rows = dealt
     whole_streams, whole_splits = phased(recipe)
-    streams, splits = phased(replace(recipe, data=replace(recipe.data, micro_batch_rows=micro_rows)), ranks)
+    streams, splits = phased(replace(recipe, data=replace(recipe.data, micro_batch_size=micro_rows)), ranks)
     whole = whole_streams.at(step).micro_batch(step, whole_splits.at(step))
     parts = [
         streams.at(step).micro_batch(step, splits.at(step), rank, micro)
@@ -110,37 +110,37 @@ def test_slots_of_a_phase_follow_its_rate_and_its_length():
 def test_rows_of_each_length_come_once_an_epoch_whatever_stands_between():
     """The tokens of the first epoch of rows of 24 and of 16 places are each the whole text."""
     recipe = PretrainRecipe(
-        data=DataConfig(row_length=24, batch_rows=4),
+        data=DataConfig(sequence_length=24, batch_size=4),
         encoder=ENCODER,
         phases=[
-            *(PhaseConfig(tokens=500.0), PhaseConfig(tokens=400.0, row_length=16)),
-            *(PhaseConfig(tokens=900.0), PhaseConfig(tokens=1e5, row_length=16), PhaseConfig()),
+            *(PhaseConfig(tokens=500.0), PhaseConfig(tokens=400.0, sequence_length=16)),
+            *(PhaseConfig(tokens=900.0), PhaseConfig(tokens=1e5, sequence_length=16), PhaseConfig()),
         ],
     )
     streams, _ = phased(recipe)
     seen = {16: [], 24: []}
     for step in range(streams.first_steps[-1] + 200):
         stream = streams.at(step)
-        seen[stream.rows.row_length].extend(stream.batch(step)[0])
+        seen[stream.rows.sequence_length].extend(stream.batch(step)[0])
     for length, rows in seen.items():
-        tokens = np.concatenate(rows[: make_rows(length).rows_in_epoch])
+        tokens = np.concatenate(rows[: make_rows(length).sequences_in_epoch])
         assert sorted(tokens[tokens >= 5]) == sorted(VALUES)
 
 
 def test_rows_of_one_number_and_two_lengths_are_masked_apart():
     """Were the masks keyed by the number alone, the same places of both rows would be hidden first."""
-    phases = [PhaseConfig(tokens=1.0, row_length=16), PhaseConfig(tokens=1.0, row_length=24), PhaseConfig()]
-    recipe = PretrainRecipe(data=DataConfig(row_length=24, batch_rows=64), encoder=ENCODER, phases=phases)
+    phases = [PhaseConfig(tokens=1.0, sequence_length=16), PhaseConfig(tokens=1.0, sequence_length=24), PhaseConfig()]
+    recipe = PretrainRecipe(data=DataConfig(sequence_length=24, batch_size=64), encoder=ENCODER, phases=phases)
     streams, splits = phased(recipe)
     first = []
     for step in (0, 1):
         batch = streams.at(step).micro_batch(step, splits.at(step))
-        first.append(batch["targets"].view(64, -1)[:, 0] % streams.at(step).rows.row_length)
+        first.append(batch["targets"].view(64, -1)[:, 0] % streams.at(step).rows.sequence_length)
     assert (first[0] == first[1]).float().mean() < 0.5
 
 
 def test_a_phase_like_the_recipe_has_the_batches_of_a_run_without_phases():
-    recipe = PretrainRecipe(data=DataConfig(row_length=24, batch_rows=4), encoder=ENCODER, seed=3)
+    recipe = PretrainRecipe(data=DataConfig(sequence_length=24, batch_size=4), encoder=ENCODER, seed=3)
     batches = []
     for phases in ([], [PhaseConfig(tokens=200.0), PhaseConfig()]):
         streams, splits = phased(replace(recipe, phases=phases))
@@ -197,8 +197,8 @@ def test_lightning_steps_after_the_micro_batches_of_each_phase():
 
 
 def test_accumulation_that_changes_gives_the_steps_of_whole_batches():
-    phases = [replace(phase, micro_batch_rows=None) for phase in RECIPE.phases]
-    whole = replace(RECIPE, data=replace(RECIPE.data, micro_batch_rows=None), phases=phases)
+    phases = [replace(phase, micro_batch_size=None) for phase in RECIPE.phases]
+    whole = replace(RECIPE, data=replace(RECIPE.data, micro_batch_size=None), phases=phases)
     weights = []
     for recipe in (RECIPE, whole):
         module, _, _ = train(recipe, steps=8)
@@ -216,17 +216,17 @@ def test_a_run_that_ends_with_a_phase_keeps_its_rotary_base():
     [
         ([{"tokens": 5.0}], "phases: phase 1 is the last and has tokens 5: leave them out, stop says when it ends"),
         (
-            [{"row_length": 16}, {}],
+            [{"sequence_length": 16}, {}],
             "phases: phase 1 has no tokens: say how long it lasts, only the last phase may leave it open",
         ),
         ([{"tokens": 5.0}, {"tokens": 0.0}, {}], "phases: phase 2: tokens is 0.0: give a finite number above 0"),
         ([{"tokens": float("inf")}, {}], "phases.tokens is inf: give a finite number"),
         ([{"rope_theta": float("inf")}], "phases.rope_theta is inf: give a finite number"),
-        ([{"row_length": 4}], "phases: phase 1: row_length is 4: give 8 or more"),
+        ([{"sequence_length": 4}], "phases: phase 1: sequence_length is 4: give 8 or more"),
         ([{"mask_rate": 1.0}], "phases: phase 1: mask_rate is 1.0: give a share between 0 and 1"),
         (
-            [{"row_length": 1024}],
-            "phases: phase 1: row_length 1024 is longer than encoder.max_length 512: lower the one or raise the other",
+            [{"sequence_length": 1024}],
+            "phases: phase 1: sequence_length 1024 is longer than encoder.max_length 512: lower the one or raise the other",
         ),
     ],
 )
@@ -243,9 +243,9 @@ def test_a_rotary_base_is_refused_where_nothing_rotates():
 
 
 def test_batches_of_a_phase_that_do_not_divide_are_refused():
-    recipe = PretrainRecipe(phases=[PhaseConfig(tokens=1.0), PhaseConfig(batch_rows=30, micro_batch_rows=4)])
+    recipe = PretrainRecipe(phases=[PhaseConfig(tokens=1.0), PhaseConfig(batch_size=30, micro_batch_size=4)])
     with pytest.raises(InputError) as error:
         make_splits(recipe, 2)
     assert str(error.value) == (
-        "phase 2: data.batch_rows 30 over 2 devices is 15 rows each, which data.micro_batch_rows 4 does not divide: give a divisor of 15"
+        "phase 2: data.batch_size 30 over 2 devices is 15 rows each, which data.micro_batch_size 4 does not divide: give a divisor of 15"
     )

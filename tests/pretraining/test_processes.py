@@ -17,12 +17,12 @@ from bert.text.counter import draw
 pytestmark = pytest.mark.slow
 
 SETTINGS = """
-data: {row_length: 32, batch_rows: 8, held_out: 0.3}
+data: {sequence_length: 32, batch_size: 8, held_out: 0.3}
 vocabulary: {size: 80}
 encoder: {hidden_size: 32, num_layers: 2, num_heads: 2, intermediate_size: 32, max_length: 32}
 optimizer: {kind: adamw}
 stop: {steps: 20}
-validation: {every_steps: 10, rows: 20}
+validation: {every_steps: 10, sequences: 20}
 log: {every_steps: 1, progress_bar: false}
 trainer: {accelerator: cpu, precision: 32-true}
 """
@@ -101,7 +101,7 @@ def torchrun():
     [
         ("devices", (), ("--trainer.devices", "2")),
         ("torchrun", "torchrun", ()),
-        ("accumulating", (), ("--trainer.devices", "2", "--data.micro_batch_rows", "2")),
+        ("accumulating", (), ("--trainer.devices", "2", "--data.micro_batch_size", "2")),
         ("compiled", (), ("--trainer.devices", "2", "--compile", "true")),
     ],
 )
@@ -115,7 +115,10 @@ def test_two_processes_see_the_batches_of_one_and_reach_its_losses(corpus, alone
     assert max(abs(a - b) for a, b in zip(validation, alone[2])) < 1e-5
 
 
-PHASES = "[{tokens: 1024, row_length: 16, micro_batch_rows: 2}, {tokens: 1536, batch_rows: 12, micro_batch_rows: 2}, {micro_batch_rows: 4}]"
+PHASES = (
+    "[{tokens: 1024, sequence_length: 16, micro_batch_size: 2}, {tokens: 1536, batch_size: 12, micro_batch_size: 2},"
+    " {micro_batch_size: 4}]"
+)
 
 
 def test_phases_and_a_mixture_give_two_processes_the_batches_of_one(corpus):
@@ -138,7 +141,7 @@ def test_a_run_of_two_processes_goes_on_as_one(corpus, alone):
     flags = (
         "--trainer.devices",
         "2",
-        "--data.micro_batch_rows",
+        "--data.micro_batch_size",
         "2",
         "--checkpoint.every_steps",
         "5",

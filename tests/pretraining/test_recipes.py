@@ -46,7 +46,16 @@ def test_the_mini_recipe_has_the_default_encoder():
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_a_small_recipe_runs_for_a_few_steps(path, tmp_path, text_file):
     arguments = ["pretrain", str(text_file), "--config", str(path), "--out", str(tmp_path / "run"), "--stop.steps", "2"]
-    small = ["--data.row_length", "32", "--data.batch_rows", "4", "--vocabulary.size", "null", "--validation.rows", "4"]
+    small = [
+        "--data.sequence_length",
+        "32",
+        "--data.batch_size",
+        "4",
+        "--vocabulary.size",
+        "null",
+        "--validation.sequences",
+        "4",
+    ]
     assert main([*arguments, *small]) == 0
     assert (tmp_path / "run" / "model" / "config.json").exists()
 

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.slow
 
 STEPS = 14
 SETTINGS = f"""
-data: {{row_length: 32, batch_rows: 8, micro_batch_rows: 4, held_out: 0.3}}
+data: {{sequence_length: 32, batch_size: 8, micro_batch_size: 4, held_out: 0.3}}
 vocabulary: {{size: 80}}
 encoder: {{hidden_size: 32, num_layers: 2, num_heads: 2, intermediate_size: 32, max_length: 32, hidden_dropout: 0.1}}
 optimizer: {{kind: muon}}
 stop: {{steps: {STEPS}}}
-validation: {{every_steps: 4, rows: 16}}
+validation: {{every_steps: 4, sequences: 16}}
 checkpoint: {{every_steps: 4, every_minutes: null, keep: 3}}
 log: {{every_steps: 3, progress_bar: false}}
 trainer: {{accelerator: cpu, precision: 32-true}}
@@ -185,7 +185,7 @@ def step(self, batch, batch_idx):
     return real(self, batch, batch_idx)
 MaskedLMTraining.training_step = step
 """
-    workers = ("--data.workers", 2, "--data.micro_batch_rows", 1)
+    workers = ("--data.workers", 2, "--data.micro_batch_size", 1)
     command = [sys.executable, "-c", KILLER.format(patch=stopping), *arguments, run, *workers]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=300, start_new_session=True)
     assert done.returncode == 130, done.stderr

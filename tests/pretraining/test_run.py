@@ -99,8 +99,8 @@ def test_the_validation_figures_are_those_of_the_held_out_rows(tiny_run):
     model = MaskedLM.load(tiny_run / "model").eval()
     _, held_out, _ = make_streams(recipe, [open_store(tiny_run / "store")], model.tokenizer)
     loss, right, count = 0.0, 0, 0
-    for step in range(-(-held_out.last_row // recipe.data.batch_rows)):
-        batch = held_out.micro_batch(step, Split(recipe.data.batch_rows, recipe.data.batch_rows))
+    for step in range(-(-held_out.last_row // recipe.data.batch_size)):
+        batch = held_out.micro_batch(step, Split(recipe.data.batch_size, recipe.data.batch_size))
         with torch.no_grad():
             logits = model(batch["input_ids"], document_ids=batch["document_ids"]).logits.flatten(0, 1)
         for place, label in zip(batch["targets"], batch["labels"]):
@@ -246,7 +246,7 @@ def test_fresh_weights_are_structured_where_a_recipe_says_so(tiny_run, structure
 def test_objects_that_a_recipe_describes_reach_the_trainer(text_file, tmp_path):
     """Early stopping, by a figure of the validation, ends the run before its budget."""
     (tmp_path / "recipe.yaml").write_text("""
-validation: {every_steps: 1, rows: 8}
+validation: {every_steps: 1, sequences: 8}
 trainer:
   callbacks:
   - class_path: lightning.pytorch.callbacks.EarlyStopping
@@ -293,9 +293,9 @@ def test_weights_with_long_rows_and_a_padded_vocabulary_are_gone_on_with_and_res
     padded.save(tmp_path / "padded")
     run = tmp_path / "run"
     flags = [
-        "--data.row_length",
+        "--data.sequence_length",
         "600",
-        "--data.batch_rows",
+        "--data.batch_size",
         "2",
         "--trainer.accelerator",
         "cpu",

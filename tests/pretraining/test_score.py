@@ -27,7 +27,7 @@ def masked(tmp_path):
 def test_a_score_is_the_mean_cross_entropy_and_accuracy_over_the_targets(masked):
     torch.manual_seed(0)
     model = MaskedLM(SMALL)
-    score = score_masked(model, masked, batch_rows=7)
+    score = score_masked(model, masked, batch_size=7)
     input_ids, labels = read_masked(masked)
     with torch.no_grad():
         logits = model.eval()(input_ids).logits

@@ -78,8 +78,8 @@ def test_rows_of_each_source_come_once_in_its_epoch():
     input_ids, _ = mixture.read(0, 400, IDS)
     owners = source_of(input_ids)
     for number, source in enumerate(mixture.sources):
-        epoch = input_ids[owners == number][: source.rows_in_epoch]
-        assert len(epoch) == source.rows_in_epoch
+        epoch = input_ids[owners == number][: source.sequences_in_epoch]
+        assert len(epoch) == source.sequences_in_epoch
         assert sorted(epoch[epoch >= STARTS[0]]) == list(STARTS[number] + np.arange(source.tokens))
 
 
@@ -88,7 +88,7 @@ def test_seed_and_row_length_decide_who_gives_a_row():
     assert (owners != make_mixture(seed=8).owners(0, 1000)).any()
     longer = make_mixture()
     for source in longer.sources:
-        source.index.row_length = 24
+        source.index.sequence_length = 24
     assert (owners != longer.owners(0, 1000)).any()
 
 
@@ -97,4 +97,4 @@ def test_a_mixture_says_where_a_row_lies():
     row = int(np.flatnonzero(mixture.owners(0, 100) == 1)[2])  # the third of the second source
     assert mixture.source_of(row) == 1
     assert mixture.locate(row) == mixture.sources[1].locate(2)
-    assert mixture.rows_in_epoch == sum(source.rows_in_epoch for source in mixture.sources)
+    assert mixture.sequences_in_epoch == sum(source.sequences_in_epoch for source in mixture.sources)

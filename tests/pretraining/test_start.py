@@ -25,7 +25,7 @@ from ..conftest import TINY, run_quietly
 
 FLAGS = [
     *(flag for flag in TINY if not flag.startswith(("--encoder", "--vocabulary", "--stop", "--checkpoint"))),
-    "--validation.rows=16",
+    "--validation.sequences=16",
 ]
 BERT = EncoderConfig(
     vocab_size=256,

@@ -64,7 +64,7 @@ def test_targets_are_flat_places_of_the_micro_batch_and_labels_their_originals()
 @pytest.mark.parametrize("places", [LENGTH, 5 * LENGTH + 1, 10**9])
 def test_tokens_are_counted_as_they_come_in_the_first_rows_or_in_an_epoch(places):
     stream = make_stream()
-    rows = min(-(-places // LENGTH), stream.rows.rows_in_epoch)
+    rows = min(-(-places // LENGTH), stream.rows.sequences_in_epoch)
     ids = np.concatenate([stream.batch(step)[0] for step in range(-(-rows // ROWS))])[:rows]
     counts = stream.token_counts(places)
     assert counts.tolist() == [
@@ -75,7 +75,7 @@ def test_tokens_are_counted_as_they_come_in_the_first_rows_or_in_an_epoch(places
 
 def test_rows_of_an_epoch_come_once_each():
     stream = make_stream()
-    rows = stream.rows.rows_in_epoch
+    rows = stream.rows.sequences_in_epoch
     tokens = []
     for step in range(-(-rows // ROWS)):
         input_ids, _, _, _ = stream.batch(step)
@@ -122,18 +122,18 @@ def test_the_first_request_is_announced_once_before_the_first_batch():
 @pytest.mark.parametrize(
     ("rows", "micro", "ranks", "message"),
     [
-        (32, None, 3, "data.batch_rows 32 does not divide over 3 devices: give a multiple of 3"),
+        (32, None, 3, "data.batch_size 32 does not divide over 3 devices: give a multiple of 3"),
         (
             32,
             5,
             2,
-            "data.batch_rows 32 over 2 devices is 16 rows each, which data.micro_batch_rows 5 does not divide: give a divisor of 16",
+            "data.batch_size 32 over 2 devices is 16 rows each, which data.micro_batch_size 5 does not divide: give a divisor of 16",
         ),
         (
             32,
             64,
             1,
-            "data.batch_rows 32 over 1 device is 32 rows each, which data.micro_batch_rows 64 does not divide: give a divisor of 32",
+            "data.batch_size 32 over 1 device is 32 rows each, which data.micro_batch_size 64 does not divide: give a divisor of 32",
         ),
     ],
 )

@@ -25,12 +25,12 @@ def documents_of(lengths):
     return Documents(np.cumsum(lengths) - lengths, lengths)
 
 
-def index_of(lengths, row_length=16, window=5, seed=0, folder=None):
-    return RowIndex(documents_of(lengths), row_length, window, seed, folder)
+def index_of(lengths, sequence_length=16, window=5, seed=0, folder=None):
+    return RowIndex(documents_of(lengths), sequence_length, window, seed, folder)
 
 
 def test_worked_example_of_the_docstring():
-    rows = pack(documents_of([9, 3, 1]), row_length=8)
+    rows = pack(documents_of([9, 3, 1]), sequence_length=8)
     sizes = sorted(tuple(sorted(rows.lengths[rows.first[r] : rows.first[r + 1]] + 2)) for r in range(len(rows)))
     assert sizes == [(3, 5), (5,), (8,)]
 
@@ -69,13 +69,13 @@ def test_cut_covers_each_document_once_in_order(lengths, room):
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(8, 32), st.integers(1, 9), st.integers(0, 3))
-def test_an_epoch_holds_every_token_exactly_once(lengths, row_length, window, seed):
-    index = index_of(lengths, row_length, window, seed)
+def test_an_epoch_holds_every_token_exactly_once(lengths, sequence_length, window, seed):
+    index = index_of(lengths, sequence_length, window, seed)
     values = np.arange(10, 10 + sum(lengths))
     for epoch in range(2):
-        first = sum(index.rows_in_epoch(e) for e in range(epoch))
-        rows = index.rows(first, index.rows_in_epoch(epoch))
-        input_ids, document_ids = gather(values, rows, row_length, CLS, SEP, PAD)
+        first = sum(index.sequences_in_epoch(e) for e in range(epoch))
+        rows = index.rows(first, index.sequences_in_epoch(epoch))
+        input_ids, document_ids = gather(values, rows, sequence_length, CLS, SEP, PAD)
         tokens = input_ids[input_ids >= 10]
         assert sorted(tokens) == list(values)
         assert ((document_ids > 0) == (input_ids != PAD)).all()
@@ -83,8 +83,8 @@ def test_an_epoch_holds_every_token_exactly_once(lengths, row_length, window, se
 
 def test_gathered_row_is_cls_chunk_sep_for_each_chunk():
     values = np.arange(100, 200)
-    index = index_of([4, 3, 5], row_length=8, window=3)
-    input_ids, document_ids = gather(values, index.rows(0, index.rows_in_epoch(0)), 8, CLS, SEP, PAD)
+    index = index_of([4, 3, 5], sequence_length=8, window=3)
+    input_ids, document_ids = gather(values, index.rows(0, index.sequences_in_epoch(0)), 8, CLS, SEP, PAD)
     for ids, chunks in zip(input_ids, document_ids):
         for chunk in range(1, chunks.max() + 1):
             inside = ids[chunks == chunk]
@@ -96,18 +96,18 @@ def test_gathered_row_is_cls_chunk_sep_for_each_chunk():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(8, 32), st.integers(0, 3))
-def test_gathered_rows_are_what_a_loop_over_their_chunks_lays_down(lengths, row_length, seed):
-    index = index_of(lengths, row_length, 9, seed)
+def test_gathered_rows_are_what_a_loop_over_their_chunks_lays_down(lengths, sequence_length, seed):
+    index = index_of(lengths, sequence_length, 9, seed)
     values = np.arange(10, 10 + sum(lengths)).astype(np.uint16)  # the last document ends where the array does
-    rows = index.rows(0, index.rows_in_epoch(0))
-    input_ids, document_ids = gather(values, rows, row_length, CLS, SEP, PAD)
+    rows = index.rows(0, index.sequences_in_epoch(0))
+    input_ids, document_ids = gather(values, rows, sequence_length, CLS, SEP, PAD)
     for row in range(len(rows)):
         ids, numbers = [], []
         for number, chunk in enumerate(range(rows.first[row], rows.first[row + 1]), start=1):
             tokens = values[rows.starts[chunk] : rows.starts[chunk] + rows.lengths[chunk]].tolist()
             ids += [CLS, *tokens, SEP]
             numbers += [number] * (len(tokens) + 2)
-        padding = row_length - len(ids)
+        padding = sequence_length - len(ids)
         assert input_ids[row].tolist() == ids + [PAD] * padding
         assert document_ids[row].tolist() == numbers + [0] * padding
 
@@ -126,7 +126,7 @@ def test_seeds_and_epochs_differ_in_order():
     lengths = [5] * 60
     orders = []
     for seed in (0, 1):
-        index = index_of(lengths, row_length=7, window=4, seed=seed)
+        index = index_of(lengths, sequence_length=7, window=4, seed=seed)
         orders += [index.rows(60 * epoch, 60).starts.tolist() for epoch in range(2)]
     assert len({tuple(order) for order in orders}) == 4
 
@@ -139,7 +139,7 @@ def test_all_rows_of_a_window_come_from_its_documents():
     row = 0
     for window in range(-(-50 // 7)):
         members = set(order[window * 7 : (window + 1) * 7].tolist())
-        while row < index.rows_in_epoch(0) and index.locate(row)[1] == window:
+        while row < index.sequences_in_epoch(0) and index.locate(row)[1] == window:
             rows = index.rows(row, 1)
             owners = {
                 number
@@ -152,24 +152,26 @@ def test_all_rows_of_a_window_come_from_its_documents():
 
 
 def test_row_counts_are_cached_and_keyed_by_what_they_depend_on(tmp_path, monkeypatch):
-    index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
+    index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
     assert list(tmp_path.iterdir()) == []  # a small corpus is counted faster than a file is read
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
-    index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
+    index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
     assert len(list(tmp_path.glob("rows-*.npy"))) == 1
     with monkeypatch.context() as patch:
         patch.setattr(RowIndex, "_pack_window", None)  # packing again would fail
-        assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18  # six windows of five documents, two a row
-    index_of([5] * 29 + [6], folder=tmp_path).rows_in_epoch(0)
-    index_of([5] * 30, seed=1, folder=tmp_path).rows_in_epoch(0)
-    index_of([5] * 30, row_length=17, folder=tmp_path).rows_in_epoch(0)
+        assert (
+            index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0) == 18
+        )  # six windows of five documents, two a row
+    index_of([5] * 29 + [6], folder=tmp_path).sequences_in_epoch(0)
+    index_of([5] * 30, seed=1, folder=tmp_path).sequences_in_epoch(0)
+    index_of([5] * 30, sequence_length=17, folder=tmp_path).sequences_in_epoch(0)
     assert len(list(tmp_path.glob("rows-*.npy"))) == 4
 
 
 def test_a_cache_of_another_text_is_noticed(tmp_path, monkeypatch):
     """More rows in a window than it has: what an older version, or somebody's copy, may leave."""
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
-    index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
+    index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
     (file,) = tmp_path.glob("rows-*.npy")
     np.save(file, np.load(file) + 2)
     with pytest.raises(InputError, match=r"its rows-\*\.npy do not belong to this text: remove them"):
@@ -178,7 +180,7 @@ def test_a_cache_of_another_text_is_noticed(tmp_path, monkeypatch):
 
 def test_a_cache_of_another_shape_or_type_or_order_is_counted_anew(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
-    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+    assert index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0) == 18
     (file,) = tmp_path.iterdir()
     right = np.load(file)
     falling = right[::-1].copy()
@@ -186,15 +188,15 @@ def test_a_cache_of_another_shape_or_type_or_order_is_counted_anew(tmp_path, mon
     huge = b"\x93NUMPY\x01\x00v\x00" + header.encode()
     for wrong in (right[:-1], right.astype(np.float64), right[None], falling, right * 0, right.astype(object), -right):
         np.save(file, wrong, allow_pickle=True)
-        assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+        assert index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0) == 18
     file.write_bytes(huge)
-    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+    assert index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0) == 18
 
 
 def test_a_cache_with_fewer_rows_than_a_window_has_is_noticed(tmp_path, monkeypatch):
     """They would never be trained on."""
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
-    index_of([5] * 30, folder=tmp_path).rows_in_epoch(0)
+    index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
     (file,) = tmp_path.glob("rows-*.npy")
     np.save(file, np.arange(1, 7))
     with pytest.raises(InputError, match=r"its rows-\*\.npy do not belong to this text: remove them"):
@@ -204,35 +206,35 @@ def test_a_cache_with_fewer_rows_than_a_window_has_is_noticed(tmp_path, monkeypa
 def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
     index = index_of([5] * 30, folder=tmp_path / "absent")
-    assert index.rows_in_epoch(0) == 18  # six windows of five documents, two of which fit a row
+    assert index.sequences_in_epoch(0) == 18  # six windows of five documents, two of which fit a row
 
 
 def test_a_cache_that_cannot_be_read_costs_the_cache_only_and_others_may_read_it(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
-    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+    assert index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0) == 18
     (file,) = tmp_path.iterdir()
     (tmp_path / "other").touch()
     assert stat.S_IMODE(file.stat().st_mode) == stat.S_IMODE((tmp_path / "other").stat().st_mode)
     file.write_bytes(b"")
-    assert index_of([5] * 30, folder=tmp_path).rows_in_epoch(0) == 18
+    assert index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0) == 18
 
 
 def fill(index):
     """(share of the places of an epoch that are in use, rows, the fewest rows that could hold them)."""
-    room = index.row_length - 2
+    room = index.sequence_length - 2
     used = int((index.documents.lengths + 2 * -(-index.documents.lengths // room)).sum())
-    rows = index.rows_in_epoch(0)
-    return used / (rows * index.row_length), rows, -(-used // index.row_length)
+    rows = index.sequences_in_epoch(0)
+    return used / (rows * index.sequence_length), rows, -(-used // index.sequence_length)
 
 
-@pytest.mark.parametrize("row_length", [128, 512])
+@pytest.mark.parametrize("sequence_length", [128, 512])
 @pytest.mark.parametrize(
     ("median", "spread"), [(1500, 1.0), (25, 0.6), (200, 1.5)], ids=["articles", "sentences", "mixed"]
 )
-def test_rows_are_hardly_more_than_any_packing_needs(row_length, median, spread):
+def test_rows_are_hardly_more_than_any_packing_needs(sequence_length, median, spread):
     normal = np.sqrt(-2 * np.log(1 - uniform(3, np.arange(20_000)))) * np.cos(2 * np.pi * uniform(4, np.arange(20_000)))
     lengths = np.maximum(1, (median * np.exp(spread * normal)).astype(np.int64))
-    share, rows, fewest = fill(index_of(lengths, row_length, window=4096))
+    share, rows, fewest = fill(index_of(lengths, sequence_length, window=4096))
     windows = 5  # each may end in a row that is not full
     assert fewest <= rows <= 1.006 * fewest + windows
     assert share >= 0.99
