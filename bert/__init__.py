@@ -4,10 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from bert.data.tokenizer import Tokenizer
     from bert.errors import InputError
-    from bert.exchange.sentence import SentenceModule
     from bert.finetuning.config import FinetuneRecipe
     from bert.finetuning.run import finetune
+    from bert.hf.sentence import SentenceModule
     from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
     from bert.model.encoder import Encoder
     from bert.model.heads import Discriminator, MaskedLM, SequenceClassifier, TokenClassifier
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from bert.probing.senses import senses
     from bert.probing.sentences import score
     from bert.probing.words import words
-    from bert.text.tokenizer import Tokenizer
 
 _HOMES = {
     "Discriminator": "bert.model.heads",
@@ -28,11 +28,11 @@ _HOMES = {
     "InputError": "bert.errors",
     "MaskedLM": "bert.model.heads",
     "PretrainRecipe": "bert.pretraining.config",
-    "SentenceModule": "bert.exchange.sentence",
+    "SentenceModule": "bert.hf.sentence",
     "SequenceClassifier": "bert.model.heads",
     "TaskHeadConfig": "bert.model.config",
     "TokenClassifier": "bert.model.heads",
-    "Tokenizer": "bert.text.tokenizer",
+    "Tokenizer": "bert.data.tokenizer",
     "attention": "bert.probing.attention",
     "finetune": "bert.finetuning.run",
     "pretrain": "bert.pretraining.run",

@@ -9,11 +9,11 @@ from contextlib import suppress
 from typing import Any
 
 from bert import __version__, signals
+from bert.commands import benching, exporting, finetuning, pretraining, probing, whole
 from bert.errors import InputError, InterruptedRun, RankError, did_you_mean
 from bert.flags import first_line, verb_name
 from bert.terminal import printable_output
 from bert.training.ranks import global_rank
-from bert.verbs import benching, exporting, finetuning, pretraining, probing, whole
 
 _MODULES = (pretraining, finetuning, probing, exporting, benching, whole)
 VERBS: dict[str, Callable[[Sequence[str]], None]] = {verb_name(verb): verb for one in _MODULES for verb in one.VERBS}

@@ -17,9 +17,9 @@ from bert.inference import Batch, Encoded, evaluating, run_batches
 from bert.model.encoder import Encoder
 
 if TYPE_CHECKING:
+    from bert.data.tokenizer import Tokenizer
     from bert.model.config import EncoderConfig
     from bert.model.heads import MaskedLM
-    from bert.text.tokenizer import Tokenizer
 
 Pooling = Literal["mean", "cls"]
 

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bert.errors import InputError
-from bert.exchange.folder import task_of
 from bert.finetuning.config import DataConfig
 from bert.finetuning.measure import Evaluation, say_evaluation
 from bert.finetuning.measure import evaluate as evaluate_task
+from bert.hf.folder import task_of
 from bert.model.heads import MaskedLM
 from bert.pretraining.score import Score, score_masked
 

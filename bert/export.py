@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bert.errors import InputError
-from bert.exchange.card import written_before
-from bert.exchange.families import FAMILIES
-from bert.exchange.folder import (
+from bert.files import is_same, put_files, replaced_folder
+from bert.finetuning.config import DataConfig
+from bert.finetuning.windows import WINDOWS_FILE
+from bert.hf.card import written_before
+from bert.hf.families import FAMILIES
+from bert.hf.folder import (
     ARTICLES,
     CONFIG,
     EXPORTED,
@@ -26,13 +29,10 @@ from bert.exchange.folder import (
     save,
     task_of,
 )
-from bert.exchange.onnx import OnnxModel, check_packages, quantize, write_onnx
-from bert.exchange.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
-from bert.exchange.translate import family_of
-from bert.exchange.weights import WEIGHT_FILES
-from bert.files import is_same, put_files, replaced_folder
-from bert.finetuning.config import DataConfig
-from bert.finetuning.windows import WINDOWS_FILE
+from bert.hf.onnx import OnnxModel, check_packages, quantize, write_onnx
+from bert.hf.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
+from bert.hf.translate import family_of
+from bert.hf.weights import WEIGHT_FILES
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
 from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier

@@ -4,7 +4,7 @@
 
 `tokens.npz` holds documents as token ids; it is made where the text is, from any store:
 
-    python -c "from bert.bench.documents import *; from bert.text.tokenizer import Tokenizer; \
+    python -c "from bert.bench.documents import *; from bert.data.tokenizer import Tokenizer; \
         write_tokens('tokens.npz', text_of_store('runs/store', Tokenizer.load('runs/tokenizer')))"
 
 Needs torch, lightning, numpy, tokenizers, pyyaml, matplotlib and, for the peer, transformers; no datasets, pyarrow or pydantic. What

@@ -23,10 +23,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bert.text.corpus import find_corpus
-from bert.text.files import read_lines
-from bert.text.store import TokenStore, open_store, write_store
-from bert.text.tokenizer import Tokenizer
+from bert.data.corpus import find_corpus
+from bert.data.files import read_lines
+from bert.data.store import TokenStore, open_store, write_store
+from bert.data.tokenizer import Tokenizer
 
 PROCESSES = 2
 CHANGED = 7  # one word of so many is another one in each further copy of the corpus

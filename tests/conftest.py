@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from bert.cli import main
+from bert.data.tokenizer import Tokenizer
 from bert.model.config import EncoderConfig, task_head
 from bert.model.heads import SequenceClassifier
-from bert.text.tokenizer import Tokenizer
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test asks the Hub for anything, network or not
 

@@ -2,10 +2,10 @@
 
 import torch
 
+from bert.data.vocabulary import train_tokenizer
 from bert.embed import piece_vectors, span_pieces, tokenizer_of
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
-from bert.text.vocabulary import train_tokenizer
 from tests.conftest import make_text
 
 TEXTS = make_text(12).split("\n\n")

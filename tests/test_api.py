@@ -183,7 +183,7 @@ def test_types_reach_a_user_s_script(tmp_path: Path) -> None:
     assert revealed == [
         "bert.model.encoder.Encoder",
         tensor,
-        "bert.text.tokenizer.Tokenizer | None",
+        "bert.data.tokenizer.Tokenizer | None",
         "float",
         tensor,
         "int",

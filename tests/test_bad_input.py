@@ -18,7 +18,7 @@ import pytest
 
 from bert import files
 from bert.cli import VERBS, main
-from bert.text.tokenizer import Tokenizer
+from bert.data.tokenizer import Tokenizer
 from bert.training import checkpoints
 from tests.conftest import TINY, make_text
 
@@ -717,7 +717,7 @@ def test_no_room_for_the_model_leaves_none_and_the_run_can_be_finished(
 
     command = ["pretrain", "text.txt", "--out", "new", *TINY]
     with monkeypatch.context() as patch:
-        patch.setattr("bert.exchange.folder.save_file", full)
+        patch.setattr("bert.hf.folder.save_file", full)
         capsys.readouterr()
         assert main(command) == 2
     errors = capsys.readouterr().err

@@ -14,15 +14,15 @@ import torch
 
 from bert import export
 from bert.cli import main
+from bert.data.examples import Example
 from bert.errors import InputError
-from bert.exchange.folder import EXPORTED, start
 from bert.finetuning.config import DataConfig
 from bert.finetuning.measure import evaluate
 from bert.finetuning.predict import load_predictor
+from bert.hf.folder import EXPORTED, start
 from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
-from bert.text.examples import Example
 from tests.conftest import Exported
-from tests.exchange.hf import make
+from tests.hf.hf import make
 from tests.test_readme import blocks
 
 needs_onnx = pytest.mark.onnx

@@ -19,15 +19,15 @@ PACKAGE = ROOT / "bert"
 FLOORS = (
     ("__main__",),
     ("cli",),
-    ("verbs",),
+    ("commands",),
     ("quickstart", "bench", "evaluate", "export"),
     ("pretraining", "finetuning", "probing"),
     ("embed",),
     ("inference",),
     ("report",),
     ("training",),
-    ("exchange",),
-    ("model", "text"),
+    ("hf",),
+    ("model", "data"),
     (
         "flags",
         "recipe",
@@ -50,8 +50,8 @@ LONGEST_FILE = 450
 # Methods of model classes that may reach up: (module, method) → where to.
 DOORS = {
     ("bert.model.encoder", "embed"): "bert.embed",
-    ("bert.model.encoder", "load"): "bert.exchange.folder",
-    ("bert.model.encoder", "save"): "bert.exchange.folder",
+    ("bert.model.encoder", "load"): "bert.hf.folder",
+    ("bert.model.encoder", "save"): "bert.hf.folder",
     ("bert.model.heads", "fill"): "bert.embed",
 }
 
@@ -180,16 +180,16 @@ def test_every_import_runs_down_or_sideways_inside_one_folder() -> None:
 
 def test_the_map_refuses_what_it_should() -> None:
     for source, target in [
-        ("bert.model.heads", "bert.text.tokenizer"),
-        ("bert.text.store", "bert.model.config"),
+        ("bert.model.heads", "bert.data.tokenizer"),
+        ("bert.data.store", "bert.model.config"),
         ("bert.pretraining.run", "bert.finetuning.run"),
         ("bert.training.folder", "bert.embed"),
-        ("bert.exchange.folder", "bert.training.folder"),
+        ("bert.hf.folder", "bert.training.folder"),
         ("bert.recipe", "bert.model.config"),
         ("bert.embed", "bert.pretraining.score"),
         ("bert.evaluate", "bert.bench"),
         ("bert.model.heads", "bert.embed"),
-        ("bert.text.store", "bert.nowhere"),
+        ("bert.data.store", "bert.nowhere"),
     ]:
         assert wrong(Arrow(source, target, 1, None)), (source, target)
     assert wrong(Arrow("bert.model.heads", "bert.embed", 1, "forward"))  # a door is a door for its own method alone
@@ -236,7 +236,7 @@ def test_packages_know_only_what_their_floor_needs() -> None:
     allowed = {  # package → rooms that may import it, anywhere in a file
         "torch": {
             "model",
-            "exchange",
+            "hf",
             "training",
             "embed",
             "inference",
@@ -247,15 +247,15 @@ def test_packages_know_only_what_their_floor_needs() -> None:
             "quickstart",
         },
         "lightning": {"training", "pretraining", "finetuning", "bench"},
-        "datasets": {"text"},
-        "pyarrow": {"text"},
-        "tokenizers": {"text"},
+        "datasets": {"data"},
+        "pyarrow": {"data"},
+        "tokenizers": {"data"},
         "pydantic": {"recipe"},
         "argparse": {"flags"},
         "transformers": {"bench"},
-        "onnx": {"exchange"},
-        "onnxruntime": {"exchange"},
-        "sentence_transformers": {"exchange"},
+        "onnx": {"hf"},
+        "onnxruntime": {"hf"},
+        "sentence_transformers": {"hf"},
         "peft": set(),
     }
     outside = [
@@ -332,8 +332,8 @@ from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds, Split
-from bert.text.packing import RowIndex, Documents
-from bert.text.store import TokenStore
+from bert.data.packing import RowIndex, Documents
+from bert.data.store import TokenStore
 
 lengths = np.full(40, 9)
 values = np.arange(lengths.sum()) % 20 + 5
@@ -358,7 +358,7 @@ print("trained and measured")
 """
     floor_of_arrays = [name for name in FILES if name.startswith("bert.model")]
     wing = [
-        "bert.text.packing",
+        "bert.data.packing",
         "bert.pretraining.stream",
         "bert.pretraining.sources",
         "bert.pretraining.module",

@@ -8,7 +8,7 @@ import pytest
 
 from bert.errors import InputError
 from bert.hub import local_folder
-from tests.exchange.hf import make
+from tests.hf.hf import make
 
 
 def run_offline(cache: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

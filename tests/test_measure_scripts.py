@@ -3,8 +3,8 @@
 import importlib.util
 from pathlib import Path
 
-from bert.text.store import open_store
-from bert.text.tokenizer import Tokenizer
+from bert.data.store import open_store
+from bert.data.tokenizer import Tokenizer
 
 
 def test_batches_are_measured_from_any_store(tiny_run: Path) -> None:

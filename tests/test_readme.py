@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from bert import EncoderConfig, MaskedLM, SequenceClassifier
+from bert.data.vocabulary import train_tokenizer
 from bert.model.config import task_head
 from bert.sample.files import write_sample
-from bert.text.vocabulary import train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from bert.data.packing import SPECIALS_PER_CHUNK, Documents, RowIndex
+from bert.data.rng import permutation
+from bert.data.store import TokenStore, open_store
+from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
 from bert.files import replaced
 from bert.pretraining.config import PretrainRecipe
@@ -16,10 +20,6 @@ from bert.pretraining.inputs import make_vocabulary
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds
-from bert.text.counter import permutation
-from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex
-from bert.text.store import TokenStore, open_store
-from bert.text.tokenizer import Tokenizer
 from bert.untrusted import read_arrays
 
 SPECIALS = (0, 1, 2, 3, 4)

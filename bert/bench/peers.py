@@ -1,6 +1,6 @@
 """The peer: Hugging Face's masked LM of the same configuration, trained as its users train it.
 
-Its config comes from the table of `bert.exchange.families`, so that both models compute the same. It gets autocast to bf16 where ours
+Its config comes from the table of `bert.hf.families`, so that both models compute the same. It gets autocast to bf16 where ours
 does, fused AdamW, clipping, the fastest attention and the compiler; `attention_mask` is left out where no row is padded, labels are
 a table (B, T) with −100, and ModernBERT scores the masked places alone (`sparse_prediction`).
 """
@@ -17,13 +17,13 @@ from bert.bench.documents import Text, packed, whole_rows
 from bert.bench.machine import place
 from bert.bench.ours import steps_of
 from bert.bench.rounds import Contender
+from bert.data.packing import SPECIALS_PER_CHUNK
 from bert.errors import InputError
-from bert.exchange.translate import family_of, write_config
+from bert.hf.translate import family_of, write_config
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.masking import NO_TARGET, mask_rows
 from bert.pretraining.score import Score, read_masked
 from bert.pretraining.stream import MicroBatch
-from bert.text.packing import SPECIALS_PER_CHUNK
 
 Compile = Literal["no", "yes", "cuda-graphs"]
 Work = Literal["full rows", "concatenated", "padded"]

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bert.data.rng import draw, permutation
 from bert.finetuning.windows import Window
 from bert.model.heads import IGNORED
-from bert.text.counter import draw, permutation
 
 _ORDER, _PARTS, _TIES = 41, 42, 43  # what a draw is for
 _BATCHES_IN_A_PART = 32

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from bert.data.examples import Example, Examples, TaggedExample, read_examples, read_tagged
 from bert.errors import InputError, did_you_mean
 from bert.finetuning.batches import Item
 from bert.finetuning.config import DataConfig, FinetuneRecipe, WindowsConfig
@@ -20,7 +21,6 @@ from bert.finetuning.metrics import Scheme, scheme_of
 from bert.finetuning.windows import Window, WindowMaker, resolve_windows
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel
-from bert.text.examples import Example, Examples, TaggedExample, read_examples, read_tagged
 
 Task = Literal["classify", "tag"]
 Labelled = Example | TaggedExample

@@ -11,11 +11,11 @@ from typing import Any
 import lightning as L
 import torch
 
+from bert.data.rng import draw
 from bert.finetuning import figures
 from bert.finetuning.batches import TaskBatch, in_order
 from bert.finetuning.metrics import Scheme
 from bert.model.heads import IGNORED, SequenceClassifier, TokenClassifier
-from bert.text.counter import draw
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import clip_gradients, make_optimizer, set_learning_rate
 from bert.training.schedules import Progress, learning_rate_share

@@ -15,18 +15,18 @@ from typing import Any, TextIO
 
 import torch
 
+from bert.data.examples import TaggedExample
 from bert.errors import InputError
-from bert.exchange.folder import task_of
 from bert.files import is_same, replaced
 from bert.finetuning.config import DataConfig, WindowsConfig
 from bert.finetuning.inputs import Labelled, Task, chunks, make_windows, read_labelled, window_maker
 from bert.finetuning.module import TaskModel
 from bert.finetuning.windows import Window, WindowMaker, read_windows
+from bert.hf.folder import task_of
 from bert.hub import local_folder
 from bert.inference import Batch, Encoded, run_batches
 from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.terminal import raw
-from bert.text.examples import TaggedExample
 
 
 @dataclass(frozen=True)

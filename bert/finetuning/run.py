@@ -14,13 +14,13 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun
-from bert.exchange.folder import start
 from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.figures import in_words
 from bert.finetuning.inputs import Task, TrainingData, check_files, prepare_data, resolved, window_maker
 from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskModel, TaskTraining
 from bert.finetuning.windows import windows_file
+from bert.hf.folder import start
 from bert.model.encoder import Encoder, count_parameters
 from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.signals import Signals, handled

@@ -20,7 +20,7 @@ from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, WindowsConfig
 from bert.untrusted import read_json
 
 if TYPE_CHECKING:
-    from bert.text.tokenizer import Tokenizer
+    from bert.data.tokenizer import Tokenizer
 
 WINDOWS_FILE = "windows.json"  # in a model folder, beside what Hugging Face knows
 

@@ -35,8 +35,8 @@ from bert.model.layers import (
 )
 
 if TYPE_CHECKING:
+    from bert.data.tokenizer import Tokenizer
     from bert.embed import Pooling
-    from bert.text.tokenizer import Tokenizer
 
 
 @dataclass
@@ -92,13 +92,13 @@ class FolderModel(nn.Module):
         """The model of a folder, ours or Hugging Face's, or of a name on the Hub: in fp32, on the CPU, not training. It must have a
         head of this kind; for a bare encoder, a head that it also holds is left out. Raises InputError where there is no such
         model."""
-        from bert.exchange.folder import load
+        from bert.hf.folder import load
 
         return load(cls, folder)
 
     def save(self, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None) -> None:
-        """Write a model folder; see `bert.exchange.folder.save`."""
-        from bert.exchange.folder import save
+        """Write a model folder; see `bert.hf.folder.save`."""
+        from bert.hf.folder import save
 
         save(self, folder, card, extra)  # type: ignore[arg-type]
 

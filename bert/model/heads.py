@@ -27,8 +27,8 @@ from bert.model.layers import activate, at_places, compute_dtype, initialize, ma
 from bert.model.loss import IGNORED, linear_cross_entropy
 
 if TYPE_CHECKING:
+    from bert.data.tokenizer import Tokenizer
     from bert.embed import Prediction
-    from bert.text.tokenizer import Tokenizer
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 In and out: vectors (B, T, D). Which block it is (post-norm or pre-norm, gated or not, with or without biases) is
 decided by fields of `EncoderConfig` when it is made; `forward` then reads the same for all of them. The names of the
-parameters here are the names in our own model folders; `bert.exchange.families` says what others call them.
+parameters here are the names in our own model folders; `bert.hf.families` says what others call them.
 
 Vaswani et al. 2017 (block, sines), Xiong et al. 2020 (pre-norm), Su et al. 2021 (rotary positions), Shazeer 2020 (gated
 MLP).

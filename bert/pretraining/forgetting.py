@@ -15,21 +15,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bert.data.corpus import find_corpus
+from bert.data.packing import Documents
+from bert.data.store import TokenStore, document_hash
+from bert.data.tokenizer import Tokenizer
+from bert.data.vocabulary import sample_documents
 from bert.errors import InputError
 from bert.files import replaced
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
+from bert.pretraining.initialization import Start
 from bert.pretraining.inputs import TrainingData, fixed_rows
 from bert.pretraining.score import score_rows
 from bert.pretraining.sources import Source
-from bert.pretraining.start import Start
 from bert.pretraining.stream import BatchStream
 from bert.sample.make import make_sample
-from bert.text.corpus import find_corpus
-from bert.text.packing import Documents
-from bert.text.store import TokenStore, document_hash
-from bert.text.tokenizer import Tokenizer
-from bert.text.vocabulary import sample_documents
 from bert.untrusted import read_arrays
 
 NEW, GENERAL = "held-out text", "general sample"

@@ -12,19 +12,19 @@ from typing import TypeVar
 
 import numpy as np
 
+from bert.data.corpus import find_corpus
+from bert.data.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
+from bert.data.prepare import prepare, text_has_changed
+from bert.data.store import TokenStore, holds_store, open_store
+from bert.data.tokenizer import Tokenizer
+from bert.data.vocabulary import make_tokenizer
 from bert.errors import InputError
 from bert.pretraining.config import DataConfig, PretrainRecipe
+from bert.pretraining.initialization import Start, check_start, load_start, shape_of
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.phases import Phase, Phased, longest_row, plan
 from bert.pretraining.sources import Mixture, Source
-from bert.pretraining.start import Start, check_start, load_start, shape_of
 from bert.pretraining.stream import BatchStream, Rows, SpecialIds, Split, StepLoader, split_batch
-from bert.text.corpus import find_corpus
-from bert.text.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
-from bert.text.prepare import prepare, text_has_changed
-from bert.text.store import TokenStore, holds_store, open_store
-from bert.text.tokenizer import Tokenizer
-from bert.text.vocabulary import make_tokenizer
 from bert.training.config import StopConfig
 
 DEFAULT_STOP = StopConfig(minutes=20)

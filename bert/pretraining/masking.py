@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bert.data.rng import draw, uniform
 from bert.pretraining.config import MaskingConfig
-from bert.text.counter import draw, uniform
 
 NO_TARGET = -100  # the label of a slot that is not in use
 _CHOICE, _KIND, _REPLACEMENT = 11, 12, 13  # what a draw is for

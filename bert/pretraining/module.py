@@ -13,11 +13,11 @@ from typing import Any
 import lightning as L
 import torch
 
+from bert.data.rng import draw
 from bert.errors import InputError
 from bert.model.heads import HeadOutput, MaskedLM
 from bert.pretraining.phases import Phased
 from bert.pretraining.stream import MicroBatch, Split
-from bert.text.counter import draw
 from bert.training.callbacks import not_finite
 from bert.training.compiling import expect_graphs
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from bert.data.rng import draw
 from bert.pretraining.config import PhaseConfig, PretrainRecipe
-from bert.text.counter import draw
 
 _MASKS = 32  # what a draw is for
 T = TypeVar("T")

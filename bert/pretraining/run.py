@@ -25,6 +25,7 @@ from bert.model.structure import structure
 from bert.pretraining.backend import settle_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import measure_after, measure_before, report
+from bert.pretraining.initialization import Start, begin, load_start
 from bert.pretraining.inputs import (
     TrainingData,
     check_inputs,
@@ -36,7 +37,6 @@ from bert.pretraining.inputs import (
 )
 from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining, check_identity
 from bert.pretraining.phases import Phased, plan
-from bert.pretraining.start import Start, begin, load_start
 from bert.pretraining.stream import Split, StepLoader
 from bert.pretraining.summary import card_text, describe
 from bert.recipe import differences, read_recipe

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from bert.data.packing import RowIndex, gather
+from bert.data.rng import uniform
+from bert.data.store import TokenStore
 from bert.pretraining.stream import SpecialIds
-from bert.text.counter import uniform
-from bert.text.packing import RowIndex, gather
-from bert.text.store import TokenStore
 
 _SOURCE = 31  # what a draw is for
 _BLOCK = 65_536  # rows whose sources are drawn and counted together

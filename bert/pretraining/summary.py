@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from bert.data.tokenizer import Tokenizer
 from bert.model.encoder import count_parameters
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
@@ -12,7 +13,6 @@ from bert.pretraining.forgetting import Loss, card_lines
 from bert.pretraining.inputs import open_data, text_sources
 from bert.pretraining.phases import Phased, plan
 from bert.pretraining.stream import BatchStream, Split
-from bert.text.tokenizer import Tokenizer
 from bert.training.card import training_card
 from bert.training.schedules import Progress
 

@@ -71,7 +71,7 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
     tokenizer.
 
     >>> from bert import Encoder, EncoderConfig, attention
-    >>> from bert.text.vocabulary import train_tokenizer
+    >>> from bert.data.vocabulary import train_tokenizer
     >>> tokenizer = train_tokenizer(["the cat and the dog"] * 3)
     >>> encoder = Encoder(EncoderConfig(tokenizer.vocab_size, hidden_size=32, num_layers=2, num_heads=4))
     >>> encoder.tokenizer = tokenizer  # as `Encoder.load` does

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
-from bert.text.tokenizer import is_unspaced
+from bert.data.tokenizer import is_unspaced
 
 _VOWELS = "aeiou"
 

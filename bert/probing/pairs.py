@@ -13,11 +13,11 @@ from typing import Literal
 
 from torch import nn
 
+from bert.data.rows import name_of
 from bert.errors import InputError
 from bert.probing.rows import Pair, read_pairs
 from bert.probing.sentences import SentenceScore, score
 from bert.report.text import render, tabbed, table
-from bert.text.rows import name_of
 
 TIE = 1e-4
 """nats: what is nearer than this is one score, as where both sentences are the same pieces; rounding moves sums by less"""

@@ -11,9 +11,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from bert.data.files import JSONS, parted_suffixes, read_lines, unify
+from bert.data.rows import Rows, json_rows, name_of, table_rows, there_are
 from bert.errors import InputError, did_you_mean
-from bert.text.files import JSONS, parted_suffixes, read_lines, unify
-from bert.text.rows import Rows, json_rows, name_of, table_rows, there_are
 
 SENTENCES = ("sentence", "text")
 WORDS = ("word", "lemma", "target")

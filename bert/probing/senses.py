@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
+from bert.data.tokenizer import Tokenizer, is_unspaced
 from bert.embed import Pieces, encoder_of, piece_vectors, resolve_layers, span_pieces, tokenizer_of
 from bert.errors import InputError, check_seed, did_you_mean
 from bert.model.encoder import Encoder
@@ -29,7 +30,6 @@ from bert.probing.config import SensesProtocol
 from bert.probing.occurrences import find
 from bert.probing.rows import Row, read_rows
 from bert.report.text import render, table
-from bert.text.tokenizer import Tokenizer, is_unspaced
 
 MOST_FREQUENT, BAG, STATIC, RANDOM = "most frequent sense", "bag of words", "static context", "random encoder"
 LAST_LAYERS = 4

@@ -26,7 +26,7 @@ from bert.model.heads import MaskedLM
 from bert.report.text import tabbed
 
 if TYPE_CHECKING:
-    from bert.text.tokenizer import Tokenizer
+    from bert.data.tokenizer import Tokenizer
 
 CHUNK_TOKENS = 1 << 18  # tokens of masked copies that are held at once
 

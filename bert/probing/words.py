@@ -191,7 +191,7 @@ def words(
     or a model that cannot be.
 
     >>> from bert import Encoder, EncoderConfig, words
-    >>> from bert.text.vocabulary import train_tokenizer
+    >>> from bert.data.vocabulary import train_tokenizer
     >>> sentences = ["An apple fell.", "She ate the apple.", "Apple sold phones."]
     >>> tokenizer = train_tokenizer(sentences)
     >>> encoder = Encoder(EncoderConfig(tokenizer.vocab_size, hidden_size=32, num_layers=2, num_heads=2))

@@ -18,6 +18,7 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
+from bert.data.examples import read_examples, read_tagged
 from bert.errors import InterruptedRun
 from bert.finetuning import figures
 from bert.finetuning.config import DataConfig as LabelledData
@@ -41,7 +42,6 @@ from bert.sample.files import SHOWN, write_sample
 from bert.sample.grammar import LANGUAGES, read_language
 from bert.sample.make import make_sample
 from bert.signals import handled
-from bert.text.examples import read_examples, read_tagged
 from bert.training import folder as run_folder
 from bert.training.config import LogConfig, StopConfig
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from bert.exchange.card import card_header, inherited, measured
+from bert.hf.card import card_header, inherited, measured
 from bert.recipe import differences
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
+from bert.data.legacy_tokenizers import ALL_FILES
 from bert.errors import InputError
-from bert.exchange.folder import OURS as MODEL_FILES
 from bert.files import clear_workshops, completed, matches, replaced, replaced_folder
+from bert.hf.folder import OURS as MODEL_FILES
 from bert.locks import is_held, locked
 from bert.recipe import differences, read_recipe, write_yaml
 from bert.signals import number_of
-from bert.text.foreign import ALL_FILES
 from bert.training.config import LogConfig
 from bert.training.precision import cpu_multiplies_bf16
 from bert.training.ranks import global_rank, launch_key, tell_others, wait_for_rank_0
@@ -219,8 +219,8 @@ def mark_resumed(
         write_yaml(recipe, out / RECIPE, "\n".join(header))
     now = append_environment(out, decided)
     for what in ("packages", "decided") if before else ():
-        then = before[-1].get(what) or {}
-        for key in then.keys() & now[what].keys():
+        then = before[-1].get(what)
+        for key in then.keys() & now[what].keys() if isinstance(then, dict) else ():
             if then[key] != now[what][key]:
                 warnings.warn(
                     f"{out}: {key} is {now[what][key]}, and was {then[key]} before: results may differ", stacklevel=2

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from bert.bench.documents import text_of_arrays
+from bert.data.rng import draw
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.pretraining.config import DataConfig, PretrainRecipe
-from bert.text.counter import draw
 
 SIZE, LENGTH = 96, 16
 LENGTHS = draw(3, np.arange(90)).astype(np.int64) % 20 + 1

@@ -2,9 +2,9 @@
 
 import random
 
+from bert.data.tokenizer import Tokenizer
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
-from bert.text.tokenizer import Tokenizer
 from tests.conftest import OBJECTS, PLACES, SUBJECTS, VERBS, run_quietly
 
 FAST = [

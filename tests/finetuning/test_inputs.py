@@ -5,11 +5,11 @@ import json
 
 import pytest
 
+from bert.data.examples import Example, TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig, FinetuneRecipe, WindowsConfig
 from bert.finetuning.inputs import make_items, prepare_data, resolved, window_maker
 from bert.model.encoder import Encoder
-from bert.text.examples import Example, TaggedExample
 
 from .synthetic import save_encoder, sentences, texts, write_tagged, write_texts
 

@@ -5,11 +5,11 @@ import shutil
 import pytest
 from sklearn.metrics import accuracy_score, classification_report
 
+from bert.data.examples import read_examples, read_tagged
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
 from bert.finetuning.measure import evaluate, say_evaluation
 from bert.finetuning.predict import load_predictor
-from bert.text.examples import read_examples, read_tagged
 
 from .synthetic import fine_tune_both, sentences, texts, write_tagged, write_texts
 

@@ -4,12 +4,12 @@ import lightning as L
 import pytest
 import torch
 
+from bert.data.rng import draw
 from bert.finetuning.batches import Batches, BatchLoader, Item, collate
 from bert.finetuning.module import KeepBest, TaskTraining
 from bert.finetuning.windows import Window
 from bert.model.config import EncoderConfig, task_head
 from bert.model.heads import SequenceClassifier, TokenClassifier
-from bert.text.counter import draw
 from bert.training.config import OptimizerConfig, ScheduleConfig
 
 CONFIG = EncoderConfig(vocab_size=60, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=32, max_length=24)

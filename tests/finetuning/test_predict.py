@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bert.cli import main
+from bert.data.examples import Example, TaggedExample
 from bert.finetuning import predict as module
 from bert.finetuning.config import WindowsConfig
 from bert.finetuning.predict import load_predictor
-from bert.text.examples import Example, TaggedExample
 
 from .synthetic import (
     fine_tune_both,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
 from bert.files import put_files
 from bert.finetuning.config import WindowsConfig
@@ -19,8 +20,7 @@ from bert.finetuning.windows import (
     resolve_windows,
     windows_file,
 )
-from bert.text.tokenizer import Tokenizer
-from tests.text.folders import FOLDERS
+from tests.data.folders import FOLDERS
 
 ROOMS = st.integers(3, 20)
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bert.text import packing
+from bert.data import packing
 from tests.hostile.inputs import make_inputs
 from tests.hostile.loaders import LOADERS, Loader
 from tests.hostile.mutators import MUTATORS, Mutator

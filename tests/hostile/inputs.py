@@ -14,14 +14,14 @@ import torch
 import zstandard
 from safetensors.torch import load_file, save_file
 
-from bert.exchange.folder import save
+from bert.data.tokenizer import Tokenizer
+from bert.hf.folder import save
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.heads import MaskedLM
-from bert.text.tokenizer import Tokenizer
 from tests.conftest import TINY, make_text, run_quietly
-from tests.exchange.hf import SHAPES, spread
+from tests.data.folders import ROBERTA
+from tests.hf.hf import SHAPES, spread
 from tests.probing.models import sense_rows
-from tests.text.folders import ROBERTA
 
 SENTENCE = "the cat sees [MASK] aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab"
 """for `bert fill`; the last word makes a regular expression that backtracks do so"""

@@ -70,7 +70,7 @@ def _tokens(file: Path) -> object:
 
 
 def _sentence(file: Path) -> object:
-    from bert.exchange.sentence import SentenceModule
+    from bert.hf.sentence import SentenceModule
 
     return SentenceModule.load(file.parent).preprocess(["the cat"])
 

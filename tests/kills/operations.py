@@ -11,13 +11,13 @@ import torch
 
 import bert.export
 from bert.cli import main
+from bert.data.store import open_store
+from bert.data.tokenizer import Tokenizer
+from bert.data.vocabulary import train_tokenizer
 from bert.files import completed
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.recipe import write_yaml
-from bert.text.store import open_store
-from bert.text.tokenizer import Tokenizer
-from bert.text.vocabulary import train_tokenizer
 from bert.training.callbacks import MetricsCsv
 from bert.training.checkpoints import WholeCheckpointIO, find_damage, list_checkpoints, newest_whole
 from tests.conftest import TINY, make_text
@@ -121,7 +121,7 @@ class ExportOut(ExportBeside):
 class Prepare(Operation):
     """`bert prepare` over an old store."""
 
-    modules = ("datasets.arrow_writer", "pyarrow.ipc", "bert.text.prepare", "pydantic", "bert.verbs.pretraining")
+    modules = ("datasets.arrow_writer", "pyarrow.ipc", "bert.data.prepare", "pydantic", "bert.commands.pretraining")
 
     def make(self, home: Path, version: int) -> None:
         if not (home / "tokenizer").exists():
@@ -141,7 +141,7 @@ class Prepare(Operation):
 class TrainTokenizer(Operation):
     """`bert tokenizer --overwrite`."""
 
-    inside, modules = ("tokenizer",), ("pydantic", "bert.verbs.pretraining")
+    inside, modules = ("tokenizer",), ("pydantic", "bert.commands.pretraining")
 
     def make(self, home: Path, version: int) -> None:
         (home / "corpus.txt").write_text(make_text(20), encoding="utf-8")
@@ -235,7 +235,7 @@ class Pretrain(Operation):
 class Finetune(Operation):
     """`bert finetune --overwrite`."""
 
-    slow, inside, modules = True, ("run",), (*Prepare.modules, "bert.verbs.finetuning", "bert.finetuning.run")
+    slow, inside, modules = True, ("run",), (*Prepare.modules, "bert.commands.finetuning", "bert.finetuning.run")
 
     def make(self, home: Path, version: int) -> None:
         from tests.finetuning.synthetic import FAST

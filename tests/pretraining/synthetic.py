@@ -4,6 +4,9 @@ import lightning as L
 import numpy as np
 import torch
 
+from bert.data.packing import Documents, RowIndex
+from bert.data.rng import draw
+from bert.data.store import TokenStore
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import MaskingConfig
@@ -13,9 +16,6 @@ from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.phases import Phased, plan
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds, StepLoader
-from bert.text.counter import draw
-from bert.text.packing import Documents, RowIndex
-from bert.text.store import TokenStore
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
 SIZE, LENGTH, ROWS = 300, 24, 12

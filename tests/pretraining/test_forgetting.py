@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from bert.data.packing import Documents
+from bert.data.store import TokenStore, open_store
+from bert.data.tokenizer import Tokenizer
+from bert.data.vocabulary import train_tokenizer
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe, ValidationConfig
 from bert.pretraining.forgetting import (
@@ -23,10 +27,6 @@ from bert.pretraining.inputs import fixed_rows, make_streams
 from bert.pretraining.stream import Split
 from bert.recipe import read_recipe
 from bert.sample.make import make_sample
-from bert.text.packing import Documents
-from bert.text.store import TokenStore, open_store
-from bert.text.tokenizer import Tokenizer
-from bert.text.vocabulary import train_tokenizer
 
 from ..conftest import TINY, make_text, run_quietly
 

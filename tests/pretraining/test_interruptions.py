@@ -34,13 +34,13 @@ def before(owner, name):
         once()
         return real(*arguments, **named)
     setattr(owner, name, patched)
-import bert.text.vocabulary, bert.text.store, bert.pretraining.run as run, lightning.pytorch as L
+import bert.data.vocabulary, bert.data.store, bert.pretraining.run as run, lightning.pytorch as L
 from bert.training.callbacks import StopOnSignal
 from bert.pretraining.stream import BatchStream
 """
 PHASES = {
-    "the tokenizer": 'before(bert.text.vocabulary, "train_tokenizer")',
-    "the store": 'before(bert.text.store, "document_encoder")',
+    "the tokenizer": 'before(bert.data.vocabulary, "train_tokenizer")',
+    "the store": 'before(bert.data.store, "document_encoder")',
     "the parts of the run": 'before(run, "describe")',
     "what Lightning sets up": 'before(L.strategies.SingleDeviceStrategy, "setup")',
     "the first batch": 'before(BatchStream, "micro_batch")',
@@ -49,7 +49,7 @@ PHASES = {
     "a validation": 'before(MaskedLMTraining, "validation_step")',
     "a checkpoint": 'before(checkpoints.torch, "save")',
     "the end": 'before(run, "finish")',
-    "the model": 'before(__import__("bert.exchange.folder").exchange.folder, "save_file")',
+    "the model": 'before(__import__("bert.hf.folder").exchange.folder, "save_file")',
 }
 PREPARING = ("the tokenizer", "the store")
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert.data.rng import draw
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, slots, target_counts
-from bert.text.counter import draw
 
 SPECIALS = 5  # [PAD] [UNK] [CLS] [SEP] [MASK]
 MASK = 4

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from bert.cli import main
+from bert.data.prepare import prepare
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import open_data
 from bert.pretraining.stream import Split
 from bert.recipe import read_recipe
-from bert.text.prepare import prepare
 from bert.training.callbacks import TIME_COLUMNS
 
 from ..conftest import TINY, make_text, run_quietly

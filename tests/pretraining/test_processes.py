@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bert.text.counter import draw
+from bert.data.rng import draw
 
 pytestmark = pytest.mark.slow
 

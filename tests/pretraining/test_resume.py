@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from bert.text.counter import draw
+from bert.data.rng import draw
 from bert.training.callbacks import TIME_COLUMNS
 from tests import warm
 

@@ -12,15 +12,15 @@ import yaml
 from huggingface_hub import ModelCard
 
 from bert.cli import main
+from bert.data.store import open_store
+from bert.data.tokenizer import Tokenizer
+from bert.data.vocabulary import train_tokenizer
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_streams
 from bert.pretraining.stream import Split
 from bert.pretraining.summary import _shown
 from bert.recipe import read_recipe
-from bert.text.store import open_store
-from bert.text.tokenizer import Tokenizer
-from bert.text.vocabulary import train_tokenizer
 
 from ..conftest import TINY, run_quietly
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert.data.packing import Documents, RowIndex
+from bert.data.store import TokenStore
 from bert.pretraining.sources import Mixture, Source
-from bert.text.packing import Documents, RowIndex
-from bert.text.store import TokenStore
 
 from .synthetic import IDS
 

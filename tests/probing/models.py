@@ -4,10 +4,10 @@ import random
 
 import torch
 
+from bert.data.vocabulary import train_tokenizer
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.heads import MaskedLM
 from bert.probing.rows import Row
-from bert.text.vocabulary import train_tokenizer
 
 FRUIT = ("sweet", "ripe", "juicy", "green", "sour", "fresh")
 FIRM = ("phone", "profit", "software", "screen", "market", "shares")

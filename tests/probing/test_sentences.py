@@ -12,7 +12,7 @@ from bert.errors import InputError
 from bert.model.config import HeadConfig
 from bert.model.encoder import Encoder
 from bert.probing import sentences as module
-from tests.exchange.hf import BERT
+from tests.hf.hf import BERT
 from tests.probing.models import TEXTS, make_masked_lm
 
 SENTENCES = [TEXTS[0], "the cat sat", "苹果公司发布了新手机。", "cat", "the [MASK] sat", "👍 \u200b"]

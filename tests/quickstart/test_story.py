@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bert.data.vocabulary import train_tokenizer
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.probing.attention import attention
@@ -15,7 +16,6 @@ from bert.probing.words import words
 from bert.quickstart.findings import Filled, Findings, Line
 from bert.quickstart.story import write_story
 from bert.sample.make import Prompt, make_sample
-from bert.text.vocabulary import train_tokenizer
 from tests.report.reader import Reader
 
 HOSTILE = 'The apple </script><script>alert("apple & co")</script> fell.'

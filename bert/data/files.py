@@ -1,0 +1,297 @@
+"""The documents of one file: plain text, JSON lines, tables and parquet, as they are or compressed. Constant memory."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import sys
+import zlib
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from bert.data.rows import json_rows, table_cells
+from bert.errors import InputError, did_you_mean
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+LAYOUTS = ("auto", "blank-lines", "lines", "file")
+TEXTS = {".txt": "txt", ".text": "txt"}
+JSONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+FORMATS = TEXTS | JSONS | {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
+"""suffix → format"""
+COMPRESSIONS = (".gz", ".zst")
+_LINE = "{}:{}"  # a file and a line of it, for messages
+_SURROGATES = re.compile("[\ud800-\udfff]")
+_CHUNK = 1 << 20  # bytes read at once; also how much of a file is looked at to choose its layout
+_ZSTD_AT_ONCE = 1 << 10  # compressed bytes: of one repeated character they make up to 32,768 times as many
+_MOST_WINDOW = 1 << 27  # bytes that zstd keeps of what came before: as many as its own command takes
+
+Advance = Callable[[int], None]
+Notes = Callable[[str], None]
+
+
+def known_suffixes() -> str:
+    """The suffixes that are read, for messages."""
+    return f"{', '.join(FORMATS)}, each text format also with {' or '.join(COMPRESSIONS)}"
+
+
+def suffixes(path: Path) -> str:
+    """The known end of a file name, such as `.jsonl.gz`; empty where it is not known."""
+    form, compression = parted_suffixes(path)
+    return form + compression if form in FORMATS and not (form == ".parquet" and compression) else ""
+
+
+def parted_suffixes(path: str | Path) -> tuple[str, str]:
+    """The suffix of a file name, whatever it is, and that of a compression behind it, in small letters; empty where there is none."""
+    name = Path(path).name.lower()
+    compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
+    return Path(name.removesuffix(compression)).suffix, compression
+
+
+def read_file(
+    path: Path, layout: str, text_field: str, note_once: Callable[[str, str], None], advance: Advance
+) -> Iterator[str]:
+    """The documents of a file by its suffix, not stripped yet, empty ones too. A file of unknown suffix is plain text.
+
+    `note_once(layout, line)` hears of a layout that was chosen by line length, `advance` the bytes read since its last
+    call. Raises InputError with the file and line for what cannot be read.
+    """
+    form = FORMATS[parted_suffixes(path)[0]] if suffixes(path) else "txt"
+    if form == "parquet":
+        return _read_parquet(path, text_field, advance)
+    blocks = _text_blocks(path, advance)
+    if form == "jsonl":
+        return _read_json_lines(path, _lines(blocks), text_field)
+    if form in ("csv", "tsv"):
+        return _read_table(path, _lines(blocks), text_field, "\t" if form == "tsv" else ",")
+    return _read_text(path, blocks, layout, note_once)
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, with their newline, decompressed by its suffix. `-` is standard input, as it comes."""
+    if str(path) == "-":
+        buffer = cast("BufferedReader", sys.stdin.buffer)
+        chunks = iter(lambda: buffer.read1(_CHUNK), b"")
+        return _lines(_whole_lines(Path("standard input"), chunks))
+    return _lines(_text_blocks(path, lambda _: None))
+
+
+def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
+    """Decompressed bytes of a file. A compressed file that ends too early is an InputError, not a shorter corpus."""
+    if path.name.lower().endswith(".gz"):
+        with gzip.GzipFile(fileobj=file) as stream:
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    elif path.name.lower().endswith(".zst"):
+        import zstandard
+
+        # not zstandard.open: it takes the end of a truncated file for the end of the text
+        decompressor = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW)
+        frame, started = decompressor.decompressobj(), False
+        texts, waiting = [], 0
+        while chunk := file.read(_ZSTD_AT_ONCE):
+            while chunk:
+                if frame.eof:
+                    frame = decompressor.decompressobj()
+                texts.append(frame.decompress(chunk))
+                started, waiting = True, waiting + len(texts[-1])
+                chunk = frame.unused_data if frame.eof else b""
+            if waiting >= _CHUNK:
+                yield b"".join(texts)
+                texts, waiting = [], 0
+        if not started or not frame.eof:
+            raise EOFError("ended before the end-of-frame marker was reached")
+        yield b"".join(texts)
+    else:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _text_blocks(path: Path, advance: Advance) -> Iterator[str]:
+    """The text of a file in blocks of about 1 MB that end with a whole line; newlines are `\\n`, the BOM is gone."""
+    import zstandard
+
+    def chunks(file: BinaryIO) -> Iterator[bytes]:
+        before = 0
+        for chunk in _byte_chunks(path, file):
+            advance(file.tell() - before)
+            before = file.tell()
+            yield chunk
+
+    try:
+        with path.open("rb") as file:
+            yield from _whole_lines(path, chunks(file))
+    except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
+        raise InputError(f"{path}: truncated or damaged ({error}); download or compress the file again") from None
+    except FileNotFoundError:
+        near = get_close_matches(path.name, _siblings(path), n=1)
+        meant = f" Did you mean `{near[0]}`?" if near else ""
+        raise InputError(f"{path}: no such file: give another path.{meant}") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def _siblings(path: Path) -> list[str]:
+    try:
+        return [other.name for other in path.parent.iterdir()]
+    except OSError:
+        return []
+
+
+def _whole_lines(path: Path, chunks: Iterator[bytes]) -> Iterator[str]:
+    lines_before = 0
+    rest: list[bytes] = []  # of an unfinished line, joined once: one endless line costs no more than many
+    for chunk in chunks:
+        cut = chunk.rfind(b"\n") + 1
+        if cut:
+            block = b"".join([*rest, chunk[:cut]])
+            yield _decode(path, block, lines_before)
+            lines_before += block.count(b"\n")
+            rest = []
+        rest.append(chunk[cut:])
+    if any(rest):
+        yield _decode(path, b"".join(rest), lines_before)
+
+
+def _decode(path: Path, block: bytes, lines_before: int) -> str:
+    try:
+        text = block.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = lines_before + block.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}:{line}: not UTF-8 (byte 0x{block[error.start]:02x}); "
+            f"convert the file: iconv -f ITS_ENCODING -t UTF-8 {path.name}"
+        ) from None
+    return unify(text.removeprefix("\ufeff") if lines_before == 0 else text)
+
+
+def _lines(blocks: Iterator[str]) -> Iterator[str]:
+    """Lines with their newline. Not str.splitlines, which also cuts at U+2028 and form feeds."""
+    for block in blocks:
+        start = 0
+        while (end := block.find("\n", start) + 1) > 0:
+            yield block[start:end]
+            start = end
+        if start < len(block):
+            yield block[start:]
+
+
+def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callable[[str, str], None]) -> Iterator[str]:
+    head = next(blocks, "")
+    if layout == "auto":
+        layout, why = _choose_layout(head)
+        if why:
+            taken = {"lines": "one document a line", "file": "the whole file as one document"}[layout]
+            note_once(layout, f"{path}: no blank line, {why}: took {taken} (--layout decides otherwise)")
+
+    def all_blocks() -> Iterator[str]:
+        yield head
+        yield from blocks
+
+    if layout == "file":
+        yield "".join(all_blocks())
+    elif layout == "lines":
+        yield from _lines(all_blocks())
+    else:
+        paragraph: list[str] = []
+        for line in _lines(all_blocks()):
+            if line.isspace():
+                yield "".join(paragraph)
+                paragraph.clear()
+            else:
+                paragraph.append(line)
+        yield "".join(paragraph)
+
+
+def _choose_layout(head: str) -> tuple[str, str]:
+    """The layout of a text file from its first megabyte, and why, where its lines had to be measured.
+
+    A blank line between two others: documents are separated by blank lines. Otherwise a text is hard-wrapped when its
+    longest line has 30 to 120 characters and most lines are filled to three quarters of that, do not end like a
+    sentence and come once: then the file is one document. Anything else is one document a line.
+    """
+    lines = [line.rstrip() for line in head.strip().split("\n")]
+    if "" in lines:
+        return "blank-lines", ""
+    lengths = [len(line) for line in lines]
+    longest = max(lengths)
+    filled = sum(length >= 0.75 * longest for length in lengths)
+    sentences = sum(line.endswith((".", "!", "?", '"', "”", "。", "！", "？", "…")) for line in lines)
+    middle = f"lines of {median(lengths):.0f} characters at the median"
+    half = len(lines) / 2
+    wrapped = 30 <= longest <= 120 and filled > half and sentences < half and len(set(lines)) > half
+    if len(lines) >= 4 and wrapped:
+        return "file", f"hard-wrapped at {longest} characters"
+    return "lines", middle if len(lines) > 1 else ""
+
+
+def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Iterator[str]:
+    for where, row in json_rows(path, lines, f"{{{text_field!r}: ...}}", _LINE):
+        if text_field not in row:
+            raise missing_field(where, text_field, list(row))
+        text = row[text_field]
+        if text is None:
+            continue
+        if not isinstance(text, str):
+            held = type(text).__name__
+            raise InputError(f"{where}: field {text_field!r} holds {held}, not text; name another by --text-field")
+        yield unify(text)
+
+
+def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
+    cells = table_cells(path, lines, delimiter, _LINE)
+    where, head = next(cells, ("", []))
+    header = [name.strip() for name in head]
+    if not header:
+        return
+    if text_field not in header:
+        raise missing_field(where, text_field, header)
+    column = header.index(text_field)
+    for where, row in cells:
+        if len(row) != len(header):
+            there = f"{len(row)} columns, the header has {len(header)}"
+            raise InputError(f"{where}: {there}; repair this line")
+        yield row[column]
+
+
+def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if text_field not in names:
+                raise missing_field(str(path), text_field, names)
+            if names.count(text_field) > 1:
+                raise InputError(f"{path}: has {names.count(text_field)} columns {text_field!r}: rename all but one")
+            kind = file.schema_arrow.field(text_field).type
+            if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
+                raise InputError(f"{path}: field {text_field!r} holds {kind}, not text; name another by --text-field")
+            size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
+            for batch in file.iter_batches(batch_size=1024, columns=[text_field]):
+                for text in batch.column(0).to_pylist():
+                    if text is not None:
+                        yield unify(text)
+                advance(size * batch.num_rows // rows)
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: not a readable parquet file ({first}); download or write it again") from None
+
+
+def missing_field(where: str, text_field: str, names: list[str]) -> InputError:
+    """The error for a row or header without the text field; it says what fields are there."""
+    there = ", ".join(names) or "none"
+    near = did_you_mean(text_field, names)
+    return InputError(f"{where}: no field {text_field!r}; there are: {there}. Name one by --text-field.{near}")
+
+
+def unify(text: str) -> str:
+    """Newlines as `\\n`, and no lone surrogates, which JSON can carry but UTF-8 cannot."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)

@@ -1,0 +1,291 @@
+"""Which chunks share a row: documents are cut into chunks, chunks are packed into rows of a fixed length, rows are numbered.
+
+A chunk of n tokens takes n + 2 places of a row, for its [CLS] and its [SEP]. Packing is best-fit decreasing (Johnson 1973) inside a
+window, a number of consecutive documents of the epoch's order, so that a row is a pure function of (lengths, seed, epoch, window) and
+no stream has to be played from its start to see row 12,345.
+
+A worked example. Rows of 8 places, documents of 9, 3 and 1 tokens: the first is cut into chunks of 6 and 3 tokens, which take 8 and 5
+places; the others take 5 and 3. Best fit puts 8 alone, 5 and 3 together, and 5 alone: three rows, 21 of 24 places in use.
+"""
+
+import contextlib
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from bert.data.rng import draw, permutation
+from bert.errors import InputError
+
+_ALGORITHM = 1  # raised by whoever changes which chunks share a row: files of row counts are then made anew
+WORTH_A_FILE = 100_000  # documents from which on counting the rows of an epoch takes longer than reading a file
+SPECIALS_PER_CHUNK = 2  # [CLS] before it and [SEP] behind it
+_DOCUMENT_ORDER, _ROW_ORDER, _HELD_OUT = 1, 2, 3  # what a draw is for
+
+
+@dataclass(frozen=True)
+class Documents:
+    """Documents as slices of the store's flat token array: starts and lengths, both (N,) int64."""
+
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def take(self, indices: np.ndarray) -> "Documents":
+        """The documents at `indices`, in that order."""
+        return Documents(self.starts[indices], self.lengths[indices])
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Packed rows: row r holds the chunks `first[r]:first[r + 1]` of (starts, lengths), in that order."""
+
+    first: np.ndarray
+    starts: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.first) - 1
+
+
+def cut(documents: Documents, room: int) -> Documents:
+    """Cut every document into chunks of `room` tokens and one shorter rest. Empty documents vanish."""
+    counts = -(-documents.lengths // room)
+    place = _ranges(counts)  # which chunk of its document a chunk is
+    starts = np.repeat(documents.starts, counts) + place * room
+    lengths = np.minimum(np.repeat(documents.lengths, counts) - place * room, room)
+    return Documents(starts, lengths)
+
+
+def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
+    """Best-fit decreasing: the row (N,) of each item, every row holding at most `capacity`.
+
+    Largest first, each item goes to the fullest row that still holds it. Rows are kept by the room they have left, and the smallest
+    sufficient room is found in a bit set, so an item costs a constant time and nothing is done a token.
+    """
+    row_of = np.empty(len(sizes), np.int64)
+    full = sizes == capacity  # most chunks of long documents: a row each, without a search
+    count = int(full.sum())
+    row_of[full] = np.arange(count)
+    order = np.argsort(-sizes, kind="stable")[count:]
+    rows_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    rooms = 0  # bit r is set where a row with r places left is open
+    for item, size in zip(order.tolist(), sizes[order].tolist()):
+        fitting = rooms >> size
+        if fitting:
+            room = size + (fitting & -fitting).bit_length() - 1
+            row = rows_with_room[room].pop()
+            if not rows_with_room[room]:
+                rooms ^= 1 << room
+        else:
+            row, room = count, capacity
+            count += 1
+        row_of[item] = row
+        rest = room - size
+        if rest:
+            rows_with_room[rest].append(row)
+            rooms |= 1 << rest
+    return row_of
+
+
+def pack(documents: Documents, sequence_length: int) -> Rows:
+    """Cut the documents and pack the chunks into rows of `sequence_length` places, in no particular order of rows."""
+    chunks = cut(documents, sequence_length - SPECIALS_PER_CHUNK)
+    row_of = best_fit(chunks.lengths + SPECIALS_PER_CHUNK, sequence_length)
+    order = np.argsort(row_of, kind="stable")
+    per_row = np.bincount(row_of, minlength=0)
+    return Rows(np.concatenate(([0], np.cumsum(per_row))), chunks.starts[order], chunks.lengths[order])
+
+
+def take_rows(rows: Rows, indices: np.ndarray) -> Rows:
+    """The rows at `indices`, in that order."""
+    counts = np.diff(rows.first)[indices]
+    chunks = np.repeat(rows.first[indices], counts) + _ranges(counts)
+    return Rows(np.concatenate(([0], np.cumsum(counts))), rows.starts[chunks], rows.lengths[chunks])
+
+
+def join_rows(parts: list[Rows]) -> Rows:
+    """The rows of all parts, one part after the other."""
+    counts = np.concatenate([np.diff(part.first) for part in parts])
+    return Rows(
+        np.concatenate(([0], np.cumsum(counts))),
+        np.concatenate([part.starts for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+    )
+
+
+def gather(
+    values: np.ndarray, rows: Rows, sequence_length: int, cls_id: int, sep_id: int, pad_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows as arrays: (input_ids, document_ids), each (R, sequence_length) int64; document_ids counts a row's chunks
+    from 1, 0 is padding."""
+    count, chunks = len(rows), len(rows.starts)
+    chunks_per_row = np.diff(rows.first)
+    chunk_ends = np.concatenate(([0], np.cumsum(rows.lengths + SPECIALS_PER_CHUNK)))
+    # The flat places of all rows are a chain of segments: the chunks of a row and then its padding, for every row.
+    chunk = np.arange(chunks) + np.repeat(np.arange(count), chunks_per_row)  # which segment a chunk is
+    padding = rows.first[1:] + np.arange(count)
+    sizes, numbers, starts = (np.zeros(chunks + count, np.int64) for _ in range(3))
+    sizes[chunk], sizes[padding] = rows.lengths + SPECIALS_PER_CHUNK, sequence_length - np.diff(chunk_ends[rows.first])
+    numbers[chunk] = _ranges(chunks_per_row) + 1
+    starts[chunk] = rows.starts
+    begins = np.cumsum(sizes) - sizes
+    document_ids = np.repeat(numbers, sizes)
+    # Where in `values` the token of a place is. At a [CLS] or [SEP] it is what stands next to the chunk, and is written over.
+    source = np.repeat(starts - 1 - begins, sizes)
+    source += np.arange(count * sequence_length)
+    input_ids = values.take(source, mode="clip").astype(np.int64)
+    input_ids[document_ids == 0] = pad_id
+    input_ids[begins[chunk]] = cls_id
+    input_ids[begins[chunk] + sizes[chunk] - 1] = sep_id
+    return input_ids.reshape(count, sequence_length), document_ids.reshape(count, sequence_length)
+
+
+def hold_out(documents: Documents, hashes: np.ndarray, share: float, room: int) -> tuple[Documents, Documents, str]:
+    """Split into (training, validation, message) by hash, so that a document stays on its side when the corpus grows.
+
+    Where fewer than 20 documents or an empty side would result, chunks of `room` tokens take the place of documents and the last 2 %
+    of them by the same hash (or `share`, where that is more) are held out; the message says so, and is empty otherwise.
+    """
+    if share == 0:
+        return documents, documents.take(np.arange(0)), ""
+    threshold = np.uint64(min(share, 1.0) * float(2**64 - 2**11))
+    held_out = draw(hashes, _HELD_OUT) < threshold
+    documents_left_out = int(held_out.sum())
+    if documents_left_out >= 20 and documents_left_out < len(documents):
+        return documents.take(np.flatnonzero(~held_out)), documents.take(np.flatnonzero(held_out)), ""
+    chunks = cut(documents, room)
+    counts = -(-documents.lengths // room)
+    keys = draw(np.repeat(hashes, counts), _HELD_OUT, _ranges(counts))
+    number = max(1, round(max(share, 0.02) * len(chunks)))
+    last = np.zeros(len(chunks), bool)
+    last[np.argsort(keys, kind="stable")[len(chunks) - number :]] = True
+    message = (
+        f"{documents_left_out} of {len(documents)} documents would be held out, too few to measure on:"
+        f" {number} of {len(chunks)} chunks of up to {room} tokens are held out instead"
+    )
+    return chunks.take(np.flatnonzero(~last)), chunks.take(np.flatnonzero(last)), message
+
+
+@dataclass
+class RowIndex:
+    """Where row n is: its epoch, its window and its place there; and the rows of that window.
+
+    The number of rows of every window follows from lengths, seed and epoch alone; it is computed once an epoch and, for large corpora,
+    kept in `folder`.
+    """
+
+    documents: Documents
+    sequence_length: int
+    window_documents: int
+    seed: int
+    folder: Path | None = None
+    _ends: dict[int, np.ndarray] = field(default_factory=dict, repr=False)  # epoch → rows up to the end of each window
+    _epoch_starts: list[int] = field(default_factory=lambda: [0], repr=False)
+    _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)  # of the epoch last asked for
+    _windows: dict[tuple[int, int], Rows] = field(default_factory=dict, repr=False)
+
+    def sequences_in_epoch(self, epoch: int) -> int:
+        """Number of rows of an epoch. Epochs differ by a few rows, because their windows hold other documents."""
+        return int(self._window_ends(epoch)[-1])
+
+    def rows(self, first: int, count: int) -> Rows:
+        """Rows first … first + count − 1 of the run, through the ends of windows and epochs."""
+        parts = []
+        while count > 0:
+            epoch, window, place = self.locate(first)
+            rows = self._window(epoch, window)
+            taken = min(count, len(rows) - place)
+            parts.append(take_rows(rows, np.arange(place, place + taken)))
+            first, count = first + taken, count - taken
+        return join_rows(parts)
+
+    def locate(self, row: int) -> tuple[int, int, int]:
+        """(epoch, window, place in window) of row `row` of the run."""
+        while self._epoch_starts[-1] <= row:
+            self._epoch_starts.append(self._epoch_starts[-1] + self.sequences_in_epoch(len(self._epoch_starts) - 1))
+        epoch = int(np.searchsorted(self._epoch_starts, row, side="right")) - 1
+        place = row - self._epoch_starts[epoch]
+        ends = self._window_ends(epoch)
+        window = int(np.searchsorted(ends, place, side="right"))
+        return epoch, window, place - (int(ends[window - 1]) if window else 0)
+
+    def _window(self, epoch: int, window: int) -> Rows:
+        if (epoch, window) not in self._windows:
+            if len(self._windows) > 1:  # a batch touches one window or two
+                self._windows.pop(next(iter(self._windows)))
+            rows = self._pack_window(self._order(epoch), window)
+            if len(rows) != np.diff(self._window_ends(epoch), prepend=0)[window]:
+                raise InputError(f"{self.folder}: its rows-*.npy do not belong to this text: remove them")
+            shuffled = permutation(len(rows), self.seed, _ROW_ORDER, epoch, window)
+            self._windows[epoch, window] = take_rows(rows, shuffled)
+        return self._windows[epoch, window]
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch not in self._orders:
+            self._orders.clear()
+            self._orders[epoch] = permutation(len(self.documents), self.seed, _DOCUMENT_ORDER, epoch)
+        return self._orders[epoch]
+
+    def _pack_window(self, order: np.ndarray, window: int) -> Rows:
+        members = order[window * self.window_documents : (window + 1) * self.window_documents]
+        return pack(self.documents.take(members), self.sequence_length)
+
+    def _window_ends(self, epoch: int) -> np.ndarray:
+        if epoch not in self._ends:
+            if len(self._ends) > 2:  # a batch touches two epochs at most, unless they are tiny
+                self._ends.pop(next(iter(self._ends)))
+            large = self.folder is not None and len(self.documents) >= WORTH_A_FILE
+            file = self.folder / f"rows-{self._key():016x}-{epoch}.npy" if self.folder and large else None
+            windows = -(-len(self.documents) // self.window_documents)
+            if (kept := _read(file, windows)) is not None:
+                self._ends[epoch] = kept
+            else:
+                order = self._order(epoch)
+                self._ends[epoch] = np.cumsum([len(self._pack_window(order, window)) for window in range(windows)])
+                if file:
+                    _write(file, self._ends[epoch])
+        return self._ends[epoch]
+
+    def _key(self) -> int:
+        """What the number of rows depends on, as one number."""
+        lengths = np.bitwise_xor.reduce(
+            draw(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0)
+        )
+        shape = self.sequence_length, self.window_documents, self.seed, len(self.documents)
+        return int(draw(_ALGORITHM, *shape, lengths)[0])
+
+
+def _ranges(counts: np.ndarray) -> np.ndarray:
+    """0 … n − 1 for each n of counts, one after the other."""
+    ends = np.cumsum(counts)
+    total = int(ends[-1]) if len(ends) else 0
+    return np.arange(total) - np.repeat(ends - counts, counts)
+
+
+def _read(file: Path | None, windows: int) -> np.ndarray | None:
+    """The row counts of a cache, that rise from window to window; none where there is none, or none that can be read."""
+    try:
+        ends = (
+            None if file is None else np.lib.format.open_memmap(file, mode="r")
+        )  # which claims no memory and unpickles nothing
+    except Exception:  # NumPy raises a dozen kinds for a damaged header
+        return None
+    if ends is None or ends.dtype != np.int64 or ends.shape != (windows,) or not (np.diff(ends, prepend=0) > 0).all():
+        return None
+    return np.array(ends)
+
+
+def _write(file: Path, array: np.ndarray) -> None:
+    """Write an array whole or not at all; several processes may do so at once. It is a cache: a folder that refuses it does no harm."""
+    partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("xb") as stream:  # readable for whom the umask says: others use the store too
+            np.save(stream, array)
+        partial.replace(file)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

@@ -1,0 +1,331 @@
+"""Training a tokenizer on a sample of a corpus: the same documents give the same bytes, in any process."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import json
+import re
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+
+from bert.data.corpus import find_corpus
+from bert.data.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
+from bert.errors import InputError, did_you_mean
+from bert.files import completed, owned
+from bert.signals import interruptible
+
+KINDS = ("wordpiece", "bpe", "unigram")
+# half a minute on two cores for 8,192 entries; unigram takes ten times as long, on Chinese longer
+SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 5_000_000}
+_MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
+VOCAB_SIZE = 8192
+_CODE_POINTS = 0x110000
+_LONGEST_WORD = 1000  # characters; in byte-level vocabularies bytes
+_LONG = re.compile(
+    rf"[^ \t\n\r]{{{_LONGEST_WORD // 4}}}"
+).search  # four bytes a character; no word goes on beyond these
+
+
+def train_tokenizer(
+    documents: Iterable[str],
+    kind: str = "wordpiece",
+    vocab_size: int | None = None,
+    sample_characters: int | None = None,
+    lowercase: bool | None = None,
+) -> Tokenizer:
+    """Train a tokenizer with at most `vocab_size` entries, then brought to a multiple of 64 by `[unusedN]` entries.
+
+    Where no size is given it is 8,192, or what a small corpus supports.
+
+    `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped
+    unless `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018).
+    Trained on at most `sample_characters` characters (by default 100 million, for unigram 5), spread evenly over
+    the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
+
+    Raises InputError for an unknown kind, a size that is too small for the alphabet and one that the corpus does not
+    fill.
+    """
+    if kind not in KINDS:
+        raise InputError(f"kind {kind!r} is not known: use one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
+    sample_characters = SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters
+    size = VOCAB_SIZE if vocab_size is None else vocab_size
+    for name, value in (("vocabulary size", size), ("sample of characters", sample_characters)):
+        if value < 1:
+            raise InputError(f"{name} {value}: must be positive")
+    sample = sample_documents(documents, sample_characters)
+    if not sample:
+        raise InputError("the corpus holds no text; give files with at least a few documents")
+    lowercase = kind == "wordpiece" if lowercase is None else lowercase
+    train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
+    definition = train(sample, size, lowercase)
+    if vocab_size is None:
+        size = min(size, len(definition["model"]["vocab"]))
+    return Tokenizer(_finish(definition, size))
+
+
+def make_tokenizer(
+    corpus: Sequence[str | Path] | str | Path,
+    out: str | Path,
+    kind: str = "wordpiece",
+    vocab_size: int | None = None,
+    layout: str = "auto",
+    text_field: str = "text",
+    sample_characters: int | None = None,
+    lowercase: bool | None = None,
+    overwrite: bool = False,
+    say: Callable[[str], None] = print,
+) -> Tokenizer:
+    """What `bert tokenizer` does: train on a corpus, save into the folder `out`, say what was made.
+
+    Raises InputError for what the corpus or the sizes get wrong, and where `out` holds a tokenizer already.
+    """
+    out = Path(out).expanduser()
+    started = time.monotonic()
+    found = find_corpus(corpus, layout, text_field)
+    seen = [0, 0]  # documents, characters
+
+    def counted() -> Iterable[str]:
+        for document in found.documents(notes=say):
+            seen[0] += 1
+            seen[1] += len(document)
+            yield document
+
+    with owned(out):
+        if (completed(out) / "tokenizer.json").exists() and not overwrite:
+            raise InputError(f"{out}: already holds a tokenizer; give another --out, or --overwrite")
+        tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase)
+        tokenizer.save(out)
+    used = min(seen[1], SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters)
+    say(
+        f"{out}: {kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on "
+        f"{used / 1e6:,.1f} of {seen[1] / 1e6:,.1f} million characters ({seen[0]:,} documents) "
+        f"in {time.monotonic() - started:.0f} s"
+    )
+    return tokenizer
+
+
+def sample_documents(documents: Iterable[str], sample_characters: int) -> list[str]:
+    """At most `sample_characters` characters of whole documents, the ones with the lowest hashes, in their order.
+
+    The hash spreads them over the corpus, however long it is, and makes the choice the same in any process. A document
+    longer than the whole sample is cut.
+    """
+    kept: list[tuple[int, int, str]] = []  # a heap with the highest hash first
+    characters = 0
+    for place, document in enumerate(documents):
+        document = document[:sample_characters].encode("utf-8", "replace").decode()
+        rank = int.from_bytes(hashlib.blake2b(document.encode(), digest_size=8).digest(), "big")
+        heapq.heappush(kept, (-rank, place, document))
+        characters += len(document)
+        while characters > sample_characters and len(kept) > 1:
+            characters -= len(heapq.heappop(kept)[2])
+    return [document for _, document in sorted((place, document) for _, place, document in kept)]
+
+
+def _definition(backend: tokenizers.Tokenizer) -> dict[str, Any]:
+    definition: dict[str, Any] = json.loads(backend.to_str())
+    return definition
+
+
+def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer:
+    """Check the number of entries, add the unused ones and the post-processor.
+
+    They are entries of the model, not added tokens: those would be found in running text.
+    """
+    vocabulary = definition["model"]["vocab"]
+    size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE  # no trainer goes past vocab_size
+    if -(-size // _MULTIPLE) * _MULTIPLE < wanted:
+        raise InputError(f"vocabulary size {vocab_size}: the corpus supports {size} entries; give {size} or more text")
+    for token in definition["added_tokens"]:
+        # where the blank before a word is part of its first piece, a mask takes it too
+        token["lstrip"] = token["content"] == "[MASK]" and definition["model"]["type"] != "WordPiece"
+    unused = [f"[unused{number}]" for number in range(wanted - size)]
+    if isinstance(vocabulary, list):
+        lowest = min(score for _, score in vocabulary)
+        vocabulary.extend([token, lowest] for token in unused)
+    else:
+        vocabulary.update({token: size + number for number, token in enumerate(unused)})
+    backend = tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
+    backend.post_processor = post_processor("[CLS]", 2, "[SEP]", 3)
+    return backend
+
+
+def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+    """WordPiece by byte-pair merges, as `tokenizers` does it, but with the same result each time.
+
+    Its own WordPieceTrainer numbers the `##x` characters in the order of a randomly seeded hash map, and breaks ties
+    between merges and between rare characters by it. So the alphabet is counted here and given to the trainer in order.
+    """
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    first, inner = _count_characters(sample, normalizer, pre_tokenizer)
+    # the trainer has an entry for each character, one that never begins a word too, and one for each inside a word
+    rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
+    inner_pieces = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
+    room = 2 * len(rare) + 64  # for pieces with a rare character, which give way afterwards
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size + room,
+        min_frequency=2,
+        special_tokens=[*SPECIAL_TOKENS, *inner_pieces],
+        continuing_subword_prefix="##",
+        show_progress=False,
+    )
+    _train(backend, sample, trainer)
+    merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
+    # in the order of merges; those with a rare character come last: only where the rest does not fill the vocabulary
+    pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS]
+    pieces.sort(key=lambda piece: _rarity(piece.removeprefix("##"), rare))
+    pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
+    wordpiece = models.WordPiece(
+        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])},
+        unk_token="[UNK]",
+        max_input_chars_per_word=100,
+    )
+    backend = tokenizers.Tokenizer(wordpiece)
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    backend.add_special_tokens(list(SPECIAL_TOKENS))
+    return _definition(backend)
+
+
+def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.Trainer) -> None:
+    """Train `backend`. The time that a word takes grows with the square of its length, so the longest are cut for it."""
+    words = backend.pre_tokenizer
+    if any(map(_LONG, sample)):
+        cut = pre_tokenizers.Split(Regex(f"(?m:.{{{_LONGEST_WORD}}})"), "isolated")
+        backend.pre_tokenizer = pre_tokenizers.Sequence([words, cut])
+    interruptible(backend.train_from_iterator, sample, trainer)
+    backend.pre_tokenizer = words
+
+
+def _count_characters(
+    sample: list[str], normalizer: normalizers.Normalizer, pre_tokenizer: pre_tokenizers.PreTokenizer
+) -> tuple[np.ndarray, np.ndarray]:
+    """How often each code point begins a word, and how often it stands inside one: two int64 arrays."""
+    first, inner = np.zeros(_CODE_POINTS, dtype=np.int64), np.zeros(_CODE_POINTS, dtype=np.int64)
+    # 0: not seen yet, 1: parts words and is dropped (a blank), 2: a word by itself (punctuation), 3: in a word
+    classes = np.zeros(_CODE_POINTS, dtype=np.int8)
+    group: list[str] = []
+    waiting = 0
+    for place, document in enumerate(sample):
+        group.append(document)
+        waiting += len(document)
+        if waiting < 4_000_000 and place + 1 < len(sample):
+            continue
+        text = normalizer.normalize_str("\n".join(group))
+        group, waiting = [], 0
+        points = np.frombuffer(f" {text}".encode("utf-32-le"), dtype=np.uint32)
+        for point in np.flatnonzero(np.bincount(points, minlength=_CODE_POINTS)):
+            if not classes[point]:
+                parts = [part for part, _ in pre_tokenizer.pre_tokenize_str(f"a{chr(point)}a")]
+                classes[point] = {1: 3, 2: 1, 3: 2}[len(parts)]
+        kinds = classes[points]
+        inside = (kinds[1:] == 3) & (kinds[:-1] == 3)
+        starts = (kinds[1:] >= 2) & ~inside
+        inner += np.bincount(points[1:][inside], minlength=_CODE_POINTS)
+        first += np.bincount(points[1:][starts], minlength=_CODE_POINTS)
+    return first, inner
+
+
+def _rare_characters(counts: np.ndarray, entries: np.ndarray, vocab_size: int, own: set[str]) -> dict[str, int]:
+    """The characters to leave out of the alphabet, with their rank by count.
+
+    `counts` and `entries` say how often each code point occurs and how many entries it takes; `own` are always kept.
+    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese) and the first 300 in
+    any case; where the vocabulary has no room for them 99.99, 99.9 or 99 % alone.
+    """
+    others = counts.copy()
+    others[[ord(character) for character in own]] = 0
+    by_count = np.lexsort((np.arange(_CODE_POINTS), -others))[: np.count_nonzero(others)]
+    covered = 1 - (others.sum() - np.cumsum(others[by_count])) / counts.sum()
+    reserved = needed = len(SPECIAL_TOKENS) + len(own)
+    for coverage, at_least in ((0.9999, 300), (0.9999, 0), (0.999, 0), (0.99, 0)):
+        kept = min(max(int(np.searchsorted(covered, coverage)) + 1, at_least), len(by_count))
+        needed = reserved + int(entries[by_count[:kept]].sum())
+        if needed <= vocab_size:
+            return {chr(point): rank for rank, point in enumerate(by_count[kept:], start=1)}
+    raise _too_small(vocab_size, needed)
+
+
+def _rarity(piece: str, rare: dict[str, int]) -> tuple[bool, int]:
+    """Sorts pieces without a rare character first, then rare characters by their rank, then longer pieces with one."""
+    ranks = [rare[character] for character in piece if character in rare]
+    return len(piece) > 1 and bool(ranks), max(ranks, default=0)
+
+
+def _too_small(vocab_size: int, needed: int) -> InputError:
+    return InputError(
+        f"vocabulary size {vocab_size}: the special tokens and the alphabet of the corpus alone need {needed}; "
+        f"give {needed} or more"
+    )
+
+
+def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+    """Byte-level BPE. A word begins with a blank, the first one of a text too: pre-split words are cut as in a text."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < len(SPECIAL_TOKENS) + len(alphabet):
+        raise _too_small(vocab_size, len(SPECIAL_TOKENS) + len(alphabet))
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.normalizer = _normalizer([normalizers.NFC()], lowercase)
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
+    )
+    _train(backend, sample, trainer)
+    return _definition(backend)
+
+
+def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+    """Unigram as `tokenizers` trains it, but without the rare characters, all of which it would keep, and with scores
+    that are rounded: in the last bits they differ from run to run.
+    """
+    backend = tokenizers.Tokenizer(models.Unigram())
+    steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
+    backend.normalizer = _normalizer(steps, lowercase)
+    # cut at punctuation too: no piece goes across it, and no special token is found in a text
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    backend.decoder = decoders.Metaspace()
+    first, inner = _count_characters(sample, backend.normalizer, backend.pre_tokenizer)
+    rare = _rare_characters(first + inner, np.ones_like(first), vocab_size, {"▁"})
+    trainer = trainers.UnigramTrainer(
+        vocab_size=vocab_size + 2 * len(rare) + 64,  # room for pieces with a rare character
+        special_tokens=list(SPECIAL_TOKENS),
+        unk_token="[UNK]",
+        initial_alphabet=["▁"],
+        show_progress=False,
+    )
+    _train(backend, sample, trainer)
+    definition = _definition(backend)
+    special = definition["model"]["vocab"][: len(SPECIAL_TOKENS)]
+    learned = definition["model"]["vocab"][len(special) :]
+    # Characters that the trained model has no piece for get the lowest score + 0, 1e-4, 2e-4 ... in the order of a
+    # randomly seeded hash map: give them all the lowest.
+    lowest = min(score for _, score in learned)
+    for entry in learned:
+        steps_above = (entry[1] - lowest) / 1e-4
+        if len(entry[0]) == 1 and abs(steps_above - round(steps_above)) < 1e-5:
+            entry[1] = lowest
+        entry[1] = round(entry[1], 5)
+    # the alphabet first, then by score; pieces with a rare character last, as in WordPiece
+    learned.sort(key=lambda entry: (*_rarity(entry[0], rare), len(entry[0]) > 1, -entry[1], entry[0]))
+    learned = learned[: vocab_size - len(special)]
+    definition["model"]["vocab"] = special + sorted(learned, key=lambda entry: (-entry[1], entry[0]))
+    return definition
+
+
+def _normalizer(steps: list[normalizers.Normalizer], lowercase: bool) -> normalizers.Normalizer:
+    return normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)

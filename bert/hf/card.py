@@ -1,0 +1,116 @@
+"""The model card, `README.md` of a model folder: what the model is, how to open it, how it came to be.
+
+A card is Markdown behind a YAML header that the Hugging Face Hub reads. What follows from the model itself is written
+here; who saves a model adds text, and a header of its own where it knows more (licence, data, figures).
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bert.errors import InputError
+from bert.hf.table import Kind
+from bert.hub import local_folder
+from bert.model.config import EncoderConfig
+from bert.untrusted import parse_yaml, read_yaml_text
+
+CARD = "README.md"
+LINE = "---\n"
+UNKNOWN_LICENSE = "unknown"
+PIPELINES: dict[Kind, tuple[str, str | None, str]] = {  # title, task of the Hub, class of transformers
+    "Encoder": ("Encoder", "feature-extraction", "AutoModel"),
+    "MaskedLM": ("Masked-language model", "fill-mask", "AutoModelForMaskedLM"),
+    "SequenceClassifier": ("Text classifier", "text-classification", "AutoModelForSequenceClassification"),
+    "TokenClassifier": ("Token classifier", "token-classification", "AutoModelForTokenClassification"),
+    "Discriminator": ("Discriminator of replaced tokens", None, "AutoModelForPreTraining"),
+}
+
+
+def model_card(
+    kind: Kind, config: EncoderConfig, labels: Sequence[str], obstacles: Sequence[str], numbers: int, more: str = ""
+) -> str:
+    """The card of a model. `obstacles` are why no architecture of transformers computes it, none where one does; `numbers`
+    is the count of its parameters; `more` is text for the end, with a header of its own where it begins with `---`."""
+    title, pipeline, auto = PIPELINES[kind]
+    own: dict[str, Any] = {} if obstacles else {"library_name": "transformers"}
+    own |= {"license": UNKNOWN_LICENSE, "tags": ["bert"]} | ({"pipeline_tag": pipeline} if pipeline else {})
+    added, text = _parted(more)
+    lines = [
+        f"# {title}",
+        "",
+        f"{config.num_layers} layers of width {config.hidden_size}, {config.num_heads} heads, a vocabulary of"
+        f" {config.vocab_size}, up to {config.max_length} tokens; {numbers:,} parameters in `model.safetensors`.",
+        "",
+    ]
+    if labels:
+        shown = ", ".join(f"`{label}`" for label in labels[:30])
+        lines += [f"{len(labels)} labels: {shown}{f' and {len(labels) - 30} more' if len(labels) > 30 else ''}.", ""]
+    lines += ["```python", f"from bert import {kind}", "", f'model = {kind}.load("path/to/this/folder")']
+    if not obstacles:
+        lines += ["", f"from transformers import {auto}", "", f'model = {auto}.from_pretrained("path/to/this/folder")']
+    lines += ["```"]
+    if obstacles:
+        lines += ["", f"No architecture of Hugging Face transformers computes this: {'; '.join(obstacles)}."]
+    return card_header(**(own | added)) + "\n" + "\n".join(lines) + "\n" + (f"\n{text}" if text else "")
+
+
+def card_header(**values: Any) -> str:
+    """A YAML header with these keys: https://huggingface.co/docs/hub/model-cards."""
+    return LINE + yaml.safe_dump(values, sort_keys=True, allow_unicode=True) + LINE if values else ""
+
+
+def measured(task: str, data: str, figures: Mapping[str, float]) -> dict[str, Any]:
+    """The keys of a header that tell figures: `model-index`, by which the Hub shows them, and `metrics`."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type=task, dataset_type="file", dataset_name=data, metric_type=metric, metric_value=round(value, 4)
+        )
+        for metric, value in figures.items()
+    ]
+    header = ModelCardData(model_name="model", eval_results=results).to_dict()
+    return {"metrics": list(figures), "model-index": header["model-index"]} if figures else {}
+
+
+def inherited(base: str) -> dict[str, Any]:
+    """The keys of a header that a model takes over from the one that it began with: its licence, where its card names one,
+    and its name on the Hub, where it has one."""
+    folder = local_folder(base)
+    try:
+        licence = _parted(read_yaml_text(folder / CARD))[0].get("license", UNKNOWN_LICENSE)
+    except (OSError, ValueError):
+        licence = UNKNOWN_LICENSE
+    return {"license": licence} | ({"base_model": base} if folder != Path(base).expanduser() else {})
+
+
+def written_before(folder: Path, license: str | None = None) -> str:
+    """What stands in a folder's card beside what follows from its model, as `more` of the next card: the header, with
+    another `license` where one is given, and the text from the first heading of the second level on. Empty where there is
+    neither."""
+    try:
+        header, text = _parted(read_yaml_text(folder / CARD))
+    except (OSError, ValueError):
+        header, text = {}, ""
+    header |= {} if license is None else {"license": license}
+    _, heading, rest = f"\n{text}".partition("\n## ")
+    from_model = ("library_name", "pipeline_tag", "tags")
+    return card_header(**{key: value for key, value in header.items() if key not in from_model}) + (
+        f"## {rest}" if heading else ""
+    )
+
+
+def _parted(text: str) -> tuple[dict[str, Any], str]:
+    """Header and text of a card."""
+    if not text.startswith(LINE):
+        return {}, text
+    header, _, rest = text.removeprefix(LINE).partition(f"\n{LINE}")
+    try:
+        values = parse_yaml(header) or {}
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"the header of the model card is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise InputError("the header of the model card is no YAML mapping of names")
+    return values, rest.lstrip("\n")

@@ -1,0 +1,387 @@
+"""What Hugging Face calls our fields and parameters: one two-way table a family.
+
+A family is rows of (our name, their name), for the keys of `config.json` and for the parameters; `translate` reads them
+in both directions. Another family is one more table, named in `FAMILIES`. Names are those of transformers, models/bert,
+roberta, electra, distilbert and modernbert.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from bert.errors import InputError
+from bert.hf.table import ENDINGS, Family, Key, Kind, Row
+from bert.model.config import EncoderConfig
+
+
+def _classes(name: str) -> dict[Kind, str]:
+    """Ours → the classes of transformers that begin with `name`."""
+    return {kind: name + ending for kind, ending in ENDINGS.items()}
+
+
+def _masked_lm(dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
+    """The rows of a masked-LM head, by their names."""
+    return Row("head.dense", dense), Row("head.norm", norm), Row("head.weight", weight), Row("head.bias", bias)
+
+
+def _bert_keys(config: EncoderConfig) -> dict[str, object]:
+    return {"type_vocab_size": config.token_types or 2}  # BERT has two; the rows of a model without any are zeros
+
+
+def _roberta_keys(config: EncoderConfig) -> dict[str, object]:
+    return {
+        "type_vocab_size": config.token_types or 1,
+        "max_position_embeddings": config.max_length + config.pad_id + 1,
+    }
+
+
+def _roberta_fields(keys: Mapping[str, Any]) -> dict[str, object]:
+    """Their table has the rows 0 to the padding id before that of the first token."""
+    pad_id = keys.get("pad_token_id")
+    before = (ROBERTA.pad_id if pad_id is None else pad_id) + 1
+    if "max_position_embeddings" not in keys:
+        raise InputError("key max_position_embeddings is missing")
+    return {"max_length": keys["max_position_embeddings"] - before}
+
+
+def _electra_keys(config: EncoderConfig) -> dict[str, object]:
+    return _bert_keys(config) | {"embedding_size": config.embedding_width}
+
+
+def _electra_fields(keys: Mapping[str, Any]) -> dict[str, object]:
+    """Embeddings as wide as the layers are not projected."""
+    width = ELECTRA.value(keys, "embedding_size")
+    return {"embedding_size": None if width == keys.get("hidden_size") else width}
+
+
+def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
+    """Local and global layers in the spelling of transformers 4 and in that of 5."""
+    # no use where all are full
+    window = config.local_window if config.local_window is not None else 2 * config.max_length
+    kinds = ["sliding_attention" if config.is_local(layer) else "full_attention" for layer in range(config.num_layers)]
+    return {
+        "local_attention": window,
+        "global_attn_every_n_layers": config.global_every,
+        "global_rope_theta": config.rope_theta,
+        "local_rope_theta": config.local_rope_theta,
+        "layer_types": kinds,
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": config.rope_theta},
+            "sliding_attention": {"rope_type": "default", "rope_theta": config.local_rope_theta},
+        },
+    }
+
+
+def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
+    layers = keys["num_hidden_layers"]
+    every, kinds = keys.get("global_attn_every_n_layers", 3), keys.get("layer_types")
+    if kinds is not None:
+        local = [kind == "sliding_attention" for kind in kinds]
+        second = next((i for i, is_local in enumerate(local) if i and not is_local), len(local))
+        fitting = [n for n in (every, second) if len(local) == layers and local == [i % n != 0 for i in range(layers)]]
+        if not fitting:
+            raise InputError("layer_types is of no known kind: only layers 0, n, 2n, ... may be full_attention")
+        every = fitting[0]
+    rope = keys.get("rope_parameters") or {}
+    thetas = []
+    for kind, old, default in (
+        ("full_attention", "global_rope_theta", 160_000.0),
+        ("sliding_attention", "local_rope_theta", 10_000.0),
+    ):
+        parameters = rope.get(kind) or {}
+        if parameters.get("rope_type", "default") != "default":
+            raise InputError(
+                f"rope_parameters.{kind}.rope_type is {parameters['rope_type']}: only default is known here"
+            )
+        thetas.append(parameters.get("rope_theta", keys.get(old, default)))
+    has_local = every > 1 and layers > 1
+    return {
+        "local_window": keys.get("local_attention", 128) if has_local else None,
+        "global_every": every if has_local else 1,
+        "rope_theta": float(thetas[0]),
+        "local_rope_theta": float(thetas[0] if thetas[1] is None else thetas[1]),  # null: as in global layers
+    }
+
+
+_FIXED: dict[str, object] = {
+    "encoder.embedding_size": None,
+    "encoder.positions_skip_padding": False,
+    "encoder.norm": "layernorm",
+    "encoder.embedding_norm": True,
+    "encoder.embedding_scale": False,
+    "encoder.first_attention_norm": False,
+    "encoder.qk_norm": False,
+    "encoder.num_kv_heads": None,
+    "head.transform": True,
+    "classify.transform": True,
+    "tag.pooling": None,
+}
+"""what all families have in common"""
+_POST_NORM = _FIXED | {
+    "encoder.positions": "learned",
+    "encoder.norm_bias": True,
+    "encoder.norm_first": False,
+    "encoder.final_norm": False,
+    "encoder.gated": False,
+    "encoder.bias": True,
+    "encoder.local_window": None,
+    "head.transform_bias": True,
+    "head.output_bias": True,
+    "classify.transform_bias": True,
+    "classify.transform_norm": False,
+    "classify.pooling": "cls",
+    "tag.transform": False,
+}
+"""and what BERT and its descendants up to ELECTRA have"""
+_BIASES = frozenset(
+    {"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias", "classify.transform_bias"}
+)
+_KEYS = (
+    Key("encoder.vocab_size", "vocab_size"),
+    Key("encoder.hidden_size", "hidden_size"),
+    Key("encoder.num_layers", "num_hidden_layers"),
+    Key("encoder.num_heads", "num_attention_heads"),
+    Key("encoder.intermediate_size", "intermediate_size"),
+    Key("encoder.initializer_range", "initializer_range", 0.02),
+    Key("head.tied", "tie_word_embeddings", True),
+)
+_BERT_KEYS = (
+    *_KEYS,
+    Key("encoder.token_types", "type_vocab_size", 2),
+    Key("encoder.activation", "hidden_act", "gelu"),
+    Key("encoder.norm_eps", "layer_norm_eps", 1e-12),
+    Key("encoder.hidden_dropout", "hidden_dropout_prob", 0.1),
+    Key("encoder.embedding_dropout", "hidden_dropout_prob", 0.1),
+    Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
+    Key("classify.dropout", "hidden_dropout_prob", 0.1),
+    Key("classify.dropout", "classifier_dropout", None),
+    Key("tag.dropout", "hidden_dropout_prob", 0.1),
+    Key("tag.dropout", "classifier_dropout", None),
+)
+_FIRST_DROPOUT = (  # the same rate before the dense layer of the classifier
+    Key("classify.first_dropout", "hidden_dropout_prob", 0.1),
+    Key("classify.first_dropout", "classifier_dropout", None),
+)
+_BERT_REFUSED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+_BERT_ROWS = (
+    Row("embeddings.tokens.weight", "embeddings.word_embeddings.weight"),
+    Row("embeddings.positions.weight", "embeddings.position_embeddings.weight"),
+    Row("embeddings.token_types.weight", "embeddings.token_type_embeddings.weight"),
+    Row("embeddings.norm", "embeddings.LayerNorm"),
+    Row(
+        "layers.{i}.attention.qkv",
+        (
+            "encoder.layer.{i}.attention.self.query",
+            "encoder.layer.{i}.attention.self.key",
+            "encoder.layer.{i}.attention.self.value",
+        ),
+    ),
+    Row("layers.{i}.attention.out", "encoder.layer.{i}.attention.output.dense"),
+    Row("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
+    Row("layers.{i}.mlp.wi", "encoder.layer.{i}.intermediate.dense"),
+    Row("layers.{i}.mlp.wo", "encoder.layer.{i}.output.dense"),
+    Row("layers.{i}.mlp_norm", "encoder.layer.{i}.output.LayerNorm"),
+)
+_OUT_PROJ = (Row("head.dense", "classifier.dense"), Row("head.output", "classifier.out_proj"))
+_CLASSIFIER = (Row("head.output", "classifier"),)
+
+BERT = Family(
+    model_type="bert",
+    prefix="bert.",
+    architectures=_classes("Bert"),
+    keys=(
+        *_BERT_KEYS,
+        Key("encoder.max_length", "max_position_embeddings"),
+        Key("head.activation", "hidden_act", "gelu"),
+    ),
+    fixed=_POST_NORM | {"classify.activation": "tanh"},
+    zeros=_BIASES,
+    refused=_BERT_REFUSED,
+    rows=_BERT_ROWS,
+    head_rows={
+        "MaskedLM": _masked_lm(
+            "cls.predictions.transform.dense",
+            "cls.predictions.transform.LayerNorm",
+            "cls.predictions.decoder.weight",
+            "cls.predictions.bias",
+        ),
+        "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), *_CLASSIFIER),
+        "TokenClassifier": _CLASSIFIER,
+    },
+    output_bias="cls.predictions.decoder.bias",
+    more_keys=_bert_keys,
+)
+
+ROBERTA = Family(
+    model_type="roberta",
+    aliases=("xlm-roberta", "camembert"),
+    prefix="roberta.",
+    architectures=_classes("Roberta"),
+    keys=(*_BERT_KEYS, *_FIRST_DROPOUT),
+    fixed=_POST_NORM
+    | {"encoder.positions_skip_padding": True, "head.activation": "gelu", "classify.activation": "tanh"},
+    zeros=_BIASES,
+    refused=_BERT_REFUSED,
+    token_ids=("pad_token_id", "bos_token_id", "eos_token_id"),
+    pad_id=1,
+    rows=_BERT_ROWS,
+    head_rows={
+        "MaskedLM": _masked_lm("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias"),
+        "SequenceClassifier": _OUT_PROJ,
+        "TokenClassifier": _CLASSIFIER,
+    },
+    output_bias="lm_head.decoder.bias",
+    more_keys=_roberta_keys,
+    more_fields=_roberta_fields,
+)
+
+ELECTRA = Family(
+    model_type="electra",
+    prefix="electra.",
+    architectures=_classes("Electra") | {"Discriminator": "ElectraForPreTraining"},
+    keys=(
+        *_BERT_KEYS,
+        *_FIRST_DROPOUT,
+        Key("encoder.max_length", "max_position_embeddings"),
+        Key("encoder.embedding_size", "embedding_size", 128),
+        Key("discriminate.activation", "hidden_act", "gelu"),
+    ),
+    fixed={name: value for name, value in _POST_NORM.items() if name != "encoder.embedding_size"}
+    | {"head.activation": "gelu", "classify.activation": "gelu"},
+    zeros=_BIASES,
+    refused=_BERT_REFUSED,
+    rows=(*_BERT_ROWS, Row("embeddings.project", "embeddings_project")),
+    head_rows={
+        "MaskedLM": _masked_lm(
+            "generator_predictions.dense",
+            "generator_predictions.LayerNorm",
+            "generator_lm_head.weight",
+            "generator_lm_head.bias",
+        ),
+        "SequenceClassifier": _OUT_PROJ,
+        "TokenClassifier": _CLASSIFIER,
+        "Discriminator": (
+            Row("head.dense", "discriminator_predictions.dense"),
+            Row("head.output", "discriminator_predictions.dense_prediction"),
+        ),
+    },
+    output_bias="generator_lm_head.bias",
+    more_keys=_electra_keys,
+    more_fields=_electra_fields,
+)
+
+DISTILBERT = Family(
+    model_type="distilbert",
+    prefix="distilbert.",
+    architectures=_classes("DistilBert"),
+    keys=(
+        Key("encoder.vocab_size", "vocab_size"),
+        Key("encoder.hidden_size", "dim"),
+        Key("encoder.num_layers", "n_layers"),
+        Key("encoder.num_heads", "n_heads"),
+        Key("encoder.intermediate_size", "hidden_dim"),
+        Key("encoder.max_length", "max_position_embeddings", 512),
+        Key("encoder.activation", "activation", "gelu"),
+        Key("head.activation", "activation", "gelu"),
+        Key("encoder.hidden_dropout", "dropout", 0.1),
+        Key("encoder.embedding_dropout", "dropout", 0.1),
+        Key("encoder.attention_dropout", "attention_dropout", 0.1),
+        Key("encoder.initializer_range", "initializer_range", 0.02),
+        Key("head.tied", "tie_word_embeddings", True),
+        Key("classify.dropout", "seq_classif_dropout", 0.2),
+        Key("tag.dropout", "dropout", 0.1),
+    ),
+    fixed=_POST_NORM | {"encoder.token_types": 0, "encoder.norm_eps": 1e-12, "classify.activation": "relu"},
+    zeros=_BIASES,
+    rows=(
+        *(row for row in _BERT_ROWS if row.ours.startswith("embeddings.") and "token_types" not in row.ours),
+        Row(
+            "layers.{i}.attention.qkv",
+            (
+                "transformer.layer.{i}.attention.q_lin",
+                "transformer.layer.{i}.attention.k_lin",
+                "transformer.layer.{i}.attention.v_lin",
+            ),
+        ),
+        Row("layers.{i}.attention.out", "transformer.layer.{i}.attention.out_lin"),
+        Row("layers.{i}.attention_norm", "transformer.layer.{i}.sa_layer_norm"),
+        Row("layers.{i}.mlp.wi", "transformer.layer.{i}.ffn.lin1"),
+        Row("layers.{i}.mlp.wo", "transformer.layer.{i}.ffn.lin2"),
+        Row("layers.{i}.mlp_norm", "transformer.layer.{i}.output_layer_norm"),
+    ),
+    head_rows={
+        "MaskedLM": _masked_lm("vocab_transform", "vocab_layer_norm", "vocab_projector.weight", "vocab_projector.bias"),
+        "SequenceClassifier": (Row("head.dense", "pre_classifier"), *_CLASSIFIER),
+        "TokenClassifier": _CLASSIFIER,
+    },
+    output_bias="vocab_projector.bias",
+)
+
+_MODERNBERT_HEAD = (
+    Row("head.dense", "head.dense", bias="classifier_bias"),
+    Row("head.norm", "head.norm", bias="norm_bias"),
+)
+MODERNBERT = Family(
+    model_type="modernbert",
+    prefix="model.",
+    architectures=_classes("ModernBert"),
+    keys=(
+        *_KEYS,
+        Key("encoder.max_length", "max_position_embeddings", 8192),
+        Key("encoder.activation", "hidden_activation", "gelu"),
+        Key("encoder.norm_eps", "norm_eps", 1e-5),
+        Key("encoder.norm_bias", "norm_bias", False),
+        Key("encoder.bias", "attention_bias", False),
+        Key("encoder.bias", "mlp_bias", False),
+        Key("encoder.embedding_dropout", "embedding_dropout", 0.0),
+        Key("encoder.attention_dropout", "attention_dropout", 0.0),
+        Key("encoder.mlp_dropout", "mlp_dropout", 0.0),
+        Key("head.activation", "classifier_activation", "gelu"),
+        Key("head.transform_bias", "classifier_bias", False),
+        Key("head.output_bias", "decoder_bias", True),
+        Key("classify.activation", "classifier_activation", "gelu"),
+        Key("classify.transform_bias", "classifier_bias", False),
+        Key("classify.pooling", "classifier_pooling", "cls"),
+        Key("classify.dropout", "classifier_dropout", 0.0),
+        Key("tag.activation", "classifier_activation", "gelu"),
+        Key("tag.transform_bias", "classifier_bias", False),
+        Key("tag.dropout", "classifier_dropout", 0.0),
+    ),
+    fixed=_FIXED
+    | {
+        "encoder.positions": "rope",
+        "encoder.norm_first": True,
+        "encoder.final_norm": True,
+        "encoder.gated": True,
+        "encoder.token_types": 0,
+        "classify.transform_norm": True,
+        "tag.transform": True,
+        "tag.transform_norm": True,
+    },
+    token_ids=("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
+    rows=(
+        Row("embeddings.tokens.weight", "embeddings.tok_embeddings.weight"),
+        Row("embeddings.norm", "embeddings.norm", bias="norm_bias"),
+        Row("layers.{i}.attention_norm", "layers.{i}.attn_norm", bias="norm_bias"),
+        Row("layers.{i}.attention.qkv", "layers.{i}.attn.Wqkv", bias="attention_bias"),
+        Row("layers.{i}.attention.out", "layers.{i}.attn.Wo", bias="attention_bias"),
+        Row("layers.{i}.mlp_norm", "layers.{i}.mlp_norm", bias="norm_bias"),
+        Row("layers.{i}.mlp.wi", "layers.{i}.mlp.Wi", bias="mlp_bias"),
+        Row("layers.{i}.mlp.wo", "layers.{i}.mlp.Wo", bias="mlp_bias"),
+        Row("final_norm", "final_norm", bias="norm_bias"),
+    ),
+    head_rows={
+        "MaskedLM": (
+            *_MODERNBERT_HEAD,
+            Row("head.weight", "decoder.weight"),
+            Row("head.bias", "decoder.bias", bias="decoder_bias"),
+        ),
+        "SequenceClassifier": (*_MODERNBERT_HEAD, *_CLASSIFIER),
+        "TokenClassifier": (*_MODERNBERT_HEAD, *_CLASSIFIER),
+    },
+    output_bias="decoder.bias",
+    more_keys=_modernbert_keys,
+    more_fields=_modernbert_fields,
+)
+
+FAMILIES = (DISTILBERT, BERT, ROBERTA, ELECTRA, MODERNBERT)
+"""where several compute what a model computes, it is written as the first of them"""
