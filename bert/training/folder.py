@@ -220,7 +220,8 @@ def mark_resumed(
     now = append_environment(out, decided)
     for what in ("packages", "decided") if before else ():
         then = before[-1].get(what)
-        for key in then.keys() & now[what].keys() if isinstance(then, dict) else ():
+        then = then if isinstance(then, dict) else {}
+        for key in then.keys() & now[what].keys():
             if then[key] != now[what][key]:
                 warnings.warn(
                     f"{out}: {key} is {now[what][key]}, and was {then[key]} before: results may differ", stacklevel=2

@@ -190,6 +190,9 @@ def test_each_start_is_appended_to_the_environment_and_differences_are_named(tmp
         f"{out}: precision is 32-true, and was bf16-mixed before: results may differ"
     ]
     assert len(run_folder._environments(out)) == 2
+    (out / "environment.json").write_text('[{"packages": 1e308, "decided": [1]}]')
+    mark_resumed(out, GIVEN, [], 4, {}, {})
+    assert len(run_folder._environments(out)) == 2
 
 
 def test_a_damaged_environment_only_informs(tmp_path):
