@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, evaluating, run_batches
+from bert.inference import Batch, Encoded, check_finite, evaluating, run_batches
 from bert.model.encoder import Encoder
 
 if TYPE_CHECKING:
@@ -283,6 +283,7 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
     with evaluating(model):
         targets = torch.tensor(masks, device=device)
         logits = model(torch.tensor([ids], device=device), targets=targets).logits  # (masks, V)
+    check_finite(logits)
     probabilities = logits.float().softmax(dim=-1).cpu()
     words = torch.from_numpy(tokenizer.replacement_ids).long()  # what may be an answer
     values, places = probabilities[:, words].topk(min(top, len(words)), dim=-1)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from bert.errors import InputError
-from bert.files import is_same, put_files, replaced_folder
+from bert.files import is_same, put_files, real_path, replaced_folder
 from bert.finetuning.config import DataConfig
 from bert.finetuning.windows import WINDOWS_FILE
 from bert.hf.card import written_before
@@ -149,7 +149,7 @@ def _companions(folder: Path, more: Sequence[str] = ()) -> dict[str, Path]:
 
     Raises InputError for a link, by which a file of another place would go along; those in the cache of the Hub are none.
     """
-    file, root = folder / "modules.json", folder.resolve()
+    file, root = folder / "modules.json", real_path(folder)
     try:
         modules = [module["path"] for module in read_json(file) if module["path"] != ""] if file.exists() else []
     except (OSError, ValueError, LookupError, TypeError) as error:

@@ -33,7 +33,7 @@ _HERE = -100  # AT_FDCWD
 def replaced(file: Path) -> Iterator[Path]:
     """A temporary name beside `file` to write under; at the end it takes the place of `file`, or of what a link of that
     name leads to. Where anything fails, all is as it was."""
-    file = file.resolve()
+    file = real_path(file)
     partial = file.with_name(f".{file.stem}.partial{file.suffix}")
     partial.unlink(missing_ok=True)  # a link of that name would lead what is written elsewhere
     try:
@@ -53,7 +53,7 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
     then; everything else is the user's and is linked, or copied, into the new folder first. At every instant the old or the new
     folder is there, whole. Raises InputError, with all as it was, where `folder` is a file, or is or holds a mount point.
     """
-    folder = completed(folder.resolve())
+    folder = completed(real_path(folder))
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file: give the path of a folder")
     _check_mounts(folder)
@@ -75,7 +75,7 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
 def owned(folder: Path) -> Iterator[None]:
     """`folder`, which need not exist yet, is replaced by this process alone; its parents are made. Raises InputError where another
     process has it, it cannot be written, or it is or holds the current folder, which would be another one afterwards."""
-    where = folder.resolve()
+    where = real_path(folder)
     if Path.cwd().is_relative_to(where):
         raise InputError(f"{folder}: is or holds the current folder, which cannot be replaced: give a folder in it")
     with ExitStack() as stack:
@@ -165,6 +165,11 @@ def matches(path: PurePath, pattern: str) -> bool:
         wanted = wanted[:-1]
         parts = parts[: len(wanted)]
     return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+
+
+def real_path(path: str | Path) -> Path:
+    """The path with its links followed, as far as they lead anywhere: `Path.resolve` raises RuntimeError where they go in a circle."""
+    return Path(os.path.realpath(path))
 
 
 def is_same(first: Path, second: Path) -> bool:

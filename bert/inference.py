@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from bert.errors import InputError
 from bert.memory import keep_freed_memory
+from bert.model.encoder import EncoderOutput
 from bert.terminal import progress_bar
 from bert.training.precision import cpu_multiplies_bf16
 
@@ -104,11 +105,18 @@ def run_batches(
             batch = _collate(inputs, places, config.pad_id, device)
             asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
             output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
+            check_finite(output.last_hidden_state if isinstance(output, EncoderOutput) else output.logits)
             for place, result in zip(places, take(output, batch), strict=True):
                 results[place] = result
             del output  # the next batch shall have its room
             advance(len(places))
     return results
+
+
+def check_finite(values: Tensor) -> None:
+    """InputError for NaN and infinity in what a model gives."""
+    if not (values.sum().isfinite() or values.isfinite().all()):  # a sum may also be too large
+        raise InputError("the model gives NaN or infinity: its weights are damaged, or too large: fetch it again")
 
 
 @contextmanager

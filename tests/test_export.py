@@ -277,7 +277,7 @@ def test_the_links_of_the_hubs_cache_are_exported_as_files(classifier: Path, stu
         assert (Path(folder) / "windows.json").read_bytes() == (classifier / "windows.json").read_bytes()
     (snapshot / "windows.json").unlink()
     (snapshot / "windows.json").symlink_to(Path("rows.tsv").resolve())
-    with pytest.raises(InputError, match=r"rows\.json: a link to "):
+    with pytest.raises(InputError, match=r"windows\.json: a link to "):
         export.export_hf(snapshot, "elsewhere", say=lambda line: None)
 
 

@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 
 from bert import files
 from bert.errors import InputError
-from bert.files import clear_workshops, completed, is_same, keep_others, remove_folder, replaced, replaced_folder, sync
+from bert.files import (
+    clear_workshops,
+    completed,
+    is_same,
+    keep_others,
+    real_path,
+    remove_folder,
+    replaced,
+    replaced_folder,
+    sync,
+)
 from bert.locks import locked
 from tests.kills.instants import counted, watched
 from tests.kills.trees import listed, lost, make_tree
@@ -637,3 +647,11 @@ def test_a_workshop_that_is_locked_by_another_process_is_not_completed(tmp_path)
     with locked(workshop / "owner", "model"):
         assert not completed(tmp_path / "model").exists()
     assert version_of(completed(tmp_path / "model")) == "new"
+
+
+def test_links_in_a_circle_lead_nowhere_and_raise_nothing(tmp_path):
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    assert real_path(tmp_path / "a") in (tmp_path / "a", tmp_path / "b")
+    (tmp_path / "c").symlink_to(tmp_path)
+    assert real_path(tmp_path / "c" / "x") == tmp_path / "x"

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from bert.embed import embed
 from bert.errors import InputError
 from bert.inference import Batch, Encoded, _batches, run_batches
+from bert.model.config import EncoderConfig
+from bert.model.heads import MaskedLM
+from bert.probing.attention import attention
 from tests.encoders import ENCODERS, LAYERS, LEARNED, TEXTS, make_encoder, span_vectors
 
 
@@ -93,3 +96,23 @@ def test_the_vectors_of_the_tokens_are_dropped_batch_by_batch() -> None:
 
     run_batches(ENCODERS["wordpiece"], [Encoded([2, 5, 6, 3])] * 20, take, hidden_states=True, batch_tokens=8)
     assert len(outputs) == 10
+
+
+@pytest.mark.parametrize("reader", ["embed", "fill", "attention"])
+def test_what_a_model_computes_of_weights_that_are_too_large_is_refused_and_not_shown(reader: str) -> None:
+    tokenizer = ENCODERS["wordpiece"].tokenizer
+    assert tokenizer is not None
+    model = MaskedLM(
+        EncoderConfig(tokenizer.vocab_size, hidden_size=16, num_layers=2, num_heads=2, intermediate_size=16)
+    )
+    model.tokenizer = model.encoder.tokenizer = tokenizer
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(3e38)
+    with pytest.raises(InputError, match="the model gives NaN or infinity"):
+        if reader == "embed":
+            embed(["the cat"], model.encoder)
+        elif reader == "fill":
+            model.fill(f"the {tokenizer.mask_token}")
+        else:
+            attention("the cat", model.encoder)

@@ -6,6 +6,7 @@ from typing import Literal
 
 from bert.commands.options import TRUST, add_corpus
 from bert.errors import InputError
+from bert.files import real_path
 from bert.flags import Parser
 
 
@@ -81,7 +82,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
             raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
         if options.overwrite:
             raise InputError("--overwrite beside --resume: a run is either gone on with or lost; leave one out")
-        if out is not None and out.resolve() != resumed.resolve():
+        if out is not None and real_path(out) != real_path(resumed):
             beside = f"--out {options.out} beside --resume {resumed}"
             raise InputError(f"{beside}: a run goes on where it is; leave --out out")
         out = resumed

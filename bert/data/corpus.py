@@ -15,6 +15,7 @@ from typing import Any
 
 from bert.data.files import LAYOUTS, Advance, Notes, known_suffixes, missing_field, read_file, suffixes, unify
 from bert.errors import InputError, did_you_mean
+from bert.files import real_path
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
 
@@ -80,7 +81,7 @@ class Corpus:
         files = []
         for path in self.files:
             status = path.stat()
-            key = (str(path.resolve()), status.st_size, status.st_mtime_ns)
+            key = (str(real_path(path)), status.st_size, status.st_mtime_ns)
             digest = seen.get(key) or _digest(path)
             files.append({"path": key[0], "bytes": key[1], "mtime_ns": key[2], "blake2b": digest})
             content.update(json.dumps([suffixes(path), digest]).encode())

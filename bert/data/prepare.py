@@ -22,7 +22,7 @@ from bert.data.store import (
 )
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
-from bert.files import clear_workshop
+from bert.files import clear_workshop, real_path
 from bert.terminal import progress_bar
 
 
@@ -61,7 +61,7 @@ def prepare(
         else:
             try:
                 store = open_store(out, tokenizer)
-                clear_workshop(out.resolve(), STORE_FILES)
+                clear_workshop(real_path(out), STORE_FILES)
                 what = f"{len(store):,} documents, {store.num_tokens:,} tokens"
                 say(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
                 if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time

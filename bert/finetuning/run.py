@@ -14,6 +14,7 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun
+from bert.files import real_path
 from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.figures import in_words
@@ -180,7 +181,7 @@ def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:
     """What a run reads must not lie in the folder that it replaces."""
     given = {"--model": recipe.model, "--train": recipe.data.train, "--dev": recipe.data.dev}
     for option, path in given.items():
-        if path is not None and out.is_dir() and Path(path).resolve().is_relative_to(out.resolve()):
+        if path is not None and out.is_dir() and real_path(Path(path)).is_relative_to(real_path(out)):
             raise InputError(f"{option} {path} lies in --out {out}: give another --out")
 
 

@@ -7,6 +7,7 @@ In: a folder. Out: name → tensor on the CPU, as stored, mapped from the file w
 import contextlib
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -107,7 +108,9 @@ def _unpickle(file: Path) -> object:
             entries = archive.infolist()
         if any(entry.compress_type for entry in entries) or sum(one.file_size for one in entries) > file.stat().st_size:
             raise ValueError("its parts are compressed or overlap, which PyTorch's never do")
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's own, of odd tensors, which are refused in our words
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=zipped)
 
 
 def listed(names: Iterable[str]) -> str:

@@ -19,6 +19,7 @@ from bert.data.store import TokenStore, holds_store, open_store
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import make_tokenizer
 from bert.errors import InputError
+from bert.files import real_path
 from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.initialization import Start, check_start, load_start, shape_of
 from bert.pretraining.masking import Vocabulary
@@ -98,7 +99,7 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
         else:
             open_store(source.folder, tokenizer)
         for text in source.text:
-            if Path(text).is_dir() and out.resolve().is_relative_to(Path(text).resolve()):
+            if Path(text).is_dir() and real_path(out).is_relative_to(real_path(Path(text))):
                 raise InputError(
                     f"--out {out} lies in the folder of text {text}, which would be read as text: give another --out"
                 )
@@ -140,7 +141,7 @@ def prepare_inputs(
 def check_apart(out: Path, name: str, *paths: str | None) -> None:
     """InputError where one of `paths`, which a run reads, lies in the folder `out`, which it fills or replaces."""
     for path in paths:
-        if path is not None and Path(path).expanduser().resolve().is_relative_to(out.resolve()):
+        if path is not None and real_path(Path(path).expanduser()).is_relative_to(real_path(out)):
             raise InputError(f"{name} {path} lies in --out {out}: give another --out")
 
 
@@ -268,7 +269,7 @@ def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepL
 def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:
     """`recipe` with its paths as they are meant in any folder. InputError where two sources of its mixture are one."""
     data, vocabulary, validation = recipe.data, recipe.vocabulary, recipe.validation
-    if len({Path(source).expanduser().resolve() for source in data.mixture}) < len(data.mixture):
+    if len({real_path(Path(source).expanduser()) for source in data.mixture}) < len(data.mixture):
         raise InputError(
             f"data.mixture names a source twice ({', '.join(data.mixture)}): give it once, with one weight"
         )
@@ -296,5 +297,5 @@ def absolute(name: _Name) -> _Name:
         return name
     path = Path(name).expanduser()
     if path.exists():
-        return str(path.resolve())
+        return str(real_path(path))
     return str(path.absolute()) if has_magic(name) else name

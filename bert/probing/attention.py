@@ -14,7 +14,7 @@ from torch import nn
 
 from bert.embed import encoder_of, tokenizer_of
 from bert.errors import InputError
-from bert.inference import evaluating
+from bert.inference import check_finite, evaluating
 from bert.report.text import render, table
 
 
@@ -90,8 +90,9 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
         )
     with evaluating(encoder), torch.no_grad():
         row = torch.tensor([ids], device=next(encoder.parameters()).device)
-        weights = encoder(row, output_attentions=True).attentions or ()
+        weights = torch.cat(encoder(row, output_attentions=True).attentions or ())
+    check_finite(weights)
     pieces = [tokenizer.token(i) for i in ids]
     if tokenizer.kind != "wordpiece":  # pieces of bytes, or with marks for blanks, are not for the eye
         pieces = [pieces[0], *(text[start:end] or "␣" for start, end in offsets[1:-1]), pieces[-1]]
-    return Attention(tuple(pieces), torch.cat(weights).float().cpu().numpy())
+    return Attention(tuple(pieces), weights.float().cpu().numpy())

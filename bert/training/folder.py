@@ -15,7 +15,7 @@ import torch
 
 from bert.data.legacy_tokenizers import ALL_FILES
 from bert.errors import InputError
-from bert.files import clear_workshops, completed, matches, replaced, replaced_folder
+from bert.files import clear_workshops, completed, matches, real_path, replaced, replaced_folder
 from bert.hf.folder import OURS as MODEL_FILES
 from bert.locks import is_held, locked
 from bert.recipe import differences, read_recipe, write_yaml
@@ -148,7 +148,7 @@ def claimed(
                 yield fresh
                 for recipe in fresh.rglob("*.yaml"):  # they name their files where those will be
                     recipe.write_text(
-                        recipe.read_text(encoding="utf-8").replace(str(fresh), str(out.resolve())), encoding="utf-8"
+                        recipe.read_text(encoding="utf-8").replace(str(fresh), str(real_path(out))), encoding="utf-8"
                     )
             except InputError as error:
                 raise InputError(str(error).replace(str(fresh), str(out))) from error

@@ -82,6 +82,7 @@ def test_what_is_no_file_of_arrays_is_refused(tmp_path):
     [
         ([7, -1], [0, 2], range(5), "values: holds token id -1"),
         ([7, 5], [], range(5), "offsets: 0 numbers"),
+        ([7, 5], 2, range(5), "offsets: 1 numbers, 0 axes"),
         ([7, 5], [0, 2], range(4), "specials: 4 ids"),
         ([7, 5], [0, 2], [0, 1, 2, 3, 9], "specials: holds token id 9 and the vocabulary has 9"),
     ],
