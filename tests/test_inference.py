@@ -111,7 +111,7 @@ def test_what_a_model_computes_of_weights_that_are_too_large_is_refused_and_not_
             parameter.fill_(3e38)
     with pytest.raises(InputError, match="the model gives NaN or infinity"):
         if reader == "embed":
-            embed(["the cat"], model.encoder)
+            embed(model.encoder, ["the cat"])
         elif reader == "fill":
             model.fill(f"the {tokenizer.mask_token}")
         else:

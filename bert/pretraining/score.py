@@ -40,8 +40,8 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
         raise InputError(f"{file}: not an .npz file: give one with input_ids and labels") from error
     if missing := {"input_ids", "labels"} - set(arrays):
         raise InputError(f"{file}: has no array {', '.join(sorted(missing))}: give an .npz with input_ids and labels")
-    if odd := [name for name in ("input_ids", "labels") if arrays[name].dtype.kind not in "iu"]:
-        raise InputError(f"{file}: {odd[0]} holds {arrays[odd[0]].dtype}: give whole numbers")
+    if odd := [name for name in ("input_ids", "labels") if not np.isfinite(arrays[name]).all()]:
+        raise InputError(f"{file}: {odd[0]} holds NaN or infinity: give whole numbers")
     input_ids, labels = (arrays[name].astype(np.int64) for name in ("input_ids", "labels"))
     if input_ids.shape != labels.shape or input_ids.ndim != 2 or not input_ids.size:
         raise InputError(
