@@ -1,17 +1,17 @@
 .PHONY: check format slow measure
 
-check:  ## lint, types and the default tests: about two minutes on 2 cores
+check:  ## lint, types and the default tests: about six minutes on 2 cores
 	ruff check .
 	ruff format --check .
 	mypy
-	pytest
+	OMP_WAIT_POLICY=passive pytest -n 2
 
 format:  ## put imports and layout in order
 	ruff check --fix .
 	ruff format .
 
 slow:  ## README commands, processes, kills and longer runs
-	pytest -m "slow and not gpu" --durations=15
+	OMP_WAIT_POLICY=passive pytest -n 2 --maxschedchunk 1 -m "slow and not gpu" --durations=15
 
 measure:  ## the figures of fine-tuning and probing in recipes/LOG.md; goes on where it stopped
 	python recipes/measure.py --data $(DATA) $(if $(ENGLISH),--english $(ENGLISH)) $(if $(CHINESE),--chinese $(CHINESE)) \

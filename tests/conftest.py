@@ -44,6 +44,11 @@ def pytest_configure() -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first, so that no process waits for the other's last test."""
+    items.sort(key=lambda item: not item.path.match("test_readme.py") and not item.path.match("quickstart/test_run.py"))
+
+
 SUBJECTS = (
     "the cat",
     "a dog",

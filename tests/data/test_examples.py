@@ -196,7 +196,7 @@ def test_reading_takes_constant_memory(tmp_path):
         ("a.jsonl", '{"text": "a", "label": null}\n', "a.jsonl, line 1: the label in column 'label' is empty; fill it in"),
         ("a.jsonl", '{"text": "a", "label": [1]}\n', "a.jsonl, line 1: column 'label' holds a list, not a label; name another"),
         ("a.csv", b"text,label\na,b\n\xff\xfe,c\n", "a.csv:3: not UTF-8 (byte 0xff); convert the file: iconv"),
-        ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 99)[:-9], "a.csv.gz: truncated or damaged ("),
+        ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 99, mtime=0)[:-9], "a.csv.gz: truncated or damaged ("),
         ("a.txt", "one\n", "a.txt: plain text has no labels; give a .tsv, .csv or .jsonl file with a label column"),
         ("a.xlsx", "PK", "a.xlsx: no known suffix (.tsv, .csv, .jsonl, .ndjson, .json, .txt, .text); rename it or name the format"),
     ],
