@@ -170,7 +170,7 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
                     raise ValueError("it is compressed")
                 batch = pyarrow.ipc.read_record_batch(message, schema)
                 batch.validate(full=True)  # buffers as long as the counts say, offsets that rise within them
-                rows, keys = batch.columns
+                rows, keys = batch.column("input_ids"), batch.column("hash")
                 begin, remainder = divmod(rows.values.buffers()[1].address - base, dtype.itemsize)
                 offsets = rows.offsets.to_numpy().astype(np.int64)
                 if remainder or rows.null_count or rows.values.null_count or keys.null_count:

@@ -277,7 +277,7 @@ def test_bad_stores_are_refused(tmp_path):
 
 
 def arrow_store(
-    folder: Path, ids=((1, 2), (3, 4)), kind=pa.uint16(), name="input_ids", options=None, schema=(), **info
+    folder: Path, ids=((1, 2), (3, 4)), kind=pa.uint16(), name="input_ids", options=None, schema=(), order=None, **info
 ):
     """A store by hand, with two documents of the ids 1 2 and 3 4 where nothing else is asked for."""
     table = pa.table(
@@ -285,6 +285,7 @@ def arrow_store(
     )
     folder.mkdir()
     with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as file:
+        table = table.select(order or table.column_names)
         with pa.ipc.new_stream(file, table.schema, options=options) as writer:
             writer.write_table(table)
     given = {
@@ -293,6 +294,12 @@ def arrow_store(
     }  # fmt: skip
     (folder / "store.json").write_text(json.dumps(given | info))
     return folder
+
+
+def test_the_order_of_the_columns_is_no_matter(tmp_path):
+    store = open_store(arrow_store(tmp_path / "store", order=["hash", "input_ids"]))
+    assert [store.document(index).tolist() for index in range(2)] == [[1, 2], [3, 4]]
+    assert store.hashes.tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
