@@ -18,17 +18,7 @@ from bert.finetuning.config import DataConfig
 from bert.finetuning.windows import WINDOWS_FILE
 from bert.hf.card import written_before
 from bert.hf.families import FAMILIES
-from bert.hf.folder import (
-    ARTICLES,
-    CONFIG,
-    EXPORTED,
-    TASKS,
-    TOKENIZER_FILES,
-    FolderTask,
-    read_keys,
-    save,
-    task_of,
-)
+from bert.hf.folder import ARTICLES, CONFIG, EXPORTED, TASKS, TOKENIZER_FILES, FolderTask, read_keys, save, task_of
 from bert.hf.onnx import OnnxModel, check_packages, quantize, write_onnx
 from bert.hf.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
 from bert.hf.translate import family_of

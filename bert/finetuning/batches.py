@@ -54,13 +54,7 @@ class Batches:
     """The batches of a training set without end (`shuffled`), or those of a dev set, once."""
 
     def __init__(
-        self,
-        items: Sequence[Item],
-        batch_size: int,
-        tagging: bool,
-        pad_id: int,
-        seed: int = 0,
-        shuffled: bool = True,
+        self, items: Sequence[Item], batch_size: int, tagging: bool, pad_id: int, seed: int = 0, shuffled: bool = True
     ) -> None:
         self.items, self.batch_size, self.tagging, self.pad_id = items, batch_size, tagging, pad_id
         self.seed, self.shuffled = seed, shuffled

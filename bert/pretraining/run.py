@@ -52,17 +52,7 @@ _COUNTED = 4_000_000
 """places whose tokens are counted for the first output bias, which takes less than a tenth of a second"""
 
 
-_RESUMABLE = (
-    "trainer",
-    "stop",
-    "checkpoint",
-    "log",
-    "optimizer.lr",
-    "optimizer.muon_lr",
-    "attention",
-    "local_attention",
-    "compile",
-)
+_RESUMABLE = "trainer stop checkpoint log optimizer.lr optimizer.muon_lr attention local_attention compile".split()
 """groups and fields that may change when a run is resumed"""
 
 

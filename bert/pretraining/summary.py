@@ -18,11 +18,7 @@ from bert.training.schedules import Progress
 
 
 def describe(
-    recipe: PretrainRecipe,
-    model: MaskedLM,
-    training: Phased[BatchStream],
-    precision: str,
-    split: Phased[Split],
+    recipe: PretrainRecipe, model: MaskedLM, training: Phased[BatchStream], precision: str, split: Phased[Split]
 ) -> str:
     """What is about to run, in a few lines."""
     parameters = count_parameters(model)

@@ -130,16 +130,8 @@ def launch_key() -> str:
 
     On one node that is their parent; over several it is the name that torchrun (--rdzv-id) or SLURM gave to the launch.
     """
-    names = (
-        "MASTER_ADDR",
-        "MASTER_PORT",
-        "TORCHELASTIC_RUN_ID",
-        "TORCHELASTIC_RESTART_COUNT",
-        "SLURM_JOB_ID",
-        "SLURM_STEP_ID",
-        "SLURM_RESTART_COUNT",
-    )
-    parts = [f"{name}={os.environ[name]}" for name in names if name in os.environ]
+    names = "MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_RESTART_COUNT SLURM_JOB_ID SLURM_STEP_ID SLURM_RESTART_COUNT"
+    parts = [f"{name}={os.environ[name]}" for name in names.split() if name in os.environ]
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):
         parts.append(f"parent={os.getppid()}")
     return " ".join(parts)
