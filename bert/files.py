@@ -119,7 +119,8 @@ def clear_workshop(folder: Path, ours: Sequence[str]) -> None:
 def clear_workshops(parent: Path, ours: Sequence[str]) -> None:
     """Complete, or clear away, what killed processes left in `parent` of folders that they replaced or removed."""
     with suppress(OSError):
-        for name in {found[1] for path in parent.iterdir() if (found := _WORKSHOP.fullmatch(path.name))}:
+        names = {found[1] for path in parent.iterdir() if (found := _WORKSHOP.fullmatch(path.name))}
+        for name in names - {".", ".."}:  # a stranger's folder may hold workshops of any name
             for workshop in _abandoned(completed(parent / name)):
                 _clear(workshop, parent / name, ours)
 
@@ -135,7 +136,7 @@ def keep_others(folder: Path, fresh: Path, ours: Sequence[str]) -> None:
         for number, name in enumerate([*files, *folders]):
             path, inside = Path(above, name), Path(above, name).relative_to(folder)
             to = fresh / inside
-            if any(matches(inside, pattern) for pattern in ours):
+            if any(matches(inside, pattern) for pattern in ours) or _has_link(fresh, inside.parent):
                 continue
             if number < len(files) or path.is_symlink():
                 if os.path.lexists(to):
@@ -146,6 +147,11 @@ def keep_others(folder: Path, fresh: Path, ours: Sequence[str]) -> None:
                 _link(path, to)
             elif not os.path.lexists(to) and not any(path.iterdir()):
                 _make_like(folder, fresh, inside)
+
+
+def _has_link(folder: Path, inside: Path) -> bool:
+    """Whether a link stands on the way from `folder` to `inside`, which may lead to any folder of the user's."""
+    return any((folder / part).is_symlink() for part in [inside, *inside.parents])
 
 
 def put_files(folder: Path, contents: Mapping[str, str | Path]) -> None:
@@ -270,7 +276,7 @@ def _clear(workshop: Path, folder: Path, ours: Sequence[str]) -> None:
     if before.exists() and not folder.exists():
         os.rename(before, folder)
     for version in (ready, before):
-        if version.exists() and folder.exists():
+        if version.exists() and folder.exists() and not folder.is_symlink():
             keep_others(version, folder, ours)
     for version in (ready, before, workshop / _FRESH):
         shutil.rmtree(version, ignore_errors=True)

@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import re
+import select
+import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -21,6 +24,8 @@ _MOST_DEPTH = 64
 _MOST_YAML_NODES = 100_000
 _EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$")
 _LONGEST_NUMBER = 100
+_PATIENCE = 2.0
+"""seconds to wait for the writer of a pipe, as of a recipe by `<(…)` in a shell"""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 # Control characters of C0 and C1 but tab and newline: a terminal may obey them.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -128,8 +133,18 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
 
 
+def _open_at_once(name: str, flags: int) -> int:
+    """Open a file; OSError for a pipe that nobody writes to, where reading would wait for ever."""
+    descriptor = os.open(name, flags | os.O_NONBLOCK)
+    if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not select.select([descriptor], [], [], _PATIENCE)[0]:
+        os.close(descriptor)
+        raise OSError(f"{name}: a pipe that nobody writes to")
+    os.set_blocking(descriptor, True)
+    return descriptor
+
+
 def _text(file: Path, most: int) -> str:
-    with file.open("rb") as stream:
+    with open(file, "rb", opener=_open_at_once) as stream:
         content = stream.read(most + 1)
     if len(content) > most:
         raise ValueError(f"larger than {most:,} bytes")

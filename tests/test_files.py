@@ -530,6 +530,27 @@ def test_links_in_what_looks_like_a_workshop_lead_nowhere(tmp_path):
     assert names(tmp_path / "model") == ["config.json", "onnx", "weights"]
 
 
+@pytest.mark.parametrize("folder", ["foo", "step-1/sub", "."])
+def test_a_stranger_s_workshop_writes_nothing_through_links(tmp_path, folder):
+    """What lies in it for a folder of that name, or below one, must not reach where a link leads."""
+    private, checkpoints = tmp_path / "private", tmp_path / "checkpoints"
+    private.mkdir(mode=0o700)
+    (private / ".bashrc").write_text("mine")
+    os.utime(private / ".bashrc", (0, 0))
+    replace(checkpoints / "step-1", "whole")
+    name, _, below = folder.partition("/")
+    ready = checkpoints / f".{name}.new-abcdefgh" / "ready"
+    (ready / below).mkdir(parents=True)
+    (ready / below / ".bashrc").write_text("evil")
+    ready.chmod(0o777)
+    if folder != ".":
+        (checkpoints / folder).symlink_to(private)
+    clear_workshops(checkpoints, OURS)
+    assert ((private / ".bashrc").read_text(), stat.S_IMODE(private.stat().st_mode)) == ("mine", 0o700)
+    assert names(private) == [".bashrc"]
+    assert not (checkpoints / ".bashrc").exists()
+
+
 def test_all_that_killed_processes_left_in_a_folder_is_cleared_or_completed_at_once(tmp_path):
     """Checkpoints of steps that no run comes by again."""
     for name in ("step-1", "step-2", "step-3"):

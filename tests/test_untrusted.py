@@ -1,7 +1,9 @@
 """What strangers wrote is read with limits, and every refusal is a ValueError of a few words."""
 
 import json
+import os
 import sys
+import threading
 
 import pytest
 import yaml
@@ -10,6 +12,19 @@ from hypothesis import strategies as st
 
 from bert import untrusted
 from bert.untrusted import parse_json, parse_yaml, printable, read_json, read_yaml_text
+
+
+def test_a_pipe_that_nobody_writes_to_is_refused_and_one_that_is_written_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(untrusted, "_PATIENCE", 0.1)
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(OSError, match="a pipe that nobody writes to"):
+        read_json(tmp_path / "config.json")
+    monkeypatch.setattr(untrusted, "_PATIENCE", 10.0)
+    writer = threading.Thread(target=(tmp_path / "config.json").write_text, args=('{"a": 1}',))
+    writer.start()
+    assert read_json(tmp_path / "config.json") == {"a": 1}
+    writer.join()
+
 
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bert.errors import InputError
-from bert.files import is_same, replaced
+from bert.files import is_same, real_path, replaced
 from bert.flags import Parser
 
 TRUST = "import and call whatever class_path the recipe names for the Trainer, with any arguments"
@@ -19,7 +19,8 @@ def add_corpus(parser: Parser) -> None:
 
 
 def check_output(option: str, file: str | None, suffixes: Sequence[str], inputs: Sequence[str | None] = ()) -> None:
-    """InputError, before any work, where the file of an option has another suffix, cannot be written or is one of `inputs`."""
+    """InputError, before any work, where the file of an option has another suffix, cannot be written, or is one of `inputs`
+    or lies in one that is a folder."""
     if file is None:
         return
     path = Path(file).expanduser()
@@ -29,8 +30,9 @@ def check_output(option: str, file: str | None, suffixes: Sequence[str], inputs:
         raise InputError(f"{option} {file}: a folder has this name: give another")
     if not path.parent.is_dir():
         raise InputError(f"{option} {file}: no folder {path.parent}: make it, or give another path")
-    if any(is_same(path, Path(other).expanduser()) for other in inputs if other is not None):
-        raise InputError(f"{option} {file}: is the input, which would be lost: give another {option}")
+    for other in (Path(other).expanduser() for other in inputs if other is not None):
+        if is_same(path, other) or (other.is_dir() and real_path(path).is_relative_to(real_path(other))):
+            raise InputError(f"{option} {file}: is the input, which would be lost: give another {option}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")
 

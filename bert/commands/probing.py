@@ -31,8 +31,8 @@ def _words(arguments: Sequence[str]) -> None:
     parser.add("--html", "one offline page with a slider through the layers")
     parser.add("--png", "2-D map of the last layer that was looked at")
     options = parser.parse(arguments)
-    check_output("--html", options.html, (".html", ".htm"), inputs=[options.sentences])
-    check_output("--png", options.png, (".png",), inputs=[options.sentences])
+    check_output("--html", options.html, (".html", ".htm"), inputs=[options.sentences, options.model])
+    check_output("--png", options.png, (".png",), inputs=[options.sentences, options.model])
     from bert.probing.occurrences import forms_of
     from bert.probing.words import words
 
@@ -74,7 +74,7 @@ def _senses(arguments: Sequence[str]) -> None:
     parser.add("--out", "every figure, as .json or .tsv")
     options = parser.parse(arguments)
     protocol = parser.recipe(options)
-    check_output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test])
+    check_output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test, options.model])
     from bert.probing.senses import senses
 
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
@@ -119,7 +119,7 @@ def _score(arguments: Sequence[str]) -> None:
     parser.add("--limit", "so many pairs of each paradigm, the first ones", int, at_least=1)
     parser.add("--out", "every sentence or pair with its scores, as .tsv or .json")
     options = parser.parse(arguments)
-    check_output("--out", options.out, (".tsv", ".json"), inputs=[options.file])
+    check_output("--out", options.out, (".tsv", ".json"), inputs=[options.file, options.model])
     from bert.probing.pairs import minimal_pairs, pairs_of
     from bert.probing.rows import read_pairs, read_rows
     from bert.probing.sentences import listed, score
@@ -151,7 +151,7 @@ def _attend(arguments: Sequence[str]) -> None:
     parser.add("--head", "from 0; not given: the one that looks hardest", int)
     parser.add("--png", "the weights of the head as a picture")
     options = parser.parse(arguments)
-    check_output("--png", options.png, (".png",))
+    check_output("--png", options.png, (".png",), inputs=[options.model])
     from bert.probing.attention import attention
 
     if _is_file(options.text):

@@ -1,5 +1,6 @@
 """What `tokenizers`, which is written in Rust, does in its own way: panics, bare exceptions, and lines on standard error."""
 
+import base64
 import os
 import sys
 from collections.abc import Iterator
@@ -28,9 +29,18 @@ def check_expansion(definition: Any) -> None:
         if isinstance(step := waiting.pop(), dict):
             waiting += [inner for value in step.values() if isinstance(value, list) for inner in value]
             longest = [len(value) for key in ("content", "prepend") if isinstance(value := step.get(key), str)]
+            _check_charsmap(step.get("precompiled_charsmap"))
             times *= max([1 + (step.get("type") == "ByteLevel"), *longest])
     if times > _MOST_EXPANSION:
         raise ValueError(f"its steps may make {times:,} characters of one")
+
+
+def _check_charsmap(encoded: Any) -> None:
+    """ValueError where the table of a normalizer says of itself that it is larger than it is: its four first bytes are its size."""
+    if isinstance(encoded, str):
+        table = base64.b64decode(encoded)
+        if len(table) >= 4 and int.from_bytes(table[:4], "little") > len(table) - 4:
+            raise ValueError("its precompiled_charsmap is cut off")
 
 
 @contextmanager

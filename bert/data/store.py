@@ -245,7 +245,9 @@ def _read(documents: Iterable[str]) -> Iterator[str]:
 def _is_ours(folder: Path) -> bool:
     """Whether a folder is empty or a store and nothing else. `datasets` writes folders that lack only `store.json`."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else ["a file"]
-    return not names or (_INFO in names and all(any(fnmatchcase(name, ours) for ours in STORE_FILES) for name in names))
+    if any(not any(fnmatchcase(name, ours) for ours in STORE_FILES) for name in names):
+        return False
+    return not names or (_INFO in names and (_ARROW in names or holds_store(folder)))
 
 
 def document_hash(text: str) -> int:
@@ -367,8 +369,11 @@ def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterat
 
 
 def holds_store(folder: str | Path) -> bool:
-    """Whether a folder is a token store rather than text."""
-    return (completed(Path(folder).expanduser()) / _INFO).is_file()
+    """Whether a folder is a token store, though it may be damaged, rather than text: its store.json has a `format`."""
+    with suppress(OSError, ValueError):
+        info = read_json(completed(Path(folder).expanduser()) / _INFO)
+        return isinstance(info, dict) and "format" in info
+    return (Path(folder).expanduser() / _ARROW).is_file() and (Path(folder).expanduser() / _INFO).is_file()
 
 
 def read_info(folder: Path) -> dict[str, Any]:

@@ -8,6 +8,8 @@ from bert.errors import InputError, check_seed, check_values, require, require_p
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.training.config import CheckpointConfig, LogConfig, OptimizerConfig, ScheduleConfig, StopConfig
 
+_MOST_WORKERS = 256  # a recipe may come from a stranger, and each is a process
+
 
 @dataclass(frozen=True)
 class VocabularyConfig:
@@ -60,7 +62,7 @@ class DataConfig:
         require_positive("data", self, "batch_size micro_batch_size window_documents")
         require("data", self, "sequence_length", lambda value: value >= 8, "8 or more")
         require("data", self, "held_out", lambda value: 0 <= value <= 0.5, "a share from 0 to 0.5")
-        require("data", self, "workers", lambda value: value >= 0, "0 or more")
+        require("data", self, "workers", lambda value: 0 <= value <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}")
         if self.mixture:
             self._check_mixture()
 

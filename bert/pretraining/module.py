@@ -234,6 +234,8 @@ class MaskedLMTraining(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The same back. Lightning counts micro-batches, which this run may deal out otherwise than the one before: steps decide."""
+        if len(checkpoint["optimizer_states"]) != 1:
+            raise InputError("the checkpoint has no state of the optimizer: move it away")
         step = int(checkpoint["progress"]["step"])
         for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
             if isinstance(counts, dict):  # `total` and `current`

@@ -305,7 +305,13 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
     say(describe(recipe, model, data.training, trainer.precision, split))
     say(f"{'compiled' if compiled else 'not compiled'}: {why}")
     with suppress(SIGTERMException), equipment.signals.deferred():
-        trainer.fit(module, loader, validation, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
+        try:
+            trainer.fit(module, loader, validation, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
+        except Exception as error:
+            if checkpoint is None or module.progress.is_running or isinstance(error, InputError):
+                raise
+            what = (str(error).splitlines() or [type(error).__name__])[0]  # of PyTorch or Lightning, which restore it
+            raise InputError(f"{checkpoint}: is no checkpoint of this run ({what}): move it away") from error
     encoder = model.encoder  # what comes now may have another precision, and more documents in a row
     encoder.backend, encoder.local_backend, encoder.most_documents = "auto", None, None
     if stopped_by := equipment.stop.stopped_by:

@@ -105,8 +105,10 @@ class MetricsCsv(Logger):
         """Drop the rows after `step`, which a resumed run writes again, and whatever is no whole row, as a power cut leaves it."""
         if not self.file.exists():
             return
+        if not self.file.is_file():
+            raise InputError(f"{self.file}: is no file: move it away")
         lines = self.file.read_bytes().decode("utf-8", "replace").split("\n")[:-1]  # the last one is torn, or empty
-        rows = csv.reader(line.rstrip("\r") for line in lines if "\0" not in line)
+        rows = [line.rstrip("\r").split(",") for line in lines]  # of numbers alone: no cell is quoted
         kept = [row for row in rows if len(row) == len(self.columns) and row[0].isdecimal() and int(row[0]) <= step]
         with replaced(self.file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([self.columns, *kept])

@@ -72,7 +72,14 @@ class WholeCheckpointIO(CheckpointIO):
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
         """Read the checkpoint at `path`; weights only, whatever Lightning asks for: nothing is unpickled."""
-        return torch.load(Path(path) / "state.pt", map_location=map_location or "cpu", weights_only=True)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of PyTorch, of what is refused anyway
+                state = torch.load(Path(path) / "state.pt", map_location=map_location or "cpu", weights_only=True)
+            return dict(state)
+        except Exception as error:  # of any kind, by what the file holds
+            what = "state.pt is none that PyTorch reads without running code"
+            raise InputError(f"{path}: {what}: move this checkpoint away") from error
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove the checkpoint at `path`."""
@@ -175,13 +182,16 @@ def newest_whole(folder: Path, warn: Callable[[str], None], run_id: str | None =
     InputError where every one is damaged, and for one of another run than `run_id`."""
     clear_workshops(folder, _FILES)
     checkpoints = list_checkpoints(folder)
-    for place, checkpoint in reversed(list(enumerate(checkpoints))):
+    damages: list[str] = []
+    for checkpoint in reversed(checkpoints):
         damage = find_damage(checkpoint)
         if not damage:
+            for line in damages:
+                warn(line)
             if read_manifest(checkpoint).get("run_id") != run_id:
                 raise InputError(f"{checkpoint}: is a checkpoint of another run: move it away")
             return checkpoint
-        warn(f"{checkpoint}: {damage}" + ("; the checkpoint before it is used" if place else ""))
+        damages.append(f"{checkpoint}: {damage}; the checkpoint before it is used")
     if checkpoints:
         raise InputError(f"{folder}: every checkpoint is damaged: start the run again with --overwrite")
     return None

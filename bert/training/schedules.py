@@ -45,6 +45,11 @@ class Progress:
         """The first request for a batch: the clock runs from here."""
         self._before, self._started = self.seconds, time.monotonic()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether the first batch was asked for."""
+        return self._started is not None
+
     def elapsed(self) -> float:
         """Seconds of the run up to now."""
         return self.seconds if self._started is None else self._before + time.monotonic() - self._started

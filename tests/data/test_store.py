@@ -242,6 +242,14 @@ def test_a_folder_with_other_things_is_kept(tmp_path):
     assert names(tmp_path) == ["thesis.tex"]
 
 
+def test_a_file_of_the_users_that_is_called_store_json_makes_no_store_of_a_folder(tmp_path):
+    (tmp_path / "store.json").write_text('{"my": "shop data"}')
+    assert refused(write_store, TEXTS, TOKENIZER, tmp_path, {}) == (
+        f"{tmp_path}: holds something that is not a token store; give another --out"
+    )
+    assert (tmp_path / "store.json").read_text() == '{"my": "shop data"}'
+
+
 # ── stores that are refused ──
 
 

@@ -365,6 +365,7 @@ BEYOND = {"[X]": {"id": "[X]", "ids": [10**9], "tokens": ["[X]"]}}
     ("key", "value", "why"),
     [
         ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "AAAA"}, "Cannot parse precompiled_charsmap"),
+        ("normalizer", {"type": "Precompiled", "precompiled_charsmap": "/////w=="}, "precompiled_charsmap is cut off"),
         ("normalizer", {"type": "Replace", "pattern": {"Regex": "("}, "content": ""}, "unmatched parenthesis"),
         ("normalizer", {"type": "Prepend", "prepend": "a" * 10**6}, "may make 1,000,000 characters of one"),
         ("normalizer", {"type": "Sequence", "normalizers": [{"type": "ByteLevel"}] * 40}, "characters of one"),

@@ -1,8 +1,10 @@
 """A run goes on by its own command, keeps to its recipe, and is stopped neither by a full disk nor by what is amended."""
 
 import errno
+import hashlib
 import json
 import os
+import pickle
 import shutil
 import signal
 import warnings
@@ -184,6 +186,48 @@ def test_a_checkpoint_of_another_run_is_refused(run, text_file, bert, tmp_path):
     assert code == 2
     assert errors == [f"bert: {run}/checkpoints/step-00000008: is a checkpoint of another run: move it away"]
     assert tree(run) == before
+
+
+def of_a_stranger(checkpoint, change):
+    """A state.pt that its manifest vouches for, made of the one there by `change`: bytes as they are, or the contents."""
+    state = change(torch.load(checkpoint / "state.pt", weights_only=True))
+    if isinstance(state, bytes):
+        (checkpoint / "state.pt").write_bytes(state)
+    else:
+        torch.save(state, checkpoint / "state.pt")
+    content = (checkpoint / "state.pt").read_bytes()
+    manifest = json.loads((checkpoint / "manifest.json").read_text())
+    manifest |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (checkpoint / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: b"x" * 100,
+        lambda state: b"",
+        lambda state: pickle.dumps(print),
+        lambda state: {},
+        lambda state: torch.zeros(3),
+        lambda state: state | {"optimizer_states": []},
+        lambda state: state | {"optimizer_states": None},
+        lambda state: state | {"loops": "x"},
+        lambda state: state | {"loops": {"fit_loop": {}}},
+        lambda state: state | {"callbacks": 5},
+        lambda state: state | {"pytorch-lightning_version": 5},
+        lambda state: state | {"state_dict": "x"},
+        lambda state: (
+            state | {"state_dict": {name: value[:1] for name, value in state["state_dict"].items() if value.ndim}}
+        ),
+        lambda state: state | {"progress": "x"},
+        lambda state: state | {"identity": 5},
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_one_line(run, bert, change):
+    of_a_stranger(run / "checkpoints" / "step-00000004", change)
+    code, errors, _ = bert("pretrain", "--resume", run, "--stop.steps", "6")
+    assert (code, len(errors)) == (2, 1), errors
+    assert errors[0].endswith("move it away") or errors[0].endswith("move this checkpoint away")
 
 
 def test_a_folder_of_the_users_among_the_checkpoints_is_neither_read_nor_removed(run, bert):
