@@ -182,18 +182,19 @@ def newest_whole(folder: Path, warn: Callable[[str], None], run_id: str | None =
     InputError where every one is damaged, and for one of another run than `run_id`."""
     clear_workshops(folder, _FILES)
     checkpoints = list_checkpoints(folder)
-    damages: list[str] = []
+    damages: list[tuple[Path, str]] = []
     for checkpoint in reversed(checkpoints):
         damage = find_damage(checkpoint)
         if not damage:
-            for line in damages:
-                warn(line)
+            for damaged, what in damages:
+                warn(f"{damaged}: {what}; the checkpoint before it is used")
             if read_manifest(checkpoint).get("run_id") != run_id:
                 raise InputError(f"{checkpoint}: is a checkpoint of another run: move it away")
             return checkpoint
-        damages.append(f"{checkpoint}: {damage}; the checkpoint before it is used")
+        damages.append((checkpoint, damage))
     if checkpoints:
-        raise InputError(f"{folder}: every checkpoint is damaged: start the run again with --overwrite")
+        each = "; ".join(f"{checkpoint.name}: {damage}" for checkpoint, damage in damages)
+        raise InputError(f"{folder}: every checkpoint is damaged ({each}): start the run again with --overwrite")
     return None
 
 
