@@ -49,7 +49,7 @@ PHASES = {
     "a validation": 'before(MaskedLMTraining, "validation_step")',
     "a checkpoint": 'before(checkpoints.torch, "save")',
     "the end": 'before(run, "finish")',
-    "the model": 'before(__import__("bert.hf.folder").exchange.folder, "save_file")',
+    "the model": 'before(__import__("bert.hf.folder").hf.folder, "save_file")',
 }
 PREPARING = ("the tokenizer", "the store")
 
