@@ -112,7 +112,7 @@ def text_of_store(folder: str | Path, tokenizer: Tokenizer) -> Text:
 
 
 def whole_rows(text: Text, sequence_length: int, rows: int, seed: int = 0) -> Text:
-    """`rows` documents of sequence_length − 2 running tokens, so that each fills a row: documents in drawn order, one behind the
+    """`rows` documents of sequence_length − 2 running tokens, so that each fills a row: documents in drawn order, one after the
     other, as run_mlm concatenates them. Where the text is shorter it is repeated."""
     room = sequence_length - SPECIALS_PER_CHUNK
     order = permutation(len(text.store), seed, _MIXED)

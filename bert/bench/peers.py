@@ -174,7 +174,7 @@ def padded(text: Text, recipe: PretrainRecipe, documents: int, count: int) -> li
 
 
 def concatenated(text: Text, recipe: PretrainRecipe, rows: int, count: int) -> list[PeerBatch]:
-    """`count` batches of `rows` full rows: all documents with their special tokens one behind the other, chopped, without
+    """`count` batches of `rows` full rows: all documents with their special tokens one after the other, chopped, without
     a mask between them, as `group_texts` of run_mlm makes them. What is left over at the end is dropped; documents that do not
     fill a batch begin again."""
     special, places = text.special_ids, rows * recipe.data.sequence_length

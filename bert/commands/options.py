@@ -12,7 +12,7 @@ TRUST = "import and call whatever class_path the recipe names for the Trainer, w
 
 
 def add_corpus(parser: Parser) -> None:
-    layout = "what parts documents in .txt files: blank-lines, lines, file; auto looks at the file"
+    layout = "what separates documents in .txt files: blank-lines, lines, file; auto looks at the file"
     parser.add("corpus", "files, globs, folders or a Hub data set", list[str])
     parser.add("--layout", layout, default="auto")
     parser.add("--text-field", "column of .jsonl, .csv, .tsv and .parquet that holds the text", default="text")

@@ -35,7 +35,7 @@ class DataConfig:
     corpus: list[str] = field(default_factory=list)
     """text: files, globs, folders or a Hub data set"""
     layout: Literal["auto", "blank-lines", "lines", "file"] = "auto"
-    """what parts documents in .txt files: blank lines, every line, or the file; auto looks at the file"""
+    """what separates documents in .txt files: blank lines, every line, or the file; auto looks at the file"""
     text_field: str = "text"
     """column of .jsonl, .csv, .tsv and .parquet files that holds the text"""
     tokenizer: str | None = None

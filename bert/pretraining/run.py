@@ -43,7 +43,7 @@ from bert.recipe import differences, read_recipe
 from bert.signals import Signals, handled, number_of
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
-from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, drop_behind, newest_whole, prove, read_manifest
+from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, drop_later, newest_whole, prove, read_manifest
 from bert.training.compiling import compiles
 from bert.training.ranks import is_restart, world_size
 from bert.training.trainer import check_trainer_arguments, make_trainer
@@ -236,7 +236,7 @@ def _take_up(
     if checkpoint is None:
         say(f"{out}: has no checkpoint yet: it begins with its first step, by what is prepared")
     else:
-        drop_behind(checkpoint)
+        drop_later(checkpoint)
     return run
 
 

@@ -133,7 +133,7 @@ class Language:
 
 
 def indefinite(phrase: str) -> str:
-    """The phrase behind `a` or `an`. Goes by letters, which is right for every word of the English lexicon; a test looks at them."""
+    """The phrase after `a` or `an`. Goes by letters, which is right for every word of the English lexicon; a test looks at them."""
     return f"{'an' if phrase.lower().startswith(tuple('aeiou')) else 'a'} {phrase}"
 
 

@@ -221,8 +221,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     return manifest
 
 
-def drop_behind(checkpoint: Path) -> None:
-    """Remove what lies behind the checkpoint that a run goes on from: it was damaged, and is not to count among those kept."""
+def drop_later(checkpoint: Path) -> None:
+    """Remove what is later than the checkpoint that a run goes on from: it was damaged, and is not to count among those kept."""
     for later in list_checkpoints(checkpoint.parent):
         if int(later.name.removeprefix("step-")) > int(checkpoint.name.removeprefix("step-")):
             remove_folder(later)

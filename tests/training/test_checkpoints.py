@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bert.errors import InputError, RankError
-from bert.training.checkpoints import WholeCheckpointIO, drop_behind, find_damage, list_checkpoints, newest_whole, prove
+from bert.training.checkpoints import WholeCheckpointIO, drop_later, find_damage, list_checkpoints, newest_whole, prove
 
 STATE = {"global_step": 3, "weights": torch.arange(1000.0)}
 
@@ -71,7 +71,7 @@ def test_what_lies_behind_the_checkpoint_of_a_run_that_goes_on_is_dropped(tmp_pa
     """Or the damaged ones, being the newest, would be those that are kept."""
     for step in (1, 2, 3, 10):
         save(tmp_path, step)
-    drop_behind(tmp_path / "step-00000002")
+    drop_later(tmp_path / "step-00000002")
     assert [path.name for path in list_checkpoints(tmp_path)] == ["step-00000001", "step-00000002"]
 
 
