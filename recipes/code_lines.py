@@ -35,9 +35,8 @@ def code_lines(file: Path) -> int:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         for statement in getattr(node, "body", None) or [] if not isinstance(node, ast.Lambda | ast.IfExp) else []:
             # A bare string is a docstring, of a module, class, function or attribute.
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
-                if isinstance(statement.value.value, str):
-                    lines -= set(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
+            if isinstance(statement, ast.Expr) and isinstance(getattr(statement.value, "value", None), str):
+                lines -= set(range(statement.lineno, (statement.end_lineno or statement.lineno) + 1))
     return len(lines)
 
 
