@@ -79,10 +79,10 @@ def embed(
         hidden = output.last_hidden_state if output.hidden_states is None else output.hidden_states[number]
         mask = batch.attention_mask if pooling == "mean" else torch.ones_like(batch.attention_mask[:, :1])
         pooled = (hidden[:, : mask.shape[1]] * mask[..., None]).sum(dim=1, dtype=torch.float32)  # (B, D)
-        of = torch.tensor([owners[place] for place in batch.places])
+        of = torch.tensor([owners[place] for place in batch.positions])
         sums.index_add_(0, of, pooled.cpu())
         counts.index_add_(0, of, mask.sum(dim=1, keepdim=True).float().cpu())
-        return [None] * len(batch.places)
+        return [None] * len(batch.positions)
 
     last = number == encoder.config.num_layers
     run_batches(encoder, windows, take, hidden_states=not last, batch_tokens=batch_tokens, bf16=bf16, progress=progress)
@@ -103,11 +103,11 @@ def _tokens(tokenizer: "Tokenizer", texts: Sequence[str]) -> Iterator[np.ndarray
 
 
 Pieces = tuple[list[int], list[int]]
-"""ids of a sentence with special tokens, and the places of some of them"""
+"""ids of a sentence with special tokens, and the positions of some of them"""
 
 
-def span_pieces(tokenizer: "Tokenizer", sentences: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Pieces]:
-    """For each of n sentences its ids and the places of the pieces that characters start to end touch.
+def span_tokens(tokenizer: "Tokenizer", sentences: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Pieces]:
+    """For each of n sentences its ids and the positions of the pieces that characters start to end touch.
 
     Raises InputError where a span is not inside its sentence or touches no piece.
     """
@@ -120,7 +120,7 @@ def span_pieces(tokenizer: "Tokenizer", sentences: Sequence[str], spans: Sequenc
     return found
 
 
-def piece_vectors(
+def token_vectors(
     encoder: Encoder,
     pieces: Sequence[Pieces],
     layers: Sequence[int] | None = None,
@@ -130,26 +130,26 @@ def piece_vectors(
     bf16: bool | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over the places that are given with it.
+    """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over the positions that are given with it.
 
     `layers` counts from 0, the embeddings, to the number of layers; not given: all of them. A sentence of more than
     `sequence_length` tokens (`max_length` of the model where not given) is read through the window of that length in whose middle
-    the places are; of places that lie further apart, those in that window count. A sentence that comes several times is run once.
+    the positions are; of positions that lie further apart, those in that window count. A sentence that comes several times is run once.
 
     Raises InputError where the model has no such layer.
     """
     numbers = resolve_layers(encoder.config, layers)
     room = _room(encoder.config, sequence_length)
-    windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (number, places of its pieces)
-    for number, (ids, places) in enumerate(pieces):
-        window, inside = window_around(ids, places, room)
+    windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (number, positions of its pieces)
+    for number, (ids, positions) in enumerate(pieces):
+        window, inside = window_around(ids, positions, room)
         windows.setdefault(window, []).append((number, inside))
     wanted = list(windows.values())
     vectors = torch.empty(len(pieces), len(numbers), encoder.config.hidden_size)
 
     def take(output: Any, batch: Batch) -> list[None]:
         width = batch.input_ids.shape[1]
-        here = [(row, *one) for row, place in enumerate(batch.places) for one in wanted[place]]
+        here = [(row, *one) for row, place in enumerate(batch.positions) for one in wanted[place]]
         flat = [row * width + piece for row, _, inside in here for piece in inside]
         owner = [position for position, (_, _, inside) in enumerate(here) for _ in inside]
         sizes = torch.tensor([[len(inside)] for _, _, inside in here])
@@ -158,7 +158,7 @@ def piece_vectors(
             hidden = output.hidden_states[layer].flatten(0, 1)[flat].float().cpu()  # (pieces, D)
             sums = torch.zeros(len(here), hidden.shape[1]).index_add_(0, torch.tensor(owner), hidden)
             vectors[of, column] = sums / sizes
-        return [None] * len(batch.places)
+        return [None] * len(batch.positions)
 
     run_batches(
         encoder,
@@ -173,7 +173,7 @@ def piece_vectors(
 
 
 def _touched(offsets: Sequence[tuple[int, int]], sentence: str, span: tuple[int, int]) -> list[int]:
-    """Places of the pieces that the characters of `span` touch."""
+    """Positions of the pieces that the characters of `span` touch."""
     start, end = span
     if not 0 <= start < end <= len(sentence):
         raise InputError(
@@ -189,7 +189,7 @@ def _touched(offsets: Sequence[tuple[int, int]], sentence: str, span: tuple[int,
 
 
 def window_around(ids: Sequence[int], pieces: Sequence[int], room: int) -> tuple[tuple[int, ...], list[int]]:
-    """At most `room` of the tokens between the special ones, with `pieces` in their middle; places of `pieces` in it."""
+    """At most `room` of the tokens between the special ones, with `pieces` in their middle; positions of `pieces` in it."""
     length = len(ids) - 2
     if length <= room:
         return tuple(ids), list(pieces)
@@ -286,13 +286,13 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
     check_finite(logits)
     probabilities = logits.float().softmax(dim=-1).cpu()
     words = torch.from_numpy(tokenizer.replacement_ids).long()  # what may be an answer
-    values, places = probabilities[:, words].topk(min(top, len(words)), dim=-1)
+    values, positions = probabilities[:, words].topk(min(top, len(words)), dim=-1)
     return [
         [
             Prediction(_readable(tokenizer, int(words[place])), int(words[place]), float(value))
             for value, place in zip(of_mask, at)
         ]
-        for of_mask, at in zip(values, places)
+        for of_mask, at in zip(values, positions)
     ]
 
 

@@ -28,7 +28,7 @@ def evaluate(model: str | Path, file: str | None, data: DataConfig, say: Callabl
 
 
 def evaluate_masked(model: str | Path, masked: str | Path, say: Callable[[str], None] = print) -> Score:
-    """Score the masked LM in the folder `model` on the masked rows of `masked`."""
+    """Score the masked LM in the folder `model` on the masked sequences of `masked`."""
     score = score_masked(MaskedLM.load(model), masked)
     say(f"loss {score.loss:.4f}  accuracy {score.accuracy:.2%}  over {score.targets:,} targets")
     return score

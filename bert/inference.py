@@ -48,7 +48,7 @@ class Encoded:
 class Batch:
     """Several inputs as a model takes them, on its device."""
 
-    places: list[int]
+    positions: list[int]
     """which inputs the rows are"""
     input_ids: Tensor
     """(B, T)"""
@@ -57,7 +57,7 @@ class Batch:
     token_type_ids: Tensor | None
     """(B, T), or none where no input has any"""
     targets: Tensor | None = None
-    """(B, 1) places within the rows, or none where no input has any"""
+    """(B, 1) positions within the rows, or none where no input has any"""
 
     @property
     def visible(self) -> Tensor | None:
@@ -101,15 +101,15 @@ def run_batches(
     results: list[Any] = [None] * len(inputs)
     with evaluating(model), torch.inference_mode(), progress_bar(progress, len(inputs)) as (advance, _):
         compute = _rounded(model) if _takes_bf16(device, bf16) else model
-        for places in _batches([len(one.ids) for one in inputs], batch_tokens):
-            batch = _collate(inputs, places, config.pad_id, device)
+        for positions in _batches([len(one.ids) for one in inputs], batch_tokens):
+            batch = _collate(inputs, positions, config.pad_id, device)
             asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
             output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
             check_finite(output.last_hidden_state if isinstance(output, EncoderOutput) else output.logits)
-            for place, result in zip(places, take(output, batch), strict=True):
+            for place, result in zip(positions, take(output, batch), strict=True):
                 results[place] = result
             del output  # the next batch shall have its room
-            advance(len(places))
+            advance(len(positions))
     return results
 
 
@@ -131,7 +131,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of inputs, the longest first: what takes most memory is known to fit at once."""
+    """Positions of inputs, the longest first: what takes most memory is known to fit at once."""
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     begin = 0
     while begin < len(order):
@@ -146,8 +146,8 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         begin = end
 
 
-def _collate(inputs: Sequence[Encoded], places: list[int], pad_id: int, device: torch.device) -> Batch:
-    rows = [inputs[place] for place in places]
+def _collate(inputs: Sequence[Encoded], positions: list[int], pad_id: int, device: torch.device) -> Batch:
+    rows = [inputs[place] for place in positions]
     width = max(len(row.ids) for row in rows)
     lengths = torch.tensor([len(row.ids) for row in rows])
 
@@ -161,9 +161,9 @@ def _collate(inputs: Sequence[Encoded], places: list[int], pad_id: int, device: 
     if any(row.token_type_ids is not None for row in rows):
         types = padded([row.token_type_ids or [0] * len(row.ids) for row in rows], 0)
     mask = (torch.arange(width) < lengths[:, None]).long().to(device)
-    places_asked = [[row.target] for row in rows if row.target is not None]
-    targets = torch.tensor(places_asked, device=device) if places_asked else None
-    return Batch(places, padded([row.ids for row in rows], pad_id), mask, types, targets)
+    positions_asked = [[row.target] for row in rows if row.target is not None]
+    targets = torch.tensor(positions_asked, device=device) if positions_asked else None
+    return Batch(positions, padded([row.ids for row in rows], pad_id), mask, types, targets)
 
 
 def _takes_bf16(device: torch.device, bf16: bool | None) -> bool:

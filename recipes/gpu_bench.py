@@ -22,7 +22,7 @@ from typing import Any
 
 from bert.bench.documents import Text, read_tokens
 from bert.bench.ours import where_the_time_goes
-from bert.bench.peers import PeerSettings
+from bert.bench.peers import BaselineSettings
 from bert.bench.plan import BACKENDS, Plan
 from bert.bench.run import bench, fitted
 from bert.errors import InputError
@@ -40,7 +40,7 @@ class Shape:
 
     name: str
     recipe: PretrainRecipe
-    peer_rows: int
+    baseline_batch_size: int
 
     @property
     def folder(self) -> str:
@@ -72,8 +72,8 @@ def stages(shape: Shape, text: Text, out: Path, say: Any) -> list[Any]:
     """What is measured of a shape, the most telling first: beside the peer with padding and at its best without, then by
     backend, then the other settings of the peer."""
 
-    def peer(*bouts: tuple[Any, PeerSettings]) -> Any:
-        plan = Plan("against", rounds=3, seconds=1.5, bouts=bouts, peer_rows=shape.peer_rows)
+    def peer(*bouts: tuple[Any, BaselineSettings]) -> Any:
+        plan = Plan("against", rounds=3, seconds=1.5, bouts=bouts, baseline_batch_size=shape.baseline_batch_size)
         return lambda: bench(shape.recipe, text, plan, out=out / shape.folder / "against", say=say)
 
     def ours(backend: str) -> Any:
@@ -81,12 +81,12 @@ def stages(shape: Shape, text: Text, out: Path, say: Any) -> list[Any]:
         return lambda: bench(shape.recipe, text, plan, out=out / shape.folder / "ours", say=say)
 
     return [
-        peer(("padded", PeerSettings("sdpa")), ("concatenated", PeerSettings("sdpa", "yes"))),
+        peer(("padded", BaselineSettings("sdpa")), ("concatenated", BaselineSettings("sdpa", "yes"))),
         # the newest are for this hardware, eager is for none; what auto chooses is measured beside the peer
         *(ours(name) for name in reversed(BACKENDS) if name != "auto"),
-        peer(("concatenated", PeerSettings("sdpa", "cuda-graphs")), ("padded", PeerSettings("sdpa", "yes"))),
-        peer(*((work, PeerSettings("flash_attention_2")) for work in ("concatenated", "padded"))),
-        peer(("full rows", PeerSettings("sdpa", "yes"))),
+        peer(("concatenated", BaselineSettings("sdpa", "cuda-graphs")), ("padded", BaselineSettings("sdpa", "yes"))),
+        peer(*((work, BaselineSettings("flash_attention_2")) for work in ("concatenated", "padded"))),
+        peer(("full sequences", BaselineSettings("sdpa", "yes"))),
     ]
 
 
@@ -151,7 +151,7 @@ def summarised(chosen: list[Shape], out: Path) -> tuple[str, str]:
             for work in ("padded", "concatenated")
         ]
         rates = [
-            ("as chosen", cell["tokens_per_second"]["ours"]["median"], cell["share_of_matrix_rate"]["ours"])
+            ("as chosen", cell["tokens_per_second"]["ours"]["median"], cell["mfu"]["ours"])
             for cell in against.get("cells", [])
             if cell["what"] == "against hf" and "fails" not in cell
         ][:1]
@@ -159,7 +159,7 @@ def summarised(chosen: list[Shape], out: Path) -> tuple[str, str]:
             if cell["what"] == "step" and "fails" in cell:
                 lines.append(f"| {shape.folder} | {cell['backend']} | {cell['fails']} | | | |")
             elif cell["what"] == "step":
-                median = cell["tokens_per_second"]["median"], cell["share_of_matrix_rate"]["median"]
+                median = cell["tokens_per_second"]["median"], cell["mfu"]["median"]
                 rates.append((cell["backend"], *median))
         for backend, rate, share in rates:
             lines.append(f"| {shape.folder} | {backend} | {rate:,.0f} | {share:.1%} | {ratios[0]} | {ratios[1]} |")

@@ -112,7 +112,7 @@ def bert(*arguments: str) -> None:
 
 
 def random_twin(model: Path, folder: Path) -> Path:
-    """A model of the same shape and tokenizer with fresh weights: the control."""
+    """A model of the same shape and tokenizer with random initialization: the control."""
     if not folder.exists():
         from bert import Encoder
         from bert.probing.senses import random_like

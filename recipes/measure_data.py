@@ -78,7 +78,7 @@ def measure_batches(
     from bert.pretraining.inputs import make_streams
     from bert.pretraining.stream import Split
 
-    data = DataConfig(sequence_length=sequence_length, batch_size=batch_size, held_out=0.0)
+    data = DataConfig(sequence_length=sequence_length, batch_size=batch_size, validation_split=0.0)
     recipe = PretrainRecipe(data=data, encoder=EncoderConfig(max_length=sequence_length))
     streams, _, _ = make_streams(recipe, [store], tokenizer)
     stream = streams.at(0)
@@ -87,7 +87,7 @@ def measure_batches(
         tokens += stream.micro_batch(step, split)["global_tokens"]
         if (used := time.process_time() - begun) >= seconds:
             break
-    places = stream.rows.sequences_in_epoch * sequence_length
+    places = stream.sequences.sequences_in_epoch * sequence_length
     return (store.num_tokens + 2 * int((-(-store.lengths // (sequence_length - 2))).sum())) / places, tokens / used
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from bert.data.vocabulary import train_tokenizer
-from bert.embed import piece_vectors, span_pieces, tokenizer_of
+from bert.embed import span_tokens, token_vectors, tokenizer_of
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from tests.conftest import make_text
@@ -16,7 +16,7 @@ def span_vectors(
     encoder: Encoder, sentences: list[str], spans: list[tuple[int, int]], *layers: list[int], **options: object
 ):
     """(n, layers, D): the vectors of what stands between two characters of each sentence."""
-    return piece_vectors(encoder, span_pieces(tokenizer_of(encoder), sentences, spans), *layers, **options)
+    return token_vectors(encoder, span_tokens(tokenizer_of(encoder), sentences, spans), *layers, **options)
 
 
 def make_encoder(kind: str = "wordpiece", max_length: int = 24, **shape: object) -> Encoder:

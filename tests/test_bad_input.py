@@ -202,7 +202,7 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
         (["--from=run"], "run: no config.json in it: give its model, run/model"),
         (
             ["--encoder.hidden_size=64"],
-            "encoder and head come with --from run/model: leave both groups out (grow makes the model larger)",
+            "encoder and head come with --from run/model: leave both groups out (expand makes the model larger)",
         ),
         (
             ["--data.sequence_length=128"],
@@ -236,12 +236,12 @@ CHANGES_THAT_CANNOT_BE = [
     ),
     (["--general=gone.txt"], "gone.txt: no such file: give a text file as --general, or leave it out"),
     (["--general=empty.txt"], "empty.txt: the corpus holds no text; give files with at least a few documents"),
-    (["--grow.num_layers=0"], "grow.num_layers is 0: give more than 0"),
-    (["--grow.hidden_size=16"], "grow.hidden_size is 16 and the model has 32: give as many or more"),
-    (["--grow.intermediate_size=31"], "grow.intermediate_size is 31 and the model has 32: give as many or more"),
+    (["--expand.num_layers=0"], "expand.num_layers is 0: give more than 0"),
+    (["--expand.hidden_size=16"], "expand.hidden_size is 16 and the model has 32: give as many or more"),
+    (["--expand.intermediate_size=31"], "expand.intermediate_size is 31 and the model has 32: give as many or more"),
     (
-        ["--grow.hidden_size=40"],
-        "grow.hidden_size is 40, which is no multiple of 16, the size of a head: give a multiple, such as 48",
+        ["--expand.hidden_size=40"],
+        "expand.hidden_size is 40, which is no multiple of 16, the size of a head: give a multiple, such as 48",
     ),
     (
         ["--vocabulary.size=512"],
@@ -283,7 +283,7 @@ def test_changes_to_a_model_without_a_model(refused: Refused) -> None:
         (["--add-words=words.txt"], "vocabulary.add_words words.txt"),
         (["--new-tokenizer"], "vocabulary.retrain (--new-tokenizer)"),
         (["--general=text.txt"], "validation.general text.txt"),
-        (["--grow.num_layers=2"], "grow"),
+        (["--expand.num_layers=2"], "expand"),
     ):
         message = f"{named} is for a run that starts from a model: give its folder as --from"
         assert refused("pretrain", "text.txt", "--out", "new", *TINY, *flags) == message

@@ -332,15 +332,15 @@ from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds, Split
-from bert.data.packing import RowIndex, Documents
+from bert.data.packing import SequenceIndex, Documents
 from bert.data.store import TokenStore
 
 lengths = np.full(40, 9)
 values = np.arange(lengths.sum()) % 20 + 5
-rows = RowIndex(Documents(np.cumsum(lengths) - lengths, lengths), 16, 8, 0, None)
+sequences = SequenceIndex(Documents(np.cumsum(lengths) - lengths, lengths), 16, 8, 0, None)
 vocabulary = Vocabulary(4, np.arange(25) >= 5, np.arange(5, 25), np.ones(25, bool))
 store = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
-stream = BatchStream(Source(store, rows), 4, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(), 0)
+stream = BatchStream(Source(store, sequences), 4, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(), 0)
 batch = stream.micro_batch(3, Split(4, 4))
 shape = EncoderConfig(vocab_size=25, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_length=16)
 model = MaskedLM(shape)

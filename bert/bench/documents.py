@@ -1,4 +1,4 @@
-"""The text of a measurement: documents as token ids, from a store, from a file of arrays, or a mixture; and rows made of them.
+"""The text of a measurement: documents as token ids, from a store, from a file of arrays, or a mixture; and sequences made of them.
 
 No reader here needs more than numpy, save for the one of a store.
 """
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bert.data.packing import SPECIALS_PER_CHUNK, Documents, RowIndex
+from bert.data.packing import SPECIALS_PER_CHUNK, Documents, SequenceIndex
 from bert.data.rng import permutation
 from bert.data.store import TokenStore, open_store
 from bert.data.tokenizer import Tokenizer
@@ -111,18 +111,18 @@ def text_of_store(folder: str | Path, tokenizer: Tokenizer) -> Text:
     return Text(open_store(folder, tokenizer), special_ids, make_vocabulary(tokenizer))
 
 
-def whole_rows(text: Text, sequence_length: int, rows: int, seed: int = 0) -> Text:
-    """`rows` documents of sequence_length − 2 running tokens, so that each fills a row: documents in drawn order, one after the
+def full_sequences(text: Text, sequence_length: int, sequences: int, seed: int = 0) -> Text:
+    """`sequences` documents of sequence_length − 2 running tokens, so that each fills a sequence: documents in drawn order, one after the
     other, as run_mlm concatenates them. Where the text is shorter it is repeated."""
     room = sequence_length - SPECIALS_PER_CHUNK
     order = permutation(len(text.store), seed, _MIXED)
-    enough = int(np.searchsorted(np.cumsum(text.store.lengths[order]), rows * room)) + 1
+    enough = int(np.searchsorted(np.cumsum(text.store.lengths[order]), sequences * room)) + 1
     running = np.concatenate([text.store.document(int(number)) for number in order[:enough]])
-    return _with(text, list(np.resize(running, (rows, room))))
+    return _with(text, list(np.resize(running, (sequences, room))))
 
 
 def mixture(texts: Sequence[Text], documents: int, sequence_length: int, seed: int = 0) -> Text:
-    """`documents` documents, one of each text in turn (so many of one as of another), each cut to what a row holds.
+    """`documents` documents, one of each text in turn (so many of one as of another), each cut to what a sequence holds.
 
     The texts are of one tokenizer. A text with too few documents begins again.
     """
@@ -136,17 +136,17 @@ def mixture(texts: Sequence[Text], documents: int, sequence_length: int, seed: i
 def packed(text: Text, recipe: PretrainRecipe) -> BatchStream:
     """The batches that a run over all documents of the text sees."""
     documents, data = Documents(text.store.starts, text.store.lengths), recipe.data
-    source = Source(text.store, RowIndex(documents, data.sequence_length, _WINDOW, recipe.seed))
+    source = Source(text.store, SequenceIndex(documents, data.sequence_length, _WINDOW, recipe.seed))
     return BatchStream(source, data.batch_size, text.special_ids, text.vocabulary, recipe.masking, recipe.seed)
 
 
 def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:
-    """Mean number of keys that a token sees, itself included, in rows (R, T) of documents (0: padding).
+    """Mean number of keys that a token sees, itself included, in sequences (R, T) of documents (0: padding).
 
     Without a window E[n²] / E[n] over the chunks of n tokens; with a window w, keys at most w // 2 away.
     """
-    rows = np.arange(len(document_ids))[:, None] * (int(document_ids.max(initial=0)) + 1)
-    _, sizes = np.unique((document_ids + rows)[document_ids > 0], return_counts=True)
+    sequences = np.arange(len(document_ids))[:, None] * (int(document_ids.max(initial=0)) + 1)
+    _, sizes = np.unique((document_ids + sequences)[document_ids > 0], return_counts=True)
     if not len(sizes):
         return 0.0
     reach = sizes - 1 if window is None else np.minimum(window // 2, sizes - 1)

@@ -18,13 +18,13 @@ from pathlib import Path
 import torch
 
 from bert.model.config import EncoderConfig, HeadConfig
-from bert.model.operations import PER_PRODUCT
+from bert.model.flops import PER_PRODUCT
 from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.training.trainer import make_trainer
 
 Shape = tuple[int, int, int]
-"""rows, inner size and columns of a matrix product"""
+"""sequences, inner size and columns of a matrix product"""
 CPU_SHAPES: tuple[Shape, ...] = ((1024, 1024, 1024), (2048, 2048, 2048), (4096, 512, 2048))
 GPU_SHAPES: tuple[Shape, ...] = ((4096, 4096, 4096), (8192, 8192, 8192), (16384, 4096, 4096))
 CPU_VECTOR, GPU_VECTOR = 16_000_000, 256_000_000
@@ -33,7 +33,7 @@ _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 @dataclass(frozen=True)
-class Ceilings:
+class HardwarePeaks:
     """Measured limits of a device: operations a second, bytes a second."""
 
     bf16: float
@@ -49,7 +49,7 @@ class Ceilings:
     """bytes read and written by a = b + s · c"""
 
 
-def measure_ceilings(device: torch.device, own: list[Shape], seconds: float = 0.3) -> Ceilings:
+def measure_peaks(device: torch.device, own: list[Shape], seconds: float = 0.3) -> HardwarePeaks:
     """Measure a device, each product for about `seconds`; `own` are the shapes of a model's products."""
     shapes = CPU_SHAPES if device.type == "cpu" else GPU_SHAPES
     bf16 = {shape: matrix_rate([shape], torch.bfloat16, device, seconds) for shape in shapes}
@@ -57,7 +57,7 @@ def measure_ceilings(device: torch.device, own: list[Shape], seconds: float = 0.
     reached = matrix_rate(own, torch.bfloat16, device, seconds)
     fp32 = max(matrix_rate([shape], torch.float32, device, seconds) for shape in shapes[:2])
     # a busy machine measures low: what the model reaches can be reached
-    return Ceilings(max(bf16[best], reached), reached, fp32, best, *bandwidth(device, seconds))
+    return HardwarePeaks(max(bf16[best], reached), reached, fp32, best, *bandwidth(device, seconds))
 
 
 def matrix_rate(shapes: list[Shape], dtype: torch.dtype, device: torch.device, seconds: float) -> float:
@@ -72,14 +72,16 @@ def matrix_rate(shapes: list[Shape], dtype: torch.dtype, device: torch.device, s
         for a, b, out in factors:
             torch.mm(a, b.T, out=out)  # the second factor as nn.Linear keeps its weight
 
-    operations = PER_PRODUCT * sum(rows * inner * columns for rows, inner, columns in shapes)
+    operations = PER_PRODUCT * sum(sequences * inner * columns for sequences, inner, columns in shapes)
     return operations / shortest(multiply, device, seconds)
 
 
-def model_shapes(config: EncoderConfig, head: HeadConfig, rows: int, sequence_length: int, slots: int) -> list[Shape]:
-    """The shape of every matrix product with a weight in a forward pass over `rows` rows with `slots` slots each; the last
+def model_shapes(
+    config: EncoderConfig, head: HeadConfig, sequences: int, sequence_length: int, slots: int
+) -> list[Shape]:
+    """The shape of every matrix product with a weight in a forward pass over `sequences` sequences with `slots` slots each; the last
     layer goes on at the slots alone."""
-    tokens, chosen, width = rows * sequence_length, rows * slots, config.hidden_size
+    tokens, chosen, width = sequences * sequence_length, sequences * slots, config.hidden_size
     kv, inner = 2 * config.kv_heads * config.head_size, config.intermediate_size * (2 if config.gated else 1)
     shapes: list[Shape] = []
     for layer in range(config.num_layers):

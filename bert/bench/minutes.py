@@ -1,7 +1,7 @@
 """Quality by the clock: the peer trained for so many minutes on the text that ours has, then ours by its recipe, scored alike.
 
-The peer takes rows of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for ModernBERT in a
-search; and its fastest attention, compiled or not, by timing before the clock runs. Curves are losses on the first rows of the masked
+The peer takes sequences of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for ModernBERT in a
+search; and its fastest attention, compiled or not, by timing before the clock runs. Curves are losses on the first sequences of the masked
 file, taken while training; neither clock runs meanwhile.
 """
 
@@ -19,10 +19,10 @@ import numpy as np
 import torch
 
 from bert.bench.cells import Value
-from bert.bench.documents import Text, packed, whole_rows
+from bert.bench.documents import Text, full_sequences, packed
 from bert.bench.machine import fresh_start, place
 from bert.bench.ours import steps_of
-from bert.bench.peers import PeerSettings, PeerSteps, score_peer, settings_of, whole
+from bert.bench.peers import BaselineSettings, BaselineSteps, score_baseline, settings_of, whole
 from bert.bench.plan import Bench
 from bert.bench.rounds import Contender, spread
 from bert.bench.steps import fastest
@@ -38,27 +38,27 @@ from bert.pretraining.stream import Split
 from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.schedules import Progress, learning_rate_share
 
-CURVE_ROWS = 128
-"""rows of the masked file that a point is measured on"""
+CURVE_SEQUENCES = 128
+"""sequences of the masked file that a point is measured on"""
 _TIMED_STEPS = 8
 _PEER_TOKENS = 64_000_000  # running tokens that the peer sees before the first comes again
 
 
 @dataclass(frozen=True)
-class PeerTraining:
+class BaselineTraining:
     """How the peer is trained."""
 
     minutes: float
     lr: float = 2e-3
     warmup: float = 0.06
     rate: float = 0.15
-    rows: int = 32
+    sequences: int = 32
     sequence_length: int = 128
-    settings: tuple[PeerSettings, ...] = ()
+    settings: tuple[BaselineSettings, ...] = ()
     """those that the fastest is taken of; none: all that a user would try on the device"""
 
 
-def fastest_setting(bench: Bench, training: PeerTraining) -> PeerSettings:
+def fastest_setting(bench: Bench, training: BaselineTraining) -> BaselineSettings:
     """The setting of the peer that makes most tokens a second here, a cell each; before any clock, as `bert pretrain` times attention.
 
     InputError where none of them runs.
@@ -66,11 +66,11 @@ def fastest_setting(bench: Bench, training: PeerTraining) -> PeerSettings:
     settings = training.settings or settings_of(place(bench.recipe)[0])
     if len(settings) == 1:
         return settings[0]
-    recipe, rows = _peer_run(bench, training, _TIMED_STEPS * training.rows, seed=0)
-    batches = [whole(batch) for (batch,) in steps_of(rows, recipe, _TIMED_STEPS)]
+    recipe, sequences = _peer_run(bench, training, _TIMED_STEPS * training.sequences, seed=0)
+    batches = [whole(batch) for (batch,) in steps_of(sequences, recipe, _TIMED_STEPS)]
 
-    def contender(setting: PeerSettings) -> Contender:
-        return PeerSteps(recipe, setting).contender(batches)
+    def contender(setting: BaselineSettings) -> Contender:
+        return BaselineSteps(recipe, setting).contender(batches)
 
     ways = [(asdict(setting), partial(contender, setting)) for setting in settings]
     found = fastest(bench.cells, "peer setting", ways, min(1.0, 6 * training.minutes), (InputError,))
@@ -80,23 +80,28 @@ def fastest_setting(bench: Bench, training: PeerTraining) -> PeerSettings:
     return settings[found]
 
 
-def _peer_run(bench: Bench, training: PeerTraining, rows: int, seed: int) -> tuple[PretrainRecipe, Text]:
-    """The recipe of the peer, and its text: rows of running tokens without padding."""
+def _peer_run(bench: Bench, training: BaselineTraining, sequences: int, seed: int) -> tuple[PretrainRecipe, Text]:
+    """The recipe of the peer, and its text: sequences of running tokens without padding."""
     length, recipe = training.sequence_length, bench.recipe
-    data = replace(recipe.data, sequence_length=length, batch_size=training.rows, micro_batch_size=None)
+    data = replace(recipe.data, sequence_length=length, batch_size=training.sequences, micro_batch_size=None)
     masking, optimizer = MaskingConfig(rate=training.rate), replace(recipe.optimizer, lr=training.lr)
     recipe = replace(recipe, data=data, phases=[], masking=masking, optimizer=optimizer, seed=seed)
-    return recipe, whole_rows(bench.text, length, rows, seed)
+    return recipe, full_sequences(bench.text, length, sequences, seed)
 
 
-def train_peer(
-    bench: Bench, training: PeerTraining, setting: PeerSettings, seed: int, masked: Path, curve_file: Path
+def train_baseline(
+    bench: Bench, training: BaselineTraining, setting: BaselineSettings, seed: int, masked: Path, curve_file: Path
 ) -> Value:
     """Train and score the peer. The clock runs from the first request for a batch to the last step, as in `bert pretrain`."""
-    rows = max(training.rows, min(bench.text.store.num_tokens, _PEER_TOKENS) // (training.sequence_length - 2))
-    recipe, text = _peer_run(bench, training, rows, seed)
-    peer, stream = PeerSteps(recipe, setting), packed(text, recipe)
-    schedule, split = ScheduleConfig(kind="linear", warmup=training.warmup), Split(training.rows, training.rows)
+    sequences = max(
+        training.sequences, min(bench.text.store.num_tokens, _PEER_TOKENS) // (training.sequence_length - 2)
+    )
+    recipe, text = _peer_run(bench, training, sequences, seed)
+    peer, stream = BaselineSteps(recipe, setting), packed(text, recipe)
+    schedule, split = (
+        ScheduleConfig(kind="linear", warmup=training.warmup),
+        Split(training.sequences, training.sequences),
+    )
     curve: list[tuple[float, float]] = []
     progress = Progress(StopConfig(minutes=training.minutes))
     progress.start()
@@ -110,11 +115,11 @@ def train_peer(
         progress.advance(batch.tokens, progress.elapsed())
         if progress.seconds >= 60 * training.minutes * (len(curve) + 1) / (POINTS + 1):
             begun = now(peer.device)
-            curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
+            curve.append((progress.seconds / 60, score_baseline(peer.model, curve_file).loss))
             progress.leave_out(now(peer.device) - begun)
     used = {"steps": int(progress.step), "tokens": progress.tokens, "seconds": progress.seconds}
-    curve.append((progress.seconds / 60, score_peer(peer.model, curve_file).loss))
-    return {**asdict(score_peer(peer.model, masked)), **used, "seed": seed, "setting": str(setting), "curve": curve}
+    curve.append((progress.seconds / 60, score_baseline(peer.model, curve_file).loss))
+    return {**asdict(score_baseline(peer.model, masked)), **used, "seed": seed, "setting": str(setting), "curve": curve}
 
 
 class CurveCallback(L.Callback):
@@ -146,7 +151,9 @@ def train_ours(recipe: PretrainRecipe, out: Path, masked: Path, curve_file: Path
     told = replace(recipe, stop=StopConfig(minutes=minutes), seed=seed, trainer=trainer)
     model = MaskedLM.load(pretrain(told, out, overwrite=True))
     with (out / "metrics.csv").open(newline="", encoding="utf-8") as stream:
-        last = [row for row in csv.DictReader(stream) if row["loss"]][-1]  # behind it a validation may stand
+        last = [sequence for sequence in csv.DictReader(stream) if sequence["loss"]][
+            -1
+        ]  # behind it a validation may stand
     curve = [json.loads(line) for line in points.read_text(encoding="utf-8").splitlines()] if points.exists() else []
     used = {"steps": int(last["step"]), "tokens": float(last["tokens"]), "seconds": float(last["seconds"])}
     curve.append([used["seconds"] / 60, score_masked(model, curve_file).loss])
@@ -154,13 +161,13 @@ def train_ours(recipe: PretrainRecipe, out: Path, masked: Path, curve_file: Path
 
 
 def compare_minutes(
-    bench: Bench, training: PeerTraining, masked: Path, out: Path, seeds: Sequence[int], sides: Sequence[str]
+    bench: Bench, training: BaselineTraining, masked: Path, out: Path, seeds: Sequence[int], sides: Sequence[str]
 ) -> dict[str, Any]:
     """Each side with each seed, in turns; a cell each. Returns the losses, and for each seed the minutes after which ours is
     where the peer ends (by curves, whose learning rate decays to the end of the whole budget: an upper bound)."""
-    curve_file = cut_masked(masked, out / "curve-rows.npz")
+    curve_file = cut_masked(masked, out / "curve-sequences.npz")
     found: dict[str, list[Value]] = {side: [] for side in sides}
-    torch.manual_seed(0)  # also refuses, before anything is trained, rows that the model cannot take
+    torch.manual_seed(0)  # also refuses, before anything is trained, sequences that the model cannot take
     fresh = score_masked(MaskedLM(bench.recipe.encoder, bench.recipe.head), curve_file)
 
     def measure(side: str, seed: int) -> Value:
@@ -169,24 +176,24 @@ def compare_minutes(
             return train_ours(bench.recipe, out / f"ours-{seed}", masked, curve_file, training.minutes, seed)
         setting = fastest_setting(bench, training)
         fresh_start()
-        return train_peer(bench, training, setting, seed, masked, curve_file)
+        return train_baseline(bench, training, setting, seed, masked, curve_file)
 
     for number, seed in enumerate(seeds):
         for side in sides if number % 2 == 0 else reversed(sides):
             key = {"what": "minutes", "side": side, "seed": seed}
             found[side].append(bench.told(key, partial(measure, side, seed)))
     summary: dict[str, Any] = {side: spread([value["loss"] for value in found[side]]) for side in sides}
-    summary["fresh weights"] = fresh.loss
+    summary["random initialization"] = fresh.loss
     if set(sides) == {"peer", "ours"}:
         pairs = zip(found["ours"], found["peer"])
         summary["minutes_until"] = [minutes_until(ours["curve"], peer["curve"][-1][1]) for ours, peer in pairs]
     return summary
 
 
-def cut_masked(masked: Path, file: Path, rows: int = CURVE_ROWS) -> Path:
-    """The first rows of a masked file as a file of their own."""
+def cut_masked(masked: Path, file: Path, sequences: int = CURVE_SEQUENCES) -> Path:
+    """The first sequences of a masked file as a file of their own."""
     input_ids, labels = read_masked(masked)
-    np.savez(file, input_ids=input_ids[:rows].numpy(), labels=labels[:rows].numpy())
+    np.savez(file, input_ids=input_ids[:sequences].numpy(), labels=labels[:sequences].numpy())
     return file
 
 

@@ -11,8 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 from bert.bench.documents import Text, mean_visible, packed
 from bert.bench.machine import place
 from bert.bench.rounds import Contender
+from bert.model.flops import training_flops
 from bert.model.heads import MaskedLM
-from bert.model.operations import training_operations
 from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
@@ -38,7 +38,7 @@ def compiled(recipe: PretrainRecipe, device: torch.device) -> PretrainRecipe:
     return replace(recipe, compile=recipe.compile is not False and compiles(None, device, None, None)[0])
 
 
-class OurSteps:
+class CandidateSteps:
     """A fresh model and its optimiser by a recipe, on the device and in the precision of its trainer group."""
 
     def __init__(self, recipe: PretrainRecipe) -> None:
@@ -100,18 +100,18 @@ def on(device: torch.device, batch: MicroBatch) -> MicroBatch:
     return MicroBatch(**moved)  # type: ignore[typeddict-item]
 
 
-def operations_per_token(recipe: PretrainRecipe, steps: Sequence[Sequence[MicroBatch]]) -> float:
-    """Floating-point operations of training for each real token of these steps, by `training_operations`: the keys that
+def flops_per_token(recipe: PretrainRecipe, steps: Sequence[Sequence[MicroBatch]]) -> float:
+    """Floating-point operations of training for each real token of these steps, by `training_flops`: the keys that
     tokens see and the masked places are counted in the batches; padding, slots not in use and hidden keys are not work."""
     documents = torch.cat([batch["document_ids"] for batches in steps for batch in batches]).cpu().numpy()
     tokens = float((documents > 0).sum())
     targets = float(sum(batches[0]["global_targets"] for batches in steps))
     config = recipe.encoder
     seen, seen_locally = mean_visible(documents), mean_visible(documents, config.local_window)
-    return training_operations(config, recipe.head, tokens, targets, seen, seen_locally) / tokens
+    return training_flops(config, recipe.head, tokens, targets, seen, seen_locally) / tokens
 
 
-def split_time(ours: OurSteps, stream: BatchStream, steps: int) -> dict[str, float]:
+def split_time(ours: CandidateSteps, stream: BatchStream, steps: int) -> dict[str, float]:
     """Mean seconds of a step by part over `steps` steps, the batches made as a run makes them, the device waited for after each
     part: data, forward, backward, optimizer."""
     parts = dict.fromkeys(("data", "forward", "backward", "optimizer"), 0.0)
@@ -138,10 +138,10 @@ def split_time(ours: OurSteps, stream: BatchStream, steps: int) -> dict[str, flo
     return parts
 
 
-def where_the_time_goes(text: Text, recipe: PretrainRecipe, steps: int = 3, rows: int = 20) -> str:
+def where_the_time_goes(text: Text, recipe: PretrainRecipe, steps: int = 3, sequences: int = 20) -> str:
     """The operators of `steps` steps with the most time of their own, and what kinds of work they are, as text: what stands between
     a rate and its ceiling. The step is compiled where it can be."""
-    ours = OurSteps(compiled(recipe, place(recipe)[0]))
+    ours = CandidateSteps(compiled(recipe, place(recipe)[0]))
     again = ours.contender(steps_of(text, recipe, 1))
     again.turn(2)
     gpu = ours.device.type == "cuda"
@@ -151,17 +151,17 @@ def where_the_time_goes(text: Text, recipe: PretrainRecipe, steps: int = 3, rows
     if gpu:  # kernels alone: an operator of the host counts the time of its kernels once more
         averages = [event for event in averages if event.device_type == DeviceType.CUDA]
     times = {event.key: float(event.self_device_time_total if gpu else event.self_cpu_time_total) for event in averages}
-    return times_table(times, {event.key: int(event.count) for event in averages}, steps, rows)
+    return times_table(times, {event.key: int(event.count) for event in averages}, steps, sequences)
 
 
-def times_table(times: dict[str, float], counts: dict[str, int], steps: int, rows: int) -> str:
+def times_table(times: dict[str, float], counts: dict[str, int], steps: int, sequences: int) -> str:
     """Microseconds and calls by name, over `steps` steps, as a table of milliseconds a step; kinds first, then names."""
     total = sum(times.values()) or 1.0
     kinds = dict.fromkeys(map(kind_of, times), 0.0)
     for name, time in times.items():
         kinds[kind_of(name)] += time
     told = [(f"**{kind}**", time, "") for kind, time in sorted(kinds.items(), key=lambda item: -item[1])]
-    for name, time in sorted(times.items(), key=lambda item: -item[1])[:rows]:
+    for name, time in sorted(times.items(), key=lambda item: -item[1])[:sequences]:
         told.append((name[:90].replace("|", "/"), time, f"{counts[name] / steps:g} "))
     lines = ["| work | ms a step | share | calls a step |", "|---|---|---|---|"]
     lines += [f"| {name} | {time / steps / 1000:.2f} | {time / total:.1%} | {calls}|" for name, time, calls in told]

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from bert.bench.cells import Cells, Value
 from bert.bench.documents import Text
-from bert.bench.peers import PeerSettings, Work
+from bert.bench.peers import BaselineSettings, Work
 from bert.bench.table import line_of
 from bert.errors import InputError
 from bert.model.attention import Backend
@@ -29,11 +29,11 @@ class Plan:
     """ways to compute attention"""
     smallest: int = 4
     largest: int = 64
-    """rows of a micro-batch, from and to, in a sweep"""
-    bouts: tuple[tuple[Work, PeerSettings], ...] = ()
+    """sequences of a micro-batch, from and to, in a sweep"""
+    bouts: tuple[tuple[Work, BaselineSettings], ...] = ()
     """works against settings of the peer; none: all of both"""
-    peer_rows: int | None = None
-    """rows or documents of the peer's batch; null: the recipe's batch"""
+    baseline_batch_size: int | None = None
+    """sequences or documents of the peer's batch; null: the recipe's batch"""
     profile: bool = False
     """also say where the time of our step goes"""
 

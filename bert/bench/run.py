@@ -16,10 +16,10 @@ from bert.bench.against import DOCUMENTS, race
 from bert.bench.cells import Cells
 from bert.bench.documents import SPECIALS, Text, mixture, text_of_arrays
 from bert.bench.machine import place
-from bert.bench.minutes import PeerTraining, compare_minutes
+from bert.bench.minutes import BaselineTraining, compare_minutes
 from bert.bench.ours import where_the_time_goes
 from bert.bench.plan import Bench, Plan
-from bert.bench.steps import ceilings_cell, measure_steps, sweep
+from bert.bench.steps import measure_steps, peaks_result, sweep
 from bert.bench.table import report
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.score import read_masked
@@ -47,10 +47,10 @@ def bench(
     recipe = fitted(recipe, text)
     if plan.kind == "against" and len(plan.backends) == 1:  # ours; all of them are no choice
         recipe = replace(recipe, attention=plan.backends[0], local_attention=None)
-    thoroughly = {"rounds": plan.rounds, "seconds": plan.seconds, "peer_rows": plan.peer_rows}
-    cells = Cells(out, identity(plan.kind, recipe, (text, *ragged)) | thoroughly)
+    thoroughly = {"rounds": plan.rounds, "seconds": plan.seconds, "baseline_batch_size": plan.baseline_batch_size}
+    cells = Cells(out, fingerprint(plan.kind, recipe, (text, *ragged)) | thoroughly)
     measured = Bench(recipe, text, plan, cells, say)
-    product = ceilings_cell(measured)
+    product = peaks_result(measured)
     if plan.kind == "steps":
         measure_steps(measured, product)
     elif plan.kind == "sweep":
@@ -65,7 +65,7 @@ def bench(
 def bench_minutes(
     recipe: PretrainRecipe,
     text: Text,
-    training: PeerTraining,
+    training: BaselineTraining,
     masked: Path,
     out: Path,
     seeds: Sequence[int] = (0,),
@@ -76,7 +76,7 @@ def bench_minutes(
     its store and its tokenizer."""
     recipe = replace(fitted(recipe, text), phases=recipe.phases)  # ours is trained by the whole recipe
     scored_on = {"training": asdict(training), "masked": _digest(*read_masked(masked))}
-    cells = Cells(out, identity("minutes", recipe, [text]) | scored_on)
+    cells = Cells(out, fingerprint("minutes", recipe, [text]) | scored_on)
     summary = compare_minutes(Bench(recipe, text, Plan("against"), cells, say), training, masked, out, seeds, sides)
     for minutes in summary.get("minutes_until", []):
         said = f"after {minutes:.1f} minutes" if minutes is not None else "never"
@@ -106,7 +106,7 @@ def fitted(recipe: PretrainRecipe, text: Text) -> PretrainRecipe:
     return replace(recipe, encoder=encoder, phases=[], trainer=recipe.trainer | {"devices": 1, "num_nodes": 1})
 
 
-def identity(kind: str, recipe: PretrainRecipe, texts: Sequence[Text]) -> dict[str, Any]:
+def fingerprint(kind: str, recipe: PretrainRecipe, texts: Sequence[Text]) -> dict[str, Any]:
     """What figures depend on: those of one folder have all of it in common."""
     here, stores = environment(), [text.store for text in texts]
     return {
@@ -131,7 +131,7 @@ def about(recipe: PretrainRecipe, text: Text) -> dict[str, Any]:
 def _plain(recipe: PretrainRecipe) -> dict[str, Any]:
     """The recipe without where its text lies, what ends it and what it writes: how it trains."""
     plain = asdict(recipe)
-    for name in ("vocabulary", "stop", "log", "checkpoint", "start", "grow"):
+    for name in ("vocabulary", "stop", "log", "checkpoint", "start", "expand"):
         del plain[name]
     for name in ("corpus", "store", "tokenizer"):
         del plain["data"][name]

@@ -12,8 +12,8 @@ from typing import Any
 
 from bert.bench.cells import OUT_OF_MEMORY, Cells, Value, attempt
 from bert.bench.documents import packed
-from bert.bench.machine import Shape, forget_peak, fresh_start, matrix_rate, measure_ceilings, model_shapes, peak, place
-from bert.bench.ours import OurSteps, on, operations_per_token, split_time, steps_of
+from bert.bench.machine import Shape, forget_peak, fresh_start, matrix_rate, measure_peaks, model_shapes, peak, place
+from bert.bench.ours import CandidateSteps, flops_per_token, on, split_time, steps_of
 from bert.bench.plan import Bench
 from bert.bench.rounds import Contender, Turn, alternate, spread
 from bert.model.tuning import now
@@ -26,17 +26,17 @@ PREPARED = 8
 """steps that lie ready; then the first comes again"""
 
 
-def ceilings_cell(bench: Bench) -> Shape:
+def peaks_result(bench: Bench) -> Shape:
     """The ceilings of the device, and what the products of the model reach back to back; returns the shape of the fastest product."""
 
     def measure() -> Value:
         recipe, data = bench.recipe, bench.recipe.data
-        rows, used = data.micro_batch_size or data.batch_size, slots(recipe.masking.rate, data.sequence_length)
-        own = model_shapes(recipe.encoder, recipe.head, rows, data.sequence_length, used)
-        return asdict(measure_ceilings(place(recipe)[0], own, min(0.3, bench.plan.seconds)))
+        sequences, used = data.micro_batch_size or data.batch_size, slots(recipe.masking.rate, data.sequence_length)
+        own = model_shapes(recipe.encoder, recipe.head, sequences, data.sequence_length, used)
+        return asdict(measure_peaks(place(recipe)[0], own, min(0.3, bench.plan.seconds)))
 
-    rows, inner, columns = bench.cells.measured({"what": "ceilings"}, measure)["best_shape"]
-    return rows, inner, columns
+    sequences, inner, columns = bench.cells.measured({"what": "ceilings"}, measure)["best_shape"]
+    return sequences, inner, columns
 
 
 def ways(bench: Bench) -> Iterator[PretrainRecipe]:
@@ -60,21 +60,25 @@ def measure_steps(bench: Bench, product: Shape) -> None:
 def step_cell(bench: Bench, recipe: PretrainRecipe, product: Shape) -> Value:
     """Rate, share of the matrix rate, parts and memory of one way to run the step."""
     fresh_start()
-    ours, steps = OurSteps(recipe), steps_of(bench.text, recipe, PREPARED)
-    (turns,), (shares,), common = beside_ceiling(bench, ours, steps, [], product)
+    ours, steps = CandidateSteps(recipe), steps_of(bench.text, recipe, PREPARED)
+    (turns,), (shares,), common = beside_peak(bench, ours, steps, [], product)
     return common | {
         "tokens_per_second": spread([turn.rate for turn in turns]),
         "rounds": [turn.rate for turn in turns],
-        "operations_per_token": operations_per_token(recipe, steps),
-        "share_of_matrix_rate": spread(shares),
+        "flops_per_token": flops_per_token(recipe, steps),
+        "mfu": spread(shares),
         "fill": sum(turn.tokens for turn in turns) / sum(turn.positions for turn in turns),
         "seconds": split_time(ours, packed(bench.text, recipe), PREPARED),
         "peak_bytes": peak(ours.device),
     }
 
 
-def beside_ceiling(
-    bench: Bench, ours: OurSteps, steps: Sequence[Sequence[MicroBatch]], others: Sequence[Contender], product: Shape
+def beside_peak(
+    bench: Bench,
+    ours: CandidateSteps,
+    steps: Sequence[Sequence[MicroBatch]],
+    others: Sequence[Contender],
+    product: Shape,
 ) -> tuple[list[list[Turn]], list[list[float]], Value]:
     """The turns of our steps and of `others`, their shares of the matrix rate by the operations of ours, and figures of any such cell.
     The matrix rate is measured again in each round, beside the steps that it is compared with."""
@@ -83,15 +87,19 @@ def beside_ceiling(
     contenders = [ours.contender(steps), *others]
     between = partial(matrix_rate, [product], ours.dtype, ours.device, 0.2)
     turns = alternate(contenders, bench.plan.rounds, bench.plan.seconds, lambda: limits.append(between()))
-    operations, data = operations_per_token(ours.recipe, steps), ours.recipe.data
+    operations, data = flops_per_token(ours.recipe, steps), ours.recipe.data
     shares = [[operations * turn.rate / limit for turn, limit in zip(each, limits)] for each in turns]
-    rows = [data.batch_size, ours.split.micro_batch_size, data.sequence_length]
-    return turns, shares, {"matrix_rate": statistics.median(limits), "precision": ours.precision, "rows": rows}
+    sequences = [data.batch_size, ours.split.micro_batch_size, data.sequence_length]
+    return (
+        turns,
+        shares,
+        {"matrix_rate": statistics.median(limits), "precision": ours.precision, "sequences": sequences},
+    )
 
 
 def best_micro_batch(bench: Bench, least: int = 8) -> PretrainRecipe:
     """The recipe with the micro-batch that runs fastest compiled: its own where it names one, else the batch, its half, … down
-    to `least` rows."""
+    to `least` sequences."""
     recipe, data = bench.recipe, bench.recipe.data
     if data.micro_batch_size is not None:
         return recipe
@@ -99,13 +107,13 @@ def best_micro_batch(bench: Bench, least: int = 8) -> PretrainRecipe:
     while sizes[-1] % 2 == 0 and sizes[-1] // 2 >= least:
         sizes.append(sizes[-1] // 2)
 
-    def contender(rows: int) -> Contender:
-        way = replace(recipe, data=replace(data, micro_batch_size=rows), compile=recipe.compile is not False)
-        return OurSteps(way).contender(steps_of(bench.text, way, 2))
+    def contender(sequences: int) -> Contender:
+        way = replace(recipe, data=replace(data, micro_batch_size=sequences), compile=recipe.compile is not False)
+        return CandidateSteps(way).contender(steps_of(bench.text, way, 2))
 
-    ways = [({"rows": rows}, partial(contender, rows)) for rows in sizes]
-    rows = sizes[fastest(bench.cells, "micro-batch", ways, min(1.0, bench.plan.seconds))]
-    return replace(recipe, data=replace(data, micro_batch_size=rows))
+    ways = [({"sequences": sequences}, partial(contender, sequences)) for sequences in sizes]
+    sequences = sizes[fastest(bench.cells, "micro-batch", ways, min(1.0, bench.plan.seconds))]
+    return replace(recipe, data=replace(data, micro_batch_size=sequences))
 
 
 def fastest(cells: Cells, what: str, ways: Ways, seconds: float, fatal: tuple[type[Exception], ...] = ()) -> int:
@@ -123,26 +131,26 @@ def fastest(cells: Cells, what: str, ways: Ways, seconds: float, fatal: tuple[ty
 
 
 def sweep(bench: Bench) -> None:
-    """A cell for each backend, compiled or not, and micro-batch: `smallest` rows of the plan, twice as many, … up to `largest`, or
+    """A cell for each backend, compiled or not, and micro-batch: `smallest` sequences of the plan, twice as many, … up to `largest`, or
     until memory is used up."""
     for way in ways(bench):
-        rows = bench.plan.smallest
-        while rows <= bench.plan.largest:
-            key = {"what": "sweep", "backend": way.attention, "compiled": way.compile, "rows": rows}
-            if "fails" in bench.told(key, partial(attempt, partial(sweep_cell, bench, way, rows))):
-                break  # more rows need more memory, and what a backend cannot do it cannot do with more rows
-            rows *= 2
+        sequences = bench.plan.smallest
+        while sequences <= bench.plan.largest:
+            key = {"what": "sweep", "backend": way.attention, "compiled": way.compile, "sequences": sequences}
+            if "fails" in bench.told(key, partial(attempt, partial(sweep_cell, bench, way, sequences))):
+                break  # more sequences need more memory, and what a backend cannot do it cannot do with more sequences
+            sequences *= 2
 
 
-def sweep_cell(bench: Bench, recipe: PretrainRecipe, rows: int) -> Value:
-    """Real tokens a second of steps of the recipe's rows in micro-batches of `rows`, from the times of a micro-batch and of
-    an update: so a step of a thousand rows costs no more to measure than one of ten."""
+def sweep_cell(bench: Bench, recipe: PretrainRecipe, sequences: int) -> Value:
+    """Real tokens a second of steps of the recipe's sequences in micro-batches of `sequences`, from the times of a micro-batch and of
+    an update: so a step of a thousand sequences costs no more to measure than one of ten."""
     fresh_start()
-    batch_size = max(rows, recipe.data.batch_size // rows * rows)
-    recipe = replace(recipe, data=replace(recipe.data, batch_size=rows, micro_batch_size=rows))
+    batch_size = max(sequences, recipe.data.batch_size // sequences * sequences)
+    recipe = replace(recipe, data=replace(recipe.data, batch_size=sequences, micro_batch_size=sequences))
     batches = [step[0] for step in steps_of(bench.text, recipe, 4)]
     tokens = statistics.mean(batch["global_tokens"] for batch in batches)
-    ours = OurSteps(recipe)
+    ours = CandidateSteps(recipe)
     forget_peak(ours.device)
     ready = [on(ours.device, batch) for batch in batches]
     for batch in ready[:3]:
@@ -156,5 +164,5 @@ def sweep_cell(bench: Bench, recipe: PretrainRecipe, rows: int) -> Value:
         ours.update()
         times.append((between - begun, now(ours.device) - between))
     forward_backward, update = (statistics.median_high(each) for each in zip(*times))
-    rate = tokens / (forward_backward / len(ready) + update / (batch_size // rows))
+    rate = tokens / (forward_backward / len(ready) + update / (batch_size // sequences))
     return {"tokens_per_second": rate, "peak_bytes": peak(ours.device), "batch_size": batch_size}

@@ -34,7 +34,7 @@ KINDS: dict[str, tuple[Columns, Columns]] = {  # how it ran, and what came of it
         _WAY,
         {
             "tokens/s": lambda cell: f"{cell['tokens_per_second']['median']:,.0f}",
-            "of the matrix rate of its round": lambda cell: _spread(cell["share_of_matrix_rate"], ".1%"),
+            "of the matrix rate of its round": lambda cell: _spread(cell["mfu"], ".1%"),
             **{name: _part(name) for name in ("data", "forward", "backward")},
             "optimiser": _part("optimizer"),
             "fill": lambda cell: f"{cell['fill']:.1%}",
@@ -51,8 +51,8 @@ KINDS: dict[str, tuple[Columns, Columns]] = {  # how it ran, and what came of it
             "ours / peer": lambda cell: _spread(cell["ratio"]),
             "our tokens/s": lambda cell: f"{cell['tokens_per_second']['ours']['median']:,.0f}",
             "its tokens/s": lambda cell: f"{cell['tokens_per_second']['peer']['median']:,.0f}",
-            "our share of the matrix rate": lambda cell: f"{cell['share_of_matrix_rate']['ours']:.1%}",
-            "its": lambda cell: f"{cell['share_of_matrix_rate']['peer']:.1%}",
+            "our share of the matrix rate": lambda cell: f"{cell['mfu']['ours']:.1%}",
+            "its": lambda cell: f"{cell['mfu']['peer']:.1%}",
             "its places a token": lambda cell: f"{cell['peer_positions_over_tokens']:.3f}",
         },
     ),
@@ -137,7 +137,7 @@ def tables(cells: Cells) -> list[str]:
 
 
 def _verdict_line(work: str, found: dict[str, Any]) -> str:
-    goal = "; goal: {demand:.2f}, 0.95 × the ratio on full rows × its places a token" if "demand" in found else ""
+    goal = "; goal: {demand:.2f}, 0.95 × the ratio on full sequences × its places a token" if "demand" in found else ""
     return f"{work}: {_spread(found['ratio'])} × the peer at its best ({found['against']}){goal.format(**found)}"
 
 
@@ -149,9 +149,9 @@ def verdict(cells: Cells) -> dict[str, Any]:
         cell = min((cell for cell in duels if cell["work"] == work), key=lambda cell: cell["ratio"]["median"])
         kept = {name: cell[name] for name in ("ratio", "peer_positions_over_tokens")}
         best[work] = kept | {"against": cell["setting"]}
-    if "full rows" in best and "padded" in best:
+    if "full sequences" in best and "padded" in best:
         ragged = best["padded"]
-        ragged["demand"] = 0.95 * best["full rows"]["ratio"]["median"] * ragged["peer_positions_over_tokens"]
+        ragged["demand"] = 0.95 * best["full sequences"]["ratio"]["median"] * ragged["peer_positions_over_tokens"]
     return best
 
 
@@ -177,7 +177,7 @@ def pictures(cells: Cells, out: Path) -> list[str]:
     drawn = []
     if steps := cells.ran("step"):
         drawn.append("steps.png")
-        bars = [bar(cell, cell["share_of_matrix_rate"], int(cell["compiled"]), 100) for cell in steps]
+        bars = [bar(cell, cell["mfu"], int(cell["compiled"]), 100) for cell in steps]
         bars_png(out / drawn[-1], bars, "a training step's share of the measured matrix rate", "per cent")
     if swept := cells.ran("sweep"):
         drawn.append("sweep.png")

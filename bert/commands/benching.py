@@ -9,7 +9,7 @@ from bert.commands.options import TRUST
 from bert.errors import InputError
 from bert.flags import Parser
 
-_WORKS = Literal["full-rows", "concatenated", "padded"]
+_WORKS = Literal["full-sequences", "concatenated", "padded"]
 _MODES = {"sweep": "a sweep: give --sweep", "against": "a comparison: give --against hf"}
 _ATTENTION = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 
@@ -23,7 +23,7 @@ def _bench(arguments: Sequence[str]) -> None:
 
     Takes a run, or a recipe with --store and --tokenizer or with --tokens. With --out each finished figure is kept, and the same command
     goes on where it was interrupted."""
-    from bert.pretraining.config import GrowConfig, PretrainRecipe, VocabularyConfig
+    from bert.pretraining.config import ExpandConfig, PretrainRecipe, VocabularyConfig
 
     usage = "bert bench [RUN] [--config RECIPE.yaml] [--against hf | --sweep] [--out DIR] [--GROUP.FIELD VALUE ...]"
     parser = Parser(_bench, PretrainRecipe, usage)
@@ -37,7 +37,7 @@ def _bench(arguments: Sequence[str]) -> None:
         recipe = replace(recipe, data=replace(recipe.data, store=options.store, mixture={}, corpus=[]))
     if recipe.start is not None:  # the weights are no matter here, the shape of the run is in its recipe
         general = replace(recipe.validation, general=None)
-        recipe = replace(recipe, start=None, grow=GrowConfig(), vocabulary=VocabularyConfig(), validation=general)
+        recipe = replace(recipe, start=None, expand=ExpandConfig(), vocabulary=VocabularyConfig(), validation=general)
     trainer = {name: value for name, value in recipe.trainer.items() if name != "logger"}  # a bench has no log of steps
     if options.trust:
         from bert.training.trainer import instantiated
@@ -45,21 +45,23 @@ def _bench(arguments: Sequence[str]) -> None:
         trainer = {name: instantiated(value) for name, value in trainer.items()}
     recipe, text, ragged = _texts(options, replace(recipe, trainer=trainer))
     from bert.bench.machine import place
-    from bert.bench.minutes import PeerTraining
+    from bert.bench.minutes import BaselineTraining
     from bert.bench.peers import WORKS, settings_of
     from bert.bench.run import Plan, bench, bench_minutes
 
     out = None if options.out is None else Path(options.out).expanduser()
-    settings = settings_of(place(recipe)[0], options.peer_attention, options.peer_compile) if options.against else ()
+    settings = (
+        settings_of(place(recipe)[0], options.baseline_attention, options.baseline_compile) if options.against else ()
+    )
     if options.minutes is not None:
         assert out is not None
-        length = min(PeerTraining.sequence_length, recipe.encoder.max_length)
-        rising = options.peer_lr, options.peer_warmup
-        training = PeerTraining(options.minutes, *rising, sequence_length=length, settings=settings)
+        length = min(BaselineTraining.sequence_length, recipe.encoder.max_length)
+        rising = options.baseline_lr, options.baseline_warmup
+        training = BaselineTraining(options.minutes, *rising, sequence_length=length, settings=settings)
         bench_minutes(recipe, text, training, Path(options.masked), out, options.seeds, options.sides)
         return
     works = [work.replace("-", " ") for work in options.works] or WORKS
-    named = ("rounds", "seconds", "backends", "smallest", "largest", "peer_rows", "profile")
+    named = ("rounds", "seconds", "backends", "smallest", "largest", "baseline_batch_size", "profile")
     given = {name: value for name in named if (value := getattr(options, name)) not in (None, [])}
     kind: Any = "sweep" if options.sweep else "against" if options.against else "steps"
     plan = Plan(kind, bouts=tuple((work, setting) for work in works for setting in settings), **given)
@@ -87,30 +89,32 @@ def _add_options(parser: Parser) -> None:
     add("--ragged", f"with --against: {ragged}", list[str])
     add("--works", f"with --against: some of {', '.join(get_args(_WORKS))}", list[_WORKS])
     fastest = "not given: each, with --minutes the fastest"
-    add("--peer-attention", f"with --against: one implementation of transformers; {fastest}", _ATTENTION)
-    add("--peer-compile", f"with --against: one way; {fastest}", Literal["no", "yes", "cuda-graphs"])
-    add("--peer-rows", "with --against: rows or documents of the peer's batch", int, at_least=1)
+    add("--baseline-attention", f"with --against: one implementation of transformers; {fastest}", _ATTENTION)
+    add("--baseline-compile", f"with --against: one way; {fastest}", Literal["no", "yes", "cuda-graphs"])
+    add("--baseline-batch-size", "with --against: rows or documents of the peer's batch", int, at_least=1)
     add("--minutes", "with --against: train both so long and score them", float)
-    add("--masked", "with --minutes: .npz of masked rows to score on")
+    add("--masked", "with --minutes: .npz of masked sequences to score on")
     add("--seeds", "with --minutes: each side with each of them", list[int], [0])
     add("--sides", "with --minutes: peer, ours or both", list[Literal["peer", "ours"]], ["peer", "ours"])
-    add("--peer-lr", "with --minutes: the peer's highest learning rate", float, 2e-3)
-    add("--peer-warmup", "with --minutes: share of the time in which it rises", float, 0.06)
+    add("--baseline-lr", "with --minutes: the peer's highest learning rate", float, 2e-3)
+    add("--baseline-warmup", "with --minutes: share of the time in which it rises", float, 0.06)
 
 
 def _check(options: Any) -> None:
     """What may stand together."""
-    of_peer = dict.fromkeys(("ragged", "works", "peer_attention", "peer_compile", "peer_rows"), "against")
+    of_peer = dict.fromkeys(
+        ("ragged", "works", "baseline_attention", "baseline_compile", "baseline_batch_size"), "against"
+    )
     for name, needed in {**of_peer, "smallest": "sweep", "largest": "sweep"}.items():
         if (value := getattr(options, name)) not in (None, []) and not getattr(options, needed):
             told = f"--{name.replace('_', '-')} {' '.join(value) if isinstance(value, list) else value}"
             raise InputError(f"{told} is for {_MODES[needed]}")
-    lr, warmup, train = options.peer_lr, options.peer_warmup, options.minutes is not None
+    lr, warmup, train = options.baseline_lr, options.baseline_warmup, options.minutes is not None
     minutes = f"--minutes {options.minutes or 0:g}"
     from_store = "--tokens beside --minutes: ours is trained from a store: give --store and --tokenizer"
     for wrong, told in (
-        (not lr > 0, f"--peer-lr {lr:g}: give more than 0"),
-        (not 0 <= warmup < 1, f"--peer-warmup {warmup:g}: give a share from 0 to less than 1"),
+        (not lr > 0, f"--baseline-lr {lr:g}: give more than 0"),
+        (not 0 <= warmup < 1, f"--baseline-warmup {warmup:g}: give a share from 0 to less than 1"),
         (options.sweep and options.against, "--sweep beside --against: one measures our step alone; leave one out"),
         (train and options.against is None, f"{minutes}: trains beside a peer: give --against hf"),
         (train and not options.minutes > 0, f"{minutes}: give more than 0"),

@@ -50,7 +50,7 @@ def add_words(tokenizer: Tokenizer, words: Sequence[str], source: str = "words")
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     vocabulary = backend.get_vocab(with_added_tokens=True)
     new: dict[str, None] = {}
-    for word, pieces in zip(words, tokenizer.word_pieces(words)):
+    for word, pieces in zip(words, tokenizer.word_tokens(words)):
         spelt = _spelt(backend, word)
         if not spelt:
             raise InputError(f"{source}: nothing is left of {word!r} when the tokenizer normalises it: leave it out")

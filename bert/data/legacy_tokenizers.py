@@ -125,7 +125,7 @@ def read_vocabulary(folder: Path, settings: Settings) -> tuple[tokenizers.Tokeni
     elif (folder / WORDPIECES).exists():
         file, named = folder / WORDPIECES, dict(zip(ROLES, BERT_TOKENS)) | settings.names
         _check_class(folder, WORDPIECES, settings)
-        backend = _word_pieces(file, settings, named)
+        backend = _word_tokens(file, settings, named)
     else:
         raise _no_files(folder)
     _add_tokens(backend, settings, named)
@@ -137,7 +137,7 @@ def read_vocabulary(folder: Path, settings: Settings) -> tuple[tokenizers.Tokeni
     return backend, named, file
 
 
-def _word_pieces(file: Path, settings: Settings, named: dict[str, str]) -> tokenizers.Tokenizer:
+def _word_tokens(file: Path, settings: Settings, named: dict[str, str]) -> tokenizers.Tokenizer:
     try:
         read = models.WordPiece.read_file(str(file))
         pieces = {

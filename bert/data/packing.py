@@ -1,11 +1,11 @@
-"""Which chunks share a row: documents are cut into chunks, chunks are packed into rows of a fixed length, rows are numbered.
+"""Which chunks share a sequence: documents are cut into chunks, chunks are packed into sequences of a fixed length, sequences are numbered.
 
-A chunk of n tokens takes n + 2 places of a row, for its [CLS] and its [SEP]. Packing is best-fit decreasing (Johnson 1973) inside a
-window, a number of consecutive documents of the epoch's order, so that a row is a pure function of (lengths, seed, epoch, window) and
-no stream has to be played from its start to see row 12,345.
+A chunk of n tokens takes n + 2 positions of a sequence, for its [CLS] and its [SEP]. Packing is best-fit decreasing (Johnson 1973) inside a
+window, a number of consecutive documents of the epoch's order, so that a sequence is a pure function of (lengths, seed, epoch, window) and
+no stream has to be played from its start to see sequence 12,345.
 
-A worked example. Rows of 8 places, documents of 9, 3 and 1 tokens: the first is cut into chunks of 6 and 3 tokens, which take 8 and 5
-places; the others take 5 and 3. Best fit puts 8 alone, 5 and 3 together, and 5 alone: three rows, 21 of 24 places in use.
+A worked example. Sequences of 8 positions, documents of 9, 3 and 1 tokens: the first is cut into chunks of 6 and 3 tokens, which take 8 and 5
+positions; the others take 5 and 3. Best fit puts 8 alone, 5 and 3 together, and 5 alone: three sequences, 21 of 24 positions in use.
 """
 
 import contextlib
@@ -18,10 +18,10 @@ import numpy as np
 from bert.data.rng import draw, permutation
 from bert.errors import InputError
 
-_ALGORITHM = 1  # raised by whoever changes which chunks share a row: files of row counts are then made anew
-WORTH_A_FILE = 100_000  # documents from which on counting the rows of an epoch takes longer than reading a file
+_ALGORITHM = 1  # raised by whoever changes which chunks share a sequence: files of sequence counts are then made anew
+WORTH_A_FILE = 100_000  # documents from which on counting the sequences of an epoch takes longer than reading a file
 SPECIALS_PER_CHUNK = 2  # [CLS] before it and [SEP] behind it
-_DOCUMENT_ORDER, _ROW_ORDER, _HELD_OUT = 1, 2, 3  # what a draw is for
+_DOCUMENT_ORDER, _SEQUENCE_ORDER, _VALIDATION = 1, 2, 3  # what a draw is for
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Documents:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Packed rows: row r holds the chunks `first[r]:first[r + 1]` of (starts, lengths), in that order."""
+class PackedSequences:
+    """Packed sequences: sequence r holds the chunks `first[r]:first[r + 1]` of (starts, lengths), in that order."""
 
     first: np.ndarray
     starts: np.ndarray
@@ -61,56 +61,58 @@ def cut(documents: Documents, room: int) -> Documents:
 
 
 def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
-    """Best-fit decreasing: the row (N,) of each item, every row holding at most `capacity`.
+    """Best-fit decreasing: the sequence (N,) of each item, every sequence holding at most `capacity`.
 
-    Largest first, each item goes to the fullest row that still holds it. Rows are kept by the room they have left, and the smallest
+    Largest first, each item goes to the fullest sequence that still holds it. Sequences are kept by the room they have left, and the smallest
     sufficient room is found in a bit set, so an item costs a constant time and nothing is done a token.
     """
-    row_of = np.empty(len(sizes), np.int64)
-    full = sizes == capacity  # most chunks of long documents: a row each, without a search
+    sequence_of = np.empty(len(sizes), np.int64)
+    full = sizes == capacity  # most chunks of long documents: a sequence each, without a search
     count = int(full.sum())
-    row_of[full] = np.arange(count)
+    sequence_of[full] = np.arange(count)
     order = np.argsort(-sizes, kind="stable")[count:]
-    rows_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
-    rooms = 0  # bit r is set where a row with r places left is open
+    sequences_with_room: list[list[int]] = [[] for _ in range(capacity + 1)]
+    rooms = 0  # bit r is set where a sequence with r positions left is open
     for item, size in zip(order.tolist(), sizes[order].tolist()):
         fitting = rooms >> size
         if fitting:
             room = size + (fitting & -fitting).bit_length() - 1
-            row = rows_with_room[room].pop()
-            if not rows_with_room[room]:
+            sequence = sequences_with_room[room].pop()
+            if not sequences_with_room[room]:
                 rooms ^= 1 << room
         else:
-            row, room = count, capacity
+            sequence, room = count, capacity
             count += 1
-        row_of[item] = row
+        sequence_of[item] = sequence
         rest = room - size
         if rest:
-            rows_with_room[rest].append(row)
+            sequences_with_room[rest].append(sequence)
             rooms |= 1 << rest
-    return row_of
+    return sequence_of
 
 
-def pack(documents: Documents, sequence_length: int) -> Rows:
-    """Cut the documents and pack the chunks into rows of `sequence_length` places, in no particular order of rows."""
+def pack(documents: Documents, sequence_length: int) -> PackedSequences:
+    """Cut the documents and pack the chunks into sequences of `sequence_length` positions, in no particular order of sequences."""
     chunks = cut(documents, sequence_length - SPECIALS_PER_CHUNK)
-    row_of = best_fit(chunks.lengths + SPECIALS_PER_CHUNK, sequence_length)
-    order = np.argsort(row_of, kind="stable")
-    per_row = np.bincount(row_of, minlength=0)
-    return Rows(np.concatenate(([0], np.cumsum(per_row))), chunks.starts[order], chunks.lengths[order])
+    sequence_of = best_fit(chunks.lengths + SPECIALS_PER_CHUNK, sequence_length)
+    order = np.argsort(sequence_of, kind="stable")
+    per_sequence = np.bincount(sequence_of, minlength=0)
+    return PackedSequences(np.concatenate(([0], np.cumsum(per_sequence))), chunks.starts[order], chunks.lengths[order])
 
 
-def take_rows(rows: Rows, indices: np.ndarray) -> Rows:
-    """The rows at `indices`, in that order."""
-    counts = np.diff(rows.first)[indices]
-    chunks = np.repeat(rows.first[indices], counts) + _ranges(counts)
-    return Rows(np.concatenate(([0], np.cumsum(counts))), rows.starts[chunks], rows.lengths[chunks])
+def take_sequences(sequences: PackedSequences, indices: np.ndarray) -> PackedSequences:
+    """The sequences at `indices`, in that order."""
+    counts = np.diff(sequences.first)[indices]
+    chunks = np.repeat(sequences.first[indices], counts) + _ranges(counts)
+    return PackedSequences(
+        np.concatenate(([0], np.cumsum(counts))), sequences.starts[chunks], sequences.lengths[chunks]
+    )
 
 
-def join_rows(parts: list[Rows]) -> Rows:
-    """The rows of all parts, one part after the other."""
+def join_sequences(parts: list[PackedSequences]) -> PackedSequences:
+    """The sequences of all parts, one part after the other."""
     counts = np.concatenate([np.diff(part.first) for part in parts])
-    return Rows(
+    return PackedSequences(
         np.concatenate(([0], np.cumsum(counts))),
         np.concatenate([part.starts for part in parts]),
         np.concatenate([part.lengths for part in parts]),
@@ -118,20 +120,23 @@ def join_rows(parts: list[Rows]) -> Rows:
 
 
 def gather(
-    values: np.ndarray, rows: Rows, sequence_length: int, cls_id: int, sep_id: int, pad_id: int
+    values: np.ndarray, sequences: PackedSequences, sequence_length: int, cls_id: int, sep_id: int, pad_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rows as arrays: (input_ids, document_ids), each (R, sequence_length) int64; document_ids counts a row's chunks
+    """Sequences as arrays: (input_ids, document_ids), each (R, sequence_length) int64; document_ids counts a sequence's chunks
     from 1, 0 is padding."""
-    count, chunks = len(rows), len(rows.starts)
-    chunks_per_row = np.diff(rows.first)
-    chunk_ends = np.concatenate(([0], np.cumsum(rows.lengths + SPECIALS_PER_CHUNK)))
-    # The flat places of all rows are a chain of segments: the chunks of a row and then its padding, for every row.
-    chunk = np.arange(chunks) + np.repeat(np.arange(count), chunks_per_row)  # which segment a chunk is
-    padding = rows.first[1:] + np.arange(count)
+    count, chunks = len(sequences), len(sequences.starts)
+    chunks_per_sequence = np.diff(sequences.first)
+    chunk_ends = np.concatenate(([0], np.cumsum(sequences.lengths + SPECIALS_PER_CHUNK)))
+    # The flat positions of all sequences are a chain of segments: the chunks of a sequence and then its padding, for every sequence.
+    chunk = np.arange(chunks) + np.repeat(np.arange(count), chunks_per_sequence)  # which segment a chunk is
+    padding = sequences.first[1:] + np.arange(count)
     sizes, numbers, starts = (np.zeros(chunks + count, np.int64) for _ in range(3))
-    sizes[chunk], sizes[padding] = rows.lengths + SPECIALS_PER_CHUNK, sequence_length - np.diff(chunk_ends[rows.first])
-    numbers[chunk] = _ranges(chunks_per_row) + 1
-    starts[chunk] = rows.starts
+    sizes[chunk], sizes[padding] = (
+        sequences.lengths + SPECIALS_PER_CHUNK,
+        sequence_length - np.diff(chunk_ends[sequences.first]),
+    )
+    numbers[chunk] = _ranges(chunks_per_sequence) + 1
+    starts[chunk] = sequences.starts
     begins = np.cumsum(sizes) - sizes
     document_ids = np.repeat(numbers, sizes)
     # Where in `values` the token of a place is. At a [CLS] or [SEP] it is what stands next to the chunk, and is written over.
@@ -144,7 +149,9 @@ def gather(
     return input_ids.reshape(count, sequence_length), document_ids.reshape(count, sequence_length)
 
 
-def hold_out(documents: Documents, hashes: np.ndarray, share: float, room: int) -> tuple[Documents, Documents, str]:
+def split_validation(
+    documents: Documents, hashes: np.ndarray, share: float, room: int
+) -> tuple[Documents, Documents, str]:
     """Split into (training, validation, message) by hash, so that a document stays on its side when the corpus grows.
 
     Where fewer than 20 documents or an empty side would result, chunks of `room` tokens take the place of documents and the last 2 %
@@ -153,13 +160,13 @@ def hold_out(documents: Documents, hashes: np.ndarray, share: float, room: int) 
     if share == 0:
         return documents, documents.take(np.arange(0)), ""
     threshold = np.uint64(min(share, 1.0) * float(2**64 - 2**11))
-    held_out = draw(hashes, _HELD_OUT) < threshold
-    documents_left_out = int(held_out.sum())
+    validation_split = draw(hashes, _VALIDATION) < threshold
+    documents_left_out = int(validation_split.sum())
     if documents_left_out >= 20 and documents_left_out < len(documents):
-        return documents.take(np.flatnonzero(~held_out)), documents.take(np.flatnonzero(held_out)), ""
+        return documents.take(np.flatnonzero(~validation_split)), documents.take(np.flatnonzero(validation_split)), ""
     chunks = cut(documents, room)
     counts = -(-documents.lengths // room)
-    keys = draw(np.repeat(hashes, counts), _HELD_OUT, _ranges(counts))
+    keys = draw(np.repeat(hashes, counts), _VALIDATION, _ranges(counts))
     number = max(1, round(max(share, 0.02) * len(chunks)))
     last = np.zeros(len(chunks), bool)
     last[np.argsort(keys, kind="stable")[len(chunks) - number :]] = True
@@ -171,10 +178,10 @@ def hold_out(documents: Documents, hashes: np.ndarray, share: float, room: int) 
 
 
 @dataclass
-class RowIndex:
-    """Where row n is: its epoch, its window and its place there; and the rows of that window.
+class SequenceIndex:
+    """Where sequence n is: its epoch, its window and its place there; and the sequences of that window.
 
-    The number of rows of every window follows from lengths, seed and epoch alone; it is computed once an epoch and, for large corpora,
+    The number of sequences of every window follows from lengths, seed and epoch alone; it is computed once an epoch and, for large corpora,
     kept in `folder`.
     """
 
@@ -183,45 +190,47 @@ class RowIndex:
     window_documents: int
     seed: int
     folder: Path | None = None
-    _ends: dict[int, np.ndarray] = field(default_factory=dict, repr=False)  # epoch → rows up to the end of each window
+    _ends: dict[int, np.ndarray] = field(
+        default_factory=dict, repr=False
+    )  # epoch → sequences up to the end of each window
     _epoch_starts: list[int] = field(default_factory=lambda: [0], repr=False)
     _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)  # of the epoch last asked for
-    _windows: dict[tuple[int, int], Rows] = field(default_factory=dict, repr=False)
+    _windows: dict[tuple[int, int], PackedSequences] = field(default_factory=dict, repr=False)
 
     def sequences_in_epoch(self, epoch: int) -> int:
-        """Number of rows of an epoch. Epochs differ by a few rows, because their windows hold other documents."""
+        """Number of sequences of an epoch. Epochs differ by a few sequences, because their windows hold other documents."""
         return int(self._window_ends(epoch)[-1])
 
-    def rows(self, first: int, count: int) -> Rows:
-        """Rows first … first + count − 1 of the run, through the ends of windows and epochs."""
+    def sequences(self, first: int, count: int) -> PackedSequences:
+        """Sequences first … first + count − 1 of the run, through the ends of windows and epochs."""
         parts = []
         while count > 0:
             epoch, window, place = self.locate(first)
-            rows = self._window(epoch, window)
-            taken = min(count, len(rows) - place)
-            parts.append(take_rows(rows, np.arange(place, place + taken)))
+            sequences = self._window(epoch, window)
+            taken = min(count, len(sequences) - place)
+            parts.append(take_sequences(sequences, np.arange(place, place + taken)))
             first, count = first + taken, count - taken
-        return join_rows(parts)
+        return join_sequences(parts)
 
-    def locate(self, row: int) -> tuple[int, int, int]:
-        """(epoch, window, place in window) of row `row` of the run."""
-        while self._epoch_starts[-1] <= row:
+    def locate(self, sequence: int) -> tuple[int, int, int]:
+        """(epoch, window, place in window) of sequence `sequence` of the run."""
+        while self._epoch_starts[-1] <= sequence:
             self._epoch_starts.append(self._epoch_starts[-1] + self.sequences_in_epoch(len(self._epoch_starts) - 1))
-        epoch = int(np.searchsorted(self._epoch_starts, row, side="right")) - 1
-        place = row - self._epoch_starts[epoch]
+        epoch = int(np.searchsorted(self._epoch_starts, sequence, side="right")) - 1
+        place = sequence - self._epoch_starts[epoch]
         ends = self._window_ends(epoch)
         window = int(np.searchsorted(ends, place, side="right"))
         return epoch, window, place - (int(ends[window - 1]) if window else 0)
 
-    def _window(self, epoch: int, window: int) -> Rows:
+    def _window(self, epoch: int, window: int) -> PackedSequences:
         if (epoch, window) not in self._windows:
             if len(self._windows) > 1:  # a batch touches one window or two
                 self._windows.pop(next(iter(self._windows)))
-            rows = self._pack_window(self._order(epoch), window)
-            if len(rows) != np.diff(self._window_ends(epoch), prepend=0)[window]:
-                raise InputError(f"{self.folder}: its rows-*.npy do not belong to this text: remove them")
-            shuffled = permutation(len(rows), self.seed, _ROW_ORDER, epoch, window)
-            self._windows[epoch, window] = take_rows(rows, shuffled)
+            sequences = self._pack_window(self._order(epoch), window)
+            if len(sequences) != np.diff(self._window_ends(epoch), prepend=0)[window]:
+                raise InputError(f"{self.folder}: its sequences-*.npy do not belong to this text: remove them")
+            shuffled = permutation(len(sequences), self.seed, _SEQUENCE_ORDER, epoch, window)
+            self._windows[epoch, window] = take_sequences(sequences, shuffled)
         return self._windows[epoch, window]
 
     def _order(self, epoch: int) -> np.ndarray:
@@ -230,7 +239,7 @@ class RowIndex:
             self._orders[epoch] = permutation(len(self.documents), self.seed, _DOCUMENT_ORDER, epoch)
         return self._orders[epoch]
 
-    def _pack_window(self, order: np.ndarray, window: int) -> Rows:
+    def _pack_window(self, order: np.ndarray, window: int) -> PackedSequences:
         members = order[window * self.window_documents : (window + 1) * self.window_documents]
         return pack(self.documents.take(members), self.sequence_length)
 
@@ -239,7 +248,7 @@ class RowIndex:
             if len(self._ends) > 2:  # a batch touches two epochs at most, unless they are tiny
                 self._ends.pop(next(iter(self._ends)))
             large = self.folder is not None and len(self.documents) >= WORTH_A_FILE
-            file = self.folder / f"rows-{self._key():016x}-{epoch}.npy" if self.folder and large else None
+            file = self.folder / f"sequences-{self._key():016x}-{epoch}.npy" if self.folder and large else None
             windows = -(-len(self.documents) // self.window_documents)
             if (kept := _read(file, windows)) is not None:
                 self._ends[epoch] = kept
@@ -251,7 +260,7 @@ class RowIndex:
         return self._ends[epoch]
 
     def _key(self) -> int:
-        """What the number of rows depends on, as one number."""
+        """What the number of sequences depends on, as one number."""
         lengths = np.bitwise_xor.reduce(
             draw(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0)
         )
@@ -267,7 +276,7 @@ def _ranges(counts: np.ndarray) -> np.ndarray:
 
 
 def _read(file: Path | None, windows: int) -> np.ndarray | None:
-    """The row counts of a cache, that rise from window to window; none where there is none, or none that can be read."""
+    """The sequence counts of a cache, that rise from window to window; none where there is none, or none that can be read."""
     try:
         ends = (
             None if file is None else np.lib.format.open_memmap(file, mode="r")

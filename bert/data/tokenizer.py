@@ -246,7 +246,7 @@ class Tokenizer:
             offsets.append((start, max(start, end - len(piece) + len(piece.rstrip()))))
         return list(encoding.ids), offsets
 
-    def word_pieces(self, words: Sequence[str]) -> list[list[int]]:
+    def word_tokens(self, words: Sequence[str]) -> list[list[int]]:
         """The ids of each word, as it stands in running text: one list a word, none empty.
 
         Where nothing remains (characters that the normaliser drops, blanks, an empty string) it is [UNK]. What looks

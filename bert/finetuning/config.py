@@ -54,14 +54,14 @@ class DataConfig:
     """tsv, csv, jsonl, conll, conllu or txt; null: what the name of the file says"""
     limit: int | None = None
     """learn from so many examples at most, drawn by hash; null: from all"""
-    held_out: float = 0.1
+    validation_split: float = 0.1
     """share of `train`, chosen by hash, to measure on where there is no `dev`"""
     batch_size: int = 32
     """examples of one optimiser step, over all devices"""
 
     def __post_init__(self) -> None:
         require_positive("data", self, "limit batch_size")
-        require("data", self, "held_out", lambda value: 0 < value <= 0.5, "a share above 0, to 0.5")
+        require("data", self, "validation_split", lambda value: 0 < value <= 0.5, "a share above 0, to 0.5")
 
 
 @dataclass(frozen=True)

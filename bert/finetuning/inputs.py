@@ -86,7 +86,7 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker, say: Callable
         dev_name = Path(data.dev).name
     else:
         train, dev = _hold_out(train, data)
-        dev_name = f"{data.held_out:.0%} of {Path(data.train).name}"
+        dev_name = f"{data.validation_split:.0%} of {Path(data.train).name}"
         say(f"no --dev: {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash, are held out to measure on")
     if data.limit is not None and data.limit < len(train):
         train = sorted(train, key=_hash)[: data.limit]
@@ -181,14 +181,14 @@ def _check_known(dev: Iterable[Labelled], labels: Sequence[str], train: str) -> 
 
 def _hold_out(examples: Sequence[Labelled], data: DataConfig) -> tuple[list[Labelled], list[Labelled]]:
     """(train, dev) by the hash of the text, so that equal texts stand on one side and the order of rows is no matter."""
-    limit = int(data.held_out * 2**64)
+    limit = int(data.validation_split * 2**64)
     hashes = [_hash(example) for example in examples]
     known = {label for example, drawn in zip(examples, hashes) if drawn >= limit for label in labels_of(example)}
     train: list[Labelled] = []
     dev: list[Labelled] = []
     for example, drawn in zip(examples, hashes):  # what alone has a label is learned from
-        held_out = drawn < limit and known.issuperset(labels_of(example))
-        (dev if held_out else train).append(example)
+        validation_split = drawn < limit and known.issuperset(labels_of(example))
+        (dev if validation_split else train).append(example)
     if not dev or len({label for example in train for label in labels_of(example)}) < 2:
         raise InputError(
             f"{data.train}: {len(examples)} examples with {len(set(hashes))} different texts are too few to hold some out: give a second"

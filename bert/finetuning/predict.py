@@ -64,7 +64,7 @@ class Predictor:
         logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
         if self.task == "classify":
             return list(logits.clone())
-        return [logits[row, list(windows[place].places)] for row, place in enumerate(batch.places)]
+        return [logits[row, list(windows[place].places)] for row, place in enumerate(batch.positions)]
 
     def _guesses(self, windows: Sequence[Window], scores: Sequence[torch.Tensor]) -> list[Guess]:
         if self.task == "classify":

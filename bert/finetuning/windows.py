@@ -65,7 +65,7 @@ class WindowMaker:
     def from_sentences(self, sentences: Sequence[Sequence[str]]) -> list[list[Window]]:
         """The windows of each sentence, given as words; every word is decided in exactly one."""
         flat = [word for words in sentences for word in words]
-        pieces = self.tokenizer.word_pieces(flat)
+        pieces = self.tokenizer.word_tokens(flat)
         ends = list(accumulate((len(words) for words in sentences), initial=0))
         self._shorten(pieces, flat)
         return [self._words(pieces[begin:end]) for begin, end in pairwise(ends)]

@@ -216,7 +216,7 @@ def _build(cls: type[Model], source: _Source) -> tuple[Model, list[str]]:
     if config.num_layers > layers:  # before as many are built
         both = f"{config.num_layers} layers and {weights_file(source.folder).name} holds {layers}"
         raise InputError(f"{source.folder / CONFIG}: says {both}: the two files are not of one model")
-    with torch.device("meta"):  # no fresh weights: each is about to be read
+    with torch.device("meta"):  # no random initialization: each is about to be read
         model: Any = cls(config) if head is None else cls(config, head)
     whole = head is not None
     shapes = {(name if whole else f"encoder.{name}"): tensor.shape for name, tensor in model.state_dict().items()}

@@ -40,7 +40,7 @@ class Layout:
     """Who sees whom. Made once a batch and handed to every layer of its kind: what it computes, it computes once.
 
     A query sees a key where both belong to the same document (and that is not 0, padding), and, where asked, the key
-    does not come later (`causal`) and is near (`window`). Places are counted from the start of the row, in queries and
+    does not come later (`causal`) and is near (`window`). Positions are counted from the start of the row, in queries and
     keys alike.
     """
 
@@ -52,17 +52,17 @@ class Layout:
     """key j is visible to query i only where j <= i"""
     window: int | None = None
     """key j is visible to query i only where |i - j| <= window // 2"""
-    query_places: Tensor | None = None
-    """(B, T) places of the queries within their rows, where they are a choice of them; none: 0, 1, 2, …"""
+    query_positions: Tensor | None = None
+    """(B, T) positions of the queries within their rows, where they are a choice of them; none: 0, 1, 2, …"""
     most_documents: int | None = None
     """the batch has at most so many documents, each stretch of padding counted as one; given, it also promises that the
     documents of a row lie side by side, numbered upward. None: nothing is known"""
     _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
 
-    def at(self, places: Tensor) -> "Layout":
-        """The same for a choice of the queries: those at `places` (B, K) of each row."""
-        documents = None if self.query_documents is None else self.query_documents.gather(1, places)
-        return replace(self, query_documents=documents, query_places=places)
+    def at(self, positions: Tensor) -> "Layout":
+        """The same for a choice of the queries: those at `positions` (B, K) of each row."""
+        documents = None if self.query_documents is None else self.query_documents.gather(1, positions)
+        return replace(self, query_documents=documents, query_positions=positions)
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         """(B or 1, 1, T, S) booleans, true where query i sees key j; none where everything is visible."""
@@ -95,7 +95,7 @@ class Layout:
         return blind
 
     def block_mask(self, rows: int, queries: int, keys: int, device: torch.device) -> BlockMask | None:
-        """`visible` as a function of places and a list of the blocks in which it is true anywhere, for `flex`."""
+        """`visible` as a function of positions and a list of the blocks in which it is true anywhere, for `flex`."""
         if "blocks" not in self._made:
             sees = self._sees()
             self._made["blocks"] = (
@@ -135,7 +135,7 @@ class Layout:
 
     def _sees(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
         """(row, head, query, key) → whether it is seen, of scalar tensors; none where everything is."""
-        of_query, of_key, places = self.query_documents, self.key_documents, self.query_places
+        of_query, of_key, positions = self.query_documents, self.key_documents, self.query_positions
         causal, reach = self.causal, None if self.window is None else self.window // 2
         if of_query is None and of_key is None and not causal and reach is None:
             return None
@@ -146,7 +146,7 @@ class Layout:
                 mine = query.new_ones(()) if of_query is None else of_query[row, query]
                 theirs = query.new_ones(()) if of_key is None else of_key[row, key]
                 seen = seen & (mine == theirs) & (theirs != 0)
-            distance = (query if places is None else places[row, query]) - key
+            distance = (query if positions is None else positions[row, query]) - key
             if causal:
                 seen = seen & (distance >= 0)
             if reach is not None:
@@ -164,7 +164,7 @@ class Layout:
             parts.append(((of_query == of_key) & (of_key != 0)).expand(-1, -1, queries, keys))
         if self.causal or self.window is not None:
             place = torch.arange(max(queries, keys), device=device)
-            of_query = place[None, :queries] if self.query_places is None else self.query_places  # (1 or B, T)
+            of_query = place[None, :queries] if self.query_positions is None else self.query_positions  # (1 or B, T)
             distance = of_query[:, None, :, None] - place[:keys]  # (1 or B, 1, T, S): i - j
             if self.causal:
                 parts.append(distance >= 0)
@@ -209,7 +209,7 @@ def attend(
         case "sdpa":
             return _attend_sdpa(q, k, v, layout, scale, dropout)
         case "flex":
-            if q.device.type == "cpu" and layout.query_places is not None:  # which its generated code lacks there
+            if q.device.type == "cpu" and layout.query_positions is not None:  # which its generated code lacks there
                 return _attend_sdpa(q, k, v, layout, scale, dropout)
             return _attend_flex(q, k, v, layout, scale)
         case "varlen":
@@ -272,7 +272,7 @@ def _automatic(q: Tensor, k: Tensor, layout: Layout, dropout: float) -> Backend:
 def _is_of_documents(q: Tensor, k: Tensor, layout: Layout) -> bool:
     """Whether a row is a sequence of documents, each looking at itself: all queries there, and no keys of another."""
     same = layout.query_documents is layout.key_documents
-    return same and layout.query_places is None and q.shape[-2] == k.shape[-2]
+    return same and layout.query_positions is None and q.shape[-2] == k.shape[-2]
 
 
 def attend_eager(

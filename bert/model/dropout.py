@@ -43,6 +43,6 @@ def hashed(number: Tensor, keys: Tensor) -> Tensor:
     return x ^ _right(x, 15)
 
 
-def _right(x: Tensor, places: int) -> Tensor:
-    """x without its last `places` bits, zeros in front: a shift as that of an unsigned number."""
-    return (x >> places) & ((1 << (32 - places)) - 1)
+def _right(x: Tensor, positions: int) -> Tensor:
+    """x without its last `positions` bits, zeros in front: a shift as that of an unsigned number."""
+    return (x >> positions) & ((1 << (32 - positions)) - 1)

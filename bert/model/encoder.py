@@ -104,7 +104,7 @@ class FolderModel(nn.Module):
 
 
 class Encoder(FolderModel):
-    """A Transformer encoder of the shape of `config`, with fresh weights; `Encoder.load` reads those of a folder.
+    """A Transformer encoder of the shape of `config`, with random initialization; `Encoder.load` reads those of a folder.
 
     >>> import torch
     >>> from bert import Encoder, EncoderConfig
@@ -145,7 +145,7 @@ class Encoder(FolderModel):
         `attention_mask` (B, T) is 1 for tokens and 0 for padding. `document_ids` (B, T) takes its place for rows that
         hold several chunks side by side: it numbers the chunks of a row from 1, 0 for padding; a token sees its own
         chunk alone and positions begin at 0 in each, so that a chunk gets the vectors that it has alone. Attentions are
-        computed by the `eager` backend. `token_type_ids` (B, T) are 0 where not given. With `targets` (B, K), places
+        computed by the `eager` backend. `token_type_ids` (B, T) are 0 where not given. With `targets` (B, K), positions
         within each row, only their vectors leave the last layer, (B, K, D), which saves most of its work.
 
         Raises InputError for ids that are not (B, T) or masks of another shape, for both masks at once, for token types
@@ -154,7 +154,7 @@ class Encoder(FolderModel):
         """
         if targets is not None and output_hidden_states:
             raise InputError(
-                "targets are the places of the last layer that are asked for, hidden states are all: choose"
+                "targets are the positions of the last layer that are asked for, hidden states are all: choose"
             )
         self._check(input_ids, attention_mask, token_type_ids, document_ids)
         length = input_ids.shape[1]
@@ -250,7 +250,7 @@ class Encoder(FolderModel):
 
 
 def restarting_positions(document_ids: Tensor) -> Tensor:
-    """(B, T) places of the tokens within their documents, from 0, for rows of documents side by side. No loop, no host
+    """(B, T) positions of the tokens within their documents, from 0, for rows of documents side by side. No loop, no host
     sync."""
     place = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = torch.ones_like(document_ids, dtype=torch.bool)

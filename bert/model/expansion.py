@@ -37,17 +37,17 @@ def larger(
         ("intermediate_size", intermediate_size),
     ):
         if size is not None and size < getattr(config, name):
-            raise InputError(f"grow.{name} is {size} and the model has {getattr(config, name)}: give as many or more")
+            raise InputError(f"expand.{name} is {size} and the model has {getattr(config, name)}: give as many or more")
     width = hidden_size or config.hidden_size
     if width != config.hidden_size and config.embedding_width != config.hidden_size:
         raise InputError(
-            f"grow.hidden_size: the embeddings are {config.embedding_width} wide and the layers {config.hidden_size}: a model of"
+            f"expand.hidden_size: the embeddings are {config.embedding_width} wide and the layers {config.hidden_size}: a model of"
             " this kind cannot be made wider: leave it out"
         )
     group = config.num_heads // config.kv_heads * config.head_size  # the heads that share keys and values go together
     if width % group:
         raise InputError(
-            f"grow.hidden_size is {width}, which is no multiple of {group}, the size of"
+            f"expand.hidden_size is {width}, which is no multiple of {group}, the size of"
             f" {'a head' if group == config.head_size else 'a group of heads'}: give a multiple, such as"
             f" {-(-width // group) * group}"
         )
@@ -64,7 +64,7 @@ def larger(
     )
 
 
-def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
+def expand(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
     """A model of the larger shape `config`, as `larger` gives it, from the weights of `model`; `seed` draws the shares.
 
     With the shape of `model` it is a copy, bit for bit.
@@ -80,8 +80,8 @@ def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
     source = model.state_dict()
     state: dict[str, Tensor] = {}
     with torch.device("meta"):
-        grown = MaskedLM(config, model.head_config)
-    for name in grown.state_dict():
+        expanded = MaskedLM(config, model.head_config)
+    for name in expanded.state_dict():
         module, _, kind = _old_name(name, old, layers, source).rpartition(".")
         tensor = source.get(f"{module}.{kind}")
         if tensor is None:  # the norm that the first layer of the old model did without
@@ -103,10 +103,10 @@ def grow(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
         state["encoder.embeddings.tokens.weight"] *= (old.hidden_size / config.hidden_size) ** 0.5
     if model.head_config.tied and config.hidden_size != old.hidden_size:
         _share_output(state, model, config, width, generator)
-    grown.load_state_dict(state, assign=True)
-    grown.requires_grad_(True)
-    grown.tokenizer = model.tokenizer
-    return grown.eval()
+    expanded.load_state_dict(state, assign=True)
+    expanded.requires_grad_(True)
+    expanded.tokenizer = model.tokenizer
+    return expanded.eval()
 
 
 def _axes(old: EncoderConfig, new: EncoderConfig, width: Tensor) -> dict[str, tuple[Tensor | None, Tensor | None]]:
@@ -157,13 +157,13 @@ def _old_name(name: str, old: EncoderConfig, layers: list[tuple[int, bool]], sou
 def repeat_layers(old: EncoderConfig, new: EncoderConfig) -> list[tuple[int, bool]]:
     """For each layer of `new` the layer of `old` that it copies, and whether it repeats one that came before.
 
-    All layers of `old` come in their order, global ones in global places, spread over the new depth.
+    All layers of `old` come in their order, global ones in global positions, spread over the new depth.
     """
-    kinds, places = ([c.is_local(i) for i in range(c.num_layers)] for c in (old, new))
+    kinds, positions = ([c.is_local(i) for i in range(c.num_layers)] for c in (old, new))
     plan: list[tuple[int, bool]] = []
     ahead = 0  # the next layer of `old` to place
-    for place, kind in enumerate(places):
-        due = place * old.num_layers >= ahead * new.num_layers or not _fits(kinds[ahead:], places[place + 1 :])
+    for place, kind in enumerate(positions):
+        due = place * old.num_layers >= ahead * new.num_layers or not _fits(kinds[ahead:], positions[place + 1 :])
         if ahead < len(kinds) and kinds[ahead] == kind and due:
             plan.append((ahead, False))
             ahead += 1
@@ -172,9 +172,9 @@ def repeat_layers(old: EncoderConfig, new: EncoderConfig) -> list[tuple[int, boo
     return plan
 
 
-def _fits(kinds: list[bool], places: list[bool]) -> bool:
-    """Whether layers of these kinds find their places in this order, with others in between."""
-    rest = iter(places)
+def _fits(kinds: list[bool], positions: list[bool]) -> bool:
+    """Whether layers of these kinds find their positions in this order, with others in between."""
+    rest = iter(positions)
     return all(kind in rest for kind in kinds)
 
 
@@ -212,7 +212,7 @@ def _share_output(
     norm = "head.norm" if model.head_config.transform else last
     if f"{norm}.weight" not in state:
         raise InputError(
-            "grow.hidden_size: a model whose output matrix is that of its embeddings, without a norm before it, cannot be made"
+            "expand.hidden_size: a model whose output matrix is that of its embeddings, without a norm before it, cannot be made"
             " wider: leave it out"
         )
     shares = _share(torch.ones(1, old.hidden_size), width, generator)[0]

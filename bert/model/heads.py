@@ -6,8 +6,8 @@
     discriminator (ELECTRA)  hidden (B, T, D) → dense, activation → output → (B, T)
 
 The output matrix of the masked LM is the embedding matrix unless told otherwise (Press and Wolf 2017). With `targets`,
-only the masked places are decoded: at 15 % masking that saves most of the head's work, and nothing else in the model
-depends on the other places' scores. Task heads are those of BERT (Devlin et al. 2018) and ModernBERT (Warner et al.
+only the masked positions are decoded: at 15 % masking that saves most of the head's work, and nothing else in the model
+depends on the other positions' scores. Task heads are those of BERT (Devlin et al. 2018) and ModernBERT (Warner et al.
 2024) as points of `TaskHeadConfig`. C is the number of classes,
 N that of targets or of examples.
 """
@@ -23,7 +23,7 @@ from bert.errors import InputError
 from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.dropout import Dropout
 from bert.model.encoder import Encoder, FolderModel
-from bert.model.layers import activate, at_places, compute_dtype, initialize, make_norm, output_std
+from bert.model.layers import activate, compute_dtype, gather_positions, initialize, make_norm, output_std
 from bert.model.loss import IGNORED, linear_cross_entropy
 
 if TYPE_CHECKING:
@@ -39,11 +39,11 @@ class HeadOutput:
     """masked LM: (B, T, V), or (N, V) or (B, K, V) where `targets` were given; classifier: (N, C); tagger: (B, T, C);
     discriminator: (B, T)"""
     loss: Tensor | None = None
-    """cross-entropy, mean over the labelled places; 0 where there are none"""
+    """cross-entropy, mean over the labelled positions; 0 where there are none"""
     loss_sum: Tensor | None = None
-    """cross-entropy, sum over the labelled places, fp32: what adds up over micro-batches and ranks"""
+    """cross-entropy, sum over the labelled positions, fp32: what adds up over micro-batches and ranks"""
     num_targets: Tensor | None = None
-    """number of labelled places"""
+    """number of labelled positions"""
     hidden_states: tuple[Tensor, ...] | None = None
     """see `EncoderOutput`"""
     attentions: tuple[Tensor, ...] | None = None
@@ -143,7 +143,7 @@ class MaskedLM(HeadedModel):
     >>> output = model(ids, labels=torch.tensor([[-100, -100, 8, -100]]))
     >>> output.logits.shape, output.loss.shape  # (B, T, V) and a mean
     (torch.Size([1, 4, 64]), torch.Size([]))
-    >>> model(ids, targets=torch.tensor([2])).logits.shape  # those places alone
+    >>> model(ids, targets=torch.tensor([2])).logits.shape  # those positions alone
     torch.Size([1, 64])
     """
 
@@ -173,7 +173,7 @@ class MaskedLM(HeadedModel):
         """Scores of the vocabulary for tokens (B, T), and the loss where there are `labels`. The masks, and what is
         refused by an InputError, are those of `Encoder.forward`.
 
-        `labels` (B, T) holds original ids, -100 where nothing is asked. With `targets` only those places are decoded:
+        `labels` (B, T) holds original ids, -100 where nothing is asked. With `targets` only those positions are decoded:
         (N,) of the flattened B · T, with `labels` (N,), or (B, K) of each row, with `labels` (B, K), which saves most of
         the last layer too. Label -100 marks a slot that is not in use; the number of slots is the caller's: shapes stay
         static.
@@ -185,7 +185,11 @@ class MaskedLM(HeadedModel):
         )
         hidden = output.last_hidden_state  # (B, T, D), or (B, K, D)
         if targets is not None and not of_rows:
-            hidden = at_places(hidden, targets) if targets.dim() == 2 else hidden.flatten(0, 1).index_select(0, targets)
+            hidden = (
+                gather_positions(hidden, targets)
+                if targets.dim() == 2
+                else hidden.flatten(0, 1).index_select(0, targets)
+            )
         logits = self.head(hidden, self.encoder.embeddings.tokens.weight)
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
@@ -369,7 +373,7 @@ def _with_loss(result: HeadOutput, labels: Tensor | None) -> HeadOutput:
 
 
 def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, T, D) → (B, D), over the places where `mask` (B, T) is not 0; zeros for a row without any."""
+    """(B, T, D) → (B, D), over the positions where `mask` (B, T) is not 0; zeros for a row without any."""
     if mask is None:
         return hidden.mean(dim=1)
     return (hidden * mask[..., None].to(hidden.dtype)).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)

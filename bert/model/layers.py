@@ -67,7 +67,7 @@ def sinusoids(length: int, size: int, device: torch.device | None = None) -> Ten
 def rotations(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> Rotation:
     """Cosines and sines that turn feature pair i of a head by position · theta^(-2i / head_size).
 
-    `positions` is (B or 1, T) of places within rows of T tokens, and so are the first two axes of what comes out.
+    `positions` is (B or 1, T) of positions within rows of T tokens, and so are the first two axes of what comes out.
     """
     pair = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
     rate = 1.0 / theta ** (pair / head_size)
@@ -120,7 +120,7 @@ class Attention(nn.Module):
         return_weights: bool = False,
         targets: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) → (B, T, D), or (B, K, D) for the places `targets` (B, K) alone, of which `layout` then speaks; and,
+        """(B, T, D) → (B, T, D), or (B, K, D) for the positions `targets` (B, K) alone, of which `layout` then speaks; and,
         where asked, the weights (B, H, T or K, T), which `attend_eager` computes."""
         q, k, v = self._heads(x, targets)  # (B, T or K, H, Dh), (B, T, Hkv, Dh) twice
         if self.q_norm is not None and self.k_norm is not None:
@@ -138,18 +138,18 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(-2)), weights  # heads side by side again: (B, T, D)
 
     def _heads(self, x: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, of the places `targets` alone where they are given, keys and values: (B, T, heads, Dh) each."""
+        """Queries, of the positions `targets` alone where they are given, keys and values: (B, T, heads, Dh) each."""
         parts = (self.num_heads, self.kv_heads, self.kv_heads)
         if targets is None or type(self.qkv) is not nn.Linear:  # what stands in its place, as an adapter, is not parted
             q, k, v = self.qkv(x).unflatten(-1, (-1, self.head_size)).split(parts, dim=2)
             if targets is not None:
-                q = at_places(q.flatten(-2), targets).unflatten(-1, (-1, self.head_size))
+                q = gather_positions(q.flatten(-2), targets).unflatten(-1, (-1, self.head_size))
             return q, k, v
         sizes = (parts[0] * self.head_size, 2 * parts[1] * self.head_size)
         of_q, of_kv = self.qkv.weight.split(sizes)
         bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(sizes)
         k, v = F.linear(x, of_kv, bias_kv).unflatten(-1, (-1, self.head_size)).chunk(2, dim=2)
-        return F.linear(at_places(x, targets), of_q, bias_q).unflatten(-1, (-1, self.head_size)), k, v
+        return F.linear(gather_positions(x, targets), of_q, bias_q).unflatten(-1, (-1, self.head_size)), k, v
 
 
 class MLP(nn.Module):
@@ -202,9 +202,9 @@ class Block(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) → (B, T, D) and, where asked, the attention weights (B, H, T, T).
 
-        `targets` (B, K), places within each row: all places are looked at, but these alone look and go on, (B, K, D).
+        `targets` (B, K), positions within each row: all positions are looked at, but these alone look and go on, (B, K, D).
         """
-        path = x if targets is None else at_places(x, targets)
+        path = x if targets is None else gather_positions(x, targets)
         if self.norm_first:
             mixed, weights = self.attention(self.attention_norm(x), layout, rotation, backend, return_weights, targets)
             x = path + self.dropout(mixed)
@@ -216,16 +216,16 @@ class Block(nn.Module):
         return x, weights
 
 
-def at_places(x: Tensor, places: Tensor) -> Tensor:
-    """x (B, T, D) at the places (B, K) of each row: (B, K, D)."""
+def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """x (B, T, D) at the positions (B, K) of each row: (B, K, D)."""
     rows = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
-    return x.flatten(0, 1).index_select(0, (places + rows).flatten()).unflatten(0, places.shape)
+    return x.flatten(0, 1).index_select(0, (positions + rows).flatten()).unflatten(0, positions.shape)
 
 
-def _rotation_at(rotation: Rotation, places: Tensor) -> Rotation:
-    """The cosines and sines of the places (B, K) of each row: (B, K, 1, Dh / 2) each."""
-    rows = places.shape[0]
-    cos, sin = (at_places(part[:, :, 0].expand(rows, -1, -1), places)[:, :, None] for part in rotation)
+def _rotation_at(rotation: Rotation, positions: Tensor) -> Rotation:
+    """The cosines and sines of the positions (B, K) of each row: (B, K, 1, Dh / 2) each."""
+    rows = positions.shape[0]
+    cos, sin = (gather_positions(part[:, :, 0].expand(rows, -1, -1), positions)[:, :, None] for part in rotation)
     return cos, sin
 
 

@@ -14,7 +14,7 @@ IGNORED = -100
 
 
 def linear_cross_entropy(hidden: Tensor, matrix: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-    """() sum of -log softmax(hidden · matrixᵀ + bias)[label], over the places whose label is not `IGNORED`.
+    """() sum of -log softmax(hidden · matrixᵀ + bias)[label], over the positions whose label is not `IGNORED`.
 
     `hidden` (N, D), `matrix` (V, D) and `bias` (V,) are of one floating dtype, in which they are multiplied; softmax and sum are fp32
     at least. `labels` is (N,). The scores stay in memory, in that dtype, for the backward pass. First derivatives alone.

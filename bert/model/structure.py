@@ -24,14 +24,14 @@ from bert.model.heads import MaskedLM, MaskedLMHead
 from bert.model.layers import Attention, Block, output_std
 
 _OFFSETS = (-1, 1)
-"""places that those heads look at, from their own"""
+"""positions that those heads look at, from their own"""
 _COMMON = 1.0
 """size of what all tokens have in common, which those heads turn by, beside what is their own"""
 _PEAK = 10.0
 """score of that place, before softmax, where tokens have nothing but their common part"""
 _ROTATIONS = (0.5, 0.3, 0.2)
 """shares of the fastest rotations in it: those of a few radians a place tell a neighbour from the next, several of them the one
-neighbour from places a turn away"""
+neighbour from positions a turn away"""
 
 
 @torch.no_grad()

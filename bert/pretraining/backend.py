@@ -19,7 +19,7 @@ _LAYERS = 3
 """layers that are timed with one mask, at most: more take longer to compile and tell no more"""
 
 
-def settle_attention(
+def select_attention(
     recipe: PretrainRecipe,
     splits: Phased[Split],
     device: torch.device,
@@ -29,7 +29,7 @@ def settle_attention(
 ) -> PretrainRecipe:
     """`recipe` with the attention that the run takes on `device`, dealt out by `splits`.
 
-    `auto` is timed, in the phase of the longest rows, where the step is compiled: a shorter run would not earn back what timing
+    `auto` is timed, in the phase of the longest sequences, where the step is compiled: a shorter run would not earn back what timing
     takes, and keeps `auto`, which asks no clock. Layers with a window are timed by themselves. Raises InputError where the
     attention that the recipe names cannot be had.
     """
@@ -43,12 +43,12 @@ def settle_attention(
     if recipe.attention != "auto" or not compiled or len(backends) < 2:
         return recipe
     lengths = (phase.recipe.data.sequence_length for phase in plan(recipe).values)
-    length, rows = max((length, split.micro_batch_size) for length, split in zip(lengths, splits.values))
+    length, sequences = max((length, split.micro_batch_size) for length, split in zip(lengths, splits.values))
 
     def timed(layers: list[int], window: int | None, which: str) -> Backend:
         seconds = fastest(
             backends,
-            (rows, encoder.num_heads, length, size),
+            (sequences, encoder.num_heads, length, size),
             kv_heads=encoder.kv_heads,
             window=window,
             dtype=dtype,

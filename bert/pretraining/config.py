@@ -20,7 +20,7 @@ class VocabularyConfig:
     size: int | None = None
     """entries, brought up to a multiple of 64; null: 8192, or what a small corpus supports"""
     retrain: bool = False
-    """with start: train a tokenizer on the corpus in place of the one of start; shared pieces keep their rows"""
+    """with start: train a tokenizer on the corpus in place of the one of start; shared pieces keep their sequences"""
     add_words: str | None = None
     """with start: file with a word a line; each that is new becomes one token, from the mean of its old pieces"""
 
@@ -44,16 +44,16 @@ class DataConfig:
     """token store made by `bert prepare`; null: RUN/store"""
     mixture: dict[str, float] = field(default_factory=dict)
     """in place of corpus and store: sources with weights, {enwiki/: 0.7, books/: 0.3}; a source is text or a token store, a weight its
-    share of the rows; weights need not add up to 1"""
+    share of the sequences; weights need not add up to 1"""
     sequence_length: int = 128
-    """places of a row, special tokens included"""
+    """positions of a sequence, special tokens included"""
     batch_size: int = 32
-    """rows of one optimiser step, over all devices"""
+    """sequences of one optimiser step, over all devices"""
     micro_batch_size: int | None = None
-    """rows of one forward pass on one device; null: as many as a step needs of it"""
+    """sequences of one forward pass on one device; null: as many as a step needs of it"""
     window_documents: int = 4096
     """documents that are packed together"""
-    held_out: float = 0.01
+    validation_split: float = 0.01
     """share of documents, chosen by hash, kept for validation"""
     workers: int = 0
     """processes that load batches; 0: in the training process, which is fastest on few cores"""
@@ -61,7 +61,7 @@ class DataConfig:
     def __post_init__(self) -> None:
         require_positive("data", self, "batch_size micro_batch_size window_documents")
         require("data", self, "sequence_length", lambda value: value >= 8, "8 or more")
-        require("data", self, "held_out", lambda value: 0 <= value <= 0.5, "a share from 0 to 0.5")
+        require("data", self, "validation_split", lambda value: 0 <= value <= 0.5, "a share from 0 to 0.5")
         require("data", self, "workers", lambda value: 0 <= value <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}")
         if self.mixture:
             self._check_mixture()
@@ -87,7 +87,7 @@ class MaskingConfig:
     """Which tokens are hidden, and behind what."""
 
     rate: float = 0.35
-    """share of the tokens of a row that become targets"""
+    """share of the tokens of a sequence that become targets"""
     mask_share: float = 0.8
     """share of the targets that become [MASK]"""
     random_share: float = 0.1
@@ -109,14 +109,14 @@ class PretrainOptimizer(OptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
 
     kind: Literal["adamw", "muon"] | None = None  # type: ignore[assignment]
-    """adamw: for all parameters; muon: for the matrices of the blocks, AdamW for the rest; null: muon for fresh weights;
+    """adamw: for all parameters; muon: for the matrices of the blocks, AdamW for the rest; null: muon for random initialization;
     with start adamw, which moves them less"""
     muon_lr: float = 0.015
     """highest learning rate of Muon"""
     muon_weight_decay: float = 0.2
     """decoupled weight decay of the matrices that Muon updates"""
     muon_block: int | None = 64
-    """Muon orthogonalises so many neurons (rows of what reads the residual path, columns of what writes to it) by themselves,
+    """Muon orthogonalises so many neurons (sequences of what reads the residual path, columns of what writes to it) by themselves,
     which is cheaper; null: whole matrices"""
 
 
@@ -125,7 +125,7 @@ class PhaseConfig:
     """A part of the run: how long it is, and what differs there from the rest of the recipe. What is null does not."""
 
     tokens: float | None = None
-    """places (rows × row length) until the next phase, brought up to whole steps; the last phase has none"""
+    """positions (sequences × sequence length) until the next phase, brought up to whole steps; the last phase has none"""
     sequence_length: int | None = None
     """in the place of data.sequence_length"""
     batch_size: int | None = None
@@ -140,7 +140,7 @@ class PhaseConfig:
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """Loss, accuracy and perplexity on held-out rows with masks that never change."""
+    """Loss, accuracy and perplexity on held-out sequences with masks that never change."""
 
     every_steps: int | None = None
     """steps between validations; null: at the end only"""
@@ -154,7 +154,7 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
-class GrowConfig:
+class ExpandConfig:
     """A model larger than the one of `start`, from its weights. Heads keep their size, so that there are more of them."""
 
     num_layers: int | None = None
@@ -165,7 +165,7 @@ class GrowConfig:
     """width inside the MLP; null: as in start"""
 
     def __post_init__(self) -> None:
-        require_positive("grow", self, "num_layers hidden_size intermediate_size")
+        require_positive("expand", self, "num_layers hidden_size intermediate_size")
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ class PretrainRecipe:
     """Everything that decides a pretraining run."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    """text, tokenizer, rows and batches"""
+    """text, tokenizer, sequences and batches"""
     vocabulary: VocabularyConfig = field(default_factory=VocabularyConfig)
     """the tokenizer to train where none is given"""
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -181,7 +181,7 @@ class PretrainRecipe:
     head: HeadConfig = field(default_factory=HeadConfig)
     """shape of the masked-LM head"""
     initialization: Literal["random", "structured"] = "random"
-    """fresh weights: random; or structured, which learns sooner: the output bias begins with how often tokens come, and with
+    """random initialization: random; or structured, which learns sooner: the output bias begins with how often tokens come, and with
     encoder.positions rope two heads of a layer in the middle begin by looking at the token before and behind, those above by
     looking at their like, and all pass on what they see"""
     masking: MaskingConfig = field(default_factory=MaskingConfig)
@@ -190,8 +190,8 @@ class PretrainRecipe:
     """parts of the run with another tokens (how long), sequence_length, batch_size, micro_batch_size, mask_rate or rope_theta, as
     [{tokens: 1e6, sequence_length: 128}, {sequence_length: 512}]; none: one phase"""
     start: str | None = None
-    """folder of a model whose weights, shape and tokenizer the run starts from; null: fresh weights"""
-    grow: GrowConfig = field(default_factory=GrowConfig)
+    """folder of a model whose weights, shape and tokenizer the run starts from; null: random initialization"""
+    expand: ExpandConfig = field(default_factory=ExpandConfig)
     """with start: make the model larger first"""
     compile: bool | None = None
     """compile the step (torch.compile, one graph of fixed shapes); null: where that pays within the budget"""
@@ -207,7 +207,7 @@ class PretrainRecipe:
     stop: StopConfig = field(default_factory=StopConfig)
     """the budget; none given: 20 minutes"""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """measuring on held-out text"""
+    """measuring on validation text"""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     """when to save"""
     log: LogConfig = field(default_factory=LogConfig)
@@ -229,7 +229,7 @@ class PretrainRecipe:
             object.__setattr__(self, "optimizer", replace(self.optimizer, kind=kind))
         if self.initialization == "structured" and self.start is not None:
             raise InputError(
-                f"initialization structured is for fresh weights, and --from {self.start} brings its own: give random"
+                f"initialization structured is for random initialization, and --from {self.start} brings its own: give random"
             )
         asked = not self.phases or any(phase.sequence_length is None for phase in self.phases)
         if self.start is None and asked and self.data.sequence_length > self.encoder.max_length:
@@ -246,7 +246,7 @@ class PretrainRecipe:
             ("vocabulary.retrain (--new-tokenizer)", vocabulary.retrain),
             (f"vocabulary.add_words {vocabulary.add_words}", vocabulary.add_words is not None),
             (f"validation.general {general}", general is not None),
-            ("grow", self.grow != GrowConfig()),
+            ("expand", self.expand != ExpandConfig()),
         ):
             if is_given:
                 raise InputError(f"{name} is for a run that starts from a model: give its folder as --from")

@@ -25,14 +25,14 @@ from bert.files import replaced
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.initialization import Start
-from bert.pretraining.inputs import TrainingData, fixed_rows
-from bert.pretraining.score import score_rows
+from bert.pretraining.inputs import TrainingData, fixed_sequences
+from bert.pretraining.score import score_stream
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream
 from bert.sample.make import make_sample
 from bert.untrusted import read_arrays
 
-NEW, GENERAL = "held-out text", "general sample"
+NEW, GENERAL = "validation text", "general sample"
 BEFORE, START, AFTER = "as it came", "at the start", "after"
 _CHARACTERS_A_TOKEN = 8  # more than a token has: so many characters fill the rows
 
@@ -65,7 +65,7 @@ def measure_before(
     say(line)
     samples = {GENERAL: texts}
     if changed:
-        samples |= _held_out_texts(data)
+        samples |= _validation_texts(data)
     for name, sample in samples.items():
         _keep(folder, name, sample, data.tokenizer)
     losses = []
@@ -74,7 +74,7 @@ def measure_before(
             losses.append(_measure(start.model, name, BEFORE, stream, data.tokenizer, bytes_a_token, device))
         elif name in samples:
             store, own_bytes = _tokenised(samples[name], start.tokenizer)
-            own = fixed_rows(data.recipe, [store], [Documents(store.starts, store.lengths)], start.tokenizer)
+            own = fixed_sequences(data.recipe, [store], [Documents(store.starts, store.lengths)], start.tokenizer)
             losses.append(_measure(start.model, name, BEFORE, own, start.tokenizer, own_bytes, device))
         if model is not start.model:
             losses.append(_measure(model, name, START, stream, data.tokenizer, bytes_a_token, device))
@@ -180,14 +180,14 @@ def _known_share(texts: Sequence[str], tokenizer: Tokenizer) -> float:
     return float((ids != tokenizer.unk_id).mean()) if len(ids) else 0.0
 
 
-def _held_out_texts(data: TrainingData) -> dict[str, list[str]]:
+def _validation_texts(data: TrainingData) -> dict[str, list[str]]:
     """The text of held-out documents, for another tokenizer. Nothing where it is not at hand: with a store or a mixture in the
     place of the text, or where parts of documents are held out."""
     recipe, validation = data.recipe, data.validation
-    if validation is None or data.message or not recipe.data.corpus or not isinstance(validation.rows, Source):
+    if validation is None or data.message or not recipe.data.corpus or not isinstance(validation.sequences, Source):
         return {}
     (store,) = data.stores
-    wanted = set(store.hashes[np.isin(store.starts, validation.rows.index.documents.starts)].tolist())
+    wanted = set(store.hashes[np.isin(store.starts, validation.sequences.index.documents.starts)].tolist())
     room = recipe.validation.sequences * recipe.data.sequence_length * _CHARACTERS_A_TOKEN
     texts: list[str] = []
     for document in find_corpus(recipe.data.corpus, recipe.data.layout, recipe.data.text_field).documents():
@@ -231,7 +231,7 @@ def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
                 bytes_a_token = float(arrays["bytes_a_token"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{file}: not a kept sample of tokenised text ({error}): remove it") from None
-            rows = fixed_rows(data.recipe, [kept], [Documents(kept.starts, kept.lengths)], data.tokenizer)
+            rows = fixed_sequences(data.recipe, [kept], [Documents(kept.starts, kept.lengths)], data.tokenizer)
             streams.append((name, rows, bytes_a_token))
         elif data.validation is not None:
             whole = data.stores[0].info.get("bytes") if len(data.stores) == 1 else None
@@ -249,7 +249,7 @@ def _measure(
     device: torch.device,
 ) -> Loss:
     home = next(model.parameters()).device
-    score = score_rows(model.to(device), stream)
+    score = score_stream(model.to(device), stream)
     model.to(home)
     per_byte = score.loss / bytes_a_token if bytes_a_token else None
     return Loss(text, when, tokenizer.hash[:8], score.loss, score.accuracy, score.targets, per_byte)

@@ -15,7 +15,7 @@ from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
 from bert.hf.folder import start_masked_lm
 from bert.model.config import EncoderConfig, HeadConfig
-from bert.model.expansion import grow, larger
+from bert.model.expansion import expand, larger
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe, check_phase_fits
 from bert.pretraining.vocabulary_transfer import carry_over, overlap
@@ -68,7 +68,7 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
     """The tokenizer of a run that begins with `start`; none where it is yet to be trained on the corpus.
 
     InputError for what does not fit the model: a shape of its own, rows that are too long, words that cannot be added,
-    sizes to grow to.
+    sizes to expand to.
     """
     config = start.model.config
     tokenizer: Tokenizer | None = start.tokenizer
@@ -92,7 +92,7 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
     untouched = recipe.encoder == EncoderConfig() or asked == shape
     if not untouched or recipe.head not in (HeadConfig(), start.model.head_config):
         raise InputError(
-            f"encoder and head come with --from {start.folder}: leave both groups out (grow makes the model larger)"
+            f"encoder and head come with --from {start.folder}: leave both groups out (expand makes the model larger)"
         )
     in_use = not recipe.phases or any(phase.sequence_length is None for phase in recipe.phases)
     if in_use and recipe.data.sequence_length > config.max_length:
@@ -108,10 +108,12 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
 def shape_of(recipe: PretrainRecipe, start: Start, tokenizer: Tokenizer | None) -> EncoderConfig:
     """The shape of the model that `begin` makes; `tokenizer` none: as far as it is known. A vocabulary that stays the same
     may be padded, another one is not."""
-    grown = larger(start.model.config, recipe.grow.num_layers, recipe.grow.hidden_size, recipe.grow.intermediate_size)
+    expanded = larger(
+        start.model.config, recipe.expand.num_layers, recipe.expand.hidden_size, recipe.expand.intermediate_size
+    )
     if tokenizer is None or tokenizer.hash == start.tokenizer.hash:
-        return grown
-    return replace(grown, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
+        return expanded
+    return replace(expanded, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
 
 
 def begin(recipe: PretrainRecipe, start: Start, tokenizer: Tokenizer) -> tuple[MaskedLM, list[str]]:
@@ -130,8 +132,8 @@ def begin(recipe: PretrainRecipe, start: Start, tokenizer: Tokenizer) -> tuple[M
         lines.append(_describe_words(recipe.vocabulary.add_words, start.tokenizer, tokenizer))
     shape = shape_of(recipe, start, tokenizer)
     if shape != model.config:
-        lines.append(f"grown from {_sizes(model.config)} to {_sizes(shape)}")
-        model = grow(model, shape, recipe.seed)
+        lines.append(f"expanded from {_sizes(model.config)} to {_sizes(shape)}")
+        model = expand(model, shape, recipe.seed)
     model.tokenizer = tokenizer
     return model, lines
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 
 from bert.data.corpus import find_corpus
-from bert.data.packing import SPECIALS_PER_CHUNK, Documents, RowIndex, hold_out
+from bert.data.packing import SPECIALS_PER_CHUNK, Documents, SequenceIndex, split_validation
 from bert.data.prepare import prepare, text_has_changed
 from bert.data.store import TokenStore, holds_store, open_store
 from bert.data.tokenizer import Tokenizer
@@ -23,13 +23,13 @@ from bert.files import real_path
 from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.initialization import Start, check_start, load_start, shape_of
 from bert.pretraining.masking import Vocabulary
-from bert.pretraining.phases import Phase, Phased, longest_row, plan
+from bert.pretraining.phases import Phase, Phased, longest_sequence, plan
 from bert.pretraining.sources import Mixture, Source
-from bert.pretraining.stream import BatchStream, Rows, SpecialIds, Split, StepLoader, split_batch
+from bert.pretraining.stream import BatchStream, Sequences, SpecialIds, Split, StepLoader, split_batch
 from bert.training.config import StopConfig
 
 DEFAULT_STOP = StopConfig(minutes=20)
-_VALIDATION_SEED = 2018  # the masks of held-out rows never change, whatever the seed of the run
+_VALIDATION_SEED = 2018  # the masks of held-out sequences never change, whatever the seed of the run
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class TrainingData:
     """about the split, where something is to be said of it"""
 
     @property
-    def identity(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, str]:
         """What a resumed run must find again: the tokenizer, and the text as the stores know it."""
         contents = [str(store.info.get("fingerprint", {}).get("content", "")) for store in self.stores]
         return {"tokenizer": self.tokenizer.hash, "text": " ".join(contents)}
@@ -66,7 +66,7 @@ def open_data(recipe: PretrainRecipe, out: Path) -> TrainingData:
 def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
     """InputError for text, tokenizer and store that are not there or do not fit, before anything is written or overwritten.
 
-    Returns what the run starts from, where it is not fresh weights.
+    Returns what the run starts from, where it is not random initialization.
     """
     data = recipe.data
     check_apart(out, "the text", *data.corpus, *data.mixture)
@@ -201,69 +201,71 @@ def make_streams(
 ) -> tuple[Phased[BatchStream], BatchStream | None, str]:
     """(training, validation or None, a message about the split) from the stores of a run's sources.
 
-    Held-out rows are those of the last phase; in a mixture each source holds out text of its own, and the rows are drawn from the
+    Held-out sequences are those of the last phase; in a mixture each source holds out text of its own, and the sequences are drawn from the
     sources by the same weights.
     """
-    room = longest_row(recipe) - SPECIALS_PER_CHUNK
+    room = longest_sequence(recipe) - SPECIALS_PER_CHUNK
     kept: list[Documents] = []
-    held_out: list[Documents] = []
+    validation_split: list[Documents] = []
     messages = []
     for source, store in zip(text_sources(recipe.data, Path()), stores, strict=True):
-        training, validation, message = hold_out(
-            Documents(store.starts, store.lengths), store.hashes, recipe.data.held_out, room
+        training, validation, message = split_validation(
+            Documents(store.starts, store.lengths), store.hashes, recipe.data.validation_split, room
         )
         if not len(training):
             raise InputError(
-                f"{source.name or 'the corpus'} is too small to train on: nothing is left beside the held-out text;"
-                " give more text or data.held_out 0"
+                f"{source.name or 'the corpus'} is too small to train on: nothing is left beside the validation text;"
+                " give more text or data.validation_split 0"
             )
         kept.append(training)
-        held_out.append(validation)
+        validation_split.append(validation)
         messages += [f"{source.name}: {message}" if source.name else message] if message else []
     phases = plan(recipe)
     lengths = {phase.recipe.data.sequence_length for phase in phases.values}
-    rows = {length: _rows(recipe, length, stores, kept, recipe.seed) for length in lengths}
+    sequences = {length: _sequences(recipe, length, stores, kept, recipe.seed) for length in lengths}
     streams = phases.map(
-        lambda phase: _stream(phase.recipe, rows[phase.recipe.data.sequence_length], tokenizer, phase.mask_seed, phase)
+        lambda phase: _stream(
+            phase.recipe, sequences[phase.recipe.data.sequence_length], tokenizer, phase.mask_seed, phase
+        )
     )
-    fixed = fixed_rows(recipe, stores, held_out, tokenizer) if all(map(len, held_out)) else None
+    fixed = fixed_sequences(recipe, stores, validation_split, tokenizer) if all(map(len, validation_split)) else None
     return streams, fixed, "\n".join(messages)
 
 
-def fixed_rows(
+def fixed_sequences(
     recipe: PretrainRecipe, stores: Sequence[TokenStore], parts: Sequence[Documents], tokenizer: Tokenizer
 ) -> BatchStream:
-    """Rows to measure on, `validation.sequences` of them at most: their masks never change. `parts` are the documents of each
+    """Sequences to measure on, `validation.sequences` of them at most: their masks never change. `parts` are the documents of each
     store that they are made of. In a mixture a source that has few of them gives them again, under other masks."""
     last = plan(recipe).values[-1].recipe
-    rows = _rows(recipe, last.data.sequence_length, stores, parts, _VALIDATION_SEED)
-    stream = _stream(last, rows, tokenizer, _VALIDATION_SEED)
-    stream.last_row = min(recipe.validation.sequences, rows.sequences_in_epoch)
+    sequences = _sequences(recipe, last.data.sequence_length, stores, parts, _VALIDATION_SEED)
+    stream = _stream(last, sequences, tokenizer, _VALIDATION_SEED)
+    stream.last_sequence = min(recipe.validation.sequences, sequences.sequences_in_epoch)
     return stream
 
 
-def _rows(
+def _sequences(
     recipe: PretrainRecipe, sequence_length: int, stores: Sequence[TokenStore], parts: Sequence[Documents], seed: int
-) -> Rows:
+) -> Sequences:
     sources = [
-        Source(store, RowIndex(part, sequence_length, recipe.data.window_documents, seed, store.folder))
+        Source(store, SequenceIndex(part, sequence_length, recipe.data.window_documents, seed, store.folder))
         for store, part in zip(stores, parts, strict=True)
     ]
     return sources[0] if len(sources) == 1 else Mixture(sources, list(recipe.data.mixture.values()), seed)
 
 
 def _stream(
-    recipe: PretrainRecipe, rows: Rows, tokenizer: Tokenizer, mask_seed: int, phase: Phase | None = None
+    recipe: PretrainRecipe, sequences: Sequences, tokenizer: Tokenizer, mask_seed: int, phase: Phase | None = None
 ) -> BatchStream:
     special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
     vocabulary, batch_size = make_vocabulary(tokenizer), recipe.data.batch_size
-    return BatchStream(rows, batch_size, special_ids, vocabulary, recipe.masking, mask_seed, phase=phase)
+    return BatchStream(sequences, batch_size, special_ids, vocabulary, recipe.masking, mask_seed, phase=phase)
 
 
 def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepLoader:
-    """All held-out rows once; the last batch is filled up with padding."""
-    assert validation.last_row is not None
-    return StepLoader(validation, split, rank, steps=-(-validation.last_row // split.batch_size))
+    """All held-out sequences once; the last batch is filled up with padding."""
+    assert validation.last_sequence is not None
+    return StepLoader(validation, split, rank, steps=-(-validation.last_sequence // split.batch_size))
 
 
 def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:

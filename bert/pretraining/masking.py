@@ -1,10 +1,10 @@
-"""Which tokens of a row become targets, and what stands in their place: dynamic masking as a function of (seed, row number).
+"""Which tokens of a sequence become targets, and what stands in their place: dynamic masking as a function of (seed, sequence number).
 
-In: rows of token ids. Out: the corrupted rows, and K slots a row that name the masked places. K is fixed, so every shape is static; a
+In: sequences of token ids. Out: the corrupted sequences, and K slots a sequence that name the masked positions. K is fixed, so every shape is static; a
 slot that is not in use points at place 0 and has the label −100, which the loss leaves out.
 
-A worked example. A row of 10 places with 8 maskable ones at a rate of 25 % has K = round(0.25 × 10) = 2 slots and gets
-max(1, round(0.25 × 8)) = 2 targets: the two maskable places whose draws are smallest.
+A worked example. A sequence of 10 positions with 8 maskable ones at a rate of 25 % has K = round(0.25 × 10) = 2 slots and gets
+max(1, round(0.25 × 8)) = 2 targets: the two maskable positions whose draws are smallest.
 
 After BERT (Devlin et al. 2018): of the targets 80 % become [MASK], 10 % a random token and 10 % stay as they are.
 """
@@ -31,32 +31,32 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class MaskedRows:
-    """Corrupted rows (R, T) and their slots, each (R, K): places within the row and the original ids there (−100: not in use)."""
+class MaskedSequences:
+    """Corrupted sequences (R, T) and their slots, each (R, K): positions within the sequence and the original ids there (−100: not in use)."""
 
     input_ids: np.ndarray
-    places: np.ndarray
+    positions: np.ndarray
     labels: np.ndarray
 
 
 def slots(rate: float, sequence_length: int) -> int:
-    """K: the number of slots of a row."""
+    """K: the number of slots of a sequence."""
     return max(1, round(rate * sequence_length))
 
 
 def target_counts(maskable: np.ndarray, rate: float) -> np.ndarray:
-    """The number of targets (R,) of rows with `maskable` (R, T) places: min(K, max(1, round(rate × n))), and 0 where n is 0."""
-    places = maskable.sum(axis=1)
-    wanted = np.maximum(1, np.rint(rate * places).astype(np.int64))
-    return np.where(places > 0, np.minimum(wanted, slots(rate, maskable.shape[1])), 0)
+    """The number of targets (R,) of sequences with `maskable` (R, T) positions: min(K, max(1, round(rate × n))), and 0 where n is 0."""
+    positions = maskable.sum(axis=1)
+    wanted = np.maximum(1, np.rint(rate * positions).astype(np.int64))
+    return np.where(positions > 0, np.minimum(wanted, slots(rate, maskable.shape[1])), 0)
 
 
-def choose_places(maskable: np.ndarray, counts: np.ndarray, seed: int, rows: np.ndarray) -> np.ndarray:
-    """Targets (R, T) bool: in each row the `counts` maskable places with the smallest draws."""
+def choose_positions(maskable: np.ndarray, counts: np.ndarray, seed: int, sequences: np.ndarray) -> np.ndarray:
+    """Targets (R, T) bool: in each sequence the `counts` maskable positions with the smallest draws."""
     length = maskable.shape[1]
-    place_bits = np.uint64((1 << length.bit_length()) - 1)
+    position_bits = np.uint64((1 << length.bit_length()) - 1)
     # The lowest bits of a key are its place, so that no two are equal and the count is exact.
-    keys = draw(seed, _CHOICE, rows[:, None], np.arange(length)) >> np.uint64(1) & ~place_bits
+    keys = draw(seed, _CHOICE, sequences[:, None], np.arange(length)) >> np.uint64(1) & ~position_bits
     keys |= np.arange(length, dtype=np.uint64)
     keys[~maskable] = np.iinfo(np.uint64).max  # above every draw
     most = int(counts.max(initial=1))
@@ -66,33 +66,33 @@ def choose_places(maskable: np.ndarray, counts: np.ndarray, seed: int, rows: np.
 
 
 def choose_words(
-    maskable: np.ndarray, starts: np.ndarray, counts: np.ndarray, seed: int, rows: np.ndarray
+    maskable: np.ndarray, starts: np.ndarray, counts: np.ndarray, seed: int, sequences: np.ndarray
 ) -> np.ndarray:
-    """Targets (R, T) bool: whole words in random order, each taken if it still fits into the row's count.
+    """Targets (R, T) bool: whole words in random order, each taken if it still fits into the sequence's count.
 
-    `starts` (R, T) marks the places where a word begins. Where no word of a row fits, the first pieces of one word are taken.
+    `starts` (R, T) marks the positions where a word begins. Where no word of a sequence fits, the first pieces of one word are taken.
     """
-    row_count = len(maskable)
+    sequence_count = len(maskable)
     behind_maskable = np.pad(maskable, ((0, 0), (1, 0)))[:, :-1]
     begins = maskable & (starts | ~behind_maskable)  # a chunk may begin inside a word
-    word_of = np.cumsum(begins, axis=1) - 1  # (R, T): number of the word within the row, where maskable
+    word_of = np.cumsum(begins, axis=1) - 1  # (R, T): number of the word within the sequence, where maskable
     words = int(begins.sum(axis=1).max(initial=0))
     if words == 0:
         return np.zeros_like(maskable)
-    row_index = np.broadcast_to(np.arange(row_count)[:, None], maskable.shape)
-    sizes = np.zeros((row_count, words), np.int64)
-    np.add.at(sizes, (row_index[maskable], word_of[maskable]), 1)
-    keys = draw(seed, _CHOICE, rows[:, None], np.arange(words)) >> np.uint64(1)
+    sequence_index = np.broadcast_to(np.arange(sequence_count)[:, None], maskable.shape)
+    sizes = np.zeros((sequence_count, words), np.int64)
+    np.add.at(sizes, (sequence_index[maskable], word_of[maskable]), 1)
+    keys = draw(seed, _CHOICE, sequences[:, None], np.arange(words)) >> np.uint64(1)
     keys[sizes == 0] = np.iinfo(np.uint64).max
     order = np.argsort(keys, axis=1, kind="stable")
-    taken = np.zeros((row_count, words), bool)
+    taken = np.zeros((sequence_count, words), bool)
     left = counts.copy()
-    every_row = np.arange(row_count)
-    for rank in range(words):  # the rank-th word of every row at once
+    every_sequence = np.arange(sequence_count)
+    for rank in range(words):  # the rank-th word of every sequence at once
         word = order[:, rank]
-        size = sizes[every_row, word]
+        size = sizes[every_sequence, word]
         fits = (size > 0) & (size <= left)
-        taken[every_row, word] = fits
+        taken[every_sequence, word] = fits
         left -= np.where(fits, size, 0)
     chosen = maskable & np.take_along_axis(taken, np.maximum(word_of, 0), axis=1)
     nothing = (left == counts) & (counts > 0)
@@ -100,28 +100,28 @@ def choose_words(
     return chosen | (first_word & (np.cumsum(first_word, axis=1) <= counts[:, None]))
 
 
-def mask_rows(
-    input_ids: np.ndarray, rows: np.ndarray, seed: int, masking: MaskingConfig, vocabulary: Vocabulary
-) -> MaskedRows:
-    """Mask the rows `input_ids` (R, T), whose numbers in the run are `rows` (R,)."""
+def mask_sequences(
+    input_ids: np.ndarray, sequences: np.ndarray, seed: int, masking: MaskingConfig, vocabulary: Vocabulary
+) -> MaskedSequences:
+    """Mask the sequences `input_ids` (R, T), whose numbers in the run are `sequences` (R,)."""
     length = input_ids.shape[1]
     maskable = vocabulary.maskable[input_ids]
     counts = target_counts(maskable, masking.rate)
     if masking.whole_words:
-        targets = choose_words(maskable, vocabulary.word_starts[input_ids], counts, seed, rows)
+        targets = choose_words(maskable, vocabulary.word_starts[input_ids], counts, seed, sequences)
     else:
-        targets = choose_places(maskable, counts, seed, rows)
-    # (R, K): targets first, in the order of their places
+        targets = choose_positions(maskable, counts, seed, sequences)
+    # (R, K): targets first, in the order of their positions
     used = np.arange(slots(masking.rate, length)) < targets.sum(axis=1)[:, None]
-    places = np.zeros(used.shape, np.int64)
-    places[used] = np.nonzero(targets)[1]
+    positions = np.zeros(used.shape, np.int64)
+    positions[used] = np.nonzero(targets)[1]
     originals = input_ids[targets]  # (targets,), as what follows
-    kind = uniform(seed, _KIND, rows[:, None], places)[used]
-    pick = draw(seed, _REPLACEMENT, rows[:, None], places)[used] % np.uint64(len(vocabulary.replacements))
+    kind = uniform(seed, _KIND, sequences[:, None], positions)[used]
+    pick = draw(seed, _REPLACEMENT, sequences[:, None], positions)[used] % np.uint64(len(vocabulary.replacements))
     becomes = np.where(kind < masking.mask_share, vocabulary.mask_id, originals)
     becomes = np.where(kind >= 1 - masking.random_share, vocabulary.replacements[pick.astype(np.int64)], becomes)
     masked = input_ids.copy()
     masked[targets] = becomes
     labels = np.full(used.shape, NO_TARGET, np.int64)
     labels[used] = originals
-    return MaskedRows(masked, places, labels)
+    return MaskedSequences(masked, positions, labels)

@@ -40,10 +40,10 @@ class MaskedLMTraining(L.LightningModule):
         stop: StopConfig,
         split: Split | Phased[Split],
         seed: int = 0,
-        identity: dict[str, str] | None = None,
+        fingerprint: dict[str, str] | None = None,
         compiled: bool = False,
     ) -> None:
-        """`identity` names what the run reads; a checkpoint carries it and is refused where it is another. `compiled`: one
+        """`fingerprint` names what the run reads; a checkpoint carries it and is refused where it is another. `compiled`: one
         graph for the step and one for validation."""
         super().__init__()
         # Functions and no modules: a second name for the model would be in the state dict.
@@ -52,7 +52,7 @@ class MaskedLMTraining(L.LightningModule):
         if compiled:
             self._loss_sum = torch.compile(model.loss_sum, fullgraph=True, dynamic=False)
             self._forward = torch.compile(model.forward, fullgraph=True, dynamic=False)
-        self.identity = identity or {}
+        self.fingerprint = fingerprint or {}
         self.model = model
         self.optimizer_config, self.schedule, self.seed = optimizer, schedule, seed
         self.split = Phased.always(split)
@@ -219,7 +219,7 @@ class MaskedLMTraining(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Beside weights and optimiser: what the budget has used, every learning rate, and the open row of the log."""
-        checkpoint["identity"] = self.identity
+        checkpoint["fingerprint"] = self.fingerprint
         checkpoint["validation"] = self.validation
         checkpoint["progress"] = self.progress.state()
         checkpoint["learning_rates"] = torch.tensor(self.learning_rates, dtype=torch.float64)
@@ -240,7 +240,7 @@ class MaskedLMTraining(L.LightningModule):
         for counts in checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"].values():
             if isinstance(counts, dict):  # `total` and `current`
                 counts |= _recounted(counts, step * self.split.at(step).accumulation)
-        check_identity(checkpoint["identity"], self.identity)
+        check_fingerprint(checkpoint["fingerprint"], self.fingerprint)
         self.validation = checkpoint["validation"]
         self.progress.restore(checkpoint["progress"])
         self.learning_rates = checkpoint["learning_rates"].tolist()
@@ -252,7 +252,7 @@ class MaskedLMTraining(L.LightningModule):
         self.targets = checkpoint["open_log_row"]["targets"]
 
 
-def check_identity(before: dict[str, str], now: dict[str, str]) -> None:
+def check_fingerprint(before: dict[str, str], now: dict[str, str]) -> None:
     """InputError where a run no longer reads what it did at a checkpoint."""
     for what, value in before.items():
         if value != now.get(what):

@@ -1,10 +1,10 @@
-"""Phases of a run: which rows a step reads, how long they are and how many of their tokens are hidden, as a function of the step.
+"""Phases of a run: which sequences a step reads, how long they are and how many of their tokens are hidden, as a function of the step.
 
-A phase lasts for a number of places, rows × row length, brought up to whole steps, so that a step belongs to one phase. Phases of one
-row length go on counting its rows through the run; rows of another length are another numbering, from 0.
+A phase lasts for a number of positions, sequences × sequence length, brought up to whole steps, so that a step belongs to one phase. Phases of one
+sequence length go on counting its sequences through the run; sequences of another length are another numbering, from 0.
 
-A worked example. `phases: [{tokens: 4096, sequence_length: 128}, {sequence_length: 512}]` with 8 rows a step: a step of the first
-phase has 1,024 places, so it is steps 0 to 3, rows 0 to 31 of those of 128 places; step 4 begins with row 0 of those of 512 places.
+A worked example. `phases: [{tokens: 4096, sequence_length: 128}, {sequence_length: 512}]` with 8 sequences a step: a step of the first
+phase has 1,024 positions, so it is steps 0 to 3, sequences 0 to 31 of those of 128 positions; step 4 begins with sequence 0 of those of 512 positions.
 """
 
 import math
@@ -52,36 +52,36 @@ class Phase:
     """One phase of a run."""
 
     first_step: int
-    first_row: int
-    """the row of its first step with the lowest number, among those of its row length"""
+    first_sequence: int
+    """the sequence of its first step with the lowest number, among those of its sequence length"""
     recipe: PretrainRecipe
     """the recipe as it is in this phase, which is its only one"""
     mask_seed: int
-    """rows of one number and two lengths are two rows, masked apart; those of data.sequence_length by the seed of the run itself"""
+    """sequences of one number and two lengths are two sequences, masked apart; those of data.sequence_length by the seed of the run itself"""
 
-    def first_row_of(self, step: int) -> int:
-        """The first of the rows of `step`, which is a step of this phase; as many follow it as the batch has."""
-        return self.first_row + (step - self.first_step) * self.recipe.data.batch_size
+    def first_sequence_of(self, step: int) -> int:
+        """The first of the sequences of `step`, which is a step of this phase; as many follow it as the batch has."""
+        return self.first_sequence + (step - self.first_step) * self.recipe.data.batch_size
 
 
 def plan(recipe: PretrainRecipe) -> Phased[Phase]:
     """The phases of a recipe; one where it names none."""
-    first_step, next_row = 0, dict[int, int]()  # row length → rows of it so far
+    first_step, next_sequence = 0, dict[int, int]()  # sequence length → sequences of it so far
     phases = []
     for config in recipe.phases or [PhaseConfig()]:
         inside = _in_phase(recipe, config)
-        length, rows = inside.data.sequence_length, inside.data.batch_size
+        length, sequences = inside.data.sequence_length, inside.data.batch_size
         own = length == recipe.data.sequence_length
         mask_seed = recipe.seed if own else int(draw(recipe.seed, _MASKS, length)[0] >> 1)
-        phases.append(Phase(first_step, next_row.get(length, 0), inside, mask_seed))
-        steps = math.ceil((config.tokens or 0) / (rows * length))
+        phases.append(Phase(first_step, next_sequence.get(length, 0), inside, mask_seed))
+        steps = math.ceil((config.tokens or 0) / (sequences * length))
         first_step += steps
-        next_row[length] = next_row.get(length, 0) + steps * rows
+        next_sequence[length] = next_sequence.get(length, 0) + steps * sequences
     return Phased(tuple(phase.first_step for phase in phases), tuple(phases))
 
 
-def longest_row(recipe: PretrainRecipe) -> int:
-    """Places of the longest row of a run."""
+def longest_sequence(recipe: PretrainRecipe) -> int:
+    """Positions of the longest sequence of a run."""
     return max(phase.recipe.data.sequence_length for phase in plan(recipe).values)
 
 

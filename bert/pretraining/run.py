@@ -19,10 +19,10 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun
+from bert.model.flops import training_flops
 from bert.model.heads import MaskedLM
-from bert.model.operations import training_operations
 from bert.model.structure import structure
-from bert.pretraining.backend import settle_attention
+from bert.pretraining.backend import select_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import measure_after, measure_before, report
 from bert.pretraining.initialization import Start, begin, load_start
@@ -35,7 +35,7 @@ from bert.pretraining.inputs import (
     validation_loader,
     with_absolute_paths,
 )
-from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining, check_identity
+from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining, check_fingerprint
 from bert.pretraining.phases import Phased, plan
 from bert.pretraining.stream import Split, StepLoader
 from bert.pretraining.summary import card_text, describe
@@ -49,7 +49,7 @@ from bert.training.ranks import is_restart, world_size
 from bert.training.trainer import check_trainer_arguments, make_trainer
 
 _COUNTED = 4_000_000
-"""places whose tokens are counted for the first output bias, which takes less than a tenth of a second"""
+"""positions whose tokens are counted for the first output bias, which takes less than a tenth of a second"""
 
 
 _RESUMABLE = "trainer stop checkpoint log optimizer.lr optimizer.muon_lr attention local_attention compile".split()
@@ -150,7 +150,7 @@ def _equip(
     ranks = world_size(recipe.trainer)
     split = make_splits(recipe, ranks)
     csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
-    validate_every = recipe.validation.every_steps if recipe.data.held_out else None
+    validate_every = recipe.validation.every_steps if recipe.data.validation_split else None
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals, validate_every)
     source = f"{recipe.run_id} {'' if checkpoint is None else read_manifest(checkpoint).get('sha256')}"
     callbacks = [log, stop, Checkpoints(out / "checkpoints", recipe.checkpoint, validate_every, source)]
@@ -200,7 +200,7 @@ def _prepare(
         data = prepare_inputs(recipe, folder, heard, start)
         compiled, device = _compiles(data, equipment), equipment.device
         precision = str(equipment.trainer.precision)
-        recipe = settle_attention(data.recipe, equipment.split, device, precision, compiled[0], heard)
+        recipe = select_attention(data.recipe, equipment.split, device, precision, compiled[0], heard)
         data = replace(data, recipe=recipe)
         model = None if start is None else begin_with(start, data, device, heard)
         run = _Run(equipment, data, compiled, model=model)
@@ -228,7 +228,7 @@ def _take_up(
     _check_budget(recipe, checkpoint)
     equipment = equip(recipe, checkpoint)
     data = prepare_inputs(recipe, out, say, resume=True)
-    check_identity(manifest.get("identity", {}), data.identity)
+    check_fingerprint(manifest.get("fingerprint", {}), data.fingerprint)
     run = _Run(equipment, data, _compiles(data, equipment), checkpoint)
     told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
     run_folder.mark_resumed(out, data.recipe, changed, _step_of(checkpoint), run.decided(), told)
@@ -282,7 +282,7 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
     model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
     compiled, why = run.compiled
     module = MaskedLMTraining(
-        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, data.identity, compiled
+        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, data.fingerprint, compiled
     )
     if recipe.phases:
         module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
@@ -354,9 +354,7 @@ def _operations(recipe: PretrainRecipe) -> float | None:
         data, rate = phase.recipe.data, phase.recipe.masking.rate
         steps = max(0, min(end, next_first) - first)
         tokens = min(left, steps * data.batch_size * data.sequence_length)
-        operations += training_operations(
-            recipe.encoder, recipe.head, tokens, rate * tokens, visible=data.sequence_length
-        )
+        operations += training_flops(recipe.encoder, recipe.head, tokens, rate * tokens, visible=data.sequence_length)
         left -= tokens
     return operations
 
@@ -379,7 +377,9 @@ def finish(
             model.save(folder, card=card_text(recipe, module.progress, figures, losses))
         for line in report(losses) if losses else []:
             say(line)
-        if figures and not losses:  # one figure of held-out text is enough, on rows that are the same before and after
+        if (
+            figures and not losses
+        ):  # one figure of validation text is enough, on rows that are the same before and after
             say(
                 f"held out: loss {figures['val_loss']:.3f}, accuracy {figures['val_accuracy']:.1%},"
                 f" perplexity {figures['val_perplexity']:.1f}"

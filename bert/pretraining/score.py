@@ -1,6 +1,6 @@
-"""Masked-LM quality on fixed masks: mean cross-entropy and accuracy over the places that a file marks.
+"""Masked-LM quality on fixed masks: mean cross-entropy and accuracy over the positions that a file marks.
 
-The file is an .npz with `input_ids` (N, T), already masked, and `labels` (N, T), the original id at masked places and −100 elsewhere. Any
+The file is an .npz with `input_ids` (N, T), already masked, and `labels` (N, T), the original id at masked positions and −100 elsewhere. Any
 code base can be scored on it, so the numbers compare.
 """
 
@@ -23,7 +23,7 @@ from bert.untrusted import read_arrays
 
 @dataclass(frozen=True)
 class Score:
-    """Cross-entropy in nats and accuracy, both means over `targets` places."""
+    """Cross-entropy in nats and accuracy, both means over `targets` positions."""
 
     loss: float
     accuracy: float
@@ -45,7 +45,7 @@ def read_masked(file: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
     input_ids, labels = (arrays[name].astype(np.int64) for name in ("input_ids", "labels"))
     if input_ids.shape != labels.shape or input_ids.ndim != 2 or not input_ids.size:
         raise InputError(
-            f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape, and hold rows"
+            f"{file}: input_ids {input_ids.shape} and labels {labels.shape} must be two tables of one shape, and hold sequences"
         )
     if input_ids.min() < 0:
         raise InputError(f"{file}: input_ids holds {input_ids.min()}: ids are 0 or more")
@@ -65,50 +65,54 @@ def score_masked(model: MaskedLM, file: str | Path, batch_size: int = 32) -> Sco
         )
     if input_ids.shape[1] > model.config.max_length:
         raise InputError(
-            f"{file}: rows of {input_ids.shape[1]} tokens are longer than the model's {model.config.max_length}"
+            f"{file}: sequences of {input_ids.shape[1]} tokens are longer than the model's {model.config.max_length}"
         )
     model.eval()
     device = next(model.parameters()).device
     loss, right, targets = 0.0, 0, 0
     for ids, marks in zip(input_ids.split(batch_size), labels.split(batch_size)):
-        places = (marks.flatten() >= 0).nonzero().flatten()
-        originals = marks.flatten()[places]
-        output = model(ids.to(device), targets=places.to(device), labels=originals.to(device))
+        positions = (marks.flatten() >= 0).nonzero().flatten()
+        originals = marks.flatten()[positions]
+        output = model(ids.to(device), targets=positions.to(device), labels=originals.to(device))
         loss += float(output.loss_sum)
         right += int((output.logits.argmax(-1).cpu() == originals).sum())
-        targets += len(places)
+        targets += len(positions)
     return Score(loss / targets, right / targets, targets)
 
 
 @dataclass(frozen=True)
-class HeldOutScore(Score):
-    """A score on the held-out text of a run, and what needs no model."""
+class ValidationScore(Score):
+    """A score on the validation text of a run, and what needs no model."""
 
     most_frequent: float
     """accuracy of guessing the most frequent of the hidden tokens everywhere"""
 
 
-def score_held_out(run: Path, model: MaskedLM) -> HeldOutScore:
-    """Score `model` on the held-out rows of the run in the folder `run`, under the masks of its validation."""
+def score_validation(run: Path, model: MaskedLM) -> ValidationScore:
+    """Score `model` on the held-out sequences of the run in the folder `run`, under the masks of its validation."""
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     validation = open_data(recipe, run).validation
     if validation is None:
-        raise InputError(f"{run}: this run held nothing out (data.held_out {recipe.data.held_out}): nothing to score")
-    return score_rows(model, validation)
+        raise InputError(
+            f"{run}: this run held nothing out (data.validation_split {recipe.data.validation_split}): nothing to score"
+        )
+    return score_stream(model, validation)
 
 
 @torch.inference_mode()
-def score_rows(model: MaskedLM, stream: BatchStream) -> HeldOutScore:
-    """Score `model` in fp32 on the rows of a stream that ends, on the device where the model is. It is in eval mode meanwhile.
+def score_stream(model: MaskedLM, stream: BatchStream) -> ValidationScore:
+    """Score `model` in fp32 on the sequences of a stream that ends, on the device where the model is. It is in eval mode meanwhile.
 
     InputError where no token is hidden in them.
     """
-    assert stream.last_row is not None
-    training, device, rows = model.training, next(model.parameters()).device, stream.batch_size
+    assert stream.last_sequence is not None
+    training, device, sequences = model.training, next(model.parameters()).device, stream.batch_size
     model.eval()
-    split = Split(rows, math.gcd(rows, 32))  # however many rows a step of the run has, a few at once are enough
+    split = Split(
+        sequences, math.gcd(sequences, 32)
+    )  # however many sequences a step of the run has, a few at once are enough
     loss, right, counts = 0.0, 0, Counter[int]()
-    for step in range(-(-stream.last_row // rows)):
+    for step in range(-(-stream.last_sequence // sequences)):
         for micro in range(split.accumulation):
             batch = stream.micro_batch(step, split, micro=micro)
             labels = batch["labels"].to(device)
@@ -125,4 +129,4 @@ def score_rows(model: MaskedLM, stream: BatchStream) -> HeldOutScore:
     targets = sum(counts.values())
     if not targets:
         raise InputError("no token to hide in the text to measure on: give more text")
-    return HeldOutScore(loss / targets, right / targets, targets, counts.most_common(1)[0][1] / targets)
+    return ValidationScore(loss / targets, right / targets, targets, counts.most_common(1)[0][1] / targets)

@@ -1,8 +1,8 @@
 """Batch number → tensors, and nothing else: not the worker, the rank, the number of devices, the history or the clock.
 
-Batch n is rows n·R … (n + 1)·R − 1 of the run; with phases, rows are counted from the beginning of the phase. It is dealt out in
-micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of `micro_batch_size` rows, so any split of a batch over devices and
-time sees the same rows with the same masks.
+Batch n is sequences n·R … (n + 1)·R − 1 of the run; with phases, sequences are counted from the beginning of the phase. It is dealt out in
+micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of `micro_batch_size` sequences, so any split of a batch over devices and
+time sees the same sequences with the same masks.
 """
 
 import signal
@@ -17,57 +17,57 @@ from torch.utils.data import DataLoader, Dataset
 
 from bert.errors import InputError
 from bert.pretraining.config import MaskingConfig
-from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_rows, target_counts
+from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_sequences, target_counts
 from bert.pretraining.phases import Phase, Phased
 from bert.signals import NUMBERS
 
-_ROWS_AT_ONCE = 1_024  # that are counted
+_SEQUENCES_AT_ONCE = 1_024  # that are counted
 
 
 class MicroBatch(TypedDict):
-    """What one forward pass of one device sees: B rows of T places with K slots each."""
+    """What one forward pass of one device sees: B sequences of T positions with K slots each."""
 
     input_ids: torch.Tensor  # (B, T) int64, corrupted
-    document_ids: torch.Tensor  # (B, T) int64, chunks of a row from 1; 0 is padding
-    targets: torch.Tensor  # (B · K,) int64, flat places in (B, T); 0 where the slot is not in use
+    document_ids: torch.Tensor  # (B, T) int64, chunks of a sequence from 1; 0 is padding
+    targets: torch.Tensor  # (B · K,) int64, flat positions in (B, T); 0 where the slot is not in use
     labels: torch.Tensor  # (B · K,) int64, original ids; −100 where the slot is not in use
-    documents: int  # of this micro-batch, the padding of a row counted as one
+    documents: int  # of this micro-batch, the padding of a sequence counted as one
     global_targets: int  # targets of the whole batch: over all ranks and micro-batches
     global_tokens: int  # tokens of the whole batch, padding not counted
 
 
 @dataclass(frozen=True)
 class SpecialIds:
-    """Ids of the tokens that packing puts into rows."""
+    """Ids of the tokens that packing puts into sequences."""
 
     cls: int
     sep: int
     pad: int
 
 
-class Rows(Protocol):
-    """Rows of one length by their numbers: a `sources.Source` or a `sources.Mixture`."""
+class Sequences(Protocol):
+    """Sequences of one length by their numbers: a `sources.Source` or a `sources.Mixture`."""
 
     @property
     def sequence_length(self) -> int:
-        """Places of a row."""
+        """Positions of a sequence."""
 
     @property
     def sequences_in_epoch(self) -> int:
-        """Rows until one comes again."""
+        """Sequences until one comes again."""
 
     @property
     def tokens(self) -> int:
         """Tokens of an epoch, without special tokens."""
 
     def read(self, first: int, count: int, ids: SpecialIds) -> tuple[np.ndarray, np.ndarray]:
-        """Rows first … first + count − 1: input_ids and document_ids, each (count, sequence_length)."""
+        """Sequences first … first + count − 1: input_ids and document_ids, each (count, sequence_length)."""
 
-    def locate(self, row: int) -> str:
-        """Where row `row` lies, in words."""
+    def locate(self, sequence: int) -> str:
+        """Where sequence `sequence` lies, in words."""
 
-    def source_of(self, row: int) -> int:
-        """The number of the source that row `row` comes from."""
+    def source_of(self, sequence: int) -> int:
+        """The number of the source that sequence `sequence` comes from."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Split:
 
     def describe(self) -> str:
         """In words."""
-        return f"{self.batch_size} rows a step = {self.ranks} × {self.accumulation} × {self.micro_batch_size}"
+        return f"{self.batch_size} sequences a step = {self.ranks} × {self.accumulation} × {self.micro_batch_size}"
 
 
 def split_batch(batch_size: int, micro_batch_size: int | None, ranks: int, where: str = "") -> Split:
@@ -98,7 +98,7 @@ def split_batch(batch_size: int, micro_batch_size: int | None, ranks: int, where
     micro = micro_batch_size or per_rank
     if per_rank % micro:
         raise InputError(
-            f"{where}data.batch_size {batch_size} over {ranks} device{'s' * (ranks > 1)} is {per_rank} rows each, which"
+            f"{where}data.batch_size {batch_size} over {ranks} device{'s' * (ranks > 1)} is {per_rank} sequences each, which"
             f" data.micro_batch_size {micro} does not divide: give a divisor of {per_rank}"
         )
     return Split(batch_size, micro, ranks)
@@ -109,39 +109,43 @@ class BatchStream:
 
     def __init__(
         self,
-        rows: Rows,
+        sequences: Sequences,
         batch_size: int,
         special_ids: SpecialIds,
         vocabulary: Vocabulary,
         masking: MaskingConfig,
         seed: int,
-        last_row: int | None = None,
+        last_sequence: int | None = None,
         phase: Phase | None = None,
     ) -> None:
-        """`batch_size` rows a step: those of `phase`, or from row 0 on. Rows from `last_row` on (None: never) are padding through and
+        """`batch_size` sequences a step: those of `phase`, or from sequence 0 on. Sequences from `last_sequence` on (None: never) are padding through and
         through."""
-        self.rows, self.batch_size, self.last_row = rows, batch_size, last_row
+        self.sequences, self.batch_size, self.last_sequence = sequences, batch_size, last_sequence
         self.special_ids, self.vocabulary, self.masking = special_ids, vocabulary, masking
         self._phase = phase
         self.seed = seed  # of the masks
         self._cached: tuple[int, np.ndarray, np.ndarray, int, int] | None = None
 
-    def first_row_of(self, step: int) -> int:
-        """The first row of batch `step`."""
-        return step * self.batch_size if self._phase is None else self._phase.first_row_of(step)
+    def first_sequence_of(self, step: int) -> int:
+        """The first sequence of batch `step`."""
+        return step * self.batch_size if self._phase is None else self._phase.first_sequence_of(step)
 
     def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, int, int]:
         """Batch `step` before masking: input_ids and document_ids (R, T), number of targets, number of tokens."""
         if self._cached is None or self._cached[0] != step:
-            first, length = self.first_row_of(step), self.rows.sequence_length
-            count = self.batch_size if self.last_row is None else max(0, min(self.batch_size, self.last_row - first))
+            first, length = self.first_sequence_of(step), self.sequences.sequence_length
+            count = (
+                self.batch_size
+                if self.last_sequence is None
+                else max(0, min(self.batch_size, self.last_sequence - first))
+            )
             input_ids = np.full((self.batch_size, length), self.special_ids.pad, np.int64)
             document_ids = np.zeros((self.batch_size, length), np.int64)
             if count:
-                input_ids[:count], document_ids[:count] = self.rows.read(first, count, self.special_ids)
+                input_ids[:count], document_ids[:count] = self.sequences.read(first, count, self.special_ids)
             if self.masking.whole_words:  # how many targets fit follows from the words
                 numbers = first + np.arange(self.batch_size)
-                masked = mask_rows(input_ids, numbers, self.seed, self.masking, self.vocabulary)
+                masked = mask_sequences(input_ids, numbers, self.seed, self.masking, self.vocabulary)
                 targets = int((masked.labels != NO_TARGET).sum())
             else:
                 targets = int(target_counts(self.vocabulary.maskable[input_ids], self.masking.rate).sum())
@@ -149,11 +153,11 @@ class BatchStream:
         return self._cached[1:]
 
     def token_counts(self, tokens: int) -> np.ndarray:
-        """(V,) how often each token comes in the first `tokens` places or in an epoch, if that is less; 0 where it is never hidden."""
-        rows = min(-(-tokens // self.rows.sequence_length), self.rows.sequences_in_epoch)
+        """(V,) how often each token comes in the first `tokens` positions or in an epoch, if that is less; 0 where it is never hidden."""
+        sequences = min(-(-tokens // self.sequences.sequence_length), self.sequences.sequences_in_epoch)
         counts = np.zeros(len(self.vocabulary.maskable), np.int64)
-        for first in range(0, rows, _ROWS_AT_ONCE):
-            ids, _ = self.rows.read(first, min(_ROWS_AT_ONCE, rows - first), self.special_ids)
+        for first in range(0, sequences, _SEQUENCES_AT_ONCE):
+            ids, _ = self.sequences.read(first, min(_SEQUENCES_AT_ONCE, sequences - first), self.special_ids)
             counts += np.bincount(ids.reshape(-1), minlength=len(counts))
         return counts * self.vocabulary.maskable
 
@@ -162,11 +166,11 @@ class BatchStream:
         input_ids, document_ids, global_targets, global_tokens = self.batch(step)
         first = (micro * split.ranks + rank) * split.micro_batch_size
         mine = slice(first, first + split.micro_batch_size)
-        numbers = self.first_row_of(step) + np.arange(mine.start, mine.stop)
-        masked = mask_rows(input_ids[mine], numbers, self.seed, self.masking, self.vocabulary)
+        numbers = self.first_sequence_of(step) + np.arange(mine.start, mine.stop)
+        masked = mask_sequences(input_ids[mine], numbers, self.seed, self.masking, self.vocabulary)
         in_use = masked.labels != NO_TARGET
-        row_starts = np.arange(split.micro_batch_size)[:, None] * self.rows.sequence_length
-        flat = np.where(in_use, masked.places + row_starts, 0)
+        sequence_starts = np.arange(split.micro_batch_size)[:, None] * self.sequences.sequence_length
+        flat = np.where(in_use, masked.positions + sequence_starts, 0)
         return MicroBatch(
             input_ids=torch.from_numpy(masked.input_ids),
             document_ids=torch.from_numpy(document_ids[mine].copy()),

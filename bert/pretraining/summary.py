@@ -22,7 +22,7 @@ def describe(
 ) -> str:
     """What is about to run, in a few lines."""
     parameters = count_parameters(model)
-    rows, stop = training.at(0).rows, recipe.stop
+    rows, stop = training.at(0).sequences, recipe.stop
     budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(stop).items() if value is not None]
     lines = [
         f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}",
@@ -72,7 +72,7 @@ def card_text(
     lines += card_lines(losses)
     names = {name.removeprefix("val_"): value for name, value in figures.items()}
     return training_card(
-        lines, dataclasses.replace(recipe, run_id=None), "fill-mask", "held-out text", names, base=recipe.start
+        lines, dataclasses.replace(recipe, run_id=None), "fill-mask", "validation text", names, base=recipe.start
     )
 
 
@@ -81,19 +81,19 @@ def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[st
     data = open_data(recipe, out)
     tokenizer, stream = data.tokenizer, data.training.at(number)
     batch = stream.micro_batch(number, Split(stream.batch_size, stream.batch_size))
-    first, names = stream.first_row_of(number), [source.name for source in text_sources(recipe.data, out)]
-    length = f" of {stream.rows.sequence_length} places" if recipe.phases else ""
+    first, names = stream.first_sequence_of(number), [source.name for source in text_sources(recipe.data, out)]
+    length = f" of {stream.sequences.sequence_length} positions" if recipe.phases else ""
     say(
-        f"batch {number}: rows{length} from {first} ({stream.rows.locate(first)});"
+        f"batch {number}: rows{length} from {first} ({stream.sequences.locate(first)});"
         f" {batch['global_tokens']} tokens, {batch['global_targets']} targets"
     )
     originals = {int(place): int(label) for place, label in zip(batch["targets"], batch["labels"]) if label >= 0}
     for row, ids in enumerate(batch["input_ids"].tolist()):
-        words = [names[stream.rows.source_of(first + row)] + ":"] if recipe.data.mixture else []
+        words = [names[stream.sequences.source_of(first + row)] + ":"] if recipe.data.mixture else []
         for column, token in enumerate(ids):
             if batch["document_ids"][row, column] == 0:
                 continue
-            original = originals.get(row * stream.rows.sequence_length + column)
+            original = originals.get(row * stream.sequences.sequence_length + column)
             words.append(
                 _shown(tokenizer, token) + (f"‹{_shown(tokenizer, original)}›" if original is not None else "")
             )

@@ -57,7 +57,7 @@ def overlap(old: Tokenizer, new: Tokenizer) -> Overlap:
         if found is None and spelling is not None:
             open_ids.append(i)
     spellings = [new.spelling(i) or (True, "") for i in open_ids]
-    for i, (begins, _), pieces in zip(open_ids, spellings, old.word_pieces([text for _, text in spellings])):
+    for i, (begins, _), pieces in zip(open_ids, spellings, old.word_tokens([text for _, text in spellings])):
         if not begins:  # inside a word its first piece is the one that goes on, where there is such a one
             first = old.spelling(pieces[0])
             pieces = [spelt.get((False, first[1]), pieces[0]) if first else pieces[0], *pieces[1:]]

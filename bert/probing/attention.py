@@ -44,8 +44,8 @@ class Attention:
         """
         self.head(1 if layer is None else layer, 0 if head is None else head)
         inner = self.weights[:, :, 1:-1, 1:-1].copy()
-        places = np.arange(inner.shape[2])
-        inner[:, :, abs(places[:, None] - places) <= 1] = 0
+        positions = np.arange(inner.shape[2])
+        inner[:, :, abs(positions[:, None] - positions) <= 1] = 0
         sharpness = inner.max(axis=-1, initial=0).mean(axis=-1) if inner.size else np.zeros(inner.shape[:2])  # (L, H)
         layers, heads = (np.arange(size) for size in self.weights.shape[:2])
         asked = np.ix_(layers == layer - 1 if layer else layers >= 0, heads == head if head is not None else heads >= 0)
@@ -55,7 +55,7 @@ class Attention:
         return best_layer + 1, best_head
 
     def table(self, layer: int, head: int) -> str:
-        """Where each token of a head looks, the places with most weight first, as text."""
+        """Where each token of a head looks, the positions with most weight first, as text."""
         weights = self.head(layer, head)  # (T, T)
         rows = []
         for place, token in enumerate(self.tokens):

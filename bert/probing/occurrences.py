@@ -24,7 +24,7 @@ def find(sentence: str, forms: Sequence[str]) -> list[tuple[int, int]]:
     needles = sorted({_fold(form) for form in forms} - {""}, key=len, reverse=True)
     if not any(needle in _fold(sentence) for needle in needles):
         return []
-    folded, origin = [], []  # characters, and the places that they come from
+    folded, origin = [], []  # characters, and the positions that they come from
     for place, character in enumerate(sentence):
         parts = _fold(character)
         folded.append(parts)
@@ -87,7 +87,7 @@ def _fold(text: str) -> str:
 
 
 def _at_border(text: str, left: int, right: int) -> bool:
-    """Whether a word may end at `left` and another begin at `right`, two places side by side."""
+    """Whether a word may end at `left` and another begin at `right`, two positions side by side."""
     if left < 0 or right >= len(text) or not (_in_word(text[left]) and _in_word(text[right])):
         return True
     if unicodedata.combining(text[right]):

@@ -67,9 +67,9 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
 
 def words_png(words: Words, file: Path, layer: int = -1) -> str:
     """Draw the map of a layer, the last one where not given. Returns a remark, empty where all is well."""
-    places = [one.number for one in words.layers]
-    place = places.index(words.layer(layer).number)
-    return layer_scatter_png(file, map_of_words(words), place, f"{words.word}, {_name(places[place])}")
+    positions = [one.number for one in words.layers]
+    place = positions.index(words.layer(layer).number)
+    return layer_scatter_png(file, map_of_words(words), place, f"{words.word}, {_name(positions[place])}")
 
 
 def nearest_contexts(words: Words, sentences: int = SENTENCES) -> str:
@@ -107,5 +107,5 @@ def _name(layer: int) -> str:
 
 
 def _spread(total: int, most: int) -> list[int]:
-    """At most `most` places, evenly through `total`."""
+    """At most `most` positions, evenly through `total`."""
     return sorted({place * total // min(total, most) for place in range(min(total, most))}) if total else []

@@ -115,7 +115,7 @@ def _rows(path: str | Path) -> Iterator[Row]:
         if not isinstance(text, str):
             raise InputError(f"{where}: no text in column {sentence!r}; {there_are(list(row))}")
         span = _span(where, row, text)
-        if span is not None:  # places of the file's text: line ends of two characters become one
+        if span is not None:  # positions of the file's text: line ends of two characters become one
             span = len(unify(text[: span[0]])), len(unify(text[: span[1]]))
         yield Row(unify(text), where, _text(row, column["w"]), span, _text(row, column["t"]))
 

@@ -4,7 +4,7 @@
 
 The figure that is reported is fixed beforehand, the sum of the last four layers, and never chosen on the test rows. It stands
 beside what does without an encoder that reads: the most frequent sense, a bag of words, the mean of the model's own word
-embeddings over the context, an encoder of the same shape with fresh weights, and layer 0, which knows the word alone.
+embeddings over the context, an encoder of the same shape with random initialization, and layer 0, which knows the word alone.
 Loureiro et al. 2021, "Analysis and Evaluation of Language Models for Word Sense Disambiguation" (CoarseWSD-20).
 """
 
@@ -22,7 +22,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from bert.data.tokenizer import Tokenizer, is_unspaced
-from bert.embed import Pieces, encoder_of, piece_vectors, resolve_layers, span_pieces, tokenizer_of
+from bert.embed import Pieces, encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.errors import InputError, check_seed, did_you_mean
 from bert.model.encoder import Encoder
 from bert.probing import geometry
@@ -174,7 +174,7 @@ def senses(
 
 
 def random_like(encoder: Encoder, seed: int) -> Encoder:
-    """An encoder of the same shape and tokenizer with fresh weights, on the same device."""
+    """An encoder of the same shape and tokenizer with random initialization, on the same device."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         fresh = Encoder(encoder.config)
@@ -256,10 +256,10 @@ def _methods(
     top = encoder.config.num_layers
     last = list(range(max(1, top - LAST_LAYERS + 1), top + 1))
     summed = last if with_sum else [layers[-1]]
-    random = piece_vectors(fresh, pieces, summed, bf16=bf16, progress=f"random vectors of {word}")
+    random = token_vectors(fresh, pieces, summed, bf16=bf16, progress=f"random vectors of {word}")
     yield RANDOM, random.sum(dim=1).numpy()
     needed = sorted({*layers, *(last if with_sum else [])})
-    vectors = piece_vectors(encoder, pieces, needed, bf16=bf16, progress=f"vectors of {word}").numpy()
+    vectors = token_vectors(encoder, pieces, needed, bf16=bf16, progress=f"vectors of {word}").numpy()
     for layer in layers:
         yield f"layer {layer}", vectors[:, needed.index(layer)]
     if with_sum:
@@ -274,8 +274,8 @@ def static_context(encoder: Encoder, pieces: Sequence[Pieces]) -> np.ndarray:
     """
     table = encoder.embeddings.tokens.weight.detach().float().cpu()  # (V, D)
     means = torch.zeros(len(pieces), table.shape[1])
-    for row, (ids, places) in enumerate(pieces):
-        word = set(places)
+    for row, (ids, positions) in enumerate(pieces):
+        word = set(positions)
         beside = [ids[place] for place in range(1, len(ids) - 1) if place not in word]
         if beside:
             means[row] = table[beside].mean(dim=0)
@@ -283,8 +283,8 @@ def static_context(encoder: Encoder, pieces: Sequence[Pieces]) -> np.ndarray:
 
 
 def _in_running_text(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Pieces]:
-    """The ids of the sentences and the places of their words, as the tokenizer cuts running text."""
-    return span_pieces(tokenizer, [row.sentence for row in rows], [_span(row) for row in rows])
+    """The ids of the sentences and the positions of their words, as the tokenizer cuts running text."""
+    return span_tokens(tokenizer, [row.sentence for row in rows], [_span(row) for row in rows])
 
 
 def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Pieces]:
@@ -294,14 +294,14 @@ def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Pieces]:
         start, end = _span(row)
         words = list(re.finditer(r"\S+", row.sentence))
         ids: list[int] = [tokenizer.cls_id]
-        places: list[int] = []
-        for word, own in zip(words, tokenizer.word_pieces([word.group() for word in words])):
+        positions: list[int] = []
+        for word, own in zip(words, tokenizer.word_tokens([word.group() for word in words])):
             if max(word.start(), start) < min(word.end(), end):
-                places += range(len(ids), len(ids) + len(own))
+                positions += range(len(ids), len(ids) + len(own))
             ids += own
-        if not places:
+        if not positions:
             raise InputError(f"{row.where}: characters {start} to {end} are none of a word: repair start and end")
-        found.append(([*ids, tokenizer.sep_id], places))
+        found.append(([*ids, tokenizer.sep_id], positions))
     return found
 
 

@@ -142,10 +142,10 @@ def _score_chunk(
 
     def take(output: Any, batch: Batch) -> list[None]:
         logits = model.head(output.last_hidden_state[:, 0].float(), model.encoder.embeddings.tokens.weight)  # (B, V)
-        here = [(row, *guess) for row, copy in enumerate(batch.places) for guess in wanted[copy]]
+        here = [(row, *guess) for row, copy in enumerate(batch.positions) for guess in wanted[copy]]
         rows, numbers, originals = torch.tensor(here).T
         values[numbers] = logits.log_softmax(dim=-1)[rows, originals].cpu()
-        return [None] * len(batch.places)
+        return [None] * len(batch.positions)
 
     with evaluating(model):
         inputs = [Encoded(window, target=at) for window, at in copies]
@@ -160,7 +160,7 @@ def _score_chunk(
 
 
 def _masks(ids: Sequence[int], tokenizer: "Tokenizer", within_word: bool) -> Iterator[tuple[int, int]]:
-    """For each token between the special ones the places (first, behind the last) that are masked while it is guessed."""
+    """For each token between the special ones the positions (first, behind the last) that are masked while it is guessed."""
     end = last = len(ids) - 1
     spans = []
     for place in range(last - 1, 0, -1):

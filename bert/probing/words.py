@@ -16,7 +16,7 @@ import numpy as np
 from rich.table import Table
 from torch import nn
 
-from bert.embed import encoder_of, piece_vectors, resolve_layers, span_pieces, tokenizer_of
+from bert.embed import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.errors import InputError, check_seed
 from bert.model.encoder import Encoder
 from bert.probing import geometry
@@ -161,11 +161,11 @@ def _clusters(words: Words, layer: Layer) -> list[Table | str]:
     directions = geometry.unit(layer.vectors)
     parts: list[Table | str] = [f"clusters at layer {layer.number}, each with the occurrences nearest to its middle"]
     for name in sorted(set(layer.clusters.tolist())):
-        places = np.flatnonzero(layer.clusters == name)
-        near = places[np.argsort(-(directions[places] @ directions[places].mean(axis=0)), kind="stable")][:3]
-        senses = Counter(words.occurrences[place].sense or "" for place in places)
+        positions = np.flatnonzero(layer.clusters == name)
+        near = positions[np.argsort(-(directions[positions] @ directions[positions].mean(axis=0)), kind="stable")][:3]
+        senses = Counter(words.occurrences[place].sense or "" for place in positions)
         told = ", ".join(f"{sense} {count}" for sense, count in senses.most_common(4) if sense)
-        parts.append(f"cluster {name}: {len(places)} occurrences{f' ({told})' if told else ''}")
+        parts.append(f"cluster {name}: {len(positions)} occurrences{f' ({told})' if told else ''}")
         parts += [f"    {words.occurrences[place].context(40)}" for place in near]
     return parts
 
@@ -217,8 +217,8 @@ def words(
     taken = sorted(draw.permutation(len(found))[:MOST_OCCURRENCES])
     chosen = tuple(found[place] for place in taken)
     spans = [(one.start, one.end) for one in chosen]
-    pieces = span_pieces(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
-    vectors = piece_vectors(encoder, pieces, numbers, progress=f"vectors of {word}").numpy()
+    pieces = span_tokens(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
+    vectors = token_vectors(encoder, pieces, numbers, progress=f"vectors of {word}").numpy()
     by_layer = [vectors[:, column] for column in range(len(numbers))]
     baselines = _baselines(encoder, [row.sentence for row in rows], numbers, seed)
     given = [one.sense for one in chosen]
@@ -308,6 +308,6 @@ def _baselines(encoder: Encoder, sentences: Sequence[str], layers: Sequence[int]
         if span[0] < span[1]
     ]
     chosen = [tokens[place] for place in sorted(draw.permutation(len(tokens))[:BASELINE_TOKENS])]
-    pieces = span_pieces(tokenizer, [text for text, _ in chosen], [span for _, span in chosen])
-    vectors = piece_vectors(encoder, pieces, layers).numpy()
+    pieces = span_tokens(tokenizer, [text for text, _ in chosen], [span for _, span in chosen])
+    vectors = token_vectors(encoder, pieces, layers).numpy()
     return [geometry.mean_cosine(vectors[:, column]) for column in range(len(layers))]

@@ -23,7 +23,7 @@ class Line:
     baseline: float
     baseline_is: str
     fresh: float
-    """the same way from an encoder with fresh weights"""
+    """the same way from an encoder with random initialization"""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     sample → tokenizer, store, masked LM → classifier, tagger → words, senses, sentences, attention → one table, report.html
 
-Each result stands beside what needs no training and beside the same head on an encoder with fresh weights. The folder that it makes
+Each result stands beside what needs no training and beside the same head on an encoder with random initialization. The folder that it makes
 holds everything: the text, the runs, the models, and the page that tells the story.
 """
 
@@ -29,7 +29,7 @@ from bert.finetuning.run import finetune
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.run import pretrain
-from bert.pretraining.score import score_held_out
+from bert.pretraining.score import score_validation
 from bert.probing.attention import attention
 from bert.probing.pairs import minimal_pairs
 from bert.probing.rows import Pair, read_rows
@@ -107,7 +107,7 @@ def walk(out: Path, minutes: float, began: float, step: Callable[[str], None], s
     model = pretrain(quickstart_recipe(out, minutes), out / "pretrained", say=say)
     fresh = fresh_twin(model, out / "fresh" / "model")
     lines = [hidden_words(out / "pretrained", model, fresh)]
-    step("fine-tuning: the topic of a text, from this encoder and from one with fresh weights")
+    step("fine-tuning: the topic of a text, from this encoder and from one with random initialization")
     lines.append(topics(out, model, fresh))
     step("fine-tuning: names in a sentence, from both")
     lines.append(names(out, model, fresh))
@@ -125,7 +125,7 @@ def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
 
 
 def fresh_twin(model: Path, folder: Path) -> Path:
-    """A model of the same shape and tokenizer with fresh weights: the control of everything that is learned here."""
+    """A model of the same shape and tokenizer with random initialization: the control of everything that is learned here."""
     trained = MaskedLM.load(model)
     torch.manual_seed(0)
     twin = MaskedLM(trained.config, trained.head_config)
@@ -136,7 +136,7 @@ def fresh_twin(model: Path, folder: Path) -> Path:
 
 def hidden_words(run: Path, model: Path, fresh: Path) -> Line:
     """How many hidden tokens of held-out text are guessed."""
-    trained, untrained = (score_held_out(run, MaskedLM.load(folder)) for folder in (model, fresh))
+    trained, untrained = (score_validation(run, MaskedLM.load(folder)) for folder in (model, fresh))
     return Line(
         "hidden words guessed",
         "accuracy",

@@ -74,7 +74,11 @@ def figures(findings: Findings) -> str:
     """The results as large numbers."""
     return key_figures(
         [
-            (line.what, f"{line.value:.0%}", f"{line.baseline_is} {line.baseline:.0%}, fresh weights {line.fresh:.0%}")
+            (
+                line.what,
+                f"{line.value:.0%}",
+                f"{line.baseline_is} {line.baseline:.0%}, random initialization {line.fresh:.0%}",
+            )
             for line in findings.lines
         ]
     )
@@ -95,7 +99,7 @@ def results(findings: Findings) -> str:
         (place, 2 + max(range(3), key=lambda n: (line.value, line.baseline, line.fresh)[n]))
         for place, line in enumerate(findings.lines)
     ]
-    header = ("task", "measure", "pretrained", "baseline", "fresh weights", "the baseline is")
+    header = ("task", "measure", "pretrained", "baseline", "random initialization", "the baseline is")
     return table(header, rows, best) + note(
         "The test sentences share no content words with the labelled ones: who has not read the unlabelled text"
         " cannot know what belongs together."

@@ -52,7 +52,7 @@ class WholeCheckpointIO(CheckpointIO):
                     torch.save(checkpoint, stream)
                 manifest = {
                     "run_id": self.run_id,
-                    "identity": checkpoint.get("identity", {}),
+                    "fingerprint": checkpoint.get("fingerprint", {}),
                     "bytes": state.stat().st_size,
                     "sha256": _sha256(state),
                     "global_step": checkpoint.get("global_step"),
@@ -216,7 +216,7 @@ def prove(checkpoint: Path, sha256: str, minutes: float = 1.0) -> None:
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
     """What manifest.json says. Raises OSError and ValueError."""
     manifest = read_json(checkpoint / "manifest.json")
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("identity", {}), dict):
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("fingerprint", {}), dict):
         raise ValueError("manifest.json is damaged")
     return manifest
 

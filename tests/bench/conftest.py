@@ -1,4 +1,4 @@
-"""Ceilings of toys: what the machine can do is no matter of these tests."""
+"""HardwarePeaks of toys: what the machine can do is no matter of these tests."""
 
 import pytest
 

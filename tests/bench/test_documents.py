@@ -1,11 +1,19 @@
-"""Texts of a measurement: rows without padding, mixtures by count, files of arrays, and how many keys a token sees."""
+"""Texts of a measurement: sequences without padding, mixtures by count, files of arrays, and how many keys a token sees."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert.bench.documents import mean_visible, mixture, packed, read_tokens, text_of_arrays, whole_rows, write_tokens
+from bert.bench.documents import (
+    full_sequences,
+    mean_visible,
+    mixture,
+    packed,
+    read_tokens,
+    text_of_arrays,
+    write_tokens,
+)
 from bert.errors import InputError
 
 from .synthetic import LENGTH, LENGTHS, RECIPE, SIZE, TEXT, VALUES
@@ -15,23 +23,25 @@ def documents_of(text):
     return [text.store.document(number).tolist() for number in range(len(text.store))]
 
 
-def test_whole_rows_are_full_of_running_tokens_of_the_text():
-    rows = whole_rows(TEXT, LENGTH, rows=20)
-    assert [len(row) for row in documents_of(rows)] == [LENGTH - 2] * 20
-    batch = packed(rows, RECIPE).batch(0)
-    assert (batch[1] == 1).all()  # one document a row and no padding
-    running = " ".join(str(token) for row in documents_of(rows) for token in row)
+def test_full_sequences_are_full_of_running_tokens_of_the_text():
+    sequences = full_sequences(TEXT, LENGTH, sequences=20)
+    assert [len(sequence) for sequence in documents_of(sequences)] == [LENGTH - 2] * 20
+    batch = packed(sequences, RECIPE).batch(0)
+    assert (batch[1] == 1).all()  # one document a sequence and no padding
+    running = " ".join(str(token) for sequence in documents_of(sequences) for token in sequence)
     whole = [" ".join(map(str, document)) for document in documents_of(TEXT) if len(document) > 12]
-    assert sum(document in running for document in whole) >= 5  # documents stay in one piece through the ends of rows
+    assert (
+        sum(document in running for document in whole) >= 5
+    )  # documents stay in one piece through the ends of sequences
 
 
-def test_a_text_shorter_than_the_rows_asked_for_is_repeated():
-    rows = whole_rows(TEXT, LENGTH, rows=len(VALUES) // (LENGTH - 2) + 40)
-    running = [token for row in documents_of(rows) for token in row]
+def test_a_text_shorter_than_the_sequences_asked_for_is_repeated():
+    sequences = full_sequences(TEXT, LENGTH, sequences=len(VALUES) // (LENGTH - 2) + 40)
+    running = [token for sequence in documents_of(sequences) for token in sequence]
     assert running[len(VALUES) :] == running[: len(running) - len(VALUES)]
 
 
-def test_a_mixture_has_as_many_documents_of_each_text_cut_to_a_row():
+def test_a_mixture_has_as_many_documents_of_each_text_cut_to_a_sequence():
     low, high = (
         text_of_arrays(np.full(400, token, np.uint16), np.arange(0, 401, step), SIZE)
         for token, step in ((7, 40), (9, 5))
@@ -46,14 +56,14 @@ def test_a_mixture_has_as_many_documents_of_each_text_cut_to_a_row():
     st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=4), min_size=1, max_size=4),
     st.one_of(st.none(), st.integers(2, 9)),
 )
-def test_visible_keys_are_what_counting_pairs_gives(rows, window):
-    width = max(sum(row) for row in rows) + 2
-    ids = np.zeros((len(rows), width), np.int64)
-    for row, sizes in enumerate(rows):
-        ids[row, : sum(sizes)] = np.repeat(np.arange(len(sizes)) + 1, sizes)
+def test_visible_keys_are_what_counting_pairs_gives(sequences, window):
+    width = max(sum(sequence) for sequence in sequences) + 2
+    ids = np.zeros((len(sequences), width), np.int64)
+    for sequence, sizes in enumerate(sequences):
+        ids[sequence, : sum(sizes)] = np.repeat(np.arange(len(sizes)) + 1, sizes)
     place = np.arange(width)
     near = True if window is None else np.abs(place[:, None] - place) <= window // 2
-    pairs = sum(((row[:, None] == row) & (row > 0) & near).sum() for row in ids)
+    pairs = sum(((sequence[:, None] == sequence) & (sequence > 0) & near).sum() for sequence in ids)
     assert mean_visible(ids, window) == pytest.approx(pairs / (ids > 0).sum())
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bert.bench import machine
-from bert.bench.machine import forget_peak, matrix_rate, measure_ceilings, model_shapes, peak
+from bert.bench.machine import forget_peak, matrix_rate, measure_peaks, model_shapes, peak
 from bert.model.config import EncoderConfig, HeadConfig
-from bert.model.operations import training_operations
+from bert.model.flops import training_flops
 
 CPU = torch.device("cpu")
 
@@ -22,9 +22,9 @@ def test_the_products_of_a_model_are_those_that_the_formula_counts(fields):
     """A third of training is forward; attention over no keys leaves the products with weights."""
     size = {"hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 48, "max_length": 16}
     config, head = EncoderConfig(96, **(size | fields)), HeadConfig()
-    shapes = model_shapes(config, head, rows=4, sequence_length=16, slots=3)
-    products = sum(2 * rows * inner * columns for rows, inner, columns in shapes)
-    assert 3 * products == training_operations(config, head, tokens=64, slots=12, visible=0)
+    shapes = model_shapes(config, head, sequences=4, sequence_length=16, slots=3)
+    products = sum(2 * sequences * inner * columns for sequences, inner, columns in shapes)
+    assert 3 * products == training_flops(config, head, tokens=64, slots=12, visible=0)
 
 
 def test_a_rate_is_operations_over_the_shortest_time(monkeypatch):
@@ -33,7 +33,7 @@ def test_a_rate_is_operations_over_the_shortest_time(monkeypatch):
 
 
 def test_ceilings_are_positive_and_the_shape_is_one_of_those_measured():
-    found = measure_ceilings(CPU, [(16, 16, 16)], 0.01)
+    found = measure_peaks(CPU, [(16, 16, 16)], 0.01)
     assert min(found.own_shapes, found.fp32, found.copy, found.triad) > 0
     assert found.bf16 >= found.own_shapes
     assert found.best_shape in machine.CPU_SHAPES

@@ -10,8 +10,15 @@ import torch
 
 from bert.bench import minutes
 from bert.bench.cells import Cells
-from bert.bench.minutes import CurveCallback, PeerTraining, cut_masked, fastest_setting, minutes_until, train_peer
-from bert.bench.peers import PeerSettings
+from bert.bench.minutes import (
+    BaselineTraining,
+    CurveCallback,
+    cut_masked,
+    fastest_setting,
+    minutes_until,
+    train_baseline,
+)
+from bert.bench.peers import BaselineSettings
 from bert.bench.plan import Bench, Plan
 from bert.bench.run import bench_minutes
 from bert.cli import main
@@ -48,8 +55,8 @@ def test_the_minute_at_which_a_curve_is_at_a_loss_lies_between_its_points():
     assert minutes_until([(2.0, 1.0)], 1.0) == 2.0
 
 
-def test_the_rows_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
-    cut, whole = read_masked(cut_masked(masked, tmp_path / "cut.npz", rows=4)), read_masked(masked)
+def test_the_sequences_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
+    cut, whole = read_masked(cut_masked(masked, tmp_path / "cut.npz", sequences=4)), read_masked(masked)
     assert all(torch.equal(part, all_of_it[:4]) for part, all_of_it in zip(cut, whole))
 
 
@@ -57,9 +64,9 @@ def test_the_rows_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
 @pytest.mark.parametrize("family", RECIPES)
 def test_the_peer_learns_within_its_seconds_and_says_what_it_saw(family, masked):
     pytest.importorskip("transformers", reason="transformers is not installed")
-    training = PeerTraining(minutes=1.5 / 60, rows=8, sequence_length=LENGTH)
-    bench, setting = bench_of(RECIPES[family]), PeerSettings()
-    value = train_peer(bench, training, setting, 3, masked, masked)
+    training = BaselineTraining(minutes=1.5 / 60, sequences=8, sequence_length=LENGTH)
+    bench, setting = bench_of(RECIPES[family]), BaselineSettings()
+    value = train_baseline(bench, training, setting, 3, masked, masked)
     assert value["steps"] > 0
     assert value["tokens"] == value["steps"] * 8 * LENGTH
     assert value["seed"] == 3
@@ -68,7 +75,7 @@ def test_the_peer_learns_within_its_seconds_and_says_what_it_saw(family, masked)
     assert len(value["curve"]) >= 2
     assert [minute for minute, _ in value["curve"]] == sorted(minute for minute, _ in value["curve"])
     untrained = replace(training, lr=1e-12)
-    fresh = train_peer(bench, untrained, setting, 3, masked, masked)
+    fresh = train_baseline(bench, untrained, setting, 3, masked, masked)
     assert fresh["loss"] == pytest.approx(np.log(SIZE), abs=0.3)
     assert value["loss"] < fresh["loss"]
 
@@ -79,13 +86,13 @@ def test_the_fastest_setting_of_the_peer_is_taken_and_one_alone_is_not_timed():
         for (attention, compile), value in rates.items():
             key = {"what": "peer setting", "attention": attention, "compile": compile}
             cells.measured(key, lambda value=value: value)
-        training = PeerTraining(minutes=1, sequence_length=LENGTH, rows=8, **training)
+        training = BaselineTraining(minutes=1, sequence_length=LENGTH, sequences=8, **training)
         return fastest_setting(bench_of(RECIPES["bert"], cells), training)
 
     slow, fast, fails = {"tokens_per_second": 1.0}, {"tokens_per_second": 2.0}, {"fails": "OSError: no"}
     every = {("eager", "no"): slow, ("sdpa", "no"): slow, ("eager", "yes"): fast, ("sdpa", "yes"): fails}
-    assert fastest(every) == PeerSettings("eager", "yes")
-    assert fastest({}, settings=(PeerSettings("sdpa", "yes"),)) == PeerSettings("sdpa", "yes")
+    assert fastest(every) == BaselineSettings("eager", "yes")
+    assert fastest({}, settings=(BaselineSettings("sdpa", "yes"),)) == BaselineSettings("sdpa", "yes")
     with pytest.raises(InputError, match="the peer does not run here: OSError: no"):
         fastest(dict.fromkeys(every, fails))
 
@@ -93,10 +100,10 @@ def test_the_fastest_setting_of_the_peer_is_taken_and_one_alone_is_not_timed():
 @pytest.mark.hf
 def test_a_setting_that_does_not_run_is_passed_over():
     pytest.importorskip("transformers", reason="transformers is not installed")
-    settings, cells = (PeerSettings("flash_attention_2"), PeerSettings("eager")), Cells(None, {})
-    training = PeerTraining(minutes=0.1 / 60, rows=8, sequence_length=LENGTH, settings=settings)
+    settings, cells = (BaselineSettings("flash_attention_2"), BaselineSettings("eager")), Cells(None, {})
+    training = BaselineTraining(minutes=0.1 / 60, sequences=8, sequence_length=LENGTH, settings=settings)
     found = fastest_setting(bench_of(RECIPES["bert"], cells), training)
-    assert found == PeerSettings("eager")
+    assert found == BaselineSettings("eager")
     assert [{"fails", "tokens_per_second"} & set(cell) for cell in cells] == [{"fails"}, {"tokens_per_second"}]
 
 
@@ -122,15 +129,17 @@ def test_ours_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, m
 
     monkeypatch.setattr("bert.bench.run.compare_minutes", stand_in)
     phases = [PhaseConfig(tokens=256.0, sequence_length=8), PhaseConfig()]
-    bench_minutes(replace(RECIPES["modernbert"], phases=phases), TEXT, PeerTraining(1.0), masked, tmp_path, say=print)
+    bench_minutes(
+        replace(RECIPES["modernbert"], phases=phases), TEXT, BaselineTraining(1.0), masked, tmp_path, say=print
+    )
     assert trained[0].phases == phases
 
 
-def test_figures_of_other_rows_are_refused(masked, tmp_path, monkeypatch):
+def test_figures_of_other_sequences_are_refused(masked, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "bert.bench.run.compare_minutes", lambda bench, *_: {"cell": bench.cells.measured({"what": "n"}, dict)}
     )
-    arguments = RECIPES["modernbert"], TEXT, PeerTraining(1.0)
+    arguments = RECIPES["modernbert"], TEXT, BaselineTraining(1.0)
     bench_minutes(*arguments, masked, tmp_path / "out", say=print)
     bench_minutes(*arguments, masked, tmp_path / "out", say=print)
     ids, labels = (table.numpy() for table in read_masked(masked))
@@ -157,7 +166,7 @@ def test_both_sides_by_the_command(tiny_run, tmp_path, capsys):
     peer, ours = trained = [cell for cell in metrics["cells"] if cell["what"] == "minutes"]
     assert (peer["side"], ours["side"]) == ("peer", "ours")
     fastest = max(settings, key=lambda cell: cell.get("tokens_per_second", 0))
-    assert peer["setting"] == str(PeerSettings(fastest["attention"], fastest["compile"]))
+    assert peer["setting"] == str(BaselineSettings(fastest["attention"], fastest["compile"]))
     for cell in trained:
         assert {"loss", "accuracy", "tokens", "seed", "steps", "curve"} <= set(cell)
         assert 5 < cell["seconds"] < 60

@@ -7,15 +7,15 @@ import torch
 
 from bert.bench.documents import packed
 from bert.bench.ours import (
-    OurSteps,
+    CandidateSteps,
+    flops_per_token,
     kind_of,
-    operations_per_token,
     split_time,
     steps_of,
     times_table,
     where_the_time_goes,
 )
-from bert.model.operations import training_operations
+from bert.model.flops import training_flops
 from bert.pretraining.stream import StepLoader
 from bert.training.trainer import make_trainer
 
@@ -30,7 +30,7 @@ class Take(L.Callback):
 
 
 def test_a_step_has_the_gradients_of_a_step_in_lightning():
-    ours, inside = (OurSteps(RECIPE) for _ in range(2))  # the same weights
+    ours, inside = (CandidateSteps(RECIPE) for _ in range(2))  # the same weights
     for batch in steps_of(TEXT, RECIPE, 1)[0]:
         ours.forward(batch).backward()
     taken = Take()
@@ -44,7 +44,7 @@ def test_a_step_has_the_gradients_of_a_step_in_lightning():
 
 def test_tokens_and_positions_of_a_contender_are_those_of_its_batches():
     steps = steps_of(TEXT, RECIPE, 3)
-    contender = OurSteps(RECIPE).contender(steps)
+    contender = CandidateSteps(RECIPE).contender(steps)
     assert contender.tokens == [sum(int((batch["document_ids"] > 0).sum()) for batch in batches) for batches in steps]
     assert contender.positions == [8 * LENGTH] * 3
     contender.turn(4)
@@ -57,19 +57,19 @@ def test_operations_are_the_formula_over_real_tokens_targets_and_visible_keys():
     tokens = int((documents > 0).sum())
     targets = sum(int((batch["labels"] >= 0).sum()) for batches in steps for batch in batches)
     pairs = int(((documents[:, :, None] == documents[:, None]) & (documents > 0)[:, None]).sum())
-    whole = training_operations(RECIPE.encoder, RECIPE.head, tokens, targets, pairs / tokens)
-    assert operations_per_token(RECIPE, steps) == pytest.approx(whole / tokens)
+    whole = training_flops(RECIPE.encoder, RECIPE.head, tokens, targets, pairs / tokens)
+    assert flops_per_token(RECIPE, steps) == pytest.approx(whole / tokens)
 
 
 def test_every_part_of_a_step_takes_time():
-    parts = split_time(OurSteps(RECIPE), packed(TEXT, RECIPE), steps=2)
+    parts = split_time(CandidateSteps(RECIPE), packed(TEXT, RECIPE), steps=2)
     assert set(parts) == {"data", "forward", "backward", "optimizer"}
     assert min(parts.values()) > 0
 
 
 def test_times_are_a_step_and_shares_of_the_whole():
     times = {"aten::mm": 6000.0, "aten::_fused_adamw_": 3000.0, "odd": 1000.0}
-    table = times_table(times, {"aten::mm": 4, "aten::_fused_adamw_": 2, "odd": 2}, steps=2, rows=2)
+    table = times_table(times, {"aten::mm": 4, "aten::_fused_adamw_": 2, "odd": 2}, steps=2, sequences=2)
     lines = table.splitlines()[2:]
     assert lines[0] == "| **matrix products** | 3.00 | 60.0% | |"
     assert "| **optimiser** | 1.50 | 30.0% | |" in lines

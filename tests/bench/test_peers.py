@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from bert.bench.documents import mixture, whole_rows
+from bert.bench.documents import full_sequences, mixture
 from bert.bench.ours import steps_of
 from bert.bench.peers import (
-    PeerSettings,
-    PeerSteps,
+    BaselineSettings,
+    BaselineSteps,
+    baseline_model,
     concatenated,
     make_bout,
     padded,
-    peer_model,
-    score_peer,
+    score_baseline,
     whole,
 )
 from bert.errors import InputError
@@ -38,16 +38,16 @@ def twin(recipe):
 
 @pytest.mark.hf
 @recipes
-def test_on_full_rows_the_peer_has_our_loss_for_the_same_weights(family, tmp_path):
+def test_on_full_sequences_the_peer_has_our_loss_for_the_same_weights(family, tmp_path):
     recipe = RECIPES[family]
     ours, auto = twin(recipe)
     ours.save(tmp_path)
-    peer = PeerSteps(recipe, PeerSettings())
+    peer = BaselineSteps(recipe, BaselineSettings())
     assert type(peer.model).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
     peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     peer.model.eval()
     at_once = replace(recipe, data=replace(recipe.data, micro_batch_size=8))
-    ((batch,),) = steps_of(whole_rows(TEXT, LENGTH, 8), at_once, 1)
+    ((batch,),) = steps_of(full_sequences(TEXT, LENGTH, 8), at_once, 1)
     theirs = peer.forward(whole(batch))
     mine = ours(
         batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
@@ -61,7 +61,7 @@ def test_on_padded_documents_the_peer_has_the_loss_of_our_model_with_its_mask(fa
     recipe = RECIPES[family]
     ours, auto = twin(recipe)
     ours.save(tmp_path)
-    peer = PeerSteps(recipe, PeerSettings("eager"))
+    peer = BaselineSteps(recipe, BaselineSettings("eager"))
     peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     peer.model.eval()
     batch = padded(RAGGED, recipe, 16, 1)[0]
@@ -80,7 +80,7 @@ def test_the_peer_is_scored_as_ours_is(family, tmp_path):
     labels = np.where(rng.random(ids.shape) < 0.2, ids, -100)
     np.savez(tmp_path / "masked.npz", input_ids=ids, labels=labels)
     mine = score_masked(ours, tmp_path / "masked.npz", batch_size=4)
-    theirs = score_peer(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_size=4)
+    theirs = score_baseline(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_size=4)
     assert (theirs.accuracy, theirs.targets) == (mine.accuracy, mine.targets)
     assert theirs.loss == pytest.approx(mine.loss, abs=1e-5)
 
@@ -98,7 +98,7 @@ def test_real_tokens_of_padded_batches_are_the_sum_of_their_masks():
         assert not (batch.labels[batch.attention_mask == 0] >= 0).any()
 
 
-def test_concatenated_rows_hold_all_documents_with_their_special_tokens_and_no_padding():
+def test_concatenated_sequences_hold_all_documents_with_their_special_tokens_and_no_padding():
     batches = concatenated(RAGGED, RECIPES["bert"], 4, 100)
     running = np.concatenate([[2, *RAGGED.store.document(n), 3] for n in range(len(RAGGED.store))])
     restored = torch.cat([torch.where(b.labels >= 0, b.labels, b.input_ids) for b in batches]).flatten().numpy()
@@ -107,17 +107,17 @@ def test_concatenated_rows_hold_all_documents_with_their_special_tokens_and_no_p
     assert all(batch.tokens == batch.input_ids.numel() and batch.attention_mask is None for batch in batches)
 
 
-def test_documents_that_do_not_fill_a_batch_of_concatenated_rows_begin_again():
+def test_documents_that_do_not_fill_a_batch_of_concatenated_sequences_begin_again():
     running = np.concatenate([[2, *RAGGED.store.document(n), 3] for n in range(len(RAGGED.store))])
-    rows = len(running) // LENGTH + 3
-    (batch,) = concatenated(RAGGED, RECIPES["bert"], rows, 100)
+    sequences = len(running) // LENGTH + 3
+    (batch,) = concatenated(RAGGED, RECIPES["bert"], sequences, 100)
     restored = torch.where(batch.labels >= 0, batch.labels, batch.input_ids).flatten().numpy()
-    assert np.array_equal(restored, np.resize(running, rows * LENGTH))
+    assert np.array_equal(restored, np.resize(running, sequences * LENGTH))
 
 
 def test_both_sides_of_a_work_see_the_same_tokens():
     recipe = RECIPES["modernbert"]
-    steps, batches = make_bout("full rows", recipe, TEXT, RAGGED, 8)
+    steps, batches = make_bout("full sequences", recipe, TEXT, RAGGED, 8)
     assert len(steps) == len(batches) == 8
     for ours, theirs in zip(steps, batches):
         assert torch.equal(torch.cat([batch["input_ids"] for batch in ours]), theirs.input_ids)
@@ -133,7 +133,7 @@ def test_both_sides_of_a_work_see_the_same_tokens():
 @pytest.mark.hf
 def test_the_peer_scores_masked_places_alone_where_it_can():
     pytest.importorskip("transformers", reason="transformers is not installed")
-    assert peer_model(RECIPES["modernbert"], "sdpa").sparse_prediction
+    assert baseline_model(RECIPES["modernbert"], "sdpa").sparse_prediction
 
 
 @pytest.mark.hf
@@ -141,4 +141,4 @@ def test_an_architecture_that_the_peer_lacks_is_refused_by_name():
     pytest.importorskip("transformers", reason="transformers is not installed")
     recipe = RECIPES["modernbert"]
     with pytest.raises(InputError, match=r"transformers has no such model: .*qk_norm"):
-        peer_model(replace(recipe, encoder=replace(recipe.encoder, qk_norm=True)), "sdpa")
+        baseline_model(replace(recipe, encoder=replace(recipe.encoder, qk_norm=True)), "sdpa")

@@ -9,7 +9,7 @@ import yaml
 
 from bert.bench import run
 from bert.bench.documents import text_of_arrays
-from bert.bench.run import Plan, bench, bench_arrays, identity
+from bert.bench.run import Plan, bench, bench_arrays, fingerprint
 from bert.cli import main
 from bert.pretraining.config import PhaseConfig
 from bert.training.config import ScheduleConfig
@@ -43,7 +43,7 @@ def test_figures_are_whole_and_are_not_measured_twice(tmp_path, monkeypatch):
     for step in steps:
         spread = step["tokens_per_second"]
         assert 0 < spread["least"] <= spread["median"] <= spread["greatest"]
-        assert step["share_of_matrix_rate"]["median"] > 0
+        assert step["mfu"]["median"] > 0
     table = (tmp_path / "table.md").read_text()
     assert table.count("| sdpa | no |") == table.count("| eager | no |") == 1
     assert (tmp_path / "steps.png").read_bytes().startswith(b"\x89PNG")
@@ -52,7 +52,7 @@ def test_figures_are_whole_and_are_not_measured_twice(tmp_path, monkeypatch):
         raise AssertionError("measured again")
 
     monkeypatch.setattr("bert.bench.steps.step_cell", never)
-    monkeypatch.setattr("bert.bench.steps.measure_ceilings", never)
+    monkeypatch.setattr("bert.bench.steps.measure_peaks", never)
     assert bench(RECIPE, TEXT, plan, out=tmp_path, say=lambda line: None)["cells"] == metrics["cells"]
 
 
@@ -88,7 +88,7 @@ def test_another_machine_is_another_measurement(monkeypatch):
 
 
 def known(recipe, text=TEXT):
-    return identity("steps", recipe, [text])
+    return fingerprint("steps", recipe, [text])
 
 
 def test_phases_are_left_aside_and_that_is_said(tmp_path):
@@ -96,7 +96,7 @@ def test_phases_are_left_aside_and_that_is_said(tmp_path):
     plan = Plan(rounds=1, seconds=0.01, backends=("sdpa",))
     phased = replace(RECIPE, phases=[PhaseConfig(tokens=64.0, sequence_length=8), PhaseConfig()])
     bench(phased, TEXT, plan, say=said.append)
-    assert said[0].startswith("the recipe's 2 phases are left aside: measured are 8 rows of 16")
+    assert said[0].startswith("the recipe's 2 phases are left aside: measured are 8 sequences of 16")
 
 
 def test_one_text_of_a_run_that_reads_several(tiny_run, tmp_path, capsys):
@@ -117,9 +117,9 @@ def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
     command = ["bench", str(tiny_run), *QUICK, "--sweep", "--smallest", "2", "--largest", "4", "--out", str(out)]
     assert main(command) == 0, capsys.readouterr().err
     metrics = json.loads((out / "metrics.json").read_text())
-    assert [cell["rows"] for cell in metrics["cells"] if cell["what"] == "sweep"] == [2, 4]
-    assert metrics["sweep"]["largest"]["rows"] == 4
-    assert "all sizes fit, the largest tried: 4 rows" in (output := capsys.readouterr().out)
+    assert [cell["sequences"] for cell in metrics["cells"] if cell["what"] == "sweep"] == [2, 4]
+    assert metrics["sweep"]["largest"]["sequences"] == 4
+    assert "all sizes fit, the largest tried: 4 sequences" in (output := capsys.readouterr().out)
     assert "sweep.png" in output
     assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
 
@@ -131,18 +131,27 @@ def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
         (["--against", "fairseq"], "--against fairseq: give hf"),
         (["--minutes", "2"], "--minutes 2: trains beside a peer: give --against hf"),
         (["--minutes", "2", "--against", "hf"], "--minutes 2 needs --masked: give it"),
-        (["--works", "rows", "--against", "hf"], "--works rows: give one of full-rows, concatenated, padded"),
+        (
+            ["--works", "sequences", "--against", "hf"],
+            "--works sequences: give one of full-sequences, concatenated, padded",
+        ),
         (["--backends", "flash"], "--backends flash: give some of"),
         (["--vocab-size", "5"], "--vocab-size 5: the tokenizer has"),
         (["--rounds", "1", "--seconds", "0"], "--rounds 1 --seconds 0: give more than 0"),
         (["--sweep", "--smallest", "8", "--largest", "4"], "--smallest 8 --largest 4"),
-        (["--against", "hf", "--peer-compile", "maybe"], "--peer-compile maybe: give one of no, yes, cuda-graphs"),
-        (["--against", "hf", "--peer-attention", "flash9"], "--peer-attention flash9: give one of eager, sdpa, "),
-        (["--against", "hf", "--peer-lr", "-1"], "--peer-lr -1: give more than 0"),
-        (["--against", "hf", "--peer-warmup", "1"], "--peer-warmup 1: give a share from 0 to less than 1"),
-        (["--against", "hf", "--peer-rows", "0"], "--peer-rows 0: give 1 or more"),
+        (
+            ["--against", "hf", "--baseline-compile", "maybe"],
+            "--baseline-compile maybe: give one of no, yes, cuda-graphs",
+        ),
+        (
+            ["--against", "hf", "--baseline-attention", "flash9"],
+            "--baseline-attention flash9: give one of eager, sdpa, ",
+        ),
+        (["--against", "hf", "--baseline-lr", "-1"], "--baseline-lr -1: give more than 0"),
+        (["--against", "hf", "--baseline-warmup", "1"], "--baseline-warmup 1: give a share from 0 to less than 1"),
+        (["--against", "hf", "--baseline-batch-size", "0"], "--baseline-batch-size 0: give 1 or more"),
         (["--works", "padded"], "--works padded is for a comparison: give --against hf"),
-        (["--peer-rows", "8"], "--peer-rows 8 is for a comparison: give --against hf"),
+        (["--baseline-batch-size", "8"], "--baseline-batch-size 8 is for a comparison: give --against hf"),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, list) else "",
 )

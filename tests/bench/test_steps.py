@@ -35,14 +35,14 @@ def test_a_share_is_operations_a_token_times_tokens_over_the_rate_of_its_round(m
 
     monkeypatch.setattr(steps, "alternate", two_rounds)
     cell = step_cell(bench_of(rounds=2, seconds=1.0), RECIPE, PRODUCT)
-    operations = cell["operations_per_token"]
+    operations = cell["flops_per_token"]
     assert cell["rounds"] == [500.0, 800.0]
-    share = cell["share_of_matrix_rate"]
+    share = cell["mfu"]
     assert share["least"] == pytest.approx(operations * 500 / 4e9)
     assert share["greatest"] == pytest.approx(operations * 800 / 5e9)
     assert cell["tokens_per_second"]["median"] == 650
     assert cell["fill"] == 1800 / 2250
-    assert cell["rows"] == [8, 4, 16]
+    assert cell["sequences"] == [8, 4, 16]
     assert cell["peak_bytes"] > 0
     assert set(cell["seconds"]) == {"data", "forward", "backward", "optimizer"}
 
@@ -51,7 +51,7 @@ def test_a_backend_that_does_not_run_is_a_cell_that_says_so(monkeypatch):
     def broken(*_, **__):
         raise NotImplementedError("no kernel for this device\nand more")
 
-    monkeypatch.setattr(steps, "OurSteps", broken)
+    monkeypatch.setattr(steps, "CandidateSteps", broken)
     said = []
     bench = bench_of(say=said.append, backends=("sdpa",))
     measure_steps(bench, PRODUCT)
@@ -66,7 +66,7 @@ def test_a_backend_that_cannot_be_here_says_why_in_the_place_of_the_compiler(mon
         tried.append((recipe.attention, recipe.compile))
         raise RuntimeError("out of room: can't allocate memory" if recipe.attention == "plain" else "needs CUDA")
 
-    monkeypatch.setattr(steps, "OurSteps", broken)
+    monkeypatch.setattr(steps, "CandidateSteps", broken)
     bench = bench_of(replace(RECIPE, compile=None), backends=("varlen", "plain"))
     measure_steps(bench, PRODUCT)
     assert tried == [("varlen", False), ("plain", False), ("plain", True)]  # what had no room may have it compiled
@@ -90,8 +90,8 @@ def test_the_fastest_micro_batch_is_taken_unless_the_recipe_names_one(monkeypatc
 
     def measured(contenders, rounds, seconds):
         tried.append(contenders[0].positions[0])
-        rows = [32, 16, 8][len(tried) - 1]
-        return [[Turn(1.0, int(speed[rows]), 1)]]
+        sequences = [32, 16, 8][len(tried) - 1]
+        return [[Turn(1.0, int(speed[sequences]), 1)]]
 
     monkeypatch.setattr(steps, "alternate", measured)
     open_recipe = replace(RECIPE, data=replace(RECIPE.data, batch_size=32, micro_batch_size=None))
@@ -103,22 +103,22 @@ def test_the_fastest_micro_batch_is_taken_unless_the_recipe_names_one(monkeypatc
 WHAT = {"what": "a sweep"}
 
 
-def cell(rows):
-    if rows > 8:
+def cell(sequences):
+    if sequences > 8:
         return {"fails": OUT_OF_MEMORY}
-    return {"tokens_per_second": 100.0 * (rows if rows < 8 else 3), "peak_bytes": rows, "batch_size": 8}
+    return {"tokens_per_second": 100.0 * (sequences if sequences < 8 else 3), "peak_bytes": sequences, "batch_size": 8}
 
 
 def test_sizes_double_until_memory_ends_it_and_the_best_is_found(monkeypatch):
     seen = []
-    monkeypatch.setattr(steps, "sweep_cell", lambda bench, recipe, rows: seen.append(rows) or cell(rows))
+    monkeypatch.setattr(steps, "sweep_cell", lambda bench, recipe, sequences: seen.append(sequences) or cell(sequences))
     cells = Cells(None, WHAT)
     sweep(bench_of(cells=cells, backends=("sdpa",), smallest=2, largest=64))
     assert seen == [2, 4, 8, 16]  # not 32: it needs more
     found = findings(cells)
-    assert (found["fastest"]["rows"], found["fastest"]["tokens_per_second"]) == (4, 400.0)
-    assert found["largest"] == {"rows": 8, "backend": "sdpa", "compiled": False, "limit": True}
-    assert "the largest that fits: 8 rows" in "".join(tables(cells))
+    assert (found["fastest"]["sequences"], found["fastest"]["tokens_per_second"]) == (4, 400.0)
+    assert found["largest"] == {"sequences": 8, "backend": "sdpa", "compiled": False, "limit": True}
+    assert "the largest that fits: 8 sequences" in "".join(tables(cells))
     cells = Cells(None, WHAT)
     sweep(bench_of(cells=cells, backends=("sdpa",), smallest=2, largest=8))
     assert findings(cells)["largest"]["limit"] is False  # nobody knows yet
@@ -127,12 +127,12 @@ def test_sizes_double_until_memory_ends_it_and_the_best_is_found(monkeypatch):
 def test_an_interrupted_sweep_skips_what_is_finished(monkeypatch, tmp_path):
     seen = []
 
-    def stopping(bench, recipe, rows):
+    def stopping(bench, recipe, sequences):
         if len(seen) == 2:
             seen.append("stop")
             raise Stop
-        seen.append(rows)
-        return cell(rows)
+        seen.append(sequences)
+        return cell(sequences)
 
     monkeypatch.setattr(steps, "sweep_cell", stopping)
     with pytest.raises(Stop):
@@ -164,7 +164,7 @@ def test_memory_that_is_used_up_is_told_from_other_failures(monkeypatch):
         def fail(*_, error=error):
             raise error
 
-        monkeypatch.setattr(steps, "OurSteps", fail)
+        monkeypatch.setattr(steps, "CandidateSteps", fail)
         assert attempt(lambda: sweep_cell(bench_of(), RECIPE, 2)) == {"fails": said}
 
 

@@ -61,7 +61,7 @@ def write(folder: Path, files: dict[str, object]) -> Path:
     return folder
 
 
-def word_pieces(cased: bool) -> str:
+def word_tokens(cased: bool) -> str:
     """A vocab.txt: special tokens, every character of the page on its own and inside a word, a few longer pieces."""
     normalizer = normalizers.BertNormalizer(lowercase=not cased)
     text = normalizer.normalize_str(" ".join(PAGE))
@@ -94,7 +94,7 @@ def bert_uncased(folder: Path) -> Path:
     config = {"do_lower_case": True, "model_max_length": 512}
     return write(
         folder,
-        {"config.json": {"model_type": "bert"}, "tokenizer_config.json": config, "vocab.txt": word_pieces(False)},
+        {"config.json": {"model_type": "bert"}, "tokenizer_config.json": config, "vocab.txt": word_tokens(False)},
     )
 
 
@@ -104,7 +104,7 @@ def bert_cased(folder: Path) -> Path:
         {
             "config.json": {"model_type": "bert"},
             "tokenizer_config.json": {"do_lower_case": False},
-            "vocab.txt": word_pieces(True),
+            "vocab.txt": word_tokens(True),
         },
     )
 
@@ -127,19 +127,19 @@ def bert_accents(folder: Path) -> Path:
             "config.json": {"model_type": "bert"},
             "tokenizer_config.json": config,
             "special_tokens_map.json": special,
-            "vocab.txt": word_pieces(False),
+            "vocab.txt": word_tokens(False),
         },
     )
 
 
 def chinese(folder: Path) -> Path:
     """As bert-base-chinese and RoBERTa-wwm were given out first."""
-    return write(folder, {"config.json": {"model_type": "bert"}, "vocab.txt": word_pieces(False)})
+    return write(folder, {"config.json": {"model_type": "bert"}, "vocab.txt": word_tokens(False)})
 
 
 def added(folder: Path) -> Path:
     """Words added after the training, one of them special."""
-    vocabulary = word_pieces(False)
+    vocabulary = word_tokens(False)
     size = vocabulary.count("\n")
     return write(
         folder,
@@ -154,7 +154,7 @@ def added(folder: Path) -> Path:
 
 def decoder(folder: Path) -> Path:
     """As transformers 4.34 and later save a slow tokenizer: added tokens in tokenizer_config.json."""
-    vocabulary = word_pieces(True)
+    vocabulary = word_tokens(True)
     pieces = vocabulary.splitlines()
     plain = {"lstrip": False, "rstrip": False, "single_word": False}
     entries = {
@@ -175,7 +175,7 @@ def distilbert(folder: Path) -> Path:
         {
             "config.json": {"model_type": "distilbert"},
             "tokenizer_config.json": config,
-            "vocab.txt": word_pieces(False),
+            "vocab.txt": word_tokens(False),
         },
     )
 
@@ -186,7 +186,7 @@ def electra(folder: Path) -> Path:
         {
             "config.json": {"model_type": "electra"},
             "tokenizer_config.json": {"do_lower_case": True},
-            "vocab.txt": word_pieces(False),
+            "vocab.txt": word_tokens(False),
         },
     )
 

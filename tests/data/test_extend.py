@@ -37,7 +37,7 @@ def test_text_without_the_words_keeps_its_ids(tokenizers):
 
 def test_each_word_is_one_new_token_behind_the_old_ones(tokenizers):
     old, new, added = tokenizers
-    ids = [new.word_pieces([word])[0] for word in added]
+    ids = [new.word_tokens([word])[0] for word in added]
     assert ids == [[old.vocab_size + place] for place in range(len(added))]
     assert new.vocab_size == old.vocab_size + len(added)
     assert [new.token(i) for i in range(old.vocab_size)] == [old.token(i) for i in range(old.vocab_size)]
@@ -68,7 +68,7 @@ def test_offsets_are_those_of_the_word_in_the_text(tokenizers):
     _, new, _ = tokenizers
     text = "Two covid-19 tests."
     ids, offsets = new.encode_with_offsets(text)
-    start, end = offsets[ids.index(new.word_pieces(["covid-19"])[0][0])]
+    start, end = offsets[ids.index(new.word_tokens(["covid-19"])[0][0])]
     assert text[start:end] == "covid-19"
 
 

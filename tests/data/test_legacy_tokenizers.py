@@ -6,7 +6,7 @@ import pytest
 
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
-from tests.data.folders import FOLDERS, MASKED, PAGE, PAIRS, bert_cased, chinese, roberta, word_pieces, write
+from tests.data.folders import FOLDERS, MASKED, PAGE, PAIRS, bert_cased, chinese, roberta, word_tokens, write
 
 INPUTS = ("input_ids", "token_type_ids", "attention_mask")
 
@@ -132,7 +132,7 @@ def test_the_mask_of_roberta_takes_the_blank_before_it(tmp_path):
 def test_words_have_the_pieces_that_they_have_in_running_text(name, folders):
     tokenizer = Tokenizer.load(folders[name])
     words = ["the", "quick", "苹果", "jumps", "Café"]
-    text = [i for word in tokenizer.word_pieces(["x", *words])[1:] for i in word]
+    text = [i for word in tokenizer.word_tokens(["x", *words])[1:] for i in word]
     assert text == tokenizer.encode_documents(["x " + " ".join(words)])[0].tolist()[-len(text) :]
 
 
@@ -201,8 +201,8 @@ def test_a_damaged_vocab_txt_is_named(tmp_path):
     ):
         file.write_bytes(content)
         assert refused(tmp_path).startswith(expected)
-    file.write_text(word_pieces(False) + "\n\n")  # blank lines at the end are no pieces
-    assert Tokenizer.load(tmp_path).vocab_size == word_pieces(False).count("\n")
+    file.write_text(word_tokens(False) + "\n\n")  # blank lines at the end are no pieces
+    assert Tokenizer.load(tmp_path).vocab_size == word_tokens(False).count("\n")
 
 
 def test_damaged_merges_are_named(tmp_path):
@@ -246,7 +246,7 @@ def test_damaged_merges_are_named(tmp_path):
 
 def test_damaged_files_beside_a_vocabulary_are_named(tmp_path):
     chinese(tmp_path)
-    size = word_pieces(False).count("\n")
+    size = word_tokens(False).count("\n")
     for name, content, expected in (
         ("tokenizer_config.json", {"do_lower_case": "no"}, "do_lower_case is 'no': give true or false"),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {}}}, "its added tokens are not tokens with ids ("),

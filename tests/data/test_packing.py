@@ -1,4 +1,4 @@
-"""Packing: rows hold every token once, never more than they can, and are nearly full; row numbers find the same rows always."""
+"""Packing: sequences hold every token once, never more than they can, and are nearly full; sequence numbers find the same sequences always."""
 
 import stat
 from itertools import islice
@@ -12,7 +12,7 @@ from bert.data import packing
 from bert.data.corpus import find_corpus
 from bert.data.encoding import document_encoder
 from bert.data.files import read_lines
-from bert.data.packing import Documents, RowIndex, best_fit, cut, gather, hold_out, pack
+from bert.data.packing import Documents, SequenceIndex, best_fit, cut, gather, pack, split_validation
 from bert.data.rng import draw, permutation, uniform
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
@@ -26,31 +26,33 @@ def documents_of(lengths):
 
 
 def index_of(lengths, sequence_length=16, window=5, seed=0, folder=None):
-    return RowIndex(documents_of(lengths), sequence_length, window, seed, folder)
+    return SequenceIndex(documents_of(lengths), sequence_length, window, seed, folder)
 
 
 def test_worked_example_of_the_docstring():
-    rows = pack(documents_of([9, 3, 1]), sequence_length=8)
-    sizes = sorted(tuple(sorted(rows.lengths[rows.first[r] : rows.first[r + 1]] + 2)) for r in range(len(rows)))
+    sequences = pack(documents_of([9, 3, 1]), sequence_length=8)
+    sizes = sorted(
+        tuple(sorted(sequences.lengths[sequences.first[r] : sequences.first[r + 1]] + 2)) for r in range(len(sequences))
+    )
     assert sizes == [(3, 5), (5,), (8,)]
 
 
 @given(st.lists(st.integers(1, 14), min_size=1, max_size=60), st.integers(14, 40))
-def test_best_fit_never_overfills_and_uses_consecutive_rows(sizes, capacity):
-    rows = best_fit(np.array(sizes), capacity)
-    loads = np.bincount(rows, weights=sizes)
+def test_best_fit_never_overfills_and_uses_consecutive_sequences(sizes, capacity):
+    sequences = best_fit(np.array(sizes), capacity)
+    loads = np.bincount(sequences, weights=sizes)
     assert loads.max() <= capacity
     assert (loads > 0).all()
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=40))
 def test_best_fit_is_the_textbook_algorithm(sizes):
-    """Largest first, each into the fullest row that holds it; compared by the loads of the rows."""
+    """Largest first, each into the fullest sequence that holds it; compared by the loads of the sequences."""
     room: list[int] = []
     for size in sorted(sizes, reverse=True):
-        fitting = [row for row, left in enumerate(room) if left >= size]
+        fitting = [sequence for sequence, left in enumerate(room) if left >= size]
         if fitting:
-            room[min(fitting, key=lambda row: room[row])] -= size
+            room[min(fitting, key=lambda sequence: room[sequence])] -= size
         else:
             room.append(12 - size)
     loads = np.bincount(best_fit(np.array(sizes), 12), weights=sizes)
@@ -74,17 +76,17 @@ def test_an_epoch_holds_every_token_exactly_once(lengths, sequence_length, windo
     values = np.arange(10, 10 + sum(lengths))
     for epoch in range(2):
         first = sum(index.sequences_in_epoch(e) for e in range(epoch))
-        rows = index.rows(first, index.sequences_in_epoch(epoch))
-        input_ids, document_ids = gather(values, rows, sequence_length, CLS, SEP, PAD)
+        sequences = index.sequences(first, index.sequences_in_epoch(epoch))
+        input_ids, document_ids = gather(values, sequences, sequence_length, CLS, SEP, PAD)
         tokens = input_ids[input_ids >= 10]
         assert sorted(tokens) == list(values)
         assert ((document_ids > 0) == (input_ids != PAD)).all()
 
 
-def test_gathered_row_is_cls_chunk_sep_for_each_chunk():
+def test_gathered_sequence_is_cls_chunk_sep_for_each_chunk():
     values = np.arange(100, 200)
     index = index_of([4, 3, 5], sequence_length=8, window=3)
-    input_ids, document_ids = gather(values, index.rows(0, index.sequences_in_epoch(0)), 8, CLS, SEP, PAD)
+    input_ids, document_ids = gather(values, index.sequences(0, index.sequences_in_epoch(0)), 8, CLS, SEP, PAD)
     for ids, chunks in zip(input_ids, document_ids):
         for chunk in range(1, chunks.max() + 1):
             inside = ids[chunks == chunk]
@@ -96,27 +98,27 @@ def test_gathered_row_is_cls_chunk_sep_for_each_chunk():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(8, 32), st.integers(0, 3))
-def test_gathered_rows_are_what_a_loop_over_their_chunks_lays_down(lengths, sequence_length, seed):
+def test_gathered_sequences_are_what_a_loop_over_their_chunks_lays_down(lengths, sequence_length, seed):
     index = index_of(lengths, sequence_length, 9, seed)
     values = np.arange(10, 10 + sum(lengths)).astype(np.uint16)  # the last document ends where the array does
-    rows = index.rows(0, index.sequences_in_epoch(0))
-    input_ids, document_ids = gather(values, rows, sequence_length, CLS, SEP, PAD)
-    for row in range(len(rows)):
+    sequences = index.sequences(0, index.sequences_in_epoch(0))
+    input_ids, document_ids = gather(values, sequences, sequence_length, CLS, SEP, PAD)
+    for sequence in range(len(sequences)):
         ids, numbers = [], []
-        for number, chunk in enumerate(range(rows.first[row], rows.first[row + 1]), start=1):
-            tokens = values[rows.starts[chunk] : rows.starts[chunk] + rows.lengths[chunk]].tolist()
+        for number, chunk in enumerate(range(sequences.first[sequence], sequences.first[sequence + 1]), start=1):
+            tokens = values[sequences.starts[chunk] : sequences.starts[chunk] + sequences.lengths[chunk]].tolist()
             ids += [CLS, *tokens, SEP]
             numbers += [number] * (len(tokens) + 2)
         padding = sequence_length - len(ids)
-        assert input_ids[row].tolist() == ids + [PAD] * padding
-        assert document_ids[row].tolist() == numbers + [0] * padding
+        assert input_ids[sequence].tolist() == ids + [PAD] * padding
+        assert document_ids[sequence].tolist() == numbers + [0] * padding
 
 
-def test_rows_do_not_depend_on_how_they_are_asked_for():
+def test_sequences_do_not_depend_on_how_they_are_asked_for():
     lengths = draw(1, np.arange(200)).astype(np.int64) % 50 + 1
-    whole = index_of(lengths).rows(0, 500)
-    for first, count in ((0, 7), (123, 100), (400, 100)):  # 500 rows are more than one epoch
-        part = index_of(lengths).rows(first, count)
+    whole = index_of(lengths).sequences(0, 500)
+    for first, count in ((0, 7), (123, 100), (400, 100)):  # 500 sequences are more than one epoch
+        part = index_of(lengths).sequences(first, count)
         begin, end = whole.first[first], whole.first[first + count]
         assert (part.starts == whole.starts[begin:end]).all()
         assert (part.lengths == whole.lengths[begin:end]).all()
@@ -127,55 +129,55 @@ def test_seeds_and_epochs_differ_in_order():
     orders = []
     for seed in (0, 1):
         index = index_of(lengths, sequence_length=7, window=4, seed=seed)
-        orders += [index.rows(60 * epoch, 60).starts.tolist() for epoch in range(2)]
+        orders += [index.sequences(60 * epoch, 60).starts.tolist() for epoch in range(2)]
     assert len({tuple(order) for order in orders}) == 4
 
 
-def test_all_rows_of_a_window_come_from_its_documents():
+def test_all_sequences_of_a_window_come_from_its_documents():
     lengths = draw(2, np.arange(50)).astype(np.int64) % 30 + 1
     index = index_of(lengths, window=7)
     order = permutation(50, 0, 1, 0)
     starts_of = {int(start): number for number, start in enumerate(np.cumsum(lengths) - lengths)}
-    row = 0
+    sequence = 0
     for window in range(-(-50 // 7)):
         members = set(order[window * 7 : (window + 1) * 7].tolist())
-        while row < index.sequences_in_epoch(0) and index.locate(row)[1] == window:
-            rows = index.rows(row, 1)
+        while sequence < index.sequences_in_epoch(0) and index.locate(sequence)[1] == window:
+            sequences = index.sequences(sequence, 1)
             owners = {
                 number
-                for start in rows.starts
+                for start in sequences.starts
                 for begin, number in starts_of.items()
                 if begin <= start < begin + lengths[number]
             }
             assert owners <= members
-            row += 1
+            sequence += 1
 
 
-def test_row_counts_are_cached_and_keyed_by_what_they_depend_on(tmp_path, monkeypatch):
+def test_sequence_counts_are_cached_and_keyed_by_what_they_depend_on(tmp_path, monkeypatch):
     index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
     assert list(tmp_path.iterdir()) == []  # a small corpus is counted faster than a file is read
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
     index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
-    assert len(list(tmp_path.glob("rows-*.npy"))) == 1
+    assert len(list(tmp_path.glob("sequences-*.npy"))) == 1
     with monkeypatch.context() as patch:
-        patch.setattr(RowIndex, "_pack_window", None)  # packing again would fail
+        patch.setattr(SequenceIndex, "_pack_window", None)  # packing again would fail
         assert (
             index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0) == 18
-        )  # six windows of five documents, two a row
+        )  # six windows of five documents, two a sequence
     index_of([5] * 29 + [6], folder=tmp_path).sequences_in_epoch(0)
     index_of([5] * 30, seed=1, folder=tmp_path).sequences_in_epoch(0)
     index_of([5] * 30, sequence_length=17, folder=tmp_path).sequences_in_epoch(0)
-    assert len(list(tmp_path.glob("rows-*.npy"))) == 4
+    assert len(list(tmp_path.glob("sequences-*.npy"))) == 4
 
 
 def test_a_cache_of_another_text_is_noticed(tmp_path, monkeypatch):
-    """More rows in a window than it has: what an older version, or somebody's copy, may leave."""
+    """More sequences in a window than it has: what an older version, or somebody's copy, may leave."""
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
     index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
-    (file,) = tmp_path.glob("rows-*.npy")
+    (file,) = tmp_path.glob("sequences-*.npy")
     np.save(file, np.load(file) + 2)
-    with pytest.raises(InputError, match=r"its rows-\*\.npy do not belong to this text: remove them"):
-        index_of([5] * 30, folder=tmp_path).rows(0, 20)
+    with pytest.raises(InputError, match=r"its sequences-\*\.npy do not belong to this text: remove them"):
+        index_of([5] * 30, folder=tmp_path).sequences(0, 20)
 
 
 def test_a_cache_of_another_shape_or_type_or_order_is_counted_anew(tmp_path, monkeypatch):
@@ -193,20 +195,20 @@ def test_a_cache_of_another_shape_or_type_or_order_is_counted_anew(tmp_path, mon
     assert index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0) == 18
 
 
-def test_a_cache_with_fewer_rows_than_a_window_has_is_noticed(tmp_path, monkeypatch):
+def test_a_cache_with_fewer_sequences_than_a_window_has_is_noticed(tmp_path, monkeypatch):
     """They would never be trained on."""
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
     index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
-    (file,) = tmp_path.glob("rows-*.npy")
+    (file,) = tmp_path.glob("sequences-*.npy")
     np.save(file, np.arange(1, 7))
-    with pytest.raises(InputError, match=r"its rows-\*\.npy do not belong to this text: remove them"):
-        index_of([5] * 30, folder=tmp_path).rows(0, 6)
+    with pytest.raises(InputError, match=r"its sequences-\*\.npy do not belong to this text: remove them"):
+        index_of([5] * 30, folder=tmp_path).sequences(0, 6)
 
 
 def test_a_folder_that_cannot_be_written_costs_the_cache_only(tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
     index = index_of([5] * 30, folder=tmp_path / "absent")
-    assert index.sequences_in_epoch(0) == 18  # six windows of five documents, two of which fit a row
+    assert index.sequences_in_epoch(0) == 18  # six windows of five documents, two of which fit a sequence
 
 
 def test_a_cache_that_cannot_be_read_costs_the_cache_only_and_others_may_read_it(tmp_path, monkeypatch):
@@ -220,23 +222,23 @@ def test_a_cache_that_cannot_be_read_costs_the_cache_only_and_others_may_read_it
 
 
 def fill(index):
-    """(share of the places of an epoch that are in use, rows, the fewest rows that could hold them)."""
+    """(share of the positions of an epoch that are in use, sequences, the fewest sequences that could hold them)."""
     room = index.sequence_length - 2
     used = int((index.documents.lengths + 2 * -(-index.documents.lengths // room)).sum())
-    rows = index.sequences_in_epoch(0)
-    return used / (rows * index.sequence_length), rows, -(-used // index.sequence_length)
+    sequences = index.sequences_in_epoch(0)
+    return used / (sequences * index.sequence_length), sequences, -(-used // index.sequence_length)
 
 
 @pytest.mark.parametrize("sequence_length", [128, 512])
 @pytest.mark.parametrize(
     ("median", "spread"), [(1500, 1.0), (25, 0.6), (200, 1.5)], ids=["articles", "sentences", "mixed"]
 )
-def test_rows_are_hardly_more_than_any_packing_needs(sequence_length, median, spread):
+def test_sequences_are_hardly_more_than_any_packing_needs(sequence_length, median, spread):
     normal = np.sqrt(-2 * np.log(1 - uniform(3, np.arange(20_000)))) * np.cos(2 * np.pi * uniform(4, np.arange(20_000)))
     lengths = np.maximum(1, (median * np.exp(spread * normal)).astype(np.int64))
-    share, rows, fewest = fill(index_of(lengths, sequence_length, window=4096))
-    windows = 5  # each may end in a row that is not full
-    assert fewest <= rows <= 1.006 * fewest + windows
+    share, sequences, fewest = fill(index_of(lengths, sequence_length, window=4096))
+    windows = 5  # each may end in a sequence that is not full
+    assert fewest <= sequences <= 1.006 * fewest + windows
     assert share >= 0.99
 
 
@@ -252,39 +254,39 @@ def tokenised(path, lines=False):
 
 
 @pytest.mark.data
-def test_rows_of_single_sentences_are_full(data):
+def test_sequences_of_single_sentences_are_full(data):
     index = index_of(tokenised(data / "sst2" / "train_sentences.tsv.gz", lines=True), 128, window=4096)
     assert fill(index)[0] >= 0.993
 
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_rows_of_english_wikipedia_are_full(data):
+def test_sequences_of_english_wikipedia_are_full(data):
     lengths = tokenised(data / "enwiki" / "train.txt.gz")
     assert fill(index_of(lengths, 128, window=4096))[0] >= 0.995
     assert fill(index_of(lengths, 512, window=4096))[0] >= 0.99
 
 
-def test_held_out_documents_stay_held_out_when_the_corpus_grows():
+def test_documents_of_the_validation_split_stay_validation_split_when_the_corpus_grows():
     hashes = draw(5, np.arange(10_000))
     documents = documents_of([10] * 10_000)
-    _, few, message = hold_out(documents.take(np.arange(5000)), hashes[:5000], 0.01, 126)
-    _, many, _ = hold_out(documents, hashes, 0.01, 126)
+    _, few, message = split_validation(documents.take(np.arange(5000)), hashes[:5000], 0.01, 126)
+    _, many, _ = split_validation(documents, hashes, 0.01, 126)
     assert message == ""
     assert set(few.starts) <= set(many.starts)
     assert 20 <= len(few) <= 100  # about 50
     assert len(few) < len(many)
 
 
-def test_hold_out_parts_the_corpus():
+def test_split_validation_parts_the_corpus():
     hashes = draw(6, np.arange(5000))
-    kept, held_out, _ = hold_out(documents_of([10] * 5000), hashes, 0.02, 126)
-    assert sorted([*kept.starts, *held_out.starts]) == list(range(0, 50_000, 10))
+    kept, validation_split, _ = split_validation(documents_of([10] * 5000), hashes, 0.02, 126)
+    assert sorted([*kept.starts, *validation_split.starts]) == list(range(0, 50_000, 10))
 
 
-def test_few_documents_are_held_out_by_chunks_with_a_message():
-    kept, held_out, message = hold_out(documents_of([10_000]), draw(7, np.arange(1)), 0.02, 100)
-    assert len(held_out) == 2  # 2 % of 100 chunks
+def test_few_documents_are_validation_split_by_chunks_with_a_message():
+    kept, validation_split, message = split_validation(documents_of([10_000]), draw(7, np.arange(1)), 0.02, 100)
+    assert len(validation_split) == 2  # 2 % of 100 chunks
     assert len(kept) == 98
     assert message.startswith("0 of 1 documents would be held out")
 

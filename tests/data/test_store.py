@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from bert.data import store as store_module
 from bert.data.corpus import find_corpus
-from bert.data.packing import Documents, RowIndex
+from bert.data.packing import Documents, SequenceIndex
 from bert.data.prepare import prepare
 from bert.data.store import TokenStore, open_store, write_store
 from bert.data.tokenizer import Tokenizer
@@ -382,7 +382,7 @@ def test_an_id_beyond_the_vocabulary_is_refused_wherever_it_is_read(tmp_path):
     message = f"{folder}: holds token id 9 and its vocabulary has 9 entries; run `bert prepare` again"
     assert store.document(0).tolist() == [1, 2]
     assert refused(store.document, 1) == message
-    rows = Source(store, RowIndex(Documents(store.starts, store.lengths), 8, 2, seed=0))
+    rows = Source(store, SequenceIndex(Documents(store.starts, store.lengths), 8, 2, seed=0))
     assert refused(rows.read, 0, 1, SpecialIds(0, 0, 0)) == message
     kept = TokenStore.from_arrays(np.array([1, 9]), np.array([0, 2]), vocab_size=9)
     assert refused(kept.document, 0).startswith("the tokenised text: holds token id 9 and its vocabulary has 9 entries")

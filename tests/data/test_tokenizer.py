@@ -73,7 +73,7 @@ def test_a_mask_is_a_token_in_encode_and_text_in_documents_and_words(tokenizer):
     for token in (*SPECIAL_TOKENS, *(tokenizer.token(i) for i in tokenizer.unused_ids)):
         reserved = set(tokenizer.special_ids) - {tokenizer.unk_id} | set(tokenizer.unused_ids)
         assert not reserved & set(tokenizer.encode_documents([f"an {token} a day", token])[0].tolist())
-        assert not reserved & set(tokenizer.word_pieces([token])[0])
+        assert not reserved & set(tokenizer.word_tokens([token])[0])
 
 
 @settings(max_examples=150, deadline=None)
@@ -180,10 +180,10 @@ def test_ids_past_two_bytes_are_uint32():
 @example(ODD_WORDS, "unigram")
 def test_every_word_has_a_piece_whatever_its_characters(words, kind):
     tokenizer = TRAINED[kind]
-    pieces = tokenizer.word_pieces(words)
+    pieces = tokenizer.word_tokens(words)
     assert len(pieces) == len(words)
     assert all(pieces)
-    assert pieces == [tokenizer.word_pieces([word])[0] for word in words]  # each by itself: nothing shifts
+    assert pieces == [tokenizer.word_tokens([word])[0] for word in words]  # each by itself: nothing shifts
 
 
 @settings(max_examples=100, deadline=None)
@@ -193,7 +193,7 @@ def test_every_word_has_a_piece_whatever_its_characters(words, kind):
 )
 def test_words_have_the_pieces_that_they_have_in_running_text(words, kind):
     tokenizer = TRAINED[kind]
-    pieces = [i for word in tokenizer.word_pieces(words) for i in word]
+    pieces = [i for word in tokenizer.word_tokens(words) for i in word]
     assert pieces == tokenizer.encode_documents([" ".join(words)])[0].tolist()
 
 
@@ -209,7 +209,7 @@ def test_a_tokenizer_without_leading_blank_gets_one_for_each_word(pre_tokenizer)
     )
     backend.pre_tokenizer = pre_tokenizer
     tokenizer = Tokenizer(backend)
-    text, words = tokenizer.encode("god dog")[1:-1], tokenizer.word_pieces(["god", "dog"])
+    text, words = tokenizer.encode("god dog")[1:-1], tokenizer.word_tokens(["god", "dog"])
     assert words[1] == text[3:]
     assert tokenizer.token(words[1][0]) != "do"
 
@@ -404,7 +404,7 @@ def test_a_text_on_which_a_pattern_never_ends_is_one_line_in_whatever_takes_a_te
         lambda: tokenizer.encode(text),
         lambda: tokenizer.encode_documents([text]),
         lambda: tokenizer.encode_with_offsets(text),
-        lambda: tokenizer.word_pieces([text]),
+        lambda: tokenizer.word_tokens([text]),
     ):
         assert refused(call).startswith(f"{file}: cannot encode or decode this text (")
 
@@ -451,14 +451,14 @@ def test_the_reference_tokenizer_keeps_its_ids():
     for text in [*TEXTS, *(word for word in ODD_WORDS if word != "\ud800")]:
         assert ours.encode(text) == theirs.encode(text).ids
     assert (ours.vocab_size, ours.kind, ours.unused_ids) == (8192, "wordpiece", ())
-    assert all(ours.word_pieces(ODD_WORDS))
+    assert all(ours.word_tokens(ODD_WORDS))
 
 
 def test_normalisers_that_drop_everything_leave_unknown():
     backend = tokenizers.Tokenizer.from_str(TRAINED["bpe"].backend.to_str())
     backend.normalizer = normalizers.Replace(tokenizers.Regex(".*"), "")
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    assert Tokenizer(backend).word_pieces(["all", "gone"]) == [[1], [1]]
+    assert Tokenizer(backend).word_tokens(["all", "gone"]) == [[1], [1]]
 
 
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])

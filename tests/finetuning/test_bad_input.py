@@ -128,7 +128,7 @@ def test_a_dev_tag_that_is_unseen_in_train_is_named_with_its_word(refused, place
             ("windows.stride 15", "14"),
         ),
         (("--train", "train.tsv", "--epochs", "0"), ("epochs is 0",)),
-        (("--train", "train.tsv", "--data.held_out", "0.9"), ("data.held_out",)),
+        (("--train", "train.tsv", "--data.validation_split", "0.9"), ("data.validation_split",)),
         (("--train", "train.tsv", "--trainer.max_epochs", "3"), ("trainer.max_epochs", "epochs")),
         (("--train", "train.tsv", "--optimizer.rate", "3"), ("optimizer.rate",)),
         (("--train", "train.tsv", "--head.pooling", "max"), ("head.pooling", "cls")),

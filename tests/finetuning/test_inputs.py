@@ -43,12 +43,12 @@ def test_labels_are_those_of_the_training_file_sorted(tmp_path, maker):
     assert data.scheme is not None
 
 
-def test_what_is_held_out_hangs_on_the_texts_and_not_on_their_order(tmp_path, maker):
+def test_the_validation_split_depends_on_the_texts_and_not_on_their_order(tmp_path, maker):
     rows = texts(300, 2)
     sides = []
     for number, order in enumerate((rows, rows[::-1])):
         train = write_texts(tmp_path / f"{number}.tsv", order)
-        data = prepare_data("classify", DataConfig(train=train, held_out=0.3), maker, quiet)
+        data = prepare_data("classify", DataConfig(train=train, validation_split=0.3), maker, quiet)
         assert len(data.train) + len(data.dev) == 300
         assert 0 < len(data.dev) < 150
         # equal texts stand on one side: nothing that is measured was learned
@@ -60,7 +60,7 @@ def test_what_is_held_out_hangs_on_the_texts_and_not_on_their_order(tmp_path, ma
 def test_what_alone_has_a_label_is_learned_from(tmp_path, maker):
     for seed in range(8):
         train = write_texts(tmp_path / "train.tsv", [*texts(40, seed), (f"the only one of its kind {seed}", "rare")])
-        data = prepare_data("classify", DataConfig(train=train, held_out=0.5), maker, quiet)
+        data = prepare_data("classify", DataConfig(train=train, validation_split=0.5), maker, quiet)
         rare = data.labels.index("rare")
         assert sum(item.labels == (rare,) for item in data.train) == 1
 

@@ -132,7 +132,7 @@ def test_a_pair_is_the_row_of_transformers_in_every_family(name, tmp_path):
 
 def test_the_place_of_a_word_is_its_first_piece(tokenizer):
     words = ["the", "gardeners", "cat", "remembering", "sees", "neighbourhood", "bread", "the", "unlikely", "book"]
-    pieces = tokenizer.word_pieces(words)
+    pieces = tokenizer.word_tokens(words)
     windows = WindowMaker(tokenizer, 16, 5, token_types=False).from_sentences([words])[0]
     assert len(windows) > 1
     for window in windows:

@@ -80,7 +80,7 @@ def test_as_a_module_any_model_gives_the_vectors_of_embed(mode, shape, tools, to
     torch.testing.assert_close(prompted, ours, rtol=0, atol=1e-5)
 
 
-def test_texts_are_cut_at_the_longest_row(tools, tokenizer):
+def test_texts_are_cut_at_the_longest_sequence(tools, tokenizer):
     model = make(Encoder, tokenizer, OWN)
     second = tokenizer.encode("quick")
     for longest, given in ((64, None), (10, 10)):

@@ -53,19 +53,19 @@ def shard(folder: Path, ending: str) -> dict[str, str]:
     (folder / "model.safetensors").unlink()
     stem = "model" if ending == "safetensors" else "pytorch_model"
     files = [f"{stem}-{part + 1:05d}-of-00003.{ending}" for part in range(3)]
-    places = {name: files[number % 3] for number, name in enumerate(tensors)}
+    positions = {name: files[number % 3] for number, name in enumerate(tensors)}
     for file in files:
-        part = {name: tensors[name] for name, place in places.items() if place == file}
+        part = {name: tensors[name] for name, place in positions.items() if place == file}
         if ending == "safetensors":
             save_file(part, folder / file)
         else:
             torch.save(part, folder / file)
-    write_index(folder, stem, ending, places)
-    return places
+    write_index(folder, stem, ending, positions)
+    return positions
 
 
-def write_index(folder: Path, stem: str, ending: str, places: dict[str, str]) -> None:
-    index = {"metadata": {"total_size": 1}, "weight_map": places}
+def write_index(folder: Path, stem: str, ending: str, positions: dict[str, str]) -> None:
+    index = {"metadata": {"total_size": 1}, "weight_map": positions}
     (folder / f"{stem}.{ending}.index.json").write_text(json.dumps(index))
 
 
@@ -297,11 +297,11 @@ def test_a_damaged_pickle_is_one_line(saved: Path) -> None:
     ],
 )
 def test_an_index_that_leads_elsewhere_is_refused(part: str, message: str, saved: Path) -> None:
-    places = shard(saved, "safetensors")
+    positions = shard(saved, "safetensors")
     other = saved.parent / "other"
     other.mkdir()
     save_file({"x": torch.zeros(1)}, other / "model.safetensors")
-    write_index(saved, "model", "safetensors", places | {"bert.embeddings.LayerNorm.weight": part})
+    write_index(saved, "model", "safetensors", positions | {"bert.embeddings.LayerNorm.weight": part})
     with pytest.raises(InputError, match=rf"index\.json: names .*({message})|({message})") as caught:
         MaskedLM.load(saved)
     assert "\n" not in str(caught.value)
@@ -316,8 +316,8 @@ def test_a_damaged_index_is_refused(text: str, saved: Path) -> None:
 
 
 def test_an_index_that_names_what_its_parts_lack_is_refused(saved: Path) -> None:
-    places = shard(saved, "safetensors")
-    write_index(saved, "model", "safetensors", places | {"bert.more.weight": next(iter(places.values()))})
+    positions = shard(saved, "safetensors")
+    write_index(saved, "model", "safetensors", positions | {"bert.more.weight": next(iter(positions.values()))})
     with pytest.raises(InputError, match=r"names parameters that its parts do not hold: bert\.more\.weight"):
         MaskedLM.load(saved)
 

@@ -43,7 +43,12 @@ def make_inputs(home: Path) -> None:
         _write_folders(Tokenizer.load("tokenizer"))
         run_quietly(["pretrain", "texts/a.txt", "--from", "model", "--out", "further", *_further(), "--stop.steps=4"])
         for task, file in (("classify", "rows.tsv"), ("tag", "words.conll")):
-            flags = ["--epochs=1", "--trainer.accelerator=cpu", "--data.held_out=0.2", "--windows.sequence_length=32"]
+            flags = [
+                "--epochs=1",
+                "--trainer.accelerator=cpu",
+                "--data.validation_split=0.2",
+                "--windows.sequence_length=32",
+            ]
             run_quietly(["finetune", task, "--model=model", f"--train=labelled/{file}", f"--out={task}-run", *flags])
             shutil.copytree(f"{task}-run/model", task)
         shutil.copytree("classify", "sentence")
@@ -170,13 +175,13 @@ def _write_recipes(folder: Path) -> None:
     folder.mkdir()
     trainer = "trainer:\n  accelerator: cpu\n  precision: 32-true\n"
     (folder / "pretrain.yaml").write_text(
-        "data:\n  sequence_length: 32\n  batch_size: 8\n  held_out: 0.05\nencoder:\n  hidden_size: 32\n  num_layers: 1\n"
+        "data:\n  sequence_length: 32\n  batch_size: 8\n  validation_split: 0.05\nencoder:\n  hidden_size: 32\n  num_layers: 1\n"
         "  num_heads: 2\n  intermediate_size: 32\n  max_length: 64\n  norm_eps: 1.0e-05\nmasking:\n  rate: 0.3\noptimizer:\n"
         "  kind: adamw\n  lr: 0.001\n  betas: [0.9, 0.98]\n  weight_decay: 0.01\nschedule:\n  warmup: 0.1\nstop:\n  steps: 2\n"
         f"checkpoint:\n  every_steps: 2\nlog:\n  every_steps: 1\n{trainer}seed: 1\n"
     )
     (folder / "finetune.yaml").write_text(
-        "windows:\n  sequence_length: 32\n  stride: 16\ndata:\n  batch_size: 8\n  held_out: 0.2\nhead:\n  dropout: 0.1\n"
+        "windows:\n  sequence_length: 32\n  stride: 16\ndata:\n  batch_size: 8\n  validation_split: 0.2\nhead:\n  dropout: 0.1\n"
         f"optimizer:\n  lr: 0.001\nepochs: 1.0\nlog:\n  every_steps: 1\n{trainer}seed: 1\n"
     )
 

@@ -127,7 +127,7 @@ LOADERS = (
     Loader(
         "finetune/start",
         ("finetune", "classify", "--model=in/bert", "--train=in/labelled/rows.tsv", "--out=out/run", "--epochs=1")
-        + ("--trainer.accelerator=cpu", "--windows.sequence_length=32", "--data.held_out=0.2"),
+        + ("--trainer.accelerator=cpu", "--windows.sequence_length=32", "--data.validation_split=0.2"),
         _in("bert", (*_VOCABULARY, "vocab.txt", "pytorch_model.bin")),
         ("labelled",),
         whole=False,
@@ -266,7 +266,7 @@ LOADERS = (
     Loader(
         "finetune/tagged",
         ("finetune", "tag", "--model=in/model", "--train=in/labelled/words.conll", "--out=out/run", "--epochs=1")
-        + ("--trainer.accelerator=cpu", "--data.held_out=0.2", "--windows.sequence_length=32"),
+        + ("--trainer.accelerator=cpu", "--data.validation_split=0.2", "--windows.sequence_length=32"),
         ("labelled/words.conll",),
         ("model",),
         whole=False,

@@ -231,8 +231,8 @@ def test_the_function_of_flex_is_true_where_a_key_is_visible(case, data) -> None
     (q, k, _), layout = case
     rows, queries, keys = q.shape[0], q.shape[2], k.shape[2]
     if data.draw(st.booleans()):
-        places = st.lists(st.integers(0, queries - 1), min_size=3, max_size=3)
-        layout = layout.at(torch.tensor([data.draw(places) for _ in range(rows)]))
+        positions = st.lists(st.integers(0, queries - 1), min_size=3, max_size=3)
+        layout = layout.at(torch.tensor([data.draw(positions) for _ in range(rows)]))
         queries = 3
     sees, visible = layout._sees(), layout.visible(queries, keys, q.device)
     assert (sees is None) == (visible is None)
@@ -242,15 +242,15 @@ def test_the_function_of_flex_is_true_where_a_key_is_visible(case, data) -> None
 
 @pytest.mark.parametrize("backend", FORWARD)
 def test_an_encoder_of_local_and_global_layers_is_the_same_with_every_backend(backend: str) -> None:
-    """Packed rows, and vectors of chosen places alone: their last layer has no stretches of a row to look at."""
+    """Packed rows, and vectors of chosen positions alone: their last layer has no stretches of a row to look at."""
     torch.manual_seed(0)
     shape = {"hidden_size": 16, "num_layers": 3, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 16}
     encoder = Encoder(EncoderConfig(vocab_size=32, local_window=4, global_every=3, **shape)).eval()
     documents = torch.tensor([[1, 1, 1, 2, 2, 0], [1, 1, 1, 1, 1, 1], [0] * 6])
     encoder.make_room(stretches(documents))
-    ids, places = torch.randint(5, 32, (3, 6)), torch.tensor([[4, 1], [0, 0], [2, 5]])
+    ids, positions = torch.randint(5, 32, (3, 6)), torch.tensor([[4, 1], [0, 0], [2, 5]])
     with torch.no_grad():
-        for targets in (None, places, torch.randint(0, 6, (3, 6))):
+        for targets in (None, positions, torch.randint(0, 6, (3, 6))):
             encoder.backend = "eager"
             expected = encoder(ids, document_ids=documents, targets=targets).last_hidden_state
             encoder.backend = backend  # type: ignore[assignment]
@@ -499,15 +499,15 @@ def test_compiled_flex_equals_eager_over_several_blocks(window: int | None) -> N
     """Rows of more than two blocks of 128, longer than the window, and a choice of their queries; in a graph and by itself."""
     torch._dynamo.reset()
     documents = packed(3, 300, "cpu")
-    places = torch.randint(0, 300, (3, 20))
+    positions = torch.randint(0, 300, (3, 20))
     q, k, v = (part.detach() for part in tensors(3, 4, 2, 300, 300, 16))
 
     def compute(backend: str, documents: Tensor) -> tuple[Tensor, Tensor]:
         layout = Layout(documents, documents, window=window)
-        chosen = q.gather(2, places[:, None, :, None].expand(-1, 4, -1, 16))
+        chosen = q.gather(2, positions[:, None, :, None].expand(-1, 4, -1, 16))
         return (
             attend(q, k, v, layout, backend=backend),  # type: ignore[arg-type]
-            attend(chosen, k, v, layout.at(places), backend=backend),  # type: ignore[arg-type]
+            attend(chosen, k, v, layout.at(positions), backend=backend),  # type: ignore[arg-type]
         )
 
     compiled = torch.compile(compute, fullgraph=True, dynamic=False)

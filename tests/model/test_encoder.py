@@ -92,7 +92,7 @@ def test_padding_changes_nothing_for_the_tokens(name: str) -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("backend", ["eager", "sdpa"])
 @pytest.mark.parametrize("name", SHAPES)
-def test_targets_get_the_vectors_that_they_have_among_all_places_and_the_same_gradients(
+def test_targets_get_the_vectors_that_they_have_among_all_positions_and_the_same_gradients(
     name: str, backend: str, packed: bool
 ) -> None:
     documents = torch.ones(2, 20, dtype=torch.long)
@@ -137,7 +137,7 @@ def test_targets_are_right_where_an_adapter_stands_in_the_place_of_the_projectio
 
 
 def test_targets_and_all_hidden_states_are_not_asked_for_at_once() -> None:
-    with pytest.raises(InputError, match="targets are the places of the last layer"):
+    with pytest.raises(InputError, match="targets are the positions of the last layer"):
         make("modern")(some_ids(), targets=torch.tensor([[1], [1]]), output_hidden_states=True)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from bert.errors import InputError
 from bert.model.config import EncoderConfig, HeadConfig
-from bert.model.expansion import grow, larger, repeat_layers
+from bert.model.expansion import expand, larger, repeat_layers
 from bert.model.heads import MaskedLM
 
 SMALL = {
@@ -64,7 +64,7 @@ def logits(model):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_same_size_is_the_same_model_bit_for_bit(shape):
     model = make_model(shape)
-    copy = grow(model, larger(model.config))
+    copy = expand(model, larger(model.config))
     assert copy.config == model.config
     for name, tensor in copy.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
@@ -78,39 +78,39 @@ def test_the_same_size_is_the_same_model_bit_for_bit(shape):
 )
 def test_a_multiple_of_the_width_and_any_width_inside_compute_the_old_function(shape, sizes):
     model = make_model(shape)
-    grown = grow(model, larger(model.config, **sizes))
+    expanded = expand(model, larger(model.config, **sizes))
     for name, size in sizes.items():
-        assert getattr(grown.config, name) == size
-    assert grown.config.head_size == model.config.head_size
-    assert torch.allclose(logits(grown), logits(model), atol=2e-5)
+        assert getattr(expanded.config, name) == size
+    assert expanded.config.head_size == model.config.head_size
+    assert torch.allclose(logits(expanded), logits(model), atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", [name for name in WIDENED if SHAPES[name][0].get("norm_first", True)])
 @pytest.mark.parametrize("layers", [5, 6, 9])
 def test_a_deeper_pre_norm_model_computes_the_old_function(shape, layers):
     model = make_model(shape)
-    grown = grow(model, larger(model.config, num_layers=layers, hidden_size=32))
-    assert torch.allclose(logits(grown), logits(model), atol=2e-5)
+    expanded = expand(model, larger(model.config, num_layers=layers, hidden_size=32))
+    assert torch.allclose(logits(expanded), logits(model), atol=2e-5)
 
 
 @pytest.mark.parametrize("shape", ["bert", "post-norm, no transform"])
 def test_a_deeper_post_norm_model_stays_near_the_old_function(shape):
     """Its added norms cannot be the identity; against layers that are simply repeated it is near."""
     model = make_model(shape)
-    grown = grow(model, larger(model.config, num_layers=6))
-    again = grow(model, larger(model.config, num_layers=6))
+    expanded = expand(model, larger(model.config, num_layers=6))
+    again = expand(model, larger(model.config, num_layers=6))
     for layer, (copied, _) in enumerate(repeat_layers(model.config, again.config)):
         again.encoder.layers[layer].load_state_dict(model.encoder.layers[copied].state_dict())
-    near, far = ((logits(other) - logits(model)).square().mean().sqrt() for other in (grown, again))
+    near, far = ((logits(other) - logits(model)).square().mean().sqrt() for other in (expanded, again))
     assert near < 0.5 * far
 
 
 @pytest.mark.parametrize("shape", NARROW)
-def test_a_model_with_narrow_embeddings_grows_in_depth_and_inside(shape):
+def test_a_model_with_narrow_embeddings_expands_in_depth_and_inside(shape):
     model = make_model(shape)
-    inside = grow(model, larger(model.config, intermediate_size=31))
+    inside = expand(model, larger(model.config, intermediate_size=31))
     assert torch.allclose(logits(inside), logits(model), atol=2e-5)
-    deeper = grow(model, larger(model.config, num_layers=6, intermediate_size=31))
+    deeper = expand(model, larger(model.config, num_layers=6, intermediate_size=31))
     distance = (logits(deeper) - logits(model)).square().mean().sqrt() / logits(model).std()
     assert distance < (1e-5 if model.config.norm_first else 0.7)  # post-norm comes near, as above
     with pytest.raises(InputError, match="cannot be made wider"):
@@ -121,32 +121,32 @@ def test_a_model_without_a_norm_before_a_tied_output_matrix_is_not_made_wider():
     """Its logits would double."""
     model = MaskedLM(EncoderConfig(**SMALL, final_norm=False), HeadConfig(transform=False))
     with pytest.raises(InputError, match="without a norm before it, cannot be made wider"):
-        grow(model, larger(model.config, hidden_size=32))
-    assert grow(model, larger(model.config, num_layers=4)).config.num_layers == 4
+        expand(model, larger(model.config, hidden_size=32))
+    assert expand(model, larger(model.config, num_layers=4)).config.num_layers == 4
 
 
 @pytest.mark.parametrize("shape", WIDENED)
 def test_copies_get_gradients_of_their_own(shape):
     """Copies that are written and read alike would stay copies for ever."""
     model = make_model(shape)
-    grown = grow(
+    expanded = expand(
         model, larger(model.config, num_layers=model.config.num_layers + 1, hidden_size=32, intermediate_size=48)
     )
-    assert all(parameter.requires_grad for parameter in grown.parameters())
-    grown(IDS, labels=IDS).loss.backward()
-    first = grown.encoder.layers[0]
+    assert all(parameter.requires_grad for parameter in expanded.parameters())
+    expanded(IDS, labels=IDS).loss.backward()
+    first = expanded.encoder.layers[0]
     for weight, half in ((first.mlp.wo.weight, 16), (first.attention.out.weight, 16)):
         one, other = weight.grad[:half], weight.grad[half:]
         assert float((one - other).norm()) > 0.01 * float(one.norm())
-    silent = next(i for i, (_, repeated) in enumerate(repeat_layers(model.config, grown.config)) if repeated)
-    assert not grown.encoder.layers[silent].mlp.wo.weight.any()
-    assert float(grown.encoder.layers[silent].mlp.wo.weight.grad.norm()) > 0
+    silent = next(i for i, (_, repeated) in enumerate(repeat_layers(model.config, expanded.config)) if repeated)
+    assert not expanded.encoder.layers[silent].mlp.wo.weight.any()
+    assert float(expanded.encoder.layers[silent].mlp.wo.weight.grad.norm()) > 0
 
 
 def test_the_seed_decides_the_shares():
     model = make_model("bert")
     shape = larger(model.config, hidden_size=32)
-    one, same, other = (grow(model, shape, seed).state_dict() for seed in (3, 3, 4))
+    one, same, other = (expand(model, shape, seed).state_dict() for seed in (3, 3, 4))
     name = "encoder.layers.1.mlp.wi.weight"
     assert torch.equal(one[name], same[name])
     assert not torch.equal(one[name], other[name])
@@ -169,7 +169,7 @@ def test_layers_come_in_their_order_each_in_a_place_of_its_kind(layers, every):
 def test_sizes_that_cannot_be():
     config = EncoderConfig(**SMALL)
     for sizes, message in (
-        ({"num_layers": 2}, "grow.num_layers is 2 and the model has 3: give as many or more"),
+        ({"num_layers": 2}, "expand.num_layers is 2 and the model has 3: give as many or more"),
         ({"hidden_size": 20}, "no multiple of 8, the size of a head: give a multiple, such as 24"),
     ):
         with pytest.raises(InputError, match=message):

@@ -29,7 +29,7 @@ def make(head: HeadConfig | None = None, **fields: object) -> MaskedLM:
     return MaskedLM(replace(SMALL, **fields), head).eval()
 
 
-def test_the_loss_is_the_cross_entropy_of_the_labelled_places(batch) -> None:
+def test_the_loss_is_the_cross_entropy_of_the_labelled_positions(batch) -> None:
     ids, documents, labels = batch
     output = make()(ids, document_ids=documents, labels=labels)
     assert output.logits.shape == (2, 20, 70)
@@ -40,16 +40,16 @@ def test_the_loss_is_the_cross_entropy_of_the_labelled_places(batch) -> None:
     assert output.loss.item() == pytest.approx(float(by_hand) / 5, rel=1e-6)
 
 
-def test_targets_decode_those_places_alone_with_the_same_loss_and_gradients(batch) -> None:
+def test_targets_decode_those_positions_alone_with_the_same_loss_and_gradients(batch) -> None:
     ids, documents, labels = batch
-    places = (labels.flatten() != -100).nonzero().flatten()
-    slots = torch.cat([places, torch.zeros(3, dtype=torch.long)])  # three slots not in use point at place 0
-    their_labels = torch.cat([labels.flatten()[places], torch.full((3,), -100)])
+    positions = (labels.flatten() != -100).nonzero().flatten()
+    slots = torch.cat([positions, torch.zeros(3, dtype=torch.long)])  # three slots not in use point at place 0
+    their_labels = torch.cat([labels.flatten()[positions], torch.full((3,), -100)])
     whole, some = make(), make()
     everywhere = whole(ids, document_ids=documents, labels=labels)
     there = some(ids, document_ids=documents, labels=their_labels, targets=slots)
     assert there.logits.shape == (8, 70)
-    assert torch.allclose(there.logits[:5], everywhere.logits.flatten(0, 1)[places], atol=1e-5)
+    assert torch.allclose(there.logits[:5], everywhere.logits.flatten(0, 1)[positions], atol=1e-5)
     assert there.loss_sum.item() == pytest.approx(everywhere.loss_sum.item(), rel=1e-6)
     assert int(there.num_targets) == 5
     everywhere.loss.backward()
@@ -132,12 +132,12 @@ def test_a_fresh_model_guesses_uniformly(batch) -> None:
 
 def test_the_forward_is_one_graph_for_dynamo(batch) -> None:
     ids, documents, _ = batch
-    places, their_labels = torch.tensor([1, 9, 13, 0]), torch.tensor([3, 4, 5, -100])
+    positions, their_labels = torch.tensor([1, 9, 13, 0]), torch.tensor([3, 4, 5, -100])
     model = make()
     torch._dynamo.reset()
     graph = torch.compile(model, fullgraph=True, backend="eager")
-    ours = graph(ids, document_ids=documents, labels=their_labels, targets=places)
-    assert torch.allclose(ours.loss, model(ids, document_ids=documents, labels=their_labels, targets=places).loss)
+    ours = graph(ids, document_ids=documents, labels=their_labels, targets=positions)
+    assert torch.allclose(ours.loss, model(ids, document_ids=documents, labels=their_labels, targets=positions).loss)
 
 
 # Task heads

@@ -4,19 +4,19 @@ import torch.nn.functional as F
 
 from bert.model.loss import IGNORED, linear_cross_entropy
 
-PLACES, WIDTH, WORDS = 48, 24, 200
+POSITIONS, WIDTH, WORDS = 48, 24, 200
 
 
 @pytest.fixture(params=["with a bias", "without"])
 def inputs(request: pytest.FixtureRequest) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    shapes = [(PLACES, WIDTH), (WORDS, WIDTH), (WORDS,)][: 3 if request.param == "with a bias" else 2]
+    shapes = [(POSITIONS, WIDTH), (WORDS, WIDTH), (WORDS,)][: 3 if request.param == "with a bias" else 2]
     return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
 
 
 @pytest.fixture
 def labels() -> torch.Tensor:
-    labels = torch.randint(0, WORDS, (PLACES,), generator=torch.Generator().manual_seed(1))
+    labels = torch.randint(0, WORDS, (POSITIONS,), generator=torch.Generator().manual_seed(1))
     labels[::5] = IGNORED
     return labels
 
@@ -59,7 +59,7 @@ def test_in_bf16_its_gradients_are_as_near_to_the_truth_as_those_of_pytorch(labe
     squares = torch.zeros(2, 3)  # ours and theirs, by input: pooled over seeds
     for seed in range(8):
         torch.manual_seed(seed)
-        shapes = [(PLACES, WIDTH), (WORDS, WIDTH), (WORDS,)][: 3 if with_bias else 2]
+        shapes = [(POSITIONS, WIDTH), (WORDS, WIDTH), (WORDS,)][: 3 if with_bias else 2]
         rounded = [torch.randn(shape).bfloat16().requires_grad_() for shape in shapes]
         truth = with_gradients(reference, [part.detach().double().requires_grad_() for part in rounded], labels)
         both = with_gradients(ours, rounded, labels), with_gradients(reference, rounded, labels)
@@ -74,12 +74,12 @@ def test_in_bf16_its_gradients_are_as_near_to_the_truth_as_those_of_pytorch(labe
 
 
 def test_where_nothing_is_asked_the_loss_is_0_and_so_are_its_gradients(inputs) -> None:
-    for value in with_gradients(ours, inputs, torch.full((PLACES,), IGNORED)):
+    for value in with_gradients(ours, inputs, torch.full((POSITIONS,), IGNORED)):
         assert not value.any()
 
 
 def test_scores_beyond_the_range_of_exp_make_no_infinities(labels) -> None:
-    hidden, matrix = torch.full((PLACES, WIDTH), 100.0), torch.randn(WORDS, WIDTH).mul(100).requires_grad_()
+    hidden, matrix = torch.full((POSITIONS, WIDTH), 100.0), torch.randn(WORDS, WIDTH).mul(100).requires_grad_()
     total, gradient = with_gradients(lambda inputs, labels: ours([hidden, *inputs], labels), [matrix], labels)
     assert total.isfinite()
     assert gradient.isfinite().all()

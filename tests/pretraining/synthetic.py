@@ -4,7 +4,7 @@ import lightning as L
 import numpy as np
 import torch
 
-from bert.data.packing import Documents, RowIndex
+from bert.data.packing import Documents, SequenceIndex
 from bert.data.rng import draw
 from bert.data.store import TokenStore
 from bert.model.config import EncoderConfig
@@ -18,7 +18,7 @@ from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds, StepLoader
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
-SIZE, LENGTH, ROWS = 300, 24, 12
+SIZE, LENGTH, SEQUENCES = 300, 24, 12
 LENGTHS = draw(9, np.arange(80)).astype(np.int64) % 60 + 1
 VALUES = (draw(8, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uint16) + 5
 STORE = TokenStore.from_arrays(VALUES, np.concatenate(([0], np.cumsum(LENGTHS))))
@@ -29,18 +29,22 @@ VOCABULARY = Vocabulary(4, np.arange(SIZE) >= 5, np.arange(5, SIZE), np.arange(S
 IDS = SpecialIds(2, 3, 0)
 
 
-def make_rows(length=LENGTH, seed=0):
-    return Source(STORE, RowIndex(DOCUMENTS, length, 16, seed))
+def make_sequences(length=LENGTH, seed=0):
+    return Source(STORE, SequenceIndex(DOCUMENTS, length, 16, seed))
 
 
-def make_stream(seed=0, last_row=None, batch_size=ROWS, **masking):
-    return BatchStream(make_rows(seed=seed), batch_size, IDS, VOCABULARY, MaskingConfig(**masking), seed, last_row)
+def make_stream(seed=0, last_sequence=None, batch_size=SEQUENCES, **masking):
+    return BatchStream(
+        make_sequences(seed=seed), batch_size, IDS, VOCABULARY, MaskingConfig(**masking), seed, last_sequence
+    )
 
 
-def phased(recipe, ranks=1, rows=make_rows):
+def phased(recipe, ranks=1, sequences=make_sequences):
     """The streams and splits of the phases of a recipe over the drawn token ids."""
     phases = plan(recipe)
-    by_length = {phase.recipe.data.sequence_length: rows(phase.recipe.data.sequence_length) for phase in phases.values}
+    by_length = {
+        phase.recipe.data.sequence_length: sequences(phase.recipe.data.sequence_length) for phase in phases.values
+    }
 
     def stream(phase):
         data, masking = phase.recipe.data, phase.recipe.masking

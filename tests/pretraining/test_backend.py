@@ -8,7 +8,7 @@ import torch
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.pretraining import backend
-from bert.pretraining.backend import settle_attention
+from bert.pretraining.backend import select_attention
 from bert.pretraining.config import DataConfig, PhaseConfig, PretrainRecipe
 from bert.pretraining.inputs import make_splits
 
@@ -30,7 +30,7 @@ def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch:
 
     monkeypatch.setattr(backend, "fastest", fastest)
     said: list[str] = []
-    settled = settle_attention(RECIPE, SPLITS, CPU, "bf16-mixed", True, said.append)
+    settled = select_attention(RECIPE, SPLITS, CPU, "bf16-mixed", True, said.append)
     assert settled == replace(RECIPE, attention="plain", local_attention="sdpa")
     assert said == [
         "attention: plain (plain 1.0 ms, sdpa 2.0 ms a layer)",
@@ -41,7 +41,7 @@ def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch:
     assert [rest for _, _, rest in asked] == [shared | {"window": None}, shared | {"window": 8}]
 
 
-def test_the_longest_rows_of_a_run_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_longest_sequences_of_a_run_decide(monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = []
     monkeypatch.setattr(backend, "fastest", lambda backends, shape, **_: shapes.append(shape) or {"sdpa": 0.1})
     lengths = [
@@ -51,20 +51,20 @@ def test_the_longest_rows_of_a_run_decide(monkeypatch: pytest.MonkeyPatch) -> No
     ]
     phases = [PhaseConfig(**length) for length in lengths]
     recipe = replace(RECIPE, phases=phases, local_attention="sdpa")
-    settle_attention(recipe, make_splits(recipe, ranks=1), CPU, "bf16-mixed", True, print)
+    select_attention(recipe, make_splits(recipe, ranks=1), CPU, "bf16-mixed", True, print)
     assert shapes == [(2, 4, 32, 8)]
 
 
 def test_a_step_that_is_not_compiled_asks_no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "fastest", None)
-    assert settle_attention(RECIPE, SPLITS, CPU, "32-true", False, print) == RECIPE
+    assert select_attention(RECIPE, SPLITS, CPU, "32-true", False, print) == RECIPE
 
 
 @pytest.mark.parametrize("name", ["eager", "plain", "sdpa"])
 def test_what_the_recipe_says_is_taken(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(backend, "fastest", None)
     recipe = replace(RECIPE, attention=name)
-    assert settle_attention(recipe, SPLITS, CPU, "32-true", True, print) == recipe
+    assert select_attention(recipe, SPLITS, CPU, "32-true", True, print) == recipe
 
 
 def test_the_attention_of_layers_with_a_window_is_taken_where_the_recipe_names_it(
@@ -72,7 +72,7 @@ def test_the_attention_of_layers_with_a_window_is_taken_where_the_recipe_names_i
 ) -> None:
     windows = []
     monkeypatch.setattr(backend, "fastest", lambda *_, window, **__: windows.append(window) or {"plain": 0.1})
-    settled = settle_attention(replace(RECIPE, local_attention="eager"), SPLITS, CPU, "bf16-mixed", True, print)
+    settled = select_attention(replace(RECIPE, local_attention="eager"), SPLITS, CPU, "bf16-mixed", True, print)
     assert (settled.attention, settled.local_attention) == ("plain", "eager")
     assert windows == [None]
 
@@ -89,4 +89,4 @@ def test_what_cannot_be_had_is_refused_before_the_run(name: str, dropout: float,
     encoder = replace(RECIPE.encoder, attention_dropout=dropout)
     for named in ({"attention": name}, {"local_attention": name}):
         with pytest.raises(InputError, match=message):
-            settle_attention(replace(RECIPE, encoder=encoder, **named), SPLITS, CPU, "bf16-mixed", True, print)
+            select_attention(replace(RECIPE, encoder=encoder, **named), SPLITS, CPU, "bf16-mixed", True, print)

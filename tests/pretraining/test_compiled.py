@@ -15,7 +15,7 @@ from bert.pretraining.phases import plan
 from bert.pretraining.stream import MicroBatch, Split
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
-from .synthetic import ENCODER, ROWS, fit, make_stream, phased
+from .synthetic import ENCODER, SEQUENCES, fit, make_stream, phased
 
 SHAPES = {
     "modern": {},
@@ -36,7 +36,7 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(name: str, compiled: bool, steps: int = 6, accumulation: int = 1) -> MaskedLMTraining:
     torch.manual_seed(0)
-    split = Split(ROWS, ROWS // accumulation)
+    split = Split(SEQUENCES, SEQUENCES // accumulation)
     model = MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **SHAPES[name]}))
     module = MaskedLMTraining(
         model, OptimizerConfig(), ScheduleConfig(), StopConfig(steps=steps), split, seed=5, compiled=compiled
@@ -83,7 +83,7 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
     """The documents of a batch, their number and their lengths are nowhere in the shapes."""
     monkeypatch.setattr(attention, "_varlen", dict.fromkeys(("varlen_attn", "window_size", "scale"), densely))
     monkeypatch.setattr(attention, "missing", lambda *_: "")
-    split, stream, losses = Split(ROWS, ROWS), make_stream(), {}
+    split, stream, losses = Split(SEQUENCES, SEQUENCES), make_stream(), {}
     for name in (backend, "auto"):
         torch.manual_seed(0)
         module = MaskedLMTraining(
@@ -109,7 +109,7 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
 @pytest.mark.usefixtures("traced")
 def test_validation_has_a_graph_of_its_own_and_keeps_it() -> None:
     module = train("modern", compiled=True, steps=2)
-    split = Split(ROWS, ROWS)
+    split = Split(SEQUENCES, SEQUENCES)
     seen = []
     for step in range(4):
         batch = make_stream().micro_batch(step, split)

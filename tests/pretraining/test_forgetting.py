@@ -1,4 +1,4 @@
-"""Losses before and after: computed again by hand, on the same places, a token and a byte."""
+"""Losses before and after: computed again by hand, on the same positions, a token and a byte."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ from bert.pretraining.forgetting import (
     report,
     table,
 )
-from bert.pretraining.inputs import fixed_rows, make_streams
+from bert.pretraining.inputs import fixed_sequences, make_streams
 from bert.pretraining.stream import Split
 from bert.recipe import read_recipe
 from bert.sample.make import make_sample
@@ -41,16 +41,16 @@ def runs(tmp_path_factory, tiny_run):
     (folder / "general.txt").write_text(make_text(40, seed=9))
     (folder / "words.txt").write_text("foothill\n")
     command = ["pretrain", str(folder / "text.txt"), "--from", str(tiny_run / "model"), *FLAGS]
-    command += ["--general", str(folder / "general.txt"), "--data.held_out=0.2", "--stop.steps=3"]
+    command += ["--general", str(folder / "general.txt"), "--data.validation_split=0.2", "--stop.steps=3"]
     run_quietly([*command, "--out", str(folder / "plain")])
     run_quietly([*command, "--out", str(folder / "words"), "--add-words", str(folder / "words.txt")])
     return folder
 
 
 def by_hand(model, stream):
-    """(loss, hidden places) densely, row by row."""
+    """(loss, hidden positions) densely, row by row."""
     loss, hidden = 0.0, []
-    for step in range(-(-stream.last_row // stream.batch_size)):
+    for step in range(-(-stream.last_sequence // stream.batch_size)):
         batch = stream.micro_batch(step, Split(stream.batch_size, stream.batch_size))
         with torch.no_grad():
             logits = model(batch["input_ids"], document_ids=batch["document_ids"]).logits.flatten(0, 1)
@@ -69,19 +69,19 @@ def general_rows(recipe, file, tokenizer):
     texts = file.read_text().strip().split("\n\n")
     values, lengths = tokenizer.encode_documents(texts)
     store = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
-    return fixed_rows(recipe, [store], [Documents(store.starts, store.lengths)], tokenizer), texts, len(values)
+    return fixed_sequences(recipe, [store], [Documents(store.starts, store.lengths)], tokenizer), texts, len(values)
 
 
-def test_with_the_same_vocabulary_both_models_are_measured_on_the_same_places(runs, tiny_run):
+def test_with_the_same_vocabulary_both_models_are_measured_on_the_same_positions(runs, tiny_run):
     run = runs / "plain"
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     before, after = MaskedLM.load(tiny_run / "model"), MaskedLM.load(run / "model")
     tokenizer = after.tokenizer
-    held_out = make_streams(recipe, [open_store(run / "store")], tokenizer)[1]
+    validation_split = make_streams(recipe, [open_store(run / "store")], tokenizer)[1]
     general = general_rows(recipe, runs / "general.txt", tokenizer)[0]
     figures = measured(run)
     assert set(figures) == {(text, when) for text in (NEW, GENERAL) for when in (BEFORE, AFTER)}
-    for text, stream in ((NEW, held_out), (GENERAL, general)):
+    for text, stream in ((NEW, validation_split), (GENERAL, general)):
         for when, model in ((BEFORE, before), (AFTER, after)):
             loss, hidden = by_hand(model, stream)
             assert figures[text, when].loss == pytest.approx(loss, rel=1e-4)
@@ -108,7 +108,7 @@ def test_with_added_words_the_model_as_it_came_is_measured_with_its_own_tokenize
     assert ratio[START] > ratio[BEFORE]  # bytes of a token
 
 
-def test_held_out_documents_are_the_same_under_both_tokenizers(runs):
+def test_documents_of_the_validation_split_are_the_same_under_both_tokenizers(runs):
     run = runs / "words"
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     tokenizer = Tokenizer.load(run / "tokenizer")

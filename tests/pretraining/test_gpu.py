@@ -12,13 +12,13 @@ from bert.pretraining.stream import Split
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import clip_gradients
 
-from .synthetic import ENCODER, ROWS, fit, make_module, make_stream
+from .synthetic import ENCODER, SEQUENCES, fit, make_module, make_stream
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
 
 
-def train(accelerator, precision, kind="adamw", micro_rows=ROWS):
-    split = Split(ROWS, micro_rows)
+def train(accelerator, precision, kind="adamw", micro_sequences=SEQUENCES):
+    split = Split(SEQUENCES, micro_sequences)
     module = make_module(split, steps=20, kind=kind)
     fit(module, split, accelerator, precision)
     return module.read_log()["loss"]
@@ -33,13 +33,13 @@ def test_bf16_and_accumulation_train_as_fp32_does(kind):
     """Within 2 %: bf16 has 8 bits of mantissa, and 20 steps add up."""
     reference = train("gpu", "32-true", kind)
     assert train("gpu", "bf16-mixed", kind) == pytest.approx(reference, rel=0.02)
-    assert train("gpu", "bf16-mixed", kind, micro_rows=ROWS // 3) == pytest.approx(reference, rel=0.02)
+    assert train("gpu", "bf16-mixed", kind, micro_sequences=SEQUENCES // 3) == pytest.approx(reference, rel=0.02)
 
 
 def test_a_gpu_run_repeats():
     weights = []
     for _ in range(2):
-        split = Split(ROWS, ROWS)
+        split = Split(SEQUENCES, SEQUENCES)
         module = make_module(split, steps=5)
         fit(module, split, "gpu", "bf16-mixed")
         weights.append(torch.cat([parameter.detach().cpu().flatten() for parameter in module.model.parameters()]))
@@ -52,7 +52,7 @@ def test_a_compiled_step_is_one_graph_that_never_waits_for_the_gpu(backend, kind
     """Local and global layers in bf16. Two steps set things up; from then on nothing is compiled, and nothing synchronises."""
     torch._dynamo.reset()
     counters.clear()
-    split, stream = Split(ROWS, ROWS), make_stream()
+    split, stream = Split(SEQUENCES, SEQUENCES), make_stream()
     shape = dataclasses.replace(ENCODER, hidden_size=64, num_layers=3, local_window=6, global_every=2)
     optimizer = OptimizerConfig(kind=kind)
     module = MaskedLMTraining(

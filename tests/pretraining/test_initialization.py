@@ -68,9 +68,9 @@ def losses_of(run):
 
 
 def start_loss(run):
-    """The loss on held-out text with which training began."""
+    """The loss on validation text with which training began."""
     with (run / "before-after" / "losses.tsv").open() as stream:
-        rows = [row for row in csv.DictReader(stream, delimiter="\t") if row["text"] == "held-out text"]
+        rows = [row for row in csv.DictReader(stream, delimiter="\t") if row["text"] == "validation text"]
     return {row["when"]: float(row["loss"]) for row in rows}
 
 
@@ -204,10 +204,10 @@ def test_another_tokenizer_begins_better_than_fresh_weights(trained, text_file, 
     assert set(start_loss(new)) == {"at the start", "after"}  # parts of documents are held out: no text for the old one
 
 
-def test_a_grown_model_begins_where_the_small_one_ended(trained, text_file, tmp_path):
+def test_a_expanded_model_begins_where_the_small_one_ended(trained, text_file, tmp_path):
     run = tmp_path / "run"
-    grow = ["--grow.num_layers=3", "--grow.hidden_size=64", "--grow.intermediate_size=80", "--stop.steps=1"]
-    run_quietly(["pretrain", str(text_file), "--from", str(trained / "model"), "--out", str(run), *FLAGS, *grow])
+    expand = ["--expand.num_layers=3", "--expand.hidden_size=64", "--expand.intermediate_size=80", "--stop.steps=1"]
+    run_quietly(["pretrain", str(text_file), "--from", str(trained / "model"), "--out", str(run), *FLAGS, *expand])
     config = MaskedLM.load(run / "model").config
     assert (config.num_layers, config.hidden_size, config.num_heads, config.intermediate_size) == (3, 64, 4, 80)
     losses = start_loss(run)
@@ -221,7 +221,7 @@ def test_the_written_recipe_makes_the_same_run(trained, text_file, tmp_path):
     """With words and a larger shape, from another folder."""
     words, run, again = tmp_path / "words.txt", tmp_path / "run", tmp_path / "again"
     words.write_text("catdog\nthe\n")
-    change = ["--add-words", str(words), "--grow.num_layers=3", "--stop.steps=2"]
+    change = ["--add-words", str(words), "--expand.num_layers=3", "--stop.steps=2"]
     run_quietly(["pretrain", str(text_file), "--from", str(trained / "model"), "--out", str(run), *FLAGS, *change])
     run_quietly(["pretrain", "--config", str(run / "recipe.yaml"), "--out", str(again)])
     for file in ("model/model.safetensors", "before-after/losses.tsv", "model/tokenizer.json"):
@@ -258,7 +258,14 @@ sys.exit(bert.cli.main(sys.argv[1:]))
 def changed(trained, text_file, folder):
     words = folder / "words.txt"
     words.write_text("catdog\nriverbed\n")
-    change = ["--add-words", str(words), "--general", str(words), "--grow.hidden_size=48", "--checkpoint.every_steps=3"]
+    change = [
+        "--add-words",
+        str(words),
+        "--general",
+        str(words),
+        "--expand.hidden_size=48",
+        "--checkpoint.every_steps=3",
+    ]
     return ["pretrain", str(text_file), "--from", str(trained / "model"), *FLAGS, *change, "--stop.steps=8", "--out"]
 
 

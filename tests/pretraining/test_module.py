@@ -7,11 +7,11 @@ from bert.errors import InputError
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.stream import Split
 
-from .synthetic import ROWS, fit, make_module, make_stream
+from .synthetic import SEQUENCES, fit, make_module, make_stream
 
 
 def test_it_trains_in_a_users_own_trainer_and_stops_at_its_budget():
-    split = Split(ROWS, ROWS)
+    split = Split(SEQUENCES, SEQUENCES)
     module = make_module(split, steps=6)
     before = module.model.encoder.layers[0].mlp.wo.weight.detach().clone()
     trainer = fit(module, split)
@@ -23,8 +23,8 @@ def test_it_trains_in_a_users_own_trainer_and_stops_at_its_budget():
 def test_accumulation_gives_the_gradient_of_the_whole_batch():
     """Micro-batches have different numbers of targets, so a mean of means would differ."""
     weights = []
-    for micro_rows in (ROWS, 4, 1):
-        split = Split(ROWS, micro_rows)
+    for micro_sequences in (SEQUENCES, 4, 1):
+        split = Split(SEQUENCES, micro_sequences)
         module = make_module(split, steps=3)
         fit(module, split)
         weights.append(torch.cat([p.detach().flatten() for p in module.model.parameters()]))
@@ -34,7 +34,7 @@ def test_accumulation_gives_the_gradient_of_the_whole_batch():
 
 def test_the_loss_of_a_step_is_its_definition():
     """Sum of the cross-entropy at the targets over their number, computed densely and by hand."""
-    split = Split(ROWS, ROWS // 2)
+    split = Split(SEQUENCES, SEQUENCES // 2)
     module = make_module(split, steps=1)
     batches = [make_stream().micro_batch(0, split, micro=micro) for micro in range(2)]
     total, count = 0.0, 0
@@ -51,7 +51,7 @@ def test_the_loss_of_a_step_is_its_definition():
 
 
 def test_dropout_is_a_function_of_seed_step_and_micro_batch():
-    split = Split(ROWS, ROWS)
+    split = Split(SEQUENCES, SEQUENCES)
     weights = []
     for noise in (1, 2):
         module = make_module(split, steps=3, dropout=0.3)
@@ -62,7 +62,7 @@ def test_dropout_is_a_function_of_seed_step_and_micro_batch():
 
 
 def test_gradients_are_clipped_to_their_longest():
-    split = Split(ROWS, ROWS)
+    split = Split(SEQUENCES, SEQUENCES)
     module = make_module(split, steps=1, clip_norm=1e-3)
     seen = []
 
@@ -77,7 +77,7 @@ def test_gradients_are_clipped_to_their_longest():
 
 
 def test_learning_rates_follow_the_schedule_and_are_kept():
-    split = Split(ROWS, ROWS)
+    split = Split(SEQUENCES, SEQUENCES)
     module = make_module(split, steps=10)
     fit(module, split)
     assert len(module.learning_rates) == 10
@@ -87,7 +87,7 @@ def test_learning_rates_follow_the_schedule_and_are_kept():
 
 @pytest.mark.parametrize("scaler", [None, object()], ids=["bf16", "fp16 with a scaler"])
 def test_a_step_that_a_scaler_leaves_out_for_its_gradients_is_saved_and_another_is_not(scaler):
-    split = Split(ROWS, ROWS)
+    split = Split(SEQUENCES, SEQUENCES)
     module = make_module(split, steps=1)
     trainer = fit(module, split)
     trainer.precision_plugin.scaler = scaler

@@ -19,7 +19,7 @@ from bert.training.callbacks import TIME_COLUMNS
 from ..conftest import TINY, make_text, run_quietly
 
 STEPS = 9
-# Steps 0 to 2 are 2 micro-batches of 16 places, 3 and 4 are 3 of 32 places, from 5 on 1 of 16 places with another rotary base.
+# Steps 0 to 2 are 2 micro-batches of 16 positions, 3 and 4 are 3 of 32 positions, from 5 on 1 of 16 positions with another rotary base.
 PHASES = (
     "[{tokens: 384, sequence_length: 16, micro_batch_size: 4, mask_rate: 0.3},"
     " {tokens: 768, batch_size: 12, micro_batch_size: 4}, {sequence_length: 16, rope_theta: 500}]"
@@ -31,7 +31,7 @@ FLAGS = [
     "--checkpoint.keep=20",
     "--validation.every_steps=3",
     "--validation.sequences=24",
-    "--data.held_out=0.3",
+    "--data.validation_split=0.3",
     "--encoder.attention_dropout=0.1",
 ]
 
@@ -55,14 +55,25 @@ def run(corpora):
 
 def log_without_time(folder):
     with (folder / "metrics.csv").open() as stream:
-        return [{key: value for key, value in row.items() if key not in TIME_COLUMNS} for row in csv.DictReader(stream)]
+        return [
+            {key: value for key, value in sequence.items() if key not in TIME_COLUMNS}
+            for sequence in csv.DictReader(stream)
+        ]
 
 
 def state_of(folder, step):
     state = torch.load(folder / "checkpoints" / f"step-{step:08d}" / "state.pt", weights_only=True)
     for clock in ("seconds", "first_seconds"):
         state["progress"].pop(clock)
-    parts = ("state_dict", "optimizer_states", "progress", "learning_rates", "global_step", "open_log_row", "loops")
+    parts = (
+        "state_dict",
+        "optimizer_states",
+        "progress",
+        "learning_rates",
+        "global_step",
+        "open_log_row",
+        "loops",
+    )
     return {part: state[part] for part in parts}
 
 
@@ -92,9 +103,9 @@ def test_a_run_resumed_before_at_and_after_a_boundary_is_bit_identical(run, tmp_
 
 
 def test_the_log_has_every_step_and_every_validation_once(run):
-    rows = log_without_time(run)
-    assert [int(row["step"]) for row in rows if row["loss"]] == list(range(1, STEPS + 1))
-    assert [int(row["step"]) for row in rows if row["val_loss"]] == [3, 6, 9]
+    sequences = log_without_time(run)
+    assert [int(sequence["step"]) for sequence in sequences if sequence["loss"]] == list(range(1, STEPS + 1))
+    assert [int(sequence["step"]) for sequence in sequences if sequence["val_loss"]] == [3, 6, 9]
 
 
 def test_the_model_has_the_rotary_base_of_the_last_phase(run):
@@ -122,32 +133,34 @@ def test_the_written_recipe_is_the_recipe_of_the_run(run):
     assert list(recipe.data.mixture.values()) == [3, 1]
 
 
-def test_held_out_rows_are_those_of_the_last_phase_from_every_source(run):
+def test_validation_split_sequences_are_those_of_the_last_phase_from_every_source(run):
     data = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run)
-    training, held_out = data.training, data.validation
-    assert held_out.rows.sequence_length == 16
-    assert held_out.last_row == 24
-    assert {held_out.rows.source_of(row) for row in range(24)} == {0, 1}
-    for one, other in zip(training.at(0).rows.sources, held_out.rows.sources):
-        places = [
+    training, validation_split = data.training, data.validation
+    assert validation_split.sequences.sequence_length == 16
+    assert validation_split.last_sequence == 24
+    assert {validation_split.sequences.source_of(sequence) for sequence in range(24)} == {0, 1}
+    for one, other in zip(training.at(0).sequences.sources, validation_split.sequences.sources):
+        positions = [
             {place for start, length in zip(part.starts, part.lengths) for place in range(start, start + length)}
             for part in (one.index.documents, other.index.documents)
         ]
-        assert not places[0] & places[1]
-        assert len(places[0]) + len(places[1]) == one.store.num_tokens
+        assert not positions[0] & positions[1]
+        assert len(positions[0]) + len(positions[1]) == one.store.num_tokens
 
 
-@pytest.mark.parametrize(("step", "rows", "first"), [(1, 8, 8), (3, 12, 0), (5, 8, 24)])
-def test_show_batch_prints_the_rows_of_any_phase_and_their_sources(run, capsys, step, rows, first):
+@pytest.mark.parametrize(("step", "sequences", "first"), [(1, 8, 8), (3, 12, 0), (5, 8, 24)])
+def test_show_batch_prints_the_sequences_of_any_phase_and_their_sources(run, capsys, step, sequences, first):
     assert main(["pretrain", "--out", str(run), "--show-batch", str(step)]) == 0
     lines = capsys.readouterr().out.splitlines()
     stream = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run).training.at(step)
-    batch = stream.micro_batch(step, Split(rows, rows))
-    assert lines[0].startswith(f"batch {step}: rows of {stream.rows.sequence_length} places from {first} ")
-    assert len(lines) == rows + 1
+    batch = stream.micro_batch(step, Split(sequences, sequences))
+    assert lines[0].startswith(f"batch {step}: sequences of {stream.sequences.sequence_length} positions from {first} ")
+    assert len(lines) == sequences + 1
     assert sum(line.count("‹") for line in lines[1:]) == batch["global_targets"]
     names = ["news.txt:", "books.txt:"]
-    assert [line.split()[1] for line in lines[1:]] == [names[stream.rows.source_of(first + row)] for row in range(rows)]
+    assert [line.split()[1] for line in lines[1:]] == [
+        names[stream.sequences.source_of(first + sequence)] for sequence in range(sequences)
+    ]
 
 
 def test_a_source_may_be_a_store(corpora, tiny_run, tmp_path):

@@ -1,4 +1,4 @@
-"""Phases: which rows a step reads is a function of its number, however a run is dealt out, and Lightning follows."""
+"""Phases: which sequences a step reads is a function of its number, however a run is dealt out, and Lightning follows."""
 
 import math
 from dataclasses import replace
@@ -16,20 +16,20 @@ from bert.pretraining.config import DataConfig, MaskingConfig, PhaseConfig, Pret
 from bert.pretraining.inputs import make_splits
 from bert.pretraining.masking import NO_TARGET
 from bert.pretraining.module import MaskedLMTraining
-from bert.pretraining.phases import Phased, longest_row, plan
+from bert.pretraining.phases import Phased, longest_sequence, plan
 from bert.pretraining.stream import StepLoader
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
-from .synthetic import ENCODER, VALUES, fit, make_rows, phased
+from .synthetic import ENCODER, VALUES, fit, make_sequences, phased
 
-# Lengths, rows and shares of masks change, the first length comes again, and a step is 1, 2 or 3 micro-batches.
+# Lengths, sequences and shares of masks change, the first length comes again, and a step is 1, 2 or 3 micro-batches.
 RECIPE = PretrainRecipe(
     data=DataConfig(sequence_length=24, batch_size=4, micro_batch_size=2),
     masking=MaskingConfig(rate=0.2),
     encoder=ENCODER,
     phases=[
-        PhaseConfig(tokens=100.0, mask_rate=0.3),  # 96 places a step: 2 steps, 4 micro-batches
-        PhaseConfig(tokens=96.0, sequence_length=16, batch_size=6),  # 96 places: 1 step, 3 micro-batches
+        PhaseConfig(tokens=100.0, mask_rate=0.3),  # 96 positions a step: 2 steps, 4 micro-batches
+        PhaseConfig(tokens=96.0, sequence_length=16, batch_size=6),  # 96 positions: 1 step, 3 micro-batches
         PhaseConfig(tokens=1.0, batch_size=6),  # 1 step
         PhaseConfig(sequence_length=16, micro_batch_size=4, rope_theta=500.0),
     ],
@@ -53,26 +53,26 @@ def recipes(draw):
 @settings(deadline=None)
 @given(recipes(), st.integers(1, 60))
 def test_the_plan_is_that_of_playing_the_run_from_its_start(recipe, steps):
-    """One step after the other: a phase ends when its places are used up, and each row length counts its own rows."""
-    phases, number, used, rows = plan(recipe), 0, 0, dict[int, int]()
+    """One step after the other: a phase ends when its positions are used up, and each sequence length counts its own sequences."""
+    phases, number, used, sequences = plan(recipe), 0, 0, dict[int, int]()
     for step in range(steps):
         config = recipe.phases[number]
         length, batch_size = config.sequence_length or 24, config.batch_size or 4
         phase = phases.at(step)
         assert (phase.recipe.data.sequence_length, phase.recipe.data.batch_size) == (length, batch_size)
         assert phase.recipe.masking.rate == (config.mask_rate or recipe.masking.rate)
-        assert phase.first_row_of(step) == rows.get(length, 0)
-        rows[length] = rows.get(length, 0) + batch_size
+        assert phase.first_sequence_of(step) == sequences.get(length, 0)
+        sequences[length] = sequences.get(length, 0) + batch_size
         used += length * batch_size
         if used >= (config.tokens or math.inf):
             number, used = number + 1, 0
-    assert longest_row(recipe) == max(config.sequence_length or 24 for config in recipe.phases)
+    assert longest_sequence(recipe) == max(config.sequence_length or 24 for config in recipe.phases)
 
 
-def test_a_recipe_without_phases_is_one_phase_from_row_0_on():
+def test_a_recipe_without_phases_is_one_phase_from_sequence_0_on():
     phases = plan(PretrainRecipe())
     assert phases.first_steps == (0,)
-    assert phases.at(7).first_row_of(7) == 7 * PretrainRecipe().data.batch_size
+    assert phases.at(7).first_sequence_of(7) == 7 * PretrainRecipe().data.batch_size
     assert phases.at(7).recipe == PretrainRecipe()
 
 
@@ -85,10 +85,10 @@ def test_a_value_that_is_always_the_same_is_so_at_every_step():
 
 @settings(max_examples=25, deadline=None)
 @given(recipes(), st.integers(0, 12), st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)]))
-def test_every_split_over_ranks_and_accumulation_sees_the_same_rows_and_masks(recipe, step, dealt):
-    ranks, micro_rows = dealt
+def test_every_split_over_ranks_and_accumulation_sees_the_same_sequences_and_masks(recipe, step, dealt):
+    ranks, micro_sequences = dealt
     whole_streams, whole_splits = phased(recipe)
-    streams, splits = phased(replace(recipe, data=replace(recipe.data, micro_batch_size=micro_rows)), ranks)
+    streams, splits = phased(replace(recipe, data=replace(recipe.data, micro_batch_size=micro_sequences)), ranks)
     whole = whole_streams.at(step).micro_batch(step, whole_splits.at(step))
     parts = [
         streams.at(step).micro_batch(step, splits.at(step), rank, micro)
@@ -107,8 +107,8 @@ def test_slots_of_a_phase_follow_its_rate_and_its_length():
         assert len(batch["labels"]) == len(batch["input_ids"]) * slots
 
 
-def test_rows_of_each_length_come_once_an_epoch_whatever_stands_between():
-    """The tokens of the first epoch of rows of 24 and of 16 places are each the whole text."""
+def test_sequences_of_each_length_come_once_an_epoch_whatever_stands_between():
+    """The tokens of the first epoch of sequences of 24 and of 16 positions are each the whole text."""
     recipe = PretrainRecipe(
         data=DataConfig(sequence_length=24, batch_size=4),
         encoder=ENCODER,
@@ -121,21 +121,21 @@ def test_rows_of_each_length_come_once_an_epoch_whatever_stands_between():
     seen = {16: [], 24: []}
     for step in range(streams.first_steps[-1] + 200):
         stream = streams.at(step)
-        seen[stream.rows.sequence_length].extend(stream.batch(step)[0])
-    for length, rows in seen.items():
-        tokens = np.concatenate(rows[: make_rows(length).sequences_in_epoch])
+        seen[stream.sequences.sequence_length].extend(stream.batch(step)[0])
+    for length, sequences in seen.items():
+        tokens = np.concatenate(sequences[: make_sequences(length).sequences_in_epoch])
         assert sorted(tokens[tokens >= 5]) == sorted(VALUES)
 
 
-def test_rows_of_one_number_and_two_lengths_are_masked_apart():
-    """Were the masks keyed by the number alone, the same places of both rows would be hidden first."""
+def test_sequences_of_one_number_and_two_lengths_are_masked_apart():
+    """Were the masks keyed by the number alone, the same positions of both sequences would be hidden first."""
     phases = [PhaseConfig(tokens=1.0, sequence_length=16), PhaseConfig(tokens=1.0, sequence_length=24), PhaseConfig()]
     recipe = PretrainRecipe(data=DataConfig(sequence_length=24, batch_size=64), encoder=ENCODER, phases=phases)
     streams, splits = phased(recipe)
     first = []
     for step in (0, 1):
         batch = streams.at(step).micro_batch(step, splits.at(step))
-        first.append(batch["targets"].view(64, -1)[:, 0] % streams.at(step).rows.sequence_length)
+        first.append(batch["targets"].view(64, -1)[:, 0] % streams.at(step).sequences.sequence_length)
     assert (first[0] == first[1]).float().mean() < 0.5
 
 
@@ -247,5 +247,5 @@ def test_batches_of_a_phase_that_do_not_divide_are_refused():
     with pytest.raises(InputError) as error:
         make_splits(recipe, 2)
     assert str(error.value) == (
-        "phase 2: data.batch_size 30 over 2 devices is 15 rows each, which data.micro_batch_size 4 does not divide: give a divisor of 15"
+        "phase 2: data.batch_size 30 over 2 devices is 15 sequences each, which data.micro_batch_size 4 does not divide: give a divisor of 15"
     )

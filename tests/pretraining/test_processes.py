@@ -17,7 +17,7 @@ from bert.data.rng import draw
 pytestmark = pytest.mark.slow
 
 SETTINGS = """
-data: {sequence_length: 32, batch_size: 8, held_out: 0.3}
+data: {sequence_length: 32, batch_size: 8, validation_split: 0.3}
 vocabulary: {size: 80}
 encoder: {hidden_size: 32, num_layers: 2, num_heads: 2, intermediate_size: 32, max_length: 32}
 optimizer: {kind: adamw}
@@ -122,7 +122,7 @@ PHASES = (
 
 
 def test_phases_and_a_mixture_give_two_processes_the_batches_of_one(corpus):
-    """Steps 0 to 7 in 16 places, 8 to 11 with more rows, then larger micro-batches; rows of two sources."""
+    """Steps 0 to 7 in 16 positions, 8 to 11 with more rows, then larger micro-batches; rows of two sources."""
     (corpus / "more.txt").write_text("\n\n".join((corpus / "text.txt").read_text().split("\n\n")[::2]))
     mixture = ("--phases", PHASES, "--data.mixture", f"{{{corpus / 'text.txt'}: 2, {corpus / 'more.txt'}: 1}}")
     one = train(corpus, "phased", (), mixture, text=False)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 STEPS = 14
 SETTINGS = f"""
-data: {{sequence_length: 32, batch_size: 8, micro_batch_size: 4, held_out: 0.3}}
+data: {{sequence_length: 32, batch_size: 8, micro_batch_size: 4, validation_split: 0.3}}
 vocabulary: {{size: 80}}
 encoder: {{hidden_size: 32, num_layers: 2, num_heads: 2, intermediate_size: 32, max_length: 32, hidden_dropout: 0.1}}
 optimizer: {{kind: muon}}

@@ -93,14 +93,14 @@ def test_the_card_tells_how_the_model_came_to_be(tiny_run):
     assert "Held-out text" in card
 
 
-def test_the_validation_figures_are_those_of_the_held_out_rows(tiny_run):
+def test_the_validation_figures_are_those_of_the_validation_split_rows(tiny_run):
     """Computed once more from the model folder, densely."""
     recipe = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe)
     model = MaskedLM.load(tiny_run / "model").eval()
-    _, held_out, _ = make_streams(recipe, [open_store(tiny_run / "store")], model.tokenizer)
+    _, validation_split, _ = make_streams(recipe, [open_store(tiny_run / "store")], model.tokenizer)
     loss, right, count = 0.0, 0, 0
-    for step in range(-(-held_out.last_row // recipe.data.batch_size)):
-        batch = held_out.micro_batch(step, Split(recipe.data.batch_size, recipe.data.batch_size))
+    for step in range(-(-validation_split.last_sequence // recipe.data.batch_size)):
+        batch = validation_split.micro_batch(step, Split(recipe.data.batch_size, recipe.data.batch_size))
         with torch.no_grad():
             logits = model(batch["input_ids"], document_ids=batch["document_ids"]).logits.flatten(0, 1)
         for place, label in zip(batch["targets"], batch["labels"]):
@@ -112,16 +112,16 @@ def test_the_validation_figures_are_those_of_the_held_out_rows(tiny_run):
     assert float(rows_of(tiny_run)[-1]["val_accuracy"]) == pytest.approx(right / count)
 
 
-def test_no_held_out_token_is_trained_on(tiny_run):
+def test_no_token_of_the_validation_split_is_trained_on(tiny_run):
     recipe = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe)
     store = open_store(tiny_run / "store")
-    training, held_out, _ = make_streams(recipe, [store], Tokenizer.load(tiny_run / "tokenizer"))
-    places = [
+    training, validation_split, _ = make_streams(recipe, [store], Tokenizer.load(tiny_run / "tokenizer"))
+    positions = [
         {place for start, length in zip(part.starts, part.lengths) for place in range(start, start + length)}
-        for part in (training.at(0).rows.index.documents, held_out.rows.index.documents)
+        for part in (training.at(0).sequences.index.documents, validation_split.rows.index.documents)
     ]
-    assert not places[0] & places[1]
-    assert len(places[0]) + len(places[1]) == store.num_tokens
+    assert not positions[0] & positions[1]
+    assert len(positions[0]) + len(positions[1]) == store.num_tokens
 
 
 def test_show_batch_prints_the_rows_that_the_run_saw(tiny_run, capsys):
@@ -309,10 +309,20 @@ def test_weights_with_long_rows_and_a_padded_vocabulary_are_gone_on_with_and_res
     assert MaskedLM.load(run / "model").config == padded.config
 
 
-def test_without_held_out_text_checkpoints_are_written_all_the_same(text_file, tmp_path):
+def test_without_validation_split_text_checkpoints_are_written_all_the_same(text_file, tmp_path):
     run = tmp_path / "run"
     run_quietly(
-        ["pretrain", str(text_file), "--out", str(run), *TINY, "--data.held_out", "0", "--validation.every_steps", "2"]
+        [
+            "pretrain",
+            str(text_file),
+            "--out",
+            str(run),
+            *TINY,
+            "--data.validation_split",
+            "0",
+            "--validation.every_steps",
+            "2",
+        ]
     )
     assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
 

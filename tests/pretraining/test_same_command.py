@@ -220,7 +220,7 @@ def of_a_stranger(checkpoint, change):
             state | {"state_dict": {name: value[:1] for name, value in state["state_dict"].items() if value.ndim}}
         ),
         lambda state: state | {"progress": "x"},
-        lambda state: state | {"identity": 5},
+        lambda state: state | {"fingerprint": 5},
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_one_line(run, bert, change):

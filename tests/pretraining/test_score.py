@@ -74,13 +74,13 @@ def test_a_damaged_file_is_refused(masked, name):
         ({"input_ids": np.zeros((2, 3))}, "has no array labels"),
         ({"input_ids": np.zeros((2, 3)), "labels": np.zeros((2, 4))}, "must be two tables of one shape"),
         ({"input_ids": np.full((2, 3), np.inf), "labels": np.zeros((2, 3))}, "input_ids holds NaN or infinity"),
-        ({"input_ids": np.zeros((0, 3)), "labels": np.zeros((0, 3))}, "hold rows"),
+        ({"input_ids": np.zeros((0, 3)), "labels": np.zeros((0, 3))}, "hold sequences"),
         ({"input_ids": np.zeros((2, 3)), "labels": np.full((2, 3), -100)}, "nothing to score"),
         ({"input_ids": np.full((2, 3), -1), "labels": np.zeros((2, 3))}, "ids are 0 or more"),
         ({"input_ids": np.full((2, 3), 500), "labels": np.zeros((2, 3))}, "token id 500"),
         (
             {"input_ids": np.zeros((2, 40)), "labels": np.zeros((2, 40))},
-            "rows of 40 tokens are longer than the model's 32",
+            "sequences of 40 tokens are longer than the model's 32",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""Mixtures: each source has its share of the rows and counts its own, whoever asks in whatever order."""
+"""Mixtures: each source has its share of the sequences and counts its own, whoever asks in whatever order."""
 
 import math
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert.data.packing import Documents, RowIndex
+from bert.data.packing import Documents, SequenceIndex
 from bert.data.store import TokenStore
 from bert.pretraining.sources import Mixture, Source
 
@@ -21,7 +21,7 @@ def make_source(number, documents):
     lengths = np.arange(documents) % 23 + 1
     values = STARTS[number] + np.arange(lengths.sum())
     store = TokenStore.from_arrays(values.astype(np.uint16), np.concatenate(([0], np.cumsum(lengths))))
-    return Source(store, RowIndex(Documents(store.starts, store.lengths), LENGTH, 8, seed=3))
+    return Source(store, SequenceIndex(Documents(store.starts, store.lengths), LENGTH, 8, seed=3))
 
 
 def make_mixture(weights=(2.0, 1.0, 0.5), seed=7):
@@ -29,13 +29,13 @@ def make_mixture(weights=(2.0, 1.0, 0.5), seed=7):
 
 
 def source_of(ids):
-    """Which source each row (R, T) is of, by its tokens."""
+    """Which source each sequence (R, T) is of, by its tokens."""
     return np.searchsorted(STARTS, ids.max(axis=1), side="right") - 1
 
 
 @pytest.mark.parametrize("weights", [(2.0, 1.0, 0.5), (0.9, 0.05, 0.05), (1e-3, 1e3, 1.0)])
 def test_every_source_has_its_share(weights):
-    """Within five standard deviations of a binomial, over 200,000 rows."""
+    """Within five standard deviations of a binomial, over 200,000 sequences."""
     count = 200_000
     mixture = make_mixture(weights)
     for number, weight in enumerate(weights):
@@ -46,22 +46,22 @@ def test_every_source_has_its_share(weights):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 150_000), st.integers(1, 300))
-def test_rows_before_a_row_are_counted_as_one_by_one(row, count):
+def test_sequences_before_a_sequence_are_counted_as_one_by_one(sequence, count):
     mixture = make_mixture()
-    everything = make_mixture().owners(0, row + count)
-    assert np.array_equal(mixture.owners(row, count), everything[row:])
-    assert np.array_equal(mixture.counts_before(row), np.bincount(everything[:row], minlength=3))
+    everything = make_mixture().owners(0, sequence + count)
+    assert np.array_equal(mixture.owners(sequence, count), everything[sequence:])
+    assert np.array_equal(mixture.counts_before(sequence), np.bincount(everything[:sequence], minlength=3))
 
 
 @settings(max_examples=10, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 400), st.integers(1, 40)), min_size=2, max_size=5))
-def test_a_row_is_the_same_whatever_was_asked_before(spans):
+def test_a_sequence_is_the_same_whatever_was_asked_before(spans):
     mixture, ids = make_mixture(), make_mixture().read(0, 440, IDS)[0]
     for first, count in spans:
         assert np.array_equal(mixture.read(first, count, IDS)[0], ids[first : first + count])
 
 
-def test_rows_are_those_that_each_source_gives_alone_in_its_own_order():
+def test_sequences_are_those_that_each_source_gives_alone_in_its_own_order():
     mixture = make_mixture()
     input_ids, document_ids = mixture.read(0, 300, IDS)
     owners = source_of(input_ids)
@@ -73,7 +73,7 @@ def test_rows_are_those_that_each_source_gives_alone_in_its_own_order():
         assert np.array_equal(document_ids[mine], alone[1])
 
 
-def test_rows_of_each_source_come_once_in_its_epoch():
+def test_sequences_of_each_source_come_once_in_its_epoch():
     mixture = make_mixture()
     input_ids, _ = mixture.read(0, 400, IDS)
     owners = source_of(input_ids)
@@ -83,7 +83,7 @@ def test_rows_of_each_source_come_once_in_its_epoch():
         assert sorted(epoch[epoch >= STARTS[0]]) == list(STARTS[number] + np.arange(source.tokens))
 
 
-def test_seed_and_row_length_decide_who_gives_a_row():
+def test_seed_and_sequence_length_decide_who_gives_a_sequence():
     owners = make_mixture().owners(0, 1000)
     assert (owners != make_mixture(seed=8).owners(0, 1000)).any()
     longer = make_mixture()
@@ -92,9 +92,9 @@ def test_seed_and_row_length_decide_who_gives_a_row():
     assert (owners != longer.owners(0, 1000)).any()
 
 
-def test_a_mixture_says_where_a_row_lies():
+def test_a_mixture_says_where_a_sequence_lies():
     mixture = make_mixture()
-    row = int(np.flatnonzero(mixture.owners(0, 100) == 1)[2])  # the third of the second source
-    assert mixture.source_of(row) == 1
-    assert mixture.locate(row) == mixture.sources[1].locate(2)
+    sequence = int(np.flatnonzero(mixture.owners(0, 100) == 1)[2])  # the third of the second source
+    assert mixture.source_of(sequence) == 1
+    assert mixture.locate(sequence) == mixture.sources[1].locate(2)
     assert mixture.sequences_in_epoch == sum(source.sequences_in_epoch for source in mixture.sources)

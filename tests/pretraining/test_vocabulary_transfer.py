@@ -49,7 +49,7 @@ def test_added_words_start_as_the_mean_of_their_old_pieces_and_all_else_stays(ti
     for before, after in pairs:
         assert torch.equal(after[: old.vocab_size], before[: old.vocab_size])
         for place, word in enumerate(words):
-            pieces = old.word_pieces([word])[0]
+            pieces = old.word_tokens([word])[0]
             assert len(pieces) > 1
             assert torch.allclose(after[old.vocab_size + place], before[pieces].mean(0))
     others = {name for name, _ in grown.named_parameters()} - {
@@ -95,7 +95,7 @@ def test_pieces_of_the_same_text_keep_their_rows_from_kind_to_kind(kind, other):
     for role in ROLES:
         assert rows.sources[getattr(new, f"{role}_id")] == [getattr(old, f"{role}_id")]
     words = sorted({word for text in PROSE for word in text.lower().replace(".", "").split()})
-    whole = [(before[0], after[0]) for before, after in zip(old.word_pieces(words), new.word_pieces(words))
+    whole = [(before[0], after[0]) for before, after in zip(old.word_tokens(words), new.word_tokens(words))
              if len(before) == len(after) == 1]  # fmt: skip
     assert len(whole) > 10
     for before, after in whole:
@@ -108,9 +108,9 @@ def test_pieces_of_the_same_text_keep_their_rows_from_kind_to_kind(kind, other):
 def test_a_piece_that_is_new_is_the_mean_of_the_pieces_of_its_text():
     old, new = train(size=192), train(texts=OTHERS)
     rows = overlap(old, new)
-    (word,) = new.word_pieces(["pineapple"])
+    (word,) = new.word_tokens(["pineapple"])
     assert len(word) == 1
-    assert rows.sources[word[0]] == old.word_pieces(["pineapple"])[0]
+    assert rows.sources[word[0]] == old.word_tokens(["pineapple"])[0]
     inner = next(i for i in range(new.vocab_size) if new.token(i).startswith("##") and len(rows.sources[i]) > 1)
     assert "".join(old.token(i).removeprefix("##") for i in rows.sources[inner]) == new.token(inner).removeprefix("##")
     assert old.token(rows.sources[inner][0]).startswith("##")
@@ -118,7 +118,7 @@ def test_a_piece_that_is_new_is_the_mean_of_the_pieces_of_its_text():
 
 def test_a_piece_of_unknown_characters_is_the_mean_of_all_ordinary_rows():
     old, new = train(size=192), train(texts=[*TEXTS, "ж ж ж ж"])
-    (piece,) = new.word_pieces(["ж"])
+    (piece,) = new.word_tokens(["ж"])
     rows = overlap(old, new)
     assert rows.sources[piece[0]] == []
     assert rows.unknown >= 1

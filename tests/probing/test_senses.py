@@ -13,7 +13,7 @@ import torch
 from sklearn.metrics import f1_score
 
 from bert import senses
-from bert.embed import span_pieces
+from bert.embed import span_tokens
 from bert.errors import InputError
 from bert.model.encoder import Encoder
 from bert.probing.config import SensesProtocol
@@ -72,7 +72,7 @@ def test_the_controls_are_what_their_names_say() -> None:
 def test_the_static_context_is_the_mean_of_the_embeddings_of_the_other_pieces() -> None:
     text = "the sweet apple of the firm"
     alone = "apple"
-    pieces = span_pieces(MODEL.tokenizer, [text, alone], [(10, 15), (0, 5)])
+    pieces = span_tokens(MODEL.tokenizer, [text, alone], [(10, 15), (0, 5)])
     table = MODEL.encoder.embeddings.tokens.weight.detach()
     encoding = MODEL.tokenizer.backend.encode(text)
     others = [i for i, (start, end) in zip(encoding.ids, encoding.offsets) if start < end and not 10 <= start < 15]
@@ -94,7 +94,7 @@ def test_words_cut_one_by_one_are_what_the_tokenizer_makes_of_each_alone(kind: s
     tokenizer = make_masked_lm(kind).tokenizer
     row = Row("the  juicy (apple), 苹果 sharest", "", "apple", (12, 17), "fruit")
     ((ids, places),) = one_by_one(tokenizer, [row])
-    cut = tokenizer.word_pieces(["the", "juicy", "(apple),", "苹果", "sharest"])
+    cut = tokenizer.word_tokens(["the", "juicy", "(apple),", "苹果", "sharest"])
     assert ids == [tokenizer.cls_id, *(i for word in cut for i in word), tokenizer.sep_id]
     before = 1 + len(cut[0]) + len(cut[1])
     assert places == list(range(before, before + len(cut[2])))  # what stands between blanks, as a whole

@@ -75,7 +75,7 @@ def test_what_other_callbacks_log_leaves_no_empty_rows(tmp_path):
     assert (tmp_path / "metrics.csv").read_text().split() == ["step,loss", "1,2.5"]
 
 
-def test_only_whole_rows_up_to_a_step_are_kept(tmp_path):
+def test_only_full_sequences_up_to_a_step_are_kept(tmp_path):
     """A power cut leaves NULs; a kill tears the last row, whose number may then read as another step."""
     file = tmp_path / "metrics.csv"
     log = MetricsCsv(file, ["step", "loss", "val_loss"])

@@ -2,7 +2,7 @@
 
 A multiplication with an addition counts as two operations; the backward pass takes twice as many as the forward pass. Counted
 are matrix products: of a layer for every token (of the last one queries, output projection and MLP only for the slots of
-masked places), attention over the keys that a token sees, the head for the slots. Not counted: embedding lookups, norms,
+masked positions), attention over the keys that a token sees, the head for the slots. Not counted: embedding lookups, norms,
 activations, softmax, the optimiser, and whatever is computed for padding or for keys that are hidden by a mask.
 """
 
@@ -12,7 +12,7 @@ BOTH_WAYS = 3  # forward, and backward twice as much
 PER_PRODUCT = 2  # a multiplication and an addition
 
 
-def training_operations(
+def training_flops(
     config: EncoderConfig,
     head: HeadConfig,
     tokens: float,
@@ -20,7 +20,7 @@ def training_operations(
     visible: float,
     visible_local: float | None = None,
 ) -> float:
-    """Operations, forward and backward, for `tokens` tokens with `slots` masked places among them.
+    """Operations, forward and backward, for `tokens` tokens with `slots` masked positions among them.
 
     `visible` is the mean number of keys that a token sees in a global layer, itself included, `visible_local` in a local one
     (where not given: as many, at most those inside the window).

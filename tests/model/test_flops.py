@@ -5,8 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from bert.model.config import EncoderConfig, HeadConfig
+from bert.model.flops import training_flops
 from bert.model.heads import MaskedLM
-from bert.model.operations import training_operations
 
 SIZES = {
     "vocab_size": 96,
@@ -44,14 +44,14 @@ def test_the_formula_is_what_is_counted(fields: dict, transform: bool) -> None:
     targets = torch.tensor([[0, 5, 7, 9], [1, 2, 3, 23]])
     with FlopCounterMode(display=False) as counter:
         model(ids, targets=targets, labels=ids[:, :4]).loss.backward()
-    formula = training_operations(config, head, tokens=48, slots=8, visible=24, visible_local=24)
+    formula = training_flops(config, head, tokens=48, slots=8, visible=24, visible_local=24)
     assert counter.get_total_flops() == pytest.approx(formula, rel=1e-9)
 
 
 def test_a_window_counts_the_keys_inside_it() -> None:
     config = EncoderConfig(**SIZES | {"local_window": 6, "global_every": 3})
     everything, windowed = (
-        training_operations(config, HeadConfig(), 100, 10, visible=24, visible_local=local) for local in (24, None)
+        training_flops(config, HeadConfig(), 100, 10, visible=24, visible_local=local) for local in (24, None)
     )
     # layers 1 and 2 are local: 7 keys in the place of 24, twice the width each, for all tokens and for the slots
     assert everything - windowed == 6 * 2 * 32 * (24 - 7) * (100 + 10)
