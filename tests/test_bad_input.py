@@ -168,7 +168,7 @@ def test_masked_rows_of_another_tokenizer(refused: Refused, place: Path) -> None
     )
     np.savez(place / "long.npz", input_ids=np.full((1, 80), 7), labels=np.full((1, 80), 8))
     assert refused("evaluate", "run/model", "--masked", "long.npz") == (
-        "long.npz: rows of 80 tokens are longer than the model's 64"
+        "long.npz: sequences of 80 tokens are longer than the model's 64"
     )
     (place / "text.npz").write_text("no arrays")
     message = refused("evaluate", "run/model", "--masked", "text.npz")
@@ -330,7 +330,7 @@ def test_folders_that_are_not_there(refused: Refused) -> None:
 
 # ── keys, flags and values ──
 
-ROWS_OF_8 = "data.batch_size 8 over 1 device is 8 rows each, which data.micro_batch_size 7 does not divide"
+ROWS_OF_8 = "data.batch_size 8 over 1 device is 8 sequences each, which data.micro_batch_size 7 does not divide"
 
 WRONG_VALUES = [
     (

@@ -42,8 +42,8 @@ def bench(
     a measurement that was interrupted goes on. `ragged` texts are mixed, as many documents of one as of another, for works with
     documents; where there are none those of `text` are taken."""
     if recipe.phases:
-        rows = f"{recipe.data.batch_size} rows of {recipe.data.sequence_length} (--data.batch_size, --data.sequence_length)"
-        say(f"the recipe's {len(recipe.phases)} phases are left aside: measured are {rows}")
+        measured = f"{recipe.data.batch_size} sequences of {recipe.data.sequence_length} (--data.batch_size, --data.sequence_length)"
+        say(f"the recipe's {len(recipe.phases)} phases are left aside: measured are {measured}")
     recipe = fitted(recipe, text)
     if plan.kind == "against" and len(plan.backends) == 1:  # ours; all of them are no choice
         recipe = replace(recipe, attention=plan.backends[0], local_attention=None)

@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[Columns, Columns]] = {  # how it ran, and what came of it
         },
     ),
     "sweep": (
-        {**_WAY, "rows at once": lambda cell: str(cell["rows"])},
+        {**_WAY, "sequences at once": lambda cell: str(cell["sequences"])},
         {"tokens/s": lambda cell: f"{cell['tokens_per_second']:,.0f}", **_PEAK},
     ),
     "against hf": (
@@ -83,7 +83,7 @@ def name_of(cell: Value) -> str:
 
 def line_of(cell: Value) -> str:
     """A finished cell in a line."""
-    name = f"{cell['rows']} rows, {name_of(cell)}" if cell["what"] == "sweep" else name_of(cell)
+    name = f"{cell['sequences']} sequences, {name_of(cell)}" if cell["what"] == "sweep" else name_of(cell)
     heads = [""] if "fails" in cell else [f" {head}" for head in KINDS[cell["what"]][1]]
     return f"{name}: {', '.join(figure + head for figure, head in zip(_figures(cell), heads))}"
 
@@ -128,8 +128,8 @@ def tables(cells: Cells) -> list[str]:
             fast, large = found["fastest"], found["largest"]
             most = "the largest that fits" if large["limit"] else "all sizes fit, the largest tried"
             made.append(
-                f"fastest: {fast['rows']} rows at once, {name_of(fast)},"
-                f" {fast['tokens_per_second']:,.0f} tokens/s; {most}: {large['rows']} rows"
+                f"fastest: {fast['sequences']} sequences at once, {name_of(fast)},"
+                f" {fast['tokens_per_second']:,.0f} tokens/s; {most}: {large['sequences']} sequences"
             )
         if what == "against hf" and (best := verdict(cells)):
             made.append("\n".join(_verdict_line(work, found) for work, found in best.items()))
@@ -160,10 +160,10 @@ def findings(cells: Cells) -> dict[str, Any]:
     if not (ran := cells.ran("sweep")):
         return {}
     fastest = max(ran, key=lambda cell: cell["tokens_per_second"])
-    largest = max(ran, key=lambda cell: (cell["rows"], cell["tokens_per_second"]))
-    more = [cell for cell in cells if cell["what"] == "sweep" and cell["rows"] > largest["rows"]]
+    largest = max(ran, key=lambda cell: (cell["sequences"], cell["tokens_per_second"]))
+    more = [cell for cell in cells if cell["what"] == "sweep" and cell["sequences"] > largest["sequences"]]
     limit = any(cell.get("fails") == OUT_OF_MEMORY for cell in more)
-    named = {name: largest[name] for name in ("rows", "backend", "compiled")}
+    named = {name: largest[name] for name in ("sequences", "backend", "compiled")}
     return {"fastest": fastest, "largest": named | {"limit": limit}}
 
 
@@ -183,10 +183,10 @@ def pictures(cells: Cells, out: Path) -> list[str]:
         drawn.append("sweep.png")
         sizes: dict[str, list[tuple[float, float]]] = {}
         for cell in swept:
-            sizes.setdefault(name_of(cell), []).append((cell["rows"], cell["tokens_per_second"]))
+            sizes.setdefault(name_of(cell), []).append((cell["sequences"], cell["tokens_per_second"]))
         lines = [(name, number, points) for number, (name, points) in enumerate(sizes.items())]
         curves_png(
-            out / drawn[-1], lines, "real tokens a second by micro-batch", "rows at once", "tokens a second", True
+            out / drawn[-1], lines, "real tokens a second by micro-batch", "sequences at once", "tokens a second", True
         )
     if duels := cells.ran("against hf"):
         drawn.append("against.png")

@@ -1,6 +1,6 @@
 """What a run that starts from a model gains on its text, and what it loses elsewhere: masked-LM losses before and after.
 
-Two texts are measured: held-out rows of the run's own, and a general sample. The hidden tokens are the same before and after. Where
+Two texts are measured: validation sequences of the run's own, and a general sample. The masked tokens are the same before and after. Where
 the vocabulary changes they cannot be: then the model as it came is measured with its own tokenizer, and losses a token do not compare.
 Loss × tokens / bytes does: nats a byte of the text, were every token hidden as those are that were.
 
@@ -34,7 +34,7 @@ from bert.untrusted import read_arrays
 
 NEW, GENERAL = "validation text", "general sample"
 BEFORE, START, AFTER = "as it came", "at the start", "after"
-_CHARACTERS_A_TOKEN = 8  # more than a token has: so many characters fill the rows
+_CHARACTERS_A_TOKEN = 8  # more than a token has: so many characters fill the sequences
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def measure_before(
 
 
 def measure_after(model: MaskedLM, data: TrainingData, device: torch.device) -> list[Loss]:
-    """Measure what came of it, on the same rows; all losses, in their order. Empty where nothing was measured before."""
+    """Measure what came of it, on the same sequences; all losses, in their order. Empty where nothing was measured before."""
     if not (_folder(data.folder) / "losses.tsv").exists():
         return []
     losses = [loss for loss in read_losses(data.folder) if loss.when != AFTER]
@@ -218,7 +218,7 @@ def _keep(folder: Path, name: str, texts: Sequence[str], tokenizer: Tokenizer) -
 
 
 def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
-    """(text, rows, bytes of a token) for the kept samples; for the run's own text its validation rows, where none is kept."""
+    """(text, sequences, bytes of a token) for the kept samples; for the run's own text its validation sequences, where none is kept."""
     streams: list[tuple[str, BatchStream, float | None]] = []
     for name in (NEW, GENERAL):
         file = _folder(data.folder) / f"{name.replace(' ', '-')}.npz"
@@ -231,8 +231,8 @@ def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
                 bytes_a_token = float(arrays["bytes_a_token"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{file}: not a kept sample of tokenised text ({error}): remove it") from None
-            rows = fixed_sequences(data.recipe, [kept], [Documents(kept.starts, kept.lengths)], data.tokenizer)
-            streams.append((name, rows, bytes_a_token))
+            sequences = fixed_sequences(data.recipe, [kept], [Documents(kept.starts, kept.lengths)], data.tokenizer)
+            streams.append((name, sequences, bytes_a_token))
         elif data.validation is not None:
             whole = data.stores[0].info.get("bytes") if len(data.stores) == 1 else None
             streams.append((name, data.validation, whole / data.stores[0].num_tokens if whole else None))

@@ -22,11 +22,11 @@ def describe(
 ) -> str:
     """What is about to run, in a few lines."""
     parameters = count_parameters(model)
-    rows, stop = training.at(0).sequences, recipe.stop
+    sequences, stop = training.at(0).sequences, recipe.stop
     budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(stop).items() if value is not None]
     lines = [
         f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}",
-        f"data: {rows.tokens / 1e6:.2f} M tokens in {rows.sequences_in_epoch:,} rows of {rows.sequence_length} an epoch;"
+        f"data: {sequences.tokens / 1e6:.2f} M tokens in {sequences.sequences_in_epoch:,} sequences of {sequences.sequence_length} an epoch;"
         f" {split.at(0).describe()}",
         f"budget: {' or '.join(budget)}",
     ]
@@ -36,7 +36,7 @@ def describe(
         theta = f", rotary θ {inside.encoder.rope_theta:g}" if inside.encoder.positions == "rope" else ""
         late = first >= (stop.steps or math.inf) or begun >= (stop.tokens or math.inf)
         lines.append(
-            f"from step {first:,}: rows of {inside.data.sequence_length}, {dealt.describe()}, masking {inside.masking.rate:.0%}{theta}"
+            f"from step {first:,}: sequences of {inside.data.sequence_length}, {dealt.describe()}, masking {inside.masking.rate:.0%}{theta}"
             + (": the budget ends before" if late else "")
         )
         begun += (next_first - first) * inside.data.batch_size * inside.data.sequence_length
@@ -56,7 +56,7 @@ def card_text(
         *([] if recipe.start is None else [f"- from the weights of {'/'.join(Path(recipe.start).parts[-2:])}"]),
         f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
         *(
-            f"- from step {first:,}: rows of {phase.recipe.data.sequence_length}, {phase.recipe.data.batch_size} a step;"
+            f"- from step {first:,}: sequences of {phase.recipe.data.sequence_length}, {phase.recipe.data.batch_size} a step;"
             f" masking {phase.recipe.masking.rate:.0%}"
             for first, _, phase in plan(recipe).spans()
             if first < progress.step
@@ -77,14 +77,14 @@ def card_text(
 
 
 def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:
-    """Print batch `number` of a run: its rows, with what was masked and what stood there."""
+    """Print batch `number` of a run: its sequences, with what was masked and what stood there."""
     data = open_data(recipe, out)
     tokenizer, stream = data.tokenizer, data.training.at(number)
     batch = stream.micro_batch(number, Split(stream.batch_size, stream.batch_size))
     first, names = stream.first_sequence_of(number), [source.name for source in text_sources(recipe.data, out)]
     length = f" of {stream.sequences.sequence_length} positions" if recipe.phases else ""
     say(
-        f"batch {number}: rows{length} from {first} ({stream.sequences.locate(first)});"
+        f"batch {number}: sequences{length} from {first} ({stream.sequences.locate(first)});"
         f" {batch['global_tokens']} tokens, {batch['global_targets']} targets"
     )
     originals = {int(place): int(label) for place, label in zip(batch["targets"], batch["labels"]) if label >= 0}

@@ -267,7 +267,7 @@ def test_sequences_of_english_wikipedia_are_full(data):
     assert fill(index_of(lengths, 512, window=4096))[0] >= 0.99
 
 
-def test_documents_of_the_validation_split_stay_validation_split_when_the_corpus_grows():
+def test_documents_of_the_validation_split_stay_there_when_the_corpus_grows():
     hashes = draw(5, np.arange(10_000))
     documents = documents_of([10] * 10_000)
     _, few, message = split_validation(documents.take(np.arange(5000)), hashes[:5000], 0.01, 126)
@@ -284,7 +284,7 @@ def test_split_validation_parts_the_corpus():
     assert sorted([*kept.starts, *validation_split.starts]) == list(range(0, 50_000, 10))
 
 
-def test_few_documents_are_validation_split_by_chunks_with_a_message():
+def test_few_documents_are_held_out_by_chunks_with_a_message():
     kept, validation_split, message = split_validation(documents_of([10_000]), draw(7, np.arange(1)), 0.02, 100)
     assert len(validation_split) == 2  # 2 % of 100 chunks
     assert len(kept) == 98

@@ -113,9 +113,9 @@ def test_documents_of_the_validation_split_are_the_same_under_both_tokenizers(ru
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     tokenizer = Tokenizer.load(run / "tokenizer")
     store = open_store(run / "store")
-    documents = make_streams(recipe, [store], tokenizer)[1].rows.index.documents
+    documents = make_streams(recipe, [store], tokenizer)[1].sequences.index.documents
     expected = sorted(store.values[start : start + n].tolist() for start, n in zip(documents.starts, documents.lengths))
-    with np.load(run / "before-after" / "held-out-text.npz") as arrays:
+    with np.load(run / "before-after" / "validation-text.npz") as arrays:
         kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"])
     assert sorted(kept.document(i).tolist() for i in range(len(kept))) == expected
 

@@ -61,5 +61,5 @@ def test_a_small_recipe_runs_for_a_few_steps(path, tmp_path, text_file):
 
 
 def test_structured_weights_are_for_fresh_weights() -> None:
-    with pytest.raises(InputError, match="is for fresh weights, and --from a/model brings its own: give random"):
+    with pytest.raises(InputError, match="is for random initialization, and --from a/model brings its own: give random"):
         PretrainRecipe(start="a/model", initialization="structured")

@@ -118,7 +118,7 @@ def test_no_token_of_the_validation_split_is_trained_on(tiny_run):
     training, validation_split, _ = make_streams(recipe, [store], Tokenizer.load(tiny_run / "tokenizer"))
     positions = [
         {place for start, length in zip(part.starts, part.lengths) for place in range(start, start + length)}
-        for part in (training.at(0).sequences.index.documents, validation_split.rows.index.documents)
+        for part in (training.at(0).sequences.index.documents, validation_split.sequences.index.documents)
     ]
     assert not positions[0] & positions[1]
     assert len(positions[0]) + len(positions[1]) == store.num_tokens
@@ -131,7 +131,7 @@ def test_show_batch_prints_the_rows_that_the_run_saw(tiny_run, capsys):
     tokenizer = Tokenizer.load(tiny_run / "tokenizer")
     training, _, _ = make_streams(recipe, [open_store(tiny_run / "store")], tokenizer)
     batch = training.at(3).micro_batch(3, Split(8, 8))
-    assert lines[0].startswith("batch 3: rows from 24 ")
+    assert lines[0].startswith("batch 3: sequences from 24 ")
     assert f"{batch['global_targets']} targets" in lines[0]
     assert len(lines) == 9
     assert sum(line.count("‹") for line in lines[1:]) == batch["global_targets"]
