@@ -281,8 +281,8 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
         )
     device = next(model.parameters()).device
     with evaluating(model):
-        targets = torch.tensor(masks, device=device)
-        logits = model(torch.tensor([ids], device=device), targets=targets).logits  # (masks, V)
+        masked_positions = torch.tensor([masks], device=device)
+        logits = model(torch.tensor([ids], device=device), masked_positions=masked_positions).logits[0]  # (masks, V)
     check_finite(logits)
     probabilities = logits.float().softmax(dim=-1).cpu()
     words = torch.from_numpy(tokenizer.replacement_ids).long()  # what may be an answer

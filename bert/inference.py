@@ -56,7 +56,7 @@ class Batch:
     """(B, T): 1 for tokens, 0 for padding"""
     token_type_ids: Tensor | None
     """(B, T), or none where no input has any"""
-    targets: Tensor | None = None
+    masked_positions: Tensor | None = None
     """(B, 1) positions within the rows, or none where no input has any"""
 
     @property
@@ -103,7 +103,7 @@ def run_batches(
         compute = _rounded(model) if _takes_bf16(device, bf16) else model
         for positions in _batches([len(one.ids) for one in inputs], batch_tokens):
             batch = _collate(inputs, positions, config.pad_id, device)
-            asked = wanted if batch.targets is None else wanted | {"targets": batch.targets}
+            asked = wanted if batch.masked_positions is None else wanted | {"masked_positions": batch.masked_positions}
             output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
             check_finite(output.last_hidden_state if isinstance(output, EncoderOutput) else output.logits)
             for place, result in zip(positions, take(output, batch), strict=True):
@@ -162,8 +162,8 @@ def _collate(inputs: Sequence[Encoded], positions: list[int], pad_id: int, devic
         types = padded([row.token_type_ids or [0] * len(row.ids) for row in rows], 0)
     mask = (torch.arange(width) < lengths[:, None]).long().to(device)
     positions_asked = [[row.target] for row in rows if row.target is not None]
-    targets = torch.tensor(positions_asked, device=device) if positions_asked else None
-    return Batch(positions, padded([row.ids for row in rows], pad_id), mask, types, targets)
+    masked_positions = torch.tensor(positions_asked, device=device) if positions_asked else None
+    return Batch(positions, padded([row.ids for row in rows], pad_id), mask, types, masked_positions)
 
 
 def _takes_bf16(device: torch.device, bf16: bool | None) -> bool:

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from bert.bench.candidate import where_the_time_goes
 from bert.bench.documents import Text, read_tokens
-from bert.bench.ours import where_the_time_goes
 from bert.bench.peers import BaselineSettings
 from bert.bench.plan import BACKENDS, Plan
 from bert.bench.run import bench, fitted

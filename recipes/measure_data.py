@@ -72,23 +72,23 @@ def batches(options: argparse.Namespace) -> None:
 def measure_batches(
     store: TokenStore, tokenizer: Tokenizer, sequence_length: int, batch_size: int, seconds: float
 ) -> tuple[float, float]:
-    """(share of the places of an epoch in use, real tokens a second of processor time, the plan of the first epoch included)."""
+    """(share of the positions of an epoch in use, real tokens a second of processor time, the plan of the first epoch included)."""
     from bert.model.config import EncoderConfig
     from bert.pretraining.config import DataConfig, PretrainRecipe
     from bert.pretraining.inputs import make_streams
-    from bert.pretraining.stream import Split
+    from bert.pretraining.phases import resolve_plan
 
     data = DataConfig(sequence_length=sequence_length, batch_size=batch_size, validation_split=0.0)
     recipe = PretrainRecipe(data=data, encoder=EncoderConfig(max_length=sequence_length))
-    streams, _, _ = make_streams(recipe, [store], tokenizer)
-    stream = streams.at(0)
-    split, tokens, begun = Split(batch_size, batch_size), 0, time.process_time()
+    stream, _, _ = make_streams(recipe, resolve_plan(recipe), [store], tokenizer)
+    tokens, begun = 0, time.process_time()
     for step in count():
-        tokens += stream.micro_batch(step, split)["global_tokens"]
+        stream.micro_batch(step)
+        tokens += stream.batch(step).tokens
         if (used := time.process_time() - begun) >= seconds:
             break
-    places = stream.sequences.sequences_in_epoch * sequence_length
-    return (store.num_tokens + 2 * int((-(-store.lengths // (sequence_length - 2))).sum())) / places, tokens / used
+    positions = stream.sequences_at(0).sequences_in_epoch * sequence_length
+    return (store.num_tokens + 2 * int((-(-store.lengths // (sequence_length - 2))).sum())) / positions, tokens / used
 
 
 # ── preparing ──

@@ -331,7 +331,8 @@ from bert.model.heads import MaskedLM
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.sources import Source
-from bert.pretraining.stream import BatchStream, SpecialIds, Split
+from bert.pretraining.phases import Phase, Plan as Phases
+from bert.pretraining.stream import BatchStream, SpecialIds
 from bert.data.packing import SequenceIndex, Documents
 from bert.data.store import TokenStore
 
@@ -340,11 +341,12 @@ values = np.arange(lengths.sum()) % 20 + 5
 sequences = SequenceIndex(Documents(np.cumsum(lengths) - lengths, lengths), 16, 8, 0, None)
 vocabulary = Vocabulary(4, np.arange(25) >= 5, np.arange(5, 25), np.ones(25, bool))
 store = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
-stream = BatchStream(Source(store, sequences), 4, SpecialIds(2, 3, 0), vocabulary, MaskingConfig(), 0)
-batch = stream.micro_batch(3, Split(4, 4))
+phases = Phases((Phase(0, 0, 16, 4, 4, 0.35, 0, 1e4),))
+stream = BatchStream({16: Source(store, sequences)}, phases, SpecialIds(2, 3, 0), vocabulary, MaskingConfig())
+batch = stream.micro_batch(3)
 shape = EncoderConfig(vocab_size=25, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_length=16)
 model = MaskedLM(shape)
-model(batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]).loss.backward()
+model(batch["input_ids"], document_ids=batch["document_ids"], masked_positions=batch["masked_positions"], labels=batch["labels"]).loss.backward()
 
 from bert.bench.run import Plan, bench_arrays
 from bert.pretraining.config import DataConfig, PretrainRecipe

@@ -10,18 +10,17 @@ from functools import cache, lru_cache, partial
 
 import torch
 
+from bert.bench.candidate import Candidate, compiled
 from bert.bench.cells import OUT_OF_MEMORY, Value, attempt
 from bert.bench.documents import Text
 from bert.bench.machine import Shape, free_memory, fresh_start, peak, place
-from bert.bench.ours import CandidateSteps, compiled
 from bert.bench.peers import WORKS, BaselineSettings, BaselineSteps, Bout, Work, make_bout, settings_of
 from bert.bench.plan import Bench
 from bert.bench.rounds import spread
 from bert.bench.steps import beside_peak, best_micro_batch
 from bert.errors import InputError
 from bert.pretraining.backend import select_attention
-from bert.pretraining.phases import Phased
-from bert.pretraining.stream import split_batch
+from bert.pretraining.phases import resolve_plan
 
 DOCUMENTS = 4096
 """ragged documents that are measured on"""
@@ -40,14 +39,11 @@ def race(bench: Bench, product: Shape, ragged: Text) -> None:
     torch._dynamo.config.recompile_limit = 64  # several models of one class in a process
 
     @cache
-    def ours() -> CandidateSteps:  # made once, and only where something is left to measure
+    def ours() -> Candidate:  # made once, and only where something is left to measure
         fresh_start()
         device, precision = place(recipe)
         run = compiled(recipe, device)
-        split = split_batch(run.data.batch_size, run.data.micro_batch_size, 1)
-        return CandidateSteps(
-            select_attention(run, Phased.always(split), device, precision, bool(run.compile), bench.say)
-        )
+        return Candidate(select_attention(run, resolve_plan(run), device, precision, bool(run.compile), bench.say))
 
     bout = lru_cache(maxsize=1)(lambda work, sequences: make_bout(work, recipe, bench.text, ragged, sequences))
 
@@ -70,9 +66,7 @@ def race(bench: Bench, product: Shape, ragged: Text) -> None:
         bench.told(key, partial(measure, work, setting))
 
 
-def duel(
-    bench: Bench, ours: CandidateSteps, bout: Bout, work: Work, setting: BaselineSettings, product: Shape
-) -> Value:
+def duel(bench: Bench, ours: Candidate, bout: Bout, work: Work, setting: BaselineSettings, product: Shape) -> Value:
     """Ours against the peer in one setting."""
     steps, batches = bout
     peer = BaselineSteps(ours.recipe, setting, static=work != "padded").contender(batches)

@@ -18,6 +18,7 @@ from bert.files import replaced
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_vocabulary
 from bert.pretraining.masking import Vocabulary
+from bert.pretraining.phases import resolve_plan
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds
 from bert.untrusted import read_arrays
@@ -137,7 +138,8 @@ def packed(text: Text, recipe: PretrainRecipe) -> BatchStream:
     """The batches that a run over all documents of the text sees."""
     documents, data = Documents(text.store.starts, text.store.lengths), recipe.data
     source = Source(text.store, SequenceIndex(documents, data.sequence_length, _WINDOW, recipe.seed))
-    return BatchStream(source, data.batch_size, text.special_ids, text.vocabulary, recipe.masking, recipe.seed)
+    plan = resolve_plan(replace(recipe, phases=[]))
+    return BatchStream({data.sequence_length: source}, plan, text.special_ids, text.vocabulary, recipe.masking)
 
 
 def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:

@@ -124,7 +124,7 @@ def shortest(work: Callable[[], object], device: torch.device, seconds: float) -
 
 def place(recipe: PretrainRecipe) -> tuple[torch.device, str]:
     """Device and precision that the trainer group of the recipe takes here."""
-    trainer = make_trainer(recipe.trainer, [], [], [], 1, None)
+    trainer = make_trainer(recipe.trainer, [], [], [], None)
     return trainer.strategy.root_device, str(trainer.precision)
 
 

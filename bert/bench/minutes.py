@@ -18,10 +18,10 @@ import lightning as L
 import numpy as np
 import torch
 
+from bert.bench.candidate import steps_of
 from bert.bench.cells import Value
 from bert.bench.documents import Text, full_sequences, packed
 from bert.bench.machine import fresh_start, place
-from bert.bench.ours import steps_of
 from bert.bench.peers import BaselineSettings, BaselineSteps, score_baseline, settings_of, whole
 from bert.bench.plan import Bench
 from bert.bench.rounds import Contender, spread
@@ -31,10 +31,9 @@ from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.model.tuning import now
 from bert.pretraining.config import MaskingConfig, PretrainRecipe
-from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.module import PretrainingModule
 from bert.pretraining.run import pretrain
 from bert.pretraining.score import read_masked, score_masked
-from bert.pretraining.stream import Split
 from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.schedules import Progress, learning_rate_share
 
@@ -67,7 +66,7 @@ def fastest_setting(bench: Bench, training: BaselineTraining) -> BaselineSetting
     if len(settings) == 1:
         return settings[0]
     recipe, sequences = _peer_run(bench, training, _TIMED_STEPS * training.sequences, seed=0)
-    batches = [whole(batch) for (batch,) in steps_of(sequences, recipe, _TIMED_STEPS)]
+    batches = [whole(batch) for ((batch,), _, _) in steps_of(sequences, recipe, _TIMED_STEPS)]
 
     def contender(setting: BaselineSettings) -> Contender:
         return BaselineSteps(recipe, setting).contender(batches)
@@ -98,15 +97,12 @@ def train_baseline(
     )
     recipe, text = _peer_run(bench, training, sequences, seed)
     peer, stream = BaselineSteps(recipe, setting), packed(text, recipe)
-    schedule, split = (
-        ScheduleConfig(kind="linear", warmup=training.warmup),
-        Split(training.sequences, training.sequences),
-    )
+    schedule = ScheduleConfig(kind="linear", warmup=training.warmup)
     curve: list[tuple[float, float]] = []
     progress = Progress(StopConfig(minutes=training.minutes))
     progress.start()
     while not progress.finished():
-        batch = whole(stream.micro_batch(int(progress.step), split)).on(peer.device)
+        batch = whole(stream.micro_batch(int(progress.step))).on(peer.device)
         for group in peer.optimizer.param_groups:
             group["lr"] = training.lr * learning_rate_share(progress.share(), schedule)
         peer.step(batch)
@@ -130,8 +126,8 @@ class CurveCallback(L.Callback):
         self.out.unlink(missing_ok=True)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """After a micro-batch, where a point is due."""
-        assert isinstance(pl_module, MaskedLMTraining)
+        """After a step, where a point is due."""
+        assert isinstance(pl_module, PretrainingModule)
         spent = pl_module.progress.elapsed()
         if spent >= self.seconds * (self.taken + 1) / (self.points + 1):
             begun = now(pl_module.device)

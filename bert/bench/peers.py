@@ -13,17 +13,18 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 
+from bert.bench.candidate import steps_of
 from bert.bench.documents import Text, full_sequences, packed
 from bert.bench.machine import place
-from bert.bench.ours import steps_of
 from bert.bench.rounds import Contender
 from bert.data.packing import SPECIALS_PER_CHUNK
 from bert.errors import InputError
 from bert.hf.translate import family_of, write_config
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.masking import NO_TARGET, mask_sequences
+from bert.pretraining.masking import IGNORED, mask_sequences
 from bert.pretraining.score import Score, read_masked
 from bert.pretraining.stream import MicroBatch
+from bert.training.step import StepBatch
 
 Compile = Literal["no", "yes", "cuda-graphs"]
 Work = Literal["full sequences", "concatenated", "padded"]
@@ -62,7 +63,7 @@ class BaselineBatch:
         return BaselineBatch(self.input_ids.to(device), self.labels.to(device), mask)
 
 
-Bout = tuple[list[list[MicroBatch]], list[BaselineBatch]]
+Bout = tuple[list[StepBatch], list[BaselineBatch]]
 """the batches of one work: steps of ours, batches of the peer"""
 
 
@@ -142,9 +143,9 @@ def make_bout(work: Work, recipe: PretrainRecipe, text: Text, ragged: Text, base
             text, data.sequence_length, _FULL_STEPS * max(data.batch_size, baseline_batch_size), recipe.seed
         )
         theirs = replace(recipe, data=replace(data, batch_size=baseline_batch_size, micro_batch_size=None))
-        peer = [whole(batch) for (batch,) in steps_of(full, theirs, _FULL_STEPS)]
+        peer = [whole(batch) for ((batch,), _, _) in steps_of(full, theirs, _FULL_STEPS)]
         return steps_of(full, recipe, _FULL_STEPS), peer
-    steps = max(1, packed(ragged, recipe).sequences.sequences_in_epoch // data.batch_size)
+    steps = max(1, packed(ragged, recipe).sequences_at(0).sequences_in_epoch // data.batch_size)
     ours = steps_of(ragged, recipe, steps)
     if work == "padded":
         return ours, padded(ragged, recipe, baseline_batch_size, max(1, len(ragged.store) // baseline_batch_size))
@@ -152,12 +153,12 @@ def make_bout(work: Work, recipe: PretrainRecipe, text: Text, ragged: Text, base
 
 
 def whole(batch: MicroBatch) -> BaselineBatch:
-    """Sequences of ours as the peer takes them: the same masked ids, and the slots as a table of labels. No place may be padding."""
+    """Sequences of ours as the peer takes them: the same masked ids, and a label for each position. No position may be padding."""
     assert bool((batch["document_ids"] > 0).all()), "the peer would see padding as tokens"
-    ids, used = batch["input_ids"], batch["labels"] != NO_TARGET
-    labels = torch.full((ids.numel(),), NO_TARGET)
-    labels[batch["targets"][used]] = batch["labels"][used]
-    return BaselineBatch(ids, labels.view_as(ids), None)
+    ids, used = batch["input_ids"], batch["labels"] != IGNORED
+    labels = torch.full_like(ids, IGNORED)
+    labels[used.nonzero()[:, 0], batch["masked_positions"][used]] = batch["labels"][used]
+    return BaselineBatch(ids, labels, None)
 
 
 def padded(text: Text, recipe: PretrainRecipe, documents: int, count: int) -> list[BaselineBatch]:
@@ -191,8 +192,8 @@ def _masked(
 ) -> BaselineBatch:
     """Sequences with the masking of the recipe, that of the sequences of a run from `first` on."""
     masked = mask_sequences(ids, first + np.arange(len(ids)), recipe.seed, recipe.masking, text.vocabulary)
-    labels = np.full(ids.shape, NO_TARGET, np.int64)
-    used = masked.labels != NO_TARGET
+    labels = np.full(ids.shape, IGNORED, np.int64)
+    used = masked.labels != IGNORED
     labels[np.nonzero(used)[0], masked.positions[used]] = masked.labels[used]
     return BaselineBatch(torch.from_numpy(masked.input_ids), torch.from_numpy(labels), mask)
 

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from bert.bench.against import DOCUMENTS, race
+from bert.bench.candidate import where_the_time_goes
 from bert.bench.cells import Cells
 from bert.bench.documents import SPECIALS, Text, mixture, text_of_arrays
 from bert.bench.machine import place
 from bert.bench.minutes import BaselineTraining, compare_minutes
-from bert.bench.ours import where_the_time_goes
 from bert.bench.plan import Bench, Plan
 from bert.bench.steps import measure_steps, peaks_result, sweep
 from bert.bench.table import report
@@ -42,8 +42,8 @@ def bench(
     a measurement that was interrupted goes on. `ragged` texts are mixed, as many documents of one as of another, for works with
     documents; where there are none those of `text` are taken."""
     if recipe.phases:
-        measured = f"{recipe.data.batch_size} sequences of {recipe.data.sequence_length} (--data.batch_size, --data.sequence_length)"
-        say(f"the recipe's {len(recipe.phases)} phases are left aside: measured are {measured}")
+        shape = f"{recipe.data.batch_size} sequences of {recipe.data.sequence_length} (--data.batch_size, --data.sequence_length)"
+        say(f"the recipe's {len(recipe.phases)} phases are left aside: measured are {shape}")
     recipe = fitted(recipe, text)
     if plan.kind == "against" and len(plan.backends) == 1:  # ours; all of them are no choice
         recipe = replace(recipe, attention=plan.backends[0], local_attention=None)

@@ -10,16 +10,15 @@ from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
+from bert.bench.candidate import Candidate, flops_per_token, on, split_time, steps_of
 from bert.bench.cells import OUT_OF_MEMORY, Cells, Value, attempt
 from bert.bench.documents import packed
 from bert.bench.machine import Shape, forget_peak, fresh_start, matrix_rate, measure_peaks, model_shapes, peak, place
-from bert.bench.ours import CandidateSteps, flops_per_token, on, split_time, steps_of
 from bert.bench.plan import Bench
 from bert.bench.rounds import Contender, Turn, alternate, spread
-from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.masking import slots
-from bert.pretraining.stream import MicroBatch
+from bert.pretraining.masking import most_masked
+from bert.training.step import StepBatch
 
 Ways = Sequence[tuple[dict[str, Any], Callable[[], Contender]]]
 PREPARED = 8
@@ -31,7 +30,10 @@ def peaks_result(bench: Bench) -> Shape:
 
     def measure() -> Value:
         recipe, data = bench.recipe, bench.recipe.data
-        sequences, used = data.micro_batch_size or data.batch_size, slots(recipe.masking.rate, data.sequence_length)
+        sequences, used = (
+            data.micro_batch_size or data.batch_size,
+            most_masked(recipe.masking.rate, data.sequence_length),
+        )
         own = model_shapes(recipe.encoder, recipe.head, sequences, data.sequence_length, used)
         return asdict(measure_peaks(place(recipe)[0], own, min(0.3, bench.plan.seconds)))
 
@@ -60,7 +62,7 @@ def measure_steps(bench: Bench, product: Shape) -> None:
 def step_cell(bench: Bench, recipe: PretrainRecipe, product: Shape) -> Value:
     """Rate, share of the matrix rate, parts and memory of one way to run the step."""
     fresh_start()
-    ours, steps = CandidateSteps(recipe), steps_of(bench.text, recipe, PREPARED)
+    ours, steps = Candidate(recipe), steps_of(bench.text, recipe, PREPARED)
     (turns,), (shares,), common = beside_peak(bench, ours, steps, [], product)
     return common | {
         "tokens_per_second": spread([turn.rate for turn in turns]),
@@ -75,8 +77,8 @@ def step_cell(bench: Bench, recipe: PretrainRecipe, product: Shape) -> Value:
 
 def beside_peak(
     bench: Bench,
-    ours: CandidateSteps,
-    steps: Sequence[Sequence[MicroBatch]],
+    ours: Candidate,
+    steps: Sequence[StepBatch],
     others: Sequence[Contender],
     product: Shape,
 ) -> tuple[list[list[Turn]], list[list[float]], Value]:
@@ -89,7 +91,7 @@ def beside_peak(
     turns = alternate(contenders, bench.plan.rounds, bench.plan.seconds, lambda: limits.append(between()))
     operations, data = flops_per_token(ours.recipe, steps), ours.recipe.data
     shares = [[operations * turn.rate / limit for turn, limit in zip(each, limits)] for each in turns]
-    sequences = [data.batch_size, ours.split.micro_batch_size, data.sequence_length]
+    sequences = [data.batch_size, ours.phase.micro_batch_size, data.sequence_length]
     return (
         turns,
         shares,
@@ -109,7 +111,7 @@ def best_micro_batch(bench: Bench, least: int = 8) -> PretrainRecipe:
 
     def contender(sequences: int) -> Contender:
         way = replace(recipe, data=replace(data, micro_batch_size=sequences), compile=recipe.compile is not False)
-        return CandidateSteps(way).contender(steps_of(bench.text, way, 2))
+        return Candidate(way).contender(steps_of(bench.text, way, 2))
 
     ways = [({"sequences": sequences}, partial(contender, sequences)) for sequences in sizes]
     sequences = sizes[fastest(bench.cells, "micro-batch", ways, min(1.0, bench.plan.seconds))]
@@ -148,21 +150,16 @@ def sweep_cell(bench: Bench, recipe: PretrainRecipe, sequences: int) -> Value:
     fresh_start()
     batch_size = max(sequences, recipe.data.batch_size // sequences * sequences)
     recipe = replace(recipe, data=replace(recipe.data, batch_size=sequences, micro_batch_size=sequences))
-    batches = [step[0] for step in steps_of(bench.text, recipe, 4)]
-    tokens = statistics.mean(batch["global_tokens"] for batch in batches)
-    ours = CandidateSteps(recipe)
-    forget_peak(ours.device)
-    ready = [on(ours.device, batch) for batch in batches]
+    batches = steps_of(bench.text, recipe, 4)
+    tokens = statistics.mean(batch.tokens for batch in batches)
+    candidate = Candidate(recipe)
+    forget_peak(candidate.device)
+    ready = [on(candidate.device, batch) for batch in batches]
     for batch in ready[:3]:
-        ours.step([batch])
-    times: list[tuple[float, float]] = []  # of all that lies ready, of an update
-    while sum(map(sum, times)) < bench.plan.seconds or len(times) < 3:
-        begun = now(ours.device)
-        for batch in ready:
-            ours.forward(batch).backward()
-        between = now(ours.device)
-        ours.update()
-        times.append((between - begun, now(ours.device) - between))
-    forward_backward, update = (statistics.median_high(each) for each in zip(*times))
-    rate = tokens / (forward_backward / len(ready) + update / (batch_size // sequences))
-    return {"tokens_per_second": rate, "peak_bytes": peak(ours.device), "batch_size": batch_size}
+        candidate.step(batch)
+    times: list[dict[str, float]] = []
+    while sum(sum(parts.values()) for parts in times) < bench.plan.seconds or len(times) < 3 * len(ready):
+        times += [candidate.timed_step(batch) for batch in ready]
+    took = {part: statistics.median_high(parts[part] for parts in times) for part in times[0]}
+    rate = tokens / (took["forward"] + took["backward"] + took["optimizer"] / (batch_size // sequences))
+    return {"tokens_per_second": rate, "peak_bytes": peak(candidate.device), "batch_size": batch_size}

@@ -15,6 +15,7 @@ from torch import Tensor
 from bert.data.rng import draw, permutation
 from bert.finetuning.windows import Window
 from bert.model.heads import IGNORED
+from bert.training.step import StepBatch
 
 _ORDER, _PARTS, _TIES = 41, 42, 43  # what a draw is for
 _BATCHES_IN_A_PART = 32
@@ -141,11 +142,12 @@ class BatchLoader:
         self.batches, self.rank, self.ranks, self.steps = batches, rank, ranks, steps
         self.on_first_request = on_first_request
 
-    def __iter__(self) -> Iterator[TaskBatch]:
+    def __iter__(self) -> Iterator[StepBatch]:
         self.on_first_request()
         step = 0
         while self.steps is None or step < self.steps:
-            yield self.batches.batch(step, self.rank, self.ranks)
+            batch = self.batches.batch(step, self.rank, self.ranks)
+            yield StepBatch([batch], {"loss": batch["global_targets"]}, batch["global_tokens"])
             step += 1
 
 

@@ -1,9 +1,4 @@
-"""Fine-tuning as a LightningModule: the loss of a step, the optimiser, the learning rate, the figures on the dev set.
-
-It works in any Trainer with automatic optimisation; its batches are those of `batches`. The loss of a step is the sum over
-labels divided by the number of labels in the global batch. DDP divides by the number of ranks, so `training_step`
-multiplies by it first.
-"""
+"""Fine-tuning as a LightningModule: the step of `training.module`, the loss of a task, the metrics on the dev set."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,24 +6,24 @@ from typing import Any
 import lightning as L
 import torch
 
-from bert.data.rng import draw
 from bert.finetuning import figures
 from bert.finetuning.batches import TaskBatch, in_order
 from bert.finetuning.metrics import Scheme
 from bert.model.heads import IGNORED, SequenceClassifier, TokenClassifier
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
-from bert.training.optimizers import clip_gradients, make_optimizer, set_learning_rate
-from bert.training.schedules import Progress, learning_rate_share
+from bert.training.module import STEP_COLUMNS, TrainingModule
+from bert.training.step import LossTerms, StepBatch
 
-_DROPOUT = 44  # what a draw is for
-LOG_COLUMNS = ["step", "epoch", "tokens", "loss", "learning_rate", "gradient_norm"]
-"""of metrics.csv, beside the figures on the dev set, which stand with `dev_` before their names"""
+LOG_COLUMNS = [STEP_COLUMNS[0], "epoch", *STEP_COLUMNS[1:]]
+"""of metrics.csv, beside the metrics on the dev set, which stand with `dev_` before their names"""
 
 TaskModel = SequenceClassifier | TokenClassifier
 
 
-class TaskTraining(L.LightningModule):
+class TaskTraining(TrainingModule):
     """Trains a classifier or a tagger for `steps` steps."""
+
+    dropout_stream = 44
 
     def __init__(
         self,
@@ -41,24 +36,11 @@ class TaskTraining(L.LightningModule):
         scheme: Scheme | None = None,
     ) -> None:
         """`scheme` is how the tags of a tagger mark spans; none where they do not."""
-        super().__init__()
-        self.model = model
-        self.optimizer_config, self.schedule, self.seed = optimizer, schedule, seed
+        super().__init__(model, optimizer, schedule, StopConfig(steps=steps), seed)
         self.steps_in_epoch = steps_in_epoch or steps
-        self.progress = Progress(StopConfig(steps=steps))
-        # Sums since the last row of the log, as in pretraining: no buffers, and read only when a row is written.
-        self.loss_sum, self.targets = torch.zeros(()), 0
-        self.gradient_norm = torch.zeros(())
-        self.learning_rate = 0.0
         self.figures = torch.nn.ModuleDict(
             figures.make_figures(model.labels, isinstance(model, TokenClassifier), scheme)
         )
-        self.validation: dict[str, float] = {}
-        """figures of the last validation, the headline first"""
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW or Muon by the recipe. The learning rate is set in `on_before_optimizer_step`."""
-        return make_optimizer(self.model, self.optimizer_config)
 
     def forward(self, batch: TaskBatch) -> Any:
         """The output of the model for a batch, with its loss."""
@@ -67,54 +49,24 @@ class TaskTraining(L.LightningModule):
             return self.model(*inputs, labels=batch["labels"])
         return self.model(*inputs, labels=batch["labels"], example_ids=batch["example_ids"])
 
-    def training_step(self, batch: TaskBatch, batch_idx: int) -> torch.Tensor:
-        """This rank's share in the loss of the step, scaled for DDP's mean."""
-        key = draw(self.seed, _DROPOUT, int(self.progress.step), self.global_rank)
-        torch.manual_seed(int(key[0] >> 1))  # dropout is a function of (seed, step, rank)
-        self._batch = batch
-        output = self(batch)
-        self.loss_sum = self.loss_sum.to(self.device) + output.loss_sum.detach()
-        return output.loss_sum * (self.trainer.world_size / max(1, batch["global_targets"]))
-
-    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Instead of Lightning's own clipping, which refuses fused optimisers under bf16-mixed (its issue 21435)."""
-        self.gradient_norm = clip_gradients(self.model, self.optimizer_config.clip_norm)
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Set the learning rate of this step, a function of the progress at its middle, so that no step has a rate of 0."""
-        middle = Progress(self.progress.stop, self.progress.step + 0.5)
-        share = learning_rate_share(middle.share(), self.schedule)
-        set_learning_rate(optimizer, share)
-        self.learning_rate = share * self.optimizer_config.lr
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One step, and what it used of the budget."""
-        super().optimizer_step(*args, **kwargs)
-        self.targets += self._batch["global_targets"]
-        self.progress.advance(self._batch["global_tokens"], self.progress.elapsed())
-        if self.progress.finished():
-            self.trainer.should_stop = True
+    def loss_terms(self, micro_batch: TaskBatch) -> LossTerms:
+        """Cross-entropy, summed over the labels."""
+        return LossTerms({"loss": self(micro_batch).loss_sum}, {"loss": 1.0})
 
     def read_log(self) -> dict[str, float]:
-        """Mean loss since the last call, over all ranks; learning rate and gradient norm of the last step."""
-        loss_sum = self.loss_sum
-        if self.trainer.world_size > 1:
-            loss_sum = self.trainer.strategy.reduce(loss_sum.to(self.device, copy=True), reduce_op="sum")
-        row = {
-            "epoch": round(self.epoch(), 3),
-            "loss": float(loss_sum) / max(1, self.targets),
-            "learning_rate": self.learning_rate,
-            "gradient_norm": float(self.gradient_norm),
-        }
-        self.loss_sum, self.targets = torch.zeros_like(self.loss_sum), 0
-        return row
+        """The same with the epochs done."""
+        return {"epoch": round(self.epoch(), 3)} | super().read_log()
 
     def epoch(self) -> float:
         """Epochs done."""
         return self.progress.step / self.steps_in_epoch
 
-    def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
+    def validation_step(self, batch: StepBatch, batch_idx: int) -> None:
         """Counts what is right."""
+        for micro_batch in batch.micro_batches:
+            self._measure(micro_batch)
+
+    def _measure(self, batch: TaskBatch) -> None:
         chosen, labels = self(batch).logits.argmax(-1), self.model.labels
         if batch["word_ids"] is None:
             asked = batch["labels"] != IGNORED
@@ -125,13 +77,10 @@ class TaskTraining(L.LightningModule):
         figures.update(dict(self.figures.items()), labels, *named)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of the dev set, over all ranks."""
+        """Log the metrics of the dev set, over all ranks."""
         self.validation = figures.read(dict(self.figures.items()))
         named = {f"dev_{name}": value for name, value in self.validation.items()}
-        self.log_dict(named, logger=False)  # for callbacks that monitor a metric
-        row = named | {"epoch": round(self.epoch(), 3), "tokens": self.progress.tokens}
-        for logger in self.trainer.loggers:
-            logger.log_metrics(row | {"seconds": round(self.progress.elapsed(), 3)}, step=int(self.progress.step))
+        self.log_validation(named, epoch=round(self.epoch(), 3))
 
 
 class KeepBest(L.Callback):

@@ -102,8 +102,7 @@ def _finetune(
             [log, stop, keep, *([ProgressBar(log)] if recipe.log.progress_bar else [])],
             loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
             plugins=[],
-            accumulation=1,
-            validate_every_batches=recipe.validation.every_steps or batches.in_epoch,
+            validate_every=recipe.validation.every_steps or batches.in_epoch,
             trust=trust,
             run_dir=out,
         )

@@ -44,7 +44,7 @@ class EncoderOutput:
     """What an encoder gives."""
 
     last_hidden_state: Tensor
-    """(B, T, D), or (B, K, D) where `targets` were given"""
+    """(B, T, D), or (B, K, D) where `masked_positions` were given"""
     hidden_states: tuple[Tensor, ...] | None = None
     """num_layers + 1 tensors (B, T, D) where asked for: the embeddings, then what leaves each layer, the last after the
     final norm"""
@@ -138,23 +138,23 @@ class Encoder(FolderModel):
         document_ids: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
-        targets: Tensor | None = None,
+        masked_positions: Tensor | None = None,
     ) -> EncoderOutput:
         """Vectors of the tokens (B, T).
 
         `attention_mask` (B, T) is 1 for tokens and 0 for padding. `document_ids` (B, T) takes its place for rows that
         hold several chunks side by side: it numbers the chunks of a row from 1, 0 for padding; a token sees its own
         chunk alone and positions begin at 0 in each, so that a chunk gets the vectors that it has alone. Attentions are
-        computed by the `eager` backend. `token_type_ids` (B, T) are 0 where not given. With `targets` (B, K), positions
+        computed by the `eager` backend. `token_type_ids` (B, T) are 0 where not given. With `masked_positions` (B, K), positions
         within each row, only their vectors leave the last layer, (B, K, D), which saves most of its work.
 
         Raises InputError for ids that are not (B, T) or masks of another shape, for both masks at once, for token types
-        that the model has not, for more tokens than learned positions, and for targets where all hidden states are asked
+        that the model has not, for more tokens than learned positions, and for masked_positions where all hidden states are asked
         for.
         """
-        if targets is not None and output_hidden_states:
+        if masked_positions is not None and output_hidden_states:
             raise InputError(
-                "targets are the positions of the last layer that are asked for, hidden states are all: choose"
+                "masked_positions are the positions of the last layer that are asked for, hidden states are all: choose"
             )
         self._check(input_ids, attention_mask, token_type_ids, document_ids)
         length = input_ids.shape[1]
@@ -181,7 +181,7 @@ class Encoder(FolderModel):
             local = self.config.is_local(layer)
             layout, rotation = of_local if local else of_all
             backend = self.local_backend or self.backend if local else self.backend
-            at = targets if layer + 1 == len(self.layers) else None
+            at = masked_positions if layer + 1 == len(self.layers) else None
             layout = layout if at is None else layout.at(at)
             x, weights = block(x, layout, rotation, backend, output_attentions, at)
             if weights is not None:

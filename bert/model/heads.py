@@ -5,11 +5,11 @@
     tagger       hidden (B, T, D) → dense, activation, norm (where `transform`) → dropout → output → (B, T, C)
     discriminator (ELECTRA)  hidden (B, T, D) → dense, activation → output → (B, T)
 
-The output matrix of the masked LM is the embedding matrix unless told otherwise (Press and Wolf 2017). With `targets`,
+The output matrix of the masked LM is the embedding matrix unless told otherwise (Press and Wolf 2017). With `masked_positions`,
 only the masked positions are decoded: at 15 % masking that saves most of the head's work, and nothing else in the model
 depends on the other positions' scores. Task heads are those of BERT (Devlin et al. 2018) and ModernBERT (Warner et al.
 2024) as points of `TaskHeadConfig`. C is the number of classes,
-N that of targets or of examples.
+N that of masked_positions or of examples.
 """
 
 from dataclasses import dataclass, replace
@@ -36,13 +36,13 @@ class HeadOutput:
     """What a model with a head gives. The losses are none where no labels were given."""
 
     logits: Tensor
-    """masked LM: (B, T, V), or (N, V) or (B, K, V) where `targets` were given; classifier: (N, C); tagger: (B, T, C);
+    """masked LM: (B, T, V), or (B, K, V) where `masked_positions` were given; classifier: (N, C); tagger: (B, T, C);
     discriminator: (B, T)"""
     loss: Tensor | None = None
     """cross-entropy, mean over the labelled positions; 0 where there are none"""
     loss_sum: Tensor | None = None
     """cross-entropy, sum over the labelled positions, fp32: what adds up over micro-batches and ranks"""
-    num_targets: Tensor | None = None
+    num_labels: Tensor | None = None
     """number of labelled positions"""
     hidden_states: tuple[Tensor, ...] | None = None
     """see `EncoderOutput`"""
@@ -143,8 +143,8 @@ class MaskedLM(HeadedModel):
     >>> output = model(ids, labels=torch.tensor([[-100, -100, 8, -100]]))
     >>> output.logits.shape, output.loss.shape  # (B, T, V) and a mean
     (torch.Size([1, 4, 64]), torch.Size([]))
-    >>> model(ids, targets=torch.tensor([2])).logits.shape  # those positions alone
-    torch.Size([1, 64])
+    >>> model(ids, masked_positions=torch.tensor([[2]])).logits.shape  # those positions alone: (B, K, V)
+    torch.Size([1, 1, 64])
     """
 
     head_config: HeadConfig
@@ -166,40 +166,36 @@ class MaskedLM(HeadedModel):
         token_type_ids: Tensor | None = None,
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
-        targets: Tensor | None = None,
+        masked_positions: Tensor | None = None,
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> HeadOutput:
         """Scores of the vocabulary for tokens (B, T), and the loss where there are `labels`. The masks, and what is
         refused by an InputError, are those of `Encoder.forward`.
 
-        `labels` (B, T) holds original ids, -100 where nothing is asked. With `targets` only those positions are decoded:
-        (N,) of the flattened B · T, with `labels` (N,), or (B, K) of each row, with `labels` (B, K), which saves most of
-        the last layer too. Label -100 marks a slot that is not in use; the number of slots is the caller's: shapes stay
-        static.
+        `labels` (B, T) holds original ids, -100 where nothing is asked. With `masked_positions` (B, K), indices into
+        each sequence, and `labels` (B, K) only those positions are decoded, which saves most of the last layer too. A label of -100
+        marks an index that is not in use, so that K is the same for every sequence and shapes stay static.
         """
-        of_rows = targets is not None and targets.dim() == 2 and not output_hidden_states
         output = self.encoder(
             *(input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions),
-            targets=targets if of_rows else None,
+            masked_positions=None if output_hidden_states else masked_positions,
         )
         hidden = output.last_hidden_state  # (B, T, D), or (B, K, D)
-        if targets is not None and not of_rows:
-            hidden = (
-                gather_positions(hidden, targets)
-                if targets.dim() == 2
-                else hidden.flatten(0, 1).index_select(0, targets)
-            )
+        if masked_positions is not None and output_hidden_states:  # the last layer was computed whole
+            hidden = gather_positions(hidden, masked_positions)
         logits = self.head(hidden, self.encoder.embeddings.tokens.weight)
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
-    def loss_sum(self, input_ids: Tensor, document_ids: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-        """The summed loss of `forward`, a scalar, of tokens (B, T) at the slots `targets` (B, K) of each row.
+    def loss_sum(self, input_ids: Tensor, document_ids: Tensor, masked_positions: Tensor, labels: Tensor) -> Tensor:
+        """The summed loss of `forward`, a scalar, of tokens (B, T) at the `masked_positions` (B, K) of each sequence.
 
         That is all a compiled step should give: scores among its results would get a gradient too, a table of zeros that
         the backward pass fills, reads and adds.
         """
-        hidden = self.encoder(input_ids, document_ids=document_ids, targets=targets).last_hidden_state  # (B, K, D)
+        hidden = self.encoder(
+            input_ids, document_ids=document_ids, masked_positions=masked_positions
+        ).last_hidden_state  # (B, K, D)
         return self.head.loss_sum(hidden.flatten(0, 1), self.output_matrix, labels.flatten())
 
     def fill(self, text: str, top: int = 5) -> "list[list[Prediction]]":
@@ -356,8 +352,8 @@ class Discriminator(HeadedModel):
         if labels is not None:
             asked = labels != IGNORED
             losses = F.binary_cross_entropy_with_logits(logits.float(), labels.clamp(min=0).float(), reduction="none")
-            result.loss_sum, result.num_targets = (losses * asked).sum(), asked.sum()
-            result.loss = result.loss_sum / result.num_targets.clamp(min=1)
+            result.loss_sum, result.num_labels = (losses * asked).sum(), asked.sum()
+            result.loss = result.loss_sum / result.num_labels.clamp(min=1)
         return result
 
 
@@ -367,8 +363,8 @@ def _with_loss(result: HeadOutput, labels: Tensor | None) -> HeadOutput:
         result.loss_sum = F.cross_entropy(
             result.logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
         )
-        result.num_targets = (labels != IGNORED).sum()
-        result.loss = result.loss_sum / result.num_targets.clamp(min=1)
+        result.num_labels = (labels != IGNORED).sum()
+        result.loss = result.loss_sum / result.num_labels.clamp(min=1)
     return result
 
 

@@ -118,15 +118,15 @@ class Attention(nn.Module):
         rotation: Rotation | None,
         backend: Backend,
         return_weights: bool = False,
-        targets: Tensor | None = None,
+        masked_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) → (B, T, D), or (B, K, D) for the positions `targets` (B, K) alone, of which `layout` then speaks; and,
+        """(B, T, D) → (B, T, D), or (B, K, D) for the positions `masked_positions` (B, K) alone, of which `layout` then speaks; and,
         where asked, the weights (B, H, T or K, T), which `attend_eager` computes."""
-        q, k, v = self._heads(x, targets)  # (B, T or K, H, Dh), (B, T, Hkv, Dh) twice
+        q, k, v = self._heads(x, masked_positions)  # (B, T or K, H, Dh), (B, T, Hkv, Dh) twice
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
         if rotation is not None:
-            of_queries = rotation if targets is None else _rotation_at(rotation, targets)
+            of_queries = rotation if masked_positions is None else _rotation_at(rotation, masked_positions)
             q, k = rotate(q, of_queries), rotate(k, rotation)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or Hkv, T, Dh)
         dropout = self.dropout if self.training else 0.0
@@ -137,19 +137,21 @@ class Attention(nn.Module):
             mixed = attend(q, k, v, layout, dropout=dropout, backend=backend)
         return self.out(mixed.transpose(1, 2).flatten(-2)), weights  # heads side by side again: (B, T, D)
 
-    def _heads(self, x: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, of the positions `targets` alone where they are given, keys and values: (B, T, heads, Dh) each."""
+    def _heads(self, x: Tensor, masked_positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, of the positions `masked_positions` alone where they are given, keys and values: (B, T, heads, Dh) each."""
         parts = (self.num_heads, self.kv_heads, self.kv_heads)
-        if targets is None or type(self.qkv) is not nn.Linear:  # what stands in its place, as an adapter, is not parted
+        if (
+            masked_positions is None or type(self.qkv) is not nn.Linear
+        ):  # what stands in its place, as an adapter, is not parted
             q, k, v = self.qkv(x).unflatten(-1, (-1, self.head_size)).split(parts, dim=2)
-            if targets is not None:
-                q = gather_positions(q.flatten(-2), targets).unflatten(-1, (-1, self.head_size))
+            if masked_positions is not None:
+                q = gather_positions(q.flatten(-2), masked_positions).unflatten(-1, (-1, self.head_size))
             return q, k, v
         sizes = (parts[0] * self.head_size, 2 * parts[1] * self.head_size)
         of_q, of_kv = self.qkv.weight.split(sizes)
         bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(sizes)
         k, v = F.linear(x, of_kv, bias_kv).unflatten(-1, (-1, self.head_size)).chunk(2, dim=2)
-        return F.linear(gather_positions(x, targets), of_q, bias_q).unflatten(-1, (-1, self.head_size)), k, v
+        return F.linear(gather_positions(x, masked_positions), of_q, bias_q).unflatten(-1, (-1, self.head_size)), k, v
 
 
 class MLP(nn.Module):
@@ -198,19 +200,21 @@ class Block(nn.Module):
         rotation: Rotation | None,
         backend: Backend,
         return_weights: bool = False,
-        targets: Tensor | None = None,
+        masked_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) → (B, T, D) and, where asked, the attention weights (B, H, T, T).
 
-        `targets` (B, K), positions within each row: all positions are looked at, but these alone look and go on, (B, K, D).
+        `masked_positions` (B, K), positions within each row: all positions are looked at, but these alone look and go on, (B, K, D).
         """
-        path = x if targets is None else gather_positions(x, targets)
+        path = x if masked_positions is None else gather_positions(x, masked_positions)
         if self.norm_first:
-            mixed, weights = self.attention(self.attention_norm(x), layout, rotation, backend, return_weights, targets)
+            mixed, weights = self.attention(
+                self.attention_norm(x), layout, rotation, backend, return_weights, masked_positions
+            )
             x = path + self.dropout(mixed)
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         else:
-            mixed, weights = self.attention(x, layout, rotation, backend, return_weights, targets)
+            mixed, weights = self.attention(x, layout, rotation, backend, return_weights, masked_positions)
             x = self.attention_norm(path + self.dropout(mixed)).to(path.dtype)
             x = self.mlp_norm(x + self.dropout(self.mlp(x))).to(path.dtype)
         return x, weights

@@ -12,8 +12,7 @@ from bert.errors import InputError
 from bert.model.attention import Backend, missing
 from bert.model.tuning import candidates, fastest
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.phases import Phased, plan
-from bert.pretraining.stream import Split
+from bert.pretraining.phases import Plan
 
 _LAYERS = 3
 """layers that are timed with one mask, at most: more take longer to compile and tell no more"""
@@ -21,13 +20,13 @@ _LAYERS = 3
 
 def select_attention(
     recipe: PretrainRecipe,
-    splits: Phased[Split],
+    plan: Plan,
     device: torch.device,
     precision: str,
     compiled: bool,
     say: Callable[[str], None],
 ) -> PretrainRecipe:
-    """`recipe` with the attention that the run takes on `device`, dealt out by `splits`.
+    """`recipe` with the attention that the run takes on `device`, by its `plan`.
 
     `auto` is timed, in the phase of the longest sequences, where the step is compiled: a shorter run would not earn back what timing
     takes, and keeps `auto`, which asks no clock. Layers with a window are timed by themselves. Raises InputError where the
@@ -42,8 +41,7 @@ def select_attention(
     backends = candidates(device, dtype, size, dropout, training=True, compiled=compiled)
     if recipe.attention != "auto" or not compiled or len(backends) < 2:
         return recipe
-    lengths = (phase.recipe.data.sequence_length for phase in plan(recipe).values)
-    length, sequences = max((length, split.micro_batch_size) for length, split in zip(lengths, splits.values))
+    length, sequences = max((phase.sequence_length, phase.micro_batch_size) for phase in plan.phases)
 
     def timed(layers: list[int], window: int | None, which: str) -> Backend:
         seconds = fastest(

@@ -74,7 +74,9 @@ def measure_before(
             losses.append(_measure(start.model, name, BEFORE, stream, data.tokenizer, bytes_a_token, device))
         elif name in samples:
             store, own_bytes = _tokenised(samples[name], start.tokenizer)
-            own = fixed_sequences(data.recipe, [store], [Documents(store.starts, store.lengths)], start.tokenizer)
+            own = fixed_sequences(
+                data.recipe, data.plan, [store], [Documents(store.starts, store.lengths)], start.tokenizer
+            )
             losses.append(_measure(start.model, name, BEFORE, own, start.tokenizer, own_bytes, device))
         if model is not start.model:
             losses.append(_measure(model, name, START, stream, data.tokenizer, bytes_a_token, device))
@@ -184,10 +186,15 @@ def _validation_texts(data: TrainingData) -> dict[str, list[str]]:
     """The text of held-out documents, for another tokenizer. Nothing where it is not at hand: with a store or a mixture in the
     place of the text, or where parts of documents are held out."""
     recipe, validation = data.recipe, data.validation
-    if validation is None or data.message or not recipe.data.corpus or not isinstance(validation.sequences, Source):
+    if (
+        validation is None
+        or data.message
+        or not recipe.data.corpus
+        or not isinstance(source := validation.sequences_at(0), Source)
+    ):
         return {}
     (store,) = data.stores
-    wanted = set(store.hashes[np.isin(store.starts, validation.sequences.index.documents.starts)].tolist())
+    wanted = set(store.hashes[np.isin(store.starts, source.index.documents.starts)].tolist())
     room = recipe.validation.sequences * recipe.data.sequence_length * _CHARACTERS_A_TOKEN
     texts: list[str] = []
     for document in find_corpus(recipe.data.corpus, recipe.data.layout, recipe.data.text_field).documents():
@@ -231,7 +238,9 @@ def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
                 bytes_a_token = float(arrays["bytes_a_token"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{file}: not a kept sample of tokenised text ({error}): remove it") from None
-            sequences = fixed_sequences(data.recipe, [kept], [Documents(kept.starts, kept.lengths)], data.tokenizer)
+            sequences = fixed_sequences(
+                data.recipe, data.plan, [kept], [Documents(kept.starts, kept.lengths)], data.tokenizer
+            )
             streams.append((name, sequences, bytes_a_token))
         elif data.validation is not None:
             whole = data.stores[0].info.get("bytes") if len(data.stores) == 1 else None

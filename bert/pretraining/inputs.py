@@ -3,9 +3,8 @@
 Out come the streams of batches. `run.py` calls these in order.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path
 from typing import TypeVar
@@ -23,9 +22,9 @@ from bert.files import real_path
 from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.initialization import Start, check_start, load_start, shape_of
 from bert.pretraining.masking import Vocabulary
-from bert.pretraining.phases import Phase, Phased, longest_sequence, plan
+from bert.pretraining.phases import Plan, resolve_plan
 from bert.pretraining.sources import Mixture, Source
-from bert.pretraining.stream import BatchStream, Sequences, SpecialIds, Split, StepLoader, split_batch
+from bert.pretraining.stream import BatchStream, Sequences, SpecialIds, StepLoader
 from bert.training.config import StopConfig
 
 DEFAULT_STOP = StopConfig(minutes=20)
@@ -43,7 +42,8 @@ class TrainingData:
     tokenizer: Tokenizer
     stores: list[TokenStore]
     """one for each source of the text"""
-    training: Phased[BatchStream]
+    plan: Plan
+    training: BatchStream
     validation: BatchStream | None
     """none where nothing is held out"""
     message: str
@@ -56,11 +56,12 @@ class TrainingData:
         return {"tokenizer": self.tokenizer.hash, "text": " ".join(contents)}
 
 
-def open_data(recipe: PretrainRecipe, out: Path) -> TrainingData:
-    """The data of the run in the folder `out`. InputError where it is damaged, or too small to train on."""
+def open_data(recipe: PretrainRecipe, out: Path, ranks: int = 1) -> TrainingData:
+    """The data of the run in the folder `out`, dealt out over `ranks`. InputError where it is damaged, or too small to train on."""
     tokenizer = Tokenizer.load(tokenizer_folder(out))
     stores = [open_store(source.folder, tokenizer) for source in text_sources(recipe.data, out)]
-    return TrainingData(recipe, out, tokenizer, stores, *make_streams(recipe, stores, tokenizer))
+    plan = resolve_plan(recipe, ranks)
+    return TrainingData(recipe, out, tokenizer, stores, plan, *make_streams(recipe, plan, stores, tokenizer))
 
 
 def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
@@ -107,7 +108,12 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
 
 
 def prepare_inputs(
-    recipe: PretrainRecipe, out: Path, say: Callable[[str], None], start: Start | None = None, resume: bool = False
+    recipe: PretrainRecipe,
+    out: Path,
+    say: Callable[[str], None],
+    start: Start | None = None,
+    resume: bool = False,
+    ranks: int = 1,
 ) -> TrainingData:
     """Make what is missing in `out`: tokenizer and store. Every open field of the recipe is decided then. A run that is resumed
     keeps the store that it has; otherwise one that a killed preparation left must be of this text."""
@@ -133,9 +139,9 @@ def prepare_inputs(
     if start is not None:
         encoder = shape_of(recipe, start, tokenizer)
     elif recipe.start is None:
-        encoder = dataclasses.replace(encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
+        encoder = replace(encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
-    return open_data(dataclasses.replace(with_absolute_paths(recipe), encoder=encoder, head=head, stop=stop), out)
+    return open_data(replace(with_absolute_paths(recipe), encoder=encoder, head=head, stop=stop), out, ranks)
 
 
 def check_apart(out: Path, name: str, *paths: str | None) -> None:
@@ -185,28 +191,17 @@ def make_vocabulary(tokenizer: Tokenizer) -> Vocabulary:
     return Vocabulary(tokenizer.mask_id, maskable, tokenizer.replacement_ids, tokenizer.word_starts)
 
 
-def make_splits(recipe: PretrainRecipe, ranks: int) -> Phased[Split]:
-    """How the batches of each phase are dealt out over `ranks` devices; InputError where they do not divide."""
-    splits = []
-    phases = plan(recipe)
-    for number, phase in enumerate(phases.values, start=1):
-        data = phase.recipe.data
-        where = f"phase {number}: " if recipe.phases else ""
-        splits.append(split_batch(data.batch_size, data.micro_batch_size, ranks, where))
-    return Phased(phases.first_steps, tuple(splits))
-
-
 def make_streams(
-    recipe: PretrainRecipe, stores: Sequence[TokenStore], tokenizer: Tokenizer
-) -> tuple[Phased[BatchStream], BatchStream | None, str]:
+    recipe: PretrainRecipe, plan: Plan, stores: Sequence[TokenStore], tokenizer: Tokenizer
+) -> tuple[BatchStream, BatchStream | None, str]:
     """(training, validation or None, a message about the split) from the stores of a run's sources.
 
-    Held-out sequences are those of the last phase; in a mixture each source holds out text of its own, and the sequences are drawn from the
-    sources by the same weights.
+    The validation split has sequences as long as those of the last phase; in a mixture each source gives text of its own to it, and the
+    sequences are drawn from the sources by the same weights.
     """
-    room = longest_sequence(recipe) - SPECIALS_PER_CHUNK
+    room = max(plan.lengths) - SPECIALS_PER_CHUNK
     kept: list[Documents] = []
-    validation_split: list[Documents] = []
+    split: list[Documents] = []
     messages = []
     for source, store in zip(text_sources(recipe.data, Path()), stores, strict=True):
         training, validation, message = split_validation(
@@ -214,58 +209,54 @@ def make_streams(
         )
         if not len(training):
             raise InputError(
-                f"{source.name or 'the corpus'} is too small to train on: nothing is left beside the validation text;"
+                f"{source.name or 'the corpus'} is too small to train on: nothing is left beside the validation split;"
                 " give more text or data.validation_split 0"
             )
         kept.append(training)
-        validation_split.append(validation)
+        split.append(validation)
         messages += [f"{source.name}: {message}" if source.name else message] if message else []
-    phases = plan(recipe)
-    lengths = {phase.recipe.data.sequence_length for phase in phases.values}
-    sequences = {length: _sequences(recipe, length, stores, kept, recipe.seed) for length in lengths}
-    streams = phases.map(
-        lambda phase: _stream(
-            phase.recipe, sequences[phase.recipe.data.sequence_length], tokenizer, phase.mask_seed, phase
-        )
-    )
-    fixed = fixed_sequences(recipe, stores, validation_split, tokenizer) if all(map(len, validation_split)) else None
-    return streams, fixed, "\n".join(messages)
+    sequences = {length: _sequences(recipe.data, length, stores, kept, recipe.seed) for length in plan.lengths}
+    training_stream = BatchStream(sequences, plan, special_ids(tokenizer), make_vocabulary(tokenizer), recipe.masking)
+    fixed = fixed_sequences(recipe, plan, stores, split, tokenizer) if all(map(len, split)) else None
+    return training_stream, fixed, "\n".join(messages)
 
 
 def fixed_sequences(
-    recipe: PretrainRecipe, stores: Sequence[TokenStore], parts: Sequence[Documents], tokenizer: Tokenizer
+    recipe: PretrainRecipe, plan: Plan, stores: Sequence[TokenStore], parts: Sequence[Documents], tokenizer: Tokenizer
 ) -> BatchStream:
     """Sequences to measure on, `validation.sequences` of them at most: their masks never change. `parts` are the documents of each
     store that they are made of. In a mixture a source that has few of them gives them again, under other masks."""
-    last = plan(recipe).values[-1].recipe
-    sequences = _sequences(recipe, last.data.sequence_length, stores, parts, _VALIDATION_SEED)
-    stream = _stream(last, sequences, tokenizer, _VALIDATION_SEED)
-    stream.last_sequence = min(recipe.validation.sequences, sequences.sequences_in_epoch)
-    return stream
+    last = replace(plan.phases[-1], first_step=0, first_sequence=0, mask_seed=_VALIDATION_SEED)
+    sequences = _sequences(recipe.data, last.sequence_length, stores, parts, _VALIDATION_SEED)
+    return BatchStream(
+        {last.sequence_length: sequences},
+        Plan((last,)),
+        special_ids(tokenizer),
+        make_vocabulary(tokenizer),
+        recipe.masking,
+        last_sequence=min(recipe.validation.sequences, sequences.sequences_in_epoch),
+    )
 
 
 def _sequences(
-    recipe: PretrainRecipe, sequence_length: int, stores: Sequence[TokenStore], parts: Sequence[Documents], seed: int
+    data: DataConfig, sequence_length: int, stores: Sequence[TokenStore], parts: Sequence[Documents], seed: int
 ) -> Sequences:
     sources = [
-        Source(store, SequenceIndex(part, sequence_length, recipe.data.window_documents, seed, store.folder))
+        Source(store, SequenceIndex(part, sequence_length, data.window_documents, seed, store.folder))
         for store, part in zip(stores, parts, strict=True)
     ]
-    return sources[0] if len(sources) == 1 else Mixture(sources, list(recipe.data.mixture.values()), seed)
+    return sources[0] if len(sources) == 1 else Mixture(sources, list(data.mixture.values()), seed)
 
 
-def _stream(
-    recipe: PretrainRecipe, sequences: Sequences, tokenizer: Tokenizer, mask_seed: int, phase: Phase | None = None
-) -> BatchStream:
-    special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
-    vocabulary, batch_size = make_vocabulary(tokenizer), recipe.data.batch_size
-    return BatchStream(sequences, batch_size, special_ids, vocabulary, recipe.masking, mask_seed, phase=phase)
+def special_ids(tokenizer: Tokenizer) -> SpecialIds:
+    """The ids that packing puts into sequences."""
+    return SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
 
 
-def validation_loader(validation: BatchStream, split: Split, rank: int) -> StepLoader:
-    """All held-out sequences once; the last batch is filled up with padding."""
+def validation_loader(validation: BatchStream, rank: int) -> StepLoader:
+    """All sequences of the validation split once; the last batch is filled up with padding."""
     assert validation.last_sequence is not None
-    return StepLoader(validation, split, rank, steps=-(-validation.last_sequence // split.batch_size))
+    return StepLoader(validation, rank=rank, steps=-(-validation.last_sequence // validation.plan.at(0).batch_size))
 
 
 def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:
@@ -275,17 +266,17 @@ def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:
         raise InputError(
             f"data.mixture names a source twice ({', '.join(data.mixture)}): give it once, with one weight"
         )
-    return dataclasses.replace(
+    return replace(
         recipe,
-        data=dataclasses.replace(
+        data=replace(
             data,
             store=absolute(data.store),
             tokenizer=absolute(data.tokenizer),
             corpus=[absolute(name) for name in data.corpus],
             mixture={absolute(name): weight for name, weight in data.mixture.items()},
         ),
-        vocabulary=dataclasses.replace(vocabulary, add_words=absolute(vocabulary.add_words)),
-        validation=dataclasses.replace(validation, general=absolute(validation.general)),
+        vocabulary=replace(vocabulary, add_words=absolute(vocabulary.add_words)),
+        validation=replace(validation, general=absolute(validation.general)),
         start=absolute(recipe.start),
     )
 

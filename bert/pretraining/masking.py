@@ -1,12 +1,12 @@
-"""Which tokens of a sequence become targets, and what stands in their place: dynamic masking as a function of (seed, sequence number).
+"""Which tokens of a sequence are masked, and what replaces them: dynamic masking as a function of (seed, sequence number).
 
-In: sequences of token ids. Out: the corrupted sequences, and K slots a sequence that name the masked positions. K is fixed, so every shape is static; a
-slot that is not in use points at place 0 and has the label −100, which the loss leaves out.
+In: sequences of token ids. Out: the corrupted sequences, and K masked positions for each. K is fixed, so every shape is static; an index
+that is not in use is 0 and has the label −100, which the loss leaves out.
 
-A worked example. A sequence of 10 positions with 8 maskable ones at a rate of 25 % has K = round(0.25 × 10) = 2 slots and gets
-max(1, round(0.25 × 8)) = 2 targets: the two maskable positions whose draws are smallest.
+A worked example. A sequence of 10 positions with 8 maskable ones at a rate of 25 % has K = round(0.25 × 10) = 2 and gets
+max(1, round(0.25 × 8)) = 2 masked tokens: the two maskable positions with the smallest random numbers.
 
-After BERT (Devlin et al. 2018): of the targets 80 % become [MASK], 10 % a random token and 10 % stay as they are.
+After BERT (Devlin et al. 2018): of the masked tokens 80 % become [MASK], 10 % a random token and 10 % stay as they are.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ import numpy as np
 from bert.data.rng import draw, uniform
 from bert.pretraining.config import MaskingConfig
 
-NO_TARGET = -100  # the label of a slot that is not in use
+IGNORED = -100  # the label of an index that is not in use
 _CHOICE, _KIND, _REPLACEMENT = 11, 12, 13  # what a draw is for
 
 
@@ -27,35 +27,35 @@ class Vocabulary:
     mask_id: int
     maskable: np.ndarray  # (V,) bool: False for special tokens
     replacements: np.ndarray  # (N,) ids that a random replacement is drawn from: neither special nor unused
-    word_starts: np.ndarray  # (V,) bool: whether a piece begins a word
+    word_starts: np.ndarray  # (V,) bool: whether a token begins a word
 
 
 @dataclass(frozen=True)
 class MaskedSequences:
-    """Corrupted sequences (R, T) and their slots, each (R, K): positions within the sequence and the original ids there (−100: not in use)."""
+    """Corrupted sequences (R, T); masked positions (R, K) and the original ids there (R, K), −100 where not in use."""
 
     input_ids: np.ndarray
     positions: np.ndarray
     labels: np.ndarray
 
 
-def slots(rate: float, sequence_length: int) -> int:
-    """K: the number of slots of a sequence."""
+def most_masked(rate: float, sequence_length: int) -> int:
+    """K: masked positions of a sequence at most."""
     return max(1, round(rate * sequence_length))
 
 
-def target_counts(maskable: np.ndarray, rate: float) -> np.ndarray:
-    """The number of targets (R,) of sequences with `maskable` (R, T) positions: min(K, max(1, round(rate × n))), and 0 where n is 0."""
+def masked_counts(maskable: np.ndarray, rate: float) -> np.ndarray:
+    """How many tokens (R,) are masked in sequences with `maskable` (R, T) positions: min(K, max(1, round(rate × n))), and 0 where n is 0."""
     positions = maskable.sum(axis=1)
     wanted = np.maximum(1, np.rint(rate * positions).astype(np.int64))
-    return np.where(positions > 0, np.minimum(wanted, slots(rate, maskable.shape[1])), 0)
+    return np.where(positions > 0, np.minimum(wanted, most_masked(rate, maskable.shape[1])), 0)
 
 
 def choose_positions(maskable: np.ndarray, counts: np.ndarray, seed: int, sequences: np.ndarray) -> np.ndarray:
-    """Targets (R, T) bool: in each sequence the `counts` maskable positions with the smallest draws."""
+    """Masked (R, T) bool: in each sequence the `counts` maskable positions with the smallest random numbers."""
     length = maskable.shape[1]
     position_bits = np.uint64((1 << length.bit_length()) - 1)
-    # The lowest bits of a key are its place, so that no two are equal and the count is exact.
+    # The lowest bits of a key are its position, so that no two are equal and the count is exact.
     keys = draw(seed, _CHOICE, sequences[:, None], np.arange(length)) >> np.uint64(1) & ~position_bits
     keys |= np.arange(length, dtype=np.uint64)
     keys[~maskable] = np.iinfo(np.uint64).max  # above every draw
@@ -68,9 +68,9 @@ def choose_positions(maskable: np.ndarray, counts: np.ndarray, seed: int, sequen
 def choose_words(
     maskable: np.ndarray, starts: np.ndarray, counts: np.ndarray, seed: int, sequences: np.ndarray
 ) -> np.ndarray:
-    """Targets (R, T) bool: whole words in random order, each taken if it still fits into the sequence's count.
+    """Masked (R, T) bool: whole words in random order, each taken if it still fits into the sequence's count.
 
-    `starts` (R, T) marks the positions where a word begins. Where no word of a sequence fits, the first pieces of one word are taken.
+    `starts` (R, T) marks the positions where a word begins. Where no word of a sequence fits, the first tokens of one word are taken.
     """
     sequence_count = len(maskable)
     behind_maskable = np.pad(maskable, ((0, 0), (1, 0)))[:, :-1]
@@ -106,22 +106,22 @@ def mask_sequences(
     """Mask the sequences `input_ids` (R, T), whose numbers in the run are `sequences` (R,)."""
     length = input_ids.shape[1]
     maskable = vocabulary.maskable[input_ids]
-    counts = target_counts(maskable, masking.rate)
+    counts = masked_counts(maskable, masking.rate)
     if masking.whole_words:
-        targets = choose_words(maskable, vocabulary.word_starts[input_ids], counts, seed, sequences)
+        masked = choose_words(maskable, vocabulary.word_starts[input_ids], counts, seed, sequences)
     else:
-        targets = choose_positions(maskable, counts, seed, sequences)
-    # (R, K): targets first, in the order of their positions
-    used = np.arange(slots(masking.rate, length)) < targets.sum(axis=1)[:, None]
+        masked = choose_positions(maskable, counts, seed, sequences)
+    # (R, K): masked first, in the order of their positions
+    used = np.arange(most_masked(masking.rate, length)) < masked.sum(axis=1)[:, None]
     positions = np.zeros(used.shape, np.int64)
-    positions[used] = np.nonzero(targets)[1]
-    originals = input_ids[targets]  # (targets,), as what follows
+    positions[used] = np.nonzero(masked)[1]
+    originals = input_ids[masked]  # (masked,), as what follows
     kind = uniform(seed, _KIND, sequences[:, None], positions)[used]
     pick = draw(seed, _REPLACEMENT, sequences[:, None], positions)[used] % np.uint64(len(vocabulary.replacements))
     becomes = np.where(kind < masking.mask_share, vocabulary.mask_id, originals)
     becomes = np.where(kind >= 1 - masking.random_share, vocabulary.replacements[pick.astype(np.int64)], becomes)
-    masked = input_ids.copy()
-    masked[targets] = becomes
-    labels = np.full(used.shape, NO_TARGET, np.int64)
+    corrupted = input_ids.copy()
+    corrupted[masked] = becomes
+    labels = np.full(used.shape, IGNORED, np.int64)
     labels[used] = originals
-    return MaskedSequences(masked, positions, labels)
+    return MaskedSequences(corrupted, positions, labels)

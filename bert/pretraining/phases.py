@@ -9,90 +9,108 @@ phase has 1,024 positions, so it is steps 0 to 3, sequences 0 to 31 of those of 
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Generic, TypeVar
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from bert.data.rng import draw
+from bert.errors import InputError
 from bert.pretraining.config import PhaseConfig, PretrainRecipe
 
 _MASKS = 32  # what a draw is for
-T = TypeVar("T")
-U = TypeVar("U")
-
-
-@dataclass(frozen=True)
-class Phased(Generic[T]):
-    """What may differ from phase to phase."""
-
-    first_steps: tuple[int, ...]
-    """the step with which each phase begins; that of the first is 0"""
-    values: tuple[T, ...]
-
-    @classmethod
-    def always(cls, value: "T | Phased[T]") -> "Phased[T]":
-        """What is the same at every step; what is phased already stays so."""
-        return value if isinstance(value, Phased) else cls((0,), (value,))
-
-    def at(self, step: int) -> T:
-        """The value of the phase that `step` belongs to."""
-        return self.values[bisect_right(self.first_steps, step) - 1]
-
-    def map(self, function: Callable[[T], U]) -> "Phased[U]":
-        """What `function` makes of each value."""
-        return Phased(self.first_steps, tuple(map(function, self.values)))
-
-    def spans(self) -> Iterator[tuple[int, float, T]]:
-        """(first step, the step behind the last one, value) of each phase; the last one has no end (infinite)."""
-        yield from zip(self.first_steps, (*self.first_steps[1:], math.inf), self.values)
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase of a run."""
+    """One phase of a run, as plain numbers."""
 
     first_step: int
     first_sequence: int
-    """the sequence of its first step with the lowest number, among those of its sequence length"""
-    recipe: PretrainRecipe
-    """the recipe as it is in this phase, which is its only one"""
+    """the lowest number among the sequences of its first step, counted over those of its length"""
+    sequence_length: int
+    batch_size: int
+    micro_batch_size: int
+    mask_rate: float
     mask_seed: int
-    """sequences of one number and two lengths are two sequences, masked apart; those of data.sequence_length by the seed of the run itself"""
+    """sequences of one number and two lengths are two sequences, masked apart; those of data.sequence_length by the seed of the run"""
+    rope_theta: float
+    ranks: int = 1
+    """processes that share a batch"""
+
+    @property
+    def accumulation(self) -> int:
+        """Micro-batches of one rank in one step."""
+        return self.batch_size // (self.micro_batch_size * self.ranks)
 
     def first_sequence_of(self, step: int) -> int:
         """The first of the sequences of `step`, which is a step of this phase; as many follow it as the batch has."""
-        return self.first_sequence + (step - self.first_step) * self.recipe.data.batch_size
+        return self.first_sequence + (step - self.first_step) * self.batch_size
+
+    def describe(self) -> str:
+        """How its batches are dealt out, in words."""
+        return f"{self.batch_size} sequences a step = {self.ranks} × {self.accumulation} × {self.micro_batch_size}"
 
 
-def plan(recipe: PretrainRecipe) -> Phased[Phase]:
-    """The phases of a recipe; one where it names none."""
+@dataclass(frozen=True)
+class Plan:
+    """The phases of a run, in their order; the first begins with step 0."""
+
+    phases: tuple[Phase, ...]
+
+    def at(self, step: int) -> Phase:
+        """The phase that `step` belongs to."""
+        return self.phases[bisect_right([phase.first_step for phase in self.phases], step) - 1]
+
+    def spans(self) -> Iterator[tuple[int, float, Phase]]:
+        """(first step, the step after the last one, phase) of each phase; the last one has no end (infinite)."""
+        ends = [*(phase.first_step for phase in self.phases[1:]), math.inf]
+        for phase, end in zip(self.phases, ends):
+            yield phase.first_step, end, phase
+
+    @property
+    def lengths(self) -> set[int]:
+        """The sequence lengths of the run."""
+        return {phase.sequence_length for phase in self.phases}
+
+
+def resolve_plan(recipe: PretrainRecipe, ranks: int = 1) -> Plan:
+    """The phases of a recipe, one where it names none, dealt out over `ranks` processes. InputError where a batch does not divide."""
     first_step, next_sequence = 0, dict[int, int]()  # sequence length → sequences of it so far
     phases = []
-    for config in recipe.phases or [PhaseConfig()]:
-        inside = _in_phase(recipe, config)
-        length, sequences = inside.data.sequence_length, inside.data.batch_size
+    for number, config in enumerate(recipe.phases or [PhaseConfig()], start=1):
+        length = config.sequence_length or recipe.data.sequence_length
+        batch_size = config.batch_size or recipe.data.batch_size
+        micro = config.micro_batch_size or recipe.data.micro_batch_size
         own = length == recipe.data.sequence_length
-        mask_seed = recipe.seed if own else int(draw(recipe.seed, _MASKS, length)[0] >> 1)
-        phases.append(Phase(first_step, next_sequence.get(length, 0), inside, mask_seed))
-        steps = math.ceil((config.tokens or 0) / (sequences * length))
+        phases.append(
+            Phase(
+                first_step,
+                next_sequence.get(length, 0),
+                length,
+                batch_size,
+                divide(batch_size, micro, ranks, f"phase {number}: " if recipe.phases else ""),
+                recipe.masking.rate if config.mask_rate is None else config.mask_rate,
+                recipe.seed if own else int(draw(recipe.seed, _MASKS, length)[0] >> 1),
+                recipe.encoder.rope_theta if config.rope_theta is None else config.rope_theta,
+                ranks,
+            )
+        )
+        steps = math.ceil((config.tokens or 0) / (batch_size * length))
         first_step += steps
-        next_sequence[length] = next_sequence.get(length, 0) + steps * sequences
-    return Phased(tuple(phase.first_step for phase in phases), tuple(phases))
+        next_sequence[length] = next_sequence.get(length, 0) + steps * batch_size
+    return Plan(tuple(phases))
 
 
-def longest_sequence(recipe: PretrainRecipe) -> int:
-    """Positions of the longest sequence of a run."""
-    return max(phase.recipe.data.sequence_length for phase in plan(recipe).values)
-
-
-def _in_phase(recipe: PretrainRecipe, config: PhaseConfig) -> PretrainRecipe:
-    data = {name: getattr(config, name) for name in ("sequence_length", "batch_size", "micro_batch_size")}
-    changed = {name: value for name, value in data.items() if value is not None}
-    rate, theta = config.mask_rate, config.rope_theta
-    return replace(
-        recipe,
-        phases=[],
-        data=replace(recipe.data, **changed),
-        masking=recipe.masking if rate is None else replace(recipe.masking, rate=rate),
-        encoder=recipe.encoder if theta is None else replace(recipe.encoder, rope_theta=theta),
-    )
+def divide(batch_size: int, micro_batch_size: int | None, ranks: int, where: str = "") -> int:
+    """The micro-batch size of a batch over `ranks` devices; InputError where it does not divide, beginning with `where` that is."""
+    if batch_size % ranks:
+        raise InputError(
+            f"{where}data.batch_size {batch_size} does not divide over {ranks} devices: give a multiple of {ranks}"
+        )
+    per_rank = batch_size // ranks
+    micro = micro_batch_size or per_rank
+    if per_rank % micro:
+        raise InputError(
+            f"{where}data.batch_size {batch_size} over {ranks} device{'s' * (ranks > 1)} is {per_rank} sequences each, which"
+            f" data.micro_batch_size {micro} does not divide: give a divisor of {per_rank}"
+        )
+    return micro

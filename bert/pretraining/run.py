@@ -29,15 +29,16 @@ from bert.pretraining.initialization import Start, begin, load_start
 from bert.pretraining.inputs import (
     TrainingData,
     check_inputs,
-    make_splits,
     open_data,
     prepare_inputs,
     validation_loader,
     with_absolute_paths,
 )
-from bert.pretraining.module import LOG_COLUMNS, MaskedLMTraining, check_fingerprint
-from bert.pretraining.phases import Phased, plan
-from bert.pretraining.stream import Split, StepLoader
+from bert.pretraining.module import PretrainingModule, check_fingerprint
+from bert.pretraining.objective import log_columns
+from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
+from bert.pretraining.phases import Plan, resolve_plan
+from bert.pretraining.stream import StepLoader
 from bert.pretraining.summary import card_text, describe
 from bert.recipe import differences, read_recipe
 from bert.signals import Signals, handled, number_of
@@ -104,7 +105,8 @@ class _Equipment:
 
     signals: Signals
     trainer: L.Trainer
-    split: Phased[Split]
+    ranks: int
+    """processes that train it"""
     csv: MetricsCsv
     stop: StopOnSignal
     check: Callable[[], None]
@@ -148,8 +150,8 @@ def _equip(
 ) -> _Equipment:
     """What trains a run, before anything is written: InputError for what this machine cannot do."""
     ranks = world_size(recipe.trainer)
-    split = make_splits(recipe, ranks)
-    csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *TIME_COLUMNS])
+    resolve_plan(recipe, ranks)  # refuses batches that do not divide
+    csv = MetricsCsv(out / "metrics.csv", [*log_columns(MaskedLanguageModeling()), *TIME_COLUMNS])
     validate_every = recipe.validation.every_steps if recipe.data.validation_split else None
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals, validate_every)
     source = f"{recipe.run_id} {'' if checkpoint is None else read_manifest(checkpoint).get('sha256')}"
@@ -161,8 +163,7 @@ def _equip(
         callbacks,
         loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
         plugins=[WholeCheckpointIO(recipe.run_id, check)],
-        accumulation=split.at(0).accumulation,  # the module follows the phases from there
-        validate_every_batches=validate_every and validate_every * split.at(0).accumulation,
+        validate_every=validate_every,
         trust=trust,
         run_dir=out,
     )
@@ -170,7 +171,7 @@ def _equip(
         raise InputError(
             f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
         )
-    return _Equipment(signals, trainer, split, csv, stop, check)
+    return _Equipment(signals, trainer, ranks, csv, stop, check)
 
 
 def _prepare(
@@ -197,15 +198,15 @@ def _prepare(
         def heard(line: str) -> None:
             say(line.replace(str(folder), str(out)))
 
-        data = prepare_inputs(recipe, folder, heard, start)
+        data = prepare_inputs(recipe, folder, heard, start, ranks=equipment.ranks)
         compiled, device = _compiles(data, equipment), equipment.device
         precision = str(equipment.trainer.precision)
-        recipe = select_attention(data.recipe, equipment.split, device, precision, compiled[0], heard)
+        recipe = select_attention(data.recipe, data.plan, device, precision, compiled[0], heard)
         data = replace(data, recipe=recipe)
         model = None if start is None else begin_with(start, data, device, heard)
         run = _Run(equipment, data, compiled, model=model)
         run_folder.mark_ready(folder, out, recipe, "bert pretrain", run.decided())
-    return run if folder == out else replace(run, data=open_data(recipe, out))
+    return run if folder == out else replace(run, data=open_data(recipe, out, equipment.ranks))
 
 
 def _take_up(
@@ -227,7 +228,7 @@ def _take_up(
     manifest = {} if checkpoint is None else read_manifest(checkpoint)
     _check_budget(recipe, checkpoint)
     equipment = equip(recipe, checkpoint)
-    data = prepare_inputs(recipe, out, say, resume=True)
+    data = prepare_inputs(recipe, out, say, resume=True, ranks=equipment.ranks)
     check_fingerprint(manifest.get("fingerprint", {}), data.fingerprint)
     run = _Run(equipment, data, _compiles(data, equipment), checkpoint)
     told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
@@ -252,40 +253,47 @@ def _follow(given: PretrainRecipe, out: Path, equip: Callable[..., _Equipment]) 
     if "checkpoint" in told:
         checkpoint = out / "checkpoints" / Path(told["checkpoint"]).name
         prove(checkpoint, told["sha256"])
-    equipment, data = equip(recipe, checkpoint), open_data(recipe, out)
+    equipment = equip(recipe, checkpoint)
+    data = open_data(recipe, out, equipment.ranks)
     return _Run(equipment, data, _compiles(data, equipment), checkpoint)
 
 
 def _compiles(data: TrainingData, equipment: _Equipment) -> tuple[bool, str]:
     """Whether the step is compiled, and why."""
     recipe = data.recipe
-    return compiles(recipe.compile, equipment.device, recipe.stop.minutes, _operations(recipe))
+    return compiles(recipe.compile, equipment.device, recipe.stop.minutes, _flops(recipe, data.plan))
 
 
 def _train(run: _Run, say: Callable[[str], None]) -> Path:
     """Train a prepared run, on every rank, to its end."""
     data, equipment, checkpoint = run.data, run.equipment, run.checkpoint
-    recipe, trainer, split = data.recipe, equipment.trainer, equipment.split
+    recipe, trainer = data.recipe, equipment.trainer
     if data.message:
         say(data.message)
 
     torch.manual_seed(recipe.seed)
+    compiled, why = run.compiled
+    objective = MaskedLanguageModeling(compiled)
     if recipe.start is None or checkpoint is not None:  # a checkpoint has all weights
-        model = MaskedLM(recipe.encoder, recipe.head)
+        model = objective.build(recipe.encoder, recipe.head)
         if recipe.initialization == "structured":
-            theta = plan(recipe).at(0).recipe.encoder.rope_theta  # that of the first phase, where there are phases
-            structure(model, torch.from_numpy(data.training.at(0).token_counts(_COUNTED)), theta)
+            counts = torch.from_numpy(data.training.token_counts(_COUNTED))
+            structure(model, counts, data.plan.at(0).rope_theta)
     else:
         model = run.model or begin(recipe, load_start(recipe), data.tokenizer)[0]
     model.train()
     model.tokenizer = data.tokenizer
     model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
-    compiled, why = run.compiled
-    module = MaskedLMTraining(
-        model, recipe.optimizer, recipe.schedule, recipe.stop, split, recipe.seed, data.fingerprint, compiled
+    module = PretrainingModule(
+        model,
+        objective,
+        recipe.optimizer,
+        recipe.schedule,
+        recipe.stop,
+        recipe.seed,
+        data.plan if recipe.phases else None,
+        data.fingerprint,
     )
-    if recipe.phases:
-        module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
     begun = _step_of(checkpoint)
 
     def on_first_request() -> None:
@@ -294,15 +302,15 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
 
     loader = StepLoader(
         data.training,
-        split,
+        objective.counts,
         trainer.global_rank,
         first_step=lambda: int(module.progress.step),
         workers=recipe.data.workers,
-        pin_memory=trainer.accelerator.__class__.__name__ == "CUDAAccelerator",
+        pin_memory=equipment.device.type == "cuda",
         on_first_request=on_first_request,
     )
-    validation = data.validation and validation_loader(data.validation, split.values[-1], trainer.global_rank)
-    say(describe(recipe, model, data.training, trainer.precision, split))
+    validation = data.validation and validation_loader(data.validation, trainer.global_rank)
+    say(describe(data, model, trainer.precision))
     say(f"{'compiled' if compiled else 'not compiled'}: {why}")
     with suppress(SIGTERMException), equipment.signals.deferred():
         try:
@@ -343,24 +351,24 @@ def begin_with(start: Start, data: TrainingData, device: torch.device, say: Call
     return model
 
 
-def _operations(recipe: PretrainRecipe) -> float | None:
-    """Floating-point operations of a run with a budget in steps or tokens; none where it has neither."""
+def _flops(recipe: PretrainRecipe, plan: Plan) -> float | None:
+    """FLOPs of a run with a budget in steps or tokens; none where it has neither."""
     left = math.inf if recipe.stop.tokens is None else recipe.stop.tokens
     end = math.inf if recipe.stop.steps is None else recipe.stop.steps
     if left == end == math.inf:
         return None
-    operations = 0.0
-    for first, next_first, phase in plan(recipe).spans():
-        data, rate = phase.recipe.data, phase.recipe.masking.rate
+    flops = 0.0
+    for first, next_first, phase in plan.spans():
         steps = max(0, min(end, next_first) - first)
-        tokens = min(left, steps * data.batch_size * data.sequence_length)
-        operations += training_flops(recipe.encoder, recipe.head, tokens, rate * tokens, visible=data.sequence_length)
+        tokens = min(left, steps * phase.batch_size * phase.sequence_length)
+        masked = phase.mask_rate * tokens
+        flops += training_flops(recipe.encoder, recipe.head, tokens, masked, visible=phase.sequence_length)
         left -= tokens
-    return operations
+    return flops
 
 
 def finish(
-    module: MaskedLMTraining,
+    module: PretrainingModule,
     data: TrainingData,
     device: torch.device,
     say: Callable[[str], None],
@@ -371,10 +379,10 @@ def finish(
     if run_folder.is_rank_0():
         figures, model, recipe = module.validation, module.model, data.recipe
         check()
-        model.save(folder, card=card_text(recipe, module.progress, figures))
+        module.objective.export(model, folder, card_text(recipe, data.plan, module.progress, figures))
         losses = measure_after(model, data, device)
         if losses:  # the card tells of them; without them the model is there all the same
-            model.save(folder, card=card_text(recipe, module.progress, figures, losses))
+            module.objective.export(model, folder, card_text(recipe, data.plan, module.progress, figures, losses))
         for line in report(losses) if losses else []:
             say(line)
         if (

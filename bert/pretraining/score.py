@@ -4,7 +4,6 @@ The file is an .npz with `input_ids` (N, T), already masked, and `labels` (N, T)
 code base can be scored on it, so the numbers compare.
 """
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ import torch
 
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
+from bert.model.loss import IGNORED
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import open_data
-from bert.pretraining.stream import BatchStream, Split
+from bert.pretraining.stream import BatchStream
 from bert.recipe import read_recipe
 from bert.untrusted import read_arrays
 
@@ -71,12 +71,16 @@ def score_masked(model: MaskedLM, file: str | Path, batch_size: int = 32) -> Sco
     device = next(model.parameters()).device
     loss, right, targets = 0.0, 0, 0
     for ids, marks in zip(input_ids.split(batch_size), labels.split(batch_size)):
-        positions = (marks.flatten() >= 0).nonzero().flatten()
-        originals = marks.flatten()[positions]
-        output = model(ids.to(device), targets=positions.to(device), labels=originals.to(device))
+        asked = marks >= 0
+        most = int(asked.sum(1).max())
+        positions = (
+            asked.int().sort(dim=1, descending=True, stable=True).indices[:, :most]
+        )  # (B, K), those asked for first
+        originals = marks.gather(1, positions).where(asked.gather(1, positions), IGNORED)
+        output = model(ids.to(device), masked_positions=positions.to(device), labels=originals.to(device))
         loss += float(output.loss_sum)
         right += int((output.logits.argmax(-1).cpu() == originals).sum())
-        targets += len(positions)
+        targets += int(asked.sum())
     return Score(loss / targets, right / targets, targets)
 
 
@@ -106,20 +110,18 @@ def score_stream(model: MaskedLM, stream: BatchStream) -> ValidationScore:
     InputError where no token is hidden in them.
     """
     assert stream.last_sequence is not None
-    training, device, sequences = model.training, next(model.parameters()).device, stream.batch_size
+    training, device = model.training, next(model.parameters()).device
     model.eval()
-    split = Split(
-        sequences, math.gcd(sequences, 32)
-    )  # however many sequences a step of the run has, a few at once are enough
+    last = stream.last_sequence
+    stream = stream.dealt(32)  # however many sequences a step of the run has, a few at once are enough
     loss, right, counts = 0.0, 0, Counter[int]()
-    for step in range(-(-stream.last_sequence // sequences)):
-        for micro in range(split.accumulation):
-            batch = stream.micro_batch(step, split, micro=micro)
+    for step in range(-(-last // stream.plan.at(0).batch_size)):
+        for batch in stream.micro_batches(step):
             labels = batch["labels"].to(device)
             output = model(
                 batch["input_ids"].to(device),
                 document_ids=batch["document_ids"].to(device),
-                targets=batch["targets"].to(device),
+                masked_positions=batch["masked_positions"].to(device),
                 labels=labels,
             )
             loss += float(output.loss_sum)

@@ -7,33 +7,47 @@ time sees the same sequences with the same masks.
 
 import signal
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import count
+from math import gcd
 from typing import Protocol, TypedDict
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from bert.errors import InputError
 from bert.pretraining.config import MaskingConfig
-from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_sequences, target_counts
-from bert.pretraining.phases import Phase, Phased
+from bert.pretraining.masking import IGNORED, MaskedSequences, Vocabulary, mask_sequences, masked_counts
+from bert.pretraining.phases import Plan
 from bert.signals import NUMBERS
+from bert.training.step import StepBatch
 
-_SEQUENCES_AT_ONCE = 1_024  # that are counted
+_COUNTED_AT_ONCE = 1_024  # sequences
 
 
 class MicroBatch(TypedDict):
-    """What one forward pass of one device sees: B sequences of T positions with K slots each."""
+    """What one forward pass of one device sees: B sequences of T positions, K of them masked at most."""
 
     input_ids: torch.Tensor  # (B, T) int64, corrupted
     document_ids: torch.Tensor  # (B, T) int64, chunks of a sequence from 1; 0 is padding
-    targets: torch.Tensor  # (B · K,) int64, flat positions in (B, T); 0 where the slot is not in use
-    labels: torch.Tensor  # (B · K,) int64, original ids; −100 where the slot is not in use
+    masked_positions: torch.Tensor  # (B, K) int64, indices into each sequence; 0 where not in use
+    labels: torch.Tensor  # (B, K) int64, original ids; −100 where not in use
     documents: int  # of this micro-batch, the padding of a sequence counted as one
-    global_targets: int  # targets of the whole batch: over all ranks and micro-batches
-    global_tokens: int  # tokens of the whole batch, padding not counted
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """All sequences of a step, over all ranks, before masking."""
+
+    input_ids: np.ndarray
+    """(R, T)"""
+    document_ids: np.ndarray
+    """(R, T)"""
+    masked_tokens: int
+    """how many of them are masked"""
+    tokens: int
+    """padding not counted"""
 
 
 @dataclass(frozen=True)
@@ -70,141 +84,106 @@ class Sequences(Protocol):
         """The number of the source that sequence `sequence` comes from."""
 
 
-@dataclass(frozen=True)
-class Split:
-    """How a batch of `batch_size` is dealt out."""
-
-    batch_size: int
-    micro_batch_size: int
-    ranks: int = 1
-
-    @property
-    def accumulation(self) -> int:
-        """Micro-batches of one rank in one step."""
-        return self.batch_size // (self.micro_batch_size * self.ranks)
-
-    def describe(self) -> str:
-        """In words."""
-        return f"{self.batch_size} sequences a step = {self.ranks} × {self.accumulation} × {self.micro_batch_size}"
-
-
-def split_batch(batch_size: int, micro_batch_size: int | None, ranks: int, where: str = "") -> Split:
-    """The split of a batch over `ranks` devices; InputError where it does not divide, beginning with `where` that is."""
-    if batch_size % ranks:
-        raise InputError(
-            f"{where}data.batch_size {batch_size} does not divide over {ranks} devices: give a multiple of {ranks}"
-        )
-    per_rank = batch_size // ranks
-    micro = micro_batch_size or per_rank
-    if per_rank % micro:
-        raise InputError(
-            f"{where}data.batch_size {batch_size} over {ranks} device{'s' * (ranks > 1)} is {per_rank} sequences each, which"
-            f" data.micro_batch_size {micro} does not divide: give a divisor of {per_rank}"
-        )
-    return Split(batch_size, micro, ranks)
-
-
 class BatchStream:
-    """The batches of a run, or of one phase of it."""
+    """The batches of a run, through all its phases."""
 
     def __init__(
         self,
-        sequences: Sequences,
-        batch_size: int,
+        sequences: Mapping[int, Sequences],
+        plan: Plan,
         special_ids: SpecialIds,
         vocabulary: Vocabulary,
         masking: MaskingConfig,
-        seed: int,
         last_sequence: int | None = None,
-        phase: Phase | None = None,
     ) -> None:
-        """`batch_size` sequences a step: those of `phase`, or from sequence 0 on. Sequences from `last_sequence` on (None: never) are padding through and
-        through."""
-        self.sequences, self.batch_size, self.last_sequence = sequences, batch_size, last_sequence
-        self.special_ids, self.vocabulary, self.masking = special_ids, vocabulary, masking
-        self._phase = phase
-        self.seed = seed  # of the masks
-        self._cached: tuple[int, np.ndarray, np.ndarray, int, int] | None = None
+        """`sequences` by their length. Those from `last_sequence` on (None: never) are padding through and through."""
+        self.plan, self.last_sequence = plan, last_sequence
+        self.special_ids, self.vocabulary = special_ids, vocabulary
+        self._sequences, self._masking = sequences, masking
+        self._cached: tuple[int, GlobalBatch] | None = None
 
-    def first_sequence_of(self, step: int) -> int:
-        """The first sequence of batch `step`."""
-        return step * self.batch_size if self._phase is None else self._phase.first_sequence_of(step)
+    def dealt(self, most: int) -> "BatchStream":
+        """The same batches for one process, in micro-batches of at most `most` sequences."""
+        phases = (replace(p, micro_batch_size=gcd(p.batch_size, most), ranks=1) for p in self.plan.phases)
+        settings = self.special_ids, self.vocabulary, self._masking, self.last_sequence
+        return BatchStream(self._sequences, Plan(tuple(phases)), *settings)
 
-    def batch(self, step: int) -> tuple[np.ndarray, np.ndarray, int, int]:
-        """Batch `step` before masking: input_ids and document_ids (R, T), number of targets, number of tokens."""
+    def sequences_at(self, step: int) -> Sequences:
+        """Where the sequences of `step` come from."""
+        return self._sequences[self.plan.at(step).sequence_length]
+
+    def batch(self, step: int) -> GlobalBatch:
+        """Batch `step` before masking."""
         if self._cached is None or self._cached[0] != step:
-            first, length = self.first_sequence_of(step), self.sequences.sequence_length
-            count = (
-                self.batch_size
-                if self.last_sequence is None
-                else max(0, min(self.batch_size, self.last_sequence - first))
-            )
-            input_ids = np.full((self.batch_size, length), self.special_ids.pad, np.int64)
-            document_ids = np.zeros((self.batch_size, length), np.int64)
-            if count:
-                input_ids[:count], document_ids[:count] = self.sequences.read(first, count, self.special_ids)
-            if self.masking.whole_words:  # how many targets fit follows from the words
-                numbers = first + np.arange(self.batch_size)
-                masked = mask_sequences(input_ids, numbers, self.seed, self.masking, self.vocabulary)
-                targets = int((masked.labels != NO_TARGET).sum())
-            else:
-                targets = int(target_counts(self.vocabulary.maskable[input_ids], self.masking.rate).sum())
-            self._cached = step, input_ids, document_ids, targets, int((document_ids > 0).sum())
-        return self._cached[1:]
+            self._cached = step, self._read(step)
+        return self._cached[1]
+
+    def _read(self, step: int) -> GlobalBatch:
+        phase = self.plan.at(step)
+        first, shape = phase.first_sequence_of(step), (phase.batch_size, phase.sequence_length)
+        count = shape[0] if self.last_sequence is None else max(0, min(shape[0], self.last_sequence - first))
+        input_ids = np.full(shape, self.special_ids.pad, np.int64)
+        document_ids = np.zeros(shape, np.int64)
+        if count:
+            input_ids[:count], document_ids[:count] = self.sequences_at(step).read(first, count, self.special_ids)
+        if self._masking.whole_words:  # how many masked tokens fit follows from the words
+            masked = int((self._mask(step, input_ids, 0).labels != IGNORED).sum())
+        else:
+            masked = int(masked_counts(self.vocabulary.maskable[input_ids], phase.mask_rate).sum())
+        return GlobalBatch(input_ids, document_ids, masked, int((document_ids > 0).sum()))
+
+    def _mask(self, step: int, input_ids: np.ndarray, offset: int) -> MaskedSequences:
+        """Sequences of `step`, from the one at `offset` on, masked by their numbers in the run."""
+        phase = self.plan.at(step)
+        numbers = phase.first_sequence_of(step) + offset + np.arange(len(input_ids))
+        masking = replace(self._masking, rate=phase.mask_rate)
+        return mask_sequences(input_ids, numbers, phase.mask_seed, masking, self.vocabulary)
 
     def token_counts(self, tokens: int) -> np.ndarray:
-        """(V,) how often each token comes in the first `tokens` positions or in an epoch, if that is less; 0 where it is never hidden."""
-        sequences = min(-(-tokens // self.sequences.sequence_length), self.sequences.sequences_in_epoch)
+        """(V,) how often each token comes in the first `tokens` positions of the first phase, or in an epoch, if that is less; 0 where
+        it is never masked."""
+        sequences = self.sequences_at(0)
+        number = min(-(-tokens // sequences.sequence_length), sequences.sequences_in_epoch)
         counts = np.zeros(len(self.vocabulary.maskable), np.int64)
-        for first in range(0, sequences, _SEQUENCES_AT_ONCE):
-            ids, _ = self.sequences.read(first, min(_SEQUENCES_AT_ONCE, sequences - first), self.special_ids)
+        for first in range(0, number, _COUNTED_AT_ONCE):
+            ids, _ = sequences.read(first, min(_COUNTED_AT_ONCE, number - first), self.special_ids)
             counts += np.bincount(ids.reshape(-1), minlength=len(counts))
         return counts * self.vocabulary.maskable
 
-    def micro_batch(self, step: int, split: Split, rank: int = 0, micro: int = 0) -> MicroBatch:
+    def micro_batch(self, step: int, micro: int = 0, rank: int = 0) -> MicroBatch:
         """Micro-batch `micro` of rank `rank` in step `step`, masked."""
-        input_ids, document_ids, global_targets, global_tokens = self.batch(step)
-        first = (micro * split.ranks + rank) * split.micro_batch_size
-        mine = slice(first, first + split.micro_batch_size)
-        numbers = self.first_sequence_of(step) + np.arange(mine.start, mine.stop)
-        masked = mask_sequences(input_ids[mine], numbers, self.seed, self.masking, self.vocabulary)
-        in_use = masked.labels != NO_TARGET
-        sequence_starts = np.arange(split.micro_batch_size)[:, None] * self.sequences.sequence_length
-        flat = np.where(in_use, masked.positions + sequence_starts, 0)
+        batch, phase = self.batch(step), self.plan.at(step)
+        first = (micro * phase.ranks + rank) * phase.micro_batch_size
+        mine = slice(first, first + phase.micro_batch_size)
+        masked = self._mask(step, batch.input_ids[mine], first)
+        documents = batch.document_ids[mine].copy()
         return MicroBatch(
             input_ids=torch.from_numpy(masked.input_ids),
-            document_ids=torch.from_numpy(document_ids[mine].copy()),
-            targets=torch.from_numpy(flat.reshape(-1)),
-            labels=torch.from_numpy(masked.labels.reshape(-1)),
-            documents=split.micro_batch_size + int(np.count_nonzero(np.diff(document_ids[mine], axis=1))),
-            global_targets=global_targets,
-            global_tokens=global_tokens,
+            document_ids=torch.from_numpy(documents),
+            masked_positions=torch.from_numpy(masked.positions),
+            labels=torch.from_numpy(masked.labels),
+            documents=phase.micro_batch_size + int(np.count_nonzero(np.diff(documents, axis=1))),
         )
 
-
-class _MicroBatches(Dataset):
-    """Item (step, micro): micro-batch `micro` of a rank in step `step`."""
-
-    def __init__(self, stream: Phased[BatchStream], split: Phased[Split], rank: int) -> None:
-        self.stream, self.split, self.rank = stream, split, rank
-
-    def __getitem__(self, item: tuple[int, int]) -> MicroBatch:
-        step, micro = item
-        return self.stream.at(step).micro_batch(step, self.split.at(step), self.rank, micro)
+    def micro_batches(self, step: int, rank: int = 0) -> list[MicroBatch]:
+        """Those of one rank in one step."""
+        return [self.micro_batch(step, micro, rank) for micro in range(self.plan.at(step).accumulation)]
 
 
-class _From:
-    """(step, micro) of every micro-batch of a rank from step `first` on, up to and without step `end` (None: for ever)."""
+def count_masked(batch: GlobalBatch) -> dict[str, int]:
+    """What masked language modeling divides by."""
+    return {"loss": batch.masked_tokens}
 
-    def __init__(self, first: int, end: int | None, split: Phased[Split]) -> None:
-        self.first, self.end, self.split = first, end, split
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        step = self.first
-        while self.end is None or step < self.end:
-            for micro in range(self.split.at(step).accumulation):
-                yield step, micro
-            step += 1
+class _Steps(Dataset):
+    """Item n: what a rank reads in step n."""
+
+    def __init__(self, stream: BatchStream, rank: int, counts: Callable[[GlobalBatch], dict[str, int]]) -> None:
+        self.stream, self.rank, self.counts = stream, rank, counts
+
+    def __getitem__(self, step: int) -> StepBatch:
+        batch = self.stream.batch(step)
+        return StepBatch(self.stream.micro_batches(step, self.rank), self.counts(batch), batch.tokens)
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
@@ -214,16 +193,16 @@ def _leave_signals_to_the_run(worker: int) -> None:
 
 
 class StepLoader:
-    """The micro-batches of one rank from step `first_step()` on, to step `steps` or for ever.
+    """What one rank reads, step by step: from step `first_step()` on, to step `steps` or for ever.
 
-    Where to begin is asked when iteration starts, so a resumed run needs no replay. `waited` counts the seconds that the training loop
-    waited for data; `on_first_request` is called before the first batch is made.
+    Where to begin is asked when iteration starts, so a resumed run needs no replay. `counts` is that of the objective. `waited` counts
+    the seconds that the training loop waited for data; `on_first_request` is called before the first batch is made.
     """
 
     def __init__(
         self,
-        stream: BatchStream | Phased[BatchStream],
-        split: Split | Phased[Split],
+        stream: BatchStream,
+        counts: Callable[[GlobalBatch], dict[str, int]] = count_masked,
         rank: int = 0,
         first_step: Callable[[], int] = lambda: 0,
         steps: int | None = None,
@@ -231,18 +210,18 @@ class StepLoader:
         pin_memory: bool = False,
         on_first_request: Callable[[], None] = lambda: None,
     ) -> None:
-        self.stream, self.split = Phased.always(stream), Phased.always(split)
-        self.rank, self.first_step, self.steps = rank, first_step, steps
+        self.stream, self.counts, self.rank, self.first_step, self.steps = stream, counts, rank, first_step, steps
         self.workers, self.pin_memory, self.on_first_request = workers, pin_memory, on_first_request
         self.waited = 0.0
 
-    def __iter__(self) -> Iterator[MicroBatch]:
+    def __iter__(self) -> Iterator[StepBatch]:
         self.on_first_request()
         begun = time.perf_counter()
+        first = self.first_step()
         loader = DataLoader(
-            _MicroBatches(self.stream, self.split, self.rank),
+            _Steps(self.stream, self.rank, self.counts),
             batch_size=None,
-            sampler=_From(self.first_step(), self.steps, self.split),
+            sampler=count(first) if self.steps is None else range(first, self.steps),
             num_workers=self.workers,
             pin_memory=self.pin_memory,
             worker_init_fn=_leave_signals_to_the_run,

@@ -126,7 +126,7 @@ class StepLog(Callback):
         """At the end of a step that is logged."""
         progress = pl_module.progress
         due = progress.step % self.every_steps == 0 or progress.finished()
-        if trainer.fit_loop.epoch_loop._should_accumulate() or not due:
+        if not due:
             return
         row = pl_module.read_log()
         if not math.isfinite(row["loss"]):
@@ -217,8 +217,7 @@ class StopOnSignal(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
         """At a step boundary: all ranks stop where one was told to."""
-        if not trainer.fit_loop.epoch_loop._should_accumulate():
-            self._stop_where_told(trainer, pl_module)
+        self._stop_where_told(trainer, pl_module)
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         """SIGTERM may come between Lightning's handler and ours; then Lightning ends the run by this, at a step boundary or not."""

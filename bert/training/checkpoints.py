@@ -113,7 +113,7 @@ class Checkpoints(Checkpoint):
             self._saved_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """After the last micro-batch of a step, unless a validation comes next."""
+        """After a step, unless a validation comes next."""
         validates = self.validate_every and trainer.global_step % self.validate_every == 0
         if not validates and not trainer.should_stop:  # the last validation and the last checkpoint come at the end
             self._save_if_due(trainer)
@@ -130,12 +130,12 @@ class Checkpoints(Checkpoint):
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """The same where Lightning ends the run by SIGTERM before our own handler stands."""
-        if isinstance(exception, SIGTERMException) and not trainer.fit_loop.epoch_loop._should_accumulate():
+        if isinstance(exception, SIGTERMException):
             self.on_train_end(trainer, pl_module)
 
     def _save_if_due(self, trainer: L.Trainer) -> None:
         step, config = trainer.global_step, self.config
-        if step == self._saved_step or step == 0 or trainer.fit_loop.epoch_loop._should_accumulate():
+        if step == self._saved_step or step == 0:
             return
         due = config.every_steps is not None and step % config.every_steps == 0
         if config.every_minutes is not None:

@@ -50,6 +50,8 @@ class MuonAdamW(torch.optim.Optimizer):
 
     def __init__(self, groups: list[dict[str, Any]]) -> None:
         super().__init__(groups, {"weight_decay": 0.0})
+        self.gradient_norm = torch.zeros(())
+        """2-norm of the gradients in the last step, before they were clipped"""
         for group in groups:
             if group["kind"] == "muon":
                 _refuse_sharded(group["params"])
@@ -181,8 +183,15 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
 
 
 def make_optimizer(model: nn.Module, config: OptimizerConfig) -> MuonAdamW:
-    """The optimiser of `config` for the parameters of `model`."""
-    return MuonAdamW(parameter_groups(model, config))
+    """The optimizer of `config` for the parameters of `model`. It clips their gradients at the beginning of `step`, after a scaler has
+    unscaled them, and keeps their norm as `gradient_norm`."""
+    optimizer = MuonAdamW(parameter_groups(model, config))
+
+    def clip(*_: Any) -> None:
+        optimizer.gradient_norm = clip_gradients(model, config.clip_norm)
+
+    optimizer.register_step_pre_hook(clip)
+    return optimizer
 
 
 def restore_highest_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> None:

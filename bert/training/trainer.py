@@ -128,12 +128,11 @@ def make_trainer(
     callbacks: list[L.Callback],
     loggers: list[Any],
     plugins: list[Any],
-    accumulation: int,
-    validate_every_batches: int | None,
+    validate_every: int | None,
     trust: bool = False,
     run_dir: Path | None = None,
 ) -> L.Trainer:
-    """A Trainer with the user's arguments over ours. `callbacks`, `logger` and `plugins` of the user are added to ours.
+    """A Trainer with the user's arguments over ours; it validates every `validate_every` steps. `callbacks`, `logger` and `plugins` of the user are added to ours.
 
     `trust` imports any class that `arguments` describe; `run_dir` is where loggers write. Raises InputError.
     """
@@ -155,15 +154,14 @@ def make_trainer(
         **launched_layout(),
         "precision": best_precision(str(given.get("accelerator", "auto"))),
         "max_epochs": -1,  # one endless epoch: the module stops when the budget is used up
-        "accumulate_grad_batches": accumulation,
         "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in callbacks),
         "enable_model_summary": False,
         "enable_progress_bar": False,  # ours shows the share of the budget
         "num_sanity_val_steps": 0,
         "use_distributed_sampler": False,
     }
-    if validate_every_batches is not None:
-        settings |= {"val_check_interval": validate_every_batches, "check_val_every_n_epoch": None}
+    if validate_every is not None:
+        settings |= {"val_check_interval": validate_every, "check_val_every_n_epoch": None}
     settings |= given
     settings["callbacks"] = callbacks + _as_list(given.get("callbacks"))
     settings["logger"] = loggers + (_as_list(given.get("logger")) if given.get("logger") not in (True, False) else [])

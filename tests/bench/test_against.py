@@ -81,7 +81,7 @@ def test_what_does_not_run_of_ours_is_a_cell_that_says_so(monkeypatch):
     def fails(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore lines")
 
-    monkeypatch.setattr(against, "CandidateSteps", fails)
+    monkeypatch.setattr(against, "Candidate", fails)
     said = []
     cells = race_in(RECIPES["bert"], [("full sequences", BaselineSettings("sdpa"))], said.append)
     assert said[-1] == "full sequences, sdpa: ours does not run here: out of memory"

@@ -27,7 +27,7 @@ def test_full_sequences_are_full_of_running_tokens_of_the_text():
     sequences = full_sequences(TEXT, LENGTH, sequences=20)
     assert [len(sequence) for sequence in documents_of(sequences)] == [LENGTH - 2] * 20
     batch = packed(sequences, RECIPE).batch(0)
-    assert (batch[1] == 1).all()  # one document a sequence and no padding
+    assert (batch.document_ids == 1).all()  # one document a sequence and no padding
     running = " ".join(str(token) for sequence in documents_of(sequences) for token in sequence)
     whole = [" ".join(map(str, document)) for document in documents_of(TEXT) if len(document) > 12]
     assert (

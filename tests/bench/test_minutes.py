@@ -24,7 +24,7 @@ from bert.bench.run import bench_minutes
 from bert.cli import main
 from bert.errors import InputError
 from bert.pretraining.config import PhaseConfig
-from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.module import PretrainingModule
 from bert.pretraining.score import Score, read_masked
 from bert.training.config import StopConfig
 from bert.training.schedules import Progress
@@ -108,7 +108,7 @@ def test_a_setting_that_does_not_run_is_passed_over():
 
 
 def test_the_clock_of_ours_stands_still_while_a_curve_is_scored(masked, tmp_path, monkeypatch):
-    module = Mock(spec=MaskedLMTraining, model=Mock(), device=torch.device("cpu"))
+    module = Mock(spec=PretrainingModule, model=Mock(), device=torch.device("cpu"))
     module.progress = Progress(StopConfig(minutes=1))
     module.progress.start()
     clock = iter([10.0, 25.0])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from bert.bench.candidate import steps_of
 from bert.bench.documents import full_sequences, mixture
-from bert.bench.ours import steps_of
 from bert.bench.peers import (
     BaselineSettings,
     BaselineSteps,
@@ -47,10 +47,13 @@ def test_on_full_sequences_the_peer_has_our_loss_for_the_same_weights(family, tm
     peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     peer.model.eval()
     at_once = replace(recipe, data=replace(recipe.data, micro_batch_size=8))
-    ((batch,),) = steps_of(full_sequences(TEXT, LENGTH, 8), at_once, 1)
+    (((batch,), _, _),) = steps_of(full_sequences(TEXT, LENGTH, 8), at_once, 1)
     theirs = peer.forward(whole(batch))
     mine = ours(
-        batch["input_ids"], document_ids=batch["document_ids"], targets=batch["targets"], labels=batch["labels"]
+        batch["input_ids"],
+        document_ids=batch["document_ids"],
+        masked_positions=batch["masked_positions"],
+        labels=batch["labels"],
     )
     assert theirs.item() == pytest.approx(mine.loss.item(), abs=1e-5)
 
@@ -120,13 +123,13 @@ def test_both_sides_of_a_work_see_the_same_tokens():
     steps, batches = make_bout("full sequences", recipe, TEXT, RAGGED, 8)
     assert len(steps) == len(batches) == 8
     for ours, theirs in zip(steps, batches):
-        assert torch.equal(torch.cat([batch["input_ids"] for batch in ours]), theirs.input_ids)
-        assert sum(int((batch["labels"] >= 0).sum()) for batch in ours) == int((theirs.labels >= 0).sum())
+        assert torch.equal(torch.cat([micro["input_ids"] for micro in ours.micro_batches]), theirs.input_ids)
+        assert ours.counts["loss"] == int((theirs.labels >= 0).sum())
         assert theirs.tokens == theirs.input_ids.numel()
     steps, batches = make_bout("padded", recipe, TEXT, RAGGED, 8)
     places = sum(batch.attention_mask.numel() for batch in batches)
     assert places / sum(batch.tokens for batch in batches) > 1.1
-    packed_tokens = sum(micro[0]["global_tokens"] for micro in steps)
+    packed_tokens = sum(step.tokens for step in steps)
     assert packed_tokens <= sum(batch.tokens for batch in batches) <= packed_tokens + 8 * LENGTH  # the last, open step
 
 

@@ -51,7 +51,7 @@ def test_a_backend_that_does_not_run_is_a_cell_that_says_so(monkeypatch):
     def broken(*_, **__):
         raise NotImplementedError("no kernel for this device\nand more")
 
-    monkeypatch.setattr(steps, "CandidateSteps", broken)
+    monkeypatch.setattr(steps, "Candidate", broken)
     said = []
     bench = bench_of(say=said.append, backends=("sdpa",))
     measure_steps(bench, PRODUCT)
@@ -66,7 +66,7 @@ def test_a_backend_that_cannot_be_here_says_why_in_the_place_of_the_compiler(mon
         tried.append((recipe.attention, recipe.compile))
         raise RuntimeError("out of room: can't allocate memory" if recipe.attention == "plain" else "needs CUDA")
 
-    monkeypatch.setattr(steps, "CandidateSteps", broken)
+    monkeypatch.setattr(steps, "Candidate", broken)
     bench = bench_of(replace(RECIPE, compile=None), backends=("varlen", "plain"))
     measure_steps(bench, PRODUCT)
     assert tried == [("varlen", False), ("plain", False), ("plain", True)]  # what had no room may have it compiled
@@ -164,7 +164,7 @@ def test_memory_that_is_used_up_is_told_from_other_failures(monkeypatch):
         def fail(*_, error=error):
             raise error
 
-        monkeypatch.setattr(steps, "CandidateSteps", fail)
+        monkeypatch.setattr(steps, "Candidate", fail)
         assert attempt(lambda: sweep_cell(bench_of(), RECIPE, 2)) == {"fails": said}
 
 

@@ -257,9 +257,9 @@ def test_a_classifier_without_its_weights_is_refused(tmp_path: Path) -> None:
 def test_a_model_with_adapters_does_not_take_the_place_of_a_whole_one(saved: Path) -> None:
     peft = pytest.importorskip("peft")
     before = contents(saved)
-    for targets in (["qkv"], ["wi", "wo", "dense"]):
+    for masked_positions in (["qkv"], ["wi", "wo", "dense"]):
         model = MaskedLM.load(saved)
-        peft.get_peft_model(model, peft.LoraConfig(target_modules=targets))
+        peft.get_peft_model(model, peft.LoraConfig(target_modules=masked_positions))
         for changed in (model, model.encoder):
             with pytest.raises(
                 InputError, match=r"parameters that are no part of its class: .*lora_.*merge adapters first"

@@ -250,11 +250,11 @@ def test_an_encoder_of_local_and_global_layers_is_the_same_with_every_backend(ba
     encoder.make_room(stretches(documents))
     ids, positions = torch.randint(5, 32, (3, 6)), torch.tensor([[4, 1], [0, 0], [2, 5]])
     with torch.no_grad():
-        for targets in (None, positions, torch.randint(0, 6, (3, 6))):
+        for masked_positions in (None, positions, torch.randint(0, 6, (3, 6))):
             encoder.backend = "eager"
-            expected = encoder(ids, document_ids=documents, targets=targets).last_hidden_state
+            expected = encoder(ids, document_ids=documents, masked_positions=masked_positions).last_hidden_state
             encoder.backend = backend  # type: ignore[assignment]
-            ours = encoder(ids, document_ids=documents, targets=targets).last_hidden_state
+            ours = encoder(ids, document_ids=documents, masked_positions=masked_positions).last_hidden_state
             assert (ours - expected).abs().max() <= 1e-5
 
 

@@ -100,16 +100,16 @@ def test_targets_get_the_vectors_that_they_have_among_all_positions_and_the_same
     if packed:
         documents[:, 5:13] = 2
     given = {"document_ids" if packed else "attention_mask": documents}
-    targets = torch.tensor([[3, 19, 0, 5, 3], [12, 0, 0, 7, 6]])
+    masked_positions = torch.tensor([[3, 19, 0, 5, 3], [12, 0, 0, 7, 6]])
     results = []
     for trimmed in (True, False):
         encoder = make(name)
         encoder.backend = backend
         if trimmed:
-            vectors = encoder(some_ids(), **given, targets=targets).last_hidden_state
+            vectors = encoder(some_ids(), **given, masked_positions=masked_positions).last_hidden_state
         else:
             vectors = encoder(some_ids(), **given).last_hidden_state
-            vectors = vectors.gather(1, targets[..., None].expand(-1, -1, vectors.shape[2]))
+            vectors = vectors.gather(1, masked_positions[..., None].expand(-1, -1, vectors.shape[2]))
         vectors.square().sum().backward()
         results.append([vectors.detach(), *(parameter.grad for parameter in encoder.parameters())])
     for ours, expected in zip(*results, strict=True):
@@ -129,16 +129,16 @@ def test_targets_are_right_where_an_adapter_stands_in_the_place_of_the_projectio
 
     encoder = make("bert")
     encoder.layers[-1].attention.qkv = Doubled(encoder.layers[-1].attention.qkv)
-    targets = torch.tensor([[3, 19], [0, 7]])
+    masked_positions = torch.tensor([[3, 19], [0, 7]])
     all_vectors = encoder(some_ids()).last_hidden_state
-    vectors = encoder(some_ids(), targets=targets).last_hidden_state
+    vectors = encoder(some_ids(), masked_positions=masked_positions).last_hidden_state
     expected = torch.stack([all_vectors[0, [3, 19]], all_vectors[1, [0, 7]]])
     torch.testing.assert_close(vectors, expected)
 
 
 def test_targets_and_all_hidden_states_are_not_asked_for_at_once() -> None:
-    with pytest.raises(InputError, match="targets are the positions of the last layer"):
-        make("modern")(some_ids(), targets=torch.tensor([[1], [1]]), output_hidden_states=True)
+    with pytest.raises(InputError, match="masked_positions are the positions of the last layer"):
+        make("modern")(some_ids(), masked_positions=torch.tensor([[1], [1]]), output_hidden_states=True)
 
 
 def test_attentions_are_those_that_made_the_result() -> None:

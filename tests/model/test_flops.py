@@ -41,9 +41,9 @@ def test_the_formula_is_what_is_counted(fields: dict, transform: bool) -> None:
     model = MaskedLM(config, head)
     model.encoder.backend = "eager"
     ids = torch.randint(0, 96, (2, 24))
-    targets = torch.tensor([[0, 5, 7, 9], [1, 2, 3, 23]])
+    masked_positions = torch.tensor([[0, 5, 7, 9], [1, 2, 3, 23]])
     with FlopCounterMode(display=False) as counter:
-        model(ids, targets=targets, labels=ids[:, :4]).loss.backward()
+        model(ids, masked_positions=masked_positions, labels=ids[:, :4]).loss.backward()
     formula = training_flops(config, head, tokens=48, slots=8, visible=24, visible_local=24)
     assert counter.get_total_flops() == pytest.approx(formula, rel=1e-9)
 

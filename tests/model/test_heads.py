@@ -14,7 +14,7 @@ SMALL = EncoderConfig(vocab_size=70, hidden_size=32, num_layers=2, num_heads=4, 
 
 @pytest.fixture
 def batch() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """ids, documents and labels (2, 20): a packed row and a padded one, five targets."""
+    """ids, documents and labels (2, 20): a packed row and a padded one, five masked_positions."""
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, 70, (2, 20), generator=generator)
     documents = torch.tensor([[1] * 9 + [2] * 11, [1] * 15 + [0] * 5])
@@ -36,7 +36,7 @@ def test_the_loss_is_the_cross_entropy_of_the_labelled_positions(batch) -> None:
     log_probabilities = output.logits.detach().log_softmax(-1)
     by_hand = -sum(log_probabilities[r, p, labels[r, p]] for r, p in (labels != -100).nonzero().tolist())
     assert output.loss_sum.item() == pytest.approx(float(by_hand), rel=1e-6)
-    assert int(output.num_targets) == 5
+    assert int(output.num_labels) == 5
     assert output.loss.item() == pytest.approx(float(by_hand) / 5, rel=1e-6)
 
 
@@ -47,11 +47,11 @@ def test_targets_decode_those_positions_alone_with_the_same_loss_and_gradients(b
     their_labels = torch.cat([labels.flatten()[positions], torch.full((3,), -100)])
     whole, some = make(), make()
     everywhere = whole(ids, document_ids=documents, labels=labels)
-    there = some(ids, document_ids=documents, labels=their_labels, targets=slots)
+    there = some(ids, document_ids=documents, labels=their_labels, masked_positions=slots)
     assert there.logits.shape == (8, 70)
     assert torch.allclose(there.logits[:5], everywhere.logits.flatten(0, 1)[positions], atol=1e-5)
     assert there.loss_sum.item() == pytest.approx(everywhere.loss_sum.item(), rel=1e-6)
-    assert int(there.num_targets) == 5
+    assert int(there.num_labels) == 5
     everywhere.loss.backward()
     there.loss.backward()
     for ours, reference in zip(some.parameters(), whole.parameters()):
@@ -59,12 +59,12 @@ def test_targets_decode_those_positions_alone_with_the_same_loss_and_gradients(b
 
 
 def test_sums_over_micro_batches_add_up_to_the_loss_of_the_batch(batch) -> None:
-    """A mean of means does not: the rows have 3 and 2 targets."""
+    """A mean of means does not: the rows have 3 and 2 masked_positions."""
     ids, documents, labels = batch
     model = make().requires_grad_(False)
     parts = [model(ids[r : r + 1], document_ids=documents[r : r + 1], labels=labels[r : r + 1]) for r in (0, 1)]
     whole = model(ids, document_ids=documents, labels=labels).loss.item()
-    assert float(sum(p.loss_sum for p in parts) / sum(p.num_targets for p in parts)) == pytest.approx(whole)
+    assert float(sum(p.loss_sum for p in parts) / sum(p.num_labels for p in parts)) == pytest.approx(whole)
     assert float(sum(p.loss for p in parts) / 2) != pytest.approx(whole, rel=1e-4)
 
 
@@ -79,7 +79,7 @@ def test_no_targets_give_zero_loss_and_zero_gradients(batch) -> None:
 
 def test_without_labels_there_is_no_loss(batch) -> None:
     output = make()(batch[0], output_hidden_states=True, output_attentions=True)
-    assert (output.loss, output.loss_sum, output.num_targets) == (None, None, None)
+    assert (output.loss, output.loss_sum, output.num_labels) == (None, None, None)
     assert len(output.hidden_states) == 3
     assert len(output.attentions) == 2
 
@@ -136,8 +136,10 @@ def test_the_forward_is_one_graph_for_dynamo(batch) -> None:
     model = make()
     torch._dynamo.reset()
     graph = torch.compile(model, fullgraph=True, backend="eager")
-    ours = graph(ids, document_ids=documents, labels=their_labels, targets=positions)
-    assert torch.allclose(ours.loss, model(ids, document_ids=documents, labels=their_labels, targets=positions).loss)
+    ours = graph(ids, document_ids=documents, labels=their_labels, masked_positions=positions)
+    assert torch.allclose(
+        ours.loss, model(ids, document_ids=documents, labels=their_labels, masked_positions=positions).loss
+    )
 
 
 # Task heads
@@ -230,12 +232,12 @@ def test_the_loss_of_examples_is_their_cross_entropy_and_adds_up(rows) -> None:
     whole = model(ids, mask, labels=labels, example_ids=numbers)
     chances = whole.logits.log_softmax(-1)
     assert whole.loss_sum.item() == pytest.approx(-float(chances[0, 2] + chances[1, 0] + chances[3, 1]), rel=1e-5)
-    assert int(whole.num_targets) == 3
+    assert int(whole.num_labels) == 3
     assert whole.loss.item() == pytest.approx(whole.loss_sum.item() / 3)
     first = model(ids[:3], mask[:3], labels=labels[:2], example_ids=numbers[:3])
     second = model(ids[3:], mask[3:], labels=labels[2:], example_ids=numbers[3:] - 2)
     assert (first.loss_sum + second.loss_sum).item() == pytest.approx(whole.loss_sum.item(), rel=1e-5)
-    assert int(first.num_targets + second.num_targets) == 3
+    assert int(first.num_labels + second.num_labels) == 3
 
 
 def test_a_tagger_asks_only_the_labelled_tokens(rows) -> None:
@@ -246,7 +248,7 @@ def test_a_tagger_asks_only_the_labelled_tokens(rows) -> None:
     chances = output.logits.log_softmax(-1)
     by_hand = -float(chances[0, 3, 2] + chances[1, 6, 0] + chances[4, 0, 1])
     assert output.loss_sum.item() == pytest.approx(by_hand, rel=1e-5)
-    assert int(output.num_targets) == 3
+    assert int(output.num_labels) == 3
     assert output.loss.item() == pytest.approx(by_hand / 3, rel=1e-5)
 
 
@@ -311,9 +313,9 @@ def test_the_loss_alone_is_that_of_the_forward_pass_and_so_are_its_gradients(hea
         EncoderConfig(vocab_size=64, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48), head
     )
     ids, documents = torch.randint(5, 64, (2, 12)), torch.tensor([[1] * 7 + [2] * 5, [1] * 9 + [0] * 3])
-    targets, labels = torch.tensor([[1, 8, 0], [0, 4, 8]]), torch.tensor([9, 60, -100, 7, 8, 63])
-    whole = model(ids, document_ids=documents, targets=targets, labels=labels).loss_sum
-    alone = model.loss_sum(ids, documents, targets, labels)
+    masked_positions, labels = torch.tensor([[1, 8, 0], [0, 4, 8]]), torch.tensor([9, 60, -100, 7, 8, 63])
+    whole = model(ids, document_ids=documents, masked_positions=masked_positions, labels=labels).loss_sum
+    alone = model.loss_sum(ids, documents, masked_positions, labels)
     torch.testing.assert_close(alone, whole)
     parameters = list(model.parameters())
     for one, other in zip(torch.autograd.grad(whole, parameters), torch.autograd.grad(alone, parameters), strict=True):

@@ -7,13 +7,12 @@ import torch
 from bert.data.packing import Documents, SequenceIndex
 from bert.data.rng import draw
 from bert.data.store import TokenStore
-from bert.model.config import EncoderConfig
-from bert.model.heads import MaskedLM
+from bert.model.config import EncoderConfig, HeadConfig
 from bert.pretraining.config import MaskingConfig
-from bert.pretraining.inputs import make_splits
 from bert.pretraining.masking import Vocabulary
-from bert.pretraining.module import MaskedLMTraining
-from bert.pretraining.phases import Phased, plan
+from bert.pretraining.module import PretrainingModule
+from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
+from bert.pretraining.phases import Phase, Plan, divide, resolve_plan
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream, SpecialIds, StepLoader
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
@@ -33,26 +32,24 @@ def make_sequences(length=LENGTH, seed=0):
     return Source(STORE, SequenceIndex(DOCUMENTS, length, 16, seed))
 
 
-def make_stream(seed=0, last_sequence=None, batch_size=SEQUENCES, **masking):
-    return BatchStream(
-        make_sequences(seed=seed), batch_size, IDS, VOCABULARY, MaskingConfig(**masking), seed, last_sequence
+def one_phase(batch_size=SEQUENCES, micro_batch_size=None, ranks=1, seed=0, rate=MaskingConfig().rate, length=LENGTH):
+    """The plan of a run without phases."""
+    return Plan(
+        (Phase(0, 0, length, batch_size, divide(batch_size, micro_batch_size, ranks), rate, seed, 10_000.0, ranks),)
     )
 
 
+def make_stream(seed=0, last_sequence=None, batch_size=SEQUENCES, micro_batch_size=None, ranks=1, **masking):
+    config = MaskingConfig(**masking)
+    plan = one_phase(batch_size, micro_batch_size, ranks, seed, config.rate)
+    return BatchStream({LENGTH: make_sequences(seed=seed)}, plan, IDS, VOCABULARY, config, last_sequence)
+
+
 def phased(recipe, ranks=1, sequences=make_sequences):
-    """The streams and splits of the phases of a recipe over the drawn token ids."""
-    phases = plan(recipe)
-    by_length = {
-        phase.recipe.data.sequence_length: sequences(phase.recipe.data.sequence_length) for phase in phases.values
-    }
-
-    def stream(phase):
-        data, masking = phase.recipe.data, phase.recipe.masking
-        return BatchStream(
-            by_length[data.sequence_length], data.batch_size, IDS, VOCABULARY, masking, phase.mask_seed, phase=phase
-        )
-
-    return phases.map(stream), make_splits(recipe, ranks)
+    """The stream of the phases of a recipe over the drawn token ids."""
+    plan = resolve_plan(recipe, ranks)
+    by_length = {length: sequences(length) for length in plan.lengths}
+    return BatchStream(by_length, plan, IDS, VOCABULARY, recipe.masking)
 
 
 ENCODER = EncoderConfig(
@@ -60,26 +57,25 @@ ENCODER = EncoderConfig(
 )
 
 
-def make_module(split, steps=4, dropout=0.0, **optimizer):
+def make_module(steps=4, dropout=0.0, plan=None, compiled=False, **optimizer):
     torch.manual_seed(0)
     encoder = EncoderConfig(**{**ENCODER.__dict__, "hidden_dropout": dropout})
-    return MaskedLMTraining(
-        MaskedLM(encoder), OptimizerConfig(**optimizer), ScheduleConfig(), StopConfig(steps=steps), split, seed=5
-    )
+    objective = MaskedLanguageModeling(compiled)
+    model = objective.build(encoder, HeadConfig())
+    configs = OptimizerConfig(**optimizer), ScheduleConfig(), StopConfig(steps=steps)
+    return PretrainingModule(model, objective, *configs, seed=5, plan=plan)
 
 
-def fit(module, split, accelerator="cpu", precision="32-true", stream=None):
+def fit(module, stream=None, accelerator="cpu", precision="32-true", **settings):
     trainer = L.Trainer(
         accelerator=accelerator,
-        precision=precision,
+        precision=None if "plugins" in settings else precision,
         devices=1,
-        max_epochs=-1,
-        accumulate_grad_batches=Phased.always(split).at(0).accumulation,
-        logger=False,
-        enable_checkpointing=False,
+        **{"max_epochs": -1, "logger": False, "enable_checkpointing": False, **settings},
         enable_progress_bar=False,
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
-    trainer.fit(module, StepLoader(stream or make_stream(), split, first_step=lambda: int(module.progress.step)))
+    loader = StepLoader(stream or make_stream(), module.objective.counts, first_step=lambda: int(module.progress.step))
+    trainer.fit(module, loader)
     return trainer

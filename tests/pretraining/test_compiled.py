@@ -10,10 +10,11 @@ from bert.model import attention
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import DataConfig, PhaseConfig, PretrainRecipe
-from bert.pretraining.module import MaskedLMTraining
-from bert.pretraining.phases import plan
-from bert.pretraining.stream import MicroBatch, Split
+from bert.pretraining.module import PretrainingModule
+from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
+from bert.pretraining.phases import Plan
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+from bert.training.step import StepBatch
 
 from .synthetic import ENCODER, SEQUENCES, fit, make_stream, phased
 
@@ -34,15 +35,17 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
 
 
-def train(name: str, compiled: bool, steps: int = 6, accumulation: int = 1) -> MaskedLMTraining:
+def train(name: str, compiled: bool, steps: int = 6, accumulation: int = 1) -> PretrainingModule:
     torch.manual_seed(0)
-    split = Split(SEQUENCES, SEQUENCES // accumulation)
-    model = MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **SHAPES[name]}))
-    module = MaskedLMTraining(
-        model, OptimizerConfig(), ScheduleConfig(), StopConfig(steps=steps), split, seed=5, compiled=compiled
-    )
-    fit(module, split, precision="bf16-mixed" if name == "own" else "32-true")
+    module = module_of(MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **SHAPES[name]})), compiled, steps)
+    stream = make_stream(micro_batch_size=SEQUENCES // accumulation)
+    fit(module, stream, precision="bf16-mixed" if name == "own" else "32-true")
     return module
+
+
+def module_of(model: MaskedLM, compiled: bool, steps: int, plan: Plan | None = None) -> PretrainingModule:
+    configs = OptimizerConfig(), ScheduleConfig(), StopConfig(steps=steps)
+    return PretrainingModule(model, MaskedLanguageModeling(compiled), *configs, seed=5, plan=plan)
 
 
 def graphs() -> int:
@@ -54,10 +57,10 @@ def graphs() -> int:
     "name", ["modern", *(pytest.param(n, marks=pytest.mark.slow) for n in SHAPES if n != "modern")]
 )
 def test_one_graph_serves_every_step_and_has_no_break(name: str) -> None:
-    """Rows differ in documents, padding and unused slots: nothing of it is in the shapes."""
+    """Rows differ in documents, padding and masked positions in use: nothing of it is in the shapes."""
     train(name, compiled=True, steps=2)
     assert graphs() == 1
-    train(name, compiled=True, steps=8, accumulation=2)  # half the rows: another shape, one graph more
+    train(name, compiled=True, steps=8, accumulation=2)  # half the sequences: another shape, one graph more
     assert graphs() == 2
     assert not counters["graph_break"]
 
@@ -83,20 +86,17 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
     """The documents of a batch, their number and their lengths are nowhere in the shapes."""
     monkeypatch.setattr(attention, "_varlen", dict.fromkeys(("varlen_attn", "window_size", "scale"), densely))
     monkeypatch.setattr(attention, "missing", lambda *_: "")
-    split, stream, losses = Split(SEQUENCES, SEQUENCES), make_stream(), {}
+    stream, losses = make_stream(), {}
     for name in (backend, "auto"):
         torch.manual_seed(0)
-        module = MaskedLMTraining(
-            MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **SHAPES["local"]})),
-            *(OptimizerConfig(), ScheduleConfig(), StopConfig(steps=5), split),
-            compiled=name != "auto",
-        )
+        model = MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **SHAPES["local"]}))
+        module = module_of(model, compiled=name != "auto", steps=5)
         module.model.encoder.backend = name  # type: ignore[assignment]
-        module.model.encoder.make_room(stream.micro_batch(0, split)["documents"])
+        module.model.encoder.make_room(stream.micro_batch(0)["documents"])
         optimizer = module.configure_optimizers()
         losses[name] = []
         for step in range(5):
-            loss = module.sum_losses(stream.micro_batch(step, split))
+            loss = module.loss_terms(stream.micro_batch(step)).sums["loss"]
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()
@@ -109,22 +109,21 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
 @pytest.mark.usefixtures("traced")
 def test_validation_has_a_graph_of_its_own_and_keeps_it() -> None:
     module = train("modern", compiled=True, steps=2)
-    split = Split(SEQUENCES, SEQUENCES)
     seen = []
     for step in range(4):
-        batch = make_stream().micro_batch(step, split)
+        batch = make_stream().micro_batch(step)
         module.train()
-        module.sum_losses(batch)
+        module.loss_terms(batch)
         module.eval()
         with torch.no_grad():
-            module.validation_step(batch, 0)
+            module.validation_step(StepBatch([batch], {}, 0), 0)
         seen.append(graphs())
     assert seen == [2, 2, 2, 2]
 
 
 @pytest.mark.usefixtures("traced")
 def test_each_phase_has_its_graphs_and_no_step_inside_one_makes_another() -> None:
-    """Row length and rotary base, which a graph holds, change with a phase; mask rate makes another shape; batch rows do not where
+    """Sequence length and rotary base, which a graph holds, change with a phase; mask rate makes another shape; the batch size does not where
     the micro-batches stay."""
     phases = [
         PhaseConfig(tokens=500.0, sequence_length=16),
@@ -134,22 +133,19 @@ def test_each_phase_has_its_graphs_and_no_step_inside_one_makes_another() -> Non
         PhaseConfig(sequence_length=24, mask_rate=0.4, rope_theta=500.0),
     ]
     recipe = PretrainRecipe(data=DataConfig(batch_size=4, micro_batch_size=4), encoder=ENCODER, phases=phases)
-    streams, splits = phased(recipe)
-    model = MaskedLM(ENCODER)
-    stop = StopConfig(steps=streams.first_steps[-1] + 4)
-    module = MaskedLMTraining(model, OptimizerConfig(), ScheduleConfig(), stop, splits, seed=5, compiled=True)
-    module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
+    stream = phased(recipe)
+    firsts = [phase.first_step for phase in stream.plan.phases]
+    module = module_of(MaskedLM(ENCODER), compiled=True, steps=firsts[-1] + 4, plan=stream.plan)
     made = dict[int, int]()
     real = module.training_step
 
-    def step(batch: MicroBatch, batch_idx: int) -> torch.Tensor:
-        loss = real(batch, batch_idx)
-        made[int(module.progress.step)] = graphs()
-        return loss
+    def step(batch: StepBatch, batch_idx: int) -> None:
+        real(batch, batch_idx)
+        made[int(module.progress.step) - 1] = graphs()
 
     module.training_step = step  # type: ignore[method-assign]
-    fit(module, splits, stream=streams)
-    for first, end, wanted in zip(streams.first_steps, (*streams.first_steps[1:], stop.steps), (1, 1, 2, 3, 4)):
+    fit(module, stream)
+    for first, end, wanted in zip(firsts, (*firsts[1:], firsts[-1] + 4), (1, 1, 2, 3, 4)):
         assert {made[number] for number in range(first, end)} == {wanted}, first
     assert not counters["graph_break"]
 
@@ -162,10 +158,8 @@ def test_many_phases_are_not_taken_for_a_mistake() -> None:
     recipe = PretrainRecipe(
         data=DataConfig(batch_size=4), encoder=ENCODER, phases=[*phases, PhaseConfig(sequence_length=24)]
     )
-    streams, splits = phased(recipe)
-    stop = StopConfig(steps=14)
-    module = MaskedLMTraining(MaskedLM(ENCODER), OptimizerConfig(), ScheduleConfig(), stop, splits, compiled=True)
-    fit(module, splits, stream=streams)
+    stream = phased(recipe)
+    fit(module_of(MaskedLM(ENCODER), compiled=True, steps=14, plan=stream.plan), stream)
     assert graphs() == 13
 
 

@@ -24,7 +24,7 @@ from bert.pretraining.forgetting import (
     table,
 )
 from bert.pretraining.inputs import fixed_sequences, make_streams
-from bert.pretraining.stream import Split
+from bert.pretraining.phases import resolve_plan
 from bert.recipe import read_recipe
 from bert.sample.make import make_sample
 
@@ -48,17 +48,19 @@ def runs(tmp_path_factory, tiny_run):
 
 
 def by_hand(model, stream):
-    """(loss, hidden positions) densely, row by row."""
-    loss, hidden = 0.0, []
-    for step in range(-(-stream.last_sequence // stream.batch_size)):
-        batch = stream.micro_batch(step, Split(stream.batch_size, stream.batch_size))
+    """(loss, masked positions) densely, sequence by sequence."""
+    loss, masked = 0.0, []
+    stream = stream.dealt(10**6)
+    for step in range(-(-stream.last_sequence // stream.plan.at(0).batch_size)):
+        batch = stream.micro_batch(step)
         with torch.no_grad():
-            logits = model(batch["input_ids"], document_ids=batch["document_ids"]).logits.flatten(0, 1)
-        for place, label in zip(batch["targets"].tolist(), batch["labels"].tolist()):
-            if label >= 0:
-                loss -= float(logits[place].log_softmax(-1)[label])
-                hidden.append((step, place, label))
-    return loss / len(hidden), hidden
+            logits = model(batch["input_ids"], document_ids=batch["document_ids"]).logits
+        for scores, positions, labels in zip(logits, batch["masked_positions"].tolist(), batch["labels"].tolist()):
+            for position, label in zip(positions, labels):
+                if label >= 0:
+                    loss -= float(scores[position].log_softmax(-1)[label])
+                    masked.append((step, position, label))
+    return loss / len(masked), masked
 
 
 def measured(run):
@@ -69,7 +71,11 @@ def general_rows(recipe, file, tokenizer):
     texts = file.read_text().strip().split("\n\n")
     values, lengths = tokenizer.encode_documents(texts)
     store = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
-    return fixed_sequences(recipe, [store], [Documents(store.starts, store.lengths)], tokenizer), texts, len(values)
+    return (
+        fixed_sequences(recipe, resolve_plan(recipe), [store], [Documents(store.starts, store.lengths)], tokenizer),
+        texts,
+        len(values),
+    )
 
 
 def test_with_the_same_vocabulary_both_models_are_measured_on_the_same_positions(runs, tiny_run):
@@ -77,7 +83,7 @@ def test_with_the_same_vocabulary_both_models_are_measured_on_the_same_positions
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     before, after = MaskedLM.load(tiny_run / "model"), MaskedLM.load(run / "model")
     tokenizer = after.tokenizer
-    validation_split = make_streams(recipe, [open_store(run / "store")], tokenizer)[1]
+    validation_split = make_streams(recipe, resolve_plan(recipe), [open_store(run / "store")], tokenizer)[1]
     general = general_rows(recipe, runs / "general.txt", tokenizer)[0]
     figures = measured(run)
     assert set(figures) == {(text, when) for text in (NEW, GENERAL) for when in (BEFORE, AFTER)}
@@ -113,7 +119,7 @@ def test_documents_of_the_validation_split_are_the_same_under_both_tokenizers(ru
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     tokenizer = Tokenizer.load(run / "tokenizer")
     store = open_store(run / "store")
-    documents = make_streams(recipe, [store], tokenizer)[1].sequences.index.documents
+    documents = make_streams(recipe, resolve_plan(recipe), [store], tokenizer)[1].sequences_at(0).index.documents
     expected = sorted(store.values[start : start + n].tolist() for start, n in zip(documents.starts, documents.lengths))
     with np.load(run / "before-after" / "validation-text.npz") as arrays:
         kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"])

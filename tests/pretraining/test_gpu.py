@@ -7,10 +7,10 @@ import torch
 from torch._dynamo.utils import counters
 
 from bert.model.heads import MaskedLM
-from bert.pretraining.module import MaskedLMTraining
-from bert.pretraining.stream import Split
-from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
-from bert.training.optimizers import clip_gradients
+from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
+from bert.training.config import OptimizerConfig
+from bert.training.optimizers import make_optimizer
+from bert.training.step import optimizer_step, scaled_loss
 
 from .synthetic import ENCODER, SEQUENCES, fit, make_module, make_stream
 
@@ -18,9 +18,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 def train(accelerator, precision, kind="adamw", micro_sequences=SEQUENCES):
-    split = Split(SEQUENCES, micro_sequences)
-    module = make_module(split, steps=20, kind=kind)
-    fit(module, split, accelerator, precision)
+    module = make_module(steps=20, kind=kind)
+    fit(module, make_stream(micro_batch_size=micro_sequences), accelerator, precision)
     return module.read_log()["loss"]
 
 
@@ -39,9 +38,8 @@ def test_bf16_and_accumulation_train_as_fp32_does(kind):
 def test_a_gpu_run_repeats():
     weights = []
     for _ in range(2):
-        split = Split(SEQUENCES, SEQUENCES)
-        module = make_module(split, steps=5)
-        fit(module, split, "gpu", "bf16-mixed")
+        module = make_module(steps=5)
+        fit(module, None, "gpu", "bf16-mixed")
         weights.append(torch.cat([parameter.detach().cpu().flatten() for parameter in module.model.parameters()]))
     assert torch.allclose(weights[0], weights[1], atol=1e-5)  # atomics of index_add may differ in the last bits
 
@@ -52,29 +50,28 @@ def test_a_compiled_step_is_one_graph_that_never_waits_for_the_gpu(backend, kind
     """Local and global layers in bf16. Two steps set things up; from then on nothing is compiled, and nothing synchronises."""
     torch._dynamo.reset()
     counters.clear()
-    split, stream = Split(SEQUENCES, SEQUENCES), make_stream()
+    stream, objective = make_stream(), MaskedLanguageModeling(compiled=True)
     shape = dataclasses.replace(ENCODER, hidden_size=64, num_layers=3, local_window=6, global_every=2)
-    optimizer = OptimizerConfig(kind=kind)
-    module = MaskedLMTraining(
-        MaskedLM(shape), optimizer, ScheduleConfig(), StopConfig(steps=6), split, seed=5, compiled=True
-    ).cuda()
-    module.model.encoder.backend = backend
-    updates = module.configure_optimizers()
+    model = MaskedLM(shape).cuda()
+    model.encoder.backend = backend
+    optimizer = make_optimizer(model, OptimizerConfig(kind=kind))
     batches = [
         {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-        for batch in (stream.micro_batch(step, split) for step in range(6))
+        for batch in (stream.micro_batch(step) for step in range(6))
     ]
     graphs, losses = [], []
+
+    def loss(numbered):
+        step, batch = numbered
+        with torch.autocast("cuda", torch.bfloat16):
+            terms = objective.loss(model, batch)
+        losses.append(terms.sums["loss"].detach())
+        return scaled_loss(terms, {"loss": stream.batch(step).masked_tokens})
+
     try:
         for step, batch in enumerate(batches):
             torch.cuda.set_sync_debug_mode("error" if step >= 2 else "default")
-            with torch.autocast("cuda", torch.bfloat16):
-                loss_sum = module.sum_losses(batch)
-            (loss_sum / batch["global_targets"]).backward()
-            clip_gradients(module.model, 1.0)
-            updates.step()
-            updates.zero_grad()
-            losses.append(loss_sum.detach())
+            optimizer_step(loss, optimizer, [(step, batch)], learning_rate=1.0)
             graphs.append(int(counters["stats"]["unique_graphs"]))
     finally:
         torch.cuda.set_sync_debug_mode("default")

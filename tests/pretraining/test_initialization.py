@@ -245,12 +245,12 @@ def test_words_that_are_all_known_are_said_and_change_nothing(trained, text_file
 KILLED = """
 import os, signal, sys
 import bert.cli
-from bert.pretraining.module import MaskedLMTraining
-real = MaskedLMTraining.training_step
+from bert.pretraining.module import PretrainingModule
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     if self.progress.step == 5: os.kill(os.getpid(), signal.SIGKILL)
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 sys.exit(bert.cli.main(sys.argv[1:]))
 """
 

@@ -45,8 +45,8 @@ PHASES = {
     "what Lightning sets up": 'before(L.strategies.SingleDeviceStrategy, "setup")',
     "the first batch": 'before(BatchStream, "micro_batch")',
     "the start": 'before(StopOnSignal, "on_train_start")',
-    "a step": 'before(MaskedLMTraining, "on_before_optimizer_step")',
-    "a validation": 'before(MaskedLMTraining, "validation_step")',
+    "a step": 'before(PretrainingModule, "on_before_optimizer_step")',
+    "a validation": 'before(PretrainingModule, "validation_step")',
     "a checkpoint": 'before(checkpoints.torch, "save")',
     "the end": 'before(run, "finish")',
     "the model": 'before(__import__("bert.hf.folder").hf.folder, "save_file")',
@@ -110,10 +110,10 @@ def test_one_command_in_a_loop_that_is_killed_at_random_instants_is_bit_identica
     devices = ["--trainer.devices", str(processes), "--data.micro_batch_size", "2"]
     slow = """
 import time
-real = MaskedLMTraining.training_step
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     time.sleep(0.05); return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 """
     (tmp_path / "run.py").write_text(KILLER.format(patch=slow))
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -151,11 +151,11 @@ def test_a_scheduler_that_sends_usr1_starts_the_same_command_again_and_the_next_
     sending = (
         ONCE
         + """
-real = MaskedLMTraining.training_step
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     if self.progress.step == 6: once()
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 """
     )
     command = [KILLER.format(patch=sending), *arguments]
@@ -177,12 +177,12 @@ MaskedLMTraining.training_step = step
 def test_a_worker_that_is_killed_under_torchrun_comes_back_by_max_restarts(whole, tmp_path):
     _, arguments = whole
     dying = """
-real = MaskedLMTraining.training_step
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     if self.progress.step == 9 and not os.path.exists(os.environ["SENT"]):
         open(os.environ["SENT"], "w").close(); die()
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 """
     (tmp_path / "run.py").write_text(KILLER.format(patch=dying))
     launcher = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "1", "--max-restarts", "2"]
@@ -202,8 +202,12 @@ def two_processes(arguments, tmp_path, patch, name="run"):
 
 
 NAN = """
-real = MaskedLMTraining.training_step
-MaskedLMTraining.training_step = lambda self, b, i: real(self, b, i) * (float("nan") if self.progress.step == 3 else 1.0)
+real = PretrainingModule.loss_terms
+def terms(self, batch):
+    sums, weights = real(self, batch)
+    if self.progress.step == 3: sums["loss"] = sums["loss"] * float("nan")
+    return type(real(self, batch))(sums, weights)
+PretrainingModule.loss_terms = terms
 """
 FULL = """
 def full(*_): raise OSError(28, "No space left on device")
@@ -249,7 +253,7 @@ def test_a_disk_that_fills_for_a_while_costs_no_row_and_no_run(whole, tmp_path):
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "none", str(disk)], capture_output=True).returncode:
         pytest.skip("needs the right to mount a tmpfs")
     filling = f"""
-real = MaskedLMTraining.training_step
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     filler = {str(disk / "filler")!r}
     if self.progress.step == 2 and not os.path.exists(filler):
@@ -259,7 +263,7 @@ def step(self, batch, batch_idx):
             except OSError: pass
     if self.progress.step == 10 and os.path.exists(filler): os.unlink(filler)
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 """
     try:
         errors = bert(*arguments, disk / "run", patch=filling)
@@ -276,12 +280,12 @@ def test_two_commands_in_one_folder_one_trains_and_the_other_says_who(whole, tmp
     _, arguments = whole
     waiting = """
 import time
-real = MaskedLMTraining.training_step
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     open(os.environ["SENT"], "w").close()
     while not os.path.exists(os.environ["SENT"] + ".go"): time.sleep(0.1)
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 """
     run = tmp_path / "run"
     command = [sys.executable, "-c", KILLER.format(patch=waiting), *arguments, str(run)]

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bert.data.rng import draw
 from bert.pretraining.config import MaskingConfig
-from bert.pretraining.masking import NO_TARGET, Vocabulary, mask_sequences, slots, target_counts
+from bert.pretraining.masking import IGNORED, Vocabulary, mask_sequences, masked_counts, most_masked
 
 SPECIALS = 5  # [PAD] [UNK] [CLS] [SEP] [MASK]
 MASK = 4
@@ -38,7 +38,7 @@ def test_worked_example_of_the_docstring():
     sequence = np.array([[2, 10, 11, 12, 13, 14, 15, 16, 17, 3]])
     result = masked(sequence, rate=0.25)
     assert result.positions.shape == (1, 2)
-    assert (result.labels != NO_TARGET).all()
+    assert (result.labels != IGNORED).all()
     keys = draw(0, 11, 0, np.arange(1, 9))
     assert sorted(result.positions[0]) == sorted(1 + np.argsort(keys)[:2])
 
@@ -48,16 +48,16 @@ def test_worked_example_of_the_docstring():
 def test_every_sequence_has_exactly_its_targets_and_none_is_special(rate, length, whole_words, seed):
     ids = sequences_of(7, length, seed)
     result = masked(ids, rate=rate, whole_words=whole_words, seed=seed)
-    used = result.labels != NO_TARGET
+    used = result.labels != IGNORED
     maskable = VOCABULARY.maskable[ids].sum(1)
-    allowed = np.minimum(slots(rate, length), np.maximum(1, np.rint(rate * maskable)))
-    assert result.positions.shape == result.labels.shape == (7, slots(rate, length))
+    allowed = np.minimum(most_masked(rate, length), np.maximum(1, np.rint(rate * maskable)))
+    assert result.positions.shape == result.labels.shape == (7, most_masked(rate, length))
     if whole_words:
         assert (used.sum(1) <= allowed).all()
         assert (used.sum(1) >= 1).all()
     else:
         assert (used.sum(1) == allowed).all()
-        assert (used.sum(1) == target_counts(VOCABULARY.maskable[ids], rate)).all()
+        assert (used.sum(1) == masked_counts(VOCABULARY.maskable[ids], rate)).all()
     for sequence in range(7):
         positions = result.positions[sequence][used[sequence]]
         assert len(set(positions)) == len(positions)
@@ -71,7 +71,7 @@ def test_every_sequence_has_exactly_its_targets_and_none_is_special(rate, length
 def test_shares_of_mask_random_and_kept():
     ids = sequences_of(4000, 128)
     result = masked(ids, rate=0.2)
-    used = result.labels != NO_TARGET
+    used = result.labels != IGNORED
     now = np.take_along_axis(result.input_ids, result.positions, 1)[used]
     before = result.labels[used]
     count = len(now)
@@ -84,7 +84,7 @@ def test_shares_of_mask_random_and_kept():
 
 def test_all_mask():
     result = masked(sequences_of(50, 64), rate=0.3, mask_share=1.0, random_share=0.0)
-    used = result.labels != NO_TARGET
+    used = result.labels != IGNORED
     assert (np.take_along_axis(result.input_ids, result.positions, 1)[used] == MASK).all()
 
 
@@ -116,9 +116,9 @@ def test_the_targets_of_a_sequence_are_its_maskable_positions_with_the_smallest_
     result = masked(ids, rate=rate, seed=seed, numbers=numbers)
     for sequence, number in enumerate(numbers):
         maskable = [place for place in range(length) if ids[sequence, place] >= SPECIALS]
-        count = min(slots(rate, length), max(1, round(rate * len(maskable)))) if maskable else 0
+        count = min(most_masked(rate, length), max(1, round(rate * len(maskable)))) if maskable else 0
         smallest = sorted(maskable, key=lambda place: int(draw(seed, 11, number, place)[0]))[:count]
-        assert result.positions[sequence].tolist() == sorted(smallest) + [0] * (slots(rate, length) - count)
+        assert result.positions[sequence].tolist() == sorted(smallest) + [0] * (most_masked(rate, length) - count)
 
 
 @settings(max_examples=40, deadline=None)
@@ -128,14 +128,14 @@ def test_whole_words_are_hidden_whole(seed, rate):
     result = masked(ids, rate=rate, whole_words=True, seed=seed)
     maskable = VOCABULARY.maskable[ids]
     for sequence in range(5):
-        hidden = set(result.positions[sequence][result.labels[sequence] != NO_TARGET].tolist())
+        hidden = set(result.positions[sequence][result.labels[sequence] != IGNORED].tolist())
         words = []
         for place in np.flatnonzero(maskable[sequence]):
             if WORD_STARTS[ids[sequence, place]] or not words or words[-1][-1] != place - 1:
                 words.append([place])
             else:
                 words[-1].append(place)
-        budget = min(slots(rate, 50), max(1, round(rate * maskable[sequence].sum())))
+        budget = min(most_masked(rate, 50), max(1, round(rate * maskable[sequence].sum())))
         if min(len(word) for word in words) <= budget:
             assert all(hidden.isdisjoint(word) or hidden >= set(word) for word in words)
 
@@ -148,19 +148,19 @@ def test_a_word_longer_than_the_budget_is_cut_rather_than_left_without_target():
 
 def test_a_sequence_of_padding_has_no_targets():
     result = masked(np.zeros((2, 16), np.int64))
-    assert (result.labels == NO_TARGET).all()
+    assert (result.labels == IGNORED).all()
     assert (result.positions == 0).all()
 
 
 @pytest.mark.parametrize("whole_words", [False, True])
-def test_unused_slots_point_at_place_0(whole_words):
+def test_unused_most_masked_point_at_place_0(whole_words):
     ids = np.zeros((1, 100), np.int64)
     ids[0, :5] = [2, 10, 11, 12, 3]
     result = masked(ids, rate=0.5, whole_words=whole_words)
-    used = result.labels != NO_TARGET
+    used = result.labels != IGNORED
     assert used.sum() == (
         1 if whole_words else 2
-    )  # round(0.5 · 3) is 2 of 50 slots; the words have 1 and 2 pieces, and 1 came first
+    )  # round(0.5 · 3) is 2 of 50 most_masked; the words have 1 and 2 pieces, and 1 came first
     assert (result.positions[~used] == 0).all()
 
 
@@ -170,6 +170,6 @@ def test_a_sequence_that_begins_inside_a_word_has_a_word_of_its_own_there():
     words = [{0, 1}, {2}, {3}, {4}, {5}]
     for seed in range(30):
         result = masked(sequence, rate=0.34, whole_words=True, seed=seed)  # two positions
-        positions = set(result.positions[result.labels != NO_TARGET].tolist())
+        positions = set(result.positions[result.labels != IGNORED].tolist())
         assert len(positions) == 2
         assert all(word <= positions or not word & positions for word in words)

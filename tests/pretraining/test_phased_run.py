@@ -12,7 +12,6 @@ from bert.data.prepare import prepare
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import open_data
-from bert.pretraining.stream import Split
 from bert.recipe import read_recipe
 from bert.training.callbacks import TIME_COLUMNS
 
@@ -69,7 +68,7 @@ def state_of(folder, step):
         "state_dict",
         "optimizer_states",
         "progress",
-        "learning_rates",
+        "learning_rate",
         "global_step",
         "open_log_row",
         "loops",
@@ -136,10 +135,11 @@ def test_the_written_recipe_is_the_recipe_of_the_run(run):
 def test_validation_split_sequences_are_those_of_the_last_phase_from_every_source(run):
     data = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run)
     training, validation_split = data.training, data.validation
-    assert validation_split.sequences.sequence_length == 16
+    sequences = validation_split.sequences_at(0)
+    assert sequences.sequence_length == 16
     assert validation_split.last_sequence == 24
-    assert {validation_split.sequences.source_of(sequence) for sequence in range(24)} == {0, 1}
-    for one, other in zip(training.at(0).sequences.sources, validation_split.sequences.sources):
+    assert {sequences.source_of(sequence) for sequence in range(24)} == {0, 1}
+    for one, other in zip(training.sequences_at(0).sources, sequences.sources):
         positions = [
             {place for start, length in zip(part.starts, part.lengths) for place in range(start, start + length)}
             for part in (one.index.documents, other.index.documents)
@@ -152,14 +152,14 @@ def test_validation_split_sequences_are_those_of_the_last_phase_from_every_sourc
 def test_show_batch_prints_the_sequences_of_any_phase_and_their_sources(run, capsys, step, sequences, first):
     assert main(["pretrain", "--out", str(run), "--show-batch", str(step)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    stream = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run).training.at(step)
-    batch = stream.micro_batch(step, Split(sequences, sequences))
-    assert lines[0].startswith(f"batch {step}: sequences of {stream.sequences.sequence_length} positions from {first} ")
+    stream = open_data(read_recipe(run / "recipe.yaml", PretrainRecipe), run).training
+    source, masked = stream.sequences_at(step), stream.batch(step).masked_tokens
+    assert lines[0].startswith(f"batch {step}: sequences of {source.sequence_length} positions from {first} ")
     assert len(lines) == sequences + 1
-    assert sum(line.count("‹") for line in lines[1:]) == batch["global_targets"]
+    assert sum(line.count("‹") for line in lines[1:]) == masked
     names = ["news.txt:", "books.txt:"]
     assert [line.split()[1] for line in lines[1:]] == [
-        names[stream.sequences.source_of(first + sequence)] for sequence in range(sequences)
+        names[source.source_of(first + sequence)] for sequence in range(sequences)
     ]
 
 

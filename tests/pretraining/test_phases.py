@@ -13,10 +13,10 @@ from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import DataConfig, MaskingConfig, PhaseConfig, PretrainRecipe
-from bert.pretraining.inputs import make_splits
-from bert.pretraining.masking import NO_TARGET
-from bert.pretraining.module import MaskedLMTraining
-from bert.pretraining.phases import Phased, longest_sequence, plan
+from bert.pretraining.masking import IGNORED
+from bert.pretraining.module import PretrainingModule
+from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
+from bert.pretraining.phases import resolve_plan
 from bert.pretraining.stream import StepLoader
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
@@ -54,57 +54,50 @@ def recipes(draw):
 @given(recipes(), st.integers(1, 60))
 def test_the_plan_is_that_of_playing_the_run_from_its_start(recipe, steps):
     """One step after the other: a phase ends when its positions are used up, and each sequence length counts its own sequences."""
-    phases, number, used, sequences = plan(recipe), 0, 0, dict[int, int]()
+    phases, number, used, sequences = resolve_plan(recipe), 0, 0, dict[int, int]()
     for step in range(steps):
         config = recipe.phases[number]
         length, batch_size = config.sequence_length or 24, config.batch_size or 4
         phase = phases.at(step)
-        assert (phase.recipe.data.sequence_length, phase.recipe.data.batch_size) == (length, batch_size)
-        assert phase.recipe.masking.rate == (config.mask_rate or recipe.masking.rate)
+        assert (phase.sequence_length, phase.batch_size) == (length, batch_size)
+        assert phase.mask_rate == (config.mask_rate or recipe.masking.rate)
         assert phase.first_sequence_of(step) == sequences.get(length, 0)
         sequences[length] = sequences.get(length, 0) + batch_size
         used += length * batch_size
         if used >= (config.tokens or math.inf):
             number, used = number + 1, 0
-    assert longest_sequence(recipe) == max(config.sequence_length or 24 for config in recipe.phases)
+    assert phases.lengths == {config.sequence_length or 24 for config in recipe.phases}
 
 
 def test_a_recipe_without_phases_is_one_phase_from_sequence_0_on():
-    phases = plan(PretrainRecipe())
-    assert phases.first_steps == (0,)
-    assert phases.at(7).first_sequence_of(7) == 7 * PretrainRecipe().data.batch_size
-    assert phases.at(7).recipe == PretrainRecipe()
-
-
-def test_a_value_that_is_always_the_same_is_so_at_every_step():
-    always = Phased.always("here")
-    assert [always.at(step) for step in (0, 1, 10**9)] == ["here"] * 3
-    assert Phased.always(always) is always
-    assert list(Phased((0, 3), "ab").spans()) == [(0, 3, "a"), (3, math.inf, "b")]
+    recipe = PretrainRecipe(seed=7)
+    (phase,) = (plan := resolve_plan(recipe)).phases
+    assert list(plan.spans()) == [(0, math.inf, phase)]
+    assert plan.at(0) is plan.at(10**9) is phase
+    assert phase.first_sequence_of(7) == 7 * recipe.data.batch_size
+    assert (phase.sequence_length, phase.batch_size) == (recipe.data.sequence_length, recipe.data.batch_size)
+    assert (phase.mask_rate, phase.mask_seed) == (recipe.masking.rate, recipe.seed)
+    assert phase.rope_theta == recipe.encoder.rope_theta
 
 
 @settings(max_examples=25, deadline=None)
 @given(recipes(), st.integers(0, 12), st.sampled_from([(1, 1), (1, 2), (2, 1), (2, 2), (4, 1)]))
 def test_every_split_over_ranks_and_accumulation_sees_the_same_sequences_and_masks(recipe, step, dealt):
     ranks, micro_sequences = dealt
-    whole_streams, whole_splits = phased(recipe)
-    streams, splits = phased(replace(recipe, data=replace(recipe.data, micro_batch_size=micro_sequences)), ranks)
-    whole = whole_streams.at(step).micro_batch(step, whole_splits.at(step))
-    parts = [
-        streams.at(step).micro_batch(step, splits.at(step), rank, micro)
-        for micro in range(splits.at(step).accumulation)
-        for rank in range(ranks)
-    ]
+    stream = phased(replace(recipe, data=replace(recipe.data, micro_batch_size=micro_sequences)), ranks)
+    whole = phased(recipe).micro_batch(step)
+    accumulation = stream.plan.at(step).accumulation
+    parts = [stream.micro_batch(step, micro, rank) for micro in range(accumulation) for rank in range(ranks)]
     for name in ("input_ids", "document_ids", "labels"):
         assert torch.equal(torch.cat([part[name] for part in parts]), whole[name])
-    assert {part["global_targets"] for part in parts} == {int((whole["labels"] != NO_TARGET).sum())}
+    assert stream.batch(step).masked_tokens == int((whole["labels"] != IGNORED).sum())
 
 
-def test_slots_of_a_phase_follow_its_rate_and_its_length():
-    streams, splits = phased(RECIPE)
-    for step, slots in ((0, round(0.3 * 24)), (2, round(0.2 * 16)), (3, round(0.2 * 24)), (4, round(0.2 * 16))):
-        batch = streams.at(step).micro_batch(step, splits.at(step))
-        assert len(batch["labels"]) == len(batch["input_ids"]) * slots
+def test_masked_positions_of_a_phase_follow_its_rate_and_its_length():
+    stream = phased(RECIPE)
+    for step, most in ((0, round(0.3 * 24)), (2, round(0.2 * 16)), (3, round(0.2 * 24)), (4, round(0.2 * 16))):
+        batch = stream.micro_batch(step)
+        assert batch["labels"].shape == (len(batch["input_ids"]), most)
 
 
 def test_sequences_of_each_length_come_once_an_epoch_whatever_stands_between():
@@ -117,25 +110,21 @@ def test_sequences_of_each_length_come_once_an_epoch_whatever_stands_between():
             *(PhaseConfig(tokens=900.0), PhaseConfig(tokens=1e5, sequence_length=16), PhaseConfig()),
         ],
     )
-    streams, _ = phased(recipe)
+    stream = phased(recipe)
     seen = {16: [], 24: []}
-    for step in range(streams.first_steps[-1] + 200):
-        stream = streams.at(step)
-        seen[stream.sequences.sequence_length].extend(stream.batch(step)[0])
+    for step in range(stream.plan.phases[-1].first_step + 200):
+        seen[stream.sequences_at(step).sequence_length].extend(stream.batch(step).input_ids)
     for length, sequences in seen.items():
         tokens = np.concatenate(sequences[: make_sequences(length).sequences_in_epoch])
         assert sorted(tokens[tokens >= 5]) == sorted(VALUES)
 
 
 def test_sequences_of_one_number_and_two_lengths_are_masked_apart():
-    """Were the masks keyed by the number alone, the same positions of both sequences would be hidden first."""
+    """Were the masks keyed by the number alone, the same positions of both sequences would be masked first."""
     phases = [PhaseConfig(tokens=1.0, sequence_length=16), PhaseConfig(tokens=1.0, sequence_length=24), PhaseConfig()]
     recipe = PretrainRecipe(data=DataConfig(sequence_length=24, batch_size=64), encoder=ENCODER, phases=phases)
-    streams, splits = phased(recipe)
-    first = []
-    for step in (0, 1):
-        batch = streams.at(step).micro_batch(step, splits.at(step))
-        first.append(batch["targets"].view(64, -1)[:, 0] % streams.at(step).sequences.sequence_length)
+    stream = phased(recipe)
+    first = [stream.micro_batch(step)["masked_positions"][:, 0] for step in (0, 1)]
     assert (first[0] == first[1]).float().mean() < 0.5
 
 
@@ -143,43 +132,37 @@ def test_a_phase_like_the_recipe_has_the_batches_of_a_run_without_phases():
     recipe = PretrainRecipe(data=DataConfig(sequence_length=24, batch_size=4), encoder=ENCODER, seed=3)
     batches = []
     for phases in ([], [PhaseConfig(tokens=200.0), PhaseConfig()]):
-        streams, splits = phased(replace(recipe, phases=phases))
-        batches.append([streams.at(step).micro_batch(step, splits.at(step)) for step in range(5)])
+        stream = phased(replace(recipe, phases=phases))
+        batches.append([stream.micro_batch(step) for step in range(5)])
     for one, other in zip(*batches):
-        assert all(torch.equal(one[name], other[name]) for name in ("input_ids", "targets", "labels"))
+        assert all(torch.equal(one[name], other[name]) for name in ("input_ids", "masked_positions", "labels"))
 
 
 @pytest.mark.parametrize(("first", "workers"), [(0, 0), (0, 2), (1, 0), (2, 0), (3, 2), (4, 0), (7, 0)])
 def test_the_loader_goes_through_the_phases_from_any_step_on(first, workers):
-    streams, splits = phased(RECIPE)
-    loader = StepLoader(streams, splits, first_step=lambda: first, steps=8, workers=workers)
-    expected = [
-        streams.at(step).micro_batch(step, splits.at(step), 0, micro)
-        for step in range(first, 8)
-        for micro in range(splits.at(step).accumulation)
-    ]
-    got = list(loader)
-    assert len(got) == len(expected)
-    assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(got, expected))
+    stream = phased(RECIPE)
+    got = list(StepLoader(stream, first_step=lambda: first, steps=8, workers=workers))
+    expected = [stream.micro_batches(step) for step in range(first, 8)]
+    assert [len(batch.micro_batches) for batch in got] == [len(parts) for parts in expected]
+    for batch, parts in zip(got, expected):
+        assert all(torch.equal(a["input_ids"], b["input_ids"]) for a, b in zip(batch.micro_batches, parts))
 
 
 def train(recipe, steps, compiled=False, **encoder):
-    streams, splits = phased(recipe)
+    stream = phased(recipe)
     torch.manual_seed(0)
     model = MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **encoder}))
-    stop = StopConfig(steps=steps)
-    module = MaskedLMTraining(model, OptimizerConfig(), ScheduleConfig(), stop, splits, seed=5, compiled=compiled)
-    module.rope_theta = plan(recipe).map(lambda phase: phase.recipe.encoder.rope_theta)
+    configs = OptimizerConfig(), ScheduleConfig(), StopConfig(steps=steps)
+    module = PretrainingModule(model, MaskedLanguageModeling(compiled), *configs, seed=5, plan=stream.plan)
     seen = []
-    real = module.training_step
+    real = module.loss_terms
 
-    def step(batch, batch_idx):
-        loss = real(batch, batch_idx)
+    def loss_terms(batch):
         seen.append((int(module.progress.step), tuple(batch["input_ids"].shape), model.encoder.config.rope_theta))
-        return loss
+        return real(batch)
 
-    module.training_step = step
-    trainer = fit(module, splits, stream=streams)
+    module.loss_terms = loss_terms
+    trainer = fit(module, stream)
     return module, trainer, seen
 
 
@@ -245,7 +228,7 @@ def test_a_rotary_base_is_refused_where_nothing_rotates():
 def test_batches_of_a_phase_that_do_not_divide_are_refused():
     recipe = PretrainRecipe(phases=[PhaseConfig(tokens=1.0), PhaseConfig(batch_size=30, micro_batch_size=4)])
     with pytest.raises(InputError) as error:
-        make_splits(recipe, 2)
+        resolve_plan(recipe, 2)
     assert str(error.value) == (
         "phase 2: data.batch_size 30 over 2 devices is 15 sequences each, which data.micro_batch_size 4 does not divide: give a divisor of 15"
     )

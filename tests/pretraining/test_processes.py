@@ -32,13 +32,13 @@ RECORDER = """
 import os, sys
 import torch
 import bert.cli
-from bert.pretraining.module import MaskedLMTraining
-real = MaskedLMTraining.training_step
+from bert.pretraining.module import PretrainingModule
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
-    name = f"{os.environ['RECORD']}-{self.progress.step}-{batch_idx % self.split.at(self.progress.step).accumulation}-{self.global_rank}.pt"
-    torch.save(dict(batch), name)
+    for number, micro in enumerate(batch.micro_batches):
+        torch.save(dict(micro, counts=batch.counts, tokens=batch.tokens), f"{os.environ['RECORD']}-{self.progress.step}-{number}-{self.global_rank}.pt")
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 sys.exit(bert.cli.main(sys.argv[1:]))
 """
 
@@ -77,7 +77,7 @@ def train(corpus, name, launcher=(), extra=(), text=True):
         batches[step] = {
             key: torch.cat([part[key] for part in loaded]) for key in ("input_ids", "document_ids", "labels")
         }
-        assert len({(part["global_targets"], part["global_tokens"]) for part in loaded}) == 1
+        assert len({(part["counts"]["loss"], part["tokens"]) for part in loaded}) == 1
     with (run / "metrics.csv").open() as stream:
         rows = list(csv.DictReader(stream))
     return (
@@ -169,7 +169,8 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(corpus, al
     """SIGTERM goes to the first alone, as some schedulers do; both stop, one speaks, and the run goes on to the same losses."""
     run = corpus / "stopped"
     slow = RECORDER.replace(
-        "    name =", "    import time; time.sleep(0.2)\n    open(os.environ['RECORD'], 'w').close()\n    name ="
+        "    for number",
+        "    import time; time.sleep(0.2)\n    open(os.environ['RECORD'], 'w').close()\n    for number",
     )
     (corpus / "slow.py").write_text(slow)
     arguments = [

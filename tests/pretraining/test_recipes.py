@@ -9,7 +9,7 @@ from bert.cli import main
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.inputs import make_splits
+from bert.pretraining.phases import resolve_plan
 from bert.recipe import read_recipe
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "pretrain").glob("*.yaml"))
@@ -35,7 +35,7 @@ def test_a_recipe_parses_and_says_what_it_is(path):
 def test_a_recipe_states_nothing_twice_and_fits_its_batches(path):
     stated = yaml.safe_load(path.read_text())
     recipe = read(path)
-    make_splits(recipe, recipe.trainer.get("devices", 1))  # refuses batches that do not divide
+    resolve_plan(recipe, recipe.trainer.get("devices", 1))  # refuses batches that do not divide
     assert stated.get("encoder", {}).get("vocab_size") is None  # it comes from the tokenizer
 
 
@@ -61,5 +61,7 @@ def test_a_small_recipe_runs_for_a_few_steps(path, tmp_path, text_file):
 
 
 def test_structured_weights_are_for_fresh_weights() -> None:
-    with pytest.raises(InputError, match="is for random initialization, and --from a/model brings its own: give random"):
+    with pytest.raises(
+        InputError, match="is for random initialization, and --from a/model brings its own: give random"
+    ):
         PretrainRecipe(start="a/model", initialization="structured")

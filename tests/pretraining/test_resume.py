@@ -35,7 +35,7 @@ KILLER = """
 import json, os, signal, sys
 import torch
 import bert.cli, bert.training.checkpoints as checkpoints
-from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.module import PretrainingModule
 def die(): os.kill(os.getpid(), signal.SIGKILL)
 {patch}
 sys.exit(bert.cli.main(sys.argv[1:]))
@@ -49,18 +49,20 @@ def save(state, stream):
 checkpoints.torch.save = save
 """
 BETWEEN_MICRO_BATCHES = """
-real = MaskedLMTraining.training_step
-def step(self, batch, batch_idx):
-    if self.progress.step == 10 and batch_idx % 2 == 1: die()
-    return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+real = PretrainingModule.loss_terms
+seen = []
+def terms(self, batch):
+    if self.progress.step == 10: seen.append(1)
+    if len(seen) == 2: die()
+    return real(self, batch)
+PretrainingModule.loss_terms = terms
 """
 DURING_VALIDATION = """
-real = MaskedLMTraining.validation_step
+real = PretrainingModule.validation_step
 def step(self, batch, batch_idx):
     if self.progress.step == 12: die()
     return real(self, batch, batch_idx)
-MaskedLMTraining.validation_step = step
+PretrainingModule.validation_step = step
 """
 
 
@@ -117,7 +119,7 @@ def assert_same_run(one, other):
     for state in states:
         for clock in ("seconds", "first_seconds"):
             state["progress"].pop(clock)
-    for part in ("state_dict", "optimizer_states", "progress", "learning_rates", "global_step"):
+    for part in ("state_dict", "optimizer_states", "progress", "learning_rate", "global_step"):
         assert_same(states[0][part], states[1][part], part)
     assert log_without_time(one) == log_without_time(other)
     assert (one / "model" / "model.safetensors").read_bytes() == (other / "model" / "model.safetensors").read_bytes()
@@ -135,11 +137,11 @@ def test_a_signal_stops_at_a_step_boundary_saves_and_says_how_to_go_on(whole, tm
     run = tmp_path / "run"
     slow = """
 import time
-real = MaskedLMTraining.training_step
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     if self.progress.step >= 5: open(sys.argv[-1] + ".at5", "w").close(); time.sleep(0.3)
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 """
     process = subprocess.Popen(
         [sys.executable, "-c", KILLER.format(patch=slow), *arguments, str(run)],
@@ -163,11 +165,11 @@ MaskedLMTraining.training_step = step
 def test_a_signal_in_a_step_that_is_validated_loses_no_row_of_the_log(whole, tmp_path):
     run, arguments = whole
     stopping = """
-real = MaskedLMTraining.training_step
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     if self.progress.step == 7: os.kill(os.getpid(), signal.SIGTERM)
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 """
     bert(*arguments, tmp_path / "run", patch=stopping, code=143)
     bert("pretrain", "--resume", tmp_path / "run")
@@ -179,11 +181,11 @@ def test_a_signal_to_all_processes_of_a_run_leaves_it_its_workers_until_it_is_sa
     _, arguments = whole
     run = tmp_path / "run"
     stopping = """
-real = MaskedLMTraining.training_step
+real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
-    if self.progress.step == 4 and batch_idx % 8 == 0: os.killpg(0, signal.SIGINT)
+    if self.progress.step == 4: os.killpg(0, signal.SIGINT)
     return real(self, batch, batch_idx)
-MaskedLMTraining.training_step = step
+PretrainingModule.training_step = step
 """
     workers = ("--data.workers", 2, "--data.micro_batch_size", 1)
     command = [sys.executable, "-c", KILLER.format(patch=stopping), *arguments, run, *workers]

@@ -18,7 +18,7 @@ from bert.data.vocabulary import train_tokenizer
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_streams
-from bert.pretraining.stream import Split
+from bert.pretraining.phases import resolve_plan
 from bert.pretraining.summary import _shown
 from bert.recipe import read_recipe
 
@@ -66,7 +66,7 @@ def structured_run(text_file, tmp_path_factory):
 def test_the_first_loss_of_structured_weights_is_the_entropy_of_the_tokens(structured_run):
     recipe = read_recipe(structured_run / "recipe.yaml", PretrainRecipe)
     tokenizer = Tokenizer.load(structured_run / "tokenizer")
-    stream = make_streams(recipe, [open_store(structured_run / "store", tokenizer)], tokenizer)[0].at(0)
+    stream = make_streams(recipe, resolve_plan(recipe), [open_store(structured_run / "store", tokenizer)], tokenizer)[0]
     counts = stream.token_counts(10**9)
     shares = counts[counts > 0] / counts.sum()
     entropy = -(shares * np.log(shares)).sum()
@@ -97,17 +97,20 @@ def test_the_validation_figures_are_those_of_the_validation_split_rows(tiny_run)
     """Computed once more from the model folder, densely."""
     recipe = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe)
     model = MaskedLM.load(tiny_run / "model").eval()
-    _, validation_split, _ = make_streams(recipe, [open_store(tiny_run / "store")], model.tokenizer)
+    _, validation_split, _ = make_streams(
+        recipe, resolve_plan(recipe), [open_store(tiny_run / "store")], model.tokenizer
+    )
     loss, right, count = 0.0, 0, 0
     for step in range(-(-validation_split.last_sequence // recipe.data.batch_size)):
-        batch = validation_split.micro_batch(step, Split(recipe.data.batch_size, recipe.data.batch_size))
+        batch = validation_split.micro_batch(step)
         with torch.no_grad():
-            logits = model(batch["input_ids"], document_ids=batch["document_ids"]).logits.flatten(0, 1)
-        for place, label in zip(batch["targets"], batch["labels"]):
-            if label >= 0:
-                loss -= float(logits[place].log_softmax(-1)[label])
-                right += int(logits[place].argmax() == label)
-                count += 1
+            logits = model(batch["input_ids"], document_ids=batch["document_ids"]).logits
+        for scores, positions, labels in zip(logits, batch["masked_positions"].tolist(), batch["labels"].tolist()):
+            for position, label in zip(positions, labels):
+                if label >= 0:
+                    loss -= float(scores[position].log_softmax(-1)[label])
+                    right += int(scores[position].argmax() == label)
+                    count += 1
     assert float(rows_of(tiny_run)[-1]["val_loss"]) == pytest.approx(loss / count, rel=1e-4)
     assert float(rows_of(tiny_run)[-1]["val_accuracy"]) == pytest.approx(right / count)
 
@@ -115,10 +118,12 @@ def test_the_validation_figures_are_those_of_the_validation_split_rows(tiny_run)
 def test_no_token_of_the_validation_split_is_trained_on(tiny_run):
     recipe = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe)
     store = open_store(tiny_run / "store")
-    training, validation_split, _ = make_streams(recipe, [store], Tokenizer.load(tiny_run / "tokenizer"))
+    training, validation_split, _ = make_streams(
+        recipe, resolve_plan(recipe), [store], Tokenizer.load(tiny_run / "tokenizer")
+    )
     positions = [
         {place for start, length in zip(part.starts, part.lengths) for place in range(start, start + length)}
-        for part in (training.at(0).sequences.index.documents, validation_split.sequences.index.documents)
+        for part in (stream.sequences_at(0).index.documents for stream in (training, validation_split))
     ]
     assert not positions[0] & positions[1]
     assert len(positions[0]) + len(positions[1]) == store.num_tokens
@@ -129,12 +134,12 @@ def test_show_batch_prints_the_rows_that_the_run_saw(tiny_run, capsys):
     lines = capsys.readouterr().out.splitlines()
     recipe = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe)
     tokenizer = Tokenizer.load(tiny_run / "tokenizer")
-    training, _, _ = make_streams(recipe, [open_store(tiny_run / "store")], tokenizer)
-    batch = training.at(3).micro_batch(3, Split(8, 8))
+    training, _, _ = make_streams(recipe, resolve_plan(recipe), [open_store(tiny_run / "store")], tokenizer)
+    batch, masked = training.micro_batch(3), training.batch(3).masked_tokens
     assert lines[0].startswith("batch 3: sequences from 24 ")
-    assert f"{batch['global_targets']} targets" in lines[0]
+    assert f"{masked} masked" in lines[0]
     assert len(lines) == 9
-    assert sum(line.count("‹") for line in lines[1:]) == batch["global_targets"]
+    assert sum(line.count("‹") for line in lines[1:]) == masked
     first = [tokenizer.token(token) for token in batch["input_ids"][0].tolist()]
     assert lines[1].split()[1].split("‹")[0] == first[0]
 
@@ -148,7 +153,7 @@ def test_a_budget_in_minutes_decays_to_its_end(text_file, tmp_path):
     assert float(rows[-2]["learning_rate"]) < 0.5 * 2e-3  # a machine that stalls in the last step reads an older clock
     assert float(rows[-1]["seconds"]) >= 3
     state = torch.load(sorted((run / "checkpoints").iterdir())[-1] / "state.pt", weights_only=True)
-    assert len(state["learning_rates"]) == state["progress"]["step"]
+    assert state["learning_rate"] == float([row for row in rows if row["learning_rate"]][-1]["learning_rate"])
     assert state["progress"]["seconds"] >= 3
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from bert.cli import main
-from bert.pretraining.module import MaskedLMTraining
+from bert.pretraining.module import PretrainingModule
 from bert.training.callbacks import MetricsCsv
 from bert.training.checkpoints import WholeCheckpointIO, list_checkpoints
 from tests.conftest import TINY
@@ -59,7 +59,7 @@ def stopped_before_a_checkpoint(text_file, tmp_path, bert, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(MaskedLMTraining, "training_step", interrupted)
+        patch.setattr(PretrainingModule, "training_step", interrupted)
         code, errors, _ = bert("pretrain", text_file, "--out", tmp_path / "run", *TINY)
     assert (code, errors) == (130, [f"stopped. Go on with: bert pretrain --resume {tmp_path / 'run'}"])
     assert not list_checkpoints(tmp_path / "run" / "checkpoints")
@@ -326,14 +326,14 @@ def test_the_model_is_there_though_measuring_it_fails(tiny_run, text_file, tmp_p
 
 
 def test_a_run_whose_folder_was_moved_away_writes_nothing_elsewhere(text_file, tmp_path, bert, monkeypatch):
-    real = MaskedLMTraining.training_step
+    real = PretrainingModule.training_step
 
     def move(self, batch, batch_idx):
         if self.progress.step == 1 and (tmp_path / "run").exists():
             (tmp_path / "run").rename(tmp_path / "moved")
         return real(self, batch, batch_idx)
 
-    monkeypatch.setattr(MaskedLMTraining, "training_step", move)
+    monkeypatch.setattr(PretrainingModule, "training_step", move)
     code, errors, _ = bert("pretrain", text_file, "--out", tmp_path / "run", *TINY)
     assert code == 2
     assert "was moved or replaced while this run trained" in errors[-1]

@@ -13,8 +13,7 @@ from bert.training.schedules import Progress
 
 
 def trainer(step=3):
-    loop = SimpleNamespace(epoch_loop=SimpleNamespace(_should_accumulate=lambda: False))
-    return SimpleNamespace(fit_loop=loop, should_stop=False, limit_val_batches=1.0, global_step=step)
+    return SimpleNamespace(should_stop=False, limit_val_batches=1.0, global_step=step)
 
 
 def module(step, steps=10):

@@ -33,7 +33,7 @@ def give_gradients(model, seed):
 
 
 def test_adamw_is_pytorchs():
-    config = OptimizerConfig(kind="adamw", lr=1e-2, weight_decay=0.1)
+    config = OptimizerConfig(kind="adamw", lr=1e-2, weight_decay=0.1, clip_norm=None)
     ours, theirs = make_model(), make_model()
     optimizer = make_optimizer(ours, config)
     matrices = [p for p in theirs.parameters() if p.ndim > 1]
@@ -79,7 +79,7 @@ def test_orthogonalize_brings_singular_values_near_1_and_keeps_directions(shape)
 
 
 def test_muon_is_its_definition():
-    config = OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.9, muon_weight_decay=0.2)
+    config = OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.9, muon_weight_decay=0.2, clip_norm=None)
     model = make_model()
     weight = model.encoder.layers[0].mlp.wo.weight
     before, momentum = weight.detach().clone(), torch.zeros_like(weight)
@@ -98,7 +98,7 @@ def test_queries_keys_and_values_are_orthogonalized_apart():
     model = make_model(num_kv_heads=2)
     attention = model.encoder.layers[1].attention
     optimizer = make_optimizer(
-        model, OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0)
+        model, OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0, clip_norm=None)
     )
     give_gradients(model, 3)
     before, gradient = attention.qkv.weight.detach().clone(), attention.qkv.weight.grad.clone()
@@ -117,7 +117,9 @@ def test_queries_keys_and_values_are_orthogonalized_apart():
 def test_muon_in_blocks_orthogonalizes_the_neurons_of_each_block_by_themselves():
     model = make_model()
     layer = model.encoder.layers[0]
-    config = OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0, muon_block=16)
+    config = OptimizerConfig(
+        kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0, muon_block=16, clip_norm=None
+    )
     optimizer = make_optimizer(model, config)
     give_gradients(model, 4)
     matrices = (layer.mlp.wi.weight, layer.mlp.wo.weight, layer.attention.out.weight, layer.attention.qkv.weight)
@@ -140,7 +142,9 @@ def test_muon_in_blocks_orthogonalizes_the_neurons_of_each_block_by_themselves()
 def test_a_last_block_may_be_smaller():
     model = make_model()
     weight = model.encoder.layers[1].mlp.wo.weight  # 48 neurons, as columns
-    config = OptimizerConfig(kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0, muon_block=20)
+    config = OptimizerConfig(
+        kind="muon", muon_lr=0.1, muon_momentum=0.0, muon_weight_decay=0.0, muon_block=20, clip_norm=None
+    )
     optimizer = make_optimizer(model, config)
     give_gradients(model, 5)
     before, gradient = weight.detach().clone(), weight.grad.clone()

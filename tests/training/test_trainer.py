@@ -118,10 +118,10 @@ def test_every_argument_of_lightnings_trainer_is_taken_or_sent_to_its_key():
 
 def test_objects_of_a_recipe_are_made_and_added_to_ours():
     described = {"class_path": "lightning.pytorch.callbacks.DeviceStatsMonitor", "init_args": {"cpu_stats": True}}
-    made = make_trainer({"accelerator": "cpu", "callbacks": [described]}, [], [], [], 1, None)
+    made = make_trainer({"accelerator": "cpu", "callbacks": [described]}, [], [], [], None)
     assert any(type(callback).__name__ == "DeviceStatsMonitor" for callback in made.callbacks)
     with pytest.raises(InputError, match="no\\.such\\.Thing cannot be made of these init_args"):
-        make_trainer({"callbacks": [{"class_path": "no.such.Thing"}]}, [], [], [], 1, None, trust=True)
+        make_trainer({"callbacks": [{"class_path": "no.such.Thing"}]}, [], [], [], None, trust=True)
 
 
 CSV = "lightning.pytorch.loggers.CSVLogger"
@@ -174,7 +174,7 @@ def test_nothing_is_imported_or_called_because_a_recipe_names_it(arguments, tmp_
     monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail(f"imports {name}"))
     for check in (
         lambda: check_trainer_arguments(arguments),
-        lambda: make_trainer({"accelerator": "cpu"} | arguments, [], [], [], 1, None),
+        lambda: make_trainer({"accelerator": "cpu"} | arguments, [], [], [], None),
     ):
         with pytest.raises(InputError, match=f"^trainer.{next(iter(arguments))}") as error:
             check()
@@ -192,7 +192,7 @@ def test_how_many_processes_is_a_number(name, count):
 def test_trust_makes_what_a_recipe_describes():
     described = {"class_path": "lightning.pytorch.callbacks.LambdaCallback", "init_args": {"on_fit_start": print}}
     check_trainer_arguments({"callbacks": [described]}, trust=True)
-    made = make_trainer({"accelerator": "cpu", "callbacks": [described]}, [], [], [], 1, None, trust=True)
+    made = make_trainer({"accelerator": "cpu", "callbacks": [described]}, [], [], [], None, trust=True)
     assert any(type(callback).__name__ == "LambdaCallback" for callback in made.callbacks)
 
 
@@ -202,7 +202,7 @@ def test_objects_of_the_python_api_need_no_trust():
 
     mine = Mine()
     check_trainer_arguments({"callbacks": [mine]})
-    assert mine in make_trainer({"accelerator": "cpu", "callbacks": [mine]}, [], [], [], 1, None).callbacks
+    assert mine in make_trainer({"accelerator": "cpu", "callbacks": [mine]}, [], [], [], None).callbacks
 
 
 def test_loggers_that_a_recipe_describes_write_below_the_folder_of_the_run(tmp_path, monkeypatch):
@@ -213,7 +213,7 @@ def test_loggers_that_a_recipe_describes_write_below_the_folder_of_the_run(tmp_p
     for folder in ("here", "run"):
         (tmp_path / folder / "metrics.csv").write_text("mine")
     made = make_trainer(
-        {"accelerator": "cpu", "logger": {"class_path": CSV}}, [], [], [], 1, None, run_dir=tmp_path / "run"
+        {"accelerator": "cpu", "logger": {"class_path": CSV}}, [], [], [], None, run_dir=tmp_path / "run"
     )
     made.loggers[0].log_metrics({"loss": 1.0}, step=1)
     made.loggers[0].save()
@@ -234,7 +234,7 @@ def slurm(monkeypatch, **names):
 
 def test_under_srun_lightning_leaves_signals_to_us(tmp_path, monkeypatch):
     slurm(monkeypatch, SLURM_STEP_ID="0", SLURM_NODEID="0", SLURM_JOB_NAME="train")
-    environment = make_trainer({"accelerator": "cpu"}, [], [], [], 1, None, run_dir=tmp_path)._accelerator_connector
+    environment = make_trainer({"accelerator": "cpu"}, [], [], [], None, run_dir=tmp_path)._accelerator_connector
     assert isinstance(environment.cluster_environment, SLURMEnvironment)
     assert not environment.cluster_environment.auto_requeue
 
@@ -242,7 +242,7 @@ def test_under_srun_lightning_leaves_signals_to_us(tmp_path, monkeypatch):
 @pytest.mark.parametrize("names", [{"SLURM_JOB_NAME": "train"}, {"SLURM_JOB_NAME": "bash", "SLURM_STEP_ID": "0"}])
 def test_in_a_batch_script_or_a_shell_of_slurm_we_start_the_processes(tmp_path, monkeypatch, names):
     slurm(monkeypatch, **names)
-    made = make_trainer({"accelerator": "cpu"}, [], [], [], 1, None, run_dir=tmp_path)
+    made = make_trainer({"accelerator": "cpu"}, [], [], [], None, run_dir=tmp_path)
     assert type(made._accelerator_connector.cluster_environment) is LightningEnvironment
 
 
@@ -250,10 +250,10 @@ def test_a_folder_with_a_checkpoint_of_lightnings_slurm_handler_is_refused(tmp_p
     """Lightning begins with it, whatever the run."""
     (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"")
     with pytest.raises(InputError, match=r"hpc_ckpt_1\.ckpt: Lightning would begin with this checkpoint: move it"):
-        make_trainer({"accelerator": "cpu"}, [], [], [], 1, None, run_dir=tmp_path)
+        make_trainer({"accelerator": "cpu"}, [], [], [], None, run_dir=tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"hpc_ckpt_1\.ckpt"):
-        make_trainer({"accelerator": "cpu"}, [], [], [], 1, None)
+        make_trainer({"accelerator": "cpu"}, [], [], [], None)
 
 
 def test_a_strategy_that_only_inherits_from_ddp_is_refused():
@@ -261,8 +261,8 @@ def test_a_strategy_that_only_inherits_from_ddp_is_refused():
         """As those of DeepSpeed and XLA, which save and shard in ways of their own."""
 
     with pytest.raises(InputError, match="Engine is not supported: leave it out, or give ddp"):
-        make_trainer({"accelerator": "cpu", "strategy": Engine()}, [], [], [], 1, None)
-    make_trainer({"accelerator": "cpu", "strategy": DDPStrategy()}, [], [], [], 1, None)
+        make_trainer({"accelerator": "cpu", "strategy": Engine()}, [], [], [], None)
+    make_trainer({"accelerator": "cpu", "strategy": DDPStrategy()}, [], [], [], None)
 
 
 @pytest.mark.parametrize(
@@ -271,4 +271,4 @@ def test_a_strategy_that_only_inherits_from_ddp_is_refused():
 )
 def test_strategies_that_would_train_on_something_else_are_refused(strategy, message):
     with pytest.raises(InputError, match=message):
-        make_trainer({"accelerator": "cpu", "devices": 2, "strategy": strategy}, [], [], [], 1, None)
+        make_trainer({"accelerator": "cpu", "devices": 2, "strategy": strategy}, [], [], [], None)

@@ -1,13 +1,13 @@
-"""Our step in a measurement is the step of a run, and its operations are those of the batches that it saw; of where the time goes,
+"""The step under measurement is the step of a run, and its FLOPs are those of the batches that it saw; of where the time goes,
 shares add up to a whole and names fall into kinds."""
 
-import lightning as L
+from dataclasses import replace
+
 import pytest
 import torch
 
-from bert.bench.documents import packed
-from bert.bench.ours import (
-    CandidateSteps,
+from bert.bench.candidate import (
+    Candidate,
     flops_per_token,
     kind_of,
     split_time,
@@ -15,37 +15,38 @@ from bert.bench.ours import (
     times_table,
     where_the_time_goes,
 )
+from bert.bench.documents import packed
 from bert.model.flops import training_flops
+from bert.pretraining.module import PretrainingModule
 from bert.pretraining.stream import StepLoader
+from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.trainer import make_trainer
 
 from .synthetic import LENGTH, RECIPE, TEXT
 
 
-class Take(L.Callback):
-    """Keeps the gradients of a step, before they are clipped and used."""
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        self.gradients = {name: parameter.grad.clone() for name, parameter in pl_module.named_parameters()}
-
-
-def test_a_step_has_the_gradients_of_a_step_in_lightning():
-    ours, inside = (CandidateSteps(RECIPE) for _ in range(2))  # the same weights
-    for batch in steps_of(TEXT, RECIPE, 1)[0]:
-        ours.forward(batch).backward()
-    taken = Take()
-    loader = StepLoader(packed(TEXT, RECIPE), ours.split, steps=1)
-    make_trainer(RECIPE.trainer | {"logger": False}, [taken], [], [], ours.split.accumulation, None).fit(
-        inside.module, loader
-    )
-    for name, parameter in ours.module.named_parameters():
-        assert torch.allclose(parameter.grad, taken.gradients[name], atol=1e-6), name
+@pytest.mark.parametrize("micro_batch_size", [8, 4, 2])
+def test_a_step_leaves_the_weights_of_a_step_in_lightning(micro_batch_size):
+    """Bit for bit: both are one function. The learning rate of a run of one step is that of its middle."""
+    recipe = replace(RECIPE, data=replace(RECIPE.data, micro_batch_size=micro_batch_size))
+    candidate, inside = (Candidate(recipe) for _ in range(2))  # the same weights
+    configs = recipe.optimizer, ScheduleConfig(kind="linear", warmup=0.0, final=0.0), StopConfig(steps=1)
+    module = PretrainingModule(inside.model, inside.objective, *configs)  # half the highest rate, as in a measurement
+    trainer = make_trainer(recipe.trainer | {"logger": False}, [], [], [], None)
+    trainer.fit(module, StepLoader(packed(TEXT, recipe), steps=1))
+    (batch,) = steps_of(TEXT, recipe, 1)
+    assert len(batch.micro_batches) == 8 // micro_batch_size
+    candidate.step(batch)
+    for (name, one), other in zip(candidate.model.named_parameters(), inside.model.parameters()):
+        assert torch.equal(one, other), name
 
 
 def test_tokens_and_positions_of_a_contender_are_those_of_its_batches():
     steps = steps_of(TEXT, RECIPE, 3)
-    contender = CandidateSteps(RECIPE).contender(steps)
-    assert contender.tokens == [sum(int((batch["document_ids"] > 0).sum()) for batch in batches) for batches in steps]
+    contender = Candidate(RECIPE).contender(steps)
+    assert contender.tokens == [
+        sum(int((micro["document_ids"] > 0).sum()) for micro in batch.micro_batches) for batch in steps
+    ]
     assert contender.positions == [8 * LENGTH] * 3
     contender.turn(4)
     assert contender.done == 4
@@ -53,16 +54,16 @@ def test_tokens_and_positions_of_a_contender_are_those_of_its_batches():
 
 def test_operations_are_the_formula_over_real_tokens_targets_and_visible_keys():
     steps = steps_of(TEXT, RECIPE, 2)
-    documents = torch.cat([batch["document_ids"] for batches in steps for batch in batches])
+    documents = torch.cat([micro["document_ids"] for batch in steps for micro in batch.micro_batches])
     tokens = int((documents > 0).sum())
-    targets = sum(int((batch["labels"] >= 0).sum()) for batches in steps for batch in batches)
+    targets = sum(int((batch["labels"] >= 0).sum()) for step in steps for batch in step.micro_batches)
     pairs = int(((documents[:, :, None] == documents[:, None]) & (documents > 0)[:, None]).sum())
     whole = training_flops(RECIPE.encoder, RECIPE.head, tokens, targets, pairs / tokens)
     assert flops_per_token(RECIPE, steps) == pytest.approx(whole / tokens)
 
 
 def test_every_part_of_a_step_takes_time():
-    parts = split_time(CandidateSteps(RECIPE), packed(TEXT, RECIPE), steps=2)
+    parts = split_time(Candidate(RECIPE), packed(TEXT, RECIPE), steps=2)
     assert set(parts) == {"data", "forward", "backward", "optimizer"}
     assert min(parts.values()) > 0
 

@@ -1,0 +1,64 @@
+"""Masked language modeling (Devlin et al. 2018): the cross-entropy of the original tokens at masked positions."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bert.model.config import EncoderConfig, HeadConfig
+from bert.model.heads import MaskedLM
+from bert.pretraining.stream import GlobalBatch, MicroBatch
+from bert.training.step import LossTerms
+
+
+class MaskedLanguageModeling:
+    """The objective of a MaskedLM. `compiled`: its loss and its evaluation are one graph each."""
+
+    weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
+    metrics: tuple[str, ...] = ("val_loss", "val_accuracy", "val_perplexity")
+
+    def __init__(self, compiled: bool = False) -> None:
+        self._loss_sum: Callable[..., Tensor] = MaskedLM.loss_sum
+        self._forward: Callable[..., Any] = MaskedLM.__call__
+        if compiled:
+            self._loss_sum = torch.compile(MaskedLM.loss_sum, fullgraph=True, dynamic=False)
+            self._forward = torch.compile(MaskedLM.forward, fullgraph=True, dynamic=False)
+
+    def build(self, encoder: EncoderConfig, head: HeadConfig) -> MaskedLM:
+        """A randomly initialized masked LM."""
+        return MaskedLM(encoder, head)
+
+    def counts(self, batch: GlobalBatch) -> dict[str, int]:
+        """The masked tokens."""
+        return {"loss": batch.masked_tokens}
+
+    def loss(self, model: MaskedLM, micro_batch: MicroBatch) -> LossTerms:
+        """Cross-entropy, summed over the masked tokens."""
+        return LossTerms({"loss": self._loss_sum(model, **_inputs(model, micro_batch))}, self.weights)
+
+    def evaluate(self, model: MaskedLM, micro_batch: MicroBatch) -> Tensor:
+        """(3,): cross-entropy, right guesses and masked tokens."""
+        output = self._forward(model, **_inputs(model, micro_batch))
+        right = (output.logits.argmax(-1) == micro_batch["labels"]).sum()
+        return torch.stack([output.loss_sum, right, output.num_labels])
+
+    def summarize(self, sums: Tensor) -> dict[str, float]:
+        """Mean cross-entropy in nats, accuracy, and perplexity."""
+        total, right, count = sums.tolist()
+        loss = total / max(1.0, count)
+        return dict(zip(self.metrics, (loss, right / max(1.0, count), float(torch.tensor(loss).exp())), strict=True))
+
+    def export(self, model: MaskedLM, folder: Path, card: str) -> None:
+        """A model folder of Hugging Face's format."""
+        model.save(folder, card=card)
+
+
+def _inputs(model: MaskedLM, batch: MicroBatch) -> dict[str, Tensor]:
+    """A micro-batch as the model takes it."""
+    if batch["input_ids"].is_cuda:
+        model.encoder.make_room(batch["documents"])
+    names = ("input_ids", "document_ids", "masked_positions", "labels")
+    return {name: batch[name] for name in names}  # type: ignore[literal-required]
