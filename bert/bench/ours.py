@@ -14,6 +14,7 @@ from bert.bench.rounds import Contender
 from bert.model.flops import training_flops
 from bert.model.heads import MaskedLM
 from bert.model.tuning import now
+from bert.pretraining.backend import attention_options
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.stream import BatchStream, MicroBatch, StepLoader, split_batch
@@ -53,7 +54,7 @@ class CandidateSteps:
         graph = bool(recipe.compile) and compiles(True, self.device, None, None)[0]
         torch.manual_seed(recipe.seed)
         model = MaskedLM(recipe.encoder, recipe.head)
-        model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
+        model.encoder.attention = attention_options(recipe, self.device, self.precision)
         stop = StopConfig(steps=1)  # the rate is set here: nothing asks for it
         self.module = MaskedLMTraining(
             model, recipe.optimizer, recipe.schedule, stop, split, recipe.seed, compiled=graph

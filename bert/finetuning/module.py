@@ -11,7 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from bert.data.rng import draw
+from bert.data.rng import Stream, random_bits
 from bert.finetuning import figures
 from bert.finetuning.batches import TaskBatch, in_order
 from bert.finetuning.metrics import Scheme
@@ -20,7 +20,6 @@ from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import clip_gradients, make_optimizer, set_learning_rate
 from bert.training.schedules import Progress, learning_rate_share
 
-_DROPOUT = 44  # what a draw is for
 LOG_COLUMNS = ["step", "epoch", "tokens", "loss", "learning_rate", "gradient_norm"]
 """of metrics.csv, beside the figures on the dev set, which stand with `dev_` before their names"""
 
@@ -69,7 +68,7 @@ class TaskTraining(L.LightningModule):
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> torch.Tensor:
         """This rank's share in the loss of the step, scaled for DDP's mean."""
-        key = draw(self.seed, _DROPOUT, int(self.progress.step), self.global_rank)
+        key = random_bits(self.seed, Stream.FINETUNING_DROPOUT, int(self.progress.step), self.global_rank)
         torch.manual_seed(int(key[0] >> 1))  # dropout is a function of (seed, step, rank)
         self._batch = batch
         output = self(batch)

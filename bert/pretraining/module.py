@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import torch
 
-from bert.data.rng import draw
+from bert.data.rng import Stream, random_bits
 from bert.errors import InputError
 from bert.model.heads import HeadOutput, MaskedLM
 from bert.pretraining.phases import Phased
@@ -25,7 +25,6 @@ from bert.training.optimizers import clip_gradients, make_optimizer, restore_hig
 from bert.training.ranks import Agreement
 from bert.training.schedules import Progress, learning_rate_share
 
-_DROPOUT = 21  # what a draw is for
 LOG_COLUMNS = ["step", "tokens", "loss", "learning_rate", "gradient_norm", "val_loss", "val_accuracy", "val_perplexity"]
 
 
@@ -97,8 +96,8 @@ class MaskedLMTraining(L.LightningModule):
         split = self.split.at(step)
         self._set_rope_theta(step)
         micro = batch_idx % split.accumulation
-        key = (self.seed, _DROPOUT, step, self.global_rank, micro)
-        torch.manual_seed(int(draw(*key)[0] >> 1))  # dropout is a function of (seed, step, rank, micro-batch)
+        key = (self.seed, Stream.PRETRAINING_DROPOUT, step, self.global_rank, micro)
+        torch.manual_seed(int(random_bits(*key)[0] >> 1))  # dropout is a function of (seed, step, rank, micro-batch)
         self._batch = batch
         loss_sum = self.sum_losses(batch)
         self.loss_sum = self.loss_sum.to(self.device) + loss_sum.detach()

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
-from bert.data.rng import draw
+from bert.data.rng import Stream, random_bits
 from bert.pretraining.config import PhaseConfig, PretrainRecipe
 
-_MASKS = 32  # what a draw is for
 T = TypeVar("T")
 U = TypeVar("U")
 
@@ -72,7 +71,7 @@ def plan(recipe: PretrainRecipe) -> Phased[Phase]:
         inside = _in_phase(recipe, config)
         length, sequences = inside.data.sequence_length, inside.data.batch_size
         own = length == recipe.data.sequence_length
-        mask_seed = recipe.seed if own else int(draw(recipe.seed, _MASKS, length)[0] >> 1)
+        mask_seed = recipe.seed if own else int(random_bits(recipe.seed, Stream.PHASE_MASKS, length)[0] >> 1)
         phases.append(Phase(first_step, next_sequence.get(length, 0), inside, mask_seed))
         steps = math.ceil((config.tokens or 0) / (sequences * length))
         first_step += steps

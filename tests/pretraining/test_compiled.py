@@ -7,6 +7,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from bert.model import attention
+from bert.model.attention import AttentionOptions
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import DataConfig, PhaseConfig, PretrainRecipe
@@ -81,7 +82,7 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The documents of a batch, their number and their lengths are nowhere in the shapes."""
-    monkeypatch.setattr(attention, "_varlen", dict.fromkeys(("varlen_attn", "window_size", "scale"), densely))
+    monkeypatch.setattr(attention, "_varlen", attention._Varlen(densely, windows=True, groups=False))
     monkeypatch.setattr(attention, "missing", lambda *_: "")
     split, stream, losses = Split(SEQUENCES, SEQUENCES), make_stream(), {}
     for name in (backend, "auto"):
@@ -91,7 +92,8 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
             *(OptimizerConfig(), ScheduleConfig(), StopConfig(steps=5), split),
             compiled=name != "auto",
         )
-        module.model.encoder.backend = name  # type: ignore[assignment]
+        masked = "auto" if name == "varlen" else None
+        module.model.encoder.attention = AttentionOptions(name, masked_backend=masked)  # type: ignore[arg-type]
         module.model.encoder.make_room(stream.micro_batch(0, split)["documents"])
         optimizer = module.configure_optimizers()
         losses[name] = []

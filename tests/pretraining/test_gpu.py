@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from bert.model.attention import AttentionOptions
 from bert.model.heads import MaskedLM
 from bert.pretraining.module import MaskedLMTraining
 from bert.pretraining.stream import Split
@@ -58,7 +59,8 @@ def test_a_compiled_step_is_one_graph_that_never_waits_for_the_gpu(backend, kind
     module = MaskedLMTraining(
         MaskedLM(shape), optimizer, ScheduleConfig(), StopConfig(steps=6), split, seed=5, compiled=True
     ).cuda()
-    module.model.encoder.backend = backend
+    masked = "auto" if backend == "varlen" else None
+    module.model.encoder.attention = AttentionOptions(backend, masked_backend=masked)
     updates = module.configure_optimizers()
     batches = [
         {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
