@@ -264,3 +264,22 @@ cli.VERBS["waits"] = waits
     process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"out.tsv": "before"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the OpenMP of other systems does not tell its settings")
+@pytest.mark.parametrize(("given", "taken"), [({}, b"PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, b"ACTIVE")])
+def test_threads_of_a_command_sleep_while_they_wait_unless_the_user_says_otherwise(
+    given: dict[str, str], taken: bytes
+) -> None:
+    """OpenMP, loaded with torch by a command, tells what it was told."""
+    code = "from bert import __main__, cli; cli.run = lambda: __import__('torch'); __main__.run()"
+    values = {name: value for name, value in environment().items() if name != "OMP_WAIT_POLICY"}
+    values |= {"OMP_DISPLAY_ENV": "true"} | given
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=values, timeout=120, check=True)
+    assert b"OMP_WAIT_POLICY = '" + taken + b"'" in result.stderr
+
+
+def test_the_library_leaves_the_threads_of_a_program_as_they_are() -> None:
+    code = "import os, bert.__main__, bert.cli; bert.EncoderConfig; assert 'OMP_WAIT_POLICY' not in os.environ"
+    values = {name: value for name, value in environment().items() if name != "OMP_WAIT_POLICY"}
+    subprocess.run([sys.executable, "-c", code], env=values, timeout=120, check=True)

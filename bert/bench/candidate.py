@@ -14,6 +14,7 @@ from bert.bench.machine import place
 from bert.bench.rounds import Contender
 from bert.model.flops import training_flops
 from bert.model.tuning import now
+from bert.pretraining.backend import attention_options
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
 from bert.pretraining.phases import resolve_plan
@@ -55,7 +56,7 @@ class Candidate:
         expect_graphs(1)
         torch.manual_seed(recipe.seed)
         self.model = self.objective.build(recipe.encoder, recipe.head).to(self.device).train()
-        self.model.encoder.backend, self.model.encoder.local_backend = recipe.attention, recipe.local_attention
+        self.model.encoder.attention = attention_options(recipe, self.device, self.precision)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
 
     def loss(self, micro_batch: MicroBatch, counts: Mapping[str, int]) -> torch.Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bert.data.packing import SPECIALS_PER_CHUNK, Documents, SequenceIndex
-from bert.data.rng import permutation
+from bert.data.rng import Stream, permutation
 from bert.data.store import TokenStore, open_store
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
@@ -26,7 +26,6 @@ from bert.untrusted import read_arrays
 SPECIALS = (0, 1, 2, 3, 4)
 """ids of [PAD], [UNK], [CLS], [SEP] and [MASK] where a file of arrays does not name them"""
 _WINDOW = 4096  # documents that are packed together
-_MIXED = 31  # what a draw is for
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,7 @@ def full_sequences(text: Text, sequence_length: int, sequences: int, seed: int =
     """`sequences` documents of sequence_length − 2 running tokens, so that each fills a sequence: documents in drawn order, one after the
     other, as run_mlm concatenates them. Where the text is shorter it is repeated."""
     room = sequence_length - SPECIALS_PER_CHUNK
-    order = permutation(len(text.store), seed, _MIXED)
+    order = permutation(len(text.store), seed, Stream.BENCH_MIXTURE)
     enough = int(np.searchsorted(np.cumsum(text.store.lengths[order]), sequences * room)) + 1
     running = np.concatenate([text.store.document(int(number)) for number in order[:enough]])
     return _with(text, list(np.resize(running, (sequences, room))))
@@ -128,7 +127,7 @@ def mixture(texts: Sequence[Text], documents: int, sequence_length: int, seed: i
     The texts are of one tokenizer. A text with too few documents begins again.
     """
     room = sequence_length - SPECIALS_PER_CHUNK
-    orders = [permutation(len(text.store), seed, _MIXED, number) for number, text in enumerate(texts)]
+    orders = [permutation(len(text.store), seed, Stream.BENCH_MIXTURE, number) for number, text in enumerate(texts)]
     drawn = (divmod(number, len(texts)) for number in range(documents))  # which of its order, of which text
     places = [(texts[which], orders[which][place % len(orders[which])]) for place, which in drawn]
     return _with(texts[0], [text.store.document(int(number))[:room] for text, number in places])

@@ -9,7 +9,7 @@ from bert.bench.documents import Text
 from bert.bench.peers import BaselineSettings, Work
 from bert.bench.table import line_of
 from bert.errors import InputError
-from bert.model.attention import Backend
+from bert.model.config import Backend
 from bert.pretraining.config import PretrainRecipe
 
 Kind = Literal["steps", "sweep", "against"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bert.data.rng import draw
+from bert.data.rng import random_bits
 from bert.errors import InputError
 
 SHINGLE = 5  # tokens
@@ -89,7 +89,7 @@ class NearDuplicates:
                 sketch.update_batch(hashes[first : min(end, first + _AT_ONCE)].tolist())
             sketches[number] = sketch.hashvalues
         used = sketches[:, : self.bands * self.values_per_band].reshape(len(lengths), self.bands, self.values_per_band)
-        return draw(np.arange(self.bands), *np.moveaxis(used, 2, 0))
+        return random_bits(np.arange(self.bands), *np.moveaxis(used, 2, 0))
 
 
 def hash_shingles(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -105,4 +105,4 @@ def hash_shingles(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     # tokens of a shingle: behind a short document comes the next
     left = np.repeat(np.minimum(lengths, SHINGLE), counts)
     parts = (np.where(part < left, padded[places + part], 0) for part in range(SHINGLE))
-    return draw(*parts) >> np.uint64(32)
+    return random_bits(*parts) >> np.uint64(32)

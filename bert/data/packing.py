@@ -15,13 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bert.data.rng import draw, permutation
+from bert.data.rng import Stream, permutation, random_bits
 from bert.errors import InputError
 
 _ALGORITHM = 1  # raised by whoever changes which chunks share a sequence: files of sequence counts are then made anew
 WORTH_A_FILE = 100_000  # documents from which on counting the sequences of an epoch takes longer than reading a file
 SPECIALS_PER_CHUNK = 2  # [CLS] before it and [SEP] behind it
-_DOCUMENT_ORDER, _SEQUENCE_ORDER, _VALIDATION = 1, 2, 3  # what a draw is for
 
 
 @dataclass(frozen=True)
@@ -160,13 +159,13 @@ def split_validation(
     if share == 0:
         return documents, documents.take(np.arange(0)), ""
     threshold = np.uint64(min(share, 1.0) * float(2**64 - 2**11))
-    validation_split = draw(hashes, _VALIDATION) < threshold
+    validation_split = random_bits(hashes, Stream.VALIDATION_SPLIT) < threshold
     documents_left_out = int(validation_split.sum())
     if documents_left_out >= 20 and documents_left_out < len(documents):
         return documents.take(np.flatnonzero(~validation_split)), documents.take(np.flatnonzero(validation_split)), ""
     chunks = cut(documents, room)
     counts = -(-documents.lengths // room)
-    keys = draw(np.repeat(hashes, counts), _VALIDATION, _ranges(counts))
+    keys = random_bits(np.repeat(hashes, counts), Stream.VALIDATION_SPLIT, _ranges(counts))
     number = max(1, round(max(share, 0.02) * len(chunks)))
     last = np.zeros(len(chunks), bool)
     last[np.argsort(keys, kind="stable")[len(chunks) - number :]] = True
@@ -229,14 +228,14 @@ class SequenceIndex:
             sequences = self._pack_window(self._order(epoch), window)
             if len(sequences) != np.diff(self._window_ends(epoch), prepend=0)[window]:
                 raise InputError(f"{self.folder}: its sequences-*.npy do not belong to this text: remove them")
-            shuffled = permutation(len(sequences), self.seed, _SEQUENCE_ORDER, epoch, window)
+            shuffled = permutation(len(sequences), self.seed, Stream.SEQUENCE_ORDER, epoch, window)
             self._windows[epoch, window] = take_sequences(sequences, shuffled)
         return self._windows[epoch, window]
 
     def _order(self, epoch: int) -> np.ndarray:
         if epoch not in self._orders:
             self._orders.clear()
-            self._orders[epoch] = permutation(len(self.documents), self.seed, _DOCUMENT_ORDER, epoch)
+            self._orders[epoch] = permutation(len(self.documents), self.seed, Stream.DOCUMENT_ORDER, epoch)
         return self._orders[epoch]
 
     def _pack_window(self, order: np.ndarray, window: int) -> PackedSequences:
@@ -262,10 +261,10 @@ class SequenceIndex:
     def _key(self) -> int:
         """What the number of sequences depends on, as one number."""
         lengths = np.bitwise_xor.reduce(
-            draw(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0)
+            random_bits(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0)
         )
         shape = self.sequence_length, self.window_documents, self.seed, len(self.documents)
-        return int(draw(_ALGORITHM, *shape, lengths)[0])
+        return int(random_bits(_ALGORITHM, *shape, lengths)[0])
 
 
 def _ranges(counts: np.ndarray) -> np.ndarray:

@@ -1,8 +1,11 @@
-"""Random numbers that are a function of where they are used: no state, no history, the same on every machine and version.
+"""Counter-based random numbers: a function of a key and of nothing else, the same on every machine and version.
 
-A draw is a chain of SplitMix64 steps (Steele, Lea and Flood 2014), one for each part of the key: `draw(seed, ROW_ORDER, epoch, numbers)`.
-The parts may be arrays, which broadcast against each other.
+A key is a seed, the stream that says what the numbers are for, and counters, such as an epoch or the number of a sequence:
+`random_bits(seed, Stream.SEQUENCE_ORDER, epoch, numbers)`. Each part of the key is a step of SplitMix64 (Steele, Lea and Flood
+2014). Parts may be arrays, which broadcast against each other.
 """
+
+from enum import IntEnum, unique
 
 import numpy as np
 
@@ -11,7 +14,29 @@ _MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)
 _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
 
-def draw(*key: int | np.ndarray) -> np.ndarray:
+@unique
+class Stream(IntEnum):
+    """What random numbers are for: those of different streams are independent. A changed value changes every batch."""
+
+    DOCUMENT_ORDER = 1
+    SEQUENCE_ORDER = 2
+    VALIDATION_SPLIT = 3
+    MASKED_POSITIONS = 11
+    MASK_KIND = 12
+    MASK_REPLACEMENT = 13
+    PRETRAINING_DROPOUT = 21
+    SOURCE = 31
+    """the corpus of a mixture that a sequence is from"""
+    PHASE_MASKS = 32
+    """the seed of the masks of a phase"""
+    EXAMPLE_ORDER = 41
+    BATCH_ORDER = 42
+    LENGTH_TIES = 43
+    FINETUNING_DROPOUT = 44
+    BENCH_MIXTURE = 51
+
+
+def random_bits(*key: int | np.ndarray) -> np.ndarray:
     """Uniform 64-bit numbers (uint64, broadcast shape of the key's parts), independent for different keys."""
     state: np.ndarray = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
@@ -27,10 +52,10 @@ def draw(*key: int | np.ndarray) -> np.ndarray:
 
 
 def uniform(*key: int | np.ndarray) -> np.ndarray:
-    """Uniform float64 numbers in [0, 1) for the same keys."""
-    return (draw(*key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    """Uniform float64 numbers in [0, 1) for a key."""
+    return (random_bits(*key) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(count: int, *key: int) -> np.ndarray:
-    """An order of 0 … count − 1 (int64) drawn from the key."""
-    return np.argsort(draw(*key, np.arange(count)), kind="stable")
+    """A random order of 0 … count − 1 (int64) for a key."""
+    return np.argsort(random_bits(*key, np.arange(count)), kind="stable")

@@ -12,12 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bert.data.rng import draw, permutation
+from bert.data.rng import Stream, permutation, random_bits
 from bert.finetuning.windows import Window
 from bert.model.heads import IGNORED
 from bert.training.step import StepBatch
 
-_ORDER, _PARTS, _TIES = 41, 42, 43  # what a draw is for
 _BATCHES_IN_A_PART = 32
 
 
@@ -75,14 +74,14 @@ class Batches:
         if not self.shuffled:
             order = np.argsort(self._lengths, kind="stable")
             return [order[begin : begin + size] for begin in range(0, count, size)]
-        order = permutation(count, self.seed, _ORDER, epoch)
+        order = permutation(count, self.seed, Stream.EXAMPLE_ORDER, epoch)
         batches: list[np.ndarray] = []
         for begin in range(0, count, size * _BATCHES_IN_A_PART):
             part = order[begin : begin + size * _BATCHES_IN_A_PART]
             # Among rows of one length chance decides, so that the texts of many windows do not all meet in one batch.
-            part = part[np.lexsort((draw(self.seed, _TIES, epoch, part), self._lengths[part]))]
+            part = part[np.lexsort((random_bits(self.seed, Stream.LENGTH_TIES, epoch, part), self._lengths[part]))]
             batches += [part[at : at + size] for at in range(0, len(part), size)]
-        return [batches[number] for number in permutation(len(batches), self.seed, _PARTS, epoch)]
+        return [batches[number] for number in permutation(len(batches), self.seed, Stream.BATCH_ORDER, epoch)]
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> TaskBatch:
         """What rank `rank` of `ranks` has of step `step`. One that gets no example reads one without asking anything."""

@@ -6,6 +6,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from bert.data.rng import Stream
 from bert.finetuning import figures
 from bert.finetuning.batches import TaskBatch, in_order
 from bert.finetuning.metrics import Scheme
@@ -23,7 +24,7 @@ TaskModel = SequenceClassifier | TokenClassifier
 class TaskTraining(TrainingModule):
     """Trains a classifier or a tagger for `steps` steps."""
 
-    dropout_stream = 44
+    dropout_stream = Stream.FINETUNING_DROPOUT
 
     def __init__(
         self,

@@ -103,14 +103,16 @@ def written_before(folder: Path, license: str | None = None) -> str:
 
 
 def _parted(text: str) -> tuple[dict[str, Any], str]:
-    """Header and text of a card."""
-    if not text.startswith(LINE):
+    """Header and text of a card: parted where the Hub parts them, and read within the limits for what strangers wrote, which
+    `huggingface_hub.ModelCard` has not."""
+    from huggingface_hub.repocard import REGEX_YAML_BLOCK
+
+    if (block := REGEX_YAML_BLOCK.search(text)) is None:
         return {}, text
-    header, _, rest = text.removeprefix(LINE).partition(f"\n{LINE}")
     try:
-        values = parse_yaml(header) or {}
+        values = parse_yaml(block[2]) or {}
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"the header of the model card is no YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError("the header of the model card is no YAML mapping of names")
-    return values, rest.lstrip("\n")
+    return values, text[block.end() :].lstrip("\n")

@@ -18,9 +18,20 @@ def _classes(name: str) -> dict[Kind, str]:
     return {kind: name + ending for kind, ending in ENDINGS.items()}
 
 
-def _masked_lm(dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
-    """The rows of a masked-LM head, by their names."""
-    return Row("head.dense", dense), Row("head.norm", norm), Row("head.weight", weight), Row("head.bias", bias)
+def _masked_lm(prefix: str, names: str) -> tuple[Row, ...]:
+    """The rows of a masked-LM head, by their names for dense, norm, weight and bias."""
+    ours = ("head.dense", "head.norm", "head.weight", "head.bias")
+    return tuple(Row(mine, prefix + theirs) for mine, theirs in zip(ours, names.split(), strict=True))
+
+
+def _stacked(theirs: str, *names: str) -> Row:
+    """Queries, keys and values of a layer, which have a matrix each there."""
+    return Row("layers.{i}.attention.qkv", tuple(f"{theirs}.{name}" for name in names))
+
+
+def _each(fields: str, theirs: str, default: object) -> tuple[Key, ...]:
+    """One key of theirs for several fields of ours."""
+    return tuple(Key(ours, theirs, default) for ours in fields.split())
 
 
 def _bert_keys(config: EncoderConfig) -> dict[str, object]:
@@ -149,13 +160,9 @@ _BERT_KEYS = (
     Key("encoder.token_types", "type_vocab_size", 2),
     Key("encoder.activation", "hidden_act", "gelu"),
     Key("encoder.norm_eps", "layer_norm_eps", 1e-12),
-    Key("encoder.hidden_dropout", "hidden_dropout_prob", 0.1),
-    Key("encoder.embedding_dropout", "hidden_dropout_prob", 0.1),
+    *_each("encoder.hidden_dropout encoder.embedding_dropout classify.dropout tag.dropout", "hidden_dropout_prob", 0.1),
     Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
-    Key("classify.dropout", "hidden_dropout_prob", 0.1),
-    Key("classify.dropout", "classifier_dropout", None),
-    Key("tag.dropout", "hidden_dropout_prob", 0.1),
-    Key("tag.dropout", "classifier_dropout", None),
+    *_each("classify.dropout tag.dropout", "classifier_dropout", None),
 )
 _FIRST_DROPOUT = (  # the same rate before the dense layer of the classifier
     Key("classify.first_dropout", "hidden_dropout_prob", 0.1),
@@ -167,14 +174,7 @@ _BERT_ROWS = (
     Row("embeddings.positions.weight", "embeddings.position_embeddings.weight"),
     Row("embeddings.token_types.weight", "embeddings.token_type_embeddings.weight"),
     Row("embeddings.norm", "embeddings.LayerNorm"),
-    Row(
-        "layers.{i}.attention.qkv",
-        (
-            "encoder.layer.{i}.attention.self.query",
-            "encoder.layer.{i}.attention.self.key",
-            "encoder.layer.{i}.attention.self.value",
-        ),
-    ),
+    _stacked("encoder.layer.{i}.attention.self", "query", "key", "value"),
     Row("layers.{i}.attention.out", "encoder.layer.{i}.attention.output.dense"),
     Row("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
     Row("layers.{i}.mlp.wi", "encoder.layer.{i}.intermediate.dense"),
@@ -198,12 +198,7 @@ BERT = Family(
     refused=_BERT_REFUSED,
     rows=_BERT_ROWS,
     head_rows={
-        "MaskedLM": _masked_lm(
-            "cls.predictions.transform.dense",
-            "cls.predictions.transform.LayerNorm",
-            "cls.predictions.decoder.weight",
-            "cls.predictions.bias",
-        ),
+        "MaskedLM": _masked_lm("cls.predictions.", "transform.dense transform.LayerNorm decoder.weight bias"),
         "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), *_CLASSIFIER),
         "TokenClassifier": _CLASSIFIER,
     },
@@ -225,7 +220,7 @@ ROBERTA = Family(
     pad_id=1,
     rows=_BERT_ROWS,
     head_rows={
-        "MaskedLM": _masked_lm("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias"),
+        "MaskedLM": _masked_lm("lm_head.", "dense layer_norm decoder.weight bias"),
         "SequenceClassifier": _OUT_PROJ,
         "TokenClassifier": _CLASSIFIER,
     },
@@ -251,12 +246,7 @@ ELECTRA = Family(
     refused=_BERT_REFUSED,
     rows=(*_BERT_ROWS, Row("embeddings.project", "embeddings_project")),
     head_rows={
-        "MaskedLM": _masked_lm(
-            "generator_predictions.dense",
-            "generator_predictions.LayerNorm",
-            "generator_lm_head.weight",
-            "generator_lm_head.bias",
-        ),
+        "MaskedLM": _masked_lm("generator_", "predictions.dense predictions.LayerNorm lm_head.weight lm_head.bias"),
         "SequenceClassifier": _OUT_PROJ,
         "TokenClassifier": _CLASSIFIER,
         "Discriminator": (
@@ -280,28 +270,18 @@ DISTILBERT = Family(
         Key("encoder.num_heads", "n_heads"),
         Key("encoder.intermediate_size", "hidden_dim"),
         Key("encoder.max_length", "max_position_embeddings", 512),
-        Key("encoder.activation", "activation", "gelu"),
-        Key("head.activation", "activation", "gelu"),
-        Key("encoder.hidden_dropout", "dropout", 0.1),
-        Key("encoder.embedding_dropout", "dropout", 0.1),
+        *_each("encoder.activation head.activation", "activation", "gelu"),
+        *_each("encoder.hidden_dropout encoder.embedding_dropout tag.dropout", "dropout", 0.1),
         Key("encoder.attention_dropout", "attention_dropout", 0.1),
         Key("encoder.initializer_range", "initializer_range", 0.02),
         Key("head.tied", "tie_word_embeddings", True),
         Key("classify.dropout", "seq_classif_dropout", 0.2),
-        Key("tag.dropout", "dropout", 0.1),
     ),
     fixed=_POST_NORM | {"encoder.token_types": 0, "encoder.norm_eps": 1e-12, "classify.activation": "relu"},
     zeros=_BIASES,
     rows=(
         *(row for row in _BERT_ROWS if row.ours.startswith("embeddings.") and "token_types" not in row.ours),
-        Row(
-            "layers.{i}.attention.qkv",
-            (
-                "transformer.layer.{i}.attention.q_lin",
-                "transformer.layer.{i}.attention.k_lin",
-                "transformer.layer.{i}.attention.v_lin",
-            ),
-        ),
+        _stacked("transformer.layer.{i}.attention", "q_lin", "k_lin", "v_lin"),
         Row("layers.{i}.attention.out", "transformer.layer.{i}.attention.out_lin"),
         Row("layers.{i}.attention_norm", "transformer.layer.{i}.sa_layer_norm"),
         Row("layers.{i}.mlp.wi", "transformer.layer.{i}.ffn.lin1"),
@@ -309,7 +289,7 @@ DISTILBERT = Family(
         Row("layers.{i}.mlp_norm", "transformer.layer.{i}.output_layer_norm"),
     ),
     head_rows={
-        "MaskedLM": _masked_lm("vocab_transform", "vocab_layer_norm", "vocab_projector.weight", "vocab_projector.bias"),
+        "MaskedLM": _masked_lm("vocab_", "transform layer_norm projector.weight projector.bias"),
         "SequenceClassifier": (Row("head.dense", "pre_classifier"), *_CLASSIFIER),
         "TokenClassifier": _CLASSIFIER,
     },
@@ -335,16 +315,11 @@ MODERNBERT = Family(
         Key("encoder.embedding_dropout", "embedding_dropout", 0.0),
         Key("encoder.attention_dropout", "attention_dropout", 0.0),
         Key("encoder.mlp_dropout", "mlp_dropout", 0.0),
-        Key("head.activation", "classifier_activation", "gelu"),
-        Key("head.transform_bias", "classifier_bias", False),
+        *_each("head.activation classify.activation tag.activation", "classifier_activation", "gelu"),
+        *_each("head.transform_bias classify.transform_bias tag.transform_bias", "classifier_bias", False),
+        *_each("classify.dropout tag.dropout", "classifier_dropout", 0.0),
         Key("head.output_bias", "decoder_bias", True),
-        Key("classify.activation", "classifier_activation", "gelu"),
-        Key("classify.transform_bias", "classifier_bias", False),
         Key("classify.pooling", "classifier_pooling", "cls"),
-        Key("classify.dropout", "classifier_dropout", 0.0),
-        Key("tag.activation", "classifier_activation", "gelu"),
-        Key("tag.transform_bias", "classifier_bias", False),
-        Key("tag.dropout", "classifier_dropout", 0.0),
     ),
     fixed=_FIXED
     | {

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from bert.errors import InputError
-from bert.model.attention import Backend
-from bert.model.config import EncoderConfig
+from bert.model.attention import AttentionOptions
+from bert.model.config import Backend, EncoderConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel
 
@@ -70,15 +70,14 @@ def trace(model: Encoder | HeadedModel, backend: Backend) -> ExportedProgram:
     if model.config.max_length < 2:
         raise InputError("encoder.max_length is 1: a program with a length needs a model that takes 2 tokens or more")
     encoder = model if isinstance(model, Encoder) else model.encoder
-    before = encoder.backend, encoder.local_backend
-    encoder.backend, encoder.local_backend = backend, None
+    before, encoder.attention = encoder.attention, AttentionOptions(backend)
     # Sizes 0 and 1 would stay what they are in the example: the graph would broadcast.
     inputs = _inputs(model.config, 2, min(7, model.config.max_length))
     try:
         with torch.no_grad(), quiet():
             return torch.export.export(_Plain(model).eval(), inputs, dynamic_shapes=dynamic_shapes(model.config))
     finally:
-        encoder.backend, encoder.local_backend = before
+        encoder.attention = before
 
 
 class _Plain(nn.Module):

@@ -13,7 +13,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -21,27 +21,47 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from bert.errors import InputError
+from bert.model.config import Backend
 from bert.model.dropout import drop
-
-Backend = Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"]
-"""auto: what is right everywhere and fast on this hardware. eager: the reference. plain: as few tensor operations as there can
-be, which a compiler fuses. sdpa: PyTorch's fused kernels with a mask. flex: a kernel generated for the layout, which leaves
-out blocks that nobody sees. varlen: FlashAttention over the documents of the rows, without a mask (CUDA, bf16 or fp16)."""
 
 PLAIN_BF16_KEYS = 512
 """In bf16 on a CPU, up to this many keys plain operations are faster than the fused kernel: 1.2 to 1.9 times forward alone at 16
 to 512 keys (torch 2.13, AVX512-BF16), more with gradients."""
 
-_varlen: dict[str, Callable[..., Any]] = {}  # torch's function under its name, and under those of what it takes
+_Made = TypeVar("_Made")
+
+
+@dataclass(frozen=True)
+class AttentionOptions:
+    """How an encoder computes attention: what may change from run to run and leaves its weights and results alone.
+
+    Assign another to `encoder.attention` to change them. A backend that cannot do what a batch asks raises InputError;
+    only `auto` chooses.
+    """
+
+    backend: Backend = "auto"
+    """of every layer that the next two do not speak of"""
+    local_backend: Backend | None = None
+    """of layers with a window; None: `backend`"""
+    masked_backend: Backend | None = None
+    """of the last layer where it computes chosen positions alone, as the masked ones in training; None: that of the layer"""
+    most_documents: int | None = None
+    """a batch with `document_ids` has at most so many documents, see `Layout.most_documents` and `Encoder.make_room`"""
+
+    def of_layer(self, local: bool, chosen: bool) -> Backend:
+        """The backend of a layer, with a window or without, at all positions or at chosen ones."""
+        backend = self.local_backend or self.backend if local else self.backend
+        return self.masked_backend or backend if chosen else backend
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Who sees whom. Made once a batch and handed to every layer of its kind: what it computes, it computes once.
+    """Who sees whom. Made once a batch and handed to every layer of its kind: what it computes for the same sizes, it computes
+    once.
 
     A query sees a key where both belong to the same document (and that is not 0, padding), and, where asked, the key
-    does not come later (`causal`) and is near (`window`). Positions are counted from the start of the row, in queries and
-    keys alike.
+    does not come later (`causal`) and is near (`window`). Positions are counted from the start of the sequence, in queries
+    and keys alike: give `query_positions` for queries after a cache of keys.
     """
 
     query_documents: Tensor | None = None
@@ -57,7 +77,7 @@ class Layout:
     most_documents: int | None = None
     """the batch has at most so many documents, each stretch of padding counted as one; given, it also promises that the
     documents of a row lie side by side, numbered upward. None: nothing is known"""
-    _made: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
+    _made: dict[str, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def at(self, positions: Tensor) -> "Layout":
         """The same for a choice of the queries: those at `positions` (B, K) of each row."""
@@ -66,10 +86,7 @@ class Layout:
 
     def visible(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
         """(B or 1, 1, T, S) booleans, true where query i sees key j; none where everything is visible."""
-        if "visible" not in self._made:  # a dictionary, not functools.cached_property: torch.compile reads this too
-            self._made["visible"] = self._visible(queries, keys, device)
-        visible: Tensor | None = self._made["visible"]
-        return visible
+        return self._once("visible", self._visible, queries, keys, device)
 
     def bias(self, queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
         """`visible` as what is added to the scores: 0 where visible, -inf elsewhere; none where everything is visible.
@@ -77,32 +94,15 @@ class Layout:
         A blind query has 0 everywhere: what a softmax over nothing but -inf gives differs from kernel to kernel. A
         backend that uses the bias fills the output of such queries with zeros.
         """
-        if ("bias", dtype) not in self._made:
-            visible = self.visible(queries, keys, device)
-            bias = None
-            if visible is not None:
-                hidden = ~(visible | self.blind(visible))
-                bias = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(hidden, float("-inf"))
-            self._made["bias", dtype] = bias
-        made: Tensor | None = self._made["bias", dtype]
-        return made
+        return self._once("bias", self._bias, queries, keys, device, dtype)
 
-    def blind(self, visible: Tensor) -> Tensor:
-        """(B or 1, 1, T, 1) booleans, true for queries that see no key at all: padding."""
-        if "blind" not in self._made:
-            self._made["blind"] = ~visible.any(dim=-1, keepdim=True)
-        blind: Tensor = self._made["blind"]
-        return blind
+    def blind(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """(B or 1, 1, T, 1) booleans, true for queries that see no key at all: padding; none where everything is visible."""
+        return self._once("blind", self._blind, queries, keys, device)
 
     def block_mask(self, rows: int, queries: int, keys: int, device: torch.device) -> BlockMask | None:
         """`visible` as a function of positions and a list of the blocks in which it is true anywhere, for `flex`."""
-        if "blocks" not in self._made:
-            sees = self._sees()
-            self._made["blocks"] = (
-                None if sees is None else create_block_mask(sees, rows, None, queries, keys, device=device)
-            )
-        blocks: BlockMask | None = self._made["blocks"]
-        return blocks
+        return self._once("blocks", self._blocks, rows, queries, keys, device)
 
     def offsets(self, rows: int, length: int, device: torch.device) -> Tensor:
         """(N + 1,) int32: where each document, or stretch of padding, begins in the flat (rows · length) tokens, and the end.
@@ -111,10 +111,30 @@ class Layout:
         batch; what is left over repeats the end: documents without tokens. No loop, no host sync. What breaks the promise
         of `most_documents` fails an assertion of the device.
         """
-        if "offsets" not in self._made:
-            self._made["offsets"] = self._offsets(rows, length, device)
-        offsets: Tensor = self._made["offsets"]
-        return offsets
+        return self._once("offsets", self._offsets, rows, length, device)
+
+    def _once(self, name: str, make: Callable[..., _Made], *sizes: Any) -> _Made:
+        """`make(*sizes)`, kept until other sizes are asked for. Sizes are compared and not hashed: those of an exported graph
+        are symbols."""
+        known = self._made.get(name)
+        if known is None or known[0] != sizes:
+            known = self._made[name] = (sizes, make(*sizes))
+        made: _Made = known[1]
+        return made
+
+    def _bias(self, queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+        visible, blind = self.visible(queries, keys, device), self.blind(queries, keys, device)
+        if visible is None or blind is None:
+            return None
+        return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~(visible | blind), float("-inf"))
+
+    def _blind(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        visible = self.visible(queries, keys, device)
+        return None if visible is None else ~visible.any(dim=-1, keepdim=True)
+
+    def _blocks(self, rows: int, queries: int, keys: int, device: torch.device) -> BlockMask | None:
+        sees = self._sees()
+        return None if sees is None else create_block_mask(sees, rows, None, queries, keys, device=device)
 
     def _offsets(self, rows: int, length: int, device: torch.device) -> Tensor:
         documents, total = self.key_documents, rows * length
@@ -198,9 +218,7 @@ def attend(
     if backend == "auto":
         backend = _automatic(q, k, layout, dropout)
     training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    lack = missing(backend, q.device, q.dtype, q.shape[-1], dropout, training)
-    if lack:
-        raise InputError(f"attention {backend} {lack}: choose another, as sdpa, or auto")
+    check_backend(backend, _case(q, k, layout, dropout, training))
     match backend:
         case "eager":
             return attend_eager(q, k, v, layout, scale, dropout)[0]
@@ -209,30 +227,48 @@ def attend(
         case "sdpa":
             return _attend_sdpa(q, k, v, layout, scale, dropout)
         case "flex":
-            if q.device.type == "cpu" and layout.query_positions is not None:  # which its generated code lacks there
-                return _attend_sdpa(q, k, v, layout, scale, dropout)
             return _attend_flex(q, k, v, layout, scale)
         case "varlen":
-            if _is_of_documents(q, k, layout):
-                return _attend_varlen(q, k, v, layout, scale)
-            return _attend_sdpa(q, k, v, layout, scale, dropout)  # queries by themselves: no stretches of a row
+            return _attend_varlen(q, k, v, layout, scale)
     raise ValueError(f"attention backend {backend!r}: give one of auto, eager, plain, sdpa, flex, varlen")
 
 
-def missing(
-    backend: Backend, device: torch.device, dtype: torch.dtype, head_size: int, dropout: float, training: bool
-) -> str:
-    """What a backend lacks for such tensors, in a few words behind its name, or an empty string.
+class Case(NamedTuple):
+    """What is asked of a backend, as far as one may lack it."""
 
-    `training`: gradients are wanted. `dtype` is that in which queries and keys meet, autocast's where it is on.
-    """
+    device: torch.device
+    dtype: torch.dtype
+    """in which queries and keys meet: autocast's where it is on"""
+    head_size: int
+    dropout: float
+    training: bool
+    """gradients are wanted"""
+    queries: Literal["all", "chosen", "other"] = "all"
+    """queries at all positions of the sequences that the keys are of; at chosen ones; or of other sequences than the keys"""
+
+
+def check_backend(backend: Backend, case: Case) -> None:
+    """InputError where a backend lacks something, see `missing`."""
+    if lack := missing(backend, case):
+        raise InputError(f"attention {backend} {lack}: choose another, as sdpa, or auto")
+
+
+def missing(backend: Backend, case: Case) -> str:
+    """What a backend lacks, in a few words that follow its name, or an empty string."""
+    device, dtype, head_size, dropout, training, queries = case
     if backend in ("flex", "varlen") and dropout > 0:
         return "drops no weights (encoder.attention_dropout is above 0)"
     if backend == "flex" and training and device.type in ("cpu", "mps"):
         return f"has no gradients on {'a CPU' if device.type == 'cpu' else 'Apple GPUs'}"
+    if backend == "flex" and queries == "chosen" and device.type == "cpu":
+        return "cannot compute chosen positions alone on a CPU"
     if backend == "flex" and device.type == "cuda" and head_size < 16:
         return f"needs heads of 16 features or more on a GPU and got {head_size}"
     if backend == "varlen":
+        if queries == "chosen":
+            return "cannot compute chosen positions alone"
+        if queries == "other":
+            return "cannot take keys of another sequence"
         if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
             return "needs a CUDA device of compute capability 8.0 or more"
         if not _has_varlen():
@@ -244,35 +280,47 @@ def missing(
     return ""
 
 
-@torch.compiler.assume_constant_result
-def _has_varlen() -> bool:
-    """Whether this PyTorch has variable-length attention with windows. Looked up when asked for: the import takes seconds.
+class _Varlen(NamedTuple):
+    """Variable-length attention of this PyTorch, and which of its later arguments it takes."""
 
-    A graph that is being compiled calls this and goes on with the result.
-    """
-    if not _varlen:
+    function: Callable[..., Any]
+    windows: bool
+    """`window_size` and `scale`"""
+    groups: bool
+    """`enable_gqa`, since 2.12"""
+
+
+_varlen: _Varlen | None = None  # set by `_has_varlen`: the import takes seconds
+
+
+@torch.compiler.assume_constant_result  # a graph that is being compiled calls this and goes on with the result
+def _has_varlen() -> bool:
+    """Whether this PyTorch has variable-length attention with windows."""
+    global _varlen
+    if _varlen is None:
         try:
             from torch.nn.attention.varlen import varlen_attn
         except ImportError:
             return False
-        _varlen.update(dict.fromkeys(["varlen_attn", *inspect.signature(varlen_attn).parameters], varlen_attn))
-    return "window_size" in _varlen and "scale" in _varlen
+        takes = inspect.signature(varlen_attn).parameters
+        _varlen = _Varlen(varlen_attn, "window_size" in takes and "scale" in takes, "enable_gqa" in takes)
+    return _varlen.windows
 
 
 def _automatic(q: Tensor, k: Tensor, layout: Layout, dropout: float) -> Backend:
     """What is fast for these tensors by what they are: no clock, so that a run repeats. See `bert.model.tuning.fastest`."""
     if q.device.type == "cpu":
         return "plain" if q.dtype == torch.bfloat16 and k.shape[-2] <= PLAIN_BF16_KEYS else "sdpa"
-    packed = layout.most_documents is not None and _is_of_documents(q, k, layout)
-    if packed and not missing("varlen", q.device, q.dtype, q.shape[-1], dropout, training=True):
-        return "varlen"
-    return "sdpa"
+    known = layout.most_documents is not None
+    return "varlen" if known and not missing("varlen", _case(q, k, layout, dropout, training=True)) else "sdpa"
 
 
-def _is_of_documents(q: Tensor, k: Tensor, layout: Layout) -> bool:
-    """Whether a row is a sequence of documents, each looking at itself: all queries there, and no keys of another."""
-    same = layout.query_documents is layout.key_documents
-    return same and layout.query_positions is None and q.shape[-2] == k.shape[-2]
+def _case(q: Tensor, k: Tensor, layout: Layout, dropout: float, training: bool) -> Case:
+    same = layout.query_documents is layout.key_documents and q.shape[-2] == k.shape[-2]
+    queries: Literal["all", "chosen", "other"] = "all" if same else "other"
+    return Case(
+        q.device, q.dtype, q.shape[-1], dropout, training, queries if layout.query_positions is None else "chosen"
+    )
 
 
 def attend_eager(
@@ -345,12 +393,13 @@ def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float
     Padding is a document that looks at itself; zeros take the place of what it sees.
     """
     rows, _, length, _ = q.shape
-    if "enable_gqa" not in _varlen:  # PyTorch before 2.12
+    assert _varlen is not None
+    if not _varlen.groups:
         k, v = _repeat(k, q), _repeat(v, q)
     grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
     reach = -1 if layout.window is None else layout.window // 2
     offsets = layout.offsets(rows, length, q.device)
-    out = _varlen["varlen_attn"](
+    out = _varlen.function(
         *(part.transpose(1, 2).flatten(0, 1) for part in (q, k, v)),  # (B · T, heads, Dh)
         cu_seq_q=offsets,
         cu_seq_k=offsets,
@@ -368,8 +417,8 @@ def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float
 
 def _without_blind(out: Tensor, k: Tensor, layout: Layout) -> Tensor:
     """`out` (B, H, T, Dh) with zeros for the queries that see nothing."""
-    visible = layout.visible(out.shape[-2], k.shape[-2], out.device)
-    return out if visible is None else out.masked_fill(layout.blind(visible), 0.0)
+    blind = layout.blind(out.shape[-2], k.shape[-2], out.device)
+    return out if blind is None else out.masked_fill(blind, 0.0)
 
 
 def _repeat(kv: Tensor, q: Tensor) -> Tensor:

@@ -14,6 +14,11 @@ from bert.errors import InputError, did_you_mean, require
 
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 TaskActivation = Literal[Activation, "tanh"]
+Backend = Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"]
+"""how attention is computed. auto: what is right everywhere and fast on this hardware. eager: the reference. plain: as few tensor
+operations as possible, which a compiler fuses. sdpa: PyTorch's fused kernels with a mask. flex: a kernel generated for the
+layout, which skips blocks without a visible key. varlen: FlashAttention over the documents of the sequences, without a mask (CUDA,
+bf16 or fp16)."""
 Task = Literal["classify", "tag"]
 """one label for a text or a pair of texts, or one for each word"""
 _MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW = 2**31 - 1, 10_000, 2**40, 1e18

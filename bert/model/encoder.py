@@ -11,7 +11,7 @@ Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.model.attention import Backend, Layout
+from bert.model.attention import AttentionOptions, Layout
 from bert.model.config import EncoderConfig
 from bert.model.dropout import Dropout
 from bert.model.layers import (
     Block,
-    Rotation,
+    Shared,
     compute_dtype,
     initialize,
     make_norm,
@@ -121,9 +121,7 @@ class Encoder(FolderModel):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.backend: Backend = "auto"
-        self.local_backend: Backend | None = None  # of layers with a window; none: `backend`
-        self.most_documents: int | None = None  # of a batch with document_ids, see `make_room`
+        self.attention = AttentionOptions()
         self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, no part of the state dict
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
@@ -156,7 +154,7 @@ class Encoder(FolderModel):
             raise InputError(
                 "masked_positions are the positions of the last layer that are asked for, hidden states are all: choose"
             )
-        self._check(input_ids, attention_mask, token_type_ids, document_ids)
+        self._check(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, document_ids=document_ids)
         length = input_ids.shape[1]
         positions = torch.arange(length, device=input_ids.device)[None]  # (1, T)
         if document_ids is not None:
@@ -166,7 +164,9 @@ class Encoder(FolderModel):
             positions = is_token.cumsum(1) * is_token - 1  # (B, T): -1 is padding, the row before the first
         x = self.embeddings(input_ids, token_type_ids, positions)  # (B, T, D)
 
-        documents, most = (attention_mask, None) if document_ids is None else (document_ids, self.most_documents)
+        documents, most = (
+            (attention_mask, None) if document_ids is None else (document_ids, self.attention.most_documents)
+        )
         of_all = self._kind(Layout(documents, documents, most_documents=most), positions, self.config.rope_theta, x)
         of_local = of_all
         if self.config.local_window is not None:
@@ -179,11 +179,12 @@ class Encoder(FolderModel):
             if output_hidden_states:
                 states.append(x)
             local = self.config.is_local(layer)
-            layout, rotation = of_local if local else of_all
-            backend = self.local_backend or self.backend if local else self.backend
+            shared = of_local if local else of_all
             at = masked_positions if layer + 1 == len(self.layers) else None
-            layout = layout if at is None else layout.at(at)
-            x, weights = block(x, layout, rotation, backend, output_attentions, at)
+            backend = self.attention.of_layer(local, chosen=at is not None)
+            if at is not None:
+                shared = shared._replace(layout=shared.layout.at(at))
+            x, weights = block(x, shared, backend, output_attentions, at)
             if weights is not None:
                 attentions.append(weights)
         x = self.final_norm(x)
@@ -200,36 +201,25 @@ class Encoder(FolderModel):
         """Tell of batches to come, of at most so many documents in packed rows, each stretch of padding counted as one: the
         `varlen` backend, which lists them, needs a bound. It leaves room for more, and a compiled graph is made anew only
         where that is used up."""
-        if self.most_documents is None or documents > self.most_documents:
-            self.most_documents = documents * 5 // 4 + 64
+        if documents > (self.attention.most_documents or 0):
+            self.attention = replace(self.attention, most_documents=documents * 5 // 4 + 64)
 
-    def _kind(self, layout: Layout, positions: Tensor, theta: float, x: Tensor) -> tuple[Layout, Rotation | None]:
-        """What all layers of one kind, global or local, share: who sees whom, and the rotations of rotary positions."""
+    def _kind(self, layout: Layout, positions: Tensor, theta: float, x: Tensor) -> Shared:
         if self.config.positions != "rope":
-            return layout, None
-        return layout, rotations(positions, self.config.head_size, theta, compute_dtype(x))
+            return Shared(layout, None)
+        return Shared(layout, rotations(positions, self.config.head_size, theta, compute_dtype(x)))
 
-    def _check(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None,
-        token_type_ids: Tensor | None,
-        document_ids: Tensor | None,
-    ) -> None:
+    def _check(self, input_ids: Tensor, **others: Tensor | None) -> None:
         if input_ids.dim() != 2:
             raise InputError(f"input_ids is {tuple(input_ids.shape)}: give (rows, tokens), one row as ids[None]")
-        for name, other in (
-            ("attention_mask", attention_mask),
-            ("token_type_ids", token_type_ids),
-            ("document_ids", document_ids),
-        ):
+        for name, other in others.items():
             if other is not None and other.shape != input_ids.shape:
                 raise InputError(
                     f"{name} is {tuple(other.shape)} and input_ids is {tuple(input_ids.shape)}: give one number a token"
                 )
-        if attention_mask is not None and document_ids is not None:
+        if others["attention_mask"] is not None and others["document_ids"] is not None:
             raise InputError("attention_mask and document_ids both say what is padding: give one of them")
-        if token_type_ids is not None and not self.config.token_types:
+        if others["token_type_ids"] is not None and not self.config.token_types:
             raise InputError(
                 "token_type_ids given to a model without token types: leave them out (encoder.token_types is 0)"
             )

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from bert.errors import InputError
 from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.dropout import Dropout
-from bert.model.encoder import Encoder, FolderModel
+from bert.model.encoder import Encoder, EncoderOutput, FolderModel
 from bert.model.layers import activate, compute_dtype, gather_positions, initialize, make_norm, output_std
 from bert.model.loss import IGNORED, linear_cross_entropy
 
@@ -268,8 +268,36 @@ class SequenceClassifier(HeadedModel):
         return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
 
-class TokenClassifier(HeadedModel):
-    """An encoder that gives each token one of several labels.
+class _TokenModel(HeadedModel):
+    """A head that scores each token by itself."""
+
+    head: TaskHead
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> HeadOutput:
+        """The scores of tokens (B, T), of the shape that the class gives, and the loss where there are `labels` (B, T), -100
+        where nothing is asked (as at padding). The masks, and what is refused, are those of `Encoder.forward`."""
+        output = self.encoder(
+            input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
+        )
+        logits = self.head(output.last_hidden_state)  # (B, T, C)
+        return self._scored(logits, output, labels)
+
+    def _scored(self, logits: Tensor, output: EncoderOutput, labels: Tensor | None) -> HeadOutput:
+        return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
+
+
+class TokenClassifier(_TokenModel):
+    """An encoder that gives each token one of several labels: logits (B, T, C), labels (B, T) of class ids, -100 also at all
+    tokens of a word but the one that stands for it.
 
     >>> import torch
     >>> from bert import EncoderConfig, TaskHeadConfig, TokenClassifier
@@ -291,28 +319,10 @@ class TokenClassifier(HeadedModel):
         """Names of the classes, in the order of the logits."""
         return self.head_config.labels
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        document_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> HeadOutput:
-        """Scores of the classes, (B, T, C), for tokens (B, T), and the loss where there are `labels` (B, T), class ids
-        with -100 where nothing is asked (padding, and all pieces of a word but the one that stands for it). The masks,
-        and what is refused, are those of `Encoder.forward`."""
-        output = self.encoder(
-            input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
-        )
-        logits = self.head(output.last_hidden_state)  # (B, T, C)
-        return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
 
-
-class Discriminator(HeadedModel):
-    """An encoder that says of each token whether another stood there before: replaced-token detection.
+class Discriminator(_TokenModel):
+    """An encoder that says of each token whether another stood there before, replaced-token detection: logits (B, T) are the
+    log-odds that a token was replaced, labels (B, T) 1 for one that was and 0 for one that was always there.
 
     Clark et al. 2020, "ELECTRA: Pre-training Text Encoders as Discriminators Rather Than Generators".
     """
@@ -322,32 +332,14 @@ class Discriminator(HeadedModel):
     def __init__(self, config: EncoderConfig, head: DiscriminatorConfig | None = None) -> None:
         super().__init__(config)
         self.head_config = head or DiscriminatorConfig()
+        activation = self.head_config.activation
         shape = TaskHeadConfig(
-            ("replaced",),
-            activation=self.head_config.activation,
-            transform_bias=True,
-            transform_norm=False,
-            pooling=None,
+            ("replaced",), activation=activation, transform_bias=True, transform_norm=False, pooling=None
         )
         self.head = TaskHead(config, shape)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        document_ids: Tensor | None = None,
-        labels: Tensor | None = None,
-        output_hidden_states: bool = False,
-        output_attentions: bool = False,
-    ) -> HeadOutput:
-        """Log-odds that a token was replaced, (B, T), for tokens (B, T), and the loss where there are `labels` (B, T): 1
-        for a replaced token, 0 for one that was always there, -100 where nothing is asked. The masks are those of
-        `Encoder`."""
-        output = self.encoder(
-            input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
-        )
-        logits = self.head(output.last_hidden_state).squeeze(-1)  # (B, T)
+    def _scored(self, logits: Tensor, output: EncoderOutput, labels: Tensor | None) -> HeadOutput:
+        logits = logits.squeeze(-1)  # (B, T)
         result = HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions)
         if labels is not None:
             asked = labels != IGNORED

@@ -9,17 +9,26 @@ MLP).
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert.model.attention import Backend, Layout, attend, attend_eager
-from bert.model.config import EncoderConfig, TaskActivation
+from bert.model.attention import Layout, attend, attend_eager
+from bert.model.config import Backend, EncoderConfig, TaskActivation
 from bert.model.dropout import Dropout
 
 Rotation = tuple[Tensor, Tensor]
 """cosines and sines, each (B or 1, T, 1, Dh / 2)"""
+
+
+class Shared(NamedTuple):
+    """What all layers of a kind, global or local, have in common in a batch."""
+
+    layout: Layout
+    rotation: Rotation | None
+    """of rotary positions"""
 
 
 class RMSNorm(nn.RMSNorm):
@@ -114,27 +123,26 @@ class Attention(nn.Module):
     def forward(
         self,
         x: Tensor,
-        layout: Layout,
-        rotation: Rotation | None,
+        shared: Shared,
         backend: Backend,
         return_weights: bool = False,
         masked_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) → (B, T, D), or (B, K, D) for the positions `masked_positions` (B, K) alone, of which `layout` then speaks; and,
+        """(B, T, D) → (B, T, D), or (B, K, D) for the positions `masked_positions` (B, K) alone, of which the layout then speaks; and,
         where asked, the weights (B, H, T or K, T), which `attend_eager` computes."""
         q, k, v = self._heads(x, masked_positions)  # (B, T or K, H, Dh), (B, T, Hkv, Dh) twice
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        if rotation is not None:
+        if (rotation := shared.rotation) is not None:
             of_queries = rotation if masked_positions is None else _rotation_at(rotation, masked_positions)
             q, k = rotate(q, of_queries), rotate(k, rotation)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or Hkv, T, Dh)
         dropout = self.dropout if self.training else 0.0
         weights = None
         if return_weights:
-            mixed, weights = attend_eager(q, k, v, layout, dropout=dropout)
+            mixed, weights = attend_eager(q, k, v, shared.layout, dropout=dropout)
         else:
-            mixed = attend(q, k, v, layout, dropout=dropout, backend=backend)
+            mixed = attend(q, k, v, shared.layout, dropout=dropout, backend=backend)
         return self.out(mixed.transpose(1, 2).flatten(-2)), weights  # heads side by side again: (B, T, D)
 
     def _heads(self, x: Tensor, masked_positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -196,8 +204,7 @@ class Block(nn.Module):
     def forward(
         self,
         x: Tensor,
-        layout: Layout,
-        rotation: Rotation | None,
+        shared: Shared,
         backend: Backend,
         return_weights: bool = False,
         masked_positions: Tensor | None = None,
@@ -208,13 +215,11 @@ class Block(nn.Module):
         """
         path = x if masked_positions is None else gather_positions(x, masked_positions)
         if self.norm_first:
-            mixed, weights = self.attention(
-                self.attention_norm(x), layout, rotation, backend, return_weights, masked_positions
-            )
+            mixed, weights = self.attention(self.attention_norm(x), shared, backend, return_weights, masked_positions)
             x = path + self.dropout(mixed)
             x = x + self.dropout(self.mlp(self.mlp_norm(x)))
         else:
-            mixed, weights = self.attention(x, layout, rotation, backend, return_weights, masked_positions)
+            mixed, weights = self.attention(x, shared, backend, return_weights, masked_positions)
             x = self.attention_norm(path + self.dropout(mixed)).to(path.dtype)
             x = self.mlp_norm(x + self.dropout(self.mlp(x))).to(path.dtype)
         return x, weights

@@ -6,21 +6,20 @@ import time
 import torch
 
 from bert.errors import InputError
-from bert.model.attention import Backend, Layout, attend, missing
+from bert.model.attention import Case, Layout, attend, missing
+from bert.model.config import Backend
 
 FAILURES = (RuntimeError, ValueError, InputError)
 """what a backend or a compiler raises where it cannot do a shape; memory that is used up among it"""
 
 
-def candidates(
-    device: torch.device, dtype: torch.dtype, head_size: int, dropout: float, training: bool, compiled: bool
-) -> list[Backend]:
+def candidates(case: Case, compiled: bool) -> list[Backend]:
     """The backends that may be the fastest. `flex` outside of a graph is compiled for every shape anew, and `plain` on a GPU
     keeps the weights of all heads until the backward pass, so they are not asked there."""
-    asked: list[Backend] = ["sdpa", "plain"] if device.type == "cpu" else ["sdpa", "varlen"]
+    asked: list[Backend] = ["sdpa", "plain"] if case.device.type == "cpu" else ["sdpa", "varlen"]
     if compiled:
         asked.append("flex")
-    return [backend for backend in asked if not missing(backend, device, dtype, head_size, dropout, training)]
+    return [backend for backend in asked if not missing(backend, case)]
 
 
 def fastest(

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from bert.errors import InputError
-from bert.model.attention import Backend, missing
+from bert.model.attention import AttentionOptions, Case, check_backend, missing
+from bert.model.config import Backend, EncoderConfig
 from bert.model.tuning import candidates, fastest
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.phases import Plan
@@ -32,13 +32,10 @@ def select_attention(
     takes, and keeps `auto`, which asks no clock. Layers with a window are timed by themselves. Raises InputError where the
     attention that the recipe names cannot be had.
     """
-    encoder, dtype = recipe.encoder, _compute_dtype(precision)
-    dropout, size = encoder.attention_dropout, encoder.head_size
+    encoder, case = recipe.encoder, _case(recipe.encoder, device, precision)
     for named in (recipe.attention, recipe.local_attention or "auto"):
-        lack = "" if named == "auto" else missing(named, device, dtype, size, dropout, training=True)
-        if lack:
-            raise InputError(f"attention {named} {lack}: choose another, as sdpa, or auto")
-    backends = candidates(device, dtype, size, dropout, training=True, compiled=compiled)
+        check_backend(named, case)
+    backends = candidates(case, compiled)
     if recipe.attention != "auto" or not compiled or len(backends) < 2:
         return recipe
     length, sequences = max((phase.sequence_length, phase.micro_batch_size) for phase in plan.phases)
@@ -46,12 +43,12 @@ def select_attention(
     def timed(layers: list[int], window: int | None, which: str) -> Backend:
         seconds = fastest(
             backends,
-            (sequences, encoder.num_heads, length, size),
+            (sequences, encoder.num_heads, length, encoder.head_size),
             kv_heads=encoder.kv_heads,
             window=window,
-            dtype=dtype,
+            dtype=case.dtype,
             device=device,
-            dropout=dropout,
+            dropout=case.dropout,
             compiled=True,
             layers=min(len(layers), _LAYERS),
         )
@@ -68,8 +65,23 @@ def select_attention(
     return recipe
 
 
-def _compute_dtype(precision: str) -> torch.dtype:
-    """The dtype in which matrices are multiplied under a precision of Lightning, as bf16-mixed."""
-    if precision.startswith("bf16"):
-        return torch.bfloat16
-    return torch.float16 if precision.startswith("16") else torch.float32
+def attention_options(
+    recipe: PretrainRecipe, device: torch.device, precision: str, say: Callable[[str], None] | None = None
+) -> AttentionOptions:
+    """The attention of a recipe as the options of an encoder that is trained on `device`. The last layer computes masked positions
+    alone: where its backend cannot do that, these name `auto` for it, and `say` is told."""
+    options, encoder = AttentionOptions(recipe.attention, recipe.local_attention), recipe.encoder
+    last = options.of_layer(encoder.is_local(encoder.num_layers - 1), chosen=True)
+    if not (lack := missing(last, _case(encoder, device, precision)._replace(queries="chosen"))):
+        return options
+    if say is not None:
+        say(f"attention of the last layer, at masked positions: auto ({last} {lack})")
+    return replace(options, masked_backend="auto")
+
+
+def _case(encoder: EncoderConfig, device: torch.device, precision: str) -> Case:
+    """What training under a precision of Lightning, as bf16-mixed, asks of a backend."""
+    dtype = {"bf": torch.bfloat16, "16": torch.float16}.get(
+        precision[:2], torch.float32
+    )  # matrices are multiplied in it
+    return Case(device, dtype, encoder.head_size, encoder.attention_dropout, training=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bert.errors import InputError, check_seed, check_values, require, require_positive
-from bert.model.config import EncoderConfig, HeadConfig
+from bert.model.config import Backend, EncoderConfig, HeadConfig
 from bert.training.config import CheckpointConfig, LogConfig, OptimizerConfig, ScheduleConfig, StopConfig
 
 _MOST_WORKERS = 256  # a recipe may come from a stranger, and each is a process
@@ -195,10 +195,11 @@ class PretrainRecipe:
     """with start: make the model larger first"""
     compile: bool | None = None
     """compile the step (torch.compile, one graph of fixed shapes); null: where that pays within the budget"""
-    attention: Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"] = "auto"
+    attention: Backend = "auto"
     """how attention is computed; auto: what this hardware is fast at, timed at the start of a run whose step is compiled
-    (recipe.yaml in the folder of the run says what was chosen)"""
-    local_attention: Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"] | None = None
+    (recipe.yaml in the folder of the run says what was chosen). The last layer computes masked positions alone: where a backend
+    cannot, as varlen, auto does there, and the run says so"""
+    local_attention: Backend | None = None
     """the same for layers with a window (encoder.local_window); null: as attention, and timed by themselves where that is auto"""
     optimizer: PretrainOptimizer = field(default_factory=PretrainOptimizer)
     """AdamW or Muon"""

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bert.data.rng import draw, uniform
+from bert.data.rng import Stream, random_bits, uniform
 from bert.pretraining.config import MaskingConfig
 
 IGNORED = -100  # the label of an index that is not in use
-_CHOICE, _KIND, _REPLACEMENT = 11, 12, 13  # what a draw is for
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,12 @@ def choose_positions(maskable: np.ndarray, counts: np.ndarray, seed: int, sequen
     length = maskable.shape[1]
     position_bits = np.uint64((1 << length.bit_length()) - 1)
     # The lowest bits of a key are its position, so that no two are equal and the count is exact.
-    keys = draw(seed, _CHOICE, sequences[:, None], np.arange(length)) >> np.uint64(1) & ~position_bits
+    keys = (
+        random_bits(seed, Stream.MASKED_POSITIONS, sequences[:, None], np.arange(length)) >> np.uint64(1)
+        & ~position_bits
+    )
     keys |= np.arange(length, dtype=np.uint64)
-    keys[~maskable] = np.iinfo(np.uint64).max  # above every draw
+    keys[~maskable] = np.iinfo(np.uint64).max  # above every random number
     most = int(counts.max(initial=1))
     smallest = np.sort(np.partition(keys, most - 1, axis=1)[:, :most], axis=1)
     last = np.take_along_axis(smallest, np.maximum(counts - 1, 0)[:, None], axis=1)
@@ -82,7 +84,7 @@ def choose_words(
     sequence_index = np.broadcast_to(np.arange(sequence_count)[:, None], maskable.shape)
     sizes = np.zeros((sequence_count, words), np.int64)
     np.add.at(sizes, (sequence_index[maskable], word_of[maskable]), 1)
-    keys = draw(seed, _CHOICE, sequences[:, None], np.arange(words)) >> np.uint64(1)
+    keys = random_bits(seed, Stream.MASKED_POSITIONS, sequences[:, None], np.arange(words)) >> np.uint64(1)
     keys[sizes == 0] = np.iinfo(np.uint64).max
     order = np.argsort(keys, axis=1, kind="stable")
     taken = np.zeros((sequence_count, words), bool)
@@ -116,8 +118,10 @@ def mask_sequences(
     positions = np.zeros(used.shape, np.int64)
     positions[used] = np.nonzero(masked)[1]
     originals = input_ids[masked]  # (masked,), as what follows
-    kind = uniform(seed, _KIND, sequences[:, None], positions)[used]
-    pick = draw(seed, _REPLACEMENT, sequences[:, None], positions)[used] % np.uint64(len(vocabulary.replacements))
+    kind = uniform(seed, Stream.MASK_KIND, sequences[:, None], positions)[used]
+    pick = random_bits(seed, Stream.MASK_REPLACEMENT, sequences[:, None], positions)[used] % np.uint64(
+        len(vocabulary.replacements)
+    )
     becomes = np.where(kind < masking.mask_share, vocabulary.mask_id, originals)
     becomes = np.where(kind >= 1 - masking.random_share, vocabulary.replacements[pick.astype(np.int64)], becomes)
     corrupted = input_ids.copy()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from bert.data.rng import Stream
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.objective import Objective
@@ -21,7 +22,7 @@ from bert.training.step import LossTerms, StepBatch
 class PretrainingModule(TrainingModule):
     """Trains the model of an objective."""
 
-    dropout_stream = 21
+    dropout_stream = Stream.PRETRAINING_DROPOUT
 
     def __init__(
         self,

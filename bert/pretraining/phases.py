@@ -12,11 +12,9 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bert.data.rng import draw
+from bert.data.rng import Stream, random_bits
 from bert.errors import InputError
 from bert.pretraining.config import PhaseConfig, PretrainRecipe
-
-_MASKS = 32  # what a draw is for
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ def resolve_plan(recipe: PretrainRecipe, ranks: int = 1) -> Plan:
                 batch_size,
                 divide(batch_size, micro, ranks, f"phase {number}: " if recipe.phases else ""),
                 recipe.masking.rate if config.mask_rate is None else config.mask_rate,
-                recipe.seed if own else int(draw(recipe.seed, _MASKS, length)[0] >> 1),
+                recipe.seed if own else int(random_bits(recipe.seed, Stream.PHASE_MASKS, length)[0] >> 1),
                 recipe.encoder.rope_theta if config.rope_theta is None else config.rope_theta,
                 ranks,
             )

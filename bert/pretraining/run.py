@@ -19,10 +19,11 @@ import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun
+from bert.model.attention import AttentionOptions
 from bert.model.flops import training_flops
 from bert.model.heads import MaskedLM
 from bert.model.structure import structure
-from bert.pretraining.backend import select_attention
+from bert.pretraining.backend import attention_options, select_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import measure_after, measure_before, report
 from bert.pretraining.initialization import Start, begin, load_start
@@ -283,7 +284,7 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
         model = run.model or begin(recipe, load_start(recipe), data.tokenizer)[0]
     model.train()
     model.tokenizer = data.tokenizer
-    model.encoder.backend, model.encoder.local_backend = recipe.attention, recipe.local_attention
+    model.encoder.attention = attention_options(recipe, equipment.device, str(trainer.precision), say)
     module = PretrainingModule(
         model,
         objective,
@@ -320,8 +321,9 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
                 raise
             what = (str(error).splitlines() or [type(error).__name__])[0]  # of PyTorch or Lightning, which restore it
             raise InputError(f"{checkpoint}: is no checkpoint of this run ({what}): move it away") from error
-    encoder = model.encoder  # what comes now may have another precision, and more documents in a row
-    encoder.backend, encoder.local_backend, encoder.most_documents = "auto", None, None
+    model.encoder.attention = (
+        AttentionOptions()
+    )  # what comes now may have another precision, and more documents in a row
     if stopped_by := equipment.stop.stopped_by:
         at = f"at step {module.progress.step} and saved" if module.progress.step else "before the first step"
         message = f"stopped {at}. Go on with: bert pretrain --resume {data.folder}"

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bert.data.packing import SequenceIndex, gather
-from bert.data.rng import uniform
+from bert.data.rng import Stream, uniform
 from bert.data.store import TokenStore
 from bert.pretraining.stream import SpecialIds
 
-_SOURCE = 31  # what a draw is for
 _BLOCK = 65_536  # sequences whose sources are drawn and counted together
 
 
@@ -128,7 +127,7 @@ class Mixture:
                 self._blocks.pop(next(iter(self._blocks)))
             sequences = np.arange(block * _BLOCK, (block + 1) * _BLOCK)
             ends = np.cumsum(np.asarray(self.weights, np.float64))
-            drawn = uniform(self.seed, _SOURCE, self.sequence_length, sequences)
+            drawn = uniform(self.seed, Stream.SOURCE, self.sequence_length, sequences)
             self._blocks[block] = np.searchsorted(ends[:-1] / ends[-1], drawn, side="right")
         return self._blocks[block]
 

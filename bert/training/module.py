@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
-from bert.data.rng import draw
+from bert.data.rng import Stream, random_bits
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import make_optimizer, restore_highest_rates
 from bert.training.ranks import Agreement
@@ -31,7 +31,7 @@ class TrainingModule(L.LightningModule):
 
     model: Any
     """a torch module; what a subclass may ask of it is the subclass's matter"""
-    dropout_stream: int
+    dropout_stream: Stream
     """the random stream of dropout, which is a function of (seed, step, rank, micro-batch)"""
 
     def __init__(
@@ -84,7 +84,7 @@ class TrainingModule(L.LightningModule):
 
         def loss(numbered: tuple[int, Any]) -> Tensor:
             number, micro_batch = numbered
-            key = draw(self.seed, self.dropout_stream, int(self.progress.step), self.global_rank, number)
+            key = random_bits(self.seed, self.dropout_stream, int(self.progress.step), self.global_rank, number)
             torch.manual_seed(int(key[0] >> 1))
             with self.trainer.precision_plugin.forward_context():
                 terms = self.loss_terms(micro_batch)

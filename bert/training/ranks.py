@@ -1,6 +1,6 @@
 """The processes of a run: how many there are, which one this is, how they wait for the first and agree on a number.
 
-Before Lightning has started anything the launcher's environment variables tell: torchrun's, SLURM's, or those of Lightning's own launcher.
+Before Lightning has started anything its classes of launchers tell: torchrun, srun, mpirun, or none.
 """
 
 import json
@@ -8,9 +8,15 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bert.errors import InputError, RankError
+
+if TYPE_CHECKING:
+    from lightning.fabric.plugins.environments import ClusterEnvironment
+
+_NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "NODE_RANK", "SLURM_NTASKS", "SLURM_PROCID")
+_LAUNCHERS = ("RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE")
 
 
 class Agreement:
@@ -39,49 +45,64 @@ class Agreement:
         return self.largest(number) == -self.largest(-number)
 
 
-def started_by_srun() -> bool:
-    """Whether SLURM started the processes of this run: in a batch script without srun, and in an interactive shell, its variables
-    tell of processes that nobody starts."""
-    interactive = os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive")
-    return "SLURM_NTASKS" in os.environ and "SLURM_STEP_ID" in os.environ and not interactive
+def launcher() -> "ClusterEnvironment | None":
+    """What started the processes of this run, as Lightning's class for it; None where nothing did, or Lightning itself.
+
+    SLURM is one by srun alone: in a batch script without srun, and in an interactive shell (SLURM_JOB_NAME bash or interactive),
+    its variables tell of processes that nobody starts. RankError for variables that are no numbers, InputError where they do not fit.
+    """
+    for name in _NUMBERS:  # Lightning reads some of them as soon as it is imported
+        _number(name)
+    if not any(name in os.environ for name in _LAUNCHERS):
+        return None  # without loading torch
+    from lightning.fabric.plugins.environments import MPIEnvironment, SLURMEnvironment, TorchElasticEnvironment
+
+    if TorchElasticEnvironment.detect() or "RANK" in os.environ:
+        return TorchElasticEnvironment()
+    if {"SLURM_NTASKS", "SLURM_STEP_ID"} <= os.environ.keys() and SLURMEnvironment.detect():
+        try:
+            return SLURMEnvironment(auto_requeue=False)  # Lightning would save within a step, and start from that file
+        except RuntimeError as error:
+            raise InputError(f"SLURM: {error}") from error
+    return MPIEnvironment() if MPIEnvironment.detect() else None
 
 
 def global_rank() -> int:
-    """This process's rank before any process group exists, as the launcher says: 0 for the first alone, and where nobody launched.
-
-    Of Lightning's own launcher only that much is known: the rank on a node, and the number of the node.
-    """
-    if "RANK" in os.environ:
-        return _number("RANK")
-    if started_by_srun():
+    """This process's rank before any process group exists: 0 for the first alone, and where nobody launched."""
+    try:
+        started = launcher()
+    except RankError:
+        raise
+    except InputError:  # of SLURM: for the first process to say
         return _number("SLURM_PROCID")
-    return _number("LOCAL_RANK") + _number("NODE_RANK")
+    if started is not None:
+        return started.global_rank()
+    on_one_node = _number("WORLD_SIZE", 1)  # of Lightning's own launcher, which has one node here
+    return _number("NODE_RANK") * on_one_node + _number("LOCAL_RANK")
 
 
 def world_size(arguments: Mapping[str, Any]) -> int:
     """How many processes will train together, before any exists: what torchrun or srun started, else devices.
 
-    Raises InputError for several nodes that neither of them started: nothing tells the nodes of one such launch from another's.
+    Raises InputError for processes that mpirun started, and for several nodes that neither of the two started: nothing tells one
+    such launch from another.
     """
-    if "WORLD_SIZE" in os.environ:
-        return _number("WORLD_SIZE")
-    if started_by_srun():
-        return _number("SLURM_NTASKS")
+    if (started := launcher()) is not None:
+        from lightning.fabric.plugins.environments import MPIEnvironment
+
+        if isinstance(started, MPIEnvironment):
+            raise InputError("mpirun started this command: start it by torchrun or srun")
+        if "RANK" in os.environ and "WORLD_SIZE" not in os.environ:
+            raise InputError("RANK is in the environment and WORLD_SIZE is not: unset it, or start by torchrun or srun")
+        return started.world_size()
     if (nodes := int(arguments.get("num_nodes", 1))) != 1:
         raise InputError(
             f"trainer.num_nodes is {nodes}: several nodes are started by torchrun or srun; start the command by one of them"
         )
     devices = arguments.get("devices", 1)
-    if isinstance(devices, str) and devices.lstrip("-").isdigit():
-        devices = int(devices)
-    if isinstance(devices, str):
-        count = (
-            _visible_devices(arguments)
-            if devices == "auto"
-            else len([part for part in devices.split(",") if part.strip()])
-        )
-    else:
-        count = len(devices) if isinstance(devices, (list, tuple)) else int(devices)
+    if isinstance(devices, str) and "," in devices:
+        devices = [part for part in devices.split(",") if part.strip()]
+    count = len(devices) if isinstance(devices, list | tuple) else -1 if devices == "auto" else int(devices)
     if count == -1:
         count = _visible_devices(arguments)
     if count < 1:
@@ -92,15 +113,14 @@ def world_size(arguments: Mapping[str, Any]) -> int:
 def launched_layout() -> dict[str, int]:
     """Devices and nodes as torchrun or srun laid the processes out; one device where nobody did. InputError where the nodes have
     different numbers of processes."""
-    environment = os.environ
-    if "WORLD_SIZE" in environment and "LOCAL_WORLD_SIZE" in environment:
+    from lightning.fabric.plugins.environments import SLURMEnvironment
+
+    if "WORLD_SIZE" in os.environ and "LOCAL_WORLD_SIZE" in os.environ:
         processes, devices = _number("WORLD_SIZE"), _number("LOCAL_WORLD_SIZE")
         nodes = _number("GROUP_WORLD_SIZE", processes // devices)
-    elif started_by_srun():
-        processes, nodes = _number("SLURM_NTASKS"), _number("SLURM_NNODES", 1)
-        devices = _number("SLURM_NTASKS_PER_NODE", processes // nodes)
-        if "SLURM_NNODES" not in environment:
-            nodes = processes // devices
+    elif isinstance(started := launcher(), SLURMEnvironment):
+        processes, devices = started.world_size(), _number("SLURM_NTASKS_PER_NODE", 1)
+        nodes = _number("SLURM_NNODES", processes // devices)
     else:
         return {"devices": 1}
     if devices * nodes != processes:
@@ -119,7 +139,7 @@ def _visible_devices(arguments: Mapping[str, Any]) -> int:
 
 def _number(name: str, default: int = 0) -> int:
     """A number that the launcher has put into the environment. RankError where it is none."""
-    text = os.environ.get(name) or str(default)
+    text = os.environ.get(name, str(default))
     if not text.strip().isdecimal():
         raise RankError(f"{name} is {text!r} in the environment, not a number: unset it, or start by torchrun or srun")
     return int(text)
@@ -155,7 +175,7 @@ def wait_for_rank_0(marker: Path, key: str, minutes: float = 60.0) -> dict[str, 
 
     Processes that Lightning starts itself come when rank 0 is done, and need not wait for a key of theirs.
     """
-    started_together = "TORCHELASTIC_RUN_ID" in os.environ or started_by_srun()
+    started_together = launcher() is not None
     deadline = time.monotonic() + 60 * minutes
     while time.monotonic() < deadline:
         try:

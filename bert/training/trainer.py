@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-from lightning.fabric.plugins.environments import ClusterEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from bert.errors import InputError, did_you_mean
 from bert.memory import keep_freed_memory
 from bert.training.precision import best_precision
-from bert.training.ranks import launched_layout, started_by_srun
+from bert.training.ranks import launched_layout, launcher
 
 # Arguments of the Trainer that something else in a recipe decides.
 _DECIDED = {
@@ -207,7 +206,7 @@ def _cluster(strategy: Any) -> list[ClusterEnvironment]:
         or getattr(strategy, "cluster_environment", None)
     ):
         return []
-    return [SLURMEnvironment(auto_requeue=False) if started_by_srun() else LightningEnvironment()]
+    return [launcher() or LightningEnvironment()]
 
 
 def instantiated(value: Any, run_dir: Path | None = None) -> Any:

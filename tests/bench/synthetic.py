@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 
 from bert.bench.documents import text_of_arrays
-from bert.data.rng import draw
+from bert.data.rng import random_bits
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.pretraining.config import DataConfig, PretrainRecipe
 
 SIZE, LENGTH = 96, 16
-LENGTHS = draw(3, np.arange(90)).astype(np.int64) % 20 + 1
-VALUES = (draw(4, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uint16) + 5
+LENGTHS = random_bits(3, np.arange(90)).astype(np.int64) % 20 + 1
+VALUES = (random_bits(4, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uint16) + 5
 TEXT = text_of_arrays(VALUES, np.concatenate(([0], np.cumsum(LENGTHS))), SIZE)
 
 MODERN = EncoderConfig(SIZE, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=32, max_length=LENGTH)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert.data.duplicates import SHINGLE, NearDuplicates, Seen, hash_shingles
-from bert.data.rng import draw, uniform
+from bert.data.rng import random_bits, uniform
 from bert.errors import InputError
 
 datasketch = pytest.importorskip("datasketch", reason="needs datasketch: pip install 'bert[dedup]'")
@@ -28,7 +28,7 @@ def jaccard(a, b):
 
 
 def random_document(length, *key):
-    return (draw(*key, np.arange(length)) % np.uint64(8000)).astype(int).tolist()
+    return (random_bits(*key, np.arange(length)) % np.uint64(8000)).astype(int).tolist()
 
 
 def changed(document, share, *key):
@@ -107,7 +107,7 @@ def test_a_long_document_is_sketched_in_parts_as_the_library_sketches_it_whole()
     whole = datasketch.MinHash(num_perm=128, hashfunc=int)
     whole.update_batch(hashes.tolist())
     bands = whole.hashvalues[: 9 * 13].reshape(9, 13)
-    assert near._keys(*flat([document]))[0].tolist() == [int(draw(band, *bands[band])[0]) for band in range(9)]
+    assert near._keys(*flat([document]))[0].tolist() == [int(random_bits(band, *bands[band])[0]) for band in range(9)]
 
 
 def test_numbers_are_known_in_the_small_set_and_past_it(monkeypatch):

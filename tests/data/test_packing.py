@@ -13,7 +13,7 @@ from bert.data.corpus import find_corpus
 from bert.data.encoding import document_encoder
 from bert.data.files import read_lines
 from bert.data.packing import Documents, SequenceIndex, best_fit, cut, gather, pack, split_validation
-from bert.data.rng import draw, permutation, uniform
+from bert.data.rng import permutation, random_bits, uniform
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
 
@@ -115,7 +115,7 @@ def test_gathered_sequences_are_what_a_loop_over_their_chunks_lays_down(lengths,
 
 
 def test_sequences_do_not_depend_on_how_they_are_asked_for():
-    lengths = draw(1, np.arange(200)).astype(np.int64) % 50 + 1
+    lengths = random_bits(1, np.arange(200)).astype(np.int64) % 50 + 1
     whole = index_of(lengths).sequences(0, 500)
     for first, count in ((0, 7), (123, 100), (400, 100)):  # 500 sequences are more than one epoch
         part = index_of(lengths).sequences(first, count)
@@ -134,7 +134,7 @@ def test_seeds_and_epochs_differ_in_order():
 
 
 def test_all_sequences_of_a_window_come_from_its_documents():
-    lengths = draw(2, np.arange(50)).astype(np.int64) % 30 + 1
+    lengths = random_bits(2, np.arange(50)).astype(np.int64) % 30 + 1
     index = index_of(lengths, window=7)
     order = permutation(50, 0, 1, 0)
     starts_of = {int(start): number for number, start in enumerate(np.cumsum(lengths) - lengths)}
@@ -267,8 +267,8 @@ def test_sequences_of_english_wikipedia_are_full(data):
     assert fill(index_of(lengths, 512, window=4096))[0] >= 0.99
 
 
-def test_documents_of_the_validation_split_stay_there_when_the_corpus_grows():
-    hashes = draw(5, np.arange(10_000))
+def test_documents_of_the_validation_split_stay_validation_split_when_the_corpus_grows():
+    hashes = random_bits(5, np.arange(10_000))
     documents = documents_of([10] * 10_000)
     _, few, message = split_validation(documents.take(np.arange(5000)), hashes[:5000], 0.01, 126)
     _, many, _ = split_validation(documents, hashes, 0.01, 126)
@@ -279,13 +279,13 @@ def test_documents_of_the_validation_split_stay_there_when_the_corpus_grows():
 
 
 def test_split_validation_parts_the_corpus():
-    hashes = draw(6, np.arange(5000))
+    hashes = random_bits(6, np.arange(5000))
     kept, validation_split, _ = split_validation(documents_of([10] * 5000), hashes, 0.02, 126)
     assert sorted([*kept.starts, *validation_split.starts]) == list(range(0, 50_000, 10))
 
 
-def test_few_documents_are_held_out_by_chunks_with_a_message():
-    kept, validation_split, message = split_validation(documents_of([10_000]), draw(7, np.arange(1)), 0.02, 100)
+def test_few_documents_are_validation_split_by_chunks_with_a_message():
+    kept, validation_split, message = split_validation(documents_of([10_000]), random_bits(7, np.arange(1)), 0.02, 100)
     assert len(validation_split) == 2  # 2 % of 100 chunks
     assert len(kept) == 98
     assert message.startswith("0 of 1 documents would be held out")
@@ -297,10 +297,14 @@ def test_draws_are_uniform_and_independent_of_each_other():
     assert abs(numbers.var() - 1 / 12) < 0.002
     for other in (uniform(1, np.arange(1, 100_001)), uniform(2, np.arange(100_000)), uniform(np.arange(100_000), 1)):
         assert abs(np.corrcoef(numbers, other)[0, 1]) < 0.016  # 5 / √n
-    assert (draw(1, 2, 3) == draw(1, 2, 3)).all()
-    assert draw(1, 2) != draw(2, 1)
+    assert (random_bits(1, 2, 3) == random_bits(1, 2, 3)).all()
+    assert random_bits(1, 2) != random_bits(2, 1)
 
 
 def test_draws_are_the_same_for_ever():
     """Written down once: a run must be repeatable after an update of anything."""
-    assert [int(x) for x in draw(0, np.arange(3))] == [12035550249420947055, 12935080325729570654, 7141179953334974231]
+    assert [int(x) for x in random_bits(0, np.arange(3))] == [
+        12035550249420947055,
+        12935080325729570654,
+        7141179953334974231,
+    ]

@@ -4,7 +4,7 @@ import lightning as L
 import pytest
 import torch
 
-from bert.data.rng import draw
+from bert.data.rng import random_bits
 from bert.finetuning.batches import Batches, BatchLoader, Item, collate
 from bert.finetuning.module import KeepBest, TaskTraining
 from bert.finetuning.windows import Window
@@ -17,7 +17,7 @@ LABELS = ("a", "b", "c")
 
 
 def row(number, length):
-    return [2, *(5 + int(draw(7, number, place)[0] % 50) for place in range(length)), 3]
+    return [2, *(5 + int(random_bits(7, number, place)[0] % 50) for place in range(length)), 3]
 
 
 def text_items(count=20):

@@ -8,6 +8,7 @@ import torch
 from bert.errors import InputError
 from bert.hf import program
 from bert.hf.program import TOLERANCE, Difference, check, compare, open_torch, trace, write_torch
+from bert.model.attention import AttentionOptions
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from tests.hf.hf import make
@@ -17,7 +18,7 @@ def test_a_torch_program_opens_without_the_package_and_is_the_model_at_every_sha
     model = make("bert-one-layer-no-types")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     write_torch(model, tmp_path / "model.pt2")
-    assert model.encoder.backend == "auto"
+    assert model.encoder.attention == AttentionOptions()
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     function = open_torch(tmp_path / "model.pt2")
     assert [(one.rows, one.length) for one in compare(model, function)] == [(1, 1), (1, 40), (2, 2), (3, 13), (5, 20)]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from bert.errors import InputError
 from bert.model import layers
-from bert.model.attention import Layout
+from bert.model.attention import AttentionOptions, Layout
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder, count_parameters, restarting_positions
 from bert.model.layers import MLP, activate, rotate, rotations, sinusoids
@@ -69,7 +69,7 @@ def test_backends_agree_on_the_whole_encoder_and_its_gradients(name: str) -> Non
     results = []
     for backend in ("eager", "sdpa"):
         encoder = make(name)
-        encoder.backend = backend
+        encoder.attention = AttentionOptions(backend)
         out = encoder(some_ids(), document_ids=documents).last_hidden_state[documents > 0]
         out.square().mean().backward()
         results.append([out.detach(), *(parameter.grad for parameter in encoder.parameters())])
@@ -104,7 +104,7 @@ def test_targets_get_the_vectors_that_they_have_among_all_positions_and_the_same
     results = []
     for trimmed in (True, False):
         encoder = make(name)
-        encoder.backend = backend
+        encoder.attention = AttentionOptions(backend)
         if trimmed:
             vectors = encoder(some_ids(), **given, masked_positions=masked_positions).last_hidden_state
         else:
@@ -330,9 +330,9 @@ def test_layers_with_a_window_may_have_a_backend_of_their_own(monkeypatch: pytes
 
     monkeypatch.setattr(layers, "attend", attend)
     encoder = make("modern")  # layer 1 of 3 has a window
-    encoder.backend = "eager"
+    encoder.attention = AttentionOptions("eager")
     encoder(some_ids())
-    encoder.local_backend = "sdpa"
+    encoder.attention = AttentionOptions("eager", local_backend="sdpa")
     encoder(some_ids())
     assert taken == [(False, "eager"), (True, "eager"), (False, "eager")] + [
         (False, "eager"), (True, "sdpa"), (False, "eager")

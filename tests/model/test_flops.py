@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from bert.model.attention import AttentionOptions
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.flops import training_flops
 from bert.model.heads import MaskedLM
@@ -39,7 +40,7 @@ def test_the_formula_is_what_is_counted(fields: dict, transform: bool) -> None:
         pytest.skip("without a transform nothing makes the vectors narrower again")
     config, head = EncoderConfig(**(SIZES | fields)), HeadConfig(transform=transform)
     model = MaskedLM(config, head)
-    model.encoder.backend = "eager"
+    model.encoder.attention = AttentionOptions("eager")
     ids = torch.randint(0, 96, (2, 24))
     masked_positions = torch.tensor([[0, 5, 7, 9], [1, 2, 3, 23]])
     with FlopCounterMode(display=False) as counter:

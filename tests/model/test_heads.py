@@ -42,14 +42,17 @@ def test_the_loss_is_the_cross_entropy_of_the_labelled_positions(batch) -> None:
 
 def test_targets_decode_those_positions_alone_with_the_same_loss_and_gradients(batch) -> None:
     ids, documents, labels = batch
-    positions = (labels.flatten() != -100).nonzero().flatten()
-    slots = torch.cat([positions, torch.zeros(3, dtype=torch.long)])  # three slots not in use point at place 0
-    their_labels = torch.cat([labels.flatten()[positions], torch.full((3,), -100)])
+    masked = torch.zeros(2, 4, dtype=torch.long)  # (B, K): 3 and 2 are in use, the others are 0
+    their_labels = torch.full((2, 4), -100)
+    for sequence, of_sequence in enumerate(labels):
+        positions = (of_sequence != -100).nonzero().flatten()
+        masked[sequence, : len(positions)] = positions
+        their_labels[sequence, : len(positions)] = of_sequence[positions]
     whole, some = make(), make()
     everywhere = whole(ids, document_ids=documents, labels=labels)
-    there = some(ids, document_ids=documents, labels=their_labels, masked_positions=slots)
-    assert there.logits.shape == (8, 70)
-    assert torch.allclose(there.logits[:5], everywhere.logits.flatten(0, 1)[positions], atol=1e-5)
+    there = some(ids, document_ids=documents, labels=their_labels, masked_positions=masked)
+    assert there.logits.shape == (2, 4, 70)
+    assert torch.allclose(there.logits[their_labels != -100], everywhere.logits[labels != -100], atol=1e-5)
     assert there.loss_sum.item() == pytest.approx(everywhere.loss_sum.item(), rel=1e-6)
     assert int(there.num_labels) == 5
     everywhere.loss.backward()
@@ -59,7 +62,7 @@ def test_targets_decode_those_positions_alone_with_the_same_loss_and_gradients(b
 
 
 def test_sums_over_micro_batches_add_up_to_the_loss_of_the_batch(batch) -> None:
-    """A mean of means does not: the rows have 3 and 2 masked_positions."""
+    """A mean of means does not: the rows have 3 and 2 masked tokens."""
     ids, documents, labels = batch
     model = make().requires_grad_(False)
     parts = [model(ids[r : r + 1], document_ids=documents[r : r + 1], labels=labels[r : r + 1]) for r in (0, 1)]
@@ -132,7 +135,7 @@ def test_a_fresh_model_guesses_uniformly(batch) -> None:
 
 def test_the_forward_is_one_graph_for_dynamo(batch) -> None:
     ids, documents, _ = batch
-    positions, their_labels = torch.tensor([1, 9, 13, 0]), torch.tensor([3, 4, 5, -100])
+    positions, their_labels = torch.tensor([[1, 9], [3, 0]]), torch.tensor([[3, 4], [5, -100]])
     model = make()
     torch._dynamo.reset()
     graph = torch.compile(model, fullgraph=True, backend="eager")

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from bert.errors import InputError
-from bert.model.attention import Layout, attend, attend_eager
+from bert.model.attention import AttentionOptions, Layout, attend, attend_eager
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
-from bert.model.layers import Attention, make_norm, sinusoids
+from bert.model.layers import Attention, Shared, make_norm, sinusoids
 
 TINY = EncoderConfig(vocab_size=60, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48, max_length=40)
 
@@ -56,7 +56,7 @@ def test_splitting_into_heads_and_concatenating_loses_nothing() -> None:
     attention.out.weight.data = torch.eye(32)
     x = torch.randn(2, 5, 32)
     alone = torch.arange(1, 6)[None].expand(2, -1)
-    mixed, _ = attention(x, Layout(alone, alone), None, "sdpa")
+    mixed, _ = attention(x, Shared(Layout(alone, alone), None), "sdpa")
     values = x @ attention.qkv.weight[2 * 32 :].T
     assert torch.allclose(mixed, values, atol=1e-6)
 
@@ -65,7 +65,7 @@ def test_splitting_into_heads_and_concatenating_loses_nothing() -> None:
 def test_heads_together_equal_as_many_separate_attentions(backend: str) -> None:
     attention = lively(Attention(TINY))
     x = torch.randn(2, 7, 32)
-    together, _ = attention(x, Layout(), None, backend)
+    together, _ = attention(x, Shared(Layout(), None), backend)
     queries, keys, values = attention.qkv.weight.split(32)
     outputs = []
     for rows in torch.arange(32).split(8):  # the features of one head
@@ -148,7 +148,7 @@ def test_a_packed_row_gives_each_chunk_the_vectors_that_it_has_alone(
 ) -> None:
     shape = {"local_window": window, "global_every": 2} if window else {}
     encoder = lively(Encoder(replace(TINY, positions=positions, **shape)))
-    encoder.backend = backend
+    encoder.attention = AttentionOptions(backend)
     chunks = [torch.randint(0, 60, (length,)) for length in (9, 4, 14, 1)]
     packed = torch.cat([*chunks, torch.zeros(5, dtype=torch.long)])[None]
     numbers = torch.tensor([n for n, chunk in enumerate(chunks, 1) for _ in chunk] + [0] * 5)[None]
@@ -205,6 +205,6 @@ def test_the_worked_example_the_cat_sat() -> None:
     layer = Attention(EncoderConfig(vocab_size=3, hidden_size=4, num_heads=1))
     layer.qkv.weight.data = torch.tensor(np.concatenate([w_query.T, w_key.T, w_value.T]), dtype=torch.float32)
     layer.out.weight.data = torch.eye(4)
-    mixed, seen = layer(heads(embeddings)[0], Layout(), None, "eager", return_weights=True)
+    mixed, seen = layer(heads(embeddings)[0], Shared(Layout(), None), "eager", return_weights=True)
     np.testing.assert_allclose(mixed[0].detach(), written, atol=5.1e-5)
     np.testing.assert_allclose(seen[0, 0].detach(), written_weights, atol=5e-5)

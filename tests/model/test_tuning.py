@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from bert.model import tuning
+from bert.model.attention import Case
 from bert.model.tuning import candidates, fastest
 
 CPU = torch.device("cpu")
@@ -28,10 +29,10 @@ def test_the_backend_that_takes_least_comes_first(monkeypatch: pytest.MonkeyPatc
 
 
 def test_only_what_this_machine_can_do_is_timed() -> None:
-    assert candidates(CPU, torch.bfloat16, 64, 0.0, training=True, compiled=True) == ["sdpa", "plain"]
-    assert candidates(CPU, torch.bfloat16, 64, 0.1, training=False, compiled=True) == ["sdpa", "plain"]
-    assert candidates(CPU, torch.float32, 64, 0.0, training=False, compiled=True) == ["sdpa", "plain", "flex"]
-    assert candidates(CPU, torch.float32, 64, 0.0, training=False, compiled=False) == ["sdpa", "plain"]
+    assert candidates(Case(CPU, torch.bfloat16, 64, 0.0, training=True), compiled=True) == ["sdpa", "plain"]
+    assert candidates(Case(CPU, torch.bfloat16, 64, 0.1, training=False), compiled=True) == ["sdpa", "plain"]
+    assert candidates(Case(CPU, torch.float32, 64, 0.0, training=False), compiled=True) == ["sdpa", "plain", "flex"]
+    assert candidates(Case(CPU, torch.float32, 64, 0.0, training=False), compiled=False) == ["sdpa", "plain"]
 
 
 def test_what_fails_at_a_shape_is_left_out_and_where_all_do_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +66,7 @@ def test_what_is_timed_may_be_compiled() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_on_a_gpu_every_candidate_is_timed_in_a_graph() -> None:
     device = torch.device("cuda")
-    asked = candidates(device, torch.bfloat16, 64, 0.0, training=True, compiled=True)
+    asked = candidates(Case(device, torch.bfloat16, 64, 0.0, training=True), compiled=True)
     assert asked == ["sdpa", "varlen", "flex"]
     found = fastest(asked, (8, 4, 256, 64), dtype=torch.bfloat16, device=device, compiled=True, rounds=3)
     assert set(found) == set(asked)

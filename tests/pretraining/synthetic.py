@@ -5,7 +5,7 @@ import numpy as np
 import torch
 
 from bert.data.packing import Documents, SequenceIndex
-from bert.data.rng import draw
+from bert.data.rng import random_bits
 from bert.data.store import TokenStore
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.pretraining.config import MaskingConfig
@@ -18,8 +18,8 @@ from bert.pretraining.stream import BatchStream, SpecialIds, StepLoader
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
 SIZE, LENGTH, SEQUENCES = 300, 24, 12
-LENGTHS = draw(9, np.arange(80)).astype(np.int64) % 60 + 1
-VALUES = (draw(8, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uint16) + 5
+LENGTHS = random_bits(9, np.arange(80)).astype(np.int64) % 60 + 1
+VALUES = (random_bits(8, np.arange(LENGTHS.sum())) % np.uint64(SIZE - 5)).astype(np.uint16) + 5
 STORE = TokenStore.from_arrays(VALUES, np.concatenate(([0], np.cumsum(LENGTHS))))
 
 

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from bert.errors import InputError
+from bert.model.attention import AttentionOptions
 from bert.model.config import EncoderConfig
 from bert.pretraining import backend
-from bert.pretraining.backend import select_attention
+from bert.pretraining.backend import attention_options, select_attention
 from bert.pretraining.config import DataConfig, PhaseConfig, PretrainRecipe
 from bert.pretraining.phases import resolve_plan
 
@@ -90,3 +91,24 @@ def test_what_cannot_be_had_is_refused_before_the_run(name: str, dropout: float,
     for named in ({"attention": name}, {"local_attention": name}):
         with pytest.raises(InputError, match=message):
             select_attention(replace(RECIPE, encoder=encoder, **named), PLAN, CPU, "bf16-mixed", True, print)
+
+
+@pytest.mark.parametrize(
+    ("attention", "local", "layers", "masked"),
+    [
+        ("varlen", None, 3, "auto"),
+        ("varlen", "sdpa", 2, None),
+        ("eager", "varlen", 2, "auto"),
+        ("eager", "varlen", 3, None),
+    ],
+)
+def test_where_the_last_layer_cannot_compute_masked_positions_alone_auto_does_and_it_is_said(
+    attention: str, local: str | None, layers: int, masked: str | None
+) -> None:
+    """Layers 1, 3, … have windows."""
+    encoder, said = replace(RECIPE.encoder, num_layers=layers, attention_dropout=0.0), []
+    recipe = replace(RECIPE, encoder=encoder, attention=attention, local_attention=local)
+    options = attention_options(recipe, CPU, "bf16-mixed", said.append)
+    assert options == AttentionOptions(attention, local, masked_backend=masked)
+    lack = "varlen cannot compute chosen positions alone"
+    assert said == ([f"attention of the last layer, at masked positions: auto ({lack})"] if masked else [])

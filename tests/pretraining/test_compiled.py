@@ -7,6 +7,7 @@ import torch
 from torch._dynamo.utils import counters
 
 from bert.model import attention
+from bert.model.attention import AttentionOptions
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import DataConfig, PhaseConfig, PretrainRecipe
@@ -84,14 +85,15 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The documents of a batch, their number and their lengths are nowhere in the shapes."""
-    monkeypatch.setattr(attention, "_varlen", dict.fromkeys(("varlen_attn", "window_size", "scale"), densely))
+    monkeypatch.setattr(attention, "_varlen", attention._Varlen(densely, windows=True, groups=False))
     monkeypatch.setattr(attention, "missing", lambda *_: "")
     stream, losses = make_stream(), {}
     for name in (backend, "auto"):
         torch.manual_seed(0)
         model = MaskedLM(EncoderConfig(**{**ENCODER.__dict__, **SHAPES["local"]}))
         module = module_of(model, compiled=name != "auto", steps=5)
-        module.model.encoder.backend = name  # type: ignore[assignment]
+        masked = "auto" if name == "varlen" else None
+        model.encoder.attention = AttentionOptions(name, masked_backend=masked)  # type: ignore[arg-type]
         module.model.encoder.make_room(stream.micro_batch(0)["documents"])
         optimizer = module.configure_optimizers()
         losses[name] = []

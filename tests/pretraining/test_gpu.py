@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
+from bert.model.attention import AttentionOptions
 from bert.model.heads import MaskedLM
 from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
 from bert.training.config import OptimizerConfig
@@ -53,7 +54,8 @@ def test_a_compiled_step_is_one_graph_that_never_waits_for_the_gpu(backend, kind
     stream, objective = make_stream(), MaskedLanguageModeling(compiled=True)
     shape = dataclasses.replace(ENCODER, hidden_size=64, num_layers=3, local_window=6, global_every=2)
     model = MaskedLM(shape).cuda()
-    model.encoder.backend = backend
+    masked = "auto" if backend == "varlen" else None
+    model.encoder.attention = AttentionOptions(backend, masked_backend=masked)
     optimizer = make_optimizer(model, OptimizerConfig(kind=kind))
     batches = [
         {name: value.cuda() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert.data.rng import draw
+from bert.data.rng import random_bits
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import IGNORED, Vocabulary, mask_sequences, masked_counts, most_masked
 
@@ -19,7 +19,7 @@ VOCABULARY = Vocabulary(MASK, np.arange(SIZE) >= SPECIALS, REPLACEMENTS, WORD_ST
 
 def sequences_of(sequence_count, length, seed=0):
     """[CLS] tokens [SEP] tokens [SEP] padding, some [UNK] among them."""
-    ids = (draw(seed, np.arange(sequence_count)[:, None], np.arange(length)) % np.uint64(900 - SPECIALS)).astype(
+    ids = (random_bits(seed, np.arange(sequence_count)[:, None], np.arange(length)) % np.uint64(900 - SPECIALS)).astype(
         np.int64
     ) + SPECIALS
     ids[:, 0], ids[:, length // 2], ids[:, -4] = 2, 3, 3
@@ -39,7 +39,7 @@ def test_worked_example_of_the_docstring():
     result = masked(sequence, rate=0.25)
     assert result.positions.shape == (1, 2)
     assert (result.labels != IGNORED).all()
-    keys = draw(0, 11, 0, np.arange(1, 9))
+    keys = random_bits(0, 11, 0, np.arange(1, 9))
     assert sorted(result.positions[0]) == sorted(1 + np.argsort(keys)[:2])
 
 
@@ -110,14 +110,14 @@ def test_a_sequence_is_masked_by_its_number_alone():
 @given(st.floats(0.01, 0.99), st.integers(8, 130), st.integers(0, 1000))
 def test_the_targets_of_a_sequence_are_its_maskable_positions_with_the_smallest_draws(rate, length, seed):
     ids = np.where(
-        draw(seed, 1, np.arange(5)[:, None], np.arange(length)) % np.uint64(3) == 0, 0, sequences_of(5, length)
+        random_bits(seed, 1, np.arange(5)[:, None], np.arange(length)) % np.uint64(3) == 0, 0, sequences_of(5, length)
     )
     numbers = np.arange(5) + 10 * seed
     result = masked(ids, rate=rate, seed=seed, numbers=numbers)
     for sequence, number in enumerate(numbers):
         maskable = [place for place in range(length) if ids[sequence, place] >= SPECIALS]
         count = min(most_masked(rate, length), max(1, round(rate * len(maskable)))) if maskable else 0
-        smallest = sorted(maskable, key=lambda place: int(draw(seed, 11, number, place)[0]))[:count]
+        smallest = sorted(maskable, key=lambda place: int(random_bits(seed, 11, number, place)[0]))[:count]
         assert result.positions[sequence].tolist() == sorted(smallest) + [0] * (most_masked(rate, length) - count)
 
 

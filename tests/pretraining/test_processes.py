@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bert.data.rng import draw
+from bert.data.rng import random_bits
 
 pytestmark = pytest.mark.slow
 
@@ -47,7 +47,7 @@ sys.exit(bert.cli.main(sys.argv[1:]))
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("processes")
     words = "the apple bank river money tree house sea moon sun red green old new small big runs sees eats buys".split()
-    numbers = draw(3, torch.arange(150).numpy()[:, None], torch.arange(40).numpy()) % len(words)
+    numbers = random_bits(3, torch.arange(150).numpy()[:, None], torch.arange(40).numpy()) % len(words)
     (folder / "text.txt").write_text("\n\n".join(" ".join(words[n] for n in row) for row in numbers))
     (folder / "recipe.yaml").write_text(SETTINGS)
     (folder / "record.py").write_text(RECORDER)

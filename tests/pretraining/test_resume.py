@@ -10,7 +10,7 @@ import time
 import pytest
 import torch
 
-from bert.data.rng import draw
+from bert.data.rng import random_bits
 from bert.training.callbacks import TIME_COLUMNS
 from tests import warm
 
@@ -78,7 +78,7 @@ def whole(tmp_path_factory):
     """The run that nobody interrupts, and the arguments that made it."""
     folder = tmp_path_factory.mktemp("runs")
     words = "the apple bank river money tree house sea moon sun red green old new small big runs sees eats buys".split()
-    numbers = draw(3, torch.arange(150).numpy()[:, None], torch.arange(40).numpy()) % len(words)
+    numbers = random_bits(3, torch.arange(150).numpy()[:, None], torch.arange(40).numpy()) % len(words)
     (folder / "text.txt").write_text("\n\n".join(" ".join(words[n] for n in row) for row in numbers))
     (folder / "recipe.yaml").write_text(SETTINGS)
     arguments = ["pretrain", str(folder / "text.txt"), "--config", str(folder / "recipe.yaml"), "--out"]

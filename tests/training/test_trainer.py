@@ -4,7 +4,7 @@ import importlib
 
 import lightning as L
 import pytest
-from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, MPIEnvironment, SLURMEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 
 from bert.cli import main
@@ -70,7 +70,8 @@ def test_what_a_launcher_says_must_be_numbers(variables, name, monkeypatch, tiny
     assert line.startswith(f"bert: {name} is {variables[name]!r} in the environment, not a number: unset it")
 
 
-SRUN = {"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "train"}
+SRUN = {"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_PROCID": "3", "SLURM_JOB_NAME": "train"}
+SRUN |= {"SLURM_STEP_ID": "0", "SLURM_JOB_ID": "7"}
 
 
 def test_srun_starts_processes_and_a_shell_or_a_batch_script_does_not(monkeypatch):
@@ -83,6 +84,58 @@ def test_srun_starts_processes_and_a_shell_or_a_batch_script_does_not(monkeypatc
     monkeypatch.setenv("SLURM_JOB_NAME", "train")
     monkeypatch.delenv("SLURM_STEP_ID")
     assert (world_size({}), global_rank(), launched_layout()) == (1, 0, {"devices": 1})
+
+
+def test_an_interactive_shell_of_slurm_trains_on_one_process(monkeypatch, tmp_path):
+    """`salloc --ntasks=8`, then the command itself: nobody starts the other seven."""
+    for name, value in (SRUN | {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "8"}).items():
+        monkeypatch.setenv(name, value)
+    for job in ("bash", "interactive"):
+        monkeypatch.setenv("SLURM_JOB_NAME", job)
+        made = make_trainer({"accelerator": "cpu"}, [], [], [], 1, None, run_dir=tmp_path)
+        assert (world_size({}), global_rank(), launched_layout(), made.world_size) == (1, 0, {"devices": 1}, 1)
+
+
+def test_tasks_that_slurm_may_lay_out_unevenly_are_refused_with_the_flag_to_give(monkeypatch):
+    for name, value in SRUN.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    assert global_rank() == 3
+    with pytest.raises(InputError, match="--ntasks-per-node"):
+        world_size({})
+
+
+def test_a_rank_without_a_number_of_processes_is_refused(monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    assert global_rank() == 1
+    with pytest.raises(InputError, match="RANK is in the environment and WORLD_SIZE is not"):
+        world_size({})
+
+
+@pytest.mark.parametrize("node", [0, 1])
+def test_the_rank_is_that_of_all_nodes(monkeypatch, node):
+    """The second of four processes on a node: of torchrun and of srun."""
+    rank = str(4 * node + 1)
+    with monkeypatch.context() as torchrun:
+        for name, value in {"RANK": rank, "WORLD_SIZE": "8", "LOCAL_RANK": "1", "GROUP_RANK": str(node)}.items():
+            torchrun.setenv(name, value)
+        torchrun.setenv("TORCHELASTIC_RUN_ID", "7")
+        assert global_rank() == int(rank)
+    slurm = SRUN | {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": rank, "SLURM_LOCALID": "1"}
+    for name, value in (slurm | {"SLURM_NODEID": str(node)}).items():
+        monkeypatch.setenv(name, value)
+    assert (global_rank(), world_size({})) == (int(rank), 8)
+
+
+def test_processes_of_mpirun_are_refused_and_know_their_ranks(monkeypatch):
+    """A stand-in for mpi4py, which asks the launcher."""
+    monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
+    monkeypatch.setattr(MPIEnvironment, "detect", staticmethod(lambda: True))
+    monkeypatch.setattr(MPIEnvironment, "__init__", lambda self: None)
+    monkeypatch.setattr(MPIEnvironment, "global_rank", lambda self: 1)
+    assert global_rank() == 1
+    with pytest.raises(InputError, match="mpirun started this command: start it by torchrun or srun"):
+        world_size({})
 
 
 def test_nodes_with_different_numbers_of_processes_are_refused_on_each(monkeypatch):
