@@ -18,9 +18,25 @@ def _classes(name: str) -> dict[Kind, str]:
     return {kind: name + ending for kind, ending in ENDINGS.items()}
 
 
-def _masked_lm(dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
-    """The rows of a masked-LM head, by their names."""
-    return Row("head.dense", dense), Row("head.norm", norm), Row("head.weight", weight), Row("head.bias", bias)
+def _keys(theirs: str, default: Any, *ours: str) -> tuple[Key, ...]:
+    """One key of theirs for several fields of ours."""
+    return tuple(Key(name, theirs, default) for name in ours)
+
+
+def _named(group: str, **values: object) -> dict[str, object]:
+    """Values of the fields of a group by their full names."""
+    return {f"{group}.{name}": value for name, value in values.items()}
+
+
+def _qkv(prefix: str, *names: str) -> Row:
+    """The stacked projections of attention, from three of theirs."""
+    return Row("layers.{i}.attention.qkv", tuple(prefix + name for name in names))
+
+
+def _masked_lm(prefix: str, dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
+    """The rows of a masked-LM head, by their names after `prefix`."""
+    names = {"head.dense": dense, "head.norm": norm, "head.weight": weight, "head.bias": bias}
+    return tuple(Row(ours, prefix + theirs) for ours, theirs in names.items())
 
 
 def _bert_keys(config: EncoderConfig) -> dict[str, object]:
@@ -57,6 +73,7 @@ def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
     """Local and global layers in the spelling of transformers 4 and in that of 5."""
     # no use where all are full
     window = config.local_window if config.local_window is not None else 2 * config.max_length
+    thetas = {"full_attention": config.rope_theta, "sliding_attention": config.local_rope_theta}
     kinds = ["sliding_attention" if config.is_local(layer) else "full_attention" for layer in range(config.num_layers)]
     return {
         "local_attention": window,
@@ -64,10 +81,7 @@ def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
         "global_rope_theta": config.rope_theta,
         "local_rope_theta": config.local_rope_theta,
         "layer_types": kinds,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": config.rope_theta},
-            "sliding_attention": {"rope_type": "default", "rope_theta": config.local_rope_theta},
-        },
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
     }
 
 
@@ -83,15 +97,12 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
         every = fitting[0]
     rope = keys.get("rope_parameters") or {}
     thetas = []
-    for kind, old, default in (
-        ("full_attention", "global_rope_theta", 160_000.0),
-        ("sliding_attention", "local_rope_theta", 10_000.0),
-    ):
+    both = ("full_attention", "global_rope_theta", 160_000.0), ("sliding_attention", "local_rope_theta", 10_000.0)
+    for kind, old, default in both:
         parameters = rope.get(kind) or {}
         if parameters.get("rope_type", "default") != "default":
-            raise InputError(
-                f"rope_parameters.{kind}.rope_type is {parameters['rope_type']}: only default is known here"
-            )
+            found = parameters["rope_type"]
+            raise InputError(f"rope_parameters.{kind}.rope_type is {found}: only default is known here")
         thetas.append(parameters.get("rope_theta", keys.get(old, default)))
     has_local = every > 1 and layers > 1
     return {
@@ -102,35 +113,14 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-_FIXED: dict[str, object] = {
-    "encoder.embedding_size": None,
-    "encoder.positions_skip_padding": False,
-    "encoder.norm": "layernorm",
-    "encoder.embedding_norm": True,
-    "encoder.embedding_scale": False,
-    "encoder.first_attention_norm": False,
-    "encoder.qk_norm": False,
-    "encoder.num_kv_heads": None,
-    "head.transform": True,
-    "classify.transform": True,
-    "tag.pooling": None,
-}
+_FIXED: dict[str, object] = {"head.transform": True, "classify.transform": True, "tag.pooling": None}
+_FIXED |= _named("encoder", embedding_size=None, positions_skip_padding=False, norm="layernorm", embedding_norm=True)
+_FIXED |= _named("encoder", embedding_scale=False, first_attention_norm=False, qk_norm=False, num_kv_heads=None)
 """what all families have in common"""
-_POST_NORM = _FIXED | {
-    "encoder.positions": "learned",
-    "encoder.norm_bias": True,
-    "encoder.norm_first": False,
-    "encoder.final_norm": False,
-    "encoder.gated": False,
-    "encoder.bias": True,
-    "encoder.local_window": None,
-    "head.transform_bias": True,
-    "head.output_bias": True,
-    "classify.transform_bias": True,
-    "classify.transform_norm": False,
-    "classify.pooling": "cls",
-    "tag.transform": False,
-}
+_POST_NORM = _FIXED | {"head.transform_bias": True, "head.output_bias": True, "tag.transform": False}
+_POST_NORM |= _named("encoder", positions="learned", norm_bias=True, norm_first=False, final_norm=False, gated=False)
+_POST_NORM |= _named("encoder", bias=True, local_window=None)
+_POST_NORM |= _named("classify", transform_bias=True, transform_norm=False, pooling="cls")
 """and what BERT and its descendants up to ELECTRA have"""
 _BIASES = frozenset(
     {"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias", "classify.transform_bias"}
@@ -149,32 +139,23 @@ _BERT_KEYS = (
     Key("encoder.token_types", "type_vocab_size", 2),
     Key("encoder.activation", "hidden_act", "gelu"),
     Key("encoder.norm_eps", "layer_norm_eps", 1e-12),
-    Key("encoder.hidden_dropout", "hidden_dropout_prob", 0.1),
-    Key("encoder.embedding_dropout", "hidden_dropout_prob", 0.1),
+    *_keys("hidden_dropout_prob", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout"),
     Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
-    Key("classify.dropout", "hidden_dropout_prob", 0.1),
-    Key("classify.dropout", "classifier_dropout", None),
-    Key("tag.dropout", "hidden_dropout_prob", 0.1),
-    Key("tag.dropout", "classifier_dropout", None),
+    *_keys("hidden_dropout_prob", 0.1, "classify.dropout", "tag.dropout"),
+    *_keys("classifier_dropout", None, "classify.dropout", "tag.dropout"),
 )
 _FIRST_DROPOUT = (  # the same rate before the dense layer of the classifier
     Key("classify.first_dropout", "hidden_dropout_prob", 0.1),
     Key("classify.first_dropout", "classifier_dropout", None),
 )
+_POSITIONS = Key("encoder.max_length", "max_position_embeddings")
 _BERT_REFUSED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 _BERT_ROWS = (
     Row("embeddings.tokens.weight", "embeddings.word_embeddings.weight"),
     Row("embeddings.positions.weight", "embeddings.position_embeddings.weight"),
     Row("embeddings.token_types.weight", "embeddings.token_type_embeddings.weight"),
     Row("embeddings.norm", "embeddings.LayerNorm"),
-    Row(
-        "layers.{i}.attention.qkv",
-        (
-            "encoder.layer.{i}.attention.self.query",
-            "encoder.layer.{i}.attention.self.key",
-            "encoder.layer.{i}.attention.self.value",
-        ),
-    ),
+    _qkv("encoder.layer.{i}.attention.self.", "query", "key", "value"),
     Row("layers.{i}.attention.out", "encoder.layer.{i}.attention.output.dense"),
     Row("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
     Row("layers.{i}.mlp.wi", "encoder.layer.{i}.intermediate.dense"),
@@ -188,22 +169,13 @@ BERT = Family(
     model_type="bert",
     prefix="bert.",
     architectures=_classes("Bert"),
-    keys=(
-        *_BERT_KEYS,
-        Key("encoder.max_length", "max_position_embeddings"),
-        Key("head.activation", "hidden_act", "gelu"),
-    ),
+    keys=(*_BERT_KEYS, _POSITIONS, Key("head.activation", "hidden_act", "gelu")),
     fixed=_POST_NORM | {"classify.activation": "tanh"},
     zeros=_BIASES,
     refused=_BERT_REFUSED,
     rows=_BERT_ROWS,
     head_rows={
-        "MaskedLM": _masked_lm(
-            "cls.predictions.transform.dense",
-            "cls.predictions.transform.LayerNorm",
-            "cls.predictions.decoder.weight",
-            "cls.predictions.bias",
-        ),
+        "MaskedLM": _masked_lm("cls.predictions.", "transform.dense", "transform.LayerNorm", "decoder.weight", "bias"),
         "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), *_CLASSIFIER),
         "TokenClassifier": _CLASSIFIER,
     },
@@ -225,7 +197,7 @@ ROBERTA = Family(
     pad_id=1,
     rows=_BERT_ROWS,
     head_rows={
-        "MaskedLM": _masked_lm("lm_head.dense", "lm_head.layer_norm", "lm_head.decoder.weight", "lm_head.bias"),
+        "MaskedLM": _masked_lm("lm_head.", "dense", "layer_norm", "decoder.weight", "bias"),
         "SequenceClassifier": _OUT_PROJ,
         "TokenClassifier": _CLASSIFIER,
     },
@@ -241,7 +213,7 @@ ELECTRA = Family(
     keys=(
         *_BERT_KEYS,
         *_FIRST_DROPOUT,
-        Key("encoder.max_length", "max_position_embeddings"),
+        _POSITIONS,
         Key("encoder.embedding_size", "embedding_size", 128),
         Key("discriminate.activation", "hidden_act", "gelu"),
     ),
@@ -252,10 +224,7 @@ ELECTRA = Family(
     rows=(*_BERT_ROWS, Row("embeddings.project", "embeddings_project")),
     head_rows={
         "MaskedLM": _masked_lm(
-            "generator_predictions.dense",
-            "generator_predictions.LayerNorm",
-            "generator_lm_head.weight",
-            "generator_lm_head.bias",
+            "generator_", "predictions.dense", "predictions.LayerNorm", "lm_head.weight", "lm_head.bias"
         ),
         "SequenceClassifier": _OUT_PROJ,
         "TokenClassifier": _CLASSIFIER,
@@ -280,28 +249,18 @@ DISTILBERT = Family(
         Key("encoder.num_heads", "n_heads"),
         Key("encoder.intermediate_size", "hidden_dim"),
         Key("encoder.max_length", "max_position_embeddings", 512),
-        Key("encoder.activation", "activation", "gelu"),
-        Key("head.activation", "activation", "gelu"),
-        Key("encoder.hidden_dropout", "dropout", 0.1),
-        Key("encoder.embedding_dropout", "dropout", 0.1),
+        *_keys("activation", "gelu", "encoder.activation", "head.activation"),
+        *_keys("dropout", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout", "tag.dropout"),
         Key("encoder.attention_dropout", "attention_dropout", 0.1),
         Key("encoder.initializer_range", "initializer_range", 0.02),
         Key("head.tied", "tie_word_embeddings", True),
         Key("classify.dropout", "seq_classif_dropout", 0.2),
-        Key("tag.dropout", "dropout", 0.1),
     ),
     fixed=_POST_NORM | {"encoder.token_types": 0, "encoder.norm_eps": 1e-12, "classify.activation": "relu"},
     zeros=_BIASES,
     rows=(
         *(row for row in _BERT_ROWS if row.ours.startswith("embeddings.") and "token_types" not in row.ours),
-        Row(
-            "layers.{i}.attention.qkv",
-            (
-                "transformer.layer.{i}.attention.q_lin",
-                "transformer.layer.{i}.attention.k_lin",
-                "transformer.layer.{i}.attention.v_lin",
-            ),
-        ),
+        _qkv("transformer.layer.{i}.attention.", "q_lin", "k_lin", "v_lin"),
         Row("layers.{i}.attention.out", "transformer.layer.{i}.attention.out_lin"),
         Row("layers.{i}.attention_norm", "transformer.layer.{i}.sa_layer_norm"),
         Row("layers.{i}.mlp.wi", "transformer.layer.{i}.ffn.lin1"),
@@ -309,7 +268,7 @@ DISTILBERT = Family(
         Row("layers.{i}.mlp_norm", "transformer.layer.{i}.output_layer_norm"),
     ),
     head_rows={
-        "MaskedLM": _masked_lm("vocab_transform", "vocab_layer_norm", "vocab_projector.weight", "vocab_projector.bias"),
+        "MaskedLM": _masked_lm("vocab_", "transform", "layer_norm", "projector.weight", "projector.bias"),
         "SequenceClassifier": (Row("head.dense", "pre_classifier"), *_CLASSIFIER),
         "TokenClassifier": _CLASSIFIER,
     },
@@ -335,28 +294,15 @@ MODERNBERT = Family(
         Key("encoder.embedding_dropout", "embedding_dropout", 0.0),
         Key("encoder.attention_dropout", "attention_dropout", 0.0),
         Key("encoder.mlp_dropout", "mlp_dropout", 0.0),
-        Key("head.activation", "classifier_activation", "gelu"),
-        Key("head.transform_bias", "classifier_bias", False),
+        *_keys("classifier_activation", "gelu", "head.activation", "classify.activation", "tag.activation"),
+        *_keys("classifier_bias", False, "head.transform_bias", "classify.transform_bias", "tag.transform_bias"),
         Key("head.output_bias", "decoder_bias", True),
-        Key("classify.activation", "classifier_activation", "gelu"),
-        Key("classify.transform_bias", "classifier_bias", False),
         Key("classify.pooling", "classifier_pooling", "cls"),
-        Key("classify.dropout", "classifier_dropout", 0.0),
-        Key("tag.activation", "classifier_activation", "gelu"),
-        Key("tag.transform_bias", "classifier_bias", False),
-        Key("tag.dropout", "classifier_dropout", 0.0),
+        *_keys("classifier_dropout", 0.0, "classify.dropout", "tag.dropout"),
     ),
     fixed=_FIXED
-    | {
-        "encoder.positions": "rope",
-        "encoder.norm_first": True,
-        "encoder.final_norm": True,
-        "encoder.gated": True,
-        "encoder.token_types": 0,
-        "classify.transform_norm": True,
-        "tag.transform": True,
-        "tag.transform_norm": True,
-    },
+    | _named("encoder", positions="rope", norm_first=True, final_norm=True, gated=True, token_types=0)
+    | {"classify.transform_norm": True, "tag.transform": True, "tag.transform_norm": True},
     token_ids=("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
     rows=(
         Row("embeddings.tokens.weight", "embeddings.tok_embeddings.weight"),
