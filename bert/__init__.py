@@ -4,20 +4,25 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bert.data.tokenizer import Tokenizer
-    from bert.errors import InputError
-    from bert.finetuning.config import FinetuneRecipe
-    from bert.finetuning.run import finetune
-    from bert.hf.sentence import SentenceModule
-    from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
-    from bert.model.encoder import Encoder
-    from bert.model.heads import Discriminator, MaskedLM, SequenceClassifier, TokenClassifier
-    from bert.pretraining.config import PretrainRecipe
-    from bert.pretraining.run import pretrain
-    from bert.probing.attention import attention
-    from bert.probing.senses import senses
-    from bert.probing.sentences import score
-    from bert.probing.words import words
+    from bert.data.tokenizer import Tokenizer as Tokenizer
+    from bert.errors import InputError as InputError
+    from bert.finetuning.config import FinetuneRecipe as FinetuneRecipe
+    from bert.finetuning.run import finetune as finetune
+    from bert.hf.sentence import SentenceModule as SentenceModule
+    from bert.model.config import EncoderConfig as EncoderConfig
+    from bert.model.config import HeadConfig as HeadConfig
+    from bert.model.config import TaskHeadConfig as TaskHeadConfig
+    from bert.model.encoder import Encoder as Encoder
+    from bert.model.heads import Discriminator as Discriminator
+    from bert.model.heads import MaskedLM as MaskedLM
+    from bert.model.heads import SequenceClassifier as SequenceClassifier
+    from bert.model.heads import TokenClassifier as TokenClassifier
+    from bert.pretraining.config import PretrainRecipe as PretrainRecipe
+    from bert.pretraining.run import pretrain as pretrain
+    from bert.probing.attention import attention as attention
+    from bert.probing.senses import senses as senses
+    from bert.probing.sentences import score as score
+    from bert.probing.words import words as words
 
 _HOMES = {
     "Discriminator": "bert.model.heads",
@@ -40,27 +45,7 @@ _HOMES = {
     "senses": "bert.probing.senses",
     "words": "bert.probing.words",
 }
-__all__ = [
-    "Discriminator",
-    "Encoder",
-    "EncoderConfig",
-    "FinetuneRecipe",
-    "HeadConfig",
-    "InputError",
-    "MaskedLM",
-    "PretrainRecipe",
-    "SentenceModule",
-    "SequenceClassifier",
-    "TaskHeadConfig",
-    "TokenClassifier",
-    "Tokenizer",
-    "attention",
-    "finetune",
-    "pretrain",
-    "score",
-    "senses",
-    "words",
-]
+__all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 
@@ -72,4 +57,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return __all__

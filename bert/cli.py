@@ -11,7 +11,7 @@ from typing import Any
 from bert import __version__, signals
 from bert.commands import benching, exporting, finetuning, pretraining, probing, whole
 from bert.errors import InputError, InterruptedRun, RankError, did_you_mean
-from bert.flags import first_line, verb_name
+from bert.flags import first_line, flag_of, verb_name
 from bert.terminal import printable_output
 from bert.training.ranks import global_rank
 
@@ -49,7 +49,7 @@ def _command(arguments: Sequence[str]) -> int:
     except (InputError, MemoryError) as error:
         if speaks or isinstance(error, RankError):
             memory = "not enough memory: give smaller batches, or less input"
-            line = memory if isinstance(error, MemoryError) else " ".join(str(error).split())
+            line = memory if isinstance(error, MemoryError) else " ".join(error.message(flag_of).split())
             print(f"bert: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}", file=sys.stderr)
         return 2
     except InterruptedRun as error:

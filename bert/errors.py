@@ -8,9 +8,25 @@ from difflib import get_close_matches
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+_OPTION = re.compile("\x0e([^\x0f]*)\x0f")
+
 
 class InputError(ValueError):
-    """A mistake in what the user gave us: a file, a recipe key, a value. One line: where, what, and the fix."""
+    """A mistake in what the user gave us: a file, a recipe key, a value. One line: where, what, and the fix.
+
+    `option` marks the parameters that the line names, so that the command line can name its flags instead."""
+
+    def __str__(self) -> str:
+        return self.message()
+
+    def message(self, spelled: Callable[[str], str] = "`{}`".format) -> str:
+        """The line, with each marked parameter as `spelled` writes it; by default its name."""
+        return _OPTION.sub(lambda found: spelled(found[1]), super().__str__())
+
+
+def option(name: str) -> str:
+    """A parameter or field in the line of an InputError: its name for a caller from Python, its flag on the command line."""
+    return f"\x0e{name}\x0f"
 
 
 class RankError(InputError):

@@ -45,6 +45,12 @@ def replaced(file: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Write `file` whole or not at all, see `replaced`."""
+    with replaced(file) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
     """An empty folder to fill; at the end it takes the place of `folder`, whose parents are made where they are not there.

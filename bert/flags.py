@@ -1,4 +1,5 @@
-"""The command line of a verb by argparse: its options, and a flag `--group.field` for every field of a recipe.
+"""The command line of a verb by argparse: its options, and one flag for every field of a recipe: `--group.field`, or an option of
+the verb in its place.
 
 Help texts are the docstrings under the fields. A flag's value is read as YAML, or as it stands where the field takes text.
 """
@@ -8,12 +9,12 @@ import ast
 import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, is_dataclass, make_dataclass
 from functools import cache
 from itertools import pairwise, takewhile
 from keyword import iskeyword
-from typing import Any, Literal, NoReturn, get_args, get_origin
+from typing import Any, ClassVar, Literal, NoReturn, get_args, get_origin
 
 from bert.errors import InputError, check_values, did_you_mean
 from bert.recipe import (
@@ -55,8 +56,16 @@ class _Option:
     at_least: int | None
 
 
+def flag_of(name: str) -> str:
+    """How the command line that was parsed last writes a parameter or field."""
+    return Parser.latest.flag_of(name) if Parser.latest is not None else f"`{name}`"
+
+
 class Parser(argparse.ArgumentParser):
     """The command line of `verb`, whose docstring is its description; with the type of a recipe, a flag for each of its fields."""
+
+    latest: "ClassVar[Parser | None]" = None
+    """the one that parsed last: its flags are those that an error names"""
 
     def __init__(self, verb: Callable[..., Any], recipe: type | None = None, usage: str | None = None):
         description = " ".join((verb.__doc__ or "").split())
@@ -64,18 +73,17 @@ class Parser(argparse.ArgumentParser):
         self.recipe_type = recipe
         self.known = {"-h", "--help"}
         self.options: dict[str, _Option] = {}
-        self.hints: dict[str, Any] = {}  # of the fields of the recipe
+        self.hints: dict[str, Any] = {}  # of the fields of the recipe that have a flag
         if recipe is not None:
             self._add_flag(self, _CONFIG, str, "recipe: a YAML file of the fields below", "FILE")
             self.add(
                 "--print-config", "print the recipe that files and flags make, with all its fields, and stop", bool
             )
-            self._add_fields(recipe)
 
     def add(
         self,
         name: str,
-        help: str,
+        help: str = "",
         kind: Any = str,
         default: Any = None,
         *,
@@ -86,16 +94,15 @@ class Parser(argparse.ArgumentParser):
     ) -> None:
         """Add an option of the verb, or an argument without dashes, which is required unless told otherwise.
 
-        A `kind` of bool is an option without a value, a list one with several. `same_as` names the field of the recipe that the option
-        stands for; its value is taken after every file and flag.
+        A `kind` of bool is an option without a value, a list one with several. `same_as` names the field of the recipe that is given
+        by this option, and by no other flag, and tells its help where there is no `help`; its value is taken after every file and flag.
         """
         is_option, is_list, word = name.startswith("-"), get_origin(kind) is list, name.lstrip("-").replace("-", "_")
         required = not is_option if required is None else required
+        help = help or self._text_of(same_as)
         dest = word + "_" * iskeyword(word)
         if get_origin(kind) is Literal:
             help += f"; {in_words(kind)}"
-        if same_as:
-            help += f"; the same as --{same_as}"
         if default not in (None, ""):
             help += f" (default: {' '.join(map(str, default)) if is_list else default})"
         settings: dict[str, Any] = {"help": help.replace("%", "%%"), "default": argparse.SUPPRESS}
@@ -113,6 +120,8 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The options of the verb. InputError, in one line, for what is unknown (with the nearest known name), absent or wrong."""
+        Parser.latest = self
+        self._complete()
         for argument in takewhile("--".__ne__, arguments):
             option = argument.partition("=")[0]
             if option.startswith("--trainer.") and "trainer" in self.hints and option not in self.known:
@@ -176,23 +185,47 @@ class Parser(argparse.ArgumentParser):
             raise SystemExit
         return recipe
 
+    def flag_of(self, name: str) -> str:
+        """The flag that fills a parameter or field, such as `text_field` or `data.tokenizer`; its name where there is none."""
+        given_by = {one.same_as: one.name for one in self.options.values() if one.same_as}
+        flags = {f"--{name.replace('_', '-')}", f"--{name}"} & self.known
+        flags |= {flag for field, flag in given_by.items() if field == name or field.endswith(f".{name}")}
+        flags = flags or {flag for flag in self.known if flag.endswith(f".{name}")}
+        return flags.pop() if len(flags) == 1 else f"`{name}`"
+
+    def format_help(self) -> str:
+        """What --help prints."""
+        self._complete()
+        return super().format_help()
+
     def error(self, message: str) -> NoReturn:
         """What argparse calls where arguments are absent."""
         raise argparse.ArgumentError(None, message)
 
-    def _add_fields(self, kind: type, name: str = "", text: str = "") -> None:
-        """A flag for every field of a dataclass: of a recipe, or of its group `name`, which may be given as a file too."""
+    def _text_of(self, field: str) -> str:
+        group, _, key = field.rpartition(".")
+        assert self.recipe_type is not None
+        return documentation(hints_of(self.recipe_type)[group] if group else self.recipe_type)[key]
+
+    def _complete(self) -> None:
+        """Add the flags of the recipe, once every option is there."""
+        if self.recipe_type is not None and len(self.hints) == 1:  # --config
+            self._add_fields(self.recipe_type, {one.same_as for one in self.options.values()})
+
+    def _add_fields(self, kind: type, given: Collection[str], name: str = "", text: str = "") -> None:
+        """A flag for every field of a dataclass that no option gives: of a recipe, or of its group `name`, which may be given as a
+        file too."""
         group = self.add_argument_group(f"{name}: {text}" if name else (kind.__doc__ or "").rstrip("."))
         if name:
             self._add_flag(group, name, kind, "a YAML file of these fields", "FILE")
         hints, texts, defaults = hints_of(kind), documentation(kind), kind()
         inner = [key for key, hint in hints.items() if is_dataclass(hint)]
         for key, hint in hints.items():
-            if key not in inner:
+            if key not in inner and (path := f"{name}.{key}" if name else key) not in given:
                 told = f"{texts.get(key, '')} ({in_words(hint)}; default: {shown(getattr(defaults, key))})"
-                self._add_flag(group, f"{name}.{key}" if name else key, hint, told)
+                self._add_flag(group, path, hint, told)
         for key in inner:
-            self._add_fields(hints[key], key, texts.get(key, ""))
+            self._add_fields(hints[key], given, key, texts.get(key, ""))
 
     def _add_flag(self, group: Any, name: str, hint: Any, help: str, metavar: str = "VALUE") -> None:
         self.known.add(f"--{name}")

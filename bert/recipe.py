@@ -16,19 +16,13 @@ from typing import Any, Literal, get_args, get_origin
 import yaml
 
 from bert.errors import InputError, check_values, did_you_mean
-from bert.files import replaced
+from bert.files import replace_text
 from bert.untrusted import parse_yaml, read_yaml_text
 
 _LONGEST_WORD = 100
 _PLAIN = (str, int, float, dict, list, tuple, type(None))
-_IN_WORDS = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    type(None): "null",
-    list: "a list",
-}
+_IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
+_IN_WORDS |= {type(None): "null"}
 
 Fields = dict[tuple[str, ...], tuple[Any, str]]
 """what was given of a recipe: the path of a field, as ("data", "corpus") → its value and the file that it comes from, or nothing"""
@@ -115,8 +109,7 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 def write_yaml(recipe: Any, file: Path, header: str = "") -> None:
     """Write a recipe with all its fields, so that the file alone repeats the run. The file is replaced whole."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
-    with replaced(file) as partial:
-        partial.write_text(comment + as_text(recipe), encoding="utf-8")
+    replace_text(file, comment + as_text(recipe))
 
 
 def as_text(recipe: Any) -> str:
@@ -196,10 +189,8 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def _plain(value: Any) -> Any:
     """What YAML can hold of a recipe: tuples become lists, and objects for the Trainer, which no file can make again, are left out."""
     if is_dataclass(value):
-        lists = {
-            name: [_plain(one) for one in item] for name, item in vars(value).items() if isinstance(item, list | tuple)
-        }
-        return {name: lists.get(name, _plain(item)) for name, item in vars(value).items()}
+        fields = vars(value).items()
+        return {name: [*map(_plain, one)] if isinstance(one, list | tuple) else _plain(one) for name, one in fields}
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items() if isinstance(item, _PLAIN)}
     return [_plain(item) for item in value if isinstance(item, _PLAIN)] if isinstance(value, list | tuple) else value

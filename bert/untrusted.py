@@ -170,8 +170,5 @@ def _check_depth(value: Any, most_nodes: float = float("inf")) -> None:
 
 
 def _children(value: Any) -> Iterator[Any]:
-    return (
-        iter(value.values())
-        if isinstance(value, dict)
-        else iter(value if isinstance(value, (list, tuple, set)) else ())
-    )
+    inside = value.values() if isinstance(value, dict) else value
+    return iter(inside if isinstance(value, (dict, list, tuple, set)) else ())

@@ -1,4 +1,4 @@
-"""`bert.embed` beside a loop over Hugging Face's model, on sentences of real text: alternating rounds, ratios with their spread.
+"""`bert.inference` beside a loop over Hugging Face's model, on sentences of real text: alternating rounds, ratios with their spread.
 
     python recipes/measure_embed.py --model FOLDER --text TEXT.txt.gz --sentences 2000 --rounds 7 --threads 2
 
@@ -80,7 +80,7 @@ def work(turn: Connection, way: str, texts: list[str], options: argparse.Namespa
 
 def ours(model: str) -> Callable[[list[str]], Any]:
     """Texts to vectors by this package."""
-    from bert.embed import embed
+    from bert.inference.embeddings import embed
     from bert.model.encoder import Encoder
 
     encoder = Encoder.load(model)

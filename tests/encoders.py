@@ -3,7 +3,7 @@
 import torch
 
 from bert.data.vocabulary import train_tokenizer
-from bert.embed import span_tokens, token_vectors, tokenizer_of
+from bert.inference.embeddings import span_tokens, token_vectors, tokenizer_of
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from tests.conftest import make_text

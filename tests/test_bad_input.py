@@ -101,7 +101,7 @@ def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, verb: str) 
     )
 
     (place / "latin.txt").write_bytes("Un café.\n\nUn été à Paris.\n".encode("latin-1"))
-    expected = "latin.txt:1: not UTF-8 (byte 0xe9); convert the file: iconv -f ITS_ENCODING -t UTF-8 latin.txt"
+    expected = "latin.txt, line 1: not UTF-8 (byte 0xe9); convert the file: iconv -f ITS_ENCODING -t UTF-8 latin.txt"
     assert refused(*command, "latin.txt") == expected
 
     (place / "cut.txt.gz").write_bytes(gzip.compress(make_text().encode())[:-40])
@@ -121,9 +121,10 @@ def test_a_name_that_is_neither_a_file_nor_a_hub_data_set(refused: Refused, verb
 @pytest.mark.parametrize("command", [CORPUS_VERBS["prepare"], [*CORPUS_VERBS["pretrain"], "--tokenizer=run/tokenizer"]])
 def test_a_corpus_of_one_repeated_line(refused: Refused, place: Path, command: list[str]) -> None:
     (place / "same.txt").write_text("The same line again and again.\n" * 200)
+    flag = "--data.layout" if command[0] == "pretrain" else "--layout"
     assert re.fullmatch(
         r"the corpus is too small: 199 of its 200 documents are exact duplicates, \d\d tokens are left;"
-        r" give more text, or check --layout",
+        rf" give more text, or check {flag}",
         refused(*command, "same.txt"),
     )
 
@@ -188,11 +189,11 @@ def test_a_tokenizer_that_does_not_fit_the_model_folder(refused: Refused, place:
 def test_a_store_of_another_tokenizer(refused: Refused) -> None:
     message = refused("pretrain", "--store", "run/store", "--tokenizer", "other", "--out", "new", *TINY)
     assert message.startswith("run/store: made by another tokenizer (")
-    assert message.endswith("); run `bert prepare` again with this tokenizer")
+    assert message.endswith("); prepare the text again with this tokenizer")
     message = refused("pretrain", "--store", "run/store", "--out", "new", *TINY)
     assert message == "data.store needs data.tokenizer: give the one that the store was made with"
     message = refused("pretrain", "--store", "run", "--tokenizer", "other", "--out", "new", *TINY)
-    assert message == "run: no store.json, so this is no store or an unfinished one; run `bert prepare` again"
+    assert message == "run: no store.json, so this is no store or an unfinished one; prepare the text again"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +212,7 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
         (
             ["--store=foreign"],
             "foreign: made by another tokenizer ({other}) than the one given ({run});"
-            " run `bert prepare` again with this tokenizer",
+            " prepare the text again with this tokenizer",
         ),
     ],
     ids=["gone", "no model", "shape", "length", "store"],
@@ -260,7 +261,7 @@ CHANGES_THAT_CANNOT_BE = [
     (
         ["--tokenizer=headless"],
         "headless/tokenizer.json: the vocabulary has no [MASK]; name its own in tokenizer_config.json (cls_token, …), or train"
-        " one by `bert tokenizer`",
+        " one",
     ),
 ]
 
@@ -319,7 +320,7 @@ def test_a_run_whose_tokenizer_was_changed_is_not_resumed(refused: Refused, plac
 
 def test_folders_that_are_not_there(refused: Refused) -> None:
     assert refused("pretrain", "text.txt", "--tokenizer", "gone", "--out", "new", *TINY) == (
-        "gone: no such tokenizer file or folder; make one by `bert tokenizer CORPUS --out DIR`"
+        "gone: no such tokenizer file or folder; train one first"
     )
     assert refused("fill", "The [MASK].", "--model", "gone") == f"gone: no such folder, and {NOT_ON_THE_HUB}"
     assert refused("fill", "The [MASK].", "--model", "./gone") == (
@@ -521,7 +522,7 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
         ("--resume other", "other: no run to resume here: it has no recipe.yaml"),
         (
             "--resume run --config text.txt",
-            "--config beside --resume: the recipe of a resumed run is run/recipe.yaml; leave --config out",
+            "--config beside --resume run: a run is resumed by its run/recipe.yaml; leave --config out",
         ),
         ("--resume run --seed 3", "seed is 3 and run was started with 0: a run is resumed as it was; leave it out"),
         (
@@ -532,7 +533,7 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
             "--resume run --tokenizer other",
             "data.tokenizer is other and run was started with None: a run is resumed as it was; leave it out",
         ),
-        ("--resume run --out new", "--out new beside --resume run: a run goes on where it is; leave --out out"),
+        ("--resume run --out new", "--out new beside --resume run: a run is resumed where it is; leave --out out"),
     ],
 )
 def test_a_run_is_resumed_as_it_was(refused: Refused, arguments: str, message: str) -> None:
@@ -646,7 +647,7 @@ def test_near_duplicates_that_cannot_be_looked_for(refused: Refused, monkeypatch
     assert refused(*command, "--dedup", "fuzzy") == "--dedup fuzzy: give one of exact, near"
     monkeypatch.setitem(sys.modules, "datasketch", None)
     message = refused(*command, "--dedup", "near")
-    assert message == "--dedup near needs the package datasketch: pip install 'bert[dedup]'"
+    assert message == "near duplicates need the package datasketch: pip install 'bert[dedup]'"
 
 
 # ── a disk without room ──

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bert.cli import main
-from bert.errors import InputError
+from bert.errors import InputError, option
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
-from bert.flags import Parser, documentation
+from bert.flags import Parser, documentation, flag_of
 from bert.model.config import EncoderConfig
 from bert.pretraining.config import DataConfig, MaskingConfig, PhaseConfig, PretrainOptimizer, PretrainRecipe
 from bert.probing.config import SensesProtocol
@@ -534,7 +534,7 @@ def test_every_field_is_documented(kind: Any) -> None:
 
 
 @pytest.mark.parametrize("file", sorted(RECIPES.glob("*.yaml")), ids=lambda file: file.stem)
-def test_a_recipe_of_the_house_parses_and_says_first_what_it_is(file: Path) -> None:
+def test_a_recipe_of_the_repository_parses_and_says_first_what_it_is(file: Path) -> None:
     recipe = recipe_of("--config", str(file))
     text = file.read_text(encoding="utf-8")
     assert text.startswith("# ")
@@ -547,3 +547,38 @@ def test_a_recipe_of_the_house_parses_and_says_first_what_it_is(file: Path) -> N
 def test_null_is_refused_where_a_field_is_never_null(flag, capsys):
     assert main(["pretrain", "text.txt", "--out", "run", f"{flag}=null"]) == 2
     assert capsys.readouterr().err.startswith(f"bert: {flag.removeprefix('--')} is ")
+
+
+def test_a_field_has_one_flag_its_name_or_the_option_that_gives_it() -> None:
+    def transfer(arguments: list[str]) -> None:
+        """Try it."""
+
+    parser = Parser(transfer, PretrainRecipe)
+    parser.add("--store", same_as="data.store")
+    parser.add("--from", same_as="start")
+    options = parser.parse(["--store=mine", "--data.batch_size=4"])
+    assert parser.recipe(options).data == DataConfig(store="mine", batch_size=4)
+    text = " ".join(parser.format_help().split())
+    assert "--start" not in text
+    assert "--data.store" not in text
+    assert "--store STORE token store made by" in text  # the docstring of the field
+    for flag, right in (("--data.store=a", "--store"), ("--start=a", "--from")):
+        with pytest.raises(InputError, match=f"^{flag[:-2]} is not an option of bert transfer") as caught:
+            parser.parse([flag])
+        assert right == "--from" or str(caught.value).endswith(f"Did you mean `{right}`?")
+
+
+def test_an_error_names_the_parameter_and_the_command_line_its_flag() -> None:
+    def transfer(arguments: list[str]) -> None:
+        """Try it."""
+
+    error = InputError(f"no column: name one by {option('text_field')}, {option('data.store')} or {option('gone')}")
+    assert str(error) == "no column: name one by `text_field`, `data.store` or `gone`"
+    parser = Parser(transfer, PretrainRecipe)
+    parser.add("--store", same_as="data.store")
+    parser.parse([])
+    assert error.message(flag_of) == "no column: name one by --data.text_field, --store or `gone`"
+    plain = Parser(transfer)
+    plain.add("--text-field", "column")
+    plain.parse([])
+    assert error.message(flag_of) == "no column: name one by --text-field, `data.store` or `gone`"

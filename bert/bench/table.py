@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.bench.cells import OUT_OF_MEMORY, Cells, Value
-from bert.files import replaced
+from bert.files import replace_text
 
 METRICS, TABLE = "metrics.json", "table.md"
 POINTS = 20
@@ -102,8 +102,7 @@ def report(cells: Cells, about: dict[str, Any], out: Path | None, say: Callable[
     metrics: dict[str, Any] = json.loads(json.dumps(content))
     if out is not None:
         for name, written in ((METRICS, json.dumps(metrics, indent=2)), (TABLE, text)):
-            with replaced(out / name) as partial:
-                partial.write_text(written + "\n", encoding="utf-8")
+            replace_text(out / name, written + "\n")
         say(f"all in {out}: {', '.join([METRICS, TABLE, *pictures(cells, out)])}")
     return metrics
 

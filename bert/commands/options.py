@@ -18,11 +18,16 @@ def add_corpus(parser: Parser) -> None:
     parser.add("--text-field", "column of .jsonl, .csv, .tsv and .parquet that holds the text", default="text")
 
 
-def check_output(option: str, file: str | None, suffixes: Sequence[str], inputs: Sequence[str | None] = ()) -> None:
-    """InputError, before any work, where the file of an option has another suffix, cannot be written, or is one of `inputs`
-    or lies in one that is a folder."""
+def output(
+    option: str, file: str | None, suffixes: Sequence[str], inputs: Sequence[str | None] = ()
+) -> Callable[[Callable[[Path], object]], None]:
+    """What writes the file of an option: it has the function that it is called with fill a temporary file beside it, which then
+    takes its name, so that it appears whole or not at all. Without a file it does nothing.
+
+    InputError, before any work, where the file has another suffix, cannot be written, or is one of `inputs` or lies in one that is a
+    folder."""
     if file is None:
-        return
+        return lambda _: None
     path = Path(file).expanduser()
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{option} {file}: give a name that ends in {' or '.join(suffixes)}")
@@ -36,11 +41,12 @@ def check_output(option: str, file: str | None, suffixes: Sequence[str], inputs:
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")
 
+    def write(fill: Callable[[Path], object]) -> None:
+        try:
+            with replaced(path) as partial:
+                fill(partial)
+        except OSError as error:
+            why = error.strerror or error
+            raise InputError(f"{option} {file}: cannot be written ({why}): give another path") from None
 
-def write_whole(option: str, file: str, write: Callable[[Path], object]) -> None:
-    """Have `write` make the file under a temporary name beside it, then rename: it appears whole or not at all."""
-    try:
-        with replaced(Path(file).expanduser()) as partial:
-            write(partial)
-    except OSError as error:
-        raise InputError(f"{option} {file}: cannot be written ({error.strerror or error}): give another path") from None
+    return write

@@ -9,6 +9,16 @@ from bert.errors import InputError
 from bert.files import real_path
 from bert.flags import Parser
 
+_SHORT = {
+    "--tokenizer": "data.tokenizer",
+    "--store": "data.store",
+    "--from": "start",
+    "--add-words": "vocabulary.add_words",
+    "--new-tokenizer": "vocabulary.retrain",
+    "--general": "validation.general",
+}
+"""the fields of the recipe with a flag of their own; every other one has its name: --data.batch_size"""
+
 
 def _tokenizer(arguments: Sequence[str]) -> None:
     """Train a tokenizer on your text."""
@@ -45,10 +55,10 @@ def _prepare(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     if options.dedup == "exact" and options.jaccard is not None:
         raise InputError(f"--jaccard {options.jaccard} is for --dedup near: give that too, or leave it out")
-    near = None if options.dedup == "exact" else 0.8 if options.jaccard is None else options.jaccard
+    jaccard = None if options.dedup == "exact" else 0.8 if options.jaccard is None else options.jaccard
     from bert.data.prepare import prepare
 
-    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field, near)
+    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field, jaccard)
 
 
 def _pretrain(arguments: Sequence[str]) -> None:
@@ -60,33 +70,28 @@ def _pretrain(arguments: Sequence[str]) -> None:
 
     usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
     parser = Parser(_pretrain, PretrainRecipe, usage)
-    parser.add("corpus", "files, globs, folders or a Hub data set", list[str], required=False, same_as="data.corpus")
+    parser.add("corpus", kind=list[str], required=False, same_as="data.corpus")
     parser.add("--out", "folder of the run")
-    parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")
-    parser.add("--store", "token store made by `bert prepare`", same_as="data.store")
-    parser.add("--from", "go on from this model folder", same_as="start")
-    parser.add("--add-words", "with --from: file with a word a line", same_as="vocabulary.add_words")
-    parser.add("--new-tokenizer", "with --from: train another tokenizer", bool, same_as="vocabulary.retrain")
-    parser.add("--general", "with --from: text to see what is forgotten", same_as="validation.general")
+    for flag, field in _SHORT.items():
+        parser.add(flag, kind=bool if flag == "--new-tokenizer" else str, same_as=field)
     parser.add("--overwrite", "lose the run that --out holds", bool)
     parser.add("--resume", "go on with an interrupted run", metavar="RUN")
     parser.add("--show-batch", "print batch N, from 0, of the run in --out, and stop", int, metavar="N", at_least=0)
     parser.add("--trust", TRUST, bool)
     options = parser.parse(arguments)
     resumed, out, shown = _home(options.resume), _home(options.out), options.show_batch
+    beside = f"beside --resume {resumed}"
     if resumed is not None:
         if "config" in dict(options.given):
-            its_own = f"the recipe of a resumed run is {resumed}/recipe.yaml"
-            raise InputError(f"--config beside --resume: {its_own}; leave --config out")
+            raise InputError(f"--config {beside}: a run is resumed by its {resumed}/recipe.yaml; leave --config out")
         if not (resumed / "recipe.yaml").exists():
             raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
         if options.overwrite:
-            raise InputError("--overwrite beside --resume: a run is either gone on with or lost; leave one out")
+            raise InputError(f"--overwrite {beside}: a run is either resumed or lost; leave one out")
         if out is not None and real_path(out) != real_path(resumed):
-            beside = f"--out {options.out} beside --resume {resumed}"
-            raise InputError(f"{beside}: a run goes on where it is; leave --out out")
+            raise InputError(f"--out {options.out} {beside}: a run is resumed where it is; leave --out out")
         out = resumed
-    if shown is not None:
+    elif shown is not None:
         if out is None:
             raise InputError(f"--show-batch {shown}: name the run in --out")
         if not (out / "recipe.yaml").exists():

@@ -3,22 +3,17 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from bert.commands.options import check_output, write_whole
+from bert.commands.options import output
 from bert.errors import InputError
 from bert.flags import Parser
-
-if TYPE_CHECKING:
-    from bert.probing.senses import Senses
 
 
 def _words(arguments: Sequence[str]) -> None:
     """Compare the vectors of a word from sentence to sentence, layer by layer."""
-    sentences = (
-        "file: .txt with a sentence a line, or .jsonl, .tsv or .csv with a column sentence and, where known, word, start and"
-        " end or index, and sense"
-    )
+    columns = "sentence and, where known, word, start and end or index, and sense"
+    sentences = f"file: .txt with a sentence a line, or .jsonl, .tsv or .csv with the columns {columns}"
     parser = Parser(_words)
     parser.add("word", "the word, in any case")
     parser.add("--sentences", sentences, required=True)
@@ -31,27 +26,21 @@ def _words(arguments: Sequence[str]) -> None:
     parser.add("--html", "one offline page with a slider through the layers")
     parser.add("--png", "2-D map of the last layer that was looked at")
     options = parser.parse(arguments)
-    check_output("--html", options.html, (".html", ".htm"), inputs=[options.sentences, options.model])
-    check_output("--png", options.png, (".png",), inputs=[options.sentences, options.model])
+    html = output("--html", options.html, (".html", ".htm"), inputs=[options.sentences, options.model])
+    png = output("--png", options.png, (".png",), inputs=[options.sentences, options.model])
     from bert.probing.occurrences import forms_of
     from bert.probing.words import words
 
     also = [form.strip() for form in options.also.split(",") if form.strip()]
     forms = [*(forms_of(options.word) if options.forms else []), *also]
     layers = None if options.layer is None else [options.layer]
-    result = words(
-        *(options.word, Path(options.sentences), options.model, layers, forms),
-        clusters=options.clusters,
-        seed=options.seed,
-    )
+    chosen: dict[str, Any] = {"layers": layers, "forms": forms, "clusters": options.clusters, "seed": options.seed}
+    result = words(options.word, Path(options.sentences), options.model, **chosen)
     print(result)
     from bert.probing.pictures import words_page, words_png
 
-    if options.html is not None:
-        page = words_page(result, model=options.model, source=options.sentences)
-        write_whole("--html", options.html, lambda file: file.write_text(page, encoding="utf-8"))
-    if options.png is not None:
-        write_whole("--png", options.png, lambda file: _say(words_png(result, file)))
+    html(lambda file: file.write_text(words_page(result, options.model, options.sentences), encoding="utf-8"))
+    png(lambda file: _say(words_png(result, file)))
 
 
 def _say(remark: str) -> None:
@@ -74,25 +63,14 @@ def _senses(arguments: Sequence[str]) -> None:
     parser.add("--out", "every figure, as .json or .tsv")
     options = parser.parse(arguments)
     protocol = parser.recipe(options)
-    check_output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test, options.model])
+    out = output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test, options.model])
     from bert.probing.senses import senses
 
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
     layers = None if options.layer is None else [options.layer]
     result = senses(options.data, options.model, options.test, layers, chosen, options.seed, protocol=protocol)
     print(result)
-    if options.out is not None:
-        write_whole("--out", options.out, lambda file: _write_senses(result, file))
-
-
-def _write_senses(result: "Senses", file: Path) -> None:
-    rows = list(result.rows())
-    overall = {
-        method: {"accuracy": result.mean(method), "macro_f1": result.mean_f1(method), "micro": result.micro(method)}
-        for method in result.methods
-    }
-    content = {"headline": result.headline, "overall": overall, "words": rows, "notes": result.notes}
-    _write_rows(rows, content, file)
+    out(lambda file: _write_rows(list(result.rows()), result.summary(), file))
 
 
 def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) -> None:
@@ -119,7 +97,7 @@ def _score(arguments: Sequence[str]) -> None:
     parser.add("--limit", "so many pairs of each paradigm, the first ones", int, at_least=1)
     parser.add("--out", "every sentence or pair with its scores, as .tsv or .json")
     options = parser.parse(arguments)
-    check_output("--out", options.out, (".tsv", ".json"), inputs=[options.file, options.model])
+    out = output("--out", options.out, (".tsv", ".json"), inputs=[options.file, options.model])
     from bert.probing.pairs import minimal_pairs, pairs_of
     from bert.probing.rows import read_pairs, read_rows
     from bert.probing.sentences import listed, score
@@ -131,15 +109,13 @@ def _score(arguments: Sequence[str]) -> None:
         scores = score(sentences, options.model, within_word=options.within_word, progress="scores")
         print(listed(scores))
         rows: list[dict[str, object]] = [one.row() for one in scores]
-        content: object = [
-            one.row() | {"tokens": one.tokens, "log_probabilities": one.log_probabilities} for one in scores
-        ]
+        tokens = ({"tokens": one.tokens, "log_probabilities": one.log_probabilities} for one in scores)
+        content: object = [row | more for row, more in zip(rows, tokens)]
     else:
         result = minimal_pairs(pairs, options.model, within_word=options.within_word, progress="scores")
         print(result if options.minimal_pairs else result.listed())
         rows, content = list(result.rows()), result.summary()
-    if options.out is not None:
-        write_whole("--out", options.out, lambda file: _write_rows(rows, content, file))
+    out(lambda file: _write_rows(rows, content, file))
 
 
 def _attend(arguments: Sequence[str]) -> None:
@@ -151,7 +127,7 @@ def _attend(arguments: Sequence[str]) -> None:
     parser.add("--head", "from 0; not given: the one that looks hardest", int)
     parser.add("--png", "the weights of the head as a picture")
     options = parser.parse(arguments)
-    check_output("--png", options.png, (".png",), inputs=[options.model])
+    png = output("--png", options.png, (".png",), inputs=[options.model])
     from bert.probing.attention import attention
 
     if _is_file(options.text):
@@ -159,11 +135,11 @@ def _attend(arguments: Sequence[str]) -> None:
     result = attention(options.text, options.model)
     layer, head = result.telling_head(options.layer, options.head)
     print(result.table(layer, head))
-    if options.png is not None:
+    if options.png is not None:  # matplotlib takes a second
         from bert.report.figures import heatmap_png
 
         weights, title = result.head(layer, head), f"attention: layer {layer}, head {head}"
-        write_whole("--png", options.png, lambda file: _say(heatmap_png(file, result.tokens, weights, title)))
+        png(lambda file: _say(heatmap_png(file, result.tokens, weights, title)))
 
 
 def _is_file(text: str) -> bool:

@@ -152,10 +152,8 @@ def _read_hub(name: str, text_field: str) -> Iterator[str]:
     revision = _hub_revision(name)
     repository, _, configuration = name.partition(":")
     try:
-        rows = datasets.load_dataset(
-            repository, configuration or None, split="train", streaming=True, revision=revision
-        )
-        for row in rows:
+        how: dict[str, Any] = {"split": "train", "streaming": True, "revision": revision}
+        for row in datasets.load_dataset(repository, configuration or None, **how):
             if text_field not in row:
                 raise missing_field(f"{name} (Hub data set)", text_field, list(row))
             if row[text_field] is not None:
@@ -178,7 +176,5 @@ def _hub_revision(name: str) -> str:
 
 def _hub_error(name: str, error: Exception) -> InputError:
     first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    return InputError(
-        f"{name}: no such file or folder, and as a Hub data set it cannot be read "
-        f"({type(error).__name__}: {first}); check the path, the name or the network"
-    )
+    why = f"as a Hub data set it cannot be read ({type(error).__name__}: {first})"
+    return InputError(f"{name}: no such file or folder, and {why}; check the path, the name or the network")

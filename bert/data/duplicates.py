@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 
 from bert.data.rng import random_bits
-from bert.errors import InputError
+from bert.errors import InputError, option
 
 SHINGLE = 5  # tokens
 _VALUES = 128  # of a sketch
@@ -58,11 +58,11 @@ class NearDuplicates:
     def __init__(self, threshold: float) -> None:
         """`threshold`: Jaccard similarity from 0.1 to 0.95. Raises InputError where it is not, or `datasketch` is not installed."""
         if not 0.1 <= threshold <= 0.95:
-            raise InputError(f"--jaccard is {threshold}: give a similarity from 0.1 to 0.95")
+            raise InputError(f"{option('jaccard')} is {threshold}: give a similarity from 0.1 to 0.95")
         try:
             from datasketch import MinHash, MinHashLSH
         except ImportError:
-            raise InputError("--dedup near needs the package datasketch: pip install 'bert[dedup]'") from None
+            raise InputError("near duplicates need the package datasketch: pip install 'bert[dedup]'") from None
         lsh = MinHashLSH(threshold=threshold, num_perm=_VALUES)
         self.bands, self.values_per_band = lsh.b, lsh.r
         self._empty = MinHash(num_perm=_VALUES, hashfunc=int)  # the shingles are hashed already

@@ -15,9 +15,8 @@ import numpy as np
 from bert.data.tokenizer import Tokenizer, encodable
 
 Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
-_MARKS = (
-    r"!-/:-@\[-`{-~，。、"  # some of the characters that stand for themselves: those of ASCII and the commonest others
-)
+# some of the characters that stand for themselves: those of ASCII and the commonest others
+_MARKS = r"!-/:-@\[-`{-~，。、"
 _IDEOGRAPHS = "㐀-䶿一-鿿"  # where the normaliser puts blanks around them
 
 

@@ -29,6 +29,7 @@ from bert.data.rows import (
     there_are,
 )
 from bert.errors import InputError, did_you_mean
+from bert.errors import option as flag
 
 PAIRS = {  # usual names of the text, the likelier first → the names that its second sentence has beside it
     "text": ("pair", "text_pair", "text2"),
@@ -151,7 +152,7 @@ def _choose_columns(where: str, header: list[str], named: Columns, needs_label: 
     for option, name in (("text", named.text), ("pair", named.pair), ("label", named.label)):
         if name and name not in header:
             raise InputError(
-                f"{where}: no column {name!r} for --{option}; {there_are(header)}.{did_you_mean(name, header)}"
+                f"{where}: no column {name!r} for {flag(option)}; {there_are(header)}.{did_you_mean(name, header)}"
             )
     text = named.text or _usual(PAIRS, header)
     label = named.label or _usual(LABELS, header)
@@ -161,7 +162,7 @@ def _choose_columns(where: str, header: list[str], named: Columns, needs_label: 
         if table and len(header) == 1 and len(header[0].split()) > 1:
             first_line += "; one column only: columns of a .tsv are parted by tabs, of a .csv by commas or semicolons"
         raise InputError(
-            f"{where}: no column is known as the {missing}; {there_are(header)}. Name it by --{missing}{first_line}"
+            f"{where}: no column is known as the {missing}; {there_are(header)}. Name it by {flag(missing)}{first_line}"
         )
     assert text is not None
     pair = named.pair or _usual(PAIRS.get(text.lower(), ()), header)
@@ -318,7 +319,7 @@ def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
     cells = {cell.strip().lower() for cell in first.split("\t")}
     if cells & PAIRS.keys() and cells & set(LABELS):
         raise InputError(
-            f"{name_of(path)}, line 1: a table of texts with labels, not a word and its tag a line: use `bert finetune classify`"
+            f"{name_of(path)}, line 1: a table of texts with labels, not a word and its tag a line: classify its texts"
         )
     return chain([first] if first else [], lines)
 
@@ -342,7 +343,7 @@ def _tagged_json(
         if words is None or (tags is None and needs_tags):
             missing = "words" if words is None else "tags"
             raise InputError(
-                f"{where}: no column is known as the {missing}; {there_are(list(row))}. Name it by --{missing}"
+                f"{where}: no column is known as the {missing}; {there_are(list(row))}. Name it by {flag(missing)}"
             )
         of_words = _strings(where, row, words)
         if "" in of_words:
@@ -389,10 +390,8 @@ def _format(path: str | Path, file_format: str | None, formats: dict[str, str]) 
     form = formats.get(suffix)
     tagged = formats is _TAGGED_FORMATS
     if form is None and suffix in (_EXAMPLE_FORMATS if tagged else _TAGGED_FORMATS):
-        task, other = ("tagging words", "classify") if tagged else ("classifying texts", "tag")
-        raise InputError(
-            f"{path}: {suffix} is no file for {task}: use it with `bert finetune {other}`, or give another"
-        )
+        task, other = ("tagging words", "classify texts") if tagged else ("classifying texts", "tag words")
+        raise InputError(f"{path}: {suffix} is no file for {task}: {other} with it, or give another")
     if form is None:
         raise InputError(
             f"{path}: no known suffix ({', '.join(formats)}); rename it or name the format: {', '.join(known)}"

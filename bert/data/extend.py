@@ -12,7 +12,7 @@ import tokenizers
 from tokenizers import AddedToken
 
 from bert.data.tokenizer import Tokenizer, is_unspaced
-from bert.errors import InputError
+from bert.errors import InputError, option
 
 
 def read_words(file: str | Path) -> list[str]:
@@ -45,7 +45,7 @@ def add_words(tokenizer: Tokenizer, words: Sequence[str], source: str = "words")
         raise InputError(
             f"{source}: a {tokenizer.kind} tokenizer takes no words, because the blank before a word is part of its first"
             " piece and an added word would leave it behind: give a model with a WordPiece tokenizer, or train a new one"
-            " on your text by --new-tokenizer"
+            f" on your text ({option('vocabulary.retrain')})"
         )
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     vocabulary = backend.get_vocab(with_added_tokens=True)
@@ -55,10 +55,8 @@ def add_words(tokenizer: Tokenizer, words: Sequence[str], source: str = "words")
         if not spelt:
             raise InputError(f"{source}: nothing is left of {word!r} when the tokenizer normalises it: leave it out")
         if len(spelt) > 1 and any(map(is_unspaced, spelt)):
-            raise InputError(
-                f"{source}: {word!r} is of a script without blanks, where it would be found inside other words: leave it out"
-                " (a single new character can be added)"
-            )
+            why = "is of a script without blanks, where it would be found inside other words"
+            raise InputError(f"{source}: {word!r} {why}: leave it out (a single new character can be added)")
         if spelt not in vocabulary and (len(pieces) > 1 or pieces == [tokenizer.unk_id]):
             new[spelt] = None
     # the backend numbers them in this order behind the highest id there is, the unused entries kept

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from bert.data.rows import json_rows, table_cells
-from bert.errors import InputError, did_you_mean
+from bert.data.rows import json_rows, table_rows
+from bert.errors import InputError, did_you_mean, option
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -24,7 +24,6 @@ JSONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 FORMATS = TEXTS | JSONS | {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 """suffix → format"""
 COMPRESSIONS = (".gz", ".zst")
-_LINE = "{}:{}"  # a file and a line of it, for messages
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CHUNK = 1 << 20  # bytes read at once; also how much of a file is looked at to choose its layout
 _ZSTD_AT_ONCE = 1 << 10  # compressed bytes: of one repeated character they make up to 32,768 times as many
@@ -64,11 +63,9 @@ def read_file(
     if form == "parquet":
         return _read_parquet(path, text_field, advance)
     blocks = _text_blocks(path, advance)
-    if form == "jsonl":
-        return _read_json_lines(path, _lines(blocks), text_field)
-    if form in ("csv", "tsv"):
-        return _read_table(path, _lines(blocks), text_field, "\t" if form == "tsv" else ",")
-    return _read_text(path, blocks, layout, note_once)
+    if form == "txt":
+        return _read_text(path, blocks, layout, note_once)
+    return _read_rows(path, _lines(blocks), form, text_field)
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -162,10 +159,8 @@ def _decode(path: Path, block: bytes, lines_before: int) -> str:
         text = block.decode("utf-8")
     except UnicodeDecodeError as error:
         line = lines_before + block.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{path}:{line}: not UTF-8 (byte 0x{block[error.start]:02x}); "
-            f"convert the file: iconv -f ITS_ENCODING -t UTF-8 {path.name}"
-        ) from None
+        what, fix = f"not UTF-8 (byte 0x{block[error.start]:02x})", f"iconv -f ITS_ENCODING -t UTF-8 {path.name}"
+        raise InputError(f"{path}, line {line}: {what}; convert the file: {fix}") from None
     return unify(text.removeprefix("\ufeff") if lines_before == 0 else text)
 
 
@@ -186,7 +181,7 @@ def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callab
         layout, why = _choose_layout(head)
         if why:
             taken = {"lines": "one document a line", "file": "the whole file as one document"}[layout]
-            note_once(layout, f"{path}: no blank line, {why}: took {taken} (--layout decides otherwise)")
+            note_once(layout, f"{path}: no blank line, {why}: took {taken} (set the layout to decide otherwise)")
 
     def all_blocks() -> Iterator[str]:
         yield head
@@ -229,33 +224,22 @@ def _choose_layout(head: str) -> tuple[str, str]:
     return "lines", middle if len(lines) > 1 else ""
 
 
-def _read_json_lines(path: Path, lines: Iterator[str], text_field: str) -> Iterator[str]:
-    for where, row in json_rows(path, lines, f"{{{text_field!r}: ...}}", _LINE):
+def _read_rows(path: Path, lines: Iterator[str], form: str, text_field: str) -> Iterator[str]:
+    """The texts of JSON lines or of a table."""
+    if form == "jsonl":
+        rows = json_rows(path, lines, f"{{{text_field!r}: ...}}")
+    else:
+        header, rows = table_rows(path, lines, "\t" if form == "tsv" else ",")
+        if header and text_field not in header:
+            raise missing_field(f"{path}, line 1", text_field, header)
+    for where, row in rows:
         if text_field not in row:
             raise missing_field(where, text_field, list(row))
         text = row[text_field]
-        if text is None:
-            continue
-        if not isinstance(text, str):
-            held = type(text).__name__
-            raise InputError(f"{where}: field {text_field!r} holds {held}, not text; name another by --text-field")
-        yield unify(text)
-
-
-def _read_table(path: Path, lines: Iterator[str], text_field: str, delimiter: str) -> Iterator[str]:
-    cells = table_cells(path, lines, delimiter, _LINE)
-    where, head = next(cells, ("", []))
-    header = [name.strip() for name in head]
-    if not header:
-        return
-    if text_field not in header:
-        raise missing_field(where, text_field, header)
-    column = header.index(text_field)
-    for where, row in cells:
-        if len(row) != len(header):
-            there = f"{len(row)} columns, the header has {len(header)}"
-            raise InputError(f"{where}: {there}; repair this line")
-        yield row[column]
+        if text is not None and not isinstance(text, str):
+            raise _no_text(where, text_field, type(text).__name__)
+        if text is not None:
+            yield unify(text)
 
 
 def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str]:
@@ -271,7 +255,7 @@ def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str
                 raise InputError(f"{path}: has {names.count(text_field)} columns {text_field!r}: rename all but one")
             kind = file.schema_arrow.field(text_field).type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
-                raise InputError(f"{path}: field {text_field!r} holds {kind}, not text; name another by --text-field")
+                raise _no_text(str(path), text_field, str(kind))
             size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
             for batch in file.iter_batches(batch_size=1024, columns=[text_field]):
                 for text in batch.column(0).to_pylist():
@@ -287,7 +271,13 @@ def missing_field(where: str, text_field: str, names: list[str]) -> InputError:
     """The error for a row or header without the text field; it says what fields are there."""
     there = ", ".join(names) or "none"
     near = did_you_mean(text_field, names)
-    return InputError(f"{where}: no field {text_field!r}; there are: {there}. Name one by --text-field.{near}")
+    return InputError(
+        f"{where}: no field {text_field!r}; there are: {there}. Name one by {option('text_field')}.{near}"
+    )
+
+
+def _no_text(where: str, text_field: str, held: str) -> InputError:
+    return InputError(f"{where}: field {text_field!r} holds {held}, not text; name another by {option('text_field')}")
 
 
 def unify(text: str) -> str:

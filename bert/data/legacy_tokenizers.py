@@ -31,6 +31,7 @@ _CLASSES = {
     WORDPIECES: ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"),
     VOCABULARY: ("RobertaTokenizer", "LongformerTokenizer", "XLMRobertaXLTokenizer"),
 }
+_FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _CASED = 0.05  # uncased vocabularies hold no capital letter outside the special tokens
 _SAVE_AGAIN = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers writes one"
 
@@ -72,16 +73,13 @@ class Settings:
     def _token(self, entry: Any) -> AddedToken | None:
         """A token written as its text, or as an object that says how it is found in a text."""
         if isinstance(entry, dict):
-            flags = {
-                name: bool(entry[name]) for name in ("single_word", "lstrip", "rstrip", "normalized") if name in entry
-            }
+            flags = {name: bool(entry[name]) for name in _FLAGS if name in entry}
             entry = entry.get("content")
             return AddedToken(entry, special=True, **flags) if isinstance(entry, str) else None
         if not isinstance(entry, str):
             return None
-        return next((token for token in self.added.values() if token.content == entry), None) or AddedToken(
-            entry, special=True, normalized=False
-        )
+        known = next((token for token in self.added.values() if token.content == entry), None)
+        return known or AddedToken(entry, special=True, normalized=False)
 
 
 def read_settings(folder: Path) -> Settings:
@@ -140,9 +138,8 @@ def read_vocabulary(folder: Path, settings: Settings) -> tuple[tokenizers.Tokeni
 def _word_tokens(file: Path, settings: Settings, named: dict[str, str]) -> tokenizers.Tokenizer:
     try:
         read = models.WordPiece.read_file(str(file))
-        pieces = {
-            piece.removeprefix("\ufeff"): number for piece, number in read.items()
-        }  # of editors that put one first
+        # of editors that put a byte order mark first
+        pieces = {piece.removeprefix("\ufeff"): number for piece, number in read.items()}
     except Exception as error:  # `tokenizers` raises bare Exception
         raise _damaged(file, error, "one piece a line, UTF-8") from None
     while pieces and pieces.get("") == max(pieces.values()):  # blank lines at the end are no pieces
@@ -153,11 +150,11 @@ def _word_tokens(file: Path, settings: Settings, named: dict[str, str]) -> token
     if lowercase is None:
         capitals = sum(piece[:1].isupper() for piece in pieces)
         if capitals > _CASED * len(pieces):
-            warnings.warn(
-                f"{file}: {capitals:,} pieces begin with a capital letter and nothing says do_lower_case: text is lower-cased,"
-                f' as transformers does; put {{"do_lower_case": false}} into {_CONFIG} if the model is cased',
-                stacklevel=2,
+            what = (
+                f"{capitals:,} pieces begin with a capital letter and nothing says do_lower_case: text is lower-cased,"
             )
+            fix = f'as transformers does; put {{"do_lower_case": false}} into {_CONFIG} if the model is cased'
+            warnings.warn(f"{file}: {what} {fix}", stacklevel=2)
     backend = tokenizers.Tokenizer(models.WordPiece(pieces, unk_token=named["unk"]))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
@@ -194,10 +191,9 @@ def _add_tokens(backend: tokenizers.Tokenizer, settings: Settings, named: dict[s
     for number, token in sorted(settings.added.items()):
         backend.add_tokens([token])
         if backend.token_to_id(token.content) != number:
-            raise InputError(
-                f"{settings.folder}: the added token {token.content!r} has id {number} and the vocabulary puts it at"
-                f" {backend.token_to_id(token.content)}: vocabulary and added tokens are not of one tokenizer"
-            )
+            what = f"the added token {token.content!r} has id {number} and the vocabulary puts it at"
+            why = f"{backend.token_to_id(token.content)}: vocabulary and added tokens are not of one tokenizer"
+            raise InputError(f"{settings.folder}: {what} {why}")
     present = {token.content for token in settings.added.values()}
     for role, name in named.items():
         if name not in present and backend.token_to_id(name) is not None:
@@ -220,17 +216,15 @@ def _check_class(folder: Path, file: str, settings: Settings) -> None:
     config = _read_json(folder / "config.json")
     name = settings.options.get("tokenizer_class") or config.get("tokenizer_class")
     if isinstance(name, str) and name.removesuffix("Fast") not in _CLASSES[file]:
-        raise InputError(
-            f"{folder}: {name} is not made from {file} here, only {', '.join(_CLASSES[file])}: put its {DEFINITION} there;"
-            f" {_SAVE_AGAIN}"
-        )
+        what = f"{name} is not made from {file} here, only {', '.join(_CLASSES[file])}"
+        raise InputError(f"{folder}: {what}: put its {DEFINITION} there; {_SAVE_AGAIN}")
 
 
 def _no_files(folder: Path) -> InputError:
     if model := next((name for name in _SENTENCEPIECES if (folder / name).exists()), None):
         return InputError(f"{folder}: {model} without {DEFINITION}, which is what is read here: {_SAVE_AGAIN}")
     what = f"no tokenizer in this folder ({DEFINITION}, {WORDPIECES}, or {VOCABULARY} with {MERGES})"
-    return InputError(f"{folder}: {what}; make one by `bert tokenizer CORPUS --out DIR`")
+    return InputError(f"{folder}: {what}; train one first")
 
 
 def _damaged(file: Path, error: Exception, expected: str) -> InputError:

@@ -4,8 +4,9 @@ A chunk of n tokens takes n + 2 positions of a sequence, for its [CLS] and its [
 window, a number of consecutive documents of the epoch's order, so that a sequence is a pure function of (lengths, seed, epoch, window) and
 no stream has to be played from its start to see sequence 12,345.
 
-A worked example. Sequences of 8 positions, documents of 9, 3 and 1 tokens: the first is cut into chunks of 6 and 3 tokens, which take 8 and 5
-positions; the others take 5 and 3. Best fit puts 8 alone, 5 and 3 together, and 5 alone: three sequences, 21 of 24 positions in use.
+A worked example. Sequences of 8 positions, documents of 9, 3 and 1 tokens: the first is cut into chunks of 6 and 3 tokens, which take 8
+and 5 positions; the others take 5 and 3. Best fit puts 8 alone, 5 and 3 together, and 5 alone: three sequences, 21 of 24 positions in
+use.
 """
 
 import contextlib
@@ -62,8 +63,8 @@ def cut(documents: Documents, room: int) -> Documents:
 def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
     """Best-fit decreasing: the sequence (N,) of each item, every sequence holding at most `capacity`.
 
-    Largest first, each item goes to the fullest sequence that still holds it. Sequences are kept by the room they have left, and the smallest
-    sufficient room is found in a bit set, so an item costs a constant time and nothing is done a token.
+    Largest first, each item goes to the fullest sequence that still holds it. Sequences are kept by the room they have left, and the
+    smallest sufficient room is found in a bit set, so an item costs a constant time and nothing is done a token.
     """
     sequence_of = np.empty(len(sizes), np.int64)
     full = sizes == capacity  # most chunks of long documents: a sequence each, without a search

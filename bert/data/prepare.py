@@ -1,4 +1,4 @@
-"""What `bert prepare` does: a corpus and a tokenizer become a token store, or the one that is there is taken again."""
+"""A corpus and a tokenizer become a token store, or the one that is there is used again."""
 
 from __future__ import annotations
 
@@ -10,16 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from bert.data.corpus import find_corpus
-from bert.data.store import (
-    STORE_FILES,
-    StoreSummary,
-    TokenStore,
-    holds_store,
-    open_store,
-    read_info,
-    replace_info,
-    write_store,
-)
+from bert.data.store import STORE_FILES, TokenStore, holds_store, open_store, read_info, replace_info
+from bert.data.store_writer import StoreSummary, write_store
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
 from bert.files import clear_workshop, real_path
@@ -32,12 +24,12 @@ def prepare(
     out: str | Path,
     layout: str = "auto",
     text_field: str = "text",
-    near: float | None = None,
+    jaccard: float | None = None,
     say: Callable[[str], None] = print,
 ) -> TokenStore:
-    """What `bert prepare` does: the store of a corpus at `out`, written unless the one there is of the same corpus.
+    """The store of a corpus at `out`, written unless the one there is of the same corpus.
 
-    With `near`, near duplicates from that Jaccard similarity on are left out, see `bert.data.duplicates`.
+    With `jaccard`, near duplicates from that similarity on are left out, see `bert.data.duplicates`.
     Raises InputError for what the corpus, the tokenizer or the folder get wrong.
     """
     tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
@@ -51,8 +43,8 @@ def prepare(
         except InputError as error:
             why = str(error).removeprefix(f"{out}: ").split(";")[0]
     fingerprint = found.fingerprint(old.get("fingerprint"))
-    if near is not None:
-        fingerprint |= {"near": near, "content": f"{fingerprint['content']}-near-{near}"}
+    if jaccard is not None:
+        fingerprint |= {"near": jaccard, "content": f"{fingerprint['content']}-near-{jaccard}"}
     if old:
         if old["fingerprint"].get("content") != fingerprint["content"]:
             why = "the corpus or how it is read has changed"
@@ -72,8 +64,8 @@ def prepare(
     if why:
         say(f"{out}: {why}: writing the store again")
     with _progress(found.num_bytes, say) as (advance, progress):
-        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress, near)
-    for line in _describe(out, summary, near):
+        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress, jaccard)
+    for line in _describe(out, summary, jaccard):
         say(line)
     return open_store(out, tokenizer)
 
@@ -88,19 +80,14 @@ def text_has_changed(store: TokenStore, corpus: Sequence[str]) -> bool:
         return False
 
 
-def _describe(out: Path, summary: StoreSummary, near: float | None) -> Iterator[str]:
+def _describe(out: Path, summary: StoreSummary, jaccard: float | None) -> Iterator[str]:
     unknown = summary.unknown / summary.tokens
-    also = "" if near is None else f" and {summary.near_duplicates:,} near ones"
-    yield (
-        f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, "
-        f"{summary.duplicates:,} exact duplicates{also} skipped, {unknown:.2%} [UNK], "
-        f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
-    )
+    also = "" if jaccard is None else f" and {summary.near_duplicates:,} near ones"
+    skipped = f"{summary.duplicates:,} exact duplicates{also} skipped, {unknown:.2%} [UNK]"
+    rate = f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
+    yield f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, {skipped}, {rate}"
     if unknown > 0.01:
-        yield (
-            f"warning: {unknown:.1%} of the tokens are [UNK]; "
-            f"train a tokenizer for this language: bert tokenizer CORPUS --out DIR"
-        )
+        yield f"warning: {unknown:.1%} of the tokens are [UNK]; train a tokenizer on text in this language"
 
 
 @contextmanager

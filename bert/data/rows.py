@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,6 @@ from typing import Any
 from bert.errors import InputError, did_you_mean
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
-
-_LINE = "{}, line {}"  # a file and a line of it, for messages
 
 Rows = Iterator[tuple[str, dict[str, Any]]]  # where a row begins, and its cells by column
 Cells = Iterator[tuple[str, list[str]]]  # where a row or a word stands, and its columns; none at the end of a sentence
@@ -32,8 +30,8 @@ def there_are(columns: list[str]) -> str:
     return f"there are: {', '.join(names + ['…'] * (len(columns) > 12)) or 'none'}"
 
 
-def table_cells(path: str | Path, lines: Iterator[str], delimiter: str, line: str = _LINE) -> Cells:
-    """The header of a table, where it has one, and its rows, blank lines left out. `line` writes where a row begins.
+def _table_cells(path: str | Path, lines: Iterator[str], delimiter: str) -> Cells:
+    """The header of a table, where it has one, and its rows, blank lines left out.
 
     Quotes that are not closed are refused: they would swallow what follows. A tab-separated file knows no quotes.
     """
@@ -44,7 +42,7 @@ def table_cells(path: str | Path, lines: Iterator[str], delimiter: str, line: st
         reader = csv.reader(lines, delimiter=delimiter, strict=True)
     row: list[str] | None = []
     while row is not None:
-        where = line.format(name_of(path), reader.line_num + 1)
+        where = f"{name_of(path)}, line {reader.line_num + 1}"
         try:
             row = next(reader, None)
         except csv.Error as error:
@@ -61,16 +59,14 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
         opening.append(line)
     first = opening[-1] if opening else ""
     delimiter = max(delimiters, key=first.count)
-    all_cells = table_cells(path, chain(opening, lines), delimiter)
+    all_cells = _table_cells(path, chain(opening, lines), delimiter)
 
     def rows(header: list[str]) -> Rows:
         for where, cells in all_cells:
             if len(cells) != len(header):
-                fix = (
-                    "a .tsv knows no quotes: keep tabs and line ends out of cells"
-                    if delimiter == "\t"
-                    else "put cells with a delimiter in quotes"
-                )
+                fix = "put cells with a delimiter in quotes"
+                if delimiter == "\t":
+                    fix = "a .tsv knows no quotes: keep tabs and line ends out of cells"
                 raise InputError(f"{where}: {len(cells)} cells, the header has {len(header)}; repair this line ({fix})")
             yield where, dict(zip(header, cells))
 
@@ -81,24 +77,26 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
     return header, rows(header)
 
 
-def json_rows(path: str | Path, lines: Iterator[str], like: str, line: str = _LINE) -> Rows:
-    """The objects of JSON lines; `like` shows in a message what one looks like, `line` writes where it stands."""
+def json_rows(path: str | Path, lines: Iterator[str], like: str) -> Rows:
+    """The objects of JSON lines; `like` shows in a message what one looks like."""
     for number, text in enumerate(lines, start=1):
         if not text.isspace():
-            where = line.format(name_of(path), number)
-            yield where, parse_json(where, text, like)
+            where = f"{name_of(path)}, line {number}"
+            try:
+                row = json.loads(text)
+            except (ValueError, RecursionError) as error:
+                what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
+                raise InputError(f"{where}: not valid JSON ({what}); each line must be one JSON object") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{where}: not a JSON object; each line must be like {like}")
+            yield where, row
 
 
-def parse_json(where: str, line: str, like: str) -> dict[str, Any]:
-    """The JSON object of a line; an InputError that begins with `where` for anything else. `like` shows a right one."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-        raise InputError(f"{where}: not valid JSON ({what}); each line must be one JSON object") from None
-    if not isinstance(row, dict):
-        raise InputError(f"{where}: not a JSON object; each line must be like {like}")
-    return row
+def usual(names: Iterable[str], header: Iterable[str]) -> str | None:
+    """The column that has the first of the usual names, in any case of letters where none has it as it is."""
+    columns = list(header)
+    known = {column.lower(): column for column in reversed(columns)} | {column: column for column in columns}
+    return next((known[name] for name in names if name in known), None)
 
 
 def cell_of(where: str, row: dict[str, Any], column: str) -> Any:
@@ -126,8 +124,6 @@ def conllu_lines(path: str | Path, lines: Iterator[str]) -> Cells:
             yield where, []
         elif not line.startswith("#"):
             if len(cells) != len(CONLLU):
-                raise InputError(
-                    f"{where}: {len(cells)} columns, CoNLL-U has {len(CONLLU)} parted by tabs; repair this line"
-                )
+                raise InputError(f"{where}: {len(cells)} columns, CoNLL-U has 10, separated by tabs; repair this line")
             if cells[0].isdecimal():  # 1-2 spans several words, 1.1 is a word that is not in the text
                 yield where, cells

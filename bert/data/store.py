@@ -9,34 +9,28 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
-from fnmatch import fnmatchcase
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bert.data.duplicates import NearDuplicates, Seen
-from bert.data.encoding import document_encoder
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
-from bert.files import completed, owned, replaced, replaced_folder
+from bert.files import completed, replace_text
 from bert.untrusted import read_json
 
 FORMAT = 1
-_INFO, _ARROW = "store.json", "data-00000-of-00001.arrow"
+INFO, ARROW = "store.json", "data-00000-of-00001.arrow"
 _KINDS = {"documents": int, "tokens": int, "dtype": str, "file_bytes": int, "tokenizer": str, "fingerprint": dict}
-_KINDS |= {"vocab_size": int, "bytes": int}  # which may be absent
+_OPTIONAL = {"vocab_size": int, "bytes": int}
+_KINDS |= _OPTIONAL
 _DTYPES = ("uint16", "uint32")
 _ROW_COUNTS = f"rows-{'?' * 16}-*.npy*"  # which packing keeps beside a store
-STORE_FILES = (_INFO, _ARROW, "dataset_info.json", "state.json", f".{Path(_INFO).stem}.partial.json", _ROW_COUNTS)
-_BATCH_DOCUMENTS, _BATCH_CHARACTERS = 8192, 4_000_000  # tokenised at once: enough for every core
-_BATCH_TOKENS = 4_000_000  # in a record batch
-_TOO_FEW_TOKENS = 256
+STORE_FILES = (INFO, ARROW, "dataset_info.json", "state.json", f".{Path(INFO).stem}.partial.json", _ROW_COUNTS)
 
 
 @dataclass(frozen=True)
@@ -75,7 +69,7 @@ class TokenStore:
         size = self.info.get("vocab_size")
         if size is not None and (highest := int(ids.max(initial=0))) >= size:
             where, what = self.folder or "the tokenised text", f"holds token id {highest}"
-            raise InputError(f"{where}: {what} and its vocabulary has {size} entries; run `bert prepare` again")
+            raise InputError(f"{where}: {what} and its vocabulary has {size} entries; prepare the text again")
         return ids
 
     @classmethod
@@ -88,18 +82,14 @@ class TokenStore:
         Raises InputError where the offsets do not rise from 0 or more to at most len(values).
         """
         if (kinds := f"{values.dtype.kind}{offsets.dtype.kind}").strip("iu"):
-            raise InputError(
-                f"values and offsets: must be whole numbers, not of NumPy's kinds {kinds}; repair the file"
-            )
+            raise InputError(f"values and offsets: must be whole numbers, not of NumPy's kinds {kinds}")
         offsets = np.asarray(offsets, dtype=np.int64)
         lengths = np.diff(offsets)
         if offsets.ndim != 1 or len(offsets) < 2 or offsets[0] < 0 or offsets[-1] > len(values) or (lengths < 0).any():
-            raise InputError(
-                f"offsets: must rise from 0 to at most {len(values)}, the number of values; repair the file"
-            )
+            raise InputError(f"offsets: must rise from 0 to at most {len(values)}, the number of values")
         if hashes is None:
             documents = (values[start:end] for start, end in pairwise(offsets))
-            hashes = np.array([_hash(document.tobytes()) for document in documents], dtype=np.uint64)
+            hashes = np.array([hash_bytes(document.tobytes()) for document in documents], dtype=np.uint64)
         info = {"documents": len(lengths), "tokens": int(lengths.sum()), "dtype": str(values.dtype)}
         info |= {"vocab_size": vocab_size}
         return cls(values, offsets[:-1].copy(), lengths, np.asarray(hashes, dtype=np.uint64), info)
@@ -109,26 +99,6 @@ class TokenStore:
         if self.folder is not None:
             return open_store, (self.folder,)
         return TokenStore, (self.values, self.starts, self.lengths, self.hashes, self.info)
-
-
-@dataclass(frozen=True)
-class StoreSummary:
-    """What was written into a store."""
-
-    documents: int
-    tokens: int
-    duplicates: int
-    """documents that were skipped because the same text came before"""
-    near_duplicates: int
-    """documents that were skipped because nearly the same text came before; 0 where none were looked for"""
-    empty: int
-    """documents that were skipped because no token came of them"""
-    unknown: int
-    """tokens that are [UNK]"""
-    characters: int
-    bytes: int
-    """of the text of all documents but duplicates, in UTF-8"""
-    seconds: float
 
 
 def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenStore:
@@ -143,52 +113,56 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
     folder = Path(folder).expanduser()
     info = read_info(folder)
     if tokenizer is not None and info["tokenizer"] != tokenizer.hash:
-        raise InputError(
-            f"{folder}: made by another tokenizer ({info['tokenizer'][:8]}) than the one given ({tokenizer.hash[:8]}); "
-            f"run `bert prepare` again with this tokenizer"
-        )
+        both = f"another tokenizer ({info['tokenizer'][:8]}) than the one given ({tokenizer.hash[:8]})"
+        raise InputError(f"{folder}: made by {both}; prepare the text again with this tokenizer")
     if tokenizer is not None and info.setdefault("vocab_size", tokenizer.vocab_size) != tokenizer.vocab_size:
         raise _damaged(folder, f"vocab_size is {info['vocab_size']}, its tokenizer has {tokenizer.vocab_size} entries")
-    path = folder / _ARROW
+    path = folder / ARROW
     size = path.stat().st_size if path.is_file() else None
     if size != info["file_bytes"]:
         what = "is missing" if size is None else f"has {size:,} of {info['file_bytes']:,} bytes"
-        raise InputError(f"{folder}: {_ARROW} {what}; run `bert prepare` again")
+        raise InputError(f"{folder}: {ARROW} {what}; prepare the text again")
     dtype = np.dtype(info["dtype"])
-    starts, lengths, hashes = [], [], []
     try:
-        with pyarrow.memory_map(str(path)) as source:
-            base = source.read_buffer().address
-            source.seek(0)
-            messages = pyarrow.ipc.MessageReader.open_stream(source)
-            schema = pyarrow.ipc.read_schema(messages.read_next_message())
-            expected = {"input_ids": pyarrow.list_(pyarrow.from_numpy_dtype(dtype)), "hash": pyarrow.uint64()}
-            if (found := dict(zip(schema.names, schema.types))) != expected or len(schema) != len(expected):
-                raise ValueError(f"its columns are {', '.join(f'{name} {kind}' for name, kind in found.items())}")
-            for message in messages:
-                if _is_compressed(message.metadata.to_pybytes()):  # asked before it is unpacked, to any size
-                    raise ValueError("it is compressed")
-                batch = pyarrow.ipc.read_record_batch(message, schema)
-                batch.validate(full=True)  # buffers as long as the counts say, offsets that rise within them
-                rows, keys = batch.column("input_ids"), batch.column("hash")
-                begin, remainder = divmod(rows.values.buffers()[1].address - base, dtype.itemsize)
-                offsets = rows.offsets.to_numpy().astype(np.int64)
-                if remainder or rows.null_count or rows.values.null_count or keys.null_count:
-                    raise ValueError("it has empty cells, or ids that are not aligned")
-                starts.append(begin + offsets[:-1])
-                lengths.append(np.diff(offsets))
-                hashes.append(keys.to_numpy().copy())
+        batches = list(_record_batches(path, dtype))
     except (pyarrow.ArrowException, OSError, ValueError, StopIteration, struct.error) as error:
-        raise _damaged(folder, (str(error).splitlines() or ["cut off"])[0], _ARROW) from None
-    all_lengths = np.concatenate([np.zeros(0, np.int64), *lengths])
-    counts = len(all_lengths), int(all_lengths.sum())
-    if counts != (info["documents"], info["tokens"]) or not all_lengths.all():
-        there = f"{counts[0]:,} documents of {counts[1]:,} tokens, {np.count_nonzero(all_lengths == 0)} of them empty"
+        raise _damaged(folder, (str(error).splitlines() or ["cut off"])[0], ARROW) from None
+    lengths = np.concatenate([np.zeros(0, np.int64), *(batch[1] for batch in batches)])
+    counts = len(lengths), int(lengths.sum())
+    if counts != (info["documents"], info["tokens"]) or not lengths.all():
+        there = f"{counts[0]:,} documents of {counts[1]:,} tokens, {np.count_nonzero(lengths == 0)} of them empty"
         said = f"{info['documents']:,} of {info['tokens']:,}"
-        raise _damaged(folder, f"it holds {there}, and {_INFO} says {said}", _ARROW)
+        raise _damaged(folder, f"it holds {there}, and {INFO} says {said}", ARROW)
     # the file itself as one array of ids: Arrow lays out the buffers so that each begins at a whole id
     values = np.memmap(path, dtype=dtype, mode="r", shape=(info["file_bytes"] // dtype.itemsize,)).view(np.ndarray)
-    return TokenStore(values, np.concatenate(starts), all_lengths, np.concatenate(hashes), info, folder)
+    starts, hashes = (np.concatenate([batch[column] for batch in batches]) for column in (0, 2))
+    return TokenStore(values, starts, lengths, hashes, info, folder)
+
+
+def _record_batches(path: Path, dtype: np.dtype) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(starts, lengths, hashes) of the documents of each record batch. ValueError and the like for a file that is no store's."""
+    import pyarrow
+    import pyarrow.ipc
+
+    with pyarrow.memory_map(str(path)) as source:
+        base = source.read_buffer().address
+        source.seek(0)
+        messages = pyarrow.ipc.MessageReader.open_stream(source)
+        schema = pyarrow.ipc.read_schema(messages.read_next_message())
+        expected = {"input_ids": pyarrow.list_(pyarrow.from_numpy_dtype(dtype)), "hash": pyarrow.uint64()}
+        if (found := dict(zip(schema.names, schema.types))) != expected or len(schema) != len(expected):
+            raise ValueError(f"its columns are {', '.join(f'{name} {kind}' for name, kind in found.items())}")
+        for message in messages:
+            if _is_compressed(message.metadata.to_pybytes()):  # asked before it is unpacked, to any size
+                raise ValueError("it is compressed")
+            batch = pyarrow.ipc.read_record_batch(message, schema)
+            batch.validate(full=True)  # buffers as long as the counts say, offsets that rise within them
+            documents, keys = batch.column("input_ids"), batch.column("hash")
+            begin, remainder = divmod(documents.values.buffers()[1].address - base, dtype.itemsize)
+            offsets = documents.offsets.to_numpy().astype(np.int64)
+            if remainder or documents.null_count or documents.values.null_count or keys.null_count:
+                raise ValueError("it has empty cells, or ids that are not aligned")
+            yield begin + offsets[:-1], np.diff(offsets), keys.to_numpy().copy()
 
 
 def _is_compressed(metadata: bytes) -> bool:
@@ -204,196 +178,38 @@ def _is_compressed(metadata: bytes) -> bool:
     return True
 
 
-def write_store(
-    documents: Iterable[str],
-    tokenizer: Tokenizer,
-    folder: str | Path,
-    fingerprint: dict[str, Any],
-    progress: Callable[[int, int], None] | None = None,
-    near: float | None = None,
-) -> StoreSummary:
-    """Tokenise documents into a store at `folder`, which appears whole or not at all.
-
-    Memory is bounded, but for the 8 bytes by which a document is known again (about 80 with `near`).
-    Exact duplicates are skipped, and with `near` documents whose Jaccard similarity to an earlier one is about that or
-    more, see `bert.data.duplicates`. `progress` is called with the documents and tokens so far. A store that is there
-    already is replaced. Raises InputError where the disk has no room, where `folder` holds something else, and where so
-    little text is left without duplicates that there is nothing to train on; then, and when interrupted, nothing is
-    left behind.
-    """
-    folder = Path(folder).expanduser()
-    near_duplicates = None if near is None else NearDuplicates(near)
-    if completed(folder).exists() and not _is_ours(folder):
-        raise InputError(f"{folder}: holds something that is not a token store; give another --out")
-    try:
-        with owned(folder), replaced_folder(folder, STORE_FILES) as fresh:
-            return _write_files(_read(documents), tokenizer, fresh, fingerprint, progress, near_duplicates)
-    except OSError as error:
-        raise InputError(
-            f"{folder}: the store cannot be written ({error.strerror or error}); free the disk or give another --out"
-        ) from None
-
-
-def _read(documents: Iterable[str]) -> Iterator[str]:
-    """The documents; what the disk they come from does wrong is not put down to the one that is written."""
-    try:
-        yield from documents
-    except OSError as error:
-        raise InputError(f"{error.filename or 'the text'}: cannot be read ({error.strerror or error})") from error
-
-
-def _is_ours(folder: Path) -> bool:
-    """Whether a folder is empty or a store and nothing else. `datasets` writes folders that lack only `store.json`."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else ["a file"]
-    if any(not any(fnmatchcase(name, ours) for ours in STORE_FILES) for name in names):
-        return False
-    return not names or (_INFO in names and (_ARROW in names or holds_store(folder)))
-
-
 def document_hash(text: str) -> int:
     """The hash by which a store knows a document."""
-    return _hash(text.encode("utf-8", "replace"))
+    return hash_bytes(text.encode("utf-8", "replace"))
 
 
-def _hash(text: bytes) -> int:
+def hash_bytes(text: bytes) -> int:
+    """The first 8 bytes of a blake2b as a number."""
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
-
-
-def _write_files(
-    documents: Iterable[str],
-    tokenizer: Tokenizer,
-    folder: Path,
-    fingerprint: dict[str, Any],
-    progress: Callable[[int, int], None] | None,
-    near_duplicates: NearDuplicates | None,
-) -> StoreSummary:
-    import datasets
-    import pyarrow as pa
-    from datasets.arrow_writer import ArrowWriter
-
-    started = time.monotonic()
-    count = dict.fromkeys([field.name for field in fields(StoreSummary) if field.name != "seconds"], 0)
-    encode = document_encoder(tokenizer)
-    values: list[np.ndarray] = []  # of the record batch that is being filled
-    lengths: list[np.ndarray] = []
-    hashes: list[np.ndarray] = []
-    dtype = np.dtype(tokenizer.dtype)
-    ids = datasets.Sequence(datasets.Value(dtype.name))
-    features = datasets.Features({"input_ids": ids, "hash": datasets.Value("uint64")})
-
-    with (folder / _ARROW).open("wb") as file:
-        writer = ArrowWriter(features=features, stream=file)
-
-        def write_batch() -> None:
-            offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))]).astype(np.int32)
-            rows = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(values)))
-            table = pa.Table.from_arrays([rows, pa.array(np.concatenate(hashes))], schema=features.arrow_schema)
-            writer.write_table(table, writer_batch_size=table.num_rows)
-            for part in (values, lengths, hashes):
-                part.clear()
-
-        for texts, batch_hashes in _distinct_batches(documents, count):
-            batch_values, batch_lengths = encode(texts)
-            kept = batch_lengths > 0
-            count["empty"] += int((~kept).sum())
-            if near_duplicates is not None:
-                new = near_duplicates.new(batch_values, batch_lengths[kept])
-                batch_values = batch_values[np.repeat(new, batch_lengths[kept])]
-                for place in np.flatnonzero(kept)[~new].tolist():
-                    count["near_duplicates"] += 1
-                    count["characters"] -= len(texts[place])
-                    count["bytes"] -= len(texts[place].encode("utf-8", "replace"))
-                kept[kept] = new
-            values.append(batch_values)
-            lengths.append(batch_lengths[kept])
-            hashes.append(batch_hashes[kept])
-            count["documents"] += int(kept.sum())
-            count["tokens"] += len(batch_values)
-            count["unknown"] += int((batch_values == tokenizer.unk_id).sum())
-            if sum(map(len, values)) >= _BATCH_TOKENS:
-                write_batch()
-            if progress is not None:
-                progress(count["documents"], count["tokens"])
-        if count["documents"] < 2 and count["tokens"] < _TOO_FEW_TOKENS:
-            read = sum(count[what] for what in ("documents", "duplicates", "near_duplicates", "empty"))
-            near = f" and {count['near_duplicates']:,} near ones" if near_duplicates is not None else ""
-            twice = f"{count['duplicates']:,} of its {read:,} documents are exact duplicates{near}, "
-            twice = twice if count["duplicates"] + count["near_duplicates"] else ""
-            raise InputError(
-                f"the corpus is too small: {twice}{count['tokens']} tokens are"
-                f" {'left' if twice else 'all'}; give more text, or check --layout"
-            )
-        if sum(map(len, values)):
-            write_batch()
-        writer.finalize(close_stream=False)
-
-    summary = StoreSummary(**count, seconds=time.monotonic() - started)
-    info = asdict(summary)
-    info.pop("seconds")
-    _write_json(folder / "dataset_info.json", asdict(datasets.DatasetInfo(features=features)))
-    _write_json(folder / "state.json", {
-        "_data_files": [{"filename": _ARROW}],
-        "_fingerprint": f"{fingerprint.get('content', '')}-{tokenizer.hash[:16]}",
-        "_format_columns": None, "_format_kwargs": {}, "_format_type": None, "_output_all_columns": False,
-        "_split": None,
-    })  # fmt: skip
-    _write_json(folder / _INFO, {
-        "format": FORMAT, **info, "dtype": dtype.name, "file_bytes": (folder / _ARROW).stat().st_size,
-        "tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "fingerprint": fingerprint,
-    })  # fmt: skip
-    return summary
-
-
-def _distinct_batches(documents: Iterable[str], count: dict[str, int]) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Documents without exact duplicates, with their hashes, in batches; what was seen goes into `count`."""
-    seen = Seen()
-    texts: list[str] = []
-    hashes: list[int] = []
-    waiting = 0
-    for document in documents:
-        encoded = document.encode("utf-8", "replace")
-        digest = _hash(encoded)
-        if not seen.add(digest):
-            count["duplicates"] += 1
-            continue
-        texts.append(document)
-        hashes.append(digest)
-        waiting += len(document)
-        count["characters"] += len(document)
-        count["bytes"] += len(encoded)
-        if waiting >= _BATCH_CHARACTERS or len(texts) >= _BATCH_DOCUMENTS:
-            yield texts, np.array(hashes, dtype=np.uint64)
-            texts, hashes, waiting = [], [], 0
-    if texts:
-        yield texts, np.array(hashes, dtype=np.uint64)
 
 
 def holds_store(folder: str | Path) -> bool:
     """Whether a folder is a token store, though it may be damaged, rather than text: its store.json has a `format`."""
     with suppress(OSError, ValueError):
-        info = read_json(completed(Path(folder).expanduser()) / _INFO)
+        info = read_json(completed(Path(folder).expanduser()) / INFO)
         return isinstance(info, dict) and "format" in info
-    return (Path(folder).expanduser() / _ARROW).is_file() and (Path(folder).expanduser() / _INFO).is_file()
+    return (Path(folder).expanduser() / ARROW).is_file() and (Path(folder).expanduser() / INFO).is_file()
 
 
 def read_info(folder: Path) -> dict[str, Any]:
     """What `store.json` of a finished store says. Raises InputError where there is none that this version reads."""
     if not completed(folder).is_dir():
-        raise InputError(f"{folder}: no such folder; make it by `bert prepare CORPUS --tokenizer DIR --out {folder}`")
-    if not (folder / _INFO).is_file():
-        raise InputError(f"{folder}: no {_INFO}, so this is no store or an unfinished one; run `bert prepare` again")
+        raise InputError(f"{folder}: no such folder; prepare a text first")
+    if not (folder / INFO).is_file():
+        raise InputError(f"{folder}: no {INFO}, so this is no store or an unfinished one; prepare the text again")
     try:
-        info = read_json(folder / _INFO)
+        info = read_json(folder / INFO)
         version = info["format"]
-        wrong = [
-            key for key in _KINDS if not _is_right(info, key) and (key in info or key not in ("vocab_size", "bytes"))
-        ]
+        wrong = [key for key in _KINDS if not _is_right(info, key) and (key in info or key not in _OPTIONAL)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder) from None
     if version != FORMAT:
-        raise InputError(
-            f"{folder}: a store of format {version}, this version reads {FORMAT}; run `bert prepare` again"
-        )
+        raise InputError(f"{folder}: a store of format {version}, this version reads {FORMAT}; prepare the text again")
     if wrong:
         raise _damaged(folder, f"{wrong[0]} is {str(info.get(wrong[0]))[:40]!r}" if wrong[0] in info else "")
     return dict(info)
@@ -406,15 +222,16 @@ def _is_right(info: dict[str, Any], key: str) -> bool:
     return isinstance(value, kind) and (key != "dtype" or value in _DTYPES)
 
 
-def _damaged(folder: Path, what: str = "", file: str = _INFO) -> InputError:
-    return InputError(f"{folder}: {file} is damaged{f' ({what})' if what else ''}; run `bert prepare` again")
+def _damaged(folder: Path, what: str = "", file: str = INFO) -> InputError:
+    return InputError(f"{folder}: {file} is damaged{f' ({what})' if what else ''}; prepare the text again")
 
 
 def replace_info(folder: Path, info: dict[str, Any]) -> None:
     """Write `store.json` of a store anew, where this user may."""
-    with suppress(OSError), replaced(folder / _INFO) as partial:
-        _write_json(partial, info)
+    with suppress(OSError):
+        replace_text(folder / INFO, json_text(info))
 
 
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+def json_text(content: dict[str, Any]) -> str:
+    """A JSON object, readable for people."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

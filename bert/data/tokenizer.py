@@ -71,19 +71,16 @@ class Tokenizer:
             else:
                 tokens[role] = found
         if missing:
-            raise InputError(
-                f"{source}: the vocabulary has no {', '.join(missing)}; name its own in tokenizer_config.json (cls_token, …),"
-                " or train one by `bert tokenizer`"
-            )
+            fix = "name its own in tokenizer_config.json (cls_token, …), or train one"
+            raise InputError(f"{source}: the vocabulary has no {', '.join(missing)}; {fix}")
         self.tokens = tokens
         self.pad_token, self.unk_token, self.cls_token = tokens["pad"], tokens["unk"], tokens["cls"]
         self.sep_token, self.mask_token = tokens["sep"], tokens["mask"]
         vocabulary = backend.get_vocab(with_added_tokens=True)
         last = max(vocabulary, key=vocabulary.__getitem__)
         if vocabulary[last] > _MOST_GAPS * len(vocabulary) + _FEW_IDS:
-            raise InputError(
-                f"{source}: {last!r} has id {vocabulary[last]} in a vocabulary of {len(vocabulary)} entries: number them from 0 on"
-            )
+            where = f"{vocabulary[last]} in a vocabulary of {len(vocabulary)} entries"
+            raise InputError(f"{source}: {last!r} has id {where}: number them from 0 on")
         ids = {role: vocabulary[token] for role, token in tokens.items()}
         self.pad_id, self.unk_id, self.cls_id = ids["pad"], ids["unk"], ids["cls"]
         self.sep_id, self.mask_id = ids["sep"], ids["mask"]
@@ -93,10 +90,9 @@ class Tokenizer:
             given = backend.post_processor
             backend.post_processor = template if given is None else ProcessorSequence([given, template])
         elif around != [self.cls_id, self.sep_id]:
-            raise InputError(
-                f"{source}: puts {' '.join(map(str, map(backend.id_to_token, around)))} around a text, not {self.cls_token} and"
-                f" {self.sep_token}: name them as cls_token and sep_token in tokenizer_config.json"
-            )
+            found = " ".join(map(str, map(backend.id_to_token, around)))
+            what = f"puts {found} around a text, not {self.cls_token} and {self.sep_token}"
+            raise InputError(f"{source}: {what}: name them as cls_token and sep_token in tokenizer_config.json")
         self.backend, self.source = backend, source
         self._definition: dict[str, Any] = json.loads(backend.to_str())
 
@@ -113,7 +109,7 @@ class Tokenizer:
         """
         path = completed(Path(path).expanduser())
         if not path.exists():
-            raise InputError(f"{path}: no such tokenizer file or folder; make one by `bert tokenizer CORPUS --out DIR`")
+            raise InputError(f"{path}: no such tokenizer file or folder; train one first")
         if path.is_file() and path.name in FILES and path.name != DEFINITION:
             path = path.parent  # what belongs to it stands beside it
         file = path / DEFINITION if path.is_dir() else path
@@ -133,7 +129,7 @@ class Tokenizer:
             if isinstance(error, InputError) or not (isinstance(error, Exception) or is_of_rust(error)):
                 raise
             what = f"not a tokenizer ({first_line(error)})"
-            raise InputError(f"{file}: {what}; make it again by `bert tokenizer`") from None
+            raise InputError(f"{file}: {what}; train it again") from None
         return tokenizer
 
     def _try(self) -> None:
@@ -170,18 +166,15 @@ class Tokenizer:
 
     def write(self, folder: Path, model_max_length: int, model_input_names: Sequence[str]) -> None:
         """What `save` does, into a folder that is being filled. Raises OSError."""
-        config = {
-            # any other class, or none, makes AutoTokenizer rebuild the normaliser from its own defaults
+        # any other class, or none, makes AutoTokenizer rebuild the normaliser from its own defaults
+        config: dict[str, object] = {
             "tokenizer_class": "PreTrainedTokenizerFast",
-            **{f"{role}_token": token for role, token in self.tokens.items()},
-            # RoBERTa's names: readers of its models look for them under these too
-            **(
-                {"bos_token": "<s>", "eos_token": "</s>"} if (self.cls_token, self.sep_token) == ("<s>", "</s>") else {}
-            ),
-            "model_max_length": model_max_length,
-            "model_input_names": list(model_input_names),
             "clean_up_tokenization_spaces": False,
         }
+        config |= {f"{role}_token": token for role, token in self.tokens.items()}
+        if (self.cls_token, self.sep_token) == ("<s>", "</s>"):  # readers of RoBERTa's look for these names too
+            config |= {"bos_token": "<s>", "eos_token": "</s>"}
+        config |= {"model_max_length": model_max_length, "model_input_names": list(model_input_names)}
         files = {"tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
         if self.kind == "wordpiece":  # without added words: in a vocabulary they would be pieces of longer words too
             pieces = {int(i): piece for piece, i in self._definition["model"]["vocab"].items()}
@@ -426,11 +419,8 @@ def is_unspaced(character: str) -> bool:
 
 def post_processor(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> TemplateProcessing:
     """[CLS] A [SEP], and [CLS] A [SEP] B [SEP] with token type 1 from B on."""
-    return TemplateProcessing(
-        single=f"{cls_token} $A {sep_token}",
-        pair=f"{cls_token} $A {sep_token} $B:1 {sep_token}:1",
-        special_tokens=[(cls_token, cls_id), (sep_token, sep_id)],
-    )
+    single, special = f"{cls_token} $A {sep_token}", [(cls_token, cls_id), (sep_token, sep_id)]
+    return TemplateProcessing(single=single, pair=f"{single} $B:1 {sep_token}:1", special_tokens=special)
 
 
 def _bytes_of_characters() -> dict[str, int]:

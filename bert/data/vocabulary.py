@@ -17,7 +17,7 @@ from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, tra
 
 from bert.data.corpus import find_corpus
 from bert.data.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
-from bert.errors import InputError, did_you_mean
+from bert.errors import InputError, did_you_mean, option
 from bert.files import completed, owned
 from bert.signals import interruptible
 
@@ -27,10 +27,10 @@ SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 5_
 _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
 VOCAB_SIZE = 8192
 _CODE_POINTS = 0x110000
+_PAIRS: dict[str, Any] = {"min_frequency": 2, "show_progress": False}  # of merges
 _LONGEST_WORD = 1000  # characters; in byte-level vocabularies bytes
-_LONG = re.compile(
-    rf"[^ \t\n\r]{{{_LONGEST_WORD // 4}}}"
-).search  # four bytes a character; no word goes on beyond these
+# four bytes a character; no word goes on beyond these
+_LONG = re.compile(rf"[^ \t\n\r]{{{_LONGEST_WORD // 4}}}").search
 
 
 def train_tokenizer(
@@ -82,7 +82,7 @@ def make_tokenizer(
     overwrite: bool = False,
     say: Callable[[str], None] = print,
 ) -> Tokenizer:
-    """What `bert tokenizer` does: train on a corpus, save into the folder `out`, say what was made.
+    """Train a tokenizer on a corpus, save it into the folder `out`, and say what was made.
 
     Raises InputError for what the corpus or the sizes get wrong, and where `out` holds a tokenizer already.
     """
@@ -99,15 +99,14 @@ def make_tokenizer(
 
     with owned(out):
         if (completed(out) / "tokenizer.json").exists() and not overwrite:
-            raise InputError(f"{out}: already holds a tokenizer; give another --out, or --overwrite")
+            fix = f"give another {option('out')}, or {option('overwrite')}"
+            raise InputError(f"{out}: already holds a tokenizer; {fix}")
         tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase)
         tokenizer.save(out)
     used = min(seen[1], SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters)
-    say(
-        f"{out}: {kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on "
-        f"{used / 1e6:,.1f} of {seen[1] / 1e6:,.1f} million characters ({seen[0]:,} documents) "
-        f"in {time.monotonic() - started:.0f} s"
-    )
+    what = f"{kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on"
+    text = f"{used / 1e6:,.1f} of {seen[1] / 1e6:,.1f} million characters ({seen[0]:,} documents)"
+    say(f"{out}: {what} {text} in {time.monotonic() - started:.0f} s")
     return tokenizer
 
 
@@ -172,24 +171,15 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     room = 2 * len(rare) + 64  # for pieces with a rare character, which give way afterwards
     backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size + room,
-        min_frequency=2,
-        special_tokens=[*SPECIAL_TOKENS, *inner_pieces],
-        continuing_subword_prefix="##",
-        show_progress=False,
-    )
-    _train(backend, sample, trainer)
+    known: dict[str, Any] = {"special_tokens": [*SPECIAL_TOKENS, *inner_pieces], "continuing_subword_prefix": "##"}
+    _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size + room, **known, **_PAIRS))
     merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
     # in the order of merges; those with a rare character come last: only where the rest does not fill the vocabulary
     pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS]
     pieces.sort(key=lambda piece: _rarity(piece.removeprefix("##"), rare))
     pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
-    wordpiece = models.WordPiece(
-        {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])},
-        unk_token="[UNK]",
-        max_input_chars_per_word=100,
-    )
+    vocabulary = {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}
+    wordpiece = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
     backend = tokenizers.Tokenizer(wordpiece)
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
@@ -263,10 +253,8 @@ def _rarity(piece: str, rare: dict[str, int]) -> tuple[bool, int]:
 
 
 def _too_small(vocab_size: int, needed: int) -> InputError:
-    return InputError(
-        f"vocabulary size {vocab_size}: the special tokens and the alphabet of the corpus alone need {needed}; "
-        f"give {needed} or more"
-    )
+    why = f"the special tokens and the alphabet of the corpus alone need {needed}"
+    return InputError(f"vocabulary size {vocab_size}: {why}; give {needed} or more")
 
 
 def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
@@ -278,14 +266,8 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str,
     backend.normalizer = _normalizer([normalizers.NFC()], lowercase)
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
     backend.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        min_frequency=2,
-        special_tokens=list(SPECIAL_TOKENS),
-        initial_alphabet=sorted(alphabet),
-        show_progress=False,
-    )
-    _train(backend, sample, trainer)
+    known: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "initial_alphabet": sorted(alphabet)}
+    _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size, **known, **_PAIRS))
     return _definition(backend)
 
 

@@ -24,7 +24,7 @@ from bert.finetuning.module import TaskModel
 from bert.finetuning.windows import Window, WindowMaker, read_windows
 from bert.hf.folder import task_of
 from bert.hub import local_folder
-from bert.inference import Batch, Encoded, run_batches
+from bert.inference.batching import Batch, Encoded, run_batches
 from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.terminal import raw
 

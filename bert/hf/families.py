@@ -18,20 +18,25 @@ def _classes(name: str) -> dict[Kind, str]:
     return {kind: name + ending for kind, ending in ENDINGS.items()}
 
 
-def _masked_lm(prefix: str, names: str) -> tuple[Row, ...]:
-    """The rows of a masked-LM head, by their names for dense, norm, weight and bias."""
-    ours = ("head.dense", "head.norm", "head.weight", "head.bias")
-    return tuple(Row(mine, prefix + theirs) for mine, theirs in zip(ours, names.split(), strict=True))
-
-
-def _stacked(theirs: str, *names: str) -> Row:
-    """Queries, keys and values of a layer, which have a matrix each there."""
-    return Row("layers.{i}.attention.qkv", tuple(f"{theirs}.{name}" for name in names))
-
-
-def _each(fields: str, theirs: str, default: object) -> tuple[Key, ...]:
+def _keys(theirs: str, default: Any, *ours: str) -> tuple[Key, ...]:
     """One key of theirs for several fields of ours."""
-    return tuple(Key(ours, theirs, default) for ours in fields.split())
+    return tuple(Key(name, theirs, default) for name in ours)
+
+
+def _named(group: str, **values: object) -> dict[str, object]:
+    """Values of the fields of a group by their full names."""
+    return {f"{group}.{name}": value for name, value in values.items()}
+
+
+def _qkv(prefix: str, *names: str) -> Row:
+    """The stacked projections of attention, from three of theirs."""
+    return Row("layers.{i}.attention.qkv", tuple(prefix + name for name in names))
+
+
+def _masked_lm(prefix: str, dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
+    """The rows of a masked-LM head, by their names after `prefix`."""
+    names = {"head.dense": dense, "head.norm": norm, "head.weight": weight, "head.bias": bias}
+    return tuple(Row(ours, prefix + theirs) for ours, theirs in names.items())
 
 
 def _bert_keys(config: EncoderConfig) -> dict[str, object]:
@@ -68,6 +73,7 @@ def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
     """Local and global layers in the spelling of transformers 4 and in that of 5."""
     # no use where all are full
     window = config.local_window if config.local_window is not None else 2 * config.max_length
+    thetas = {"full_attention": config.rope_theta, "sliding_attention": config.local_rope_theta}
     kinds = ["sliding_attention" if config.is_local(layer) else "full_attention" for layer in range(config.num_layers)]
     return {
         "local_attention": window,
@@ -75,10 +81,7 @@ def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
         "global_rope_theta": config.rope_theta,
         "local_rope_theta": config.local_rope_theta,
         "layer_types": kinds,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": config.rope_theta},
-            "sliding_attention": {"rope_type": "default", "rope_theta": config.local_rope_theta},
-        },
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": theta} for kind, theta in thetas.items()},
     }
 
 
@@ -94,15 +97,12 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
         every = fitting[0]
     rope = keys.get("rope_parameters") or {}
     thetas = []
-    for kind, old, default in (
-        ("full_attention", "global_rope_theta", 160_000.0),
-        ("sliding_attention", "local_rope_theta", 10_000.0),
-    ):
+    both = ("full_attention", "global_rope_theta", 160_000.0), ("sliding_attention", "local_rope_theta", 10_000.0)
+    for kind, old, default in both:
         parameters = rope.get(kind) or {}
         if parameters.get("rope_type", "default") != "default":
-            raise InputError(
-                f"rope_parameters.{kind}.rope_type is {parameters['rope_type']}: only default is known here"
-            )
+            found = parameters["rope_type"]
+            raise InputError(f"rope_parameters.{kind}.rope_type is {found}: only default is known here")
         thetas.append(parameters.get("rope_theta", keys.get(old, default)))
     has_local = every > 1 and layers > 1
     return {
@@ -113,35 +113,14 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-_FIXED: dict[str, object] = {
-    "encoder.embedding_size": None,
-    "encoder.positions_skip_padding": False,
-    "encoder.norm": "layernorm",
-    "encoder.embedding_norm": True,
-    "encoder.embedding_scale": False,
-    "encoder.first_attention_norm": False,
-    "encoder.qk_norm": False,
-    "encoder.num_kv_heads": None,
-    "head.transform": True,
-    "classify.transform": True,
-    "tag.pooling": None,
-}
+_FIXED: dict[str, object] = {"head.transform": True, "classify.transform": True, "tag.pooling": None}
+_FIXED |= _named("encoder", embedding_size=None, positions_skip_padding=False, norm="layernorm", embedding_norm=True)
+_FIXED |= _named("encoder", embedding_scale=False, first_attention_norm=False, qk_norm=False, num_kv_heads=None)
 """what all families have in common"""
-_POST_NORM = _FIXED | {
-    "encoder.positions": "learned",
-    "encoder.norm_bias": True,
-    "encoder.norm_first": False,
-    "encoder.final_norm": False,
-    "encoder.gated": False,
-    "encoder.bias": True,
-    "encoder.local_window": None,
-    "head.transform_bias": True,
-    "head.output_bias": True,
-    "classify.transform_bias": True,
-    "classify.transform_norm": False,
-    "classify.pooling": "cls",
-    "tag.transform": False,
-}
+_POST_NORM = _FIXED | {"head.transform_bias": True, "head.output_bias": True, "tag.transform": False}
+_POST_NORM |= _named("encoder", positions="learned", norm_bias=True, norm_first=False, final_norm=False, gated=False)
+_POST_NORM |= _named("encoder", bias=True, local_window=None)
+_POST_NORM |= _named("classify", transform_bias=True, transform_norm=False, pooling="cls")
 """and what BERT and its descendants up to ELECTRA have"""
 _BIASES = frozenset(
     {"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias", "classify.transform_bias"}
@@ -160,21 +139,23 @@ _BERT_KEYS = (
     Key("encoder.token_types", "type_vocab_size", 2),
     Key("encoder.activation", "hidden_act", "gelu"),
     Key("encoder.norm_eps", "layer_norm_eps", 1e-12),
-    *_each("encoder.hidden_dropout encoder.embedding_dropout classify.dropout tag.dropout", "hidden_dropout_prob", 0.1),
+    *_keys("hidden_dropout_prob", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout"),
     Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
-    *_each("classify.dropout tag.dropout", "classifier_dropout", None),
+    *_keys("hidden_dropout_prob", 0.1, "classify.dropout", "tag.dropout"),
+    *_keys("classifier_dropout", None, "classify.dropout", "tag.dropout"),
 )
 _FIRST_DROPOUT = (  # the same rate before the dense layer of the classifier
     Key("classify.first_dropout", "hidden_dropout_prob", 0.1),
     Key("classify.first_dropout", "classifier_dropout", None),
 )
+_POSITIONS = Key("encoder.max_length", "max_position_embeddings")
 _BERT_REFUSED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 _BERT_ROWS = (
     Row("embeddings.tokens.weight", "embeddings.word_embeddings.weight"),
     Row("embeddings.positions.weight", "embeddings.position_embeddings.weight"),
     Row("embeddings.token_types.weight", "embeddings.token_type_embeddings.weight"),
     Row("embeddings.norm", "embeddings.LayerNorm"),
-    _stacked("encoder.layer.{i}.attention.self", "query", "key", "value"),
+    _qkv("encoder.layer.{i}.attention.self.", "query", "key", "value"),
     Row("layers.{i}.attention.out", "encoder.layer.{i}.attention.output.dense"),
     Row("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
     Row("layers.{i}.mlp.wi", "encoder.layer.{i}.intermediate.dense"),
@@ -188,17 +169,13 @@ BERT = Family(
     model_type="bert",
     prefix="bert.",
     architectures=_classes("Bert"),
-    keys=(
-        *_BERT_KEYS,
-        Key("encoder.max_length", "max_position_embeddings"),
-        Key("head.activation", "hidden_act", "gelu"),
-    ),
+    keys=(*_BERT_KEYS, _POSITIONS, Key("head.activation", "hidden_act", "gelu")),
     fixed=_POST_NORM | {"classify.activation": "tanh"},
     zeros=_BIASES,
     refused=_BERT_REFUSED,
     rows=_BERT_ROWS,
     head_rows={
-        "MaskedLM": _masked_lm("cls.predictions.", "transform.dense transform.LayerNorm decoder.weight bias"),
+        "MaskedLM": _masked_lm("cls.predictions.", "transform.dense", "transform.LayerNorm", "decoder.weight", "bias"),
         "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), *_CLASSIFIER),
         "TokenClassifier": _CLASSIFIER,
     },
@@ -220,7 +197,7 @@ ROBERTA = Family(
     pad_id=1,
     rows=_BERT_ROWS,
     head_rows={
-        "MaskedLM": _masked_lm("lm_head.", "dense layer_norm decoder.weight bias"),
+        "MaskedLM": _masked_lm("lm_head.", "dense", "layer_norm", "decoder.weight", "bias"),
         "SequenceClassifier": _OUT_PROJ,
         "TokenClassifier": _CLASSIFIER,
     },
@@ -236,7 +213,7 @@ ELECTRA = Family(
     keys=(
         *_BERT_KEYS,
         *_FIRST_DROPOUT,
-        Key("encoder.max_length", "max_position_embeddings"),
+        _POSITIONS,
         Key("encoder.embedding_size", "embedding_size", 128),
         Key("discriminate.activation", "hidden_act", "gelu"),
     ),
@@ -246,7 +223,9 @@ ELECTRA = Family(
     refused=_BERT_REFUSED,
     rows=(*_BERT_ROWS, Row("embeddings.project", "embeddings_project")),
     head_rows={
-        "MaskedLM": _masked_lm("generator_", "predictions.dense predictions.LayerNorm lm_head.weight lm_head.bias"),
+        "MaskedLM": _masked_lm(
+            "generator_", "predictions.dense", "predictions.LayerNorm", "lm_head.weight", "lm_head.bias"
+        ),
         "SequenceClassifier": _OUT_PROJ,
         "TokenClassifier": _CLASSIFIER,
         "Discriminator": (
@@ -270,8 +249,8 @@ DISTILBERT = Family(
         Key("encoder.num_heads", "n_heads"),
         Key("encoder.intermediate_size", "hidden_dim"),
         Key("encoder.max_length", "max_position_embeddings", 512),
-        *_each("encoder.activation head.activation", "activation", "gelu"),
-        *_each("encoder.hidden_dropout encoder.embedding_dropout tag.dropout", "dropout", 0.1),
+        *_keys("activation", "gelu", "encoder.activation", "head.activation"),
+        *_keys("dropout", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout", "tag.dropout"),
         Key("encoder.attention_dropout", "attention_dropout", 0.1),
         Key("encoder.initializer_range", "initializer_range", 0.02),
         Key("head.tied", "tie_word_embeddings", True),
@@ -281,7 +260,7 @@ DISTILBERT = Family(
     zeros=_BIASES,
     rows=(
         *(row for row in _BERT_ROWS if row.ours.startswith("embeddings.") and "token_types" not in row.ours),
-        _stacked("transformer.layer.{i}.attention", "q_lin", "k_lin", "v_lin"),
+        _qkv("transformer.layer.{i}.attention.", "q_lin", "k_lin", "v_lin"),
         Row("layers.{i}.attention.out", "transformer.layer.{i}.attention.out_lin"),
         Row("layers.{i}.attention_norm", "transformer.layer.{i}.sa_layer_norm"),
         Row("layers.{i}.mlp.wi", "transformer.layer.{i}.ffn.lin1"),
@@ -289,7 +268,7 @@ DISTILBERT = Family(
         Row("layers.{i}.mlp_norm", "transformer.layer.{i}.output_layer_norm"),
     ),
     head_rows={
-        "MaskedLM": _masked_lm("vocab_", "transform layer_norm projector.weight projector.bias"),
+        "MaskedLM": _masked_lm("vocab_", "transform", "layer_norm", "projector.weight", "projector.bias"),
         "SequenceClassifier": (Row("head.dense", "pre_classifier"), *_CLASSIFIER),
         "TokenClassifier": _CLASSIFIER,
     },
@@ -315,23 +294,15 @@ MODERNBERT = Family(
         Key("encoder.embedding_dropout", "embedding_dropout", 0.0),
         Key("encoder.attention_dropout", "attention_dropout", 0.0),
         Key("encoder.mlp_dropout", "mlp_dropout", 0.0),
-        *_each("head.activation classify.activation tag.activation", "classifier_activation", "gelu"),
-        *_each("head.transform_bias classify.transform_bias tag.transform_bias", "classifier_bias", False),
-        *_each("classify.dropout tag.dropout", "classifier_dropout", 0.0),
+        *_keys("classifier_activation", "gelu", "head.activation", "classify.activation", "tag.activation"),
+        *_keys("classifier_bias", False, "head.transform_bias", "classify.transform_bias", "tag.transform_bias"),
         Key("head.output_bias", "decoder_bias", True),
         Key("classify.pooling", "classifier_pooling", "cls"),
+        *_keys("classifier_dropout", 0.0, "classify.dropout", "tag.dropout"),
     ),
     fixed=_FIXED
-    | {
-        "encoder.positions": "rope",
-        "encoder.norm_first": True,
-        "encoder.final_norm": True,
-        "encoder.gated": True,
-        "encoder.token_types": 0,
-        "classify.transform_norm": True,
-        "tag.transform": True,
-        "tag.transform_norm": True,
-    },
+    | _named("encoder", positions="rope", norm_first=True, final_norm=True, gated=True, token_types=0)
+    | {"classify.transform_norm": True, "tag.transform": True, "tag.transform_norm": True},
     token_ids=("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
     rows=(
         Row("embeddings.tokens.weight", "embeddings.tok_embeddings.weight"),

@@ -79,7 +79,7 @@ TOKENIZER_FILES = (
 )
 EXPORTED = ("onnx/model.onnx", "onnx/model_quantized.onnx", "torch/model.pt2")
 OURS = (CONFIG, CARD, *WEIGHT_FILES, *TOKENIZER_FILES, *EXPORTED, *(f"{name}.data" for name in EXPORTED))
-"""what stands in a folder for the model in it: `save` leaves none of an earlier model, not even as `bert export` wrote it"""
+"""what stands in a folder for the model in it: `save` leaves none of an earlier model, not even as an exported program"""
 
 
 def save(
@@ -132,10 +132,8 @@ def _check_names(model: Encoder | HeadedModel, folder: Path) -> None:
         plain = cls(model.config) if isinstance(model, Encoder) else cls(model.config, model.head_config)
     surplus = [name for name in model.state_dict() if name not in plain.state_dict()]
     if surplus:
-        raise InputError(
-            f"{folder}: the model has parameters that are no part of its class: {listed(surplus)}: merge adapters first (peft:"
-            " merge_and_unload), or save them by themselves"
-        )
+        fix = "merge adapters first (peft: merge_and_unload), or save them by themselves"
+        raise InputError(f"{folder}: the model has parameters that are no part of its class: {listed(surplus)}: {fix}")
 
 
 @dataclass(frozen=True)
@@ -174,10 +172,8 @@ class _Source:
         embedding matrix where the config says that they are one."""
         if not unties(self.config("Encoder")[0], self.keys, self.tensors):
             return self
-        warnings.warn(
-            f"{self.folder}: the output matrix is not the embedding matrix, as {CONFIG} says: read as untied",
-            stacklevel=5,
-        )
+        what = f"the output matrix is not the embedding matrix, as {CONFIG} says"
+        warnings.warn(f"{self.folder}: {what}: read as untied", stacklevel=5)
         return _Source(self.folder, self.keys | {"tie_word_embeddings": False})
 
 
@@ -198,11 +194,8 @@ def load(cls: type[Model], folder: str | Path) -> Model:
     _check_task(source, kind)
     model, spare = _build(cls, source)
     if spare:
-        warnings.warn(
-            f"{weights_file(source.folder)}: {len(spare)} parameters have no place in {ARTICLES[kind]} and were left out:"
-            f" {listed(spare)}",
-            stacklevel=3,
-        )
+        what = f"{len(spare)} parameters have no place in {ARTICLES[kind]} and were left out: {listed(spare)}"
+        warnings.warn(f"{weights_file(source.folder)}: {what}", stacklevel=3)
     return model
 
 
@@ -284,9 +277,7 @@ def _take_over(source: _Source, kind: Kind, head: nn.Module, without: str | None
     family, config, _ = source.config("Encoder")
     if not (family or config.norm_first or kind_named(source.keys) == kind):
         return list(shapes)  # in our own type post-norm shares nothing
-    shared = {
-        name: shape for name, shape in shapes.items() if without is None or not name.startswith(f"head.{without}.")
-    }
+    shared = {name: shape for name, shape in shapes.items() if not name.startswith(f"head.{without}.")}
     ours, _, _ = source.parameters(kind, shared)
     head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in ours.items()}, strict=False)
     return [name for name in shapes if name not in ours]
@@ -313,11 +304,11 @@ def _check_task(source: _Source, kind: Kind) -> None:
         return
     wrong, right = ARTICLES[named], ARTICLES[kind]
     if kind == "MaskedLM":
-        fix = f"give the folder of one, such as RUN/model of `bert pretrain`, or open this one with {named}.load"
+        fix = f"give the folder of one, such as RUN/model of a pretraining run, or open this one with {named}.load"
     elif kind == "Discriminator":
         fix = f"give the folder of one, as ELECTRA's, or open this one with {named}.load"
     else:
-        fix = f"fine-tune one from it with `bert finetune {TASKS[kind]} --model {folder}`"
+        fix = f"fine-tune one from it (task {TASKS[kind]})"
     raise InputError(f"{folder}: {wrong}, not {right}: {fix}")
 
 
@@ -343,7 +334,7 @@ def read_keys(folder: Path) -> dict[str, Any]:
 def _incomplete(folder: Path, kind: Kind, missing: Sequence[str], spare: Sequence[str], only_head: bool) -> InputError:
     """What to say of parameters that a folder lacks, and has too many; `only_head`: all of the head, and nothing else."""
     if kind == "MaskedLM" and only_head:
-        fix = f"open it with Encoder.load, or pretrain one from it by `bert pretrain TEXT --from {folder}`"
+        fix = "open it with Encoder.load, or pretrain one from it"
         return InputError(f"{folder}: an encoder without a masked-LM head: {fix} (missing: {listed(missing)})")
     more = f"; {len(spare)} have no place: {listed(spare)}" if spare else ""
     return InputError(f"{weights_file(folder)}: {len(missing)} parameters are missing: {listed(missing)}{more}")
@@ -369,13 +360,8 @@ def _token_ids(model: Encoder | HeadedModel) -> dict[str, int | None]:
     if tokenizer is None:
         return {"pad_token_id": model.config.pad_id}
     cls_id, sep_id = tokenizer.cls_id, tokenizer.sep_id
-    return {
-        "pad_token_id": tokenizer.pad_id,
-        "bos_token_id": cls_id,
-        "eos_token_id": sep_id,
-        "cls_token_id": cls_id,
-        "sep_token_id": sep_id,
-    }
+    around = {"bos_token_id": cls_id, "eos_token_id": sep_id, "cls_token_id": cls_id, "sep_token_id": sep_id}
+    return {"pad_token_id": tokenizer.pad_id, **around}
 
 
 def _warn_of_lost_dropout(keys: Mapping[str, Any], config: EncoderConfig, folder: Path) -> None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from bert.errors import InputError
+from bert.errors import InputError, option
 from bert.model.attention import AttentionOptions
 from bert.model.config import Backend, EncoderConfig
 from bert.model.encoder import Encoder
@@ -125,8 +125,8 @@ def check(differences: Sequence[Difference], what: str) -> float:
     wrong = next((one for one in differences if not one.largest <= TOLERANCE), None)
     if wrong is not None:
         raise InputError(
-            f"--verify: {what} differs from the model by {wrong.largest:.1e}, more than {TOLERANCE:g}, on {wrong.rows} rows of"
-            f" {wrong.length} tokens (outputs up to {wrong.outputs:.1f}): nothing was written; leave --verify out to have it"
+            f"{option('verify')}: {what} differs from the model by {wrong.largest:.1e}, more than {TOLERANCE:g}, on {wrong.rows} rows of"
+            f" {wrong.length} tokens (outputs up to {wrong.outputs:.1f}): nothing was written; leave {option('verify')} out to have it"
             " all the same"
         )
     return max(one.largest for one in differences)

@@ -112,9 +112,8 @@ class SentenceModule(nn.Module):
         try:
             length = read_json(file)["max_seq_length"] if file.exists() else None
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            raise InputError(
-                f"{file}: not readable ({error}): remove it, and texts are cut where the model ends"
-            ) from None
+            fix = "remove it, and texts are cut where the model ends"
+            raise InputError(f"{file}: not readable ({error}): {fix}") from None
         if length is not None and not isinstance(length, int):
             raise InputError(f"{file}: max_seq_length is {length!r}: give a whole number")
         return cls(load(Encoder, path), length)

@@ -330,9 +330,8 @@ def _refuse(wrong: Sequence[str], odd: Sequence[str]) -> None:
     if wrong:
         raise InputError(f"{'; '.join(wrong)}: the two files are not of one model")
     if odd:
-        raise InputError(
-            f"no floating-point numbers where weights belong: {', '.join(odd)}: quantised models are not read"
-        )
+        what = f"no floating-point numbers where weights belong: {', '.join(odd)}"
+        raise InputError(f"{what}: quantised models are not read")
 
 
 def _checked(name: str, tensor: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The shape of an encoder and of its head, as frozen dataclasses. No torch here: recipes and `--help` read this file.
+"""The shape of an encoder and of its head, as frozen dataclasses. No torch here: recipes and command lines read this file.
 
 One config space holds the original Transformer encoder (Vaswani et al. 2017), BERT (Devlin et al. 2018), RoBERTa (Liu
 et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020) and ModernBERT (Warner et al. 2024) as points:
@@ -30,7 +30,7 @@ class EncoderConfig:
     """Shape of the encoder. The defaults are a small encoder of the ModernBERT family. InputError for numbers that do not fit."""
 
     vocab_size: int = 30_528
-    """entries of the embedding table; `bert pretrain` sets it from the tokenizer"""
+    """entries of the embedding table; pretraining sets it from the tokenizer"""
     hidden_size: int = 256
     """width of a token's vector"""
     embedding_size: int | None = None

@@ -13,7 +13,7 @@ Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,10 +33,6 @@ from bert.model.layers import (
     rotations,
     sinusoids,
 )
-
-if TYPE_CHECKING:
-    from bert.data.tokenizer import Tokenizer
-    from bert.embed import Pooling
 
 
 @dataclass
@@ -85,7 +81,7 @@ class Embeddings(nn.Module):
 
 
 class FolderModel(nn.Module):
-    """What every model has: the doors to its folder."""
+    """What every model has: loading from its folder and saving to it."""
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
@@ -122,7 +118,7 @@ class Encoder(FolderModel):
         super().__init__()
         self.config = config
         self.attention = AttentionOptions()
-        self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, no part of the state dict
+        self.tokenizer: Any = None  # a `bert.data.tokenizer.Tokenizer`, set by `load`; no part of the state dict
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_norm = make_norm(config) if config.final_norm else nn.Identity()
@@ -230,11 +226,11 @@ class Encoder(FolderModel):
             )
 
     def embed(
-        self, texts: Iterable[str], pooling: "Pooling" = "mean", layer: int = -1, bf16: bool | None = False
+        self, texts: Iterable[str], pooling: Literal["mean", "cls"] = "mean", layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
-        """(N, D) fp32 vectors of N texts of any length; see `bert.embed.embed`. fp32 inside too, unless `bf16` is true,
+        """(N, D) fp32 vectors of N texts of any length; see `bert.inference.embeddings`. fp32 inside too, unless `bf16` is true,
         faster and a percent off, or None: where the hardware multiplies it."""
-        from bert.embed import embed
+        from bert.inference.embeddings import embed
 
         return embed(self, texts, pooling, layer, bf16=bf16)
 

@@ -13,7 +13,7 @@ N that of masked_positions or of examples.
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -25,10 +25,6 @@ from bert.model.dropout import Dropout
 from bert.model.encoder import Encoder, EncoderOutput, FolderModel
 from bert.model.layers import activate, compute_dtype, gather_positions, initialize, make_norm, output_std
 from bert.model.loss import IGNORED, linear_cross_entropy
-
-if TYPE_CHECKING:
-    from bert.data.tokenizer import Tokenizer
-    from bert.embed import Prediction
 
 
 @dataclass
@@ -124,13 +120,24 @@ class HeadedModel(FolderModel):
         self.encoder = Encoder(config)
 
     @property
-    def tokenizer(self) -> "Tokenizer | None":
-        """The tokenizer that came with the folder, none for a fresh model."""
+    def tokenizer(self) -> Any:
+        """The `bert.data.tokenizer.Tokenizer` that came with the folder, none for a fresh model."""
         return self.encoder.tokenizer
 
     @tokenizer.setter
-    def tokenizer(self, tokenizer: "Tokenizer | None") -> None:
+    def tokenizer(self, tokenizer: Any) -> None:
         self.encoder.tokenizer = tokenizer
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A token that may stand behind a mask."""
+
+    token: str
+    """as a reader writes it: without the mark that some tokenizers have for the blank before a word"""
+    id: int
+    probability: float
+    """among the whole vocabulary, from 0 to 1"""
 
 
 class MaskedLM(HeadedModel):
@@ -198,9 +205,9 @@ class MaskedLM(HeadedModel):
         ).last_hidden_state  # (B, K, D)
         return self.head.loss_sum(hidden.flatten(0, 1), self.output_matrix, labels.flatten())
 
-    def fill(self, text: str, top: int = 5) -> "list[list[Prediction]]":
-        """The likeliest tokens behind each mask in the text; see `bert.embed.fill`."""
-        from bert.embed import fill
+    def fill(self, text: str, top: int = 5) -> list[list[Prediction]]:
+        """The likeliest tokens behind each mask in the text; see `bert.inference.embeddings.fill`."""
+        from bert.inference.embeddings import fill
 
         return fill(self, text, top)
 

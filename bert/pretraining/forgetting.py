@@ -29,11 +29,11 @@ from bert.pretraining.inputs import TrainingData, fixed_sequences
 from bert.pretraining.score import score_stream
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream
-from bert.sample.make import make_sample
 from bert.untrusted import read_arrays
 
 NEW, GENERAL = "validation text", "general sample"
 BEFORE, START, AFTER = "as it came", "at the start", "after"
+BUNDLED = {name: Path(__file__).parents[1] / "sample" / f"{name.lower()}.txt.gz" for name in ("English", "Chinese")}
 _CHARACTERS_A_TOKEN = 8  # more than a token has: so many characters fill the sequences
 
 
@@ -169,12 +169,12 @@ def general_sample(recipe: PretrainRecipe, tokenizer: Tokenizer) -> tuple[list[s
     if file is not None:
         documents = find_corpus(file, recipe.data.layout, recipe.data.text_field).documents()
         return sample_documents(documents, size), f"general sample: {file}"
-    samples = {language: list(make_sample(language).corpus) for language in ("en", "zh")}
-    known = {language: _known_share(texts[:50], tokenizer) for language, texts in samples.items()}
-    language = max(known, key=lambda name: known[name])  # the first of equals: English
-    name = {"en": "English", "zh": "Chinese"}[language]
+    corpora = [(name, list(find_corpus(file, "blank-lines").documents())) for name, file in BUNDLED.items()]
+    name, texts = max(
+        corpora, key=lambda corpus: _known_share(corpus[1][:50], tokenizer)
+    )  # the first of equals: English
     line = f"general sample: {name} sentences of the bundled sample; give a text that matters to you as --general FILE"
-    return sample_documents(samples[language], size), line
+    return sample_documents(texts, size), line
 
 
 def _known_share(texts: Sequence[str], tokenizer: Tokenizer) -> float:

@@ -44,7 +44,8 @@ def most_masked(rate: float, sequence_length: int) -> int:
 
 
 def masked_counts(maskable: np.ndarray, rate: float) -> np.ndarray:
-    """How many tokens (R,) are masked in sequences with `maskable` (R, T) positions: min(K, max(1, round(rate × n))), and 0 where n is 0."""
+    """How many tokens (R,) are masked in sequences with `maskable` (R, T) positions: min(K, max(1, round(rate × n))), and 0 where n is
+    0."""
     positions = maskable.sum(axis=1)
     wanted = np.maximum(1, np.rint(rate * positions).astype(np.int64))
     return np.where(positions > 0, np.minimum(wanted, most_masked(rate, maskable.shape[1])), 0)

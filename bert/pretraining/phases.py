@@ -1,10 +1,11 @@
 """Phases of a run: which sequences a step reads, how long they are and how many of their tokens are hidden, as a function of the step.
 
-A phase lasts for a number of positions, sequences × sequence length, brought up to whole steps, so that a step belongs to one phase. Phases of one
-sequence length go on counting its sequences through the run; sequences of another length are another numbering, from 0.
+A phase lasts for a number of positions, sequences × sequence length, brought up to whole steps, so that a step belongs to one phase.
+Phases of one sequence length go on counting its sequences through the run; sequences of another length are another numbering, from 0.
 
 A worked example. `phases: [{tokens: 4096, sequence_length: 128}, {sequence_length: 512}]` with 8 sequences a step: a step of the first
-phase has 1,024 positions, so it is steps 0 to 3, sequences 0 to 31 of those of 128 positions; step 4 begins with sequence 0 of those of 512 positions.
+phase has 1,024 positions, so it is steps 0 to 3, sequences 0 to 31 of those of 128 positions; step 4 begins with sequence 0 of those of
+512 positions.
 """
 
 import math

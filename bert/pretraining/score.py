@@ -1,7 +1,7 @@
 """Masked-LM quality on fixed masks: mean cross-entropy and accuracy over the positions that a file marks.
 
-The file is an .npz with `input_ids` (N, T), already masked, and `labels` (N, T), the original id at masked positions and −100 elsewhere. Any
-code base can be scored on it, so the numbers compare.
+The file is an .npz with `input_ids` (N, T), already masked, and `labels` (N, T), the original id at masked positions and −100
+elsewhere. Any code base can be scored on it, so the numbers compare.
 """
 
 from collections import Counter

@@ -1,9 +1,11 @@
 """Where sequences come from: one store, or a mixture of several by weight. Either way sequence n is a function of its number.
 
-In a mixture the source of sequence n is drawn from (seed, sequence length, n), and each source counts its own sequences: sequence n is the sequence of its source
-whose number is how many sequences before n went there. So every sequence of a source comes once an epoch of that source, whatever the others do.
+In a mixture the source of sequence n is drawn from (seed, sequence length, n), and each source counts its own sequences: sequence n is
+the sequence of its source whose number is how many sequences before n went there. So every sequence of a source comes once an epoch of
+that source, whatever the others do.
 
-A worked example. Sources a and b, and draws that give sequences 0 to 4 to a, b, a, a, b: those are sequences 0, 1 and 2 of a and 0 and 1 of b.
+A worked example. Sources a and b, and draws that give sequences 0 to 4 to a, b, a, a, b: those are sequences 0, 1 and 2 of a and 0 and
+1 of b.
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Batch number → tensors, and nothing else: not the worker, the rank, the number of devices, the history or the clock.
 
-Batch n is sequences n·R … (n + 1)·R − 1 of the run; with phases, sequences are counted from the beginning of the phase. It is dealt out in
-micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of `micro_batch_size` sequences, so any split of a batch over devices and
-time sees the same sequences with the same masks.
+Batch n is sequences n·R … (n + 1)·R − 1 of the run; with phases, sequences are counted from the beginning of the phase. It is dealt out
+in micro-batches: micro-batch m of rank r is the (m · ranks + r)-th run of `micro_batch_size` sequences, so any split of a batch over
+devices and time sees the same sequences with the same masks.
 """
 
 import signal

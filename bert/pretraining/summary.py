@@ -24,7 +24,8 @@ def describe(data: TrainingData, model: nn.Module, precision: str) -> str:
     budget = [f"{value:g} {name}" for name, value in dataclasses.asdict(stop).items() if value is not None]
     lines = [
         f"encoder: {recipe.encoder.num_layers} layers × {recipe.encoder.hidden_size}, {parameters / 1e6:.1f} M parameters, {precision}",
-        f"data: {sequences.tokens / 1e6:.2f} M tokens in {sequences.sequences_in_epoch:,} sequences of {sequences.sequence_length} an epoch;"
+        f"data: {sequences.tokens / 1e6:.2f} M tokens in {sequences.sequences_in_epoch:,} sequences of"
+        f" {sequences.sequence_length} an epoch;"
         f" {data.plan.at(0).describe()}",
         f"budget: {' or '.join(budget)}",
     ]

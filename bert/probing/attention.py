@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bert.embed import encoder_of, tokenizer_of
 from bert.errors import InputError
-from bert.inference import check_finite, evaluating
+from bert.inference.batching import check_finite, evaluating
+from bert.inference.embeddings import encoder_of, tokenizer_of
 from bert.report.text import render, table
 
 
@@ -85,9 +85,8 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
     if len(ids) <= 2:
         raise InputError(f"{text!r} has no token: give a text with a word in it")
     if len(ids) > encoder.config.max_length:
-        raise InputError(
-            f"the text is {len(ids)} tokens long and the model takes {encoder.config.max_length}: give a shorter text"
-        )
+        most = encoder.config.max_length
+        raise InputError(f"the text is {len(ids)} tokens long and the model takes {most}: give a shorter text")
     with evaluating(encoder), torch.no_grad():
         row = torch.tensor([ids], device=next(encoder.parameters()).device)
         weights = torch.cat(encoder(row, output_attentions=True).attentions or ())

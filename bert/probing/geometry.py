@@ -74,9 +74,8 @@ def nearest_centroid(train: Vectors, labels: Labels, test: Vectors, plain: bool 
     names, sizes = np.unique(labels, return_counts=True)
     directions = train.astype(np.float64) if plain else unit(train.astype(np.float64))
     centroids = unit(np.stack([directions[labels == name].mean(axis=0) for name in names]))
-    return names[
-        _greatest(unit(test.astype(np.float64)) @ centroids.T, np.broadcast_to(sizes, (len(test), len(names))))
-    ]
+    near = unit(test.astype(np.float64)) @ centroids.T
+    return names[_greatest(near, np.broadcast_to(sizes, near.shape))]
 
 
 def leave_one_out(vectors: Vectors, labels: Labels) -> float:

@@ -9,7 +9,7 @@ their log-probabilities (`bert.probing.sentences`).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
@@ -24,6 +24,7 @@ TIE = 1e-4
 
 Verdict = Literal["right", "wrong", "tie"]
 Column = Literal["phenomenon", "field", "paradigm"]
+COLUMNS: tuple[Column, ...] = get_args(Column)
 
 
 @dataclass(frozen=True)
@@ -57,8 +58,7 @@ class Group:
 
     def row(self) -> dict[str, object]:
         """What is counted, for files."""
-        counts = {"name": self.name, "pairs": self.pairs, "right": self.right, "ties": self.ties}
-        return counts | {"accuracy": self.accuracy}
+        return {**vars(self), "accuracy": self.accuracy}
 
 
 @dataclass(frozen=True)
@@ -84,30 +84,21 @@ class MinimalPairs:
     def rows(self) -> Iterator[dict[str, object]]:
         """One row a pair, for files."""
         for one in self.pairs:
-            yield {
-                "phenomenon": one.pair.phenomenon,
-                "field": one.pair.field,
-                "paradigm": one.pair.paradigm,
-                "good_score": one.good.score,
-                "bad_score": one.bad.score,
-                "verdict": one.verdict,
-                "good": one.pair.good,
-                "bad": one.pair.bad,
-            }
+            kind: dict[str, object] = {column: getattr(one.pair, column) for column in COLUMNS}
+            scores = {"good_score": one.good.score, "bad_score": one.bad.score, "verdict": one.verdict}
+            yield {**kind, **scores, "good": one.pair.good, "bad": one.pair.bad}
 
     def summary(self) -> dict[str, object]:
         """Counts and accuracies of all pairs and of those of each phenomenon, field and paradigm, for files."""
-        columns: tuple[Column, ...] = ("phenomenon", "field", "paradigm")
-        by_column: dict[str, object] = {column: [group.row() for group in self.groups(column)] for column in columns}
+        by_column: dict[str, object] = {column: [group.row() for group in self.groups(column)] for column in COLUMNS}
         return {"all": self.overall.row(), **by_column, "pairs": list(self.rows())}
 
     def __str__(self) -> str:
         """Accuracy of each phenomenon (or paradigm, where no pair names its phenomenon), and of all pairs."""
         phenomena, paradigms = self.groups("phenomenon"), self.groups("paradigm")
-        groups = [*(phenomena or paradigms), self.overall]
         rows = [
-            [group.name, f"{group.pairs:,}", f"{group.right:,}", f"{group.ties:,}", f"{group.accuracy:.1%}"]
-            for group in groups
+            [one.name, f"{one.pairs:,}", f"{one.right:,}", f"{one.ties:,}", f"{one.accuracy:.1%}"]
+            for one in (*(phenomena or paradigms), self.overall)
         ]
         ties = self.overall.ties
         remark = f"{ties:,} {'pair is a tie' if ties == 1 else 'pairs are ties'}: both scores are the same to 0.0001 nats; not right"
@@ -118,16 +109,15 @@ class MinimalPairs:
     def listed(self) -> str:
         """Every pair with both scores, and what share of them is right."""
         marks = {"right": "yes", "wrong": "no", "tie": "tie"}
-        rows = [
-            (f"{one.good.score:.2f}", f"{one.bad.score:.2f}", marks[one.verdict], one.pair.good, one.pair.bad)
-            for one in self.pairs
-        ]
+        rows = []
+        for one in self.pairs:
+            scores = f"{one.good.score:.2f}", f"{one.bad.score:.2f}", marks[one.verdict]
+            rows.append((*scores, one.pair.good, one.pair.bad))
         total = self.overall
         ties = f", and the same in {total.ties:,}" if total.ties else ""
-        return tabbed(("good", "bad", "right", "good sentence", "bad sentence"), rows) + (
-            f"accuracy {total.accuracy:.1%}: of {total.pairs:,} pairs the good sentence has the higher score in"
-            f" {total.right:,}{ties}"
-        )
+        right = f"of {total.pairs:,} pairs the good sentence has the higher score in {total.right:,}{ties}"
+        lines = tabbed(("good", "bad", "right", "good sentence", "bad sentence"), rows)
+        return f"{lines}accuracy {total.accuracy:.1%}: {right}"
 
 
 def minimal_pairs(
@@ -146,20 +136,14 @@ def minimal_pairs(
     """
     if isinstance(pairs, str | Path):
         pairs = pairs_of(pairs, limit)
-    scores = score(
-        [sentence for pair in pairs for sentence in (pair.good, pair.bad)],
-        model,
-        within_word=within_word,
-        progress=progress,
-    )
+    sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
+    scores = score(sentences, model, within_word=within_word, progress=progress)
     made = tuple(ScoredPair(*three) for three in zip(pairs, scores[::2], scores[1::2]))
     for number, one in enumerate(made, start=1):
         for sentence in (one.good, one.bad):
             if not sentence.tokens:
-                raise InputError(
-                    f"{one.pair.where or f'pair {number}'}: a sentence without a token, {sentence.sentence!r}: mend it or"
-                    " leave it out"
-                )
+                where = one.pair.where or f"pair {number}"
+                raise InputError(f"{where}: a sentence without a token, {sentence.sentence!r}: mend it or leave it out")
     return MinimalPairs(made)
 
 

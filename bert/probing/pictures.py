@@ -55,7 +55,7 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
         "Every mark is one occurrence of the word. Marks that lie together have like vectors.",
         [
             Section(
-                "Layer by layer", layer_map(word_map), f"Move the slider: the map turns little, the vectors move.{few}"
+                "Layer by layer", layer_map(word_map), f"Move the slider: the vectors move, the map turns little.{few}"
             ),
             Section("Nearest contexts", nearest_contexts(words), f"Cosines at layer {last.number}."),
             Section("Figures", _figures(words), "Cosines mean little without those of random tokens beside them."),

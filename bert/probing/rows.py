@@ -5,24 +5,22 @@ Plain text has a sentence a line. All of it is held in memory: probes look at th
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bert.data.files import JSONS, parted_suffixes, read_lines, unify
-from bert.data.rows import Rows, json_rows, name_of, table_rows, there_are
+from bert.data.files import FORMATS, parted_suffixes, read_lines, unify
+from bert.data.rows import Rows, json_rows, name_of, table_rows, there_are, usual
 from bert.errors import InputError, did_you_mean
 
-SENTENCES = ("sentence", "text")
-WORDS = ("word", "lemma", "target")
-SENSES = ("sense", "label")
+# what a column tells → its usual names, the likelier first
+ROWS = {"sentence": ("sentence", "text"), "word": ("word", "lemma", "target"), "sense": ("sense", "label")}
+ROWS |= {"start": ("start",), "end": ("end",), "index": ("index",)}
 # of minimal pairs: our names, then those of the files that BLiMP comes in
-GOOD, BAD = ("good", "sentence_good"), ("bad", "sentence_bad")
-PHENOMENA, PARADIGMS = ("phenomenon", "linguistics_term"), ("paradigm", "uid")
-_COLUMNS = {*SENTENCES, *WORDS, *SENSES, "start", "end", "index", *GOOD, *BAD, *PHENOMENA, *PARADIGMS, "field"}
-_TABLES = {".tsv": "\t", ".csv": ",;"}
+PAIRS = {"good": ("good", "sentence_good"), "bad": ("bad", "sentence_bad"), "field": ("field",)}
+PAIRS |= {"phenomenon": ("phenomenon", "linguistics_term"), "paradigm": ("paradigm", "uid")}
 
 
 @dataclass(frozen=True)
@@ -74,105 +72,85 @@ def read_pairs(path: str | Path, limit: int | None = None) -> list[Pair] | None:
     Columns that may be absent: `phenomenon`, `field`, `paradigm`. `limit` takes so many pairs of each paradigm, the first
     ones. Raises InputError, also where there is no pair below the columns.
     """
-    opened = _open(path)
-    if opened is None:
+    opened = _open(path, PAIRS)
+    if opened is None or not {opened[1]["good"], opened[1]["bad"]} & {*opened[0]}:
         return None
-    header, rows = opened
-    names = {"good": GOOD, "bad": BAD, "phenomenon": PHENOMENA, "paradigm": PARADIGMS, "field": ("field",)}
-    column = {kind: _usual(usual, header) for kind, usual in names.items()}
-    if column["good"] is None and column["bad"] is None:
-        return None
+    _, column, rows = opened
     pairs: list[Pair] = []
     seen: Counter[tuple[str | None, ...]] = Counter()
     for where, row in rows:
-        for name in (column["good"] or "good", column["bad"] or "bad"):
+        for name in (column["good"], column["bad"]):
             if not isinstance(row.get(name), str) or not row[name].strip():
                 raise InputError(f"{where}: no sentence in column {name!r}; {there_are(list(row))}. Fill it in")
         kind = tuple(_text(row, column[name]) for name in ("phenomenon", "field", "paradigm"))
         seen[kind] += 1
         if limit is None or seen[kind] <= limit:
-            pairs.append(Pair(row[column["good"] or "good"], row[column["bad"] or "bad"], where, *kind))
+            pairs.append(Pair(row[column["good"]], row[column["bad"]], where, *kind))
     if not pairs:
         raise InputError(f"{name_of(path)}: holds no pairs; give a file with at least one")
     return pairs
 
 
 def _rows(path: str | Path) -> Iterator[Row]:
-    opened = _open(path)
+    opened = _open(path, ROWS)
     if opened is None:
         for number, line in enumerate(read_lines(Path(path).expanduser()), start=1):
             yield Row(line.strip(), f"{name_of(path)}, line {number}")
         return
-    header, rows = opened
-    column = {kind: _usual(names, header) for kind, names in {"s": SENTENCES, "w": WORDS, "t": SENSES}.items()}
-    sentence = column["s"]
-    if sentence is None:
-        raise InputError(
-            f"{name_of(path)}: no column `sentence`; {there_are(header)}.{did_you_mean('sentence', header)}"
-        )
+    header, column, rows = opened
+    sentence = column["sentence"]
+    if sentence not in header:
+        near = did_you_mean("sentence", header)
+        raise InputError(f"{name_of(path)}: no column `sentence`; {there_are(header)}.{near}")
     for where, row in rows:
         text = row.get(sentence)
         if not isinstance(text, str):
             raise InputError(f"{where}: no text in column {sentence!r}; {there_are(list(row))}")
-        span = _span(where, row, text)
-        if span is not None:  # positions of the file's text: line ends of two characters become one
+        span = _span(where, row, column, text)
+        if span is not None:  # positions in the file's text: line ends of two characters become one
             span = len(unify(text[: span[0]])), len(unify(text[: span[1]]))
-        yield Row(unify(text), where, _text(row, column["w"]), span, _text(row, column["t"]))
+        yield Row(unify(text), where, _text(row, column["word"]), span, _text(row, column["sense"]))
 
 
-def _open(path: str | Path) -> tuple[list[str], Rows] | None:
-    """Columns and rows of a table or of JSON lines; none for plain text."""
-    suffix, _ = parted_suffixes(path)
+def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, str], Rows] | None:
+    """The columns of a table or of JSON lines, those of `names` as they are called there, and the rows; none for plain text."""
+    form = FORMATS.get(parted_suffixes(path)[0])
     lines = read_lines(Path(path).expanduser())
-    if suffix in _TABLES:
-        header, rows = table_rows(path, lines, _TABLES[suffix])
-        return _known(header), _with_known_names(rows)
-    if suffix not in JSONS:
+    if form in ("tsv", "csv"):
+        header, rows = table_rows(path, lines, "\t" if form == "tsv" else ",;")
+    elif form == "jsonl":
+        rows = json_rows(path, lines, '{"sentence": ...}')
+        first = next(rows, None)
+        header, rows = ([], rows) if first is None else (list(first[1]), chain([first], rows))
+    else:
         return None
-    rows = _with_known_names(json_rows(path, lines, '{"sentence": ...}'))
-    first = next(rows, None)
-    return ([], rows) if first is None else (list(first[1]), chain([first], rows))
+    return header, {kind: usual(options, header) or options[0] for kind, options in names.items()}, rows
 
 
-def _known(names: Iterable[str]) -> list[str]:
-    """The columns' names as they are known here: in any case of letters, where no other column has that name."""
-    names = list(names)
-    return [name.lower() if name.lower() in _COLUMNS - {*names} else name for name in names]
-
-
-def _with_known_names(rows: Rows) -> Rows:
-    for where, row in rows:
-        yield where, dict(zip(_known(row), row.values()))
-
-
-def _usual(names: Iterable[str], header: Sequence[str]) -> str | None:
-    return next((name for name in names if name in header), None)
-
-
-def _text(row: dict[str, Any], column: str | None) -> str | None:
-    value = None if column is None else row.get(column)
+def _text(row: Mapping[str, Any], column: str) -> str | None:
+    value = row.get(column)
     return None if value is None or not str(value).strip() else str(value).strip()
 
 
-def _span(where: str, row: dict[str, Any], sentence: str) -> tuple[int, int] | None:
+def _span(where: str, row: Mapping[str, Any], column: Mapping[str, str], sentence: str) -> tuple[int, int] | None:
     """Characters of the target word, from `start` and `end` or from `index`; none where neither is given."""
-    if one := [name for name in ("start", "end") if _text(row, name) is not None]:
+    if one := [name for name in ("start", "end") if _text(row, column[name]) is not None]:
         if len(one) < 2:
             raise InputError(f"{where}: has {one[0]} alone: give start and end, or neither")
-        start, end = (_number(where, row, column) for column in ("start", "end"))
+        start, end = (_number(where, row, column[name]) for name in ("start", "end"))
         if not 0 <= start < end <= len(sentence):
             raise InputError(f"{where}: characters {start} to {end} are not inside its sentence of {len(sentence)}")
         return start, end
-    if _text(row, "index") is None:
+    if _text(row, column["index"]) is None:
         return None
-    words, index = sentence.split(" "), _number(where, row, "index")
+    words, index = sentence.split(" "), _number(where, row, column["index"])
     if not 0 <= index < len(words) or not words[index]:
         raise InputError(f"{where}: index {index} is none of the {len(words)} words of its sentence: count from 0")
     start = sum(len(word) + 1 for word in words[:index])
     return start, start + len(words[index])
 
 
-def _number(where: str, row: dict[str, Any], column: str) -> int:
+def _number(where: str, row: Mapping[str, Any], column: str) -> int:
     value = row[column]
     try:
         if isinstance(value, bool) or int(value) != float(value):

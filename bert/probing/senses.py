@@ -22,8 +22,8 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from bert.data.tokenizer import Tokenizer, is_unspaced
-from bert.embed import Pieces, encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.errors import InputError, check_seed, did_you_mean
+from bert.inference.embeddings import Pieces, encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.config import SensesProtocol
@@ -85,42 +85,29 @@ class Senses:
         """One row a word and method, for files."""
         for one in self.words:
             for method in self.methods:
-                score = one.scores[method]
                 counts = {"senses": one.senses, "train": one.train, "test": one.test}
-                yield {
-                    "word": one.word,
-                    "method": method,
-                    "accuracy": score.accuracy,
-                    "macro_f1": score.macro_f1,
-                } | counts
+                yield {"word": one.word, "method": method, **vars(one.scores[method]), **counts}
+
+    def summary(self) -> dict[str, object]:
+        """The headline, every method over all words, and the rows, for files."""
+        measures = {"accuracy": self.mean, "macro_f1": self.mean_f1, "micro": self.micro}
+        overall = {method: {name: of(method) for name, of in measures.items()} for method in self.methods}
+        return {"headline": self.headline, "overall": overall, "words": list(self.rows()), "notes": self.notes}
 
     def __str__(self) -> str:
         """All methods over all words, then each word by the headline beside the controls."""
-        overall = [
-            [method, f"{self.mean(method):.1%}", f"{self.mean_f1(method):.1%}", f"{self.micro(method):.1%}"]
-            for method in self.methods
-        ]
+        measures = self.mean, self.mean_f1, self.micro
+        overall = [[method, *(f"{of(method):.1%}" for of in measures)] for method in self.methods]
         shown = [method for method in self.methods if method in (*self.controls, self.headline)]
-        by_word = [
-            [
-                one.word,
-                str(one.senses),
-                str(one.train),
-                str(one.test),
-                *(f"{one.scores[method].accuracy:.1%}" for method in shown),
-                f"{one.scores[self.headline].macro_f1:.1%}",
-            ]
-            for one in self.words
-        ]
-        return render(
-            table([f"{len(self.words)} words", "accuracy", "macro-F1", "accuracy over all rows"], overall),
-            "",
-            table(
-                ["word", "senses", "train", "test", *("\n".join(name.rsplit(" ", 1)) for name in shown), "macro-F1"],
-                by_word,
-            ),
-            *self.notes,
-        )
+        by_word = []
+        for one in self.words:
+            shares = [*(one.scores[method].accuracy for method in shown), one.scores[self.headline].macro_f1]
+            counts = map(str, (one.senses, one.train, one.test))
+            by_word.append([one.word, *counts, *(f"{share:.1%}" for share in shares)])
+        header = [f"{len(self.words)} words", "accuracy", "macro-F1", "accuracy over all rows"]
+        names = ("\n".join(name.rsplit(" ", 1)) for name in shown)
+        words = table(["word", "senses", "train", "test", *names, "macro-F1"], by_word)
+        return render(table(header, overall), "", words, *self.notes)
 
 
 def senses(
@@ -139,7 +126,7 @@ def senses(
     Rows, or those of a file, give word, sentence and sense, and the place of the word (else its first occurrence is taken).
     Without `test_rows` every fifth row of each word and sense is held out. `layers` not given: each, and as the headline the
     sum of the last four; given: those, and the last of them is the headline. `words` takes these alone. `seed` is that of the
-    random encoder. `protocol` is how vectors and centroids are made, `bf16` that of `bert.inference.run_batches`.
+    random encoder. `protocol` is how vectors and centroids are made, `bf16` that of `bert.inference.batching.run_batches`.
 
     Raises InputError where a row lacks its word or sense, or no word has two senses and a test row, and for words that no row
     has, for layers, seeds or a model that cannot be.

@@ -14,19 +14,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
-from bert.embed import encoder_of, tokenizer_of, window_around
+from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, evaluating, run_batches
+from bert.inference.batching import Batch, Encoded, evaluating, run_batches
+from bert.inference.embeddings import encoder_of, tokenizer_of, window_around
 from bert.model.heads import MaskedLM
 from bert.report.text import tabbed
-
-if TYPE_CHECKING:
-    from bert.data.tokenizer import Tokenizer
 
 CHUNK_TOKENS = 1 << 18  # tokens of masked copies that are held at once
 
@@ -159,7 +157,7 @@ def _score_chunk(
     return scores
 
 
-def _masks(ids: Sequence[int], tokenizer: "Tokenizer", within_word: bool) -> Iterator[tuple[int, int]]:
+def _masks(ids: Sequence[int], tokenizer: Tokenizer, within_word: bool) -> Iterator[tuple[int, int]]:
     """For each token between the special ones the positions (first, behind the last) that are masked while it is guessed."""
     end = last = len(ids) - 1
     spans = []

@@ -16,8 +16,8 @@ import numpy as np
 from rich.table import Table
 from torch import nn
 
-from bert.embed import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
-from bert.errors import InputError, check_seed
+from bert.errors import InputError, check_seed, option
+from bert.inference.embeddings import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.occurrences import find, forms_of, nearest_words
@@ -29,6 +29,8 @@ MOST_OCCURRENCES = 2_000
 BASELINE_TOKENS = 100
 """random tokens whose 4,950 pairs give the baseline"""
 BASELINE_SENTENCES = 1_000
+_COSINES = "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: what is above that"
+_OF_SENSES = "of senses: their silhouette; Rand: clusters against senses; accuracy: nearest centroid, leave-one-out"
 MATRIX_MOST = 12  # occurrences of which the whole matrix is shown
 
 
@@ -118,13 +120,9 @@ class Words:
         header += ["of senses", "Rand", "accuracy", "within", "between"] if senses else []
         sample = "" if self.found == len(self.occurrences) else f", {len(self.occurrences):,} of them taken"
         parts: list[Table | str] = [f"{self.word}: {self.found:,} occurrences{sample}"]
-        parts.append(
-            "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: what is above that"
-        )
+        parts.append(_COSINES)
         if senses:
-            parts.append(
-                "of senses: their silhouette; Rand: clusters against senses; accuracy: nearest centroid, leave-one-out"
-            )
+            parts.append(_OF_SENSES)
         parts.append(table(header, [_layer_row(layer, senses) for layer in self.layers], left=0))
         last = self.layer()
         few = len(self.occurrences) <= MATRIX_MOST
@@ -134,12 +132,8 @@ class Words:
 
 
 def _layer_row(layer: Layer, senses: bool) -> list[str]:
-    row = [str(layer.number), decimals(layer.mean_cosine), decimals(layer.baseline)]
-    row += [
-        decimals(layer.mean_cosine - layer.baseline),
-        str(len(set(layer.clusters.tolist()))),
-        decimals(layer.silhouette),
-    ]
+    cosines = layer.mean_cosine, layer.baseline, layer.mean_cosine - layer.baseline
+    row = [str(layer.number), *map(decimals, cosines), str(len({*layer.clusters.tolist()})), decimals(layer.silhouette)]
     if senses and layer.senses is not None:
         scores = layer.senses
         row += [decimals(scores.silhouette), decimals(scores.adjusted_rand), f"{scores.accuracy:.1%}"]
@@ -280,9 +274,7 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[st
     own = [row for row in of_word if row.sense is not None]
     for row in of_word if own else []:
         if row.sense is None and find(row.sentence, wanted):
-            raise InputError(
-                f"{row.where}: no sense of {word}, which other rows have: fill it in, or leave the row out"
-            )
+            raise InputError(f"{row.where}: no sense of {word}, which other rows have: fill it in, or leave it out")
     found: list[Occurrence] = []
     for row in own or rows:
         spans = find(row.sentence, wanted)
@@ -292,7 +284,7 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[st
     if not found:
         near = nearest_words(word, (row.sentence for row in rows))
         there = f": near to it are {', '.join(near)}" if near else ", nor anything like it"
-        inflected = "" if forms else "; for its inflected forms too give --forms"
+        inflected = "" if forms else f"; for its inflected forms too give {option('forms')}"
         raise InputError(f"{word} occurs in none of the {len(rows):,} sentences{there}{inflected}")
     return found
 

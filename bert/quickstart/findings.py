@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from bert.embed import Prediction
+from bert.model.heads import Prediction
 from bert.probing.attention import Attention
 from bert.probing.senses import Senses
 from bert.probing.sentences import SentenceScore
@@ -24,6 +24,11 @@ class Line:
     baseline_is: str
     fresh: float
     """the same way from an encoder with random initialization"""
+
+    def cells(self) -> tuple[str, ...]:
+        """The line as a row of a table."""
+        numbers = (f"{value:.1%}" for value in (self.value, self.baseline, self.fresh))
+        return (self.what, self.measure, *numbers, self.baseline_is)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,5 @@ class Findings:
         for name in ("", "measured as", "pretrained", "baseline", "fresh encoder", "the baseline is"):
             table.add_column(name, justify="right" if name in ("pretrained", "baseline", "fresh encoder") else "left")
         for line in self.lines:
-            numbers = (f"{value:.1%}" for value in (line.value, line.baseline, line.fresh))
-            table.add_row(line.what, line.measure, *numbers, line.baseline_is)
+            table.add_row(*line.cells())
         return render(table)

@@ -50,15 +50,7 @@ STEPS, MINUTES = 450, 1.75
 EPOCHS = 6.0
 LEARNING_RATE = 5e-4  # of fine-tuning
 _RUNS = ("pretrained", "fresh", "topics", "tags", "fresh/topics", "fresh/tags")
-_SAMPLE = (
-    "corpus.txt",
-    "topics-*.tsv",
-    "tags-*.conll",
-    "senses-*.jsonl",
-    "pairs.jsonl",
-    "prompts.jsonl",
-    "sentences-*.txt",
-)
+_SAMPLE = "corpus.txt topics-*.tsv tags-*.conll senses-*.jsonl pairs.jsonl prompts.jsonl sentences-*.txt".split()
 _OURS = (
     *(*run_folder.OURS, "report.html", "figures.json"),
     *(f"sample/{name}" for name in _SAMPLE),
@@ -101,9 +93,8 @@ def walk(out: Path, minutes: float, began: float, step: Callable[[str], None], s
     """Every part of the path in turn; `began` is the monotonic clock at its begin."""
     step(f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
     write_sample(out / "sample")
-    step(
-        f"pretraining: tokenizer, token store, {STEPS} steps of masked-language-modeling in {60 * minutes:.0f} seconds at most"
-    )
+    most = f"{STEPS} steps of masked-language-modeling in {60 * minutes:.0f} seconds at most"
+    step(f"pretraining: tokenizer, token store, {most}")
     model = pretrain(quickstart_recipe(out, minutes), out / "pretrained", say=say)
     fresh = fresh_twin(model, out / "fresh" / "model")
     lines = [hidden_words(out / "pretrained", model, fresh)]
@@ -118,10 +109,8 @@ def walk(out: Path, minutes: float, began: float, step: Callable[[str], None], s
 def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
     """The default encoder and optimiser on the sample. In so short a run small batches go furthest; after more steps than these it
     knows the forms of the sentences by heart, and the vectors of a word stand together by form in place of meaning."""
-    return PretrainRecipe(
-        data=DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines", batch_size=16),
-        stop=StopConfig(steps=STEPS, minutes=minutes),
-    )
+    data = DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines", batch_size=16)
+    return PretrainRecipe(data=data, stop=StopConfig(steps=STEPS, minutes=minutes))
 
 
 def fresh_twin(model: Path, folder: Path) -> Path:
@@ -137,14 +126,8 @@ def fresh_twin(model: Path, folder: Path) -> Path:
 def hidden_words(run: Path, model: Path, fresh: Path) -> Line:
     """How many hidden tokens of held-out text are guessed."""
     trained, untrained = (score_validation(run, MaskedLM.load(folder)) for folder in (model, fresh))
-    return Line(
-        "hidden words guessed",
-        "accuracy",
-        trained.accuracy,
-        trained.most_frequent,
-        "the most frequent token",
-        untrained.accuracy,
-    )
+    controls = trained.most_frequent, "the most frequent token", untrained.accuracy
+    return Line("hidden words guessed", "accuracy", trained.accuracy, *controls)
 
 
 def topics(out: Path, model: Path, fresh: Path) -> Line:
@@ -159,10 +142,8 @@ def topics(out: Path, model: Path, fresh: Path) -> Line:
 
 def names(out: Path, model: Path, fresh: Path) -> Line:
     """A tagger of people, organisations and places, beside the tag that each word most often has."""
-    sides = [
-        [(row.words, row.tags or ()) for row in read_tagged(out / "sample" / f"tags-{part}.conll")]
-        for part in ("train", "test")
-    ]
+    files = (out / "sample" / f"tags-{part}.conll" for part in ("train", "test"))
+    sides = [[(row.words, row.tags or ()) for row in read_tagged(file)] for file in files]
     labels = sorted({tag for side in sides for _, tags in side for tag in tags})
     baseline = figures.baseline(sides[0], sides[1], labels, tagging=True, scheme="IOB2")["span_f1"]
     values = [tuned(out, "tag", "tags", folder)["span_f1"] for folder in (model, fresh)]
@@ -171,9 +152,10 @@ def names(out: Path, model: Path, fresh: Path) -> Line:
 
 def tuned(out: Path, task: Task, data: str, model: Path) -> dict[str, float]:
     """Fine-tune `model` on a part of the sample; what the best model does on the test rows."""
+    suffix = "tsv" if task == "classify" else "conll"
     recipe = FinetuneRecipe(
         model=str(model),
-        data=LabelledData(train=str(out / "sample" / f"{data}-train.{'tsv' if task == 'classify' else 'conll'}")),
+        data=LabelledData(train=str(out / "sample" / f"{data}-train.{suffix}")),
         optimizer=FinetuneOptimizer(lr=LEARNING_RATE),
         epochs=EPOCHS,
         log=LogConfig(progress_bar=False),
@@ -201,6 +183,7 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
     scored, by_fresh = (minimal_pairs(pairs, one) for one in (trained, untrained))
     shares = scored.overall.accuracy, 0.5, "a coin", by_fresh.overall.accuracy
     lines.append(Line("right from wrong sentences", "accuracy", *shares))
+    prompts = [prompt for one in samples for prompt in one.prompts if prompt.word in SHOWN]
     with (out / "pretrained" / "metrics.csv").open(newline="") as stream:
         log = [row for row in csv.DictReader(stream) if row["loss"]]
     return Findings(
@@ -208,12 +191,7 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
         losses=tuple((float(row["tokens"]), float(row["loss"])) for row in log),
         words=tuple(words(word, [row for row in rows[1] if row.word == word], trained) for word in SHOWN),
         senses=found,
-        filled=tuple(
-            Filled(prompt, tuple(map(tuple, trained.fill(prompt.text))))
-            for one in samples
-            for prompt in one.prompts
-            if prompt.word in SHOWN
-        ),
+        filled=tuple(Filled(prompt, tuple(map(tuple, trained.fill(prompt.text)))) for prompt in prompts),
         attention=attention(samples[0].pairs[0].good, trained),
         pairs=tuple((one.good, one.bad) for one in scored.pairs),
         tokens=float(log[-1]["tokens"]),

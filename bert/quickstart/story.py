@@ -72,35 +72,19 @@ def write_story(findings: Findings, file: Path) -> Path:
 
 def figures(findings: Findings) -> str:
     """The results as large numbers."""
-    return key_figures(
-        [
-            (
-                line.what,
-                f"{line.value:.0%}",
-                f"{line.baseline_is} {line.baseline:.0%}, random initialization {line.fresh:.0%}",
-            )
-            for line in findings.lines
-        ]
-    )
+    shown = []
+    for line in findings.lines:
+        controls = f"{line.baseline_is} {line.baseline:.0%}, random initialization {line.fresh:.0%}"
+        shown.append((line.what, f"{line.value:.0%}", controls))
+    return key_figures(shown)
 
 
 def results(findings: Findings) -> str:
     """The table that the command ends with."""
-    rows = [
-        (
-            line.what,
-            line.measure,
-            *(f"{value:.1%}" for value in (line.value, line.baseline, line.fresh)),
-            line.baseline_is,
-        )
-        for line in findings.lines
-    ]
-    best = [
-        (place, 2 + max(range(3), key=lambda n: (line.value, line.baseline, line.fresh)[n]))
-        for place, line in enumerate(findings.lines)
-    ]
+    values = [(line.value, line.baseline, line.fresh) for line in findings.lines]
+    best = [(row, 2 + max(range(3), key=of_line.__getitem__)) for row, of_line in enumerate(values)]
     header = ("task", "measure", "pretrained", "baseline", "random initialization", "the baseline is")
-    return table(header, rows, best) + note(
+    return table(header, [line.cells() for line in findings.lines], best) + note(
         "The test sentences share no content words with the labelled ones: who has not read the unlabelled text"
         " cannot know what belongs together."
     )
@@ -117,11 +101,8 @@ def word_chapter(word: Words) -> tuple[str, str, str]:
     body = layer_map(map_of_words(word))
     body += heading("Nearest contexts", "by cosine in the last layer") + nearest_contexts(word, SHOWN_CONTEXTS)
     meanings = len({one.sense for one in word.occurrences})
-    return (
-        f"One word, {meanings} meanings: {word.word}",
-        body,
-        "Every mark is the vector of the word in one sentence. In the first layer all are alike; move the slider.",
-    )
+    lead = "Every mark is the vector of the word in one sentence. In the first layer all are alike; move the slider."
+    return f"One word, {meanings} meanings: {word.word}", body, lead
 
 
 def filled(findings: Findings) -> Iterator[str]:
@@ -169,23 +150,19 @@ def attended(findings: Findings) -> str:
     attention = findings.attention
     layers, heads = attention.weights.shape[:2]
     first = attention.telling_head()
-    order = [
-        first,
-        *((layer, head) for layer in range(1, layers + 1) for head in range(heads) if (layer, head) != first),
-    ]
+    every = [(layer, head) for layer in range(1, layers + 1) for head in range(heads)]
+    order = sorted(every, key=lambda one: one != first)
     named = {f"layer {layer}, head {head}": attention.head(layer, head) for layer, head in order}
-    return attention_map(attention.tokens, named) + note(
-        "Attention says what is mixed into a token's vector, not why the model answers as it does."
-    )
+    limit = "Attention says what is mixed into a token's vector, not why the model answers as it does."
+    return attention_map(attention.tokens, named) + note(limit)
 
 
 def senses_by_layer(findings: Findings) -> str:
     """Accuracy of every method, and of each word behind a fold."""
     senses = findings.senses
     overall = bars([(method, senses.mean(method)) for method in senses.methods], percent=True, highest=1.0)
-    rows = [
-        (one.word, one.senses, one.test, *(f"{one.scores[method].accuracy:.0%}" for method in senses.methods))
-        for one in senses.words
-    ]
+    rows = []
+    for one in senses.words:
+        rows.append((one.word, one.senses, one.test, *(f"{one.scores[name].accuracy:.0%}" for name in senses.methods)))
     lead = paragraph(f"{len(senses.words)} words; the headline, fixed beforehand, is: {senses.headline}.")
     return lead + overall + details("word by word", table(("word", "senses", "test rows", *senses.methods), rows))

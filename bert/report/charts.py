@@ -32,10 +32,8 @@ class ScoredText:
 
 def symbol(group: int) -> str:
     """The mark of a group as a small picture in its colour."""
-    place = mark_of(group)
-    return (
-        f'<svg class="symbol c{place}" viewBox="-10 -10 20 20" aria-hidden="true"><path d="{MARKS[place].path}"/></svg>'
-    )
+    n = mark_of(group)
+    return f'<svg class="symbol c{n}" viewBox="-10 -10 20 20" aria-hidden="true"><path d="{MARKS[n].path}"/></svg>'
 
 
 def line_chart(
@@ -79,12 +77,8 @@ def line_chart(
         f'<span dir="auto">{escape(name)}</span> <output>{number(points[-1][1]) if points else "–"}</output></li>'
         for n, (name, points) in enumerate(curves.items())
     )
-    numbers = {
-        "x": x_label,
-        "xr": x_range,
-        "yr": y_range,
-        "curves": [[[_short(x), _short(y)] for x, y in points] for points in curves.values()],
-    }
+    shown = [[[_short(x), _short(y)] for x, y in points] for points in curves.values()]
+    numbers = {"x": x_label, "xr": x_range, "yr": y_range, "curves": shown}
     summary = f"{y_label} over {x_label}: {', '.join(curves)}"
     return (
         f'<figure class="chart curve" data-chart="curve"><ul class="keys">{keys}</ul>'
@@ -197,9 +191,8 @@ def duel(right: ScoredText, wrong: ScoredText) -> str:
     lowest = min((score for text in (right, wrong) for score in text.scores), default=-1.0)
     stretches = _aligned(right, wrong)
     sign = 1 if right.total > wrong.total else -1
-    losses = [
-        sign * (sum(score for _, score in ours) - sum(score for _, score in theirs)) for ours, theirs in stretches
-    ]
+    sums = [[sum(score for _, score in side) for side in stretch] for stretch in stretches]
+    losses = [sign * (ours - theirs) for ours, theirs in sums]
     worst = max(range(len(stretches)), key=lambda place: losses[place], default=None)
     lines, where = "", ""
     for place, (ours, theirs) in enumerate(stretches):
@@ -210,9 +203,8 @@ def duel(right: ScoredText, wrong: ScoredText) -> str:
     if worst is not None and losses[worst] > 0:
         lost = stretches[worst][sign == 1]  # of the sentence that is behind
         at = " ".join(token for token, _ in lost)
-        where = (
-            f" The largest loss, {figure(losses[worst])}, is {f'at “{escape(at)}”' if at else 'where it is shorter'}."
-        )
+        lies = f"at “{escape(at)}”" if at else "where it is shorter"
+        where = f" The largest loss, {figure(losses[worst])}, is {lies}."
     return (
         f'<figure class="card versus duel"><ol><li class="head">{_top("✓", "right", right)}{_top("✗", "wrong", wrong)}</li>'
         f"{lines}</ol>{_verdict(right, wrong, where)}</figure>"
@@ -253,11 +245,10 @@ def _top(sign: str, name: str, text: ScoredText) -> str:
 def _verdict(right: ScoredText, wrong: ScoredText, more: str = "") -> str:
     """Which one the model prefers, and by how much; `more` is markup."""
     ahead = right.total - wrong.total
-    said = (
-        f"The right one is {figure(ahead)} nats more probable." if ahead > 0
-        else f"The model prefers the wrong one, by {figure(-ahead)} nats."
-    )  # fmt: skip
-    return f'<figcaption class="{"good" if ahead > 0 else "bad"}">{said}{more}</figcaption>'
+    said = "good", f"The right one is {figure(ahead)} nats more probable."
+    if not ahead > 0:
+        said = "bad", f"The model prefers the wrong one, by {figure(-ahead)} nats."
+    return f'<figcaption class="{said[0]}">{said[1]}{more}</figcaption>'
 
 
 def _scored(text: ScoredText, sign: str, name: str, lowest: float) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -22,27 +23,15 @@ from bert.report.palette import MARKS, mark_of
 
 LATIN = "DejaVu Sans"  # comes with matplotlib
 CHINESE = (
-    "Noto Sans CJK",
-    "Source Han Sans",
-    "Noto Sans SC",
-    "WenQuanYi",
-    "PingFang",
-    "Hiragino Sans GB",
-    "Heiti",
-    "STHeiti",
-    "Microsoft YaHei",
-    "SimHei",
-    "Noto Serif CJK",
-    "Songti",
-    "SimSun",
-    "Droid Sans Fallback",
-    "Arial Unicode MS",
-)  # beginnings of the names of fonts that have Chinese, the fairest first
+    "Noto Sans CJK, Source Han Sans, Noto Sans SC, WenQuanYi, PingFang, Hiragino Sans GB, Heiti, STHeiti, Microsoft YaHei,"
+    " SimHei, Noto Serif CJK, Songti, SimSun, Droid Sans Fallback, Arial Unicode MS"
+).split(", ")  # beginnings of the names of fonts that have Chinese, the fairest first
 BOX = "□"
 INK, QUIET, PAPER = "#1d2329", "#5f6870", "#fcfbf8"
 CONTEXT = 18  # characters of a label at each side of the word
 LONGEST_TOKEN = 16
 MOST_LABELS = 60
+_SIDES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
 
 
 class Lettering:
@@ -105,23 +94,14 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     for n, name in enumerate(names):
         chosen = np.array([group == name for group in word.groups], bool)
         mark = MARKS[mark_of(n)]
-        axes.scatter(
-            points[chosen, 0],
-            points[chosen, 1],
-            s=62,
-            c=mark.light,
-            marker=mark.marker,
-            edgecolors=PAPER,
-            linewidths=0.9,
-            zorder=3,
-        )
+        look: dict[str, Any] = {"c": mark.light, "marker": mark.marker, "edgecolors": PAPER}
+        axes.scatter(points[chosen, 0], points[chosen, 1], s=62, linewidths=0.9, zorder=3, **look)
     _bare(axes)
     axes.set_aspect("equal", adjustable="datalim")
     axes.margins(0.09)
     _write(figure, lettering, (0.03, 0.945), title, 15, "left")
-    measures = " · ".join(
-        f"{name} {values[layer]:.2f}" for name, values in word.measures.items() if np.isfinite(values[layer])
-    )
+    known = {name: values[layer] for name, values in word.measures.items() if np.isfinite(values[layer])}
+    measures = " · ".join(f"{name} {value:.2f}" for name, value in known.items())
     _write(figure, lettering, (0.97, 0.95), measures, 9.5, "right")
     _legend(figure, lettering, names)
     _label(axes, canvas, lettering, points, contexts, colours)
@@ -145,19 +125,11 @@ def _bare(axes: Axes) -> None:
 
 
 def _legend(figure: Figure, lettering: Lettering, names: Sequence[str]) -> None:
-    handles = [
-        Line2D([], [], ls="", marker=MARKS[mark_of(n)].marker, color=MARKS[mark_of(n)].light, ms=7)
-        for n in range(len(names))
-    ]
+    marks = [MARKS[mark_of(n)] for n in range(len(names))]
+    handles = [Line2D([], [], ls="", marker=mark.marker, color=mark.light, ms=7) for mark in marks]
     # Names are put in afterwards: matplotlib leaves out labels that begin with an underscore.
-    legend = figure.legend(
-        handles,
-        ["."] * len(names),
-        loc="lower left",
-        bbox_to_anchor=(0.02, 0.01),
-        ncols=max(1, len(names)),
-        frameon=False,
-    )
+    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.01), "ncols": max(1, len(names))}
+    legend = figure.legend(handles, ["."] * len(names), frameon=False, **where)
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set(parse_math=False, fontfamily=lettering.family, color=INK, fontsize=10)
         text.set_text(lettering.clean(name))
@@ -181,12 +153,7 @@ def _label(
     for place, text, colour in zip(points, texts, colours):
         if written == MOST_LABELS:
             return
-        for dx, dy, across, down in (
-            (8, 0, "left", "center"),
-            (-8, 0, "right", "center"),
-            (0, 8, "center", "bottom"),
-            (0, -8, "center", "top"),
-        ):
+        for dx, dy, across, down in _SIDES:
             label = axes.annotate(
                 lettering.clean(text), place, (dx, dy), textcoords="offset points", ha=across, va=down, fontsize=7.5, color=colour,
                 fontfamily=lettering.family, parse_math=False, zorder=4,

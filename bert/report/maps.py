@@ -195,10 +195,8 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
     looking = 1 if size > 2 else 0
     chips = "".join(_chip(token, first[looking, n], n == looking) for n, token in enumerate(tokens))
     few = f" The first {len(names)} of {len(heads)} heads." if len(names) < len(heads) else ""
-    content = {
-        "tokens": list(tokens),
-        "heads": [np.rint(1000 * np.nan_to_num(heads[name])).astype(int).ravel().tolist() for name in names],
-    }
+    numbers = [np.rint(1000 * np.nan_to_num(heads[name])).astype(int).ravel().tolist() for name in names]
+    content = {"tokens": list(tokens), "heads": numbers}
     rows = "".join(f'<span dir="auto">{escape(token)}</span>' for token in tokens)
     return (
         f'<figure class="chart attention" data-chart="attention"><div class="glance"><div class="words">'

@@ -12,6 +12,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from string import Template
 from typing import Any
 
 from bert.report.palette import MARKS
@@ -93,34 +94,12 @@ def page(
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"script-src 'sha256-{digest}'"
     )
-    links = "".join(
-        f'<li><a href="#section-{n}">{escape(section.title)}</a></li>' for n, section in enumerate(sections, 1)
-    )
-    chapters = "\n".join(_chapter(n, section) for n, section in enumerate(sections, 1))
-    return f"""<!DOCTYPE html>
-<html lang="{escape(language)}">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{escape(title)}</title>
-<link rel="icon" href="data:,">
-<style>
-{_colours()}
-{_asset("page.css")}</style>
-</head>
-<body>
-<header class="hero"><h1 dir="auto">{escape(title)}</h1><p class="subtitle" dir="auto">{escape(subtitle)}</p>{figures}</header>
-<nav aria-label="sections"><ol>{links}</ol></nav>
-<main>
-{chapters}
-</main>
-<footer><p dir="auto">{escape(footer)}</p></footer>
-<script>{script}</script>
-</body>
-</html>
-"""
+    links = (f'<li><a href="#section-{n}">{escape(one.title)}</a></li>' for n, one in enumerate(sections, 1))
+    return Template(_asset("page.html")).substitute(
+        language=escape(language), policy=policy, title=escape(title), subtitle=escape(subtitle), figures=figures,
+        links="".join(links), chapters="\n".join(_chapter(n, section) for n, section in enumerate(sections, 1)),
+        footer=escape(footer), style=f"{_colours()}\n{_asset('page.css')}", script=script,
+    )  # fmt: skip
 
 
 def _chapter(place: int, section: Section) -> str:
@@ -197,9 +176,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], best: Sequenc
         f'<th scope="col"{" class=n" if right else ""} dir="auto">{escape(name)}</th>'
         for name, right in zip(header, numeric, strict=True)
     )
-    body = "".join(
-        f"<tr>{''.join(cell(r, c, value) for c, value in enumerate(row))}</tr>\n" for r, row in enumerate(rows)
-    )
+    lines = ("".join(cell(r, c, value) for c, value in enumerate(row)) for r, row in enumerate(rows))
+    body = "".join(f"<tr>{line}</tr>\n" for line in lines)
     return (
         f'<div class="scroll" tabindex="0" role="group" aria-label="table"><table><thead><tr>{head}</tr></thead>'
         f"<tbody>\n{body}</tbody></table></div>"

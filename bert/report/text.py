@@ -34,10 +34,11 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 
 def tabbed(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Lines with a tab between cells, for other programs: no cell has a tab or a line end, none is an empty one."""
-    cells = (
-        ["" if value is None else re.sub(r"[\t\r\n]+", " ", str(value)) for value in row] for row in (header, *rows)
-    )
-    return "".join("\t".join(line) + "\n" for line in cells)
+
+    def cell(value: object) -> str:
+        return "" if value is None else re.sub(r"[\t\r\n]+", " ", str(value))
+
+    return "".join("\t".join(map(cell, row)) + "\n" for row in (header, *rows))
 
 
 def decimals(value: float | None) -> str:

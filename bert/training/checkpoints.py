@@ -20,7 +20,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, RankError
+from bert.errors import InputError, RankError, option
 from bert.files import clear_workshops, remove_folder, replaced_folder
 from bert.training.config import CheckpointConfig
 from bert.training.ranks import Agreement
@@ -194,7 +194,9 @@ def newest_whole(folder: Path, warn: Callable[[str], None], run_id: str | None =
         damages.append((checkpoint, damage))
     if checkpoints:
         each = "; ".join(f"{checkpoint.name}: {damage}" for checkpoint, damage in damages)
-        raise InputError(f"{folder}: every checkpoint is damaged ({each}): start the run again with --overwrite")
+        raise InputError(
+            f"{folder}: every checkpoint is damaged ({each}): start the run again with {option('overwrite')}"
+        )
     return None
 
 

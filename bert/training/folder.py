@@ -14,14 +14,14 @@ from typing import Any
 import torch
 
 from bert.data.legacy_tokenizers import ALL_FILES
-from bert.errors import InputError
-from bert.files import clear_workshops, completed, matches, real_path, replaced, replaced_folder
+from bert.errors import InputError, option
+from bert.files import clear_workshops, completed, matches, real_path, replace_text, replaced_folder
 from bert.hf.folder import OURS as MODEL_FILES
 from bert.locks import is_held, locked
+from bert.model.precision import cpu_multiplies_bf16
 from bert.recipe import differences, read_recipe, write_yaml
 from bert.signals import number_of
 from bert.training.config import LogConfig
-from bert.training.precision import cpu_multiplies_bf16
 from bert.training.ranks import global_rank, launch_key, tell_others, wait_for_rank_0
 from bert.untrusted import read_json
 
@@ -68,7 +68,7 @@ def owned(out: Path) -> Iterator[Callable[[], None]]:
     Raises InputError where another process owns it or it cannot be written. A folder that was made and stays empty goes again.
     """
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file: give a folder as --out")
+        raise InputError(f"{out}: is a file: give a folder as {option('out')}")
     new = [folder for folder in (completed(out), *out.parents) if not folder.exists()]
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -85,7 +85,7 @@ def owned(out: Path) -> Iterator[Callable[[], None]]:
     except OSError as error:
         if Path(error.filename or "") not in (out / _LOCK, *new):
             raise
-        raise InputError(f"{out}: cannot be made ({error.strerror}): give another --out") from error
+        raise InputError(f"{out}: cannot be made ({error.strerror}): give another {option('out')}") from error
     finally:
         for folder in new:
             with suppress(OSError):
@@ -122,8 +122,8 @@ def check_same(out: Path, given: Any) -> None:
     if changed := [f"{key} {then}, not {now}" for key, then, now in differences(before, given) if key in other]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         raise InputError(
-            f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: give another --out, --resume {out} to go on with that"
-            " run, or --overwrite to lose it"
+            f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: give another {option('out')},"
+            f" {option('resume')} {out} to go on with that run, or {option('overwrite')} to lose it"
         )
 
 
@@ -141,7 +141,9 @@ def claimed(
     """
     if holds_run(out):
         if not overwrite:
-            raise InputError(f"{out}: already holds a run: give another --out, or --overwrite to lose it")
+            raise InputError(
+                f"{out}: already holds a run: give another {option('out')}, or {option('overwrite')} to lose it"
+            )
         with replaced_folder(out, ours) as fresh:
             try:
                 _mark(fresh, given)
@@ -151,14 +153,14 @@ def claimed(
                         recipe.read_text(encoding="utf-8").replace(str(fresh), str(real_path(out))), encoding="utf-8"
                     )
             except InputError as error:
-                raise InputError(str(error).replace(str(fresh), str(out))) from error
+                raise InputError(error.args[0].replace(str(fresh), str(out))) from error
         return
     clear_workshops(out, ["**"])
     if (out / GIVEN).exists():
         if not keeps or given is None or any(differences(read_recipe(out / GIVEN, type(given)), given)):
             _remove_ours(out, ours)
     elif any(path.name != _LOCK for path in out.iterdir()):
-        raise InputError(f"{out}: holds files that are not of a run: give another --out")
+        raise InputError(f"{out}: holds files that are not of a run: give another {option('out')}")
     try:
         _mark(out, given)
         yield out
@@ -176,7 +178,7 @@ def _mark(folder: Path, given: Any) -> None:
         write_yaml(given, folder / GIVEN, header)
     except OSError as error:
         raise InputError(
-            f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another --out"
+            f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another {option('out')}"
         ) from error
 
 
@@ -196,7 +198,7 @@ def mark_ready(folder: Path, out: Path, recipe: Any, command: str, decided: Mapp
 
     `decided` is what was decided on this machine and is in no recipe."""
     append_environment(folder, decided)
-    header = f"A whole recipe: `{command} --config {out}/{RECIPE} --out …` repeats this run."
+    header = f"A whole recipe for `{command}`: with it another run repeats this one."
     write_yaml(recipe, folder / RECIPE, header)
     tell_others(folder / _READY, {})
 
@@ -232,8 +234,7 @@ def mark_resumed(
 def append_environment(folder: Path, decided: Mapping[str, Any]) -> dict[str, Any]:
     """Add this start of the run to its environment.json, a list with one entry a start; the entry."""
     entry = environment() | {"decided": {"threads": torch.get_num_threads(), **decided}}
-    with replaced(folder / _ENVIRONMENT) as partial:
-        partial.write_text(json.dumps([*_environments(folder), entry], indent=2) + "\n", encoding="utf-8")
+    replace_text(folder / _ENVIRONMENT, json.dumps([*_environments(folder), entry], indent=2) + "\n")
     return entry
 
 

@@ -14,8 +14,8 @@ from torch.optim.adamw import adamw
 
 from bert.errors import InputError
 from bert.model.layers import MLP, Attention, Block
+from bert.model.precision import cpu_multiplies_bf16
 from bert.training.config import OptimizerConfig
-from bert.training.precision import cpu_multiplies_bf16
 
 _NEWTON_SCHULZ = (
     3.4445,

@@ -148,7 +148,7 @@ def _number(name: str, default: int = 0) -> int:
 def launch_key() -> str:
     """What the processes of one launch have in common and other launches have not.
 
-    On one node that is their parent; over several it is the name that torchrun (--rdzv-id) or SLURM gave to the launch.
+    On one node that is their parent; over several it is the name that torchrun or SLURM gave to the launch.
     """
     names = "MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_RESTART_COUNT SLURM_JOB_ID SLURM_STEP_ID SLURM_RESTART_COUNT"
     parts = [f"{name}={os.environ[name]}" for name in names.split() if name in os.environ]

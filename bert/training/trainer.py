@@ -16,9 +16,9 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
-from bert.errors import InputError, did_you_mean
+from bert.errors import InputError, did_you_mean, option
 from bert.memory import keep_freed_memory
-from bert.training.precision import best_precision
+from bert.model.precision import best_precision
 from bert.training.ranks import launched_layout, launcher
 
 # Arguments of the Trainer that something else in a recipe decides.
@@ -40,7 +40,7 @@ _DECIDED = {
     "log_every_n_steps": "log.every_steps",
     "enable_progress_bar": "log.progress_bar",
     "enable_checkpointing": "checkpoint.every_steps",
-    "default_root_dir": "--out",
+    "default_root_dir": option("out"),
     "use_distributed_sampler": "data.batch_size",
     "reload_dataloaders_every_n_epochs": "data.corpus",
 }
@@ -99,7 +99,7 @@ def check_trainer_arguments(
 
 def _check_described(argument: str, value: Any) -> None:
     """InputError for what a file must not have made or read; objects, of the Python API, pass."""
-    where, trusted = f"trainer.{argument}", "give --trust if you trust the recipe"
+    where, trusted = f"trainer.{argument}", f"give {option('trust')} if you trust the recipe"
     if value is None or isinstance(value, str | int | float):
         if not re.fullmatch(_WORDS.get(argument, ".*"), str(value)):
             fix = "give a whole number" if argument in _COUNTS else f"not supported here; leave it out, or {trusted}"
@@ -131,7 +131,8 @@ def make_trainer(
     trust: bool = False,
     run_dir: Path | None = None,
 ) -> L.Trainer:
-    """A Trainer with the user's arguments over ours; it validates every `validate_every` steps. `callbacks`, `logger` and `plugins` of the user are added to ours.
+    """A Trainer with the user's arguments over ours; it validates every `validate_every` steps. `callbacks`, `logger` and `plugins` of
+    the user are added to ours.
 
     `trust` imports any class that `arguments` describe; `run_dir` is where loggers write. Raises InputError.
     """

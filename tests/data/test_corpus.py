@@ -75,7 +75,7 @@ def test_parquet_gives_the_same_documents(tmp_path):
     pq.write_table(pa.table({"n": [1, 2, 3, 4], "text": [*DOCUMENTS, None]}), tmp_path / "a.parquet")
     assert list(read_documents(tmp_path)) == DOCUMENTS
     assert error_of(tmp_path, text_field="txt") == (
-        f"{tmp_path}/a.parquet: no field 'txt'; there are: n, text. Name one by --text-field. Did you mean `text`?"
+        f"{tmp_path}/a.parquet: no field 'txt'; there are: n, text. Name one by `text_field`. Did you mean `text`?"
     )
     assert "holds int64, not text" in error_of(tmp_path, text_field="n")
 
@@ -236,7 +236,10 @@ def test_blank_lines_before_the_header_of_a_table_are_none(tmp_path):
 
 def test_a_delimiter_without_quotes_cuts_no_text(tmp_path):
     path = write(tmp_path / "a.csv", "text,id\nHello, world,1\n")
-    assert error_of(path) == f"{path}:2: 3 columns, the header has 2; repair this line"
+    assert (
+        error_of(path)
+        == f"{path}, line 2: 3 cells, the header has 2; repair this line (put cells with a delimiter in quotes)"
+    )
 
 
 def test_the_file_that_is_meant_is_the_one_of_a_name_like_it(tmp_path):
@@ -260,12 +263,12 @@ def test_text_that_is_not_utf8_is_named_by_line_and_byte(tmp_path, compression):
     content = long_before + "naïve".encode("latin1") + b"\nmore\n"
     path = write(tmp_path / f"a.txt{compression}", COMPRESS[compression](content))
     fix = f"convert the file: iconv -f ITS_ENCODING -t UTF-8 {path.name}"
-    assert error_of(path) == f"{path}:300001: not UTF-8 (byte 0xef); {fix}"
+    assert error_of(path) == f"{path}, line 300001: not UTF-8 (byte 0xef); {fix}"
 
 
 def test_a_cut_character_at_the_end_is_not_utf8(tmp_path):
     path = write(tmp_path / "a.txt", "first\n苹".encode()[:-1])
-    assert error_of(path).startswith(f"{path}:2: not UTF-8 (byte 0xe8)")
+    assert error_of(path).startswith(f"{path}, line 2: not UTF-8 (byte 0xe8)")
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -331,21 +334,21 @@ def test_what_is_not_compressed_at_all_is_refused(tmp_path, suffix):
         (
             "a.jsonl",
             '{"text": "a"}\n\n{"text": \n',
-            "a.jsonl:3: not valid JSON (Expecting value); each line must be one JSON object",
+            "a.jsonl, line 3: not valid JSON (Expecting value); each line must be one JSON object",
         ),
-        ("a.jsonl", "[1]\n", "a.jsonl:1: not a JSON object; each line must be like {'text': ...}"),
+        ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object; each line must be like {'text': ...}"),
         (
             "a.jsonl",
             '{"text": "a"}\n{"txt": "b", "id": 1}\n',
-            "a.jsonl:2: no field 'text'; there are: txt, id. Name one by --text-field. Did you mean `txt`?",
+            "a.jsonl, line 2: no field 'text'; there are: txt, id. Name one by `text_field`. Did you mean `txt`?",
         ),
-        ("a.jsonl", '{"text": 3}\n', "a.jsonl:1: field 'text' holds int, not text; name another by --text-field"),
-        ("a.csv", "id,body\n1,x\n", "a.csv:1: no field 'text'; there are: id, body. Name one by --text-field."),
-        ("a.csv", "id,text\n1,x\n2\n", "a.csv:3: 1 columns, the header has 2; repair this line"),
+        ("a.jsonl", '{"text": 3}\n', "a.jsonl, line 1: field 'text' holds int, not text; name another by `text_field`"),
+        ("a.csv", "id,body\n1,x\n", "a.csv, line 1: no field 'text'; there are: id, body. Name one by `text_field`."),
+        ("a.csv", "id,text\n1,x\n2\n", "a.csv, line 3: 1 cells, the header has 2; repair this line"),
         (
             "a.csv",
             'text\na\n"b\nc\nd\n',
-            'a.csv:3: not a readable row (unexpected end of data); close its quotes, write " inside them as ""',
+            'a.csv, line 3: not a readable row (unexpected end of data); close its quotes, write " inside them as ""',
         ),
         ("a.parquet", "PAR1", "a.parquet: not a readable parquet file ("),
     ],

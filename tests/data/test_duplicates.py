@@ -124,7 +124,7 @@ def test_numbers_are_known_in_the_small_set_and_past_it(monkeypatch):
 
 @pytest.mark.parametrize("threshold", [0.0, 0.99, -1.0, float("nan")])
 def test_a_threshold_that_sketches_cannot_tell_is_refused(threshold):
-    with pytest.raises(InputError, match=r"--jaccard is .*: give a similarity from 0\.1 to 0\.95"):
+    with pytest.raises(InputError, match=r"`jaccard` is .*: give a similarity from 0\.1 to 0\.95"):
         NearDuplicates(threshold)
 
 
@@ -134,5 +134,5 @@ def test_the_ends_of_the_range_have_bands():
 
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasketch", None)
-    with pytest.raises(InputError, match=r"--dedup near needs the package datasketch: pip install 'bert\[dedup\]'"):
+    with pytest.raises(InputError, match=r"near duplicates need the package datasketch: pip install 'bert\[dedup\]'"):
         NearDuplicates(0.8)

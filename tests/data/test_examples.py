@@ -153,10 +153,10 @@ def test_reading_takes_constant_memory(tmp_path):
         (
             "a.tsv",
             "a good film\t1\na bad film\t0\n",
-            "a.tsv, line 1: no column is known as the text; there are: a good film, 1. Name it by --text, or, if this is a row "
+            "a.tsv, line 1: no column is known as the text; there are: a good film, 1. Name it by `text`, or, if this is a row "
             "and no header, write one above it",
         ),
-        ("a.csv", "text,y\na,b\n", "a.csv, line 1: no column is known as the label; there are: text, y. Name it by --label, or"),
+        ("a.csv", "text,y\na,b\n", "a.csv, line 1: no column is known as the label; there are: text, y. Name it by `label`, or"),
         ("a.csv", "text,label\na,x\nb, \n", "a.csv, line 3: the label in column 'label' is empty; fill it in or remove the row"),
         (
             "a.csv",
@@ -179,7 +179,7 @@ def test_reading_takes_constant_memory(tmp_path):
         (
             "a.tsv",
             "text   label\na   b\n",
-            "a.tsv, line 1: no column is known as the text; there are: text   label. Name it by --text, or, if this is a row and no"
+            "a.tsv, line 1: no column is known as the text; there are: text   label. Name it by `text`, or, if this is a row and no"
             " header, write one above it; one column only: columns of a .tsv are parted by tabs",
         ),
         ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object; each line must be like {'text': ..., 'label': ...}"),
@@ -195,7 +195,7 @@ def test_reading_takes_constant_memory(tmp_path):
         ),
         ("a.jsonl", '{"text": "a", "label": null}\n', "a.jsonl, line 1: the label in column 'label' is empty; fill it in"),
         ("a.jsonl", '{"text": "a", "label": [1]}\n', "a.jsonl, line 1: column 'label' holds a list, not a label; name another"),
-        ("a.csv", b"text,label\na,b\n\xff\xfe,c\n", "a.csv:3: not UTF-8 (byte 0xff); convert the file: iconv"),
+        ("a.csv", b"text,label\na,b\n\xff\xfe,c\n", "a.csv, line 3: not UTF-8 (byte 0xff); convert the file: iconv"),
         ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 99, mtime=0)[:-9], "a.csv.gz: truncated or damaged ("),
         ("a.txt", "one\n", "a.txt: plain text has no labels; give a .tsv, .csv or .jsonl file with a label column"),
         ("a.xlsx", "PK", "a.xlsx: no known suffix (.tsv, .csv, .jsonl, .ndjson, .json, .txt, .text); rename it or name the format"),
@@ -208,7 +208,7 @@ def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, name, content
 def test_a_column_a_format_or_a_file_that_is_not_there_is_named(tmp_path):
     path = write(tmp_path / "a.csv", "review,mood\na,b\n")
     assert error_of(read_examples, path, label="moods") == (
-        "a.csv, line 1: no column 'moods' for --label; there are: review, mood. Did you mean `mood`?"
+        "a.csv, line 1: no column 'moods' for `label`; there are: review, mood. Did you mean `mood`?"
     )
     assert "Did you mean `review`?" in error_of(read_examples, path, text="reviews", label="mood")
     assert error_of(read_examples, path, file_format="cvs") == (
@@ -302,15 +302,15 @@ def test_what_is_written_as_conll_or_jsonl_is_read_again(tmp_path_factory, made)
         ("a.conll", "Ann\tB-PER\n\nleft\n", "a.conll, line 3: 1 columns, the lines before have 2; repair this line"),
         ("a.conll", "Ann\nleft\n", "a.conll, line 1: no tag beside 'Ann'; write one after a tab, O for a word outside of spans"),
         ("a.conll", "Ann\tO\nleft\t \n", "a.conll, line 2: no tag beside 'left'; write one after a tab"),
-        ("a.conllu", "1\tAnn\tPROPN\n", "a.conllu, line 1: 3 columns, CoNLL-U has 10 parted by tabs; repair this line"),
+        ("a.conllu", "1\tAnn\tPROPN\n", "a.conllu, line 1: 3 columns, CoNLL-U has 10, separated by tabs; repair this line"),
         ("a.jsonl", '{"words": ["a", "b"], "tags": ["O"]}\n', "a.jsonl, line 1: 2 words and 1 tags; give each word one tag"),
         ("a.jsonl", '{"words": "a b", "tags": ["O"]}\n', "a.jsonl, line 1: column 'words' holds text, not a list; give one"),
-        ("a.jsonl", '{"words": ["a"]}\n', "a.jsonl, line 1: no column is known as the tags; there are: words. Name it by --tags"),
+        ("a.jsonl", '{"words": ["a"]}\n', "a.jsonl, line 1: no column is known as the tags; there are: words. Name it by `tags`"),
         ("a.jsonl", '{"words": ["a"], "tags": [""]}\n', "a.jsonl, line 1: no tag beside 'a'; write O for a word outside"),
         ("a.jsonl", '{"words": ["a\\tb"], "tags": ["O"]}\n', "a.jsonl, line 1: column 'words' holds 'a\\tb'; put a blank"),
         ("a.jsonl", '{"words": ["a", ""], "tags": ["O", "O"]}\n', "a.jsonl, line 1: column 'words' has an empty word; leave it"),
-        ("a.conll", b"Ann\tO\n\xe9\tO\n", "a.conll:2: not UTF-8 (byte 0xe9); convert the file: iconv"),
-        ("a.csv", "Ann,O\n", "a.csv: .csv is no file for tagging words: use it with `bert finetune classify`, or give another"),
+        ("a.conll", b"Ann\tO\n\xe9\tO\n", "a.conll, line 2: not UTF-8 (byte 0xe9); convert the file: iconv"),
+        ("a.csv", "Ann,O\n", "a.csv: .csv is no file for tagging words: classify texts with it, or give another"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_tagged_sentences_is_said_with_its_line(tmp_path, name, content, message):

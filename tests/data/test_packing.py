@@ -1,4 +1,5 @@
-"""Packing: sequences hold every token once, never more than they can, and are nearly full; sequence numbers find the same sequences always."""
+"""Packing: sequences hold every token once, never more than they can, and are nearly full; sequence numbers find the same sequences
+always."""
 
 import stat
 from itertools import islice

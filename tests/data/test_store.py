@@ -17,11 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert.data import store as store_module
+from bert.data import store_writer
 from bert.data.corpus import find_corpus
 from bert.data.packing import Documents, SequenceIndex
 from bert.data.prepare import prepare
-from bert.data.store import TokenStore, open_store, write_store
+from bert.data.store import TokenStore, open_store
+from bert.data.store_writer import write_store
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
 from bert.errors import InputError
@@ -51,8 +52,8 @@ def names(folder: Path) -> list[str]:
 
 
 def small_batches(monkeypatch) -> None:
-    monkeypatch.setattr(store_module, "_BATCH_DOCUMENTS", 7)
-    monkeypatch.setattr(store_module, "_BATCH_TOKENS", 500)
+    monkeypatch.setattr(store_writer, "_BATCH_DOCUMENTS", 7)
+    monkeypatch.setattr(store_writer, "_BATCH_TOKENS", 500)
 
 
 # ── what is in it ──
@@ -114,7 +115,7 @@ def test_near_duplicates_are_left_out_and_counted_apart(tmp_path, monkeypatch):
     words = [f"{first}{second}" for first in "abcdefgh" for second in "ijklmnop"]
     texts = [" ".join(words[(i * 7 + j * (2 * i + 3)) % 64] for j in range(120)) for i in range(20)]
     copies = [f"{text} {i}" for i, text in enumerate(texts)]
-    summary = write_store([*texts, "\u200b", *copies, *texts], TOKENIZER, tmp_path / "store", {}, near=0.8)
+    summary = write_store([*texts, "\u200b", *copies, *texts], TOKENIZER, tmp_path / "store", {}, jaccard=0.8)
     found = (summary.documents, summary.near_duplicates, summary.duplicates, summary.empty)
     assert found == (20, 20, 20, 1)
     store, plain = open_store(tmp_path / "store"), tmp_path / "plain"
@@ -219,7 +220,7 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(tmp_path):
         message = refused(write_store, TEXTS, TOKENIZER, tmp_path / "store", {})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    fix = "free the disk or give another --out"
+    fix = "free the disk or give another `out`"
     assert message == f"{tmp_path}/store: the store cannot be written (File too large); {fix}"
     assert names(tmp_path) == []
 
@@ -237,7 +238,7 @@ def test_a_disk_that_cannot_be_read_is_not_taken_for_one_that_is_full(tmp_path):
 def test_a_folder_with_other_things_is_kept(tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     assert refused(write_store, TEXTS, TOKENIZER, tmp_path, {}) == (
-        f"{tmp_path}: holds something that is not a token store; give another --out"
+        f"{tmp_path}: holds something that is not a token store; give another `out`"
     )
     assert names(tmp_path) == ["thesis.tex"]
 
@@ -245,7 +246,7 @@ def test_a_folder_with_other_things_is_kept(tmp_path):
 def test_a_file_of_the_users_that_is_called_store_json_makes_no_store_of_a_folder(tmp_path):
     (tmp_path / "store.json").write_text('{"my": "shop data"}')
     assert refused(write_store, TEXTS, TOKENIZER, tmp_path, {}) == (
-        f"{tmp_path}: holds something that is not a token store; give another --out"
+        f"{tmp_path}: holds something that is not a token store; give another `out`"
     )
     assert (tmp_path / "store.json").read_text() == '{"my": "shop data"}'
 
@@ -254,14 +255,12 @@ def test_a_file_of_the_users_that_is_called_store_json_makes_no_store_of_a_folde
 
 
 def test_bad_stores_are_refused(tmp_path):
-    folder, again = tmp_path / "store", "run `bert prepare` again"
-    assert refused(open_store, folder) == (
-        f"{folder}: no such folder; make it by `bert prepare CORPUS --tokenizer DIR --out {folder}`"
-    )
+    folder, again = tmp_path / "store", "prepare the text again"
+    assert refused(open_store, folder) == f"{folder}: no such folder; prepare a text first"
     write_store(TEXTS, TOKENIZER, folder, {})
     assert refused(open_store, folder, OTHER) == (
         f"{folder}: made by another tokenizer ({TOKENIZER.hash[:8]}) than the one given ({OTHER.hash[:8]}); "
-        "run `bert prepare` again with this tokenizer"
+        "prepare the text again with this tokenizer"
     )
     info, arrow = folder / "store.json", folder / "data-00000-of-00001.arrow"
     right, content = info.read_text(), arrow.read_bytes()
@@ -341,7 +340,7 @@ def test_a_store_that_says_something_else_than_its_file_holds_is_refused_in_one_
     found = refused(open_store, arrow_store(tmp_path / "store", **what))
     assert message in found
     assert found.startswith(f"{tmp_path}/store: ")
-    assert found.endswith("; run `bert prepare` again")
+    assert found.endswith("; prepare the text again")
 
 
 def test_a_store_made_by_hand_as_it_should_be_is_opened(tmp_path):
@@ -379,7 +378,7 @@ def test_a_file_with_any_flipped_byte_of_its_structure_is_opened_or_refused_in_o
 def test_an_id_beyond_the_vocabulary_is_refused_wherever_it_is_read(tmp_path):
     folder = arrow_store(tmp_path / "store", ids=[[1, 2], [3, 9]])
     store = open_store(folder)
-    message = f"{folder}: holds token id 9 and its vocabulary has 9 entries; run `bert prepare` again"
+    message = f"{folder}: holds token id 9 and its vocabulary has 9 entries; prepare the text again"
     assert store.document(0).tolist() == [1, 2]
     assert refused(store.document, 1) == message
     rows = Source(store, SequenceIndex(Documents(store.starts, store.lengths), 8, 2, seed=0))
@@ -400,7 +399,7 @@ def test_a_store_that_names_another_size_than_its_tokenizer_is_refused(tmp_path)
 def test_a_store_json_that_no_parser_takes_is_one_line(tmp_path, content):
     folder = arrow_store(tmp_path / "store")
     (folder / "store.json").write_text(content)
-    assert refused(open_store, folder) == f"{folder}: store.json is damaged; run `bert prepare` again"
+    assert refused(open_store, folder) == f"{folder}: store.json is damaged; prepare the text again"
 
 
 @pytest.mark.parametrize("known", [{"files": 5}, {"files": [1]}, {"files": [{"path": []}]}, {"hub": 5}, {"hub": [[]]}])
@@ -412,7 +411,7 @@ def test_a_fingerprint_of_another_shape_costs_reading_the_text_again(tmp_path, k
 def test_a_folder_of_datasets_is_not_taken_for_a_store(tmp_path):
     datasets.Dataset.from_dict({"input_ids": [[1]], "hash": [2]}).save_to_disk(str(tmp_path / "mine"))
     before = {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()}
-    fix = "holds something that is not a token store; give another --out"
+    fix = "holds something that is not a token store; give another `out`"
     assert refused(write_store, TEXTS, TOKENIZER, tmp_path / "mine", {}) == f"{tmp_path}/mine: {fix}"
     assert {path: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == before
     write_store(TEXTS, TOKENIZER, tmp_path / "store", {})
@@ -456,11 +455,11 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     assert json.loads((out / "store.json").read_text())["fingerprint"]["files"][0]["mtime_ns"] == 10**18
 
     changed = "the corpus or how it is read has changed: writing the store again"
-    near = again(near=0.8)
+    near = again(jaccard=0.8)
     assert near == (f"{out}: {changed}", True)
     assert json.loads((out / "store.json").read_text())["fingerprint"]["near"] == 0.8
-    assert again(near=0.8)[1] is False
-    assert again(near=0.7)[1] is True
+    assert again(jaccard=0.8)[1] is False
+    assert again(jaccard=0.7)[1] is True
     assert again() == (f"{out}: {changed}", True)
     assert again(layout="file") == (f"{out}: {changed}", True)
     write_corpus(corpus, TEXTS[:-1])
@@ -468,7 +467,7 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     hashes = f"({TOKENIZER.hash[:8]} to {OTHER.hash[:8]})"
     assert again(OTHER) == (f"{out}: the tokenizer has changed {hashes}: writing the store again", True)
     (out / "store.json").unlink()  # as `datasets` writes it: no marker of ours, so it is the user's
-    assert refused(again, OTHER) == f"{out}: holds something that is not a token store; give another --out"
+    assert refused(again, OTHER) == f"{out}: holds something that is not a token store; give another `out`"
     shutil.rmtree(out)
     again(OTHER)
     (out / "data-00000-of-00001.arrow").write_bytes(b"short")
@@ -481,7 +480,7 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
 def test_prepare_says_how_many_near_duplicates_it_left_out(tmp_path):
     said: list[str] = []
     corpus = write_corpus(tmp_path / "a.txt")
-    prepare(corpus, TOKENIZER, tmp_path / "store", near=0.5, say=said.append)
+    prepare(corpus, TOKENIZER, tmp_path / "store", jaccard=0.5, say=said.append)
     info = json.loads((tmp_path / "store" / "store.json").read_text())
     assert info["near_duplicates"] > 100  # the texts differ in a number and in how often they say "word"
     assert f" 0 exact duplicates and {info['near_duplicates']} near ones skipped, " in said[-1]
@@ -498,7 +497,7 @@ def test_prepare_warns_of_a_tokenizer_of_another_language(tmp_path):
     corpus = write_corpus(tmp_path / "a.txt", [f"съешь ещё этих булок {i}" for i in range(100)])
     prepare(corpus, TOKENIZER, tmp_path / "store", say=said.append)
     assert said[-1].startswith("warning: ")
-    assert said[-1].endswith("[UNK]; train a tokenizer for this language: bert tokenizer CORPUS --out DIR")
+    assert said[-1].endswith("[UNK]; train a tokenizer on text in this language")
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n"])
@@ -509,7 +508,7 @@ def test_a_corpus_of_one_repeated_line_is_refused(tmp_path, separator):
     message = refused(prepare, tmp_path / "a.txt", TOKENIZER, tmp_path / "store", say=lambda line: None)
     assert message == (
         f"the corpus is too small: 999 of its 1,000 documents are exact duplicates, {tokens} tokens are left; "
-        "give more text, or check --layout"
+        "give more text, or check `layout`"
     )
     assert names(tmp_path) == ["a.txt"]
 
@@ -521,7 +520,7 @@ def test_a_bad_file_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
     write_corpus(texts / "a.txt")
     (texts / "b.txt").write_bytes(b"ok\n\xff\n")
     (texts / "c.txt.gz").write_bytes(gzip.compress(b"x" * 1000)[:-4])
-    for bad in ("b.txt:2: not UTF-8 (byte 0xff)", "c.txt.gz: truncated or damaged ("):
+    for bad in ("b.txt, line 2: not UTF-8 (byte 0xff)", "c.txt.gz: truncated or damaged ("):
         assert refused(prepare, texts, TOKENIZER, tmp_path / "out", say=lambda line: None).startswith(f"{texts}/{bad}")
         assert names(tmp_path) == ["texts"]
         (texts / "b.txt").unlink(missing_ok=True)

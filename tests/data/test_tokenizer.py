@@ -315,7 +315,7 @@ def test_roberta_and_own_names_are_accepted(tmp_path):
 
 
 def test_what_cannot_be_loaded_is_named(tmp_path):
-    fix = "make one by `bert tokenizer CORPUS --out DIR`"
+    fix = "train one first"
     what = "no tokenizer in this folder (tokenizer.json, vocab.txt, or vocab.json with merges.txt)"
     assert refused(lambda: Tokenizer.load(tmp_path)) == f"{tmp_path}: {what}; {fix}"
     assert refused(lambda: Tokenizer.load("no/such")) == f"no/such: no such tokenizer file or folder; {fix}"
@@ -327,7 +327,6 @@ def test_what_cannot_be_loaded_is_named(tmp_path):
     backend.save(str(file))
     assert refused(lambda: Tokenizer.load(tmp_path)) == (
         f"{file}: the vocabulary has no [SEP], [MASK]; name its own in tokenizer_config.json (cls_token, …), or train one"
-        " by `bert tokenizer`"
     )
     TRAINED["bpe"].save(tmp_path)
     (tmp_path / "tokenizer_config.json").write_text("{")

@@ -269,7 +269,7 @@ def test_the_verb_saves_a_tokenizer_and_says_so_and_keeps_one_that_is_there(tmp_
 
     before = (out / "tokenizer.json").read_bytes()
     message = refused(make_tokenizer, tmp_path / "a.txt", out, kind="bpe", vocab_size=300, say=said.append)
-    assert message == f"{out}: already holds a tokenizer; give another --out, or --overwrite"
+    assert message == f"{out}: already holds a tokenizer; give another `out`, or `overwrite`"
     assert (out / "tokenizer.json").read_bytes() == before
     make_tokenizer(tmp_path / "a.txt", out, kind="bpe", vocab_size=300, overwrite=True, say=said.append)
     assert Tokenizer.load(out).kind == "bpe"

@@ -73,7 +73,7 @@ def test_a_file_to_learn_from(refused, place, case):
 def test_files_of_the_other_task(refused, place):
     assert "train.tsv, line 1: a table of texts with labels" in refused(*TAG, "--train", "train.tsv")
     (place / "bad.conll").write_text("Ann\tO\n")
-    assert "use it with `bert finetune tag`" in refused(*CLASSIFY, "--train", "bad.conll")
+    assert "tag words with it, or give another" in refused(*CLASSIFY, "--train", "bad.conll")
     assert "encoder: is a folder: give a file" in refused(*CLASSIFY, "--train", "encoder")
 
 

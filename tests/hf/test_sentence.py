@@ -8,7 +8,7 @@ import torch
 from bert import Encoder, EncoderConfig, InputError, MaskedLM, SentenceModule
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
-from bert.embed import embed
+from bert.inference.embeddings import embed
 from tests.data.folders import PAGE
 from tests.encoders import span_vectors
 from tests.hf.hf import BERT as SHAPE_OF_BERT

@@ -125,7 +125,8 @@ def test_validation_has_a_graph_of_its_own_and_keeps_it() -> None:
 
 @pytest.mark.usefixtures("traced")
 def test_each_phase_has_its_graphs_and_no_step_inside_one_makes_another() -> None:
-    """Sequence length and rotary base, which a graph holds, change with a phase; mask rate makes another shape; the batch size does not where
+    """Sequence length and rotary base, which a graph holds, change with a phase; mask rate makes another shape; the batch size does not
+    where
     the micro-batches stay."""
     phases = [
         PhaseConfig(tokens=500.0, sequence_length=16),

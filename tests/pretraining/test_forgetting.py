@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from bert.data.corpus import find_corpus
 from bert.data.packing import Documents
 from bert.data.store import TokenStore, open_store
 from bert.data.tokenizer import Tokenizer
@@ -13,6 +14,7 @@ from bert.pretraining.config import PretrainRecipe, ValidationConfig
 from bert.pretraining.forgetting import (
     AFTER,
     BEFORE,
+    BUNDLED,
     GENERAL,
     NEW,
     START,
@@ -159,6 +161,7 @@ def test_the_bundled_sample_is_taken_in_the_language_of_the_model(language, name
     corpus = make_sample(language).corpus
     tokenizer = train_tokenizer(corpus[:200])
     recipe = PretrainRecipe(start="folder", validation=ValidationConfig(sequences=4))
+    assert tuple(find_corpus(BUNDLED[name], "blank-lines").documents()) == corpus
     texts, line = general_sample(recipe, tokenizer)
     assert f"{name} sentences of the bundled sample" in line
     assert texts

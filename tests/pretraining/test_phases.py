@@ -230,5 +230,6 @@ def test_batches_of_a_phase_that_do_not_divide_are_refused():
     with pytest.raises(InputError) as error:
         resolve_plan(recipe, 2)
     assert str(error.value) == (
-        "phase 2: data.batch_size 30 over 2 devices is 15 sequences each, which data.micro_batch_size 4 does not divide: give a divisor of 15"
+        "phase 2: data.batch_size 30 over 2 devices is 15 sequences each, which data.micro_batch_size 4 does"
+        " not divide: give a divisor of 15"
     )

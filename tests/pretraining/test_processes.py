@@ -36,7 +36,8 @@ from bert.pretraining.module import PretrainingModule
 real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     for number, micro in enumerate(batch.micro_batches):
-        torch.save(dict(micro, counts=batch.counts, tokens=batch.tokens), f"{os.environ['RECORD']}-{self.progress.step}-{number}-{self.global_rank}.pt")
+        torch.save(dict(micro, counts=batch.counts, tokens=batch.tokens),
+        f"{os.environ['RECORD']}-{self.progress.step}-{number}-{self.global_rank}.pt")
     return real(self, batch, batch_idx)
 PretrainingModule.training_step = step
 sys.exit(bert.cli.main(sys.argv[1:]))

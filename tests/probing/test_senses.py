@@ -13,8 +13,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from bert import senses
-from bert.embed import span_tokens
 from bert.errors import InputError
+from bert.inference.embeddings import span_tokens
 from bert.model.encoder import Encoder
 from bert.probing.config import SensesProtocol
 from bert.probing.rows import Row, read_rows

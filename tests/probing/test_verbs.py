@@ -8,7 +8,7 @@ import pytest
 
 from bert import score
 from bert.cli import main
-from bert.commands.options import check_output
+from bert.commands.options import output
 from bert.errors import InputError
 from tests.probing.models import make_masked_lm, sense_rows
 
@@ -271,6 +271,6 @@ def test_models_of_another_task_or_without_weights_are_refused(place: Path, caps
 
 def test_no_output_may_lie_in_the_model_that_is_read(tmp_path):
     (tmp_path / "model").mkdir()
-    check_output("--out", str(tmp_path / "model.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])
+    output("--out", str(tmp_path / "model.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])
     with pytest.raises(InputError, match="is the input, which would be lost"):
-        check_output("--out", str(tmp_path / "model" / "new.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])
+        output("--out", str(tmp_path / "model" / "new.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])

@@ -176,7 +176,7 @@ def test_another_recipe_is_refused_with_both_values(tmp_path):
     prepare(tmp_path / "run")
     check_same(tmp_path / "run", GIVEN)
     with pytest.raises(
-        InputError, match=r"run: already holds a run, with seed 0, not 7: give another --out, --resume "
+        InputError, match=r"run: already holds a run, with seed 0, not 7: give another `out`, `resume` "
     ):
         check_same(tmp_path / "run", OTHER)
 

@@ -9,7 +9,7 @@ next to no padding; several texts in a row, as in pretraining, were measured slo
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,12 +17,10 @@ from torch import Tensor, nn
 
 from bert.errors import InputError
 from bert.memory import keep_freed_memory
+from bert.model.config import EncoderConfig
 from bert.model.encoder import EncoderOutput
+from bert.model.precision import cpu_multiplies_bf16
 from bert.terminal import progress_bar
-from bert.training.precision import cpu_multiplies_bf16
-
-if TYPE_CHECKING:
-    from bert.model.config import EncoderConfig
 
 Result = TypeVar("Result")
 
@@ -89,10 +87,8 @@ def run_batches(
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))  # ONNX has none
     longest = max(range(len(inputs)), key=lambda place: len(inputs[place].ids), default=None)
     if longest is not None and len(inputs[longest].ids) > config.max_length:
-        raise InputError(
-            f"input {longest + 1} has {len(inputs[longest].ids)} tokens and the model takes {config.max_length}:"
-            " split it, or cut it"
-        )
+        what = f"input {longest + 1} has {len(inputs[longest].ids)} tokens and the model takes {config.max_length}"
+        raise InputError(f"{what}: split it, or cut it")
     if device.type == "cpu":
         keep_freed_memory()
     if batch_tokens is None:
@@ -175,10 +171,8 @@ def _takes_bf16(device: torch.device, bf16: bool | None) -> bool:
 
 def _rounded(model: nn.Module) -> Callable[..., Any]:
     """`model` with its weights in bfloat16. They are converted once; autocast would do it for every batch."""
-    weights = {
-        name: tensor.bfloat16() if tensor.is_floating_point() else tensor
-        for name, tensor in (*model.named_parameters(), *model.named_buffers())
-    }
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    weights = {name: one.bfloat16() if one.is_floating_point() else one for name, one in tensors}
 
     def compute(*inputs: Tensor | None, **asked: Any) -> Any:
         return torch.func.functional_call(model, weights, inputs, asked)

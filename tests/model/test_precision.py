@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bert.training.precision import best_precision, cpu_multiplies_bf16
+from bert.model.precision import best_precision, cpu_multiplies_bf16
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert.embed import embed
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, _batches, run_batches
+from bert.inference.batching import Batch, Encoded, _batches, run_batches
+from bert.inference.embeddings import embed
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.probing.attention import attention
@@ -25,12 +25,12 @@ def test_no_vector_depends_on_padding_batches_or_order(lengths: list[int], batch
     seen: list[list[int]] = []
 
     def take(output: object, batch: Batch) -> list[torch.Tensor]:
-        seen.append(batch.positions)
-        assert batch.input_ids.shape[1] * len(batch.positions) <= batch_tokens or len(batch.positions) == 1
+        seen.append(batch.places)
+        assert batch.input_ids.shape[1] * len(batch.places) <= batch_tokens or len(batch.places) == 1
         return [hidden[mask.bool()].clone() for hidden, mask in zip(output.last_hidden_state, batch.attention_mask)]
 
     together = run_batches(encoder, inputs, take, batch_tokens=batch_tokens, bf16=False)
-    assert sorted(place for positions in seen for place in positions) == list(range(len(inputs)))
+    assert sorted(place for places in seen for place in places) == list(range(len(inputs)))
     for one, vectors in zip(inputs, together, strict=True):
         alone = encoder(torch.tensor([one.ids])).last_hidden_state[0]
         torch.testing.assert_close(vectors, alone.detach(), atol=1e-5, rtol=0)
@@ -40,14 +40,14 @@ def test_no_vector_depends_on_padding_batches_or_order(lengths: list[int], batch
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=80), st.integers(1, 2_000))
 def test_a_batch_is_little_padding_or_small(lengths: list[int], batch_tokens: int) -> None:
     batches = list(_batches(lengths, batch_tokens))
-    assert sorted(place for positions in batches for place in positions) == list(range(len(lengths)))
-    assert [lengths[place] for positions in batches for place in positions] == sorted(lengths, reverse=True)
-    for positions, following in zip(batches, [*batches[1:], []]):
-        padded, tokens = lengths[positions[0]] * len(positions), sum(lengths[place] for place in positions)
-        assert padded <= batch_tokens or len(positions) == 1
+    assert sorted(place for places in batches for place in places) == list(range(len(lengths)))
+    assert [lengths[place] for places in batches for place in places] == sorted(lengths, reverse=True)
+    for places, following in zip(batches, [*batches[1:], []]):
+        padded, tokens = lengths[places[0]] * len(places), sum(lengths[place] for place in places)
+        assert padded <= batch_tokens or len(places) == 1
         assert padded - tokens <= padded / 32 or padded <= batch_tokens / 4
         if following:  # one more would not have fitted, or been too much padding
-            padded, tokens = padded + lengths[positions[0]], tokens + lengths[following[0]]
+            padded, tokens = padded + lengths[places[0]], tokens + lengths[following[0]]
             assert padded > batch_tokens or (padded - tokens > padded / 32 and padded > batch_tokens / 4)
 
 

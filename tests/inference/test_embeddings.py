@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from bert import embed as module
-from bert.embed import embed, encoder_of, fill
 from bert.errors import InputError
+from bert.inference import embeddings as module
+from bert.inference.embeddings import embed, encoder_of, fill
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM

@@ -1,25 +1,22 @@
-"""Many texts to vectors: of texts and of words in them; guesses behind masks. `bert.inference` runs the model.
+"""Many texts to vectors: of texts and of words in them; guesses behind masks. `bert.inference.batching` runs the model.
 
 Below are the model and the tokenizer that came with its folder.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
-from bert.inference import Batch, Encoded, check_finite, evaluating, run_batches
+from bert.inference.batching import Batch, Encoded, check_finite, evaluating, run_batches
+from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
-
-if TYPE_CHECKING:
-    from bert.data.tokenizer import Tokenizer
-    from bert.model.config import EncoderConfig
-    from bert.model.heads import MaskedLM
+from bert.model.heads import MaskedLM, Prediction
 
 Pooling = Literal["mean", "cls"]
 
@@ -46,7 +43,7 @@ def embed(
     `layer` counts from 0, the embeddings; -1 is the last. A text of more than `sequence_length` tokens (`max_length` of the model
     where not given) goes through in windows of like length, none overlapping, and is pooled over all of them: nothing is cut
     off. What looks like a special token in a text is text. `batch_tokens`, `bf16` and `progress` are those of
-    `bert.inference.run_batches`.
+    `bert.inference.batching.run_batches`.
 
     Raises InputError for one text in place of a list, or what is no text, for another pooling, and where the model has no
     tokenizer, no such layer or no rows of that length.
@@ -89,7 +86,7 @@ def embed(
     return sums / counts
 
 
-def _tokens(tokenizer: "Tokenizer", texts: Sequence[str]) -> Iterator[np.ndarray]:
+def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray]:
     """The ids of each text without special tokens. Many texts at once go through all cores."""
     for first in range(0, len(texts), TOKENISED_AT_ONCE):
         values, lengths = tokenizer.encode_documents(texts[first : first + TOKENISED_AT_ONCE])
@@ -106,7 +103,7 @@ Pieces = tuple[list[int], list[int]]
 """ids of a sentence with special tokens, and the positions of some of them"""
 
 
-def span_tokens(tokenizer: "Tokenizer", sentences: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Pieces]:
+def span_tokens(tokenizer: Tokenizer, sentences: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Pieces]:
     """For each of n sentences its ids and the positions of the pieces that characters start to end touch.
 
     Raises InputError where a span is not inside its sentence or touches no piece.
@@ -160,15 +157,8 @@ def token_vectors(
             vectors[of, column] = sums / sizes
         return [None] * len(batch.positions)
 
-    run_batches(
-        encoder,
-        [Encoded(window) for window in windows],
-        take,
-        hidden_states=True,
-        batch_tokens=batch_tokens,
-        bf16=bf16,
-        progress=progress,
-    )
+    inputs = [Encoded(window) for window in windows]
+    run_batches(encoder, inputs, take, hidden_states=True, batch_tokens=batch_tokens, bf16=bf16, progress=progress)
     return vectors
 
 
@@ -176,15 +166,13 @@ def _touched(offsets: Sequence[tuple[int, int]], sentence: str, span: tuple[int,
     """Positions of the pieces that the characters of `span` touch."""
     start, end = span
     if not 0 <= start < end <= len(sentence):
-        raise InputError(
-            f"characters {start} to {end} are not inside the sentence {_short(sentence)} of {len(sentence)} characters"
-        )
+        where = f"the sentence {_short(sentence)} of {len(sentence)} characters"
+        raise InputError(f"characters {start} to {end} are not inside {where}")
     pieces = [place for place, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
     if not pieces:
-        raise InputError(
-            f"characters {start} to {end} of {_short(sentence)} ({sentence[start:end]!r}) are nothing to the tokenizer,"
-            " which drops them: leave this occurrence out"
-        )
+        what = f"{start} to {end} of {_short(sentence)} ({sentence[start:end]!r})"
+        fix = "are nothing to the tokenizer, which drops them: leave this occurrence out"
+        raise InputError(f"characters {what} {fix}")
     return pieces
 
 
@@ -199,7 +187,7 @@ def window_around(ids: Sequence[int], pieces: Sequence[int], room: int) -> tuple
     return window, [piece - begin for piece in pieces if 1 <= piece - begin <= room]
 
 
-def resolve_layers(config: "EncoderConfig", layers: Sequence[int] | int | None) -> list[int]:
+def resolve_layers(config: EncoderConfig, layers: Sequence[int] | int | None) -> list[int]:
     """Numbers of layers from 0, the embeddings; all of them for none. Negative ones count from the last."""
     total = config.num_layers + 1
     layers = [layers] if isinstance(layers, int) else layers
@@ -221,17 +209,16 @@ def encoder_of(model: nn.Module | str | Path) -> Encoder:
     return encoder
 
 
-def tokenizer_of(model: nn.Module) -> "Tokenizer":
+def tokenizer_of(model: nn.Module) -> Tokenizer:
     """The tokenizer that came with the model. InputError where it has none."""
     tokenizer = encoder_of(model).tokenizer
     if tokenizer is None:
-        raise InputError(
-            "this model has no tokenizer: load it from a folder with tokenizer.json, or set model.tokenizer"
-        )
+        fix = "load it from a folder with tokenizer.json, or set model.tokenizer"
+        raise InputError(f"this model has no tokenizer: {fix}")
     return tokenizer
 
 
-def _room(config: "EncoderConfig", sequence_length: int | None) -> int:
+def _room(config: EncoderConfig, sequence_length: int | None) -> int:
     """Tokens of a text that a row has room for, beside [CLS] and [SEP]."""
     length = config.max_length if sequence_length is None else sequence_length
     if not 3 <= length <= config.max_length:
@@ -246,19 +233,8 @@ def _short(text: str) -> str:
 # ── guesses behind masks ──
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """A token that may stand behind a mask."""
-
-    token: str
-    """as a reader writes it: without the mark that some tokenizers have for the blank before a word"""
-    id: int
-    probability: float
-    """among the whole vocabulary, from 0 to 1"""
-
-
 @torch.inference_mode()
-def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
+def fill(model: MaskedLM, text: str, top: int = 5) -> list[list[Prediction]]:
     """The `top` likeliest tokens for each mask in `text`, likeliest first; never a special or an unused token.
 
     Dropout is off while it predicts. Raises InputError where the model has no tokenizer, the text no mask token or more
@@ -272,13 +248,11 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
     ids = tokenizer.encode(text)
     masks = [place for place, token in enumerate(ids) if token == tokenizer.mask_id]
     if not masks:
-        raise InputError(
-            f"no {tokenizer.mask_token} in {text!r}: put {tokenizer.mask_token} where a word is to be guessed"
-        )
+        mask = tokenizer.mask_token
+        raise InputError(f"no {mask} in {text!r}: put {mask} where a word is to be guessed")
     if len(ids) > model.config.max_length:
-        raise InputError(
-            f"the text is {len(ids)} tokens long and the model takes {model.config.max_length}: give a shorter text"
-        )
+        most = model.config.max_length
+        raise InputError(f"the text is {len(ids)} tokens long and the model takes {most}: give a shorter text")
     device = next(model.parameters()).device
     with evaluating(model):
         masked_positions = torch.tensor([masks], device=device)
@@ -296,6 +270,6 @@ def fill(model: "MaskedLM", text: str, top: int = 5) -> list[list[Prediction]]:
     ]
 
 
-def _readable(tokenizer: "Tokenizer", token_id: int) -> str:
+def _readable(tokenizer: Tokenizer, token_id: int) -> str:
     piece = tokenizer.token(token_id)
     return piece if tokenizer.kind == "wordpiece" else tokenizer.decode([token_id]).strip() or piece
