@@ -20,7 +20,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("commands",),
-    ("quickstart", "bench", "evaluate", "export"),
+    ("quickstart", "bench", "export"),
     ("pretraining", "finetuning", "probing"),
     ("embed",),
     ("inference",),
@@ -64,6 +64,7 @@ LIGHT = (
     "bert.training.schedules",
     "bert.pretraining.config",
     "bert.finetuning.config",
+    "bert.finetuning.tasks.index",
 )
 
 
@@ -187,7 +188,7 @@ def test_the_map_refuses_what_it_should() -> None:
         ("bert.hf.folder", "bert.training.folder"),
         ("bert.recipe", "bert.model.config"),
         ("bert.embed", "bert.pretraining.score"),
-        ("bert.evaluate", "bert.bench"),
+        ("bert.export", "bert.bench"),
         ("bert.model.heads", "bert.embed"),
         ("bert.data.store", "bert.nowhere"),
     ]:

@@ -1,4 +1,4 @@
-"""Fine-tuning as a LightningModule: the loss of a step, the optimiser, the learning rate, the figures on the dev set.
+"""Fine-tuning as a LightningModule: the loss of a step, the optimiser, the learning rate, the metrics on the dev set.
 
 It works in any Trainer with automatic optimisation; its batches are those of `batches`. The loss of a step is the sum over
 labels divided by the number of labels in the global batch. DDP divides by the number of ranks, so `training_step`
@@ -10,39 +10,39 @@ from typing import Any
 
 import lightning as L
 import torch
+from torchmetrics import Metric
 
 from bert.data.rng import draw
-from bert.finetuning import figures
-from bert.finetuning.batches import TaskBatch, in_order
-from bert.finetuning.metrics import Scheme
-from bert.model.heads import IGNORED, SequenceClassifier, TokenClassifier
+from bert.finetuning.batches import TaskBatch
+from bert.finetuning.metrics import goodness, read
+from bert.finetuning.tasks.task import Task, TaskModel
+from bert.model.heads import HeadOutput
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import clip_gradients, make_optimizer, set_learning_rate
 from bert.training.schedules import Progress, learning_rate_share
 
 _DROPOUT = 44  # what a draw is for
 LOG_COLUMNS = ["step", "epoch", "tokens", "loss", "learning_rate", "gradient_norm"]
-"""of metrics.csv, beside the figures on the dev set, which stand with `dev_` before their names"""
-
-TaskModel = SequenceClassifier | TokenClassifier
+"""of metrics.csv, beside the metrics on the dev set, which stand with `dev_` before their names"""
 
 
 class TaskTraining(L.LightningModule):
-    """Trains a classifier or a tagger for `steps` steps."""
+    """Trains a model with a head for `task` for `steps` steps."""
 
     def __init__(
         self,
+        task: Task,
+        metrics: dict[str, Metric],
         model: TaskModel,
         optimizer: OptimizerConfig,
         schedule: ScheduleConfig,
         steps: int,
         seed: int = 0,
         steps_in_epoch: int | None = None,
-        scheme: Scheme | None = None,
     ) -> None:
-        """`scheme` is how the tags of a tagger mark spans; none where they do not."""
+        """`metrics` are those of `task.metrics`, the headline first."""
         super().__init__()
-        self.model = model
+        self.task, self.model = task, model
         self.optimizer_config, self.schedule, self.seed = optimizer, schedule, seed
         self.steps_in_epoch = steps_in_epoch or steps
         self.progress = Progress(StopConfig(steps=steps))
@@ -50,22 +50,21 @@ class TaskTraining(L.LightningModule):
         self.loss_sum, self.targets = torch.zeros(()), 0
         self.gradient_norm = torch.zeros(())
         self.learning_rate = 0.0
-        self.figures = torch.nn.ModuleDict(
-            figures.make_figures(model.labels, isinstance(model, TokenClassifier), scheme)
-        )
+        self.metrics = torch.nn.ModuleDict(metrics)
         self.validation: dict[str, float] = {}
-        """figures of the last validation, the headline first"""
+        """metrics of the last validation, the headline first"""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW or Muon by the recipe. The learning rate is set in `on_before_optimizer_step`."""
         return make_optimizer(self.model, self.optimizer_config)
 
-    def forward(self, batch: TaskBatch) -> Any:
-        """The output of the model for a batch, with its loss."""
-        inputs = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
-        if batch["word_ids"] is not None:
-            return self.model(*inputs, labels=batch["labels"])
-        return self.model(*inputs, labels=batch["labels"], example_ids=batch["example_ids"])
+    def forward(self, batch: TaskBatch) -> HeadOutput:
+        """The scores of a batch, (N, C) with a row a unit that is labelled, and the sum of the terms of its loss."""
+        scores = self.task.scores(self.model, batch)
+        if not len(batch["labels"]):  # of an example that is another rank's
+            scores = scores[:0]
+        terms = self.task.loss(scores, batch["labels"])
+        return HeadOutput(scores, loss_sum=torch.stack([total for total, _ in terms.values()]).sum())
 
     def training_step(self, batch: TaskBatch, batch_idx: int) -> torch.Tensor:
         """This rank's share in the loss of the step, scaled for DDP's mean."""
@@ -115,18 +114,13 @@ class TaskTraining(L.LightningModule):
 
     def validation_step(self, batch: TaskBatch, batch_idx: int) -> None:
         """Counts what is right."""
-        chosen, labels = self(batch).logits.argmax(-1), self.model.labels
-        if batch["word_ids"] is None:
-            asked = batch["labels"] != IGNORED
-            guessed, right = ([[i] for i in side[asked].tolist()] for side in (chosen, batch["labels"]))
-        else:
-            guessed, right = in_order(batch, chosen), in_order(batch, batch["labels"])
-        named = ([[labels[i] for i in example] for example in side] for side in (guessed, right))
-        figures.update(dict(self.figures.items()), labels, *named)
+        if len(batch["labels"]):
+            scores = self.task.scores(self.model, batch).float()
+            self.task.update(dict(self.metrics.items()), scores, batch["labels"], batch["sizes"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of the dev set, over all ranks."""
-        self.validation = figures.read(dict(self.figures.items()))
+        """Log the metrics of the dev set, over all ranks."""
+        self.validation = read(dict(self.metrics.items()))
         named = {f"dev_{name}": value for name, value in self.validation.items()}
         self.log_dict(named, logger=False)  # for callbacks that monitor a metric
         row = named | {"epoch": round(self.epoch(), 3), "tokens": self.progress.tokens}
@@ -135,15 +129,15 @@ class TaskTraining(L.LightningModule):
 
 
 class KeepBest(L.Callback):
-    """Keeps the model that measured best on the dev set: `save` writes it (rank 0), `restore` puts it back at the end.
+    """Keeps the model that measured best on the dev set: `save` writes it (rank 0).
 
-    The headline decides, of equal ones the next figure; where all are equal the earlier model stays.
+    The headline decides, of equal ones the next metric; where all are equal the earlier model stays.
     """
 
-    def __init__(self, save: Callable[[TaskTraining], None], restore: Callable[[TaskTraining], None]) -> None:
-        self.save, self.restore = save, restore
+    def __init__(self, save: Callable[[TaskTraining], None]) -> None:
+        self.save = save
         self.best: dict[str, float] = {}
-        """figures of the best model, the headline first; empty before the first validation"""
+        """metrics of the best model, the headline first; empty before the first validation"""
         self.best_step = 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -152,14 +146,12 @@ class KeepBest(L.Callback):
         measured = pl_module.validation
         if trainer.state.fn != "fit" or not measured:
             return
-        if not self.best or [*measured.values()] > [*self.best.values()]:
+        scales = pl_module.task.scales
+        if not self.best or goodness(measured, scales) > goodness(self.best, scales):
             self.best, self.best_step = dict(measured), int(pl_module.progress.step)
             if trainer.is_global_zero:
                 self.save(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The best weights are those of the model from here on, on every rank."""
-        assert isinstance(pl_module, TaskTraining)
+        """The model is saved before any rank goes on."""
         trainer.strategy.barrier()
-        if self.best and self.best_step != pl_module.progress.step:
-            self.restore(pl_module)

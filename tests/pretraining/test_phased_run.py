@@ -65,15 +65,7 @@ def state_of(folder, step):
     state = torch.load(folder / "checkpoints" / f"step-{step:08d}" / "state.pt", weights_only=True)
     for clock in ("seconds", "first_seconds"):
         state["progress"].pop(clock)
-    parts = (
-        "state_dict",
-        "optimizer_states",
-        "progress",
-        "learning_rates",
-        "global_step",
-        "open_log_row",
-        "loops",
-    )
+    parts = ("state_dict", "optimizer_states", "progress", "learning_rates", "global_step", "open_log_row", "loops")
     return {part: state[part] for part in parts}
 
 
