@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bert.errors import InputError
 from bert.files import is_same, put_files, real_path, replaced_folder
@@ -18,27 +18,20 @@ from bert.finetuning.config import DataConfig
 from bert.finetuning.windows import WINDOWS_FILE
 from bert.hf.card import written_before
 from bert.hf.families import FAMILIES
-from bert.hf.folder import ARTICLES, CONFIG, EXPORTED, TASKS, TOKENIZER_FILES, FolderTask, read_keys, save, task_of
+from bert.hf.folder import CLASSES, CONFIG, EXPORTED, TOKENIZER_FILES, head_of, read_keys, save
 from bert.hf.onnx import OnnxModel, check_packages, quantize, write_onnx
 from bert.hf.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
 from bert.hf.translate import family_of
 from bert.hf.weights import WEIGHT_FILES
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
-from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
+from bert.model.heads import HeadedModel
 from bert.untrusted import read_json
 
 if TYPE_CHECKING:
-    from bert.finetuning.module import TaskModel
     from bert.finetuning.predict import Predictor
+    from bert.finetuning.tasks.task import TaskModel
 
-MODELS: dict[FolderTask, type[Encoder] | type[HeadedModel]] = {
-    "encoder": Encoder,
-    "masked-lm": MaskedLM,
-    "classify": SequenceClassifier,
-    "tag": TokenClassifier,
-    "discriminate": Discriminator,
-}
 ONNX, INT8, TORCH = "model.onnx", "model_quantized.onnx", "model.pt2"
 Say = Callable[[str], None]
 
@@ -61,8 +54,8 @@ def export_onnx(
     if measure is not None and not int8:
         raise InputError(f"--eval {measure}: measures what --quantize changes: add --quantize, or leave it out")
     check_packages()
-    folder, columns = _local(folder, out), data or DataConfig()
-    predictor = None if measure is None else _predictor(folder, measure, columns)
+    folder = _local(folder, out)
+    predictor, examples = (None, []) if measure is None else _predictor(folder, measure, data or DataConfig())
     model = predictor.model.to("cpu") if predictor else load_any(folder)
     lines = []
     with _place(folder, out, "onnx", (ONNX, INT8)) as (fresh, place):
@@ -75,8 +68,8 @@ def export_onnx(
             share = _bytes(fresh / INT8) / _bytes(fresh / ONNX)
             lines.append(f"{place / INT8}: {_size(fresh / INT8)}, {share:.0%} of the other, int8")
         if predictor is not None and measure is not None:
-            lines += _change(predictor, [fresh / ONNX, fresh / INT8], measure, columns)
-        elif int8 and isinstance(model, SequenceClassifier | TokenClassifier):
+            lines += _change(predictor, [fresh / ONNX, fresh / INT8], Path(measure).name, examples)
+        elif int8 and hasattr(model, "labels"):
             lines.append("what int8 changes is not measured: give labelled rows as --eval FILE")
     say("\n".join(lines))
     return place / ONNX
@@ -123,14 +116,14 @@ def load_any(folder: str | Path) -> Encoder | HeadedModel:
     """The model of a folder, with the head that it has. InputError for a head that has no place here: without it
     another model would leave."""
     folder = local_folder(folder)
-    task = task_of(folder)
+    kind, _ = head_of(folder)
     named = next(iter(read_keys(folder).get("architectures") or ()), "Encoder")
-    if task == "encoder" and named not in ("Encoder", *(family.architectures["Encoder"] for family in FAMILIES)):
+    if kind == "Encoder" and named not in ("Encoder", *(family.architectures["Encoder"] for family in FAMILIES)):
         raise InputError(
             f"{folder / CONFIG}: {named} has a head that cannot be exported: save the encoder alone, by"
             " Encoder.load(folder).save(another), and export that"
         )
-    return MODELS[task].load(folder)
+    return CLASSES[kind].load(folder)
 
 
 def _companions(folder: Path, more: Sequence[str] = ()) -> dict[str, Path]:
@@ -214,43 +207,28 @@ def _verified(differences: Sequence[Difference], what: str) -> str:
     return f"verified: {what} differs by at most {largest:.1e} on {shapes} tokens, padding among them"
 
 
-def _predictor(folder: Path, file: str, data: DataConfig) -> "Predictor":
-    """The model, for `--eval`; what is wrong with the file shows before any work."""
-    from bert.finetuning.inputs import read_labelled  # loads Lightning: seconds that only --eval needs
-    from bert.finetuning.predict import load_predictor
+def _predictor(folder: Path, file: str, data: DataConfig) -> "tuple[Predictor, list[Any]]":
+    """The model and the examples, for `--eval`; what is wrong with either shows before any work."""
+    from bert.finetuning.predict import load_predictor  # loads Lightning: seconds that only --eval needs
 
-    task = task_of(folder)
-    if task not in ("classify", "tag"):
-        kind = next(kind for kind, its in TASKS.items() if its == task)
-        raise InputError(
-            f"--eval {file}: {folder} is {ARTICLES[kind]}, which gives no labels to compare: leave --eval out"
-        )
-    if file == "-":
-        raise InputError("--eval -: its rows are read twice: give a file")
     predictor = load_predictor(folder)
-    next(iter(read_labelled(predictor.task, file, data)), None)
-    return predictor
+    return predictor, list(predictor.task.read(file, data))
 
 
-def _change(predictor: "Predictor", files: Sequence[Path], measure: str, data: DataConfig) -> list[str]:
-    """Lines of a table: the figures of both files on labelled rows, through the windows that `bert evaluate` uses."""
-    from bert.finetuning.measure import evaluate_predictor
+def _change(predictor: "Predictor", files: Sequence[Path], name: str, examples: Sequence[Any]) -> list[str]:
+    """A table: the metrics of both files on labelled rows, through the windows that `bert evaluate` uses."""
+    from bert.finetuning.evaluate import evaluate_examples, metric_table
 
     before, after = (
-        evaluate_predictor(
-            # It has what a predictor asks of a model: the call, config, labels.
+        # It has what a predictor asks of a model: the call, config, labels.
+        evaluate_examples(
             dataclasses.replace(predictor, model=cast("TaskModel", OnnxModel(file, predictor.model)), bf16=False),
-            measure,
-            data,
+            examples,
         )
         for file in files
     )
-    what = f"{before.examples:,} {'examples' if before.words is None else 'sentences'}"
-    lines = [f"{Path(measure).name}, {what}", f"{'':<16}{'fp32':>8}{'int8':>8}{'change':>9}"]
-    for name, value in before.figures.items():
-        label, changed = name.replace("_", " ").replace("f1", "F1"), after.figures[name]
-        lines.append(f"{label:<16}{value:>8.1%}{changed:>8.1%}{100 * (changed - value):>+9.1f}")
-    return lines
+    table = metric_table({"fp32": before.metrics, "int8": after.metrics}, before.scales, change=True)
+    return [f"{name}, {before.size}", table]
 
 
 def _bytes(file: Path) -> int:

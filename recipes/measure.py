@@ -95,14 +95,14 @@ def measure(figures: "Figures", options: argparse.Namespace, model: Path, name: 
 def finetune(task: Task, model: Path, data: Path, run: Path, seed: int, flags: Sequence[str] = ()) -> dict[str, float]:
     """Fine-tune as a user does, and measure the model that the run leaves."""
     from bert.finetuning.config import DataConfig
-    from bert.finetuning.measure import evaluate
+    from bert.finetuning.evaluate import evaluate
 
     given = {"config": RECIPES / f"{task.name}.yaml", "model": model, "train": data / task.train}
     given |= {"dev": data / task.dev, "out": run, "seed": seed}
     options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     bert("finetune", task.kind, *options, "--overwrite", *flags)
-    found = evaluate(run / "model", str(data / task.dev), DataConfig())
-    return found.figures | {f"baseline {name}": value for name, value in found.baseline.items()}
+    found = evaluate(run / "model", str(data / task.dev), DataConfig(), say=lambda line: None)
+    return found.metrics | {f"baseline {name}": value for name, value in found.baseline.items()}
 
 
 def bert(*arguments: str) -> None:

@@ -138,7 +138,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Export
     shape |= {"norm": "rmsnorm", "qk_norm": True, "local_window": 4, "global_every": 2, "max_length": 64}
     config = EncoderConfig(vocab_size=tokenizer.vocab_size, **shape)  # type: ignore[arg-type]
     torch.manual_seed(0)
-    head = replace(task_head(config, "classify", ("food", "nature", "sports")), pooling="mean")
+    head = replace(task_head(config, ("food", "nature", "sports")), pooling="mean")
     model = SequenceClassifier(config, head)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)

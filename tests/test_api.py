@@ -131,8 +131,8 @@ def test_runs_are_functions_of_recipes(text_file: Path, tmp_path: Path, capsys: 
     (tmp_path / "dev.tsv").write_text("text\tlabel\nthe cat ran\tcat\n")
     labelled = LabelledConfig(train=str(tmp_path / "train.tsv"), dev=str(tmp_path / "dev.tsv"))
     tuning = bert.FinetuneRecipe(model=str(model), data=labelled, epochs=1, log=quiet, trainer=cpu)
-    with pytest.raises(bert.InputError, match="task is 'topics': give 'classify' or 'tag'"):
-        bert.finetune("topics", tuning, tmp_path / "topics")  # type: ignore[arg-type]
+    with pytest.raises(bert.InputError, match="task is 'topics': give one of classify, multilabel, regression, tag"):
+        bert.finetune("topics", tuning, tmp_path / "topics")
     folder = bert.finetune("classify", tuning, str(tmp_path / "topics"), say=said.append)
     assert bert.SequenceClassifier.load(folder).labels == ("cat", "dog")
     assert "steps" not in capsys.readouterr().out

@@ -17,7 +17,7 @@ from bert.cli import main
 from bert.data.examples import Example
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
-from bert.finetuning.measure import evaluate
+from bert.finetuning.evaluate import evaluate
 from bert.finetuning.predict import load_predictor
 from bert.hf.folder import EXPORTED, start
 from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
@@ -95,8 +95,8 @@ def test_an_export_says_what_it_wrote_how_near_it_is_and_what_int8_changes(expor
     assert re.match(rf"{onnx}/model_quantized\.onnx: 0\.\d MB, \d\d% of the other, int8", lines[2])
     assert lines[3] == "rows.tsv, 15 examples"
     figures = {line[:16].strip().replace(" ", "_").lower(): line[16:].split() for line in lines[5:]}
-    assert figures.keys() == {name.lower() for name in right.figures}
-    for name, value in right.figures.items():
+    assert figures.keys() == {name.lower() for name in right.metrics}
+    for name, value in right.metrics.items():
         fp32, int8, change = figures[name.lower()]
         assert fp32 == f"{value:.1%}"
         assert float(change) == pytest.approx(float(int8[:-1]) - float(fp32[:-1]), abs=0.11)
@@ -364,7 +364,6 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
             "--eval rows.tsv: measures what --quantize changes: add --quantize, or leave it out",
         ),
         ("MODEL --to onnx --quantize --eval gone.tsv", "gone.tsv: no such file"),
-        ("MODEL --to onnx --quantize --eval -", "--eval -: its rows are read twice: give a file"),
         ("MODEL --to onnx --license mit", "--license belongs to --to hf, not onnx: leave it out"),
         ("MODEL --to hf", "--to hf writes a folder of its own: name it as --out DIR"),
         ("MODEL --to hf --out runs", "--out runs: already holds something: name a folder that is empty or not there"),
@@ -383,7 +382,7 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
         ),
         (
             "other --to onnx --quantize --eval rows.tsv",
-            "--eval rows.tsv: other is a masked LM, which gives no labels to compare: leave --eval out",
+            "other: a masked LM without a head for a task: make one with a head from it by `bert finetune`",
         ),
     ],
 )

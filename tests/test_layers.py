@@ -29,7 +29,6 @@ LAYERS: dict[str, set[str]] = {
     "finetuning": {"data", "model", "hf", "training", "inference"},
     "probing": {"data", "model", "inference", "report"},
     "bench": {"data", "model", "hf", "report", "training", "pretraining", "finetuning"},
-    "evaluate": {"model", "hf", "pretraining", "finetuning"},
     "export": {"model", "hf", "finetuning"},
     "sample": set(),
     "quickstart": {"data", "model", "report", "training", "pretraining", "finetuning", "probing", "sample"},
@@ -45,7 +44,7 @@ LAYERS: dict[str, set[str]] = {
         "probing",
     },  # for type checkers: names are imported when asked for
 }
-LAYERS["commands"] |= {"evaluate", "export", "quickstart", "sample"}
+LAYERS["commands"] |= {"hf", "export", "quickstart", "sample"}
 LONGEST_FILE = 450
 
 # Methods of model classes that import from a layer above when they are called: (module, method) → what they import.
@@ -65,6 +64,7 @@ LIGHT = (
     "bert.training.schedules",
     "bert.pretraining.config",
     "bert.finetuning.config",
+    "bert.finetuning.tasks.index",
 )
 
 
@@ -184,7 +184,7 @@ def test_the_layers_refuse_what_they_should() -> None:
         ("bert.hf.folder", "bert.training.folder"),
         ("bert.recipe", "bert.model.config"),
         ("bert.inference.embeddings", "bert.pretraining.score"),
-        ("bert.evaluate", "bert.bench"),
+        ("bert.export", "bert.bench"),
         ("bert.model.heads", "bert.inference.embeddings"),
         ("bert.data.store", "bert.nowhere"),
     ]:
@@ -250,7 +250,7 @@ def test_the_library_names_parameters_and_not_flags_or_commands() -> None:
 def test_heavy_packages_are_imported_where_they_are_used() -> None:
     lazy = {
         "datasets",
-        "pyfound",
+        "pyarrow",
         "pydantic",
         "transformers",
         "peft",
@@ -279,7 +279,7 @@ def test_packages_are_imported_only_where_they_may_be() -> None:
         },
         "lightning": {"training", "pretraining", "finetuning", "bench"},
         "datasets": {"data"},
-        "pyfound": {"data"},
+        "pyarrow": {"data"},
         "tokenizers": {"data"},
         "pydantic": {"recipe"},
         "argparse": {"flags"},
@@ -328,7 +328,7 @@ def test_recipes_and_configs_load_without_torch() -> None:
         "import importlib, sys\n"
         "for name in sys.argv[1:]:\n"
         "    importlib.import_module(name)\n"
-        "    for heavy in ('torch', 'lightning', 'datasets', 'pyfound', 'pydantic', 'tokenizers'):\n"
+        "    for heavy in ('torch', 'lightning', 'datasets', 'pyarrow', 'pydantic', 'tokenizers'):\n"
         "        assert heavy not in sys.modules, f'{name} loads {heavy}'\n"
     )
     run_python(code, *LIGHT)
@@ -340,19 +340,19 @@ def test_help_is_instant_because_it_loads_no_torch(verb: str | None) -> None:
         "import sys\n"
         "from bert.cli import main\n"
         "assert main(sys.argv[1:]) == 0\n"
-        "print(sorted({'torch', 'lightning', 'datasets', 'pyfound', 'transformers'} & set(sys.modules)))\n"
+        "print(sorted({'torch', 'lightning', 'datasets', 'pyarrow', 'transformers'} & set(sys.modules)))\n"
     )
     output = run_python(code, *([verb] if verb else []), "--help")
     assert output.splitlines()[-1] == "[]"
     assert f"usage: bert {verb}" in output if verb else all(f"  {name} " in output for name in VERBS)
 
 
-def test_training_and_its_measurement_run_from_numpy_arrays_without_datasets_pyfound_and_pydantic() -> None:
+def test_training_and_its_measurement_run_from_numpy_arrays_without_datasets_pyarrow_and_pydantic() -> None:
     code = """
 import sys
 class Blocker:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("datasets", "pyfound", "pydantic"):
+        if name.split(".")[0] in ("datasets", "pyarrow", "pydantic"):
             raise ModuleNotFoundError(f"{name} is not here")
 sys.meta_path.insert(0, Blocker())
 import importlib
@@ -370,13 +370,18 @@ from bert.pretraining.stream import BatchStream, SpecialIds
 from bert.data.packing import SequenceIndex, Documents
 from bert.data.store import TokenStore
 
-lengths = np.full(40, 9) values = np.arange(lengths.sum()) % 20 + 5 rows = SequenceIndex(Documents(np.cumsum(lengths) - lengths,
-lengths), 16, 8, 0, None) vocabulary = Vocabulary(4, np.arange(25) >= 5, np.arange(5, 25), np.ones(25, bool)) store =
-TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths)))) phases = Phases((Phase(0, 0, 16, 4, 4, 0.35, 0, 1e4),)) stream
-= BatchStream({16: Source(store, sequences)}, phases, SpecialIds(2, 3, 0), vocabulary, MaskingConfig()) batch = stream.micro_batch(3)
-shape = EncoderConfig(vocab_size=25, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_length=16) model =
-MaskedLM(shape) model(batch["input_ids"], document_ids=batch["document_ids"], masked_positions=batch["masked_positions"],
-labels=batch["labels"]).loss.backward()
+lengths = np.full(40, 9)
+values = np.arange(lengths.sum()) % 20 + 5
+sequences = SequenceIndex(Documents(np.cumsum(lengths) - lengths, lengths), 16, 8, 0, None)
+vocabulary = Vocabulary(4, np.arange(25) >= 5, np.arange(5, 25), np.ones(25, bool))
+store = TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths))))
+phases = Phases((Phase(0, 0, 16, 4, 4, 0.35, 0, 1e4),))
+stream = BatchStream({16: Source(store, sequences)}, phases, SpecialIds(2, 3, 0), vocabulary, MaskingConfig())
+batch = stream.micro_batch(3)
+shape = EncoderConfig(vocab_size=25, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16, max_length=16)
+model = MaskedLM(shape)
+inputs = {name: batch[name] for name in ("input_ids", "document_ids", "masked_positions", "labels")}
+model(**inputs).loss.backward()
 
 from bert.bench.run import Plan, bench_arrays
 from bert.pretraining.config import DataConfig, PretrainRecipe

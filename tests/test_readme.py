@@ -25,13 +25,12 @@ def blocks(language, text=README):
 
 def test_the_tree_in_the_readme_is_the_tree_of_the_code():
     tree = next(block for block in re.findall(r"^```\n(bert/\n.*?)^```", README, flags=re.MULTILINE | re.DOTALL))
-    listed, folder = set(), ""
+    listed: set[str] = set()
+    folders: list[str] = []
     for line in tree.splitlines()[1:]:
-        name = line.split()[0]
-        if name.endswith("/"):
-            folder = name
-        else:
-            listed.add((folder if line.startswith("    ") else "") + name)
+        name, depth = line.split()[0], (len(line) - len(line.lstrip())) // 2 - 1
+        folders[depth:] = [name] if name.endswith("/") else []
+        listed |= set() if name.endswith("/") else {"".join(folders) + name}
     present = {
         str(path.relative_to(ROOT / "bert"))
         for path in (ROOT / "bert").rglob("*")
@@ -52,7 +51,7 @@ def test_opening_it_elsewhere_runs_as_it_stands(tmp_path, monkeypatch, capsys):
     pytest.importorskip("peft")
     tokenizer = train_tokenizer(["The baker kneaded the dough.", "The picker peeled the apple."] * 3)
     config = EncoderConfig(tokenizer.vocab_size, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48)
-    classifier = SequenceClassifier(config, task_head(config, "classify", ("food", "art")))
+    classifier = SequenceClassifier(config, task_head(config, ("food", "art")))
     for model, folder in ((MaskedLM(config), "runs/quickstart/pretrained/model"), (classifier, "runs/topics/model")):
         model.tokenizer = tokenizer
         model.save(tmp_path / folder)

@@ -5,35 +5,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.commands.options import TRUST
-from bert.errors import InputError
+from bert.errors import InputError, did_you_mean
+from bert.finetuning.tasks.index import TASKS
 from bert.flags import Parser, documentation
 
 if TYPE_CHECKING:
     from bert.finetuning.config import DataConfig
 
-_COLUMNS = ("text", "pair", "label", "words", "tags", "file_format")
-_TASKS = ("classify", "tag")
+_COLUMNS = ("text", "pair", "label", "separator", "label_columns", "words", "tags", "file_format")
 
 
 def _finetune(arguments: Sequence[str]) -> None:
-    """Fine-tune a model on labelled rows: classify texts or tag words.
+    """Fine-tune a model on labelled rows: labels or a number for texts, or tags for words.
 
-    `bert finetune classify` learns one label a text (or a pair of texts), `bert finetune tag` one tag a word. Makes a run
-    folder with the model that measures best on the dev set, the recipe and a log."""
+    Makes a run folder with the model that measures best on the dev set, the recipe and a log."""
     from bert.finetuning.config import FinetuneRecipe
 
-    usage = "bert finetune classify|tag --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
+    usage = f"bert finetune {'|'.join(TASKS)} --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
     parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]")
-    parser.add("task", "classify or tag")
+    parser.add("task", "what is learned. " + "; ".join(f"{name}: {what}" for name, what in TASKS.items()))
     parser.add("--out", "folder of the run")
     parser.add("--train", "file to learn from", same_as="data.train")
     parser.add("--dev", "file to measure on", same_as="data.dev")
     add_columns(parser, of_recipe=True)
     parser.add("--overwrite", "lose the run that --out holds", bool)
     parser.add("--trust", TRUST, bool)
-    if not arguments or arguments[0] not in (*_TASKS, "-h", "--help"):
-        given = f", not {arguments[0]}" if arguments else ""
-        raise InputError(f"bert finetune classify or bert finetune tag{given}: say first what is to be learned")
+    if not arguments or arguments[0] not in (*TASKS, "-h", "--help"):
+        given = f", not {arguments[0]}.{did_you_mean(arguments[0], TASKS)}" if arguments else ""
+        raise InputError(f"bert finetune {'|'.join(TASKS)}: say first what is to be learned{given}")
     options = parser.parse(arguments)
     recipe = parser.recipe(options)
     if options.out is None:
@@ -44,28 +43,39 @@ def _finetune(arguments: Sequence[str]) -> None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    """Measure a model: a classifier or tagger on labelled rows, a masked LM on rows with fixed masks."""
+    """Measure a model: a fine-tuned one on labelled rows, a masked LM on rows with fixed masks."""
     parser = Parser(_evaluate)
     parser.add("model", "model folder")
-    parser.add("data", "labelled rows, for a classifier or tagger", required=False)
+    parser.add("data", "labelled rows, for a fine-tuned model", required=False)
     parser.add("--masked", "masked LM: .npz with masked input_ids and labels, (rows, length)")
     add_columns(parser)
     options = parser.parse(arguments)
-    from bert.evaluate import evaluate, evaluate_masked
-
     if options.masked is not None and options.data is not None:
         raise InputError(f"--masked {options.masked} beside {options.data}: give the one or the other")
     if options.masked is not None:
-        evaluate_masked(options.model, options.masked)
+        from bert.model.heads import MaskedLM
+        from bert.pretraining.score import score_masked
+
+        score = score_masked(MaskedLM.load(options.model), options.masked)
+        print(f"loss {score.loss:.4f}  accuracy {score.accuracy:.2%}  over {score.targets:,} targets")
+    elif options.data is None:
+        from bert.hf.folder import head_of
+
+        head_of(options.model)  # what is wrong with the folder goes first
+        raise InputError(
+            f"{options.model}: no data: name a file with labelled rows, or of a masked LM --masked FILE.npz"
+        )
     else:
+        from bert.finetuning.evaluate import evaluate
+
         evaluate(options.model, options.data, data_config(options))
 
 
 def _predict(arguments: Sequence[str]) -> None:
-    """Label texts, or tag the words of sentences, by a fine-tuned model.
+    """Say by a fine-tuned model what it learned of texts, or of the words of sentences.
 
-    A classifier writes a table with `label` and `probability`, one row for each row of the input. A tagger writes each word
-    with its tag and the probability, a blank line behind each sentence."""
+    Of texts it writes a table, one row for each row of the input: label and probability, labels and the probability of each,
+    or a number. Of sentences it writes each word with its tag and the probability, a blank line after each sentence."""
     parser = Parser(_predict)
     parser.add("model", "model folder")
     parser.add("input", "texts or sentences, with labels or without; - is standard input")
@@ -85,14 +95,15 @@ def add_columns(parser: Parser, of_recipe: bool = False) -> None:
 
     texts = documentation(DataConfig)
     for name in _COLUMNS:
-        parser.add(f"--{name.replace('_', '-')}", texts[name], same_as=f"data.{name}" if of_recipe else "")
+        kind = list[str] if name.endswith("columns") else str
+        parser.add(f"--{name.replace('_', '-')}", texts[name], kind, same_as=f"data.{name}" if of_recipe else "")
 
 
 def data_config(options: Any) -> "DataConfig":
     """What those options say."""
     from bert.finetuning.config import DataConfig
 
-    return DataConfig(**{name: getattr(options, name) for name in _COLUMNS})
+    return DataConfig(**{name: value for name in _COLUMNS if (value := getattr(options, name)) not in (None, [])})
 
 
 VERBS = (_finetune, _evaluate, _predict)

@@ -1,6 +1,6 @@
 """Labelled rows of one file or standard input, one after the other, in constant memory.
 
-Texts with one label (`read_examples`) come from .tsv, .csv, .jsonl or plain text, sentences with a tag for each word
+Texts with a label (`read_examples`) come from .tsv, .csv, .jsonl or plain text, sentences with a tag for each word
 (`read_tagged`) from .conll, .conllu, .jsonl or plain text, each as it is or compressed (.gz, .zst). Columns are named,
 or found by the names that data sets usually give them. What cannot be read is an InputError with the file and line.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -53,15 +53,25 @@ _PARTS = re.compile("[\t\r\n]")  # what parts cells and lines of the files that 
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
+Parse = Callable[[str, dict[str, Any], str, bool], Any]
+"""where a row stands, its cells, the column of the label, whether there must be one → the label, None where there is none"""
+
+
 @dataclass(frozen=True)
 class Example:
     """A text, or two, and the label that it has or is to get."""
 
     text: str
     pair: str | None = None
-    label: str | None = None
+    label: str | tuple[str, ...] | float | None = None
+    """of the type that `read_examples` was asked for: a name, several names or none, or a number"""
     where: str = ""
     """for messages: `train.csv, line 12`"""
+
+    @property
+    def key(self) -> str:
+        """What examples with equal texts have in common."""
+        return f"{self.text}\0{self.pair or ''}"
 
 
 @dataclass(frozen=True)
@@ -73,6 +83,11 @@ class TaggedExample:
     where: str = ""
     """for messages: `train.conll, line 12`, where the sentence begins"""
 
+    @property
+    def key(self) -> str:
+        """What sentences of equal words have in common."""
+        return "\0".join(self.words)
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -83,7 +98,7 @@ class Columns:
     label: str | None = None
 
 
-# ── texts with one label ──
+# ── texts with a label ──
 
 
 @dataclass(frozen=True)
@@ -104,12 +119,15 @@ def read_examples(
     label: str | None = None,
     needs_label: bool = True,
     file_format: str | None = None,
+    parse: Parse | None = None,
+    usual: Sequence[str] = LABELS,
 ) -> Examples:
     """The rows of a file (`-`: standard input) in their order.
 
     `text`, `pair` and `label` name columns; where not given they are found by usual names, from the first line. `file_format`
     (tsv, csv, jsonl, txt) is that of the suffix where not given. Blank lines are skipped, but in plain text, where a line is a
-    row. Where `needs_label` is false, an absent or empty label is None. Raises InputError.
+    row. `parse` makes a label of a row, a name where not given; `usual` are the names of its column, the likelier first. Where
+    `needs_label` is false, an absent or empty label is None. Raises InputError.
     """
     form = _format(path, file_format, _EXAMPLE_FORMATS)
     lines = read_lines(Path(path).expanduser())
@@ -135,19 +153,21 @@ def read_examples(
         if not header:
             raise _nothing_in(path)
         named = Columns(text or "", pair, label)
-        columns = _choose_columns(where, header, named, needs_label, table=form != "jsonl")
-    return Examples(columns, _some(path, _examples(rows, columns, needs_label)))
+        columns = _choose_columns(where, header, named, needs_label, usual, table=form != "jsonl")
+    return Examples(columns, _some(path, _examples(rows, columns, needs_label, parse or _label)))
 
 
-def _examples(rows: Rows, columns: Columns, needs_label: bool) -> Iterator[Example]:
+def _examples(rows: Rows, columns: Columns, needs_label: bool, parse: Parse) -> Iterator[Example]:
     for where, row in rows:
         text = _text(where, row, columns.text)
         pair = None if columns.pair is None else _text(where, row, columns.pair)
-        label = None if columns.label is None else _label(where, row, columns.label, needs_label)
+        label = None if columns.label is None else parse(where, row, columns.label, needs_label)
         yield Example(text, pair, label, where)
 
 
-def _choose_columns(where: str, header: list[str], named: Columns, needs_label: bool, table: bool) -> Columns:
+def _choose_columns(
+    where: str, header: list[str], named: Columns, needs_label: bool, usual: Sequence[str], table: bool
+) -> Columns:
     """The columns to read: those named, which must be there, and for the others what usual names find."""
     for option, name in (("text", named.text), ("pair", named.pair), ("label", named.label)):
         if name and name not in header:
@@ -155,7 +175,7 @@ def _choose_columns(where: str, header: list[str], named: Columns, needs_label: 
                 f"{where}: no column {name!r} for {flag(option)}; {there_are(header)}.{did_you_mean(name, header)}"
             )
     text = named.text or _usual(PAIRS, header)
-    label = named.label or _usual(LABELS, header)
+    label = named.label or _usual(usual, header)
     missing = "text" if text is None else "label" if label is None and needs_label else ""
     if missing:
         first_line = ", or, if this is a row and no header, write one above it" if table else ""
@@ -186,10 +206,15 @@ def _text(where: str, row: dict[str, Any], column: str) -> str:
 
 def _label(where: str, row: dict[str, Any], column: str, needed: bool) -> str | None:
     cell = cell_of(where, row, column) if needed else row.get(column)
-    label = _whole(where, column, _as_label(where, column, cell).strip())
+    label = label_name(where, column, cell)
     if not label and needed:
         raise InputError(f"{where}: the label in column {column!r} is empty; fill it in or remove the row")
     return label or None
+
+
+def label_name(where: str, column: str, cell: Any) -> str:
+    """A label as it is kept: a string that a line of a prediction can hold."""
+    return _whole(where, column, _as_label(where, column, cell).strip())
 
 
 def _as_label(where: str, column: str, label: Any) -> str:
@@ -319,7 +344,7 @@ def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
     cells = {cell.strip().lower() for cell in first.split("\t")}
     if cells & PAIRS.keys() and cells & set(LABELS):
         raise InputError(
-            f"{name_of(path)}, line 1: a table of texts with labels, not a word and its tag a line: classify its texts"
+            f"{name_of(path)}, line 1: a table of texts with labels, not a word and its tag a line: use it for a task on texts"
         )
     return chain([first] if first else [], lines)
 
@@ -390,8 +415,8 @@ def _format(path: str | Path, file_format: str | None, formats: dict[str, str]) 
     form = formats.get(suffix)
     tagged = formats is _TAGGED_FORMATS
     if form is None and suffix in (_EXAMPLE_FORMATS if tagged else _TAGGED_FORMATS):
-        task, other = ("tagging words", "classify texts") if tagged else ("classifying texts", "tag words")
-        raise InputError(f"{path}: {suffix} is no file for {task}: {other} with it, or give another")
+        holds, wanted = ("texts", "tagged words") if tagged else ("tagged words", "texts")
+        raise InputError(f"{path}: {suffix} is a format of {holds}, not of {wanted}: use it for a task on {holds}")
     if form is None:
         raise InputError(
             f"{path}: no known suffix ({', '.join(formats)}); rename it or name the format: {', '.join(known)}"

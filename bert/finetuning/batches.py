@@ -6,6 +6,7 @@ that a batch holds rows of about one length and little is padded.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TypedDict
 
 import numpy as np
@@ -14,7 +15,6 @@ from torch import Tensor
 
 from bert.data.rng import Stream, permutation, random_bits
 from bert.finetuning.windows import Window
-from bert.model.heads import IGNORED
 from bert.training.step import StepBatch
 
 _BATCHES_IN_A_PART = 32
@@ -25,8 +25,8 @@ class Item:
     """An example as the model reads it."""
 
     windows: list[Window]
-    labels: tuple[int, ...]
-    """classify: its class; tag: the class of each word"""
+    labels: tuple[float, ...]
+    """the numbers that a task makes of its labels"""
 
 
 class TaskBatch(TypedDict):
@@ -40,10 +40,12 @@ class TaskBatch(TypedDict):
     """(R, T)"""
     example_ids: Tensor
     """(R,): the example of each row, 0 to E − 1, ascending"""
-    word_ids: Tensor | None
-    """(R, T), tagging: the number of the word that is decided at a place, -1 where none is"""
+    word_positions: Tensor
+    """(W,): where the words of the examples, in their order, are decided: places of the flattened (R · T,); none of texts"""
+    sizes: list[int]
+    """of each example its units, which are labelled: its words, or 1 of a text"""
     labels: Tensor
-    """(E,) or, tagging, (R, T); -100 where nothing is asked"""
+    """(L,): those of the examples, one after the other; empty where nothing is asked"""
     global_targets: int
     """labels of the step over all ranks"""
     global_tokens: int
@@ -53,10 +55,8 @@ class TaskBatch(TypedDict):
 class Batches:
     """The batches of a training set without end (`shuffled`), or those of a dev set, once."""
 
-    def __init__(
-        self, items: Sequence[Item], batch_size: int, tagging: bool, pad_id: int, seed: int = 0, shuffled: bool = True
-    ) -> None:
-        self.items, self.batch_size, self.tagging, self.pad_id = items, batch_size, tagging, pad_id
+    def __init__(self, items: Sequence[Item], batch_size: int, pad_id: int, seed: int = 0, shuffled: bool = True):
+        self.items, self.batch_size, self.pad_id = items, batch_size, pad_id
         self.seed, self.shuffled = seed, shuffled
         self.in_epoch = -(-len(items) // batch_size)
         self._lengths = np.array([max(len(window.ids) for window in item.windows) for item in items])
@@ -70,13 +70,13 @@ class Batches:
         return self._epoch[1][place]
 
     def _order(self, epoch: int) -> list[np.ndarray]:
-        count, size = len(self.items), self.batch_size
+        total, size = len(self.items), self.batch_size
         if not self.shuffled:
             order = np.argsort(self._lengths, kind="stable")
-            return [order[begin : begin + size] for begin in range(0, count, size)]
-        order = permutation(count, self.seed, Stream.EXAMPLE_ORDER, epoch)
+            return [order[begin : begin + size] for begin in range(0, total, size)]
+        order = permutation(total, self.seed, Stream.EXAMPLE_ORDER, epoch)
         batches: list[np.ndarray] = []
-        for begin in range(0, count, size * _BATCHES_IN_A_PART):
+        for begin in range(0, total, size * _BATCHES_IN_A_PART):
             part = order[begin : begin + size * _BATCHES_IN_A_PART]
             # Among rows of one length chance decides, so that the texts of many windows do not all meet in one batch.
             part = part[np.lexsort((random_bits(self.seed, Stream.LENGTH_TIES, epoch, part), self._lengths[part]))]
@@ -88,76 +88,53 @@ class Batches:
         numbers = self.numbers(step)
         mine = numbers[rank::ranks]
         everything = [self.items[number] for number in numbers]
-        batch = collate([self.items[n] for n in mine] or everything[:1], self.tagging, self.pad_id)
+        batch = collate([self.items[n] for n in mine] or everything[:1], self.pad_id)
         if not len(mine):
-            batch["labels"].fill_(IGNORED)
-            if batch["word_ids"] is not None:
-                batch["word_ids"].fill_(-1)
+            batch["labels"] = batch["labels"][:0]
         batch["global_targets"] = sum(len(item.labels) for item in everything)
         batch["global_tokens"] = sum(len(window.ids) for item in everything for window in item.windows)
         return batch
 
 
-def collate(items: Sequence[Item], tagging: bool, pad_id: int) -> TaskBatch:
+def collate(items: Sequence[Item], pad_id: int) -> TaskBatch:
     """The windows of `items` as rows of one length."""
-    rows = [(number, item, window) for number, item in enumerate(items) for window in item.windows]
-    shape = len(rows), max(len(window.ids) for _, _, window in rows)
+    rows = [(number, window) for number, item in enumerate(items) for window in item.windows]
+    shape = len(rows), max(len(window.ids) for _, window in rows)
     input_ids = torch.full(shape, pad_id)
     mask, types = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    word_ids, labels = torch.full(shape, -1), torch.full(shape, IGNORED)
-    for row, (_, item, window) in enumerate(rows):
+    words: list[tuple[int, int, int]] = []  # example, word, where it is decided
+    for row, (number, window) in enumerate(rows):
         length = len(window.ids)
         input_ids[row, :length] = torch.tensor(window.ids)
         mask[row, :length] = 1
         if window.token_types is not None:
             types[row, :length] = torch.tensor(window.token_types)
-        if window.words:
-            places = torch.tensor(window.places)
-            word_ids[row, places] = torch.tensor(window.words)
-            labels[row, places] = torch.tensor([item.labels[word] for word in window.words])
+        words += [(number, word, row * shape[1] + place) for word, place in zip(window.words, window.places)]
     return TaskBatch(
         input_ids=input_ids,
         attention_mask=mask,
-        token_type_ids=types if any(window.token_types is not None for _, _, window in rows) else None,
-        example_ids=torch.tensor([number for number, _, _ in rows]),
-        word_ids=word_ids if tagging else None,
-        labels=labels if tagging else torch.tensor([item.labels[0] for item in items]),
+        token_type_ids=types if any(window.token_types is not None for _, window in rows) else None,
+        example_ids=torch.tensor([number for number, _ in rows]),
+        word_positions=torch.tensor([place for _, _, place in sorted(words)], dtype=torch.long),
+        sizes=[sum(len(window.words) for window in item.windows) or 1 for item in items],
+        labels=torch.tensor([label for item in items for label in item.labels]),
         global_targets=sum(len(item.labels) for item in items),
-        global_tokens=sum(len(window.ids) for _, _, window in rows),
+        global_tokens=sum(len(window.ids) for _, window in rows),
     )
 
 
+@dataclass(frozen=True)
 class BatchLoader:
     """The batches of one rank from step 0 to `steps`, or for ever. `on_first_request` is called before the first."""
 
-    def __init__(
-        self,
-        batches: Batches,
-        rank: int = 0,
-        ranks: int = 1,
-        steps: int | None = None,
-        on_first_request: Callable[[], None] = lambda: None,
-    ) -> None:
-        self.batches, self.rank, self.ranks, self.steps = batches, rank, ranks, steps
-        self.on_first_request = on_first_request
+    batches: Batches
+    rank: int = 0
+    ranks: int = 1
+    steps: int | None = None
+    on_first_request: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[StepBatch]:
         self.on_first_request()
-        step = 0
-        while self.steps is None or step < self.steps:
+        for step in count() if self.steps is None else range(self.steps):
             batch = self.batches.batch(step, self.rank, self.ranks)
             yield StepBatch([batch], {"loss": batch["global_targets"]}, batch["global_tokens"])
-            step += 1
-
-
-def in_order(batch: TaskBatch, values: Tensor) -> list[list[int]]:
-    """Tagging: what `values` (R, T) holds at the words of each example, in the order of the words."""
-    assert batch["word_ids"] is not None
-    rows, places = (batch["word_ids"] >= 0).nonzero(as_tuple=True)
-    examples = batch["example_ids"][rows].tolist()
-    words = batch["word_ids"][rows, places].tolist()
-    count = int(batch["example_ids"][-1]) + 1
-    found: list[list[int]] = [[] for _ in range(count)]
-    for example, _, value in sorted(zip(examples, words, values[rows, places].tolist())):
-        found[example].append(value)
-    return found

@@ -22,14 +22,9 @@ class WindowsConfig:
     def __post_init__(self) -> None:
         require("windows", self, "sequence_length", lambda value: value >= 8, "8 or more")
         require_positive("windows", self, "stride")
-        if (
-            self.sequence_length is not None
-            and self.stride is not None
-            and self.stride > self.sequence_length - SPECIALS
-        ):
-            raise InputError(
-                f"windows.stride {self.stride} would leave out pieces between windows of {self.sequence_length - SPECIALS}: lower it"
-            )
+        room = None if self.sequence_length is None else self.sequence_length - SPECIALS
+        if room is not None and self.stride is not None and self.stride > room:
+            raise InputError(f"windows.stride {self.stride} would leave out pieces between windows of {room}: lower it")
 
 
 @dataclass(frozen=True)
@@ -37,15 +32,19 @@ class DataConfig:
     """Labelled rows, and how they make batches."""
 
     train: str | None = None
-    """file to learn from: .tsv, .csv or .jsonl with a text and a label; .conll, .conllu or .jsonl for tagging"""
+    """file to learn from: .tsv, .csv or .jsonl with texts and labels; .conll, .conllu or .jsonl for tagging"""
     dev: str | None = None
     """file to measure on; null: a share of `train` is held out"""
     text: str | None = None
-    """classify: column of the text; null: found by usual names"""
+    """texts: their column; null: found by usual names"""
     pair: str | None = None
-    """classify: column of a second sentence; null: found by usual names, or none"""
+    """texts: column of a second sentence; null: found by usual names, or none"""
     label: str | None = None
-    """classify: column of the label; null: found by usual names"""
+    """texts: column of the label, the labels or the number; null: found by usual names"""
+    separator: str = "|"
+    """multilabel: what stands between the labels of a cell"""
+    label_columns: list[str] = field(default_factory=list)
+    """multilabel: columns of 0 and 1, one for each label, whose names are those of the labels; none: labels stand in one column"""
     words: str | None = None
     """tag: column of the words; null: the first, of .conllu `form`"""
     tags: str | None = None
@@ -61,6 +60,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require_positive("data", self, "limit batch_size")
+        require("data", self, "separator", bool, "a character, or several")
         require("data", self, "validation_split", lambda value: 0 < value <= 0.5, "a share above 0, to 0.5")
 
 
@@ -71,7 +71,7 @@ class TaskConfig:
     dropout: float = 0.1
     """share of features that the head drops while it learns"""
     pooling: Literal["cls", "mean"] | None = None
-    """classify: what stands for a text, the vector of [CLS] or the mean of all; null: as the encoder's family does it"""
+    """texts: what stands for one, the vector of [CLS] or the mean of all; null: as the encoder's family does it"""
 
     def __post_init__(self) -> None:
         require("head", self, "dropout", lambda value: 0 <= value < 1, "a share from 0 to below 1")

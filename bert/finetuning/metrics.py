@@ -1,12 +1,14 @@
-"""Precision, recall and F1 of tagged spans: names, places, chunks.
+"""How metrics are read, and precision, recall and F1 of tagged spans: names, places, chunks.
 
 A span is right where its type, its first and its last word are. `conlleval` reads tags as the script of the CoNLL
 shared tasks does (Tjong Kim Sang and Buchholz 2000): whatever is not O belongs to some span. `strict` counts only what
 is well-formed in the scheme of the tags, as seqeval does in its strict mode. The two differ on ill-formed tags alone.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +18,55 @@ Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU"]
 Mode = Literal["conlleval", "strict"]
 
 _BILOU_TO_IOBES = {"L": "E", "U": "S"}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How the values of a metric are read."""
+
+    title: str
+    """in a sentence or a table"""
+    percent: bool = True
+    """a share, shown in per cent"""
+    larger_is_better: bool = True
+
+    def shown(self, value: float) -> str:
+        """A value in a sentence or a table."""
+        return f"{value:.1%}" if self.percent else f"{value:,.3f}"
+
+    def difference(self, value: float) -> str:
+        """A difference of two values, with its sign; of shares in percentage points."""
+        return f"{100 * value:+.1f}" if self.percent else f"{value:+,.3f}"
+
+
+Scales = Mapping[str, Scale]
+
+
+def percents(*titles: str) -> dict[str, Scale]:
+    """Scales of shares, by the names of their metrics: `macro F1` is that of `macro_f1`."""
+    return {title.lower().replace(" ", "_"): Scale(title) for title in titles}
+
+
+def read(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """The values, 0 where a metric has none, as the correlation of a constant; what was counted is 0 again."""
+    values = {}
+    for name, metric in metrics.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of a variance of 0
+            value = metric.compute()
+        values[name] = float((value["f1"] if isinstance(value, dict) else value).nan_to_num(0.0))
+        metric.reset()
+    return values
+
+
+def in_words(values: Mapping[str, float], scales: Scales) -> str:
+    """`accuracy 91.2%, macro F1 90.8%`."""
+    return ", ".join(f"{scales[name].title} {scales[name].shown(value)}" for name, value in values.items())
+
+
+def goodness(values: Mapping[str, float], scales: Scales) -> list[float]:
+    """Numbers that are larger, in their order, where the metrics are better."""
+    return [value if scales[name].larger_is_better else -value for name, value in values.items()]
 
 
 class Span(NamedTuple):
@@ -106,7 +157,8 @@ class SpanF1(Metric):
 
     def __init__(self, labels: Iterable[str], mode: Mode = "conlleval", scheme: Scheme = "IOB2") -> None:
         super().__init__()
-        self.types = tuple(sorted({_parts(label)[1] for label in labels} - {""}))
+        self.tags = tuple(labels)
+        self.types = tuple(sorted({_parts(label)[1] for label in self.tags} - {""}))
         self.scheme: Scheme | None = scheme if mode == "strict" else None
         for name in ("correct", "predicted", "gold"):
             self.add_state(name, torch.zeros(len(self.types), dtype=torch.long), dist_reduce_fx="sum")

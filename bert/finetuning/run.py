@@ -4,11 +4,9 @@ What a run makes lies in its folder: recipe.yaml (all fields; run it again and t
 environment.json, model/ (the model that measured best on the dev set).
 """
 
-from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -17,13 +15,14 @@ from bert.errors import InputError, InterruptedRun
 from bert.files import real_path
 from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
-from bert.finetuning.figures import in_words
-from bert.finetuning.inputs import Task, TrainingData, check_files, prepare_data, resolved, window_maker
-from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskModel, TaskTraining
+from bert.finetuning.inputs import Say, TrainingData, check_files, prepare_data, resolved, window_maker
+from bert.finetuning.metrics import in_words
+from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskTraining
+from bert.finetuning.tasks.index import TASKS, task_named
+from bert.finetuning.tasks.task import Task, TaskModel
 from bert.finetuning.windows import windows_file
-from bert.hf.folder import start
-from bert.model.encoder import Encoder, count_parameters
-from bert.model.heads import SequenceClassifier, TokenClassifier
+from bert.hf.folder import open_folder, start
+from bert.model.encoder import count_parameters
 from bert.signals import Signals, handled
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
@@ -43,59 +42,45 @@ _DECIDED = {
 
 
 def finetune(
-    task: Task,
+    task: str,
     recipe: FinetuneRecipe,
     out: str | Path,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
+    say: Say = print,
     trust: bool = False,
 ) -> Path:
     """Run `recipe` in the folder `out`; returns the folder of the best model.
 
-    `task` is "classify", a label for each text, or "tag", one for each word. `overwrite` loses the run that `out` holds;
+    `task` is the name of one: classify, multilabel, regression or tag. `overwrite` loses the run that `out` holds;
     without it such a folder is refused. `say` is told what happens. `trust` imports any class that the recipe describes.
 
     Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run (the best model so
     far stays).
     """
-    if task not in get_args(Task):
-        raise InputError(f"task is {task!r}: give {' or '.join(map(repr, get_args(Task)))}")
-    out = Path(out)
+    learned, out = task_named(task), Path(out)
     check_trainer_arguments(recipe.trainer, _DECIDED, trust)
     check_files(recipe.data)
     _check_not_inside(recipe, out)
-    out = run_folder.named(out)
-    ranks = world_size(recipe.trainer)
-    first = run_folder.is_rank_0()
+    out, first = run_folder.named(out), run_folder.is_rank_0()
     say = say if first else lambda _: None
     with handled() as signals, run_folder.owned(out) if first else nullcontext():
-        return _finetune(task, recipe, out, overwrite, ranks, signals, say, trust)
+        return _finetune(learned, recipe, out, overwrite, signals, say, trust)
 
 
 def _finetune(
-    task: Task,
-    recipe: FinetuneRecipe,
-    out: Path,
-    overwrite: bool,
-    ranks: int,
-    signals: Signals,
-    say: Callable[[str], None],
-    trust: bool,
+    task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, signals: Signals, say: Say, trust: bool
 ) -> Path:
     """Prepare (rank 0 first) and train."""
-    first, tagging = run_folder.is_rank_0(), task == "tag"
+    first, ranks = run_folder.is_rank_0(), world_size(recipe.trainer)
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals)
     with run_folder.claimed(out, overwrite, recipe, keeps=False) if first else nullcontext(out) as folder:
         if not first:
             # what objects `trainer` holds, no file tells
             recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)
         recipe, data, model = prepare(task, recipe, say)
-        batches = Batches(data.train, recipe.data.batch_size, tagging, model.config.pad_id, recipe.seed)
-        dev = Batches(data.dev, recipe.data.batch_size, tagging, model.config.pad_id, shuffled=False)
-        keep = KeepBest(
-            save=lambda trained: save_model(trained, recipe, data, out / "model", say),
-            restore=lambda trained: _restore(trained.model, out / "model"),
-        )
+        batches = Batches(data.train, recipe.data.batch_size, model.config.pad_id, recipe.seed)
+        dev = Batches(data.dev, recipe.data.batch_size, model.config.pad_id, shuffled=False)
+        keep = KeepBest(lambda trained: save_model(trained, recipe, data, out / "model", say))
         csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *(f"dev_{name}" for name in data.baseline), *TIME_COLUMNS])
         trainer = make_trainer(  # before the recipe is written: it refuses what this machine cannot do
             recipe.trainer,
@@ -111,10 +96,11 @@ def _finetune(
                 f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
             )
         if first:
-            run_folder.mark_ready(folder, out, recipe, f"bert finetune {task}", {"precision": str(trainer.precision)})
+            decided = {"precision": str(trainer.precision)}
+            run_folder.mark_ready(folder, out, recipe, f"bert finetune {task.name}", decided)
     steps = max(1, round(recipe.epochs * batches.in_epoch))
     module = TaskTraining(
-        model.train(), recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch, data.scheme
+        *(task, data.metrics, model.train(), recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch)
     )
     rank = trainer.global_rank
     say(describe(recipe, model, steps, trainer.precision))
@@ -130,30 +116,24 @@ def _finetune(
             BatchLoader(dev, rank, ranks, steps=dev.in_epoch),
         )
     if stop.stopped_by:
-        raise InterruptedRun(interrupted(module, keep, out) if first else "", stop.stopped_by)
-    say(f"best: step {keep.best_step:,}, {in_words(keep.best)}   baseline: {in_words(data.baseline)}")
-    say(
-        f"model: {out / 'model'}   next: bert predict {out / 'model'} FILE --out {'tags.conll' if tagging else 'labels.tsv'}"
-    )
+        raise InterruptedRun(interrupted(task, module, keep, out) if first else "", stop.stopped_by)
+    best, baseline = in_words(keep.best, task.scales), in_words(data.baseline, task.scales)
+    say(f"best: step {keep.best_step:,}, {best}   baseline: {baseline}")
+    say(f"model: {out / 'model'}   next: bert predict {out / 'model'} FILE --out {task.output}")
     return out / "model"
 
 
-def prepare(
-    task: Task, recipe: FinetuneRecipe, say: Callable[[str], None]
-) -> tuple[FinetuneRecipe, TrainingData, TaskModel]:
+def prepare(task: Task, recipe: FinetuneRecipe, say: Say) -> tuple[FinetuneRecipe, TrainingData, TaskModel]:
     """The recipe with every open field decided, its data, and the model with a new head. Raises InputError."""
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder as --model")
-    encoder = Encoder.load(recipe.model)
-    maker = window_maker(recipe.windows, encoder, recipe.model)
+    folder = open_folder(recipe.model)
+    maker = window_maker(recipe.windows, folder.encoder, recipe.model)
     data = prepare_data(task, recipe.data, maker, say)
     torch.manual_seed(recipe.seed)
     head = recipe.head
-    model: TaskModel
-    if task == "classify":
-        model = start(SequenceClassifier, recipe.model, data.labels, head.dropout, head.pooling)
-    else:
-        model = start(TokenClassifier, recipe.model, data.labels, head.dropout, head.pooling)
+    model: TaskModel = start(task.model, folder, data.labels, head.dropout, head.pooling, task.problem_type)
+    task.initialize(model, data.train)
     return resolved(recipe, maker), data, model
 
 
@@ -166,13 +146,10 @@ def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: st
     )
 
 
-def save_model(
-    module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path, say: Callable[[str], None]
-) -> None:
+def save_model(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path, say: Say) -> None:
     """Write the model folder: the best so far."""
-    say(
-        f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {in_words(module.validation)}: the best so far"
-    )
+    measured = in_words(module.validation, module.task.scales)
+    say(f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {measured}: the best so far")
     module.model.save(folder, card=card_text(module, recipe, data), extra=windows_file(recipe.windows))
 
 
@@ -184,15 +161,13 @@ def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:
             raise InputError(f"{option} {path} lies in --out {out}: give another --out")
 
 
-def _restore(model: TaskModel, folder: Path) -> None:
-    model.load_state_dict(type(model).load(folder).state_dict())
-
-
 def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) -> str:
     """The part of the model card that tells how the model came to be."""
     assert recipe.data.train is not None
     assert recipe.model is not None
+    task = module.task
     names = [name if len(name) <= 40 else f"{name[:39]}…" for name in data.labels[:50]]
+    measured, baseline = in_words(module.validation, task.scales), in_words(data.baseline, task.scales)
     lines = [
         "## Fine-tuning",
         f"- from: {Path(recipe.model).parent.name}/{Path(recipe.model).name}",
@@ -201,18 +176,17 @@ def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) 
         f"- rows of {recipe.windows.sequence_length}, windows {recipe.windows.stride} pieces apart;"
         f" {recipe.data.batch_size} examples a step; {recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g},"
         f" {recipe.schedule.kind} schedule",
-        f"- {len(data.labels)} labels: {', '.join(names)}{' …' if len(data.labels) > 50 else ''}",
+        f"- {task.name}, {TASKS[task.name]}: {', '.join(names)}{' …' if len(data.labels) > 50 else ''}",
         "",
         "## Measured",
-        f"on {data.dev_name}, {len(data.dev):,} examples: {in_words(module.validation)} (baseline: {in_words(data.baseline)})",
+        f"on {data.dev_name}, {len(data.dev):,} examples: {measured} (baseline: {baseline})",
     ]
-    task = "text-classification" if isinstance(module.model, SequenceClassifier) else "token-classification"
-    return training_card(lines, recipe, task, data.dev_name, module.validation, base=recipe.model)
+    return training_card(lines, recipe, task.pipeline, data.dev_name, module.validation, base=recipe.model)
 
 
-def interrupted(module: TaskTraining, keep: KeepBest, out: Path) -> str:
+def interrupted(task: Task, module: TaskTraining, keep: KeepBest, out: Path) -> str:
     """What a run that was stopped leaves behind."""
     stopped = f"stopped at step {int(module.progress.step)}"
     if not keep.best:
         return f"{stopped}, before the model was measured for the first time: {out} holds none. Begin anew with --overwrite"
-    return f"{stopped}. {out / 'model'} holds the best model so far: step {keep.best_step}, {in_words(keep.best)}"
+    return f"{stopped}. {out / 'model'} holds the best model so far: step {keep.best_step}, {in_words(keep.best, task.scales)}"

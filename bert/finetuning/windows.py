@@ -110,12 +110,6 @@ class WindowMaker:
         return windows
 
 
-def resolve_windows(windows: WindowsConfig, max_length: int) -> WindowsConfig:
-    """The row length and stride that a recipe leaves open, for a model that takes `max_length` tokens."""
-    sequence_length = windows.sequence_length or min(SEQUENCE_LENGTH, max_length)
-    return WindowsConfig(sequence_length, windows.stride or max(1, (sequence_length - SPECIALS) // 2))
-
-
 def windows_file(windows: WindowsConfig) -> dict[str, str]:
     """The file of a model folder that keeps how long its rows were, so that prediction cuts texts as learning did: name → text."""
     return {WINDOWS_FILE: json.dumps(dataclasses.asdict(windows)) + "\n"}

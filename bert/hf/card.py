@@ -4,7 +4,7 @@ A card is Markdown behind a YAML header that the Hugging Face Hub reads. What fo
 here; who saves a model adds text, and a header of its own where it knows more (licence, data, figures).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import yaml
 from bert.errors import InputError
 from bert.hf.table import Kind
 from bert.hub import local_folder
-from bert.model.config import EncoderConfig
+from bert.model.config import EncoderConfig, TaskHeadConfig
 from bert.untrusted import parse_yaml, read_yaml_text
 
 CARD = "README.md"
@@ -26,14 +26,18 @@ PIPELINES: dict[Kind, tuple[str, str | None, str]] = {  # title, task of the Hub
     "TokenClassifier": ("Token classifier", "token-classification", "AutoModelForTokenClassification"),
     "Discriminator": ("Discriminator of replaced tokens", None, "AutoModelForPreTraining"),
 }
+PROBLEMS = {"multi_label_classification": "Multi-label text classifier", "regression": "Text regression"}
+"""titles of what the class alone does not tell"""
 
 
 def model_card(
-    kind: Kind, config: EncoderConfig, labels: Sequence[str], obstacles: Sequence[str], numbers: int, more: str = ""
+    kind: Kind, config: EncoderConfig, head: TaskHeadConfig | None, obstacles: list[str], numbers: int, more: str = ""
 ) -> str:
-    """The card of a model. `obstacles` are why no architecture of transformers computes it, none where one does; `numbers`
-    is the count of its parameters; `more` is text for the end, with a header of its own where it begins with `---`."""
+    """The card of a model; `head` is that for a task, where it has one. `obstacles` are why no architecture of transformers
+    computes it, none where one does; `numbers` is the count of its parameters; `more` is text for the end, with a header of
+    its own where it begins with `---`."""
     title, pipeline, auto = PIPELINES[kind]
+    labels, title = ((), title) if head is None else (head.labels, PROBLEMS.get(head.problem_type, title))
     own: dict[str, Any] = {} if obstacles else {"library_name": "transformers"}
     own |= {"license": UNKNOWN_LICENSE, "tags": ["bert"]} | ({"pipeline_tag": pipeline} if pipeline else {})
     added, text = _parted(more)
@@ -44,7 +48,7 @@ def model_card(
         f" {config.vocab_size}, up to {config.max_length} tokens; {numbers:,} parameters in `model.safetensors`.",
         "",
     ]
-    if labels:
+    if len(labels) > 1:
         shown = ", ".join(f"`{label}`" for label in labels[:30])
         lines += [f"{len(labels)} labels: {shown}{f' and {len(labels) - 30} more' if len(labels) > 30 else ''}.", ""]
     lines += ["```python", f"from bert import {kind}", "", f'model = {kind}.load("path/to/this/folder")']

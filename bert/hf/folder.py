@@ -54,15 +54,12 @@ if TYPE_CHECKING:
     from bert.data.tokenizer import Tokenizer
 
 Model = TypeVar("Model", bound=nn.Module)
-TaskModel = TypeVar("TaskModel", SequenceClassifier, TokenClassifier)
-FolderTask = Literal["encoder", "masked-lm", "classify", "tag", "discriminate"]
-
-TASKS: dict[Kind, FolderTask] = {
-    "Encoder": "encoder",
-    "MaskedLM": "masked-lm",
-    "SequenceClassifier": "classify",
-    "TokenClassifier": "tag",
-    "Discriminator": "discriminate",
+TaskModel = TypeVar("TaskModel", bound=SequenceClassifier | TokenClassifier)
+CLASSES: dict[Kind, type[Encoder] | type[HeadedModel]] = {"Encoder": Encoder, "MaskedLM": MaskedLM}
+CLASSES |= {
+    "SequenceClassifier": SequenceClassifier,
+    "TokenClassifier": TokenClassifier,
+    "Discriminator": Discriminator,
 }
 ARTICLES: dict[Kind, str] = {
     "Encoder": "an encoder",
@@ -106,7 +103,7 @@ def save(
     theirs = write_parameters(family, model.config, head, keys, ours)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: a file stands where the model folder should be: give another path")
-    labels = head.labels if isinstance(head, TaskHeadConfig) else ()
+    of_task = head if isinstance(head, TaskHeadConfig) else None
     numbers = sum(tensor.numel() for tensor in theirs.values())
     try:
         with replaced_folder(folder, OURS) as fresh:
@@ -118,7 +115,7 @@ def save(
                 if keys.get("type_vocab_size", model.config.token_types) < 2:
                     inputs.remove("token_type_ids")
                 model.tokenizer.write(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
-            text = model_card(kind_of(head), model.config, labels, obstacles, numbers, card)
+            text = model_card(kind_of(head), model.config, of_task, obstacles, numbers, card)
             (fresh / CARD).write_text(text, encoding="utf-8")
             put_files(fresh, extra or {})
     except (OSError, SafetensorError) as error:
@@ -137,8 +134,8 @@ def _check_names(model: Encoder | HeadedModel, folder: Path) -> None:
 
 
 @dataclass(frozen=True)
-class _Source:
-    """A model folder that is read; its weights when they are asked for, once."""
+class Source:
+    """A model folder that is read; its weights and its encoder when they are asked for, once."""
 
     folder: Path
     keys: dict[str, Any]
@@ -147,6 +144,11 @@ class _Source:
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         return read_tensors(self.folder)
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The encoder alone, with the tokenizer. Raises InputError as `load` does."""
+        return _build(Encoder, self)[0]
 
     def config(self, kind: Kind, labels: Sequence[str] | None = None) -> tuple[Family | None, EncoderConfig, Head]:
         """Family, shape and head of a model of class `kind`; of a new head where `labels` are given."""
@@ -167,19 +169,20 @@ class _Source:
         except InputError as error:
             raise InputError(f"{weights_file(self.folder)}: {error}") from error
 
-    def as_masked_lm(self) -> "_Source":
+    def as_masked_lm(self) -> "Source":
         """The same, with a config that tells the truth about the output matrix: an old file may hold another than the
         embedding matrix where the config says that they are one."""
         if not unties(self.config("Encoder")[0], self.keys, self.tensors):
             return self
         what = f"the output matrix is not the embedding matrix, as {CONFIG} says"
         warnings.warn(f"{self.folder}: {what}: read as untied", stacklevel=5)
-        return _Source(self.folder, self.keys | {"tie_word_embeddings": False})
+        return Source(self.folder, self.keys | {"tie_word_embeddings": False})
 
 
-def _open(folder: str | Path) -> _Source:
+def open_folder(folder: str | Path) -> Source:
+    """A model folder to begin with, by its path or its name on the Hugging Face Hub. Raises InputError where it is none."""
     folder = local_folder(folder)
-    return _Source(folder, read_keys(folder))
+    return Source(folder, read_keys(folder))
 
 
 def load(cls: type[Model], folder: str | Path) -> Model:
@@ -190,7 +193,7 @@ def load(cls: type[Model], folder: str | Path) -> Model:
     has more tokens than the model. Warns of parameters that have no place in the model; the head that the folder names is
     none of them where a bare encoder is asked for.
     """
-    source, kind = _open(folder), _kind(cls)
+    source, kind = open_folder(folder), _kind(cls)
     _check_task(source, kind)
     model, spare = _build(cls, source)
     if spare:
@@ -199,7 +202,7 @@ def load(cls: type[Model], folder: str | Path) -> Model:
     return model
 
 
-def _build(cls: type[Model], source: _Source) -> tuple[Model, list[str]]:
+def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     """The model of a folder, and the names of the parameters that it has no place for."""
     kind = _kind(cls)
     if kind == "MaskedLM":
@@ -225,20 +228,22 @@ def _build(cls: type[Model], source: _Source) -> tuple[Model, list[str]]:
 
 def start(
     cls: type[TaskModel],
-    folder: str | Path,
+    folder: str | Path | Source,
     labels: Sequence[str],
     dropout: float | None = None,
     pooling: Literal["cls", "mean"] | None = None,
+    problem_type: str = "single_label_classification",
 ) -> TaskModel:
     """A model with a new task head on the encoder of any model folder, in fp32 on the CPU, in eval mode.
 
-    The head is the one that the family has for the task; `dropout` and `pooling` take the place of its own. Parts that
+    The head is the one that the family has for the class; `dropout` and `pooling` take the place of its own, and
+    `problem_type` says what its scores mean. The encoder is that of `folder` itself where that is open already. Parts that
     it shares with the head in the folder are taken over (ModernBERT: dense and norm of the masked-LM head; BERT: the
     pooler), the rest is fresh: `torch.manual_seed` decides it. Raises InputError as `load` does.
     """
     labels = TaskHeadConfig(tuple(labels)).labels  # what is wrong with them is no matter of the folder
-    source, kind = _open(folder), _kind(cls)
-    encoder, _ = _build(Encoder, source)
+    source, kind = folder if isinstance(folder, Source) else open_folder(folder), _kind(cls)
+    encoder = source.encoder  # before a head is built: what is wrong with the folder shows here
     family, config, head = source.config(kind, labels)
     assert isinstance(head, TaskHeadConfig)
     if pooling is not None and kind == "TokenClassifier":
@@ -246,12 +251,13 @@ def start(
     if dropout is not None:
         one_rate = family is not None and any(key.ours == "classify.first_dropout" for key in family.keys)  # of both
         head = replace(head, dropout=dropout, first_dropout=dropout if one_rate else head.first_dropout)
-    head = replace(head, pooling=pooling or head.pooling)
+    head = replace(head, pooling=pooling or head.pooling, problem_type=problem_type)
     with torch.device("meta"):  # its parts are about to be put in
-        model = cls(config, head)
+        model: Any = cls(config, head)
     model.encoder, model.head = encoder, TaskHead(config, head)
     _take_over(source, kind, model.head, without="output")
-    return model.eval()
+    started: TaskModel = model.eval()
+    return started
 
 
 def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
@@ -261,8 +267,8 @@ def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
     The head is the one that the family has; what the folder holds of it is taken over, the rest is fresh:
     `torch.manual_seed` decides it. Raises InputError as `load` does.
     """
-    source = _open(folder).as_masked_lm()
-    encoder, _ = _build(Encoder, source)
+    source = open_folder(folder).as_masked_lm()
+    encoder = source.encoder
     _, config, head = source.config("MaskedLM")
     assert isinstance(head, HeadConfig)
     with torch.device("meta"):  # its parts are about to be put in
@@ -271,7 +277,7 @@ def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
     return model.eval(), _take_over(source, "MaskedLM", model.head)
 
 
-def _take_over(source: _Source, kind: Kind, head: nn.Module, without: str | None = None) -> list[str]:
+def _take_over(source: Source, kind: Kind, head: nn.Module, without: str | None = None) -> list[str]:
     """Load into a new head what a folder holds of it, the part `without` aside; returns the parameters that stay fresh."""
     shapes = {f"head.{name}": tensor.shape for name, tensor in head.state_dict().items()}
     family, config, _ = source.config("Encoder")
@@ -283,20 +289,22 @@ def _take_over(source: _Source, kind: Kind, head: nn.Module, without: str | None
     return [name for name in shapes if name not in ours]
 
 
-def task_of(folder: str | Path) -> FolderTask:
-    """What the model of a folder is for, from the `architectures` of its config.json alone: an encoder where they name
+def head_of(folder: str | Path) -> tuple[Kind, Head]:
+    """The class of the model in a folder and the config of its head, from its config.json alone: a bare encoder where that names
     a head that has no place here."""
-    return TASKS[kind_named(_open(folder).keys)]
+    source = open_folder(folder)
+    kind = kind_named(source.keys)
+    return kind, source.config(kind)[2]
 
 
 def _kind(cls: type[nn.Module]) -> Kind:
-    for known in (Encoder, MaskedLM, SequenceClassifier, TokenClassifier, Discriminator):
+    for kind, known in CLASSES.items():
         if issubclass(cls, known):
-            return known.__name__  # type: ignore[return-value]
+            return kind
     raise TypeError(f"{cls.__name__} has no model folders")
 
 
-def _check_task(source: _Source, kind: Kind) -> None:
+def _check_task(source: Source, kind: Kind) -> None:
     """Refuse a folder whose head is for another task. A masked LM shows by its parameters that it is one, whatever the
     config names."""
     named, folder = kind_named(source.keys), source.folder
@@ -308,7 +316,7 @@ def _check_task(source: _Source, kind: Kind) -> None:
     elif kind == "Discriminator":
         fix = f"give the folder of one, as ELECTRA's, or open this one with {named}.load"
     else:
-        fix = f"fine-tune one from it (task {TASKS[kind]})"
+        fix = "fine-tune one from it"
     raise InputError(f"{folder}: {wrong}, not {right}: {fix}")
 
 

@@ -15,10 +15,14 @@ from torch import Tensor
 from bert.errors import InputError, did_you_mean
 from bert.hf.families import FAMILIES
 from bert.hf.table import ACTIVATIONS, ENDINGS, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
-from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
+from bert.model.config import PROBLEM_TYPES, DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 from bert.model.layers import sinusoids
 
 OWN_TYPE = "bert-encoder"
+OWN_PROBLEM = "bert_problem_type"
+"""in place of `problem_type`, where transformers would refuse it"""
+ELSEWHERE = ("labels", "problem_type")
+"""fields of a head that have keys of their own"""
 _MOST_LABELS = 100_000
 Head = HeadConfig | TaskHeadConfig | DiscriminatorConfig | None
 """config of a head; none: a bare encoder"""
@@ -105,7 +109,7 @@ def _named_fields(config: EncoderConfig, head: Head) -> dict[str, Any]:
     if config.embedding_width == config.hidden_size:
         mine["encoder.embedding_size"] = None
     if head is not None:
-        idle = {"labels"}  # they have a place of their own
+        idle = {*ELSEWHERE}
         if isinstance(head, TaskHeadConfig) and not head.transform:
             idle |= {"activation", "transform_bias", "transform_norm", "first_dropout"}
         mine |= {f"{GROUPS[kind_of(head)]}.{name}": value for name, value in asdict(head).items() if name not in idle}
@@ -121,11 +125,11 @@ def write_config(
     if isinstance(head, TaskHeadConfig):
         keys |= {"id2label": {str(i): label for i, label in enumerate(head.labels)}}
         keys |= {"label2id": {label: i for i, label in enumerate(head.labels)}}
-    if kind == "SequenceClassifier":
-        keys |= {"problem_type": "single_label_classification"}
+    if kind == "SequenceClassifier" and isinstance(head, TaskHeadConfig):
+        keys["problem_type" if head.problem_type in PROBLEM_TYPES else OWN_PROBLEM] = head.problem_type
     if family is None:
         keys |= {"architectures": [kind], "model_type": OWN_TYPE, "encoder": asdict(config)}
-        parts = {} if head is None else {name: value for name, value in asdict(head).items() if name != "labels"}
+        parts = {} if head is None else {name: value for name, value in asdict(head).items() if name not in ELSEWHERE}
         return keys | {"head": parts} if parts else keys
     mine = _named_fields(config, head)
     keys |= {"architectures": [family.architectures[kind]], "model_type": family.model_type}
@@ -166,7 +170,7 @@ def read_config(
 def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], labels: Sequence[str]) -> TaskHeadConfig:
     """A new head on a model of our own type: pre-norm, dense and activation are those of the head that the folder
     has."""
-    head = task_head(config, "classify" if kind == "SequenceClassifier" else "tag", labels)
+    head = task_head(config, labels, per_token=kind == "TokenClassifier")
     before = keys.get("head", {})
     shared = ("activation", "transform_bias") if config.norm_first and before.get("transform") else ()
     return replace(head, **{name: before[name] for name in shared})
@@ -198,15 +202,30 @@ def _make_head(kind: Kind, values: Mapping[str, Any], keys: Mapping[str, Any], l
         return cast(HeadConfig, _make(HeadConfig, values))
     if kind == "Discriminator":
         return cast(DiscriminatorConfig, _make(DiscriminatorConfig, values))
-    names = _labels(keys) if labels is None else tuple(labels)
-    return cast(TaskHeadConfig, _make(TaskHeadConfig, {**values, "labels": names}))
+    if labels is not None:
+        return cast(TaskHeadConfig, _make(TaskHeadConfig, {**values, "labels": tuple(labels)}))
+    names = _labels(keys)
+    values = {**values, "labels": names}
+    if kind == "SequenceClassifier":
+        values["problem_type"] = _problem_type(keys, names)
+    return cast(TaskHeadConfig, _make(TaskHeadConfig, values))
+
+
+def _problem_type(keys: Mapping[str, Any], labels: Sequence[str]) -> str:
+    """What the scores of a text mean; in a file that does not say so what transformers makes of the number of labels."""
+    problem = keys.get(OWN_PROBLEM) or keys.get("problem_type")
+    if problem is None:
+        return "regression" if len(labels) == 1 else "single_label_classification"
+    if not isinstance(problem, str) or (OWN_PROBLEM not in keys and problem not in PROBLEM_TYPES):
+        raise InputError(f"problem_type is {problem}: this version reads {', '.join(PROBLEM_TYPES)}")
+    if not {"regression": len(labels) == 1, "single_label_classification": len(labels) != 1}.get(problem, True):
+        raise InputError(f"problem_type is {problem} and id2label names {len(labels)} classes: correct one of them")
+    return problem
 
 
 def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the classes. A file without any means LABEL_0, LABEL_1, … in transformers, two where it tells no number,
     and so it does here."""
-    if keys.get("problem_type") not in (None, "single_label_classification"):
-        raise InputError(f"problem_type is {keys['problem_type']}: this version reads single_label_classification")
     names = keys.get("id2label")
     if names is None:
         number = keys.get("num_labels", 2)
@@ -215,10 +234,6 @@ def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
         names = {str(i): f"LABEL_{i}" for i in range(number)}
     if not isinstance(names, dict) or len(names) > _MOST_LABELS or names.keys() != {str(i) for i in range(len(names))}:
         raise InputError('id2label does not number the classes "0", "1", "2", …, at most 100,000: give each its name')
-    if len(names) == 1 and kind_named(keys) == "SequenceClassifier":
-        raise InputError(
-            "id2label names one class, which is a regression: this version reads single_label_classification"
-        )
     return tuple(str(names[str(i)]) for i in range(len(names)))
 
 

@@ -7,7 +7,7 @@ what differs between them is a field, never a class.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 from bert.errors import InputError, did_you_mean, require
@@ -19,8 +19,10 @@ Backend = Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"]
 operations as possible, which a compiler fuses. sdpa: PyTorch's fused kernels with a mask. flex: a kernel generated for the
 layout, which skips blocks without a visible key. varlen: FlashAttention over the documents of the sequences, without a mask (CUDA,
 bf16 or fp16)."""
-Task = Literal["classify", "tag"]
-"""one label for a text or a pair of texts, or one for each word"""
+PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
+"""of Hugging Face: what the scores of a text mean"""
+NUMBERS = PROBLEM_TYPES[2:]
+"""those whose scores are numbers in a unit of their own, not log-odds"""
 _MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW = 2**31 - 1, 10_000, 2**40, 1e18
 """limits of a size, of layers, of the numbers in all matrices, and of a number that is no size: far beyond any model"""
 
@@ -230,6 +232,8 @@ class TaskHeadConfig:
     """dropout before the transform (RoBERTa, ELECTRA)"""
     dropout: float = 0.0
     """dropout before the output matrix"""
+    problem_type: str = "single_label_classification"
+    """what the scores of a text mean: one of `PROBLEM_TYPES`, or a task that Hugging Face has no name for"""
 
     def __post_init__(self) -> None:
         if isinstance(self.labels, str):
@@ -254,19 +258,20 @@ class DiscriminatorConfig:
         _check_choice("head", self, "activation")
 
 
-def task_head(config: EncoderConfig, task: Task, labels: Sequence[str]) -> TaskHeadConfig:
-    """The task head that goes with an encoder of this shape.
+def task_head(config: EncoderConfig, labels: Sequence[str], per_token: bool = False) -> TaskHeadConfig:
+    """The head for texts, or for tokens, that goes with an encoder of this shape.
 
-    Post-norm has the heads of BERT (Devlin et al. 2018): dense and tanh on the vector of the first token to classify,
-    nothing but the output matrix to tag, dropout as in the encoder. Pre-norm has those of ModernBERT (Warner et al.
+    Post-norm has the heads of BERT (Devlin et al. 2018): dense and tanh on the vector of the first token of a text,
+    nothing but the output matrix for tokens, dropout as in the encoder. Pre-norm has those of ModernBERT (Warner et al.
     2024): dense, activation and norm in both.
     """
+    head = TaskHeadConfig(tuple(labels), pooling=None if per_token else "cls")
     if config.norm_first:
-        return TaskHeadConfig(tuple(labels), pooling="cls" if task == "classify" else None)
-    rate = config.hidden_dropout
-    if task == "tag":
-        return TaskHeadConfig(tuple(labels), transform=False, pooling=None, dropout=rate)
-    return TaskHeadConfig(tuple(labels), activation="tanh", transform_bias=True, transform_norm=False, dropout=rate)
+        return head
+    head = replace(head, dropout=config.hidden_dropout)
+    if per_token:
+        return replace(head, transform=False)
+    return replace(head, activation="tanh", transform_bias=True, transform_norm=False)
 
 
 def _check_choice(group: str, config: Any, name: str) -> None:

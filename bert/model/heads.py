@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
+from bert.model.config import NUMBERS, DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.dropout import Dropout
 from bert.model.encoder import Encoder, EncoderOutput, FolderModel
 from bert.model.layers import activate, compute_dtype, gather_positions, initialize, make_norm, output_std
-from bert.model.loss import IGNORED, linear_cross_entropy
+from bert.model.loss import LOSSES, Loss, binary_cross_entropy, cross_entropy, linear_cross_entropy
 
 
 @dataclass
@@ -35,9 +35,9 @@ class HeadOutput:
     """masked LM: (B, T, V), or (B, K, V) where `masked_positions` were given; classifier: (N, C); tagger: (B, T, C);
     discriminator: (B, T)"""
     loss: Tensor | None = None
-    """cross-entropy, mean over the labelled positions; 0 where there are none"""
+    """mean over the labelled positions (cross-entropy, or that of the problem); 0 where there are none"""
     loss_sum: Tensor | None = None
-    """cross-entropy, sum over the labelled positions, fp32: what adds up over micro-batches and ranks"""
+    """sum over the labelled positions, fp32: what adds up over micro-batches and ranks"""
     num_labels: Tensor | None = None
     """number of labelled positions"""
     hidden_states: tuple[Tensor, ...] | None = None
@@ -88,7 +88,7 @@ class TaskHead(nn.Module):
 
     def __init__(self, config: EncoderConfig, head: TaskHeadConfig) -> None:
         super().__init__()
-        self.activation = head.activation
+        self.activation, self.is_number = head.activation, head.problem_type in NUMBERS
         self.dense = (
             nn.Linear(config.hidden_size, config.hidden_size, bias=head.transform_bias) if head.transform else None
         )
@@ -101,7 +101,11 @@ class TaskHead(nn.Module):
         """(..., D) → (..., C)."""
         if self.dense is not None:
             hidden = _transform(self.first_dropout(hidden), self.dense, self.activation, self.norm)
-        return self.output(self.dropout(hidden))
+        hidden = self.dropout(hidden)
+        if self.is_number and torch.is_autocast_enabled(hidden.device.type):  # bfloat16 has three digits
+            with torch.autocast(hidden.device.type, enabled=False):
+                return self.output(hidden.float())
+        return self.output(hidden)
 
 
 def _transform(hidden: Tensor, dense: nn.Linear, activation: TaskActivation, norm: nn.Module) -> Tensor:
@@ -192,7 +196,7 @@ class MaskedLM(HeadedModel):
         if masked_positions is not None and output_hidden_states:  # the last layer was computed whole
             hidden = gather_positions(hidden, masked_positions)
         logits = self.head(hidden, self.encoder.embeddings.tokens.weight)
-        return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
+        return _with_loss(logits, output, labels, cross_entropy)
 
     def loss_sum(self, input_ids: Tensor, document_ids: Tensor, masked_positions: Tensor, labels: Tensor) -> Tensor:
         """The summed loss of `forward`, a scalar, of tokens (B, T) at the `masked_positions` (B, K) of each sequence.
@@ -213,7 +217,8 @@ class MaskedLM(HeadedModel):
 
 
 class SequenceClassifier(HeadedModel):
-    """An encoder that gives a text, or a pair of texts, one of several labels.
+    """An encoder that gives a text, or a pair of texts, scores: of several classes, or one number, as
+    `TaskHeadConfig.problem_type` has it.
 
     >>> import torch
     >>> from bert import EncoderConfig, SequenceClassifier, TaskHeadConfig
@@ -252,9 +257,9 @@ class SequenceClassifier(HeadedModel):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> HeadOutput:
-        """Scores of the classes, (N, C), for rows of tokens (B, T), and the loss where there are `labels` (N,), class
-        ids with -100 where nothing is asked. The masks, and what is refused, are those of `Encoder.forward`; a row holds
-        one document.
+        """Scores of the classes, (N, C), for rows of tokens (B, T), and the loss where there are `labels`: class ids (N,)
+        with -100 where nothing is asked; of multi-label classification 0 and 1 (N, C); of a regression numbers (N,).
+        The masks, and what is refused, are those of `Encoder.forward`; a row holds one document.
 
         `example_ids` (B,), from 0 and ascending, says which rows are windows of one example: its logits are the mean
         over them. Without it each row is an example. With labels, N is their number (a slot without a row gets zeros),
@@ -271,8 +276,13 @@ class SequenceClassifier(HeadedModel):
         logits = self.head(pooled)  # (B, C)
         if example_ids is not None:
             examples = int(example_ids[-1]) + 1 if labels is None else labels.shape[0]
-            logits = _mean_of_windows(logits, example_ids, examples)
-        return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
+            logits = mean_of_windows(logits, example_ids, examples)
+        problem = self.head_config.problem_type
+        if labels is not None and problem not in LOSSES:
+            raise InputError(
+                f"head.problem_type {problem} has no loss here: leave labels out, and compute it of the logits"
+            )
+        return _with_loss(logits, output, labels, LOSSES.get(problem, cross_entropy))
 
 
 class _TokenModel(HeadedModel):
@@ -299,7 +309,7 @@ class _TokenModel(HeadedModel):
         return self._scored(logits, output, labels)
 
     def _scored(self, logits: Tensor, output: EncoderOutput, labels: Tensor | None) -> HeadOutput:
-        return _with_loss(HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions), labels)
+        return _with_loss(logits, output, labels, cross_entropy)
 
 
 class TokenClassifier(_TokenModel):
@@ -346,23 +356,14 @@ class Discriminator(_TokenModel):
         self.head = TaskHead(config, shape)
 
     def _scored(self, logits: Tensor, output: EncoderOutput, labels: Tensor | None) -> HeadOutput:
-        logits = logits.squeeze(-1)  # (B, T)
-        result = HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions)
-        if labels is not None:
-            asked = labels != IGNORED
-            losses = F.binary_cross_entropy_with_logits(logits.float(), labels.clamp(min=0).float(), reduction="none")
-            result.loss_sum, result.num_labels = (losses * asked).sum(), asked.sum()
-            result.loss = result.loss_sum / result.num_labels.clamp(min=1)
-        return result
+        return _with_loss(logits.squeeze(-1), output, labels, binary_cross_entropy)  # (B, T)
 
 
-def _with_loss(result: HeadOutput, labels: Tensor | None) -> HeadOutput:
-    """`result` with the losses of its logits, where there are labels."""
+def _with_loss(logits: Tensor, output: EncoderOutput, labels: Tensor | None, loss: Loss) -> HeadOutput:
+    """The result of a head, with its losses where there are labels."""
+    result = HeadOutput(logits, hidden_states=output.hidden_states, attentions=output.attentions)
     if labels is not None:
-        result.loss_sum = F.cross_entropy(
-            result.logits.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
-        )
-        result.num_labels = (labels != IGNORED).sum()
+        result.loss_sum, result.num_labels = loss(logits, labels)
         result.loss = result.loss_sum / result.num_labels.clamp(min=1)
     return result
 
@@ -374,7 +375,7 @@ def _mean(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return (hidden * mask[..., None].to(hidden.dtype)).sum(dim=1) / mask.sum(dim=1, keepdim=True).clamp(min=1)
 
 
-def _mean_of_windows(logits: Tensor, example_ids: Tensor, examples: int) -> Tensor:
+def mean_of_windows(logits: Tensor, example_ids: Tensor, examples: int) -> Tensor:
     """(B, C) → (N, C) in fp32: the mean of the rows of each example; zeros for one without any."""
     sums = logits.new_zeros(examples, logits.shape[1], dtype=torch.float32)
     counts = logits.new_zeros(examples, 1, dtype=torch.float32)

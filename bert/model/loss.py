@@ -1,16 +1,47 @@
-"""Cross-entropy over a vocabulary from hidden vectors, with its gradient written out.
+"""Losses as sums over what is asked, and cross-entropy over a vocabulary from hidden vectors, its gradient written out.
 
 PyTorch's own derivative is right and costs passes over the scores (N, V), which are the largest tensor of a step: it goes through
 log-probabilities, adds up one-hot vectors as long as the vocabulary to find that each has one 1, and copies the bias into place first.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-"""label of a place that is not a target"""
+"""label where nothing is asked"""
+
+
+def cross_entropy(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum, count) of the cross-entropy of `scores` (..., C) at class ids `labels` (...), over those that are not `IGNORED`; in fp32."""
+    total = F.cross_entropy(scores.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    return total, (labels != IGNORED).sum()
+
+
+def binary_cross_entropy(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum, count) of the binary cross-entropy of log-odds `scores` (...) and `labels` (...) of 0 and 1, over those that are not
+    `IGNORED`; in fp32."""
+    asked = labels != IGNORED
+    losses = F.binary_cross_entropy_with_logits(scores.float(), labels.clamp(min=0).float(), reduction="none")
+    return (losses * asked).sum(), asked.sum()
+
+
+def squared_error(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(sum, count) of the squared differences of `scores` and `labels`, as many numbers; in fp32."""
+    return (scores.flatten().float() - labels.flatten()).square().sum(), torch.tensor(labels.numel())
+
+
+Loss = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""scores and labels → (sum, count)"""
+LOSSES: dict[str, Loss] = {
+    "single_label_classification": cross_entropy,
+    "multi_label_classification": binary_cross_entropy,
+    "regression": squared_error,
+}
+"""the loss of each `problem_type` of Hugging Face"""
 
 
 def linear_cross_entropy(hidden: Tensor, matrix: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:

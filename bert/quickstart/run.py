@@ -20,12 +20,12 @@ from sklearn.pipeline import make_pipeline
 
 from bert.data.examples import read_examples, read_tagged
 from bert.errors import InterruptedRun
-from bert.finetuning import figures
 from bert.finetuning.config import DataConfig as LabelledData
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
-from bert.finetuning.inputs import Task
-from bert.finetuning.measure import evaluate
+from bert.finetuning.evaluate import evaluate
+from bert.finetuning.inputs import baseline
 from bert.finetuning.run import finetune
+from bert.finetuning.tasks.tag import TASK as TAG
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.run import pretrain
@@ -136,34 +136,32 @@ def topics(out: Path, model: Path, fresh: Path) -> Line:
     bag = make_pipeline(CountVectorizer(token_pattern=_UNITS), LogisticRegression(max_iter=1000))
     bag.fit([example.text for example in train], [example.label for example in train])
     baseline = bag.score([example.text for example in test], [example.label for example in test])
-    values = [tuned(out, "classify", "topics", folder)["accuracy"] for folder in (model, fresh)]
+    values = [tuned(out, "classify", "topics-train.tsv", folder)["accuracy"] for folder in (model, fresh)]
     return Line("topic of a text", "accuracy", values[0], float(baseline), "a bag of words", values[1])
 
 
 def names(out: Path, model: Path, fresh: Path) -> Line:
     """A tagger of people, organisations and places, beside the tag that each word most often has."""
-    files = (out / "sample" / f"tags-{part}.conll" for part in ("train", "test"))
-    sides = [[(row.words, row.tags or ()) for row in read_tagged(file)] for file in files]
-    labels = sorted({tag for side in sides for _, tags in side for tag in tags})
-    baseline = figures.baseline(sides[0], sides[1], labels, tagging=True, scheme="IOB2")["span_f1"]
-    values = [tuned(out, "tag", "tags", folder)["span_f1"] for folder in (model, fresh)]
-    return Line("names in a sentence", "span F1", values[0], baseline, "the word's most frequent tag", values[1])
+    train, test = (list(read_tagged(out / "sample" / f"tags-{part}.conll")) for part in ("train", "test"))
+    without = baseline(TAG, train, test, TAG.labels([*train, *test]))["span_f1"]
+    values = [tuned(out, "tag", "tags-train.conll", folder)["span_f1"] for folder in (model, fresh)]
+    return Line("names in a sentence", "span F1", values[0], without, "the word's most frequent tag", values[1])
 
 
-def tuned(out: Path, task: Task, data: str, model: Path) -> dict[str, float]:
-    """Fine-tune `model` on a part of the sample; what the best model does on the test rows."""
-    suffix = "tsv" if task == "classify" else "conll"
+def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
+    """Fine-tune `model` on a file of the sample; what the best model does on the test rows."""
+    data, train = file.partition("-")[0], out / "sample" / file
     recipe = FinetuneRecipe(
         model=str(model),
-        data=LabelledData(train=str(out / "sample" / f"{data}-train.{suffix}")),
+        data=LabelledData(train=str(train)),
         optimizer=FinetuneOptimizer(lr=LEARNING_RATE),
         epochs=EPOCHS,
         log=LogConfig(progress_bar=False),
     )
     run = out / (data if model.parent.name == "pretrained" else f"fresh/{data}")
     best = finetune(task, recipe, run, say=lambda _: None)  # the path speaks for its parts
-    test = recipe.data.train.replace("-train.", "-test.") if recipe.data.train else ""
-    return evaluate(best, test, LabelledData()).figures
+    test = train.with_name(file.replace("-train.", "-test."))
+    return evaluate(best, str(test), LabelledData(), say=lambda _: None).metrics
 
 
 def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) -> Findings:

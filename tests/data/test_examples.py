@@ -310,7 +310,7 @@ def test_what_is_written_as_conll_or_jsonl_is_read_again(tmp_path_factory, made)
         ("a.jsonl", '{"words": ["a\\tb"], "tags": ["O"]}\n', "a.jsonl, line 1: column 'words' holds 'a\\tb'; put a blank"),
         ("a.jsonl", '{"words": ["a", ""], "tags": ["O", "O"]}\n', "a.jsonl, line 1: column 'words' has an empty word; leave it"),
         ("a.conll", b"Ann\tO\n\xe9\tO\n", "a.conll, line 2: not UTF-8 (byte 0xe9); convert the file: iconv"),
-        ("a.csv", "Ann,O\n", "a.csv: .csv is no file for tagging words: classify texts with it, or give another"),
+        ("a.csv", "Ann,O\n", "a.csv: .csv is a format of texts, not of tagged words: use it for a task on texts"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_tagged_sentences_is_said_with_its_line(tmp_path, name, content, message):

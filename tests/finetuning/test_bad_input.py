@@ -73,7 +73,7 @@ def test_a_file_to_learn_from(refused, place, case):
 def test_files_of_the_other_task(refused, place):
     assert "train.tsv, line 1: a table of texts with labels" in refused(*TAG, "--train", "train.tsv")
     (place / "bad.conll").write_text("Ann\tO\n")
-    assert "tag words with it, or give another" in refused(*CLASSIFY, "--train", "bad.conll")
+    assert "bad.conll: .conll is a format of tagged words, not of texts" in refused(*CLASSIFY, "--train", "bad.conll")
     assert "encoder: is a folder: give a file" in refused(*CLASSIFY, "--train", "encoder")
 
 
@@ -142,7 +142,8 @@ def test_options(refused, arguments, parts):
 
 def test_the_first_word_is_the_task(refused):
     for arguments in ((), ("classfy",), ("--train", "train.tsv")):
-        assert "bert finetune classify or bert finetune tag" in refused("finetune", *arguments)
+        assert "bert finetune classify|multilabel|regression|tag: say first" in refused("finetune", *arguments)
+    assert refused("finetune", "multilable").endswith("not multilable. Did you mean `multilabel`?")
 
 
 def test_the_model(refused, place):

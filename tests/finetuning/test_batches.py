@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bert.finetuning.batches import Batches, BatchLoader, Item, collate, in_order
+from bert.finetuning.batches import Batches, BatchLoader, Item, collate
 from bert.finetuning.windows import Window
 
 PAD = 0
@@ -18,7 +18,7 @@ ITEMS = [text(3 + number * 7 % 40, number % 3, 1 + (number % 5 == 0)) for number
 
 
 def make(items=ITEMS, size=8, seed=0, **kwargs):
-    return Batches(items, size, False, PAD, seed, **kwargs)
+    return Batches(items, size, PAD, seed, **kwargs)
 
 
 def test_an_epoch_has_every_example_once_and_its_order_follows_from_seed_and_epoch():
@@ -49,7 +49,7 @@ def test_ranks_share_a_batch_and_agree_on_its_targets(ranks):
     for step in range(batches.in_epoch):
         whole = batches.batch(step)
         shares = [batches.batch(step, rank, ranks) for rank in range(ranks)]
-        asked = [label for share in shares for label in share["labels"].tolist() if label >= 0]
+        asked = [label for share in shares for label in share["labels"].tolist()]
         assert sorted(asked) == sorted(whole["labels"].tolist())
         for share in shares:
             assert share["global_targets"] == whole["global_targets"] == len(asked)
@@ -57,7 +57,7 @@ def test_ranks_share_a_batch_and_agree_on_its_targets(ranks):
 
 
 def test_the_windows_of_an_example_stand_together():
-    batch = collate([text(5, 1, windows=3), text(9, 2)], tagging=False, pad_id=PAD)
+    batch = collate([text(5, 1, windows=3), text(9, 2)], PAD)
     assert batch["example_ids"].tolist() == [0, 0, 0, 1]
     assert batch["labels"].tolist() == [1, 2]
     assert batch["input_ids"].shape == (4, 9)
@@ -65,12 +65,25 @@ def test_the_windows_of_an_example_stand_together():
     assert batch["token_type_ids"] is None
 
 
-def test_tags_come_back_in_the_order_of_the_words():
+def test_tags_come_in_the_order_of_the_words_beside_the_places_that_decide_them():
     windows = [Window([2, 5, 6, 7, 3], None, (0, 2), (1, 3)), Window([2, 6, 7, 8, 3], None, (1, 3), (1, 3))]
     items = [Item(windows, (4, 1, 3, 2)), Item([Window([2, 9, 3], None, (0,), (1,))], (7,))]
-    batch = collate(items, tagging=True, pad_id=PAD)
-    assert int((batch["labels"] >= 0).sum()) == batch["global_targets"] == 5
-    assert in_order(batch, batch["labels"]) == [[4, 1, 3, 2], [7]]
+    batch = collate(items, PAD)
+    assert batch["labels"].tolist() == [4, 1, 3, 2, 7]
+    assert batch["sizes"] == [4, 1]
+    assert batch["global_targets"] == 5
+    assert batch["word_positions"].tolist() == [1, 5 + 1, 3, 5 + 3, 10 + 1]  # rows of 5 places
+    assert batch["input_ids"].flatten()[batch["word_positions"]].tolist() == [5, 6, 7, 8, 9]
+
+
+def test_labels_may_be_numbers_and_several_of_a_text():
+    windows = [Window([2, 5, 3])]
+    numbers = collate([Item(windows, (0.5,)), Item(windows, (-2.0,))], PAD)
+    assert numbers["labels"].tolist() == [0.5, -2.0]
+    several = collate([Item(windows, (1, 0, 1)), Item(windows, (0, 0, 0))], PAD)
+    assert several["labels"].tolist() == [1, 0, 1, 0, 0, 0]
+    assert numbers["sizes"] == several["sizes"] == [1, 1]
+    assert (numbers["global_targets"], several["global_targets"]) == (2, 6)
 
 
 def test_a_dev_set_is_gone_through_once():
@@ -80,4 +93,4 @@ def test_a_dev_set_is_gone_through_once():
     rows = list(loader)
     assert len(rows) == 13
     assert started == [True]
-    assert torch.cat([row["labels"] for row in rows]).bincount().tolist() == [34, 34, 33]
+    assert torch.cat([row.micro_batches[0]["labels"] for row in rows]).bincount().tolist() == [34, 34, 33]

@@ -9,6 +9,8 @@ from bert.data.examples import Example, TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig, FinetuneRecipe, WindowsConfig
 from bert.finetuning.inputs import make_items, prepare_data, resolved, window_maker
+from bert.finetuning.tasks.classify import TASK as CLASSIFY
+from bert.finetuning.tasks.tag import TASK as TAG
 from bert.model.encoder import Encoder
 
 from .synthetic import save_encoder, sentences, texts, write_tagged, write_texts
@@ -34,13 +36,13 @@ def rows_of(items):
 
 def test_labels_are_those_of_the_training_file_sorted(tmp_path, maker):
     train = write_texts(tmp_path / "train.tsv", texts(60, 1))
-    data = prepare_data("classify", DataConfig(train=train), maker, quiet)
+    data = prepare_data(CLASSIFY, DataConfig(train=train), maker, quiet)
     assert data.labels == ("early", "late", "other")
-    assert data.scheme is None
+    assert list(data.metrics) == ["accuracy", "macro_f1"]
     tagged = write_tagged(tmp_path / "train.conll", sentences(60, 1))
-    data = prepare_data("tag", DataConfig(train=tagged), maker, quiet)
+    data = prepare_data(TAG, DataConfig(train=tagged), maker, quiet)
     assert data.labels == ("B-WHAT", "B-WHO", "I-WHAT", "I-WHO", "O")
-    assert data.scheme is not None
+    assert list(data.metrics) == ["span_f1", "strict_span_f1", "accuracy"]
 
 
 def test_the_validation_split_depends_on_the_texts_and_not_on_their_order(tmp_path, maker):
@@ -48,7 +50,7 @@ def test_the_validation_split_depends_on_the_texts_and_not_on_their_order(tmp_pa
     sides = []
     for number, order in enumerate((rows, rows[::-1])):
         train = write_texts(tmp_path / f"{number}.tsv", order)
-        data = prepare_data("classify", DataConfig(train=train, validation_split=0.3), maker, quiet)
+        data = prepare_data(CLASSIFY, DataConfig(train=train, validation_split=0.3), maker, quiet)
         assert len(data.train) + len(data.dev) == 300
         assert 0 < len(data.dev) < 150
         # equal texts stand on one side: nothing that is measured was learned
@@ -60,7 +62,7 @@ def test_the_validation_split_depends_on_the_texts_and_not_on_their_order(tmp_pa
 def test_what_alone_has_a_label_is_learned_from(tmp_path, maker):
     for seed in range(8):
         train = write_texts(tmp_path / "train.tsv", [*texts(40, seed), (f"the only one of its kind {seed}", "rare")])
-        data = prepare_data("classify", DataConfig(train=train, validation_split=0.5), maker, quiet)
+        data = prepare_data(CLASSIFY, DataConfig(train=train, validation_split=0.5), maker, quiet)
         rare = data.labels.index("rare")
         assert sum(item.labels == (rare,) for item in data.train) == 1
 
@@ -72,7 +74,7 @@ def test_a_limit_takes_the_same_examples_from_every_order_and_says_what_they_are
     for number, order in enumerate((rows, rows[::-1])):
         train = write_texts(tmp_path / f"{number}.tsv", order)
         lines: list[str] = []
-        data = prepare_data("classify", DataConfig(train=train, dev=dev, limit=50), maker, lines.append)
+        data = prepare_data(CLASSIFY, DataConfig(train=train, dev=dev, limit=50), maker, lines.append)
         taken.append(rows_of(data.train))
         said.append(lines[-1])
     assert taken[0] == taken[1]
@@ -87,18 +89,18 @@ def test_a_limit_decides_nothing_about_the_scheme_of_tags(tmp_path, maker):
     dev = write_tagged(tmp_path / "dev.conll", [(["Ann"], ["B-WHO"])])
     for rows, is_spans in ((spans, True), ([*spans, (["odd"], ["X"])], False)):
         train = write_tagged(tmp_path / "train.conll", rows)
-        data = prepare_data("tag", DataConfig(train=train, dev=dev, limit=1), maker, quiet)
-        assert (data.scheme is not None) == is_spans
+        data = prepare_data(TAG, DataConfig(train=train, dev=dev, limit=1), maker, quiet)
+        assert ("span_f1" in data.metrics) == is_spans
 
 
 def test_items_keep_every_word_and_leave_out_sentences_without_one(maker):
     tagged = [TaggedExample(tuple(words), tuple(tags)) for words, tags in sentences(20, 5)]
-    items = make_items([TaggedExample((), ()), *tagged], maker, ("B-WHAT", "B-WHO", "I-WHAT", "I-WHO", "O"))
+    items = make_items(TAG, [TaggedExample((), ()), *tagged], maker, ("B-WHAT", "B-WHO", "I-WHAT", "I-WHO", "O"))
     assert [len(item.labels) for item in items] == [len(example.words) for example in tagged]
     assert [sorted(word for window in item.windows for word in window.words) for item in items] == [
         list(range(len(example.words))) for example in tagged
     ]
-    assert len(make_items([Example("", None, "a"), Example("cat", None, "b")], maker, ("a", "b"))) == 2
+    assert len(make_items(CLASSIFY, [Example("", None, "a"), Example("cat", None, "b")], maker, ("a", "b"))) == 2
 
 
 def test_a_recipe_is_kept_with_the_rows_that_were_decided(encoder):
@@ -115,6 +117,6 @@ def test_pairs_are_two_texts_in_a_row(tmp_path, maker, encoder):
     file.write_text(
         "".join(json.dumps({"premise": "the cat", "hypothesis": text, "label": text}) + "\n" for text in "ab" * 9)
     )
-    data = prepare_data("classify", DataConfig(train=str(file), dev=str(file)), maker, quiet)
+    data = prepare_data(CLASSIFY, DataConfig(train=str(file), dev=str(file)), maker, quiet)
     sep_id = encoder.tokenizer.sep_id
     assert all(item.windows[0].ids.count(sep_id) == 2 for item in data.train)

@@ -7,10 +7,11 @@ import torch
 from bert.data.rng import random_bits
 from bert.finetuning.batches import Batches, BatchLoader, Item, collate
 from bert.finetuning.module import KeepBest, TaskTraining
+from bert.finetuning.tasks.index import task_named
 from bert.finetuning.windows import Window
 from bert.model.config import EncoderConfig, task_head
-from bert.model.heads import SequenceClassifier, TokenClassifier
 from bert.training.config import OptimizerConfig, ScheduleConfig
+from bert.training.step import StepBatch
 
 CONFIG = EncoderConfig(vocab_size=60, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=32, max_length=24)
 LABELS = ("a", "b", "c")
@@ -40,15 +41,33 @@ def tag_items(count=20):
     return items
 
 
-def make(tagging, steps=4, dropout=0.0, seed=0, **optimizer):
+def number_items(count=20):
+    return [Item(item.windows, (0.5 * number,)) for number, item in enumerate(text_items(count))]
+
+
+def several_items(count=20):
+    """Labels of texts with all, some or none of three."""
+    return [
+        Item(item.windows, (number % 2, number % 3 // 2, int(number % 4 > 1)))
+        for number, item in enumerate(text_items(count))
+    ]
+
+
+ITEMS = {"classify": text_items, "multilabel": several_items, "regression": number_items, "tag": tag_items}
+"""the examples of each task; the loss of each by its definition is in `test_tasks`"""
+
+
+def make(name, steps=4, dropout=0.0, seed=0, kind=TaskTraining, **optimizer):
     torch.manual_seed(0)
-    kind = TokenClassifier if tagging else SequenceClassifier
-    head = task_head(CONFIG, "tag" if tagging else "classify", LABELS)
-    model = kind(EncoderConfig(**{**CONFIG.__dict__, "hidden_dropout": dropout}), head)
-    return TaskTraining(model, OptimizerConfig(lr=1e-2, **optimizer), ScheduleConfig(), steps, seed)
+    task = task_named(name)
+    labels = ("value",) if name == "regression" else LABELS
+    head = task_head(CONFIG, labels, per_token=name == "tag")
+    model = task.model(EncoderConfig(**{**CONFIG.__dict__, "hidden_dropout": dropout}), head)
+    metrics = task.metrics(labels, [])
+    return kind(task, metrics, model, OptimizerConfig(lr=1e-2, **optimizer), ScheduleConfig(), steps, seed)
 
 
-def fit(module, items, tagging, size=8, callbacks=(), dev=None, **arguments):
+def fit(module, items, size=8, callbacks=(), dev=None, **arguments):
     """In a user's own Trainer."""
     settings = {"limit_val_batches": 0} if dev is None else {"val_check_interval": 1, "check_val_every_n_epoch": None}
     trainer = L.Trainer(
@@ -64,10 +83,10 @@ def fit(module, items, tagging, size=8, callbacks=(), dev=None, **arguments):
         **settings,
         **arguments,
     )
-    loader = BatchLoader(Batches(items, size, tagging, 0))
+    loader = BatchLoader(Batches(items, size, 0))
     asked = None
     if dev is not None:
-        batches = Batches(dev, size, tagging, 0, shuffled=False)
+        batches = Batches(dev, size, 0, shuffled=False)
         asked = BatchLoader(batches, steps=batches.in_epoch)
     trainer.fit(module, loader, asked)
     return trainer
@@ -81,51 +100,75 @@ def gradients(module, batches):
     return torch.cat([p.grad.flatten() for p in module.model.parameters() if p.grad is not None])
 
 
-@pytest.mark.parametrize("tagging", [False, True])
-def test_gradients_depend_on_neither_padding_nor_batching_nor_order(tagging):
-    items = tag_items() if tagging else text_items()
-    module = make(tagging)
-    whole = gradients(module, [collate(items, tagging, 0)])
-    shorter = gradients(module, [collate(items[number : number + 1], tagging, 0) for number in range(len(items))])
-    backwards = gradients(module, [collate(items[::-1], tagging, 0)])
-    padded = collate([*items, Item([Window(row(0, 22))], (0,) * (22 if tagging else 1))], tagging, 0)
-    padded["labels"][padded["example_ids"] == len(items) if tagging else len(items)] = -100
-    padded["global_targets"] = sum(len(item.labels) for item in items)
+@pytest.mark.parametrize("name", ITEMS)
+def test_gradients_depend_on_neither_padding_nor_batching_nor_order(name):
+    items = ITEMS[name]()
+    module = make(name)
+    whole = gradients(module, [collate(items, 0)])
+    shorter = gradients(module, [collate(items[number : number + 1], 0) for number in range(len(items))])
+    backwards = gradients(module, [collate(items[::-1], 0)])
+    padded = collate(items, 0)
+    padded["input_ids"] = torch.nn.functional.pad(padded["input_ids"], (0, 2))
+    padded["attention_mask"] = torch.nn.functional.pad(padded["attention_mask"], (0, 2))
+    length = padded["input_ids"].shape[1]
+    padded["word_positions"] = padded["word_positions"] // (length - 2) * length + padded["word_positions"] % (
+        length - 2
+    )
     assert torch.allclose(whole, shorter, atol=1e-6)
     assert torch.allclose(whole, backwards, atol=1e-6)
     assert torch.allclose(whole, gradients(module, [padded]), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ITEMS)
+def test_a_rank_without_examples_adds_nothing_and_measures_nothing(name):
+    items = ITEMS[name](1)
+    module = make(name)
+    idle = Batches(items, 8, 0).batch(0, rank=1, ranks=2)
+    output = module(idle)
+    assert float(output.loss_sum) == 0
+    output.loss_sum.backward()
+    assert all((p.grad == 0).all() for p in module.model.parameters() if p.grad is not None)
+    assert any(p.grad is not None for p in module.model.parameters())  # DDP waits for the gradients of all ranks
+    module.validation_step(StepBatch([idle], {}, 0), 0)
+    assert not any(metric.update_called for metric in module.metrics.values())
+    module.validation_step(StepBatch([Batches(items, 8, 0).batch(0, rank=0, ranks=2)], {}, 0), 0)
+    assert all(metric.update_called for metric in module.metrics.values())
+
+
 def test_the_windows_of_an_example_may_come_in_any_order():
     items = text_items()
     turned = [Item(item.windows[::-1], item.labels) for item in items]
-    module = make(False)
-    assert torch.allclose(
-        gradients(module, [collate(items, False, 0)]), gradients(module, [collate(turned, False, 0)]), atol=1e-6
-    )
+    module = make("classify")
+    assert torch.allclose(gradients(module, [collate(items, 0)]), gradients(module, [collate(turned, 0)]), atol=1e-6)
 
 
-@pytest.mark.parametrize("tagging", [False, True])
-def test_the_loss_of_a_step_is_its_definition(tagging):
-    items = tag_items() if tagging else text_items()
-    module = make(tagging, steps=1)
-    numbers = Batches(items, 8, tagging, 0).numbers(0)
+@pytest.mark.parametrize("name", ITEMS)
+def test_the_loss_of_a_step_is_its_definition(name):
+    items = ITEMS[name]()
+    module = make(name, steps=1)
+    numbers = Batches(items, 8, 0).numbers(0)
     total = count = 0
     with torch.no_grad():
         for item in (items[number] for number in numbers):
             logits = [module.model(torch.tensor([window.ids])).logits[0] for window in item.windows]
-            scores = logits[0][1:-1] if tagging else torch.stack(logits).mean(0, keepdim=True)
-            for vector, label in zip(scores, item.labels, strict=True):
-                total -= float(vector.log_softmax(-1)[label])
-                count += 1
-    fit(module, items, tagging)
+            scores = logits[0][1:-1] if name == "tag" else torch.stack(logits).mean(0, keepdim=True)
+            if name == "multilabel":
+                probabilities = scores[0].sigmoid()
+                losses = [-(p if label else 1 - p).log() for p, label in zip(probabilities, item.labels, strict=True)]
+            elif name == "regression":
+                losses = [(scores[0, 0] - item.labels[0]) ** 2]
+            else:
+                losses = [-vector.log_softmax(-1)[label] for vector, label in zip(scores, item.labels, strict=True)]
+            total += float(sum(losses))
+            count += len(losses)
+    fit(module, items)
     assert module.read_log()["loss"] == pytest.approx(total / count, rel=1e-5)
 
 
 def test_it_trains_in_a_users_own_trainer_and_stops_at_its_budget():
-    module = make(False, steps=6)
+    module = make("classify", steps=6)
     before = module.model.encoder.layers[0].mlp.wo.weight.detach().clone()
-    trainer = fit(module, text_items(), False)
+    trainer = fit(module, text_items())
     assert trainer.global_step == module.progress.step == 6
     assert not torch.equal(before, module.model.encoder.layers[0].mlp.wo.weight)
 
@@ -133,9 +176,9 @@ def test_it_trains_in_a_users_own_trainer_and_stops_at_its_budget():
 def test_dropout_is_a_function_of_seed_and_step():
     weights = []
     for noise, seed in ((1, 0), (2, 0), (1, 1)):
-        module = make(False, steps=3, dropout=0.3, seed=seed)
+        module = make("classify", steps=3, dropout=0.3, seed=seed)
         torch.manual_seed(noise)  # what was drawn before does not matter
-        fit(module, text_items(), False)
+        fit(module, text_items())
         weights.append(torch.cat([p.detach().flatten() for p in module.model.parameters()]))
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
@@ -144,31 +187,28 @@ def test_dropout_is_a_function_of_seed_and_step():
 def test_the_figures_are_those_of_the_whole_dev_set():
     """Batches are of unequal size: a mean over batches would differ."""
     items = text_items(11)
-    module = make(False, steps=1)
-    fit(module, items, False, size=4, dev=items)
+    module = make("classify", steps=1)
+    fit(module, items, size=4, dev=items)
     module.model.eval()
-    batch = collate(items, False, 0)
+    batch = collate(items, 0)
     with torch.no_grad():
         right = (module(batch).logits.argmax(-1) == batch["labels"]).float().mean()
     assert module.validation["accuracy"] == pytest.approx(float(right))
 
 
-def test_the_best_model_is_kept_and_put_back():
-    """Figures by a script: 0.2, 0.9, 0.9, 0.5. The second is the best; the third is no better."""
-    script = iter([0.2, 0.9, 0.9, 0.5])
-    saved = {}
-
-    def save(module):
-        saved[int(module.progress.step)] = {name: t.clone() for name, t in module.model.state_dict().items()}
+@pytest.mark.parametrize(
+    ("name", "headline", "script"),
+    [("classify", "accuracy", [0.2, 0.9, 0.9, 0.5]), ("regression", "rmse", [0.9, 0.2, 0.2, 0.5])],
+)
+def test_the_best_model_is_kept_by_the_direction_of_the_headline(name, headline, script):
+    """The second is the best, of accuracies the largest and of errors the smallest; the third is no better."""
+    values, saved = iter(script), []
 
     class Scripted(TaskTraining):
         def on_validation_epoch_end(self):
-            self.validation = {"accuracy": next(script)}
+            self.validation = {headline: next(values)}
 
-    module = make(False, steps=4)
-    module.__class__ = Scripted
-    keep = KeepBest(save, restore=lambda trained: trained.model.load_state_dict(saved[keep.best_step]))
-    fit(module, text_items(), False, callbacks=[keep], dev=text_items(4))
-    assert list(saved) == [1, 2]
-    assert keep.best_step == 2
-    assert all(torch.equal(saved[2][name], tensor) for name, tensor in module.model.state_dict().items())
+    keep = KeepBest(lambda module: saved.append(int(module.progress.step)))
+    fit(make(name, steps=4, kind=Scripted), ITEMS[name](), callbacks=[keep], dev=ITEMS[name](4))
+    assert saved == [1, 2]
+    assert (keep.best_step, keep.best) == (2, {headline: script[1]})

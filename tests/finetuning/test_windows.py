@@ -10,6 +10,7 @@ from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
 from bert.files import put_files
 from bert.finetuning.config import WindowsConfig
+from bert.finetuning.inputs import window_maker
 from bert.finetuning.windows import (
     WindowMaker,
     cut,
@@ -17,9 +18,10 @@ from bert.finetuning.windows import (
     cut_words,
     decide,
     read_windows,
-    resolve_windows,
     windows_file,
 )
+from bert.model.config import EncoderConfig
+from bert.model.encoder import Encoder
 from tests.data.folders import FOLDERS
 
 ROOMS = st.integers(3, 20)
@@ -151,10 +153,20 @@ def test_a_word_longer_than_a_row_is_read_in_part_and_said_so(tokenizer):
     assert all(len(window.ids) <= 8 for window in windows)
 
 
-def test_open_fields_of_rows_follow_from_the_model():
-    assert resolve_windows(WindowsConfig(), 512) == WindowsConfig(128, 63)
-    assert resolve_windows(WindowsConfig(), 64) == WindowsConfig(64, 31)
-    assert resolve_windows(WindowsConfig(32, 10), 64) == WindowsConfig(32, 10)
+@pytest.mark.parametrize(
+    ("given", "longest", "expected"),
+    [
+        (WindowsConfig(), 512, (128, 63)),
+        (WindowsConfig(), 64, (64, 31)),
+        (WindowsConfig(32, 10), 64, (32, 10)),
+    ],
+)
+def test_open_fields_of_rows_follow_from_the_model(tokenizer, given, longest, expected):
+    shape = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 16}
+    encoder = Encoder(EncoderConfig(vocab_size=tokenizer.vocab_size, max_length=longest, **shape))
+    encoder.tokenizer = tokenizer
+    maker = window_maker(given, encoder, "encoder")
+    assert (maker.sequence_length, maker.stride) == expected
 
 
 def test_a_model_folder_keeps_its_rows(tmp_path):

@@ -83,7 +83,7 @@ def make_task(name: str) -> SequenceClassifier | TokenClassifier:
     """A classifier or tagger of that shape; every weight matters, as in `make`."""
     encoder, cls, changes = (TASKS | OWN_TASKS)[name]
     config = make(encoder).config
-    head = task_head(config, "classify" if cls is SequenceClassifier else "tag", LABELS)
+    head = task_head(config, LABELS, per_token=cls is TokenClassifier)
     torch.manual_seed(len(name))
     model = cls(config, TaskHeadConfig(**(vars(head) | changes)))
     spread(model)

@@ -221,17 +221,17 @@ def test_the_config_of_a_task_head_is_read_as_it_was_written(name: str) -> None:
 )
 def test_a_task_head_that_no_family_has_is_named(encoder: str, head: dict, reason: str) -> None:
     config = make(encoder).config
-    changed = replace(task_head(config, "classify", LABELS), **head)
+    changed = replace(task_head(config, LABELS), **head)
     assert family_of(config, changed) == (None, [reason])
 
 
 @pytest.mark.parametrize("name", ["bert", "modernbert"])
-@pytest.mark.parametrize("task", ["classify", "tag"])
-def test_the_head_of_an_encoder_is_what_its_family_gives_a_config_without_keys_for_one(name: str, task: str) -> None:
+@pytest.mark.parametrize("kind", ["SequenceClassifier", "TokenClassifier"])
+def test_the_head_of_an_encoder_is_what_its_family_gives_a_config_without_keys_for_one(name: str, kind: str) -> None:
     model = make(name).encoder
     keys = write_config(family_of(model.config, None)[0], model.config, None, {})
-    kind = "SequenceClassifier" if task == "classify" else "TokenClassifier"
-    assert read_config(keys, kind, LABELS)[2] == task_head(model.config, task, LABELS)
+    head = task_head(model.config, LABELS, per_token=kind == "TokenClassifier")
+    assert read_config(keys, kind, LABELS)[2] == head
 
 
 def test_a_tagger_without_a_transform_is_a_bert_whatever_its_idle_fields_say() -> None:

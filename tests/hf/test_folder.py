@@ -83,7 +83,7 @@ def test_a_task_head_goes_out_and_in_with_its_labels(name: str, tmp_path: Path) 
     assert again.labels == LABELS
     again.save(tmp_path / "second")
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
-    assert exchange.task_of(tmp_path / "first") == ("tag" if isinstance(model, TokenClassifier) else "classify")
+    assert exchange.head_of(tmp_path / "first") == (type(model).__name__, again.head_config)
     card = (tmp_path / "first" / "README.md").read_text()
     assert "3 labels: `O`, `B-名`, `I-名`." in card
     assert f"from bert import {type(model).__name__}" in card
@@ -189,17 +189,17 @@ def test_a_folder_of_another_task_is_refused_with_what_to_do(name: str, tmp_path
     make(name).encoder.save(tmp_path / "bare")
     exchange.start(SequenceClassifier, tmp_path / "lm", LABELS).save(tmp_path / "classifier")
     exchange.start(TokenClassifier, tmp_path / "lm", LABELS).save(tmp_path / "tagger")
-    tasks = {folder: exchange.task_of(tmp_path / folder) for folder in ("lm", "bare", "classifier", "tagger")}
-    assert list(tasks.values()) == ["masked-lm", "encoder", "classify", "tag"]
+    kinds = [exchange.head_of(tmp_path / folder)[0] for folder in ("lm", "bare", "classifier", "tagger")]
+    assert kinds == ["MaskedLM", "Encoder", "SequenceClassifier", "TokenClassifier"]
     for cls, folder, message in [
         (
             SequenceClassifier,
             "lm",
-            "lm: a masked LM, not a classifier: fine-tune one from it .task classify",
+            "lm: a masked LM, not a classifier: fine-tune one from it$",
         ),
         (SequenceClassifier, "bare", "bare: an encoder, not a classifier: fine-tune one"),
         (SequenceClassifier, "tagger", "tagger: a tagger, not a classifier: fine-tune one"),
-        (TokenClassifier, "lm", "lm: a masked LM, not a tagger: fine-tune one from it .task tag"),
+        (TokenClassifier, "lm", "lm: a masked LM, not a tagger: fine-tune one from it$"),
         (TokenClassifier, "classifier", "classifier: a classifier, not a tagger: fine-tune one"),
         (
             MaskedLM,
@@ -220,7 +220,12 @@ def test_a_folder_of_another_task_is_refused_with_what_to_do(name: str, tmp_path
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"problem_type": "multi_label_classification"}, r"problem_type is multi_label_classification: this version"),
+        (
+            {"problem_type": "ranking"},
+            r"problem_type is ranking: this version reads single_label_classification, multi",
+        ),
+        ({"problem_type": "regression"}, r"problem_type is regression and id2label names 3 classes: correct one"),
+        ({"problem_type": 3}, r"problem_type is 3: this version reads"),
         ({"id2label": {"0": "a", "2": "b"}}, r'config\.json: id2label does not number the classes "0", "1"'),
         ({"id2label": ["a", "b", "c"]}, r'config\.json: id2label does not number the classes "0", "1"'),
         ({"id2label": {}}, r"config\.json: head\.labels is empty"),
@@ -290,10 +295,25 @@ def test_a_value_of_the_wrong_type_is_one_line_that_names_the_file(changes: dict
 
 
 def test_one_class_is_a_regression_and_not_a_classifier(tmp_path: Path) -> None:
+    """As transformers has it, where nothing says what the scores mean."""
     make_task("bert-classify").save(tmp_path)
     rewrite_config(tmp_path, id2label={"0": "LABEL_0"}, problem_type=None)
-    with pytest.raises(InputError, match="id2label names one class, which is a regression"):
+    assert exchange.head_of(tmp_path)[1].problem_type == "regression"
+    rewrite_config(tmp_path, problem_type="single_label_classification")
+    with pytest.raises(InputError, match="single_label_classification and id2label names 1 classes: correct one"):
         SequenceClassifier.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["bert", "own-rms"])
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression", "of_our_own"])
+def test_what_the_scores_mean_goes_out_and_in(name: str, problem: str, tmp_path: Path) -> None:
+    """A problem that transformers has no name for is kept where it does not look."""
+    make(name).save(tmp_path / "lm")
+    labels = ["value"] if problem == "regression" else ["a", "b"]
+    exchange.start(SequenceClassifier, tmp_path / "lm", labels, problem_type=problem).save(tmp_path / "task")
+    assert SequenceClassifier.load(tmp_path / "task").head_config.problem_type == problem
+    keys = json.loads((tmp_path / "task" / "config.json").read_text())
+    assert keys.get("problem_type") == (None if problem == "of_our_own" else problem)
 
 
 def test_the_folder_of_a_run_points_at_its_model(saved: Path) -> None:
@@ -391,7 +411,7 @@ def test_a_save_that_was_cut_between_its_two_renames_is_completed_when_the_folde
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
         assert not saved.exists()
-        assert exchange.task_of(name) == "masked-lm"
+        assert exchange.head_of(name)[0] == "MaskedLM"
         assert MaskedLM.load(name).config.positions == "learned"
         make("modernbert").save(saved)
         assert sorted(os.listdir(saved.parent)) == ["link", "model"]

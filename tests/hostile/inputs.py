@@ -42,7 +42,13 @@ def make_inputs(home: Path) -> None:
         shutil.copytree("run/store", "store")
         _write_folders(Tokenizer.load("tokenizer"))
         run_quietly(["pretrain", "texts/a.txt", "--from", "model", "--out", "further", *_further(), "--stop.steps=4"])
-        for task, file in (("classify", "rows.tsv"), ("tag", "words.conll")):
+        files = {
+            "classify": "rows.tsv",
+            "tag": "words.conll",
+            "multilabel": "several.jsonl",
+            "regression": "numbers.csv",
+        }
+        for task, file in files.items():
             flags = [
                 "--epochs=1",
                 "--trainer.accelerator=cpu",
@@ -86,6 +92,10 @@ def _write_labelled(folder: Path) -> None:
     (folder / "rows.tsv").write_text("text\tlabel\n" + "".join(f"{text}\t{label}\n" for text, label in rows))
     (folder / "rows.csv").write_text("text,label\n" + "".join(f'"{text}",{label}\n' for text, label in rows))
     (folder / "rows.jsonl").write_text("".join(json.dumps({"text": t, "label": label}) + "\n" for t, label in rows))
+    several = ({"text": text, "labels": [label, "any"][: number % 3]} for number, (text, label) in enumerate(rows))
+    (folder / "several.jsonl").write_text("".join(json.dumps(row) + "\n" for row in several))
+    numbers = (f'"{text}",{number / 4}\n' for number, (text, _) in enumerate(rows))
+    (folder / "numbers.csv").write_text("text,score\n" + "".join(numbers))
     sentences = [[*_TAGGED, (str(number), "O")] for number in range(12)]
     (folder / "words.conll").write_text("\n".join("".join(f"{w} {t}\n" for w, t in s) for s in sentences))
     connlu = ("".join(f"{i}\t{w}\t_\t{t}{6 * chr(9) + '_'}\n" for i, (w, t) in enumerate(s, 1)) for s in sentences)

@@ -260,6 +260,8 @@ LOADERS = (
         for task, names in (
             ("classify", ("rows.tsv", "rows.csv", "rows.jsonl")),
             ("tag", ("words.conll", "words.conllu", "words.jsonl")),
+            ("multilabel", ("several.jsonl",)),
+            ("regression", ("numbers.csv",)),
         )
         for name in names
     ),

@@ -86,14 +86,14 @@ def test_a_task_head_goes_with_its_encoder() -> None:
     """Post-norm: the pooler of BERT and its dropout, or the bare output matrix. Pre-norm: ModernBERT's, in both."""
     labels = ["a", "b"]
     bert = EncoderConfig(norm_first=False, final_norm=False, hidden_dropout=0.1)
-    head = task_head(bert, "classify", labels)
+    head = task_head(bert, labels)
     assert (head.activation, head.transform_bias, head.transform_norm, head.pooling) == ("tanh", True, False, "cls")
-    tagger = task_head(bert, "tag", labels)
+    tagger = task_head(bert, labels, per_token=True)
     assert (tagger.transform, tagger.pooling) == (False, None)
     assert head.dropout == tagger.dropout == 0.1
     modern = EncoderConfig(hidden_dropout=0.1)
-    assert task_head(modern, "classify", labels) == TaskHeadConfig(("a", "b"))
-    assert task_head(modern, "tag", labels) == TaskHeadConfig(("a", "b"), pooling=None)
+    assert task_head(modern, labels) == TaskHeadConfig(("a", "b"))
+    assert task_head(modern, labels, per_token=True) == TaskHeadConfig(("a", "b"), pooling=None)
 
 
 def test_local_layers_are_all_but_every_nth() -> None:

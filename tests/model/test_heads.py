@@ -154,14 +154,14 @@ POST_NORM = {"norm_first": False, "final_norm": False, "positions": "learned"}
 def classifier(head: TaskHeadConfig | None = None, **fields: object) -> SequenceClassifier:
     torch.manual_seed(1)
     config = replace(SMALL, **fields)
-    model = SequenceClassifier(config, head or task_head(config, "classify", LABELS)).eval()
+    model = SequenceClassifier(config, head or task_head(config, LABELS)).eval()
     return spread(model)
 
 
 def tagger(head: TaskHeadConfig | None = None, **fields: object) -> TokenClassifier:
     torch.manual_seed(1)
     config = replace(SMALL, **fields)
-    return spread(TokenClassifier(config, head or task_head(config, "tag", LABELS)).eval())
+    return spread(TokenClassifier(config, head or task_head(config, LABELS, per_token=True)).eval())
 
 
 def spread(model):
@@ -278,11 +278,49 @@ def test_the_loss_of_a_task_is_fp32_under_autocast(make_model, rows) -> None:
     assert output.loss.item() == pytest.approx(model(*rows, labels=labels, **more).loss.item(), rel=0.02)
 
 
+def test_a_number_has_more_digits_under_autocast_than_bfloat16(rows) -> None:
+    model = classifier(TaskHeadConfig(("year",), problem_type="regression"))
+    torch.nn.init.constant_(model.head.output.bias, 2001.0)
+    exact = model(*rows).logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(*rows).logits
+    assert rounded.dtype == torch.float32
+    assert torch.allclose(exact, rounded, atol=0.1)  # bfloat16 knows 2000 and 2008
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels"),
+    [
+        ("multi_label_classification", torch.tensor([[0, 1, 1], [0, 0, 0], [1, 0, 0], [1, 1, 1], [0, 0, 1]])),
+        ("regression", torch.tensor([0.5, -2.0, 3.0, 0.0, 1.0])),
+    ],
+)
+def test_the_loss_of_other_problems_is_their_definition(problem: str, labels: torch.Tensor, rows) -> None:
+    names = ("value",) if problem == "regression" else LABELS
+    model = classifier(TaskHeadConfig(names, problem_type=problem)).requires_grad_(False)
+    output = model(*rows, labels=labels)
+    if problem == "regression":
+        by_hand = (output.logits[:, 0] - labels) ** 2
+    else:
+        probabilities = output.logits.sigmoid()
+        by_hand = -torch.where(labels > 0, probabilities, 1 - probabilities).log()
+    assert output.loss.item() == pytest.approx(by_hand.mean().item(), rel=1e-5)
+    assert output.loss_sum.item() == pytest.approx(by_hand.sum().item(), rel=1e-5)
+    assert int(output.num_targets) == labels.numel()
+
+
+def test_a_problem_without_a_loss_says_so(rows) -> None:
+    model = classifier(TaskHeadConfig(LABELS, problem_type="ordinal"))
+    assert model(*rows).logits.shape == (5, 3)
+    with pytest.raises(InputError, match=r"head\.problem_type ordinal has no loss here"):
+        model(*rows, labels=torch.zeros(5, dtype=torch.long))
+
+
 def test_a_fresh_task_head_guesses_uniformly(rows) -> None:
     for fields in ({}, POST_NORM):
         config = replace(SMALL, **fields)
         torch.manual_seed(0)
-        model = SequenceClassifier(config, task_head(config, "classify", [str(i) for i in range(20)])).eval()
+        model = SequenceClassifier(config, task_head(config, [str(i) for i in range(20)])).eval()
         assert model(*rows, labels=torch.arange(5)).loss.item() == pytest.approx(2.996, abs=0.15)  # ln 20
 
 

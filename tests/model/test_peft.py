@@ -28,9 +28,9 @@ POST_NORM = EncoderConfig(
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "Encoder": lambda: Encoder(SHAPE),
     "MaskedLM": lambda: MaskedLM(SHAPE),
-    "SequenceClassifier": lambda: SequenceClassifier(SHAPE, task_head(SHAPE, "classify", ("a", "b"))),
-    "TokenClassifier": lambda: TokenClassifier(SHAPE, task_head(SHAPE, "tag", ("O", "B"))),
-    "SequenceClassifier of BERT": lambda: SequenceClassifier(POST_NORM, task_head(POST_NORM, "classify", ("a", "b"))),
+    "SequenceClassifier": lambda: SequenceClassifier(SHAPE, task_head(SHAPE, ("a", "b"))),
+    "TokenClassifier": lambda: TokenClassifier(SHAPE, task_head(SHAPE, ("O", "B"), per_token=True)),
+    "SequenceClassifier of BERT": lambda: SequenceClassifier(POST_NORM, task_head(POST_NORM, ("a", "b"))),
 }
 
 

@@ -8,7 +8,7 @@ from sklearn.metrics import accuracy_score, classification_report
 from bert.data.examples import read_examples, read_tagged
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
-from bert.finetuning.measure import evaluate, say_evaluation
+from bert.finetuning.evaluate import evaluate
 from bert.finetuning.predict import load_predictor
 
 from .synthetic import fine_tune_both, sentences, texts, write_tagged, write_texts
@@ -31,11 +31,10 @@ def test_the_figures_of_a_classifier_are_those_of_its_predictions(place):
     right = [example.label for example, _ in results]
     guessed = [guess.label for _, (guess,) in results]
     report = classification_report(right, guessed, output_dict=True, zero_division=0)
-    assert found.examples == 90
-    assert found.words is None
-    assert list(found.figures) == ["accuracy", "macro_f1"]
-    assert found.figures["accuracy"] == pytest.approx(accuracy_score(right, guessed))
-    assert found.figures["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    assert found.size == "90 examples"
+    assert list(found.metrics) == ["accuracy", "macro_f1"]
+    assert found.metrics["accuracy"] == pytest.approx(accuracy_score(right, guessed))
+    assert found.metrics["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
     for part in found.labels:
         expected = report[part.label]
         assert (part.precision, part.recall, part.f1) == pytest.approx(
@@ -51,19 +50,19 @@ def test_the_figures_of_a_tagger_are_by_word_and_by_type_of_span(place):
     found = evaluate(model, str(file), DataConfig())
     right = [tag for example in read_tagged(file) for tag in example.tags]
     guessed = [guess.label for _, guesses in load_predictor(model)(read_tagged(file)) for guess in guesses]
-    assert (found.examples, found.words) == (50, len(right))
-    assert found.figures["accuracy"] == pytest.approx(accuracy_score(right, guessed))
+    assert found.size == f"50 sentences, {len(right):,} words"
+    assert found.metrics["accuracy"] == pytest.approx(accuracy_score(right, guessed))
     assert [part.label for part in found.labels] == ["WHAT", "WHO"]
     assert [part.count for part in found.labels] == [right.count("B-WHAT"), right.count("B-WHO")]
 
 
 def test_an_evaluation_is_said_as_a_table(place, capsys):
-    found = evaluate(place / "tag" / "model", str(place / "dev.conll"), DataConfig())
-    lines: list[str] = []
-    say_evaluation(found, lines.append)
-    assert lines[0] == f"50 sentences, {found.words:,} words"
+    said: list[str] = []
+    found = evaluate(place / "tag" / "model", str(place / "dev.conll"), DataConfig(), say=said.append)
+    lines = said[0].splitlines()
+    assert lines[0] == found.size
     assert [line.split("  ")[0] for line in lines[2:5]] == ["span F1", "strict span F1", "accuracy"]
-    assert f"{found.figures['span_f1']:.1%}" in lines[2]
+    assert f"{found.metrics['span_f1']:.1%}" in lines[2]
     assert [line.split()[0] for line in lines[-2:]] == ["WHAT", "WHO"]
 
 
@@ -79,7 +78,7 @@ def test_a_tag_of_the_model_that_marks_no_span_is_counted_by_word(place, tmp_pat
     config = tmp_path / "model" / "config.json"
     config.write_text(config.read_text().replace("I-WHAT", "X"))
     file = write_tagged(tmp_path / "dev.conll", [(["a", "cat"], ["O", "B-WHO"])] * 3)
-    assert list(evaluate(tmp_path / "model", file, DataConfig()).figures) == ["accuracy"]
+    assert list(evaluate(tmp_path / "model", file, DataConfig()).metrics) == ["accuracy"]
 
 
 def test_a_label_that_the_model_does_not_know_is_named_with_its_line(place, tmp_path):

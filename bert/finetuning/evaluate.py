@@ -1,0 +1,77 @@
+"""`bert evaluate` of a fine-tuned model: its metrics on labelled rows, label by label, beside what the best constant guess gets."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bert.finetuning.config import DataConfig
+from bert.finetuning.inputs import checked
+from bert.finetuning.metrics import Scales, read
+from bert.finetuning.predict import Predictor, load_predictor
+from bert.finetuning.tasks.task import LabelMetrics, flat
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model does on labelled rows."""
+
+    metrics: dict[str, float]
+    """the headline first"""
+    baseline: dict[str, float]
+    """the same for a guess that is always the same: the most frequent label of the data, the mean of its numbers"""
+    labels: list[LabelMetrics]
+    """how well each label, or type of span, is found; none of a regression"""
+    size: str
+    """`300 sentences, 3,686 words`"""
+    scales: Scales
+    """how the metrics are read"""
+
+    def __str__(self) -> str:
+        """A small table."""
+        lines = [self.size, metric_table({"model": self.metrics, "baseline": self.baseline}, self.scales)]
+        if self.labels:
+            width = max(len("label"), *(len(part.label) for part in self.labels))
+            lines.append(f"\n{'label':<{width}}{'precision':>11}{'recall':>8}{'F1':>8}{'count':>9}")
+        for part in self.labels:
+            shares = f"{part.precision:>11.1%}{part.recall:>8.1%}{part.f1:>8.1%}"
+            lines.append(f"{part.label:<{width}}{shares}{part.count:>9,}")
+        return "\n".join(lines)
+
+
+def evaluate(folder: str | Path, file: str, data: DataConfig, say: Callable[[str], None] = print) -> Evaluation:
+    """Measure the fine-tuned model of `folder` on the labelled rows of `file`, and say it. Raises InputError."""
+    predictor = load_predictor(folder)
+    evaluation = evaluate_examples(predictor, predictor.task.read(file, data))
+    say(str(evaluation))
+    return evaluation
+
+
+def evaluate_examples(predictor: Predictor, examples: Iterable[Any]) -> Evaluation:
+    """The same of a model that is open already, on examples with labels."""
+    task, labels = predictor.task, predictor.model.labels
+    unknown = f"is none of the model's ({', '.join(labels[:20])}): repair it, or name the column that has them"
+    asked, scores = [], []
+    for example, of_example in predictor.scores(checked(task, examples, labels, unknown)):
+        asked.append(example)
+        scores.append(of_example)
+    right, given, sizes = flat(task, asked, labels), torch.cat(scores), [len(one) for one in scores]
+    metrics, constant = task.metrics(labels, asked), task.constant(right, len(labels))
+    task.update(metrics, given, right, sizes)
+    parts, values = task.parts(metrics, labels, given, right), read(metrics)
+    task.update(metrics, constant.expand_as(given), right, sizes)
+    return Evaluation(values, read(metrics), parts, task.counted(sizes), task.scales)
+
+
+def metric_table(columns: dict[str, dict[str, float]], scales: Scales, change: bool = False) -> str:
+    """Metrics below each other, a column for each that is compared; with `change` how far the last is from the first."""
+    values = list(columns.values())
+    lines = [" " * 14 + "".join(f"{name:>10}" for name in columns) + ("    change" if change else "")]
+    for name in values[0]:
+        cells = [scales[name].shown(column[name]) for column in values]
+        if change:
+            cells.append(scales[name].difference(values[-1][name] - values[0][name]))
+        lines.append(f"{scales[name].title:<14}" + "".join(f"{cell:>10}" for cell in cells))
+    return "\n".join(lines)

@@ -1,0 +1,91 @@
+"""Any number of labels for each text, or for each pair of texts: all, some or none.
+
+Labels stand in a list of a .jsonl file, in one cell with `data.separator` between them, or as 0 and 1 in a column each.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torchmetrics import Metric
+from torchmetrics.classification import MultilabelExactMatch, MultilabelF1Score
+
+from bert.data.examples import LABELS, Example, Examples, label_name, read_examples
+from bert.data.rows import cell_of
+from bert.errors import InputError
+from bert.finetuning.config import DataConfig
+from bert.finetuning.metrics import percents
+from bert.finetuning.tasks.task import Guess, LossTerms, Names, Task
+from bert.model.loss import binary_cross_entropy
+
+_FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+class Multilabel(Task):
+    """Each label is decided alone, at a probability of one half."""
+
+    name = "multilabel"
+    problem_type = "multi_label_classification"
+    scales = percents("micro F1", "macro F1", "exact match")
+
+    def read(self, file: str, data: DataConfig, labelled: bool = True) -> Examples:
+        columns = data.label_columns
+
+        def several(where: str, row: dict[str, Any], column: str, needed: bool) -> tuple[str, ...] | None:
+            if columns:
+                asked = needed or columns[0] in row
+                return tuple(name for name in columns if _flag(where, row, name)) if asked else None
+            cell = cell_of(where, row, column) if needed else row.get(column)
+            cells = cell.split(data.separator) if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
+            found = (label_name(where, column, one) for one in cells)
+            return tuple(dict.fromkeys(name for name in found if name))
+
+        first = columns[0] if columns and labelled else data.label
+        usual = () if columns else ("labels", *LABELS)
+        read = read_examples(file, data.text, data.pair, first, labelled, data.file_format, several, usual)
+        if not columns or not labelled:
+            return read
+        return dataclasses.replace(read, columns=dataclasses.replace(read.columns, label=", ".join(columns)))
+
+    def names(self, example: Example) -> tuple[str, ...]:
+        return example.label if isinstance(example.label, tuple) else ()
+
+    def numbers(self, example: Example, ids: Mapping[str, int]) -> tuple[int, ...]:
+        there = set(self.names(example))
+        return tuple(int(label in there) for label in ids)
+
+    def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
+        return {"loss": binary_cross_entropy(scores, labels.view_as(scores))}
+
+    def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
+        f1 = {f"{mean}_f1": MultilabelF1Score(len(labels), average=mean) for mean in ("micro", "macro")}
+        return {**f1, "exact_match": MultilabelExactMatch(len(labels))}
+
+    def decide(self, scores: Tensor) -> Tensor:
+        return (scores >= 0).long()
+
+    def constant(self, labels: Tensor, classes: int) -> Tensor:
+        share = labels.view(-1, classes).float().mean(0)  # the most frequent label, and all that half of the texts have
+        return share - share.max().clamp(max=0.5)
+
+    def prediction(self, scores: Tensor, labels: Names) -> list[Guess]:
+        return [Guess(label, p) for label, p in zip(labels, scores[0].sigmoid().tolist())]
+
+    def header(self, labels: Names) -> str:
+        return "\t".join(["labels", *labels]) + "\n"
+
+    def lines(self, example: Example, prediction: list[Guess]) -> str:
+        chosen = "|".join(guess.label for guess in prediction if guess.probability >= 0.5)
+        return "\t".join([chosen, *(f"{guess.probability:.4f}" for guess in prediction)]) + "\n"
+
+
+def _flag(where: str, row: dict[str, Any], column: str) -> bool:
+    """Whether a row has the label of a column."""
+    cell = str(cell_of(where, row, column)).strip().lower()
+    if cell not in _FLAGS:
+        raise InputError(f"{where}: column {column!r} holds {cell!r}; write 1 where a text has this label, else 0")
+    return _FLAGS[cell]
+
+
+TASK = Multilabel()

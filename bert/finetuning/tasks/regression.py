@@ -1,0 +1,98 @@
+"""A number for each text, or for each pair of texts."""
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torchmetrics import MeanSquaredError, Metric, PearsonCorrCoef, SpearmanCorrCoef
+
+from bert.data.examples import LABELS, Example
+from bert.data.rows import cell_of
+from bert.errors import InputError
+from bert.finetuning.batches import Item
+from bert.finetuning.metrics import Scale
+from bert.finetuning.tasks.task import LabelMetrics, LossTerms, Names, Task, TaskModel
+from bert.model.loss import squared_error
+
+
+def number(where: str, row: dict[str, Any], column: str, needed: bool) -> float | None:
+    """The number of a cell; an InputError for anything else, where one is `needed`."""
+    cell = cell_of(where, row, column) if needed else row.get(column)
+    try:
+        value = math.nan if isinstance(cell, bool) else float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    if needed:
+        raise InputError(f"{where}: column {column!r} holds {cell!r}, not a finite number; repair it or remove the row")
+    return None
+
+
+class Regression(Task):
+    """The headline is the root of the mean squared error: in the unit of the numbers, and the smaller the better."""
+
+    name = "regression"
+    problem_type = "regression"
+    output = "values.tsv"
+    bf16 = False  # that has three digits
+    scales: ClassVar = {
+        "rmse": Scale("RMSE", percent=False, larger_is_better=False),
+        **{title.lower(): Scale(title, percent=False) for title in ("Pearson", "Spearman")},
+    }
+    label_columns = ("score", "value", "similarity", "rating", "stars", *LABELS)
+    parse = number
+
+    def names(self, example: Example) -> tuple[str, ...]:
+        return ()
+
+    def outcomes(self, examples: Sequence[Example]) -> set[Any]:
+        return {example.label for example in examples}
+
+    def labels(self, examples: Sequence[Example]) -> tuple[str, ...]:
+        return ("value",)
+
+    def numbers(self, example: Example, ids: Mapping[str, int]) -> tuple[float, ...]:
+        return (float(example.label),)  # type: ignore[arg-type]
+
+    def described(self, examples: Sequence[Example]) -> str:
+        values = [float(example.label) for example in examples]  # type: ignore[arg-type]
+        return f"values: {min(values):g} to {max(values):g}, mean {sum(values) / len(values):g}"
+
+    def initialize(self, model: TaskModel, items: Sequence[Item]) -> None:
+        """Begin at the mean of the numbers: a head begins at 0, and a bias takes a small step at a time."""
+        with torch.no_grad():
+            model.head.output.bias.fill_(sum(item.labels[0] for item in items) / len(items))
+
+    def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
+        return {"loss": squared_error(scores, labels)}
+
+    def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that all numbers are kept: ranks need them
+            metrics = MeanSquaredError(squared=False), PearsonCorrCoef(), SpearmanCorrCoef()
+        return dict(zip(self.scales, metrics))
+
+    def decide(self, scores: Tensor) -> Tensor:
+        return scores[:, 0]
+
+    def parts(self, *_: Any) -> list[LabelMetrics]:
+        return []
+
+    def constant(self, labels: Tensor, classes: int) -> Tensor:
+        return labels.mean(0, keepdim=True)
+
+    def prediction(self, scores: Tensor, labels: Names) -> float:
+        return float(scores[0, 0])
+
+    def header(self, labels: Names) -> str:
+        return "value\n"
+
+    def lines(self, example: Example, prediction: float) -> str:
+        return f"{prediction:.6g}\n"
+
+
+TASK = Regression()
