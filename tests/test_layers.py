@@ -297,6 +297,54 @@ def test_packages_are_imported_only_where_they_may_be() -> None:
     assert outside == []
 
 
+def private_names(file: Path) -> list[str]:
+    """Attributes, strings for getattr and imported names that begin with one underscore and belong to others."""
+    found = []
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        name, owner = "", ""
+        if isinstance(node, ast.Attribute):
+            name, owner = node.attr, getattr(node.value, "id", "")
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "setattr", "hasattr"):
+            name, owner = str(getattr(node.args[1], "value", "")), getattr(node.args[0], "id", "")
+        elif isinstance(node, ast.ImportFrom) and not (node.module or "").startswith("bert"):
+            name = next((alias.name for alias in node.names if is_private(alias.name)), "")
+        if is_private(name) and owner not in ("self", "cls"):
+            found.append(f"{file.name}, line {node.lineno}: {owner}.{name}")
+    return found
+
+
+def is_private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+DOCUMENTED = re.compile(r"_exit|_replace|_foreach_\w+|_assert_async")
+"""names that their libraries document with an underscore; of the last one PyTorch has no other, for a check that does not wait for a GPU"""
+
+
+def test_nothing_private_of_a_library_is_used() -> None:
+    """What a class of ours keeps to itself is asked for in its own file, where the name is defined."""
+    others = []
+    for file in FILES.values():
+        own = re.findall(r"^\s+(?:self\.|def )?(_[a-z]\w*)\b", file.read_text(encoding="utf-8"), re.M)
+        for told in private_names(file):
+            name = told.rsplit(".", 1)[1]
+            if name not in own and not DOCUMENTED.fullmatch(name):
+                others.append(told)
+    assert others == []
+
+
+def test_the_search_for_private_names_finds_them(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(
+        "from lightning.x import _Launcher\ntrainer.fit_loop._should_stop()\ngetattr(trainer, '_loop')\nself._fine = cls._too\n"
+    )
+    assert sorted(told.split(", ")[1] for told in private_names(file)) == [
+        "line 1: ._Launcher",
+        "line 2: ._should_stop",
+        "line 3: trainer._loop",
+    ]
+
+
 def test_packages_have_empty_init_files() -> None:
     filled = [str(file) for file in PACKAGE.rglob("*/__init__.py") if file.read_text(encoding="utf-8").strip()]
     assert filled == []

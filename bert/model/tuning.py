@@ -45,7 +45,7 @@ def fastest(
     last one raised is.
     """
     if compiled:
-        torch._dynamo.reset()  # what was timed before in this process counts against the compiler's limit
+        torch.compiler.reset()  # what was timed before in this process counts against the compiler's limit
     rows, heads, length, head_size = shape
     place = torch.arange(length, device=device)
     ids = (place * documents // length + 1).expand(rows, -1)  # (B, T)

@@ -184,6 +184,8 @@ class PretrainRecipe:
     """random initialization: random; or structured, which learns sooner: the output bias begins with how often tokens come, and with
     encoder.positions rope two heads of a layer in the middle begin by looking at the token before and behind, those above by
     looking at their like, and all pass on what they see"""
+    objective: str = "masked_lm"
+    """what is learned from the text; there is masked_lm"""
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens become targets"""
     phases: list[PhaseConfig] = field(default_factory=list)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.pretraining.stream import GlobalBatch, MicroBatch
@@ -21,11 +21,13 @@ class Objective(Protocol):
 
     weights: Mapping[str, float]
     """the loss terms by name, each with its weight in the loss"""
+    pipeline: str
+    """of Hugging Face, for the exported model"""
     metrics: tuple[str, ...]
     """names of what `summarize` measures"""
 
-    def build(self, encoder: EncoderConfig, head: HeadConfig) -> nn.Module:
-        """The model, randomly initialized."""
+    def build(self, encoder: EncoderConfig, head: HeadConfig) -> Any:
+        """A module with an `encoder`, randomly initialized."""
 
     def counts(self, batch: GlobalBatch) -> dict[str, int]:
         """By name of a loss term, what its sum is divided by, from the global batch alone, before any forward pass."""
@@ -38,6 +40,9 @@ class Objective(Protocol):
 
     def summarize(self, sums: Tensor) -> dict[str, float]:
         """The metrics from those sums (S,)."""
+
+    def describe(self, metrics: Mapping[str, float]) -> str:
+        """Those metrics in words, for the terminal and the model card."""
 
     def export(self, model: Any, folder: Path, card: str) -> None:
         """Write the model folder, with the text of its card."""

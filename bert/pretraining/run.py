@@ -37,7 +37,7 @@ from bert.pretraining.inputs import (
 )
 from bert.pretraining.module import PretrainingModule, check_fingerprint
 from bert.pretraining.objective import log_columns
-from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
+from bert.pretraining.objectives.index import objective_named
 from bert.pretraining.phases import Plan, resolve_plan
 from bert.pretraining.stream import StepLoader
 from bert.pretraining.summary import card_text, describe
@@ -152,7 +152,7 @@ def _equip(
     """What trains a run, before anything is written: InputError for what this machine cannot do."""
     ranks = world_size(recipe.trainer)
     resolve_plan(recipe, ranks)  # refuses batches that do not divide
-    csv = MetricsCsv(out / "metrics.csv", [*log_columns(MaskedLanguageModeling()), *TIME_COLUMNS])
+    csv = MetricsCsv(out / "metrics.csv", [*log_columns(objective_named(recipe.objective)), *TIME_COLUMNS])
     validate_every = recipe.validation.every_steps if recipe.data.validation_split else None
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals, validate_every)
     source = f"{recipe.run_id} {'' if checkpoint is None else read_manifest(checkpoint).get('sha256')}"
@@ -274,7 +274,7 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
 
     torch.manual_seed(recipe.seed)
     compiled, why = run.compiled
-    objective = MaskedLanguageModeling(compiled)
+    objective = objective_named(recipe.objective, compiled)
     if recipe.start is None or checkpoint is not None:  # a checkpoint has all weights
         model = objective.build(recipe.encoder, recipe.head)
         if recipe.initialization == "structured":
@@ -379,21 +379,20 @@ def finish(
     """Write the model folder (rank 0) and say how it went. `check` raises where the folder is no longer that of the run."""
     folder = data.folder / "model"
     if run_folder.is_rank_0():
-        figures, model, recipe = module.validation, module.model, data.recipe
+        model, objective = module.model, module.objective
+        validation = objective.describe(module.validation) if module.validation else ""
+        made = partial(card_text, data, objective, module.progress, module.validation)
         check()
-        module.objective.export(model, folder, card_text(recipe, data.plan, module.progress, figures))
+        objective.export(model, folder, made())
         losses = measure_after(model, data, device)
         if losses:  # the card tells of them; without them the model is there all the same
-            module.objective.export(model, folder, card_text(recipe, data.plan, module.progress, figures, losses))
+            objective.export(model, folder, made(losses))
         for line in report(losses) if losses else []:
             say(line)
         if (
-            figures and not losses
-        ):  # one figure of validation text is enough, on rows that are the same before and after
-            say(
-                f"held out: loss {figures['val_loss']:.3f}, accuracy {figures['val_accuracy']:.1%},"
-                f" perplexity {figures['val_perplexity']:.1f}"
-            )
+            validation and not losses
+        ):  # one loss of validation text is enough, on sequences that are the same before and after
+            say(f"validation: {validation}")
         say(
             f"{module.progress.step:,} steps, {module.progress.tokens / 1e6:.2f} M tokens, {module.progress.seconds / 60:.1f} minutes"
         )

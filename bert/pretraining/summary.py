@@ -12,7 +12,7 @@ from bert.model.encoder import count_parameters
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import Loss, card_lines
 from bert.pretraining.inputs import TrainingData, open_data, text_sources
-from bert.pretraining.phases import Plan
+from bert.pretraining.objective import Objective
 from bert.training.card import training_card
 from bert.training.schedules import Progress
 
@@ -42,12 +42,16 @@ def describe(data: TrainingData, model: nn.Module, precision: str) -> str:
 
 
 def card_text(
-    recipe: PretrainRecipe, plan: Plan, progress: Progress, figures: Mapping[str, float], losses: Sequence[Loss] = ()
+    data: TrainingData,
+    objective: Objective,
+    progress: Progress,
+    metrics: Mapping[str, float],
+    losses: Sequence[Loss] = (),
 ) -> str:
     """The part of the model card that tells how the model came to be."""
-    data, total = recipe.data, sum(recipe.data.mixture.values())
-    texts = [Path(path).name for path in data.corpus]
-    texts += [f"{Path(path).name} {weight / total:.0%}" for path, weight in data.mixture.items()]
+    recipe, total = data.recipe, sum(data.recipe.data.mixture.values())
+    texts = [Path(path).name for path in recipe.data.corpus]
+    texts += [f"{Path(path).name} {weight / total:.0%}" for path, weight in recipe.data.mixture.items()]
     lines = [
         "## Training",
         f"- text: {', '.join(texts) or 'a token store'}",
@@ -56,21 +60,17 @@ def card_text(
         *(
             f"- from step {first:,}: sequences of {phase.sequence_length}, {phase.batch_size} a step;"
             f" masking {phase.mask_rate:.0%}"
-            for first, _, phase in plan.spans()
+            for first, _, phase in data.plan.spans()
             if first < progress.step
         ),
         f"- {recipe.optimizer.kind}, {recipe.schedule.kind} schedule",
     ]
-    if figures and not losses:
-        lines += [
-            "",
-            "## Held-out text",
-            f"loss {figures['val_loss']:.3f} nats, accuracy {figures['val_accuracy']:.1%}, perplexity {figures['val_perplexity']:.1f}",
-        ]
+    if metrics and not losses:
+        lines += ["", "## Validation text", objective.describe(metrics)]
     lines += card_lines(losses)
-    names = {name.removeprefix("val_"): value for name, value in figures.items()}
+    names = {name.removeprefix("val_"): value for name, value in metrics.items()}
     return training_card(
-        lines, dataclasses.replace(recipe, run_id=None), "fill-mask", "validation text", names, base=recipe.start
+        lines, dataclasses.replace(recipe, run_id=None), objective.pipeline, "validation text", names, base=recipe.start
     )
 
 

@@ -42,7 +42,7 @@ def expect_graphs(phases: int) -> None:
     PyTorch gives up at 8 unless told, and takes more for a mistake. Those of earlier runs in this process no longer count."""
     from torch._dynamo import config
 
-    torch._dynamo.reset()
+    torch.compiler.reset()
     config.recompile_limit = max(config.recompile_limit, 2 * phases + 2)
 
 

@@ -14,7 +14,6 @@ import lightning as L
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 
 from bert.errors import InputError, did_you_mean, option
 from bert.memory import keep_freed_memory
@@ -184,9 +183,11 @@ def _check_strategy(trainer: L.Trainer) -> None:
     InputError for processes that are copies of this one, which know themselves as rank 0, and for parts of parameters.
     """
     strategy = trainer.strategy
-    if isinstance(strategy.launcher, _MultiProcessingLauncher):
+    if hasattr(
+        strategy.launcher, "get_extra_results"
+    ):  # what launchers that fork or spawn bring back from their processes
         raise InputError(
-            "trainer.strategy: processes that are forked or spawned from this one (in a notebook, too) all read the rows of the"
+            "trainer.strategy: processes that are forked or spawned from this one (in a notebook, too) all read the sequences of the"
             " first: give ddp, in a script or on a command line"
         )
     if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):  # those of DeepSpeed and XLA are subclasses

@@ -25,8 +25,8 @@ def test_no_vector_depends_on_padding_batches_or_order(lengths: list[int], batch
     seen: list[list[int]] = []
 
     def take(output: object, batch: Batch) -> list[torch.Tensor]:
-        seen.append(batch.places)
-        assert batch.input_ids.shape[1] * len(batch.places) <= batch_tokens or len(batch.places) == 1
+        seen.append(batch.positions)
+        assert batch.input_ids.shape[1] * len(batch.positions) <= batch_tokens or len(batch.positions) == 1
         return [hidden[mask.bool()].clone() for hidden, mask in zip(output.last_hidden_state, batch.attention_mask)]
 
     together = run_batches(encoder, inputs, take, batch_tokens=batch_tokens, bf16=False)

@@ -306,7 +306,7 @@ def test_the_loss_of_other_problems_is_their_definition(problem: str, labels: to
         by_hand = -torch.where(labels > 0, probabilities, 1 - probabilities).log()
     assert output.loss.item() == pytest.approx(by_hand.mean().item(), rel=1e-5)
     assert output.loss_sum.item() == pytest.approx(by_hand.sum().item(), rel=1e-5)
-    assert int(output.num_targets) == labels.numel()
+    assert int(output.num_labels) == labels.numel()
 
 
 def test_a_problem_without_a_loss_says_so(rows) -> None:

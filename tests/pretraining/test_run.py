@@ -90,7 +90,7 @@ def test_the_card_tells_how_the_model_came_to_be(tiny_run):
     assert str(tiny_run.parent) not in card
     figures = {result.metric_type for result in ModelCard.load(tiny_run / "model" / "README.md").data.eval_results}
     assert figures == {"loss", "accuracy", "perplexity"}
-    assert "Held-out text" in card
+    assert "Validation text" in card
 
 
 def test_the_validation_figures_are_those_of_the_validation_split_rows(tiny_run):

@@ -320,7 +320,11 @@ def test_a_strategy_that_only_inherits_from_ddp_is_refused():
 
 @pytest.mark.parametrize(
     ("strategy", "message"),
-    [("ddp_fork", "read the rows of the first"), ("ddp_spawn", "read the rows of the first"), ("fsdp", "trainer")],
+    [
+        ("ddp_fork", "read the sequences of the first"),
+        ("ddp_spawn", "read the sequences of the first"),
+        ("fsdp", "trainer"),
+    ],
 )
 def test_strategies_that_would_train_on_something_else_are_refused(strategy, message):
     with pytest.raises(InputError, match=message):

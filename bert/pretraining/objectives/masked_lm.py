@@ -18,6 +18,7 @@ class MaskedLanguageModeling:
     """The objective of a MaskedLM. `compiled`: its loss and its evaluation are one graph each."""
 
     weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
+    pipeline = "fill-mask"
     metrics: tuple[str, ...] = ("val_loss", "val_accuracy", "val_perplexity")
 
     def __init__(self, compiled: bool = False) -> None:
@@ -51,9 +52,17 @@ class MaskedLanguageModeling:
         loss = total / max(1.0, count)
         return dict(zip(self.metrics, (loss, right / max(1.0, count), float(torch.tensor(loss).exp())), strict=True))
 
+    def describe(self, metrics: Mapping[str, float]) -> str:
+        """Those metrics in words."""
+        loss, accuracy, perplexity = (metrics[name] for name in self.metrics)
+        return f"loss {loss:.3f} nats, accuracy {accuracy:.1%}, perplexity {perplexity:.1f}"
+
     def export(self, model: MaskedLM, folder: Path, card: str) -> None:
         """A model folder of Hugging Face's format."""
         model.save(folder, card=card)
+
+
+make = MaskedLanguageModeling
 
 
 def _inputs(model: MaskedLM, batch: MicroBatch) -> dict[str, Tensor]:
