@@ -492,8 +492,8 @@ def test_a_written_recipe_holds_every_field(tmp_path: Path) -> None:
 
 def test_fresh_weights_are_trained_by_muon_and_those_of_a_model_by_adamw() -> None:
     assert PretrainRecipe().optimizer.kind == recipe_of().optimizer.kind == "muon"
-    assert recipe_of("--start", "some/model").optimizer.kind == "adamw"
-    assert recipe_of("--start", "some/model", "--optimizer.kind", "muon").optimizer.kind == "muon"
+    assert recipe_of("--initialize_from", "some/model").optimizer.kind == "adamw"
+    assert recipe_of("--initialize_from", "some/model", "--optimizer.kind", "muon").optimizer.kind == "muon"
     assert recipe_of("--optimizer.kind", "adamw").optimizer.kind == "adamw"
 
 
@@ -555,14 +555,14 @@ def test_a_field_has_one_flag_its_name_or_the_option_that_gives_it() -> None:
 
     parser = Parser(transfer, PretrainRecipe)
     parser.add("--store", same_as="data.store")
-    parser.add("--from", same_as="start")
+    parser.add("--from", same_as="initialize_from")
     options = parser.parse(["--store=mine", "--data.batch_size=4"])
     assert parser.recipe(options).data == DataConfig(store="mine", batch_size=4)
     text = " ".join(parser.format_help().split())
-    assert "--start" not in text
+    assert "--initialize_from" not in text
     assert "--data.store" not in text
     assert "--store STORE token store made by" in text  # the docstring of the field
-    for flag, right in (("--data.store=a", "--store"), ("--start=a", "--from")):
+    for flag, right in (("--data.store=a", "--store"), ("--initialize_from=a", "--from")):
         with pytest.raises(InputError, match=f"^{flag[:-2]} is not an option of bert transfer") as caught:
             parser.parse([flag])
         assert right == "--from" or str(caught.value).endswith(f"Did you mean `{right}`?")

@@ -131,7 +131,7 @@ def about(recipe: PretrainRecipe, text: Text) -> dict[str, Any]:
 def _plain(recipe: PretrainRecipe) -> dict[str, Any]:
     """The recipe without where its text lies, what ends it and what it writes: how it trains."""
     plain = asdict(recipe)
-    for name in ("vocabulary", "stop", "log", "checkpoint", "start", "expand"):
+    for name in ("vocabulary", "stop", "log", "checkpoint", "initialize_from", "expand"):
         del plain[name]
     for name in ("corpus", "store", "tokenizer"):
         del plain["data"][name]

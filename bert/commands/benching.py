@@ -35,9 +35,11 @@ def _bench(arguments: Sequence[str]) -> None:
     recipe: PretrainRecipe = parser.recipe(options, *([] if options.run is None else [f"{options.run}/recipe.yaml"]))
     if options.store:  # one text in place of those of the run
         recipe = replace(recipe, data=replace(recipe.data, store=options.store, mixture={}, corpus=[]))
-    if recipe.start is not None:  # the weights are no matter here, the shape of the run is in its recipe
+    if recipe.initialize_from is not None:  # the weights are no matter here, the shape of the run is in its recipe
         general = replace(recipe.validation, general=None)
-        recipe = replace(recipe, start=None, expand=ExpandConfig(), vocabulary=VocabularyConfig(), validation=general)
+        recipe = replace(
+            recipe, initialize_from=None, expand=ExpandConfig(), vocabulary=VocabularyConfig(), validation=general
+        )
     trainer = {name: value for name, value in recipe.trainer.items() if name != "logger"}  # a bench has no log of steps
     if options.trust:
         from bert.training.trainer import instantiated

@@ -12,7 +12,7 @@ from bert.flags import Parser
 _SHORT = {
     "--tokenizer": "data.tokenizer",
     "--store": "data.store",
-    "--from": "start",
+    "--from": "initialize_from",
     "--add-words": "vocabulary.add_words",
     "--new-tokenizer": "vocabulary.retrain",
     "--general": "validation.general",

@@ -13,16 +13,16 @@ _MOST_WORKERS = 256  # a recipe may come from a stranger, and each is a process
 
 @dataclass(frozen=True)
 class VocabularyConfig:
-    """The tokenizer that is trained on the corpus where none is given; or what becomes of that of `start`."""
+    """The tokenizer that is trained on the corpus where none is given; or what becomes of that of `initialize_from`."""
 
     kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
     """WordPiece (lower-cased), byte-level BPE, or Unigram"""
     size: int | None = None
     """entries, brought up to a multiple of 64; null: 8192, or what a small corpus supports"""
     retrain: bool = False
-    """with start: train a tokenizer on the corpus in place of the one of start; shared pieces keep their sequences"""
+    """with initialize_from: train a tokenizer on the corpus in place of that of the model; shared tokens keep their sequences"""
     add_words: str | None = None
-    """with start: file with a word a line; each that is new becomes one token, from the mean of its old pieces"""
+    """with initialize_from: file with a word a line; each that is new becomes one token, from the mean of its old pieces"""
 
     def __post_init__(self) -> None:
         require_positive("vocabulary", self, "size")
@@ -110,7 +110,7 @@ class PretrainOptimizer(OptimizerConfig):
 
     kind: Literal["adamw", "muon"] | None = None  # type: ignore[assignment]
     """adamw: for all parameters; muon: for the matrices of the blocks, AdamW for the rest; null: muon for random initialization;
-    with start adamw, which moves them less"""
+    with initialize_from adamw, which moves them less"""
     muon_lr: float = 0.015
     """highest learning rate of Muon"""
     muon_weight_decay: float = 0.2
@@ -147,7 +147,7 @@ class ValidationConfig:
     sequences: int = 512
     """sequences to measure on, at most"""
     general: str | None = None
-    """with start: text that is not the subject of the run, to see what is forgotten; null: the bundled sample"""
+    """with initialize_from: text that is not the subject of the run, to see what is forgotten; null: the bundled sample"""
 
     def __post_init__(self) -> None:
         require_positive("validation", self, "every_steps sequences")
@@ -155,14 +155,14 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class ExpandConfig:
-    """A model larger than the one of `start`, from its weights. Heads keep their size, so that there are more of them."""
+    """A model larger than the one of `initialize_from`, from its weights. Heads keep their size, so that there are more of them."""
 
     num_layers: int | None = None
-    """number of Transformer blocks; null: as in start"""
+    """number of Transformer blocks; null: as in that model"""
     hidden_size: int | None = None
-    """width of a token's vector; null: as in start"""
+    """width of a token's vector; null: as in that model"""
     intermediate_size: int | None = None
-    """width inside the MLP; null: as in start"""
+    """width inside the MLP; null: as in that model"""
 
     def __post_init__(self) -> None:
         require_positive("expand", self, "num_layers hidden_size intermediate_size")
@@ -191,10 +191,10 @@ class PretrainRecipe:
     phases: list[PhaseConfig] = field(default_factory=list)
     """parts of the run with another tokens (how long), sequence_length, batch_size, micro_batch_size, mask_rate or rope_theta, as
     [{tokens: 1e6, sequence_length: 128}, {sequence_length: 512}]; none: one phase"""
-    start: str | None = None
+    initialize_from: str | None = None
     """folder of a model whose weights, shape and tokenizer the run starts from; null: random initialization"""
     expand: ExpandConfig = field(default_factory=ExpandConfig)
-    """with start: make the model larger first"""
+    """with initialize_from: make the model larger first"""
     compile: bool | None = None
     """compile the step (torch.compile, one graph of fixed shapes); null: where that pays within the budget"""
     attention: Backend = "auto"
@@ -227,21 +227,21 @@ class PretrainRecipe:
         check_values(self, "")
         check_seed(self.seed, bits=63)
         if self.optimizer.kind is None:
-            kind: Literal["adamw", "muon"] = "muon" if self.start is None else "adamw"
+            kind: Literal["adamw", "muon"] = "muon" if self.initialize_from is None else "adamw"
             # The one way to settle a field of a frozen dataclass: whoever reads the recipe, its file too, sees what is done.
             object.__setattr__(self, "optimizer", replace(self.optimizer, kind=kind))
-        if self.initialization == "structured" and self.start is not None:
+        if self.initialization == "structured" and self.initialize_from is not None:
             raise InputError(
-                f"initialization structured is for random initialization, and --from {self.start} brings its own: give random"
+                f"initialization structured is for random initialization, and --from {self.initialize_from} brings its own: give random"
             )
         asked = not self.phases or any(phase.sequence_length is None for phase in self.phases)
-        if self.start is None and asked and self.data.sequence_length > self.encoder.max_length:
+        if self.initialize_from is None and asked and self.data.sequence_length > self.encoder.max_length:
             raise InputError(
                 f"data.sequence_length {self.data.sequence_length} is longer than encoder.max_length {self.encoder.max_length}:"
                 " lower the one or raise the other"
             )
         self._check_phases()
-        if self.start is not None:
+        if self.initialize_from is not None:
             self._check_vocabulary()
             return
         vocabulary, general = self.vocabulary, self.validation.general
@@ -270,12 +270,12 @@ class PretrainRecipe:
                 raise InputError(f"{here}: sequence_length is {phase.sequence_length}: give 8 or more")
             if phase.mask_rate is not None and not 0 < phase.mask_rate < 1:
                 raise InputError(f"{here}: mask_rate is {phase.mask_rate}: give a share between 0 and 1")
-            if self.start is None:  # otherwise the shape comes with the model
+            if self.initialize_from is None:  # otherwise the shape comes with the model
                 check_phase_fits(number, phase, self.encoder)
 
     def _check_vocabulary(self) -> None:
-        """What may stand together of the ways to change the tokenizer of `start`."""
-        vocabulary, beside = self.vocabulary, f"--from {self.start}"
+        """What may stand together of the ways to change the tokenizer of `initialize_from`."""
+        vocabulary, beside = self.vocabulary, f"--from {self.initialize_from}"
         ways = {
             f"data.tokenizer {self.data.tokenizer}": self.data.tokenizer is not None,
             "vocabulary.retrain (--new-tokenizer)": vocabulary.retrain,

@@ -24,7 +24,7 @@ from bert.errors import InputError
 from bert.files import replaced
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
-from bert.pretraining.initialization import Start
+from bert.pretraining.initialization import InitialModel
 from bert.pretraining.inputs import TrainingData, fixed_sequences
 from bert.pretraining.score import score_stream
 from bert.pretraining.sources import Source
@@ -54,14 +54,14 @@ class Loss:
 
 
 def measure_before(
-    start: Start, model: MaskedLM, data: TrainingData, device: torch.device, say: Callable[[str], None]
+    initial: InitialModel, model: MaskedLM, data: TrainingData, device: torch.device, say: Callable[[str], None]
 ) -> None:
     """Measure the model as it came and, where it has been changed, `model`, with which training begins. Writes
     RUN/before-after/."""
     folder = _folder(data.folder)
     folder.mkdir(exist_ok=True)
-    changed = data.tokenizer.hash != start.tokenizer.hash
-    texts, line = general_sample(data.recipe, start.tokenizer)
+    changed = data.tokenizer.hash != initial.tokenizer.hash
+    texts, line = general_sample(data.recipe, initial.tokenizer)
     say(line)
     samples = {GENERAL: texts}
     if changed:
@@ -71,14 +71,14 @@ def measure_before(
     losses = []
     for name, stream, bytes_a_token in _streams(data):
         if not changed:
-            losses.append(_measure(start.model, name, BEFORE, stream, data.tokenizer, bytes_a_token, device))
+            losses.append(_measure(initial.model, name, BEFORE, stream, data.tokenizer, bytes_a_token, device))
         elif name in samples:
-            store, own_bytes = _tokenised(samples[name], start.tokenizer)
+            store, own_bytes = _tokenised(samples[name], initial.tokenizer)
             own = fixed_sequences(
-                data.recipe, data.plan, [store], [Documents(store.starts, store.lengths)], start.tokenizer
+                data.recipe, data.plan, [store], [Documents(store.starts, store.lengths)], initial.tokenizer
             )
-            losses.append(_measure(start.model, name, BEFORE, own, start.tokenizer, own_bytes, device))
-        if model is not start.model:
+            losses.append(_measure(initial.model, name, BEFORE, own, initial.tokenizer, own_bytes, device))
+        if model is not initial.model:
             losses.append(_measure(model, name, START, stream, data.tokenizer, bytes_a_token, device))
     _write(folder, losses)
 

@@ -1,6 +1,6 @@
 """What a run starts from: the model of a folder, with another vocabulary where the recipe says so, larger where it says so.
 
-`load_start` reads the folder, `check_start` says which tokenizer comes of it, before anything is written, and `begin` makes the
+`load_initial` reads the folder, `check_initial` says which tokenizer comes of it, before anything is written, and `initialize` makes the
 first weights. Each is a function of recipe and folder alone, so that all ranks come to the same weights.
 """
 
@@ -22,7 +22,7 @@ from bert.pretraining.vocabulary_transfer import carry_over, overlap
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialModel:
     """The model of a folder, as it came."""
 
     folder: str
@@ -45,9 +45,9 @@ class Start:
         ]
 
 
-def load_start(recipe: PretrainRecipe) -> Start:
-    """Read the folder `recipe.start`. InputError where it holds no model, or no tokenizer and none is given."""
-    folder = str(recipe.start)
+def load_initial(recipe: PretrainRecipe) -> InitialModel:
+    """Read the folder `recipe.initialize_from`. InputError where it holds no model, or no tokenizer and none is given."""
+    folder = str(recipe.initialize_from)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         model, fresh = start_masked_lm(folder)
@@ -61,20 +61,20 @@ def load_start(recipe: PretrainRecipe) -> Start:
             f"{recipe.data.tokenizer}: has {tokenizer.vocab_size} entries and --from {folder} has {model.config.vocab_size}:"
             " give the tokenizer that it was trained with"
         )
-    return Start(folder, model, tokenizer, tuple(fresh))
+    return InitialModel(folder, model, tokenizer, tuple(fresh))
 
 
-def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
-    """The tokenizer of a run that begins with `start`; none where it is yet to be trained on the corpus.
+def check_initial(recipe: PretrainRecipe, initial: InitialModel) -> Tokenizer | None:
+    """The tokenizer of a run that is initialized from `initial`; none where it is yet to be trained on the corpus.
 
     InputError for what does not fit the model: a shape of its own, rows that are too long, words that cannot be added,
     sizes to expand to.
     """
-    config = start.model.config
-    tokenizer: Tokenizer | None = start.tokenizer
+    config = initial.model.config
+    tokenizer: Tokenizer | None = initial.tokenizer
     if recipe.vocabulary.add_words is not None:
         file = recipe.vocabulary.add_words
-        tokenizer = add_words(start.tokenizer, read_words(file), source=file)[0]
+        tokenizer = add_words(initial.tokenizer, read_words(file), source=file)[0]
     elif recipe.vocabulary.retrain:
         tokenizer = None
     elif recipe.data.tokenizer is not None:
@@ -85,42 +85,42 @@ def check_start(recipe: PretrainRecipe, start: Start) -> Tokenizer | None:
             raise InputError(f"{general}: no such file: give a text file as --general, or leave it out")
         # refuses a file without text
         next(find_corpus(general, recipe.data.layout, recipe.data.text_field).documents())
-    shape = shape_of(recipe, start, tokenizer)
+    shape = shape_of(recipe, initial, tokenizer)
     asked = recipe.encoder
     if tokenizer is None:
         asked = replace(asked, vocab_size=shape.vocab_size, pad_id=shape.pad_id)
     untouched = recipe.encoder == EncoderConfig() or asked == shape
-    if not untouched or recipe.head not in (HeadConfig(), start.model.head_config):
+    if not untouched or recipe.head not in (HeadConfig(), initial.model.head_config):
         raise InputError(
-            f"encoder and head come with --from {start.folder}: leave both groups out (expand makes the model larger)"
+            f"encoder and head come with --from {initial.folder}: leave both groups out (expand makes the model larger)"
         )
     in_use = not recipe.phases or any(phase.sequence_length is None for phase in recipe.phases)
     if in_use and recipe.data.sequence_length > config.max_length:
         raise InputError(
             f"data.sequence_length {recipe.data.sequence_length} is longer than the {config.max_length} tokens of"
-            f" --from {start.folder}: lower it"
+            f" --from {initial.folder}: lower it"
         )
     for number, phase in enumerate(recipe.phases, start=1):
         check_phase_fits(number, phase, config)
     return tokenizer
 
 
-def shape_of(recipe: PretrainRecipe, start: Start, tokenizer: Tokenizer | None) -> EncoderConfig:
-    """The shape of the model that `begin` makes; `tokenizer` none: as far as it is known. A vocabulary that stays the same
+def shape_of(recipe: PretrainRecipe, initial: InitialModel, tokenizer: Tokenizer | None) -> EncoderConfig:
+    """The shape of the model that `initialize` makes; `tokenizer` none: as far as it is known. A vocabulary that stays the same
     may be padded, another one is not."""
     expanded = larger(
-        start.model.config, recipe.expand.num_layers, recipe.expand.hidden_size, recipe.expand.intermediate_size
+        initial.model.config, recipe.expand.num_layers, recipe.expand.hidden_size, recipe.expand.intermediate_size
     )
-    if tokenizer is None or tokenizer.hash == start.tokenizer.hash:
+    if tokenizer is None or tokenizer.hash == initial.tokenizer.hash:
         return expanded
     return replace(expanded, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
 
 
-def begin(recipe: PretrainRecipe, start: Start, tokenizer: Tokenizer) -> tuple[MaskedLM, list[str]]:
+def initialize(recipe: PretrainRecipe, initial: InitialModel, tokenizer: Tokenizer) -> tuple[MaskedLM, list[str]]:
     """The first weights of a run, in eval mode, and lines that say how they came to be."""
-    model, lines = start.model, start.describe(recipe.seed)
-    if tokenizer.hash != start.tokenizer.hash:
-        rows = overlap(start.tokenizer, tokenizer)
+    model, lines = initial.model, initial.describe(recipe.seed)
+    if tokenizer.hash != initial.tokenizer.hash:
+        rows = overlap(initial.tokenizer, tokenizer)
         model = carry_over(model, tokenizer, rows)
         if recipe.vocabulary.add_words is None:
             unknown = f", {rows.unknown:,} as the mean of all" if rows.unknown else ""
@@ -129,8 +129,8 @@ def begin(recipe: PretrainRecipe, start: Start, tokenizer: Tokenizer) -> tuple[M
                 f" the mean of their old pieces{unknown}"
             )
     if recipe.vocabulary.add_words is not None:
-        lines.append(_describe_words(recipe.vocabulary.add_words, start.tokenizer, tokenizer))
-    shape = shape_of(recipe, start, tokenizer)
+        lines.append(_describe_words(recipe.vocabulary.add_words, initial.tokenizer, tokenizer))
+    shape = shape_of(recipe, initial, tokenizer)
     if shape != model.config:
         lines.append(f"expanded from {_sizes(model.config)} to {_sizes(shape)}")
         model = expand(model, shape, recipe.seed)

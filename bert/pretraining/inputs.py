@@ -20,7 +20,7 @@ from bert.data.vocabulary import make_tokenizer
 from bert.errors import InputError
 from bert.files import real_path
 from bert.pretraining.config import DataConfig, PretrainRecipe
-from bert.pretraining.initialization import Start, check_start, load_start, shape_of
+from bert.pretraining.initialization import InitialModel, check_initial, load_initial, shape_of
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.phases import Plan, resolve_plan
 from bert.pretraining.sources import Mixture, Source
@@ -64,7 +64,7 @@ def open_data(recipe: PretrainRecipe, out: Path, ranks: int = 1) -> TrainingData
     return TrainingData(recipe, out, tokenizer, stores, plan, *make_streams(recipe, plan, stores, tokenizer))
 
 
-def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
+def check_inputs(recipe: PretrainRecipe, out: Path) -> InitialModel | None:
     """InputError for text, tokenizer and store that are not there or do not fit, before anything is written or overwritten.
 
     Returns what the run starts from, where it is not random initialization.
@@ -73,7 +73,7 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
     check_apart(out, "the text", *data.corpus, *data.mixture)
     check_apart(out, "data.tokenizer", data.tokenizer)
     check_apart(out, "data.store", data.store)
-    check_apart(out, "start", recipe.start)
+    check_apart(out, "initialize_from", recipe.initialize_from)
     check_apart(out, "vocabulary.add_words", recipe.vocabulary.add_words)
     check_apart(out, "validation.general", recipe.validation.general)
     if data.corpus and data.store is not None:
@@ -83,15 +83,15 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
             "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
         )
     tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
-    start = None
-    if recipe.start is not None:
-        start = load_start(recipe)
-        tokenizer = check_start(recipe, start)
+    initial = None
+    if recipe.initialize_from is not None:
+        initial = load_initial(recipe)
+        tokenizer = check_initial(recipe, initial)
     for source in text_sources(data, out):
         if source.text:
             find_corpus(source.text, data.layout, data.text_field)
         elif tokenizer is None:
-            if data.mixture and recipe.start is not None:  # its vocabulary is trained on text
+            if data.mixture and recipe.initialize_from is not None:  # its vocabulary is trained on text
                 raise InputError(
                     f"data.mixture: {source.folder} is tokenised already and vocabulary.retrain given: give the text"
                 )
@@ -104,24 +104,26 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> Start | None:
                 raise InputError(
                     f"--out {out} lies in the folder of text {text}, which would be read as text: give another --out"
                 )
-    return start
+    return initial
 
 
 def prepare_inputs(
     recipe: PretrainRecipe,
     out: Path,
     say: Callable[[str], None],
-    start: Start | None = None,
+    initial: InitialModel | None = None,
     resume: bool = False,
     ranks: int = 1,
 ) -> TrainingData:
     """Make what is missing in `out`: tokenizer and store. Every open field of the recipe is decided then. A run that is resumed
     keeps the store that it has; otherwise one that a killed preparation left must be of this text."""
     data, vocabulary, folder = recipe.data, recipe.vocabulary, tokenizer_folder(out)
-    encoder, head = (recipe.encoder, recipe.head) if start is None else (start.model.config, start.model.head_config)
+    encoder, head = (
+        (recipe.encoder, recipe.head) if initial is None else (initial.model.config, initial.model.head_config)
+    )
     if not Tokenizer.has_files(folder):
-        if start is not None:
-            tokenizer = check_start(recipe, start)
+        if initial is not None:
+            tokenizer = check_initial(recipe, initial)
         else:
             tokenizer = None if data.tokenizer is None else Tokenizer.load(data.tokenizer)
         if tokenizer is not None:
@@ -136,9 +138,9 @@ def prepare_inputs(
                 say(f"warning: the text of {out} has changed: the run goes on with the text that it began with")
         elif source.text:
             prepare(source.text, tokenizer, source.folder, data.layout, data.text_field, say=say)
-    if start is not None:
-        encoder = shape_of(recipe, start, tokenizer)
-    elif recipe.start is None:
+    if initial is not None:
+        encoder = shape_of(recipe, initial, tokenizer)
+    elif recipe.initialize_from is None:
         encoder = replace(encoder, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     stop = DEFAULT_STOP if recipe.stop == StopConfig() else recipe.stop
     return open_data(replace(with_absolute_paths(recipe), encoder=encoder, head=head, stop=stop), out, ranks)
@@ -277,7 +279,7 @@ def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:
         ),
         vocabulary=replace(vocabulary, add_words=absolute(vocabulary.add_words)),
         validation=replace(validation, general=absolute(validation.general)),
-        start=absolute(recipe.start),
+        initialize_from=absolute(recipe.initialize_from),
     )
 
 

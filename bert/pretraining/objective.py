@@ -21,6 +21,8 @@ class Objective(Protocol):
 
     weights: Mapping[str, float]
     """the loss terms by name, each with its weight in the loss"""
+    compiled: bool
+    """whether its loss and its evaluation are one graph each (torch.compile)"""
     pipeline: str
     """of Hugging Face, for the exported model"""
     metrics: tuple[str, ...]

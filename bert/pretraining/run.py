@@ -26,7 +26,7 @@ from bert.model.structure import structure
 from bert.pretraining.backend import attention_options, select_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import measure_after, measure_before, report
-from bert.pretraining.initialization import Start, begin, load_start
+from bert.pretraining.initialization import InitialModel, initialize, load_initial
 from bert.pretraining.inputs import (
     TrainingData,
     check_inputs,
@@ -191,7 +191,7 @@ def _prepare(
             run_folder.check_same(out, given)
             say(f"{out}: holds this run already, which is resumed")
         return _take_up(held, recipe if resume else held, out, equip, say)
-    start = check_inputs(recipe, out)
+    initial = check_inputs(recipe, out)
     recipe = replace(recipe, run_id=uuid4().hex)
     equipment = equip(recipe)
     with run_folder.claimed(out, overwrite, given) as folder:
@@ -199,12 +199,12 @@ def _prepare(
         def heard(line: str) -> None:
             say(line.replace(str(folder), str(out)))
 
-        data = prepare_inputs(recipe, folder, heard, start, ranks=equipment.ranks)
+        data = prepare_inputs(recipe, folder, heard, initial, ranks=equipment.ranks)
         compiled, device = _compiles(data, equipment), equipment.device
         precision = str(equipment.trainer.precision)
         recipe = select_attention(data.recipe, data.plan, device, precision, compiled[0], heard)
         data = replace(data, recipe=recipe)
-        model = None if start is None else begin_with(start, data, device, heard)
+        model = None if initial is None else initialize_with(initial, data, device, heard)
         run = _Run(equipment, data, compiled, model=model)
         run_folder.mark_ready(folder, out, recipe, "bert pretrain", run.decided())
     return run if folder == out else replace(run, data=open_data(recipe, out, equipment.ranks))
@@ -275,13 +275,13 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
     torch.manual_seed(recipe.seed)
     compiled, why = run.compiled
     objective = objective_named(recipe.objective, compiled)
-    if recipe.start is None or checkpoint is not None:  # a checkpoint has all weights
+    if recipe.initialize_from is None or checkpoint is not None:  # a checkpoint has all weights
         model = objective.build(recipe.encoder, recipe.head)
         if recipe.initialization == "structured":
             counts = torch.from_numpy(data.training.token_counts(_COUNTED))
             structure(model, counts, data.plan.at(0).rope_theta)
     else:
-        model = run.model or begin(recipe, load_start(recipe), data.tokenizer)[0]
+        model = run.model or initialize(recipe, load_initial(recipe), data.tokenizer)[0]
     model.train()
     model.tokenizer = data.tokenizer
     model.encoder.attention = attention_options(recipe, equipment.device, str(trainer.precision), say)
@@ -344,12 +344,14 @@ def _check_budget(recipe: PretrainRecipe, checkpoint: Path | None) -> None:
         raise InputError(f"--stop.steps {steps}: the run has {done:,} steps behind it: give more, or leave it out")
 
 
-def begin_with(start: Start, data: TrainingData, device: torch.device, say: Callable[[str], None]) -> MaskedLM:
+def initialize_with(
+    initial: InitialModel, data: TrainingData, device: torch.device, say: Callable[[str], None]
+) -> MaskedLM:
     """The first weights of a run from those of a model, with what both are worth written down."""
-    model, lines = begin(data.recipe, start, data.tokenizer)
+    model, lines = initialize(data.recipe, initial, data.tokenizer)
     for line in lines:
         say(line)
-    measure_before(start, model, data, device, say)
+    measure_before(initial, model, data, device, say)
     return model
 
 

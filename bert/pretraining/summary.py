@@ -55,7 +55,11 @@ def card_text(
     lines = [
         "## Training",
         f"- text: {', '.join(texts) or 'a token store'}",
-        *([] if recipe.start is None else [f"- from the weights of {'/'.join(Path(recipe.start).parts[-2:])}"]),
+        *(
+            []
+            if recipe.initialize_from is None
+            else [f"- from the weights of {'/'.join(Path(recipe.initialize_from).parts[-2:])}"]
+        ),
         f"- {progress.step:,} steps, {progress.tokens / 1e6:.2f} M tokens, {progress.seconds / 60:.1f} minutes; seed {recipe.seed}",
         *(
             f"- from step {first:,}: sequences of {phase.sequence_length}, {phase.batch_size} a step;"
@@ -70,7 +74,12 @@ def card_text(
     lines += card_lines(losses)
     names = {name.removeprefix("val_"): value for name, value in metrics.items()}
     return training_card(
-        lines, dataclasses.replace(recipe, run_id=None), objective.pipeline, "validation text", names, base=recipe.start
+        lines,
+        dataclasses.replace(recipe, run_id=None),
+        objective.pipeline,
+        "validation text",
+        names,
+        base=recipe.initialize_from,
     )
 
 

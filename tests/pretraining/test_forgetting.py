@@ -160,7 +160,7 @@ def test_a_figure_that_is_not_there_is_a_dash():
 def test_the_bundled_sample_is_taken_in_the_language_of_the_model(language, name):
     corpus = make_sample(language).corpus
     tokenizer = train_tokenizer(corpus[:200])
-    recipe = PretrainRecipe(start="folder", validation=ValidationConfig(sequences=4))
+    recipe = PretrainRecipe(initialize_from="folder", validation=ValidationConfig(sequences=4))
     assert tuple(find_corpus(BUNDLED[name], "blank-lines").documents()) == corpus
     texts, line = general_sample(recipe, tokenizer)
     assert f"{name} sentences of the bundled sample" in line

@@ -140,7 +140,7 @@ def test_a_run_from_an_encoder_says_what_is_fresh_and_keeps_the_family(encoder_f
     assert (config["model_type"], config["architectures"]) == ("bert", ["BertForMaskedLM"])
     recipe = read_recipe(run / "recipe.yaml", PretrainRecipe)
     assert recipe.encoder == Encoder.load(encoder_folder).config
-    assert recipe.start == str(encoder_folder)
+    assert recipe.initialize_from == str(encoder_folder)
 
 
 @pytest.mark.hf

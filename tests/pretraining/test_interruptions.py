@@ -85,7 +85,7 @@ def test_a_signal_in_any_phase_ends_the_command_by_its_code_and_the_same_command
 
 
 def loop(command, environment, kills, seconds, finished):
-    """Start a command again and again, killed after a random time so many times, until it ends well. Returns the kills."""
+    """InitialModel a command again and again, killed after a random time so many times, until it ends well. Returns the kills."""
     draw, killed = random.Random(2026), 0
     while True:
         process = subprocess.Popen(

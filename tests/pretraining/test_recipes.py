@@ -64,4 +64,4 @@ def test_structured_weights_are_for_fresh_weights() -> None:
     with pytest.raises(
         InputError, match="is for random initialization, and --from a/model brings its own: give random"
     ):
-        PretrainRecipe(start="a/model", initialization="structured")
+        PretrainRecipe(initialize_from="a/model", initialization="structured")

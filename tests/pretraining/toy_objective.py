@@ -11,6 +11,7 @@ from bert.training.step import LossTerms
 class Toy:
     weights = MappingProxyType({"masked_lm": 1.0, "length": 0.5})
     metrics = ("val_masked_lm", "val_length")
+    compiled = False
     pipeline = "fill-mask"
 
     def build(self, encoder, head):

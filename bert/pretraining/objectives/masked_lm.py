@@ -22,6 +22,7 @@ class MaskedLanguageModeling:
     metrics: tuple[str, ...] = ("val_loss", "val_accuracy", "val_perplexity")
 
     def __init__(self, compiled: bool = False) -> None:
+        self.compiled = compiled
         self._loss_sum: Callable[..., Tensor] = MaskedLM.loss_sum
         self._forward: Callable[..., Any] = MaskedLM.__call__
         if compiled:
