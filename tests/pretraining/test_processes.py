@@ -36,8 +36,8 @@ from bert.pretraining.module import PretrainingModule
 real = PretrainingModule.training_step
 def step(self, batch, batch_idx):
     for number, micro in enumerate(batch.micro_batches):
-        torch.save(dict(micro, counts=batch.counts, tokens=batch.tokens),
-        f"{os.environ['RECORD']}-{self.progress.step}-{number}-{self.global_rank}.pt")
+        name = f"{os.environ['RECORD']}-{self.progress.step}-{number}-{self.global_rank}.pt"
+        torch.save(dict(micro, counts=batch.counts, tokens=batch.tokens), name)
     return real(self, batch, batch_idx)
 PretrainingModule.training_step = step
 sys.exit(bert.cli.main(sys.argv[1:]))
@@ -217,3 +217,50 @@ def test_with_muon_the_losses_agree_within_its_bf16(corpus):
     one = train(corpus, "muon-alone", (), ("--optimizer.kind", "muon"))
     two = train(corpus, "muon-two", (), ("--optimizer.kind", "muon", "--trainer.devices", "2"))
     assert max(abs(a - b) for a, b in zip(one[1], two[1])) < 2e-3
+
+
+# Counts the buckets of gradients that this process exchanges.
+COUNTER = """
+import os, sys
+import bert.cli
+from bert.pretraining.module import PretrainingModule
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+last = []
+def counted(state, bucket):
+    last.append(bucket.is_last())
+    return allreduce_hook(state, bucket)
+real = PretrainingModule.on_train_start
+def start(self):
+    real(self)
+    self.trainer.strategy.model.register_comm_hook(None, counted)
+PretrainingModule.on_train_start = start
+code = bert.cli.main(sys.argv[1:])
+with open(os.environ["RECORD"], "a") as file: file.write(f"{len(last)} {sum(last)}\\n")
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("micro_batch_size", [4, 1])
+def test_gradients_are_exchanged_once_a_bucket_and_step_whatever_the_accumulation(corpus, micro_batch_size):
+    """The model is so small that its gradients are one bucket."""
+    (corpus / "count.py").write_text(COUNTER)
+    record = corpus / f"reductions-{micro_batch_size}"
+    arguments = [
+        "pretrain",
+        str(corpus / "text.txt"),
+        "--config",
+        str(corpus / "recipe.yaml"),
+        "--trainer.devices",
+        "2",
+    ]
+    arguments += [
+        "--out",
+        str(corpus / f"counted-{micro_batch_size}"),
+        "--data.micro_batch_size",
+        str(micro_batch_size),
+    ]
+    environment = os.environ | {"RECORD": str(record), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(corpus / "count.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert record.read_text().split() == ["20"] * 4  # calls and last buckets, of two processes over 20 steps
