@@ -87,9 +87,8 @@ class Baseline:
             mode = "reduce-overhead" if settings.compile == "cuda-graphs" else None
             self._compute = torch.compile(self.model, dynamic=False if fixed else None, mode=mode)
         of, fused = recipe.optimizer, self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=of.lr, betas=of.betas, eps=of.eps, weight_decay=of.weight_decay, fused=fused
-        )
+        groups = [{"params": list(self.model.parameters()), "highest_lr": of.lr}]
+        self.optimizer = torch.optim.AdamW(groups, of.lr, of.betas, of.eps, of.weight_decay, fused=fused)
 
     def forward(self, batch: BaselineBatch) -> torch.Tensor:
         """The mean loss over the labels."""

@@ -19,7 +19,7 @@ from bert.bench.candidate import Candidate, compiled
 from bert.bench.documents import Text, mixture
 from bert.bench.measurement import Measurement, spread
 from bert.bench.results import OUT_OF_MEMORY, Value, attempt
-from bert.bench.settings import WORKLOADS, BaselineSettings, Workload, baseline_settings
+from bert.bench.settings import BaselineSettings, Workload
 from bert.bench.steps import begin, beside_peak
 from bert.errors import InputError
 from bert.pretraining.backend import select_attention
@@ -31,10 +31,9 @@ Pairs = Sequence[tuple[Workload, BaselineSettings]]
 
 
 def bench_compare(
-    measurement: Measurement, pairs: Pairs = (), ragged: Sequence[Text] = (), baseline_batch_size: int | None = None
+    measurement: Measurement, pairs: Pairs, ragged: Sequence[Text] = (), baseline_batch_size: int | None = None
 ) -> dict[str, Any]:
-    """A result for each pair of a workload and a setting of the baseline; none given: all workloads in all settings of the device.
-    Each stands beside the measured peaks of the hardware. Returns what metrics.json holds.
+    """A result for each pair of a workload and a setting of the baseline. Each stands beside the measured peaks of the hardware. Returns what metrics.json holds.
 
     Both sides use AdamW, fused. The candidate is compiled unless the recipe says no. The baseline takes `baseline_batch_size` sequences
     or documents a step, not given as many as a batch of the recipe, and half of them where memory does not suffice, and half of those, …
@@ -69,8 +68,7 @@ def bench_compare(
             size //= 2
             machine.free_memory()
 
-    every = [(workload, setting) for workload in WORKLOADS for setting in baseline_settings(device.type)]
-    for workload, setting in pairs or every:
+    for workload, setting in pairs:
         names = {"name": f"{workload}, {setting}", "workload": workload, "setting": str(setting)}
         measurement.result({"kind": "compare", **names, **asdict(setting)}, partial(measure, workload, setting))
     return measurement.report()

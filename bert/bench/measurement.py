@@ -66,7 +66,7 @@ class Measurement:
         about: Value = {
             "environment": environment(),
             "precision": device_and_precision(self.recipe)[1],
-            "recipe": _plain(self.recipe),
+            "recipe": plain(self.recipe),
             "text": {"documents": len(store), "tokens": store.num_tokens, "vocabulary": self.text.vocab_size},
         }
         return report(self.results, about | (summary or {}), self.say)
@@ -77,14 +77,14 @@ def fingerprint(mode: str, recipe: PretrainRecipe, texts: Sequence[Text]) -> dic
     here, stores = environment(), [text.store for text in texts]
     return {
         "mode": mode,
-        "recipe": _plain(recipe),
+        "recipe": plain(recipe),
         "texts": [[len(store), store.num_tokens, digest(store.values[:_DIGESTED], store.lengths)] for store in stores],
         "device": str(device_and_precision(recipe)[0]),
         **{name: here[name] for name in ("commit", "packages", "cpu", "cuda_devices")},
     }
 
 
-def _plain(recipe: PretrainRecipe) -> dict[str, Any]:
+def plain(recipe: PretrainRecipe) -> dict[str, Any]:
     """The recipe without where its text lies, what ends it and what it writes: how it trains."""
     plain = asdict(recipe)
     for name in ("vocabulary", "stop", "log", "checkpoint", "start", "expand"):

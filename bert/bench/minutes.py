@@ -20,10 +20,10 @@ import torch
 
 from bert.bench.baseline import Baseline, full_batch, full_batches, score_baseline
 from bert.bench.documents import Text, full_sequences, packed
-from bert.bench.machine import device_and_precision, fresh_start
-from bert.bench.measurement import Measurement, alternate, digest, spread
+from bert.bench.machine import fresh_start
+from bert.bench.measurement import Measurement, alternate, digest, plain, spread
 from bert.bench.results import Value, attempt
-from bert.bench.settings import SIDES, BaselineSettings, BaselineTraining, Side, baseline_settings
+from bert.bench.settings import SIDES, BaselineSettings, Side
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.model.tuning import now
@@ -35,6 +35,8 @@ from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.optimizers import set_learning_rate
 from bert.training.schedules import Progress, learning_rate_share
 
+LR, WARMUP = 2e-3, 0.06
+"""of the baseline: its highest learning rate, and the share of the time in which it rises"""
 POINTS = 20
 """points of a curve before its last"""
 CURVE_SEQUENCES = 128
@@ -43,18 +45,43 @@ _TIMED_STEPS = 8
 _BASELINE_TOKENS = 64_000_000  # tokens that the baseline sees before the first comes again
 
 
-def fastest_setting(measurement: Measurement, training: BaselineTraining) -> BaselineSettings:
+def baseline_recipe(
+    recipe: PretrainRecipe,
+    minutes: float,
+    lr: float = LR,
+    warmup: float = WARMUP,
+    *,
+    batch_size: int = 32,
+    length: int = 128,
+) -> PretrainRecipe:
+    """How the baseline is trained: the model of the recipe on full sequences of `length` tokens, 15 % of them masked, with AdamW and a
+    linear decay for `minutes`."""
+    length = min(length, recipe.encoder.max_length)
+    return replace(
+        recipe,
+        data=replace(recipe.data, sequence_length=length, batch_size=batch_size, micro_batch_size=None),
+        phases=[],
+        masking=MaskingConfig(rate=0.15),
+        optimizer=replace(recipe.optimizer, lr=lr),
+        schedule=ScheduleConfig(kind="linear", warmup=warmup),
+        stop=StopConfig(minutes=minutes),
+    )
+
+
+def fastest_setting(
+    measurement: Measurement, recipe: PretrainRecipe, settings: Sequence[BaselineSettings]
+) -> BaselineSettings:
     """The setting of the baseline that makes most tokens a second here, a result each; before any clock, as `bert pretrain` times
     attention. InputError where none of them runs."""
-    settings = training.settings or baseline_settings(device_and_precision(measurement.recipe)[0].type)
     if len(settings) == 1:
         return settings[0]
-    recipe, text = _baseline_run(measurement, training, _TIMED_STEPS * training.batch_size, seed=0)
+    data, seconds = recipe.data, min(1.0, 6 * (recipe.stop.minutes or 1))
+    text = full_sequences(measurement.text, data.sequence_length, _TIMED_STEPS * data.batch_size)
     batches = full_batches(text, recipe, _TIMED_STEPS)
 
     def measure(setting: BaselineSettings) -> Value:
         fresh_start()
-        (runs,) = alternate([Baseline(recipe, setting).timed_steps(batches)], 3, min(1.0, 6 * training.minutes))
+        (runs,) = alternate([Baseline(recipe, setting).timed_steps(batches)], 3, seconds)
         return {"tokens_per_second": statistics.median(run.rate for run in runs)}
 
     for setting in settings:
@@ -67,30 +94,19 @@ def fastest_setting(measurement: Measurement, training: BaselineTraining) -> Bas
     return BaselineSettings(best["attention"], best["compile"])
 
 
-def _baseline_run(
-    measurement: Measurement, training: BaselineTraining, sequences: int, seed: int
-) -> tuple[PretrainRecipe, Text]:
-    """The recipe of the baseline, and its text: full sequences without padding."""
-    length, recipe = training.sequence_length, measurement.recipe
-    data = replace(recipe.data, sequence_length=length, batch_size=training.batch_size, micro_batch_size=None)
-    masking, optimizer = MaskingConfig(rate=training.mask_rate), replace(recipe.optimizer, lr=training.lr)
-    recipe = replace(recipe, data=data, phases=[], masking=masking, optimizer=optimizer, seed=seed)
-    return recipe, full_sequences(measurement.text, length, sequences, seed)
-
-
 class Curve(L.Callback):
-    """Losses of a model in training by `score`, at equal distances through the seconds of its budget, each with its minute; the clock of
+    """Losses of a model in training by `score`, at equal distances through the minutes of its budget, each with its minute; the clock of
     the run stands still meanwhile. As a callback it follows a run of `bert pretrain`."""
 
-    def __init__(self, score: Callable[[Any], Score], seconds: float) -> None:
-        self.score, self.seconds = score, seconds
+    def __init__(self, score: Callable[[Any], Score], minutes: float) -> None:
+        self.score, self.minutes = score, minutes
         self.points: list[tuple[float, float]] = []
         self.progress = Progress(StopConfig())
 
     def follow(self, progress: Progress, model: Any, device: torch.device) -> None:
         """After a step: score the model where a point is due."""
         self.progress = progress
-        if progress.seconds >= self.seconds * (len(self.points) + 1) / (POINTS + 1):
+        if progress.seconds >= 60 * self.minutes * (len(self.points) + 1) / (POINTS + 1):
             start = now(device)
             self.points.append((progress.seconds / 60, self.score(model).loss))
             progress.leave_out(now(device) - start)
@@ -109,26 +125,20 @@ class Curve(L.Callback):
 
 
 def train_baseline(
-    measurement: Measurement,
-    training: BaselineTraining,
-    setting: BaselineSettings,
-    seed: int,
-    masked: Path,
-    curve_file: Path,
+    text: Text, recipe: PretrainRecipe, setting: BaselineSettings, masked: Path, curve_file: Path
 ) -> Value:
-    """Train and score the baseline. The clock runs from the first request for a batch to the last step, as in `bert pretrain`."""
-    enough = min(measurement.text.store.num_tokens, _BASELINE_TOKENS) // (training.sequence_length - 2)
-    recipe, text = _baseline_run(measurement, training, max(training.batch_size, enough), seed)
-    baseline, stream = Baseline(recipe, setting), packed(text, recipe)
-    for group in baseline.optimizer.param_groups:
-        group["highest_lr"] = training.lr
-    schedule = ScheduleConfig(kind="linear", warmup=training.warmup)
-    curve = Curve(partial(score_baseline, file=curve_file), 60 * training.minutes)
-    progress = Progress(StopConfig(minutes=training.minutes))
+    """Train the baseline by `baseline_recipe` and score it. The clock runs from the first request for a batch to the last step, as in
+    `bert pretrain`."""
+    length, minutes = recipe.data.sequence_length, recipe.stop.minutes
+    assert minutes is not None
+    sequences = max(recipe.data.batch_size, min(text.store.num_tokens, _BASELINE_TOKENS) // (length - 2))
+    stream = packed(full_sequences(text, length, sequences, recipe.seed), recipe)
+    baseline, curve = Baseline(recipe, setting), Curve(partial(score_baseline, file=curve_file), minutes)
+    progress = Progress(recipe.stop)
     progress.start()
     while not progress.finished():
         batch = full_batch(stream.micro_batch(int(progress.step))).on(baseline.device)
-        set_learning_rate(baseline.optimizer, learning_rate_share(progress.share(), schedule))
+        set_learning_rate(baseline.optimizer, learning_rate_share(progress.share(), recipe.schedule))
         baseline.step(batch)
         if progress.step % 20 == 0:
             now(baseline.device)  # the clock is that of the device: steps do not run ahead of it
@@ -137,46 +147,46 @@ def train_baseline(
     return curve.result(baseline.model, score_baseline(baseline.model, masked)) | {"setting": str(setting)}
 
 
-def train_candidate(
-    recipe: PretrainRecipe, out: Path, masked: Path, curve_file: Path, minutes: float, seed: int
-) -> Value:
-    """`bert pretrain` by the recipe with this budget in the folder `out`, scored as the baseline is. Overwrites `out`."""
-    curve = Curve(partial(score_masked, file=curve_file), 60 * minutes)
+def train_candidate(recipe: PretrainRecipe, out: Path, minutes: float, masked: Path, curve_file: Path) -> Value:
+    """`bert pretrain` by the recipe for `minutes` in the folder `out`, scored as the baseline is. Overwrites `out`."""
+    curve = Curve(partial(score_masked, file=curve_file), minutes)
     trainer = recipe.trainer | {"callbacks": [*recipe.trainer.get("callbacks", []), curve]}
-    run = replace(recipe, stop=StopConfig(minutes=minutes), seed=seed, trainer=trainer)
+    run = replace(recipe, stop=StopConfig(minutes=minutes), trainer=trainer)
     model = MaskedLM.load(pretrain(run, out, overwrite=True))
     return curve.result(model, score_masked(model, masked)) | {"setting": "recipe"}
 
 
 def bench_minutes(
     measurement: Measurement,
-    training: BaselineTraining,
+    baseline: PretrainRecipe,
+    settings: Sequence[BaselineSettings],
     masked: Path,
     seeds: Sequence[int] = (0,),
     sides: Sequence[Side] = SIDES,
 ) -> dict[str, Any]:
     """Train each side with each seed, alternating, for the same minutes, and score it on a masked file; runs lie in the folder of the
-    measurement. The candidate
-    is trained by the whole recipe, phases included, which names its store and its tokenizer.
+    measurement. The baseline is trained by the recipe `baseline` (`baseline_recipe`) in the fastest of `settings`, the candidate by the
+    whole recipe of the measurement, phases included, which names its store and its tokenizer.
 
     Returns what metrics.json holds, with the losses, and for each seed the minutes after which the candidate is where the baseline ends
     (by curves, whose learning rate decays to the end of the whole budget: an upper bound).
     """
-    measurement.open("minutes", {"training": asdict(training), "masked": digest(*read_masked(masked))})
-    if (out := measurement.out) is None:
-        raise InputError("out is not given: name the folder of the runs")
+    recipe, out, minutes = measurement.recipe, measurement.out, baseline.stop.minutes
+    if out is None or minutes is None:
+        raise InputError("out or stop.minutes is not given: name the folder of the runs and their budget")
+    given = {"baseline": plain(baseline), "minutes": minutes, "settings": [str(one) for one in settings]}
+    measurement.open("minutes", given | {"masked": digest(*read_masked(masked))})
     curve_file = cut_masked(masked, out / "curve-sequences.npz")
     torch.manual_seed(0)  # also refuses, before anything is trained, sequences that the model cannot take
-    untrained = score_masked(MaskedLM(measurement.recipe.encoder, measurement.recipe.head), curve_file)
+    untrained = score_masked(MaskedLM(recipe.encoder, recipe.head), curve_file)
 
     def measure(side: Side, seed: int) -> Value:
+        setting = fastest_setting(measurement, baseline, settings) if side == "baseline" else None
         fresh_start()
-        if side == "candidate":
+        if setting is None:
             run = out / f"candidate-{seed}"
-            return train_candidate(measurement.recipe, run, masked, curve_file, training.minutes, seed)
-        setting = fastest_setting(measurement, training)
-        fresh_start()
-        return train_baseline(measurement, training, setting, seed, masked, curve_file)
+            return train_candidate(replace(recipe, seed=seed), run, minutes, masked, curve_file)
+        return train_baseline(measurement.text, replace(baseline, seed=seed), setting, masked, curve_file)
 
     found: dict[str, list[Value]] = {side: [] for side in sides}
     for number, seed in enumerate(seeds):
@@ -188,8 +198,8 @@ def bench_minutes(
     if len(found) == 2:
         pairs = zip(found["candidate"], found["baseline"])
         summary["minutes_until"] = [minutes_until(one["curve"], other["curve"][-1][1]) for one, other in pairs]
-        for minutes in summary["minutes_until"]:
-            when = f"after {minutes:.1f} minutes" if minutes is not None else "never"
+        for at in summary["minutes_until"]:
+            when = f"after {at:.1f} minutes" if at is not None else "never"
             measurement.say(f"the candidate reaches the baseline's final loss {when} (by curves that decay to the end)")
     return measurement.report({"minutes": summary})
 

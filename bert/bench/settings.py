@@ -1,9 +1,7 @@
-"""What a comparison can be made of: workloads, and how the baseline runs and trains. No torch here, so that a command line can name it."""
+"""What a comparison can be made of: workloads, and how the baseline runs. No torch here, so that a command line can name it."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
-
-from bert.errors import require, require_positive
 
 Attention = Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"]
 """implementations of attention in transformers"""
@@ -26,24 +24,6 @@ class BaselineSettings:
 
     def __str__(self) -> str:
         return self.attention + {"no": "", "yes": ", compiled", "cuda-graphs": ", CUDA graphs"}[self.compile]
-
-
-@dataclass(frozen=True)
-class BaselineTraining:
-    """How the baseline is trained."""
-
-    minutes: float
-    lr: float = 2e-3
-    warmup: float = 0.06
-    mask_rate: float = 0.15
-    batch_size: int = 32
-    sequence_length: int = 128
-    settings: tuple[BaselineSettings, ...] = ()
-    """candidates of which the fastest is taken; none: all that a user would try on the device"""
-
-    def __post_init__(self) -> None:
-        require_positive("baseline", self, "minutes lr")
-        require("baseline", self, "warmup", lambda share: 0 <= share < 1, "a share from 0 to less than 1")
 
 
 def baseline_settings(

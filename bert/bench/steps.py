@@ -75,12 +75,10 @@ def begin(measurement: Measurement, mode: str, given: Value | None = None, texts
     measurement.open(mode, given, texts)
     sequences, masked = data.micro_batch_size or data.batch_size, most_masked(recipe.masking.rate, data.sequence_length)
 
-    def measure() -> Value:
-        own = machine.model_shapes(recipe.encoder, recipe.head, sequences, data.sequence_length, masked)
-        device = machine.device_and_precision(recipe)[0]
-        return asdict(machine.measure_peaks(device, own, min(0.3, measurement.seconds)))
-
-    rows, inner, columns = measurement.results.measured({"kind": "peaks"}, measure)["best_shape"]
+    own = machine.model_shapes(recipe.encoder, recipe.head, sequences, data.sequence_length, masked)
+    device, seconds = machine.device_and_precision(recipe)[0], min(0.3, measurement.seconds)
+    peaks = measurement.results.measured({"kind": "peaks"}, lambda: asdict(machine.measure_peaks(device, own, seconds)))
+    rows, inner, columns = peaks["best_shape"]
     return rows, inner, columns
 
 

@@ -13,66 +13,58 @@ from bert.files import replaced
 
 METRICS, TABLE = "metrics.json", "table.md"
 _RATIO = "{ratio[median]:.2f} ({ratio[min]:.2f}–{ratio[max]:.2f})"
-_SHARES = {name: f"{{share[{name}]:.1%}}" for name in ("data", "forward", "backward", "optimizer")}
-_WAY = {"attention": "{backend}", "compiled": "{compile}"}
-_PEAK = {"peak GiB": "{peak_gib:.2f}"}
-KINDS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
+_MFU = "{mfu[median]:.1%} ({mfu[min]:.1%}–{mfu[max]:.1%})"
+_SHARES = "{share[data]:.1%} | {share[forward]:.1%} | {share[backward]:.1%} | {share[optimizer]:.1%}"
+_RATES = "{tokens_per_second[candidate][median]:,.0f} | {tokens_per_second[baseline][median]:,.0f}"
+KINDS: dict[str, tuple[int, str, str]] = {
     "peaks": (
-        {},
-        {
-            "bf16 matrix rate, TFLOP/s": "{bf16:,.3f}",
-            "the model's own products": "{model_shapes:,.3f}",
-            "fp32 matrix rate": "{fp32:,.3f}",
-            "memory copy, GB/s": "{copy:,.1f}",
-            "memory a = b + s · c, GB/s": "{triad:,.1f}",
-        },
+        0,
+        "bf16 matrix rate, TFLOP/s | the model's own products | fp32 matrix rate | memory copy, GB/s | memory a = b + s · c",
+        "{bf16:,.3f} | {model_shapes:,.3f} | {fp32:,.3f} | {copy:,.1f} | {triad:,.1f}",
     ),
     "step": (
-        _WAY,
-        {
-            "tokens/s": "{tokens_per_second[median]:,.0f}",
-            "MFU": "{mfu[median]:.1%} ({mfu[min]:.1%}–{mfu[max]:.1%})",
-            **_SHARES,
-            "fill": "{fill:.1%}",
-            **_PEAK,
-        },
+        2,
+        "attention | compiled | tokens/s | MFU | data | forward | backward | optimizer | fill | peak GiB",
+        f"{{backend}} | {{compile}} | {{tokens_per_second[median]:,.0f}} | {_MFU} | {_SHARES} | {{fill:.1%}} | {{peak_gib:.2f}}",
     ),
-    "sweep": (_WAY | {"micro-batch": "{sequences}"}, {"tokens/s": "{tokens_per_second:,.0f}", **_PEAK}),
+    "sweep": (
+        3,
+        "attention | compiled | micro-batch | tokens/s | peak GiB",
+        "{backend} | {compile} | {sequences} | {tokens_per_second:,.0f} | {peak_gib:.2f}",
+    ),
     "compare": (
-        {"workload": "{workload}", "baseline": "{setting}"},
-        {
-            "ratio": _RATIO,
-            "tokens/s": "{tokens_per_second[candidate][median]:,.0f}",
-            "baseline tokens/s": "{tokens_per_second[baseline][median]:,.0f}",
-            "MFU": "{mfu[candidate]:.1%}",
-            "baseline MFU": "{mfu[baseline]:.1%}",
-            "baseline positions/token": "{positions_per_token[baseline]:.3f}",
-        },
+        2,
+        "workload | baseline | ratio | tokens/s | baseline tokens/s | MFU | baseline MFU | baseline positions/token",
+        f"{{workload}} | {{setting}} | {_RATIO} | {_RATES} | {{mfu[candidate]:.1%}} | {{mfu[baseline]:.1%}}"
+        " | {positions_per_token[baseline]:.3f}",
     ),
     "minutes": (
-        {"side": "{side}", "setting": "{setting}", "seed": "{seed}"},
-        {
-            "loss": "{loss:.3f}",
-            "accuracy": "{accuracy:.1%}",
-            "tokens": "{tokens:,.0f}",
-            "steps": "{steps:,}",
-            "minutes": "{minutes:.1f}",
-        },
+        3,
+        "side | setting | seed | loss | accuracy | tokens | steps | minutes",
+        "{side} | {setting} | {seed} | {loss:.3f} | {accuracy:.1%} | {tokens:,.0f} | {steps:,} | {minutes:.1f}",
     ),
 }
-"""kind → header → format of what stands under it: of how a result was measured, and of its metrics"""
+"""kind → how many columns tell how a result was measured, before its metrics; the header of its table; a row"""
+
+
+def _cells(result: Value) -> list[str]:
+    """The row of a result in the table of its kind."""
+    count, _, row = KINDS[result["kind"]]
+    forms = row.split(" | ")
+    if "error" not in result:
+        return [form.format_map(result) for form in forms]
+    error = f"{result['side'] + ' ' if 'side' in result else ''}does not run here: {result['error']}"
+    empty = [""] * (len(forms) - count - 1)
+    return [*(form.format_map(result) for form in forms[:count]), error.replace("|", "/"), *empty]
 
 
 def line_of(result: Value) -> str:
     """A finished result in a line."""
-    heads = [""] if "error" in result else [f" {head}" for head in KINDS[result["kind"]][1]]
-    return f"{result['name']}: {', '.join(metric + head for metric, head in zip(_metrics(result), heads))}"
-
-
-def _metrics(result: Value) -> list[str]:
-    if "error" in result:
-        return [f"{result['side'] + ' ' if 'side' in result else ''}does not run here: {result['error']}"]
-    return [form.format_map(result) for form in KINDS[result["kind"]][1].values()]
+    count, header, _ = KINDS[result["kind"]]
+    metrics = _cells(result)[count:]
+    if "error" not in result:
+        metrics = [f"{metric} {head}" for metric, head in zip(metrics, header.split(" | ")[count:])]
+    return f"{result['name']}: {', '.join(filter(None, metrics))}"
 
 
 def report(results: Results, about: dict[str, Any], say: Callable[[str], None] = print) -> dict[str, Any]:
@@ -92,12 +84,14 @@ def report(results: Results, about: dict[str, Any], say: Callable[[str], None] =
 def tables(results: Results) -> list[str]:
     """The tables of all kinds of results that there are, as Markdown."""
     made = []
-    for kind, (way, metrics) in KINDS.items():
+    for kind, (_, header, _) in KINDS.items():
         if of_kind := results.of(kind, failed=True):
-            heads = [*way, *metrics]
-            rows = [[*(form.format_map(one) for form in way.values()), *_metrics(one)] for one in of_kind]
-            filled = [[*row, *[""] * (len(heads) - len(row))] for row in rows]
-            made.append("\n".join(map(markdown_row, [heads, ["---"] * len(heads), *filled])))
+            lines = [
+                header,
+                " | ".join("---" for _ in header.split(" | ")),
+                *(" | ".join(_cells(one)) for one in of_kind),
+            ]
+            made.append("\n".join(f"| {line} |" for line in lines))
     if found := findings(results):
         fast, large = found["fastest"], found["largest"]
         most = "the largest that fits" if large["limit"] else "all sizes fit, the largest tried"
@@ -107,11 +101,6 @@ def tables(results: Results) -> list[str]:
         goal = "; goal: {goal:.2f}, 0.95 × the ratio on full sequences × positions per token of the baseline"
         made.append((line + goal * ("goal" in best)).format_map(best))
     return made
-
-
-def markdown_row(cells: list[str]) -> str:
-    """A row of a table in Markdown."""
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
 
 
 def best_baseline(results: Results) -> dict[str, Any]:

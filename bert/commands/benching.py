@@ -5,17 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from bert.bench.settings import (
-    SIDES,
-    WORKLOADS,
-    Attention,
-    BaselineSettings,
-    BaselineTraining,
-    Compile,
-    Side,
-    Workload,
-    baseline_settings,
-)
+from bert.bench import settings
 from bert.commands.options import TRUST
 from bert.errors import InputError, did_you_mean
 from bert.flags import Parser, first_line, verb_name
@@ -73,7 +63,7 @@ def _compare(arguments: Sequence[str]) -> None:
     parser = _parser(_compare)
     parser.add("--rounds", "rounds; in each, both sides are timed", int, 5, at_least=1)
     parser.add("--ragged", "stores or .npz files, equal numbers of documents of each; not given: the text", list[str])
-    parser.add("--workloads", "batches to compare on", list[Workload], list(WORKLOADS))
+    parser.add("--workloads", "batches to compare on", list[settings.Workload], list(settings.WORKLOADS))
     parser.add("--baseline-batch-size", "sequences or documents of the baseline's batch", int, at_least=1)
     _add_baseline(parser, "each")
     options, measurement = _parse(parser, arguments)
@@ -90,17 +80,16 @@ def _minutes(arguments: Sequence[str]) -> None:
     parser.add("--minutes", "train both for this long", float, required=True)
     parser.add("--masked", ".npz of masked sequences to score on", required=True)
     parser.add("--seeds", "each side with each of them", list[int], [0])
-    parser.add("--sides", "which to train", list[Side], list(SIDES))
-    parser.add("--baseline-lr", "the baseline's highest learning rate", float, BaselineTraining.lr)
-    parser.add("--baseline-warmup", "share of the time in which it rises", float, BaselineTraining.warmup)
+    parser.add("--sides", "which to train", list[settings.Side], list(settings.SIDES))
+    parser.add("--baseline-lr", "the baseline's highest learning rate", float, 2e-3)
+    parser.add("--baseline-warmup", "share of the time in which it rises", float, 0.06)
     _add_baseline(parser, "the fastest")
     options, measurement = _parse(parser, arguments)
-    from bert.bench.minutes import bench_minutes
+    from bert.bench.minutes import baseline_recipe, bench_minutes
 
-    length = min(BaselineTraining.sequence_length, measurement.recipe.encoder.max_length)
-    rising, settings = (options.baseline_lr, options.baseline_warmup), _settings(options, measurement.recipe)
-    training = BaselineTraining(options.minutes, *rising, sequence_length=length, settings=settings)
-    bench_minutes(measurement, training, Path(options.masked), options.seeds, options.sides)
+    baseline = baseline_recipe(measurement.recipe, options.minutes, options.baseline_lr, options.baseline_warmup)
+    tried = _settings(options, measurement.recipe)
+    bench_minutes(measurement, baseline, tried, Path(options.masked), options.seeds, options.sides)
 
 
 MODES = {verb_name(verb): verb for verb in (_steps, _sweep, _compare, _minutes)}
@@ -127,16 +116,16 @@ def _parser(verb: Callable[[Sequence[str]], None]) -> Parser:
 
 
 def _add_baseline(parser: Parser, default: str) -> None:
-    parser.add("--baseline-attention", f"one implementation of transformers; not given: {default}", Attention)
-    parser.add("--baseline-compile", f"one way; not given: {default}", Compile)
+    parser.add("--baseline-attention", f"one implementation of transformers; not given: {default}", settings.Attention)
+    parser.add("--baseline-compile", f"one way; not given: {default}", settings.Compile)
 
 
-def _settings(options: Any, recipe: "PretrainRecipe") -> tuple[BaselineSettings, ...]:
+def _settings(options: Any, recipe: "PretrainRecipe") -> tuple[settings.BaselineSettings, ...]:
     """The settings of the baseline that the options name."""
     from bert.bench.machine import device_and_precision
 
     device = device_and_precision(recipe)[0].type
-    return baseline_settings(device, options.baseline_attention, options.baseline_compile)
+    return settings.baseline_settings(device, options.baseline_attention, options.baseline_compile)
 
 
 def _parse(parser: Parser, arguments: Sequence[str]) -> "tuple[Any, Measurement]":
