@@ -84,15 +84,10 @@ class Candidate:
         self.step(batch, done)
         return parts
 
-    def on_device(self, batch: StepBatch) -> StepBatch:
-        """The batch with its tensors on the device."""
-        return move_data_to_device(batch, self.device)
-
     def timed_steps(self, steps: Sequence[StepBatch]) -> TimedSteps:
-        """These steps over batches that are ready on the device."""
+        """These steps, to be timed."""
         positions = [sum(micro["input_ids"].numel() for micro in batch.micro_batches) for batch in steps]
-        ready = [self.on_device(batch) for batch in steps]
-        return TimedSteps(self.step, ready, [batch.tokens for batch in steps], positions, self.device)
+        return TimedSteps(self.step, steps, [batch.tokens for batch in steps], positions, self.device)
 
 
 def steps_of(text: Text, recipe: PretrainRecipe, count: int) -> list[StepBatch]:
@@ -115,7 +110,7 @@ def split_time(candidate: Candidate, stream: BatchStream, steps: int) -> dict[st
     parts: dict[str, float] = {}
     start = now(candidate.device)
     for number, batch in enumerate(StepLoader(stream, steps=steps + 1)):
-        ready = candidate.on_device(batch)
+        ready = move_data_to_device(batch, candidate.device)
         took = {"data": now(candidate.device) - start} | candidate.timed_step(ready)
         if number:  # the first step warms up
             parts = {part: parts.get(part, 0.0) + seconds / steps for part, seconds in took.items()}

@@ -11,8 +11,8 @@ import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,34 +31,21 @@ CPU_VECTOR, GPU_VECTOR = 16_000_000, 256_000_000
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-@dataclass(frozen=True)
-class HardwarePeaks:
-    """Measured peaks of a device: TFLOP/s of matrix products, GB/s of memory."""
+def measure_peaks(device: torch.device, own: list[Shape], seconds: float = 0.3) -> dict[str, Any]:
+    """Measure a device, each product for about `seconds`; `own` are the shapes of a model's products.
 
-    bf16: float
-    model_shapes: float
-    """of the products of a model back to back, in bf16"""
-    fp32: float
-    """as PyTorch computes it where nobody asks for tf32"""
-    best_shape: Shape
-    """where the bf16 rate was reached"""
-    copy: float
-    """bytes read and written by a copy"""
-    triad: float
-    """bytes read and written by a = b + s · c"""
-
-
-def measure_peaks(device: torch.device, own: list[Shape], seconds: float = 0.3) -> HardwarePeaks:
-    """Measure a device, each product for about `seconds`; `own` are the shapes of a model's products."""
+    In TFLOP/s: `bf16`, reached with `best_shape`; `model_shapes`, the products of the model back to back, in bf16; `fp32`, as PyTorch
+    computes it where nobody asks for tf32. In GB/s, read and written: `copy`, and `triad`, a = b + s · c.
+    """
     shapes = CPU_SHAPES if device.type == "cpu" else GPU_SHAPES
     bf16 = {shape: matrix_rate([shape], torch.bfloat16, device, seconds) for shape in shapes}
     best = max(bf16, key=lambda shape: bf16[shape])
     reached = matrix_rate(own, torch.bfloat16, device, seconds)
     fp32 = max(matrix_rate([shape], torch.float32, device, seconds) for shape in shapes[:2])
     copy, triad = bandwidth(device, seconds)
-    # a busy machine measures low: the peak is at least what the model reaches
-    most = max(bf16[best], reached)
-    return HardwarePeaks(most / 1e12, reached / 1e12, fp32 / 1e12, best, copy / 1e9, triad / 1e9)
+    most = max(bf16[best], reached)  # a busy machine measures low: the peak is at least what the model reaches
+    rates = {"bf16": most / 1e12, "model_shapes": reached / 1e12, "fp32": fp32 / 1e12}
+    return rates | {"best_shape": best, "copy": copy / 1e9, "triad": triad / 1e9}
 
 
 def matrix_rate(shapes: list[Shape], dtype: torch.dtype, device: torch.device, seconds: float) -> float:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
 from bert.bench.documents import Text
-from bert.bench.machine import device_and_precision
+from bert.bench.machine import CPU_SHAPES, Shape, device_and_precision
 from bert.bench.results import Results, Value
 from bert.bench.table import line_of, report
 from bert.errors import require_positive
@@ -41,6 +42,8 @@ class Measurement:
     """of each timed run in a round"""
     say: Callable[[str], None] = print
     results: Results = field(default_factory=lambda: Results(None, {}))
+    product: Shape = CPU_SHAPES[0]
+    """shape of the matrix product that is the fastest here: the peak that MFU is relative to"""
 
     def __post_init__(self) -> None:
         require_positive("bench", self, "rounds seconds")
@@ -117,7 +120,7 @@ class TimedRun:
 
 @dataclass
 class TimedSteps:
-    """Optimizer steps that can be timed: `step` does one with a batch; `tokens` and `positions` are those of each batch, without and with
+    """Optimizer steps that can be timed: `step` does one with a batch, which is ready on the device; `tokens` and `positions` are those of each batch, without and with
     padding."""
 
     step: Callable[[Any], None]
@@ -128,6 +131,9 @@ class TimedSteps:
     device: torch.device
     done: int = 0
     """steps so far"""
+
+    def __post_init__(self) -> None:
+        self.batches = [move_data_to_device(batch, self.device) for batch in self.batches]
 
     def run(self, steps: int) -> TimedRun:
         """Do and time `steps` further steps."""

@@ -17,8 +17,9 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
-from bert.bench.baseline import Baseline, full_batch, full_batches, score_baseline
+from bert.bench.comparison import Baseline, full_batch, full_batches, score_baseline
 from bert.bench.documents import Text, full_sequences, packed
 from bert.bench.machine import fresh_start
 from bert.bench.measurement import Measurement, alternate, digest, plain, spread
@@ -137,7 +138,7 @@ def train_baseline(
     progress = Progress(recipe.stop)
     progress.start()
     while not progress.finished():
-        batch = full_batch(stream.micro_batch(int(progress.step))).on(baseline.device)
+        batch = move_data_to_device(full_batch(stream.micro_batch(int(progress.step))), baseline.device)
         set_learning_rate(baseline.optimizer, learning_rate_share(progress.share(), recipe.schedule))
         baseline.step(batch)
         if progress.step % 20 == 0:

@@ -6,7 +6,7 @@ A way to run the step is a recipe: its attention, compile and micro-batch.
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
@@ -33,11 +33,11 @@ def bench_steps(
 ) -> dict[str, Any]:
     """A result for each backend, compiled and not (as the recipe says, where it does), beside the measured peaks of the hardware; with
     `profile` also where the time of the step goes. Returns what metrics.json holds."""
-    product = begin(measurement, "steps")
+    begin(measurement, "steps")
     refused: dict[str, Value] = {}  # a backend that cannot run here gives its own reason; the compiler would not
     for way in ways(measurement.recipe, backends):
         known = refused.get(way.attention)
-        measure = partial(dict, known) if known else partial(attempt, partial(step_result, measurement, way, product))
+        measure = partial(dict, known) if known else partial(attempt, partial(step_result, measurement, way))
         value = measurement.result({"kind": "step", **_key(way)}, measure)
         if value.get("error", OUT_OF_MEMORY) != OUT_OF_MEMORY:
             refused[way.attention] = value
@@ -64,9 +64,9 @@ def bench_sweep(
     return measurement.report()
 
 
-def begin(measurement: Measurement, mode: str, given: Value | None = None, texts: Sequence[Text] = ()) -> machine.Shape:
+def begin(measurement: Measurement, mode: str, given: Value | None = None, texts: Sequence[Text] = ()) -> None:
     """Open the results of a mode that leaves the phases of the recipe aside, and measure the peaks of the hardware and what the products
-    of the model reach back to back; returns the shape of the fastest product."""
+    of the model reach back to back."""
     recipe, data = measurement.recipe, measurement.recipe.data
     if recipe.phases:
         shape = f"{data.batch_size} sequences of {data.sequence_length} (data.batch_size, data.sequence_length)"
@@ -74,12 +74,10 @@ def begin(measurement: Measurement, mode: str, given: Value | None = None, texts
         recipe = measurement.recipe = replace(recipe, phases=[])
     measurement.open(mode, given, texts)
     sequences, masked = data.micro_batch_size or data.batch_size, most_masked(recipe.masking.rate, data.sequence_length)
-
     own = machine.model_shapes(recipe.encoder, recipe.head, sequences, data.sequence_length, masked)
     device, seconds = machine.device_and_precision(recipe)[0], min(0.3, measurement.seconds)
-    peaks = measurement.results.measured({"kind": "peaks"}, lambda: asdict(machine.measure_peaks(device, own, seconds)))
-    rows, inner, columns = peaks["best_shape"]
-    return rows, inner, columns
+    peaks = measurement.results.measured({"kind": "peaks"}, lambda: machine.measure_peaks(device, own, seconds))
+    measurement.product = tuple(peaks["best_shape"])
 
 
 def ways(recipe: PretrainRecipe, backends: Sequence[Backend]) -> Iterator[PretrainRecipe]:
@@ -96,11 +94,11 @@ def _key(way: PretrainRecipe, before: str = "") -> dict[str, Any]:
     return {"name": name, "backend": way.attention, "compile": "yes" if way.compile else "no"}
 
 
-def step_result(measurement: Measurement, recipe: PretrainRecipe, product: machine.Shape) -> Value:
+def step_result(measurement: Measurement, recipe: PretrainRecipe) -> Value:
     """Rate, MFU, parts and memory of one way to run the step."""
     machine.fresh_start()
     candidate, steps = Candidate(recipe), steps_of(measurement.text, recipe, PREPARED)
-    (runs,), (mfu,), common = beside_peak(measurement, candidate, steps, [], product)
+    (runs,), (mfu,), common = beside_peak(measurement, candidate, steps, [])
     parts = split_time(candidate, packed(measurement.text, recipe), PREPARED)
     return common | {
         "tokens_per_second": spread([run.rate for run in runs]),
@@ -114,11 +112,7 @@ def step_result(measurement: Measurement, recipe: PretrainRecipe, product: machi
 
 
 def beside_peak(
-    measurement: Measurement,
-    candidate: Candidate,
-    steps: Sequence[StepBatch],
-    others: Sequence[TimedSteps],
-    product: machine.Shape,
+    measurement: Measurement, candidate: Candidate, steps: Sequence[StepBatch], others: Sequence[TimedSteps]
 ) -> tuple[list[list[TimedRun]], list[list[float]], Value]:
     """The timed runs of the candidate and of `others`, their MFU by the FLOPs of the candidate, and metrics of any such result.
     The matrix rate is measured again in each round, beside the steps that it is compared with."""
@@ -126,7 +120,7 @@ def beside_peak(
     machine.reset_peak_memory(candidate.device)
     sides = [candidate.timed_steps(steps), *others]
     dtype = torch.float32 if candidate.precision.startswith("32") else torch.bfloat16
-    rate = partial(machine.matrix_rate, [product], dtype, candidate.device, 0.2)
+    rate = partial(machine.matrix_rate, [measurement.product], dtype, candidate.device, 0.2)
     runs = alternate(sides, measurement.rounds, measurement.seconds, lambda: rates.append(rate()))
     flops, data = flops_per_token(candidate.recipe, steps), candidate.recipe.data
     mfu = [[flops * run.rate / rate for run, rate in zip(each, rates)] for each in runs]
@@ -144,12 +138,11 @@ def sweep_result(measurement: Measurement, recipe: PretrainRecipe, size: int) ->
     batches = steps_of(measurement.text, recipe, 4)
     candidate = Candidate(recipe)
     machine.reset_peak_memory(candidate.device)
-    ready = [candidate.on_device(batch) for batch in batches]
-    for batch in ready[:3]:
-        candidate.step(batch)
+    timed = candidate.timed_steps(batches)
+    timed.run(3)
     times: list[dict[str, float]] = []
-    while sum(sum(parts.values()) for parts in times) < measurement.seconds or len(times) < 3 * len(ready):
-        times += [candidate.timed_step(batch) for batch in ready]
+    while sum(sum(parts.values()) for parts in times) < measurement.seconds or len(times) < 3 * len(batches):
+        times += [candidate.timed_step(batch) for batch in timed.batches]
     took = {part: statistics.median_high(parts[part] for parts in times) for part in times[0]}
     seconds = took["forward"] + took["backward"] + took["optimizer"] / (batch_size // size)
     rate = statistics.mean(batch.tokens for batch in batches) / seconds

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from bert.bench.baseline import (
+from bert.bench.candidate import steps_of
+from bert.bench.comparison import (
     Baseline,
     baseline_model,
     concatenated,
@@ -15,7 +16,6 @@ from bert.bench.baseline import (
     score_baseline,
     workload_batches,
 )
-from bert.bench.candidate import steps_of
 from bert.bench.documents import full_sequences, mixture
 from bert.bench.settings import BaselineSettings
 from bert.errors import InputError

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bert.bench import baseline, comparison, machine, measurement, steps
+from bert.bench import comparison, machine, measurement, steps
 from bert.bench.comparison import bench_compare
 from bert.bench.measurement import Measurement, TimedRun
 from bert.bench.results import Results
@@ -55,7 +55,7 @@ def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(fam
 
     monkeypatch.setattr(steps, "alternate", two_rounds)
     monkeypatch.setattr(machine, "matrix_rate", lambda *_: 1e9)
-    monkeypatch.setattr(baseline, "_FULL_STEPS", 2)
+    monkeypatch.setattr(comparison, "_FULL_STEPS", 2)
     said = []
     settings = [BaselineSettings("sdpa"), BaselineSettings("flash_attention_2")]
     pairs = [(workload, setting) for workload in WORKLOADS for setting in settings]

@@ -10,8 +10,16 @@ import torch
 
 from bert.bench import minutes
 from bert.bench.measurement import Measurement
-from bert.bench.minutes import Curve, bench_minutes, cut_masked, fastest_setting, minutes_until, train_baseline
-from bert.bench.settings import BaselineSettings, BaselineTraining
+from bert.bench.minutes import (
+    Curve,
+    baseline_recipe,
+    bench_minutes,
+    cut_masked,
+    fastest_setting,
+    minutes_until,
+    train_baseline,
+)
+from bert.bench.settings import BaselineSettings, baseline_settings
 from bert.cli import main
 from bert.errors import InputError
 from bert.pretraining.config import PhaseConfig
@@ -51,34 +59,32 @@ def test_the_sequences_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
 @pytest.mark.parametrize("family", RECIPES)
 def test_the_baseline_learns_within_its_seconds_and_says_what_it_saw(family, masked):
     pytest.importorskip("transformers", reason="transformers is not installed")
-    training = BaselineTraining(minutes=1.5 / 60, batch_size=8, sequence_length=LENGTH)
-    measurement, setting = Measurement(RECIPES[family], TEXT), BaselineSettings()
-    value = train_baseline(measurement, training, setting, 3, masked, masked)
+    recipe = replace(baseline_recipe(RECIPES[family], 1.5 / 60, batch_size=8), seed=3)
+    value = train_baseline(TEXT, recipe, BaselineSettings(), masked, masked)
     assert value["steps"] > 0
     assert value["tokens"] == value["steps"] * 8 * LENGTH
     assert value["targets"] == int((read_masked(masked)[1] >= 0).sum())
     assert value["curve"][-1] == (value["minutes"], pytest.approx(value["loss"]))
     assert len(value["curve"]) >= 2
     assert [minute for minute, _ in value["curve"]] == sorted(minute for minute, _ in value["curve"])
-    untrained = replace(training, lr=1e-12)
-    control = train_baseline(measurement, untrained, setting, 3, masked, masked)
+    untrained = replace(recipe, optimizer=replace(recipe.optimizer, lr=1e-12))
+    control = train_baseline(TEXT, untrained, BaselineSettings(), masked, masked)
     assert control["loss"] == pytest.approx(np.log(SIZE), abs=0.3)
     assert value["loss"] < control["loss"]
 
 
 def test_the_fastest_setting_of_the_baseline_is_taken_and_one_alone_is_not_timed():
-    def fastest(rates, **training):
+    def fastest(rates, settings=baseline_settings("cpu")):
         measurement = Measurement(RECIPES["bert"], TEXT)
         for setting, value in rates.items():
             key = {"kind": "baseline setting", **asdict(BaselineSettings(*setting))}
             measurement.results.measured(key, lambda value=value: value)
-        training = BaselineTraining(minutes=1, sequence_length=LENGTH, batch_size=8, **training)
-        return fastest_setting(measurement, training)
+        return fastest_setting(measurement, baseline_recipe(measurement.recipe, 1.0, batch_size=8), settings)
 
     slow, fast, fails = {"tokens_per_second": 1.0}, {"tokens_per_second": 2.0}, {"error": "OSError: no"}
     every = {("eager", "no"): slow, ("sdpa", "no"): slow, ("eager", "yes"): fast, ("sdpa", "yes"): fails}
     assert fastest(every) == BaselineSettings("eager", "yes")
-    assert fastest({}, settings=(BaselineSettings("sdpa", "yes"),)) == BaselineSettings("sdpa", "yes")
+    assert fastest({}, [BaselineSettings("sdpa", "yes")]) == BaselineSettings("sdpa", "yes")
     with pytest.raises(InputError, match="the baseline does not run here: OSError: no"):
         fastest(dict.fromkeys(every, fails))
 
@@ -90,8 +96,8 @@ def test_a_setting_that_does_not_run_is_passed_over():
         (BaselineSettings("flash_attention_2"), BaselineSettings("eager")),
         Measurement(RECIPES["bert"], TEXT),
     )
-    training = BaselineTraining(minutes=0.1 / 60, batch_size=8, sequence_length=LENGTH, settings=settings)
-    assert fastest_setting(measurement, training) == BaselineSettings("eager")
+    recipe = baseline_recipe(measurement.recipe, 0.1 / 60, batch_size=8)
+    assert fastest_setting(measurement, recipe, settings) == BaselineSettings("eager")
     found = [{"error", "tokens_per_second"} & set(result) for result in measurement.results]
     assert found == [{"error"}, {"tokens_per_second"}]
 
@@ -120,7 +126,7 @@ def bench_with(monkeypatch, masked, out, recipe=RECIPES["modernbert"]):
     monkeypatch.setattr(minutes, "train_candidate", stand_in)
     monkeypatch.setattr("bert.bench.measurement.line_of", str)
     monkeypatch.setattr("bert.bench.measurement.report", lambda *_: {})
-    bench_minutes(Measurement(recipe, TEXT, out), BaselineTraining(1.0), masked, sides=["candidate"])
+    bench_minutes(Measurement(recipe, TEXT, out), baseline_recipe(recipe, 1.0), [], masked, sides=["candidate"])
     return trained
 
 
@@ -142,14 +148,14 @@ def test_results_of_other_sequences_are_refused(masked, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"minutes": 0.0}, "baseline.minutes is 0.0: give more than 0"),
-        ({"minutes": 1.0, "lr": -1.0}, "baseline.lr is -1.0: give more than 0"),
-        ({"minutes": 1.0, "warmup": 1.0}, "baseline.warmup is 1.0: give a share from 0 to less than 1"),
+        ({"minutes": 0.0}, "stop.minutes is 0.0: give more than 0"),
+        ({"minutes": 1.0, "lr": -1.0}, "optimizer.lr is -1.0: give more than 0"),
+        ({"minutes": 1.0, "warmup": 1.5}, "schedule.warmup is 1.5: give a share from 0 to 1"),
     ],
 )
 def test_a_training_of_the_baseline_that_cannot_be_is_refused(fields, message):
     with pytest.raises(InputError) as caught:
-        BaselineTraining(**fields)
+        baseline_recipe(RECIPES["bert"], **fields)
     assert str(caught.value) == message
 
 

@@ -15,8 +15,6 @@ from bert.errors import InputError
 
 from .synthetic import RECIPE, TEXT, Stop
 
-PRODUCT = (16, 16, 16)
-
 
 def measurement_of(recipe=RECIPE, **settings):
     return Measurement(recipe, TEXT, **{"rounds": 1, "seconds": 0.01, "say": lambda line: None} | settings)
@@ -33,7 +31,7 @@ def test_mfu_is_flops_a_token_times_tokens_over_the_rate_of_its_round(monkeypatc
         return [runs]
 
     monkeypatch.setattr(steps, "alternate", two_rounds)
-    result = step_result(measurement_of(rounds=2, seconds=1.0), RECIPE, PRODUCT)
+    result = step_result(measurement_of(rounds=2, seconds=1.0), RECIPE)
     flops = result["flops_per_token"]
     assert result["rounds"] == [500.0, 800.0]
     mfu = result["mfu"]
