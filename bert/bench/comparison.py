@@ -205,7 +205,8 @@ def score_baseline(model: Any, file: str | Path, batch_size: int = 32) -> Score:
 def bench_compare(
     measurement: Measurement, pairs: Pairs, ragged: Sequence[Text] = (), baseline_batch_size: int | None = None
 ) -> dict[str, Any]:
-    """A result for each pair of a workload and a setting of the baseline. Each stands beside the measured peaks of the hardware. Returns what metrics.json holds.
+    """A result for each pair of a workload and a setting of the baseline, beside the measured peaks of the hardware. Returns what
+    metrics.json holds.
 
     Both sides use AdamW, fused. The candidate is compiled unless the recipe says no. The baseline takes `baseline_batch_size` sequences
     or documents a step, not given as many as a batch of the recipe, and half of them where memory does not suffice, and half of those, …

@@ -52,9 +52,8 @@ def text_of_arrays(
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise InputError(f"values: {values.dtype} of {values.ndim} axes: give one axis of whole numbers, the token ids")
     if offsets.ndim != 1 or len(offsets) < 2:
-        raise InputError(
-            f"offsets: {offsets.size} numbers, {offsets.ndim} axes: give where each document begins, and the end of the last"
-        )
+        wrong = f"offsets: {offsets.size} numbers, {offsets.ndim} axes"
+        raise InputError(f"{wrong}: give where each document begins, and the end of the last")
     if len(specials) != len(SPECIALS):
         raise InputError(f"specials: {len(specials)} ids: give those of [PAD], [UNK], [CLS], [SEP] and [MASK]")
     for name, ids in (("values", values), ("specials", np.asarray(specials))):

@@ -120,8 +120,8 @@ class TimedRun:
 
 @dataclass
 class TimedSteps:
-    """Optimizer steps that can be timed: `step` does one with a batch, which is ready on the device; `tokens` and `positions` are those of each batch, without and with
-    padding."""
+    """Optimizer steps that can be timed: `step` does one with a batch, which is ready on the device; `tokens` and `positions` are those of
+    each batch, without and with padding."""
 
     step: Callable[[Any], None]
     batches: Sequence[Any]

@@ -36,8 +36,6 @@ from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.optimizers import set_learning_rate
 from bert.training.schedules import Progress, learning_rate_share
 
-LR, WARMUP = 2e-3, 0.06
-"""of the baseline: its highest learning rate, and the share of the time in which it rises"""
 POINTS = 20
 """points of a curve before its last"""
 CURVE_SEQUENCES = 128
@@ -49,24 +47,17 @@ _BASELINE_TOKENS = 64_000_000  # tokens that the baseline sees before the first 
 def baseline_recipe(
     recipe: PretrainRecipe,
     minutes: float,
-    lr: float = LR,
-    warmup: float = WARMUP,
-    *,
+    lr: float = 2e-3,
+    warmup: float = 0.06,
     batch_size: int = 32,
     length: int = 128,
 ) -> PretrainRecipe:
-    """How the baseline is trained: the model of the recipe on full sequences of `length` tokens, 15 % of them masked, with AdamW and a
-    linear decay for `minutes`."""
-    length = min(length, recipe.encoder.max_length)
-    return replace(
-        recipe,
-        data=replace(recipe.data, sequence_length=length, batch_size=batch_size, micro_batch_size=None),
-        phases=[],
-        masking=MaskingConfig(rate=0.15),
-        optimizer=replace(recipe.optimizer, lr=lr),
-        schedule=ScheduleConfig(kind="linear", warmup=warmup),
-        stop=StopConfig(minutes=minutes),
-    )
+    """How the baseline is trained: the model of the recipe on full sequences of at most `length` tokens, 15 % of them masked, with AdamW
+    and a linear decay for `minutes`."""
+    length, schedule = min(length, recipe.encoder.max_length), ScheduleConfig(kind="linear", warmup=warmup)
+    data = replace(recipe.data, sequence_length=length, batch_size=batch_size, micro_batch_size=None)
+    recipe = replace(recipe, data=data, phases=[], masking=MaskingConfig(rate=0.15), stop=StopConfig(minutes=minutes))
+    return replace(recipe, optimizer=replace(recipe.optimizer, lr=lr), schedule=schedule)
 
 
 def fastest_setting(
