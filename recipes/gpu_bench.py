@@ -62,11 +62,11 @@ def shapes() -> Iterator[Shape]:
 
 
 def with_sequences(recipe: PretrainRecipe, length: int, sequences: int) -> PretrainRecipe:
-    """One micro-batch a step, no dropout on attention weights, AdamW, compiled."""
+    """One micro-batch a step, no phases, no dropout on attention weights, AdamW, compiled."""
     encoder = replace(recipe.encoder, attention_dropout=0.0, max_length=max(length, recipe.encoder.max_length))
     data = replace(recipe.data, sequence_length=length, batch_size=sequences, micro_batch_size=sequences)
     optimizer = replace(recipe.optimizer, kind="adamw")
-    return replace(recipe, encoder=encoder, data=data, optimizer=optimizer, compile=True)
+    return replace(recipe, encoder=encoder, data=data, optimizer=optimizer, phases=[], compile=True)
 
 
 def stages(shape: Shape, text: Text, out: Path, say: Any) -> list[Any]:

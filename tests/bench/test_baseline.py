@@ -32,43 +32,43 @@ def twin(recipe):
     """The model of the candidate, and the baseline with the same weights."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(1)
-    ours = MaskedLM(recipe.encoder, recipe.head).eval()
-    return ours, transformers.AutoModelForMaskedLM
+    candidate = MaskedLM(recipe.encoder, recipe.head).eval()
+    return candidate, transformers.AutoModelForMaskedLM
 
 
 @pytest.mark.hf
 @recipes
 def test_on_full_sequences_the_baseline_has_the_loss_of_our_model_for_the_same_weights(family, tmp_path):
     recipe = RECIPES[family]
-    ours, auto = twin(recipe)
-    ours.save(tmp_path)
+    candidate, auto = twin(recipe)
+    candidate.save(tmp_path)
     baseline = Baseline(recipe, BaselineSettings())
     assert type(baseline.model).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
     baseline.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     baseline.model.eval()
     at_once = replace(recipe, data=replace(recipe.data, micro_batch_size=8))
     (((batch,), _, _),) = steps_of(full_sequences(TEXT, LENGTH, 8), at_once, 1)
-    theirs = baseline.forward(full_batch(batch))
-    mine = ours(
+    of_baseline = baseline.forward(full_batch(batch))
+    mine = candidate(
         batch["input_ids"],
         document_ids=batch["document_ids"],
         masked_positions=batch["masked_positions"],
         labels=batch["labels"],
     )
-    assert theirs.item() == pytest.approx(mine.loss.item(), abs=1e-5)
+    assert of_baseline.item() == pytest.approx(mine.loss.item(), abs=1e-5)
 
 
 @pytest.mark.hf
 @recipes
 def test_on_padded_documents_the_baseline_has_the_loss_of_our_model_with_its_mask(family, tmp_path):
     recipe = RECIPES[family]
-    ours, auto = twin(recipe)
-    ours.save(tmp_path)
+    candidate, auto = twin(recipe)
+    candidate.save(tmp_path)
     baseline = Baseline(recipe, BaselineSettings("eager"))
     baseline.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     baseline.model.eval()
     batch = padded(RAGGED, recipe, 16, 1)[0]
-    mine = ours(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
+    mine = candidate(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
     assert baseline.forward(batch).item() == pytest.approx(mine.loss.item(), abs=1e-5)
 
 
@@ -76,16 +76,16 @@ def test_on_padded_documents_the_baseline_has_the_loss_of_our_model_with_its_mas
 @recipes
 def test_the_baseline_is_scored_as_ours_is(family, tmp_path):
     recipe = RECIPES[family]
-    ours, auto = twin(recipe)
-    ours.save(tmp_path / "model")
+    candidate, auto = twin(recipe)
+    candidate.save(tmp_path / "model")
     rng = np.random.default_rng(0)
     ids = rng.integers(5, SIZE, (6, LENGTH))
     labels = np.where(rng.random(ids.shape) < 0.2, ids, -100)
     np.savez(tmp_path / "masked.npz", input_ids=ids, labels=labels)
-    mine = score_masked(ours, tmp_path / "masked.npz", batch_size=4)
-    theirs = score_baseline(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_size=4)
-    assert (theirs.accuracy, theirs.targets) == (mine.accuracy, mine.targets)
-    assert theirs.loss == pytest.approx(mine.loss, abs=1e-5)
+    mine = score_masked(candidate, tmp_path / "masked.npz", batch_size=4)
+    of_baseline = score_baseline(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_size=4)
+    assert (of_baseline.accuracy, of_baseline.targets) == (mine.accuracy, mine.targets)
+    assert of_baseline.loss == pytest.approx(mine.loss, abs=1e-5)
 
 
 def test_tokens_of_padded_batches_are_the_sum_of_their_masks():
@@ -122,10 +122,10 @@ def test_both_sides_of_a_workload_see_the_same_tokens():
     recipe = RECIPES["modernbert"]
     steps, batches = workload_batches("full-sequences", recipe, TEXT, RAGGED, 8)
     assert len(steps) == len(batches) == 8
-    for ours, theirs in zip(steps, batches):
-        assert torch.equal(torch.cat([micro["input_ids"] for micro in ours.micro_batches]), theirs.input_ids)
-        assert ours.counts["loss"] == int((theirs.labels >= 0).sum())
-        assert theirs.tokens == theirs.input_ids.numel()
+    for candidate, of_baseline in zip(steps, batches):
+        assert torch.equal(torch.cat([micro["input_ids"] for micro in candidate.micro_batches]), of_baseline.input_ids)
+        assert candidate.counts["loss"] == int((of_baseline.labels >= 0).sum())
+        assert of_baseline.tokens == of_baseline.input_ids.numel()
     steps, batches = workload_batches("padded", recipe, TEXT, RAGGED, 8)
     positions = sum(batch.attention_mask.numel() for batch in batches)
     assert positions / sum(batch.tokens for batch in batches) > 1.1

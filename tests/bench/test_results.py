@@ -29,7 +29,7 @@ def test_an_interrupted_measurement_is_resumed_with_the_next_result(tmp_path):
     values = [again.measured({"n": number}, lambda n=number: measure(n)) for number in range(4)]
     assert measured == [0, 1, 2, 2, 3]
     assert values == [{"rate": number / 3, "pair": [1, 2]} for number in range(4)]
-    assert [cell["n"] for cell in Results(tmp_path, FINGERPRINT)] == [0, 1, 2, 3]
+    assert [result["n"] for result in Results(tmp_path, FINGERPRINT)] == [0, 1, 2, 3]
 
 
 def test_results_of_another_measurement_are_refused_and_left_alone(tmp_path):
