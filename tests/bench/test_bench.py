@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from bert.bench import measurement
-from bert.bench.documents import text_of_arrays
+from bert.bench.documents import text_of_arrays, write_tokens
 from bert.bench.measurement import Measurement, fingerprint
 from bert.bench.steps import bench_steps
 from bert.cli import main
@@ -26,9 +26,9 @@ QUICK = ["--rounds", "1", *SHORT]
 
 def test_bench_measures_a_run_without_changing_it(tiny_run, capsys):
     before = sorted(path.name for path in tiny_run.rglob("*"))
-    assert main(["bench", "steps", str(tiny_run), *QUICK]) == 0
+    assert main(["bench", "steps", str(tiny_run), *QUICK, "--profile"]) == 0
     output = capsys.readouterr().out
-    for words in ("bf16 matrix rate", "memory copy", "tokens/s", "MFU"):
+    for words in ("bf16 matrix rate", "memory copy", "tokens/s", "MFU", "**matrix products**"):
         assert words in output
     assert sorted(path.name for path in tiny_run.rglob("*")) == before
 
@@ -126,6 +126,23 @@ def test_a_sweep_by_the_command(tiny_run, tmp_path, capsys):
     assert "all sizes fit, the largest tried: 4 sequences" in (output := capsys.readouterr().out)
     assert "sweep.png" in output
     assert (out / "sweep.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.hf
+def test_a_comparison_by_the_command(tiny_run, tmp_path, capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    write_tokens(tmp_path / "ragged.npz", TEXT)
+    out, ragged = tmp_path / "compare", ["--ragged", str(tmp_path / "ragged.npz")]
+    options = ["--workloads", "padded", "--baseline-attention", "eager", "--baseline-compile", "no", *ragged]
+    short = ["--rounds", "1", "--seconds", "0.02", "--compile", "false", "--attention", "sdpa", "--out", str(out)]
+    assert main(["bench", "compare", str(tiny_run), *short, *options]) == 0, capsys.readouterr().err
+    metrics = json.loads((out / "metrics.json").read_text())
+    (result,) = [result for result in metrics["results"] if result["kind"] == "compare"]
+    assert (result["workload"], result["setting"]) == ("padded", "eager")
+    assert metrics["best_baseline"]["padded"]["ratio"] == result["ratio"]
+    assert result["positions_per_token"]["baseline"] > result["positions_per_token"]["candidate"] >= 1
+    assert "padded, eager: " in capsys.readouterr().out
+    assert (out / "compare.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(
