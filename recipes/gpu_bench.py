@@ -1,4 +1,4 @@
-"""All figures of a GPU in one command, within ten minutes: ceilings, base and small shapes by attention backend, against Hugging Face.
+"""All metrics of a GPU in one command, within ten minutes: hardware peaks, base and small shapes by attention backend, beside Hugging Face.
 
     python recipes/gpu_bench.py tokens.npz --out runs/gpu
 
@@ -7,9 +7,9 @@
     python -c "from bert.bench.documents import *; from bert.data.tokenizer import Tokenizer; \
         write_tokens('tokens.npz', text_of_store('runs/store', Tokenizer.load('runs/tokenizer')))"
 
-Needs torch, lightning, numpy, tokenizers, pyyaml, matplotlib and, for the peer, transformers; no datasets, pyarrow or pydantic. What
-matters most comes first, each finished figure is kept, and the same command goes on with what is missing when the time was too short. It
-ends with a table of all shapes, and the profile of the one that is farthest from the matrix rate.
+Needs torch, lightning, numpy, tokenizers, pyyaml, matplotlib and, for the baseline, transformers; no datasets, pyarrow or pydantic. What
+matters most comes first, each finished result is kept, and the same command continues with what is missing when the time was too short.
+It ends with a table of all shapes, and the profile of the one with the lowest MFU.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from bert.bench.candidate import where_the_time_goes
+from bert.bench.comparison import bench_compare
 from bert.bench.documents import Text, read_tokens
-from bert.bench.peers import BaselineSettings
-from bert.bench.plan import BACKENDS, Plan
-from bert.bench.run import bench, fitted
+from bert.bench.measurement import Measurement
+from bert.bench.settings import BaselineSettings
+from bert.bench.steps import BACKENDS, bench_steps
 from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import read_recipe
@@ -36,7 +37,7 @@ RESERVED = 60.0  # seconds at the end for the profile
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and its rows."""
+    """A model and its sequences."""
 
     name: str
     recipe: PretrainRecipe
@@ -48,54 +49,55 @@ class Shape:
 
 
 def shapes() -> Iterator[Shape]:
-    """The base sizes at 512 and 1024 places, then those of Ettin (17 M, 32 M and 68 M parameters) at 512."""
+    """The base sizes at 512 and 1024 positions, then those of Ettin (17 M, 32 M and 68 M parameters) at 512."""
     bert, modern = (read_recipe(RECIPES / f"{name}.yaml", PretrainRecipe) for name in ("bert-base", "base"))
     modern = replace(modern, encoder=replace(modern.encoder, vocab_size=50_368))  # the tokenizer's, which is not here
-    for length, rows in ((512, 128), (1024, 64)):
+    for length, sequences in ((512, 128), (1024, 64)):
         for name, recipe in (("bert-base", bert), ("modernbert-base", modern)):
-            yield Shape(name, with_rows(recipe, length, rows), rows // 2)
+            yield Shape(name, with_sequences(recipe, length, sequences), sequences // 2)
     for name, width, layers, inner in (("17m", 256, 7, 384), ("32m", 384, 10, 576), ("68m", 512, 19, 768)):
         size = {"hidden_size": width, "num_layers": layers, "num_heads": width // 64, "intermediate_size": inner}
         small = replace(modern, encoder=replace(modern.encoder, **size))
-        yield Shape(f"modernbert-{name}", with_rows(small, 512, 256), 128)
+        yield Shape(f"modernbert-{name}", with_sequences(small, 512, 256), 128)
 
 
-def with_rows(recipe: PretrainRecipe, length: int, rows: int) -> PretrainRecipe:
-    """One micro-batch a step, no dropout on attention weights, AdamW, compiled."""
+def with_sequences(recipe: PretrainRecipe, length: int, sequences: int) -> PretrainRecipe:
+    """One micro-batch a step, no phases, no dropout on attention weights, AdamW, compiled."""
     encoder = replace(recipe.encoder, attention_dropout=0.0, max_length=max(length, recipe.encoder.max_length))
-    data = replace(recipe.data, sequence_length=length, batch_size=rows, micro_batch_size=rows)
+    data = replace(recipe.data, sequence_length=length, batch_size=sequences, micro_batch_size=sequences)
     optimizer = replace(recipe.optimizer, kind="adamw")
-    return replace(recipe, encoder=encoder, data=data, optimizer=optimizer, compile=True)
+    return replace(recipe, encoder=encoder, data=data, optimizer=optimizer, phases=[], compile=True)
 
 
 def stages(shape: Shape, text: Text, out: Path, say: Any) -> list[Any]:
-    """What is measured of a shape, the most telling first: beside the peer with padding and at its best without, then by
-    backend, then the other settings of the peer."""
+    """What is measured of a shape, the most telling first: beside the baseline with padding and at its best without, then by
+    backend, then the other settings of the baseline."""
 
-    def peer(*bouts: tuple[Any, BaselineSettings]) -> Any:
-        plan = Plan("against", rounds=3, seconds=1.5, bouts=bouts, baseline_batch_size=shape.baseline_batch_size)
-        return lambda: bench(shape.recipe, text, plan, out=out / shape.folder / "against", say=say)
+    def measurement(mode: str) -> Measurement:
+        return Measurement(shape.recipe, text, out / shape.folder / mode, rounds=3, seconds=1.5, say=say)
 
-    def ours(backend: str) -> Any:
-        plan = Plan("steps", rounds=3, seconds=1.5, backends=(backend,))
-        return lambda: bench(shape.recipe, text, plan, out=out / shape.folder / "ours", say=say)
+    def compare(*pairs: tuple[Any, BaselineSettings]) -> Any:
+        return lambda: bench_compare(measurement("compare"), pairs, baseline_batch_size=shape.baseline_batch_size)
+
+    def steps(backend: Any) -> Any:
+        return lambda: bench_steps(measurement("steps"), [backend])
 
     return [
-        peer(("padded", BaselineSettings("sdpa")), ("concatenated", BaselineSettings("sdpa", "yes"))),
-        # the newest are for this hardware, eager is for none; what auto chooses is measured beside the peer
-        *(ours(name) for name in reversed(BACKENDS) if name != "auto"),
-        peer(("concatenated", BaselineSettings("sdpa", "cuda-graphs")), ("padded", BaselineSettings("sdpa", "yes"))),
-        peer(*((work, BaselineSettings("flash_attention_2")) for work in ("concatenated", "padded"))),
-        peer(("full sequences", BaselineSettings("sdpa", "yes"))),
+        compare(("padded", BaselineSettings("sdpa")), ("concatenated", BaselineSettings("sdpa", "yes"))),
+        # the newest are for this hardware, eager is for none; what auto chooses is measured beside the baseline
+        *(steps(name) for name in reversed(BACKENDS) if name != "auto"),
+        compare(("concatenated", BaselineSettings("sdpa", "cuda-graphs")), ("padded", BaselineSettings("sdpa", "yes"))),
+        compare(*((workload, BaselineSettings("flash_attention_2")) for workload in ("concatenated", "padded"))),
+        compare(("full-sequences", BaselineSettings("sdpa", "yes"))),
     ]
 
 
 def main() -> None:
-    """Measure what is missing until the time is over, then say it all; what is wrong is one line."""
+    """Measure what is missing until the time is over, then print a summary; an error is one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("tokens", type=Path, help=".npz with values and offsets")
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for all figures")
-    until = "nothing is begun that would end later than this (default: %(default)s)"
+    parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for all results")
+    until = "no stage is started that would end later than this (default: %(default)s)"
     parser.add_argument("--minutes", type=float, default=MINUTES, help=until)
     names = [shape.folder for shape in shapes()]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SHAPE", help=", ".join(names))
@@ -108,7 +110,7 @@ def main() -> None:
 
 def measure(options: argparse.Namespace) -> None:
     """The stages of the chosen shapes, each in turn, until the time is over; then a table of them all and a profile."""
-    begun = time.monotonic()
+    start = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     text = read_tokens(options.tokens)
     chosen = [shape for shape in shapes() if shape.folder in options.only]
@@ -118,53 +120,52 @@ def measure(options: argparse.Namespace) -> None:
     for stage in range(max(map(len, plans))):
         for shape, plan in zip(chosen, plans):
             started = time.monotonic()
-            if started - begun + longest > 60 * options.minutes - RESERVED:
+            if started - start + longest > 60 * options.minutes - RESERVED:
                 left_out += 1
                 continue
             plan[stage]()
             took = time.monotonic() - started
             longest = max(longest, took)
             print(f"{shape.folder}, stage {stage + 1}: {took:.0f} s", flush=True)
-    summary, farthest = summarised(chosen, options.out)
+    summary, lowest = summarized(chosen, options.out)
     (options.out / "summary.md").write_text(summary + "\n", encoding="utf-8")
     print(summary)
-    print(f"left out: {left_out} stages (run again to go on)" if left_out else "everything is measured")
+    print(f"left out: {left_out} stages (run again to continue)" if left_out else "everything is measured")
     for shape in chosen:
-        if shape.folder == farthest and time.monotonic() - begun < 60 * options.minutes:
-            profile = f"\nwhere the time goes in {farthest}:\n\n{where_the_time_goes(text, fitted(shape.recipe, text))}"
+        if shape.folder == lowest and time.monotonic() - start < 60 * options.minutes:
+            profile = f"\nwhere the time goes in {lowest}:\n\n{where_the_time_goes(text, Measurement(shape.recipe, text).recipe)}"
             print(profile)
             (options.out / "summary.md").write_text(f"{summary}\n{profile}\n", encoding="utf-8")
 
 
-def summarised(chosen: list[Shape], out: Path) -> tuple[str, str]:
-    """(a table of all shapes, the shape whose best step is farthest from the matrix rate)."""
+def summarized(chosen: list[Shape], out: Path) -> tuple[str, str]:
+    """(a table of all shapes, the shape whose best step has the lowest MFU)."""
     lines = [
-        "| shape | attention | tokens/s | of the matrix rate | × HF padded, at its best | × HF concatenated, at its best |",
+        "| shape | attention | tokens/s | MFU | × HF padded, at its best | × HF concatenated, at its best |",
         "|---|---|---|---|---|---|",
     ]
-    shares: dict[str, float] = {}
+    highest: dict[str, float] = {}
     for shape in chosen:
-        against = _read(out / shape.folder / "against")
-        best = against.get("against_best_peer", {})
+        compared = _read(out / shape.folder / "compare")
+        best = compared.get("best_baseline", {})
         ratios = [
-            f"{best[work]['ratio']['median']:.2f} ({best[work]['against']})" if work in best else "–"
-            for work in ("padded", "concatenated")
+            f"{best[workload]['ratio']['median']:.2f} ({best[workload]['setting']})" if workload in best else "–"
+            for workload in ("padded", "concatenated")
         ]
         rates = [
-            ("as chosen", cell["tokens_per_second"]["ours"]["median"], cell["mfu"]["ours"])
-            for cell in against.get("cells", [])
-            if cell["what"] == "against hf" and "fails" not in cell
+            ("as chosen", result["tokens_per_second"]["candidate"]["median"], result["mfu"]["candidate"])
+            for result in compared.get("results", [])
+            if result["kind"] == "compare" and "error" not in result
         ][:1]
-        for cell in _read(out / shape.folder / "ours").get("cells", []):
-            if cell["what"] == "step" and "fails" in cell:
-                lines.append(f"| {shape.folder} | {cell['backend']} | {cell['fails']} | | | |")
-            elif cell["what"] == "step":
-                median = cell["tokens_per_second"]["median"], cell["mfu"]["median"]
-                rates.append((cell["backend"], *median))
-        for backend, rate, share in rates:
-            lines.append(f"| {shape.folder} | {backend} | {rate:,.0f} | {share:.1%} | {ratios[0]} | {ratios[1]} |")
-            shares[shape.folder] = max(share, shares.get(shape.folder, 0.0))
-    return "\n".join(lines), min(shares, key=lambda name: shares[name]) if shares else ""
+        for result in _read(out / shape.folder / "steps").get("results", []):
+            if result["kind"] == "step" and "error" in result:
+                lines.append(f"| {shape.folder} | {result['backend']} | {result['error']} | | | |")
+            elif result["kind"] == "step":
+                rates.append((result["backend"], result["tokens_per_second"]["median"], result["mfu"]["median"]))
+        for backend, rate, mfu in rates:
+            lines.append(f"| {shape.folder} | {backend} | {rate:,.0f} | {mfu:.1%} | {ratios[0]} | {ratios[1]} |")
+            highest[shape.folder] = max(mfu, highest.get(shape.folder, 0.0))
+    return "\n".join(lines), min(highest, key=lambda name: highest[name]) if highest else ""
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 
 import bert
 from bert.cli import VERBS
+from bert.commands import benching
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "bert"
@@ -382,7 +383,7 @@ def test_recipes_and_configs_load_without_torch() -> None:
     run_python(code, *LIGHT)
 
 
-@pytest.mark.parametrize("verb", [None, *VERBS], ids=str)
+@pytest.mark.parametrize("verb", [None, *VERBS, *(f"bench {mode}" for mode in benching.MODES)], ids=str)
 def test_help_is_instant_because_it_loads_no_torch(verb: str | None) -> None:
     code = (
         "import sys\n"
@@ -390,7 +391,7 @@ def test_help_is_instant_because_it_loads_no_torch(verb: str | None) -> None:
         "assert main(sys.argv[1:]) == 0\n"
         "print(sorted({'torch', 'lightning', 'datasets', 'pyarrow', 'transformers'} & set(sys.modules)))\n"
     )
-    output = run_python(code, *([verb] if verb else []), "--help")
+    output = run_python(code, *(verb.split() if verb else []), "--help")
     assert output.splitlines()[-1] == "[]"
     assert f"usage: bert {verb}" in output if verb else all(f"  {name} " in output for name in VERBS)
 
@@ -431,14 +432,16 @@ model = MaskedLM(shape)
 inputs = {name: batch[name] for name in ("input_ids", "document_ids", "masked_positions", "labels")}
 model(**inputs).loss.backward()
 
-from bert.bench.run import Plan, bench_arrays
+from bert.bench.documents import text_of_arrays
+from bert.bench.measurement import Measurement
+from bert.bench.steps import bench_steps
 from bert.pretraining.config import DataConfig, PretrainRecipe
 
 recipe = PretrainRecipe(data=DataConfig(sequence_length=16, batch_size=4), encoder=shape, compile=False, trainer={"accelerator": "cpu"})
 said = []
-plan = Plan(rounds=1, seconds=0.01, backends=("sdpa",))
-found = bench_arrays(values, np.concatenate(([0], np.cumsum(lengths))), recipe, plan, say=said.append)
-assert len(found["cells"]) > 1
+text = text_of_arrays(values, np.concatenate(([0], np.cumsum(lengths))), 25)
+found = bench_steps(Measurement(recipe, text, rounds=1, seconds=0.01, say=said.append), ["sdpa"])
+assert len(found["results"]) > 1
 print("trained and measured")
 """
     model_files = [name for name in FILES if name.startswith("bert.model")]
@@ -447,6 +450,8 @@ print("trained and measured")
         "bert.pretraining.stream",
         "bert.pretraining.sources",
         "bert.pretraining.module",
-        "bert.bench.run",
+        "bert.bench.steps",
+        "bert.bench.comparison",
+        "bert.bench.minutes",
     ]
     assert run_python(code, *model_files, *others).endswith("trained and measured\n")

@@ -52,9 +52,8 @@ def text_of_arrays(
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
         raise InputError(f"values: {values.dtype} of {values.ndim} axes: give one axis of whole numbers, the token ids")
     if offsets.ndim != 1 or len(offsets) < 2:
-        raise InputError(
-            f"offsets: {offsets.size} numbers, {offsets.ndim} axes: give where each document begins, and the end of the last"
-        )
+        wrong = f"offsets: {offsets.size} numbers, {offsets.ndim} axes"
+        raise InputError(f"{wrong}: give where each document begins, and the end of the last")
     if len(specials) != len(SPECIALS):
         raise InputError(f"specials: {len(specials)} ids: give those of [PAD], [UNK], [CLS], [SEP] and [MASK]")
     for name, ids in (("values", values), ("specials", np.asarray(specials))):
@@ -66,7 +65,7 @@ def text_of_arrays(
     maskable = np.ones(vocab_size, bool)
     maskable[list(specials)] = False
     vocabulary = Vocabulary(mask, maskable, np.flatnonzero(maskable), np.ones(vocab_size, bool))
-    hashes = np.zeros(len(offsets) - 1, np.uint64)  # nothing is held out here
+    hashes = np.zeros(len(offsets) - 1, np.uint64)  # there is no validation split here
     return Text(TokenStore.from_arrays(values, offsets, hashes), SpecialIds(cls, sep, pad), vocabulary)
 
 
@@ -112,29 +111,29 @@ def text_of_store(folder: str | Path, tokenizer: Tokenizer) -> Text:
 
 
 def full_sequences(text: Text, sequence_length: int, sequences: int, seed: int = 0) -> Text:
-    """`sequences` documents of sequence_length − 2 running tokens, so that each fills a sequence: documents in drawn order, one after the
-    other, as run_mlm concatenates them. Where the text is shorter it is repeated."""
+    """`sequences` documents of sequence_length − 2 consecutive tokens, so that each fills a sequence: documents in random order,
+    concatenated, as run_mlm does. Where the text is shorter it is repeated."""
     room = sequence_length - SPECIALS_PER_CHUNK
     order = permutation(len(text.store), seed, Stream.BENCH_MIXTURE)
     enough = int(np.searchsorted(np.cumsum(text.store.lengths[order]), sequences * room)) + 1
-    running = np.concatenate([text.store.document(int(number)) for number in order[:enough]])
-    return _with(text, list(np.resize(running, (sequences, room))))
+    tokens = np.concatenate([text.store.document(int(number)) for number in order[:enough]])
+    return _with(text, list(np.resize(tokens, (sequences, room))))
 
 
 def mixture(texts: Sequence[Text], documents: int, sequence_length: int, seed: int = 0) -> Text:
-    """`documents` documents, one of each text in turn (so many of one as of another), each cut to what a sequence holds.
+    """`documents` documents, one of each text in turn (equal numbers of each), each truncated to what a sequence holds.
 
-    The texts are of one tokenizer. A text with too few documents begins again.
+    The texts are of one tokenizer. A text with too few documents is repeated.
     """
     room = sequence_length - SPECIALS_PER_CHUNK
     orders = [permutation(len(text.store), seed, Stream.BENCH_MIXTURE, number) for number, text in enumerate(texts)]
-    drawn = (divmod(number, len(texts)) for number in range(documents))  # which of its order, of which text
-    places = [(texts[which], orders[which][place % len(orders[which])]) for place, which in drawn]
-    return _with(texts[0], [text.store.document(int(number))[:room] for text, number in places])
+    indices = (divmod(number, len(texts)) for number in range(documents))  # (index in the order of a text, which text)
+    chosen = [(texts[which], orders[which][index % len(orders[which])]) for index, which in indices]
+    return _with(texts[0], [text.store.document(int(number))[:room] for text, number in chosen])
 
 
 def packed(text: Text, recipe: PretrainRecipe) -> BatchStream:
-    """The batches that a run over all documents of the text sees."""
+    """The batches of a run over all documents of the text."""
     documents, data = Documents(text.store.starts, text.store.lengths), recipe.data
     source = Source(text.store, SequenceIndex(documents, data.sequence_length, _WINDOW, recipe.seed))
     plan = resolve_plan(replace(recipe, phases=[]))

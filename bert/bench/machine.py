@@ -1,9 +1,8 @@
-"""The machine under a measurement: what it can do at best, to hold a training step against, device and precision, and its memory.
+"""The hardware under a measurement: its measured peaks, which a training step is compared with, device and precision, and its memory.
 
-A matrix rate counts a multiplication with an addition as two operations and is the best of several products; data are random,
-because zeros run faster on some hardware. Products of the model's own shapes, back to back, say what is left of that rate at its
-sizes (forward shapes; the backward pass has the same ones transposed). The highest memory in use since a moment is that of the
-process on a CPU, of the allocator on a GPU.
+A matrix rate counts a multiplication with an addition as two FLOPs and is the best of several products; data are random, because zeros
+run faster on some hardware. Products of the model's own shapes, back to back, show what is left of that rate at its sizes (forward
+shapes; the backward pass has the same ones transposed). Peak memory is that of the process on a CPU, of the allocator on a GPU.
 """
 
 import ctypes
@@ -12,8 +11,8 @@ import resource
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,36 +31,25 @@ CPU_VECTOR, GPU_VECTOR = 16_000_000, 256_000_000
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-@dataclass(frozen=True)
-class HardwarePeaks:
-    """Measured limits of a device: operations a second, bytes a second."""
+def measure_peaks(device: torch.device, own: list[Shape], seconds: float = 0.3) -> dict[str, Any]:
+    """Measure a device, each product for about `seconds`; `own` are the shapes of a model's products.
 
-    bf16: float
-    own_shapes: float
-    """of the products of a model back to back, in bf16"""
-    fp32: float
-    """as PyTorch computes it where nobody asks for tf32"""
-    best_shape: Shape
-    """where the bf16 rate was reached"""
-    copy: float
-    """bytes read and written by a copy"""
-    triad: float
-    """bytes read and written by a = b + s · c"""
-
-
-def measure_peaks(device: torch.device, own: list[Shape], seconds: float = 0.3) -> HardwarePeaks:
-    """Measure a device, each product for about `seconds`; `own` are the shapes of a model's products."""
+    In TFLOP/s: `bf16`, reached with `best_shape`; `model_shapes`, the products of the model back to back, in bf16; `fp32`, as PyTorch
+    computes it where nobody asks for tf32. In GB/s, read and written: `copy`, and `triad`, a = b + s · c.
+    """
     shapes = CPU_SHAPES if device.type == "cpu" else GPU_SHAPES
     bf16 = {shape: matrix_rate([shape], torch.bfloat16, device, seconds) for shape in shapes}
     best = max(bf16, key=lambda shape: bf16[shape])
     reached = matrix_rate(own, torch.bfloat16, device, seconds)
     fp32 = max(matrix_rate([shape], torch.float32, device, seconds) for shape in shapes[:2])
-    # a busy machine measures low: what the model reaches can be reached
-    return HardwarePeaks(max(bf16[best], reached), reached, fp32, best, *bandwidth(device, seconds))
+    copy, triad = bandwidth(device, seconds)
+    most = max(bf16[best], reached)  # a busy machine measures low: the peak is at least what the model reaches
+    rates = {"bf16": most / 1e12, "model_shapes": reached / 1e12, "fp32": fp32 / 1e12}
+    return rates | {"best_shape": best, "copy": copy / 1e9, "triad": triad / 1e9}
 
 
 def matrix_rate(shapes: list[Shape], dtype: torch.dtype, device: torch.device, seconds: float) -> float:
-    """Operations a second of products of these shapes, one after the other: the best of the passes within `seconds`."""
+    """FLOPs a second of products of these shapes, one after the other: the best of the passes within `seconds`."""
 
     def drawn(*size: int) -> torch.Tensor:
         return torch.randn(size, device=device).to(dtype)
@@ -72,27 +60,25 @@ def matrix_rate(shapes: list[Shape], dtype: torch.dtype, device: torch.device, s
         for a, b, out in factors:
             torch.mm(a, b.T, out=out)  # the second factor as nn.Linear keeps its weight
 
-    operations = PER_PRODUCT * sum(sequences * inner * columns for sequences, inner, columns in shapes)
-    return operations / shortest(multiply, device, seconds)
+    flops = PER_PRODUCT * sum(sequences * inner * columns for sequences, inner, columns in shapes)
+    return flops / shortest(multiply, device, seconds)
 
 
 def model_shapes(
-    config: EncoderConfig, head: HeadConfig, sequences: int, sequence_length: int, slots: int
+    config: EncoderConfig, head: HeadConfig, sequences: int, sequence_length: int, masked: int
 ) -> list[Shape]:
-    """The shape of every matrix product with a weight in a forward pass over `sequences` sequences with `slots` slots each; the last
-    layer goes on at the slots alone."""
-    tokens, chosen, width = sequences * sequence_length, sequences * slots, config.hidden_size
+    """The shape of every matrix product with a weight in a forward pass over `sequences` sequences with `masked` masked positions
+    each; of the last layer only keys and values are computed at all positions."""
+    tokens, chosen, width = sequences * sequence_length, sequences * masked, config.hidden_size
     kv, inner = 2 * config.kv_heads * config.head_size, config.intermediate_size * (2 if config.gated else 1)
     shapes: list[Shape] = []
     for layer in range(config.num_layers):
-        if layer + 1 < config.num_layers:
-            looking = tokens
-            shapes.append((tokens, width, width + kv))  # query, key and value
-        else:
-            looking = chosen
-            shapes += [(tokens, width, kv), (chosen, width, width)]  # key and value; query
+        is_last = layer + 1 == config.num_layers
+        queries = chosen if is_last else tokens
+        apart = [(tokens, width, kv), (chosen, width, width)]  # keys and values; queries
+        shapes += apart if is_last else [(tokens, width, width + kv)]
         # attention's output, then both products of the feed-forward layer
-        shapes += [(looking, width, width), (looking, width, inner), (looking, config.intermediate_size, width)]
+        shapes += [(queries, width, width), (queries, width, inner), (queries, config.intermediate_size, width)]
     if config.embedding_width != width:
         shapes.append((tokens, config.embedding_width, width))
     if head.transform:
@@ -122,42 +108,42 @@ def shortest(work: Callable[[], object], device: torch.device, seconds: float) -
     return best
 
 
-def place(recipe: PretrainRecipe) -> tuple[torch.device, str]:
-    """Device and precision that the trainer group of the recipe takes here."""
+def device_and_precision(recipe: PretrainRecipe) -> tuple[torch.device, str]:
+    """Those that the trainer group of the recipe takes here."""
     trainer = make_trainer(recipe.trainer, [], [], [], None)
     return trainer.strategy.root_device, str(trainer.precision)
 
 
 def fresh_start() -> None:
-    """Nothing of an earlier cell: compiled code counts against the compiler's limits, and dead models hold memory."""
-    torch._dynamo.reset()
+    """Drop everything of an earlier result: compiled code counts against the compiler's limits, and dead models hold memory."""
+    torch.compiler.reset()
     free_memory()
 
 
 def free_memory() -> None:
-    """Nothing of dead models."""
+    """Drop dead models."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
-def forget_peak(device: torch.device) -> None:
-    """The highest mark begins anew. Where a system other than Linux has no such thing, that of the process stays."""
+def reset_peak_memory(device: torch.device) -> None:
+    """Reset the peak of memory. Systems other than Linux cannot: there the peak of the whole process stays."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps what earlier cells freed: see bert.memory
+        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps what earlier results freed: see bert.memory
     with suppress(OSError):
         _CLEAR.write_text("5")  # man 5 proc: resets the peak of the resident set
 
 
-def peak(device: torch.device) -> int:
-    """Bytes at the highest mark: resident memory on a CPU, mapped files of the page cache among it."""
+def peak_gib(device: torch.device) -> float:
+    """Peak memory in GiB: resident memory on a CPU, mapped files of the page cache included."""
     if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
+        return torch.cuda.max_memory_allocated(device) / 2**30
     with suppress(OSError, StopIteration, ValueError):
         line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024 * int(line.split()[1])
-    unit = 1 if sys.platform == "darwin" else 1024  # getrusage(2)
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(line.split()[1]) / 2**20
+    unit = 2**30 if sys.platform == "darwin" else 2**20  # getrusage(2): bytes or KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

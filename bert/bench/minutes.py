@@ -1,14 +1,14 @@
-"""Quality by the clock: the peer trained for so many minutes on the text that ours has, then ours by its recipe, scored alike.
+"""Quality by the clock: the baseline trained for so many minutes on the text of the candidate, then the candidate by its recipe, scored
+alike.
 
-The peer takes sequences of running tokens without padding, AdamW, a linear decay by the clock with warm-up: what won for ModernBERT in a
+The baseline takes full sequences of consecutive tokens, AdamW, a linear decay by the clock with warm-up: what won for ModernBERT in a
 search; and its fastest attention, compiled or not, by timing before the clock runs. Curves are losses on the first sequences of the masked
 file, taken while training; neither clock runs meanwhile.
 """
 
-import csv
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -17,173 +17,183 @@ from typing import Any
 import lightning as L
 import numpy as np
 import torch
+from lightning.fabric.utilities import move_data_to_device
 
-from bert.bench.candidate import steps_of
-from bert.bench.cells import Value
+from bert.bench.comparison import Baseline, full_batch, full_batches, score_baseline
 from bert.bench.documents import Text, full_sequences, packed
-from bert.bench.machine import fresh_start, place
-from bert.bench.peers import BaselineSettings, BaselineSteps, score_baseline, settings_of, whole
-from bert.bench.plan import Bench
-from bert.bench.rounds import Contender, spread
-from bert.bench.steps import fastest
-from bert.bench.table import POINTS
+from bert.bench.machine import fresh_start
+from bert.bench.measurement import Measurement, alternate, digest, plain, spread
+from bert.bench.results import Value, attempt
+from bert.bench.settings import SIDES, BaselineSettings, Side
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.model.tuning import now
 from bert.pretraining.config import MaskingConfig, PretrainRecipe
 from bert.pretraining.module import PretrainingModule
 from bert.pretraining.run import pretrain
-from bert.pretraining.score import read_masked, score_masked
+from bert.pretraining.score import Score, read_masked, score_masked
 from bert.training.config import ScheduleConfig, StopConfig
+from bert.training.optimizers import set_learning_rate
 from bert.training.schedules import Progress, learning_rate_share
 
+POINTS = 20
+"""points of a curve before its last"""
 CURVE_SEQUENCES = 128
 """sequences of the masked file that a point is measured on"""
 _TIMED_STEPS = 8
-_PEER_TOKENS = 64_000_000  # running tokens that the peer sees before the first comes again
+_BASELINE_TOKENS = 64_000_000  # tokens that the baseline sees before the first comes again
 
 
-@dataclass(frozen=True)
-class BaselineTraining:
-    """How the peer is trained."""
+def baseline_recipe(
+    recipe: PretrainRecipe,
+    minutes: float,
+    lr: float = 2e-3,
+    warmup: float = 0.06,
+    batch_size: int = 32,
+    length: int = 128,
+) -> PretrainRecipe:
+    """How the baseline is trained: the model of the recipe on full sequences of at most `length` tokens, 15 % of them masked, with AdamW
+    and a linear decay for `minutes`."""
+    length, schedule = min(length, recipe.encoder.max_length), ScheduleConfig(kind="linear", warmup=warmup)
+    data = replace(recipe.data, sequence_length=length, batch_size=batch_size, micro_batch_size=None)
+    recipe = replace(recipe, data=data, phases=[], masking=MaskingConfig(rate=0.15), stop=StopConfig(minutes=minutes))
+    return replace(recipe, optimizer=replace(recipe.optimizer, lr=lr), schedule=schedule)
 
-    minutes: float
-    lr: float = 2e-3
-    warmup: float = 0.06
-    rate: float = 0.15
-    sequences: int = 32
-    sequence_length: int = 128
-    settings: tuple[BaselineSettings, ...] = ()
-    """those that the fastest is taken of; none: all that a user would try on the device"""
 
-
-def fastest_setting(bench: Bench, training: BaselineTraining) -> BaselineSettings:
-    """The setting of the peer that makes most tokens a second here, a cell each; before any clock, as `bert pretrain` times attention.
-
-    InputError where none of them runs.
-    """
-    settings = training.settings or settings_of(place(bench.recipe)[0])
+def fastest_setting(
+    measurement: Measurement, recipe: PretrainRecipe, settings: Sequence[BaselineSettings]
+) -> BaselineSettings:
+    """The setting of the baseline that makes most tokens a second here, a result each; before any clock, as `bert pretrain` times
+    attention. InputError where none of them runs."""
     if len(settings) == 1:
         return settings[0]
-    recipe, sequences = _peer_run(bench, training, _TIMED_STEPS * training.sequences, seed=0)
-    batches = [whole(batch) for ((batch,), _, _) in steps_of(sequences, recipe, _TIMED_STEPS)]
+    data, seconds = recipe.data, min(1.0, 6 * (recipe.stop.minutes or 1))
+    text = full_sequences(measurement.text, data.sequence_length, _TIMED_STEPS * data.batch_size)
+    batches = full_batches(text, recipe, _TIMED_STEPS)
 
-    def contender(setting: BaselineSettings) -> Contender:
-        return BaselineSteps(recipe, setting).contender(batches)
+    def measure(setting: BaselineSettings) -> Value:
+        fresh_start()
+        (runs,) = alternate([Baseline(recipe, setting).timed_steps(batches)], 3, seconds)
+        return {"tokens_per_second": statistics.median(run.rate for run in runs)}
 
-    ways = [(asdict(setting), partial(contender, setting)) for setting in settings]
-    found = fastest(bench.cells, "peer setting", ways, min(1.0, 6 * training.minutes), (InputError,))
-    if not bench.cells.ran("peer setting"):
-        failed = next(cell for cell in bench.cells if cell["what"] == "peer setting")
-        raise InputError(f"--against hf: the peer does not run here: {failed['fails']}")
-    return settings[found]
+    for setting in settings:
+        key = {"kind": "baseline setting", **asdict(setting)}
+        measurement.results.measured(key, partial(attempt, partial(measure, setting), fatal=(InputError,)))
+    tried = measurement.results.of("baseline setting", failed=True)
+    best = max(tried, key=lambda result: result.get("tokens_per_second", 0.0))
+    if "error" in best:
+        raise InputError(f"the baseline does not run here: {best['error']}")
+    return BaselineSettings(best["attention"], best["compile"])
 
 
-def _peer_run(bench: Bench, training: BaselineTraining, sequences: int, seed: int) -> tuple[PretrainRecipe, Text]:
-    """The recipe of the peer, and its text: sequences of running tokens without padding."""
-    length, recipe = training.sequence_length, bench.recipe
-    data = replace(recipe.data, sequence_length=length, batch_size=training.sequences, micro_batch_size=None)
-    masking, optimizer = MaskingConfig(rate=training.rate), replace(recipe.optimizer, lr=training.lr)
-    recipe = replace(recipe, data=data, phases=[], masking=masking, optimizer=optimizer, seed=seed)
-    return recipe, full_sequences(bench.text, length, sequences, seed)
+class Curve(L.Callback):
+    """Losses of a model in training by `score`, at equal distances through the minutes of its budget, each with its minute; the clock of
+    the run stands still meanwhile. As a callback it follows a run of `bert pretrain`."""
+
+    def __init__(self, score: Callable[[Any], Score], minutes: float) -> None:
+        self.score, self.minutes = score, minutes
+        self.points: list[tuple[float, float]] = []
+        self.progress = Progress(StopConfig())
+
+    def follow(self, progress: Progress, model: Any, device: torch.device) -> None:
+        """After a step: score the model where a point is due."""
+        self.progress = progress
+        if progress.seconds >= 60 * self.minutes * (len(self.points) + 1) / (POINTS + 1):
+            start = now(device)
+            self.points.append((progress.seconds / 60, self.score(model).loss))
+            progress.leave_out(now(device) - start)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        """After a step of Lightning."""
+        assert isinstance(pl_module, PretrainingModule)
+        self.follow(pl_module.progress, pl_module.model, pl_module.device)
+        pl_module.model.train()
+
+    def result(self, model: Any, final: Score) -> Value:
+        """The final score of the trained model, what its run used, and the curve to its end."""
+        minutes, used = self.progress.seconds / 60, {"steps": int(self.progress.step), "tokens": self.progress.tokens}
+        curve = [*self.points, (minutes, self.score(model).loss)]
+        return {**asdict(final), **used, "minutes": minutes, "curve": curve}
 
 
 def train_baseline(
-    bench: Bench, training: BaselineTraining, setting: BaselineSettings, seed: int, masked: Path, curve_file: Path
+    text: Text, recipe: PretrainRecipe, setting: BaselineSettings, masked: Path, curve_file: Path
 ) -> Value:
-    """Train and score the peer. The clock runs from the first request for a batch to the last step, as in `bert pretrain`."""
-    sequences = max(
-        training.sequences, min(bench.text.store.num_tokens, _PEER_TOKENS) // (training.sequence_length - 2)
-    )
-    recipe, text = _peer_run(bench, training, sequences, seed)
-    peer, stream = BaselineSteps(recipe, setting), packed(text, recipe)
-    schedule = ScheduleConfig(kind="linear", warmup=training.warmup)
-    curve: list[tuple[float, float]] = []
-    progress = Progress(StopConfig(minutes=training.minutes))
+    """Train the baseline by `baseline_recipe` and score it. The clock runs from the first request for a batch to the last step, as in
+    `bert pretrain`."""
+    length, minutes = recipe.data.sequence_length, recipe.stop.minutes
+    assert minutes is not None
+    sequences = max(recipe.data.batch_size, min(text.store.num_tokens, _BASELINE_TOKENS) // (length - 2))
+    stream = packed(full_sequences(text, length, sequences, recipe.seed), recipe)
+    baseline, curve = Baseline(recipe, setting), Curve(partial(score_baseline, file=curve_file), minutes)
+    progress = Progress(recipe.stop)
     progress.start()
     while not progress.finished():
-        batch = whole(stream.micro_batch(int(progress.step))).on(peer.device)
-        for group in peer.optimizer.param_groups:
-            group["lr"] = training.lr * learning_rate_share(progress.share(), schedule)
-        peer.step(batch)
+        batch = move_data_to_device(full_batch(stream.micro_batch(int(progress.step))), baseline.device)
+        set_learning_rate(baseline.optimizer, learning_rate_share(progress.share(), recipe.schedule))
+        baseline.step(batch)
         if progress.step % 20 == 0:
-            now(peer.device)  # the clock is that of the device: steps do not run ahead of it
+            now(baseline.device)  # the clock is that of the device: steps do not run ahead of it
         progress.advance(batch.tokens, progress.elapsed())
-        if progress.seconds >= 60 * training.minutes * (len(curve) + 1) / (POINTS + 1):
-            begun = now(peer.device)
-            curve.append((progress.seconds / 60, score_baseline(peer.model, curve_file).loss))
-            progress.leave_out(now(peer.device) - begun)
-    used = {"steps": int(progress.step), "tokens": progress.tokens, "seconds": progress.seconds}
-    curve.append((progress.seconds / 60, score_baseline(peer.model, curve_file).loss))
-    return {**asdict(score_baseline(peer.model, masked)), **used, "seed": seed, "setting": str(setting), "curve": curve}
+        curve.follow(progress, baseline.model, baseline.device)
+    return curve.result(baseline.model, score_baseline(baseline.model, masked)) | {"setting": str(setting)}
 
 
-class CurveCallback(L.Callback):
-    """Scores the model of a run on a masked file, `points` times through the minutes of its budget: a line of JSON each in `out`."""
-
-    def __init__(self, masked: str, seconds: float, out: str, points: int = POINTS) -> None:
-        self.masked, self.seconds, self.out, self.points, self.taken = masked, seconds, Path(out), points, 0
-        self.out.unlink(missing_ok=True)
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """After a step, where a point is due."""
-        assert isinstance(pl_module, PretrainingModule)
-        spent = pl_module.progress.elapsed()
-        if spent >= self.seconds * (self.taken + 1) / (self.points + 1):
-            begun = now(pl_module.device)
-            loss = score_masked(pl_module.model, self.masked).loss
-            pl_module.model.train()
-            pl_module.progress.leave_out(now(pl_module.device) - begun)
-            self.taken += 1
-            with self.out.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps([spent / 60, loss]) + "\n")
+def train_candidate(recipe: PretrainRecipe, out: Path, minutes: float, masked: Path, curve_file: Path) -> Value:
+    """`bert pretrain` by the recipe for `minutes` in the folder `out`, scored as the baseline is. Overwrites `out`."""
+    curve = Curve(partial(score_masked, file=curve_file), minutes)
+    trainer = recipe.trainer | {"callbacks": [*recipe.trainer.get("callbacks", []), curve]}
+    run = replace(recipe, stop=StopConfig(minutes=minutes), trainer=trainer)
+    model = MaskedLM.load(pretrain(run, out, overwrite=True))
+    return curve.result(model, score_masked(model, masked)) | {"setting": "recipe"}
 
 
-def train_ours(recipe: PretrainRecipe, out: Path, masked: Path, curve_file: Path, minutes: float, seed: int) -> Value:
-    """`bert pretrain` by the recipe with this budget in the folder `out`, scored as the peer is. What was there is lost."""
-    points = out.with_suffix(".jsonl")
-    watching = CurveCallback(str(curve_file), 60 * minutes, str(points))
-    trainer = recipe.trainer | {"callbacks": [*recipe.trainer.get("callbacks", []), watching]}
-    told = replace(recipe, stop=StopConfig(minutes=minutes), seed=seed, trainer=trainer)
-    model = MaskedLM.load(pretrain(told, out, overwrite=True))
-    with (out / "metrics.csv").open(newline="", encoding="utf-8") as stream:
-        last = [sequence for sequence in csv.DictReader(stream) if sequence["loss"]][
-            -1
-        ]  # behind it a validation may stand
-    curve = [json.loads(line) for line in points.read_text(encoding="utf-8").splitlines()] if points.exists() else []
-    used = {"steps": int(last["step"]), "tokens": float(last["tokens"]), "seconds": float(last["seconds"])}
-    curve.append([used["seconds"] / 60, score_masked(model, curve_file).loss])
-    return {**asdict(score_masked(model, masked)), **used, "seed": seed, "curve": curve}
-
-
-def compare_minutes(
-    bench: Bench, training: BaselineTraining, masked: Path, out: Path, seeds: Sequence[int], sides: Sequence[str]
+def bench_minutes(
+    measurement: Measurement,
+    baseline: PretrainRecipe,
+    settings: Sequence[BaselineSettings],
+    masked: Path,
+    seeds: Sequence[int] = (0,),
+    sides: Sequence[Side] = SIDES,
 ) -> dict[str, Any]:
-    """Each side with each seed, in turns; a cell each. Returns the losses, and for each seed the minutes after which ours is
-    where the peer ends (by curves, whose learning rate decays to the end of the whole budget: an upper bound)."""
+    """Train each side with each seed, alternating, for the same minutes, and score it on a masked file; runs lie in the folder of the
+    measurement. The baseline is trained by the recipe `baseline` (`baseline_recipe`) in the fastest of `settings`, the candidate by the
+    whole recipe of the measurement, phases included, which names its store and its tokenizer.
+
+    Returns what metrics.json holds, with the losses, and for each seed the minutes after which the candidate is where the baseline ends
+    (by curves, whose learning rate decays to the end of the whole budget: an upper bound).
+    """
+    recipe, out, minutes = measurement.recipe, measurement.out, baseline.stop.minutes
+    if out is None or minutes is None:
+        raise InputError("out or stop.minutes is not given: name the folder of the runs and their budget")
+    given = {"baseline": plain(baseline), "minutes": minutes, "settings": [str(one) for one in settings]}
+    measurement.open("minutes", given | {"masked": digest(*read_masked(masked))})
     curve_file = cut_masked(masked, out / "curve-sequences.npz")
-    found: dict[str, list[Value]] = {side: [] for side in sides}
     torch.manual_seed(0)  # also refuses, before anything is trained, sequences that the model cannot take
-    fresh = score_masked(MaskedLM(bench.recipe.encoder, bench.recipe.head), curve_file)
+    untrained = score_masked(MaskedLM(recipe.encoder, recipe.head), curve_file)
 
-    def measure(side: str, seed: int) -> Value:
+    def measure(side: Side, seed: int) -> Value:
+        setting = fastest_setting(measurement, baseline, settings) if side == "baseline" else None
         fresh_start()
-        if side == "ours":
-            return train_ours(bench.recipe, out / f"ours-{seed}", masked, curve_file, training.minutes, seed)
-        setting = fastest_setting(bench, training)
-        fresh_start()
-        return train_baseline(bench, training, setting, seed, masked, curve_file)
+        if setting is None:
+            run = out / f"candidate-{seed}"
+            return train_candidate(replace(recipe, seed=seed), run, minutes, masked, curve_file)
+        return train_baseline(measurement.text, replace(baseline, seed=seed), setting, masked, curve_file)
 
+    found: dict[str, list[Value]] = {side: [] for side in sides}
     for number, seed in enumerate(seeds):
         for side in sides if number % 2 == 0 else reversed(sides):
-            key = {"what": "minutes", "side": side, "seed": seed}
-            found[side].append(bench.told(key, partial(measure, side, seed)))
+            key = {"kind": "minutes", "name": f"{side}, seed {seed}", "side": side, "seed": seed}
+            found[side].append(measurement.result(key, partial(measure, side, seed)))
     summary: dict[str, Any] = {side: spread([value["loss"] for value in found[side]]) for side in sides}
-    summary["random initialization"] = fresh.loss
-    if set(sides) == {"peer", "ours"}:
-        pairs = zip(found["ours"], found["peer"])
-        summary["minutes_until"] = [minutes_until(ours["curve"], peer["curve"][-1][1]) for ours, peer in pairs]
-    return summary
+    summary["random initialization"] = untrained.loss
+    if len(found) == 2:
+        pairs = zip(found["candidate"], found["baseline"])
+        summary["minutes_until"] = [minutes_until(one["curve"], other["curve"][-1][1]) for one, other in pairs]
+        for at in summary["minutes_until"]:
+            when = f"after {at:.1f} minutes" if at is not None else "never"
+            measurement.say(f"the candidate reaches the baseline's final loss {when} (by curves that decay to the end)")
+    return measurement.report({"minutes": summary})
 
 
 def cut_masked(masked: Path, file: Path, sequences: int = CURVE_SEQUENCES) -> Path:
@@ -194,7 +204,7 @@ def cut_masked(masked: Path, file: Path, sequences: int = CURVE_SEQUENCES) -> Pa
 
 
 def minutes_until(curve: Sequence[Sequence[float]], loss: float) -> float | None:
-    """The first minute at which a curve is at `loss` or below, in a line between its points; none where it never is."""
+    """The first minute at which a curve is at `loss` or below, interpolated between its points; none where it never is."""
     for (minute, value), (later, lower) in pairwise(curve):
         if value <= loss:
             return minute

@@ -1,6 +1,6 @@
 """Pictures of measurements as PNG files: bars with their spread, curves over time."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +16,11 @@ from bert.report.palette import MARKS, mark_of
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure with the least and the greatest of its rounds; bars of one group have one colour."""
+    """A metric with its spread; bars of one group have one color."""
 
     name: str
-    value: float
-    least: float
-    greatest: float
+    spread: Mapping[str, float]
+    """median, min and max of its rounds"""
     group: int = 0
 
 
@@ -30,13 +29,14 @@ def bars_png(
 ) -> None:
     """Draw bars from the top down, each with its spread; `level` is a named line to compare with."""
     with _picture(file, 1.3 + 0.42 * max(1, len(bars)), title, unit, "") as axes:
-        for place, bar in enumerate(bars):
-            axes.barh(place, bar.value, color=MARKS[mark_of(bar.group)].light, height=0.66, zorder=2)
-            axes.plot([bar.least, bar.greatest], [place, place], color=INK, linewidth=1.4, zorder=3)
-            number = f"{bar.value:,.3g}" if bar.value < 100 else f"{bar.value:,.0f}"
+        for position, bar in enumerate(bars):
+            value, most = bar.spread["median"], bar.spread["max"]
+            axes.barh(position, value, color=MARKS[mark_of(bar.group)].light, height=0.66, zorder=2)
+            axes.plot([bar.spread["min"], most], [position, position], color=INK, linewidth=1.4, zorder=3)
+            number = f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
             ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # the level does not cross it
             beside: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
-            axes.annotate(number, (max(bar.greatest, bar.value), place), **beside, fontsize=8.5, color=INK, bbox=ground)
+            axes.annotate(number, (most, position), **beside, fontsize=8.5, color=INK, bbox=ground)
         axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
         axes.invert_yaxis()
         axes.margins(x=0.12)
@@ -56,7 +56,7 @@ def curves_png(
     up: str,
     doubling: bool = False,
 ) -> None:
-    """Draw curves of (x, y) points: (name, group, points); those of one group have one colour and one name. `doubling`: equal
+    """Draw curves of (x, y) points: (name, group, points); those of one group have one color and one name. `doubling`: equal
     steps to the right are doublings."""
     with _picture(file, 5, title, across, up) as axes:
         named: set[str] = set()
@@ -70,9 +70,9 @@ def curves_png(
             axes.legend(frameon=False)
         axes.grid(color=QUIET, alpha=0.2)
         if doubling:
-            places = sorted({point[0] for _, _, points in curves for point in points})
+            ticks = sorted({point[0] for _, _, points in curves for point in points})
             axes.set_xscale("log", base=2)
-            axes.set_xticks(places, [f"{place:g}" for place in places])
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""HardwarePeaks of toys: what the machine can do is no matter of these tests."""
+"""Hardware peaks of toys: what the machine can do does not matter in these tests."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from bert.bench import machine
 
 
 @pytest.fixture(autouse=True)
-def small_ceilings(monkeypatch):
+def small_peaks(monkeypatch):
     """Products and vectors that take no time."""
     monkeypatch.setattr(machine, "CPU_SHAPES", ((64, 64, 64), (32, 64, 32)))
     monkeypatch.setattr(machine, "CPU_VECTOR", 10_000)

@@ -41,24 +41,24 @@ def test_a_step_leaves_the_weights_of_a_step_in_lightning(micro_batch_size):
         assert torch.equal(one, other), name
 
 
-def test_tokens_and_positions_of_a_contender_are_those_of_its_batches():
+def test_tokens_and_positions_of_timed_steps_are_those_of_its_batches():
     steps = steps_of(TEXT, RECIPE, 3)
-    contender = Candidate(RECIPE).contender(steps)
-    assert contender.tokens == [
+    timed = Candidate(RECIPE).timed_steps(steps)
+    assert timed.tokens == [
         sum(int((micro["document_ids"] > 0).sum()) for micro in batch.micro_batches) for batch in steps
     ]
-    assert contender.positions == [8 * LENGTH] * 3
-    contender.turn(4)
-    assert contender.done == 4
+    assert timed.positions == [8 * LENGTH] * 3
+    timed.run(4)
+    assert timed.done == 4
 
 
-def test_operations_are_the_formula_over_real_tokens_targets_and_visible_keys():
+def test_flops_are_the_formula_over_tokens_masked_positions_and_visible_keys():
     steps = steps_of(TEXT, RECIPE, 2)
     documents = torch.cat([micro["document_ids"] for batch in steps for micro in batch.micro_batches])
     tokens = int((documents > 0).sum())
-    targets = sum(int((batch["labels"] >= 0).sum()) for step in steps for batch in step.micro_batches)
+    masked = sum(int((batch["labels"] >= 0).sum()) for step in steps for batch in step.micro_batches)
     pairs = int(((documents[:, :, None] == documents[:, None]) & (documents > 0)[:, None]).sum())
-    whole = training_flops(RECIPE.encoder, RECIPE.head, tokens, targets, pairs / tokens)
+    whole = training_flops(RECIPE.encoder, RECIPE.head, tokens, masked, pairs / tokens)
     assert flops_per_token(RECIPE, steps) == pytest.approx(whole / tokens)
 
 
@@ -70,10 +70,10 @@ def test_every_part_of_a_step_takes_time():
 
 def test_times_are_a_step_and_shares_of_the_whole():
     times = {"aten::mm": 6000.0, "aten::_fused_adamw_": 3000.0, "odd": 1000.0}
-    table = times_table(times, {"aten::mm": 4, "aten::_fused_adamw_": 2, "odd": 2}, steps=2, sequences=2)
+    table = times_table(times, {"aten::mm": 4, "aten::_fused_adamw_": 2, "odd": 2}, steps=2, operators=2)
     lines = table.splitlines()[2:]
     assert lines[0] == "| **matrix products** | 3.00 | 60.0% | |"
-    assert "| **optimiser** | 1.50 | 30.0% | |" in lines
+    assert "| **optimizer** | 1.50 | 30.0% | |" in lines
     assert "| aten::mm | 3.00 | 60.0% | 2 |" in lines
     assert not any(line.startswith("| odd") for line in lines)
 
@@ -84,7 +84,7 @@ def test_kernels_fall_into_kinds():
         ("flash_fwd_splitkv", "attention"),
         ("triton_red_fused_add_native_layer_norm", "compiled loops"),
         ("Memcpy HtoD", "copies"),
-        ("aten::embedding", "the rest"),
+        ("aten::embedding", "other"),
     ):
         assert kind_of(name) == kind
 

@@ -1,4 +1,4 @@
-"""The command for a GPU: its shapes are those it names, and it measures, sums up and goes on, here at a toy's size on a CPU."""
+"""The command for a GPU: its shapes are those it names, and it measures, summarizes and resumes, here at a toy's size on a CPU."""
 
 import importlib.util
 from dataclasses import replace
@@ -22,7 +22,7 @@ def script():
     return module
 
 
-def test_shapes_have_the_parameters_and_rows_of_their_names(script):
+def test_shapes_have_the_parameters_and_sequences_of_their_names(script):
     millions = {
         "bert-base": 109,
         "modernbert-base": 149,

@@ -1,7 +1,7 @@
 """Both sides trained by the clock and scored alike."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from unittest.mock import Mock
 
 import numpy as np
@@ -9,18 +9,17 @@ import pytest
 import torch
 
 from bert.bench import minutes
-from bert.bench.cells import Cells
+from bert.bench.measurement import Measurement
 from bert.bench.minutes import (
-    BaselineTraining,
-    CurveCallback,
+    Curve,
+    baseline_recipe,
+    bench_minutes,
     cut_masked,
     fastest_setting,
     minutes_until,
     train_baseline,
 )
-from bert.bench.peers import BaselineSettings
-from bert.bench.plan import Bench, Plan
-from bert.bench.run import bench_minutes
+from bert.bench.settings import BaselineSettings, baseline_settings
 from bert.cli import main
 from bert.errors import InputError
 from bert.pretraining.config import PhaseConfig
@@ -30,10 +29,6 @@ from bert.training.config import StopConfig
 from bert.training.schedules import Progress
 
 from .synthetic import LENGTH, RECIPES, SIZE, TEXT
-
-
-def bench_of(recipe, cells=None):
-    return Bench(recipe, TEXT, Plan("against"), cells or Cells(None, {}))
 
 
 @pytest.fixture
@@ -62,90 +57,106 @@ def test_the_sequences_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
 
 @pytest.mark.hf
 @pytest.mark.parametrize("family", RECIPES)
-def test_the_peer_learns_within_its_seconds_and_says_what_it_saw(family, masked):
+def test_the_baseline_learns_within_its_seconds_and_says_what_it_saw(family, masked):
     pytest.importorskip("transformers", reason="transformers is not installed")
-    training = BaselineTraining(minutes=1.5 / 60, sequences=8, sequence_length=LENGTH)
-    bench, setting = bench_of(RECIPES[family]), BaselineSettings()
-    value = train_baseline(bench, training, setting, 3, masked, masked)
+    recipe = replace(baseline_recipe(RECIPES[family], 1.5 / 60, batch_size=8), seed=3)
+    value = train_baseline(TEXT, recipe, BaselineSettings(), masked, masked)
     assert value["steps"] > 0
     assert value["tokens"] == value["steps"] * 8 * LENGTH
-    assert value["seed"] == 3
     assert value["targets"] == int((read_masked(masked)[1] >= 0).sum())
-    assert value["curve"][-1] == (pytest.approx(value["seconds"] / 60), pytest.approx(value["loss"]))
+    assert value["curve"][-1] == (value["minutes"], pytest.approx(value["loss"]))
     assert len(value["curve"]) >= 2
     assert [minute for minute, _ in value["curve"]] == sorted(minute for minute, _ in value["curve"])
-    untrained = replace(training, lr=1e-12)
-    fresh = train_baseline(bench, untrained, setting, 3, masked, masked)
-    assert fresh["loss"] == pytest.approx(np.log(SIZE), abs=0.3)
-    assert value["loss"] < fresh["loss"]
+    untrained = replace(recipe, optimizer=replace(recipe.optimizer, lr=1e-12))
+    control = train_baseline(TEXT, untrained, BaselineSettings(), masked, masked)
+    assert control["loss"] == pytest.approx(np.log(SIZE), abs=0.3)
+    assert value["loss"] < control["loss"]
 
 
-def test_the_fastest_setting_of_the_peer_is_taken_and_one_alone_is_not_timed():
-    def fastest(rates, **training):
-        cells = Cells(None, {})
-        for (attention, compile), value in rates.items():
-            key = {"what": "peer setting", "attention": attention, "compile": compile}
-            cells.measured(key, lambda value=value: value)
-        training = BaselineTraining(minutes=1, sequence_length=LENGTH, sequences=8, **training)
-        return fastest_setting(bench_of(RECIPES["bert"], cells), training)
+def test_the_fastest_setting_of_the_baseline_is_taken_and_one_alone_is_not_timed():
+    def fastest(rates, settings=baseline_settings("cpu")):
+        measurement = Measurement(RECIPES["bert"], TEXT)
+        for setting, value in rates.items():
+            key = {"kind": "baseline setting", **asdict(BaselineSettings(*setting))}
+            measurement.results.measured(key, lambda value=value: value)
+        return fastest_setting(measurement, baseline_recipe(measurement.recipe, 1.0, batch_size=8), settings)
 
-    slow, fast, fails = {"tokens_per_second": 1.0}, {"tokens_per_second": 2.0}, {"fails": "OSError: no"}
+    slow, fast, fails = {"tokens_per_second": 1.0}, {"tokens_per_second": 2.0}, {"error": "OSError: no"}
     every = {("eager", "no"): slow, ("sdpa", "no"): slow, ("eager", "yes"): fast, ("sdpa", "yes"): fails}
     assert fastest(every) == BaselineSettings("eager", "yes")
-    assert fastest({}, settings=(BaselineSettings("sdpa", "yes"),)) == BaselineSettings("sdpa", "yes")
-    with pytest.raises(InputError, match="the peer does not run here: OSError: no"):
+    assert fastest({}, [BaselineSettings("sdpa", "yes")]) == BaselineSettings("sdpa", "yes")
+    with pytest.raises(InputError, match="the baseline does not run here: OSError: no"):
         fastest(dict.fromkeys(every, fails))
 
 
 @pytest.mark.hf
 def test_a_setting_that_does_not_run_is_passed_over():
     pytest.importorskip("transformers", reason="transformers is not installed")
-    settings, cells = (BaselineSettings("flash_attention_2"), BaselineSettings("eager")), Cells(None, {})
-    training = BaselineTraining(minutes=0.1 / 60, sequences=8, sequence_length=LENGTH, settings=settings)
-    found = fastest_setting(bench_of(RECIPES["bert"], cells), training)
-    assert found == BaselineSettings("eager")
-    assert [{"fails", "tokens_per_second"} & set(cell) for cell in cells] == [{"fails"}, {"tokens_per_second"}]
+    settings, measurement = (
+        (BaselineSettings("flash_attention_2"), BaselineSettings("eager")),
+        Measurement(RECIPES["bert"], TEXT),
+    )
+    recipe = baseline_recipe(measurement.recipe, 0.1 / 60, batch_size=8)
+    assert fastest_setting(measurement, recipe, settings) == BaselineSettings("eager")
+    found = [{"error", "tokens_per_second"} & set(result) for result in measurement.results]
+    assert found == [{"error"}, {"tokens_per_second"}]
 
 
-def test_the_clock_of_ours_stands_still_while_a_curve_is_scored(masked, tmp_path, monkeypatch):
+def test_the_clock_of_a_run_stands_still_while_a_curve_is_scored(monkeypatch):
     module = Mock(spec=PretrainingModule, model=Mock(), device=torch.device("cpu"))
     module.progress = Progress(StopConfig(minutes=1))
     module.progress.start()
     clock = iter([10.0, 25.0])
     monkeypatch.setattr(minutes, "now", lambda device: next(clock))
-    monkeypatch.setattr(minutes, "score_masked", lambda *_: Score(1.5, 0.5, 3))
     before = module.progress.elapsed()
-    CurveCallback(str(masked), 0.0, str(tmp_path / "curve.jsonl")).on_train_batch_end(Mock(), module)
+    curve = Curve(lambda model: Score(1.5, 0.5, 3), 0.0)
+    curve.on_train_batch_end(Mock(), module)
     assert module.progress.elapsed() < before - 14
-    assert json.loads((tmp_path / "curve.jsonl").read_text())[1] == 1.5
+    assert [loss for _, loss in curve.points] == [1.5]
 
 
-def test_ours_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, monkeypatch):
+def bench_with(monkeypatch, masked, out, recipe=RECIPES["modernbert"]):
+    """`bench_minutes` with a stand-in for the training of the candidate; returns the recipes that it got."""
     trained = []
 
-    def stand_in(bench, *_):
-        trained.append(bench.recipe)
-        return {"ours": {}}
+    def stand_in(recipe, *_):
+        trained.append(recipe)
+        return {"loss": 1.0, "curve": [[1.0, 1.0]]}
 
-    monkeypatch.setattr("bert.bench.run.compare_minutes", stand_in)
+    monkeypatch.setattr(minutes, "train_candidate", stand_in)
+    monkeypatch.setattr("bert.bench.measurement.line_of", str)
+    monkeypatch.setattr("bert.bench.measurement.report", lambda *_: {})
+    bench_minutes(Measurement(recipe, TEXT, out), baseline_recipe(recipe, 1.0), [], masked, sides=["candidate"])
+    return trained
+
+
+def test_the_candidate_is_trained_by_the_whole_recipe_phases_included(masked, tmp_path, monkeypatch):
     phases = [PhaseConfig(tokens=256.0, sequence_length=8), PhaseConfig()]
-    bench_minutes(
-        replace(RECIPES["modernbert"], phases=phases), TEXT, BaselineTraining(1.0), masked, tmp_path, say=print
-    )
-    assert trained[0].phases == phases
+    (trained,) = bench_with(monkeypatch, masked, tmp_path / "out", replace(RECIPES["modernbert"], phases=phases))
+    assert trained.phases == phases
 
 
-def test_figures_of_other_sequences_are_refused(masked, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "bert.bench.run.compare_minutes", lambda bench, *_: {"cell": bench.cells.measured({"what": "n"}, dict)}
-    )
-    arguments = RECIPES["modernbert"], TEXT, BaselineTraining(1.0)
-    bench_minutes(*arguments, masked, tmp_path / "out", say=print)
-    bench_minutes(*arguments, masked, tmp_path / "out", say=print)
+def test_results_of_other_sequences_are_refused(masked, tmp_path, monkeypatch):
+    assert len(bench_with(monkeypatch, masked, tmp_path / "out")) == 1
+    assert not bench_with(monkeypatch, masked, tmp_path / "out")  # nothing is measured twice
     ids, labels = (table.numpy() for table in read_masked(masked))
     np.savez(masked, input_ids=ids, labels=np.where(np.arange(LENGTH) == 3, ids, labels))
-    with pytest.raises(InputError, match="figures of another measurement"):
-        bench_minutes(*arguments, masked, tmp_path / "out", say=print)
+    with pytest.raises(InputError, match="results of another measurement"):
+        bench_with(monkeypatch, masked, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"minutes": 0.0}, "stop.minutes is 0.0: give more than 0"),
+        ({"minutes": 1.0, "lr": -1.0}, "optimizer.lr is -1.0: give more than 0"),
+        ({"minutes": 1.0, "warmup": 1.5}, "schedule.warmup is 1.5: give a share from 0 to 1"),
+    ],
+)
+def test_a_training_of_the_baseline_that_cannot_be_is_refused(fields, message):
+    with pytest.raises(InputError) as caught:
+        baseline_recipe(RECIPES["bert"], **fields)
+    assert str(caught.value) == message
 
 
 @pytest.mark.hf
@@ -158,21 +169,21 @@ def test_both_sides_by_the_command(tiny_run, tmp_path, capsys):
     file = tmp_path / "masked.npz"
     np.savez(file, input_ids=ids, labels=np.where(rng.random(ids.shape) < 0.2, ids, -100))
     out = tmp_path / "minutes"
-    command = ["bench", str(tiny_run), "--against", "hf", "--minutes", "0.1", "--masked", str(file), "--out", str(out)]
+    command = ["bench", "minutes", str(tiny_run), "--minutes", "0.1", "--masked", str(file), "--out", str(out)]
     assert main(command) == 0, capsys.readouterr().err
     metrics = json.loads((out / "metrics.json").read_text())
-    settings = [cell for cell in metrics["cells"] if cell["what"] == "peer setting"]
+    settings = [result for result in metrics["results"] if result["kind"] == "baseline setting"]
     assert len(settings) == 4
-    peer, ours = trained = [cell for cell in metrics["cells"] if cell["what"] == "minutes"]
-    assert (peer["side"], ours["side"]) == ("peer", "ours")
-    fastest = max(settings, key=lambda cell: cell.get("tokens_per_second", 0))
-    assert peer["setting"] == str(BaselineSettings(fastest["attention"], fastest["compile"]))
-    for cell in trained:
-        assert {"loss", "accuracy", "tokens", "seed", "steps", "curve"} <= set(cell)
-        assert 5 < cell["seconds"] < 60
-        assert len(cell["curve"]) > 2
+    baseline, candidate = trained = [result for result in metrics["results"] if result["kind"] == "minutes"]
+    assert (baseline["side"], candidate["side"]) == ("baseline", "candidate")
+    fastest = max(settings, key=lambda result: result.get("tokens_per_second", 0))
+    assert baseline["setting"] == str(BaselineSettings(fastest["attention"], fastest["compile"]))
+    for result in trained:
+        assert {"loss", "accuracy", "tokens", "seed", "steps", "curve"} <= set(result)
+        assert 5 < 60 * result["minutes"] < 60
+        assert len(result["curve"]) > 2
     assert len(metrics["minutes"]["minutes_until"]) == 1
-    assert metrics["minutes"]["fresh weights"] == pytest.approx(np.log(256), abs=0.3)
+    assert metrics["minutes"]["random initialization"] == pytest.approx(np.log(256), abs=0.3)
     assert (out / "minutes.png").stat().st_size > 1000
     assert main(command) == 0
-    assert json.loads((out / "metrics.json").read_text())["cells"] == metrics["cells"]
+    assert json.loads((out / "metrics.json").read_text())["results"] == metrics["results"]

@@ -237,7 +237,7 @@ def test_words_that_are_all_known_are_said_and_change_nothing(trained, text_file
     assert f"{words}: all 2 words are known to the tokenizer: none is added" in output
     assert Tokenizer.load(run / "model").hash == Tokenizer.load(trained / "tokenizer").hash
     quick = ["--rounds=1", "--seconds=0.02", "--compile=false", "--backends=sdpa"]
-    assert main(["bench", str(run), *quick]) == 0  # what a run starts from is no matter of its speed
+    assert main(["bench", "steps", str(run), *quick]) == 0  # what a run starts from is no matter of its speed
 
 
 # ── interrupted, and on several processes ──

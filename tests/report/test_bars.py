@@ -1,4 +1,4 @@
-"""Pictures of measurements: a PNG file whatever the figures are."""
+"""Pictures of measurements: a PNG file whatever the metrics are."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from bert.report.bars import Bar, bars_png, curves_png
 def test_bars_grow_with_their_number_and_are_a_png(tmp_path, count):
     bars_png(
         tmp_path / "a.png",
-        [Bar(f"setting {n}", n + 1.0, n, n + 2.0, n) for n in range(count)],
+        [Bar(f"setting {n}", {"median": n + 1.0, "min": n, "max": n + 2.0}, n) for n in range(count)],
         "title",
         "times",
         ("level", 1.0),
@@ -21,7 +21,7 @@ def test_bars_grow_with_their_number_and_are_a_png(tmp_path, count):
 def test_curves_of_any_length_are_a_png(tmp_path, doubling):
     curves_png(
         tmp_path / "a.png",
-        [("ours", 0, [(1, 2), (2, 1)]), ("ours", 0, []), ("peer", 1, [(1, 3)])],
+        [("candidate", 0, [(1, 2), (2, 1)]), ("candidate", 0, []), ("baseline", 1, [(1, 3)])],
         "title",
         "minutes",
         "nats",

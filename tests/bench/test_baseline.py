@@ -1,4 +1,4 @@
-"""The peer computes what our model computes, on batches whose real tokens are counted right."""
+"""The baseline computes what our model computes, on batches whose tokens are counted right."""
 
 from dataclasses import replace
 
@@ -7,17 +7,17 @@ import pytest
 import torch
 
 from bert.bench.candidate import steps_of
-from bert.bench.documents import full_sequences, mixture
-from bert.bench.peers import (
-    BaselineSettings,
-    BaselineSteps,
+from bert.bench.comparison import (
+    Baseline,
     baseline_model,
     concatenated,
-    make_bout,
+    full_batch,
     padded,
     score_baseline,
-    whole,
+    workload_batches,
 )
+from bert.bench.documents import full_sequences, mixture
+from bert.bench.settings import BaselineSettings
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.score import score_masked
@@ -29,66 +29,66 @@ recipes = pytest.mark.parametrize("family", RECIPES)
 
 
 def twin(recipe):
-    """Our model, and the peer with the same weights."""
+    """The model of the candidate, and the baseline with the same weights."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(1)
-    ours = MaskedLM(recipe.encoder, recipe.head).eval()
-    return ours, transformers.AutoModelForMaskedLM
+    candidate = MaskedLM(recipe.encoder, recipe.head).eval()
+    return candidate, transformers.AutoModelForMaskedLM
 
 
 @pytest.mark.hf
 @recipes
-def test_on_full_sequences_the_peer_has_our_loss_for_the_same_weights(family, tmp_path):
+def test_on_full_sequences_the_baseline_has_the_loss_of_our_model_for_the_same_weights(family, tmp_path):
     recipe = RECIPES[family]
-    ours, auto = twin(recipe)
-    ours.save(tmp_path)
-    peer = BaselineSteps(recipe, BaselineSettings())
-    assert type(peer.model).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
-    peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
-    peer.model.eval()
+    candidate, auto = twin(recipe)
+    candidate.save(tmp_path)
+    baseline = Baseline(recipe, BaselineSettings())
+    assert type(baseline.model).__name__ == {"bert": "BertForMaskedLM", "modernbert": "ModernBertForMaskedLM"}[family]
+    baseline.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
+    baseline.model.eval()
     at_once = replace(recipe, data=replace(recipe.data, micro_batch_size=8))
     (((batch,), _, _),) = steps_of(full_sequences(TEXT, LENGTH, 8), at_once, 1)
-    theirs = peer.forward(whole(batch))
-    mine = ours(
+    of_baseline = baseline.forward(full_batch(batch))
+    mine = candidate(
         batch["input_ids"],
         document_ids=batch["document_ids"],
         masked_positions=batch["masked_positions"],
         labels=batch["labels"],
     )
-    assert theirs.item() == pytest.approx(mine.loss.item(), abs=1e-5)
+    assert of_baseline.item() == pytest.approx(mine.loss.item(), abs=1e-5)
 
 
 @pytest.mark.hf
 @recipes
-def test_on_padded_documents_the_peer_has_the_loss_of_our_model_with_its_mask(family, tmp_path):
+def test_on_padded_documents_the_baseline_has_the_loss_of_our_model_with_its_mask(family, tmp_path):
     recipe = RECIPES[family]
-    ours, auto = twin(recipe)
-    ours.save(tmp_path)
-    peer = BaselineSteps(recipe, BaselineSettings("eager"))
-    peer.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
-    peer.model.eval()
+    candidate, auto = twin(recipe)
+    candidate.save(tmp_path)
+    baseline = Baseline(recipe, BaselineSettings("eager"))
+    baseline.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
+    baseline.model.eval()
     batch = padded(RAGGED, recipe, 16, 1)[0]
-    mine = ours(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
-    assert peer.forward(batch).item() == pytest.approx(mine.loss.item(), abs=1e-5)
+    mine = candidate(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
+    assert baseline.forward(batch).item() == pytest.approx(mine.loss.item(), abs=1e-5)
 
 
 @pytest.mark.hf
 @recipes
-def test_the_peer_is_scored_as_ours_is(family, tmp_path):
+def test_the_baseline_is_scored_as_ours_is(family, tmp_path):
     recipe = RECIPES[family]
-    ours, auto = twin(recipe)
-    ours.save(tmp_path / "model")
+    candidate, auto = twin(recipe)
+    candidate.save(tmp_path / "model")
     rng = np.random.default_rng(0)
     ids = rng.integers(5, SIZE, (6, LENGTH))
     labels = np.where(rng.random(ids.shape) < 0.2, ids, -100)
     np.savez(tmp_path / "masked.npz", input_ids=ids, labels=labels)
-    mine = score_masked(ours, tmp_path / "masked.npz", batch_size=4)
-    theirs = score_baseline(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_size=4)
-    assert (theirs.accuracy, theirs.targets) == (mine.accuracy, mine.targets)
-    assert theirs.loss == pytest.approx(mine.loss, abs=1e-5)
+    mine = score_masked(candidate, tmp_path / "masked.npz", batch_size=4)
+    of_baseline = score_baseline(auto.from_pretrained(tmp_path / "model"), tmp_path / "masked.npz", batch_size=4)
+    assert (of_baseline.accuracy, of_baseline.targets) == (mine.accuracy, mine.targets)
+    assert of_baseline.loss == pytest.approx(mine.loss, abs=1e-5)
 
 
-def test_real_tokens_of_padded_batches_are_the_sum_of_their_masks():
+def test_tokens_of_padded_batches_are_the_sum_of_their_masks():
     batches = padded(RAGGED, RECIPES["bert"], 16, 4)
     lengths = RAGGED.store.lengths + 2
     for number, batch in enumerate(batches):
@@ -110,7 +110,7 @@ def test_concatenated_sequences_hold_all_documents_with_their_special_tokens_and
     assert all(batch.tokens == batch.input_ids.numel() and batch.attention_mask is None for batch in batches)
 
 
-def test_documents_that_do_not_fill_a_batch_of_concatenated_sequences_begin_again():
+def test_documents_that_do_not_fill_a_batch_of_concatenated_sequences_are_repeated():
     running = np.concatenate([[2, *RAGGED.store.document(n), 3] for n in range(len(RAGGED.store))])
     sequences = len(running) // LENGTH + 3
     (batch,) = concatenated(RAGGED, RECIPES["bert"], sequences, 100)
@@ -118,29 +118,29 @@ def test_documents_that_do_not_fill_a_batch_of_concatenated_sequences_begin_agai
     assert np.array_equal(restored, np.resize(running, sequences * LENGTH))
 
 
-def test_both_sides_of_a_work_see_the_same_tokens():
+def test_both_sides_of_a_workload_see_the_same_tokens():
     recipe = RECIPES["modernbert"]
-    steps, batches = make_bout("full sequences", recipe, TEXT, RAGGED, 8)
+    steps, batches = workload_batches("full-sequences", recipe, TEXT, RAGGED, 8)
     assert len(steps) == len(batches) == 8
-    for ours, theirs in zip(steps, batches):
-        assert torch.equal(torch.cat([micro["input_ids"] for micro in ours.micro_batches]), theirs.input_ids)
-        assert ours.counts["loss"] == int((theirs.labels >= 0).sum())
-        assert theirs.tokens == theirs.input_ids.numel()
-    steps, batches = make_bout("padded", recipe, TEXT, RAGGED, 8)
-    places = sum(batch.attention_mask.numel() for batch in batches)
-    assert places / sum(batch.tokens for batch in batches) > 1.1
+    for candidate, of_baseline in zip(steps, batches):
+        assert torch.equal(torch.cat([micro["input_ids"] for micro in candidate.micro_batches]), of_baseline.input_ids)
+        assert candidate.counts["loss"] == int((of_baseline.labels >= 0).sum())
+        assert of_baseline.tokens == of_baseline.input_ids.numel()
+    steps, batches = workload_batches("padded", recipe, TEXT, RAGGED, 8)
+    positions = sum(batch.attention_mask.numel() for batch in batches)
+    assert positions / sum(batch.tokens for batch in batches) > 1.1
     packed_tokens = sum(step.tokens for step in steps)
     assert packed_tokens <= sum(batch.tokens for batch in batches) <= packed_tokens + 8 * LENGTH  # the last, open step
 
 
 @pytest.mark.hf
-def test_the_peer_scores_masked_places_alone_where_it_can():
+def test_the_baseline_scores_masked_positions_alone_where_it_can():
     pytest.importorskip("transformers", reason="transformers is not installed")
     assert baseline_model(RECIPES["modernbert"], "sdpa").sparse_prediction
 
 
 @pytest.mark.hf
-def test_an_architecture_that_the_peer_lacks_is_refused_by_name():
+def test_an_architecture_that_the_baseline_lacks_is_refused_by_name():
     pytest.importorskip("transformers", reason="transformers is not installed")
     recipe = RECIPES["modernbert"]
     with pytest.raises(InputError, match=r"transformers has no such model: .*qk_norm"):

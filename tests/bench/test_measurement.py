@@ -1,0 +1,42 @@
+"""Sides alternate; a timed run counts the tokens of the steps that it did."""
+
+import torch
+
+from bert.bench.measurement import TimedSteps, alternate, spread
+
+CPU = torch.device("cpu")
+
+
+def test_runs_alternate_and_every_step_is_counted_with_its_own_tokens():
+    calls = []
+
+    def side(name, tokens):
+        numbers = range(len(tokens))
+        return TimedSteps(lambda number: calls.append((name, number)), numbers, tokens, [10] * len(tokens), CPU)
+
+    a, b = side("a", [1, 2, 4]), side("b", [8])
+    between = []
+    runs = alternate([a, b], rounds=4, seconds=1e-9, between=lambda: between.append(len(calls)))
+    timed = [name for name, _ in calls[between[0] :]]
+    order = [name for index, name in enumerate(timed) if index == 0 or timed[index - 1] != name]
+    assert order == ["b", "a", "b", "a", "b"]  # b a, a b, b a, a b: who ends a round begins the next
+    assert timed.count("a") == timed.count("b") == 4 * 3  # one to warm up and two that count, a round
+    assert [number for name, number in calls if name == "a"][:7] == [
+        0,
+        1,
+        2,
+        0,
+        1,
+        2,
+        0,
+    ]  # the prepared batches, repeated
+    assert len(between) == 4
+    done = 5  # three to warm up, two to see how long a step takes
+    for run in runs[0]:
+        assert run.tokens == sum([1, 2, 4][number % 3] for number in (done + 1, done + 2))
+        assert run.positions == 20
+        done += 3
+
+
+def test_a_spread_is_median_minimum_and_maximum():
+    assert spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
