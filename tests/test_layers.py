@@ -318,7 +318,7 @@ def is_private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__")
 
 
-DOCUMENTED = re.compile(r"_exit|_replace|_foreach_\w+|_assert_async")
+DOCUMENTED = re.compile(r"_exit|_replace|_asdict|_foreach_\w+|_assert_async")
 """names that their libraries document with an underscore; of the last one PyTorch has no other, for a check that does not wait for a GPU"""
 
 
