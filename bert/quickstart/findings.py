@@ -61,8 +61,8 @@ class Findings:
     def table(self) -> str:
         """The results beside their controls, for a terminal."""
         table = Table(title="pretrained here, beside what it must beat", title_justify="left")
-        for name in ("", "measured as", "pretrained", "baseline", "fresh encoder", "the baseline is"):
-            table.add_column(name, justify="right" if name in ("pretrained", "baseline", "fresh encoder") else "left")
+        for name in ("", "measured as", "pretrained", "baseline", "random init.", "the baseline is"):
+            table.add_column(name, justify="right" if name in ("pretrained", "baseline", "random init.") else "left")
         for line in self.lines:
             table.add_row(*line.cells())
         return render(table)

@@ -127,7 +127,7 @@ def hidden_words(run: Path, model: Path, fresh: Path) -> Line:
     """How many hidden tokens of held-out text are guessed."""
     trained, untrained = (score_validation(run, MaskedLM.load(folder)) for folder in (model, fresh))
     controls = trained.most_frequent, "the most frequent token", untrained.accuracy
-    return Line("hidden words guessed", "accuracy", trained.accuracy, *controls)
+    return Line("masked words guessed", "accuracy", trained.accuracy, *controls)
 
 
 def topics(out: Path, model: Path, fresh: Path) -> Line:
