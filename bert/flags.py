@@ -139,7 +139,7 @@ class Parser(argparse.ArgumentParser):
                 raise InputError(f"{needs}: give {them}, or read {self.prog} --help") from None
             if any(argument.startswith(f"{name}=") for argument in arguments):
                 raise InputError(f"{name} takes no value: leave out what follows it") from None
-            raise InputError(f"{name} has no value: write one behind it") from None
+            raise InputError(f"{name} has no value: write one after it") from None
         if unknown:
             raise InputError(f"{unknown[0]} is not an argument of {self.prog}: leave it out")
         kinds, values = [], Fields()

@@ -43,7 +43,7 @@ def progress_bar(
     label: str | None, total: float | None
 ) -> Iterator[tuple[Callable[[float], None], Callable[[str], None]]]:
     """A bar on a terminal that goes when the work is done, nothing elsewhere or without a label: yields what counts its steps, and
-    what says more behind it."""
+    what says more after it."""
     if label is None or not sys.stderr.isatty():
         yield lambda _: None, lambda _: None
         return

@@ -148,7 +148,7 @@ def test_a_corpus_that_is_not_named(refused: Refused) -> None:
     assert refused("tokenizer", "--out", "new") == (
         "bert tokenizer needs CORPUS: give it, or read bert tokenizer --help"
     )
-    assert refused("words", "apple", "--model") == "--model has no value: write one behind it"
+    assert refused("words", "apple", "--model") == "--model has no value: write one after it"
     assert refused("tokenizer", "a.txt", "--cased=yes") == "--cased takes no value: leave out what follows it"
     assert refused("fill", "a", "b", "--model", "run") == "b is not an argument of bert fill: leave it out"
     assert refused("pretrain", "--out", "new") == (

@@ -109,7 +109,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
 
 
 def _home(path: str | None) -> Path | None:
-    """A path with its `~`, which a shell leaves alone behind `=`, written out."""
+    """A path with its `~`, which a shell leaves alone after `=`, written out."""
     return None if path is None else Path(path).expanduser()
 
 

@@ -102,7 +102,7 @@ def hash_shingles(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     starts = np.cumsum(lengths) - lengths
     ends = np.cumsum(counts)
     places = np.repeat(starts - (ends - counts), counts) + np.arange(int(counts.sum()))
-    # tokens of a shingle: behind a short document comes the next
+    # tokens of a shingle: after a short document comes the next
     left = np.repeat(np.minimum(lengths, SHINGLE), counts)
     parts = (np.where(part < left, padded[places + part], 0) for part in range(SHINGLE))
     return random_bits(*parts) >> np.uint64(32)

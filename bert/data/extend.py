@@ -2,7 +2,7 @@
 
 A new entry of a WordPiece vocabulary would change other words too, since the longest entry that begins a word is cut off
 first (with `covid` in it, `covidiot` is no longer `co ##vid ##iot`). So a word is an added token of `tokenizers`, found in
-the normalised text where no letter or digit touches it; its id comes behind the old ones, which stay.
+the normalised text where no letter or digit touches it; its id comes after the old ones, which stay.
 """
 
 from collections.abc import Sequence
@@ -59,7 +59,7 @@ def add_words(tokenizer: Tokenizer, words: Sequence[str], source: str = "words")
             raise InputError(f"{source}: {word!r} {why}: leave it out (a single new character can be added)")
         if spelt not in vocabulary and (len(pieces) > 1 or pieces == [tokenizer.unk_id]):
             new[spelt] = None
-    # the backend numbers them in this order behind the highest id there is, the unused entries kept
+    # the backend numbers them in this order after the highest id there is, the unused entries kept
     backend.add_tokens([AddedToken(word, single_word=True, normalized=True, special=False) for word in new])
     return Tokenizer(backend, tokenizer.tokens), list(new)
 

@@ -45,7 +45,7 @@ def suffixes(path: Path) -> str:
 
 
 def parted_suffixes(path: str | Path) -> tuple[str, str]:
-    """The suffix of a file name, whatever it is, and that of a compression behind it, in small letters; empty where there is none."""
+    """The suffix of a file name, whatever it is, and that of a compression after it, in small letters; empty where there is none."""
     name = Path(path).name.lower()
     compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
     return Path(name.removesuffix(compression)).suffix, compression

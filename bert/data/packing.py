@@ -21,7 +21,7 @@ from bert.errors import InputError
 
 _ALGORITHM = 1  # raised by whoever changes which chunks share a sequence: files of sequence counts are then made anew
 WORTH_A_FILE = 100_000  # documents from which on counting the sequences of an epoch takes longer than reading a file
-SPECIALS_PER_CHUNK = 2  # [CLS] before it and [SEP] behind it
+SPECIALS_PER_CHUNK = 2  # [CLS] before it and [SEP] after it
 
 
 @dataclass(frozen=True)

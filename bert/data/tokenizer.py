@@ -202,7 +202,7 @@ class Tokenizer:
         for number, part in enumerate(others, start=1):
             part = part.rstrip() if number < len(others) else part
             ids.append(self.mask_id)
-            # a part that goes on without a blank, as a full stop does, is cut behind a letter, which is then dropped
+            # a part that goes on without a blank, as a full stop does, is cut after a letter, which is then dropped
             attached = part[:1] != "" and not part[0].isspace() and not part[0].isalnum()
             encoding = self._called(self.backend.encode, f"a{part}" if attached else part, add_special_tokens=False)
             if attached and any(start < 1 < end for start, end in encoding.offsets):  # the letter is part of a piece
@@ -300,7 +300,7 @@ class Tokenizer:
 
     @cached_property
     def second_type(self) -> int:
-        """Token type of the second text of a pair and of the separator behind it: 1 in BERT's rows, 0 in RoBERTa's."""
+        """Token type of the second text of a pair and of the separator after it: 1 in BERT's rows, 0 in RoBERTa's."""
         return int(self.backend.encode("", "").type_ids[-1])
 
     # ── what is in the vocabulary ──

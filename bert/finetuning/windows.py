@@ -32,7 +32,7 @@ class Window:
     ids: list[int]
     """token ids, special tokens included"""
     token_types: list[int] | None = None
-    """of two texts: 0 up to the first [SEP], 1 behind it, as the tokenizer has it; none: all 0"""
+    """of two texts: 0 up to the first [SEP], 1 after it, as the tokenizer has it; none: all 0"""
     words: tuple[int, ...] = ()
     """tagging: the numbers of the words that are decided in this window, ascending"""
     places: tuple[int, ...] = ()
@@ -104,7 +104,7 @@ class WindowMaker:
         decided = decide(lengths, cuts)
         windows = []
         for (begin, end), words in zip(cuts, decided):
-            starts = list(accumulate(lengths[begin:end], initial=1))  # behind [CLS]
+            starts = list(accumulate(lengths[begin:end], initial=1))  # after [CLS]
             ids = [self.tokenizer.cls_id, *(i for word in pieces[begin:end] for i in word), self.tokenizer.sep_id]
             windows.append(Window(ids, None, tuple(words), tuple(starts[word - begin] for word in words)))
         return windows

@@ -1,6 +1,6 @@
 """The model card, `README.md` of a model folder: what the model is, how to open it, how it came to be.
 
-A card is Markdown behind a YAML header that the Hugging Face Hub reads. What follows from the model itself is written
+A card is Markdown after a YAML header that the Hugging Face Hub reads. What follows from the model itself is written
 here; who saves a model adds text, and a header of its own where it knows more (licence, data, figures).
 """
 

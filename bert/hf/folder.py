@@ -82,7 +82,7 @@ OURS = (CONFIG, CARD, *WEIGHT_FILES, *TOKENIZER_FILES, *EXPORTED, *(f"{name}.dat
 def save(
     model: Encoder | HeadedModel, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None
 ) -> None:
-    """Write `model` as a folder. `card` is what its `README.md` says behind what follows from the model itself; where it
+    """Write `model` as a folder. `card` is what its `README.md` says after what follows from the model itself; where it
     begins with a YAML header between two lines of ---, as model cards do, its keys (license, datasets, …) go into that of
     the file. `extra` are texts to write, or files to copy, by their names in the folder.
 

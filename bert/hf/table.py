@@ -24,7 +24,7 @@ GROUPS: dict[Kind, str] = {
     "TokenClassifier": "tag",
     "Discriminator": "discriminate",
 }
-"""before the fields of the head of each class; those of the encoder stand behind `encoder.`"""
+"""before the fields of the head of each class; those of the encoder follow `encoder.`"""
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu", "tanh": "tanh"}
 THEIR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh", "swish": "silu"}

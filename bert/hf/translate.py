@@ -177,7 +177,7 @@ def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], l
 
 
 def _read_group(family: Family, group: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ours that stand behind `group`, as far as they follow from one key each."""
+    """The fields of ours that follow `group`, as far as they follow from one key each."""
     mine: dict[str, Any] = {name: value for name, value in family.fixed.items() if name.startswith(f"{group}.")}
     for key in family.keys:
         value = family.value(keys, key.theirs)

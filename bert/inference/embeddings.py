@@ -1,4 +1,4 @@
-"""Many texts to vectors: of texts and of words in them; guesses behind masks. `bert.inference.batching` runs the model.
+"""Many texts to vectors: of texts and of words in them; guesses for masks. `bert.inference.batching` runs the model.
 
 Below are the model and the tokenizer that came with its folder.
 """
@@ -230,7 +230,7 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}…")
 
 
-# ── guesses behind masks ──
+# ── guesses for masks ──
 
 
 @torch.inference_mode()

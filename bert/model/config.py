@@ -36,7 +36,7 @@ class EncoderConfig:
     hidden_size: int = 256
     """width of a token's vector"""
     embedding_size: int | None = None
-    """width of the embedding tables, projected to hidden_size behind the embedding norm (ELECTRA); null: hidden_size"""
+    """width of the embedding tables, projected to hidden_size after the embedding norm (ELECTRA); null: hidden_size"""
     num_layers: int = 4
     """number of Transformer blocks"""
     num_heads: int = 4
@@ -224,7 +224,7 @@ class TaskHeadConfig:
     transform_bias: bool = False
     """bias of the dense layer of the transform"""
     transform_norm: bool = True
-    """a norm, of the encoder's kind, behind the activation"""
+    """a norm, of the encoder's kind, after the activation"""
     pooling: Literal["cls", "mean"] | None = "cls"
     """how a row becomes one vector: its first token, or the mean of all that are no padding; null: each token keeps its
     own vector (a tagger)"""

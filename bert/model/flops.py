@@ -33,7 +33,7 @@ def training_flops(
         visible_local = visible if config.local_window is None else min(visible, config.local_window // 2 * 2 + 1)
     products = 0.0
     for layer in range(config.num_layers):
-        looking = slots if layer + 1 == config.num_layers else tokens  # what goes on behind the keys and values
+        looking = slots if layer + 1 == config.num_layers else tokens  # what goes on after the keys and values
         scores_and_sums = 2 * width * (visible_local if config.is_local(layer) else visible)
         products += tokens * keys_and_values + looking * (queries + scores_and_sums + out + mlp)
     if config.embedding_width != width:

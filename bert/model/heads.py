@@ -135,7 +135,7 @@ class HeadedModel(FolderModel):
 
 @dataclass(frozen=True)
 class Prediction:
-    """A token that may stand behind a mask."""
+    """A token that may replace a mask."""
 
     token: str
     """as a reader writes it: without the mark that some tokenizers have for the blank before a word"""
@@ -145,7 +145,7 @@ class Prediction:
 
 
 class MaskedLM(HeadedModel):
-    """An encoder that predicts the tokens behind masks; `MaskedLM.load` opens a folder, `fill` guesses.
+    """An encoder that predicts masked tokens; `MaskedLM.load` opens a folder, `fill` guesses.
 
     >>> import torch
     >>> from bert import EncoderConfig, MaskedLM
@@ -210,7 +210,7 @@ class MaskedLM(HeadedModel):
         return self.head.loss_sum(hidden.flatten(0, 1), self.output_matrix, labels.flatten())
 
     def fill(self, text: str, top: int = 5) -> list[list[Prediction]]:
-        """The likeliest tokens behind each mask in the text; see `bert.inference.embeddings.fill`."""
+        """The likeliest tokens for each mask in the text; see `bert.inference.embeddings.fill`."""
         from bert.inference.embeddings import fill
 
         return fill(self, text, top)

@@ -5,7 +5,7 @@ The first steps of a run go into how often each token comes: the output bias beg
 Much of what a text says of a hidden word stands elsewhere in it, next to the same neighbours. A Transformer finds it in two steps
 (induction heads, Olsson et al. 2022): heads that look one place back or ahead, then heads that look for a place with the same
 neighbours and copy what is there. From random weights small encoders come upon that after millions of tokens, or not at all. So
-two heads of a layer in the middle begin by looking at the token before and the one behind, keys of the layers above begin equal to
+two heads of a layer in the middle begin by looking at the token before and the one after, keys of the layers above begin equal to
 the queries, so that like looks at like, and output projections as transposed value projections, so that what is seen is passed on
 as it is (after Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers"). Nothing is held there: these are
 weights like others, and the architecture is the same.

@@ -35,8 +35,7 @@ def select_attention(
     encoder, case = recipe.encoder, _case(recipe.encoder, device, precision)
     for named in (recipe.attention, recipe.local_attention or "auto"):
         check_backend(named, case)
-    backends = candidates(case, compiled)
-    if recipe.attention != "auto" or not compiled or len(backends) < 2:
+    if recipe.attention != "auto" or not compiled or len(backends := candidates(case, compiled)) < 2:
         return recipe
     length, sequences = max((phase.sequence_length, phase.micro_batch_size) for phase in plan.phases)
 

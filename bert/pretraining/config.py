@@ -84,7 +84,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class MaskingConfig:
-    """Which tokens are hidden, and behind what."""
+    """Which tokens are masked, and what replaces them."""
 
     rate: float = 0.35
     """share of the tokens of a sequence that become targets"""
@@ -182,7 +182,7 @@ class PretrainRecipe:
     """shape of the masked-LM head"""
     initialization: Literal["random", "structured"] = "random"
     """random initialization: random; or structured, which learns sooner: the output bias begins with how often tokens come, and with
-    encoder.positions rope two heads of a layer in the middle begin by looking at the token before and behind, those above by
+    encoder.positions rope two heads of a layer in the middle begin by looking at the token before and after, those above by
     looking at their like, and all pass on what they see"""
     objective: str = "masked_lm"
     """what is learned from the text; there is masked_lm"""

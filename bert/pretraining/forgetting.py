@@ -151,8 +151,6 @@ def report(losses: Sequence[Loss]) -> list[str]:
 
 def card_lines(losses: Sequence[Loss]) -> list[str]:
     """The table for a model card."""
-    if not losses:
-        return []
     header, *rows = [f"| {' | '.join(row)} |" for row in table(losses)]
     return ["", "## Before and after", header, f"|{'---|' * len(table(losses)[0])}", *rows]
 

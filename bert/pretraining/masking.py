@@ -76,8 +76,8 @@ def choose_words(
     `starts` (R, T) marks the positions where a word begins. Where no word of a sequence fits, the first tokens of one word are taken.
     """
     sequence_count = len(maskable)
-    behind_maskable = np.pad(maskable, ((0, 0), (1, 0)))[:, :-1]
-    begins = maskable & (starts | ~behind_maskable)  # a chunk may begin inside a word
+    after_maskable = np.pad(maskable, ((0, 0), (1, 0)))[:, :-1]
+    begins = maskable & (starts | ~after_maskable)  # a chunk may begin inside a word
     word_of = np.cumsum(begins, axis=1) - 1  # (R, T): number of the word within the sequence, where maskable
     words = int(begins.sum(axis=1).max(initial=0))
     if words == 0:

@@ -386,7 +386,7 @@ def finish(
         made = partial(card_text, data, objective, module.progress, module.validation)
         check()
         objective.export(model, folder, made())
-        losses = measure_after(model, data, device)
+        losses = measure_after(model, data, device) if data.recipe.initialize_from is not None else []
         if losses:  # the card tells of them; without them the model is there all the same
             objective.export(model, folder, made(losses))
         for line in report(losses) if losses else []:

@@ -187,7 +187,7 @@ class _Steps(Dataset):
 
 
 def _leave_signals_to_the_run(worker: int) -> None:
-    """A signal for the whole group of processes, as Ctrl-C is, ends the run behind its step: until then it needs its workers."""
+    """A signal for the whole group of processes, as Ctrl-C is, ends the run after its step: until then it needs its workers."""
     for number in NUMBERS:
         signal.signal(number, signal.SIG_IGN)
 

@@ -71,7 +71,8 @@ def card_text(
     ]
     if metrics and not losses:
         lines += ["", "## Validation text", objective.describe(metrics)]
-    lines += card_lines(losses)
+    if losses:
+        lines += card_lines(losses)
     names = {name.removeprefix("val_"): value for name, value in metrics.items()}
     return training_card(
         lines,

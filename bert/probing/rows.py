@@ -32,7 +32,7 @@ class Row:
     """for messages: `apple.jsonl, line 12`"""
     word: str | None = None
     span: tuple[int, int] | None = None
-    """the word's first character and the one behind its last"""
+    """the word's first character and the one after its last"""
     sense: str | None = None
 
 

@@ -158,7 +158,7 @@ def attended(findings: Findings) -> str:
 
 
 def senses_by_layer(findings: Findings) -> str:
-    """Accuracy of every method, and of each word behind a fold."""
+    """Accuracy of every method, and of each word inside a fold."""
     senses = findings.senses
     overall = bars([(method, senses.mean(method)) for method in senses.methods], percent=True, highest=1.0)
     rows = []

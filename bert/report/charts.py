@@ -1,4 +1,4 @@
-"""Pictures of a page that stand still, or nearly: curves, bars, guesses behind a mask, nearest contexts, a right and a wrong sentence.
+"""Pictures of a page that stand still, or nearly: curves, bars, guesses for a mask, nearest contexts, a right and a wrong sentence.
 
 Lines are drawn in an SVG that stretches with the page, letters stand in HTML above it, so that they keep their size on a narrow screen.
 """

@@ -37,7 +37,7 @@ class Marked:
     end: int
 
     def parts(self) -> tuple[str, str, str]:
-        """What stands before the word, the word, and what stands behind it."""
+        """What stands before the word, the word, and what stands after it."""
         return self.text[: self.start], self.text[self.start : self.end], self.text[self.end :]
 
     def context(self, room: int) -> "Marked":
@@ -137,7 +137,7 @@ def paragraph(text: str) -> str:
 
 
 def heading(text: str, note: str = "") -> str:
-    """A small heading inside a section, with a quiet remark behind it."""
+    """A small heading inside a section, with a quiet remark after it."""
     remark = f" <small>{escape(note)}</small>" if note else ""
     return f'<h3 dir="auto">{escape(text)}{remark}</h3>'
 

@@ -70,7 +70,7 @@ class StopConfig:
     """tokens seen, padding not counted"""
     minutes: float | None = None
     """wall-clock minutes, from the first request for a batch: compiling, validation and checkpoints included (the schedule begins
-    behind the first step, which compiles)"""
+    after the first step, which compiles)"""
 
     def __post_init__(self) -> None:
         require_positive("stop", self, "steps tokens minutes")

@@ -36,7 +36,7 @@ class Progress:
     seconds: float = 0.0
     """since the first request for a batch, earlier parts of an interrupted run included"""
     first_seconds: float = 0.0
-    """of these, those up to the end of the first step, which compiles: the schedule by the clock begins behind it, or a cold compiler
+    """of these, those up to the end of the first step, which compiles: the schedule by the clock begins after it, or a cold compiler
     cache would cut the beginning off the warm-up"""
     _started: float | None = None
     _before: float = 0.0
@@ -77,7 +77,7 @@ class Progress:
         return max(used)
 
     def left(self) -> float | None:
-        """Seconds to the end at the speed of the steps behind the first; None before there are any."""
+        """Seconds to the end at the speed of the steps after the first; None before there are any."""
         share = self.share()
         if share == 0 or self.step < 2:
             return None

@@ -1,4 +1,4 @@
-"""Vectors of texts and words, against transformers and by hand; guesses behind masks."""
+"""Vectors of texts and words, against transformers and by hand; guesses for masks."""
 
 import copy
 from itertools import pairwise
@@ -208,7 +208,7 @@ def test_a_span_that_is_not_there_is_refused(sentence: str, span: tuple[int, int
         span_vectors(ENCODERS["wordpiece"], [sentence], [span])
 
 
-# ── guesses behind masks ──
+# ── guesses for masks ──
 
 
 class Words:
