@@ -13,7 +13,7 @@ Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from bert.model.layers import (
     rotations,
     sinusoids,
 )
+
+if TYPE_CHECKING:  # what a user's editor shows for the attribute that `load` sets
+    from bert.data.tokenizer import Tokenizer
 
 
 @dataclass
@@ -118,7 +121,7 @@ class Encoder(FolderModel):
         super().__init__()
         self.config = config
         self.attention = AttentionOptions()
-        self.tokenizer: Any = None  # a `bert.data.tokenizer.Tokenizer`, set by `load`; no part of the state dict
+        self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, no part of the state dict
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_norm = make_norm(config) if config.final_norm else nn.Identity()

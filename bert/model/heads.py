@@ -13,7 +13,7 @@ N that of masked_positions or of examples.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,9 @@ from bert.model.dropout import Dropout
 from bert.model.encoder import Encoder, EncoderOutput, FolderModel
 from bert.model.layers import activate, compute_dtype, gather_positions, initialize, make_norm, output_std
 from bert.model.loss import LOSSES, Loss, binary_cross_entropy, cross_entropy, linear_cross_entropy
+
+if TYPE_CHECKING:
+    from bert.data.tokenizer import Tokenizer
 
 
 @dataclass
@@ -124,12 +127,12 @@ class HeadedModel(FolderModel):
         self.encoder = Encoder(config)
 
     @property
-    def tokenizer(self) -> Any:
-        """The `bert.data.tokenizer.Tokenizer` that came with the folder, none for a fresh model."""
+    def tokenizer(self) -> "Tokenizer | None":
+        """The tokenizer that came with the folder, none for a randomly initialized model."""
         return self.encoder.tokenizer
 
     @tokenizer.setter
-    def tokenizer(self, tokenizer: Any) -> None:
+    def tokenizer(self, tokenizer: "Tokenizer | None") -> None:
         self.encoder.tokenizer = tokenizer
 
 

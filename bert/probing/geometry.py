@@ -17,7 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 MOST_CLUSTERS = 6
-ROUNDING = 1e-9  # cosines that differ by less are the same; those of a randomly initialized encoder differ by 1e-7 and less
+ROUNDING = (
+    1e-9  # cosines that differ by less are the same; those of a randomly initialized encoder differ by 1e-7 and less
+)
 SILHOUETTE_SAMPLE = 1_000  # a silhouette looks at all pairs
 
 Vectors = NDArray[np.floating]

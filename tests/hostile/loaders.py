@@ -79,7 +79,7 @@ def _in(folder: str, files: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{folder}/{file}" for file in files)
 
 
-_PRETRAIN = ("pretrain", "--out=out/run", *SMALL)
+_PRETRAIN = ("pretrain", "--out=out/run", *SMALL, "--compile=false")  # a compiler needs more memory than a case has
 _VOCABULARY = ("config.json", "tokenizer_config.json", "special_tokens_map.json")
 
 LOADERS = (
@@ -173,11 +173,15 @@ LOADERS = (
     ),
     # ── runs ──
     Loader(
-        "resume", ("pretrain", "--resume=in/run", "--stop.steps=5"), _in("run", RUN), writes=("in/run",), whole=False
+        "resume",
+        ("pretrain", "--resume=in/run", "--stop.steps=5", "--compile=false"),
+        _in("run", RUN),
+        writes=("in/run",),
+        whole=False,
     ),
     Loader(
         "resume/further",
-        ("pretrain", "--resume=in/further", "--stop.steps=5"),
+        ("pretrain", "--resume=in/further", "--stop.steps=5", "--compile=false"),
         _in("further", ("before-after/*", "recipe.yaml", "model/config.json", "tokenizer/tokenizer.json")),
         ("model",),
         writes=("in/further",),

@@ -268,6 +268,7 @@ def _be_the_child(action: Callable[[], int], place: Place, streams: Sequence[Pat
         os.chdir(place.case)
         sys.path[:] = [entry for entry in sys.path if entry and Path(entry) != place.case]
         os.environ["TMPDIR"], tempfile.tempdir = str(place.scratch), None  # or that of the parent would be kept
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(place.scratch)  # of what a recipe says is compiled
         _limit()
         known = set(sys.modules)
         sys.addaudithook(_auditor(place, report))
