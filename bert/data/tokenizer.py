@@ -202,7 +202,7 @@ class Tokenizer:
         for number, part in enumerate(others, start=1):
             part = part.rstrip() if number < len(others) else part
             ids.append(self.mask_id)
-            # a part that goes on without a blank, as a full stop does, is cut after a letter, which is then dropped
+            # a part that goes on without a space, as a full stop does, is cut after a letter, which is then dropped
             attached = part[:1] != "" and not part[0].isspace() and not part[0].isalnum()
             encoding = self._called(self.backend.encode, f"a{part}" if attached else part, add_special_tokens=False)
             if attached and any(start < 1 < end for start, end in encoding.offsets):  # the letter is part of a piece

@@ -50,7 +50,7 @@ class TaskTraining(TrainingModule):
         return HeadOutput(scores, loss_sum=torch.stack([total for total, _ in terms.values()]).sum())
 
     def loss_terms(self, micro_batch: TaskBatch) -> LossTerms:
-        """Cross-entropy, summed over the labels."""
+        """What the task learns by, summed over the labels."""
         return LossTerms({"loss": self(micro_batch).loss_sum}, {"loss": 1.0})
 
     def read_log(self) -> dict[str, float]:

@@ -107,7 +107,7 @@ def written_before(folder: Path, license: str | None = None) -> str:
 
 
 def _parted(text: str) -> tuple[dict[str, Any], str]:
-    """Header and text of a card: parted where the Hub parts them, and read within the limits for what strangers wrote, which
+    """Header and text of a card: separated where the Hub separates them, and read within the limits for what strangers wrote, which
     `huggingface_hub.ModelCard` has not."""
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 

@@ -141,7 +141,7 @@ class Prediction:
     """A token that may replace a mask."""
 
     token: str
-    """as a reader writes it: without the mark that some tokenizers have for the blank before a word"""
+    """as a reader writes it: without the mark that some tokenizers have for the space before a word"""
     id: int
     probability: float
     """among the whole vocabulary, from 0 to 1"""

@@ -150,7 +150,7 @@ class Attention(nn.Module):
         parts = (self.num_heads, self.kv_heads, self.kv_heads)
         if (
             masked_positions is None or type(self.qkv) is not nn.Linear
-        ):  # what stands in its place, as an adapter, is not parted
+        ):  # what stands in its place, as an adapter, is not split
             q, k, v = self.qkv(x).unflatten(-1, (-1, self.head_size)).split(parts, dim=2)
             if masked_positions is not None:
                 q = gather_positions(q.flatten(-2), masked_positions).unflatten(-1, (-1, self.head_size))

@@ -20,9 +20,9 @@ class VocabularyConfig:
     size: int | None = None
     """entries, brought up to a multiple of 64; null: 8192, or what a small corpus supports"""
     retrain: bool = False
-    """with initialize_from: train a tokenizer on the corpus in place of that of the model; shared tokens keep their sequences"""
+    """with initialize_from: train a tokenizer on the corpus in place of that of the model; shared tokens keep their vectors"""
     add_words: str | None = None
-    """with initialize_from: file with a word a line; each that is new becomes one token, from the mean of its old pieces"""
+    """with initialize_from: file with a word a line; each that is new becomes one token, from the mean of its old tokens"""
 
     def __post_init__(self) -> None:
         require_positive("vocabulary", self, "size")
@@ -116,7 +116,7 @@ class PretrainOptimizer(OptimizerConfig):
     muon_weight_decay: float = 0.2
     """decoupled weight decay of the matrices that Muon updates"""
     muon_block: int | None = 64
-    """Muon orthogonalises so many neurons (sequences of what reads the residual path, columns of what writes to it) by themselves,
+    """Muon orthogonalises so many neurons (rows of what reads the residual path, columns of what writes to it) by themselves,
     which is cheaper; null: whole matrices"""
 
 
@@ -181,7 +181,7 @@ class PretrainRecipe:
     head: HeadConfig = field(default_factory=HeadConfig)
     """shape of the masked-LM head"""
     initialization: Literal["random", "structured"] = "random"
-    """random initialization: random; or structured, which learns sooner: the output bias begins with how often tokens come, and with
+    """weights of a new model: random; or structured, which learns sooner: the output bias begins with how often tokens come, and with
     encoder.positions rope two heads of a layer in the middle begin by looking at the token before and after, those above by
     looking at their like, and all pass on what they see"""
     objective: str = "masked_lm"

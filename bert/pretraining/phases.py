@@ -1,4 +1,4 @@
-"""Phases of a run: which sequences a step reads, how long they are and how many of their tokens are hidden, as a function of the step.
+"""Phases of a run: which sequences a step reads, how long they are and how many of their tokens are masked, as a function of the step.
 
 A phase lasts for a number of positions, sequences × sequence length, brought up to whole steps, so that a step belongs to one phase.
 Phases of one sequence length go on counting its sequences through the run; sequences of another length are another numbering, from 0.

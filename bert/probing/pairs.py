@@ -143,7 +143,9 @@ def minimal_pairs(
         for sentence in (one.good, one.bad):
             if not sentence.tokens:
                 where = one.pair.where or f"pair {number}"
-                raise InputError(f"{where}: a sentence without a token, {sentence.sentence!r}: mend it or leave it out")
+                raise InputError(
+                    f"{where}: a sentence without a token, {sentence.sentence!r}: repair it or leave it out"
+                )
     return MinimalPairs(made)
 
 

@@ -66,7 +66,7 @@ def score(
     """The pseudo-log-likelihood, in nats, of each sentence to a masked LM, or to that in a folder.
 
     `within_word` masks the later pieces of a word too while one is guessed. A word is what `Tokenizer.word_starts` says: in
-    WordPiece a piece and the `##` after it, elsewhere what stands between blanks and punctuation; a Chinese character is a
+    WordPiece a piece and the `##` after it, elsewhere what stands between spaces and punctuation; a Chinese character is a
     word. A sentence with more tokens than the model takes is seen through the window in whose middle the masked token is. What
     looks like a special token is text. fp32 where `bf16` does not say otherwise: what is compared may differ by little.
     `progress` names a bar on the terminal.

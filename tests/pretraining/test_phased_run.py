@@ -55,8 +55,8 @@ def run(corpora):
 def log_without_time(folder):
     with (folder / "metrics.csv").open() as stream:
         return [
-            {key: value for key, value in sequence.items() if key not in TIME_COLUMNS}
-            for sequence in csv.DictReader(stream)
+            {key: value for key, value in row.items() if key not in TIME_COLUMNS}
+            for row in csv.DictReader(stream)
         ]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.heads import MaskedLM
-from bert.pretraining.stream import GlobalBatch, MicroBatch
+from bert.pretraining.stream import GlobalBatch, MicroBatch, count_masked
 from bert.training.step import LossTerms
 
 
@@ -35,7 +35,7 @@ class MaskedLanguageModeling:
 
     def counts(self, batch: GlobalBatch) -> dict[str, int]:
         """The masked tokens."""
-        return {"loss": batch.masked_tokens}
+        return count_masked(batch)
 
     def loss(self, model: MaskedLM, micro_batch: MicroBatch) -> LossTerms:
         """Cross-entropy, summed over the masked tokens."""
