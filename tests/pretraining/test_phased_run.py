@@ -54,10 +54,7 @@ def run(corpora):
 
 def log_without_time(folder):
     with (folder / "metrics.csv").open() as stream:
-        return [
-            {key: value for key, value in row.items() if key not in TIME_COLUMNS}
-            for row in csv.DictReader(stream)
-        ]
+        return [{key: value for key, value in row.items() if key not in TIME_COLUMNS} for row in csv.DictReader(stream)]
 
 
 def state_of(folder, step):
