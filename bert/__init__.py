@@ -1,7 +1,10 @@
 """Pretrain a BERT-style encoder on your own text, fine-tune it, and see how a word changes its vector with its context."""
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from bert.terminal import TERMINAL
 
 if TYPE_CHECKING:
     from bert.data.tokenizer import Tokenizer as Tokenizer
@@ -47,6 +50,12 @@ _HOMES = {
 }
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
+
+# What happens is shown in scripts and notebooks too. `logging.getLogger("bert").setLevel(logging.WARNING)` leaves warnings alone.
+_logger = logging.getLogger(__name__)
+_logger.setLevel(logging.INFO)
+_logger.addHandler(TERMINAL)
+_logger.propagate = False
 
 
 def __getattr__(name: str) -> Any:

@@ -5,9 +5,10 @@ folder of its own, which is renamed at the end.
 """
 
 import dataclasses
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -32,8 +33,9 @@ if TYPE_CHECKING:
     from bert.finetuning.predict import Predictor
     from bert.finetuning.tasks.task import TaskModel
 
+logger = logging.getLogger(__name__)
+
 ONNX, INT8, TORCH = "model.onnx", "model_quantized.onnx", "model.pt2"
-Say = Callable[[str], None]
 
 
 def export_onnx(
@@ -43,7 +45,6 @@ def export_onnx(
     int8: bool = False,
     measure: str | None = None,
     data: DataConfig | None = None,
-    say: Say = print,
 ) -> Path:
     """Write the model of `folder` as ONNX to `folder`/onnx/model.onnx; with `out`, to `out`/onnx/model.onnx beside copies
     of config and tokenizer. Returns the path.
@@ -71,11 +72,11 @@ def export_onnx(
             lines += _change(predictor, [fresh / ONNX, fresh / INT8], Path(measure).name, examples)
         elif int8 and hasattr(model, "labels"):
             lines.append("what int8 changes is not measured: give labelled rows as --eval FILE")
-    say("\n".join(lines))
+    logger.info("\n".join(lines))
     return place / ONNX
 
 
-def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool = False, say: Say = print) -> Path:
+def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool = False) -> Path:
     """Write the model of `folder` as a `torch.export` program to `folder`/torch/model.pt2, or under `out` as
     `export_onnx` does. Returns the path. Raises InputError."""
     folder = _local(folder, out)
@@ -86,11 +87,11 @@ def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool
         lines.append(f"{place / TORCH}: {_size(fresh / TORCH)}, {_signature(model)}")
         if verify:
             lines.append(_verified(compare(model, open_torch(fresh / TORCH)), "the program"))
-    say("\n".join(lines))
+    logger.info("\n".join(lines))
     return place / TORCH
 
 
-def export_hf(folder: str | Path, out: str | Path, license: str | None = None, say: Say = print) -> Path:
+def export_hf(folder: str | Path, out: str | Path, license: str | None = None) -> Path:
     """Write the model of `folder` as a folder that Hugging Face transformers opens to `out`, which must be empty or not
     there. Returns `out`.
 
@@ -108,7 +109,7 @@ def export_hf(folder: str | Path, out: str | Path, license: str | None = None, s
             " or torch, or train one with these fields"
         )
     save(model, out, card=written_before(folder, license), extra=companions)
-    say(f"{out}: a Hugging Face folder, model_type {family.model_type}")
+    logger.info(f"{out}: a Hugging Face folder, model_type {family.model_type}")
     return out
 
 

@@ -1,11 +1,57 @@
-"""What a command prints: texts of strangers reach the terminal without their control characters."""
+"""What reaches the terminal: log records as lines, texts of strangers without their control characters, progress bars."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, TextIO
 
 from bert.untrusted import printable
+
+
+class TerminalHandler(logging.Handler):
+    """Writes what happens to standard output, as it stands, and warnings to standard error.
+
+    The streams are looked up for each record, so that redirections hold.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.renamed: dict[str, str] = {}
+        """names of folders that will bear another name → that name"""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        warns = record.levelno >= logging.WARNING
+        text = record.getMessage()
+        for before, after in self.renamed.items():
+            text = text.replace(before, after)
+        print(f"warning: {text}" if warns else text, file=sys.stderr if warns else sys.stdout, flush=True)
+
+
+TERMINAL = TerminalHandler()
+
+
+@contextmanager
+def quiet(needed: bool = True) -> Iterator[None]:
+    """Nothing but warnings is logged in the `with` where that is `needed`, as in all processes of a run but the first."""
+    logger = logging.getLogger("bert")
+    before = logger.level
+    logger.setLevel(logging.WARNING if needed else before)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def renamed(before: Path, after: Path) -> Iterator[None]:
+    """Lines of the `with` name the folder `before`, which is a temporary one, as it is called later."""
+    TERMINAL.renamed[str(before)] = str(after)
+    try:
+        yield
+    finally:
+        del TERMINAL.renamed[str(before)]
 
 
 class _Printable:

@@ -14,6 +14,7 @@ It ends with a table of all shapes, and the profile of the one with the lowest M
 
 import argparse
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -69,12 +70,12 @@ def with_sequences(recipe: PretrainRecipe, length: int, sequences: int) -> Pretr
     return replace(recipe, encoder=encoder, data=data, optimizer=optimizer, phases=[], compile=True)
 
 
-def stages(shape: Shape, text: Text, out: Path, say: Any) -> list[Any]:
+def stages(shape: Shape, text: Text, out: Path) -> list[Any]:
     """What is measured of a shape, the most telling first: beside the baseline with padding and at its best without, then by
     backend, then the other settings of the baseline."""
 
     def measurement(mode: str) -> Measurement:
-        return Measurement(shape.recipe, text, out / shape.folder / mode, rounds=3, seconds=1.5, say=say)
+        return Measurement(shape.recipe, text, out / shape.folder / mode, rounds=3, seconds=1.5)
 
     def compare(*pairs: tuple[Any, BaselineSettings]) -> Any:
         return lambda: bench_compare(measurement("compare"), pairs, baseline_batch_size=shape.baseline_batch_size)
@@ -114,8 +115,8 @@ def measure(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     text = read_tokens(options.tokens)
     chosen = [shape for shape in shapes() if shape.folder in options.only]
-    log = (options.out / "log.txt").open("a", encoding="utf-8")
-    plans = [stages(shape, text, options.out, lambda line: print(line, file=log, flush=True)) for shape in chosen]
+    logging.getLogger("bert").handlers = [logging.FileHandler(options.out / "log.txt", encoding="utf-8")]
+    plans = [stages(shape, text, options.out) for shape in chosen]
     left_out, longest = 0, 0.0
     for stage in range(max(map(len, plans))):
         for shape, plan in zip(chosen, plans):

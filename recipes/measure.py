@@ -101,7 +101,7 @@ def finetune(task: Task, model: Path, data: Path, run: Path, seed: int, flags: S
     given |= {"dev": data / task.dev, "out": run, "seed": seed}
     options = [word for name, value in given.items() for word in (f"--{name}", str(value))]
     bert("finetune", task.kind, *options, "--overwrite", *flags)
-    found = evaluate(run / "model", str(data / task.dev), DataConfig(), say=lambda line: None)
+    found = evaluate(run / "model", str(data / task.dev), DataConfig())
     return found.metrics | {f"baseline {name}": value for name, value in found.baseline.items()}
 
 

@@ -2,9 +2,10 @@
 
 import contextlib
 import io
+import logging
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,6 +43,17 @@ def pytest_configure() -> None:
     """One thread: the models of tests are smaller than what a second one costs. No test reaches for the network."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def said() -> Iterator[list[str]]:
+    """What the package logs during the test."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("bert").addHandler(handler)
+    yield messages
+    logging.getLogger("bert").removeHandler(handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

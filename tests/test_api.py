@@ -2,6 +2,7 @@
 
 import doctest
 import inspect
+import logging
 import os
 import re
 import subprocess
@@ -114,7 +115,9 @@ def test_a_plain_loop_of_less_than_30_lines_trains_a_model_without_lightning() -
     assert done.returncode == 0, done.stderr
 
 
-def test_runs_are_functions_of_recipes(text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_are_functions_of_recipes(
+    text_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], said
+) -> None:
     from bert.finetuning.config import DataConfig as LabelledConfig
     from bert.pretraining.config import DataConfig
     from bert.training.config import LogConfig, StopConfig
@@ -123,8 +126,7 @@ def test_runs_are_functions_of_recipes(text_file: Path, tmp_path: Path, capsys: 
     quiet, cpu = LogConfig(progress_bar=False), {"accelerator": "cpu", "precision": "32-true"}
     data = DataConfig(corpus=[str(text_file)], sequence_length=32, batch_size=8)
     recipe = bert.PretrainRecipe(data=data, encoder=shape, stop=StopConfig(steps=2), log=quiet, trainer=cpu)
-    said: list[str] = []
-    model = bert.pretrain(recipe, str(tmp_path / "run"), say=said.append)
+    model = bert.pretrain(recipe, str(tmp_path / "run"))
     assert model == tmp_path / "run" / "model"
     assert said[-2].startswith("2 steps, ")
     (tmp_path / "train.tsv").write_text("text\tlabel\n" + "the cat sat\tcat\nthe dog ran\tdog\n" * 4)
@@ -133,7 +135,10 @@ def test_runs_are_functions_of_recipes(text_file: Path, tmp_path: Path, capsys: 
     tuning = bert.FinetuneRecipe(model=str(model), data=labelled, epochs=1, log=quiet, trainer=cpu)
     with pytest.raises(bert.InputError, match="task is 'topics': give one of classify, multilabel, regression, tag"):
         bert.finetune("topics", tuning, tmp_path / "topics")
-    folder = bert.finetune("classify", tuning, str(tmp_path / "topics"), say=said.append)
+    assert "steps" in capsys.readouterr().out  # shown without being asked for
+    logging.getLogger("bert").setLevel(logging.WARNING)
+    folder = bert.finetune("classify", tuning, str(tmp_path / "topics"))
+    logging.getLogger("bert").setLevel(logging.INFO)
     assert bert.SequenceClassifier.load(folder).labels == ("cat", "dog")
     assert "steps" not in capsys.readouterr().out
 

@@ -144,8 +144,8 @@ def test_a_program_that_differs_is_not_written(
 def test_a_folder_of_its_own_has_config_and_tokenizer_and_no_weights(classifier: Path, stubs: None) -> None:
     Path("serve").mkdir()
     Path("serve/Dockerfile").write_text("mine")
-    export.export_onnx(classifier, "serve", int8=True, say=lambda line: None)
-    export.export_onnx(classifier, "serve", say=lambda line: None)
+    export.export_onnx(classifier, "serve", int8=True)
+    export.export_onnx(classifier, "serve")
     tokenizer = [name for name in export.TOKENIZER_FILES if (classifier / name).exists()]
     assert "tokenizer.json" in tokenizer
     assert set(snapshot(Path("serve"))) == {"Dockerfile", "config.json", "onnx", "onnx/model.onnx", *tokenizer}
@@ -158,7 +158,7 @@ def test_an_export_replaces_no_file_that_no_export_wrote(classifier: Path, stubs
     Path("serve").mkdir()
     Path("serve", name).write_text("mine")
     with pytest.raises(InputError, match=f"--out serve: holds {name} already, which would be lost"):
-        export.export_onnx(classifier, "serve", say=lambda line: None)
+        export.export_onnx(classifier, "serve")
     assert snapshot(Path("serve")) == {name: b"mine"}
 
 
@@ -166,22 +166,21 @@ def test_an_export_beside_the_model_follows_no_link(classifier: Path, stubs: Non
     (tmp_path / "docs").mkdir()
     (classifier / "onnx").symlink_to(tmp_path / "docs")
     with pytest.raises(InputError, match="onnx: is a link, which may lead to any file"):
-        export.export_onnx(classifier, say=lambda line: None)
+        export.export_onnx(classifier)
     assert list((tmp_path / "docs").iterdir()) == []
 
 
 def test_a_second_export_leaves_no_int8_of_the_first_and_other_files_alone(classifier: Path, stubs: None) -> None:
-    export.export_onnx(classifier, int8=True, say=lambda line: None)
+    export.export_onnx(classifier, int8=True)
     (classifier / "onnx" / "model_fp16.onnx").write_text("mine")
-    export.export_onnx(classifier, classifier, say=lambda line: None)  # --out MODEL is MODEL
+    export.export_onnx(classifier, classifier)  # --out MODEL is MODEL
     assert sorted(os.listdir(classifier / "onnx")) == ["model.onnx", "model_fp16.onnx"]
     assert SequenceClassifier.load(classifier).labels == LABELS
 
 
-def test_what_int8_changes_is_measured_or_said_not_to_be(classifier: Path, stubs: None) -> None:
-    lines: list[str] = []
-    export.export_onnx(classifier, int8=True, say=lines.append)
-    assert lines[0].endswith("what int8 changes is not measured: give labelled rows as --eval FILE")
+def test_what_int8_changes_is_measured_or_said_not_to_be(classifier: Path, stubs: None, said: list[str]) -> None:
+    export.export_onnx(classifier, int8=True)
+    assert said[0].endswith("what int8 changes is not measured: give labelled rows as --eval FILE")
 
 
 def test_a_hugging_face_folder_is_the_same_model_with_what_its_card_told(classifier: Path) -> None:
@@ -205,8 +204,8 @@ def test_what_decides_about_the_models_users_goes_along(classifier: Path, stubs:
     (classifier / "modules.json").write_text(json.dumps(modules))
     (classifier / "1_Pooling").mkdir()
     (classifier / "1_Pooling" / "config.json").write_text("{}")
-    export.export_hf(classifier, "there", say=lambda line: None)
-    export.export_onnx(classifier, "serve", say=lambda line: None)
+    export.export_hf(classifier, "there")
+    export.export_onnx(classifier, "serve")
     for name in ("windows.json", "modules.json", "1_Pooling/config.json"):
         for folder in ("there", "serve"):
             assert (Path(folder) / name).read_bytes() == (classifier / name).read_bytes()
@@ -270,15 +269,15 @@ def test_the_links_of_the_hubs_cache_are_exported_as_files(classifier: Path, stu
     for file in classifier.iterdir():
         shutil.copy(file, blobs / f"of-{file.name}")
         (snapshot / file.name).symlink_to(Path("../../blobs") / f"of-{file.name}")
-    export.export_hf(snapshot, "there", say=lambda line: None)
-    export.export_onnx(snapshot, "serve", say=lambda line: None)
+    export.export_hf(snapshot, "there")
+    export.export_onnx(snapshot, "serve")
     for folder in ("there", "serve"):
         assert not (Path(folder) / "windows.json").is_symlink()
         assert (Path(folder) / "windows.json").read_bytes() == (classifier / "windows.json").read_bytes()
     (snapshot / "windows.json").unlink()
     (snapshot / "windows.json").symlink_to(Path("rows.tsv").resolve())
     with pytest.raises(InputError, match=r"windows\.json: a link to "):
-        export.export_hf(snapshot, "elsewhere", say=lambda line: None)
+        export.export_hf(snapshot, "elsewhere")
 
 
 def test_an_export_takes_data_of_modules_alone_and_leaves_what_the_user_has_there(
@@ -291,7 +290,7 @@ def test_an_export_takes_data_of_modules_alone_and_leaves_what_the_user_has_ther
     for name in ("serve/1_Dense/mine.json", "serve/onnx/model_fp16.onnx", "serve/onnx/deep/notes.txt", "serve/torch/x"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("mine")
-    export.export_onnx(classifier, "serve", say=lambda line: None)
+    export.export_onnx(classifier, "serve")
     made = {str(path.relative_to("serve")) for path in Path("serve").rglob("*") if path.is_file()}
     assert made >= {
         "1_Dense/mine.json",
@@ -307,7 +306,7 @@ def test_an_export_takes_data_of_modules_alone_and_leaves_what_the_user_has_ther
 def test_what_a_save_takes_away_is_what_exports_write(classifier: Path, stubs: None) -> None:
     """And nothing else in the folders that they write to."""
     assert {f"onnx/{name}" for name in (export.ONNX, export.INT8)} | {f"torch/{export.TORCH}"} == set(EXPORTED)
-    export.export_onnx(classifier, int8=True, say=lambda line: None)
+    export.export_onnx(classifier, int8=True)
     mine = classifier / "onnx" / "model_fp16.onnx"
     mine.write_bytes(b"mine")
     SequenceClassifier.load(classifier).save(classifier)
@@ -318,7 +317,7 @@ def test_what_a_save_takes_away_is_what_exports_write(classifier: Path, stubs: N
 @pytest.mark.hf
 def test_a_hugging_face_folder_opens_in_transformers(classifier: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    export.export_hf(classifier, "there", say=lambda line: None)
+    export.export_hf(classifier, "there")
     theirs = transformers.AutoModelForSequenceClassification.from_pretrained("there")
     ids = torch.arange(6, 18).view(2, 6)
     with torch.no_grad():
@@ -411,7 +410,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(
         file.write_text("half")
         raise OSError(28, "No space left on device")
 
-    export.export_onnx(classifier, say=lambda line: None)
+    export.export_onnx(classifier)
     monkeypatch.setattr(export, "write_onnx", full)
     assert refused(str(classifier), "--to", "onnx").startswith(
         "runs/topics/model/onnx: cannot be written (No space left on device): give another folder as --out"

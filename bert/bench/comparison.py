@@ -225,7 +225,7 @@ def bench_compare(
         machine.fresh_start()
         way = compiled(recipe, device)
         plan = resolve_plan(way)
-        return Candidate(select_attention(way, plan, device, precision, bool(way.compile), measurement.say))
+        return Candidate(select_attention(way, plan, device, precision, bool(way.compile)))
 
     batches = lru_cache(maxsize=1)(lambda workload, size: workload_batches(workload, recipe, text, documents, size))
 

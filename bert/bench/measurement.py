@@ -2,6 +2,7 @@
 what is measured within a round is compared."""
 
 import hashlib
+import logging
 import math
 import statistics
 from collections.abc import Callable, Sequence
@@ -22,6 +23,8 @@ from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import environment
 
+logger = logging.getLogger(__name__)
+
 _WARM_UP = 3  # steps before anything is timed
 _DIGESTED = 1_000_000  # tokens of a text that its digest is made of, beside the lengths of all documents
 
@@ -40,7 +43,6 @@ class Measurement:
     rounds: int = 5
     seconds: float = 3.0
     """of each timed run in a round"""
-    say: Callable[[str], None] = print
     results: Results = field(default_factory=lambda: Results(None, {}))
     product: Shape = CPU_SHAPES[0]
     """shape of the matrix product that is the fastest here: the peak that MFU is relative to"""
@@ -60,7 +62,7 @@ class Measurement:
     def result(self, key: dict[str, Any], measure: Callable[[], Value]) -> Value:
         """The result of this key, as it stands there or measured now, and printed as a line."""
         value = self.results.measured(key, measure)
-        self.say(line_of(key | value))
+        logger.info(line_of(key | value))
         return value
 
     def report(self, summary: Value | None = None) -> dict[str, Any]:
@@ -72,7 +74,7 @@ class Measurement:
             "recipe": plain(self.recipe),
             "text": {"documents": len(store), "tokens": store.num_tokens, "vocabulary": self.text.vocab_size},
         }
-        return report(self.results, about | (summary or {}), self.say)
+        return report(self.results, about | (summary or {}))
 
 
 def fingerprint(mode: str, recipe: PretrainRecipe, texts: Sequence[Text]) -> dict[str, Any]:

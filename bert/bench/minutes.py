@@ -6,6 +6,7 @@ search; and its fastest attention, compiled or not, by timing before the clock r
 file, taken while training; neither clock runs meanwhile.
 """
 
+import logging
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -35,6 +36,8 @@ from bert.pretraining.score import Score, read_masked, score_masked
 from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.optimizers import set_learning_rate
 from bert.training.schedules import Progress, learning_rate_share
+
+logger = logging.getLogger(__name__)
 
 POINTS = 20
 """points of a curve before its last"""
@@ -192,7 +195,7 @@ def bench_minutes(
         summary["minutes_until"] = [minutes_until(one["curve"], other["curve"][-1][1]) for one, other in pairs]
         for at in summary["minutes_until"]:
             when = f"after {at:.1f} minutes" if at is not None else "never"
-            measurement.say(f"the candidate reaches the baseline's final loss {when} (by curves that decay to the end)")
+            logger.info(f"the candidate reaches the baseline's final loss {when} (by curves that decay to the end)")
     return measurement.report({"minutes": summary})
 
 

@@ -4,6 +4,7 @@ its step and the largest micro-batch that fits, sizes doubled.
 A way to run the step is a recipe: its attention, compile and micro-batch.
 """
 
+import logging
 import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -22,6 +23,8 @@ from bert.model.config import Backend
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.masking import most_masked
 from bert.training.step import StepBatch
+
+logger = logging.getLogger(__name__)
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 PREPARED = 8
@@ -42,7 +45,7 @@ def bench_steps(
         if value.get("error", OUT_OF_MEMORY) != OUT_OF_MEMORY:
             refused[way.attention] = value
     if profile:
-        measurement.say(where_the_time_goes(measurement.text, measurement.recipe))
+        logger.info(where_the_time_goes(measurement.text, measurement.recipe))
     return measurement.report()
 
 
@@ -70,7 +73,7 @@ def begin(measurement: Measurement, mode: str, given: Value | None = None, texts
     recipe, data = measurement.recipe, measurement.recipe.data
     if recipe.phases:
         shape = f"{data.batch_size} sequences of {data.sequence_length} (data.batch_size, data.sequence_length)"
-        measurement.say(f"the recipe's {len(recipe.phases)} phases are ignored: measured are {shape}")
+        logger.info(f"the recipe's {len(recipe.phases)} phases are ignored: measured are {shape}")
         recipe = measurement.recipe = replace(recipe, phases=[])
     measurement.open(mode, given, texts)
     sequences, masked = data.micro_batch_size or data.batch_size, most_masked(recipe.masking.rate, data.sequence_length)

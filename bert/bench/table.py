@@ -4,12 +4,14 @@ A kind of results is defined by its columns: as rows of a table, and as a line w
 """
 
 import json
-from collections.abc import Callable
+import logging
 from pathlib import Path
 from typing import Any
 
 from bert.bench.results import OUT_OF_MEMORY, Results, Value
 from bert.files import replace_text
+
+logger = logging.getLogger(__name__)
 
 METRICS, TABLE = "metrics.json", "table.md"
 _RATIO = "{ratio[median]:.2f} ({ratio[min]:.2f}–{ratio[max]:.2f})"
@@ -67,16 +69,16 @@ def line_of(result: Value) -> str:
     return f"{result['name']}: {', '.join(filter(None, metrics))}"
 
 
-def report(results: Results, about: dict[str, Any], say: Callable[[str], None] = print) -> dict[str, Any]:
+def report(results: Results, about: dict[str, Any]) -> dict[str, Any]:
     """Print the tables and, where there is a folder, write them, the pictures and metrics.json; returns what is in that."""
     text, out = "\n\n".join(tables(results)), results.folder
-    say(text)
+    logger.info(text)
     content = {**about, "results": list(results), "best_baseline": best_baseline(results), "sweep": findings(results)}
     metrics: dict[str, Any] = json.loads(json.dumps(content))
     if out is not None:
         for name, written in ((METRICS, json.dumps(metrics, indent=2)), (TABLE, text)):
             replace_text(out / name, written + "\n")
-        say(f"all in {out}: {', '.join([METRICS, TABLE, *pictures(results, out)])}")
+        logger.info(f"all in {out}: {', '.join([METRICS, TABLE, *pictures(results, out)])}")
     return metrics
 
 

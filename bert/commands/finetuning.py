@@ -68,7 +68,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     else:
         from bert.finetuning.evaluate import evaluate
 
-        evaluate(options.model, options.data, data_config(options))
+        print(evaluate(options.model, options.data, data_config(options)))
 
 
 def _predict(arguments: Sequence[str]) -> None:

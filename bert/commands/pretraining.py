@@ -103,7 +103,8 @@ def _pretrain(arguments: Sequence[str]) -> None:
     from bert.pretraining.summary import show_batch
 
     if shown is not None:
-        show_batch(recipe, out, shown)
+        for line in show_batch(recipe, out, shown):
+            print(line)
         return
     pretrain(recipe, out, overwrite=options.overwrite, resume=resumed is not None, trust=options.trust)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,8 @@ from bert.errors import InputError
 from bert.files import clear_workshop, real_path
 from bert.terminal import progress_bar
 
+logger = logging.getLogger(__name__)
+
 
 def prepare(
     corpus: Sequence[str | Path] | str | Path,
@@ -25,7 +28,6 @@ def prepare(
     layout: str = "auto",
     text_field: str = "text",
     jaccard: float | None = None,
-    say: Callable[[str], None] = print,
 ) -> TokenStore:
     """The store of a corpus at `out`, written unless the one there is of the same corpus.
 
@@ -55,18 +57,17 @@ def prepare(
                 store = open_store(out, tokenizer)
                 clear_workshop(real_path(out), STORE_FILES)
                 what = f"{len(store):,} documents, {store.num_tokens:,} tokens"
-                say(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
+                logger.info(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
                 if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time
                     replace_info(out, {**old, "fingerprint": fingerprint})
                 return store
             except InputError as error:
                 why = str(error).removeprefix(f"{out}: ").split(";")[0]
     if why:
-        say(f"{out}: {why}: writing the store again")
-    with _progress(found.num_bytes, say) as (advance, progress):
-        summary = write_store(found.documents(say, advance), tokenizer, out, fingerprint, progress, jaccard)
-    for line in _describe(out, summary, jaccard):
-        say(line)
+        logger.info(f"{out}: {why}: writing the store again")
+    with _progress(found.num_bytes) as (advance, progress):
+        summary = write_store(found.documents(logger.info, advance), tokenizer, out, fingerprint, progress, jaccard)
+    _log(out, summary, jaccard)
     return open_store(out, tokenizer)
 
 
@@ -80,20 +81,18 @@ def text_has_changed(store: TokenStore, corpus: Sequence[str]) -> bool:
         return False
 
 
-def _describe(out: Path, summary: StoreSummary, jaccard: float | None) -> Iterator[str]:
+def _log(out: Path, summary: StoreSummary, jaccard: float | None) -> None:
     unknown = summary.unknown / summary.tokens
     also = "" if jaccard is None else f" and {summary.near_duplicates:,} near ones"
     skipped = f"{summary.duplicates:,} exact duplicates{also} skipped, {unknown:.2%} [UNK]"
     rate = f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
-    yield f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, {skipped}, {rate}"
+    logger.info(f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, {skipped}, {rate}")
     if unknown > 0.01:
-        yield f"warning: {unknown:.1%} of the tokens are [UNK]; train a tokenizer on text in this language"
+        logger.warning(f"{unknown:.1%} of the tokens are [UNK]; train a tokenizer on text in this language")
 
 
 @contextmanager
-def _progress(
-    num_bytes: int, say: Callable[[str], None]
-) -> Iterator[tuple[Callable[[float], None], Callable[[int, int], None]]]:
+def _progress(num_bytes: int) -> Iterator[tuple[Callable[[float], None], Callable[[int, int], None]]]:
     """A bar on a terminal, a line every 15 s elsewhere: yields `advance(bytes)` and `progress(documents, tokens)`."""
     started = last = time.monotonic()
     seen = 0.0
@@ -110,7 +109,7 @@ def _progress(
         describe(done)
         if now - last >= 15 and not sys.stderr.isatty():
             last = now
-            say(f"tokenising: {f'{min(seen / num_bytes, 1):.0%}, ' if num_bytes else ''}{done}")
+            logger.info(f"tokenising: {f'{min(seen / num_bytes, 1):.0%}, ' if num_bytes else ''}{done}")
 
     with progress_bar("tokenising", num_bytes or None) as (count, describe):
         yield advance, progress

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from bert.data.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
 from bert.errors import InputError, did_you_mean, option
 from bert.files import completed, owned
 from bert.signals import interruptible
+
+logger = logging.getLogger(__name__)
 
 KINDS = ("wordpiece", "bpe", "unigram")
 # half a minute on two cores for 8,192 entries; unigram takes ten times as long, on Chinese longer
@@ -80,9 +83,8 @@ def make_tokenizer(
     sample_characters: int | None = None,
     lowercase: bool | None = None,
     overwrite: bool = False,
-    say: Callable[[str], None] = print,
 ) -> Tokenizer:
-    """Train a tokenizer on a corpus, save it into the folder `out`, and say what was made.
+    """Train a tokenizer on a corpus, and save it into the folder `out`.
 
     Raises InputError for what the corpus or the sizes get wrong, and where `out` holds a tokenizer already.
     """
@@ -92,7 +94,7 @@ def make_tokenizer(
     seen = [0, 0]  # documents, characters
 
     def counted() -> Iterable[str]:
-        for document in found.documents(notes=say):
+        for document in found.documents(notes=logger.info):
             seen[0] += 1
             seen[1] += len(document)
             yield document
@@ -106,7 +108,7 @@ def make_tokenizer(
     used = min(seen[1], SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters)
     what = f"{kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on"
     text = f"{used / 1e6:,.1f} of {seen[1] / 1e6:,.1f} million characters ({seen[0]:,} documents)"
-    say(f"{out}: {what} {text} in {time.monotonic() - started:.0f} s")
+    logger.info(f"{out}: {what} {text} in {time.monotonic() - started:.0f} s")
     return tokenizer
 
 

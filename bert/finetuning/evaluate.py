@@ -1,6 +1,6 @@
 """`bert evaluate` of a fine-tuned model: its metrics on labelled rows, label by label, beside what the best constant guess gets."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,10 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate(folder: str | Path, file: str, data: DataConfig, say: Callable[[str], None] = print) -> Evaluation:
-    """Measure the fine-tuned model of `folder` on the labelled rows of `file`, and say it. Raises InputError."""
+def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
+    """Measure the fine-tuned model of `folder` on the labelled rows of `file`. Raises InputError."""
     predictor = load_predictor(folder)
-    evaluation = evaluate_examples(predictor, predictor.task.read(file, data))
-    say(str(evaluation))
-    return evaluation
+    return evaluate_examples(predictor, predictor.task.read(file, data))
 
 
 def evaluate_examples(predictor: Predictor, examples: Iterable[Any]) -> Evaluation:

@@ -4,7 +4,8 @@ Labels are those of the training file, sorted: a label's place is its class id, 
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
@@ -24,8 +25,9 @@ from bert.finetuning.windows import WindowMaker
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel
 
+logger = logging.getLogger(__name__)
+
 Thing = TypeVar("Thing")
-Say = Callable[[str], None]
 _CHUNK = 1024  # examples that are tokenized together
 
 
@@ -54,8 +56,8 @@ def check_files(data: DataConfig) -> None:
             raise InputError(f"--{name} -: a run reads its examples more than once: give a file")
 
 
-def prepare_data(task: Task, data: DataConfig, maker: WindowMaker, say: Say) -> TrainingData:
-    """Read, check and tokenize the files of a recipe, and say what was found. Raises InputError."""
+def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingData:
+    """Read, check and tokenize the files of a recipe. Raises InputError."""
     check_files(data)
     assert data.train is not None
     rows = task.read(data.train, data)
@@ -63,7 +65,7 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker, say: Say) -> 
     if isinstance(rows, Examples):
         columns = rows.columns
         second = f" and {columns.pair!r}" if columns.pair else ""
-        say(f"columns: {columns.text!r}{second} → {columns.label!r}")
+        logger.info(f"columns: {columns.text!r}{second} → {columns.label!r}")
     outcomes = task.outcomes(train)
     if len(outcomes) < 2:
         found = f"one label only, {outcomes.pop()!r}" if outcomes else "no label"
@@ -77,14 +79,16 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker, say: Say) -> 
     else:
         train, dev = _hold_out(task, train, data)
         dev_name = f"{data.validation_split:.0%} of {Path(data.train).name}"
-        say(f"no --dev: {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash, are held out to measure on")
+        logger.info(
+            f"no --dev: {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash, are held out to measure on"
+        )
     if data.limit is not None and data.limit < len(train):
         train = sorted(train, key=_hash)[: data.limit]
-        say(f"data.limit: {data.limit:,} examples, chosen by hash, are learned from")
+        logger.info(f"data.limit: {data.limit:,} examples, chosen by hash, are learned from")
     learned, asked = (make_items(task, side, maker, labels) for side in (train, dev))
     for name, examples, side in zip(("train", "dev"), (train, dev), (learned, asked)):
-        say(f"{name}: {_described(task, examples, side)}")
-    say(task.described(train))
+        logger.info(f"{name}: {_described(task, examples, side)}")
+    logger.info(task.described(train))
     return TrainingData(labels, learned, asked, dev_name, metrics, baseline(task, train, dev, labels))
 
 

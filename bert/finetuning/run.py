@@ -4,6 +4,7 @@ What a run makes lies in its folder: recipe.yaml (all fields; run it again and t
 environment.json, model/ (the model that measured best on the dev set).
 """
 
+import logging
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from bert.errors import InputError, InterruptedRun
 from bert.files import real_path
 from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
-from bert.finetuning.inputs import Say, TrainingData, check_files, prepare_data, resolved, window_maker
+from bert.finetuning.inputs import TrainingData, check_files, prepare_data, resolved, window_maker
 from bert.finetuning.metrics import in_words
 from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskTraining
 from bert.finetuning.tasks.index import TASKS, task_named
@@ -24,11 +25,14 @@ from bert.finetuning.windows import windows_file
 from bert.hf.folder import open_folder, start
 from bert.model.encoder import count_parameters
 from bert.signals import Signals, handled
+from bert.terminal import quiet
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.card import training_card
 from bert.training.ranks import world_size
 from bert.training.trainer import check_trainer_arguments, make_trainer
+
+logger = logging.getLogger(__name__)
 
 # Arguments of the Trainer that something else in a recipe decides.
 _DECIDED = {
@@ -46,13 +50,13 @@ def finetune(
     recipe: FinetuneRecipe,
     out: str | Path,
     overwrite: bool = False,
-    say: Say = print,
     trust: bool = False,
 ) -> Path:
     """Run `recipe` in the folder `out`; returns the folder of the best model.
 
     `task` is the name of one: classify, multilabel, regression or tag. `overwrite` loses the run that `out` holds;
-    without it such a folder is refused. `say` is told what happens. `trust` imports any class that the recipe describes.
+    without it such a folder is refused. What happens is logged by the loggers of `bert`. `trust` imports any class that
+    the recipe describes.
 
     Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run (the best model so
     far stays).
@@ -62,14 +66,11 @@ def finetune(
     check_files(recipe.data)
     _check_not_inside(recipe, out)
     out, first = run_folder.named(out), run_folder.is_rank_0()
-    say = say if first else lambda _: None
-    with handled() as signals, run_folder.owned(out) if first else nullcontext():
-        return _finetune(learned, recipe, out, overwrite, signals, say, trust)
+    with handled() as signals, quiet(not first), run_folder.owned(out) if first else nullcontext():
+        return _finetune(learned, recipe, out, overwrite, signals, trust)
 
 
-def _finetune(
-    task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, signals: Signals, say: Say, trust: bool
-) -> Path:
+def _finetune(task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, signals: Signals, trust: bool) -> Path:
     """Prepare (rank 0 first) and train."""
     first, ranks = run_folder.is_rank_0(), world_size(recipe.trainer)
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals)
@@ -77,10 +78,10 @@ def _finetune(
         if not first:
             # what objects `trainer` holds, no file tells
             recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)
-        recipe, data, model = prepare(task, recipe, say)
+        recipe, data, model = prepare(task, recipe)
         batches = Batches(data.train, recipe.data.batch_size, model.config.pad_id, recipe.seed)
         dev = Batches(data.dev, recipe.data.batch_size, model.config.pad_id, shuffled=False)
-        keep = KeepBest(lambda trained: save_model(trained, recipe, data, out / "model", say))
+        keep = KeepBest(lambda trained: save_model(trained, recipe, data, out / "model"))
         csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *(f"dev_{name}" for name in data.baseline), *TIME_COLUMNS])
         trainer = make_trainer(  # before the recipe is written: it refuses what this machine cannot do
             recipe.trainer,
@@ -103,7 +104,7 @@ def _finetune(
         *(task, data.metrics, model.train(), recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch)
     )
     rank = trainer.global_rank
-    say(describe(recipe, model, steps, trainer.precision))
+    logger.info(describe(recipe, model, steps, trainer.precision))
 
     def on_first_request() -> None:
         signals.install()  # Lightning has put its own handlers in their place
@@ -118,18 +119,18 @@ def _finetune(
     if stop.stopped_by:
         raise InterruptedRun(interrupted(task, module, keep, out) if first else "", stop.stopped_by)
     best, baseline = in_words(keep.best, task.scales), in_words(data.baseline, task.scales)
-    say(f"best: step {keep.best_step:,}, {best}   baseline: {baseline}")
-    say(f"model: {out / 'model'}   next: bert predict {out / 'model'} FILE --out {task.output}")
+    logger.info(f"best: step {keep.best_step:,}, {best}   baseline: {baseline}")
+    logger.info(f"model: {out / 'model'}   next: bert predict {out / 'model'} FILE --out {task.output}")
     return out / "model"
 
 
-def prepare(task: Task, recipe: FinetuneRecipe, say: Say) -> tuple[FinetuneRecipe, TrainingData, TaskModel]:
+def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, TrainingData, TaskModel]:
     """The recipe with every open field decided, its data, and the model with a new head. Raises InputError."""
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder as --model")
     folder = open_folder(recipe.model)
     maker = window_maker(recipe.windows, folder.encoder, recipe.model)
-    data = prepare_data(task, recipe.data, maker, say)
+    data = prepare_data(task, recipe.data, maker)
     torch.manual_seed(recipe.seed)
     head = recipe.head
     model: TaskModel = start(task.model, folder, data.labels, head.dropout, head.pooling, task.problem_type)
@@ -146,10 +147,10 @@ def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: st
     )
 
 
-def save_model(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path, say: Say) -> None:
+def save_model(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path) -> None:
     """Write the model folder: the best so far."""
     measured = in_words(module.validation, module.task.scales)
-    say(f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {measured}: the best so far")
+    logger.info(f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {measured}: the best so far")
     module.model.save(folder, card=card_text(module, recipe, data), extra=windows_file(recipe.windows))
 
 

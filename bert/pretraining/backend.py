@@ -3,7 +3,7 @@
 Backends differ in the last bits, so what is chosen by the clock is written into the recipe of the run: it is resumed with the same.
 """
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,8 @@ from bert.model.config import Backend, EncoderConfig
 from bert.model.tuning import candidates, fastest
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.phases import Plan
+
+logger = logging.getLogger(__name__)
 
 _LAYERS = 3
 """layers that are timed with one mask, at most: more take longer to compile and tell no more"""
@@ -24,7 +26,6 @@ def select_attention(
     device: torch.device,
     precision: str,
     compiled: bool,
-    say: Callable[[str], None],
 ) -> PretrainRecipe:
     """`recipe` with the attention that the run takes on `device`, by its `plan`.
 
@@ -53,7 +54,7 @@ def select_attention(
         )
         best = next(iter(seconds))
         figures = ", ".join(f"{backend} {1e3 * value:.1f} ms" for backend, value in seconds.items())
-        say(f"attention{which}: {best} ({figures} a layer)")
+        logger.info(f"attention{which}: {best} ({figures} a layer)")
         return best
 
     of_window = [layer for layer in range(encoder.num_layers) if encoder.is_local(layer)]
@@ -64,17 +65,14 @@ def select_attention(
     return recipe
 
 
-def attention_options(
-    recipe: PretrainRecipe, device: torch.device, precision: str, say: Callable[[str], None] | None = None
-) -> AttentionOptions:
+def attention_options(recipe: PretrainRecipe, device: torch.device, precision: str) -> AttentionOptions:
     """The attention of a recipe as the options of an encoder that is trained on `device`. The last layer computes masked positions
-    alone: where its backend cannot do that, these name `auto` for it, and `say` is told."""
+    alone: where its backend cannot do that, these name `auto` for it, which is logged."""
     options, encoder = AttentionOptions(recipe.attention, recipe.local_attention), recipe.encoder
     last = options.of_layer(encoder.is_local(encoder.num_layers - 1), chosen=True)
     if not (lack := missing(last, _case(encoder, device, precision)._replace(queries="chosen"))):
         return options
-    if say is not None:
-        say(f"attention of the last layer, at masked positions: auto ({last} {lack})")
+    logger.info(f"attention of the last layer, at masked positions: auto ({last} {lack})")
     return replace(options, masked_backend="auto")
 
 

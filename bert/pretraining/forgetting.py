@@ -8,7 +8,8 @@ All of it lies in RUN/before-after/: losses.tsv, and the tokens of the samples, 
 """
 
 import csv
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from bert.pretraining.score import score_stream
 from bert.pretraining.sources import Source
 from bert.pretraining.stream import BatchStream
 from bert.untrusted import read_arrays
+
+logger = logging.getLogger(__name__)
 
 NEW, GENERAL = "validation text", "general sample"
 BEFORE, START, AFTER = "as it came", "at the start", "after"
@@ -53,16 +56,14 @@ class Loss:
     """none where the bytes of the text are not known"""
 
 
-def measure_before(
-    initial: InitialModel, model: MaskedLM, data: TrainingData, device: torch.device, say: Callable[[str], None]
-) -> None:
+def measure_before(initial: InitialModel, model: MaskedLM, data: TrainingData, device: torch.device) -> None:
     """Measure the model as it came and, where it has been changed, `model`, with which training begins. Writes
     RUN/before-after/."""
     folder = _folder(data.folder)
     folder.mkdir(exist_ok=True)
     changed = data.tokenizer.hash != initial.tokenizer.hash
     texts, line = general_sample(data.recipe, initial.tokenizer)
-    say(line)
+    logger.info(line)
     samples = {GENERAL: texts}
     if changed:
         samples |= _validation_texts(data)

@@ -3,7 +3,8 @@
 Out come the streams of batches. `run.py` calls these in order.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from glob import has_magic
 from pathlib import Path
@@ -26,6 +27,8 @@ from bert.pretraining.phases import Plan, resolve_plan
 from bert.pretraining.sources import Mixture, Source
 from bert.pretraining.stream import BatchStream, Sequences, SpecialIds, StepLoader
 from bert.training.config import StopConfig
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_STOP = StopConfig(minutes=20)
 _VALIDATION_SEED = 2018  # the masks of held-out sequences never change, whatever the seed of the run
@@ -110,7 +113,6 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> InitialModel | None:
 def prepare_inputs(
     recipe: PretrainRecipe,
     out: Path,
-    say: Callable[[str], None],
     initial: InitialModel | None = None,
     resume: bool = False,
     ranks: int = 1,
@@ -130,14 +132,14 @@ def prepare_inputs(
             tokenizer.save(folder, model_max_length=encoder.max_length)
         else:
             text = [name for source in text_sources(data, out) for name in source.text]
-            make_tokenizer(text, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, say=say)
+            make_tokenizer(text, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field)
     tokenizer = Tokenizer.load(folder)
     for source in text_sources(data, out):
         if source.text and resume and source.folder.exists():
             if text_has_changed(open_store(source.folder, tokenizer), source.text):
-                say(f"warning: the text of {out} has changed: the run goes on with the text that it began with")
+                logger.warning(f"the text of {out} has changed: the run goes on with the text that it began with")
         elif source.text:
-            prepare(source.text, tokenizer, source.folder, data.layout, data.text_field, say=say)
+            prepare(source.text, tokenizer, source.folder, data.layout, data.text_field)
     if initial is not None:
         encoder = shape_of(recipe, initial, tokenizer)
     elif recipe.initialize_from is None:

@@ -4,8 +4,8 @@ What a run makes lies in its folder: given.yaml (what was asked for), recipe.yam
 tokenizer/, store/ (where none was given), checkpoints/, metrics.csv, environment.json, model/ (the result).
 """
 
+import logging
 import math
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -43,12 +43,15 @@ from bert.pretraining.stream import StepLoader
 from bert.pretraining.summary import card_text, describe
 from bert.recipe import differences, read_recipe
 from bert.signals import Signals, handled, number_of
+from bert.terminal import quiet
 from bert.training import folder as run_folder
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
 from bert.training.checkpoints import Checkpoints, WholeCheckpointIO, drop_later, newest_whole, prove, read_manifest
 from bert.training.compiling import compiles
 from bert.training.ranks import is_restart, world_size
 from bert.training.trainer import check_trainer_arguments, make_trainer
+
+logger = logging.getLogger(__name__)
 
 _COUNTED = 4_000_000
 """positions whose tokens are counted for the first output bias, which takes less than a tenth of a second"""
@@ -63,15 +66,14 @@ def pretrain(
     out: str | Path,
     overwrite: bool = False,
     resume: bool = False,
-    say: Callable[[str], None] = print,
     trust: bool = False,
 ) -> Path:
     """Run `recipe` in the folder `out`; returns the model folder.
 
     A folder that holds the run of this very recipe is resumed from its newest checkpoint, or from the first step where it has none
     yet. One that holds another run is refused, unless told to lose that run (`overwrite`) or to resume it (`resume`: then `recipe`
-    is that of the run, but for budget, log, checkpoints, trainer, learning rates, attention and compile). `say` is told what happens.
-    `trust` imports any class that the recipe describes for the Trainer.
+    is that of the run, but for budget, log, checkpoints, trainer, learning rates, attention and compile). What happens is
+    logged by the loggers of `bert`. `trust` imports any class that the recipe describes for the Trainer.
 
     Raises InputError for what the user can fix, `bert.errors.InterruptedRun` where a signal ended the run.
     """
@@ -80,14 +82,14 @@ def pretrain(
         raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
     check_trainer_arguments(recipe.trainer, trust=trust)
     first = run_folder.is_rank_0()
-    with handled() as signals:
+    with handled() as signals, quiet(not first):
         try:
             if first:
                 with run_folder.owned(out) as check:
                     equip = partial(_equip, out=out, signals=signals, trust=trust, check=check)
-                    return _train(_prepare(recipe, out, overwrite, resume, equip, say), say)
+                    return _train(_prepare(recipe, out, overwrite, resume, equip))
             equip = partial(_equip, out=out, signals=signals, trust=trust, check=lambda: None)
-            return _train(_follow(recipe, out, equip), lambda message: None)
+            return _train(_follow(recipe, out, equip))
         except (KeyboardInterrupt, SystemExit) as error:
             if (number := number_of(error)) is None:
                 raise
@@ -181,7 +183,6 @@ def _prepare(
     overwrite: bool,
     resume: bool,
     equip: Callable[..., _Equipment],
-    say: Callable[[str], None],
 ) -> _Run:
     """Rank 0's part: the run in the folder `out` made or taken up again, and the other ranks told of it."""
     given = replace(with_absolute_paths(recipe), run_id=None)
@@ -189,22 +190,18 @@ def _prepare(
         held = _with_objects(read_recipe(out / run_folder.RECIPE, PretrainRecipe), recipe)
         if not resume:
             run_folder.check_same(out, given)
-            say(f"{out}: holds this run already, which is resumed")
-        return _take_up(held, recipe if resume else held, out, equip, say)
+            logger.info(f"{out}: holds this run already, which is resumed")
+        return _take_up(held, recipe if resume else held, out, equip)
     initial = check_inputs(recipe, out)
     recipe = replace(recipe, run_id=uuid4().hex)
     equipment = equip(recipe)
     with run_folder.claimed(out, overwrite, given) as folder:
-
-        def heard(line: str) -> None:
-            say(line.replace(str(folder), str(out)))
-
-        data = prepare_inputs(recipe, folder, heard, initial, ranks=equipment.ranks)
+        data = prepare_inputs(recipe, folder, initial, ranks=equipment.ranks)
         compiled, device = _compiles(data, equipment), equipment.device
         precision = str(equipment.trainer.precision)
-        recipe = select_attention(data.recipe, data.plan, device, precision, compiled[0], heard)
+        recipe = select_attention(data.recipe, data.plan, device, precision, compiled[0])
         data = replace(data, recipe=recipe)
-        model = None if initial is None else initialize_with(initial, data, device, heard)
+        model = None if initial is None else initialize_with(initial, data, device)
         run = _Run(equipment, data, compiled, model=model)
         run_folder.mark_ready(folder, out, recipe, "bert pretrain", run.decided())
     return run if folder == out else replace(run, data=open_data(recipe, out, equipment.ranks))
@@ -215,7 +212,6 @@ def _take_up(
     recipe: PretrainRecipe,
     out: Path,
     equip: Callable[..., _Equipment],
-    say: Callable[[str], None],
 ) -> _Run:
     """The run of the recipe `held` goes on by `recipe`. Nothing of it changes before all is checked."""
     recipe = replace(recipe, run_id=held.run_id)
@@ -225,18 +221,18 @@ def _take_up(
             raise InputError(
                 f"{key} is {now} and {out} was started with {before}: a run is resumed as it was; leave it out"
             )
-    checkpoint = newest_whole(out / "checkpoints", _warn, held.run_id)
+    checkpoint = newest_whole(out / "checkpoints", logger.warning, held.run_id)
     manifest = {} if checkpoint is None else read_manifest(checkpoint)
     _check_budget(recipe, checkpoint)
     equipment = equip(recipe, checkpoint)
-    data = prepare_inputs(recipe, out, say, resume=True, ranks=equipment.ranks)
+    data = prepare_inputs(recipe, out, resume=True, ranks=equipment.ranks)
     check_fingerprint(manifest.get("fingerprint", {}), data.fingerprint)
     run = _Run(equipment, data, _compiles(data, equipment), checkpoint)
     told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
     run_folder.mark_resumed(out, data.recipe, changed, _step_of(checkpoint), run.decided(), told)
     equipment.csv.cut(_step_of(checkpoint))
     if checkpoint is None:
-        say(f"{out}: has no checkpoint yet: it begins with its first step, by what is prepared")
+        logger.info(f"{out}: has no checkpoint yet: it begins with its first step, by what is prepared")
     else:
         drop_later(checkpoint)
     return run
@@ -265,12 +261,12 @@ def _compiles(data: TrainingData, equipment: _Equipment) -> tuple[bool, str]:
     return compiles(recipe.compile, equipment.device, recipe.stop.minutes, _flops(recipe, data.plan))
 
 
-def _train(run: _Run, say: Callable[[str], None]) -> Path:
+def _train(run: _Run) -> Path:
     """Train a prepared run, on every rank, to its end."""
     data, equipment, checkpoint = run.data, run.equipment, run.checkpoint
     recipe, trainer = data.recipe, equipment.trainer
     if data.message:
-        say(data.message)
+        logger.info(data.message)
 
     torch.manual_seed(recipe.seed)
     compiled, why = run.compiled
@@ -284,7 +280,7 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
         model = run.model or initialize(recipe, load_initial(recipe), data.tokenizer)[0]
     model.train()
     model.tokenizer = data.tokenizer
-    model.encoder.attention = attention_options(recipe, equipment.device, str(trainer.precision), say)
+    model.encoder.attention = attention_options(recipe, equipment.device, str(trainer.precision))
     module = PretrainingModule(
         model,
         objective,
@@ -311,8 +307,8 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
         on_first_request=on_first_request,
     )
     validation = data.validation and validation_loader(data.validation, trainer.global_rank)
-    say(describe(data, model, trainer.precision))
-    say(f"{'compiled' if compiled else 'not compiled'}: {why}")
+    logger.info(describe(data, model, trainer.precision))
+    logger.info(f"{'compiled' if compiled else 'not compiled'}: {why}")
     with suppress(SIGTERMException), equipment.signals.deferred():
         try:
             trainer.fit(module, loader, validation, ckpt_path=checkpoint and str(checkpoint), weights_only=True)
@@ -329,8 +325,8 @@ def _train(run: _Run, say: Callable[[str], None]) -> Path:
         message = f"stopped {at}. Go on with: bert pretrain --resume {data.folder}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stopped_by)
     if module.progress.step == begun:
-        say(f"no step was left to do: the budget was used up at step {begun:,}; --stop.* gives more")
-    return finish(module, data, equipment.device, say, equipment.check)
+        logger.info(f"no step was left to do: the budget was used up at step {begun:,}; --stop.* gives more")
+    return finish(module, data, equipment.device, equipment.check)
 
 
 def _step_of(checkpoint: Path | None) -> int:
@@ -344,14 +340,12 @@ def _check_budget(recipe: PretrainRecipe, checkpoint: Path | None) -> None:
         raise InputError(f"--stop.steps {steps}: the run has {done:,} steps behind it: give more, or leave it out")
 
 
-def initialize_with(
-    initial: InitialModel, data: TrainingData, device: torch.device, say: Callable[[str], None]
-) -> MaskedLM:
+def initialize_with(initial: InitialModel, data: TrainingData, device: torch.device) -> MaskedLM:
     """The first weights of a run from those of a model, with what both are worth written down."""
     model, lines = initialize(data.recipe, initial, data.tokenizer)
     for line in lines:
-        say(line)
-    measure_before(initial, model, data, device, say)
+        logger.info(line)
+    measure_before(initial, model, data, device)
     return model
 
 
@@ -375,7 +369,6 @@ def finish(
     module: PretrainingModule,
     data: TrainingData,
     device: torch.device,
-    say: Callable[[str], None],
     check: Callable[[], None],
 ) -> Path:
     """Write the model folder (rank 0) and say how it went. `check` raises where the folder is no longer that of the run."""
@@ -390,17 +383,13 @@ def finish(
         if losses:  # the card tells of them; without them the model is there all the same
             objective.export(model, folder, made(losses))
         for line in report(losses) if losses else []:
-            say(line)
+            logger.info(line)
         if (
             validation and not losses
         ):  # one loss of validation text is enough, on sequences that are the same before and after
-            say(f"validation: {validation}")
-        say(
+            logger.info(f"validation: {validation}")
+        logger.info(
             f"{module.progress.step:,} steps, {module.progress.tokens / 1e6:.2f} M tokens, {module.progress.seconds / 60:.1f} minutes"
         )
-        say(f'model: {folder}   next: bert fill "… [MASK] …" --model {folder}')
+        logger.info(f'model: {folder}   next: bert fill "… [MASK] …" --model {folder}')
     return folder
-
-
-def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)

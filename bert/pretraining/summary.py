@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -84,17 +84,15 @@ def card_text(
     )
 
 
-def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[str], None] = print) -> None:
-    """Print batch `number` of a run: its sequences, with what was masked and what stood there."""
+def show_batch(recipe: PretrainRecipe, out: Path, number: int) -> Iterator[str]:
+    """Batch `number` of a run in lines: its sequences, with what was masked and what stood there."""
     data = open_data(recipe, out)
     tokenizer, phase, sequences = data.tokenizer, data.plan.at(number), data.training.sequences_at(number)
     batch, micro_batches = data.training.batch(number), data.training.micro_batches(number)
     first, names = phase.first_sequence_of(number), [source.name for source in text_sources(recipe.data, out)]
     length = f" of {phase.sequence_length} positions" if recipe.phases else ""
-    say(
-        f"batch {number}: sequences{length} from {first} ({sequences.locate(first)});"
-        f" {batch.tokens} tokens, {batch.masked_tokens} masked"
-    )
+    where = f"sequences{length} from {first} ({sequences.locate(first)})"
+    yield f"batch {number}: {where}; {batch.tokens} tokens, {batch.masked_tokens} masked"
     number = first
     for micro in micro_batches:
         for ids, chunks, positions, labels in zip(
@@ -109,7 +107,7 @@ def show_batch(recipe: PretrainRecipe, out: Path, number: int, say: Callable[[st
                 original = originals.get(position)
                 masked = "" if original is None else f"‹{_shown(tokenizer, original)}›"
                 words.append(_shown(tokenizer, ids[position]) + masked)
-            say(f"{number - first:4d}  {' '.join(words)}")
+            yield f"{number - first:4d}  {' '.join(words)}"
             number += 1
 
 

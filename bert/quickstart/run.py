@@ -9,8 +9,8 @@ holds everything: the text, the runs, the models, and the page that tells the st
 import csv
 import dataclasses
 import json
+import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -42,8 +42,11 @@ from bert.sample.files import SHOWN, write_sample
 from bert.sample.grammar import LANGUAGES, read_language
 from bert.sample.make import make_sample
 from bert.signals import handled
+from bert.terminal import quiet
 from bert.training import folder as run_folder
 from bert.training.config import LogConfig, StopConfig
+
+logger = logging.getLogger(__name__)
 
 STEPS, MINUTES = 450, 1.75
 """of pretraining, whichever ends first; the rest of the path takes less than a minute more on 2 CPU cores"""
@@ -59,23 +62,14 @@ _OURS = (
 _UNITS = r"[a-z]+|[\u4e00-\u9fff]"  # what a bag of words counts: English words, Chinese characters
 
 
-def quickstart(
-    out: Path, overwrite: bool = False, minutes: float = MINUTES, say: Callable[[str], None] = print
-) -> Path:
+def quickstart(out: Path, overwrite: bool = False, minutes: float = MINUTES) -> Path:
     """Run the whole path in the folder `out`; returns the report. Raises InputError where the folder is in use."""
     began = time.monotonic()
     out = run_folder.named(out)
     given = quickstart_recipe(out, minutes)
     with handled(), run_folder.owned(out), run_folder.claimed(out, overwrite, given, ours=_OURS, keeps=False) as folder:
-
-        def heard(line: str) -> None:
-            say(line.replace(str(folder), str(out)))
-
-        def step(message: str) -> None:
-            heard(f"[{time.monotonic() - began:3.0f} s] {message}")
-
         try:
-            findings = walk(folder, minutes, began, step, heard)
+            findings = walk(folder, minutes, began)
         except InterruptedRun as error:  # the parts of the path name themselves, but nothing of it stays
             raise InterruptedRun("stopped; begin anew with bert quickstart", error.exit_code - 128) from error
         write_story(findings, folder / "report.html")
@@ -83,27 +77,31 @@ def quickstart(
         (folder / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
         header = f"What bert quickstart pretrained. `bert pretrain --config {out}/recipe.yaml --out …` does it again."
         write_yaml(given, folder / "recipe.yaml", header)
-    say(findings.table())
+    logger.info(findings.table())
     report = out / "report.html"
-    say(f"[{time.monotonic() - began:3.0f} s] all in {out}. Open {report} in a browser")
+    _log_part(began, f"all in {out}. Open {report} in a browser")
     return report
 
 
-def walk(out: Path, minutes: float, began: float, step: Callable[[str], None], say: Callable[[str], None]) -> Findings:
+def walk(out: Path, minutes: float, began: float) -> Findings:
     """Every part of the path in turn; `began` is the monotonic clock at its begin."""
-    step(f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
+    _log_part(began, f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
     write_sample(out / "sample")
     most = f"{STEPS} steps of masked-language-modeling in {60 * minutes:.0f} seconds at most"
-    step(f"pretraining: tokenizer, token store, {most}")
-    model = pretrain(quickstart_recipe(out, minutes), out / "pretrained", say=say)
+    _log_part(began, f"pretraining: tokenizer, token store, {most}")
+    model = pretrain(quickstart_recipe(out, minutes), out / "pretrained")
     fresh = fresh_twin(model, out / "fresh" / "model")
     lines = [hidden_words(out / "pretrained", model, fresh)]
-    step("fine-tuning: the topic of a text, from this encoder and from one with random initialization")
+    _log_part(began, "fine-tuning: the topic of a text, from this encoder and from one with random initialization")
     lines.append(topics(out, model, fresh))
-    step("fine-tuning: names in a sentence, from both")
+    _log_part(began, "fine-tuning: names in a sentence, from both")
     lines.append(names(out, model, fresh))
-    step("probing: words in their contexts, sentences, attention")
+    _log_part(began, "probing: words in their contexts, sentences, attention")
     return probe(out, model, fresh, lines, began)
+
+
+def _log_part(began: float, message: str) -> None:
+    logger.info(f"[{time.monotonic() - began:3.0f} s] {message}")
 
 
 def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
@@ -159,9 +157,10 @@ def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
         log=LogConfig(progress_bar=False),
     )
     run = out / (data if model.parent.name == "pretrained" else f"fresh/{data}")
-    best = finetune(task, recipe, run, say=lambda _: None)  # the path speaks for its parts
+    with quiet():  # the path speaks for its parts
+        best = finetune(task, recipe, run)
     test = train.with_name(file.replace("-train.", "-test."))
-    return evaluate(best, str(test), LabelledData(), say=lambda _: None).metrics
+    return evaluate(best, str(test), LabelledData()).metrics
 
 
 def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) -> Findings:

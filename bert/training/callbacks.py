@@ -6,6 +6,7 @@ works with any such module.
 
 import csv
 import errno
+import logging
 import math
 import os
 import signal
@@ -30,6 +31,8 @@ from bert.signals import Signals
 from bert.terminal import raw
 from bert.training import schedules
 from bert.training.ranks import Agreement
+
+logger = logging.getLogger(__name__)
 
 TIME_COLUMNS = ("seconds", "tokens_per_second", "data_share")  # the columns that may differ between two equal runs
 
@@ -173,7 +176,7 @@ class ProgressBar(Callback):
             self._bar.update(self._task, completed=progress.share(), description=self._line(progress))
         elif time.monotonic() - self._said > 30:
             self._said = time.monotonic()
-            print(f"{progress.share():4.0%}  {self._line(progress)}", flush=True)
+            logger.info(f"{progress.share():4.0%}  {self._line(progress)}")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         """Closes it."""

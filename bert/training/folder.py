@@ -21,6 +21,7 @@ from bert.locks import is_held, locked
 from bert.model.precision import cpu_multiplies_bf16
 from bert.recipe import differences, read_recipe, write_yaml
 from bert.signals import number_of
+from bert.terminal import renamed
 from bert.training.config import LogConfig
 from bert.training.ranks import global_rank, launch_key, tell_others, wait_for_rank_0
 from bert.untrusted import read_json
@@ -144,7 +145,7 @@ def claimed(
             raise InputError(
                 f"{out}: already holds a run: give another {option('out')}, or {option('overwrite')} to lose it"
             )
-        with replaced_folder(out, ours) as fresh:
+        with replaced_folder(out, ours) as fresh, renamed(fresh, out):
             try:
                 _mark(fresh, given)
                 yield fresh

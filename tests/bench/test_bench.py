@@ -35,7 +35,7 @@ def test_bench_measures_a_run_without_changing_it(tiny_run, capsys):
 
 def test_results_are_whole_and_are_not_measured_twice(tmp_path, monkeypatch):
     def measured():
-        quiet = Measurement(RECIPE, TEXT, tmp_path, rounds=2, seconds=0.02, say=lambda line: None)
+        quiet = Measurement(RECIPE, TEXT, tmp_path, rounds=2, seconds=0.02)
         return bench_steps(quiet, ["sdpa", "eager"])
 
     metrics = measured()
@@ -96,10 +96,9 @@ def known(recipe, text=TEXT):
     return fingerprint("steps", recipe, [text])
 
 
-def test_phases_are_ignored_and_that_is_said():
-    said = []
+def test_phases_are_ignored_and_that_is_said(said):
     phased = replace(RECIPE, phases=[PhaseConfig(tokens=64.0, sequence_length=8), PhaseConfig()])
-    bench_steps(Measurement(phased, TEXT, rounds=1, seconds=0.01, say=said.append), ["sdpa"])
+    bench_steps(Measurement(phased, TEXT, rounds=1, seconds=0.01), ["sdpa"])
     assert said[0].startswith("the recipe's 2 phases are ignored: measured are 8 sequences of 16")
 
 

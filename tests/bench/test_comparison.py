@@ -15,9 +15,9 @@ from bert.bench.table import best_baseline
 from .synthetic import RECIPES, TEXT
 
 
-def compared(recipe, pairs, say=print, baseline_batch_size=None, **settings):
+def compared(recipe, pairs, baseline_batch_size=None, **settings):
     """The results of a comparison on the text."""
-    measured = Measurement(recipe, TEXT, say=say, **settings)
+    measured = Measurement(recipe, TEXT, **settings)
     bench_compare(measured, pairs, baseline_batch_size=baseline_batch_size)
     return measured.results.of("compare", failed=True)
 

@@ -17,7 +17,7 @@ from .synthetic import RECIPE, TEXT, Stop
 
 
 def measurement_of(recipe=RECIPE, **settings):
-    return Measurement(recipe, TEXT, **{"rounds": 1, "seconds": 0.01, "say": lambda line: None} | settings)
+    return Measurement(recipe, TEXT, **{"rounds": 1, "seconds": 0.01} | settings)
 
 
 def test_mfu_is_flops_a_token_times_tokens_over_the_rate_of_its_round(monkeypatch):
@@ -45,13 +45,12 @@ def test_mfu_is_flops_a_token_times_tokens_over_the_rate_of_its_round(monkeypatc
     assert sum(result["share"].values()) == pytest.approx(1)
 
 
-def test_a_backend_that_does_not_run_is_a_result_that_says_so(monkeypatch):
+def test_a_backend_that_does_not_run_is_a_result_that_says_so(monkeypatch, said):
     def broken(*_, **__):
         raise NotImplementedError("no kernel for this device\nand more")
 
     monkeypatch.setattr(steps, "Candidate", broken)
-    said = []
-    measurement = measurement_of(say=said.append)
+    measurement = measurement_of()
     bench_steps(measurement, ["sdpa"])
     assert said[0] == "sdpa: does not run here: NotImplementedError: no kernel for this device"
     assert measurement.results.of("step", failed=True)[0]["error"] == "NotImplementedError: no kernel for this device"

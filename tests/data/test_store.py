@@ -433,10 +433,9 @@ def test_the_second_writer_of_a_store_hears_in_one_line_who_writes_it(tmp_path):
 # ── the verb ──
 
 
-def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_path):
+def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_path, said):
     corpus, out = write_corpus(tmp_path / "a.txt"), tmp_path / "store"
-    said: list[str] = []
-    store = prepare(corpus, TOKENIZER, out, say=said.append)
+    store = prepare(corpus, TOKENIZER, out)
     tokens = store.num_tokens
     assert len(store) == len(TEXTS)
     assert said[-1].startswith(f"{out}: 300 documents, {tokens:,} tokens, 0 exact duplicates skipped, 0.00% [UNK], ")
@@ -445,7 +444,7 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     def again(tokenizer=TOKENIZER, **options) -> tuple[str, bool]:
         said.clear()
         before = (out / "data-00000-of-00001.arrow").stat().st_ino if out.exists() else 0
-        prepare(corpus, tokenizer, out, say=said.append, **options)
+        prepare(corpus, tokenizer, out, **options)
         return said[0], (out / "data-00000-of-00001.arrow").stat().st_ino != before
 
     reused = f"{out}: reused, corpus and tokenizer are unchanged (300 documents, {tokens:,} tokens)"
@@ -477,10 +476,9 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     assert names(tmp_path) == ["a.txt", "store"]
 
 
-def test_prepare_says_how_many_near_duplicates_it_left_out(tmp_path):
-    said: list[str] = []
+def test_prepare_says_how_many_near_duplicates_it_left_out(tmp_path, said):
     corpus = write_corpus(tmp_path / "a.txt")
-    prepare(corpus, TOKENIZER, tmp_path / "store", jaccard=0.5, say=said.append)
+    prepare(corpus, TOKENIZER, tmp_path / "store", jaccard=0.5)
     info = json.loads((tmp_path / "store" / "store.json").read_text())
     assert info["near_duplicates"] > 100  # the texts differ in a number and in how often they say "word"
     assert f" 0 exact duplicates and {info['near_duplicates']} near ones skipped, " in said[-1]
@@ -488,15 +486,13 @@ def test_prepare_says_how_many_near_duplicates_it_left_out(tmp_path):
 
 def test_prepare_takes_a_tokenizer_folder(tmp_path):
     TOKENIZER.save(tmp_path / "tokenizer")
-    store = prepare(write_corpus(tmp_path / "a.txt"), tmp_path / "tokenizer", tmp_path / "store", say=lambda line: None)
+    store = prepare(write_corpus(tmp_path / "a.txt"), tmp_path / "tokenizer", tmp_path / "store")
     assert store.info["tokenizer"] == TOKENIZER.hash
 
 
-def test_prepare_warns_of_a_tokenizer_of_another_language(tmp_path):
-    said: list[str] = []
+def test_prepare_warns_of_a_tokenizer_of_another_language(tmp_path, said):
     corpus = write_corpus(tmp_path / "a.txt", [f"съешь ещё этих булок {i}" for i in range(100)])
-    prepare(corpus, TOKENIZER, tmp_path / "store", say=said.append)
-    assert said[-1].startswith("warning: ")
+    prepare(corpus, TOKENIZER, tmp_path / "store")
     assert said[-1].endswith("[UNK]; train a tokenizer on text in this language")
 
 
@@ -505,7 +501,7 @@ def test_a_corpus_of_one_repeated_line_is_refused(tmp_path, separator):
     line = "The same line comes again and again, and it could be of any length."
     (tmp_path / "a.txt").write_text(separator.join([line] * 1000))
     tokens = len(TOKENIZER.encode(line)) - 2
-    message = refused(prepare, tmp_path / "a.txt", TOKENIZER, tmp_path / "store", say=lambda line: None)
+    message = refused(prepare, tmp_path / "a.txt", TOKENIZER, tmp_path / "store")
     assert message == (
         f"the corpus is too small: 999 of its 1,000 documents are exact duplicates, {tokens} tokens are left; "
         "give more text, or check `layout`"
@@ -521,7 +517,7 @@ def test_a_bad_file_in_the_middle_leaves_nothing(tmp_path, monkeypatch):
     (texts / "b.txt").write_bytes(b"ok\n\xff\n")
     (texts / "c.txt.gz").write_bytes(gzip.compress(b"x" * 1000)[:-4])
     for bad in ("b.txt, line 2: not UTF-8 (byte 0xff)", "c.txt.gz: truncated or damaged ("):
-        assert refused(prepare, texts, TOKENIZER, tmp_path / "out", say=lambda line: None).startswith(f"{texts}/{bad}")
+        assert refused(prepare, texts, TOKENIZER, tmp_path / "out").startswith(f"{texts}/{bad}")
         assert names(tmp_path) == ["texts"]
         (texts / "b.txt").unlink(missing_ok=True)
 
@@ -534,7 +530,7 @@ def test_real_text_comes_back_as_the_tokenizer_cuts_it(tmp_path, language):
         pytest.skip(f"{path} is absent")
     documents = list(find_corpus(path).documents())
     tokenizer = train_tokenizer(documents, "wordpiece", 3000, sample_characters=200_000)
-    store = prepare(path, tokenizer, tmp_path / "store", say=lambda line: None)
+    store = prepare(path, tokenizer, tmp_path / "store")
     assert len(store) == len(documents)
     for i in range(0, len(documents), 10):
         assert store.document(i).tolist() == tokenizer.encode(documents[i])[1:-1]

@@ -258,20 +258,19 @@ def test_sizes_and_kinds_that_make_no_sense_are_refused():
 # ── the verb ──
 
 
-def test_the_verb_saves_a_tokenizer_and_says_so_and_keeps_one_that_is_there(tmp_path):
+def test_the_verb_saves_a_tokenizer_and_says_so_and_keeps_one_that_is_there(tmp_path, said):
     (tmp_path / "a.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
-    said: list[str] = []
     out = tmp_path / "tokenizer"
-    made = make_tokenizer(tmp_path / "a.txt", out, vocab_size=150, say=said.append)
+    made = make_tokenizer(tmp_path / "a.txt", out, vocab_size=150)
     assert Tokenizer.load(out).hash == made.hash == train_tokenizer(DOCUMENTS, "wordpiece", 150).hash
     assert said[-1].startswith(f"{out}: wordpiece tokenizer of 192 entries (42 unused), trained on 0.0 of 0.0 million")
     assert "(150 documents) in " in said[-1]
 
     before = (out / "tokenizer.json").read_bytes()
-    message = refused(make_tokenizer, tmp_path / "a.txt", out, kind="bpe", vocab_size=300, say=said.append)
+    message = refused(make_tokenizer, tmp_path / "a.txt", out, kind="bpe", vocab_size=300)
     assert message == f"{out}: already holds a tokenizer; give another `out`, or `overwrite`"
     assert (out / "tokenizer.json").read_bytes() == before
-    make_tokenizer(tmp_path / "a.txt", out, kind="bpe", vocab_size=300, overwrite=True, say=said.append)
+    make_tokenizer(tmp_path / "a.txt", out, kind="bpe", vocab_size=300, overwrite=True)
     assert Tokenizer.load(out).kind == "bpe"
     assert {path.name for path in out.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
 
@@ -305,7 +304,7 @@ def test_the_second_trainer_of_a_tokenizer_hears_in_one_line_who_trains_it(tmp_p
         message = refused(make_tokenizer, tmp_path / "a.txt", out, vocab_size=150)
     assert message.startswith(f"{out}: in use by process {os.getpid()} on ")
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
-    make_tokenizer(tmp_path / "a.txt", out, vocab_size=150, say=lambda line: None)
+    make_tokenizer(tmp_path / "a.txt", out, vocab_size=150)
     assert [path.name for path in out.parent.iterdir()] == ["tokenizer"]
 
 

@@ -67,20 +67,19 @@ def test_what_alone_has_a_label_is_learned_from(tmp_path, maker):
         assert sum(item.labels == (rare,) for item in data.train) == 1
 
 
-def test_a_limit_takes_the_same_examples_from_every_order_and_says_what_they_are(tmp_path, maker):
+def test_a_limit_takes_the_same_examples_from_every_order_and_says_what_they_are(tmp_path, maker, said):
     rows = texts(200, 3)
     dev = write_texts(tmp_path / "dev.tsv", texts(20, 4))
-    taken, said = [], []
+    taken, counted = [], []
     for number, order in enumerate((rows, rows[::-1])):
         train = write_texts(tmp_path / f"{number}.tsv", order)
-        lines: list[str] = []
-        data = prepare_data(CLASSIFY, DataConfig(train=train, dev=dev, limit=50), maker, lines.append)
+        data = prepare_data(CLASSIFY, DataConfig(train=train, dev=dev, limit=50), maker)
         taken.append(rows_of(data.train))
-        said.append(lines[-1])
+        counted.append(said[-1])
     assert taken[0] == taken[1]
     assert len(taken[0]) == 50
-    assert said[0] == said[1]
-    counts = [int(part.split()[-1]) for part in said[0].removeprefix("labels: ").split(", ")]
+    assert counted[0] == counted[1]
+    counts = [int(part.split()[-1]) for part in counted[0].removeprefix("labels: ").split(", ")]
     assert sum(counts) == 50  # of what is learned from, not of the whole file
 
 

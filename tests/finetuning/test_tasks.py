@@ -306,7 +306,7 @@ def test_several_labels_and_a_number_are_learned(place):
     assert max(log_of(place / "multilabel", "dev_exact_match")) > 0.9
     errors = log_of(place / "regression", "dev_rmse")
     assert min(errors) < 0.3
-    found = evaluate(place / "regression" / "model", str(place / "dev.jsonl"), DataConfig(), say=lambda line: None)
+    found = evaluate(place / "regression" / "model", str(place / "dev.jsonl"), DataConfig())
     assert found.metrics["rmse"] == pytest.approx(min(errors), abs=1e-4)  # the best is the smallest
     assert found.baseline["rmse"] > 0.5
     assert found.metrics["pearson"] > 0.95

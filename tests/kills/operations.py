@@ -97,7 +97,7 @@ class ExportBeside(Operation):
         writes, bert.export.write_torch = bert.export.write_torch, lambda model, file: file.write_bytes(b"%d" % version)
         try:
             out = None if self.out is None else home / self.out
-            bert.export.export_torch(home / "model", out, say=lambda line: None)
+            bert.export.export_torch(home / "model", out)
         finally:
             bert.export.write_torch = writes
 

@@ -22,7 +22,9 @@ RECIPE = PretrainRecipe(
 CPU, PLAN = torch.device("cpu"), resolve_plan(RECIPE)
 
 
-def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(
+    monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
     asked = []
 
     def fastest(backends: list[str], shape: tuple[int, ...], **rest: object) -> dict[str, float]:
@@ -30,8 +32,7 @@ def test_what_was_fastest_at_the_shapes_of_the_run_is_in_the_recipe(monkeypatch:
         return {"plain": 0.001, "sdpa": 0.002} if rest["window"] is None else {"sdpa": 0.003}
 
     monkeypatch.setattr(backend, "fastest", fastest)
-    said: list[str] = []
-    settled = select_attention(RECIPE, PLAN, CPU, "bf16-mixed", True, said.append)
+    settled = select_attention(RECIPE, PLAN, CPU, "bf16-mixed", True)
     assert settled == replace(RECIPE, attention="plain", local_attention="sdpa")
     assert said == [
         "attention: plain (plain 1.0 ms, sdpa 2.0 ms a layer)",
@@ -103,12 +104,12 @@ def test_what_cannot_be_had_is_refused_before_the_run(name: str, dropout: float,
     ],
 )
 def test_where_the_last_layer_cannot_compute_masked_positions_alone_auto_does_and_it_is_said(
-    attention: str, local: str | None, layers: int, masked: str | None
+    attention: str, local: str | None, layers: int, masked: str | None, said: list[str]
 ) -> None:
     """Layers 1, 3, … have windows."""
-    encoder, said = replace(RECIPE.encoder, num_layers=layers, attention_dropout=0.0), []
+    encoder = replace(RECIPE.encoder, num_layers=layers, attention_dropout=0.0)
     recipe = replace(RECIPE, encoder=encoder, attention=attention, local_attention=local)
-    options = attention_options(recipe, CPU, "bf16-mixed", said.append)
+    options = attention_options(recipe, CPU, "bf16-mixed")
     assert options == AttentionOptions(attention, local, masked_backend=masked)
     lack = "varlen cannot compute chosen positions alone"
     assert said == ([f"attention of the last layer, at masked positions: auto ({lack})"] if masked else [])

@@ -41,7 +41,7 @@ def corpora(tmp_path_factory, tiny_run):
     folder = tmp_path_factory.mktemp("mixture")
     (folder / "news.txt").write_text(make_text(60, seed=1))
     (folder / "books.txt").write_text(make_text(50, seed=2))
-    prepare(folder / "books.txt", tiny_run / "tokenizer", folder / "books-store", say=lambda line: None)
+    prepare(folder / "books.txt", tiny_run / "tokenizer", folder / "books-store")
     return folder
 
 

@@ -320,9 +320,13 @@ def test_the_model_is_there_though_measuring_it_fails(tiny_run, text_file, tmp_p
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr("bert.pretraining.run.measure_after", fail)
+    shapeless = [flag for flag in TINY if not flag.startswith(("--encoder", "--vocabulary"))]
+    initialized = ["--from", str(tiny_run / "model"), *shapeless]
     with pytest.raises(RuntimeError, match="out of memory"):
-        main(["pretrain", str(text_file), "--out", str(tmp_path / "run"), *TINY])
-    assert same_weights(tmp_path / "run", tiny_run)
+        main(["pretrain", str(text_file), "--out", str(tmp_path / "run"), *initialized])
+    monkeypatch.undo()
+    assert main(["pretrain", str(text_file), "--out", str(tmp_path / "whole"), *initialized]) == 0
+    assert same_weights(tmp_path / "run", tmp_path / "whole")
 
 
 def test_a_run_whose_folder_was_moved_away_writes_nothing_elsewhere(text_file, tmp_path, bert, monkeypatch):
