@@ -18,7 +18,7 @@ PACKAGE = ROOT / "bert"
 
 # A folder of bert/, or a file in it → the ones that it may import. All of them may import what is in BASE, whose files may import one
 # another. What is not named here is not allowed, so that layers are a partial order: pretraining and finetuning do not know each other.
-BASE = {"errors", "files", "flags", "hub", "locks", "memory", "recipe", "signals", "terminal", "untrusted"}
+BASE = {"errors", "files", "flags", "hub", "locks", "recipe", "signals", "terminal", "untrusted"}
 LAYERS: dict[str, set[str]] = {
     "data": set(),
     "model": set(),
@@ -419,9 +419,8 @@ from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import MaskingConfig
 from bert.pretraining.masking import Vocabulary
-from bert.pretraining.sources import Source
+from bert.pretraining.stream import BatchStream, Source, SpecialIds
 from bert.pretraining.phases import Phase, Plan as Phases
-from bert.pretraining.stream import BatchStream, SpecialIds
 from bert.data.packing import SequenceIndex, Documents
 from bert.data.store import TokenStore
 
@@ -453,7 +452,6 @@ print("trained and measured")
     others = [
         "bert.data.packing",
         "bert.pretraining.stream",
-        "bert.pretraining.sources",
         "bert.pretraining.module",
         "bert.bench.steps",
         "bert.bench.comparison",

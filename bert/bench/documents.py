@@ -19,8 +19,7 @@ from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_vocabulary
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.phases import resolve_plan
-from bert.pretraining.sources import Source
-from bert.pretraining.stream import BatchStream, SpecialIds
+from bert.pretraining.stream import BatchStream, Source, SpecialIds
 from bert.untrusted import read_arrays
 
 SPECIALS = (0, 1, 2, 3, 4)

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from bert.errors import InputError
-from bert.memory import keep_freed_memory
 from bert.model.config import EncoderConfig
 from bert.model.encoder import EncoderOutput
-from bert.model.precision import cpu_multiplies_bf16
+from bert.model.hardware import cpu_multiplies_bf16, keep_freed_memory
 from bert.terminal import progress_bar
 
 Result = TypeVar("Result")

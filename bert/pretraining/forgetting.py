@@ -28,8 +28,7 @@ from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.initialization import InitialModel
 from bert.pretraining.inputs import TrainingData, fixed_sequences
 from bert.pretraining.score import score_stream
-from bert.pretraining.sources import Source
-from bert.pretraining.stream import BatchStream
+from bert.pretraining.stream import BatchStream, Source
 from bert.untrusted import read_arrays
 
 logger = logging.getLogger(__name__)

@@ -24,8 +24,7 @@ from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.initialization import InitialModel, check_initial, load_initial, shape_of
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.phases import Plan, resolve_plan
-from bert.pretraining.sources import Mixture, Source
-from bert.pretraining.stream import BatchStream, Sequences, SpecialIds, StepLoader
+from bert.pretraining.stream import BatchStream, Mixture, Source, SpecialIds, StepLoader
 from bert.training.config import StopConfig
 
 logger = logging.getLogger(__name__)
@@ -244,7 +243,7 @@ def fixed_sequences(
 
 def _sequences(
     data: DataConfig, sequence_length: int, stores: Sequence[TokenStore], parts: Sequence[Documents], seed: int
-) -> Sequences:
+) -> Source | Mixture:
     sources = [
         Source(store, SequenceIndex(part, sequence_length, data.window_documents, seed, store.folder))
         for store, part in zip(stores, parts, strict=True)

@@ -36,8 +36,7 @@ from bert.pretraining.inputs import (
     with_absolute_paths,
 )
 from bert.pretraining.module import PretrainingModule, check_fingerprint
-from bert.pretraining.objective import log_columns
-from bert.pretraining.objectives.index import objective_named
+from bert.pretraining.objective import log_columns, objective_named
 from bert.pretraining.phases import Plan, resolve_plan
 from bert.pretraining.stream import StepLoader
 from bert.pretraining.summary import card_text, describe

@@ -18,7 +18,7 @@ from bert.errors import InputError, option
 from bert.files import clear_workshops, completed, matches, real_path, replace_text, replaced_folder
 from bert.hf.folder import OURS as MODEL_FILES
 from bert.locks import is_held, locked
-from bert.model.precision import cpu_multiplies_bf16
+from bert.model.hardware import cpu_multiplies_bf16
 from bert.recipe import differences, read_recipe, write_yaml
 from bert.signals import number_of
 from bert.terminal import renamed

@@ -13,8 +13,8 @@ from torch import nn
 from torch.optim.adamw import adamw
 
 from bert.errors import InputError
+from bert.model.hardware import cpu_multiplies_bf16
 from bert.model.layers import MLP, Attention, Block
-from bert.model.precision import cpu_multiplies_bf16
 from bert.training.config import OptimizerConfig
 
 _NEWTON_SCHULZ = (

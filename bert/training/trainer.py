@@ -16,8 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from bert.errors import InputError, did_you_mean, option
-from bert.memory import keep_freed_memory
-from bert.model.precision import best_precision
+from bert.model.hardware import best_precision, keep_freed_memory
 from bert.training.ranks import launched_layout, launcher
 
 # Arguments of the Trainer that something else in a recipe decides.

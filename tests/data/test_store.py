@@ -26,8 +26,7 @@ from bert.data.store_writer import write_store
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
 from bert.errors import InputError
-from bert.pretraining.sources import Source
-from bert.pretraining.stream import SpecialIds
+from bert.pretraining.stream import Source, SpecialIds
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TEXTS = [f"Document {i} of many: the quick brown fox, an apple and {'word ' * (i % 30)}苹果." for i in range(300)]

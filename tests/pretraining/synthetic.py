@@ -13,8 +13,7 @@ from bert.pretraining.masking import Vocabulary
 from bert.pretraining.module import PretrainingModule
 from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
 from bert.pretraining.phases import Phase, Plan, divide, resolve_plan
-from bert.pretraining.sources import Source
-from bert.pretraining.stream import BatchStream, SpecialIds, StepLoader
+from bert.pretraining.stream import BatchStream, Source, SpecialIds, StepLoader
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 
 SIZE, LENGTH, SEQUENCES = 300, 24, 12

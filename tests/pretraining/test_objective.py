@@ -12,8 +12,7 @@ import torch
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.module import PretrainingModule
-from bert.pretraining.objective import log_columns
-from bert.pretraining.objectives.index import OBJECTIVES, objective_named
+from bert.pretraining.objective import OBJECTIVES, log_columns, objective_named
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from tests.conftest import TINY
 
@@ -23,7 +22,6 @@ from .toy_objective import Toy
 TOY = "tests.pretraining.toy_objective"
 RUN = f"""
 import sys
-from bert.pretraining.objectives.index import OBJECTIVES
 OBJECTIVES["toy"] = {TOY!r}
 from bert.cli import main
 sys.exit(main(sys.argv[1:]))

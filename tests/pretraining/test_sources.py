@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bert.data.packing import Documents, SequenceIndex
 from bert.data.store import TokenStore
-from bert.pretraining.sources import Mixture, Source
+from bert.pretraining.stream import Mixture, Source
 
 from .synthetic import IDS
 

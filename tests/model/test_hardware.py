@@ -1,13 +1,18 @@
+"""bf16 where the hardware multiplies it, and freed memory that is used again."""
+
 import subprocess
 import sys
 from importlib.util import find_spec
 
 import pytest
+import torch
+
+from bert.model.hardware import best_precision, cpu_multiplies_bf16
 
 _FAULTS = """
 import resource, sys
 import numpy as np
-from bert.memory import keep_freed_memory
+from bert.model.hardware import keep_freed_memory
 if sys.argv[1] == "keep" and not keep_freed_memory():
     print("other C library")
     sys.exit()
@@ -19,6 +24,16 @@ def pages():
 pages()
 print(pages())
 """
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "precision"), [(True, False, "bf16-mixed"), (False, True, "bf16-mixed"), (False, False, "32-true")]
+)
+def test_bf16_on_a_cpu_is_a_matter_of_its_instructions(monkeypatch, bf16, amx, precision):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    assert best_precision("cpu") == precision
+    assert cpu_multiplies_bf16() == (precision == "bf16-mixed")
 
 
 def _page_faults(what: str, blocks: int = 20, megabytes: int = 40) -> int:
