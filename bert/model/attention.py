@@ -1,18 +1,18 @@
-"""Attention: who sees whom (`Layout`) and the weighted mean over what is seen (`attend`).
+"""Attention: which keys a query sees (`Layout`) and the weighted mean over their values (`attend`).
 
-In: queries (B, H, T, Dh), keys and values (B, Hkv, S, Dh), a layout. Out: (B, H, T, Dh). Everything about visibility
-(padding, several documents in a row, sliding windows, causality, keys of another sequence) lives in the layout, so that
-a backend is one function of four tensors. Another backend is one more function, one more `case` in `attend` and one in
-`missing`; `eager` is the reference that each must equal.
+In: queries (B, H, T, Dh), keys and values (B, Hkv, S, Dh), a layout. Out: (B, H, T, Dh). The layout holds everything about visibility
+(padding, several documents per sequence, sliding windows, causality, keys of another sequence), so a backend is one function of three
+tensors and a layout. A new backend is one function, one `case` in `attend` and its limits in `missing`; `eager` is the reference that
+every backend must match.
 
-Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1; grouped queries: Ainslie et al. 2023; rows of several
-sequences without a mask: Dao 2023, "FlashAttention-2"; masks as functions: Dong et al. 2024, "Flex Attention".
+Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1; grouped queries: Ainslie et al. 2023; several documents per sequence
+without a mask: Dao 2023, "FlashAttention-2"; masks as functions: Dong et al. 2024, "Flex Attention".
 """
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, wraps
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -25,157 +25,83 @@ from bert.model.config import Backend
 from bert.model.dropout import drop
 
 PLAIN_BF16_KEYS = 512
-"""In bf16 on a CPU, up to this many keys plain operations are faster than the fused kernel: 1.2 to 1.9 times forward alone at 16
-to 512 keys (torch 2.13, AVX512-BF16), more with gradients."""
+"""up to this many keys, in bf16 on a CPU, plain operations are faster than the fused kernel: 1.2 to 1.9 times in a forward pass with
+16 to 512 keys (torch 2.13, AVX512-BF16), more with gradients"""
 
-_Made = TypeVar("_Made")
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class AttentionOptions:
-    """How an encoder computes attention: what may change from run to run and leaves its weights and results alone.
+    """How an encoder computes attention. Options may differ from run to run; weights and results do not depend on them.
 
-    Assign another to `encoder.attention` to change them. A backend that cannot do what a batch asks raises InputError;
-    only `auto` chooses.
+    To change them, assign a new object to `encoder.attention`. A backend that does not support a batch raises InputError; only `auto`
+    chooses between backends.
     """
 
     backend: Backend = "auto"
-    """of every layer that the next two do not speak of"""
+    """backend of every layer, except as follows"""
     local_backend: Backend | None = None
-    """of layers with a window; None: `backend`"""
+    """backend of layers with a window; None: `backend`"""
     masked_backend: Backend | None = None
-    """of the last layer where it computes chosen positions alone, as the masked ones in training; None: that of the layer"""
+    """backend of the last layer if it computes chosen positions only, such as the masked ones in training; None: as in other batches"""
     most_documents: int | None = None
-    """a batch with `document_ids` has at most so many documents, see `Layout.most_documents` and `Encoder.make_room`"""
+    """largest number of documents in a batch with `document_ids`; see `Layout.most_documents` and `Encoder.make_room`"""
 
     def of_layer(self, local: bool, chosen: bool) -> Backend:
-        """The backend of a layer, with a window or without, at all positions or at chosen ones."""
+        """The backend of a layer, with a window (`local`) or without, at chosen positions (`chosen`) or at all."""
         backend = self.local_backend or self.backend if local else self.backend
         return self.masked_backend or backend if chosen else backend
 
 
+def _kept(make: _Method) -> _Method:
+    """Keep the result of a method of `Layout` until it is called with other arguments. They are compared, not hashed: the sizes in an
+    exported graph are symbols."""
+    name = make.__name__
+
+    @wraps(make)
+    def call(self: "Layout", *arguments: Any) -> Any:
+        known = self._made.get(name)
+        if known is None or known[0] != arguments:
+            known = self._made[name] = (arguments, make(self, *arguments))
+        return known[1]
+
+    return call  # type: ignore[return-value]
+
+
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Who sees whom. Made once a batch and handed to every layer of its kind: what it computes for the same sizes, it computes
-    once.
+    """Which keys each query sees. It is made once per batch and shared by all layers of a kind, global or local; what it computes for
+    the same sizes is computed once.
 
-    A query sees a key where both belong to the same document (and that is not 0, padding), and, where asked, the key
-    does not come later (`causal`) and is near (`window`). Positions are counted from the start of the sequence, in queries
-    and keys alike: give `query_positions` for queries after a cache of keys.
+    A query sees a key of the same document (except document 0, padding) that does not come later (`causal`) and is near enough
+    (`window`). Positions are counted from the start of the sequence, for queries and keys alike; for queries after a cache of keys,
+    give `query_positions`.
     """
 
     query_documents: Tensor | None = None
-    """(B, T) numbers of the documents that the queries belong to, 0 for padding; none: all belong to document 1"""
+    """(B, T) number of the document that each query belongs to, 0 for padding; None: document 1 everywhere"""
     key_documents: Tensor | None = None
-    """(B, S) the same of the keys; give the same tensor twice for self-attention"""
+    """(B, S) the same for the keys; for self-attention, give the same tensor twice"""
     causal: bool = False
-    """key j is visible to query i only where j <= i"""
+    """query i sees key j only if j <= i"""
     window: int | None = None
-    """key j is visible to query i only where |i - j| <= window // 2"""
+    """query i sees key j only if |i - j| <= window // 2"""
     query_positions: Tensor | None = None
-    """(B, T) positions of the queries within their rows, where they are a choice of them; none: 0, 1, 2, …"""
+    """(B, T) positions of the queries in their sequences, if they are a selection; None: 0, 1, 2, …"""
     most_documents: int | None = None
-    """the batch has at most so many documents, each stretch of padding counted as one; given, it also promises that the
-    documents of a row lie side by side, numbered upward. None: nothing is known"""
+    """upper bound of the number of documents in the batch, each run of padding counted as one. It also promises that the documents of
+    a sequence are contiguous and in ascending order. None: unknown"""
     _made: dict[str, tuple[Any, Any]] = field(default_factory=dict, init=False, repr=False)
 
     def at(self, positions: Tensor) -> "Layout":
-        """The same for a choice of the queries: those at `positions` (B, K) of each row."""
+        """The layout of a selection of the queries: those at `positions` (B, K) of each sequence."""
         documents = None if self.query_documents is None else self.query_documents.gather(1, positions)
         return replace(self, query_documents=documents, query_positions=positions)
 
+    @_kept
     def visible(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
-        """(B or 1, 1, T, S) booleans, true where query i sees key j; none where everything is visible."""
-        return self._once("visible", self._visible, queries, keys, device)
-
-    def bias(self, queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-        """`visible` as what is added to the scores: 0 where visible, -inf elsewhere; none where everything is visible.
-
-        A blind query has 0 everywhere: what a softmax over nothing but -inf gives differs from kernel to kernel. A
-        backend that uses the bias fills the output of such queries with zeros.
-        """
-        return self._once("bias", self._bias, queries, keys, device, dtype)
-
-    def blind(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
-        """(B or 1, 1, T, 1) booleans, true for queries that see no key at all: padding; none where everything is visible."""
-        return self._once("blind", self._blind, queries, keys, device)
-
-    def block_mask(self, rows: int, queries: int, keys: int, device: torch.device) -> BlockMask | None:
-        """`visible` as a function of positions and a list of the blocks in which it is true anywhere, for `flex`."""
-        return self._once("blocks", self._blocks, rows, queries, keys, device)
-
-    def offsets(self, rows: int, length: int, device: torch.device) -> Tensor:
-        """(N + 1,) int32: where each document, or stretch of padding, begins in the flat (rows · length) tokens, and the end.
-
-        N is `most_documents`, or the number of tokens where that is not known, so that the shape says nothing of the
-        batch; what is left over repeats the end: documents without tokens. No loop, no host sync. What breaks the promise
-        of `most_documents` fails an assertion of the device.
-        """
-        return self._once("offsets", self._offsets, rows, length, device)
-
-    def _once(self, name: str, make: Callable[..., _Made], *sizes: Any) -> _Made:
-        """`make(*sizes)`, kept until other sizes are asked for. Sizes are compared and not hashed: those of an exported graph
-        are symbols."""
-        known = self._made.get(name)
-        if known is None or known[0] != sizes:
-            known = self._made[name] = (sizes, make(*sizes))
-        made: _Made = known[1]
-        return made
-
-    def _bias(self, queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
-        visible, blind = self.visible(queries, keys, device), self.blind(queries, keys, device)
-        if visible is None or blind is None:
-            return None
-        return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~(visible | blind), float("-inf"))
-
-    def _blind(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
-        visible = self.visible(queries, keys, device)
-        return None if visible is None else ~visible.any(dim=-1, keepdim=True)
-
-    def _blocks(self, rows: int, queries: int, keys: int, device: torch.device) -> BlockMask | None:
-        sees = self._sees()
-        return None if sees is None else create_block_mask(sees, rows, None, queries, keys, device=device)
-
-    def _offsets(self, rows: int, length: int, device: torch.device) -> Tensor:
-        documents, total = self.key_documents, rows * length
-        if documents is None:
-            return torch.arange(0, total + 1, length, dtype=torch.int32, device=device)
-        begins = torch.ones_like(documents, dtype=torch.bool)  # (B, T)
-        begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-        most = total if self.most_documents is None else self.most_documents
-        number = begins.flatten().cumsum(0) - 1  # (B · T,) which stretch a token is in
-        before = F.pad(documents.cummax(dim=1).values[:, :-1], (1, 0))  # the highest number so far
-        upward = (~begins | (documents == 0) | (documents > before)).all()
-        torch._assert_async(upward & (number[-1] < most), "more documents than `most_documents`, or in parts")
-        place = torch.arange(total, dtype=torch.int32, device=device)
-        # What begins nothing is sent to the last entry, which is the end however often it is written.
-        entry = torch.where(begins.flatten(), number, most)
-        offsets = torch.full((most + 1,), total, dtype=torch.int32, device=device)
-        return offsets.scatter(0, entry, torch.where(begins.flatten(), place, total))
-
-    def _sees(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
-        """(row, head, query, key) → whether it is seen, of scalar tensors; none where everything is."""
-        of_query, of_key, positions = self.query_documents, self.key_documents, self.query_positions
-        causal, reach = self.causal, None if self.window is None else self.window // 2
-        if of_query is None and of_key is None and not causal and reach is None:
-            return None
-
-        def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-            seen = query.new_ones((), dtype=torch.bool)
-            if of_query is not None or of_key is not None:
-                mine = query.new_ones(()) if of_query is None else of_query[row, query]
-                theirs = query.new_ones(()) if of_key is None else of_key[row, key]
-                seen = seen & (mine == theirs) & (theirs != 0)
-            distance = (query if positions is None else positions[row, query]) - key
-            if causal:
-                seen = seen & (distance >= 0)
-            if reach is not None:
-                seen = seen & (distance <= reach) & (distance >= -reach)
-            return seen
-
-        return sees
-
-    def _visible(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """(B or 1, 1, T, S) booleans, true if query i sees key j; None if all keys are visible."""
         parts: list[Tensor] = []
         if self.query_documents is not None or self.key_documents is not None:
             one = torch.ones(1, 1, dtype=torch.long, device=device)
@@ -197,6 +123,76 @@ class Layout:
             visible = visible & part
         return visible
 
+    @_kept
+    def bias(self, queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
+        """`visible` as a bias of the scores: 0 if visible, otherwise -inf; None if all keys are visible.
+
+        A query that sees no key has 0 everywhere, because kernels disagree on the softmax of a row of -inf. A backend that uses the
+        bias fills the output of such queries with zeros.
+        """
+        visible, blind = self.visible(queries, keys, device), self.blind(queries, keys, device)
+        if visible is None or blind is None:
+            return None
+        return torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~(visible | blind), float("-inf"))
+
+    @_kept
+    def blind(self, queries: int, keys: int, device: torch.device) -> Tensor | None:
+        """(B or 1, 1, T, 1) booleans, true for queries that see no key (padding); None if all keys are visible."""
+        visible = self.visible(queries, keys, device)
+        return None if visible is None else ~visible.any(dim=-1, keepdim=True)
+
+    @_kept
+    def block_mask(self, rows: int, queries: int, keys: int, device: torch.device) -> BlockMask | None:
+        """`visible` as a function of positions and the list of blocks in which it is true anywhere, for `flex`."""
+        sees = self._sees()
+        return None if sees is None else create_block_mask(sees, rows, None, queries, keys, device=device)
+
+    @_kept
+    def offsets(self, rows: int, length: int, device: torch.device) -> Tensor:
+        """(N + 1,) int32: where each document, or run of padding, starts in the flat (rows · length) tokens, then the end.
+
+        N is `most_documents`, or the number of tokens if that is unknown, so the shape does not depend on the contents of the batch;
+        unused entries repeat the end: documents without tokens. No loop, no host sync. A batch that breaks the promise of
+        `most_documents` fails an assertion on the device.
+        """
+        documents, total = self.key_documents, rows * length
+        if documents is None:
+            return torch.arange(0, total + 1, length, dtype=torch.int32, device=device)
+        begins = torch.ones_like(documents, dtype=torch.bool)  # (B, T)
+        begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        most = total if self.most_documents is None else self.most_documents
+        number = begins.flatten().cumsum(0) - 1  # (B · T,) the document or run of padding of each token
+        before = F.pad(documents.cummax(dim=1).values[:, :-1], (1, 0))  # the highest number so far
+        upward = (~begins | (documents == 0) | (documents > before)).all()
+        torch._assert_async(upward & (number[-1] < most), "more documents than `most_documents`, or in parts")
+        place = torch.arange(total, dtype=torch.int32, device=device)
+        # A token that starts nothing writes to the last entry, which is the end however often it is written.
+        entry = torch.where(begins.flatten(), number, most)
+        offsets = torch.full((most + 1,), total, dtype=torch.int32, device=device)
+        return offsets.scatter(0, entry, torch.where(begins.flatten(), place, total))
+
+    def _sees(self) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None:
+        """A function of scalar tensors (row, head, query, key), true if the query sees the key; None if all keys are visible."""
+        of_query, of_key, positions = self.query_documents, self.key_documents, self.query_positions
+        causal, reach = self.causal, None if self.window is None else self.window // 2
+        if of_query is None and of_key is None and not causal and reach is None:
+            return None
+
+        def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+            seen = query.new_ones((), dtype=torch.bool)
+            if of_query is not None or of_key is not None:
+                mine = query.new_ones(()) if of_query is None else of_query[row, query]
+                theirs = query.new_ones(()) if of_key is None else of_key[row, key]
+                seen = seen & (mine == theirs) & (theirs != 0)
+            distance = (query if positions is None else positions[row, query]) - key
+            if causal:
+                seen = seen & (distance >= 0)
+            if reach is not None:
+                seen = seen & (distance <= reach) & (distance >= -reach)
+            return seen
+
+        return sees
+
 
 def attend(
     q: Tensor,
@@ -209,11 +205,10 @@ def attend(
 ) -> Tensor:
     """Mean of the values that each query sees, weighted by softmax(scale · q·k): (B, H, T, Dh).
 
-    `q` is (B, H, T, Dh); `k` and `v` are (B, Hkv, S, Dh) with Hkv a divisor of H: each serves H / Hkv query heads in a
-    row. `scale` is 1/√Dh where not given. `dropout` is the probability with which a weight is dropped: give 0 when not
-    training. A query that sees nothing gets zeros.
+    `q` is (B, H, T, Dh); `k` and `v` are (B, Hkv, S, Dh) with Hkv a divisor of H: each serves H / Hkv consecutive query heads. `scale`
+    is 1/√Dh by default. `dropout` is the probability of dropping a weight; give 0 outside training. A query that sees no key gets zeros.
 
-    Raises InputError where a backend lacks what is asked of it (see `missing`), ValueError for an unknown one.
+    Raises InputError if the backend does not support the call (see `missing`), ValueError for an unknown backend.
     """
     if backend == "auto":
         backend = _automatic(q, k, layout, dropout)
@@ -234,27 +229,27 @@ def attend(
 
 
 class Case(NamedTuple):
-    """What is asked of a backend, as far as one may lack it."""
+    """The properties of a call that a backend may not support."""
 
     device: torch.device
     dtype: torch.dtype
-    """in which queries and keys meet: autocast's where it is on"""
+    """of queries and keys; under autocast, that of autocast"""
     head_size: int
     dropout: float
     training: bool
-    """gradients are wanted"""
+    """whether gradients are needed"""
     queries: Literal["all", "chosen", "other"] = "all"
-    """queries at all positions of the sequences that the keys are of; at chosen ones; or of other sequences than the keys"""
+    """queries at all positions of the sequences of the keys; at chosen positions of them; or from other sequences"""
 
 
 def check_backend(backend: Backend, case: Case) -> None:
-    """InputError where a backend lacks something, see `missing`."""
+    """InputError if the backend does not support the case; see `missing`."""
     if lack := missing(backend, case):
-        raise InputError(f"attention {backend} {lack}: choose another, as sdpa, or auto")
+        raise InputError(f"attention {backend} {lack}: choose another, such as sdpa, or auto")
 
 
 def missing(backend: Backend, case: Case) -> str:
-    """What a backend lacks, in a few words that follow its name, or an empty string."""
+    """Why a backend does not support a case, as words that follow its name; an empty string if it does."""
     device, dtype, head_size, dropout, training, queries = case
     if backend in ("flex", "varlen") and dropout > 0:
         return "drops no weights (encoder.attention_dropout is above 0)"
@@ -281,7 +276,7 @@ def missing(backend: Backend, case: Case) -> str:
 
 
 class _Varlen(NamedTuple):
-    """Variable-length attention of this PyTorch, and which of its later arguments it takes."""
+    """Variable-length attention of this PyTorch, and which of its newer arguments it takes."""
 
     function: Callable[..., Any]
     windows: bool
@@ -290,10 +285,10 @@ class _Varlen(NamedTuple):
     """`enable_gqa`, since 2.12"""
 
 
-_varlen: _Varlen | None = None  # set by `_has_varlen`: the import takes seconds
+_varlen: _Varlen | None = None  # set by `_has_varlen`, as the import takes seconds
 
 
-@torch.compiler.assume_constant_result  # a graph that is being compiled calls this and goes on with the result
+@torch.compiler.assume_constant_result  # the compiler calls this and uses its result as a constant
 def _has_varlen() -> bool:
     """Whether this PyTorch has variable-length attention with windows."""
     global _varlen
@@ -308,7 +303,7 @@ def _has_varlen() -> bool:
 
 
 def _automatic(q: Tensor, k: Tensor, layout: Layout, dropout: float) -> Backend:
-    """What is fast for these tensors by what they are: no clock, so that a run repeats. See `bert.model.tuning.fastest`."""
+    """A fast backend by the properties of the tensors, not by timing, so that runs are repeatable. See `bert.model.tuning.fastest`."""
     if q.device.type == "cpu":
         return "plain" if q.dtype == torch.bfloat16 and k.shape[-2] <= PLAIN_BF16_KEYS else "sdpa"
     known = layout.most_documents is not None
@@ -318,62 +313,60 @@ def _automatic(q: Tensor, k: Tensor, layout: Layout, dropout: float) -> Backend:
 def _case(q: Tensor, k: Tensor, layout: Layout, dropout: float, training: bool) -> Case:
     same = layout.query_documents is layout.key_documents and q.shape[-2] == k.shape[-2]
     queries: Literal["all", "chosen", "other"] = "all" if same else "other"
-    return Case(
-        q.device, q.dtype, q.shape[-1], dropout, training, queries if layout.query_positions is None else "chosen"
-    )
+    if layout.query_positions is not None:
+        queries = "chosen"
+    return Case(q.device, q.dtype, q.shape[-1], dropout, training, queries)
 
 
 def attend_eager(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None = None, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The reference in plain tensor operations: what `attend` gives, and the weights (B, H, T, S) of the values.
+    """The reference in plain tensor operations: the result of `attend`, and the attention weights (B, H, T, S).
 
-    The weights of a query sum to 1 over the keys that it sees and are exactly 0 elsewhere (before dropout, which is not
-    in them).
+    The weights of a query sum to 1 over the keys that it sees and are exactly 0 elsewhere. They are returned without dropout.
     """
     k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, Dh)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    exact = torch.promote_types(q.dtype, torch.float32)  # softmax in fp32 at least, whatever the inputs are
+    exact = torch.promote_types(q.dtype, torch.float32)  # softmax in fp32 or more
     scores = (q @ k.transpose(-1, -2)).to(exact) * scale  # (B, H, T, S)
     visible = layout.visible(q.shape[-2], k.shape[-2], q.device)
     if visible is None:
         weights = scores.softmax(dim=-1)
     else:
-        # The least number in place of -inf: a row without any visible key would be 0/0, and its gradient too. The
-        # second fill makes such rows, and nothing else, zero.
+        # The smallest number instead of -inf, with which a row without a visible key, and its gradient, would be 0/0. The second
+        # fill sets such rows, and nothing else, to zero.
         weights = scores.masked_fill(~visible, torch.finfo(exact).min).softmax(dim=-1).masked_fill(~visible, 0.0)
     return drop(weights, dropout).to(v.dtype) @ v, weights
 
 
 def _attend_plain(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
-    """Softmax(QKᵀ + bias) V in the dtype of the inputs: fewer passes over the scores than the reference makes."""
-    # Heads are views into wider rows, which the products of many small matrices would copy one number at a time.
+    """Softmax(QKᵀ + bias) V in the dtype of the inputs, with fewer passes over the scores than the reference."""
+    # Heads are strided views, which a batched matrix product would copy one number at a time.
     q, k, v = q.contiguous(), _repeat(k, q).contiguous(), _repeat(v, q).contiguous()  # (B, H, S, Dh)
     bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
     scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)  # (B, H, T, S)
-    # fp32 inside the kernel of a CPU, forward and back; on a GPU scores in bf16 would cost keys some of their gradients' digits
+    # A CPU's kernel uses fp32 inside, forward and backward; on a GPU, bf16 scores would make the gradients of keys less exact.
     exact = torch.promote_types(q.dtype, torch.float32) if q.is_cuda else None
     weights = (scores if bias is None else scores + bias).softmax(dim=-1, dtype=exact).to(v.dtype)
     return _without_blind(drop(weights, dropout) @ v, k, layout)
 
 
 def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
-    """PyTorch's fused kernels. The additive mask is made in the dtype of the inputs: a kernel would convert another once a
-    layer."""
+    """PyTorch's fused kernels. The bias has the dtype of the inputs; a kernel would convert any other in every layer."""
     bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
     grouped = q.shape[1] != k.shape[1]
-    if grouped and bias is not None and q.is_cuda:  # its fused kernels take groups or a mask, not both
+    if grouped and bias is not None and q.is_cuda:  # CUDA's fused kernels take groups or a mask, not both
         k, v, grouped = _repeat(k, q), _repeat(v, q), False
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale, enable_gqa=grouped)
     return _without_blind(out, k, layout)
 
 
 def _attend_flex(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None) -> Tensor:
-    """A kernel that is generated from the layout; queries that see nothing get zeros from it.
+    """A kernel generated from the layout, which gives zeros to queries that see no key.
 
-    Inside a compiled graph it is part of that; elsewhere it is compiled by itself, once a shape.
+    Inside a compiled graph it is part of the graph; elsewhere it is compiled separately, once per shape.
     """
-    if q.device.type == "cpu":  # it refuses leaves that want gradients, also where none are asked for
+    if q.device.type == "cpu":  # it refuses leaves that require gradients, even with gradients disabled
         q, k, v = q.detach(), k.detach(), v.detach()
     blocks = layout.block_mask(q.shape[0], q.shape[-2], k.shape[-2], q.device)
     compute: Any = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
@@ -388,9 +381,9 @@ def _compiled_flex() -> Callable[..., Any]:
 
 
 def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None) -> Tensor:
-    """FlashAttention over the flat tokens of all rows, document by document. Its shapes are those of the batch alone.
+    """FlashAttention over the flat tokens of all sequences, document by document. Shapes do not depend on the documents.
 
-    Padding is a document that looks at itself; zeros take the place of what it sees.
+    Padding is treated as a document, and its output is replaced by zeros.
     """
     rows, _, length, _ = q.shape
     assert _varlen is not None
@@ -416,12 +409,12 @@ def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float
 
 
 def _without_blind(out: Tensor, k: Tensor, layout: Layout) -> Tensor:
-    """`out` (B, H, T, Dh) with zeros for the queries that see nothing."""
+    """`out` (B, H, T, Dh) with zeros for the queries that see no key."""
     blind = layout.blind(out.shape[-2], k.shape[-2], out.device)
     return out if blind is None else out.masked_fill(blind, 0.0)
 
 
 def _repeat(kv: Tensor, q: Tensor) -> Tensor:
-    """Keys or values (B, Hkv, S, Dh), each once for every query head that it serves: (B, H, S, Dh)."""
+    """Keys or values (B, Hkv, S, Dh), repeated for every query head that they serve: (B, H, S, Dh)."""
     groups = q.shape[1] // kv.shape[1]
     return kv if groups == 1 else kv.repeat_interleave(groups, dim=1)

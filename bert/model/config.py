@@ -1,8 +1,8 @@
-"""The shape of an encoder and of its head, as frozen dataclasses. No torch here: recipes and command lines read this file.
+"""The shape of an encoder and of its head, as frozen dataclasses without torch: recipes and command lines read this file.
 
-One config space holds the original Transformer encoder (Vaswani et al. 2017), BERT (Devlin et al. 2018), RoBERTa (Liu
-et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020) and ModernBERT (Warner et al. 2024) as points:
-what differs between them is a field, never a class.
+One configuration space contains the original Transformer encoder (Vaswani et al. 2017), BERT (Devlin et al. 2018), RoBERTa (Liu
+et al. 2019), DistilBERT (Sanh et al. 2019), ELECTRA (Clark et al. 2020) and ModernBERT (Warner et al. 2024): each difference between
+them is a field, never a class.
 """
 
 from collections import Counter
@@ -15,21 +15,20 @@ from bert.errors import InputError, did_you_mean, require
 Activation = Literal["gelu", "gelu_tanh", "relu", "silu"]
 TaskActivation = Literal[Activation, "tanh"]
 Backend = Literal["auto", "eager", "plain", "sdpa", "flex", "varlen"]
-"""how attention is computed. auto: what is right everywhere and fast on this hardware. eager: the reference. plain: as few tensor
-operations as possible, which a compiler fuses. sdpa: PyTorch's fused kernels with a mask. flex: a kernel generated for the
-layout, which skips blocks without a visible key. varlen: FlashAttention over the documents of the sequences, without a mask (CUDA,
-bf16 or fp16)."""
+"""how attention is computed. auto: always supported and fast on this hardware. eager: the reference. plain: few tensor operations,
+which a compiler fuses. sdpa: PyTorch's fused kernels with a mask. flex: a kernel generated for the layout, which skips blocks without
+a visible key. varlen: FlashAttention over the documents of the sequences, without a mask (CUDA, bf16 or fp16)."""
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
-"""of Hugging Face: what the scores of a text mean"""
+"""Hugging Face's names for the meaning of the scores of a text"""
 NUMBERS = PROBLEM_TYPES[2:]
-"""those whose scores are numbers in a unit of their own, not log-odds"""
+"""problem types whose scores are numbers in their own unit, not log-odds"""
 _MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW = 2**31 - 1, 10_000, 2**40, 1e18
-"""limits of a size, of layers, of the numbers in all matrices, and of a number that is no size: far beyond any model"""
+"""upper limits, far beyond any model: of a size, of num_layers, of the number of parameters, and of a floating-point field"""
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Shape of the encoder. The defaults are a small encoder of the ModernBERT family. InputError for numbers that do not fit."""
+    """Shape of the encoder. The defaults are a small encoder of the ModernBERT family. Raises InputError for an invalid shape."""
 
     vocab_size: int = 30_528
     """entries of the embedding table; pretraining sets it from the tokenizer"""
@@ -40,50 +39,49 @@ class EncoderConfig:
     num_layers: int = 4
     """number of Transformer blocks"""
     num_heads: int = 4
-    """attention heads a layer; must divide hidden_size"""
+    """attention heads per layer; must divide hidden_size"""
     num_kv_heads: int | None = None
     """heads of keys and values, shared by groups of query heads (grouped-query attention); null: num_heads"""
     intermediate_size: int = 384
-    """width inside the MLP (of one half, where it is gated)"""
+    """width inside the MLP (of one half, if gated)"""
     max_length: int = 512
-    """longest input in tokens, special tokens included; only learned positions cannot go beyond"""
+    """longest input in tokens, special tokens included; a hard limit only with learned positions"""
     positions: Literal["learned", "sinusoidal", "rope", "none"] = "rope"
-    """how a token knows its place: a learned table, fixed sines, rotations of queries and keys, or not at all"""
+    """position encoding: a learned table, fixed sines, rotations of queries and keys, or none"""
     positions_skip_padding: bool = False
-    """learned positions are counted over tokens alone and begin at pad_id + 1 in their table (RoBERTa)"""
+    """learned positions do not count padding and start at row pad_id + 1 of their table (RoBERTa)"""
     rope_theta: float = 160_000.0
     """base of the rotary wavelengths in global layers"""
     local_rope_theta: float = 10_000.0
     """base of the rotary wavelengths in local layers"""
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
-    """normalisation of a token's vector"""
+    """normalization of a token's vector"""
     norm_eps: float = 1e-5
     """added to the variance under the square root"""
     norm_bias: bool = False
     """give LayerNorm a bias"""
     norm_first: bool = True
-    """normalise what enters a sublayer (pre-norm) instead of the sum that leaves it (post-norm)"""
+    """normalize the input of a sublayer (pre-norm) instead of the sum after it (post-norm)"""
     embedding_norm: bool = True
-    """normalise the sum of the embeddings"""
+    """normalize the sum of the embeddings"""
     embedding_scale: bool = False
     """multiply token embeddings by the square root of their width, as the original Transformer does"""
     first_attention_norm: bool = False
-    """pre-norm only: normalise before the first layer's attention too (ModernBERT does not: the embeddings are
-    normalised already)"""
+    """pre-norm only: also normalize before the attention of the first layer (ModernBERT does not, as its embeddings are normalized)"""
     final_norm: bool = True
-    """normalise the output of the last layer (pre-norm only)"""
+    """normalize the output of the last layer (pre-norm only)"""
     qk_norm: bool = False
-    """normalise queries and keys head by head (RMS, with a learned scale) before they meet"""
+    """normalize queries and keys of each head (RMS, with a learned scale) before their product"""
     activation: Activation = "gelu"
     """nonlinearity of the MLP"""
     gated: bool = True
-    """MLP with a gate: activation(a) * b, as GeGLU and SwiGLU have it"""
+    """gated MLP: activation(a) * b, as in GeGLU and SwiGLU"""
     bias: bool = False
     """give the linear maps of attention and MLP a bias"""
     token_types: int = 0
-    """number of token types (BERT: segments) with an embedding each; 0: none"""
+    """number of token types (BERT: segments), each with an embedding; 0: none"""
     local_window: int | None = None
-    """width w of sliding-window attention: a token sees those with |i - j| <= w // 2; null: every layer is global"""
+    """width w of sliding-window attention: token i sees token j if |i - j| <= w // 2; null: every layer is global"""
     global_every: int = 1
     """with local_window: layers 0, n, 2n, ... see the whole document, the others the window"""
     embedding_dropout: float = 0.0
@@ -91,13 +89,13 @@ class EncoderConfig:
     attention_dropout: float = 0.0
     """dropout on the attention weights"""
     hidden_dropout: float = 0.0
-    """dropout on what a sublayer adds to the residual path"""
+    """dropout on the output of a sublayer, before the residual sum"""
     mlp_dropout: float = 0.0
     """dropout between the two matrices of the MLP"""
     initializer_range: float = 0.02
     """standard deviation of the initial weights"""
     pad_id: int = 0
-    """id of the padding token: what fills rows of unlike length, and what positions_skip_padding does not count"""
+    """id of the padding token, which fills sequences to the same length and is not counted with positions_skip_padding"""
 
     def __post_init__(self) -> None:
         sizes = "vocab_size hidden_size num_layers num_heads intermediate_size max_length global_every".split()
@@ -125,36 +123,31 @@ class EncoderConfig:
         require("encoder", self, "local_window", lambda value: value >= 2, everywhere)
         if self.hidden_size % self.num_heads:
             raise InputError(
-                f"encoder.hidden_size {self.hidden_size} does not divide into encoder.num_heads {self.num_heads}:"
-                f" give a hidden_size that is a multiple of num_heads"
+                f"encoder.hidden_size {self.hidden_size} does not divide into encoder.num_heads {self.num_heads}: give a multiple of it"
             )
         if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
             raise InputError(
-                f"encoder.num_kv_heads {self.num_kv_heads} does not divide encoder.num_heads {self.num_heads}:"
-                " give a divisor"
+                f"encoder.num_kv_heads {self.num_kv_heads} does not divide encoder.num_heads {self.num_heads}: give a divisor"
             )
         if self.positions == "rope" and self.head_size % 2:
             raise InputError(
-                f"encoder.positions rope needs an even head size, and hidden_size / num_heads is {self.head_size}:"
-                " change encoder.hidden_size or encoder.num_heads"
+                f"encoder.positions rope needs an even head size, and hidden_size / num_heads is {self.head_size}: change either"
             )
         if self.positions == "sinusoidal" and self.embedding_width % 2:
             name = "hidden_size" if self.embedding_size is None else "embedding_size"
             raise InputError(f"encoder.positions sinusoidal needs an even encoder.{name}, not {self.embedding_width}")
         if self.positions_skip_padding and self.positions != "learned":
             raise InputError(
-                f"encoder.positions_skip_padding belongs to learned positions, and encoder.positions is {self.positions}:"
-                " set it false"
+                f"encoder.positions_skip_padding is for learned positions, and encoder.positions is {self.positions}: set it false"
             )
         if self.local_window is not None and self.global_every == 1:
             raise InputError(
-                "encoder.global_every 1 makes every layer global, so that encoder.local_window has no use:"
-                " give global_every 2 or more, or local_window null"
+                "encoder.global_every 1 makes every layer global, and encoder.local_window useless: give global_every 2 or more,"
+                " or local_window null"
             )
         if self.local_window is None and self.global_every != 1:
             raise InputError(
-                f"encoder.global_every is {self.global_every} but encoder.local_window is null:"
-                " give local_window a width"
+                f"encoder.global_every is {self.global_every} but encoder.local_window is null: give local_window a width"
             )
         for name in ("final_norm", "first_attention_norm"):
             if not self.norm_first and getattr(self, name):
@@ -191,7 +184,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class HeadConfig:
-    """Shape of the masked-LM head: dense, activation and norm where `transform` is on, then the output matrix."""
+    """Shape of the masked-LM head: dense, activation and norm if `transform` is true, then the output matrix."""
 
     transform: bool = True
     """a dense layer, an activation and a norm before the output matrix (the original Transformer has none)"""
@@ -210,13 +203,13 @@ class HeadConfig:
 
 @dataclass(frozen=True)
 class TaskHeadConfig:
-    """Shape of a task head: pooling, then dense, activation and norm where `transform` is on, dropout, output matrix.
+    """Shape of a task head: pooling, then dense, activation and norm if `transform` is true, then dropout and the output matrix.
 
-    The defaults are those of ModernBERT; `task_head` gives what the family of an encoder has.
+    The defaults are those of ModernBERT; `task_head` returns those of an encoder's family.
     """
 
     labels: tuple[str, ...]
-    """names of the classes; the place of a name is the id of its class"""
+    """names of the classes; the index of a name is the id of its class"""
     transform: bool = True
     """a dense layer and an activation before the output matrix"""
     activation: TaskActivation = "gelu"
@@ -226,14 +219,13 @@ class TaskHeadConfig:
     transform_norm: bool = True
     """a norm, of the encoder's kind, after the activation"""
     pooling: Literal["cls", "mean"] | None = "cls"
-    """how a row becomes one vector: its first token, or the mean of all that are no padding; null: each token keeps its
-    own vector (a tagger)"""
+    """how a sequence becomes one vector: its first token, or the mean without padding; null: each token keeps its own (a tagger)"""
     first_dropout: float = 0.0
     """dropout before the transform (RoBERTa, ELECTRA)"""
     dropout: float = 0.0
     """dropout before the output matrix"""
     problem_type: str = "single_label_classification"
-    """what the scores of a text mean: one of `PROBLEM_TYPES`, or a task that Hugging Face has no name for"""
+    """meaning of the scores of a text: one of `PROBLEM_TYPES`, or a task without a name in Hugging Face"""
 
     def __post_init__(self) -> None:
         if isinstance(self.labels, str):
@@ -249,7 +241,7 @@ class TaskHeadConfig:
 
 @dataclass(frozen=True)
 class DiscriminatorConfig:
-    """Shape of ELECTRA's discriminator head: dense and activation, then one number a token."""
+    """Shape of ELECTRA's discriminator head: dense and activation, then one number per token."""
 
     activation: Activation = "gelu"
     """nonlinearity of the transform"""
@@ -259,11 +251,11 @@ class DiscriminatorConfig:
 
 
 def task_head(config: EncoderConfig, labels: Sequence[str], per_token: bool = False) -> TaskHeadConfig:
-    """The head for texts, or for tokens, that goes with an encoder of this shape.
+    """The default head for texts, or for tokens (`per_token`), on an encoder of this shape.
 
-    Post-norm has the heads of BERT (Devlin et al. 2018): dense and tanh on the vector of the first token of a text,
-    nothing but the output matrix for tokens, dropout as in the encoder. Pre-norm has those of ModernBERT (Warner et al.
-    2024): dense, activation and norm in both.
+    Post-norm encoders get the heads of BERT (Devlin et al. 2018): dense and tanh on the vector of the first token for texts, only the
+    output matrix for tokens, dropout as in the encoder. Pre-norm encoders get those of ModernBERT (Warner et al. 2024): dense,
+    activation and norm for both.
     """
     head = TaskHeadConfig(tuple(labels), pooling=None if per_token else "cls")
     if config.norm_first:
@@ -275,8 +267,8 @@ def task_head(config: EncoderConfig, labels: Sequence[str], per_token: bool = Fa
 
 
 def _check_choice(group: str, config: Any, name: str) -> None:
-    """Refuse a value that is none of the field's `Literal`, naming the nearest one."""
+    """InputError for a value that is not in the field's `Literal`, with the nearest one that is."""
     value, choices = getattr(config, name), get_args(get_type_hints(type(config))[name])
     if value not in choices:
-        near = did_you_mean(str(value), choices)
-        raise InputError(f"{group}.{name} is {value}: give one of {', '.join(choices)}.{near}")
+        given = f"give one of {', '.join(choices)}.{did_you_mean(str(value), choices)}"
+        raise InputError(f"{group}.{name} is {value}: {given}")

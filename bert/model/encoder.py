@@ -2,10 +2,9 @@
 
     embeddings (B, T, D) → block 0 → … → block L - 1 → final norm (pre-norm only) → last_hidden_state (B, T, D)
 
-Letters in the comments: B rows, T tokens of a row, D hidden_size, E width of the embedding tables, H heads, Dh = D / H,
-L layers, V vocab_size. The original Transformer encoder, BERT, RoBERTa, DistilBERT, ELECTRA and ModernBERT are points of
-`EncoderConfig`; nothing below asks which one it is. Masks and rotary tables are made once a batch, for global and for
-local layers, and shared by all of them.
+Letters in the comments: B sequences, T tokens in each, D hidden_size, E width of the embedding tables, H heads, Dh = D / H, L layers,
+V vocab_size. The original Transformer encoder, BERT, RoBERTa, DistilBERT, ELECTRA and ModernBERT are points of `EncoderConfig`; the code
+below does not distinguish them by name. Masks and rotary tables are made once per batch, for global and for local layers.
 
 Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 """
@@ -34,25 +33,25 @@ from bert.model.layers import (
     sinusoids,
 )
 
-if TYPE_CHECKING:  # what a user's editor shows for the attribute that `load` sets
+if TYPE_CHECKING:  # the type of the attribute that `load` sets, for editors
     from bert.data.tokenizer import Tokenizer
 
 
 @dataclass
 class EncoderOutput:
-    """What an encoder gives."""
+    """The output of an encoder."""
 
     last_hidden_state: Tensor
-    """(B, T, D), or (B, K, D) where `masked_positions` were given"""
+    """(B, T, D), or (B, K, D) with `masked_positions`"""
     hidden_states: tuple[Tensor, ...] | None = None
-    """num_layers + 1 tensors (B, T, D) where asked for: the embeddings, then what leaves each layer, the last after the
+    """with `output_hidden_states`, num_layers + 1 tensors (B, T, D): the embeddings, then the output of each layer, the last after the
     final norm"""
     attentions: tuple[Tensor, ...] | None = None
-    """num_layers tensors (B, H, T, T) where asked for: weight of key j for query i at [..., i, j]"""
+    """with `output_attentions`, num_layers tensors (B, H, T, T): the weight of key j for query i at [..., i, j]"""
 
 
 class Embeddings(nn.Module):
-    """Token, position and token-type embeddings, summed, normalised and projected where the config says so."""
+    """Token, position and token-type embeddings: their sum, normalized and projected if the config says so."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -68,7 +67,7 @@ class Embeddings(nn.Module):
         self.project = nn.Linear(width, config.hidden_size) if width != config.hidden_size else nn.Identity()
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor) -> Tensor:
-        """Ids (B, T), types (B, T) or none (all 0), positions (B or 1, T) → (B, T, D)."""
+        """Ids (B, T), types (B, T) or None (all 0), positions (B or 1, T) → (B, T, D)."""
         x = self.tokens(input_ids)  # (B, T, E)
         if self.config.embedding_scale:
             x = x * self.config.embedding_width**0.5
@@ -84,13 +83,12 @@ class Embeddings(nn.Module):
 
 
 class FolderModel(nn.Module):
-    """What every model has: loading from its folder and saving to it."""
+    """The common part of all models: loading from a folder and saving to one."""
 
     @classmethod
     def load(cls, folder: str | Path) -> Self:
-        """The model of a folder, ours or Hugging Face's, or of a name on the Hub: in fp32, on the CPU, not training. It must have a
-        head of this kind; for a bare encoder, a head that it also holds is left out. Raises InputError where there is no such
-        model."""
+        """The model in a folder, ours or Hugging Face's, or under a name on the Hub: in fp32, on the CPU, in eval mode. It must have a
+        head of this kind; a bare encoder ignores any head. Raises InputError if there is no such model."""
         from bert.hf.folder import load
 
         return load(cls, folder)
@@ -103,7 +101,7 @@ class FolderModel(nn.Module):
 
 
 class Encoder(FolderModel):
-    """A Transformer encoder of the shape of `config`, with random initialization; `Encoder.load` reads those of a folder.
+    """A Transformer encoder of the shape `config`, randomly initialized; `Encoder.load` reads one from a folder.
 
     >>> import torch
     >>> from bert import Encoder, EncoderConfig
@@ -121,7 +119,7 @@ class Encoder(FolderModel):
         super().__init__()
         self.config = config
         self.attention = AttentionOptions()
-        self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, no part of the state dict
+        self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, not in the state dict
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_norm = make_norm(config) if config.final_norm else nn.Identity()
@@ -137,22 +135,19 @@ class Encoder(FolderModel):
         output_attentions: bool = False,
         masked_positions: Tensor | None = None,
     ) -> EncoderOutput:
-        """Vectors of the tokens (B, T).
+        """The vectors of tokens (B, T).
 
-        `attention_mask` (B, T) is 1 for tokens and 0 for padding. `document_ids` (B, T) takes its place for rows that
-        hold several chunks side by side: it numbers the chunks of a row from 1, 0 for padding; a token sees its own
-        chunk alone and positions begin at 0 in each, so that a chunk gets the vectors that it has alone. Attentions are
-        computed by the `eager` backend. `token_type_ids` (B, T) are 0 where not given. With `masked_positions` (B, K), positions
-        within each row, only their vectors leave the last layer, (B, K, D), which saves most of its work.
+        `attention_mask` (B, T) is 1 for tokens and 0 for padding. For sequences of several chunks, `document_ids` (B, T) takes its
+        place: it numbers the chunks of a sequence from 1, with 0 for padding. A token then sees its own chunk only and positions start
+        at 0 in each, so the vectors of a chunk are those that it has alone. `token_type_ids` (B, T) are 0 by default. Attentions are
+        computed by the `eager` backend. With `masked_positions` (B, K), positions in each sequence, the last layer computes only
+        their vectors, (B, K, D), which saves most of its work.
 
-        Raises InputError for ids that are not (B, T) or masks of another shape, for both masks at once, for token types
-        that the model has not, for more tokens than learned positions, and for masked_positions where all hidden states are asked
-        for.
+        Raises InputError for ids that are not (B, T), masks of another shape, both masks at once, token types of a model without them,
+        more tokens than learned positions, and masked_positions together with output_hidden_states.
         """
         if masked_positions is not None and output_hidden_states:
-            raise InputError(
-                "masked_positions are the positions of the last layer that are asked for, hidden states are all: choose"
-            )
+            raise InputError("masked_positions leave other positions out of the last hidden state: give one of the two")
         self._check(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, document_ids=document_ids)
         length = input_ids.shape[1]
         positions = torch.arange(length, device=input_ids.device)[None]  # (1, T)
@@ -160,19 +155,19 @@ class Encoder(FolderModel):
             positions = restarting_positions(document_ids)  # (B, T)
         elif self.config.positions_skip_padding:
             is_token = (input_ids != self.config.pad_id).long()
-            positions = is_token.cumsum(1) * is_token - 1  # (B, T): -1 is padding, the row before the first
+            positions = is_token.cumsum(1) * is_token - 1  # (B, T): -1 for padding, the row before the first position
         x = self.embeddings(input_ids, token_type_ids, positions)  # (B, T, D)
 
-        documents, most = (
-            (attention_mask, None) if document_ids is None else (document_ids, self.attention.most_documents)
-        )
+        documents, most = attention_mask, None
+        if document_ids is not None:
+            documents, most = document_ids, self.attention.most_documents
         of_all = self._kind(Layout(documents, documents, most_documents=most), positions, self.config.rope_theta, x)
         of_local = of_all
         if self.config.local_window is not None:
             layout = Layout(documents, documents, window=self.config.local_window, most_documents=most)
             of_local = self._kind(layout, positions, self.config.local_rope_theta, x)
 
-        states: list[Tensor] = []  # filled where asked for: the list would keep every layer's vectors alive
+        states: list[Tensor] = []  # filled on request only, as the list keeps the vectors of every layer alive
         attentions: list[Tensor] = []
         for layer, block in enumerate(self.layers):
             if output_hidden_states:
@@ -194,12 +189,11 @@ class Encoder(FolderModel):
         )
 
     if TYPE_CHECKING:
-        __call__ = forward  # nn.Module's own says nothing of what comes out
+        __call__ = forward  # nn.Module's own has no return type
 
     def make_room(self, documents: int) -> None:
-        """Tell of batches to come, of at most so many documents in packed rows, each stretch of padding counted as one: the
-        `varlen` backend, which lists them, needs a bound. It leaves room for more, and a compiled graph is made anew only
-        where that is used up."""
+        """Prepare for packed batches of up to `documents` documents, each run of padding counted as one: the `varlen` backend needs an
+        upper bound. It adds a margin, so a compiled graph is recompiled only when that is exceeded."""
         if documents > (self.attention.most_documents or 0):
             self.attention = replace(self.attention, most_documents=documents * 5 // 4 + 64)
 
@@ -210,44 +204,42 @@ class Encoder(FolderModel):
 
     def _check(self, input_ids: Tensor, **others: Tensor | None) -> None:
         if input_ids.dim() != 2:
-            raise InputError(f"input_ids is {tuple(input_ids.shape)}: give (rows, tokens), one row as ids[None]")
+            raise InputError(
+                f"input_ids is {tuple(input_ids.shape)}: give (sequences, tokens), one sequence as ids[None]"
+            )
         for name, other in others.items():
             if other is not None and other.shape != input_ids.shape:
-                raise InputError(
-                    f"{name} is {tuple(other.shape)} and input_ids is {tuple(input_ids.shape)}: give one number a token"
-                )
+                shapes = f"{tuple(other.shape)} and input_ids is {tuple(input_ids.shape)}"
+                raise InputError(f"{name} is {shapes}: give one number per token")
         if others["attention_mask"] is not None and others["document_ids"] is not None:
-            raise InputError("attention_mask and document_ids both say what is padding: give one of them")
+            raise InputError("attention_mask and document_ids both define the padding: give one of them")
         if others["token_type_ids"] is not None and not self.config.token_types:
-            raise InputError(
-                "token_type_ids given to a model without token types: leave them out (encoder.token_types is 0)"
-            )
+            raise InputError("token_type_ids given and encoder.token_types is 0: leave them out")
         if self.config.positions == "learned" and input_ids.shape[1] > self.config.max_length:
+            most = f"{self.config.max_length} learned positions of the model (encoder.max_length)"
             raise InputError(
-                f"a row of {input_ids.shape[1]} tokens is longer than the {self.config.max_length} learned positions of"
-                " the model (encoder.max_length): truncate the text, or split it"
+                f"a sequence of {input_ids.shape[1]} tokens is longer than the {most}: truncate or split the text"
             )
 
     def embed(
         self, texts: Iterable[str], pooling: Literal["mean", "cls"] = "mean", layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
-        """(N, D) fp32 vectors of N texts of any length; see `bert.inference.embeddings`. fp32 inside too, unless `bf16` is true,
-        faster and a percent off, or None: where the hardware multiplies it."""
+        """(N, D) fp32 vectors of N texts of any length; see `bert.inference.embeddings`. Computed in fp32 by default; in bf16, which is
+        faster and about 1 % off, if `bf16` is True, or None and the hardware multiplies bf16."""
         from bert.inference.embeddings import embed
 
         return embed(self, texts, pooling, layer, bf16=bf16)
 
 
 def restarting_positions(document_ids: Tensor) -> Tensor:
-    """(B, T) positions of the tokens within their documents, from 0, for rows of documents side by side. No loop, no host
-    sync."""
+    """(B, T) positions of the tokens in their documents, from 0, for sequences of several documents. No loop, no host sync."""
     place = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = torch.ones_like(document_ids, dtype=torch.bool)
     begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
-    start = torch.where(begins, place, 0).cummax(dim=1).values  # place of the latest beginning so far
+    start = torch.where(begins, place, 0).cummax(dim=1).values  # start of the current document
     return place - start
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Number of weights, each counted once however many names it has."""
+    """Number of weights; a shared weight counts once."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -1,14 +1,14 @@
-"""A larger masked LM from a smaller one, which computes nearly what the smaller one did: tiling.
+"""Model expansion by tiling: a larger masked LM from a smaller one, which computes nearly the same function.
 
-Width: the features of the residual path, whole heads and the features of the MLP are repeated in order until the new size is
-full (Li et al. 2023, phi-1.5, and Warner et al. 2024, ModernBERT, tile so). What reads a feature of which there are now
-several divides its weight among them, so that the sum stays what it was; by unequal shares, since copies that are written
-and read alike would get the same gradients for ever (Chen et al. 2016, Net2Net; Wang et al. 2024, LEMON). With a multiple of
-the old width, norms see the same mean and variance and the function is the old one; else it is near.
+Width: the features of the residual path, whole heads and the features of the MLP are repeated in order up to the new size (Li et al. 2023,
+phi-1.5, and Warner et al. 2024, ModernBERT, tile in this way). The weights that read a repeated feature are divided among its copies, so
+that the sum does not change; by unequal shares, because copies that are written and read alike would get the same gradients forever (Chen
+et al. 2016, Net2Net; Wang et al. 2024, LEMON). For a multiple of the old width, norms see the same mean and variance and the function is
+unchanged; otherwise it is close.
 
-Depth: each layer is repeated in place, local layers from local ones and global from global (Rae et al. 2021, Gopher, repeat
-so). What a repetition writes begins at zero, so that it passes its input on and learns from there (Wu et al. 2024, LLaMA Pro):
-a pre-norm model computes the old function; post-norm renormalises on the way, and its added norms keep size and mean.
+Depth: each layer is repeated in place, local layers from local ones and global from global (as in Rae et al. 2021, Gopher). The output of a
+repetition starts at zero, so it passes its input on and learns from there (Wu et al. 2024, LLaMA Pro): a pre-norm model computes the old
+function; a post-norm model normalizes again, and the added norms preserve size and mean.
 """
 
 from dataclasses import replace
@@ -27,31 +27,27 @@ def larger(
     hidden_size: int | None = None,
     intermediate_size: int | None = None,
 ) -> EncoderConfig:
-    """`config` with these sizes, none: as they are. Heads keep their size: a wider model has more of them.
+    """`config` with these sizes; None leaves a size unchanged. Heads keep their size: a wider model has more of them.
 
-    Raises InputError for a size that is smaller, and for a width that is no number of whole heads.
+    Raises InputError for a smaller size, and for a width that is not a whole number of heads.
     """
-    for name, size in (
-        ("num_layers", num_layers),
-        ("hidden_size", hidden_size),
-        ("intermediate_size", intermediate_size),
-    ):
-        if size is not None and size < getattr(config, name):
-            raise InputError(f"expand.{name} is {size} and the model has {getattr(config, name)}: give as many or more")
+    sizes = {"num_layers": num_layers, "hidden_size": hidden_size, "intermediate_size": intermediate_size}
+    for name, size in sizes.items():
+        if size is not None and size < (now := getattr(config, name)):
+            raise InputError(f"expand.{name} is {size} and the model has {now}: give as many or more")
     width = hidden_size or config.hidden_size
     if width != config.hidden_size and config.embedding_width != config.hidden_size:
         raise InputError(
-            f"expand.hidden_size: the embeddings are {config.embedding_width} wide and the layers {config.hidden_size}: a model of"
-            " this kind cannot be made wider: leave it out"
+            f"expand.hidden_size: a model with embeddings of {config.embedding_width} and layers of {config.hidden_size} cannot be made"
+            " wider: leave it out"
         )
-    group = config.num_heads // config.kv_heads * config.head_size  # the heads that share keys and values go together
+    group = config.num_heads // config.kv_heads * config.head_size  # heads that share keys and values stay together
     if width % group:
+        unit, fix = "a head" if group == config.head_size else "a group of heads", -(-width // group) * group
         raise InputError(
-            f"expand.hidden_size is {width}, which is no multiple of {group}, the size of"
-            f" {'a head' if group == config.head_size else 'a group of heads'}: give a multiple, such as"
-            f" {-(-width // group) * group}"
+            f"expand.hidden_size is {width}, which is no multiple of {group}, the size of {unit}: give a multiple, such as {fix}"
         )
-    # A model that becomes wider has embeddings of its own width, by the check above.
+    # By the check above, a model that becomes wider has embeddings as wide as its layers.
     embeddings = config.embedding_size if width == config.hidden_size else None
     return replace(
         config,
@@ -65,14 +61,14 @@ def larger(
 
 
 def expand(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
-    """A model of the larger shape `config`, as `larger` gives it, from the weights of `model`; `seed` draws the shares.
+    """A model of the larger shape `config`, which `larger` returns, from the weights of `model`; `seed` determines the shares.
 
-    With the shape of `model` it is a copy, bit for bit.
+    With the shape of `model` it is an exact copy.
     """
     old = model.config
     generator = torch.Generator().manual_seed(seed)
     width = _repeat(old.hidden_size, config.hidden_size)
-    if old.positions == "sinusoidal":  # a feature has its wave: the nearest one of the old width
+    if old.positions == "sinusoidal":  # each feature has a wavelength: use the nearest one of the old width
         pairs = torch.arange(config.hidden_size // 2) * old.hidden_size // config.hidden_size
         width = torch.stack((2 * pairs, 2 * pairs + 1), dim=1).flatten()
     axes = _axes(old, config, width)
@@ -84,12 +80,12 @@ def expand(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
     for name in expanded.state_dict():
         module, _, kind = _old_name(name, old, layers, source).rpartition(".")
         tensor = source.get(f"{module}.{kind}")
-        if tensor is None:  # the norm that the first layer of the old model did without
+        if tensor is None:  # a norm that the first layer of the old model lacks
             tensor = torch.ones(old.hidden_size) if kind == "weight" else torch.zeros(old.hidden_size)
         a_norm = (width, None)  # a feature keeps its gain
         rows, columns = next((axes[end] for end in axes if module.endswith(end)), a_norm)
         if old.embedding_width != old.hidden_size and name.startswith(("encoder.embeddings.", "head.")):
-            pass  # of a width of their own, which stays
+            pass  # they have a separate width, which does not change
         elif ".embeddings." in name and not name.startswith("encoder.embeddings.norm."):
             tensor = tensor[:, width]
         else:
@@ -110,8 +106,7 @@ def expand(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
 
 
 def _axes(old: EncoderConfig, new: EncoderConfig, width: Tensor) -> dict[str, tuple[Tensor | None, Tensor | None]]:
-    """By the end of a module's name: which old rows its matrix is made of, and which old columns, the features it reads.
-    None: all as they are."""
+    """Suffix of a module's name → the old rows and the old columns (input features) of its matrix. None: unchanged."""
     inner = _repeat(old.intermediate_size, new.intermediate_size)
     heads, kv_heads = _heads(old, new)
     kv_rows = old.num_heads * old.head_size + kv_heads
@@ -123,19 +118,19 @@ def _axes(old: EncoderConfig, new: EncoderConfig, width: Tensor) -> dict[str, tu
         "mlp.wi": (gated, width),
         "mlp.wo": (width, inner),
         "head.dense": (width, width),
-        "head": (None, width),  # its own output matrix
+        "head": (None, width),  # an untied output matrix
         "q_norm": (None, None),
         "k_norm": (None, None),
     }
 
 
 def _repeat(old: int, new: int) -> Tensor:
-    """(new,) the old feature that each new one is a copy of."""
+    """(new,): the old feature that each new one copies."""
     return torch.arange(new) % old
 
 
 def _heads(old: EncoderConfig, new: EncoderConfig) -> tuple[Tensor, Tensor]:
-    """Features of the queries and of the keys, heads copied whole, each query head with the key head that it reads."""
+    """Old features of the new queries and keys: whole heads, and each query head together with its key head."""
     feature, group = torch.arange(old.head_size), old.num_heads // old.kv_heads
     kv = _repeat(old.kv_heads, new.kv_heads)
     q = (kv[:, None] * group + torch.arange(group)).flatten()
@@ -143,21 +138,21 @@ def _heads(old: EncoderConfig, new: EncoderConfig) -> tuple[Tensor, Tensor]:
 
 
 def _old_name(name: str, old: EncoderConfig, layers: list[tuple[int, bool]], source: dict[str, Tensor]) -> str:
-    """The parameter of the old model that `name` of the new one is made of."""
+    """The parameter of the old model from which parameter `name` of the new one is made."""
     if not name.startswith("encoder.layers."):
         return name
     layer, _, rest = name.removeprefix("encoder.layers.").partition(".")
     from_layer = f"encoder.layers.{layers[int(layer)][0]}.{rest}"
     normed = old.embedding_norm and old.embedding_width == old.hidden_size
-    if from_layer not in source and normed:  # the first layer reads what the norm of the embeddings gives
+    if from_layer not in source and normed:  # the first layer reads normalized embeddings
         return f"encoder.embeddings.norm.{rest.rpartition('.')[2]}"
     return from_layer
 
 
 def repeat_layers(old: EncoderConfig, new: EncoderConfig) -> list[tuple[int, bool]]:
-    """For each layer of `new` the layer of `old` that it copies, and whether it repeats one that came before.
+    """For each layer of `new`, the layer of `old` that it copies, and whether it repeats an earlier one.
 
-    All layers of `old` come in their order, global ones in global positions, spread over the new depth.
+    The layers of `old` occur in their order, global layers at global positions, spread over the new depth.
     """
     kinds, positions = ([c.is_local(i) for i in range(c.num_layers)] for c in (old, new))
     plan: list[tuple[int, bool]] = []
@@ -173,13 +168,13 @@ def repeat_layers(old: EncoderConfig, new: EncoderConfig) -> list[tuple[int, boo
 
 
 def _fits(kinds: list[bool], positions: list[bool]) -> bool:
-    """Whether layers of these kinds find their positions in this order, with others in between."""
+    """Whether layers of these kinds can be placed in this order, with others in between."""
     rest = iter(positions)
     return all(kind in rest for kind in kinds)
 
 
 def _share(tensor: Tensor, copies: Tensor, generator: torch.Generator) -> Tensor:
-    """(N, old) → (N, new): column j is column copies[j], times a share; the shares of the copies of a column sum to 1."""
+    """(N, old) → (N, new): column j is column copies[j] times a share; the shares of the copies of a column sum to 1."""
     parts = 0.5 + torch.rand(len(tensor), len(copies), generator=generator)
     sums = torch.zeros(len(tensor), int(copies.max()) + 1).index_add(1, copies, parts)
     single = torch.bincount(copies)[copies] == 1
@@ -187,8 +182,8 @@ def _share(tensor: Tensor, copies: Tensor, generator: torch.Generator) -> Tensor
 
 
 def _silence(state: dict[str, Tensor], layer: str, config: EncoderConfig) -> None:
-    """Have a layer pass on what it gets: its two sublayers write zeros, and where the sum is normalised (post-norm) the norm
-    gives back the size and the mean that the norm before it has given."""
+    """Make a layer pass on its input: its two sublayers write zeros, and a post-norm layer's norms restore the size and the mean of
+    their input, the output of the norm before."""
     for name in state:
         if name.startswith((f"{layer}.attention.out.", f"{layer}.mlp.wo.")):
             state[name] = torch.zeros_like(state[name])
@@ -206,14 +201,13 @@ def _silence(state: dict[str, Tensor], layer: str, config: EncoderConfig) -> Non
 def _share_output(
     state: dict[str, Tensor], model: MaskedLM, config: EncoderConfig, width: Tensor, generator: torch.Generator
 ) -> None:
-    """A tied output matrix cannot be shared out: the norm before it is. InputError where there is none."""
+    """Apply the shares to the norm before a tied output matrix, which cannot take them. InputError if there is no such norm."""
     old = model.config
     last = "encoder.final_norm" if old.norm_first else f"encoder.layers.{config.num_layers - 1}.mlp_norm"
     norm = "head.norm" if model.head_config.transform else last
     if f"{norm}.weight" not in state:
         raise InputError(
-            "expand.hidden_size: a model whose output matrix is that of its embeddings, without a norm before it, cannot be made"
-            " wider: leave it out"
+            "expand.hidden_size: a model with a tied output matrix, without a norm before it, cannot be made wider: leave it out"
         )
     shares = _share(torch.ones(1, old.hidden_size), width, generator)[0]
     if old.embedding_scale:

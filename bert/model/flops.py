@@ -1,14 +1,14 @@
-"""Floating-point operations of a training step, counted from the shape of a model: what a matrix rate is compared with.
+"""FLOPs of a training step, counted from the shape of a model, for comparison with the peak of the hardware (MFU).
 
-A multiplication with an addition counts as two operations; the backward pass takes twice as many as the forward pass. Counted
-are matrix products: of a layer for every token (of the last one queries, output projection and MLP only for the slots of
-masked positions), attention over the keys that a token sees, the head for the slots. Not counted: embedding lookups, norms,
-activations, softmax, the optimiser, and whatever is computed for padding or for keys that are hidden by a mask.
+A multiply-add counts as two operations; the backward pass takes twice as many as the forward pass. Only matrix products count: those of
+a layer for every token (in the last layer, queries, output projection and MLP for masked positions only), attention over the keys that
+a token sees, the head for masked positions. Not counted: embedding lookups, norms, activations, softmax, the optimizer, and all work for
+padding or for keys that are not visible.
 """
 
 from bert.model.config import EncoderConfig, HeadConfig
 
-BOTH_WAYS = 3  # forward, and backward twice as much
+BOTH_WAYS = 3  # the forward pass, and twice as much for the backward pass
 PER_PRODUCT = 2  # a multiplication and an addition
 
 
@@ -20,10 +20,10 @@ def training_flops(
     visible: float,
     visible_local: float | None = None,
 ) -> float:
-    """Operations, forward and backward, for `tokens` tokens with `slots` masked positions among them.
+    """FLOPs, forward and backward, of `tokens` tokens of which `slots` are masked.
 
-    `visible` is the mean number of keys that a token sees in a global layer, itself included, `visible_local` in a local one
-    (where not given: as many, at most those inside the window).
+    `visible` is the mean number of keys that a token sees in a global layer, itself included; `visible_local` is that in a local layer,
+    by default the same, but at most the width of the window.
     """
     width, inner = config.hidden_size, config.intermediate_size
     keys_and_values = 2 * config.kv_heads * config.head_size * width
@@ -33,7 +33,7 @@ def training_flops(
         visible_local = visible if config.local_window is None else min(visible, config.local_window // 2 * 2 + 1)
     products = 0.0
     for layer in range(config.num_layers):
-        looking = slots if layer + 1 == config.num_layers else tokens  # what goes on after the keys and values
+        looking = slots if layer + 1 == config.num_layers else tokens  # positions with a query
         scores_and_sums = 2 * width * (visible_local if config.is_local(layer) else visible)
         products += tokens * keys_and_values + looking * (queries + scores_and_sums + out + mlp)
     if config.embedding_width != width:

@@ -1,11 +1,10 @@
-"""What a Transformer block is made of: norms, positions, attention with its projections, the MLP, the block.
+"""The parts of a Transformer block: norms, positions, attention with its projections, the MLP, the block.
 
-In and out: vectors (B, T, D). Which block it is (post-norm or pre-norm, gated or not, with or without biases) is
-decided by fields of `EncoderConfig` when it is made; `forward` then reads the same for all of them. The names of the
-parameters here are the names in our own model folders; `bert.hf.families` says what others call them.
+In and out: vectors (B, T, D). The kind of block (post-norm or pre-norm, gated or not, with or without biases) is determined by fields of
+`EncoderConfig` at construction; `forward` is the same for all of them. The names of the parameters are those in our own model folders;
+`bert.hf.families` maps them to other names.
 
-Vaswani et al. 2017 (block, sines), Xiong et al. 2020 (pre-norm), Su et al. 2021 (rotary positions), Shazeer 2020 (gated
-MLP).
+Vaswani et al. 2017 (block, sines), Xiong et al. 2020 (pre-norm), Su et al. 2021 (rotary positions), Shazeer 2020 (gated MLP).
 """
 
 import math
@@ -24,15 +23,15 @@ Rotation = tuple[Tensor, Tensor]
 
 
 class Shared(NamedTuple):
-    """What all layers of a kind, global or local, have in common in a batch."""
+    """What all layers of a kind, global or local, share in a batch."""
 
     layout: Layout
     rotation: Rotation | None
-    """of rotary positions"""
+    """None without rotary positions"""
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root-mean-square norm in the dtype of its weight: fp32 under autocast, which does not know of it."""
+    """Root-mean-square norm in the dtype of its weight: fp32 under autocast, which does not handle it."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) → (..., D)."""
@@ -40,7 +39,7 @@ class RMSNorm(nn.RMSNorm):
 
 
 def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
-    """LayerNorm or RMSNorm over the features of each token: `hidden_size` of them where `size` does not say otherwise."""
+    """LayerNorm or RMSNorm over the features of each token; `size` is their number, by default `hidden_size`."""
     size = config.hidden_size if size is None else size
     if config.norm == "rmsnorm":
         return RMSNorm(size, eps=config.norm_eps)
@@ -48,7 +47,7 @@ def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
 
 
 def activate(x: Tensor, activation: TaskActivation) -> Tensor:
-    """The nonlinearity of that name, element by element."""
+    """The nonlinearity of that name, elementwise."""
     match activation:
         case "gelu":
             return F.gelu(x)
@@ -63,10 +62,8 @@ def activate(x: Tensor, activation: TaskActivation) -> Tensor:
 
 
 def sinusoids(length: int, size: int, device: torch.device | None = None) -> Tensor:
-    """(length, size) fixed positions: the sine of p / 10000^(2i / size) at feature 2i and its cosine at 2i + 1.
-
-    Vaswani et al. 2017, section 3.5.
-    """
+    """(length, size) fixed position encodings: the sine of p / 10000^(2i / size) at feature 2i, its cosine at 2i + 1 (Vaswani et al.
+    2017, section 3.5)."""
     place = torch.arange(length, dtype=torch.float32, device=device)[:, None]
     rate = 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float32, device=device) / size)
     angle = place * rate  # (length, size / 2)
@@ -74,41 +71,43 @@ def sinusoids(length: int, size: int, device: torch.device | None = None) -> Ten
 
 
 def rotations(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> Rotation:
-    """Cosines and sines that turn feature pair i of a head by position · theta^(-2i / head_size).
+    """Cosines and sines that rotate feature pair i of a head by position · theta^(-2i / head_size).
 
-    `positions` is (B or 1, T) of positions within rows of T tokens, and so are the first two axes of what comes out.
+    `positions` is (B or 1, T), positions within sequences of T tokens; the result has the same first two axes.
     """
     pair = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
     rate = 1.0 / theta ** (pair / head_size)
-    place = torch.arange(positions.shape[1], dtype=torch.float32, device=positions.device)  # positions are large: fp32
+    place = torch.arange(
+        positions.shape[1], dtype=torch.float32, device=positions.device
+    )  # fp32, as positions are large
     angle = place[:, None] * rate  # (T, Dh / 2)
-    # A table to look up in: a compiled graph would work out powers, cosines and sines anew for every token and layer.
+    # A lookup table: a compiled graph would otherwise recompute powers, cosines and sines for every token and layer.
     cos, sin = (F.embedding(positions, table.to(dtype)) for table in (angle.cos(), angle.sin()))
     return cos[:, :, None], sin[:, :, None]
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turn the heads x (B, T, H, Dh); feature i pairs with i + Dh / 2, as Hugging Face and GPT-NeoX have it."""
+    """Rotate the heads x (B, T, H, Dh); feature i is paired with i + Dh / 2, as in Hugging Face and GPT-NeoX."""
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The dtype in which a linear map of x computes: that of autocast where it is on."""
+    """The dtype in which a linear layer computes x: that of autocast if enabled."""
     return torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
 
 
 def path_dtype(x: Tensor) -> torch.dtype:
-    """The dtype of the residual path: bf16 where autocast multiplies in it, so that norms and sums move half the memory. fp16
-    has too short a range for sums over layers."""
+    """The dtype of the residual path: bf16 under bf16 autocast, which halves the memory traffic of norms and sums. The range of fp16 is
+    too small for sums over layers."""
     dtype = compute_dtype(x)
     return dtype if dtype == torch.bfloat16 else x.dtype
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention. One matrix makes queries, keys and values: its rows are [Q; K; V], heads in order in
-    each."""
+    """Multi-head self-attention. Queries, keys and values are projected by one matrix with the rows [Q; K; V], each with its heads in
+    order."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -128,8 +127,8 @@ class Attention(nn.Module):
         return_weights: bool = False,
         masked_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) → (B, T, D), or (B, K, D) for the positions `masked_positions` (B, K) alone, of which the layout then speaks; and,
-        where asked, the weights (B, H, T or K, T), which `attend_eager` computes."""
+        """(B, T, D) → (B, T, D), or (B, K, D) at `masked_positions` (B, K) only, to which the layout then refers; and, with
+        `return_weights`, the attention weights (B, H, T or K, T), computed by `attend_eager`."""
         q, k, v = self._heads(x, masked_positions)  # (B, T or K, H, Dh), (B, T, Hkv, Dh) twice
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
@@ -146,16 +145,15 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(-2)), weights  # heads side by side again: (B, T, D)
 
     def _heads(self, x: Tensor, masked_positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, of the positions `masked_positions` alone where they are given, keys and values: (B, T, heads, Dh) each."""
-        parts = (self.num_heads, self.kv_heads, self.kv_heads)
-        if (
-            masked_positions is None or type(self.qkv) is not nn.Linear
-        ):  # what stands in its place, as an adapter, is not split
+        """Queries, at `masked_positions` only if they are given, keys and values: (B, T or K, heads, Dh) each."""
+        # A replacement of the projection, such as an adapter, computes queries everywhere: its weight cannot be split.
+        if masked_positions is None or type(self.qkv) is not nn.Linear:
+            parts = (self.num_heads, self.kv_heads, self.kv_heads)
             q, k, v = self.qkv(x).unflatten(-1, (-1, self.head_size)).split(parts, dim=2)
             if masked_positions is not None:
                 q = gather_positions(q.flatten(-2), masked_positions).unflatten(-1, (-1, self.head_size))
             return q, k, v
-        sizes = (parts[0] * self.head_size, 2 * parts[1] * self.head_size)
+        sizes = (self.num_heads * self.head_size, 2 * self.kv_heads * self.head_size)
         of_q, of_kv = self.qkv.weight.split(sizes)
         bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(sizes)
         k, v = F.linear(x, of_kv, bias_kv).unflatten(-1, (-1, self.head_size)).chunk(2, dim=2)
@@ -163,8 +161,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two matrices with a nonlinearity between; gated, the first half of `wi` goes through it and the second half
-    multiplies."""
+    """Two matrices with a nonlinearity between them; in a gated MLP, the activated first half of `wi` is multiplied by the second."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -174,7 +171,7 @@ class MLP(nn.Module):
         self.wo = nn.Linear(config.intermediate_size, config.hidden_size, bias=config.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) → (B, T, D), each token by itself."""
+        """(B, T, D) → (B, T, D), for each token separately."""
         inner = self.wi(x)  # (B, T, F), or (B, T, 2 F) gated
         if self.gated:
             active, gate = inner.chunk(2, dim=-1)
@@ -187,8 +184,8 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """Attention, then MLP, each added to the residual path.
 
-    Pre-norm normalises what enters a sublayer and leaves the path itself alone, so that a gradient reaches the first
-    layer of a deep stack undiminished; post-norm normalises the sum.
+    Pre-norm normalizes the input of a sublayer and leaves the path unchanged, so gradients reach the first layer of a deep stack
+    undiminished; post-norm normalizes the sum.
     """
 
     def __init__(self, config: EncoderConfig, layer: int) -> None:
@@ -209,9 +206,9 @@ class Block(nn.Module):
         return_weights: bool = False,
         masked_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """(B, T, D) → (B, T, D) and, where asked, the attention weights (B, H, T, T).
+        """(B, T, D) → (B, T, D) and, with `return_weights`, the attention weights (B, H, T, T).
 
-        `masked_positions` (B, K), positions within each row: all positions are looked at, but these alone look and go on, (B, K, D).
+        With `masked_positions` (B, K), positions in each sequence, only they are computed: (B, K, D). Their keys are all positions.
         """
         path = x if masked_positions is None else gather_positions(x, masked_positions)
         if self.norm_first:
@@ -226,23 +223,23 @@ class Block(nn.Module):
 
 
 def gather_positions(x: Tensor, positions: Tensor) -> Tensor:
-    """x (B, T, D) at the positions (B, K) of each row: (B, K, D)."""
+    """x (B, T, D) at the positions (B, K) of each sequence: (B, K, D)."""
     rows = torch.arange(x.shape[0], device=x.device)[:, None] * x.shape[1]
     return x.flatten(0, 1).index_select(0, (positions + rows).flatten()).unflatten(0, positions.shape)
 
 
 def _rotation_at(rotation: Rotation, positions: Tensor) -> Rotation:
-    """The cosines and sines of the positions (B, K) of each row: (B, K, 1, Dh / 2) each."""
+    """Cosines and sines at the positions (B, K) of each sequence: (B, K, 1, Dh / 2) each."""
     rows = positions.shape[0]
     cos, sin = (gather_positions(part[:, :, 0].expand(rows, -1, -1), positions)[:, :, None] for part in rotation)
     return cos, sin
 
 
 def initialize(module: nn.Module, std: float, output_std: float) -> None:
-    """Fill the parameters of `module` and of everything in it: the one place where weights begin.
+    """Initialize the parameters of `module` and its submodules.
 
-    Truncated normals within two standard deviations, as BERT (google-research/bert, modeling.py) and ModernBERT have
-    them; biases 0, norms 1. What writes to the residual path or follows it (`out`, `wo`, `dense`) gets `output_std`.
+    Truncated normals within two standard deviations, as in BERT (google-research/bert, modeling.py) and ModernBERT; biases 0, norms 1.
+    Layers that write to the residual path or follow it (`out`, `wo`, `dense`) use `output_std`.
     """
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding):
@@ -253,12 +250,9 @@ def initialize(module: nn.Module, std: float, output_std: float) -> None:
 
 
 def output_std(config: EncoderConfig) -> float:
-    """Standard deviation at the start of what writes to the residual path.
+    """Initial standard deviation of layers that write to the residual path.
 
-    Pre-norm adds 2 · num_layers branches to one path: their last matrices begin smaller by √(2 · num_layers), so that
-    the sum keeps its size with depth (Radford et al. 2019; ModernBERT). Post-norm rescales after each sum and needs
-    none of it.
+    Pre-norm adds 2 · num_layers branches to one path: their last matrices are smaller by √(2 · num_layers), so the size of the sum does
+    not grow with depth (Radford et al. 2019; ModernBERT). Post-norm rescales after each sum and does not need it.
     """
-    return (
-        config.initializer_range / math.sqrt(2 * config.num_layers) if config.norm_first else config.initializer_range
-    )
+    return config.initializer_range / (math.sqrt(2 * config.num_layers) if config.norm_first else 1.0)

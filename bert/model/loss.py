@@ -1,7 +1,7 @@
-"""Losses as sums over what is asked, and cross-entropy over a vocabulary from hidden vectors, its gradient written out.
+"""Losses as sums over labeled positions, and cross-entropy over a vocabulary from hidden vectors with an explicit gradient.
 
-PyTorch's own derivative is right and costs passes over the scores (N, V), which are the largest tensor of a step: it goes through
-log-probabilities, adds up one-hot vectors as long as the vocabulary to find that each has one 1, and copies the bias into place first.
+PyTorch's own derivative costs passes over the scores (N, V), the largest tensor of a step: it computes log-probabilities, sums one-hot
+vectors over the vocabulary although each has a single 1, and first copies the bias into place.
 """
 
 from collections.abc import Callable
@@ -12,25 +12,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 IGNORED = -100
-"""label where nothing is asked"""
+"""label of positions that have no label"""
 
 
 def cross_entropy(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum, count) of the cross-entropy of `scores` (..., C) at class ids `labels` (...), over those that are not `IGNORED`; in fp32."""
+    """(sum, count) of the cross-entropy of `scores` (..., C) at class ids `labels` (...), except `IGNORED`; in fp32."""
     total = F.cross_entropy(scores.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
     return total, (labels != IGNORED).sum()
 
 
 def binary_cross_entropy(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum, count) of the binary cross-entropy of log-odds `scores` (...) and `labels` (...) of 0 and 1, over those that are not
-    `IGNORED`; in fp32."""
+    """(sum, count) of the binary cross-entropy of log-odds `scores` (...) and labels 0 or 1 (...), except `IGNORED`; in fp32."""
     asked = labels != IGNORED
     losses = F.binary_cross_entropy_with_logits(scores.float(), labels.clamp(min=0).float(), reduction="none")
     return (losses * asked).sum(), asked.sum()
 
 
 def squared_error(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum, count) of the squared differences of `scores` and `labels`, as many numbers; in fp32."""
+    """(sum, count) of the squared differences between `scores` and as many `labels`; in fp32."""
     return (scores.flatten().float() - labels.flatten()).square().sum(), torch.tensor(labels.numel())
 
 
@@ -41,14 +40,14 @@ LOSSES: dict[str, Loss] = {
     "multi_label_classification": binary_cross_entropy,
     "regression": squared_error,
 }
-"""the loss of each `problem_type` of Hugging Face"""
+"""Hugging Face's `problem_type` → loss"""
 
 
 def linear_cross_entropy(hidden: Tensor, matrix: Tensor, bias: Tensor | None, labels: Tensor) -> Tensor:
-    """() sum of -log softmax(hidden · matrixᵀ + bias)[label], over the positions whose label is not `IGNORED`.
+    """(): the sum of -log softmax(hidden · matrixᵀ + bias)[label] over the positions whose label is not `IGNORED`.
 
-    `hidden` (N, D), `matrix` (V, D) and `bias` (V,) are of one floating dtype, in which they are multiplied; softmax and sum are fp32
-    at least. `labels` is (N,). The scores stay in memory, in that dtype, for the backward pass. First derivatives alone.
+    `hidden` (N, D), `matrix` (V, D) and `bias` (V,) have one floating dtype, in which they are multiplied; softmax and sum are in fp32
+    or more. `labels` is (N,). The scores are kept in that dtype for the backward pass. First derivatives only.
     """
     total: Tensor = _LinearCrossEntropy.apply(hidden, matrix, bias, labels)
     return total
@@ -71,7 +70,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         scores, at_label = _scores(products, bias), labels.clamp(min=0)[:, None]
         probabilities = (scores - normalizers[:, None]).exp()
         of_label = (scores.gather(-1, at_label) - normalizers[:, None]).exp()
-        # A softmax's gradient is its probabilities, less 1 at the label: written there alone, in place of a comparison for each entry.
+        # The gradient is the probabilities, minus 1 at the label. It is written there alone, without a comparison for every entry.
         of_scores = (probabilities * share).to(products.dtype)
         of_scores = of_scores.scatter(-1, at_label, ((of_label - 1) * share).to(products.dtype))
         of_bias = None if bias is None else of_scores.sum(dim=0, dtype=scores.dtype).to(bias.dtype)
@@ -79,6 +78,6 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _scores(products: Tensor, bias: Tensor | None) -> Tensor:
-    """The scores in fp32 at least, from products in what they were multiplied in."""
+    """The scores in fp32 or more, from products in the dtype of the multiplication."""
     exact = torch.promote_types(products.dtype, torch.float32)
     return products.to(exact) if bias is None else products.to(exact) + bias.to(exact)

@@ -1,17 +1,17 @@
-"""First weights that begin with what random ones find late: how frequent tokens are, where the neighbours are, how to copy.
+"""Structured initialization: weights that start with what random ones learn late (token frequencies, neighbors, copying).
 
-The first steps of a run go into how often each token comes: the output bias begins there.
+The first steps of a run are spent on learning token frequencies: here, the output bias starts with them.
 
-Much of what a text says of a hidden word stands elsewhere in it, next to the same neighbours. A Transformer finds it in two steps
-(induction heads, Olsson et al. 2022): heads that look one place back or ahead, then heads that look for a place with the same
-neighbours and copy what is there. From random weights small encoders come upon that after millions of tokens, or not at all. So
-two heads of a layer in the middle begin by looking at the token before and the one after, keys of the layers above begin equal to
-the queries, so that like looks at like, and output projections as transposed value projections, so that what is seen is passed on
-as it is (after Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers"). Nothing is held there: these are
-weights like others, and the architecture is the same.
+Most of the information about a masked token is elsewhere in the text, next to the same neighbors. A Transformer finds it in two steps
+(induction heads, Olsson et al. 2022): heads that attend to the previous or next position, then heads that attend to positions with the
+same neighbors and copy what is there. From random weights, small encoders learn this after millions of tokens, or never. Therefore two
+heads of a middle layer start out attending to the token before and the token after; in the layers above, keys start equal to queries, so
+that similar tokens attend to each other; and output projections start as transposed value projections, so that values are passed on
+unchanged (after Trockman and Kolter 2023, "Mimetic Initialization of Self-Attention Layers"). These are ordinary weights: nothing keeps
+them fixed, and the architecture is unchanged.
 
-The layer is one in the middle because what it writes into a word's vector, the words beside it, stays in all layers above, and
-says little of the word's sense.
+A middle layer is used because what it adds to the vector of a token, its neighbors, remains in all layers above and says little about the
+sense of a word.
 """
 
 import torch
@@ -24,29 +24,29 @@ from bert.model.heads import MaskedLM, MaskedLMHead
 from bert.model.layers import Attention, Block, output_std
 
 _OFFSETS = (-1, 1)
-"""positions that those heads look at, from their own"""
+"""positions that these heads attend to, relative to their own"""
 _COMMON = 1.0
-"""size of what all tokens have in common, which those heads turn by, beside what is their own"""
+"""norm of the component that all tokens share, which these heads rotate, relative to the rest of their embedding"""
 _PEAK = 10.0
-"""score of that place, before softmax, where tokens have nothing but their common part"""
+"""attention score of that position, before softmax, for tokens that consist of the common component only"""
 _ROTATIONS = (0.5, 0.3, 0.2)
-"""shares of the fastest rotations in it: those of a few radians a place tell a neighbour from the next, several of them the one
-neighbour from positions a turn away"""
+"""weights of the fastest rotations in that score: rotations of a few radians per position distinguish adjacent positions, several of them
+together also positions a full turn away"""
 
 
 @torch.no_grad()
 def structure(model: MaskedLM, counts: Tensor, rope_theta: float | None = None) -> None:
-    """Write such weights into a fresh model: the output bias from `counts` (V,), how often each token comes; and with rotary
-    positions, which know of offsets, attention."""
+    """Give a randomly initialized model structured weights: the output bias, from the token counts `counts` (V,), and, with rotary
+    positions, which encode offsets, attention."""
     _bias_by_frequency(model.head, counts)
     if model.config.positions == "rope":
         structure_attention(model.encoder, rope_theta)
 
 
 def _bias_by_frequency(head: MaskedLMHead, counts: Tensor) -> None:
-    """Let the output bias, where there is one, be the logarithm of how often tokens come, `counts` (V,) with one added to each.
+    """Set the output bias, if there is one, to the logarithm of the token counts (V,) plus one.
 
-    A softmax knows no difference if a number is added to all: their mean is taken away, for smaller numbers are finer in bf16.
+    A softmax is invariant to a constant: their mean is subtracted, because smaller numbers are more exact in bf16.
     """
     if head.bias is not None:
         logarithms = counts.to(head.bias).add(1).log()
@@ -55,19 +55,17 @@ def _bias_by_frequency(head: MaskedLMHead, counts: Tensor) -> None:
 
 @torch.no_grad()
 def structure_attention(encoder: Encoder, rope_theta: float | None = None) -> None:
-    """Write such weights into a fresh encoder with rotary positions, drawing from PyTorch's generator.
+    """Give a randomly initialized encoder with rotary positions structured attention, using PyTorch's generator.
 
-    `rope_theta` is the rotary base that training begins with; None: that of the config. Where keys have one head alone, it looks at the
+    `rope_theta` is the rotary base at the start of training; None: that of the config. If keys have a single head, it attends to the
     token before.
 
-    Raises InputError for other positions, which know of no offset.
+    Raises InputError for other positions, which do not encode offsets.
     """
-    if encoder.config.positions != "rope":
-        raise InputError(
-            f"structured attention is for rotary positions and encoder.positions is {encoder.config.positions}"
-        )
+    if (positions := encoder.config.positions) != "rope":
+        raise InputError(f"structured attention is for rotary positions and encoder.positions is {positions}")
     ratio = output_std(encoder.config) / encoder.config.initializer_range
-    middle = layer_of_neighbours(encoder.config)
+    middle = layer_of_neighbors(encoder.config)
     for layer, block in enumerate(encoder.layers):
         attention = block.attention
         assert isinstance(attention, Attention)
@@ -76,39 +74,39 @@ def structure_attention(encoder: Encoder, rope_theta: float | None = None) -> No
         if layer > middle:
             keys.copy_(queries[::groups])
         attention.out.weight.copy_(values.repeat_interleave(groups, dim=0).flatten(0, 1).T * ratio)
-    _look_at_neighbours(encoder, middle, rope_theta or encoder.config.rope_theta)
+    _look_at_neighbors(encoder, middle, rope_theta or encoder.config.rope_theta)
 
 
-def layer_of_neighbours(config: EncoderConfig) -> int:
-    """The layer that looks at neighbours: in the middle, below the last, which copies, and a global one, whose rotary base is known."""
+def layer_of_neighbors(config: EncoderConfig) -> int:
+    """The layer that attends to neighbors: in the middle, below the last, which copies, and global, as its rotary base is known."""
     middle = max(0, min(config.num_layers // 2, config.num_layers - 2))
     return max(layer for layer in range(middle + 1) if not config.is_local(layer))
 
 
 def _projections(attention: Attention) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of the matrices of each head: queries (H, Dh, D), keys and values (Hkv, Dh, D)."""
+    """Views of the matrix of each head: queries (H, Dh, D), keys and values (Hkv, Dh, D)."""
     sizes = (attention.num_heads, attention.kv_heads, attention.kv_heads)
     queries, keys, values = attention.qkv.weight.unflatten(0, (-1, attention.head_size)).split(sizes)
     return queries, keys, values
 
 
-def _look_at_neighbours(encoder: Encoder, layer: int, rope_theta: float) -> None:
-    """Give tokens a common part, and a layer heads that turn it by their offset.
+def _look_at_neighbors(encoder: Encoder, layer: int, rope_theta: float) -> None:
+    """Give all tokens a common component, and a layer heads that rotate it by their offset.
 
-    With a common part c, queries u(c) at place i and keys u(c) turned back by the offset have a score that depends on the distance
-    alone, and is highest at the offset.
+    With a common component c, queries u(c) at position i and keys u(c) rotated back by the offset have a score that depends on the
+    distance only and is highest at the offset.
     """
     config, attention = encoder.config, encoder.layers[layer].attention
     assert isinstance(attention, Attention)
     tokens = encoder.embeddings.tokens.weight  # (V, E)
     common = torch.randn(tokens.shape[1], device=tokens.device, dtype=tokens.dtype)
-    common -= common.mean()  # a LayerNorm takes the mean away
+    common -= common.mean()  # LayerNorm removes the mean
     tokens += common / common.norm() * tokens.norm(dim=1).mean() * _COMMON
-    part = _inputs(encoder, layer).mean(dim=0)  # (D,) what is common of what the layer sees
+    part = _inputs(encoder, layer).mean(dim=0)  # (D,) the common component in the inputs of the layer
     pairs = config.head_size // 2
     shares = torch.zeros(pairs, device=tokens.device, dtype=tokens.dtype)
     shares[: len(_ROTATIONS)] = torch.tensor(_ROTATIONS[:pairs], dtype=tokens.dtype)
-    # Angles of a step of one place, in a global layer.
+    # Angles of a step of one position in a global layer.
     angles = rope_theta ** (-torch.arange(pairs, device=tokens.device, dtype=tokens.dtype) / pairs)
     reader = part / part.square().sum() * (_PEAK * config.head_size**0.5 / float(shares.sum())) ** 0.5
     queries, keys, _ = _projections(attention)
@@ -120,7 +118,7 @@ def _look_at_neighbours(encoder: Encoder, layer: int, rope_theta: float) -> None
 
 
 def _inputs(encoder: Encoder, layer: int) -> Tensor:
-    """(V, D) what the attention of a layer gets for each entry of the vocabulary, but for what the fresh layers below it add."""
+    """(V, D): the input of the attention of a layer for each entry of the vocabulary, ignoring what the layers below add."""
     embeddings, block = encoder.embeddings, encoder.layers[layer]
     assert isinstance(block, Block)
     was_training = embeddings.training
@@ -131,7 +129,7 @@ def _inputs(encoder: Encoder, layer: int) -> Tensor:
     norm: nn.Module = nn.Identity()
     if block.norm_first:
         norm = block.attention_norm
-    elif layer:  # post-norm: the layer below has normalised what comes
+    elif layer:  # post-norm: the layer below normalizes its output
         below = encoder.layers[layer - 1]
         assert isinstance(below, Block)
         norm = below.mlp_norm

@@ -1,4 +1,4 @@
-"""Which attention backend is fastest for tensors of given shapes, by the clock of the machine at hand."""
+"""Which attention backend is fastest for tensors of given shapes, measured on this machine."""
 
 import statistics
 import time
@@ -10,12 +10,12 @@ from bert.model.attention import Case, Layout, attend, missing
 from bert.model.config import Backend
 
 FAILURES = (RuntimeError, ValueError, InputError)
-"""what a backend or a compiler raises where it cannot do a shape; memory that is used up among it"""
+"""what a backend or a compiler raises for an unsupported shape, or when memory runs out"""
 
 
 def candidates(case: Case, compiled: bool) -> list[Backend]:
-    """The backends that may be the fastest. `flex` outside of a graph is compiled for every shape anew, and `plain` on a GPU
-    keeps the weights of all heads until the backward pass, so they are not asked there."""
+    """The supported backends that may be the fastest. Left out: `flex` outside a compiled graph, where it is compiled for every shape, and
+    `plain` on a GPU, where it keeps the attention weights of all heads until the backward pass."""
     asked: list[Backend] = ["sdpa", "plain"] if case.device.type == "cpu" else ["sdpa", "varlen"]
     if compiled:
         asked.append("flex")
@@ -37,22 +37,21 @@ def fastest(
     layers: int = 1,
     rounds: int = 7,
 ) -> dict[Backend, float]:
-    """Seconds that attention of a layer takes with each of `backends`, the fastest first: the median of alternating rounds.
+    """Seconds per layer of attention with each of `backends`, the fastest first: the median over alternating rounds.
 
-    `shape` is (B, H, T, Dh), self-attention over rows of `documents` documents each of T / documents tokens. In `training`
-    the backward pass is in it. `compiled`: as it is inside a compiled step; compiling is not in it. What is made once a batch, as
-    a mask, is shared by `layers` layers, as in a model. A backend that fails at this shape is left out; where all do, what the
-    last one raised is.
+    `shape` is (B, H, T, Dh): self-attention over sequences of `documents` documents of T / documents tokens each. With `training`, the
+    backward pass is included; with `compiled`, it is measured as in a compiled step, compiling excluded. What is computed once per
+    batch, such as a mask, is shared by `layers` layers, as in a model. A backend that fails is left out; if all fail, the error of the
+    last one is raised.
     """
     if compiled:
-        torch.compiler.reset()  # what was timed before in this process counts against the compiler's limit
+        torch.compiler.reset()  # earlier measurements in this process count against the compiler's limit
     rows, heads, length, head_size = shape
     place = torch.arange(length, device=device)
     ids = (place * documents // length + 1).expand(rows, -1)  # (B, T)
-    sizes = (heads, kv_heads or heads, kv_heads or heads)
+    sizes = ((rows, length, number, head_size) for number in (heads, kv_heads or heads, kv_heads or heads))
     q, k, v = (
-        torch.randn(rows, length, of, head_size, device=device, dtype=dtype).transpose(1, 2).requires_grad_(training)
-        for of in sizes
+        torch.randn(*size, device=device, dtype=dtype).transpose(1, 2).requires_grad_(training) for size in sizes
     )
 
     def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, backend: Backend) -> torch.Tensor:
@@ -74,7 +73,7 @@ def fastest(
     took: dict[Backend, list[float]] = {}
     for backend in backends:
         try:
-            for _ in range(2):  # compiling, and what a first call sets up
+            for _ in range(2):  # compilation, and the setup of a first call
                 seconds(backend)
         except FAILURES:
             if backend == backends[-1] and not took:
@@ -89,7 +88,7 @@ def fastest(
 
 
 def now(device: torch.device) -> float:
-    """Seconds by a clock, when the device has done what it was told."""
+    """The time in seconds, after the device has finished its queued work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
     return time.perf_counter()

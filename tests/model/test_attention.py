@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import wraps
 from itertools import groupby, pairwise
 from pathlib import Path
 
@@ -330,7 +331,7 @@ def test_a_backend_that_cannot_take_such_queries_says_so_and_auto_chooses_one_th
     q, k, v = tensors(1, 2, 2, 4, 7)
     positions = torch.tensor([[6, 3, 0, 1]])
     layout = Layout(query_positions=positions) if queries == "chosen" else Layout()
-    message = f"attention {backend} cannot .*: choose another, as sdpa, or auto"
+    message = f"attention {backend} cannot .*: choose another, such as sdpa, or auto"
     with pytest.raises(InputError, match=message):
         attend(q, k, v, layout, backend=backend)  # type: ignore[arg-type]
     assert torch.allclose(attend(q, k, v, layout), attend(q, k, v, layout, backend="eager"), atol=1e-6)
@@ -441,10 +442,21 @@ def test_queries_after_a_cache_of_keys_see_what_they_see_in_the_whole_sequence(b
             assert torch.allclose(step, whole[:, :, position : position + 1], atol=1e-6)
 
 
+def masks_made(monkeypatch: pytest.MonkeyPatch) -> list[Layout]:
+    """Each layout, as often as it computes its mask from here on."""
+    made, original = [], Layout.visible.__wrapped__  # type: ignore[attr-defined]
+
+    @wraps(original)
+    def counted(self: Layout, *sizes: object) -> object:
+        made.append(self)
+        return original(self, *sizes)
+
+    monkeypatch.setattr(Layout, "visible", attention._kept(counted))
+    return made
+
+
 def test_the_mask_is_made_once_a_layout(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    original = Layout._visible
-    monkeypatch.setattr(Layout, "_visible", lambda self, *sizes: made.append(sizes) or original(self, *sizes))
+    made = masks_made(monkeypatch)
     q, k, v = tensors(1, 1, 1, 4, 4)
     documents = torch.ones(1, 4, dtype=torch.long)
     layout = Layout(documents, documents)
@@ -464,7 +476,7 @@ def test_an_unknown_backend_is_refused() -> None:
 @pytest.mark.parametrize(
     ("backend", "dropout", "message"),
     [
-        ("flex", 0.0, "attention flex has no gradients on a CPU: choose another, as sdpa, or auto"),
+        ("flex", 0.0, "attention flex has no gradients on a CPU: choose another, such as sdpa, or auto"),
         ("flex", 0.1, "attention flex drops no weights"),
         ("varlen", 0.1, "attention varlen drops no weights"),
     ],

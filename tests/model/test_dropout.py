@@ -64,7 +64,7 @@ def test_compiled_it_drops_a_share_and_scales_the_rest_forward_and_back(rate: fl
     for axis in (0, 1):  # no row and no column is treated apart
         shares = (~kept).double().mean(axis)
         assert abs(float(shares.std()) / (rate * (1 - rate) / kept.shape[axis]) ** 0.5 - 1) < 0.15
-    for pair in ((kept, other != 0), (kept[:, 1:], kept[:, :-1]), (kept[1:], kept[:-1])):  # two positions; neighbours
+    for pair in ((kept, other != 0), (kept[:, 1:], kept[:, :-1]), (kept[1:], kept[:-1])):  # two positions; neighbors
         both = torch.stack([part.flatten().double() for part in pair])
         assert abs(torch.corrcoef(both)[0, 1]) < 5 / both.shape[1] ** 0.5
     (gradient,) = torch.autograd.grad(one.sum(), x)

@@ -14,6 +14,8 @@ from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder, count_parameters, restarting_positions
 from bert.model.layers import MLP, activate, rotate, rotations, sinusoids
 
+from .test_attention import masks_made
+
 SMALL = EncoderConfig(vocab_size=60, hidden_size=32, num_layers=3, num_heads=4, intermediate_size=48, max_length=40)
 POST = {"norm_first": False, "final_norm": False}
 SHAPES = {
@@ -161,12 +163,10 @@ def test_local_layers_see_their_window_and_global_layers_everything() -> None:
 
 
 def test_masks_are_made_once_a_batch_for_each_kind_of_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    original = Layout._visible
-    monkeypatch.setattr(Layout, "_visible", lambda self, *sizes: made.append(self.window) or original(self, *sizes))
+    made = masks_made(monkeypatch)
     encoder = Encoder(replace(SMALL, num_layers=8, local_window=6, global_every=2))
     encoder(some_ids(), document_ids=torch.ones(2, 20, dtype=torch.long))
-    assert sorted(made, key=str) == [6, None]
+    assert sorted((layout.window for layout in made), key=str) == [6, None]
 
 
 def test_positions_begin_again_in_each_document() -> None:
@@ -250,7 +250,7 @@ def test_activations_are_themselves() -> None:
     ("name", "arguments", "message"),
     [
         ("modern", {"attention_mask": 1, "document_ids": 1}, "give one of them"),
-        ("modern", {"token_type_ids": 0}, "token_type_ids given to a model without token types"),
+        ("modern", {"token_type_ids": 0}, "token_type_ids given and encoder.token_types is 0"),
     ],
 )
 def test_arguments_that_cannot_go_together_are_refused(name: str, arguments: dict[str, int], message: str) -> None:
@@ -261,8 +261,8 @@ def test_arguments_that_cannot_go_together_are_refused(name: str, arguments: dic
 @pytest.mark.parametrize(
     ("ids", "mask", "message"),
     [
-        ((20,), None, r"input_ids is \(20,\): give \(rows, tokens\), one row as ids\[None\]"),
-        ((2, 20), (2, 19), r"attention_mask is \(2, 19\) and input_ids is \(2, 20\): give one number a token"),
+        ((20,), None, r"input_ids is \(20,\): give \(sequences, tokens\), one sequence as ids\[None\]"),
+        ((2, 20), (2, 19), r"attention_mask is \(2, 19\) and input_ids is \(2, 20\): give one number per token"),
     ],
 )
 def test_ids_and_masks_of_other_shapes_are_refused(ids: tuple[int, ...], mask: tuple[int, ...], message: str) -> None:

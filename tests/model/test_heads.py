@@ -312,7 +312,7 @@ def test_the_loss_of_other_problems_is_their_definition(problem: str, labels: to
 def test_a_problem_without_a_loss_says_so(rows) -> None:
     model = classifier(TaskHeadConfig(LABELS, problem_type="ordinal"))
     assert model(*rows).logits.shape == (5, 3)
-    with pytest.raises(InputError, match=r"head\.problem_type ordinal has no loss here"):
+    with pytest.raises(InputError, match=r"head\.problem_type ordinal has no loss: leave labels out"):
         model(*rows, labels=torch.zeros(5, dtype=torch.long))
 
 
@@ -332,7 +332,7 @@ def test_dropout_of_the_head_is_on_in_training_alone(rows) -> None:
 
 
 def test_the_kind_of_a_model_and_its_pooling_agree() -> None:
-    with pytest.raises(InputError, match="pooling is none, which makes a tagger: give cls or mean"):
+    with pytest.raises(InputError, match="pooling is null, which makes a tagger: give cls or mean"):
         SequenceClassifier(SMALL, TaskHeadConfig(LABELS, pooling=None))
     assert TokenClassifier(SMALL, TaskHeadConfig(LABELS)).head_config.pooling is None
     assert tagger().labels == classifier().labels == LABELS

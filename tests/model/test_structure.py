@@ -5,7 +5,7 @@ from bert.errors import InputError
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
-from bert.model.structure import layer_of_neighbours, structure, structure_attention
+from bert.model.structure import layer_of_neighbors, structure, structure_attention
 
 SHAPE = {"vocab_size": 500, "hidden_size": 128, "num_layers": 3, "num_heads": 4, "intermediate_size": 96}
 SHAPES = {
@@ -29,10 +29,10 @@ def structured(seed: int = 0, **shape) -> Encoder:
     return encoder
 
 
-def attention_to_neighbours(encoder: Encoder) -> torch.Tensor:
-    """(H, T, T) weights of the layer that looks at neighbours, mean over rows of random tokens."""
+def attention_to_neighbors(encoder: Encoder) -> torch.Tensor:
+    """(H, T, T) weights of the layer that looks at neighbors, mean over rows of random tokens."""
     ids = torch.randint(5, encoder.config.vocab_size, (8, 64), generator=torch.Generator().manual_seed(3))
-    layer = layer_of_neighbours(encoder.config)
+    layer = layer_of_neighbors(encoder.config)
     return encoder(ids, output_attentions=True).attentions[layer].mean(dim=0)
 
 
@@ -40,16 +40,16 @@ def attention_to_neighbours(encoder: Encoder) -> torch.Tensor:
     ("layers", "windows", "layer"),
     [(1, {}, 0), (2, {}, 0), (3, {}, 1), (4, {}, 2), (12, {}, 6), (22, {"local_window": 16, "global_every": 3}, 9)],
 )
-def test_neighbours_are_looked_at_in_the_middle_below_a_layer_that_copies(layers, windows, layer) -> None:
+def test_neighbors_are_looked_at_in_the_middle_below_a_layer_that_copies(layers, windows, layer) -> None:
     config = EncoderConfig(**SHAPE | {"num_layers": layers} | windows)
-    assert layer_of_neighbours(config) == layer
+    assert layer_of_neighbors(config) == layer
     assert not config.is_local(layer)
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES.keys())
 def test_two_heads_of_a_layer_look_before_and_behind(shape) -> None:
     encoder = structured(**shape)
-    weights = attention_to_neighbours(encoder)
+    weights = attention_to_neighbors(encoder)
     groups = encoder.config.num_heads // encoder.config.kv_heads
     for head, offset in ((0, -1), (groups, 1)):
         by_offset = {d: torch.diagonal(weights[head], d).mean().item() for d in range(-7, 8)}
@@ -67,9 +67,9 @@ def test_heads_turn_by_the_rotary_base_that_training_begins_with() -> None:
         assert torch.equal(one, other)
 
 
-def test_a_fresh_encoder_looks_at_no_neighbours() -> None:  # what the test above would say of random weights
+def test_a_fresh_encoder_looks_at_no_neighbors() -> None:  # what the test above would say of random weights
     torch.manual_seed(0)
-    weights = attention_to_neighbours(Encoder(EncoderConfig(**SHAPE)).eval())
+    weights = attention_to_neighbors(Encoder(EncoderConfig(**SHAPE)).eval())
     assert torch.diagonal(weights, -1, 1, 2).mean(dim=1).max() < 0.05
 
 
@@ -81,7 +81,7 @@ def test_like_looks_at_like_above_that_layer_and_values_come_out_as_they_went_in
         size, heads, kv_heads = attention.head_size, attention.num_heads, attention.kv_heads
         q, k, v = attention.qkv.weight.split([heads * size, kv_heads * size, kv_heads * size])
         groups = heads // kv_heads
-        if layer > layer_of_neighbours(encoder.config):
+        if layer > layer_of_neighbors(encoder.config):
             assert torch.equal(k, q.unflatten(0, (heads, size))[::groups].flatten(0, 1))
         through = attention.out.weight @ v.unflatten(0, (kv_heads, size)).repeat_interleave(groups, 0).flatten(0, 1)
         assert torch.linalg.eigvalsh(through).min() > -1e-6  # symmetric and positive: nothing is turned around

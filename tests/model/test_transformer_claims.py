@@ -106,7 +106,7 @@ def test_sinusoidal_dot_products_depend_on_distance_alone_and_fall_at_short_rang
 def test_learned_positions_refuse_a_longer_input() -> None:
     encoder = Encoder(replace(TINY, positions="learned"))
     encoder(torch.zeros(1, 40, dtype=torch.long))
-    with pytest.raises(InputError, match=r"a row of 41 tokens is longer than the 40 learned positions.*truncate"):
+    with pytest.raises(InputError, match=r"a sequence of 41 tokens is longer than the 40 learned positions.*truncate"):
         encoder(torch.zeros(1, 41, dtype=torch.long))
 
 
