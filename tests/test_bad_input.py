@@ -246,8 +246,8 @@ CHANGES_THAT_CANNOT_BE = [
     ),
     (
         ["--vocabulary.size=512"],
-        "vocabulary.size is 512 beside --from run/model, which brings its tokenizer: leave it out, or train another"
-        " tokenizer by --new-tokenizer",
+        "vocabulary.size is 512 beside --from run/model, which brings its tokenizer: leave it out, or train one"
+        " with --new-tokenizer",
     ),
     (
         ["--new-tokenizer", "--tokenizer=other"],
@@ -256,7 +256,7 @@ CHANGES_THAT_CANNOT_BE = [
     ),
     (
         ["--store=run/store", "--add-words=pair.txt"],
-        "data.store run/store beside vocabulary.add_words pair.txt: its text is tokenised already; give the text",
+        "data.store run/store beside vocabulary.add_words pair.txt: its text is tokenized already; give the text",
     ),
     (
         ["--tokenizer=headless"],
@@ -296,7 +296,7 @@ def test_words_beside_resume(refused: Refused, place: Path) -> None:
     begin = ["pretrain", "text.txt", "--from", "run/model", "--out", "next", "--validation.sequences=4", *shapeless]
     assert main(begin) == 0
     assert refused("pretrain", "--resume", "next", "--add-words", "words.txt") == (
-        "vocabulary.add_words is words.txt and next was started with None: a run is resumed as it was; leave it out"
+        "vocabulary.add_words is words.txt and next was started with None: it cannot change when a run is resumed; leave it out"
     )
 
 
@@ -524,14 +524,17 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
             "--resume run --config text.txt",
             "--config beside --resume run: a run is resumed by its run/recipe.yaml; leave --config out",
         ),
-        ("--resume run --seed 3", "seed is 3 and run was started with 0: a run is resumed as it was; leave it out"),
+        (
+            "--resume run --seed 3",
+            "seed is 3 and run was started with 0: it cannot change when a run is resumed; leave it out",
+        ),
         (
             "--resume=run --data.batch_size=16",
-            "data.batch_size is 16 and run was started with 8: a run is resumed as it was; leave it out",
+            "data.batch_size is 16 and run was started with 8: it cannot change when a run is resumed; leave it out",
         ),
         (
             "--resume run --tokenizer other",
-            "data.tokenizer is other and run was started with None: a run is resumed as it was; leave it out",
+            "data.tokenizer is other and run was started with None: it cannot change when a run is resumed; leave it out",
         ),
         ("--resume run --out new", "--out new beside --resume run: a run is resumed where it is; leave --out out"),
     ],
@@ -569,7 +572,7 @@ def test_a_wrong_key_of_a_phase_is_told_the_nearest_of_a_phase(refused: Refused)
 
 def test_a_run_is_not_resumed_with_fewer_steps_than_it_has(refused: Refused) -> None:
     line = refused("pretrain", "--resume", "run", "--stop.steps=2")
-    assert line == "--stop.steps 2: the run has 4 steps behind it: give more, or leave it out"
+    assert line == "--stop.steps 2: the run has done 4 steps: give more, or leave it out"
 
 
 def test_a_finished_run_that_is_resumed_takes_no_further_step_and_says_so(
@@ -577,7 +580,7 @@ def test_a_finished_run_that_is_resumed_takes_no_further_step_and_says_so(
 ) -> None:
     before = snapshot(place / "run")
     assert main(["pretrain", "--resume", "run"]) == 0
-    assert "no step was left to do: the budget was used up at step 4; --stop.* gives more" in capsys.readouterr().out
+    assert "nothing to do: the budget was already exhausted at step 4; --stop.* gives more" in capsys.readouterr().out
     after = snapshot(place / "run")
     assert after.keys() == before.keys()
     assert after["metrics.csv"] == before["metrics.csv"]

@@ -105,7 +105,7 @@ def test_the_journey_from_a_released_model_runs_with_one_that_is_at_hand(tmp_pat
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    for line in ("has no masked-LM head", "words.txt: 4 words are new", "validation text, nats a byte"):
+    for line in ("has no masked-LM head", "words.txt: 4 words are new", "validation text, nats per byte"):
         assert line in done.stdout
     assert (tmp_path / "adapted-apple.html").exists()
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")

@@ -517,7 +517,7 @@ def test_differences_name_the_keys_as_flags_with_both_values() -> None:
 def test_help_is_the_docstring_under_the_field() -> None:
     text = " ".join(Parser(pretrain, PretrainRecipe).format_help().split())
     assert "width of a token's vector" in text  # EncoderConfig.hidden_size
-    assert "share of the tokens of a sequence that become targets" in text  # MaskingConfig.rate
+    assert "share of the tokens of a sequence that are masked" in text  # MaskingConfig.rate
     assert "--stop.minutes" in text
 
 

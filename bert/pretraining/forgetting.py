@@ -1,10 +1,10 @@
-"""What a run that starts from a model gains on its text, and what it loses elsewhere: masked-LM losses before and after.
+"""What a run that starts from a model gains on its text and forgets elsewhere: masked-LM losses before and after.
 
-Two texts are measured: validation sequences of the run's own, and a general sample. The masked tokens are the same before and after. Where
-the vocabulary changes they cannot be: then the model as it came is measured with its own tokenizer, and losses a token do not compare.
-Loss × tokens / bytes does: nats a byte of the text, were every token hidden as those are that were.
+Two texts are measured: the validation split of the run, and a general sample, with the same masked tokens before and after. If the
+vocabulary changes they cannot be the same: the original model is then measured with its own tokenizer, and losses per token are not
+comparable. Loss × tokens / bytes is: nats per byte of the text, as if every token were masked like those that are.
 
-All of it lies in RUN/before-after/: losses.tsv, and the tokens of the samples, so that a resumed run measures on the same.
+RUN/before-after/ holds losses.tsv, and the tokens of the samples, so that a resumed run measures on the same ones.
 """
 
 import csv
@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 NEW, GENERAL = "validation text", "general sample"
 BEFORE, START, AFTER = "as it came", "at the start", "after"
 BUNDLED = {name: Path(__file__).parents[1] / "sample" / f"{name.lower()}.txt.gz" for name in ("English", "Chinese")}
-_CHARACTERS_A_TOKEN = 8  # more than a token has: so many characters fill the sequences
+_PER_TOKEN, _PER_BYTE = "nats per token", "nats per byte"
+_CHARACTERS_A_TOKEN = 8  # more than a token has, so that this many characters fill the sequences
 
 
 @dataclass(frozen=True)
@@ -46,37 +47,38 @@ class Loss:
     text: str
     when: str
     tokenizer: str
-    """the first digits of its hash"""
+    """first digits of its hash"""
     loss: float
-    """nats a hidden token"""
+    """nats per masked token"""
     accuracy: float
     targets: int
     nats_per_byte: float | None
-    """none where the bytes of the text are not known"""
+    """None if the number of bytes of the text is unknown"""
 
 
 def measure_before(initial: InitialModel, model: MaskedLM, data: TrainingData, device: torch.device) -> None:
-    """Measure the model as it came and, where it has been changed, `model`, with which training begins. Writes
-    RUN/before-after/."""
+    """Measure the original model and, if it has been changed, `model`, with which training starts. Writes RUN/before-after/."""
     folder = _folder(data.folder)
     folder.mkdir(exist_ok=True)
     changed = data.tokenizer.hash != initial.tokenizer.hash
+
+    # Keep the samples; with another tokenizer also the validation text, which the original model reads with its own.
     texts, line = general_sample(data.recipe, initial.tokenizer)
     logger.info(line)
-    samples = {GENERAL: texts}
-    if changed:
-        samples |= _validation_texts(data)
+    samples = {GENERAL: texts, **(_validation_texts(data) if changed else {})}
     for name, sample in samples.items():
-        _keep(folder, name, sample, data.tokenizer)
+        store, bytes_a_token = _tokenized(sample, data.tokenizer)
+        with replaced(_sample_file(data.folder, name)) as partial:
+            offsets = np.append(store.starts, len(store.values))
+            np.savez(partial, values=store.values, offsets=offsets, bytes_a_token=bytes_a_token)
+
     losses = []
     for name, stream, bytes_a_token in _streams(data):
         if not changed:
             losses.append(_measure(initial.model, name, BEFORE, stream, data.tokenizer, bytes_a_token, device))
         elif name in samples:
-            store, own_bytes = _tokenised(samples[name], initial.tokenizer)
-            own = fixed_sequences(
-                data.recipe, data.plan, [store], [Documents(store.starts, store.lengths)], initial.tokenizer
-            )
+            store, own_bytes = _tokenized(samples[name], initial.tokenizer)
+            own = _stream(data, store, initial.tokenizer)
             losses.append(_measure(initial.model, name, BEFORE, own, initial.tokenizer, own_bytes, device))
         if model is not initial.model:
             losses.append(_measure(model, name, START, stream, data.tokenizer, bytes_a_token, device))
@@ -84,13 +86,14 @@ def measure_before(initial: InitialModel, model: MaskedLM, data: TrainingData, d
 
 
 def measure_after(model: MaskedLM, data: TrainingData, device: torch.device) -> list[Loss]:
-    """Measure what came of it, on the same sequences; all losses, in their order. Empty where nothing was measured before."""
-    if not (_folder(data.folder) / "losses.tsv").exists():
+    """Measure the trained model on the same sequences. Returns all losses in order; none if nothing was measured before."""
+    folder = _folder(data.folder)
+    if not (folder / "losses.tsv").exists():
         return []
     losses = [loss for loss in read_losses(data.folder) if loss.when != AFTER]
     for name, stream, bytes_a_token in _streams(data):
         losses.append(_measure(model, name, AFTER, stream, data.tokenizer, bytes_a_token, device))
-    _write(_folder(data.folder), losses)
+    _write(folder, losses)
     return losses
 
 
@@ -111,41 +114,34 @@ def read_losses(run: Path) -> list[Loss]:
 
 
 def table(losses: Sequence[Loss]) -> list[list[str]]:
-    """The losses as rows of cells, a header first: a text a row, a moment a column; with nats a byte where the tokenizer
-    has changed."""
+    """The losses as rows of cells with a header: one row per text, one column per moment; also per byte if the tokenizer has changed."""
+    found = {(loss.text, loss.when): loss for loss in losses}
     moments = [when for when in (BEFORE, START, AFTER) if any(loss.when == when for loss in losses)]
-    units = ["nats a token"]
-    if len({loss.tokenizer for loss in losses}) > 1:
-        units.append("nats a byte")
+    units = [_PER_TOKEN, _PER_BYTE] if _has_new_tokenizer(losses) else [_PER_TOKEN]
     rows = [["masked-LM loss", *moments]]
     for text in (NEW, GENERAL):
-        found = {loss.when: loss for loss in losses if loss.text == text}
-        for unit in units if found else []:
-            cells = []
-            for when in moments:
-                loss = found.get(when)
-                if unit == "nats a token":
-                    cells.append("–" if loss is None else f"{loss.loss:.3f} ({loss.accuracy:.1%})")
-                else:
-                    value = None if loss is None else loss.nats_per_byte
-                    cells.append("–" if value is None else f"{value:.3f}")
-            rows.append([f"{text}, {unit}", *cells])
+        for unit in units if any(loss.text == text for loss in losses) else []:
+            rows.append([f"{text}, {unit}", *(_cell(found.get((text, when)), unit) for when in moments)])
     return rows
 
 
+def _cell(loss: Loss | None, unit: str) -> str:
+    if loss is not None and unit == _PER_TOKEN:
+        return f"{loss.loss:.3f} ({loss.accuracy:.1%})"
+    return "–" if loss is None or loss.nats_per_byte is None else f"{loss.nats_per_byte:.3f}"
+
+
+def _has_new_tokenizer(losses: Sequence[Loss]) -> bool:
+    return len({loss.tokenizer for loss in losses}) > 1
+
+
 def report(losses: Sequence[Loss]) -> list[str]:
-    """The table for a terminal, and what to know of it."""
+    """The table for a terminal, with a note on how to read it."""
     rows = table(losses)
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths))
-        )
-        for row in rows
-    ]
-    if len({loss.tokenizer for loss in losses}) > 1:
-        lines.append("(accuracy); the tokenizer has changed: compare nats a byte, not nats a token")
+    first, *widths = (max(map(len, column)) for column in zip(*rows))
+    lines = ["  ".join([name.ljust(first), *map(str.rjust, cells, widths)]) for name, *cells in rows]
+    if _has_new_tokenizer(losses):
+        lines.append(f"(accuracy); the tokenizer has changed: compare {_PER_BYTE}, not {_PER_TOKEN}")
     return lines
 
 
@@ -159,20 +155,27 @@ def _folder(out: Path) -> Path:
     return out / "before-after"
 
 
+def _sample_file(out: Path, name: str) -> Path:
+    return _folder(out) / f"{name.replace(' ', '-')}.npz"
+
+
 def general_sample(recipe: PretrainRecipe, tokenizer: Tokenizer) -> tuple[list[str], str]:
-    """The general sample, spread over its file, and a line that says what it is. Without a file it is of the bundled
-    sample, in the language of which `tokenizer` knows more."""
-    size = recipe.validation.sequences * recipe.data.sequence_length * _CHARACTERS_A_TOKEN
-    file = recipe.validation.general
+    """The general sample, spread over its file, and a line that describes it. By default it is of the bundled sample, in the language that
+    `tokenizer` knows better."""
+    size, file = _sample_size(recipe), recipe.validation.general
     if file is not None:
         documents = find_corpus(file, recipe.data.layout, recipe.data.text_field).documents()
         return sample_documents(documents, size), f"general sample: {file}"
     corpora = [(name, list(find_corpus(file, "blank-lines").documents())) for name, file in BUNDLED.items()]
-    name, texts = max(
-        corpora, key=lambda corpus: _known_share(corpus[1][:50], tokenizer)
-    )  # the first of equals: English
+    # In a tie, the first: English.
+    name, texts = max(corpora, key=lambda corpus: _known_share(corpus[1][:50], tokenizer))
     line = f"general sample: {name} sentences of the bundled sample; give a text that matters to you as --general FILE"
     return sample_documents(texts, size), line
+
+
+def _sample_size(recipe: PretrainRecipe) -> int:
+    """Characters that fill the sequences."""
+    return recipe.validation.sequences * recipe.data.sequence_length * _CHARACTERS_A_TOKEN
 
 
 def _known_share(texts: Sequence[str], tokenizer: Tokenizer) -> float:
@@ -181,20 +184,14 @@ def _known_share(texts: Sequence[str], tokenizer: Tokenizer) -> float:
 
 
 def _validation_texts(data: TrainingData) -> dict[str, list[str]]:
-    """The text of held-out documents, for another tokenizer. Nothing where it is not at hand: with a store or a mixture in the
-    place of the text, or where parts of documents are held out."""
-    recipe, validation = data.recipe, data.validation
-    if (
-        validation is None
-        or data.message
-        or not recipe.data.corpus
-        or not isinstance(source := validation.sequences_at(0), Source)
-    ):
+    """The text of the validation split, for another tokenizer. Empty if it is not available: with a store or a mixture instead of text, or
+    if parts of documents are in the split."""
+    recipe, source = data.recipe, data.validation and data.validation.sequences_at(0)
+    if data.message or not recipe.data.corpus or not isinstance(source, Source):
         return {}
     (store,) = data.stores
     wanted = set(store.hashes[np.isin(store.starts, source.index.documents.starts)].tolist())
-    room = recipe.validation.sequences * recipe.data.sequence_length * _CHARACTERS_A_TOKEN
-    texts: list[str] = []
+    texts, room = [], _sample_size(recipe)
     for document in find_corpus(recipe.data.corpus, recipe.data.layout, recipe.data.text_field).documents():
         key = document_hash(document)
         if key in wanted:
@@ -206,27 +203,24 @@ def _validation_texts(data: TrainingData) -> dict[str, list[str]]:
     return {NEW: texts}
 
 
-def _tokenised(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[TokenStore, float]:
-    """Texts as a store in memory, and the bytes of a token on average."""
+def _tokenized(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[TokenStore, float]:
+    """Texts as a store in memory, and the mean number of bytes per token."""
     values, lengths = tokenizer.encode_documents(texts)
     size = sum(len(text.encode("utf-8", "replace")) for text in texts)
     if not len(values):
-        raise InputError("no token to hide in the text to measure on: give more text")
+        raise InputError("no token to mask in the text to measure on: give more text")
     return TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths)))), size / len(values)
 
 
-def _keep(folder: Path, name: str, texts: Sequence[str], tokenizer: Tokenizer) -> None:
-    store, bytes_a_token = _tokenised(texts, tokenizer)
-    offsets = np.append(store.starts, len(store.values))
-    with replaced(folder / f"{name.replace(' ', '-')}.npz") as partial:
-        np.savez(partial, values=store.values, offsets=offsets, bytes_a_token=bytes_a_token)
+def _stream(data: TrainingData, store: TokenStore, tokenizer: Tokenizer) -> BatchStream:
+    return fixed_sequences(data.recipe, data.plan, [store], [Documents(store.starts, store.lengths)], tokenizer)
 
 
 def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
-    """(text, sequences, bytes of a token) for the kept samples; for the run's own text its validation sequences, where none is kept."""
+    """(text, sequences, bytes per token) for each kept sample; for the run's own text, by default, its validation sequences."""
     streams: list[tuple[str, BatchStream, float | None]] = []
     for name in (NEW, GENERAL):
-        file = _folder(data.folder) / f"{name.replace(' ', '-')}.npz"
+        file = _sample_file(data.folder, name)
         if file.exists():
             try:
                 arrays = read_arrays(file, ("values", "offsets", "bytes_a_token"))
@@ -235,11 +229,8 @@ def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
                 kept = TokenStore.from_arrays(arrays["values"], arrays["offsets"], vocab_size=data.tokenizer.vocab_size)
                 bytes_a_token = float(arrays["bytes_a_token"])
             except (OSError, ValueError, KeyError, TypeError) as error:
-                raise InputError(f"{file}: not a kept sample of tokenised text ({error}): remove it") from None
-            sequences = fixed_sequences(
-                data.recipe, data.plan, [kept], [Documents(kept.starts, kept.lengths)], data.tokenizer
-            )
-            streams.append((name, sequences, bytes_a_token))
+                raise InputError(f"{file}: not a kept sample of tokenized text ({error}): remove it") from None
+            streams.append((name, _stream(data, kept, data.tokenizer), bytes_a_token))
         elif data.validation is not None:
             whole = data.stores[0].info.get("bytes") if len(data.stores) == 1 else None
             streams.append((name, data.validation, whole / data.stores[0].num_tokens if whole else None))

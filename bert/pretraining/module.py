@@ -20,7 +20,7 @@ from bert.training.step import LossTerms, StepBatch
 
 
 class PretrainingModule(TrainingModule):
-    """Trains the model of an objective."""
+    """Trains the model with an objective."""
 
     dropout_stream = Stream.PRETRAINING_DROPOUT
 
@@ -35,8 +35,8 @@ class PretrainingModule(TrainingModule):
         plan: Plan | None = None,
         fingerprint: dict[str, str] | None = None,
     ) -> None:
-        """`plan` gives the rotary base of each phase; none: as the model has it. `fingerprint` names what the run reads; a checkpoint
-        carries it and is refused where it is another."""
+        """`plan` holds the rotary base of each phase; None: that of the model. `fingerprint` identifies the data of the run; a checkpoint
+        with another one is refused."""
         super().__init__(model, optimizer, schedule, stop, seed)
         self.objective, self.plan, self.fingerprint = objective, plan, fingerprint or {}
         self._validation_sums = torch.zeros(())
@@ -45,38 +45,35 @@ class PretrainingModule(TrainingModule):
             expect_graphs(1 if plan is None else len(plan.phases))
 
     def on_train_start(self) -> None:
-        """A run that goes on does so in its phase."""
+        """A resumed run continues in its phase."""
         super().on_train_start()
         if self._is_restored and self.trainer.global_step != self.progress.step:
-            raise InputError(
-                f"the checkpoint says {self.progress.step} steps and its loops {self.trainer.global_step}: move it away"
-            )
+            steps = f"{self.progress.step} steps and Lightning's part of it {self.trainer.global_step}"
+            raise InputError(f"the checkpoint has {steps}: move it away")
         self._set_rope_theta(max(0, int(self.progress.step) - 1))
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """One optimizer step, in its phase."""
+        """One optimizer step in its phase."""
         self._set_rope_theta(int(self.progress.step))
         super().training_step(batch, batch_idx)
 
     def loss_terms(self, micro_batch: MicroBatch) -> LossTerms:
-        """Those of the objective."""
+        """The loss terms of the objective."""
         return self.objective.loss(self.model, micro_batch)
 
     def _set_rope_theta(self, step: int) -> None:
-        """The rotary base of the phase of `step`, for training and for what measures and saves the model after that step."""
-        if self.plan is None:
-            return
-        theta = self.plan.at(step).rope_theta
-        if theta != self.model.config.rope_theta:
-            self.model.config = self.model.encoder.config = replace(self.model.config, rope_theta=theta)
+        """Set the rotary base of the phase of `step`, which also holds when the model is measured and saved after that step."""
+        config = self.model.config
+        if self.plan is not None and (theta := self.plan.at(step).rope_theta) != config.rope_theta:
+            self.model.config = self.model.encoder.config = replace(config, rope_theta=theta)
 
     def validation_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """Add up what the objective measures."""
+        """Add the sums that the objective measures."""
         for micro_batch in batch.micro_batches:
             self._validation_sums = self._validation_sums + self.objective.evaluate(self.model, micro_batch)
 
     def on_validation_epoch_start(self) -> None:
-        """A new sum."""
+        """Reset the sums."""
         self._validation_sums = torch.zeros((), device=self.device)  # counts are exact in fp32 up to 16 M tokens
 
     def on_validation_epoch_end(self) -> None:
@@ -85,23 +82,24 @@ class PretrainingModule(TrainingModule):
         self.log_validation(self.validation)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Beside weights and optimizer: what the budget has used, and the open row of the log."""
-        checkpoint["fingerprint"] = self.fingerprint
-        checkpoint["validation"] = self.validation
-        checkpoint["progress"] = self.progress.state()
-        checkpoint["learning_rate"] = self.learning_rate
+        """Add to weights and optimizer: the used part of the budget, and the open row of the log."""
+        checkpoint |= {"fingerprint": self.fingerprint, "validation": self.validation}
+        checkpoint |= {"progress": self.progress.state(), "learning_rate": self.learning_rate}
         sums = {}
         for name in self.objective.weights:
             total = self.sums.get(name, torch.zeros(())).to(self.device)
-            sums[name] = self.trainer.strategy.all_gather(total).reshape(-1).cpu().clone()  # of each rank
-        totals = [float(each.sum()) for each in sums.values()]
-        for what, value in (*(("loss", total) for total in totals), ("gradient norm", float(self.gradient_norm))):
+            sums[name] = self.trainer.strategy.all_gather(total).reshape(-1).cpu().clone()  # one per rank
+        values = [
+            *(("loss", float(each.sum())) for each in sums.values()),
+            ("gradient norm", float(self.gradient_norm)),
+        ]
+        for what, value in values:
             if not math.isfinite(value):
                 raise not_finite(what, value, self.progress.step)
         checkpoint["open_log_row"] = {"loss_sums": sums, "counts": dict(self.counts)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The same back."""
+        """Restore what `on_save_checkpoint` has added."""
         if len(checkpoint["optimizer_states"]) != 1:
             raise InputError("the checkpoint has no state of the optimizer: move it away")
         check_fingerprint(checkpoint["fingerprint"], self.fingerprint)
@@ -114,12 +112,14 @@ class PretrainingModule(TrainingModule):
         for name, sums in row["loss_sums"].items() if self.counts else ():
             if len(sums) == self.trainer.world_size:
                 self.sums[name] = sums[self.global_rank]
-            else:  # the sum over all ranks goes on in one
+            else:  # with another number of ranks, one rank continues the sum of all
                 self.sums[name] = sums.sum() if self.global_rank == 0 else torch.zeros(())
 
 
 def check_fingerprint(before: dict[str, str], now: dict[str, str]) -> None:
-    """InputError where a run no longer reads what it did at a checkpoint."""
+    """InputError if the data of a run has changed since a checkpoint."""
     for what, value in before.items():
         if value != now.get(what):
-            raise InputError(f"the {what} of this run has changed since its checkpoint: put it back, or start anew")
+            raise InputError(
+                f"the {what} of this run has changed since its checkpoint: put it back, or start a new run"
+            )

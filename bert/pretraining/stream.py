@@ -213,6 +213,12 @@ class BatchStream:
         """The sequences that `step` reads from."""
         return self._sequences[self.plan.at(step).sequence_length]
 
+    @property
+    def steps(self) -> int:
+        """Number of steps in a stream with a last sequence; the last batch is filled with padding."""
+        assert self.last_sequence is not None
+        return -(-self.last_sequence // self.plan.at(0).batch_size)
+
     def batch(self, step: int) -> GlobalBatch:
         """Batch number `step` before masking."""
         if self._cached is None or self._cached[0] != step:
@@ -269,6 +275,12 @@ class BatchStream:
     def micro_batches(self, step: int, rank: int = 0) -> list[MicroBatch]:
         """All micro-batches of rank `rank` in step `step`."""
         return [self.micro_batch(step, micro, rank) for micro in range(self.plan.at(step).accumulation)]
+
+
+def model_inputs(batch: MicroBatch) -> dict[str, torch.Tensor]:
+    """A micro-batch as the arguments of `MaskedLM.forward`."""
+    names = ("input_ids", "document_ids", "masked_positions", "labels")
+    return {name: batch[name] for name in names}  # type: ignore[literal-required]
 
 
 def count_masked(batch: GlobalBatch) -> dict[str, int]:

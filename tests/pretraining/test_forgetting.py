@@ -133,7 +133,7 @@ def test_table_and_card_say_what_was_measured(runs):
     lines = report(losses)
     assert lines[0].split() == ["masked-LM", "loss", "as", "it", "came", "at", "the", "start", "after"]
     assert len(lines) == 6
-    assert "compare nats a byte" in lines[-1]
+    assert "compare nats per byte" in lines[-1]
     assert len(report(read_losses(runs / "plain"))) == 3
     card = (runs / "words" / "model" / "README.md").read_text()
     for line in card_lines(losses):
@@ -149,10 +149,10 @@ def test_a_figure_that_is_not_there_is_a_dash():
     ]
     assert table(losses) == [
         ["masked-LM loss", BEFORE, START],
-        [f"{NEW}, nats a token", "–", "2.000 (50.0%)"],
-        [f"{NEW}, nats a byte", "–", "–"],
-        [f"{GENERAL}, nats a token", "3.000 (25.0%)", "3.500 (25.0%)"],
-        [f"{GENERAL}, nats a byte", "0.750", "0.875"],
+        [f"{NEW}, nats per token", "–", "2.000 (50.0%)"],
+        [f"{NEW}, nats per byte", "–", "–"],
+        [f"{GENERAL}, nats per token", "3.000 (25.0%)", "3.500 (25.0%)"],
+        [f"{GENERAL}, nats per byte", "0.750", "0.875"],
     ]
 
 

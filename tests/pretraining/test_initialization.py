@@ -133,7 +133,7 @@ def test_a_run_from_an_encoder_says_what_is_fresh_and_keeps_the_family(encoder_f
     assert main(command) == 0
     lines = capsys.readouterr().out.splitlines()
     assert (
-        f"{encoder_folder} has no masked-LM head: its head.bias, head.dense, head.norm start fresh, from seed 0"
+        f"{encoder_folder} has no masked-LM head: random initialization of head.bias, head.dense, head.norm with seed 0"
         in lines
     )
     config = json.loads((run / "model" / "config.json").read_text())

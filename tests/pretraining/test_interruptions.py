@@ -74,10 +74,10 @@ def test_a_signal_in_any_phase_ends_the_command_by_its_code_and_the_same_command
     left = {path.name for path in tmp_path.iterdir()} - {"sent"}
     if phase in PREPARING:
         assert left == {"run"}
-        assert lines[0] == "stopped before the first step: the same command goes on"
+        assert lines[0] == "stopped before the first step: run the same command to continue"
         assert {path.name for path in (tmp_path / "run").iterdir()} <= {"given.yaml", "tokenizer"}
     else:
-        assert lines[0].endswith(f"Go on with: bert pretrain --resume {tmp_path / 'run'}")
+        assert lines[0].endswith(f"Resume with: bert pretrain --resume {tmp_path / 'run'}")
         assert not [path.name for path in (tmp_path / "run").rglob(".*")]
     second = warm.run(*command, environment=environment)
     assert second.returncode == 0, second.stderr

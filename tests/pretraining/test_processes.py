@@ -198,7 +198,7 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_the_same_step(corpus, al
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 143, errors
-    assert errors.count("Go on with: bert pretrain --resume") == 1
+    assert errors.count("Resume with: bert pretrain --resume") == 1
     done = subprocess.run(
         [sys.executable, "-m", "bert", "pretrain", "--resume", str(run)],
         capture_output=True,

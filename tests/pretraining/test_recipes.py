@@ -62,6 +62,6 @@ def test_a_small_recipe_runs_for_a_few_steps(path, tmp_path, text_file):
 
 def test_structured_weights_are_for_fresh_weights() -> None:
     with pytest.raises(
-        InputError, match="is for random initialization, and --from a/model brings its own: give random"
+        InputError, match="initialization is structured beside --from a/model, which has trained weights: give random"
     ):
         PretrainRecipe(initialize_from="a/model", initialization="structured")

@@ -61,7 +61,7 @@ def stopped_before_a_checkpoint(text_file, tmp_path, bert, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(PretrainingModule, "training_step", interrupted)
         code, errors, _ = bert("pretrain", text_file, "--out", tmp_path / "run", *TINY)
-    assert (code, errors) == (130, [f"stopped. Go on with: bert pretrain --resume {tmp_path / 'run'}"])
+    assert (code, errors) == (130, [f"stopped. Resume with: bert pretrain --resume {tmp_path / 'run'}"])
     assert not list_checkpoints(tmp_path / "run" / "checkpoints")
     return tmp_path / "run"
 
@@ -85,7 +85,7 @@ def test_the_same_command_resumes_its_run_and_says_so(run, text_file, bert):
     shutil.rmtree(run / "checkpoints" / "step-00000004")
     code, _, output = bert("pretrain", text_file, "--out", run, *TINY)
     assert code == 0
-    assert f"{run}: holds this run already, which is resumed" in output
+    assert f"{run}: already holds this run, which is resumed" in output
     assert (run / "model").exists()
     assert [path.name for path in list_checkpoints(run / "checkpoints")] == ["step-00000002", "step-00000004"]
 
@@ -93,7 +93,7 @@ def test_the_same_command_resumes_its_run_and_says_so(run, text_file, bert):
 def test_the_same_command_on_a_finished_run_takes_no_step(run, tiny_run, text_file, bert):
     code, _, output = bert("pretrain", text_file, "--out", run, *TINY)
     assert code == 0
-    assert "no step was left to do" in output
+    assert "nothing to do: the budget" in output
     assert same_weights(run, tiny_run)
 
 
@@ -106,7 +106,7 @@ def test_a_text_that_has_changed_since_is_said_and_a_text_that_is_gone_is_not_ne
     text, out = tmp_path / "text.txt", tmp_path / "run"
     shutil.copy(text_file, text)
     command = ["pretrain", text, "--out", out, *TINY]
-    warning = f"warning: the text of {out} has changed: the run goes on with the text that it began with"
+    warning = f"warning: the text of {out} has changed: the run continues with the text that it started with"
     assert warning not in bert(*command)[2]
     os.utime(text)  # touched: the same text
     assert warning not in bert(*command)[2]
@@ -135,7 +135,7 @@ def test_a_command_that_a_scheduler_starts_again_resumes_what_it_was_to_overwrit
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     code, _, output = bert("pretrain", text_file, "--out", run, *TINY, "--overwrite")
     assert code == 0
-    assert "no step was left to do" in output
+    assert "nothing to do: the budget" in output
 
 
 def test_a_lower_learning_rate_is_taken_and_written_into_the_recipe(run, bert):
@@ -172,7 +172,7 @@ def test_a_refused_resume_leaves_the_run_untouched(run, text_file, bert, tmp_pat
     code, errors, _ = bert("pretrain", "--resume", other, "--stop.steps", "8")
     assert (code, errors) == (
         2,
-        ["bert: the text of this run has changed since its checkpoint: put it back, or start anew"],
+        ["bert: the text of this run has changed since its checkpoint: put it back, or start a new run"],
     )
     assert tree(other) == before
 
@@ -373,7 +373,7 @@ def test_a_signal_before_the_first_step_ends_the_run_with_its_code_and_the_run_g
         patch.setattr(StopOnSignal, "on_train_start", signalled)
         code, errors, _ = bert("pretrain", text_file, "--out", tmp_path / "run", *TINY)
     assert code == 128 + number
-    assert errors[-1].endswith(f"Go on with: bert pretrain --resume {tmp_path / 'run'}")
+    assert errors[-1].endswith(f"Resume with: bert pretrain --resume {tmp_path / 'run'}")
     assert not Path(tmp_path / "run" / "model").exists()
     assert bert("pretrain", text_file, "--out", tmp_path / "run", *TINY)[0] == 0
     assert same_weights(tmp_path / "run", tiny_run)

@@ -1,4 +1,4 @@
-"""Masked language modeling (Devlin et al. 2018): the cross-entropy of the original tokens at masked positions."""
+"""Masked language modeling (Devlin et al. 2018): cross-entropy of the original tokens at masked positions."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.heads import MaskedLM
-from bert.pretraining.stream import GlobalBatch, MicroBatch, count_masked
+from bert.pretraining.stream import GlobalBatch, MicroBatch, count_masked, model_inputs
 from bert.training.step import LossTerms
 
 
 class MaskedLanguageModeling:
-    """The objective of a MaskedLM. `compiled`: its loss and its evaluation are one graph each."""
+    """The objective of a MaskedLM."""
 
     weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
     pipeline = "fill-mask"
@@ -34,7 +34,7 @@ class MaskedLanguageModeling:
         return MaskedLM(encoder, head)
 
     def counts(self, batch: GlobalBatch) -> dict[str, int]:
-        """The masked tokens."""
+        """The number of masked tokens."""
         return count_masked(batch)
 
     def loss(self, model: MaskedLM, micro_batch: MicroBatch) -> LossTerms:
@@ -42,7 +42,7 @@ class MaskedLanguageModeling:
         return LossTerms({"loss": self._loss_sum(model, **_inputs(model, micro_batch))}, self.weights)
 
     def evaluate(self, model: MaskedLM, micro_batch: MicroBatch) -> Tensor:
-        """(3,): cross-entropy, right guesses and masked tokens."""
+        """(3,): sum of the cross-entropy, number of correct predictions, number of masked tokens."""
         output = self._forward(model, **_inputs(model, micro_batch))
         right = (output.logits.argmax(-1) == micro_batch["labels"]).sum()
         return torch.stack([output.loss_sum, right, output.num_labels])
@@ -54,12 +54,12 @@ class MaskedLanguageModeling:
         return dict(zip(self.metrics, (loss, right / max(1.0, count), float(torch.tensor(loss).exp())), strict=True))
 
     def describe(self, metrics: Mapping[str, float]) -> str:
-        """Those metrics in words."""
+        """The metrics as text."""
         loss, accuracy, perplexity = (metrics[name] for name in self.metrics)
         return f"loss {loss:.3f} nats, accuracy {accuracy:.1%}, perplexity {perplexity:.1f}"
 
     def export(self, model: MaskedLM, folder: Path, card: str) -> None:
-        """A model folder of Hugging Face's format."""
+        """Write a model folder in Hugging Face's format."""
         model.save(folder, card=card)
 
 
@@ -67,8 +67,6 @@ make = MaskedLanguageModeling
 
 
 def _inputs(model: MaskedLM, batch: MicroBatch) -> dict[str, Tensor]:
-    """A micro-batch as the model takes it."""
     if batch["input_ids"].is_cuda:
         model.encoder.make_room(batch["documents"])
-    names = ("input_ids", "document_ids", "masked_positions", "labels")
-    return {name: batch[name] for name in names}  # type: ignore[literal-required]
+    return model_inputs(batch)
