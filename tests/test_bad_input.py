@@ -472,7 +472,7 @@ def test_a_run_whose_recipe_was_edited_badly(refused: Refused, place: Path, comm
 
 def test_a_folder_that_holds_another_run_is_kept_byte_for_byte(refused: Refused, place: Path, text_file: Path) -> None:
     message = refused("pretrain", str(text_file), "--out", "run", *TINY, "--seed", "3")
-    fix = "give another --out, --resume run to go on with that run, or --overwrite to lose it"
+    fix = "give another --out, --resume run to resume that run, or --overwrite to lose it"
     assert message == f"run: already holds a run, with seed 0, not 3: {fix}"
     message = refused("pretrain", "text.txt", "--out", "run", *TINY, "--seed", "3")
     assert message == (

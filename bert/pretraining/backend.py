@@ -1,6 +1,6 @@
-"""How the attention of a run is computed: as the recipe says, or by timing before the run begins.
+"""The attention backends of a run: as the recipe says, or chosen by timing before the run starts.
 
-Backends differ in the last bits, so what is chosen by the clock is written into the recipe of the run: it is resumed with the same.
+Backends differ in the last bits, so a choice by timing is written into the recipe of the run, which is then resumed with the same backends.
 """
 
 import logging
@@ -17,21 +17,17 @@ from bert.pretraining.phases import Plan
 logger = logging.getLogger(__name__)
 
 _LAYERS = 3
-"""layers that are timed with one mask, at most: more take longer to compile and tell no more"""
+"""largest number of layers that are timed with one mask: more take longer to compile and add no information"""
 
 
 def select_attention(
-    recipe: PretrainRecipe,
-    plan: Plan,
-    device: torch.device,
-    precision: str,
-    compiled: bool,
+    recipe: PretrainRecipe, plan: Plan, device: torch.device, precision: str, compiled: bool
 ) -> PretrainRecipe:
-    """`recipe` with the attention that the run takes on `device`, by its `plan`.
+    """`recipe` with the attention backends of the run on `device`.
 
-    `auto` is timed, in the phase of the longest sequences, where the step is compiled: a shorter run would not earn back what timing
-    takes, and keeps `auto`, which asks no clock. Layers with a window are timed by themselves. Raises InputError where the
-    attention that the recipe names cannot be had.
+    `auto` is resolved by timing in the phase with the longest sequences, if the step is compiled; a shorter run would not earn back the
+    time and keeps `auto`, which chooses without timing. Layers with a window are timed separately. Raises InputError if a backend that
+    the recipe names is not supported.
     """
     encoder, case = recipe.encoder, _case(recipe.encoder, device, precision)
     for named in (recipe.attention, recipe.local_attention or "auto"):
@@ -40,7 +36,7 @@ def select_attention(
         return recipe
     length, sequences = max((phase.sequence_length, phase.micro_batch_size) for phase in plan.phases)
 
-    def timed(layers: list[int], window: int | None, which: str) -> Backend:
+    def timed(layers: int, window: int | None, where: str) -> Backend:
         seconds = fastest(
             backends,
             (sequences, encoder.num_heads, length, encoder.head_size),
@@ -50,24 +46,23 @@ def select_attention(
             device=device,
             dropout=case.dropout,
             compiled=True,
-            layers=min(len(layers), _LAYERS),
+            layers=min(layers, _LAYERS),
         )
         best = next(iter(seconds))
-        figures = ", ".join(f"{backend} {1e3 * value:.1f} ms" for backend, value in seconds.items())
-        logger.info(f"attention{which}: {best} ({figures} a layer)")
+        times = ", ".join(f"{backend} {1e3 * value:.1f} ms" for backend, value in seconds.items())
+        logger.info(f"attention{where}: {best} ({times} per layer)")
         return best
 
-    of_window = [layer for layer in range(encoder.num_layers) if encoder.is_local(layer)]
-    of_all = [layer for layer in range(encoder.num_layers) if not encoder.is_local(layer)]
-    recipe = replace(recipe, attention=timed(of_all, None, ""))
-    if of_window and recipe.local_attention is None:
-        recipe = replace(recipe, local_attention=timed(of_window, encoder.local_window, " in windows"))
+    local = sum(map(encoder.is_local, range(encoder.num_layers)))
+    recipe = replace(recipe, attention=timed(encoder.num_layers - local, None, ""))
+    if local and recipe.local_attention is None:
+        recipe = replace(recipe, local_attention=timed(local, encoder.local_window, " in windows"))
     return recipe
 
 
 def attention_options(recipe: PretrainRecipe, device: torch.device, precision: str) -> AttentionOptions:
-    """The attention of a recipe as the options of an encoder that is trained on `device`. The last layer computes masked positions
-    alone: where its backend cannot do that, these name `auto` for it, which is logged."""
+    """The attention options of an encoder that is trained with a recipe on `device`. The last layer computes masked positions only: if its
+    backend does not support that, `auto` is used there, which is logged."""
     options, encoder = AttentionOptions(recipe.attention, recipe.local_attention), recipe.encoder
     last = options.of_layer(encoder.is_local(encoder.num_layers - 1), chosen=True)
     if not (lack := missing(last, _case(encoder, device, precision)._replace(queries="chosen"))):
@@ -77,8 +72,7 @@ def attention_options(recipe: PretrainRecipe, device: torch.device, precision: s
 
 
 def _case(encoder: EncoderConfig, device: torch.device, precision: str) -> Case:
-    """What training under a precision of Lightning, as bf16-mixed, asks of a backend."""
-    dtype = {"bf": torch.bfloat16, "16": torch.float16}.get(
-        precision[:2], torch.float32
-    )  # matrices are multiplied in it
+    """Training under a precision of Lightning, such as bf16-mixed, as a case for backends."""
+    dtypes = {"bf": torch.bfloat16, "16": torch.float16}  # in which matrices are multiplied
+    dtype = dtypes.get(precision[:2], torch.float32)
     return Case(device, dtype, encoder.head_size, encoder.attention_dropout, training=True)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -73,15 +74,14 @@ def measure_before(initial: InitialModel, model: MaskedLM, data: TrainingData, d
             np.savez(partial, values=store.values, offsets=offsets, bytes_a_token=bytes_a_token)
 
     losses = []
-    for name, stream, bytes_a_token in _streams(data):
+    for text in _texts(data):
         if not changed:
-            losses.append(_measure(initial.model, name, BEFORE, stream, data.tokenizer, bytes_a_token, device))
-        elif name in samples:
-            store, own_bytes = _tokenized(samples[name], initial.tokenizer)
-            own = _stream(data, store, initial.tokenizer)
-            losses.append(_measure(initial.model, name, BEFORE, own, initial.tokenizer, own_bytes, device))
+            losses.append(_measure(initial.model, text, BEFORE, device))
+        elif text.name in samples:
+            own = _text(data, text.name, *_tokenized(samples[text.name], initial.tokenizer), initial.tokenizer)
+            losses.append(_measure(initial.model, own, BEFORE, device))
         if model is not initial.model:
-            losses.append(_measure(model, name, START, stream, data.tokenizer, bytes_a_token, device))
+            losses.append(_measure(model, text, START, device))
     _write(folder, losses)
 
 
@@ -91,8 +91,7 @@ def measure_after(model: MaskedLM, data: TrainingData, device: torch.device) -> 
     if not (folder / "losses.tsv").exists():
         return []
     losses = [loss for loss in read_losses(data.folder) if loss.when != AFTER]
-    for name, stream, bytes_a_token in _streams(data):
-        losses.append(_measure(model, name, AFTER, stream, data.tokenizer, bytes_a_token, device))
+    losses += [_measure(model, text, AFTER, device) for text in _texts(data)]
     _write(folder, losses)
     return losses
 
@@ -212,13 +211,23 @@ def _tokenized(texts: Sequence[str], tokenizer: Tokenizer) -> tuple[TokenStore, 
     return TokenStore.from_arrays(values, np.concatenate(([0], np.cumsum(lengths)))), size / len(values)
 
 
-def _stream(data: TrainingData, store: TokenStore, tokenizer: Tokenizer) -> BatchStream:
-    return fixed_sequences(data.recipe, data.plan, [store], [Documents(store.starts, store.lengths)], tokenizer)
+class _Text(NamedTuple):
+    """A text to measure on."""
+
+    name: str
+    stream: BatchStream
+    tokenizer: Tokenizer
+    bytes_a_token: float | None
 
 
-def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
-    """(text, sequences, bytes per token) for each kept sample; for the run's own text, by default, its validation sequences."""
-    streams: list[tuple[str, BatchStream, float | None]] = []
+def _text(data: TrainingData, name: str, store: TokenStore, bytes_a_token: float, tokenizer: Tokenizer) -> _Text:
+    documents = [Documents(store.starts, store.lengths)]
+    return _Text(name, fixed_sequences(data.recipe, data.plan, [store], documents, tokenizer), tokenizer, bytes_a_token)
+
+
+def _texts(data: TrainingData) -> list[_Text]:
+    """The kept samples; for the run's own text, by default, its validation sequences."""
+    texts: list[_Text] = []
     for name in (NEW, GENERAL):
         file = _sample_file(data.folder, name)
         if file.exists():
@@ -230,27 +239,20 @@ def _streams(data: TrainingData) -> list[tuple[str, BatchStream, float | None]]:
                 bytes_a_token = float(arrays["bytes_a_token"])
             except (OSError, ValueError, KeyError, TypeError) as error:
                 raise InputError(f"{file}: not a kept sample of tokenized text ({error}): remove it") from None
-            streams.append((name, _stream(data, kept, data.tokenizer), bytes_a_token))
+            texts.append(_text(data, name, kept, bytes_a_token, data.tokenizer))
         elif data.validation is not None:
             whole = data.stores[0].info.get("bytes") if len(data.stores) == 1 else None
-            streams.append((name, data.validation, whole / data.stores[0].num_tokens if whole else None))
-    return streams
+            bytes_a_token = whole / data.stores[0].num_tokens if whole else None
+            texts.append(_Text(name, data.validation, data.tokenizer, bytes_a_token))
+    return texts
 
 
-def _measure(
-    model: MaskedLM,
-    text: str,
-    when: str,
-    stream: BatchStream,
-    tokenizer: Tokenizer,
-    bytes_a_token: float | None,
-    device: torch.device,
-) -> Loss:
+def _measure(model: MaskedLM, text: _Text, when: str, device: torch.device) -> Loss:
     home = next(model.parameters()).device
-    score = score_stream(model.to(device), stream)
+    score = score_stream(model.to(device), text.stream)
     model.to(home)
-    per_byte = score.loss / bytes_a_token if bytes_a_token else None
-    return Loss(text, when, tokenizer.hash[:8], score.loss, score.accuracy, score.targets, per_byte)
+    per_byte = score.loss / text.bytes_a_token if text.bytes_a_token else None
+    return Loss(text.name, when, text.tokenizer.hash[:8], score.loss, score.accuracy, score.targets, per_byte)
 
 
 def _write(folder: Path, losses: Sequence[Loss]) -> None:

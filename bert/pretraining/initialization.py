@@ -107,7 +107,7 @@ def initialize(recipe: PretrainRecipe, initial: InitialModel, tokenizer: Tokeniz
         if words is None:
             unknown = f", {rows.unknown:,} as the mean of all" if rows.unknown else ""
             logger.info(
-                f"tokenizer: {rows.kept:,} of {tokenizer.vocab_size:,} tokens keep their vectors, {rows.from_pieces:,} start as the mean"
+                f"tokenizer: {rows.kept:,} of {tokenizer.vocab_size:,} tokens keep their vectors, {rows.averaged:,} start as the mean"
                 f" of their old tokens{unknown}"
             )
     if words is not None:

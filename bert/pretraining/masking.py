@@ -1,12 +1,12 @@
-"""Which tokens of a sequence are masked, and what replaces them: dynamic masking as a function of (seed, sequence number).
+"""Dynamic masking: which tokens of a sequence are masked, and what replaces them, as a function of (seed, sequence number).
 
-In: sequences of token ids. Out: the corrupted sequences, and K masked positions for each. K is fixed, so every shape is static; an index
-that is not in use is 0 and has the label −100, which the loss leaves out.
+In: sequences of token ids. Out: the masked sequences, and K masked positions for each. K is fixed, so every shape is static; an unused
+index is 0 and has the label −100, which the loss ignores.
 
-A worked example. A sequence of 10 positions with 8 maskable ones at a rate of 25 % has K = round(0.25 × 10) = 2 and gets
+A worked example. A sequence of 10 positions, 8 of them maskable, at a rate of 25 % has K = round(0.25 × 10) = 2 and gets
 max(1, round(0.25 × 8)) = 2 masked tokens: the two maskable positions with the smallest random numbers.
 
-After BERT (Devlin et al. 2018): of the masked tokens 80 % become [MASK], 10 % a random token and 10 % stay as they are.
+After BERT (Devlin et al. 2018): of the masked tokens 80 % become [MASK], 10 % a random token and 10 % stay unchanged.
 """
 
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ import numpy as np
 from bert.data.rng import Stream, random_bits, uniform
 from bert.pretraining.config import MaskingConfig
 
-IGNORED = -100  # the label of an index that is not in use
+IGNORED = -100  # label of an unused index
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking has to know of a tokenizer."""
+    """The properties of a tokenizer that masking needs."""
 
     mask_id: int
     maskable: np.ndarray  # (V,) bool: False for special tokens
-    replacements: np.ndarray  # (N,) ids that a random replacement is drawn from: neither special nor unused
+    replacements: np.ndarray  # (N,) ids of random replacements: neither special nor unused
     word_starts: np.ndarray  # (V,) bool: whether a token begins a word
 
 
 @dataclass(frozen=True)
 class MaskedSequences:
-    """Corrupted sequences (R, T); masked positions (R, K) and the original ids there (R, K), −100 where not in use."""
+    """Sequences after masking (R, T); masked positions (R, K), and the original ids there (R, K), −100 if unused."""
 
     input_ids: np.ndarray
     positions: np.ndarray
@@ -39,28 +39,24 @@ class MaskedSequences:
 
 
 def most_masked(rate: float, sequence_length: int) -> int:
-    """K: masked positions of a sequence at most."""
+    """K: the largest number of masked positions in a sequence."""
     return max(1, round(rate * sequence_length))
 
 
 def masked_counts(maskable: np.ndarray, rate: float) -> np.ndarray:
-    """How many tokens (R,) are masked in sequences with `maskable` (R, T) positions: min(K, max(1, round(rate × n))), and 0 where n is
-    0."""
+    """The number of tokens (R,) to mask in sequences with n `maskable` (R, T) positions: min(K, max(1, round(rate × n))); 0 if n is 0."""
     positions = maskable.sum(axis=1)
     wanted = np.maximum(1, np.rint(rate * positions).astype(np.int64))
     return np.where(positions > 0, np.minimum(wanted, most_masked(rate, maskable.shape[1])), 0)
 
 
 def choose_positions(maskable: np.ndarray, counts: np.ndarray, seed: int, sequences: np.ndarray) -> np.ndarray:
-    """Masked (R, T) bool: in each sequence the `counts` maskable positions with the smallest random numbers."""
+    """Masked (R, T) bool: in each sequence, the `counts` maskable positions with the smallest random numbers."""
     length = maskable.shape[1]
     position_bits = np.uint64((1 << length.bit_length()) - 1)
-    # The lowest bits of a key are its position, so that no two are equal and the count is exact.
-    keys = (
-        random_bits(seed, Stream.MASKED_POSITIONS, sequences[:, None], np.arange(length)) >> np.uint64(1)
-        & ~position_bits
-    )
-    keys |= np.arange(length, dtype=np.uint64)
+    # The lowest bits of a key are its position, so that no two keys are equal and the count is exact.
+    keys = random_bits(seed, Stream.MASKED_POSITIONS, sequences[:, None], np.arange(length)) >> np.uint64(1)
+    keys = keys & ~position_bits | np.arange(length, dtype=np.uint64)
     keys[~maskable] = np.iinfo(np.uint64).max  # above every random number
     most = int(counts.max(initial=1))
     smallest = np.sort(np.partition(keys, most - 1, axis=1)[:, :most], axis=1)
@@ -71,14 +67,14 @@ def choose_positions(maskable: np.ndarray, counts: np.ndarray, seed: int, sequen
 def choose_words(
     maskable: np.ndarray, starts: np.ndarray, counts: np.ndarray, seed: int, sequences: np.ndarray
 ) -> np.ndarray:
-    """Masked (R, T) bool: whole words in random order, each taken if it still fits into the sequence's count.
+    """Masked (R, T) bool: whole words in random order, each taken if it fits into what is left of the sequence's count.
 
-    `starts` (R, T) marks the positions where a word begins. Where no word of a sequence fits, the first tokens of one word are taken.
+    `starts` (R, T) marks the positions at which a word starts. If no word of a sequence fits, the first tokens of one word are masked.
     """
     sequence_count = len(maskable)
     after_maskable = np.pad(maskable, ((0, 0), (1, 0)))[:, :-1]
-    begins = maskable & (starts | ~after_maskable)  # a chunk may begin inside a word
-    word_of = np.cumsum(begins, axis=1) - 1  # (R, T): number of the word within the sequence, where maskable
+    begins = maskable & (starts | ~after_maskable)  # a chunk may start inside a word
+    word_of = np.cumsum(begins, axis=1) - 1  # (R, T): index of the word in the sequence, if maskable
     words = int(begins.sum(axis=1).max(initial=0))
     if words == 0:
         return np.zeros_like(maskable)
@@ -118,11 +114,10 @@ def mask_sequences(
     used = np.arange(most_masked(masking.rate, length)) < masked.sum(axis=1)[:, None]
     positions = np.zeros(used.shape, np.int64)
     positions[used] = np.nonzero(masked)[1]
-    originals = input_ids[masked]  # (masked,), as what follows
+    originals = input_ids[masked]  # (masked,), like the arrays below
     kind = uniform(seed, Stream.MASK_KIND, sequences[:, None], positions)[used]
-    pick = random_bits(seed, Stream.MASK_REPLACEMENT, sequences[:, None], positions)[used] % np.uint64(
-        len(vocabulary.replacements)
-    )
+    pick = random_bits(seed, Stream.MASK_REPLACEMENT, sequences[:, None], positions)[used]
+    pick = pick % np.uint64(len(vocabulary.replacements))
     becomes = np.where(kind < masking.mask_share, vocabulary.mask_id, originals)
     becomes = np.where(kind >= 1 - masking.random_share, vocabulary.replacements[pick.astype(np.int64)], becomes)
     corrupted = input_ids.copy()

@@ -1,7 +1,7 @@
-"""Checkpoints that are whole or not there: written under another name, synced, renamed; checked against a hash when read.
+"""Checkpoints, written atomically (temporary name, fsync, rename) and checked against a hash when read.
 
-A checkpoint is a folder `step-00000100` with `state.pt`, Lightning's dictionary of state, and `manifest.json`, its length and SHA-256.
-A damaged one is noticed, and the run goes on from the one before.
+A checkpoint is a folder `step-00000100` with `state.pt`, Lightning's state dictionary, and `manifest.json`, with its length and SHA-256.
+A damaged one is detected, and the run is resumed from the one before.
 """
 
 import hashlib
@@ -31,18 +31,18 @@ _NAME = re.compile(r"step-\d{8,}")
 
 
 class UnwrittenCheckpoint(InputError):
-    """The disk has no room for a checkpoint; a run can go on and try the next one."""
+    """The disk is full; a run can continue and try again at the next checkpoint."""
 
 
 class WholeCheckpointIO(CheckpointIO):
-    """Reads and writes checkpoint folders; Lightning calls it."""
+    """Reads and writes checkpoint folders, for Lightning."""
 
     def __init__(self, run_id: str | None = None, check: Callable[[], None] = lambda: None) -> None:
-        """`run_id` is written into each checkpoint; `check` is called before, and raises where the folder is no longer the run's."""
+        """`run_id` is written into each checkpoint; `check` is called first, and raises if the folder no longer belongs to the run."""
         self.run_id, self.check = run_id, check
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write `checkpoint` to the folder `path`. UnwrittenCheckpoint where the disk has no room; nothing half-written stays."""
+        """Write `checkpoint` to the folder `path` atomically. UnwrittenCheckpoint if the disk is full."""
         self.check()
         folder = Path(path)
         try:
@@ -57,29 +57,27 @@ class WholeCheckpointIO(CheckpointIO):
                     "sha256": _sha256(state),
                     "global_step": checkpoint.get("global_step"),
                 }
-                with (fresh / "manifest.json").open("w") as stream:
-                    json.dump(manifest, stream)
+                (fresh / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
             cause = error if isinstance(error, OSError) else error.__context__
             if isinstance(cause, OSError) or "write" in str(error).lower():
-                why = cause if isinstance(cause, OSError) else error
-                raise UnwrittenCheckpoint(
-                    f"{folder}: the checkpoint could not be written ({why}): make room on this disk"
-                ) from error
+                why = f"({cause if isinstance(cause, OSError) else error}): make room on this disk"
+                raise UnwrittenCheckpoint(f"{folder}: the checkpoint could not be written {why}") from error
             raise
 
     def load_checkpoint(
         self, path: Any, map_location: Any | None = None, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read the checkpoint at `path`; weights only, whatever Lightning asks for: nothing is unpickled."""
+        """Read the checkpoint at `path`, always with `weights_only`: nothing is unpickled."""
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of PyTorch, of what is refused anyway
+                warnings.simplefilter("ignore")  # about contents that are refused anyway
                 state = torch.load(Path(path) / "state.pt", map_location=map_location or "cpu", weights_only=True)
             return dict(state)
-        except Exception as error:  # of any kind, by what the file holds
-            what = "state.pt is none that PyTorch reads without running code"
-            raise InputError(f"{path}: {what}: move this checkpoint away") from error
+        except Exception as error:  # of any kind, by the contents of the file
+            raise InputError(
+                f"{path}: PyTorch cannot read state.pt without running code: move this checkpoint away"
+            ) from error
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove the checkpoint at `path`."""
@@ -87,49 +85,47 @@ class WholeCheckpointIO(CheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """Saves every so many steps or minutes and at the end, and keeps the newest few.
+    """Saves checkpoints by steps or minutes and at the end, and keeps the newest ones.
 
-    Where a validation falls on the same step it comes first, so that a resumed run finds its row in the log.
+    A validation at the same step comes first, so that a resumed run finds its row in the log.
     """
 
     def __init__(
         self, folder: Path, config: CheckpointConfig, validate_every: int | None = None, source: str = ""
     ) -> None:
-        """`source` tells what a run goes on from: run id, and name and hash of the checkpoint; all ranks must have the same."""
+        """`source` identifies the run and the checkpoint that it resumes from; it must be the same on all ranks."""
         self.folder, self.config, self.validate_every, self.source = folder, config, validate_every, source
-        self._saved_step = 0  # nothing is lost where no step was taken
-        self._is_full = False  # where the disk had no room for the last one
+        self._saved_step = 0
+        self._is_full = False  # whether the disk had no room for the last one
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """The clock between two checkpoints runs from here. InputError where ranks go on from different checkpoints."""
+        """Start the clock for `every_minutes`. InputError if ranks resume from different checkpoints."""
         self._agreement, self._saved_at = Agreement(trainer.world_size), time.monotonic()
         start = hashlib.sha256(f"{self.source} {pl_module.progress.step} {trainer.world_size}".encode()).digest()
         if not self._agreement.is_same(int.from_bytes(start[:6])):
-            raise InputError(
-                f"{self.folder}: the processes of this run go on from different checkpoints: see that all of them have the same files,"
-                " and start again"
-            )
-        if self._folder_of(trainer.global_step).exists():  # the one that the run goes on from
+            what = "the processes of this run resume from different checkpoints"
+            raise InputError(f"{self.folder}: {what}: make sure that all of them see the same files, and start again")
+        if self._folder_of(trainer.global_step).exists():  # the run was resumed from it
             self._saved_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """After a step, unless a validation comes next."""
+        """Save after a step if due, unless a validation comes next, or the end of the run."""
         validates = self.validate_every and trainer.global_step % self.validate_every == 0
-        if not validates and not trainer.should_stop:  # the last validation and the last checkpoint come at the end
+        if not validates and not trainer.should_stop:
             self._save_if_due(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """After a validation inside the run."""
+        """Save after a validation during the run if due."""
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._save_if_due(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The last checkpoint of the run, whether it is finished or interrupted."""
+        """Save the last checkpoint of a finished or interrupted run, if it has taken a step."""
         if trainer.global_step != self._saved_step:
             self._save(trainer, last=True)
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """The same where Lightning ends the run by SIGTERM before our own handler stands."""
+        """Do the same if Lightning ends the run by SIGTERM, before our handler is installed."""
         if isinstance(exception, SIGTERMException):
             self.on_train_end(trainer, pl_module)
 
@@ -144,7 +140,7 @@ class Checkpoints(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: L.Trainer, last: bool = False) -> None:
-        """Save; where the disk has no room warn, unless it is the last one. All ranks learn of it: none waits in vain."""
+        """Save. If the disk is full, warn, or raise for the last checkpoint, on all ranks, so that none waits in vain."""
         failure = None
         for logger in trainer.loggers:
             logger.save()
@@ -152,13 +148,13 @@ class Checkpoints(Checkpoint):
             trainer.save_checkpoint(self._folder_of(trainer.global_step))
         except UnwrittenCheckpoint as error:
             failure = error
-            trainer.strategy.barrier()  # the others wait there at the end of a checkpoint
+            trainer.strategy.barrier()  # where other ranks wait at the end of a checkpoint
         self._saved_at = time.monotonic()
         if self._agreement.largest(failure is not None):
             if last:
                 raise failure or InputError("the last checkpoint could not be written")
-            if failure is not None and not self._is_full:  # said once, not at every checkpoint of a night
-                warnings.warn(f"{failure}; training goes on until the next one is due", stacklevel=2)
+            if failure is not None and not self._is_full:  # warn once, not at every checkpoint
+                warnings.warn(f"{failure}; training continues until the next one is due", stacklevel=2)
             self._is_full = True
             return
         self._saved_step, self._is_full = trainer.global_step, False
@@ -171,15 +167,19 @@ class Checkpoints(Checkpoint):
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first: folders called step- and a number, and nothing else that may lie there."""
-    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
+    """The checkpoints of a run, oldest first: only folders named step- and a number."""
+    return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=step_of)
+
+
+def step_of(checkpoint: Path | None) -> int:
+    """The step of a checkpoint; 0 without one."""
+    return 0 if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
 
 
 def newest_whole(folder: Path, warn: Callable[[str], None], run_id: str | None = None) -> Path | None:
-    """The newest undamaged checkpoint, none where the folder holds none at all; a warning for each damaged one.
+    """The newest undamaged checkpoint, or None if the folder has no checkpoints. `warn` is called for each damaged one.
 
-    InputError where every one is damaged, and for one of another run than `run_id`."""
+    InputError if all are damaged, or if it is not of the run `run_id`."""
     clear_workshops(folder, _FILES)
     checkpoints = list_checkpoints(folder)
     damages: list[tuple[Path, str]] = []
@@ -194,14 +194,13 @@ def newest_whole(folder: Path, warn: Callable[[str], None], run_id: str | None =
         damages.append((checkpoint, damage))
     if checkpoints:
         each = "; ".join(f"{checkpoint.name}: {damage}" for checkpoint, damage in damages)
-        raise InputError(
-            f"{folder}: every checkpoint is damaged ({each}): start the run again with {option('overwrite')}"
-        )
+        fix = f"start the run again with {option('overwrite')}"
+        raise InputError(f"{folder}: every checkpoint is damaged ({each}): {fix}")
     return None
 
 
 def prove(checkpoint: Path, sha256: str, minutes: float = 1.0) -> None:
-    """RankError where this process does not see the checkpoint that rank 0 chose; a network file system may show it late."""
+    """RankError if this process does not see the checkpoint that rank 0 has chosen, which may take time on a network file system."""
     deadline = time.monotonic() + 60 * minutes
     while True:
         with suppress(OSError, ValueError):
@@ -209,14 +208,13 @@ def prove(checkpoint: Path, sha256: str, minutes: float = 1.0) -> None:
             if manifest.get("sha256") == sha256 and (checkpoint / "state.pt").stat().st_size == manifest.get("bytes"):
                 return
         if time.monotonic() > deadline:
-            raise RankError(
-                f"{checkpoint}: this process does not see the checkpoint that rank 0 goes on from: check the file system"
-            )
+            what = "this process does not see the checkpoint that rank 0 resumes from"
+            raise RankError(f"{checkpoint}: {what}: check the file system")
         time.sleep(1.0)
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """What manifest.json says. Raises OSError and ValueError."""
+    """The contents of manifest.json. Raises OSError and ValueError."""
     manifest = read_json(checkpoint / "manifest.json")
     if not isinstance(manifest, dict) or not isinstance(manifest.get("fingerprint", {}), dict):
         raise ValueError("manifest.json is damaged")
@@ -224,14 +222,14 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def drop_later(checkpoint: Path) -> None:
-    """Remove what is later than the checkpoint that a run goes on from: it was damaged, and is not to count among those kept."""
+    """Remove the checkpoints after the one that a run is resumed from: they are damaged, and must not count among those kept."""
     for later in list_checkpoints(checkpoint.parent):
-        if int(later.name.removeprefix("step-")) > int(checkpoint.name.removeprefix("step-")):
+        if step_of(later) > step_of(checkpoint):
             remove_folder(later)
 
 
 def find_damage(checkpoint: Path) -> str:
-    """What is wrong with a checkpoint, or an empty string."""
+    """What is damaged in a checkpoint; an empty string if nothing is."""
     state = checkpoint / "state.pt"
     try:
         manifest = read_manifest(checkpoint)

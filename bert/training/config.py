@@ -1,4 +1,4 @@
-"""How a model is trained: optimiser, schedule, stop, checkpoints, log. Plain dataclasses without torch, shared by all kinds of training."""
+"""How a model is trained: optimizer, schedule, budget, checkpoints, log. Plain dataclasses without torch, for all kinds of training."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -17,11 +17,11 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.98)
     """AdamW's decay rates of the two moments"""
     eps: float = 1e-8
-    """AdamW's term in the denominator"""
+    """term added to AdamW's denominator"""
     weight_decay: float = 0.01
-    """decoupled weight decay of matrices; vectors (norms, biases) have none"""
+    """AdamW's decoupled weight decay of matrices; vectors (norms, biases) have none"""
     clip_norm: float | None = 1.0
-    """longest gradient, in the 2-norm over all parameters; null: not clipped"""
+    """largest 2-norm of the gradient over all parameters; null: no clipping"""
     muon_lr: float = 0.02
     """highest learning rate of Muon"""
     muon_momentum: float = 0.95
@@ -29,8 +29,8 @@ class OptimizerConfig:
     muon_weight_decay: float = 0.01
     """decoupled weight decay of the matrices that Muon updates"""
     muon_block: int | None = None
-    """Muon orthogonalises so many neurons (rows of what reads the residual path, columns of what writes to it) by themselves,
-    which is cheaper; null: whole matrices"""
+    """number of neurons (rows of matrices that read the residual path, columns of those that write to it) that Muon orthogonalizes
+    together: fewer are cheaper; null: whole matrices"""
 
     def __post_init__(self) -> None:
         require_positive("optimizer", self, "lr eps clip_norm muon_lr muon_block")
@@ -41,36 +41,35 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Learning rate through the run, as a share of its highest value. Progress is the used share of the budget."""
+    """The learning rate during the run, as a share of its highest value. Progress is the used share of the budget."""
 
     kind: Literal["linear", "cosine", "wsd"] = "linear"
-    """after warm-up: straight down, half a cosine, or stable and then straight down (warm-up, stable, decay)"""
+    """after warm-up: linear decay, half a cosine, or constant and then linear decay (warm-up, stable, decay)"""
     warmup: float = 0.06
     """share of the run in which the learning rate rises from 0"""
     decay: float = 0.5
-    """wsd only: share of the run, at its end, in which the learning rate falls"""
+    """wsd only: last share of the run, in which the learning rate falls"""
     final: float = 0.0
-    """what is left of the highest learning rate at the end, as a share"""
+    """learning rate at the end, as a share of the highest"""
 
     def __post_init__(self) -> None:
         require("schedule", self, "warmup decay final", lambda value: 0 <= value <= 1, "a share from 0 to 1")
         if self.kind == "wsd" and self.warmup + self.decay > 1:
-            raise InputError(
-                f"schedule.warmup {self.warmup} and schedule.decay {self.decay} are more than the whole run: lower one"
-            )
+            shares = f"schedule.warmup {self.warmup} and schedule.decay {self.decay}"
+            raise InputError(f"{shares} are more than the whole run: lower one")
 
 
 @dataclass(frozen=True)
 class StopConfig:
-    """The budget of the run. The learning rate decays to the end of it. With several, the run ends with the first."""
+    """The budget of the run, over which the learning rate decays. With several budgets, the run ends when the first is used up."""
 
     steps: int | None = None
-    """optimiser steps"""
+    """optimizer steps"""
     tokens: float | None = None
     """tokens seen, padding not counted"""
     minutes: float | None = None
-    """wall-clock minutes, from the first request for a batch: compiling, validation and checkpoints included (the schedule begins
-    after the first step, which compiles)"""
+    """wall-clock minutes from the first request for a batch, including compilation, validation and checkpoints (the schedule starts after
+    the first step, which includes compilation)"""
 
     def __post_init__(self) -> None:
         require_positive("stop", self, "steps tokens minutes")
@@ -78,24 +77,24 @@ class StopConfig:
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """When a checkpoint is written. There is always one at the end and one when the run is interrupted."""
+    """When to save checkpoints. One is always saved at the end, and when the run is interrupted."""
 
     every_steps: int | None = None
-    """steps between checkpoints; null: by the clock alone"""
+    """steps between checkpoints; null: by time only"""
     every_minutes: float | None = 10.0
-    """minutes between checkpoints; null: by steps alone"""
+    """minutes between checkpoints; null: by steps only"""
     keep: int = 2
-    """how many are kept, the newest"""
+    """number of checkpoints to keep, the newest ones"""
 
     def __post_init__(self) -> None:
         require_positive("checkpoint", self, "every_steps every_minutes")
-        # Where the newest is damaged, a run is resumed from the one before.
+        # If the newest is damaged, a run is resumed from the one before.
         require("checkpoint", self, "keep", lambda value: value >= 2, "2 or more")
 
 
 @dataclass(frozen=True)
 class LogConfig:
-    """What is written down while the run goes on. RUN/metrics.csv always is."""
+    """What to log during the run. RUN/metrics.csv is always written."""
 
     every_steps: int = 20
     """steps between rows of the log"""
@@ -104,7 +103,7 @@ class LogConfig:
     wandb: str | None = None
     """also log to this Weights & Biases project"""
     progress_bar: bool = True
-    """show loss, tokens a second and the time left; plain lines where the output is not a terminal"""
+    """show loss, tokens per second and the remaining time; plain lines if the output is not a terminal"""
 
     def __post_init__(self) -> None:
         require_positive("log", self, "every_steps")

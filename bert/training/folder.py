@@ -1,4 +1,4 @@
-"""The folder of a run: owned by one process, filled by rank 0 before training, waited for by the others."""
+"""The run directory: owned by one process, prepared by rank 0 before training, while the other ranks wait."""
 
 import json
 import os
@@ -28,45 +28,35 @@ from bert.untrusted import read_json
 
 RECIPE, GIVEN = "recipe.yaml", "given.yaml"
 _ENVIRONMENT, _READY, _LOCK = "environment.json", "ready", ".lock"
-_STORE = ("store.json", "data-00000-of-00001.arrow", "dataset_info.json", "state.json", "rows-*.npy")
-_PARTIAL = (
-    ".recipe.partial.yaml",
-    ".given.partial.yaml",
-    ".environment.partial.json",
-    ".ready.partial",
-    ".metrics.partial.csv",
-)
-_LOGS = (*(f"wandb/{kind}run-*/**" for kind in ("", "offline-")), "wandb/debug*.log", "wandb/latest-run")
-OURS = (
-    *(RECIPE, GIVEN, _ENVIRONMENT, _READY, "metrics.csv", *_PARTIAL, *_LOGS),
-    *(f".{name}.lock" for name in ("tokenizer", "store", "store-[0-9]*")),
-    *("checkpoints/step-[0-9]*/state.pt", "checkpoints/step-[0-9]*/manifest.json"),
-    *(
-        f"before-after/{name}"
-        for name in ("losses.tsv", ".losses.partial.tsv", "held-out-text.npz", "general-sample.npz")
-    ),
-    *(
-        f"{place}/{name}"
-        for place in ("tensorboard", "lightning_logs/version_*")
-        for name in ("events.*", "hparams.yaml", "metrics.csv")
-    ),
-    *(f"tokenizer/{name}" for name in ALL_FILES),
-    *(f"store{number}/{name}" for number in ("", "-[0-9]*") for name in _STORE),
-    *(f"model/{name}" for name in (*MODEL_FILES, "windows.json")),
-)
-"""patterns of what a run writes into its folder; whatever else lies there is the user's"""
+_STORE = "store.json data-00000-of-00001.arrow dataset_info.json state.json rows-*.npy"
+_EVENTS = "events.* hparams.yaml metrics.csv"
+_FILES = {  # folder → patterns of the files that a run writes into it
+    "": f"{RECIPE} {GIVEN} {_ENVIRONMENT} {_READY} metrics.csv .recipe.partial.yaml .given.partial.yaml .environment.partial.json"
+    " .ready.partial .metrics.partial.csv .tokenizer.lock .store.lock .store-[0-9]*.lock",
+    "tokenizer/": " ".join(ALL_FILES),
+    "store/": _STORE,
+    "store-[0-9]*/": _STORE,
+    "checkpoints/step-[0-9]*/": "state.pt manifest.json",
+    "before-after/": "losses.tsv validation-text.npz general-sample.npz .*.partial.*",
+    "model/": " ".join([*MODEL_FILES, "windows.json"]),
+    "tensorboard/": _EVENTS,
+    "lightning_logs/version_*/": _EVENTS,
+    "wandb/": "run-*/** offline-run-*/** debug*.log latest-run",
+}
+OURS = tuple(folder + name for folder, names in _FILES.items() for name in names.split())
+"""patterns of the files that a run writes into its directory; all others are the user's"""
 
 
 def is_rank_0() -> bool:
-    """Whether this process prepares the run."""
+    """Whether this process is rank 0, which prepares the run."""
     return global_rank() == 0
 
 
 @contextmanager
 def owned(out: Path) -> Iterator[Callable[[], None]]:
-    """Own the run directory `out`, which is made. Yields a function that raises InputError where it is no longer the one.
+    """Own the run directory `out`, which is created. Yields a function that raises InputError if it is no longer the same directory.
 
-    Raises InputError where another process owns it or it cannot be written. A folder that was made and stays empty goes again.
+    Raises InputError if another process owns it, or if it cannot be written. A directory that was created and is still empty is removed.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: give a folder as {option('out')}")
@@ -78,9 +68,8 @@ def owned(out: Path) -> Iterator[Callable[[], None]]:
 
             def check() -> None:
                 if not is_held(out / _LOCK, descriptor):
-                    raise InputError(
-                        f"{out}: was moved or replaced while this run trained: nothing more is written there"
-                    )
+                    what = "was moved or replaced while this run trained"
+                    raise InputError(f"{out}: {what}: nothing more is written there")
 
             yield check
     except OSError as error:
@@ -94,71 +83,67 @@ def owned(out: Path) -> Iterator[Callable[[], None]]:
 
 
 def _check_links(out: Path) -> None:
-    """InputError for a link under a name that a run writes, or that of a folder it writes in: it may lead to any file of the user."""
+    """InputError for a link with the name of a file or folder that a run writes: it may lead to any file of the user."""
     folders = {tuple(Path(pattern).parts[:size]) for pattern in OURS for size in range(1, len(Path(pattern).parts))}
     names = [*OURS, *("/".join(parts) for parts in folders)]
     for above, inside, files in os.walk(out):
         for path in (Path(above, name) for name in [*inside, *files]):
             if path.is_symlink() and any(matches(path.relative_to(out), name) for name in names):
                 raise InputError(
-                    f"{path}: is a link, which may lead to any file: put what it leads to there, or remove it"
+                    f"{path}: is a link, which may lead to any file: replace it by its target, or remove it"
                 )
 
 
 def named(out: Path) -> Path:
-    """`out` with a name of its own: "." is put aside and made anew while it is the folder one is in."""
+    """`out` with a name: "." becomes the absolute path, as the directory may be replaced while it is the current one."""
     return out if out.name else out.absolute()
 
 
 def holds_run(out: Path) -> bool:
-    """Whether a run was prepared in `out`."""
-    return (completed(out) / RECIPE).exists() and (out / GIVEN).exists()  # a recipe of that name may be the user's
+    """Whether `out` holds a prepared run; RECIPE alone may be a file of the user's."""
+    return (completed(out) / RECIPE).exists() and (out / GIVEN).exists()
 
 
 def check_same(out: Path, given: Any) -> None:
-    """InputError where the run that `out` holds was asked for by another recipe than `given`, with both values of the first field."""
+    """InputError if the run in `out` was started with another recipe than `given`, with both values of the first fields."""
     before, amended = (read_recipe(out / name, type(given)) for name in (GIVEN, RECIPE))
-    # As it is by now: a command may ask for what was amended.
+    # Fields may also have the values to which they were amended.
     other = {key for key, _, _ in differences(amended, given)}
     if changed := [f"{key} {then}, not {now}" for key, then, now in differences(before, given) if key in other]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        fix = f"{option('resume')} {out} to resume that run, or {option('overwrite')} to lose it"
         raise InputError(
-            f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: give another {option('out')},"
-            f" {option('resume')} {out} to go on with that run, or {option('overwrite')} to lose it"
+            f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: give another {option('out')}, {fix}"
         )
 
 
 @contextmanager
-def claimed(
-    out: Path, overwrite: bool, given: Any = None, ours: Sequence[str] = OURS, keeps: bool = True
-) -> Iterator[Path]:
-    """A folder to prepare the run `out` in, inside the `with`; where that fails, nothing of a new run
-    stays, but for what was prepared when a signal came.
+def claimed(out: Path, overwrite: bool, given: Any, ours: Sequence[str] = OURS, keeps: bool = True) -> Iterator[Path]:
+    """A directory in which to prepare the run `out`, inside the `with`. If that fails, nothing of a new run remains, except what was
+    prepared before a signal.
 
-    It is `out` itself, or, where `out` holds a run and is to be overwritten, another that takes its place at the end. `given` is
-    the recipe that was asked for: it marks a preparation as ours, and where the same was asked for before and killed, what it
-    has prepared is there if it `keeps` that. `ours` are patterns of what a run of this kind writes: all else is the user's and
-    stays. Raises InputError where the folder holds another run, unless it is to be overwritten, or something else.
+    It is `out` itself or, if `out` holds a run and is overwritten, another that replaces it at the end. `given` is the recipe as given: it
+    marks a preparation as ours. If a preparation with the same recipe was killed, what it has prepared is reused if `keeps` is true.
+    `ours` are patterns of the files that a run of this kind writes: all others are the user's and stay. Raises InputError if the directory
+    holds another run, unless it is overwritten, or other files.
     """
     if holds_run(out):
         if not overwrite:
-            raise InputError(
-                f"{out}: already holds a run: give another {option('out')}, or {option('overwrite')} to lose it"
-            )
+            fix = f"give another {option('out')}, or {option('overwrite')} to lose it"
+            raise InputError(f"{out}: already holds a run: {fix}")
         with replaced_folder(out, ours) as fresh, renamed(fresh, out):
             try:
                 _mark(fresh, given)
                 yield fresh
-                for recipe in fresh.rglob("*.yaml"):  # they name their files where those will be
-                    recipe.write_text(
-                        recipe.read_text(encoding="utf-8").replace(str(fresh), str(real_path(out))), encoding="utf-8"
-                    )
+                for recipe in fresh.rglob("*.yaml"):  # paths to files in it must be those after the replacement
+                    text = recipe.read_text(encoding="utf-8").replace(str(fresh), str(real_path(out)))
+                    recipe.write_text(text, encoding="utf-8")
             except InputError as error:
                 raise InputError(error.args[0].replace(str(fresh), str(out))) from error
         return
     clear_workshops(out, ["**"])
     if (out / GIVEN).exists():
-        if not keeps or given is None or any(differences(read_recipe(out / GIVEN, type(given)), given)):
+        if not keeps or any(differences(read_recipe(out / GIVEN, type(given)), given)):
             _remove_ours(out, ours)
     elif any(path.name != _LOCK for path in out.iterdir()):
         raise InputError(f"{out}: holds files that are not of a run: give another {option('out')}")
@@ -166,21 +151,18 @@ def claimed(
         _mark(out, given)
         yield out
     except BaseException as error:
-        if not keeps or number_of(error) is None:  # after a signal the same command goes on with what is prepared
+        if not keeps or number_of(error) is None:  # after a signal, the same command continues with what is prepared
             _remove_ours(out, ours)
         raise
 
 
 def _mark(folder: Path, given: Any) -> None:
-    if given is None:
-        return
+    header = f"The recipe as given. {RECIPE} has every field resolved."
     try:
-        header = f"What was asked for. {RECIPE} is what came of it, with every open field decided."
         write_yaml(given, folder / GIVEN, header)
     except OSError as error:
-        raise InputError(
-            f"{folder}: cannot be written ({error.strerror or error}); free the disk or choose another {option('out')}"
-        ) from error
+        what = f"cannot be written ({error.strerror or error}); free the disk or choose another {option('out')}"
+        raise InputError(f"{folder}: {what}") from error
 
 
 def _remove_ours(out: Path, ours: Sequence[str]) -> None:
@@ -195,12 +177,11 @@ def _remove_ours(out: Path, ours: Sequence[str]) -> None:
 
 
 def mark_ready(folder: Path, out: Path, recipe: Any, command: str, decided: Mapping[str, Any]) -> None:
-    """Write into `folder` the resolved recipe of the run `out`, the environment, and the marker that other ranks wait for.
+    """Write into `folder` the resolved recipe of the run `out`, the environment, and the marker that the other ranks wait for.
 
     `decided` is what was decided on this machine and is in no recipe."""
     append_environment(folder, decided)
-    header = f"A whole recipe for `{command}`: with it another run repeats this one."
-    write_yaml(recipe, folder / RECIPE, header)
+    write_yaml(recipe, folder / RECIPE, f"A complete recipe for `{command}`: another run with it repeats this one.")
     tell_others(folder / _READY, {})
 
 
@@ -212,8 +193,8 @@ def mark_resumed(
     decided: Mapping[str, Any],
     told: Mapping[str, Any],
 ) -> None:
-    """What `mark_ready` does, of a run that goes on: fields that are `changed` are written into its recipe as amendments, and a
-    difference of this environment from the one before is warned of. `told` is for the other ranks."""
+    """`mark_ready` for a resumed run: the fields in `changed` are recorded in its recipe as amendments, and a warning names each difference
+    between this environment and the last one. `told` is for the other ranks."""
     before = _environments(out)
     if changed:
         lines = (out / RECIPE).read_text(encoding="utf-8").splitlines()
@@ -223,24 +204,22 @@ def mark_resumed(
     now = append_environment(out, decided)
     for what in ("packages", "decided") if before else ():
         then = before[-1].get(what)
-        then = then if isinstance(then, dict) else {}
-        for key in then.keys() & now[what].keys():
+        for key in then.keys() & now[what].keys() if isinstance(then, dict) else ():
             if then[key] != now[what][key]:
-                warnings.warn(
-                    f"{out}: {key} is {now[what][key]}, and was {then[key]} before: results may differ", stacklevel=2
-                )
+                change = f"{key} is {now[what][key]}, and was {then[key]} before"
+                warnings.warn(f"{out}: {change}: results may differ", stacklevel=2)
     tell_others(out / _READY, told)
 
 
 def append_environment(folder: Path, decided: Mapping[str, Any]) -> dict[str, Any]:
-    """Add this start of the run to its environment.json, a list with one entry a start; the entry."""
+    """Append an entry for this start to environment.json of a run, and return it."""
     entry = environment() | {"decided": {"threads": torch.get_num_threads(), **decided}}
     replace_text(folder / _ENVIRONMENT, json.dumps([*_environments(folder), entry], indent=2) + "\n")
     return entry
 
 
 def _environments(folder: Path) -> list[dict[str, Any]]:
-    """The entries of environment.json; none where it is damaged, for it only informs."""
+    """The entries of environment.json; none if it is damaged, as it is for information only."""
     try:
         entries = read_json(folder / _ENVIRONMENT)
     except (OSError, ValueError):
@@ -249,13 +228,13 @@ def _environments(folder: Path) -> list[dict[str, Any]]:
 
 
 def wait_until_ready(out: Path, recipe: type) -> tuple[Any, dict[str, Any]]:
-    """Wait for rank 0; the resolved recipe that it wrote, and what else it tells."""
+    """Wait for rank 0. Returns the resolved recipe that it has written, and what else it tells."""
     told = wait_for_rank_0(out / _READY, launch_key())
     return read_recipe(out / RECIPE, recipe), told
 
 
 def environment() -> dict[str, Any]:
-    """Versions, hardware and commit: what a figure has to be read with."""
+    """Versions, hardware and commit, without which a measurement cannot be interpreted."""
     packages = {}
     for name in ("bert", "torch", "lightning", "tokenizers", "datasets", "numpy", "transformers"):
         try:
@@ -280,7 +259,7 @@ def environment() -> dict[str, Any]:
 
 
 def _cpu_model() -> str:
-    """The processor by its own name, family and model; what Python knows of it where the kernel does not tell."""
+    """Name, family and model of the processor from the kernel; from Python if that is not available."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n", 1)[0].splitlines()
     except OSError:
@@ -291,18 +270,16 @@ def _cpu_model() -> str:
 
 
 def extra_loggers(log: LogConfig, out: Path) -> list[Any]:
-    """TensorBoard and Weights & Biases where the recipe asks for them. InputError where the package is missing."""
+    """TensorBoard and Weights & Biases, as requested by the recipe. InputError if the package is missing."""
+    from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+
     loggers: list[Any] = []
     package = "tensorboard"
     try:
         if log.tensorboard:
-            from lightning.pytorch.loggers import TensorBoardLogger
-
             loggers.append(TensorBoardLogger(out, name="tensorboard", version=""))
         package = "wandb"
         if log.wandb is not None:
-            from lightning.pytorch.loggers import WandbLogger
-
             loggers.append(WandbLogger(project=log.wandb, save_dir=out))
     except ModuleNotFoundError as error:
         raise InputError(f"log.{package} needs the package {package}: pip install {package}") from error

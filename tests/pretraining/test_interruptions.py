@@ -220,7 +220,7 @@ def test_what_ends_a_run_of_two_processes_is_one_line(whole, tmp_path, patch, me
     _, arguments = whole
     done = two_processes([*arguments, tmp_path / "run", "--data.micro_batch_size", "2"], tmp_path, patch)
     assert done.returncode == 2
-    lines = [line for line in done.stderr.splitlines() if line and "training goes on" not in line]
+    lines = [line for line in done.stderr.splitlines() if line and "training continues" not in line]
     assert len(lines) == 1, done.stderr
     assert message in lines[0]
 
@@ -242,7 +242,7 @@ checkpoints.WholeCheckpointIO.load_checkpoint = load
     done = two_processes(["pretrain", "--resume", tmp_path / "run", "--stop.steps", "20"], tmp_path, stale)
     assert done.returncode == 2, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line]
-    assert "go on from different checkpoints" in line
+    assert "resume from different checkpoints" in line
     assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == before
 
 
@@ -268,7 +268,7 @@ PretrainingModule.training_step = step
     try:
         errors = bert(*arguments, disk / "run", patch=filling)
         assert (
-            errors.count("training goes on") == 2
+            errors.count("training continues") == 2
         )  # the log, and the checkpoint of step 4; that of step 8 is not said again
         shutil.copytree(disk / "run", tmp_path / "run")
     finally:

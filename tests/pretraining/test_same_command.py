@@ -267,7 +267,7 @@ def test_a_full_disk_at_the_log_is_a_warning_and_no_row_is_lost(tiny_run, text_f
     code, errors, _ = bert("pretrain", text_file, "--out", tmp_path / "run", *TINY)
     assert code == 0
     assert [line for line in errors if "metrics.csv" in line] == [
-        f"bert: {tmp_path}/run/metrics.csv: cannot be written (No space left on device): training goes on, its rows wait for room"
+        f"bert: {tmp_path}/run/metrics.csv: cannot be written (No space left on device): training continues, its rows wait for room"
     ]
     assert columns_but_time(tmp_path / "run") == columns_but_time(tiny_run)
 
@@ -292,7 +292,7 @@ def test_a_checkpoint_that_finds_no_room_is_a_warning_and_the_next_is_tried(text
     assert code == 0
     (line,) = [line for line in errors if "checkpoint" in line]
     assert "step-00000002: the checkpoint could not be written" in line
-    assert "training goes on" in line
+    assert "training continues" in line
     assert [path.name for path in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000004"]
 
 

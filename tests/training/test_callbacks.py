@@ -99,7 +99,7 @@ def test_a_row_that_finds_no_room_is_taken_back_and_written_with_the_next(tmp_pa
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (file.stat().st_size + 3, before[1]))
     try:
-        with pytest.warns(UserWarning, match="training goes on"):
+        with pytest.warns(UserWarning, match="training continues"):
             log.log_metrics({"loss": 0.25}, step=2)
         assert file.read_text().split() == ["step,loss", "1,0.5"]
     finally:

@@ -302,7 +302,7 @@ def test_in_a_batch_script_or_a_shell_of_slurm_we_start_the_processes(tmp_path, 
 def test_a_folder_with_a_checkpoint_of_lightnings_slurm_handler_is_refused(tmp_path, monkeypatch):
     """Lightning begins with it, whatever the run."""
     (tmp_path / "hpc_ckpt_1.ckpt").write_bytes(b"")
-    with pytest.raises(InputError, match=r"hpc_ckpt_1\.ckpt: Lightning would begin with this checkpoint: move it"):
+    with pytest.raises(InputError, match=r"hpc_ckpt_1\.ckpt: Lightning would start from this checkpoint: move it"):
         make_trainer({"accelerator": "cpu"}, [], [], [], None, run_dir=tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=r"hpc_ckpt_1\.ckpt"):
