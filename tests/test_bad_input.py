@@ -203,7 +203,7 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
         (["--from=run"], "run: no config.json in it: give its model, run/model"),
         (
             ["--encoder.hidden_size=64"],
-            "encoder and head come with --from run/model: leave both groups out (expand makes the model larger)",
+            "encoder and head come with --from run/model: leave both out (expand enlarges it)",
         ),
         (
             ["--data.sequence_length=128"],
@@ -242,7 +242,7 @@ CHANGES_THAT_CANNOT_BE = [
     (["--expand.intermediate_size=31"], "expand.intermediate_size is 31 and the model has 32: give as many or more"),
     (
         ["--expand.hidden_size=40"],
-        "expand.hidden_size is 40, which is no multiple of 16, the size of a head: give a multiple, such as 48",
+        "expand.hidden_size is 40: give a multiple of 16, the size of a head, such as 48",
     ),
     (
         ["--vocabulary.size=512"],
@@ -256,7 +256,7 @@ CHANGES_THAT_CANNOT_BE = [
     ),
     (
         ["--store=run/store", "--add-words=pair.txt"],
-        "data.store run/store beside vocabulary.add_words pair.txt: its text is tokenized already; give the text",
+        "data.store run/store beside vocabulary.add_words pair.txt: it is tokenized already; give the text",
     ),
     (
         ["--tokenizer=headless"],
@@ -296,7 +296,7 @@ def test_words_beside_resume(refused: Refused, place: Path) -> None:
     begin = ["pretrain", "text.txt", "--from", "run/model", "--out", "next", "--validation.sequences=4", *shapeless]
     assert main(begin) == 0
     assert refused("pretrain", "--resume", "next", "--add-words", "words.txt") == (
-        "vocabulary.add_words is words.txt and next was started with None: it cannot change when a run is resumed; leave it out"
+        "vocabulary.add_words is words.txt and next was started with None: a resumed run keeps it; leave it out"
     )
 
 
@@ -526,15 +526,15 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
         ),
         (
             "--resume run --seed 3",
-            "seed is 3 and run was started with 0: it cannot change when a run is resumed; leave it out",
+            "seed is 3 and run was started with 0: a resumed run keeps it; leave it out",
         ),
         (
             "--resume=run --data.batch_size=16",
-            "data.batch_size is 16 and run was started with 8: it cannot change when a run is resumed; leave it out",
+            "data.batch_size is 16 and run was started with 8: a resumed run keeps it; leave it out",
         ),
         (
             "--resume run --tokenizer other",
-            "data.tokenizer is other and run was started with None: it cannot change when a run is resumed; leave it out",
+            "data.tokenizer is other and run was started with None: a resumed run keeps it; leave it out",
         ),
         ("--resume run --out new", "--out new beside --resume run: a run is resumed where it is; leave --out out"),
     ],

@@ -12,7 +12,8 @@ without a mask: Dao 2023, "FlashAttention-2"; masks as functions: Dong et al. 20
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, wraps
+from functools import cache, reduce, wraps
+from operator import and_
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
@@ -116,12 +117,7 @@ class Layout:
                 parts.append(distance >= 0)
             if self.window is not None:
                 parts.append(distance.abs() <= self.window // 2)
-        if not parts:
-            return None
-        visible = parts[0]
-        for part in parts[1:]:
-            visible = visible & part
-        return visible
+        return reduce(and_, parts) if parts else None
 
     @_kept
     def bias(self, queries: int, keys: int, device: torch.device, dtype: torch.dtype) -> Tensor | None:
@@ -370,9 +366,7 @@ def _attend_flex(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float |
         q, k, v = q.detach(), k.detach(), v.detach()
     blocks = layout.block_mask(q.shape[0], q.shape[-2], k.shape[-2], q.device)
     compute: Any = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
-    out = compute(q, k, v, block_mask=blocks, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-    assert isinstance(out, Tensor)
-    return out
+    return compute(q, k, v, block_mask=blocks, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
 
 
 @cache
@@ -402,7 +396,6 @@ def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float
         window_size=(reach, 0 if layout.causal else reach),
         **grouped,
     )
-    assert isinstance(out, Tensor)
     out = out.unflatten(0, (rows, length)).transpose(1, 2)  # (B, H, T, Dh)
     padding = None if layout.key_documents is None else (layout.key_documents == 0)[:, None, :, None]
     return out if padding is None else out.masked_fill(padding, 0.0)

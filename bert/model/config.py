@@ -121,33 +121,29 @@ class EncoderConfig:
         require("encoder", self, "token_types", lambda value: value >= 0, "0 for none, or their number")
         everywhere = "2 or more, or null for global attention everywhere"
         require("encoder", self, "local_window", lambda value: value >= 2, everywhere)
-        if self.hidden_size % self.num_heads:
+        size, heads, kv_heads = self.hidden_size, self.num_heads, self.num_kv_heads
+        if size % heads:
             raise InputError(
-                f"encoder.hidden_size {self.hidden_size} does not divide into encoder.num_heads {self.num_heads}: give a multiple of it"
+                f"encoder.hidden_size {size} does not divide into encoder.num_heads {heads}: give a multiple"
             )
-        if self.num_kv_heads is not None and (self.num_kv_heads < 1 or self.num_heads % self.num_kv_heads):
+        if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
             raise InputError(
-                f"encoder.num_kv_heads {self.num_kv_heads} does not divide encoder.num_heads {self.num_heads}: give a divisor"
+                f"encoder.num_kv_heads {kv_heads} does not divide encoder.num_heads {heads}: give a divisor"
             )
         if self.positions == "rope" and self.head_size % 2:
-            raise InputError(
-                f"encoder.positions rope needs an even head size, and hidden_size / num_heads is {self.head_size}: change either"
-            )
+            raise InputError(f"encoder.positions rope needs an even hidden_size / num_heads, not {self.head_size}")
         if self.positions == "sinusoidal" and self.embedding_width % 2:
             name = "hidden_size" if self.embedding_size is None else "embedding_size"
             raise InputError(f"encoder.positions sinusoidal needs an even encoder.{name}, not {self.embedding_width}")
         if self.positions_skip_padding and self.positions != "learned":
             raise InputError(
-                f"encoder.positions_skip_padding is for learned positions, and encoder.positions is {self.positions}: set it false"
+                f"encoder.positions_skip_padding needs positions learned, not {self.positions}: set it false"
             )
         if self.local_window is not None and self.global_every == 1:
-            raise InputError(
-                "encoder.global_every 1 makes every layer global, and encoder.local_window useless: give global_every 2 or more,"
-                " or local_window null"
-            )
+            raise InputError("encoder.global_every 1 makes every layer global: give 2 or more, or local_window null")
         if self.local_window is None and self.global_every != 1:
             raise InputError(
-                f"encoder.global_every is {self.global_every} but encoder.local_window is null: give local_window a width"
+                f"encoder.global_every is {self.global_every} but encoder.local_window is null: give it a width"
             )
         for name in ("final_norm", "first_attention_norm"):
             if not self.norm_first and getattr(self, name):

@@ -21,17 +21,7 @@ from bert.errors import InputError
 from bert.model.attention import AttentionOptions, Layout
 from bert.model.config import EncoderConfig
 from bert.model.dropout import Dropout
-from bert.model.layers import (
-    Block,
-    Shared,
-    compute_dtype,
-    initialize,
-    make_norm,
-    output_std,
-    path_dtype,
-    rotations,
-    sinusoids,
-)
+from bert.model.layers import Block, Shared, compute_dtype, initialize, make_norm, path_dtype, rotations, sinusoids
 
 if TYPE_CHECKING:  # the type of the attribute that `load` sets, for editors
     from bert.data.tokenizer import Tokenizer
@@ -123,7 +113,7 @@ class Encoder(FolderModel):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_norm = make_norm(config) if config.final_norm else nn.Identity()
-        initialize(self, config.initializer_range, output_std(config))
+        initialize(self, config)
 
     def forward(
         self,
@@ -182,11 +172,8 @@ class Encoder(FolderModel):
             if weights is not None:
                 attentions.append(weights)
         x = self.final_norm(x)
-        return EncoderOutput(
-            last_hidden_state=x,
-            hidden_states=(*states, x) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
+        hidden_states = (*states, x) if output_hidden_states else None
+        return EncoderOutput(x, hidden_states, tuple(attentions) if output_attentions else None)
 
     if TYPE_CHECKING:
         __call__ = forward  # nn.Module's own has no return type
@@ -204,9 +191,7 @@ class Encoder(FolderModel):
 
     def _check(self, input_ids: Tensor, **others: Tensor | None) -> None:
         if input_ids.dim() != 2:
-            raise InputError(
-                f"input_ids is {tuple(input_ids.shape)}: give (sequences, tokens), one sequence as ids[None]"
-            )
+            raise InputError(f"input_ids is {tuple(input_ids.shape)}: give (sequences, tokens), one as ids[None]")
         for name, other in others.items():
             if other is not None and other.shape != input_ids.shape:
                 shapes = f"{tuple(other.shape)} and input_ids is {tuple(input_ids.shape)}"
@@ -215,11 +200,10 @@ class Encoder(FolderModel):
             raise InputError("attention_mask and document_ids both define the padding: give one of them")
         if others["token_type_ids"] is not None and not self.config.token_types:
             raise InputError("token_type_ids given and encoder.token_types is 0: leave them out")
-        if self.config.positions == "learned" and input_ids.shape[1] > self.config.max_length:
-            most = f"{self.config.max_length} learned positions of the model (encoder.max_length)"
-            raise InputError(
-                f"a sequence of {input_ids.shape[1]} tokens is longer than the {most}: truncate or split the text"
-            )
+        length, most = input_ids.shape[1], self.config.max_length
+        if self.config.positions == "learned" and length > most:
+            what = f"the {most} learned positions of the model (encoder.max_length)"
+            raise InputError(f"a sequence of {length} tokens is longer than {what}: truncate or split the text")
 
     def embed(
         self, texts: Iterable[str], pooling: Literal["mean", "cls"] = "mean", layer: int = -1, bf16: bool | None = False

@@ -45,7 +45,7 @@ def larger(
     if width % group:
         unit, fix = "a head" if group == config.head_size else "a group of heads", -(-width // group) * group
         raise InputError(
-            f"expand.hidden_size is {width}, which is no multiple of {group}, the size of {unit}: give a multiple, such as {fix}"
+            f"expand.hidden_size is {width}: give a multiple of {group}, the size of {unit}, such as {fix}"
         )
     # By the check above, a model that becomes wider has embeddings as wide as its layers.
     embeddings = config.embedding_size if width == config.hidden_size else None
@@ -207,7 +207,7 @@ def _share_output(
     norm = "head.norm" if model.head_config.transform else last
     if f"{norm}.weight" not in state:
         raise InputError(
-            "expand.hidden_size: a model with a tied output matrix, without a norm before it, cannot be made wider: leave it out"
+            "expand.hidden_size: a tied output matrix without a norm before it cannot be made wider: leave it out"
         )
     shares = _share(torch.ones(1, old.hidden_size), width, generator)[0]
     if old.embedding_scale:

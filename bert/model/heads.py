@@ -22,7 +22,7 @@ from bert.errors import InputError
 from bert.model.config import NUMBERS, DiscriminatorConfig, EncoderConfig, HeadConfig, TaskActivation, TaskHeadConfig
 from bert.model.dropout import Dropout
 from bert.model.encoder import Encoder, EncoderOutput, FolderModel
-from bert.model.layers import activate, compute_dtype, gather_positions, initialize, make_norm, output_std
+from bert.model.layers import activate, compute_dtype, gather_positions, initialize, make_norm
 from bert.model.loss import LOSSES, Loss, binary_cross_entropy, cross_entropy, linear_cross_entropy
 
 if TYPE_CHECKING:
@@ -54,14 +54,12 @@ class MaskedLMHead(nn.Module):
         super().__init__()
         self.activation, width = head.activation, config.embedding_width
         if not head.transform and width != config.hidden_size:
-            raise InputError(
-                f"head.transform false needs encoder.embedding_size {config.hidden_size}, not {width}: set it true"
-            )
+            raise InputError(f"head.transform false needs encoder.embedding_size null, not {width}: set transform true")
         self.dense = nn.Linear(config.hidden_size, width, bias=head.transform_bias) if head.transform else None
         self.norm = make_norm(config, width) if head.transform else nn.Identity()
         self.weight = None if head.tied else nn.Parameter(torch.empty(config.vocab_size, width))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if head.output_bias else None
-        initialize(self, config.initializer_range, output_std(config))
+        initialize(self, config)
         if self.weight is not None:
             std = config.initializer_range
             nn.init.trunc_normal_(self.weight, std=std, a=-2 * std, b=2 * std)
@@ -94,7 +92,7 @@ class TaskHead(nn.Module):
         self.norm = make_norm(config) if head.transform and head.transform_norm else nn.Identity()
         self.first_dropout, self.dropout = Dropout(head.first_dropout), Dropout(head.dropout)
         self.output = nn.Linear(width, len(head.labels))
-        initialize(self, config.initializer_range, output_std(config))
+        initialize(self, config)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) → (..., C)."""
@@ -290,9 +288,7 @@ class SequenceClassifier(_TaskModel):
     def _scored(self, logits: Tensor, output: EncoderOutput, labels: Tensor | None) -> HeadOutput:
         problem = self.head_config.problem_type
         if labels is not None and problem not in LOSSES:
-            raise InputError(
-                f"head.problem_type {problem} has no loss: leave labels out and compute it from the logits"
-            )
+            raise InputError(f"head.problem_type {problem} has no loss: leave labels out, compute it from logits")
         return _with_loss(logits, output, labels, LOSSES.get(problem, cross_entropy))
 
 

@@ -8,6 +8,8 @@ Vaswani et al. 2017 (block, sines), Xiong et al. 2020 (pre-norm), Su et al. 2021
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -46,19 +48,18 @@ def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
     return nn.LayerNorm(size, eps=config.norm_eps, bias=config.norm_bias)
 
 
+_ACTIVATIONS: dict[TaskActivation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+}
+
+
 def activate(x: Tensor, activation: TaskActivation) -> Tensor:
     """The nonlinearity of that name, elementwise."""
-    match activation:
-        case "gelu":
-            return F.gelu(x)
-        case "gelu_tanh":
-            return F.gelu(x, approximate="tanh")
-        case "relu":
-            return F.relu(x)
-        case "silu":
-            return F.silu(x)
-        case "tanh":
-            return x.tanh()
+    return _ACTIVATIONS[activation](x)
 
 
 def sinusoids(length: int, size: int, device: torch.device | None = None) -> Tensor:
@@ -77,9 +78,8 @@ def rotations(positions: Tensor, head_size: int, theta: float, dtype: torch.dtyp
     """
     pair = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
     rate = 1.0 / theta ** (pair / head_size)
-    place = torch.arange(
-        positions.shape[1], dtype=torch.float32, device=positions.device
-    )  # fp32, as positions are large
+    # In fp32, as positions are large.
+    place = torch.arange(positions.shape[1], dtype=torch.float32, device=positions.device)
     angle = place[:, None] * rate  # (T, Dh / 2)
     # A lookup table: a compiled graph would otherwise recompute powers, cosines and sines for every token and layer.
     cos, sin = (F.embedding(positions, table.to(dtype)) for table in (angle.cos(), angle.sin()))
@@ -120,12 +120,7 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(
-        self,
-        x: Tensor,
-        shared: Shared,
-        backend: Backend,
-        return_weights: bool = False,
-        masked_positions: Tensor | None = None,
+        self, x: Tensor, shared: Shared, backend: Backend, return_weights: bool, masked_positions: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) → (B, T, D), or (B, K, D) at `masked_positions` (B, K) only, to which the layout then refers; and, with
         `return_weights`, the attention weights (B, H, T or K, T), computed by `attend_eager`."""
@@ -199,12 +194,7 @@ class Block(nn.Module):
         self.dropout = Dropout(config.hidden_dropout)
 
     def forward(
-        self,
-        x: Tensor,
-        shared: Shared,
-        backend: Backend,
-        return_weights: bool = False,
-        masked_positions: Tensor | None = None,
+        self, x: Tensor, shared: Shared, backend: Backend, return_weights: bool, masked_positions: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) → (B, T, D) and, with `return_weights`, the attention weights (B, H, T, T).
 
@@ -235,15 +225,16 @@ def _rotation_at(rotation: Rotation, positions: Tensor) -> Rotation:
     return cos, sin
 
 
-def initialize(module: nn.Module, std: float, output_std: float) -> None:
+def initialize(module: nn.Module, config: EncoderConfig) -> None:
     """Initialize the parameters of `module` and its submodules.
 
     Truncated normals within two standard deviations, as in BERT (google-research/bert, modeling.py) and ModernBERT; biases 0, norms 1.
     Layers that write to the residual path or follow it (`out`, `wo`, `dense`) use `output_std`.
     """
+    std, std_of_outputs = config.initializer_range, output_std(config)
     for name, part in module.named_modules():
         if isinstance(part, nn.Linear | nn.Embedding):
-            deviation = output_std if name.rpartition(".")[2] in ("out", "wo", "dense") else std
+            deviation = std_of_outputs if name.rpartition(".")[2] in ("out", "wo", "dense") else std
             nn.init.trunc_normal_(part.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
             if isinstance(part, nn.Linear) and part.bias is not None:
                 nn.init.zeros_(part.bias)

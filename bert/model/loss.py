@@ -49,8 +49,7 @@ def linear_cross_entropy(hidden: Tensor, matrix: Tensor, bias: Tensor | None, la
     `hidden` (N, D), `matrix` (V, D) and `bias` (V,) have one floating dtype, in which they are multiplied; softmax and sum are in fp32
     or more. `labels` is (N,). The scores are kept in that dtype for the backward pass. First derivatives only.
     """
-    total: Tensor = _LinearCrossEntropy.apply(hidden, matrix, bias, labels)
-    return total
+    return _LinearCrossEntropy.apply(hidden, matrix, bias, labels)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):

@@ -86,8 +86,7 @@ def layer_of_neighbors(config: EncoderConfig) -> int:
 def _projections(attention: Attention) -> tuple[Tensor, Tensor, Tensor]:
     """Views of the matrix of each head: queries (H, Dh, D), keys and values (Hkv, Dh, D)."""
     sizes = (attention.num_heads, attention.kv_heads, attention.kv_heads)
-    queries, keys, values = attention.qkv.weight.unflatten(0, (-1, attention.head_size)).split(sizes)
-    return queries, keys, values
+    return attention.qkv.weight.unflatten(0, (-1, attention.head_size)).split(sizes)
 
 
 def _look_at_neighbors(encoder: Encoder, layer: int, rope_theta: float) -> None:
@@ -133,5 +132,4 @@ def _inputs(encoder: Encoder, layer: int) -> Tensor:
         below = encoder.layers[layer - 1]
         assert isinstance(below, Block)
         norm = below.mlp_norm
-    seen: Tensor = norm(x)
-    return seen
+    return norm(x)

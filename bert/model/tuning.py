@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from functools import partial
 
 import torch
 
@@ -50,9 +51,8 @@ def fastest(
     place = torch.arange(length, device=device)
     ids = (place * documents // length + 1).expand(rows, -1)  # (B, T)
     sizes = ((rows, length, number, head_size) for number in (heads, kv_heads or heads, kv_heads or heads))
-    q, k, v = (
-        torch.randn(*size, device=device, dtype=dtype).transpose(1, 2).requires_grad_(training) for size in sizes
-    )
+    draw = partial(torch.randn, device=device, dtype=dtype)
+    q, k, v = (draw(*size).transpose(1, 2).requires_grad_(training) for size in sizes)
 
     def forward(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, backend: Backend) -> torch.Tensor:
         layout = Layout(ids, ids, window=window, most_documents=rows * documents)

@@ -65,9 +65,7 @@ class DataConfig:
         require("data", self, "workers", lambda value: 0 <= value <= _MOST_WORKERS, f"0 to {_MOST_WORKERS}")
         for name, value in (("text", " ".join(self.corpus)), ("data.store", self.store)) if self.mixture else ():
             if value:
-                raise InputError(
-                    f"{name} {value} beside data.mixture: make it a source of the mixture, or leave it out"
-                )
+                raise InputError(f"{name} {value} beside data.mixture: make it a source of the mixture or leave it out")
         if len(self.mixture) == 1:
             raise InputError(
                 f"data.mixture holds {next(iter(self.mixture))} alone: give a second source, or this one as text or data.store"
@@ -243,9 +241,7 @@ class PretrainRecipe:
         for number, phase in enumerate(self.phases, start=1):
             here, is_last = f"phases: phase {number}", number == len(self.phases)
             if is_last and phase.tokens is not None:
-                raise InputError(
-                    f"{here} is the last and has tokens {phase.tokens:g}: leave them out, stop says when it ends"
-                )
+                raise InputError(f"{here} is the last and has tokens {phase.tokens:g}: leave them out, stop ends it")
             if not is_last and phase.tokens is None:
                 raise InputError(f"{here} has no tokens: say how long it lasts, only the last phase may leave it open")
             for name in ("tokens", "batch_size", "micro_batch_size", "rope_theta"):
@@ -276,23 +272,19 @@ class PretrainRecipe:
                     f"vocabulary.{name} is {value} {beside}, which brings its tokenizer: leave it out, or train one with --new-tokenizer"
                 )
         if self.data.store is not None and (vocabulary.retrain or vocabulary.add_words is not None):
-            raise InputError(
-                f"data.store {self.data.store} beside {chosen[0]}: its text is tokenized already; give the text"
-            )
+            raise InputError(f"data.store {self.data.store} beside {chosen[0]}: it is tokenized already; give the text")
 
 
 def check_lengths(recipe: PretrainRecipe, encoder: EncoderConfig, limit: str) -> None:
     """InputError for sequences longer than `encoder.max_length`, described as `limit`, and for a rotary base without rotary positions."""
-    lengths = {}
+    lengths, positions = {}, encoder.positions
     if not recipe.phases or any(phase.sequence_length is None for phase in recipe.phases):
         lengths["data.sequence_length"] = recipe.data.sequence_length
     for number, phase in enumerate(recipe.phases, start=1):
         if phase.sequence_length is not None:
             lengths[f"phases: phase {number}: sequence_length"] = phase.sequence_length
-        if phase.rope_theta is not None and encoder.positions != "rope":
-            raise InputError(
-                f"phases: phase {number} has a rope_theta and encoder.positions is {encoder.positions}: leave it out"
-            )
+        if phase.rope_theta is not None and positions != "rope":
+            raise InputError(f"phases: phase {number}: rope_theta needs encoder.positions rope, not {positions}")
     for name, length in lengths.items():
         if length > encoder.max_length:
             raise InputError(f"{name} {length} is longer than {limit}")

@@ -78,9 +78,7 @@ def check_initial(recipe: PretrainRecipe, initial: InitialModel) -> Tokenizer | 
         asked = replace(asked, vocab_size=shape.vocab_size, pad_id=shape.pad_id)
     untouched = recipe.encoder == EncoderConfig() or asked == shape
     if not untouched or recipe.head not in (HeadConfig(), initial.model.head_config):
-        raise InputError(
-            f"encoder and head come with --from {initial.folder}: leave both groups out (expand makes the model larger)"
-        )
+        raise InputError(f"encoder and head come with --from {initial.folder}: leave both out (expand enlarges it)")
     config = initial.model.config
     check_lengths(recipe, config, f"the {config.max_length} tokens of --from {initial.folder}: lower it")
     return tokenizer
@@ -105,11 +103,9 @@ def initialize(recipe: PretrainRecipe, initial: InitialModel, tokenizer: Tokeniz
         rows = overlap(initial.tokenizer, tokenizer)
         model = carry_over(model, tokenizer, rows)
         if words is None:
+            kept = f"{rows.kept:,} of {tokenizer.vocab_size:,} tokens keep their vectors"
             unknown = f", {rows.unknown:,} as the mean of all" if rows.unknown else ""
-            logger.info(
-                f"tokenizer: {rows.kept:,} of {tokenizer.vocab_size:,} tokens keep their vectors, {rows.averaged:,} start as the mean"
-                f" of their old tokens{unknown}"
-            )
+            logger.info(f"tokenizer: {kept}, {rows.averaged:,} start as the mean of their old tokens{unknown}")
     if words is not None:
         logger.info(_describe_words(words, initial.tokenizer, tokenizer))
     shape = shape_of(recipe, initial, tokenizer)

@@ -21,7 +21,7 @@ from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.initialization import InitialModel, check_initial, load_initial, shape_of
 from bert.pretraining.masking import Vocabulary
 from bert.pretraining.phases import Plan, resolve_plan
-from bert.pretraining.stream import BatchStream, Mixture, Source, SpecialIds
+from bert.pretraining.stream import BatchStream, Mixture, Sequences, Source, SpecialIds
 from bert.training.config import StopConfig
 
 logger = logging.getLogger(__name__)
@@ -104,9 +104,7 @@ def _check_source(recipe: PretrainRecipe, source: "TextSource", tokenizer: Token
     elif tokenizer is not None:
         open_store(source.folder, tokenizer)
     elif data.mixture and recipe.initialize_from is not None:
-        raise InputError(
-            f"data.mixture: {source.folder} is a token store, and vocabulary.retrain needs text: give the text"
-        )
+        raise InputError(f"data.mixture: {source.folder} is a store, and vocabulary.retrain needs text: give the text")
     else:
         what = f"data.mixture: the store {source.folder}" if data.mixture else "data.store"
         raise InputError(f"{what} needs data.tokenizer: give the one that the store was made with")
@@ -227,7 +225,7 @@ def fixed_sequences(
 
 def _sequences(
     data: DataConfig, sequence_length: int, stores: Sequence[TokenStore], parts: Sequence[Documents], seed: int
-) -> Source | Mixture:
+) -> Sequences:
     sources = [
         Source(store, SequenceIndex(part, sequence_length, data.window_documents, seed, store.folder))
         for store, part in zip(stores, parts, strict=True)
@@ -236,23 +234,17 @@ def _sequences(
 
 
 def _stream(
-    recipe: PretrainRecipe,
-    sequences: dict[int, Source | Mixture],
-    plan: Plan,
-    tokenizer: Tokenizer,
-    last_sequence: int | None = None,
+    recipe: PretrainRecipe, sequences: dict[int, Sequences], plan: Plan, tokenizer: Tokenizer, last: int | None = None
 ) -> BatchStream:
     ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
-    return BatchStream(sequences, plan, ids, make_vocabulary(tokenizer), recipe.masking, last_sequence)
+    return BatchStream(sequences, plan, ids, make_vocabulary(tokenizer), recipe.masking, last)
 
 
 def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:
     """`recipe` with paths that do not depend on the current directory. InputError if its mixture contains a source twice."""
     data, vocabulary, validation = recipe.data, recipe.vocabulary, recipe.validation
     if len({real_path(Path(source).expanduser()) for source in data.mixture}) < len(data.mixture):
-        raise InputError(
-            f"data.mixture names a source twice ({', '.join(data.mixture)}): give it once, with one weight"
-        )
+        raise InputError(f"data.mixture names a source twice ({', '.join(data.mixture)}): give it once with one weight")
     corpus, mixture = map(absolute, data.corpus), {absolute(name): weight for name, weight in data.mixture.items()}
     store, tokenizer = absolute(data.store), absolute(data.tokenizer)
     return replace(

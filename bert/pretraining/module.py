@@ -89,11 +89,8 @@ class PretrainingModule(TrainingModule):
         for name in self.objective.weights:
             total = self.sums.get(name, torch.zeros(())).to(self.device)
             sums[name] = self.trainer.strategy.all_gather(total).reshape(-1).cpu().clone()  # one per rank
-        values = [
-            *(("loss", float(each.sum())) for each in sums.values()),
-            ("gradient norm", float(self.gradient_norm)),
-        ]
-        for what, value in values:
+        values = [("loss", float(each.sum())) for each in sums.values()]
+        for what, value in [*values, ("gradient norm", float(self.gradient_norm))]:
             if not math.isfinite(value):
                 raise not_finite(what, value, self.progress.step)
         checkpoint["open_log_row"] = {"loss_sums": sums, "counts": dict(self.counts)}
@@ -120,6 +117,4 @@ def check_fingerprint(before: dict[str, str], now: dict[str, str]) -> None:
     """InputError if the data of a run has changed since a checkpoint."""
     for what, value in before.items():
         if value != now.get(what):
-            raise InputError(
-                f"the {what} of this run has changed since its checkpoint: put it back, or start a new run"
-            )
+            raise InputError(f"the {what} of this run has changed since its checkpoint: put it back or start a new run")

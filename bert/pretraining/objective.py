@@ -60,8 +60,7 @@ def objective_named(name: str, compiled: bool = False) -> Objective:
     """The objective called `name`; see `Objective.compiled`. InputError for an unknown name."""
     if name not in OBJECTIVES:
         raise InputError(f"objective is {name!r}: give one of {', '.join(OBJECTIVES)}.{did_you_mean(name, OBJECTIVES)}")
-    objective: Objective = import_module(OBJECTIVES[name]).make(compiled)
-    return objective
+    return import_module(OBJECTIVES[name]).make(compiled)
 
 
 def log_columns(objective: Objective) -> list[str]:

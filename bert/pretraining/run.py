@@ -166,7 +166,7 @@ def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _
     for key, before, now in changed:
         if key not in _RESUMABLE and key.split(".")[0] not in _RESUMABLE:
             raise InputError(
-                f"{key} is {now} and {out} was started with {before}: it cannot change when a run is resumed; leave it out"
+                f"{key} is {now} and {out} was started with {before}: a resumed run keeps it; leave it out"
             )
 
     # The newest undamaged checkpoint must be of this run, of the same text and tokenizer, and within the budget.

@@ -66,14 +66,12 @@ def read_masked(file: str | Path) -> tuple[Tensor, Tensor]:
 def score_masked(model: MaskedLM, file: str | Path, batch_size: int = 32) -> Score:
     """Score `model` in fp32 on a masked file. InputError if the file is not valid, or does not fit the model."""
     input_ids, labels = read_masked(file)
-    largest, config = int(torch.maximum(input_ids.max(), labels.max())), model.config
+    largest, length, config = int(torch.maximum(input_ids.max(), labels.max())), input_ids.shape[1], model.config
     if largest >= config.vocab_size:
         vocabulary = f"the model has {config.vocab_size} entries"
         raise InputError(f"{file}: holds token id {largest} and {vocabulary}: it was made with another tokenizer")
-    if input_ids.shape[1] > config.max_length:
-        raise InputError(
-            f"{file}: sequences of {input_ids.shape[1]} tokens are longer than the model's {config.max_length}"
-        )
+    if length > config.max_length:
+        raise InputError(f"{file}: sequences of {length} tokens are longer than the model's {config.max_length}")
 
     def batches() -> Iterator[dict[str, Tensor]]:
         for ids, marks in zip(input_ids.split(batch_size), labels.split(batch_size)):

@@ -90,9 +90,7 @@ class Mixture:
     weights: Sequence[float]
     """positive; any sum"""
     seed: int
-    _before: list[np.ndarray] = field(
-        default_factory=list, repr=False
-    )  # number of sequences of each source before each block
+    _before: list[np.ndarray] = field(default_factory=list, repr=False)  # sequences of each source before each block
     _blocks: dict[int, np.ndarray] = field(default_factory=dict, repr=False)  # the blocks requested last
 
     def __post_init__(self) -> None:
@@ -115,10 +113,8 @@ class Mixture:
 
     def owners(self, first: int, count: int) -> np.ndarray:
         """The source indices (count,) of sequences first … first + count − 1."""
-        blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
-        parts = [
-            self._block(block)[max(0, first - block * _BLOCK) : first + count - block * _BLOCK] for block in blocks
-        ]
+        blocks, end = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1), first + count
+        parts = [self._block(block)[max(0, first - block * _BLOCK) : end - block * _BLOCK] for block in blocks]
         return np.concatenate(parts) if parts else np.zeros(0, np.int64)
 
     def counts_before(self, sequence: int) -> np.ndarray:
@@ -161,6 +157,9 @@ class Mixture:
         return np.bincount(owners, minlength=len(self.sources))
 
 
+Sequences = Source | Mixture
+
+
 class MicroBatch(TypedDict):
     """The input of one forward pass on one device: B sequences of T positions, at most K of them masked."""
 
@@ -190,7 +189,7 @@ class BatchStream:
 
     def __init__(
         self,
-        sequences: Mapping[int, Source | Mixture],
+        sequences: Mapping[int, Sequences],
         plan: Plan,
         special_ids: SpecialIds,
         vocabulary: Vocabulary,
@@ -209,7 +208,7 @@ class BatchStream:
         settings = self.special_ids, self.vocabulary, self._masking, self.last_sequence
         return BatchStream(self._sequences, Plan(tuple(phases)), *settings)
 
-    def sequences_at(self, step: int) -> Source | Mixture:
+    def sequences_at(self, step: int) -> Sequences:
         """The sequences that `step` reads from."""
         return self._sequences[self.plan.at(step).sequence_length]
 

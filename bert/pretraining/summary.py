@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from torch import nn
@@ -41,11 +41,7 @@ def describe(data: TrainingData, model: nn.Module, precision: str) -> str:
 
 
 def card_text(
-    data: TrainingData,
-    objective: Objective,
-    progress: Progress,
-    metrics: Mapping[str, float],
-    losses: Sequence[Loss] = (),
+    data: TrainingData, objective: Objective, progress: Progress, metrics: dict[str, float], losses: Sequence[Loss] = ()
 ) -> str:
     """The part of the model card about training."""
     recipe, total = data.recipe, sum(data.recipe.data.mixture.values())

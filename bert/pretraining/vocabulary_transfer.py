@@ -1,8 +1,8 @@
 """Vocabulary transfer: the embedding rows of a masked LM for another vocabulary. Shared tokens keep theirs, new ones start as a mean.
 
-A new token starts as the mean of the rows of the tokens into which the old tokenizer splits its text: in the embedding matrix, in the output
-matrix if it is untied, and in the output bias. That is the usual initialization of added words, and a baseline of overlap initialization
-when the whole tokenizer changes (Dobler and de Melo 2023, FOCUS).
+A new token starts as the mean of the rows of the tokens into which the old tokenizer splits its text: in the embedding matrix, in an untied
+output matrix, and in the output bias. That is the usual initialization of added words, and a baseline of overlap initialization when the
+whole tokenizer changes (Dobler and de Melo 2023, FOCUS).
 """
 
 from dataclasses import dataclass, replace
@@ -65,8 +65,8 @@ def overlap(old: Tokenizer, new: Tokenizer) -> Overlap:
 
 
 def carry_over(model: MaskedLM, tokenizer: Tokenizer, rows: Overlap) -> MaskedLM:
-    """`model` with the vocabulary of `tokenizer`, in eval mode: row i is the mean of the rows `rows.sources[i]` of `model`. All other tensors
-    are shared with `model`, except RoBERTa's positions, which are counted from the padding id."""
+    """`model` with the vocabulary of `tokenizer`, in eval mode: row i is the mean of rows `rows.sources[i]` of `model`. Other tensors are
+    shared with `model`, except RoBERTa's positions, which are counted from the padding id."""
     config = replace(model.config, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     with torch.device("meta"):
         grown = MaskedLM(config, model.head_config)

@@ -100,9 +100,7 @@ class MetricsCsv(Logger):
             return
         if not self.file.is_file():
             raise InputError(f"{self.file}: is not a file: move it away")
-        lines = (
-            self.file.read_bytes().decode("utf-8", "replace").split("\n")[:-1]
-        )  # the last one is incomplete, or empty
+        lines = self.file.read_bytes().decode("utf-8", "replace").split("\n")[:-1]  # the last is incomplete or empty
         rows = [line.rstrip("\r").split(",") for line in lines]  # only numbers: no cell is quoted
         kept = [row for row in rows if len(row) == len(self.columns) and row[0].isdecimal() and int(row[0]) <= step]
         with replaced(self.file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:

@@ -1,4 +1,4 @@
-"""What both kinds of training say in the card of the model that they made: figures for the Hub, and the recipe."""
+"""The part about training in a model card: metrics for the Hub, and the recipe."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
@@ -11,19 +11,19 @@ from bert.recipe import differences
 def training_card(
     text: Sequence[str], recipe: Any, task: str, data: str, figures: Mapping[str, float], base: str | None = None
 ) -> str:
-    """The part of a model card that tells how the model came to be: `text`, then each field of `recipe` that is no default.
+    """The part of a model card about training: `text`, then each field of `recipe` that differs from its default.
 
-    `figures` were measured on `data`, in a `task` of the Hub's names; they go into the header. Of paths the last part is
-    shown: where a file lay on this machine is nobody's matter. `base` is the model that the training began with.
+    `figures` are metrics on `data`, of a `task` as the Hub names it, for the header. Local paths are not published, only their last part.
+    `base` is the model that training started from.
     """
     fields = [f"{_shown_key(key)}: {_shown(value)}" for key, _, value in differences(type(recipe)(), recipe)]
-    lines = [*text, "", "## Recipe", "what differs from the defaults of `bert`", "", "```yaml", *fields, "```"]
+    lines = [*text, "", "## Recipe", "fields that differ from the defaults of `bert`", "", "```yaml", *fields, "```"]
     header = measured(task, data, figures) | ({} if base is None else inherited(base))
     return card_header(**header) + "\n".join(lines) + "\n"
 
 
 def _shown_key(key: str) -> str:
-    """A source of a mixture is a key, and a path."""
+    """A key; the source of a mixture is a path within it."""
     group, mixture, source = key.partition("data.mixture.")
     return group + mixture + PurePath(source).name if mixture else key
 

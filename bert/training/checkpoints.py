@@ -50,13 +50,9 @@ class WholeCheckpointIO(CheckpointIO):
                 state = fresh / "state.pt"
                 with state.open("wb") as stream:
                     torch.save(checkpoint, stream)
-                manifest = {
-                    "run_id": self.run_id,
-                    "fingerprint": checkpoint.get("fingerprint", {}),
-                    "bytes": state.stat().st_size,
-                    "sha256": _sha256(state),
-                    "global_step": checkpoint.get("global_step"),
-                }
+                manifest = {"run_id": self.run_id, "fingerprint": checkpoint.get("fingerprint", {})}
+                manifest |= {"bytes": state.stat().st_size, "sha256": _sha256(state)}
+                manifest["global_step"] = checkpoint.get("global_step")
                 (fresh / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
         except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
             cause = error if isinstance(error, OSError) else error.__context__
@@ -75,9 +71,8 @@ class WholeCheckpointIO(CheckpointIO):
                 state = torch.load(Path(path) / "state.pt", map_location=map_location or "cpu", weights_only=True)
             return dict(state)
         except Exception as error:  # of any kind, by the contents of the file
-            raise InputError(
-                f"{path}: PyTorch cannot read state.pt without running code: move this checkpoint away"
-            ) from error
+            what = "PyTorch cannot read state.pt without running code"
+            raise InputError(f"{path}: {what}: move this checkpoint away") from error
 
     def remove_checkpoint(self, path: Any) -> None:
         """Remove the checkpoint at `path`."""
@@ -181,19 +176,17 @@ def newest_whole(folder: Path, warn: Callable[[str], None], run_id: str | None =
 
     InputError if all are damaged, or if it is not of the run `run_id`."""
     clear_workshops(folder, _FILES)
-    checkpoints = list_checkpoints(folder)
-    damages: list[tuple[Path, str]] = []
-    for checkpoint in reversed(checkpoints):
-        damage = find_damage(checkpoint)
-        if not damage:
-            for damaged, what in damages:
+    damages: dict[Path, str] = {}
+    for checkpoint in reversed(list_checkpoints(folder)):
+        if not (damage := find_damage(checkpoint)):
+            for damaged, what in damages.items():
                 warn(f"{damaged}: {what}; the checkpoint before it is used")
             if read_manifest(checkpoint).get("run_id") != run_id:
                 raise InputError(f"{checkpoint}: is a checkpoint of another run: move it away")
             return checkpoint
-        damages.append((checkpoint, damage))
-    if checkpoints:
-        each = "; ".join(f"{checkpoint.name}: {damage}" for checkpoint, damage in damages)
+        damages[checkpoint] = damage
+    if damages:
+        each = "; ".join(f"{checkpoint.name}: {damage}" for checkpoint, damage in damages.items())
         fix = f"start the run again with {option('overwrite')}"
         raise InputError(f"{folder}: every checkpoint is damaged ({each}): {fix}")
     return None

@@ -1,35 +1,35 @@
-"""Whether the step of a run is compiled; the training module then does it: one graph without a break, every shape fixed.
+"""Whether the step of a run is compiled, as one graph without breaks and with fixed shapes.
 
-Compiling takes a minute or so on a few CPU cores, more for deeper models, and then makes each step shorter. It is part of the
-budget of a run in minutes, so a short run goes without.
+Compilation takes about a minute on a few CPU cores, more for deeper models, and makes each step faster. It counts towards a budget in
+minutes, so short runs are not compiled.
 """
 
 import math
+from importlib.util import find_spec
 
 import torch
 
 from bert.errors import InputError
 
 SECONDS_WORTH = 600.0
-"""from so many seconds of training on compiling is taken to pay"""
+"""seconds of training from which compilation is assumed to pay off"""
 CPU_RATE, GPU_RATE = 3e11, 1e14
-"""floating-point operations a second that are reckoned with, where a budget is no time; never measured, so that a run that is
-resumed decides as it did before"""
+"""assumed FLOPs per second, for budgets that are not in minutes; not measured, so that a resumed run decides as before"""
 
 
 def compiles(
     wanted: bool | None, device: torch.device, minutes: float | None, operations: float | None
 ) -> tuple[bool, str]:
-    """Whether to compile, and why, in a few words. `wanted` decides where it is given; otherwise what pays within a budget of
-    `minutes`, of `operations` (floating-point, both directions), or of the smaller of both.
+    """Whether to compile, and why, in a few words. By default (`wanted` None), if it pays off within a budget of `minutes`, of `operations`
+    (FLOPs, forward and backward), or the smaller of both.
 
-    Raises InputError where it is wanted and cannot be had.
+    Raises InputError if it is wanted and not available.
     """
     missing = _missing_compiler(device)
     if wanted and missing:
         raise InputError(f"compile true needs {missing}: install it, or leave compile out")
     if wanted is not None:
-        return wanted, "as asked for"
+        return wanted, "as requested"
     if missing:
         return False, f"this machine lacks {missing}"
     rate = CPU_RATE if device.type == "cpu" else GPU_RATE
@@ -38,8 +38,8 @@ def compiles(
 
 
 def expect_graphs(phases: int) -> None:
-    """Let a function have graphs for each of `phases`, each of shapes of its own: one, or where training and validation share it two.
-    PyTorch gives up at 8 unless told, and takes more for a mistake. Those of earlier runs in this process no longer count."""
+    """Allow two graphs per function for each of `phases`, which have different shapes: one for training and one for validation. PyTorch's
+    default limit is 8. Graphs of earlier runs in this process no longer count."""
     from torch._dynamo import config
 
     torch.compiler.reset()
@@ -47,13 +47,9 @@ def expect_graphs(phases: int) -> None:
 
 
 def _missing_compiler(device: torch.device) -> str:
-    """What the compiler of PyTorch lacks on this machine, or an empty string."""
+    """What PyTorch's compiler lacks on this machine; an empty string if nothing."""
     if device.type == "cuda":
-        try:
-            import triton  # noqa: F401
-        except ImportError:
-            return "triton"
-        return ""
+        return "" if find_spec("triton") else "triton"
     if device.type != "cpu":
         return f"a compiler for {device.type}"
     from torch._inductor.cpp_builder import get_cpp_compiler

@@ -89,9 +89,7 @@ def _check_links(out: Path) -> None:
     for above, inside, files in os.walk(out):
         for path in (Path(above, name) for name in [*inside, *files]):
             if path.is_symlink() and any(matches(path.relative_to(out), name) for name in names):
-                raise InputError(
-                    f"{path}: is a link, which may lead to any file: replace it by its target, or remove it"
-                )
+                raise InputError(f"{path}: is a link, which may lead to any file: replace it with a copy or remove it")
 
 
 def named(out: Path) -> Path:
@@ -241,21 +239,11 @@ def environment() -> dict[str, Any]:
             packages[name] = version(name)
         except PackageNotFoundError:
             packages[name] = "absent"
+    cpu = {"model": _cpu_model(), "cores": os.cpu_count(), "machine": platform.machine()}
+    cpu |= {"bf16": cpu_multiplies_bf16(), "threads": torch.get_num_threads()}
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "packages": packages,
-        "cpu": {
-            "model": _cpu_model(),
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "bf16": cpu_multiplies_bf16(),
-            "threads": torch.get_num_threads(),
-        },
-        "cuda_devices": devices,
-        "commit": _commit(),
-    }
+    system = {"python": platform.python_version(), "platform": platform.platform(), "packages": packages}
+    return system | {"cpu": cpu, "cuda_devices": devices, "commit": _commit()}
 
 
 def _cpu_model() -> str:

@@ -1,12 +1,12 @@
-"""The LightningModule that pretraining and fine-tuning share: one Lightning batch is one optimizer step (manual optimization).
+"""The LightningModule of pretraining and fine-tuning: one Lightning batch is one optimizer step (manual optimization).
 
-Lightning brings devices, strategies, precision, loggers, callbacks and checkpoint hooks; the step itself is `step.optimizer_step`. A
-subclass gives the loss terms of a micro-batch and what validation measures. It works in any Trainer, with `max_steps`, `should_stop`
-and `ModelCheckpoint` of the user's.
+Lightning provides devices, strategies, precision, loggers, callbacks and checkpoint hooks; the step itself is `step.optimizer_step`.
+Subclasses define the loss terms of a micro-batch and the validation. It works in any Trainer, also with a user's `max_steps`,
+`should_stop` and `ModelCheckpoint`.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -23,24 +23,19 @@ from bert.training.schedules import Progress, learning_rate_share
 from bert.training.step import LossTerms, StepBatch, optimizer_step, scaled_loss
 
 STEP_COLUMNS = ("step", "tokens", "loss", "learning_rate", "gradient_norm")
-"""columns of the log that every training has; each further loss term has one of its own, after its name"""
+"""columns of the log in every training; further loss terms have their own, named after them"""
 
 
 class TrainingModule(L.LightningModule):
     """Trains `model` until the budget `stop` is used up."""
 
     model: Any
-    """a torch module; what a subclass may ask of it is the subclass's matter"""
+    """a torch module; subclasses may require more"""
     dropout_stream: Stream
-    """the random stream of dropout, which is a function of (seed, step, rank, micro-batch)"""
+    """the random stream of dropout, a function of (seed, step, rank, micro-batch)"""
 
     def __init__(
-        self,
-        model: nn.Module,
-        optimizer: OptimizerConfig,
-        schedule: ScheduleConfig,
-        stop: StopConfig,
-        seed: int = 0,
+        self, model: nn.Module, optimizer: OptimizerConfig, schedule: ScheduleConfig, stop: StopConfig, seed: int = 0
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -48,9 +43,9 @@ class TrainingModule(L.LightningModule):
         self.optimizer_config, self.schedule, self.seed = optimizer, schedule, seed
         self.progress = Progress(stop)
         self.learning_rate = 0.0
-        """of AdamW in the last step"""
-        # Sums since the last row of the log. They stay on the device: reading them earlier would make the host wait for it. They are
-        # no buffers: DDP would overwrite those of other ranks with those of rank 0.
+        """AdamW's, in the last step"""
+        # Sums since the last row of the log. They stay on the device, as reading them would make the host wait, and are not buffers, which
+        # DDP would overwrite by those of rank 0.
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.weights: Mapping[str, float] = {}
@@ -63,23 +58,23 @@ class TrainingModule(L.LightningModule):
         raise NotImplementedError
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW or Muon by the recipe."""
+        """AdamW or Muon, by the recipe."""
         return make_optimizer(self.model, self.optimizer_config)
 
     def on_fit_start(self) -> None:
-        """Ranks agree on the clock, where the schedule follows it."""
+        """Make ranks agree on the time, if the schedule depends on it."""
         if self.progress.stop.minutes is not None:
             self._agreement = Agreement(self.trainer.world_size)
 
     def on_train_start(self) -> None:
-        """A resumed run trains by the learning rates of its recipe, and not at all where its budget is used up."""
+        """A resumed run uses the learning rates of its recipe, and takes no step if its budget is used up."""
         for optimizer in self.trainer.optimizers:
             restore_highest_rates(optimizer, self.optimizer_config)
         if self.progress.finished():
             self.trainer.should_stop = True
 
     def training_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """One optimizer step. Its number is that of our own progress, never `batch_idx`."""
+        """One optimizer step. Its number is `progress.step`, never `batch_idx`."""
         micro_batches = list(enumerate(batch.micro_batches))
 
         def loss(numbered: tuple[int, Any]) -> Tensor:
@@ -91,6 +86,8 @@ class TrainingModule(L.LightningModule):
             self._add(terms)
             return scaled_loss(terms, batch.counts, self.trainer.world_size)
 
+        strategy = self.trainer.strategy
+        without_sync = strategy.block_backward_sync if isinstance(strategy, ParallelStrategy) else nullcontext
         with torch.autocast(self.device.type, enabled=False):  # Lightning calls a training step inside autocast
             optimizer_step(
                 loss,
@@ -98,30 +95,23 @@ class TrainingModule(L.LightningModule):
                 micro_batches,
                 learning_rate=self._learning_rate_share(batch.tokens),
                 backward=self.manual_backward,
-                without_sync=self._without_sync(),
+                without_sync=without_sync,
             )
         for name, count in batch.counts.items():
             self.counts[name] = self.counts.get(name, 0) + count
-        self.progress.advance(batch.tokens, self._agreed_seconds())
+        seconds = self.progress.elapsed()
+        self.progress.advance(batch.tokens, self._agreement.largest(seconds) if self._agreement else seconds)
         if self.progress.finished():
             self.trainer.should_stop = True
 
     def _learning_rate_share(self, tokens: int) -> float:
-        """The share of the highest learning rate in the step that comes, of `tokens`: a function of the progress at its middle, so that
-        no step has a rate of 0. By the clock alone the first two have, before it is known how long a step takes."""
+        """The share of the highest learning rate in the next step, of `tokens` tokens: a function of the progress at its middle, so that no
+        step has a rate of 0. With a budget in minutes alone the first two have, as the duration of a step is not known yet."""
         progress = self.progress
         middle = replace(progress, step=progress.step + 0.5, tokens=progress.tokens + 0.5 * tokens)
         share = learning_rate_share(middle.share(), self.schedule)
         self.learning_rate = share * self.optimizer_config.lr
         return share
-
-    def _without_sync(self) -> Callable[[], AbstractContextManager]:
-        strategy = self.trainer.strategy
-        return strategy.block_backward_sync if isinstance(strategy, ParallelStrategy) else nullcontext
-
-    def _agreed_seconds(self) -> float:
-        seconds = self.progress.elapsed()
-        return self._agreement.largest(seconds) if self._agreement else seconds
 
     def _add(self, terms: LossTerms) -> None:
         self.weights = terms.weights
@@ -130,13 +120,13 @@ class TrainingModule(L.LightningModule):
 
     @property
     def gradient_norm(self) -> Tensor:
-        """2-norm of the gradients in the last step that was taken, before they were clipped."""
+        """2-norm of the gradients in the last step, before clipping."""
         optimizer = self.trainer.optimizers[0]
         return getattr(optimizer, "gradient_norm", torch.zeros(()))
 
     def read_log(self) -> dict[str, float]:
-        """Mean loss since the last call, over all ranks, and each term of it where there are several; learning rate and gradient norm
-        of the last step."""
+        """The mean loss since the last call over all ranks, its terms if there are several, and learning rate and gradient norm of the last
+        step."""
         means = {name: float(self.summed(total)) / max(1, self.counts[name]) for name, total in self.sums.items()}
         self.sums, self.counts = {}, {}
         return {
@@ -147,7 +137,7 @@ class TrainingModule(L.LightningModule):
         }
 
     def log_validation(self, metrics: Mapping[str, float], **also: float) -> None:
-        """Give the metrics of a validation to callbacks that monitor one, and to every logger, with `also` beside them."""
+        """Pass the metrics of a validation to callbacks that monitor them, and, together with `also`, to every logger."""
         self.log_dict(dict(metrics), logger=False)
         row = {**metrics, **also, "tokens": self.progress.tokens, "seconds": round(self.progress.elapsed(), 3)}
         for logger in self.trainer.loggers:

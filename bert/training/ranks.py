@@ -1,6 +1,6 @@
-"""The processes of a run: how many there are, which one this is, how they wait for the first and agree on a number.
+"""The processes (ranks) of a run: their number, the rank of this one, waiting for rank 0, and agreeing on a number.
 
-Before Lightning has started anything its classes of launchers tell: torchrun, srun, mpirun, or none.
+Before any process group exists, Lightning's classes for launchers (torchrun, srun, mpirun) provide the ranks.
 """
 
 import json
@@ -20,18 +20,18 @@ _LAUNCHERS = ("RANK", "TORCHELASTIC_RUN_ID", "SLURM_STEP_ID", "OMPI_COMM_WORLD_S
 
 
 class Agreement:
-    """What all ranks take the largest of. Numbers travel over the CPU, so that no rank waits for its device.
+    """Numbers on which all ranks agree. They are exchanged over the CPU, so that no rank waits for its device.
 
-    Make it on every rank at the same place: with several ranks it makes a process group.
+    Create it on every rank at the same point: with several ranks, it creates a process group.
     """
 
     def __init__(self, ranks: int) -> None:
-        import torch  # late: this file also says which rank a process is, before torch is needed
+        import torch  # late, as the rank of a process is also needed before torch
 
         self._group = torch.distributed.new_group(backend="gloo") if ranks > 1 else None
 
     def largest(self, number: float) -> float:
-        """The largest of the ranks' numbers, on every rank."""
+        """The largest number of all ranks, on every rank."""
         if self._group is None:
             return number
         import torch
@@ -46,15 +46,15 @@ class Agreement:
 
 
 def launcher() -> "ClusterEnvironment | None":
-    """What started the processes of this run, as Lightning's class for it; None where nothing did, or Lightning itself.
+    """Lightning's class for the launcher of this run; None for a single process, and if Lightning itself launches.
 
-    SLURM is one by srun alone: in a batch script without srun, and in an interactive shell (SLURM_JOB_NAME bash or interactive),
-    its variables tell of processes that nobody starts. RankError for variables that are no numbers, InputError where they do not fit.
+    SLURM counts only with srun: in a batch script without srun, and in an interactive shell (SLURM_JOB_NAME bash or interactive), its
+    variables describe processes that nothing starts. RankError for variables that are not numbers, InputError if they do not fit.
     """
-    for name in _NUMBERS:  # Lightning reads some of them as soon as it is imported
+    for name in _NUMBERS:  # Lightning reads some of them on import
         _number(name)
     if not any(name in os.environ for name in _LAUNCHERS):
-        return None  # without loading torch
+        return None  # without importing torch
     from lightning.fabric.plugins.environments import MPIEnvironment, SLURMEnvironment, TorchElasticEnvironment
 
     if TorchElasticEnvironment.detect() or "RANK" in os.environ:
@@ -68,24 +68,23 @@ def launcher() -> "ClusterEnvironment | None":
 
 
 def global_rank() -> int:
-    """This process's rank before any process group exists: 0 for the first alone, and where nobody launched."""
+    """The rank of this process before any process group exists; 0 without a launcher."""
     try:
         started = launcher()
     except RankError:
         raise
-    except InputError:  # of SLURM: for the first process to say
+    except InputError:  # from SLURM, which rank 0 reports
         return _number("SLURM_PROCID")
     if started is not None:
         return started.global_rank()
-    on_one_node = _number("WORLD_SIZE", 1)  # of Lightning's own launcher, which has one node here
+    on_one_node = _number("WORLD_SIZE", 1)  # from Lightning's own launcher, which uses one node here
     return _number("NODE_RANK") * on_one_node + _number("LOCAL_RANK")
 
 
 def world_size(arguments: Mapping[str, Any]) -> int:
-    """How many processes will train together, before any exists: what torchrun or srun started, else devices.
+    """The number of processes that will train together, before any exists: those of torchrun or srun, otherwise `devices`.
 
-    Raises InputError for processes that mpirun started, and for several nodes that neither of the two started: nothing tells one
-    such launch from another.
+    Raises InputError for mpirun, and for several nodes without torchrun or srun: such launches cannot be told apart.
     """
     if (started := launcher()) is not None:
         from lightning.fabric.plugins.environments import MPIEnvironment
@@ -97,22 +96,25 @@ def world_size(arguments: Mapping[str, Any]) -> int:
         return started.world_size()
     if (nodes := int(arguments.get("num_nodes", 1))) != 1:
         raise InputError(
-            f"trainer.num_nodes is {nodes}: several nodes are started by torchrun or srun; start the command by one of them"
+            f"trainer.num_nodes is {nodes}: several nodes are started by torchrun or srun; use one of them"
         )
     devices = arguments.get("devices", 1)
     if isinstance(devices, str) and "," in devices:
         devices = [part for part in devices.split(",") if part.strip()]
     count = len(devices) if isinstance(devices, list | tuple) else -1 if devices == "auto" else int(devices)
     if count == -1:
-        count = _visible_devices(arguments)
+        import torch
+
+        on_cpu = arguments.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
+        count = 1 if on_cpu else torch.cuda.device_count()
     if count < 1:
         raise InputError(f"trainer.devices is {devices}: give 1 or more, or -1 for all")
     return count
 
 
 def launched_layout() -> dict[str, int]:
-    """Devices and nodes as torchrun or srun laid the processes out; one device where nobody did. InputError where the nodes have
-    different numbers of processes."""
+    """Devices and nodes in the launch of torchrun or srun; one device without a launcher. InputError if nodes have different numbers of
+    processes."""
     from lightning.fabric.plugins.environments import SLURMEnvironment
 
     if "WORLD_SIZE" in os.environ and "LOCAL_WORLD_SIZE" in os.environ:
@@ -130,15 +132,8 @@ def launched_layout() -> dict[str, int]:
     return {"devices": devices, "num_nodes": nodes}
 
 
-def _visible_devices(arguments: Mapping[str, Any]) -> int:
-    import torch
-
-    on_cpu = arguments.get("accelerator", "auto") == "cpu" or not torch.cuda.is_available()
-    return 1 if on_cpu else torch.cuda.device_count()
-
-
 def _number(name: str, default: int = 0) -> int:
-    """A number that the launcher has put into the environment. RankError where it is none."""
+    """A number in the environment from the launcher. RankError if it is not a number."""
     text = os.environ.get(name, str(default))
     if not text.strip().isdecimal():
         raise RankError(f"{name} is {text!r} in the environment, not a number: unset it, or start by torchrun or srun")
@@ -146,10 +141,8 @@ def _number(name: str, default: int = 0) -> int:
 
 
 def launch_key() -> str:
-    """What the processes of one launch have in common and other launches have not.
-
-    On one node that is their parent; over several it is the name that torchrun or SLURM gave to the launch.
-    """
+    """A key that the processes of one launch share, and no other launch has: on one node their parent, otherwise the name that torchrun or
+    SLURM gave to the launch."""
     names = "MASTER_ADDR MASTER_PORT TORCHELASTIC_RUN_ID TORCHELASTIC_RESTART_COUNT SLURM_JOB_ID SLURM_STEP_ID SLURM_RESTART_COUNT"
     parts = [f"{name}={os.environ[name]}" for name in names.split() if name in os.environ]
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE"):
@@ -158,12 +151,12 @@ def launch_key() -> str:
 
 
 def is_restart() -> bool:
-    """Whether torchrun or SLURM starts this command again after it failed."""
+    """Whether torchrun or SLURM has restarted this command after a failure."""
     return any(_number(name) > 0 for name in ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT"))
 
 
 def tell_others(marker: Path, told: Mapping[str, Any]) -> None:
-    """Have the other ranks of this launch, which wait for `marker`, read `told`."""
+    """Write `told` to `marker`, for which the other ranks of this launch wait."""
     from bert.files import replaced
 
     with replaced(marker) as partial:
@@ -171,20 +164,19 @@ def tell_others(marker: Path, told: Mapping[str, Any]) -> None:
 
 
 def wait_for_rank_0(marker: Path, key: str, minutes: float = 60.0) -> dict[str, Any]:
-    """Wait until rank 0 of the launch `key` has written `marker`; what it tells. RankError after `minutes`.
+    """Wait until rank 0 of the launch `key` has written `marker`, and return its contents. RankError after `minutes`.
 
-    Processes that Lightning starts itself come when rank 0 is done, and need not wait for a key of theirs.
+    Processes that Lightning starts itself start after rank 0 is done, and need no key.
     """
     started_together = launcher() is not None
     deadline = time.monotonic() + 60 * minutes
     while time.monotonic() < deadline:
         try:
             told = json.loads(marker.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # not there, moved away this instant, or of another version
+        except (OSError, ValueError):  # missing, just moved away, or from another version
             told = None
         if isinstance(told, dict) and (not started_together or told.get("launch") == key):
             return told
         time.sleep(0.2)
-    raise RankError(
-        f"{marker}: rank 0 has not finished its preparations in {minutes:g} minutes: see its output, or prepare the store first"
-    )
+    what = f"rank 0 has not finished its preparations in {minutes:g} minutes"
+    raise RankError(f"{marker}: {what}: see its output, or prepare the store first")

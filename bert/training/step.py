@@ -1,7 +1,7 @@
 """The training step: one function that reads from top to bottom, used by training, by `bench` and by tests.
 
-The loss of a step is a sum over the global batch divided by the count of the global batch, never a mean of means: every micro-batch on
-every rank divides its sums by the counts of the whole step, so that gradients simply add up.
+The loss of a step is a sum over the global batch divided by a count over the global batch, never a mean of means: every micro-batch on
+every rank divides its sums by the counts of the whole step, so gradients simply add up.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,29 +17,29 @@ Micro = TypeVar("Micro")
 
 
 class LossTerms(NamedTuple):
-    """What one micro-batch adds to the loss of its step."""
+    """The contribution of one micro-batch to the loss of its step."""
 
     sums: dict[str, Tensor]
-    """by name, a scalar each: the sum over what the count of that name counts"""
+    """name → scalar sum over what the count of that name counts"""
     weights: Mapping[str, float]
-    """by name, the weight of each term in the loss"""
+    """name → weight of the term in the loss"""
 
 
 class StepBatch(NamedTuple):
-    """What one rank reads in one optimizer step."""
+    """The input of one rank in one optimizer step."""
 
     micro_batches: Sequence
-    """each is one forward pass"""
+    """one forward pass each"""
     counts: dict[str, int]
-    """by name of a loss term, what its sum is divided by: counted over the global batch, all ranks and micro-batches"""
+    """name of a loss term → divisor of its sum, counted over the global batch (all ranks and micro-batches)"""
     tokens: int
-    """tokens of the global batch, padding not counted"""
+    """number of tokens in the global batch, without padding"""
 
 
 def scaled_loss(terms: LossTerms, counts: Mapping[str, int], ranks: int = 1) -> Tensor:
-    """The share of a micro-batch in the loss of its step: each sum times its weight, over its count.
+    """The contribution of a micro-batch to the loss of its step: each sum times its weight, divided by its count.
 
-    Data-parallel training averages gradients over `ranks`; the factor turns that mean back into a sum.
+    Data-parallel training averages gradients over `ranks`; the factor `ranks` turns that mean back into a sum.
     """
     scaled = [total * (terms.weights[name] * ranks / max(1, counts[name])) for name, total in terms.sums.items()]
     return torch.stack(scaled).sum() if len(scaled) > 1 else scaled[0]
@@ -56,9 +56,9 @@ def optimizer_step(
 ) -> None:
     """One optimizer step over the micro-batches of this rank.
 
-    `loss(micro_batch)` is its share in the loss of the step (`scaled_loss`); `learning_rate` the share of the highest learning rate of
-    each parameter group; `backward(loss)` adds its gradients. Ranks exchange gradients once, in the last backward pass: the others run
-    inside `without_sync()`. Gradients are clipped inside `optimizer.step` (see `make_optimizer`), after a scaler has unscaled them.
+    `loss(micro_batch)` is its contribution to the loss of the step (`scaled_loss`); `learning_rate` is a share of the highest learning rate
+    of each parameter group; `backward(loss)` accumulates gradients. Ranks exchange gradients once, in the last backward pass: earlier ones
+    run inside `without_sync()`. Gradients are clipped inside `optimizer.step` (see `make_optimizer`), after a scaler has unscaled them.
     """
     set_learning_rate(optimizer, learning_rate)
     for number, micro_batch in enumerate(micro_batches, start=1):

@@ -182,10 +182,9 @@ def _as_list(value: Any) -> list[Any]:
 
 def _cluster(strategy: Any) -> list[ClusterEnvironment]:
     """Under SLURM, an environment that leaves signals to us: Lightning's own saves within a step and starts from that file."""
-    slurm = "SLURM_NTASKS" in os.environ and not TorchElasticEnvironment.detect()
-    return (
-        [launcher() or LightningEnvironment()] if slurm and not getattr(strategy, "cluster_environment", None) else []
-    )
+    is_slurm = "SLURM_NTASKS" in os.environ and not TorchElasticEnvironment.detect()
+    has_own = bool(getattr(strategy, "cluster_environment", None))
+    return [launcher() or LightningEnvironment()] if is_slurm and not has_own else []
 
 
 def instantiated(value: Any, run_dir: Path | None = None) -> Any:

@@ -261,7 +261,7 @@ def test_arguments_that_cannot_go_together_are_refused(name: str, arguments: dic
 @pytest.mark.parametrize(
     ("ids", "mask", "message"),
     [
-        ((20,), None, r"input_ids is \(20,\): give \(sequences, tokens\), one sequence as ids\[None\]"),
+        ((20,), None, r"input_ids is \(20,\): give \(sequences, tokens\), one as ids\[None\]"),
         ((2, 20), (2, 19), r"attention_mask is \(2, 19\) and input_ids is \(2, 20\): give one number per token"),
     ],
 )

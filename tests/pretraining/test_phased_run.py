@@ -171,13 +171,13 @@ def test_a_source_may_be_a_store(corpora, tiny_run, tmp_path):
         ("{A: 1, B: 0}", [], "data.mixture: the weight of B is 0.0: give more than 0, or leave it out"),
         ("{A: 1, B: -2}", [], "data.mixture: the weight of B is -2.0: give more than 0, or leave it out"),
         ("{A: 1, B: .inf}", [], "--data.mixture.B is inf: give a finite number"),
-        ("{A: 1, B: 1}", ["A"], "text A beside data.mixture: make it a source of the mixture, or leave it out"),
+        ("{A: 1, B: 1}", ["A"], "text A beside data.mixture: make it a source of the mixture or leave it out"),
         (
             "{A: 1, B: 1}",
             ["--store", "B-store"],
-            "data.store B-store beside data.mixture: make it a source of the mixture, or leave it out",
+            "data.store B-store beside data.mixture: make it a source of the mixture or leave it out",
         ),
-        ("{A: 1, ./A: 1}", [], "data.mixture names a source twice (A, ./A): give it once, with one weight"),
+        ("{A: 1, ./A: 1}", [], "data.mixture names a source twice (A, ./A): give it once with one weight"),
         ("{A: 1, gone.txt: 1}", [], "gone.txt: no such file or folder; check the path"),
         (
             "{A: 1, B-store: 1}",

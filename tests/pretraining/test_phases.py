@@ -197,7 +197,7 @@ def test_a_run_that_ends_with_a_phase_keeps_its_rotary_base():
 @pytest.mark.parametrize(
     ("phases", "message"),
     [
-        ([{"tokens": 5.0}], "phases: phase 1 is the last and has tokens 5: leave them out, stop says when it ends"),
+        ([{"tokens": 5.0}], "phases: phase 1 is the last and has tokens 5: leave them out, stop ends it"),
         (
             [{"sequence_length": 16}, {}],
             "phases: phase 1 has no tokens: say how long it lasts, only the last phase may leave it open",
@@ -222,7 +222,7 @@ def test_phases_that_cannot_be_are_refused(phases, message):
 def test_a_rotary_base_is_refused_where_nothing_rotates():
     with pytest.raises(InputError) as error:
         PretrainRecipe(encoder=EncoderConfig(positions="learned"), phases=[PhaseConfig(rope_theta=1e4)])
-    assert str(error.value) == "phases: phase 1 has a rope_theta and encoder.positions is learned: leave it out"
+    assert str(error.value) == "phases: phase 1: rope_theta needs encoder.positions rope, not learned"
 
 
 def test_batches_of_a_phase_that_do_not_divide_are_refused():

@@ -172,7 +172,7 @@ def test_a_refused_resume_leaves_the_run_untouched(run, text_file, bert, tmp_pat
     code, errors, _ = bert("pretrain", "--resume", other, "--stop.steps", "8")
     assert (code, errors) == (
         2,
-        ["bert: the text of this run has changed since its checkpoint: put it back, or start a new run"],
+        ["bert: the text of this run has changed since its checkpoint: put it back or start a new run"],
     )
     assert tree(other) == before
 
