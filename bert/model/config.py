@@ -22,6 +22,7 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 """Hugging Face's names for the meaning of the scores of a text"""
 NUMBERS = PROBLEM_TYPES[2:]
 """problem types whose scores are numbers in their own unit, not log-odds"""
+_SIZES = "vocab_size hidden_size num_layers num_heads intermediate_size max_length global_every".split()
 _MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW = 2**31 - 1, 10_000, 2**40, 1e18
 """upper limits, far beyond any model: of a size, of num_layers, of the number of parameters, and of a floating-point field"""
 
@@ -98,15 +99,14 @@ class EncoderConfig:
     """id of the padding token, which fills sequences to the same length and is not counted with positions_skip_padding"""
 
     def __post_init__(self) -> None:
-        sizes = "vocab_size hidden_size num_layers num_heads intermediate_size max_length global_every".split()
         optional = ("num_kv_heads", "embedding_size", "local_window")
-        for name in (*sizes, *optional, "token_types", "pad_id"):
+        for name in (*_SIZES, *optional, "token_types", "pad_id"):
             value = getattr(self, name)
             if name in optional and value is None:
                 continue
             if not isinstance(value, int) or isinstance(value, bool):
                 raise InputError(f"encoder.{name} is {value!r}: give a whole number")
-            if name in sizes and value < 1:
+            if name in _SIZES and value < 1:
                 raise InputError(f"encoder.{name} is {value}: give 1 or more")
             if value > (most := _MOST_LAYERS if name == "num_layers" else _MOST):
                 raise InputError(f"encoder.{name} is {value}: give at most {most}")
@@ -121,6 +121,9 @@ class EncoderConfig:
         require("encoder", self, "token_types", lambda value: value >= 0, "0 for none, or their number")
         everywhere = "2 or more, or null for global attention everywhere"
         require("encoder", self, "local_window", lambda value: value >= 2, everywhere)
+        self._check_combinations()
+
+    def _check_combinations(self) -> None:
         size, heads, kv_heads = self.hidden_size, self.num_heads, self.num_kv_heads
         if size % heads:
             raise InputError(
@@ -153,7 +156,7 @@ class EncoderConfig:
         tables = self.vocab_size + self.token_types + (self.max_length if self.positions == "learned" else 0)
         layer = 2 * self.hidden_size * (self.hidden_size + self.intermediate_size)
         if (numbers := self.num_layers * layer + tables * self.embedding_width) > _MOST_NUMBERS:
-            given = ", ".join(f"{name} {getattr(self, name)}" for name in sizes)
+            given = ", ".join(f"{name} {getattr(self, name)}" for name in _SIZES)
             raise InputError(f"encoder: {given} make {numbers} parameters: give sizes for at most {_MOST_NUMBERS}")
         if not 0 <= self.pad_id < self.vocab_size:
             raise InputError(f"encoder.pad_id {self.pad_id} is outside the vocabulary of {self.vocab_size}")

@@ -137,7 +137,7 @@ class Encoder(FolderModel):
         more tokens than learned positions, and masked_positions together with output_hidden_states.
         """
         if masked_positions is not None and output_hidden_states:
-            raise InputError("masked_positions leave other positions out of the last hidden state: give one of the two")
+            raise InputError("masked_positions and output_hidden_states cannot be combined: give one of them")
         self._check(input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, document_ids=document_ids)
         length = input_ids.shape[1]
         positions = torch.arange(length, device=input_ids.device)[None]  # (1, T)

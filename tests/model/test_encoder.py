@@ -139,7 +139,7 @@ def test_targets_are_right_where_an_adapter_stands_in_the_place_of_the_projectio
 
 
 def test_targets_and_all_hidden_states_are_not_asked_for_at_once() -> None:
-    with pytest.raises(InputError, match="masked_positions are the positions of the last layer"):
+    with pytest.raises(InputError, match="masked_positions and output_hidden_states cannot be combined"):
         make("modern")(some_ids(), masked_positions=torch.tensor([[1], [1]]), output_hidden_states=True)
 
 

@@ -125,7 +125,7 @@ def test_another_recipe_in_the_folder_is_refused_with_both_values_and_nothing_ch
     code, errors, _ = bert("pretrain", text_file, "--out", run, *TINY, "--optimizer.lr", "0.5")
     assert code == 2
     assert errors == [
-        f"bert: {run}: already holds a run, with optimizer.lr 0.002, not 0.5: give another --out, --resume {run} to go on with"
+        f"bert: {run}: already holds a run, with optimizer.lr 0.002, not 0.5: give another --out, --resume {run} to resume"
         " that run, or --overwrite to lose it"
     ]
     assert tree(run) == before
