@@ -120,7 +120,12 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(
-        self, x: Tensor, shared: Shared, backend: Backend, return_weights: bool, masked_positions: Tensor | None
+        self,
+        x: Tensor,
+        shared: Shared,
+        backend: Backend,
+        return_weights: bool = False,
+        masked_positions: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) → (B, T, D), or (B, K, D) at `masked_positions` (B, K) only, to which the layout then refers; and, with
         `return_weights`, the attention weights (B, H, T or K, T), computed by `attend_eager`."""

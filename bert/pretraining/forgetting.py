@@ -242,8 +242,8 @@ def _texts(data: TrainingData) -> list[_Text]:
             texts.append(_text(data, name, kept, bytes_a_token, data.tokenizer))
         elif data.validation is not None:
             whole = data.stores[0].info.get("bytes") if len(data.stores) == 1 else None
-            bytes_a_token = whole / data.stores[0].num_tokens if whole else None
-            texts.append(_Text(name, data.validation, data.tokenizer, bytes_a_token))
+            mean = whole / data.stores[0].num_tokens if whole else None
+            texts.append(_Text(name, data.validation, data.tokenizer, mean))
     return texts
 
 

@@ -69,13 +69,16 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> InitialModel | None:
     Returns the model to initialize from; None for random initialization.
     """
     data = recipe.data
-    read = {"the text": [*data.corpus, *data.mixture], "data.tokenizer": [data.tokenizer], "data.store": [data.store]}
-    read |= {"initialize_from": [recipe.initialize_from], "vocabulary.add_words": [recipe.vocabulary.add_words]}
-    read |= {"validation.general": [recipe.validation.general]}
-    for name, paths in read.items():  # a run fills or replaces its folder
-        for path in paths:
-            if path is not None and real_path(Path(path).expanduser()).is_relative_to(real_path(out)):
-                raise InputError(f"{name} {path} lies in --out {out}: give another --out")
+    read: list[tuple[str, str | None]] = [("the text", path) for path in (*data.corpus, *data.mixture)]
+    read += [
+        ("data.tokenizer", data.tokenizer),
+        ("data.store", data.store),
+        ("initialize_from", recipe.initialize_from),
+    ]
+    read += [("vocabulary.add_words", recipe.vocabulary.add_words), ("validation.general", recipe.validation.general)]
+    for name, path in read:  # a run fills or replaces its folder
+        if path is not None and real_path(Path(path).expanduser()).is_relative_to(real_path(out)):
+            raise InputError(f"{name} {path} lies in --out {out}: give another --out")
     if data.corpus and data.store is not None:
         raise InputError(f"text and a store are given: leave out the text, or data.store {data.store}")
     if not data.corpus and data.store is None and not data.mixture:

@@ -151,8 +151,9 @@ def _prepare(launch: _Launch, recipe: PretrainRecipe, overwrite: bool, resume: b
         run = replace(run, data=replace(data, recipe=recipe))
         # Another model gives the initial weights: measure it now, for a comparison at the end.
         if initial is not None:
-            run = replace(run, model=initialize(recipe, initial, data.tokenizer))
-            measure_before(initial, run.model, run.data, run.device)
+            model = initialize(recipe, initial, data.tokenizer)
+            run = replace(run, model=model)
+            measure_before(initial, model, run.data, run.device)
         run_folder.mark_ready(folder, out, recipe, "bert pretrain", run.decided())
 
     # With `overwrite`, the run was prepared in another folder, which has replaced `out` by now.

@@ -55,7 +55,7 @@ class MetricsCsv(Logger):
         self.file, self.columns = file, columns
         self._waiting: list[dict[str, Any]] = []  # rows that could not be written yet
 
-    name, version = "csv", ""  # type: ignore[assignment]
+    name, version = "csv", ""
     """required by Lightning"""
 
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:

@@ -202,7 +202,8 @@ def mark_resumed(
     now = append_environment(out, decided)
     for what in ("packages", "decided") if before else ():
         then = before[-1].get(what)
-        for key in then.keys() & now[what].keys() if isinstance(then, dict) else ():
+        then = then if isinstance(then, dict) else {}
+        for key in then.keys() & now[what].keys():
             if then[key] != now[what][key]:
                 change = f"{key} is {now[what][key]}, and was {then[key]} before"
                 warnings.warn(f"{out}: {change}: results may differ", stacklevel=2)

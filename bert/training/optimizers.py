@@ -79,7 +79,7 @@ class MuonAdamW(torch.optim.Optimizer):
         if not (parameters := self._with_gradients(group, "momentum")):
             return
         _refuse_sharded(parameters)
-        gradients = [parameter.grad for parameter in parameters]
+        gradients: list[Any] = [parameter.grad for parameter in parameters]
         momenta = [self.state[parameter]["momentum"] for parameter in parameters]
         torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
         updates = torch._foreach_lerp(gradients, momenta, group["momentum"])  # Nesterov
@@ -102,7 +102,7 @@ class MuonAdamW(torch.optim.Optimizer):
     def _adamw(self, group: dict[str, Any]) -> None:
         if not (parameters := self._with_gradients(group, "exp_avg", "exp_avg_sq")):
             return
-        gradients = [parameter.grad for parameter in parameters]
+        gradients: list[Any] = [parameter.grad for parameter in parameters]
         for parameter in parameters:
             if "step" not in self.state[parameter]:
                 self.state[parameter]["step"] = torch.zeros((), dtype=torch.float32, device=parameter.device)

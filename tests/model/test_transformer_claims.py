@@ -56,7 +56,7 @@ def test_splitting_into_heads_and_concatenating_loses_nothing() -> None:
     attention.out.weight.data = torch.eye(32)
     x = torch.randn(2, 5, 32)
     alone = torch.arange(1, 6)[None].expand(2, -1)
-    mixed, _ = attention(x, Shared(Layout(alone, alone), None), "sdpa", False, None)
+    mixed, _ = attention(x, Shared(Layout(alone, alone), None), "sdpa")
     values = x @ attention.qkv.weight[2 * 32 :].T
     assert torch.allclose(mixed, values, atol=1e-6)
 

@@ -96,7 +96,7 @@ def test_a_write_that_dies_leaves_no_checkpoint(tmp_path, monkeypatch, moment):
 
     target, name = {
         "torch.save": (torch, "save"),
-        "the manifest": (json, "dump"),
+        "the manifest": (json, "dumps"),
         "the rename": (os, "rename"),
     }[moment]
     monkeypatch.setattr(target, name, die)
