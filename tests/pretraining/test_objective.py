@@ -22,6 +22,7 @@ from .toy_objective import Toy
 TOY = "tests.pretraining.toy_objective"
 RUN = f"""
 import sys
+from bert.pretraining.objective import OBJECTIVES
 OBJECTIVES["toy"] = {TOY!r}
 from bert.cli import main
 sys.exit(main(sys.argv[1:]))
