@@ -17,11 +17,11 @@ from bert.errors import InputError
 from bert.files import is_same, put_files, real_path, replaced_folder
 from bert.finetuning.config import DataConfig
 from bert.finetuning.windows import WINDOWS_FILE
+from bert.hf import program
 from bert.hf.card import written_before
 from bert.hf.families import FAMILIES
 from bert.hf.folder import ALL_FILES, CLASSES, CONFIG, EXPORTED, head_of, read_keys, save
-from bert.hf.onnx import OnnxModel, check_packages, quantize, write_onnx
-from bert.hf.program import Difference, check, compare, input_names, open_torch, output_name, write_torch
+from bert.hf.program import Difference, OnnxModel
 from bert.hf.translate import family_of
 from bert.hf.weights import WEIGHT_FILES
 from bert.hub import local_folder
@@ -54,18 +54,18 @@ def export_onnx(
     """
     if measure is not None and not int8:
         raise InputError(f"--eval {measure}: measures the effect of --quantize: add --quantize, or omit --eval")
-    check_packages()
+    program.check_packages()
     folder = _local(folder, out)
     predictor, examples = (None, []) if measure is None else _predictor(folder, measure, data or DataConfig())
     model = predictor.model.to("cpu") if predictor else load_any(folder)
     lines = []
     with _place(folder, out, "onnx", (ONNX, INT8)) as (fresh, place):
-        opset = write_onnx(model, fresh / ONNX)
+        opset = program.write_onnx(model, fresh / ONNX)
         lines.append(f"{place / ONNX}: {_size(fresh / ONNX)}, opset {opset}, {_signature(model)}")
         if verify:
-            lines.append(_verified(compare(model, OnnxModel(fresh / ONNX, model).run), "onnxruntime"))
+            lines.append(_verified(program.compare(model, OnnxModel(fresh / ONNX, model).run), "onnxruntime"))
         if int8:
-            quantize(fresh / ONNX, fresh / INT8)
+            program.quantize(fresh / ONNX, fresh / INT8)
             share = _bytes(fresh / INT8) / _bytes(fresh / ONNX)
             lines.append(f"{place / INT8}: {_size(fresh / INT8)}, {share:.0%} of the fp32 file, int8")
         if predictor is not None and measure is not None:
@@ -83,10 +83,10 @@ def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool
     model = load_any(folder)
     lines = []
     with _place(folder, out, "torch", (TORCH,)) as (fresh, place):
-        write_torch(model, fresh / TORCH)
+        program.write_torch(model, fresh / TORCH)
         lines.append(f"{place / TORCH}: {_size(fresh / TORCH)}, {_signature(model)}")
         if verify:
-            lines.append(_verified(compare(model, open_torch(fresh / TORCH)), "the program"))
+            lines.append(_verified(program.compare(model, program.open_torch(fresh / TORCH)), "the program"))
     logger.info("\n".join(lines))
     return place / TORCH
 
@@ -184,11 +184,11 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
 
 
 def _signature(model: Encoder | HeadedModel) -> str:
-    return f"{', '.join(input_names(model.config))} → {output_name(model)}"
+    return f"{', '.join(program.input_names(model.config))} → {program.output_name(model)}"
 
 
 def _verified(differences: Sequence[Difference], what: str) -> str:
-    largest = check(differences, what)
+    largest = program.check(differences, what)
     shapes = ", ".join(f"{one.rows} × {one.length}" for one in differences)
     return f"verified: {what} differs by at most {largest:.1e} on {shapes} tokens, including padding"
 

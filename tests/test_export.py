@@ -64,9 +64,9 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
         file.write_text("fp32")
         return 20
 
-    monkeypatch.setattr(export, "check_packages", lambda: None)
-    monkeypatch.setattr(export, "write_onnx", write)
-    monkeypatch.setattr(export, "quantize", lambda file, out: out.write_text("int8"))
+    monkeypatch.setattr(export.program, "check_packages", lambda: None)
+    monkeypatch.setattr(export.program, "write_onnx", write)
+    monkeypatch.setattr(export.program, "quantize", lambda file, out: out.write_text("int8"))
 
 
 @pytest.fixture
@@ -128,13 +128,13 @@ def test_a_program_that_differs_is_not_written(
 ) -> None:
     """Nor are the folders above it made."""
     model = SequenceClassifier.load(classifier)
-    monkeypatch.setattr(export, "write_torch", lambda model, file: file.write_text("program"))
-    monkeypatch.setattr(export, "open_torch", lambda file: lambda *inputs: model(*inputs).logits + 2e-4)
+    monkeypatch.setattr(export.program, "write_torch", lambda model, file: file.write_text("program"))
+    monkeypatch.setattr(export.program, "open_torch", lambda file: lambda *inputs: model(*inputs).logits + 2e-4)
     command = [str(classifier), "--to", "torch", "--verify", "--out", "new/deep"]
     assert refused(*command).startswith(
         "--verify: the program differs from the model by 2.0e-04, more than 0.0001, on 1 rows of 1 tokens"
     )
-    monkeypatch.setattr(export, "open_torch", lambda file: lambda *inputs: model(*inputs).logits)
+    monkeypatch.setattr(export.program, "open_torch", lambda file: lambda *inputs: model(*inputs).logits)
     assert main(["export", *command]) == 0
     assert sorted(path.name for path in Path("new/deep").iterdir())[:2] == ["config.json", "tokenizer.json"]
     assert os.listdir("new/deep/torch") == ["model.pt2"]
@@ -411,7 +411,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(
         raise OSError(28, "No space left on device")
 
     export.export_onnx(classifier)
-    monkeypatch.setattr(export, "write_onnx", full)
+    monkeypatch.setattr(export.program, "write_onnx", full)
     assert refused(str(classifier), "--to", "onnx").startswith(
         "runs/topics/model/onnx: cannot be written (No space left on device): give another --out"
     )

@@ -18,20 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from bert.data import store as stores
 from bert.data.corpus import find_corpus
 from bert.data.duplicates import NearDuplicates, Seen
 from bert.data.encoding import document_encoder
-from bert.data.store import (
-    ARROW,
-    INFO,
-    STORE_FILES,
-    TokenStore,
-    document_hash,
-    holds_store,
-    open_store,
-    read_info,
-    write_info,
-)
+from bert.data.store import ARROW, INFO, STORE_FILES, TokenStore, holds_store, open_store
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, option
 from bert.files import clear_workshop, completed, owned, put_files, real_path, replaced_folder
@@ -64,7 +55,7 @@ def prepare(
     why = ""
     if holds_store(out):
         try:
-            old = read_info(out)
+            old = stores.read_info(out)
         except InputError as error:
             why = str(error).removeprefix(f"{out}: ").split(";")[0]
     fingerprint = found.fingerprint(old.get("fingerprint"))
@@ -83,7 +74,7 @@ def prepare(
                 logger.info(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
                 if old["fingerprint"] != fingerprint:  # files touched or moved: not read again next time
                     with suppress(OSError):
-                        write_info(out, {**old, "fingerprint": fingerprint})
+                        stores.write_info(out, {**old, "fingerprint": fingerprint})
                 return store
             except InputError as error:
                 why = str(error).removeprefix(f"{out}: ").split(";")[0]
@@ -296,7 +287,7 @@ def _describe(folder: Path, summary: StoreSummary, tokenizer: Tokenizer, fingerp
     info = {name: value for name, value in vars(summary).items() if name != "seconds"}
     info |= {"dtype": np.dtype(tokenizer.dtype).name, "file_bytes": (folder / ARROW).stat().st_size}
     info |= {"tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "fingerprint": fingerprint}
-    write_info(folder, info)
+    stores.write_info(folder, info)
 
 
 def _features(dtype: type[np.uint16] | type[np.uint32]) -> Any:
@@ -313,7 +304,7 @@ def _distinct_batches(documents: Iterable[str], summary: StoreSummary) -> Iterat
     hashes: list[int] = []
     waiting = 0
     for document in documents:
-        digest = document_hash(document)
+        digest = stores.document_hash(document)
         if not seen.add(digest):
             summary.duplicates += 1
             continue
