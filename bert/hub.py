@@ -1,6 +1,6 @@
-"""A model folder, or a name on the Hugging Face Hub → a folder on this machine.
+"""A model folder, or a name on the Hugging Face Hub → a local folder.
 
-Names go through the cache of huggingface_hub (`HF_HOME`, `HF_HUB_OFFLINE` and the like mean there what they mean elsewhere).
+Models of the Hub are in the cache of huggingface_hub, with its usual variables (`HF_HOME`, `HF_HUB_OFFLINE`, …).
 """
 
 import os
@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from bert.errors import InputError
+from bert.errors import InputError, first_line
 from bert.files import completed
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -18,10 +18,10 @@ _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 
 def local_folder(name: str | Path) -> Path:
-    """The folder `name`, or, where there is none and the name is like those of the Hub, the folder of its cache.
+    """The folder `name` or, if there is none, the folder of that model of the Hub in its cache.
 
-    Weights are fetched as safetensors where the model has them. Raises InputError where there is neither, or the Hub cannot
-    be reached and its cache has no such model.
+    Weights are downloaded as safetensors if the model has them. Raises InputError if there is neither, or the Hub cannot be
+    reached and its cache has no such model.
     """
     folder = Path(name).expanduser()
     completed(Path(os.path.realpath(folder)))
@@ -46,5 +46,5 @@ def _from_hub(name: str) -> Path:
     except (errors.LocalEntryNotFoundError, ConnectionError):
         why = "the Hugging Face Hub cannot be reached and its cache on this machine has no model of this name"
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        why = f"the Hugging Face Hub says: {(str(error).splitlines() or [''])[0]}"
+        why = f"the Hugging Face Hub says: {first_line(error)}"
     raise InputError(f"{name}: no such folder, and {why}: give the folder of a model, the one that holds config.json")

@@ -192,8 +192,8 @@ def test_a_damaged_vocab_txt_is_named(tmp_path):
             b"[PAD]\n\xff\xfe\n",
             f"{file}: not a vocabulary (Error while reading WordPiece file: stream did not contain valid",
         ),
-        (b"", f"{file}: empty: put the vocab.txt there that the model was trained with"),
-        (b"\n\n", f"{file}: empty: put the vocab.txt there"),
+        (b"", f"{file}: empty: give the vocab.txt that the model was trained with"),
+        (b"\n\n", f"{file}: empty: give the vocab.txt that the model"),
         (
             b"[PAD]\n[UNK]\nthe\n",
             f"{file}: the vocabulary has no [CLS], [SEP], [MASK]; name its own in tokenizer_config.json",
@@ -221,7 +221,7 @@ def test_damaged_merges_are_named(tmp_path):
             f"{merges}: not a vocabulary (Error while reading vocab & merges files: Merges",
         ),
         (merges, b"\xff\n", f"{merges}: not a vocabulary ("),
-        (merges, b"", f"{merges}: empty: put the merges.txt there that belongs to vocab.json"),
+        (merges, b"", f"{merges}: empty: give the merges.txt that belongs to vocab.json"),
         (vocabulary, b"{", f"{vocabulary}: not valid JSON ("),
         (vocabulary, b"\xff", f"{vocabulary}: not valid JSON ("),
         (vocabulary, b"[]", f"{vocabulary}: not a JSON object"),
@@ -237,11 +237,11 @@ def test_damaged_merges_are_named(tmp_path):
         f"{vocabulary}: the vocabulary has no <mask>; name its own in tokenizer_config.json"
     )
     vocabulary.unlink()
-    fix = "put the vocab.json of the same tokenizer beside it"
+    fix = "add the vocab.json of the same tokenizer"
     assert refused(tmp_path) == f"{tmp_path}: merges.txt without vocab.json: {fix}"
     vocabulary.write_text(good, encoding="utf-8")
     merges.unlink()
-    assert refused(tmp_path).startswith(f"{tmp_path}: vocab.json without merges.txt: put the merges.txt of the same")
+    assert refused(tmp_path).startswith(f"{tmp_path}: vocab.json without merges.txt: add the merges.txt of the same")
 
 
 def test_damaged_files_beside_a_vocabulary_are_named(tmp_path):

@@ -1,8 +1,11 @@
 """Packing: sequences hold every token once, never more than they can, and are nearly full; sequence numbers find the same sequences
 always."""
 
+import json
 import stat
+from fnmatch import fnmatchcase
 from itertools import islice
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -15,8 +18,11 @@ from bert.data.encoding import document_encoder
 from bert.data.files import read_lines
 from bert.data.packing import Documents, SequenceIndex, best_fit, cut, gather, pack, split_validation
 from bert.data.rng import permutation, random_bits, uniform
+from bert.data.store import STORE_FILES
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
+from bert.files import matches
+from bert.training.folder import OURS
 
 CLS, SEP, PAD = 2, 3, 0
 
@@ -171,6 +177,15 @@ def test_sequence_counts_are_cached_and_keyed_by_what_they_depend_on(tmp_path, m
     assert len(list(tmp_path.glob("sequences-*.npy"))) == 4
 
 
+def test_cached_sequence_counts_are_files_of_a_store_and_of_a_run(tmp_path, monkeypatch):
+    """Else a store that has them could neither be written again nor be cleared away with its run."""
+    monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
+    index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
+    (name,) = (file.name for file in tmp_path.glob("sequences-*.npy"))
+    assert any(fnmatchcase(name, pattern) for pattern in STORE_FILES)
+    assert any(matches(PurePath("store", name), pattern) for pattern in OURS)
+
+
 def test_a_cache_of_another_text_is_noticed(tmp_path, monkeypatch):
     """More sequences in a window than it has: what an older version, or somebody's copy, may leave."""
     monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
@@ -245,7 +260,8 @@ def test_sequences_are_hardly_more_than_any_packing_needs(sequence_length, media
 
 def tokenised(path, lines=False):
     """Lengths in tokens of the documents of `path`, or of the first cells of its lines, by the tokenizer of the measurement data."""
-    encode = document_encoder(Tokenizer.load(path.parents[1] / "enwiki" / "tokenizer-8192.json"))
+    tokenizer = Tokenizer.load(path.parents[1] / "enwiki" / "tokenizer-8192.json")
+    encode = document_encoder(tokenizer.encode_documents, json.loads(tokenizer.backend.to_str()))
     sentences = (line.split("\t")[0] for line in islice(read_lines(path), 1, None))
     texts = iter(sentences if lines else find_corpus(path).documents())
     lengths = []

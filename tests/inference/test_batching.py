@@ -76,7 +76,7 @@ def test_the_mode_of_the_model_is_kept_also_when_the_work_fails() -> None:
 
 
 def test_an_input_longer_than_the_model_takes_is_named() -> None:
-    with pytest.raises(InputError, match="input 2 has 25 tokens and the model takes 24: split it"):
+    with pytest.raises(InputError, match="input 2 has 25 tokens and the model takes 24: split or truncate it"):
         run_batches(ENCODERS["wordpiece"], [Encoded([2, 3]), Encoded([2] * 25)], _last)
 
 
@@ -109,7 +109,7 @@ def test_what_a_model_computes_of_weights_that_are_too_large_is_refused_and_not_
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(3e38)
-    with pytest.raises(InputError, match="the model gives NaN or infinity"):
+    with pytest.raises(InputError, match="the model outputs NaN or infinity"):
         if reader == "embed":
             embed(model.encoder, ["the cat"])
         elif reader == "fill":
