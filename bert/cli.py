@@ -1,4 +1,4 @@
-"""The command `bert`: finds the verb, runs it, and turns what the user got wrong into one line and exit code 2."""
+"""The command `bert`: finds the command, runs it, and turns what the user got wrong into one line and exit code 2."""
 
 import os
 import sys
@@ -11,14 +11,16 @@ from typing import Any
 from bert import __version__, signals
 from bert.commands import benching, exporting, finetuning, pretraining, probing, whole
 from bert.errors import InputError, InterruptedRun, RankError, did_you_mean
-from bert.flags import first_line, flag_of, verb_name
+from bert.flags import command_name, first_line, flag_of
 from bert.terminal import printable_output
 from bert.training.ranks import global_rank
 
 _MODULES = (pretraining, finetuning, probing, exporting, benching, whole)
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {verb_name(verb): verb for one in _MODULES for verb in one.VERBS}
+COMMANDS: dict[str, Callable[[Sequence[str]], None]] = {
+    command_name(command): command for one in _MODULES for command in one.COMMANDS
+}
 
-_PARALLEL = ("pretrain", "finetune")  # verbs that several processes carry out together
+_PARALLEL = ("pretrain", "finetune")  # commands that several processes carry out together
 _LONGEST_LINE = 2000
 
 
@@ -35,17 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str]) -> int:
-    verb, speaks = arguments[0] if arguments else "help", True
+    command, speaks = arguments[0] if arguments else "help", True
     try:
-        speaks = verb not in _PARALLEL or global_rank() == 0
-        if verb in ("-h", "--help", "help"):
+        speaks = command not in _PARALLEL or global_rank() == 0
+        if command in ("-h", "--help", "help"):
             print(_overview())
-        elif verb == "--version":
+        elif command == "--version":
             print(f"bert {__version__}")
-        elif verb not in VERBS:
-            raise InputError(f"{verb} is not a verb of bert: use one of {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
+        elif command not in COMMANDS:
+            raise InputError(
+                f"{command} is not a command of bert: use one of {', '.join(COMMANDS)}.{did_you_mean(command, COMMANDS)}"
+            )
         else:
-            VERBS[verb](arguments[1:])
+            COMMANDS[command](arguments[1:])
     except (InputError, MemoryError) as error:
         if speaks or isinstance(error, RankError):
             memory = "not enough memory: give smaller batches, or less input"
@@ -85,5 +89,5 @@ def run() -> None:
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {name:<10} {first_line(function)}" for name, function in VERBS.items())
-    return f"bert: pretrain and use BERT-style encoders\n\n{verbs}\n\nbert VERB --help tells more."
+    commands = "\n".join(f"  {name:<10} {first_line(function)}" for name, function in COMMANDS.items())
+    return f"bert: pretrain and use BERT-style encoders\n\n{commands}\n\nbert COMMAND --help tells more."

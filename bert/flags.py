@@ -1,5 +1,5 @@
-"""The command line of a verb by argparse: its options, and one flag for every field of a recipe: `--group.field`, or an option of
-the verb in its place.
+"""The command line of a command by argparse: its options, and one flag for every field of a recipe: `--group.field`, or an option of
+the command in its place.
 
 Help texts are the docstrings under the fields. A flag's value is read as YAML, or as it stands where the field takes text.
 """
@@ -34,19 +34,19 @@ from bert.recipe import (
 _CONFIG = "config"
 
 
-def verb_name(verb: Callable[..., Any]) -> str:
+def command_name(command: Callable[..., Any]) -> str:
     """`_fill` carries out `bert fill`."""
-    return verb.__name__.lstrip("_")
+    return command.__name__.lstrip("_")
 
 
-def first_line(verb: Callable[..., Any]) -> str:
-    """What a verb does, in a line."""
-    return (verb.__doc__ or "").splitlines()[0]
+def first_line(command: Callable[..., Any]) -> str:
+    """What a command does, in a line."""
+    return (command.__doc__ or "").splitlines()[0]
 
 
 @dataclass(frozen=True)
 class _Option:
-    """What is known of an option of a verb beside its help."""
+    """What is known of an option of a command beside its help."""
 
     name: str
     kind: Any
@@ -62,14 +62,14 @@ def flag_of(name: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """The command line of `verb`, whose docstring is its description; with the type of a recipe, a flag for each of its fields."""
+    """The command line of `command`, whose docstring is its description; with the type of a recipe, a flag for each of its fields."""
 
     latest: "ClassVar[Parser | None]" = None
     """the one that parsed last: its flags are those that an error names"""
 
-    def __init__(self, verb: Callable[..., Any], recipe: type | None = None, usage: str | None = None):
-        description = " ".join((verb.__doc__ or "").split())
-        super().__init__(f"bert {verb_name(verb)}", usage, description, allow_abbrev=False, exit_on_error=False)
+    def __init__(self, command: Callable[..., Any], recipe: type | None = None, usage: str | None = None):
+        description = " ".join((command.__doc__ or "").split())
+        super().__init__(f"bert {command_name(command)}", usage, description, allow_abbrev=False, exit_on_error=False)
         self.recipe_type = recipe
         self.known = {"-h", "--help"}
         self.options: dict[str, _Option] = {}
@@ -92,7 +92,7 @@ class Parser(argparse.ArgumentParser):
         same_as: str = "",
         at_least: int | None = None,
     ) -> None:
-        """Add an option of the verb, or an argument without dashes, which is required unless told otherwise.
+        """Add an option of the command, or an argument without dashes, which is required unless told otherwise.
 
         A `kind` of bool is an option without a value, a list one with several. `same_as` names the field of the recipe that is given
         by this option, and by no other flag, and tells its help where there is no `help`; its value is taken after every file and flag.
@@ -119,7 +119,7 @@ class Parser(argparse.ArgumentParser):
         self.options[dest] = _Option(name if is_option else name.upper(), kind, default, required, same_as, at_least)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The options of the verb. InputError, in one line, for what is unknown (with the nearest known name), absent or wrong."""
+        """The options of the command. InputError, in one line, for what is unknown (with the nearest known name), absent or wrong."""
         Parser.latest = self
         self._complete()
         for argument in takewhile("--".__ne__, arguments):

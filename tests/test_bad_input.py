@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bert import files
-from bert.cli import VERBS, main
+from bert.cli import COMMANDS, main
 from bert.data.tokenizer import Tokenizer
 from bert.training import checkpoints
 from tests.conftest import TINY, make_text
@@ -79,16 +79,16 @@ def full_disk(limit: int) -> Iterator[None]:
 
 # ── the corpus ──
 
-CORPUS_VERBS = {
+CORPUS_COMMANDS = {
     "pretrain": ["pretrain", "--out", "new", *TINY],
     "tokenizer": ["tokenizer", "--out", "new"],
     "prepare": ["prepare", "--out", "new", "--tokenizer", "run/tokenizer"],
 }
 
 
-@pytest.mark.parametrize("verb", CORPUS_VERBS)
-def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, verb: str) -> None:
-    command = CORPUS_VERBS[verb]
+@pytest.mark.parametrize("name", CORPUS_COMMANDS)
+def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, name: str) -> None:
+    command = CORPUS_COMMANDS[name]
     assert refused(*command, "gone.txt") == "gone.txt: no such file or folder; check the path"
 
     (place / "empty.txt").write_text("")
@@ -111,14 +111,16 @@ def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, verb: str) 
     )
 
 
-@pytest.mark.parametrize("verb", CORPUS_VERBS)
-def test_a_name_that_is_neither_a_file_nor_a_hub_data_set(refused: Refused, verb: str) -> None:
-    message = refused(*CORPUS_VERBS[verb], "nobody/nothing")
+@pytest.mark.parametrize("name", CORPUS_COMMANDS)
+def test_a_name_that_is_neither_a_file_nor_a_hub_data_set(refused: Refused, name: str) -> None:
+    message = refused(*CORPUS_COMMANDS[name], "nobody/nothing")
     assert message.startswith("nobody/nothing: no such file or folder, and as a Hub data set it cannot be read (")
     assert message.endswith("); check the path, the name or the network")
 
 
-@pytest.mark.parametrize("command", [CORPUS_VERBS["prepare"], [*CORPUS_VERBS["pretrain"], "--tokenizer=run/tokenizer"]])
+@pytest.mark.parametrize(
+    "command", [CORPUS_COMMANDS["prepare"], [*CORPUS_COMMANDS["pretrain"], "--tokenizer=run/tokenizer"]]
+)
 def test_a_corpus_of_one_repeated_line(refused: Refused, place: Path, command: list[str]) -> None:
     (place / "same.txt").write_text("The same line again and again.\n" * 200)
     flag = "--data.layout" if command[0] == "pretrain" else "--layout"
@@ -425,7 +427,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
     [
         (
             "pretrian",
-            f"pretrian is not a verb of bert: use one of {', '.join(VERBS)}. Did you mean `pretrain`?",
+            f"pretrian is not a command of bert: use one of {', '.join(COMMANDS)}. Did you mean `pretrain`?",
         ),
         ("fill --model=run/model --top=0 [MASK]", "--top 0: give 1 or more"),
         ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] where a word is to be guessed"),
@@ -738,7 +740,7 @@ def test_no_room_for_the_model_leaves_none_and_the_run_can_be_finished(
     [
         (
             "tokeniser text.txt --out new",
-            f"tokeniser is not a verb of bert: use one of {', '.join(VERBS)}. Did you mean `tokenizer`?",
+            f"tokeniser is not a command of bert: use one of {', '.join(COMMANDS)}. Did you mean `tokenizer`?",
         ),
         ("prepare gone.txt --tokenizer other --out new", "gone.txt: no such file or folder; check the path"),
         (

@@ -432,7 +432,7 @@ def test_every_kind_of_model_is_loaded_with_its_head(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_onnx
 @pytest.mark.parametrize("kind", ["lm", "tags"])
-def test_masked_lms_and_taggers_go_through_the_verb_too(kind: str, tiny_run: Path, tmp_path: Path) -> None:
+def test_masked_lms_and_taggers_go_through_the_command_too(kind: str, tiny_run: Path, tmp_path: Path) -> None:
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     folder = tmp_path / kind

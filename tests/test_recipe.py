@@ -26,7 +26,7 @@ RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
 
 
 def pretrain() -> None:
-    """A verb without options of its own."""
+    """A command without options of its own."""
 
 
 def recipe_of(*arguments: str) -> PretrainRecipe:
@@ -427,7 +427,7 @@ def test_trainer_arguments_pass_through_as_they_are(tmp_path: Path) -> None:
         "devices": 2,
         "profiler": {"class_path": "collections.Counter"},
     }
-    assert recipe_of("--trainer.anything", "text").trainer == {"anything": "text"}  # checked when the verb runs
+    assert recipe_of("--trainer.anything", "text").trainer == {"anything": "text"}  # checked when the command runs
 
 
 paths = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=8)

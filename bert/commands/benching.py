@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from bert.bench import settings
 from bert.commands.options import TRUST
 from bert.errors import InputError, did_you_mean
-from bert.flags import Parser, first_line, verb_name
+from bert.flags import Parser, command_name, first_line
 from bert.model.config import Backend
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ def _bench(arguments: Sequence[str]) -> None:
     mode = arguments[0] if arguments else ""
     if mode in ("-h", "--help"):
         parser = Parser(_bench, None, f"bert bench {'|'.join(MODES)} [RUN] [--config RECIPE.yaml] [--out DIR] …")
-        for name, verb in MODES.items():
-            parser.add(name, first_line(verb))
+        for name, command in MODES.items():
+            parser.add(name, first_line(command))
         parser.parse(arguments)
     if mode not in MODES:
         wrong = f"{mode} is not a mode of bert bench" if mode else "bert bench needs a mode"
@@ -92,16 +92,18 @@ def _minutes(arguments: Sequence[str]) -> None:
     bench_minutes(measurement, baseline, tried, Path(options.masked), options.seeds, options.sides)
 
 
-MODES = {verb_name(verb): verb for verb in (_steps, _sweep, _compare, _minutes)}
-VERBS = (_bench,)
+MODES = {command_name(command): command for command in (_steps, _sweep, _compare, _minutes)}
+COMMANDS = (_bench,)
 
 
-def _parser(verb: Callable[[Sequence[str]], None]) -> Parser:
+def _parser(command: Callable[[Sequence[str]], None]) -> Parser:
     """The command line of a mode, with what all modes, or all but `minutes`, have in common."""
     from bert.pretraining.config import PretrainRecipe
 
-    mode, trains = verb_name(verb), verb is _minutes
-    parser = Parser(verb, PretrainRecipe, f"bert bench {mode} [RUN] [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]")
+    mode, trains = command_name(command), command is _minutes
+    parser = Parser(
+        command, PretrainRecipe, f"bert bench {mode} [RUN] [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
+    )
     parser.prog = f"bert bench {mode}"
     parser.add("run", "folder of a run: its recipe, store and tokenizer", required=False)
     parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")

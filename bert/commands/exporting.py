@@ -43,4 +43,4 @@ def _export(arguments: Sequence[str]) -> None:
         export_onnx(options.model, options.out, options.verify, options.quantize, options.eval, data_config(options))
 
 
-VERBS = (_export,)
+COMMANDS = (_export,)

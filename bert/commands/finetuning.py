@@ -106,4 +106,4 @@ def data_config(options: Any) -> "DataConfig":
     return DataConfig(**{name: value for name in _COLUMNS if (value := getattr(options, name)) not in (None, [])})
 
 
-VERBS = (_finetune, _evaluate, _predict)
+COMMANDS = (_finetune, _evaluate, _predict)

@@ -1,4 +1,4 @@
-"""What the command lines of several verbs share."""
+"""What the command lines of several commands share."""
 
 import os
 from collections.abc import Callable, Sequence

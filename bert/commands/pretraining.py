@@ -127,4 +127,4 @@ def _fill(arguments: Sequence[str]) -> None:
         print("  ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
-VERBS = (_pretrain, _tokenizer, _prepare, _fill)
+COMMANDS = (_pretrain, _tokenizer, _prepare, _fill)

@@ -150,4 +150,4 @@ def _is_file(text: str) -> bool:
         return False
 
 
-VERBS = (_words, _senses, _score, _attend)
+COMMANDS = (_words, _senses, _score, _attend)

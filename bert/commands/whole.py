@@ -42,4 +42,4 @@ def _sample(arguments: Sequence[str]) -> None:
         print(path)
 
 
-VERBS = (_quickstart, _sample)
+COMMANDS = (_quickstart, _sample)

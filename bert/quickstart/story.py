@@ -56,7 +56,7 @@ def write_story(findings: Findings, file: Path) -> Path:
             "Each row says from where a token takes its new vector, in one head of one layer.",
         ),
         Section("Senses, layer by layer", senses_by_layer(findings), "Is the nearest sense centroid the right one?"),
-        Section("Now your own text", commands(NEXT), "The same verbs, on your files."),
+        Section("Now your own text", commands(NEXT), "The same commands, on your files."),
     ]
     minutes = findings.seconds / 60
     html = page(

@@ -1,4 +1,4 @@
-"""The sample in files that the verbs read."""
+"""The sample in files that the commands read."""
 
 import json
 from collections.abc import Iterable, Sequence

@@ -1,6 +1,6 @@
 """The sample text: a corpus and labelled rows in English and Chinese from our own grammar, the same for the same seed on every machine.
 
-It is what `bert quickstart` runs on. `make_sample("en")` has it all in memory, `write_sample(folder)` in files that the verbs read.
+It is what `bert quickstart` runs on. `make_sample("en")` has it all in memory, `write_sample(folder)` in files that the commands read.
 `bert.sample.grammar` says why a model must have read the corpus to do well on the test rows.
 """
 

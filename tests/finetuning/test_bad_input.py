@@ -174,10 +174,10 @@ def test_an_overwriting_run_that_is_refused_leaves_the_old_one(refused, place):
     assert "one label" in refused(*files)
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
 @pytest.mark.parametrize("model", ["encoder", "masked"])
-def test_models_without_a_head_for_a_task(refused, verb, model):
-    line = refused(verb, model, "train.tsv")
+def test_models_without_a_head_for_a_task(refused, command, model):
+    line = refused(command, model, "train.tsv")
     assert model in line
     assert "bert finetune" in line
 
