@@ -17,7 +17,7 @@ import yaml
 
 from bert.errors import InputError, check_values, did_you_mean
 from bert.files import replace_text
-from bert.untrusted import parse_yaml, read_yaml_text
+from bert.untrusted import dump_yaml, parse_yaml, read_yaml_text
 
 _LONGEST_WORD = 100
 _PLAIN = (str, int, float, dict, list, tuple, type(None))
@@ -114,7 +114,7 @@ def write_yaml(recipe: Any, file: Path, header: str = "") -> None:
 
 def as_text(recipe: Any) -> str:
     """A recipe with all its fields as YAML."""
-    return str(yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True))
+    return dump_yaml(_plain(recipe))
 
 
 def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:

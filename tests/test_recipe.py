@@ -85,7 +85,9 @@ def test_what_comes_later_on_the_command_line_wins(tmp_path: Path) -> None:
     assert recipe_of(*trainer, "--trainer={devices: 4}", "--trainer.a=b").trainer == {"devices": 4, "a": "b"}
 
 
-@pytest.mark.parametrize("name", ["caf\udce9.txt", "苹果 🍎.txt", "a\\b: c.txt", "null", ""])
+@pytest.mark.parametrize(
+    "name", ["caf\udce9.txt", "苹果 🍎.txt", "a\\b: c.txt", "null", "", "0E0", "1e5", "0x1F", "yes"]
+)
 def test_any_name_of_a_file_is_kept_as_it_is(tmp_path: Path, name: str) -> None:
     """Those that are not UTF-8 reach Python as lone surrogates."""
     recipe = PretrainRecipe(data=DataConfig(corpus=[name], mixture={}), trainer={"x": name})

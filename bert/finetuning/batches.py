@@ -45,19 +45,31 @@ class TaskBatch(TypedDict):
     sizes: list[int]
     """of each example its units, which are labelled: its words, or 1 of a text"""
     labels: Tensor
-    """(L,): those of the examples, one after the other; empty where nothing is asked"""
-    global_targets: int
-    """labels of the step over all ranks"""
-    global_tokens: int
-    """tokens of the step over all ranks, padding not counted"""
+    """(L,): those of the examples, one after the other; empty for a rank without examples"""
+
+
+def count_labels(items: Sequence[Item]) -> dict[str, int]:
+    """What the only loss term of most tasks is divided by: the number of labels."""
+    return {"loss": sum(len(item.labels) for item in items)}
 
 
 class Batches:
-    """The batches of a training set without end (`shuffled`), or those of a dev set, once."""
+    """The batches of a training set without end (`shuffled`), or those of a dev set, once.
 
-    def __init__(self, items: Sequence[Item], batch_size: int, pad_id: int, seed: int = 0, shuffled: bool = True):
+    `counts` gives, by name of a loss term, what its sum over a global batch of examples is divided by (`Task.counts`).
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        batch_size: int,
+        pad_id: int,
+        seed: int = 0,
+        shuffled: bool = True,
+        counts: Callable[[Sequence[Item]], dict[str, int]] = count_labels,
+    ):
         self.items, self.batch_size, self.pad_id = items, batch_size, pad_id
-        self.seed, self.shuffled = seed, shuffled
+        self.seed, self.shuffled, self.counts = seed, shuffled, counts
         self.in_epoch = -(-len(items) // batch_size)
         self._lengths = np.array([max(len(window.ids) for window in item.windows) for item in items])
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
@@ -83,17 +95,15 @@ class Batches:
             batches += [part[at : at + size] for at in range(0, len(part), size)]
         return [batches[number] for number in permutation(len(batches), self.seed, Stream.BATCH_ORDER, epoch)]
 
-    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> TaskBatch:
-        """What rank `rank` of `ranks` has of step `step`. One that gets no example reads one without asking anything."""
-        numbers = self.numbers(step)
-        mine = numbers[rank::ranks]
-        everything = [self.items[number] for number in numbers]
-        batch = collate([self.items[n] for n in mine] or everything[:1], self.pad_id)
-        if not len(mine):
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> StepBatch:
+        """What rank `rank` of `ranks` reads in step `step`. A rank without examples processes a dummy example without labels."""
+        everything = [self.items[number] for number in self.numbers(step)]
+        mine = everything[rank::ranks]
+        batch = collate(mine or everything[:1], self.pad_id)
+        if not mine:
             batch["labels"] = batch["labels"][:0]
-        batch["global_targets"] = sum(len(item.labels) for item in everything)
-        batch["global_tokens"] = sum(len(window.ids) for item in everything for window in item.windows)
-        return batch
+        tokens = sum(len(window.ids) for item in everything for window in item.windows)
+        return StepBatch([batch], self.counts(everything), tokens)
 
 
 def collate(items: Sequence[Item], pad_id: int) -> TaskBatch:
@@ -118,8 +128,6 @@ def collate(items: Sequence[Item], pad_id: int) -> TaskBatch:
         word_positions=torch.tensor([place for _, _, place in sorted(words)], dtype=torch.long),
         sizes=[sum(len(window.words) for window in item.windows) or 1 for item in items],
         labels=torch.tensor([label for item in items for label in item.labels]),
-        global_targets=sum(len(item.labels) for item in items),
-        global_tokens=sum(len(window.ids) for _, window in rows),
     )
 
 
@@ -136,5 +144,4 @@ class BatchLoader:
     def __iter__(self) -> Iterator[StepBatch]:
         self.on_first_request()
         for step in count() if self.steps is None else range(self.steps):
-            batch = self.batches.batch(step, self.rank, self.ranks)
-            yield StepBatch([batch], {"loss": batch["global_targets"]}, batch["global_tokens"])
+            yield self.batches.batch(step, self.rank, self.ranks)

@@ -1,6 +1,6 @@
 """Fine-tuning as a LightningModule: the step of `training.module`, the loss of a task, the metrics on the dev set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import lightning as L
 import torch
@@ -10,13 +10,15 @@ from bert.data.rng import Stream
 from bert.finetuning.batches import TaskBatch
 from bert.finetuning.metrics import goodness, read
 from bert.finetuning.tasks.task import Task, TaskModel
-from bert.model.heads import HeadOutput
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.module import STEP_COLUMNS, TrainingModule
 from bert.training.step import LossTerms, StepBatch
 
-LOG_COLUMNS = [STEP_COLUMNS[0], "epoch", *STEP_COLUMNS[1:]]
-"""of metrics.csv, beside the metrics on the dev set, which stand with `dev_` before their names"""
+
+def log_columns(task: Task, metrics: Iterable[str]) -> list[str]:
+    """Columns of metrics.csv: the loss terms where there are several, and the metrics on the dev set with the prefix `dev_`."""
+    terms = task.weights if len(task.weights) > 1 else ()
+    return [STEP_COLUMNS[0], "epoch", *STEP_COLUMNS[1:], *terms, *(f"dev_{name}" for name in metrics)]
 
 
 class TaskTraining(TrainingModule):
@@ -41,17 +43,10 @@ class TaskTraining(TrainingModule):
         self.steps_in_epoch = steps_in_epoch or steps
         self.metrics = torch.nn.ModuleDict(metrics)
 
-    def forward(self, batch: TaskBatch) -> HeadOutput:
-        """The scores of a batch, (N, C) with a row a unit that is labelled, and the sum of the terms of its loss."""
-        scores = self.task.scores(self.model, batch)
-        if not len(batch["labels"]):  # of an example that is another rank's
-            scores = scores[:0]
-        terms = self.task.loss(scores, batch["labels"])
-        return HeadOutput(scores, loss_sum=torch.stack([total for total, _ in terms.values()]).sum())
-
     def loss_terms(self, micro_batch: TaskBatch) -> LossTerms:
-        """What the task learns by, summed over the labels."""
-        return LossTerms({"loss": self(micro_batch).loss_sum}, {"loss": 1.0})
+        """The loss terms of the task; a dummy example, which has no labels, adds 0 to each."""
+        scores = self.task.scores(self.model, micro_batch)  # (N, C)
+        return self.task.loss(scores if len(micro_batch["labels"]) else scores[:0], micro_batch["labels"])
 
     def read_log(self) -> dict[str, float]:
         """The same with the epochs done."""

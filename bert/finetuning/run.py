@@ -18,7 +18,7 @@ from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.inputs import TrainingData, check_files, prepare_data, resolved, window_maker
 from bert.finetuning.metrics import in_words
-from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskTraining
+from bert.finetuning.module import KeepBest, TaskTraining, log_columns
 from bert.finetuning.tasks.index import TASKS, task_named
 from bert.finetuning.tasks.task import Task, TaskModel
 from bert.finetuning.windows import windows_file
@@ -79,10 +79,10 @@ def _finetune(task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, si
             # what objects `trainer` holds, no file tells
             recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)
         recipe, data, model = prepare(task, recipe)
-        batches = Batches(data.train, recipe.data.batch_size, model.config.pad_id, recipe.seed)
+        batches = Batches(data.train, recipe.data.batch_size, model.config.pad_id, recipe.seed, counts=task.counts)
         dev = Batches(data.dev, recipe.data.batch_size, model.config.pad_id, shuffled=False)
         keep = KeepBest(lambda trained: save_model(trained, recipe, data, out / "model"))
-        csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *(f"dev_{name}" for name in data.baseline), *TIME_COLUMNS])
+        csv = MetricsCsv(out / "metrics.csv", [*log_columns(task, data.baseline), *TIME_COLUMNS])
         trainer = make_trainer(  # before the recipe is written: it refuses what this machine cannot do
             recipe.trainer,
             [log, stop, keep, *([ProgressBar(log)] if recipe.log.progress_bar else [])],

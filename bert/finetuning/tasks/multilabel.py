@@ -16,8 +16,9 @@ from bert.data.rows import cell_of
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import percents
-from bert.finetuning.tasks.task import Guess, LossTerms, Names, Task
+from bert.finetuning.tasks.task import Guess, Names, Task
 from bert.model.loss import binary_cross_entropy
+from bert.training.step import LossTerms
 
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
@@ -56,7 +57,7 @@ class Multilabel(Task):
         return tuple(int(label in there) for label in ids)
 
     def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
-        return {"loss": binary_cross_entropy(scores, labels.view_as(scores))}
+        return LossTerms({"loss": binary_cross_entropy(scores, labels.view_as(scores))[0]}, self.weights)
 
     def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
         f1 = {f"{mean}_f1": MultilabelF1Score(len(labels), average=mean) for mean in ("micro", "macro")}

@@ -14,8 +14,9 @@ from bert.data.rows import cell_of
 from bert.errors import InputError
 from bert.finetuning.batches import Item
 from bert.finetuning.metrics import Scale
-from bert.finetuning.tasks.task import LabelMetrics, LossTerms, Names, Task, TaskModel
+from bert.finetuning.tasks.task import LabelMetrics, Names, Task, TaskModel
 from bert.model.loss import squared_error
+from bert.training.step import LossTerms
 
 
 def number(where: str, row: dict[str, Any], column: str, needed: bool) -> float | None:
@@ -68,7 +69,7 @@ class Regression(Task):
             model.head.output.bias.fill_(sum(item.labels[0] for item in items) / len(items))
 
     def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
-        return {"loss": squared_error(scores, labels)}
+        return LossTerms({"loss": squared_error(scores, labels)[0]}, self.weights)
 
     def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
         with warnings.catch_warnings():

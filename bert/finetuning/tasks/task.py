@@ -8,6 +8,7 @@ each. The methods that are here give each text one of several labels; a task ove
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -17,16 +18,15 @@ from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
 from bert.data.examples import LABELS, Parse, read_examples
-from bert.finetuning.batches import Item, TaskBatch
+from bert.finetuning.batches import Item, TaskBatch, count_labels
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import Scale
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import SequenceClassifier, TokenClassifier, mean_of_windows
 from bert.model.loss import cross_entropy
+from bert.training.step import LossTerms
 
 TaskModel = SequenceClassifier | TokenClassifier
-LossTerms = dict[str, tuple[Tensor, Tensor]]
-"""name → (sum, count)"""
 Names = Sequence[str]
 Metrics = Mapping[str, Any]
 
@@ -63,6 +63,8 @@ class Task:
     """what a file of predictions may be called"""
     scales: ClassVar[Mapping[str, Scale]]
     """how each metric is read, the headline first"""
+    weights: ClassVar[Mapping[str, float]] = MappingProxyType({"loss": 1.0})
+    """the loss terms by name, each with its weight in the loss"""
     label_columns: ClassVar[Sequence[str]] = LABELS
     """usual names of the column of the label, the likelier first"""
     bf16: ClassVar[bool | None] = None
@@ -120,9 +122,13 @@ class Task:
         """(units, C) of an example from the logits of each of its windows, (C,) or (T, C)."""
         return torch.stack(list(logits)).mean(0, keepdim=True)
 
+    def counts(self, items: Sequence[Item]) -> dict[str, int]:
+        """By name of a loss term, what its sum is divided by: counted over the examples of a global batch, before any forward pass."""
+        return count_labels(items)
+
     def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
-        """The terms of the loss of scores (N, C); `labels` are flat, and of the type of `numbers`."""
-        return {"loss": cross_entropy(scores, labels)}
+        """The loss terms of scores (N, C), each a sum over what `counts` counts; `labels` are flat, of the type of `numbers`."""
+        return LossTerms({"loss": cross_entropy(scores, labels)[0]}, self.weights)
 
     # ── metrics ──
 
