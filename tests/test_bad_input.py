@@ -148,11 +148,11 @@ def test_a_vocabulary_larger_than_the_corpus_supports(refused: Refused, command:
 
 def test_a_corpus_that_is_not_named(refused: Refused) -> None:
     assert refused("tokenizer", "--out", "new") == (
-        "bert tokenizer needs CORPUS: give it, or read bert tokenizer --help"
+        "bert tokenizer needs CORPUS: see bert tokenizer --help"
     )
-    assert refused("words", "apple", "--model") == "--model has no value: write one after it"
-    assert refused("tokenizer", "a.txt", "--cased=yes") == "--cased takes no value: leave out what follows it"
-    assert refused("fill", "a", "b", "--model", "run") == "b is not an argument of bert fill: leave it out"
+    assert refused("words", "apple", "--model") == "--model requires a value"
+    assert refused("tokenizer", "a.txt", "--cased=yes") == "--cased takes no value: remove what follows it"
+    assert refused("fill", "a", "b", "--model", "run") == "b is not an argument of bert fill: remove it"
     assert refused("pretrain", "--out", "new") == (
         "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
     )
@@ -408,7 +408,7 @@ def test_what_lightning_refuses_is_one_line_too(refused: Refused, flag: str) -> 
         ("trainer:\n  max_epochs: 2\n", "trainer.max_epochs is decided by stop.tokens: set that instead"),
         (
             "seed: 1\nencoder: [\n",
-            "recipe.yaml, line 3: not valid YAML (expected the node content, but found '<stream end>'): mend this line",
+            "recipe.yaml, line 3: not valid YAML (expected the node content, but found '<stream end>'): fix this line",
         ),
     ],
 )
@@ -431,7 +431,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
         ),
         ("fill --model=run/model --top=0 [MASK]", "--top 0: give 1 or more"),
         ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] where a word is to be guessed"),
-        ("fill", "bert fill needs TEXT and --model: give them, or read bert fill --help"),
+        ("fill", "bert fill needs TEXT and --model: see bert fill --help"),
         ("tokenizer text.txt --out new --vocab-size 0", "vocabulary size 0: must be positive"),
         ("tokenizer text.txt --out new --vocab-size ten", "--vocab-size ten: give a whole number"),
         (

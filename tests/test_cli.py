@@ -155,7 +155,7 @@ def test_too_little_memory_is_a_line_and_a_fault_of_ours_keeps_its_traceback(
 ) -> None:
     replace_command(monkeypatch, MemoryError())
     assert main(["pretrain"]) == 2
-    assert capsys.readouterr().err == "bert: not enough memory: give smaller batches, or less input\n"
+    assert capsys.readouterr().err == "bert: out of memory: use smaller batches, or less input\n"
     replace_command(monkeypatch, OverflowError("ours"))
     with pytest.raises(OverflowError):
         main(["pretrain"])
