@@ -147,16 +147,14 @@ def test_a_vocabulary_larger_than_the_corpus_supports(refused: Refused, command:
 
 
 def test_a_corpus_that_is_not_named(refused: Refused) -> None:
-    assert refused("tokenizer", "--out", "new") == (
-        "bert tokenizer needs CORPUS: see bert tokenizer --help"
-    )
+    assert refused("tokenizer", "--out", "new") == ("bert tokenizer needs CORPUS: see bert tokenizer --help")
     assert refused("words", "apple", "--model") == "--model requires a value"
     assert refused("tokenizer", "a.txt", "--cased=yes") == "--cased takes no value: remove what follows it"
     assert refused("fill", "a", "b", "--model", "run") == "b is not an argument of bert fill: remove it"
     assert refused("pretrain", "--out", "new") == (
         "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
     )
-    assert refused("pretrain", "text.txt") == "--out RUN is missing: name the folder that the run shall make"
+    assert refused("pretrain", "text.txt") == "--out RUN is missing: specify the run directory"
 
 
 # ── tokenizer, store and model that do not belong together ──
@@ -447,11 +445,11 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
             "layout 'line' is not known: use one of auto, blank-lines, lines, file. Did you mean `lines`?",
         ),
         ("pretrain --out run --show-batch -1", "--show-batch -1: give 0 or more"),
-        ("bench steps gone", "gone: no run here to measure: it has no recipe.yaml"),
+        ("bench steps gone", "gone: not a run to measure: it has no recipe.yaml"),
         ("bench compare run --rounds 0", "--rounds 0: give 1 or more"),
         ("bench run", "run is not a mode of bert bench: use one of steps, sweep, compare, minutes."),
-        ("pretrain --show-batch 1", "--show-batch 1: name the run in --out"),
-        ("pretrain --out gone --show-batch 1", "gone: no run here whose batches could be shown: it has no recipe.yaml"),
+        ("pretrain --show-batch 1", "--show-batch 1: specify the run with --out"),
+        ("pretrain --out gone --show-batch 1", "gone: not a run whose batches could be shown: it has no recipe.yaml"),
     ],
 )
 def test_a_wrong_command(refused: Refused, command: str, message: str) -> None:
@@ -520,11 +518,11 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--resume gone", "gone: no run to resume here: it has no recipe.yaml"),
-        ("--resume other", "other: no run to resume here: it has no recipe.yaml"),
+        ("--resume gone", "gone: not a run to resume: it has no recipe.yaml"),
+        ("--resume other", "other: not a run to resume: it has no recipe.yaml"),
         (
             "--resume run --config text.txt",
-            "--config beside --resume run: a run is resumed by its run/recipe.yaml; leave --config out",
+            "--config and --resume run: a run is resumed by its run/recipe.yaml; remove --config",
         ),
         ("--resume run --seed 3", "seed is 3 and run was started with 0: a run is resumed as it was; leave it out"),
         (
@@ -535,7 +533,7 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
             "--resume run --tokenizer other",
             "data.tokenizer is other and run was started with None: a run is resumed as it was; leave it out",
         ),
-        ("--resume run --out new", "--out new beside --resume run: a run is resumed where it is; leave --out out"),
+        ("--resume run --out new", "--out new and --resume run: a run is resumed in its own directory; remove --out"),
     ],
 )
 def test_a_run_is_resumed_as_it_was(refused: Refused, arguments: str, message: str) -> None:
@@ -643,7 +641,7 @@ def test_where_every_checkpoint_is_damaged_the_run_is_kept_and_refused(
 def test_near_duplicates_that_cannot_be_looked_for(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["prepare", "text.txt", "--tokenizer", "other", "--out", "new"]
     message = refused(*command, "--jaccard", "0.9")
-    assert message == "--jaccard 0.9 is for --dedup near: give that too, or leave it out"
+    assert message == "--jaccard 0.9 requires --dedup near: add that, or remove --jaccard"
     message = refused(*command, "--dedup", "near", "--jaccard", "1")
     assert message == "--jaccard is 1.0: give a similarity from 0.1 to 0.95"
     assert refused(*command, "--dedup", "fuzzy") == "--dedup fuzzy: give one of exact, near"

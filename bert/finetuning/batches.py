@@ -43,7 +43,7 @@ class TaskBatch(TypedDict):
     word_positions: Tensor
     """(W,): where the words of the examples, in their order, are decided: places of the flattened (R · T,); none of texts"""
     sizes: list[int]
-    """of each example its units, which are labelled: its words, or 1 of a text"""
+    """of each example its units, which are labeled: its words, or 1 of a text"""
     labels: Tensor
     """(L,): those of the examples, one after the other; empty for a rank without examples"""
 

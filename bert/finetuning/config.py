@@ -56,7 +56,7 @@ class DataConfig:
     validation_split: float = 0.1
     """share of `train`, chosen by hash, to measure on where there is no `dev`"""
     batch_size: int = 32
-    """examples of one optimiser step, over all devices"""
+    """examples of one optimizer step, over all devices"""
 
     def __post_init__(self) -> None:
         require_positive("data", self, "limit batch_size")
@@ -111,7 +111,7 @@ class FinetuneRecipe:
     model: str | None = None
     """folder of the model whose encoder is fine-tuned"""
     data: DataConfig = field(default_factory=DataConfig)
-    """labelled rows and batches"""
+    """labeled rows and batches"""
     windows: WindowsConfig = field(default_factory=WindowsConfig)
     """rows of the model, windows over long texts"""
     head: TaskConfig = field(default_factory=TaskConfig)

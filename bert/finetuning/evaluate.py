@@ -1,4 +1,4 @@
-"""`bert evaluate` of a fine-tuned model: its metrics on labelled rows, label by label, beside what the best constant guess gets."""
+"""`bert evaluate` of a fine-tuned model: its metrics on labeled rows, label by label, beside what the best constant guess gets."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from bert.finetuning.tasks.task import LabelMetrics, flat
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on labelled rows."""
+    """What a model does on labeled rows."""
 
     metrics: dict[str, float]
     """the headline first"""
@@ -42,7 +42,7 @@ class Evaluation:
 
 
 def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
-    """Measure the fine-tuned model of `folder` on the labelled rows of `file`. Raises InputError."""
+    """Measure the fine-tuned model of `folder` on the labeled rows of `file`. Raises InputError."""
     predictor = load_predictor(folder)
     return evaluate_examples(predictor, predictor.task.read(file, data))
 

@@ -1,4 +1,4 @@
-"""What a fine-tuning run reads: labelled rows, checked before anything is written, and turned into rows of the model.
+"""What a fine-tuning run reads: labeled rows, checked before anything is written, and turned into rows of the model.
 
 Labels are those of the training file, sorted: a label's place is its class id, and config.json keeps the names.
 """

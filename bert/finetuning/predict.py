@@ -77,9 +77,9 @@ def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
     Returns the number of rows or sentences. The file appears whole or not at all. Raises InputError.
     """
     if "-" not in (file, out) and is_same(Path(file).expanduser(), Path(out).expanduser()):
-        raise InputError(f"--out {out}: is the input, which would be lost: give another --out")
+        raise InputError(f"--out {out}: would overwrite the input: give another --out")
     predictor = load_predictor(folder)
-    results = iter(predictor(predictor.task.read(file, data, labelled=False)))
+    results = iter(predictor(predictor.task.read(file, data, labeled=False)))
     first = next(results, None)  # what is wrong with the input shows before a line is written
     count = 0
     with written(out) as stream:

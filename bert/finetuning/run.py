@@ -1,4 +1,4 @@
-"""`bert finetune`: labelled rows → batches → training → the best model's folder, as one page of plain calls.
+"""`bert finetune`: labeled rows → batches → training → the best model's folder, as one page of plain calls.
 
 What a run makes lies in its folder: recipe.yaml (all fields; run it again and the same run happens), metrics.csv,
 environment.json, model/ (the model that measured best on the dev set).

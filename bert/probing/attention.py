@@ -37,7 +37,7 @@ class Attention:
         return self.weights[layer - 1, head]
 
     def telling_head(self, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
-        """(layer, head) of the head whose tokens each look hardest at one other token, neighbours and special ones aside.
+        """(layer, head) of the head whose tokens each look hardest at one other token, neighbors and special ones aside.
 
         What most heads look at, the token itself, the one beside it and [SEP], tells little. `layer` and `head` narrow the
         search; both given are the answer.

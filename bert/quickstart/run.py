@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 
 from bert.data.examples import read_examples, read_tagged
 from bert.errors import InterruptedRun
-from bert.finetuning.config import DataConfig as LabelledData
+from bert.finetuning.config import DataConfig as LabeledData
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
 from bert.finetuning.evaluate import evaluate
 from bert.finetuning.inputs import baseline
@@ -105,7 +105,7 @@ def _log_part(began: float, message: str) -> None:
 
 
 def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
-    """The default encoder and optimiser on the sample. In so short a run small batches go furthest; after more steps than these it
+    """The default encoder and optimizer on the sample. In so short a run small batches go furthest; after more steps than these it
     knows the forms of the sentences by heart, and the vectors of a word stand together by form in place of meaning."""
     data = DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines", batch_size=16)
     return PretrainRecipe(data=data, stop=StopConfig(steps=STEPS, minutes=minutes))
@@ -129,7 +129,7 @@ def hidden_words(run: Path, model: Path, fresh: Path) -> Line:
 
 
 def topics(out: Path, model: Path, fresh: Path) -> Line:
-    """A classifier of topics on texts whose words are not in the labelled ones, beside a bag of words."""
+    """A classifier of topics on texts whose words are not in the labeled ones, beside a bag of words."""
     train, test = (list(read_examples(out / "sample" / f"topics-{part}.tsv")) for part in ("train", "test"))
     bag = make_pipeline(CountVectorizer(token_pattern=_UNITS), LogisticRegression(max_iter=1000))
     bag.fit([example.text for example in train], [example.label for example in train])
@@ -139,7 +139,7 @@ def topics(out: Path, model: Path, fresh: Path) -> Line:
 
 
 def names(out: Path, model: Path, fresh: Path) -> Line:
-    """A tagger of people, organisations and places, beside the tag that each word most often has."""
+    """A tagger of people, organizations and places, beside the tag that each word most often has."""
     train, test = (list(read_tagged(out / "sample" / f"tags-{part}.conll")) for part in ("train", "test"))
     without = baseline(TAG, train, test, TAG.labels([*train, *test]))["span_f1"]
     values = [tuned(out, "tag", "tags-train.conll", folder)["span_f1"] for folder in (model, fresh)]
@@ -151,7 +151,7 @@ def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
     data, train = file.partition("-")[0], out / "sample" / file
     recipe = FinetuneRecipe(
         model=str(model),
-        data=LabelledData(train=str(train)),
+        data=LabeledData(train=str(train)),
         optimizer=FinetuneOptimizer(lr=LEARNING_RATE),
         epochs=EPOCHS,
         log=LogConfig(progress_bar=False),
@@ -160,7 +160,7 @@ def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
     with quiet():  # the path speaks for its parts
         best = finetune(task, recipe, run)
     test = train.with_name(file.replace("-train.", "-test."))
-    return evaluate(best, str(test), LabelledData()).metrics
+    return evaluate(best, str(test), LabeledData()).metrics
 
 
 def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) -> Findings:

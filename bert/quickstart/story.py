@@ -85,7 +85,7 @@ def results(findings: Findings) -> str:
     best = [(row, 2 + max(range(3), key=of_line.__getitem__)) for row, of_line in enumerate(values)]
     header = ("task", "measure", "pretrained", "baseline", "random initialization", "the baseline is")
     return table(header, [line.cells() for line in findings.lines], best) + note(
-        "The test sentences share no content words with the labelled ones: who has not read the unlabelled text"
+        "The test sentences share no content words with the labeled ones: who has not read the unlabeled text"
         " cannot know what belongs together."
     )
 
@@ -136,7 +136,7 @@ def right_and_wrong(findings: Findings) -> str:
         ),
         duel(*(ScoredText(one.tokens, one.log_probabilities) for one in first)),
         note(
-            "The longer the bar, the more surprising the token. A wrong word is improbable itself, and it makes its neighbours"
+            "The longer the bar, the more surprising the token. A wrong word is improbable itself, and it makes its neighbors"
             " improbable. The sum is a score, not a probability: each token was guessed by looking at all the others."
         ),
         heading("More pairs", "the same scores, token by token"),

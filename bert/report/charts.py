@@ -31,7 +31,7 @@ class ScoredText:
 
 
 def symbol(group: int) -> str:
-    """The mark of a group as a small picture in its colour."""
+    """The mark of a group as a small picture in its color."""
     n = mark_of(group)
     return f'<svg class="symbol c{n}" viewBox="-10 -10 20 20" aria-hidden="true"><path d="{MARKS[n].path}"/></svg>'
 

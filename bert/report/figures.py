@@ -90,7 +90,7 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     canvas = FigureCanvasAgg(figure)
     axes = figure.add_axes((0.03, 0.09, 0.94, 0.81))
     points = word.positions[layer]
-    colours = [MARKS[mark_of(names.index(group))].light for group in word.groups]
+    colors = [MARKS[mark_of(names.index(group))].light for group in word.groups]
     for n, name in enumerate(names):
         chosen = np.array([group == name for group in word.groups], bool)
         mark = MARKS[mark_of(n)]
@@ -104,7 +104,7 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     measures = " · ".join(f"{name} {value:.2f}" for name, value in known.items())
     _write(figure, lettering, (0.97, 0.95), measures, 9.5, "right")
     _legend(figure, lettering, names)
-    _label(axes, canvas, lettering, points, contexts, colours)
+    _label(axes, canvas, lettering, points, contexts, colors)
     canvas.print_png(str(file))
     return lettering.remark()
 
@@ -141,7 +141,7 @@ def _label(
     lettering: Lettering,
     points: np.ndarray,
     texts: Sequence[str],
-    colours: Sequence[str],
+    colors: Sequence[str],
 ) -> None:
     """Write each context beside its point where nothing stands yet: right, left, above or below; those without room stay unwritten."""
     canvas.draw()
@@ -150,12 +150,12 @@ def _label(
     taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in places]
     inside = axes.get_window_extent(renderer)
     written = 0
-    for place, text, colour in zip(points, texts, colours):
+    for place, text, color in zip(points, texts, colors):
         if written == MOST_LABELS:
             return
         for dx, dy, across, down in _SIDES:
             label = axes.annotate(
-                lettering.clean(text), place, (dx, dy), textcoords="offset points", ha=across, va=down, fontsize=7.5, color=colour,
+                lettering.clean(text), place, (dx, dy), textcoords="offset points", ha=across, va=down, fontsize=7.5, color=color,
                 fontfamily=lettering.family, parse_math=False, zorder=4,
             )  # fmt: skip
             box = label.get_window_extent(renderer)
@@ -191,7 +191,7 @@ def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, ti
         spine.set_visible(False)
     for row, column in np.ndindex(weights.shape) if size <= 16 else ():
         weight = float(weights[row, column])
-        colour = "white" if weight > 0.3 else INK
-        axes.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=colour)
+        color = "white" if weight > 0.3 else INK
+        axes.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=color)
     canvas.print_png(str(file))
     return lettering.remark()

@@ -153,7 +153,7 @@ def _scale(values: np.ndarray) -> str:
 
 
 def _cells(values: np.ndarray, groups: Sequence[int]) -> str:
-    """A square of cells, the higher the value the darker, with the groups' colours along its left and upper side."""
+    """A square of cells, the higher the value the darker, with the groups' colors along its left and upper side."""
     low, high = value_range(values)
     size = len(values)
     edge = max(0.3, size / 60)
@@ -182,7 +182,7 @@ def _square(values: np.ndarray, box: str, attributes: str, before: str = "") -> 
 def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str:
     """Where tokens look: the weights (T, T) of named heads, a row a token that looks, its weights summing to 1.
 
-    A token that is pointed at colours the others by its weights; a list chooses the head. Where the heads hold more numbers than a page
+    A token that is pointed at colors the others by its weights; a list chooses the head. Where the heads hold more numbers than a page
     should, the first ones are shown.
     """
     size = len(tokens)

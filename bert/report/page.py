@@ -98,7 +98,7 @@ def page(
     return Template(_asset("page.html")).substitute(
         language=escape(language), policy=policy, title=escape(title), subtitle=escape(subtitle), figures=figures,
         links="".join(links), chapters="\n".join(_chapter(n, section) for n, section in enumerate(sections, 1)),
-        footer=escape(footer), style=f"{_colours()}\n{_asset('page.css')}", script=script,
+        footer=escape(footer), style=f"{_colors()}\n{_asset('page.css')}", script=script,
     )  # fmt: skip
 
 
@@ -115,8 +115,8 @@ def _asset(name: str) -> str:
     return files("bert.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _colours() -> str:
-    """The colours of the marks as `.c0`, `.c1`, …, for light and for dark screens."""
+def _colors() -> str:
+    """The colors of the marks as `.c0`, `.c1`, …, for light and for dark screens."""
     light = "".join(f".c{n}{{--c:{mark.light}}}" for n, mark in enumerate(MARKS))
     dark = "".join(f".c{n}{{--c:{mark.dark}}}" for n, mark in enumerate(MARKS))
     return f"{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}"

@@ -1,6 +1,6 @@
-"""The eight marks that groups of points wear, on pages and in PNG files: a colour and, for eyes that part colours badly, a shape.
+"""The eight marks that groups of points wear, on pages and in PNG files: a color and, for eyes that part colors badly, a shape.
 
-The colours are those of Okabe and Ito (Color Universal Design, 2008) with the two lightest darkened to be read on white.
+The colors are those of Okabe and Ito (Color Universal Design, 2008) with the two lightest darkened to be read on white.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mark:
-    """One group's mark: its colours on light and on dark ground, an SVG path in a box from -10 to 10, matplotlib's shape."""
+    """One group's mark: its colors on light and on dark ground, an SVG path in a box from -10 to 10, matplotlib's shape."""
 
     light: str
     dark: str

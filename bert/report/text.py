@@ -14,7 +14,7 @@ WIDTH = 120
 
 
 def render(*parts: Table | str) -> str:
-    """Tables and lines as text of at most 120 columns, without colours. Lines are data: no markup is read in them."""
+    """Tables and lines as text of at most 120 columns, without colors. Lines are data: no markup is read in them."""
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, color_system=None, highlight=False, force_jupyter=False)
     for part in parts:

@@ -1,4 +1,4 @@
-"""The sample text: a corpus and labelled rows in English and Chinese from our own grammar, the same for the same seed on every machine.
+"""The sample text: a corpus and labeled rows in English and Chinese from our own grammar, the same for the same seed on every machine.
 
 It is what `bert quickstart` runs on. `make_sample("en")` has it all in memory, `write_sample(folder)` in files that the commands read.
 `bert.sample.grammar` says why a model must have read the corpus to do well on the test rows.
@@ -12,8 +12,8 @@ from bert.errors import InputError
 from bert.sample.grammar import HOLE, LANGUAGES, Companions, Domain, Hand, Language, Slots, read_language
 
 TRAIN, TEST = 0, 1
-SENSE_ROWS = 12  # labelled sentences of a sense, in train and in test each
-TOPIC_ROWS = (300, 150)  # labelled texts in train and test
+SENSE_ROWS = 12  # labeled sentences of a sense, in train and in test each
+TOPIC_ROWS = (300, 150)  # labeled texts in train and test
 TAG_ROWS = (300, 150)
 UNSEEN_SHARE = 0.7  # of the names of one kind in tagged test rows are in no tagged training row
 PLAIN_SHARE = 0.15  # of the tagged rows have no name
@@ -89,11 +89,11 @@ def make_sample(language: str, seed: int = 0) -> Sample:
     topics_train, topics_test = (_topics(grammar, rng(f"topics {half}"), half) for half in (TRAIN, TEST))
     tags_train, tags_test = (_tags(grammar, rng(f"tags {half}"), half) for half in (TRAIN, TEST))
     pairs = _pairs(grammar, rng("pairs"))
-    labelled = {row.sentence for row in senses_train + senses_test} | {pair.good for pair in pairs}
-    labelled |= {sentence for text, _ in topics_train + topics_test for sentence in sentences(text)}
-    labelled |= {grammar.text(words) for words, _ in tags_train + tags_test}
+    labeled = {row.sentence for row in senses_train + senses_test} | {pair.good for pair in pairs}
+    labeled |= {sentence for text, _ in topics_train + topics_test for sentence in sentences(text)}
+    labeled |= {grammar.text(words) for words, _ in tags_train + tags_test}
     return Sample(
-        corpus=_corpus(grammar, rng("corpus"), labelled),
+        corpus=_corpus(grammar, rng("corpus"), labeled),
         topics_train=topics_train,
         topics_test=topics_test,
         tags_train=tags_train,
@@ -232,8 +232,8 @@ def _tagged(grammar: Language, frame: str, values: dict[str, str], kinds: dict[s
     return tuple(words), tuple(tags)
 
 
-def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[str, ...]:
-    """Documents that stay in one domain, or are about names; no sentence of them is among the labelled ones."""
+def _corpus(grammar: Language, rng: random.Random, labeled: set[str]) -> tuple[str, ...]:
+    """Documents that stay in one domain, or are about names; no sentence of them is among the labeled ones."""
     frames = grammar.frames[TRAIN] + grammar.frames[TEST] + grammar.corpus_frames
     # a domain with many ambiguous words gets more documents, so that each word is met often
     weights = [4 + len(words_of(grammar, domain)) for domain in grammar.domains]
@@ -252,7 +252,7 @@ def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[
                 word = rng.choice(words) if words and rng.random() < WORD_SHARE else None
                 frame = rng.choice(frames)
                 sentence = _sentence(grammar, frame, hands[domain.name].draw(frame, word), domain)[0]
-            if sentence not in labelled and sentence not in parts:
+            if sentence not in labeled and sentence not in parts:
                 parts.append(sentence)
         documents.setdefault(_text(grammar, parts))
     return tuple(documents)

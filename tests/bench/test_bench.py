@@ -111,7 +111,7 @@ def test_one_text_of_a_run_that_reads_several(tiny_run, tmp_path, capsys):
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     (run / "tokenizer").symlink_to(tiny_run / "tokenizer")
     assert main(["bench", "steps", str(run), *QUICK]) == 2
-    assert "give one of them as --store" in capsys.readouterr().err
+    assert "select one with --store" in capsys.readouterr().err
     assert main(["bench", "steps", str(run), "--store", store, *QUICK]) == 0, capsys.readouterr().err
 
 

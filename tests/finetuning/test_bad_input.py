@@ -142,7 +142,7 @@ def test_options(refused, arguments, parts):
 
 def test_the_first_word_is_the_task(refused):
     for arguments in ((), ("classfy",), ("--train", "train.tsv")):
-        assert "bert finetune classify|multilabel|regression|tag: say first" in refused("finetune", *arguments)
+        assert "bert finetune classify|multilabel|regression|tag: name the task first" in refused("finetune", *arguments)
     assert refused("finetune", "multilable").endswith("not multilable. Did you mean `multilabel`?")
 
 
@@ -186,7 +186,7 @@ def test_what_predict_and_evaluate_read(refused, place):
     assert "absent.tsv" in refused("predict", "run/model", "absent.tsv")
     assert "is a folder" in refused("predict", "run/model", "dev.tsv", "--out", "encoder")
     assert "none/out.tsv" in refused("predict", "run/model", "dev.tsv", "--out", "none/out.tsv")
-    assert "labelled rows" in refused("evaluate", "run/model")
+    assert "labeled rows" in refused("evaluate", "run/model")
     (place / "other.tsv").write_text("text\tlabel\nthe cat\tearly\nthe dog\tnever\n")
     line = refused("evaluate", "run/model", "other.tsv")
     assert line.startswith("other.tsv, line 3: label 'never'")

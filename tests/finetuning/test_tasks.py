@@ -228,7 +228,7 @@ def test_several_labels_stand_in_a_list_in_a_cell_or_in_columns(name, tmp_path):
         (0, 0, 0),
         (0, 0, 1),
     ]
-    unlabelled = list(MULTILABEL.read(str(tmp_path / name), DataConfig(), labelled=False))
+    unlabelled = list(MULTILABEL.read(str(tmp_path / name), DataConfig(), labeled=False))
     assert [example.text for example in unlabelled] == [text for text, _ in SEVERAL]
 
 

@@ -188,7 +188,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
             ["words", "apple", "--sentences", "lines.txt", "--html", "a.pdf"],
             "--html a.pdf: give a name that ends in .html",
         ),
-        (["words", "apple", "--sentences", "lines.txt", "--html", "d.html"], "--html d.html: a folder has this name"),
+        (["words", "apple", "--sentences", "lines.txt", "--html", "d.html"], "--html d.html: is a folder: give the path of a file"),
         (["words", "apple", "--sentences", "spans.jsonl"], "spans.jsonl, line 1: characters 3 to 99 are not inside"),
         (["senses", "lines.txt"], "lines.txt, line 1: nothing in column 'word'"),
         (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense"),
@@ -202,7 +202,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         ),
         (["words", "apple", "--sentences", "true.jsonl"], "true.jsonl, line 1: start is True: give a whole number"),
         (["attend", "the cat " * 400], "tokens"),
-        (["senses", "senses.tsv", "--out", "senses.tsv"], "--out senses.tsv: is the input, which would be lost"),
+        (["senses", "senses.tsv", "--out", "senses.tsv"], "--out senses.tsv: would overwrite the input"),
         (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
         (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
         (["score", "zero.jsonl"], "zero.jsonl, line 1: a sentence without a token"),
@@ -214,7 +214,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["score", "pairs.jsonl", "--limit", "0"], "--limit 0: give 1 or more"),
         (["score", "none.tsv"], "none.tsv: holds no pairs"),
         (["score", "pairs.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .tsv or .json"),
-        (["score", "none.tsv", "--out", "none.tsv"], "--out none.tsv: is the input, which would be lost"),
+        (["score", "none.tsv", "--out", "none.tsv"], "--out none.tsv: would overwrite the input"),
         (["senses", "few.jsonl"], "give test rows, or 5 rows or more of each of two senses"),
         (["attend", "\u200b"], "has no token: give a text with a word in it"),
         (["attend", "lines.txt"], "lines.txt: is a file: give one sentence"),
@@ -272,5 +272,5 @@ def test_models_of_another_task_or_without_weights_are_refused(place: Path, caps
 def test_no_output_may_lie_in_the_model_that_is_read(tmp_path):
     (tmp_path / "model").mkdir()
     output("--out", str(tmp_path / "model.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])
-    with pytest.raises(InputError, match="is the input, which would be lost"):
+    with pytest.raises(InputError, match="would overwrite the input"):
         output("--out", str(tmp_path / "model" / "new.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])

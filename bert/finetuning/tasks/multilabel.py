@@ -30,7 +30,7 @@ class Multilabel(Task):
     problem_type = "multi_label_classification"
     scales = percents("micro F1", "macro F1", "exact match")
 
-    def read(self, file: str, data: DataConfig, labelled: bool = True) -> Examples:
+    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Examples:
         columns = data.label_columns
 
         def several(where: str, row: dict[str, Any], column: str, needed: bool) -> tuple[str, ...] | None:
@@ -42,10 +42,10 @@ class Multilabel(Task):
             found = (label_name(where, column, one) for one in cells)
             return tuple(dict.fromkeys(name for name in found if name))
 
-        first = columns[0] if columns and labelled else data.label
+        first = columns[0] if columns and labeled else data.label
         usual = () if columns else ("labels", *LABELS)
-        read = read_examples(file, data.text, data.pair, first, labelled, data.file_format, several, usual)
-        if not columns or not labelled:
+        read = read_examples(file, data.text, data.pair, first, labeled, data.file_format, several, usual)
+        if not columns or not labeled:
             return read
         return dataclasses.replace(read, columns=dataclasses.replace(read.columns, label=", ".join(columns)))
 

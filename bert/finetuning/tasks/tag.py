@@ -31,9 +31,9 @@ class Tag(Task):
     output = "tags.conll"
     scales = percents("span F1", "strict span F1", "accuracy")
 
-    def read(self, file: str, data: DataConfig, labelled: bool = True) -> Iterator[TaggedExample]:
-        any_word = not labelled
-        for example in read_tagged(file, data.words, data.tags, labelled, data.file_format):
+    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterator[TaggedExample]:
+        any_word = not labeled
+        for example in read_tagged(file, data.words, data.tags, labeled, data.file_format):
             any_word |= bool(example.words)
             yield example
         if not any_word:

@@ -74,10 +74,10 @@ class Task:
 
     # ── examples ──
 
-    def read(self, file: str, data: DataConfig, labelled: bool = True) -> Iterable[Any]:
-        """The examples of a file; where not `labelled`, labels may be absent. Raises InputError."""
+    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterable[Any]:
+        """The examples of a file; where not `labeled`, labels may be absent. Raises InputError."""
         columns = data.text, data.pair, data.label
-        return read_examples(file, *columns, labelled, data.file_format, type(self).parse, self.label_columns)
+        return read_examples(file, *columns, labeled, data.file_format, type(self).parse, self.label_columns)
 
     def names(self, example: Any) -> tuple[str, ...]:
         """The names of labels that an example has."""
