@@ -50,7 +50,7 @@ def export_onnx(
     of config and tokenizer. Returns the path.
 
     `verify` compares it with the model before it appears. `int8` writes model_quantized.onnx beside it, and `measure`
-    names a file of labeled rows (`data`: their columns) on which both are measured. Raises InputError.
+    names a file of labelled rows (`data`: their columns) on which both are measured. Raises InputError.
     """
     if measure is not None and not int8:
         raise InputError(f"--eval {measure}: measures what --quantize changes: add --quantize, or leave it out")
@@ -71,7 +71,7 @@ def export_onnx(
         if predictor is not None and measure is not None:
             lines += _change(predictor, [fresh / ONNX, fresh / INT8], Path(measure).name, examples)
         elif int8 and hasattr(model, "labels"):
-            lines.append("what int8 changes is not measured: give labeled rows as --eval FILE")
+            lines.append("what int8 changes is not measured: give labelled rows as --eval FILE")
     logger.info("\n".join(lines))
     return place / ONNX
 
@@ -217,7 +217,7 @@ def _predictor(folder: Path, file: str, data: DataConfig) -> "tuple[Predictor, l
 
 
 def _change(predictor: "Predictor", files: Sequence[Path], name: str, examples: Sequence[Any]) -> list[str]:
-    """A table: the metrics of both files on labeled rows, through the windows that `bert evaluate` uses."""
+    """A table: the metrics of both files on labelled rows, through the windows that `bert evaluate` uses."""
     from bert.finetuning.evaluate import evaluate_examples, metric_table
 
     before, after = (

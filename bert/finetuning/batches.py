@@ -1,7 +1,7 @@
-"""Examples → batches: which examples a step has, dealt out over ranks, padded to their longest row.
+"""Examples → batches: the examples of a step, distributed over ranks and padded to their longest sequence.
 
-The order is a function of (seed, epoch). An epoch is shuffled, cut into large parts, and each part is sorted by length, so
-that a batch holds rows of about one length and little is padded.
+The order is a function of (seed, epoch). An epoch is shuffled and cut into large parts, and each part is sorted by length, so that the
+sequences of a batch have similar lengths and need little padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,41 +22,41 @@ _BATCHES_IN_A_PART = 32
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An example as the model reads it."""
+    """An example as the model sees it."""
 
     windows: list[Window]
     labels: tuple[float, ...]
-    """the numbers that a task makes of its labels"""
+    """its labels as numbers (`Task.numbers`)"""
 
 
 class TaskBatch(TypedDict):
-    """One step's examples of a rank: E of them in R rows of T places."""
+    """The E examples of a rank in one step, in R sequences of T tokens."""
 
     input_ids: Tensor
     """(R, T)"""
     attention_mask: Tensor
-    """(R, T): 0 where there is padding"""
+    """(R, T): 0 at padding"""
     token_type_ids: Tensor | None
     """(R, T)"""
     example_ids: Tensor
-    """(R,): the example of each row, 0 to E − 1, ascending"""
+    """(R,): the example of each sequence, 0 to E − 1, ascending"""
     word_positions: Tensor
-    """(W,): where the words of the examples, in their order, are decided: places of the flattened (R · T,); none of texts"""
+    """(W,): positions in the flattened (R · T,) at which the words of the examples, in order, are labeled; empty for texts"""
     sizes: list[int]
-    """of each example its units, which are labeled: its words, or 1 of a text"""
+    """the number of labeled units of each example: its words, or 1 for a text"""
     labels: Tensor
-    """(L,): those of the examples, one after the other; empty for a rank without examples"""
+    """(L,): the labels of the examples, concatenated; empty for a rank without examples"""
 
 
 def count_labels(items: Sequence[Item]) -> dict[str, int]:
-    """What the only loss term of most tasks is divided by: the number of labels."""
+    """The denominator of a single loss term: the number of labels."""
     return {"loss": sum(len(item.labels) for item in items)}
 
 
 class Batches:
-    """The batches of a training set without end (`shuffled`), or those of a dev set, once.
+    """The endless batches of a training set (`shuffled`), or those of a dev set, once.
 
-    `counts` gives, by name of a loss term, what its sum over a global batch of examples is divided by (`Task.counts`).
+    `counts` maps the examples of a global batch to the denominator of each loss term, by name (`Task.counts`).
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class Batches:
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
 
     def numbers(self, step: int) -> np.ndarray:
-        """The examples of step `step`, over all ranks."""
-        epoch, place = divmod(step, self.in_epoch)
+        """The numbers of the examples of a step, over all ranks."""
+        epoch, index = divmod(step, self.in_epoch)
         if self._epoch[0] != epoch:
             self._epoch = epoch, self._order(epoch)
-        return self._epoch[1][place]
+        return self._epoch[1][index]
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         total, size = len(self.items), self.batch_size
@@ -90,13 +90,13 @@ class Batches:
         batches: list[np.ndarray] = []
         for begin in range(0, total, size * _BATCHES_IN_A_PART):
             part = order[begin : begin + size * _BATCHES_IN_A_PART]
-            # Among rows of one length chance decides, so that the texts of many windows do not all meet in one batch.
+            # Ties of length are broken at random, so that texts of many windows do not all end up in one batch.
             part = part[np.lexsort((random_bits(self.seed, Stream.LENGTH_TIES, epoch, part), self._lengths[part]))]
             batches += [part[at : at + size] for at in range(0, len(part), size)]
         return [batches[number] for number in permutation(len(batches), self.seed, Stream.BATCH_ORDER, epoch)]
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> StepBatch:
-        """What rank `rank` of `ranks` reads in step `step`. A rank without examples processes a dummy example without labels."""
+        """The batch of rank `rank` of `ranks` in a step. A rank without examples processes a dummy example without labels."""
         everything = [self.items[number] for number in self.numbers(step)]
         mine = everything[rank::ranks]
         batch = collate(mine or everything[:1], self.pad_id)
@@ -107,25 +107,25 @@ class Batches:
 
 
 def collate(items: Sequence[Item], pad_id: int) -> TaskBatch:
-    """The windows of `items` as rows of one length."""
+    """The windows of `items` as sequences of one length."""
     rows = [(number, window) for number, item in enumerate(items) for window in item.windows]
     shape = len(rows), max(len(window.ids) for _, window in rows)
     input_ids = torch.full(shape, pad_id)
     mask, types = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    words: list[tuple[int, int, int]] = []  # example, word, where it is decided
+    words: list[tuple[int, int, int]] = []  # example, word, position at which it is labeled
     for row, (number, window) in enumerate(rows):
         length = len(window.ids)
         input_ids[row, :length] = torch.tensor(window.ids)
         mask[row, :length] = 1
         if window.token_types is not None:
             types[row, :length] = torch.tensor(window.token_types)
-        words += [(number, word, row * shape[1] + place) for word, place in zip(window.words, window.places)]
+        words += [(number, word, row * shape[1] + start) for word, start in zip(window.words, window.starts)]
     return TaskBatch(
         input_ids=input_ids,
         attention_mask=mask,
         token_type_ids=types if any(window.token_types is not None for _, window in rows) else None,
         example_ids=torch.tensor([number for number, _ in rows]),
-        word_positions=torch.tensor([place for _, _, place in sorted(words)], dtype=torch.long),
+        word_positions=torch.tensor([position for _, _, position in sorted(words)], dtype=torch.long),
         sizes=[sum(len(window.words) for window in item.windows) or 1 for item in items],
         labels=torch.tensor([label for item in items for label in item.labels]),
     )
@@ -133,7 +133,7 @@ def collate(items: Sequence[Item], pad_id: int) -> TaskBatch:
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """The batches of one rank from step 0 to `steps`, or for ever. `on_first_request` is called before the first."""
+    """The batches of one rank from step 0 to `steps`, or without end. `on_first_request` is called before the first."""
 
     batches: Batches
     rank: int = 0

@@ -1,4 +1,4 @@
-"""Fine-tuning as a LightningModule: the step of `training.module`, the loss of a task, the metrics on the dev set."""
+"""Fine-tuning as a LightningModule: the step of `training.module`, the loss of a task, and the metrics on the dev set."""
 
 from collections.abc import Callable, Iterable
 
@@ -22,7 +22,7 @@ def log_columns(task: Task, metrics: Iterable[str]) -> list[str]:
 
 
 class TaskTraining(TrainingModule):
-    """Trains a model with a head for `task` for `steps` steps."""
+    """Trains a model on `task` for `steps` steps."""
 
     dropout_stream = Stream.FINETUNING_DROPOUT
 
@@ -37,7 +37,7 @@ class TaskTraining(TrainingModule):
         seed: int = 0,
         steps_in_epoch: int | None = None,
     ) -> None:
-        """`metrics` are those of `task.metrics`, the headline first."""
+        """`metrics`: those of `task.metrics`, the headline first."""
         super().__init__(model, optimizer, schedule, StopConfig(steps=steps), seed)
         self.task = task
         self.steps_in_epoch = steps_in_epoch or steps
@@ -49,15 +49,15 @@ class TaskTraining(TrainingModule):
         return self.task.loss(scores if len(micro_batch["labels"]) else scores[:0], micro_batch["labels"])
 
     def read_log(self) -> dict[str, float]:
-        """The same with the epochs done."""
+        """The log row of a step, with the number of epochs done."""
         return {"epoch": round(self.epoch(), 3)} | super().read_log()
 
     def epoch(self) -> float:
-        """Epochs done."""
+        """The number of epochs done."""
         return self.progress.step / self.steps_in_epoch
 
     def validation_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """Counts what is right."""
+        """Update the metrics."""
         for micro_batch in batch.micro_batches:
             if len(micro_batch["labels"]):
                 scores = self.task.scores(self.model, micro_batch).float()
@@ -71,9 +71,9 @@ class TaskTraining(TrainingModule):
 
 
 class KeepBest(L.Callback):
-    """Keeps the model that measured best on the dev set: `save` writes it (rank 0).
+    """Keeps the model that is best on the dev set: `save` writes it (rank 0).
 
-    The headline decides, of equal ones the next metric; where all are equal the earlier model stays.
+    The headline decides, the next metric breaks ties; if all are equal, the earlier model is kept.
     """
 
     def __init__(self, save: Callable[[TaskTraining], None]) -> None:
@@ -83,7 +83,7 @@ class KeepBest(L.Callback):
         self.best_step = 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """After a validation inside the run."""
+        """Save the model if it is the best so far."""
         assert isinstance(pl_module, TaskTraining)
         measured = pl_module.validation
         if trainer.state.fn != "fit" or not measured:
@@ -95,5 +95,5 @@ class KeepBest(L.Callback):
                 self.save(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The model is saved before any rank goes on."""
+        """Wait on all ranks until the model is saved."""
         trainer.strategy.barrier()

@@ -2,7 +2,7 @@
 
 A *domain* is a field of life with its people, actions, things, qualities and places. An ambiguous word is one of the things of two
 domains. All frames fit all domains, so that a frame never tells which domain a sentence is about: only the *companions* do, the words
-of the domain around the ambiguous one. Each list has a train half and a test half. Labelled training sentences are made of train
+of the domain around the ambiguous one. Each list has a train half and a test half. Labeled training sentences are made of train
 frames and train halves alone, labeled test sentences of test frames and test halves; only the unlabeled corpus mixes them, and so
 only who has read the corpus can know that the companions of a test sentence belong with those of the training sentences.
 

@@ -83,5 +83,5 @@ def test_a_tag_of_the_model_that_marks_no_span_is_counted_by_word(place, tmp_pat
 def test_a_label_that_the_model_does_not_know_is_named_with_its_line(place, tmp_path):
     file = tmp_path / "other.tsv"
     file.write_text("text\tlabel\nthe cat\tearly\nthe dog\tnever\n")
-    with pytest.raises(InputError, match="line 3: label 'never' is none of the model's"):
+    with pytest.raises(InputError, match="line 3: label 'never' is not one of the model's labels"):
         evaluate(place / "classify" / "model", str(file), DataConfig())

@@ -107,7 +107,7 @@ def test_a_recipe_is_kept_with_the_rows_that_were_decided(encoder):
     recipe = resolved(FinetuneRecipe(), maker)
     assert recipe.windows == WindowsConfig(64, 31)
     assert dataclasses.replace(recipe, windows=WindowsConfig()) == FinetuneRecipe()
-    with pytest.raises(InputError, match="sequence_length 128 is longer than the 64 tokens that encoder takes"):
+    with pytest.raises(InputError, match="sequence_length is 128; must be at most the maximum length of encoder, 64"):
         window_maker(WindowsConfig(sequence_length=128), encoder, "encoder")
 
 

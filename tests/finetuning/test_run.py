@@ -127,8 +127,8 @@ def test_a_run_says_what_it_found(place, tmp_path, capsys):
     assert main(["finetune", "classify", *model, "--train", train, "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     assert "columns: 'text' → 'label'" in said
-    assert "held out" in said  # no --dev
-    assert re.search(r"[12] longer than a row: \d+ windows", said)
+    assert "no --dev: validating on" in said
+    assert re.search(r"[12] longer than a sequence: \d+ windows", said)
     assert "labels: other" in said
     assert "baseline: accuracy" in said
     assert f"next: bert predict {tmp_path / 'run' / 'model'}" in said

@@ -139,14 +139,15 @@ def test_the_place_of_a_word_is_its_first_piece(tokenizer):
     assert len(windows) > 1
     for window in windows:
         assert len(window.ids) <= 16
-        for word, place in zip(window.words, window.places, strict=True):
+        for word, place in zip(window.words, window.starts, strict=True):
             assert window.ids[place : place + len(pieces[word])] == pieces[word]
 
 
 def test_a_word_longer_than_a_row_is_read_in_part_and_said_so(tokenizer):
     maker = WindowMaker(tokenizer, 8, 3, token_types=False)
     with pytest.warns(
-        UserWarning, match="^the word 'forgetsremembersforgetsremembersforgets…' has [0-9]+ pieces, a row holds 6"
+        UserWarning,
+        match="^the word 'forgetsremembersforgetsremembersforgets…' has [0-9]+ tokens and a sequence holds 6",
     ):
         windows = maker.from_sentences([["the", "forgetsremembers" * 5, "cat"]])[0]
     assert sorted(word for window in windows for word in window.words) == [0, 1, 2]

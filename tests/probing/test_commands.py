@@ -188,7 +188,10 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
             ["words", "apple", "--sentences", "lines.txt", "--html", "a.pdf"],
             "--html a.pdf: give a name that ends in .html",
         ),
-        (["words", "apple", "--sentences", "lines.txt", "--html", "d.html"], "--html d.html: is a folder: give the path of a file"),
+        (
+            ["words", "apple", "--sentences", "lines.txt", "--html", "d.html"],
+            "--html d.html: is a folder: give the path of a file",
+        ),
         (["words", "apple", "--sentences", "spans.jsonl"], "spans.jsonl, line 1: characters 3 to 99 are not inside"),
         (["senses", "lines.txt"], "lines.txt, line 1: nothing in column 'word'"),
         (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense"),

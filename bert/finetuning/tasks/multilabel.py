@@ -1,6 +1,6 @@
-"""Any number of labels for each text, or for each pair of texts: all, some or none.
+"""Any number of labels for each text or pair of texts: all, some or none.
 
-Labels stand in a list of a .jsonl file, in one cell with `data.separator` between them, or as 0 and 1 in a column each.
+The labels are in a list of a .jsonl file, in one cell separated by `data.separator`, or as 0 and 1 in one column each.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "tru
 
 
 class Multilabel(Task):
-    """Each label is decided alone, at a probability of one half."""
+    """Each label is predicted independently, at a probability of at least one half."""
 
     name = "multilabel"
     problem_type = "multi_label_classification"
@@ -67,7 +67,9 @@ class Multilabel(Task):
         return (scores >= 0).long()
 
     def constant(self, labels: Tensor, classes: int) -> Tensor:
-        share = labels.view(-1, classes).float().mean(0)  # the most frequent label, and all that half of the texts have
+        share = (
+            labels.view(-1, classes).float().mean(0)
+        )  # the most frequent label, and all labels of at least half of the texts
         return share - share.max().clamp(max=0.5)
 
     def prediction(self, scores: Tensor, labels: Names) -> list[Guess]:
