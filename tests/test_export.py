@@ -381,7 +381,7 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
         ),
         (
             "other --to onnx --quantize --eval rows.tsv",
-            "other: a masked LM without a head for a task: make one with a head from it by `bert finetune`",
+            "other: a masked LM without a task head: fine-tune it with `bert finetune` first",
         ),
     ],
 )

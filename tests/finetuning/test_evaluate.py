@@ -68,7 +68,7 @@ def test_an_evaluation_is_shown_as_a_table(place):
 def test_sentences_without_a_word_measure_nothing(place, tmp_path):
     file = tmp_path / "none.jsonl"
     file.write_text('{"words": [], "tags": []}\n')
-    with pytest.raises(InputError, match="no sentence has a word: give at least one"):
+    with pytest.raises(InputError, match="no words: give at least one sentence with a word"):
         evaluate(place / "tag" / "model", str(file), DataConfig())
 
 

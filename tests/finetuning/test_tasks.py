@@ -240,7 +240,7 @@ def test_several_labels_stand_in_a_list_in_a_cell_or_in_columns(name, tmp_path):
         ("multilabel", "a.csv", "text,x,y\na,1,1\n", {"label_columns": ["x", "z"]}, "line 2: no column 'z'; there are: text, x"),
         ("multilabel", "a.jsonl", '{"text": "a", "labels": [["x"]]}\n', {}, "line 1: column 'labels' holds a list, not a label"),
         ("regression", "a.csv", "text,score\na,1\nb,high\n", {}, "line 3: column 'score' holds 'high', not a finite number"),
-        ("regression", "a.csv", "text,score\na,nan\n", {}, "line 2: column 'score' holds 'nan', not a finite number; repair"),
+        ("regression", "a.csv", "text,score\na,nan\n", {}, "line 2: column 'score' holds 'nan', not a finite number; fix"),
         ("regression", "a.csv", "text,score\na,\n", {}, "line 2: column 'score' holds '', not a finite number"),
         ("regression", "a.jsonl", '{"text": "a", "score": true}\n', {}, "line 1: column 'score' holds True, not a finite"),
         ("regression", "a.jsonl", '{"text": "a", "score": 1e999}\n', {}, "line 1: column 'score' holds inf, not a finite"),

@@ -70,7 +70,7 @@ def test_words_takes_senses_a_layer_forms_and_clusters(runs: Callable[..., str],
     assert "2 occurrences" in runs("words", "apple", "--sentences", "forms.txt", "--forms", "--also", "mice")
 
 
-def test_senses_prints_and_writes_every_figure(runs: Callable[..., str], place: Path) -> None:
+def test_senses_prints_and_writes_every_metric(runs: Callable[..., str], place: Path) -> None:
     printed = runs("senses", "senses.jsonl", "--out", "s.json")
     assert "layers 1–2" in printed
     content = json.loads((place / "s.json").read_text(encoding="utf-8"))
@@ -173,13 +173,13 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["words", "aple", "--sentences", "lines.txt"], "aple occurs in none of the 3 sentences: near to it are apple"),
+        (["words", "aple", "--sentences", "lines.txt"], "aple is not in the 3 sentences: similar words are apple"),
         (
             ["words", "apple", "--sentences", "line.txt"],
             "line.txt: no such file: give another path. Did you mean `lines.txt`?",
         ),
-        (["words", "apple", "--sentences", "empty.txt"], "empty.txt: holds no sentence"),
-        (["words", "apple", "--sentences", "emoji.txt"], "apple occurs in none of the 2 sentences"),
+        (["words", "apple", "--sentences", "empty.txt"], "empty.txt: no sentences"),
+        (["words", "apple", "--sentences", "emoji.txt"], "apple is not in the 2 sentences"),
         (["words", "apple", "--sentences", "lines.txt", "--layer", "7"], "layer 7: the model has layers 0"),
         (["words", "apple", "--sentences", "lines.txt", "--clusters", "0"], "--clusters 0: give 1 or more"),
         (["words", "apple", "--sentences", "lines.txt", "--clusters", "99"], "clusters is 99: apple occurs"),
@@ -193,7 +193,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
             "--html d.html: is a folder: give the path of a file",
         ),
         (["words", "apple", "--sentences", "spans.jsonl"], "spans.jsonl, line 1: characters 3 to 99 are not inside"),
-        (["senses", "lines.txt"], "lines.txt, line 1: nothing in column 'word'"),
+        (["senses", "lines.txt"], "lines.txt, line 1: no value in column 'word'"),
         (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense"),
         (["senses", "senses.jsonl", "--words", "aple"], "aple: no row has this word. Did you mean `apple`?"),
         (["words", "apple", "--sentences", "lines.txt", "--seed", "-1"], "seed is -1: give a whole number from 0"),
@@ -208,14 +208,14 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["senses", "senses.tsv", "--out", "senses.tsv"], "--out senses.tsv: would overwrite the input"),
         (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
         (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
-        (["score", "zero.jsonl"], "zero.jsonl, line 1: a sentence without a token"),
+        (["score", "zero.jsonl"], "zero.jsonl, line 1: no token in the sentence"),
         (["senses", "senses.jsonl", "--config", "bad.yaml"], "bad.yaml: unknown key `plain_centroid`. Did you mean"),
         (["senses", "senses.jsonl", "--plain_centroids", "7"], "plain_centroids is 7: give true or false"),
         (["score", "lines.txt", "--minimal-pairs"], "lines.txt: no columns good and bad: give .jsonl"),
         (["score", "senses.jsonl", "--minimal-pairs"], "senses.jsonl: no columns good and bad"),
         (["score", "lines.txt", "--limit", "3"], "lines.txt: no columns good and bad"),
         (["score", "pairs.jsonl", "--limit", "0"], "--limit 0: give 1 or more"),
-        (["score", "none.tsv"], "none.tsv: holds no pairs"),
+        (["score", "none.tsv"], "none.tsv: no pairs"),
         (["score", "pairs.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .tsv or .json"),
         (["score", "none.tsv", "--out", "none.tsv"], "--out none.tsv: would overwrite the input"),
         (["senses", "few.jsonl"], "give test rows, or 5 rows or more of each of two senses"),

@@ -56,5 +56,5 @@ def test_a_file_without_pairs_and_a_sentence_without_a_token_are_refused(tmp_pat
     (tmp_path / "lines.txt").write_text("the cat\n")
     with pytest.raises(InputError, match=r"lines.txt: no columns good and bad"):
         minimal_pairs(tmp_path / "lines.txt", model)
-    with pytest.raises(InputError, match=r"pair 2: a sentence without a token, '\\u200b'"):
+    with pytest.raises(InputError, match=r"pair 2: no token in the sentence '\\u200b'"):
         minimal_pairs([Pair("the cat", "cat the"), Pair("the cat", "\u200b")], model)
