@@ -1,4 +1,4 @@
-"""What `bert quickstart` finds: the results beside their controls, and what the report shows of the way there."""
+"""The results of `bert quickstart` with their controls, and the data of its report."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from bert.sample.make import Prompt
 
 @dataclass(frozen=True)
 class Line:
-    """A result beside its controls, all from 0 to 1."""
+    """A result and its controls, all from 0 to 1."""
 
     what: str
     measure: str
@@ -23,26 +23,26 @@ class Line:
     baseline: float
     baseline_is: str
     fresh: float
-    """the same way from an encoder with random initialization"""
+    """the same with a randomly initialized encoder"""
 
     def cells(self) -> tuple[str, ...]:
-        """The line as a row of a table."""
+        """The line as a row of the table."""
         numbers = (f"{value:.1%}" for value in (self.value, self.baseline, self.fresh))
         return (self.what, self.measure, *numbers, self.baseline_is)
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What the model puts in the place of a word."""
+    """The predictions for a masked word."""
 
     prompt: Prompt
     guesses: tuple[tuple[Prediction, ...], ...]
-    """for each mask of the prompt, the likeliest first"""
+    """for each mask of the prompt, the most probable first"""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Everything that the report tells."""
+    """The content of the report."""
 
     lines: tuple[Line, ...]
     losses: tuple[tuple[float, float], ...]
@@ -52,15 +52,15 @@ class Findings:
     filled: tuple[Filled, ...]
     attention: Attention
     pairs: tuple[tuple[SentenceScore, SentenceScore], ...]
-    """(right, wrong)"""
+    """(good, bad)"""
     tokens: float
-    """seen in pretraining"""
+    """number of tokens seen in pretraining"""
     seconds: float
-    """from the first line to the report"""
+    """wall time up to the report"""
 
     def table(self) -> str:
-        """The results beside their controls, for a terminal."""
-        table = Table(title="pretrained here, beside what it must beat", title_justify="left")
+        """The results and their controls, for a terminal."""
+        table = Table(title="Pretrained model vs. baselines", title_justify="left")
         for name in ("", "measured as", "pretrained", "baseline", "random init.", "the baseline is"):
             table.add_column(name, justify="right" if name in ("pretrained", "baseline", "random init.") else "left")
         for line in self.lines:

@@ -1,7 +1,7 @@
-"""Pictures as PNG files: a word's occurrences in one layer, the weights of one attention head.
+"""Pictures as PNG files: the occurrences of a word in one layer, the weights of one attention head.
 
-Drawn with matplotlib's objects and its Agg canvas, so that no window system is asked for and nobody's pyplot state is touched. Both
-functions return a remark for the user: empty, or one line that says which characters no installed font can draw.
+Drawn with matplotlib's objects and its Agg canvas, without a window system and without changing the state of pyplot. Both functions
+return a remark for the user: empty, or a line about characters that no installed font has.
 """
 
 from collections.abc import Iterable, Sequence
@@ -25,19 +25,19 @@ LATIN = "DejaVu Sans"  # comes with matplotlib
 CHINESE = (
     "Noto Sans CJK, Source Han Sans, Noto Sans SC, WenQuanYi, PingFang, Hiragino Sans GB, Heiti, STHeiti, Microsoft YaHei,"
     " SimHei, Noto Serif CJK, Songti, SimSun, Droid Sans Fallback, Arial Unicode MS"
-).split(", ")  # beginnings of the names of fonts that have Chinese, the fairest first
+).split(", ")  # prefixes of the names of fonts with Chinese characters, the best first
 BOX = "□"
 INK, QUIET, PAPER = "#1d2329", "#5f6870", "#fcfbf8"
-CONTEXT = 18  # characters of a label at each side of the word
+CONTEXT = 18  # characters of a label on each side of the word
 LONGEST_TOKEN = 16
 MOST_LABELS = 60
 _SIDES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
 
 
 class Lettering:
-    """Which fonts draw the texts of one picture, and which characters none of them has.
+    """The fonts for the texts of a picture, and the characters that none of them has.
 
-    `family` is for matplotlib, which takes each character from the first font of it that has one.
+    `family` is a list for matplotlib, which takes each character from the first font that has it.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -48,14 +48,14 @@ class Lettering:
             self.missing = {c for c in self.missing if not any(_has(name, c) for name in self.family)}
 
     def clean(self, text: str) -> str:
-        """One line of text, with a box for each character that cannot be drawn."""
+        """The text in one line, with a box for each missing character."""
         return "".join(BOX if c in self.missing else c for c in _plain(text))
 
     def remark(self) -> str:
         if not self.missing:
             return ""
         some = "".join(sorted(self.missing)[:12])
-        return f"No installed font draws {some!r}: boxes stand in the picture (for Chinese, install Noto Sans CJK)."
+        return f"No installed font has {some!r}: the picture shows boxes (for Chinese, install Noto Sans CJK)."
 
 
 def _plain(text: str) -> str:
@@ -69,11 +69,11 @@ def _has(name: str, character: str) -> bool:
 
 @cache
 def _chinese_fonts() -> tuple[str, ...]:
-    """The installed font of each beginning in `CHINESE`, in that order; of several the one of the shortest name."""
+    """The installed font for each prefix in `CHINESE`, in order; of several the one with the shortest name."""
     known = {font.fname for font in fontManager.ttflist}
-    for file in findSystemFonts():  # matplotlib remembers the fonts of its first run
+    for file in findSystemFonts():  # matplotlib caches the fonts of its first run
         if file not in known:
-            with suppress(OSError, RuntimeError):  # a broken font is none
+            with suppress(OSError, RuntimeError):  # a broken font
                 fontManager.addfont(file)
     names = sorted({font.name for font in fontManager.ttflist}, key=lambda name: (len(name), name))
     found = (next((name for name in names if name.startswith(beginning)), None) for beginning in CHINESE)
@@ -81,7 +81,7 @@ def _chinese_fonts() -> tuple[str, ...]:
 
 
 def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: str = "") -> str:
-    """Draw the occurrences of a word in one layer, with the group's mark and, where there is room, the context of each."""
+    """Draw the occurrences of a word in one layer, each with the mark of its group and, if there is room, its context."""
     contexts = [sentence.context(CONTEXT).text for sentence in word.occurrences]
     title = title or word.layers[layer]
     names = word.group_names()
@@ -110,7 +110,7 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
 
 
 def _write(figure: Figure, lettering: Lettering, place: tuple[float, float], text: str, size: float, side: str) -> None:
-    """A line of text from `place` (in shares of the figure) on, or up to it."""
+    """Write a line of text that starts, or ends, at `place` (in shares of the figure)."""
     figure.text(
         *place, lettering.clean(text), fontfamily=lettering.family, fontsize=size, ha=side, parse_math=False,
         color=INK if side == "left" else QUIET,
@@ -127,7 +127,7 @@ def _bare(axes: Axes) -> None:
 def _legend(figure: Figure, lettering: Lettering, names: Sequence[str]) -> None:
     marks = [MARKS[mark_of(n)] for n in range(len(names))]
     handles = [Line2D([], [], ls="", marker=mark.marker, color=mark.light, ms=7) for mark in marks]
-    # Names are put in afterwards: matplotlib leaves out labels that begin with an underscore.
+    # Names are set afterwards, because matplotlib omits labels that begin with an underscore.
     where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.01), "ncols": max(1, len(names))}
     legend = figure.legend(handles, ["."] * len(names), frameon=False, **where)
     for text, name in zip(legend.get_texts(), names, strict=True):
@@ -143,7 +143,7 @@ def _label(
     texts: Sequence[str],
     colors: Sequence[str],
 ) -> None:
-    """Write each context beside its point where nothing stands yet: right, left, above or below; those without room stay unwritten."""
+    """Write each context right, left, above or below its point, if there is free space."""
     canvas.draw()
     renderer = canvas.get_renderer()
     places = axes.transData.transform(points) if len(points) else np.zeros((0, 2))
@@ -167,7 +167,7 @@ def _label(
 
 
 def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, title: str) -> str:
-    """Draw the weights (T, T) of an attention head: rows look, columns are looked at; in each cell of a short text its percentage."""
+    """Draw the weights (T, T) of an attention head, with a row for each query; for a short text with the percentage in each cell."""
     size = len(tokens)
     if weights.shape != (size, size):
         raise ValueError(f"weights {weights.shape}, {size} tokens")

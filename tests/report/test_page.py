@@ -14,7 +14,7 @@ from bert.report.page import (
     data,
     details,
     heading,
-    key_figures,
+    key_metrics,
     marked,
     note,
     number,
@@ -57,12 +57,12 @@ def everything(text: str) -> str:
         charts.fill_in(sentence, [(text, 0.5)]),
         charts.contexts(sentence, [(sentence, 0.5)], [0, 1]),
         charts.versus(scored, scored),
-        charts.duel(scored, scored),
+        charts.side_by_side(scored, scored),
         maps.layer_map(named),
         maps.attention_map([text, "b"], {text: heads_of(2)["layer 3, head 1"]}),
     ]
-    figures = key_figures([(text, text, text)])
-    return page(text, text, [Section(text, "".join(parts), text)], figures=figures, footer=text, language=text)
+    metrics = key_metrics([(text, text, text)])
+    return page(text, text, [Section(text, "".join(parts), text)], metrics=metrics, footer=text, language=text)
 
 
 def leaves(value: Any) -> list[str]:
