@@ -151,39 +151,34 @@ class SpanF1(Metric):
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    correct: Tensor  # (types,) numbers of spans in both
-    predicted: Tensor  # (types,)
-    gold: Tensor  # (types,)
+    counts: Tensor  # (3, types): numbers of correct, predicted and gold spans
 
     def __init__(self, labels: Iterable[str], mode: Mode = "conlleval", scheme: Scheme = "IOB2") -> None:
         super().__init__()
         self.tags = tuple(labels)
         self.types = tuple(sorted({_parts(label)[1] for label in self.tags} - {""}))
         self.scheme: Scheme | None = scheme if mode == "strict" else None
-        for name in ("correct", "predicted", "gold"):
-            self.add_state(name, torch.zeros(len(self.types), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(3, len(self.types), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> None:
         """Count the spans of sentences, given as the tags of their words. Raises ValueError for unequal lengths."""
         if [len(tags) for tags in predicted] != [len(tags) for tags in gold]:
             raise ValueError("predicted and gold tags differ in number: give one of each for every word")
-        counts = {name: [0] * len(self.types) for name in ("correct", "predicted", "gold")}
-        for predicted_tags, gold_tags in zip(predicted, gold):
-            found, there = set(spans(predicted_tags, self.scheme)), set(spans(gold_tags, self.scheme))
-            for name, some in (("correct", found & there), ("predicted", found), ("gold", there)):
+        counts = [[0] * len(self.types) for _ in range(3)]
+        for sides in zip(predicted, gold):
+            found, there = (set(spans(tags, self.scheme)) for tags in sides)
+            for row, some in zip(counts, (found & there, found, there)):
                 for span in some:
-                    counts[name][self.types.index(span.type)] += 1
-        for name, count in counts.items():
-            setattr(self, name, getattr(self, name) + torch.tensor(count, device=self.device))
+                    row[self.types.index(span.type)] += 1
+        self.counts += torch.tensor(counts, dtype=torch.long, device=self.device)
 
     def compute(self) -> dict[str, Tensor]:
         """`precision`, `recall` and `f1` over all types, and for each type, such as PER, `precision_PER`, … and `gold_PER`, the number
         of its spans. A ratio with a denominator of 0 is 0."""
-        scores = _scores(self.correct.sum(), self.predicted.sum(), self.gold.sum())
-        for number, type_ in enumerate(self.types):
-            of_type = _scores(self.correct[number], self.predicted[number], self.gold[number])
-            scores |= {f"{name}_{type_}": score for name, score in of_type.items()}
-            scores[f"gold_{type_}"] = self.gold[number]
+        scores = _scores(*self.counts.sum(1))
+        for type_, counts in zip(self.types, self.counts.T):
+            scores |= {f"{name}_{type_}": score for name, score in _scores(*counts).items()}
+            scores[f"gold_{type_}"] = counts[2]
         return scores
 
 

@@ -35,8 +35,7 @@ from bert.probing.pairs import minimal_pairs
 from bert.probing.rows import Pair, read_rows
 from bert.probing.senses import BAG, RANDOM, senses
 from bert.probing.words import words
-from bert.quickstart.findings import Filled, Findings, Line
-from bert.quickstart.story import write_story
+from bert.quickstart.story import Filled, Findings, Line, write_story
 from bert.recipe import write_yaml
 from bert.sample.files import SHOWN, write_sample
 from bert.sample.grammar import LANGUAGES, read_language

@@ -1,11 +1,17 @@
-"""The report of `bert quickstart`: a small encoder in pictures, as one self-contained file."""
+"""The results of `bert quickstart` with their controls, and its report: a small encoder in pictures, as one self-contained file."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Table
+
+from bert.model.heads import Prediction
+from bert.probing.attention import Attention
 from bert.probing.pictures import map_of_words, nearest_contexts
+from bert.probing.senses import Senses
+from bert.probing.sentences import SentenceScore
 from bert.probing.words import Words
-from bert.quickstart.findings import Filled, Findings, Line
 from bert.report.charts import ScoredText, bars, fill_in, line_chart, side_by_side, versus
 from bert.report.maps import attention_map, layer_map
 from bert.report.page import (
@@ -21,6 +27,8 @@ from bert.report.page import (
     paragraph,
     table,
 )
+from bert.report.text import render
+from bert.sample.make import Prompt
 
 SHOWN_CONTEXTS = 4  # occurrences of each word whose nearest contexts are shown
 SHOWN_PAIRS = 2  # pairs of sentences of each language
@@ -28,6 +36,61 @@ MASK = "[MASK]"
 NEXT = """bert pretrain texts/ --out runs/mine
 bert finetune classify --model runs/mine/model --train train.csv --dev dev.csv --out runs/topics
 bert words apple --sentences lines.txt --model runs/mine/model --html apple.html"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A result and its controls, all from 0 to 1."""
+
+    what: str
+    measure: str
+    value: float
+    baseline: float
+    baseline_is: str
+    fresh: float
+    """the same with a randomly initialized encoder"""
+
+    def cells(self) -> tuple[str, ...]:
+        """The line as a row of the table."""
+        numbers = (f"{value:.1%}" for value in (self.value, self.baseline, self.fresh))
+        return (self.what, self.measure, *numbers, self.baseline_is)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The predictions for a masked word."""
+
+    prompt: Prompt
+    guesses: tuple[tuple[Prediction, ...], ...]
+    """for each mask of the prompt, the most probable first"""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The content of the report."""
+
+    lines: tuple[Line, ...]
+    losses: tuple[tuple[float, float], ...]
+    """(tokens seen, masked-LM loss)"""
+    words: tuple[Words, ...]
+    senses: Senses
+    filled: tuple[Filled, ...]
+    attention: Attention
+    pairs: tuple[tuple[SentenceScore, SentenceScore], ...]
+    """(good, bad)"""
+    tokens: float
+    """number of tokens seen in pretraining"""
+    seconds: float
+    """wall time up to the report"""
+
+    def table(self) -> str:
+        """The results and their controls, for a terminal."""
+        table = Table(title="Pretrained model vs. baselines", title_justify="left")
+        for name in ("", "measured as", "pretrained", "baseline", "random init.", "the baseline is"):
+            table.add_column(name, justify="right" if name in ("pretrained", "baseline", "random init.") else "left")
+        for line in self.lines:
+            table.add_row(*line.cells())
+        return render(table)
 
 
 def write_story(findings: Findings, file: Path) -> Path:

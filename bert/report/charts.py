@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise, zip_longest
 
+from matplotlib.ticker import MaxNLocator
+
 from bert.report.page import Marked, data, decimal, escape, marked, number
 from bert.report.palette import MARKS, mark_of
 
@@ -101,11 +103,8 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value
         room = max(0.5, 0.01 * abs(low))
         low, high = low - room, high + room
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = power * min((1, 2, 5, 10), key=lambda factor: abs(math.log(factor * power / rough)))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [float(f"{k * step:.15g}") for k in range(first, last + 1)]
+    ticks = MaxNLocator(about, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [float(f"{tick:.12g}") for tick in ticks]
 
 
 def _tick(value: float, all_ticks: Sequence[float]) -> str:

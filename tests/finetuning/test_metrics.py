@@ -73,9 +73,8 @@ def test_strict_mode_gives_what_seqeval_gives():
 def test_the_published_example_of_conlleval_has_its_percentages():
     """https://www.clips.uantwerpen.be/conll2000/chunking/output.html: 459 phrases; found: 539; correct: 371."""
     metric = SpanF1(f"B-{kind}" for kind in ("ADJP", "ADVP", "NP", "PP", "SBAR", "VP"))
-    metric.correct += metric.correct.new_tensor([0, 5, 206, 89, 2, 69])
-    metric.predicted += metric.predicted.new_tensor([1, 11, 317, 107, 3, 100])
-    metric.gold += metric.gold.new_tensor([6, 8, 262, 90, 6, 87])
+    correct, predicted, gold = [0, 5, 206, 89, 2, 69], [1, 11, 317, 107, 3, 100], [6, 8, 262, 90, 6, 87]
+    metric.counts += metric.counts.new_tensor([correct, predicted, gold])
     metric._update_count = 1  # counts were set, not made by `update`
     scores = {name: round(100 * float(value), 2) for name, value in metric.compute().items()}
     published = """ADJP 0.00 0.00 0.00 ADVP 45.45 62.50 52.63 NP 64.98 78.63 71.16
