@@ -150,17 +150,14 @@ def match_clusters(labels: Labels, reference: Labels) -> Labels:
 
 def sense_scores(vectors: Vectors, clusters: Labels, senses: Labels, seed: int) -> SenseScores:
     """The agreement of the vectors, and of clusters found without the senses, with the senses."""
-    directions = unit(vectors)
-    sums = np.stack([directions[senses == sense].sum(axis=0) for sense in np.unique(senses)])
-    sizes = np.array([(senses == sense).sum() for sense in np.unique(senses)])
-    n, same, total = len(senses), (sums * sums).sum(), sums.sum(axis=0)
-    pairs_within, pairs_between = (sizes * (sizes - 1)).sum(), n * n - (sizes * sizes).sum()
+    near, same = cosines(vectors), senses[:, None] == senses  # (n, n)
+    within = same & ~np.eye(len(senses), dtype=bool)
     return SenseScores(
         silhouette=silhouette(vectors, senses, seed),
         adjusted_rand=float(adjusted_rand_score(senses, clusters)),
         accuracy=leave_one_out(vectors, senses),
-        within=float((same - n) / pairs_within) if pairs_within else None,
-        between=float((total @ total - same) / pairs_between) if pairs_between else None,
+        within=float(near[within].mean()) if within.any() else None,
+        between=float(near[~same].mean()) if not same.all() else None,
     )
 
 

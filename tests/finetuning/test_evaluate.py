@@ -1,4 +1,4 @@
-"""`evaluate` of a fine-tuned model: its figures and those of each label, counted again by scikit-learn from `predict`'s guesses."""
+"""`evaluate` of a fine-tuned model: its metrics and those of each label, counted again by scikit-learn from `predict`'s guesses."""
 
 import shutil
 

@@ -1,4 +1,4 @@
-"""Span F1: the figures of the published scripts, an independent reading by regular expressions, and its properties."""
+"""Span F1: the results of the published scripts, an independent reading by regular expressions, and its properties."""
 
 import re
 
@@ -64,9 +64,9 @@ def test_conlleval_mode_prints_what_the_script_prints():
 def test_strict_mode_gives_what_seqeval_gives():
     scores = score(*read(WORKED), "strict")
     for line in SEQEVAL_STRICT.splitlines():
-        name, *figures, gold = line.split()
+        name, *found, gold = line.split()
         of = "" if name == "micro" else f"_{name}"
-        assert [f"{scores[what + of]:.4f}" for what in ("precision", "recall", "f1")] == figures
+        assert [f"{scores[what + of]:.4f}" for what in ("precision", "recall", "f1")] == found
         assert of == "" or scores[f"gold{of}"] == int(gold)
 
 
@@ -79,8 +79,8 @@ def test_the_published_example_of_conlleval_has_its_percentages():
     scores = {name: round(100 * float(value), 2) for name, value in metric.compute().items()}
     published = """ADJP 0.00 0.00 0.00 ADVP 45.45 62.50 52.63 NP 64.98 78.63 71.16
     PP 83.18 98.89 90.36 SBAR 66.67 33.33 44.44 VP 69.00 79.31 73.80""".split()
-    for kind, *figures in zip(*[iter(published)] * 4):
-        assert [scores[f"{what}_{kind}"] for what in ("precision", "recall", "f1")] == [float(f) for f in figures]
+    for kind, *found in zip(*[iter(published)] * 4):
+        assert [scores[f"{what}_{kind}"] for what in ("precision", "recall", "f1")] == [float(f) for f in found]
     assert (scores["precision"], scores["recall"], scores["f1"]) == (68.83, 80.83, 74.35)
 
 

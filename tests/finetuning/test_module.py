@@ -227,7 +227,7 @@ def test_dropout_is_a_function_of_seed_and_step():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_the_figures_are_those_of_the_whole_dev_set():
+def test_the_metrics_are_those_of_the_whole_dev_set():
     """Batches are of unequal size: a mean over batches would differ."""
     items = text_items(11)
     module = make("classify", steps=1)

@@ -69,9 +69,9 @@ def test_a_run_folder_holds_everything_that_repeats_it(classifier):
 def test_a_small_task_is_learned_whole(task, request):
     run = request.getfixturevalue("classifier" if task == "classify" else "tagger")
     headline = "dev_accuracy" if task == "classify" else "dev_span_f1"
-    figures = [float(row[headline]) for row in rows_of(run) if row[headline]]
-    assert len(figures) == 12  # once an epoch
-    assert max(figures) == 1
+    metrics = [float(row[headline]) for row in rows_of(run) if row[headline]]
+    assert len(metrics) == 12  # once an epoch
+    assert max(metrics) == 1
 
 
 def test_the_log_has_a_row_a_step_and_a_row_a_validation(tagger):
@@ -90,7 +90,7 @@ def test_the_model_that_measured_best_stays(place, tmp_path, capsys):
         "--schedule.warmup=0",
     ]
     assert main(arguments(place, "classify", tmp_path / "run", *flags, "--optimizer.lr=0.02")) == 0
-    figures = [
+    metrics = [
         (float(row["dev_accuracy"]), float(row["dev_macro_f1"]))
         for row in rows_of(tmp_path / "run")
         if row["dev_accuracy"]
@@ -99,7 +99,7 @@ def test_the_model_that_measured_best_stays(place, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "run" / "model"), str(place / "dev.tsv")]) == 0
     lines = capsys.readouterr().out.splitlines()
     accuracy = next(line for line in lines if line.startswith("accuracy")).split()[1]
-    assert accuracy == f"{max(figures)[0]:.1%}"
+    assert accuracy == f"{max(metrics)[0]:.1%}"
 
 
 def test_running_twice_gives_the_same_bytes(place, tmp_path):

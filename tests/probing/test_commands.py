@@ -135,7 +135,7 @@ def test_a_tilde_in_the_name_of_an_output_is_ones_home(
     assert (place / "home.png").is_file()
 
 
-def test_sentences_are_written_with_each_piece(runs: Callable[..., str], place: Path, model: str) -> None:
+def test_sentences_are_written_with_each_token(runs: Callable[..., str], place: Path, model: str) -> None:
     texts = (place / "lines.txt").read_text(encoding="utf-8").splitlines()
     content = {}
     for within_word in (False, True):

@@ -45,7 +45,7 @@ def test_pairs_are_scored_as_their_sentences_are() -> None:
                 assert side.score == pytest.approx(alone.score, abs=1e-4)
 
 
-def test_sentences_of_the_same_pieces_are_a_tie_in_whatever_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentences_of_the_same_tokens_are_a_tie_in_whatever_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bert.probing.sentences.CHUNK_TOKENS", 40)  # the two sides stand in two chunks
     result = minimal_pairs([Pair("the CAT sat on the mat", "the cat sat on the mat")] * 3, make_masked_lm())
     assert [one.verdict for one in result.pairs] == ["tie"] * 3

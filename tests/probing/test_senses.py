@@ -72,12 +72,12 @@ def test_the_controls_are_what_their_names_say() -> None:
 def test_the_static_context_is_the_mean_of_the_embeddings_of_the_other_tokens() -> None:
     text = "the sweet apple of the firm"
     alone = "apple"
-    pieces = span_tokens(MODEL.tokenizer, [text, alone], [(10, 15), (0, 5)])
+    tokens = span_tokens(MODEL.tokenizer, [text, alone], [(10, 15), (0, 5)])
     table = MODEL.encoder.embeddings.tokens.weight.detach()
     encoding = MODEL.tokenizer.backend.encode(text)
     others = [i for i, (start, end) in zip(encoding.ids, encoding.offsets) if start < end and not 10 <= start < 15]
     expected = np.stack([table[others].mean(dim=0).numpy(), np.zeros(32)])
-    np.testing.assert_allclose(static_context(MODEL.encoder, pieces), expected, atol=1e-6)
+    np.testing.assert_allclose(static_context(MODEL.encoder, tokens), expected, atol=1e-6)
 
 
 def test_the_static_context_knows_what_stands_beside_a_word_and_nothing_of_its_order() -> None:
@@ -239,7 +239,7 @@ def test_transformers_gives_the_same_figures_by_the_published_protocol(data: Pat
 
 
 def _published_vector(row: Row, model: torch.nn.Module, tokenizer: Callable[..., Any]) -> torch.Tensor:
-    """(layers, D): the mean over the pieces of the word at each layer, each word between blanks cut by itself."""
+    """(layers, D): the mean over the tokens of the word at each layer, each word between spaces cut by itself."""
     words = row.sentence.split()
     cut = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
     index = len(row.sentence[: row.span[0]].split())
