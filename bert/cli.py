@@ -87,6 +87,4 @@ def run() -> None:
 
 def _overview() -> str:
     commands = "\n".join(f"  {name:<10} {first_line(command)}" for name, command in COMMANDS.items())
-    return (
-        f"bert: pretrain and use BERT-style encoders\n\n{commands}\n\nFor the options of a command: bert COMMAND --help"
-    )
+    return f"bert: pretrain and use BERT-style encoders\n\n{commands}\n\nOptions of a command: bert COMMAND --help"

@@ -104,10 +104,9 @@ def _parser(command: Callable[[Sequence[str]], None]) -> Parser:
     from bert.pretraining.config import PretrainRecipe
 
     mode, trains = command_name(command), command is _minutes
-    parser = Parser(
-        command, PretrainRecipe, f"bert bench {mode} [RUN] [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
-    )
-    parser.prog = f"bert bench {mode}"
+    prog = f"bert bench {mode}"
+    parser = Parser(command, PretrainRecipe, f"{prog} [RUN] [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]")
+    parser.prog = prog
     parser.add("run", "run directory: measure its recipe, store and tokenizer", required=False)
     parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")
     parser.add("--store", "token store to read in place of the recipe's texts")
@@ -121,9 +120,7 @@ def _parser(command: Callable[[Sequence[str]], None]) -> Parser:
 
 
 def _add_baseline(parser: Parser, default: str) -> None:
-    parser.add(
-        "--baseline-attention", f"attention implementation of transformers; default: {default}", settings.Attention
-    )
+    parser.add("--baseline-attention", f"attention of transformers; default: {default}", settings.Attention)
     parser.add("--baseline-compile", f"compilation of the baseline; default: {default}", settings.Compile)
 
 
@@ -145,10 +142,8 @@ def _parse(parser: Parser, arguments: Sequence[str]) -> "tuple[Any, Measurement]
         raise InputError(f"{run}: not a run to measure: it has no recipe.yaml")
     recipe = parser.recipe(options, *([] if run is None else [f"{run}/recipe.yaml"]))
     if recipe.initialize_from is not None:  # the recipe has the shape of the model, and the weights do not matter here
-        general = replace(recipe.validation, general=None)
-        recipe = replace(
-            recipe, initialize_from=None, expand=ExpandConfig(), vocabulary=VocabularyConfig(), validation=general
-        )
+        recipe = replace(recipe, validation=replace(recipe.validation, general=None))
+        recipe = replace(recipe, initialize_from=None, expand=ExpandConfig(), vocabulary=VocabularyConfig())
     trainer = {name: value for name, value in recipe.trainer.items() if name != "logger"}  # steps are not logged
     if options.trust:
         from bert.training.trainer import instantiated

@@ -62,9 +62,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
         from bert.hf.folder import head_of
 
         head_of(options.model)  # an error of the folder comes first
-        raise InputError(
-            f"{options.model}: no data: give a file with labeled rows, or for a masked LM --masked FILE.npz"
-        )
+        raise InputError(f"{options.model}: no data: give labeled rows, or for a masked LM --masked FILE.npz")
     else:
         from bert.finetuning.evaluate import evaluate
 

@@ -98,9 +98,8 @@ def _finetune(task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, si
             decided = {"precision": str(trainer.precision)}
             run_folder.mark_ready(folder, out, recipe, f"bert finetune {task.name}", decided)
     steps = max(1, round(recipe.epochs * batches.in_epoch))
-    module = TaskTraining(
-        *(task, data.metrics, model.train(), recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch)
-    )
+    how = recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch
+    module = TaskTraining(task, data.metrics, model.train(), *how)
     logger.info(describe(recipe, model, steps, trainer.precision))
 
     def on_first_request() -> None:

@@ -96,9 +96,9 @@ class MinimalPairs:
     def __str__(self) -> str:
         """A table of the accuracy of each phenomenon (or paradigm, if no pair has a phenomenon) and of all pairs."""
         phenomena, paradigms = self.groups("phenomenon"), self.groups("paradigm")
+        groups = [*(phenomena or paradigms), self.overall]
         rows = [
-            [one.name, f"{one.pairs:,}", f"{one.right:,}", f"{one.ties:,}", f"{one.accuracy:.1%}"]
-            for one in (*(phenomena or paradigms), self.overall)
+            [one.name, *(f"{n:,}" for n in (one.pairs, one.right, one.ties)), f"{one.accuracy:.1%}"] for one in groups
         ]
         ties = self.overall.ties
         are = "pair is a tie" if ties == 1 else "pairs are ties"

@@ -117,12 +117,11 @@ class Words:
         header = ["layer", "cosine", "random", "corrected", "clusters", "silhouette"]
         header += ["of senses", "Rand", "accuracy", "within", "between"] if senses else []
         sample = "" if self.found == len(self.occurrences) else f", sample of {len(self.occurrences):,}"
+        title = f"{self.word}: {self.found:,} occurrences{sample}"
         legend = [_COSINES, _OF_SENSES] if senses else [_COSINES]
         layers = table(header, [_layer_row(layer, senses) for layer in self.layers], left=0)
         below = _matrix if len(self.occurrences) <= MATRIX_MOST else _clusters
-        return render(
-            f"{self.word}: {self.found:,} occurrences{sample}", *legend, layers, "", *below(self, self.layer())
-        )
+        return render(title, *legend, layers, "", *below(self, self.layer()))
 
 
 def _layer_row(layer: Layer, senses: bool) -> list[str]:

@@ -12,21 +12,10 @@ from bert.probing.pictures import map_of_words, nearest_contexts
 from bert.probing.senses import Senses
 from bert.probing.sentences import SentenceScore
 from bert.probing.words import Words
+from bert.report import page
 from bert.report.charts import ScoredText, bars, fill_in, line_chart, side_by_side, versus
 from bert.report.maps import attention_map, layer_map
-from bert.report.page import (
-    Marked,
-    Section,
-    commands,
-    details,
-    grid,
-    heading,
-    key_metrics,
-    note,
-    page,
-    paragraph,
-    table,
-)
+from bert.report.page import Section
 from bert.report.text import render
 from bert.sample.make import Prompt
 
@@ -119,14 +108,14 @@ def write_story(findings: Findings, file: Path) -> Path:
             "Each row shows which tokens contribute to the new vector of a token, in one head.",
         ),
         Section("Senses, layer by layer", senses_by_layer(findings), "Is the nearest sense centroid the right one?"),
-        Section("Your own text", commands(NEXT), "The same commands on your files."),
+        Section("Your own text", page.commands(NEXT), "The same commands on your files."),
     ]
     made = f"Made by bert quickstart in {findings.seconds / 60:.1f} minutes"
-    html = page(
+    html = page.page(
         "An encoder in three minutes",
         "Pretrained, fine-tuned and probed on this machine, on text that comes with the package.",
         sections,
-        metrics=key_metrics([_key_metric(line) for line in findings.lines]),
+        metrics=page.key_metrics([_key_metric(line) for line in findings.lines]),
         footer=f"{made}; {findings.tokens / 1e6:.2f} million tokens seen in pretraining.",
     )
     file.write_text(html, encoding="utf-8")
@@ -143,7 +132,7 @@ def results(findings: Findings) -> str:
     values = [(line.value, line.baseline, line.fresh) for line in findings.lines]
     best = [(row, 2 + max(range(3), key=of_line.__getitem__)) for row, of_line in enumerate(values)]
     header = ("task", "measure", "pretrained", "baseline", "random initialization", "the baseline is")
-    return table(header, [line.cells() for line in findings.lines], best) + note(
+    return page.table(header, [line.cells() for line in findings.lines], best) + page.note(
         "The test sentences share no content words with the labeled training sentences: only a model that has read the unlabeled"
         " text knows which words belong together."
     )
@@ -158,7 +147,7 @@ def losses(findings: Findings) -> str:
 def word_chapter(word: Words) -> tuple[str, str, str]:
     """(title, body, lead) of one word in its contexts."""
     body = layer_map(map_of_words(word))
-    body += heading("Nearest contexts", "by cosine in the last layer") + nearest_contexts(word, SHOWN_CONTEXTS)
+    body += page.heading("Nearest contexts", "by cosine in the last layer") + nearest_contexts(word, SHOWN_CONTEXTS)
     meanings = len({one.sense for one in word.occurrences})
     lead = "Every mark is the vector of the word in one sentence. In layer 0 all are equal; move the slider."
     return f"One word, {meanings} meanings: {word.word}", body, lead
@@ -170,14 +159,14 @@ def filled(findings: Findings) -> Iterator[str]:
     for one in findings.filled:
         by_word.setdefault(one.prompt.word, []).append(one)
     for word, prompts in by_word.items():
-        yield heading(word)
-        yield grid([_guess_card(one) for one in prompts])
+        yield page.heading(word)
+        yield page.grid([_guess_card(one) for one in prompts])
 
 
 def _guess_card(one: Filled) -> str:
     """A prompt with a blank, and the predictions for each of its masks."""
     before, _, after = one.prompt.text.partition(MASK * len(one.guesses))
-    sentence = Marked(before + one.prompt.word + after, len(before), len(before) + len(one.prompt.word))
+    sentence = page.Marked(before + one.prompt.word + after, len(before), len(before) + len(one.prompt.word))
     return fill_in(sentence, *([(guess.token, guess.probability) for guess in guesses] for guesses in one.guesses))
 
 
@@ -188,17 +177,17 @@ def right_and_wrong(findings: Findings) -> str:
     others = [pair for pair in findings.pairs[:half] if pair is not first][:SHOWN_PAIRS]
     chosen = [*others, *findings.pairs[half : half + SHOWN_PAIRS]]
     parts = [
-        paragraph(
+        page.paragraph(
             "Two sentences differ in one word. Each token is masked in turn, and the model gives the probability of the original"
             " token, given all others. Probabilities multiply, so their logarithms are summed: 0 is certain, −0.7 is one in two,"
             " −2.3 one in ten, −6.9 one in a thousand."
         ),
         side_by_side(*(ScoredText(one.tokens, one.log_probabilities) for one in first)),
-        note(
+        page.note(
             "The longer the bar, the less probable the token. A wrong word is improbable, and makes its neighbors improbable."
             " The sum is a score, not a probability: each token was predicted from all others."
         ),
-        heading("More pairs", "the same scores, token by token"),
+        page.heading("More pairs", "the same scores, token by token"),
         *(versus(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen),
     ]
     return "".join(parts)
@@ -213,7 +202,7 @@ def attended(findings: Findings) -> str:
     order = sorted(every, key=lambda one: one != first)
     named = {f"layer {layer}, head {head}": attention.head(layer, head) for layer, head in order}
     limit = "Attention shows what contributes to a token's vector; it does not explain the output of the model."
-    return attention_map(attention.tokens, named) + note(limit)
+    return attention_map(attention.tokens, named) + page.note(limit)
 
 
 def senses_by_layer(findings: Findings) -> str:
@@ -223,5 +212,6 @@ def senses_by_layer(findings: Findings) -> str:
     rows = []
     for one in senses.words:
         rows.append((one.word, one.senses, one.test, *(f"{one.scores[name].accuracy:.0%}" for name in senses.methods)))
-    lead = paragraph(f"{len(senses.words)} words; the headline, fixed in advance, is: {senses.headline}.")
-    return lead + overall + details("word by word", table(("word", "senses", "test rows", *senses.methods), rows))
+    lead = page.paragraph(f"{len(senses.words)} words; the headline, fixed in advance, is: {senses.headline}.")
+    header = ("word", "senses", "test rows", *senses.methods)
+    return lead + overall + page.details("word by word", page.table(header, rows))
