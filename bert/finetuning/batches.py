@@ -53,25 +53,21 @@ def count_labels(items: Sequence[Item]) -> dict[str, int]:
     return {"loss": sum(len(item.labels) for item in items)}
 
 
+@dataclass
 class Batches:
-    """The endless batches of a training set (`shuffled`), or those of a dev set, once.
+    """The endless batches of a training set (`shuffled`), or those of a dev set, once."""
 
-    `counts` maps the examples of a global batch to the denominator of each loss term, by name (`Task.counts`).
-    """
+    items: Sequence[Item]
+    batch_size: int
+    pad_id: int
+    seed: int = 0
+    shuffled: bool = True
+    counts: Callable[[Sequence[Item]], dict[str, int]] = count_labels
+    """the examples of a global batch → the denominator of each loss term, by name (`Task.counts`)"""
 
-    def __init__(
-        self,
-        items: Sequence[Item],
-        batch_size: int,
-        pad_id: int,
-        seed: int = 0,
-        shuffled: bool = True,
-        counts: Callable[[Sequence[Item]], dict[str, int]] = count_labels,
-    ):
-        self.items, self.batch_size, self.pad_id = items, batch_size, pad_id
-        self.seed, self.shuffled, self.counts = seed, shuffled, counts
-        self.in_epoch = -(-len(items) // batch_size)
-        self._lengths = np.array([max(len(window.ids) for window in item.windows) for item in items])
+    def __post_init__(self) -> None:
+        self.in_epoch = -(-len(self.items) // self.batch_size)
+        self._lengths = np.array([max(len(window.ids) for window in item.windows) for item in self.items])
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
 
     def numbers(self, step: int) -> np.ndarray:

@@ -45,13 +45,7 @@ _DECIDED = {
 }
 
 
-def finetune(
-    task: str,
-    recipe: FinetuneRecipe,
-    out: str | Path,
-    overwrite: bool = False,
-    trust: bool = False,
-) -> Path:
+def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool = False, trust: bool = False) -> Path:
     """Run `recipe` in the folder `out`, and return the folder of the best model.
 
     `task`: classify, multilabel, regression or tag. `overwrite` deletes a run in `out`, which is an error otherwise. Progress is logged

@@ -211,29 +211,16 @@ def words(
     labels = None
     if None not in given and len(set(given)) > 1:
         labels = np.unique(np.array(given), return_inverse=True)[1]
-    measured = _measure(numbers, by_layer, baselines, labels, clusters, seed)
-    return Words(word.strip(), chosen, measured, len(found))
-
-
-def _measure(
-    numbers: Sequence[int],
-    by_layer: Sequence[geometry.Vectors],
-    baselines: Sequence[float],
-    labels: geometry.Labels | None,
-    clusters: int | None,
-    seed: int,
-) -> tuple[Layer, ...]:
-    """The metrics of each layer, computed from the last one down: its clusters determine the numbers of the others."""
-    maps = geometry.maps(by_layer)
-    layers: list[Layer] = []
-    for number, vectors, baseline, flat in reversed(list(zip(numbers, by_layer, baselines, maps, strict=True))):
-        groups = geometry.cluster(vectors, clusters, seed)
-        groups = geometry.match_clusters(groups, layers[-1].clusters if layers else _by_appearance(groups))
-        scores = None if labels is None else geometry.sense_scores(vectors, groups, labels, seed)
-        score = geometry.silhouette(vectors, groups, seed)
-        mean = geometry.mean_cosine(vectors)
-        layers.append(Layer(number, vectors, baseline, mean, groups, score, flat, scores))
-    return tuple(layers[::-1])
+    measured: list[Layer] = []  # from the last layer down, whose clusters determine the numbers of the others
+    for number, own, baseline, flat in reversed(
+        [*zip(numbers, by_layer, baselines, geometry.maps(by_layer), strict=True)]
+    ):
+        groups = geometry.cluster(own, clusters, seed)
+        groups = geometry.match_clusters(groups, measured[-1].clusters if measured else _by_appearance(groups))
+        scores = None if labels is None else geometry.sense_scores(own, groups, labels, seed)
+        score, mean = geometry.silhouette(own, groups, seed), geometry.mean_cosine(own)
+        measured.append(Layer(number, own, baseline, mean, groups, score, flat, scores))
+    return Words(word.strip(), chosen, tuple(measured[::-1]), len(found))
 
 
 def _by_appearance(groups: geometry.Labels) -> geometry.Labels:

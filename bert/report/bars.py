@@ -14,6 +14,10 @@ from bert.report.figures import INK, PAPER, QUIET
 from bert.report.palette import MARKS, mark_of
 
 
+Curve = tuple[str, int, Sequence[Sequence[float]]]
+"""name, group, (x, y) points"""
+
+
 @dataclass(frozen=True)
 class Bar:
     """A metric with its spread; the bars of a group have the same color."""
@@ -49,14 +53,9 @@ def bars_png(
 
 
 def curves_png(
-    file: str | Path,
-    curves: Sequence[tuple[str, int, Sequence[Sequence[float]]]],
-    title: str,
-    across: str,
-    up: str,
-    doubling: bool = False,
+    file: str | Path, curves: Sequence[Curve], title: str, across: str, up: str, doubling: bool = False
 ) -> None:
-    """Draw curves (name, group, points) of (x, y) points; those of a group have the same color and name. `doubling`: x axis to base 2."""
+    """Draw curves; those of a group have the same color and name. `doubling`: the x axis is logarithmic to base 2."""
     with _picture(file, 5, title, across, up) as axes:
         named: set[str] = set()
         for name, group, points in curves:
