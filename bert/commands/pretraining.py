@@ -47,7 +47,7 @@ def _prepare(arguments: Sequence[str]) -> None:
     parser.add("--out", "folder to write; kept as it is if corpus and tokenizer are unchanged", required=True)
     duplicates = "duplicates to leave out: exact copies, or near ones too (MinHash; needs bert[dedup])"
     parser.add("--dedup", duplicates, Literal["exact", "near"], "exact")
-    share = "with --dedup near: Jaccard similarity of five-token shingles from which on documents are duplicates, 0.1 to 0.95"
+    share = "with --dedup near: minimum Jaccard similarity of the five-token shingles of near duplicates, 0.1 to 0.95"
     parser.add("--jaccard", f"{share}; default: 0.8", float)
     options = parser.parse(arguments)
     if options.dedup == "exact" and options.jaccard is not None:

@@ -33,8 +33,8 @@ def _words(arguments: Sequence[str]) -> None:
 
     also = [form.strip() for form in options.also.split(",") if form.strip()]
     forms = [*(forms_of(options.word) if options.forms else []), *also]
-    sentences, clusters, seed = Path(options.sentences), options.clusters, options.seed
-    result = words(options.word, sentences, options.model, options.layer, forms, clusters=clusters, seed=seed)
+    file, clusters, seed = Path(options.sentences), options.clusters, options.seed
+    result = words(options.word, file, options.model, options.layer, forms, clusters=clusters, seed=seed)
     print(result)
     from bert.probing.pictures import words_page, words_png
 
