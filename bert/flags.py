@@ -97,7 +97,7 @@ class Parser(argparse.ArgumentParser):
         """
         is_option, is_list, word = name.startswith("-"), get_origin(kind) is list, name.lstrip("-").replace("-", "_")
         required = not is_option if required is None else required
-        help = help or self._text_of(same_as)
+        help = (help or self._text_of(same_as)).replace("null: ", "default: ")
         dest = word + "_" * iskeyword(word)
         if get_origin(kind) is Literal:
             help += f"; {in_words(kind)}"

@@ -29,7 +29,7 @@ def _bench(arguments: Sequence[str]) -> None:
     if mode in ("-h", "--help"):
         parser = Parser(_bench, None, f"bert bench {'|'.join(MODES)} [RUN] [--config RECIPE.yaml] [--out DIR] …")
         for name, command in MODES.items():
-            parser.add(name, first_line(command))
+            parser.add(name, first_line(command), metavar=name)
         parser.parse(arguments)
     if mode not in MODES:
         wrong = f"{mode} is not a mode of bert bench" if mode else "bert bench needs a mode"

@@ -24,9 +24,9 @@ def _finetune(arguments: Sequence[str]) -> None:
     usage = f"bert finetune {'|'.join(TASKS)} --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
     parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]")
     parser.add("task", "; ".join(f"{name}: {what}" for name, what in TASKS.items()))
-    parser.add("--out", "run directory to write")
-    parser.add("--train", same_as="data.train")
-    parser.add("--dev", same_as="data.dev")
+    parser.add("--out", "run directory to write", metavar="RUN")
+    parser.add("--train", metavar="FILE", same_as="data.train")
+    parser.add("--dev", metavar="FILE", same_as="data.dev")
     add_columns(parser, of_recipe=True)
     parser.add("--overwrite", "delete the run in --out, and start again", bool)
     parser.add("--trust", TRUST, bool)
@@ -47,7 +47,7 @@ def _evaluate(arguments: Sequence[str]) -> None:
     parser = Parser(_evaluate)
     parser.add("model", "model folder")
     parser.add("data", "fine-tuned model: file with labeled rows", required=False)
-    parser.add("--masked", "masked LM: .npz with masked input_ids and labels, (sequences, length)")
+    parser.add("--masked", "masked LM: .npz with masked input_ids and labels, (sequences, length)", metavar="FILE")
     add_columns(parser)
     options = parser.parse(arguments)
     if options.masked is not None and options.data is not None:
@@ -77,7 +77,7 @@ def _predict(arguments: Sequence[str]) -> None:
     parser = Parser(_predict)
     parser.add("model", "model folder")
     parser.add("input", "file with texts or sentences, with or without labels; - is standard input")
-    parser.add("--out", "file to write; - is standard output", default="-")
+    parser.add("--out", "file to write; - is standard output", default="-", metavar="FILE")
     add_columns(parser)
     options = parser.parse(arguments)
     from bert.finetuning.predict import predict
@@ -94,7 +94,9 @@ def add_columns(parser: Parser, of_recipe: bool = False) -> None:
     texts = documentation(DataConfig)
     for name in _COLUMNS:
         kind = list[str] if name.endswith("columns") else str
-        parser.add(f"--{name.replace('_', '-')}", texts[name], kind, same_as=f"data.{name}" if of_recipe else "")
+        metavar = None if name in ("separator", "file_format") else "COLUMN"
+        field = f"data.{name}" if of_recipe else ""
+        parser.add(f"--{name.replace('_', '-')}", texts[name], kind, metavar=metavar, same_as=field)
 
 
 def data_config(options: Any) -> "DataConfig":

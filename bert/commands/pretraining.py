@@ -28,7 +28,7 @@ def _tokenizer(arguments: Sequence[str]) -> None:
     parser.add("--kind", "wordpiece (lowercased), bpe (byte-level) or unigram", default="wordpiece")
     parser.add("--vocab-size", "vocabulary size; default: 8192, or what a small corpus supports", int)
     parser.add("--cased", "wordpiece: keep case and accents", bool)
-    sample = "most characters to train on, spread over the corpus; default: 100 million, for unigram 5 million"
+    sample = "characters to train on at most, spread over the corpus; default: 100 million, for unigram 5 million"
     parser.add("--sample-characters", sample, int)
     parser.add("--overwrite", "replace an existing tokenizer", bool)
     options = parser.parse(arguments)
@@ -68,7 +68,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
     parser = Parser(_pretrain, PretrainRecipe, usage)
     parser.add("corpus", kind=list[str], required=False, same_as="data.corpus")
-    parser.add("--out", "run directory to write; an interrupted run in it is resumed")
+    parser.add("--out", "run directory to write; an interrupted run in it is resumed", metavar="RUN")
     for flag, field in _SHORT.items():
         parser.add(flag, kind=bool if flag == "--new-tokenizer" else str, same_as=field)
     parser.add("--overwrite", "delete the run in --out, and start again", bool)

@@ -42,7 +42,7 @@ class DataConfig:
     label: str | None = None
     """texts: column of the label, the labels or the number; null: found by its usual names"""
     separator: str = "|"
-    """multilabel: separator of the labels in a cell"""
+    """multilabel: separator of the labels in a cell, | by default"""
     label_columns: list[str] = field(default_factory=list)
     """multilabel: columns of 0 and 1, named after the labels; none: all labels are in one column"""
     words: str | None = None
@@ -123,9 +123,9 @@ class FinetuneRecipe:
     epochs: float = 3.0
     """passes over the training examples"""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """validation on the dev set"""
+    """how often the model is validated"""
     log: LogConfig = field(default_factory=LogConfig)
-    """logging"""
+    """rows of RUN/metrics.csv, other loggers, and the progress bar"""
     trainer: dict[str, Any] = field(default_factory=dict)
     """any argument of lightning.Trainer, such as --trainer.devices 2 or --trainer.precision bf16-mixed"""
     seed: int = 0

@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from bert.report.figures import INK, PAPER, QUIET
 from bert.report.palette import MARKS, mark_of
 
-
 Curve = tuple[str, int, Sequence[Sequence[float]]]
 """name, group, (x, y) points"""
 
