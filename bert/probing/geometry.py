@@ -116,16 +116,11 @@ def cluster(vectors: Vectors, clusters: int | None, seed: int) -> Labels:
     if distinct < 3 and clusters is None:
         return np.zeros(len(vectors), dtype=np.int64)
     candidates = range(2, min(MOST_CLUSTERS, distinct - 1) + 1) if clusters is None else [min(clusters, distinct)]
-    best, best_score = np.zeros(len(vectors), dtype=np.int64), -np.inf
-    for k in candidates:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            labels = KMeans(k, n_init=10, random_state=seed).fit_predict(directions)
-        measured = silhouette(vectors, labels, seed)
-        score = -np.inf if measured is None else measured
-        if k == candidates[0] or score > best_score:
-            best, best_score = labels.astype(np.int64), score
-    return best
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = [KMeans(k, n_init=10, random_state=seed).fit_predict(directions).astype(np.int64) for k in candidates]
+    scores = [silhouette(vectors, labels, seed) for labels in found]
+    return found[int(np.argmax([-np.inf if score is None else score for score in scores]))]
 
 
 def silhouette(vectors: Vectors, labels: Labels, seed: int) -> float | None:

@@ -154,7 +154,7 @@ def test_examples_of_the_validation_split_follow_from_their_text_alone(place, tm
     sides = []
     for name, order in (("a", rows), ("b", rows[::-1])):
         file = write_texts(tmp_path / f"{name}.tsv", [*order, *order[:20]])
-        data = prepare_data(TASK, DataConfig(train=file, validation_split=0.3), maker, lambda message: None)
+        data = prepare_data(TASK, DataConfig(train=file, validation_split=0.3), maker)
         sides.append([{tuple(item.windows[0].ids) for item in side} for side in (data.train, data.dev)])
         assert not sides[-1][0] & sides[-1][1]
     assert sides[0] == sides[1]
