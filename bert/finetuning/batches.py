@@ -53,7 +53,7 @@ def count_labels(items: Sequence[Item]) -> dict[str, int]:
     return {"loss": sum(len(item.labels) for item in items)}
 
 
-@dataclass
+@dataclass(eq=False)
 class Batches:
     """The endless batches of a training set (`shuffled`), or those of a dev set, once."""
 
