@@ -93,7 +93,9 @@ def test_score_prints_sentences_and_pairs(
     pairs = runs("score", "pairs.jsonl").splitlines()
     assert len(pairs) == 4
     right = sum(line.split("\t")[2] == "yes" for line in pairs[1:3])
-    assert pairs[3].startswith(f"accuracy {right / 2:.1%}: of 2 pairs")
+    assert pairs[3].startswith(
+        f"accuracy {right / 2:.1%}: the good sentence has the higher score in {right} of 2 pairs"
+    )
 
 
 def test_minimal_pairs_are_told_by_phenomenon_and_written_one_by_one(runs: Callable[..., str], place: Path) -> None:
@@ -182,7 +184,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["words", "apple", "--sentences", "emoji.txt"], "apple is not in the 2 sentences"),
         (["words", "apple", "--sentences", "lines.txt", "--layer", "7"], "layer 7: the model has layers 0"),
         (["words", "apple", "--sentences", "lines.txt", "--clusters", "0"], "--clusters 0: give 1 or more"),
-        (["words", "apple", "--sentences", "lines.txt", "--clusters", "99"], "clusters is 99: apple occurs"),
+        (["words", "apple", "--sentences", "lines.txt", "--clusters", "99"], "clusters is 99 and apple occurs"),
         (["words", "apple", "--sentences", "lines.txt", "--html", "no/a.html"], "--html no/a.html: no folder no"),
         (
             ["words", "apple", "--sentences", "lines.txt", "--html", "a.pdf"],
@@ -198,7 +200,10 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         (["senses", "senses.jsonl", "--words", "aple"], "aple: no row has this word. Did you mean `apple`?"),
         (["words", "apple", "--sentences", "lines.txt", "--seed", "-1"], "seed is -1: give a whole number from 0"),
         (["senses", "senses.jsonl", "--seed", "99999999999"], "seed is 99999999999: give a whole number from 0"),
-        (["words", "apple", "--sentences", "lines.html", "--html", "lines.html"], "--html lines.html: is the input"),
+        (
+            ["words", "apple", "--sentences", "lines.html", "--html", "lines.html"],
+            "--html lines.html: would overwrite the input",
+        ),
         (
             ["words", "apple", "--sentences", "mixed.jsonl"],
             "mixed.jsonl, line 2: no sense of apple, which other rows have",
