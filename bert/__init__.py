@@ -51,7 +51,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
-# What happens is shown in scripts and notebooks too. `logging.getLogger("bert").setLevel(logging.WARNING)` leaves warnings alone.
+# Progress is shown in scripts and notebooks too. `logging.getLogger("bert").setLevel(logging.WARNING)` shows warnings only.
 _logger = logging.getLogger(__name__)
 _logger.setLevel(logging.INFO)
 _logger.addHandler(TERMINAL)
@@ -59,7 +59,7 @@ _logger.propagate = False
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is asked for (PEP 562): `import bert` loads no torch."""
+    """Import a public name on first use (PEP 562): `import bert` loads no torch."""
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'bert' has no attribute {name!r}")

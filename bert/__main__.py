@@ -1,4 +1,4 @@
-"""The command `bert`, and `python -m bert`: signals are handled before anything else is imported."""
+"""The program `bert`, also as `python -m bert`: signals are handled before anything else is imported."""
 
 import os
 import sys
@@ -9,8 +9,8 @@ from bert import signals
 def run() -> None:
     """The console command.
 
-    Its idle OpenMP threads sleep, unless the environment says otherwise: threads that wait actively take a core away from the
-    thread they wait for as soon as another process is busy. OpenMP reads the variable when torch is loaded.
+    Idle OpenMP threads sleep, unless the environment says otherwise: as soon as another process is busy, threads that spin take a
+    core away from the thread they wait for. OpenMP reads the variable when torch is loaded.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     try:
@@ -18,7 +18,7 @@ def run() -> None:
             from bert import cli
 
             cli.run()
-    except KeyboardInterrupt:  # while that was imported
+    except KeyboardInterrupt:  # during the import
         sys.exit(130)
 
 

@@ -1,29 +1,28 @@
-"""The command `bert`: finds the verb, runs it, and turns what the user got wrong into one line and exit code 2."""
+"""The program `bert`: dispatches to a command, and turns a mistake of the user into one line and exit code 2."""
 
 import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 from bert import __version__, signals
 from bert.commands import benching, exporting, finetuning, pretraining, probing, whole
 from bert.errors import InputError, InterruptedRun, RankError, did_you_mean
-from bert.flags import first_line, flag_of, verb_name
+from bert.flags import command_name, first_line, flag_of
 from bert.terminal import printable_output
 from bert.training.ranks import global_rank
 
 _MODULES = (pretraining, finetuning, probing, exporting, benching, whole)
-VERBS: dict[str, Callable[[Sequence[str]], None]] = {verb_name(verb): verb for one in _MODULES for verb in one.VERBS}
-
-_PARALLEL = ("pretrain", "finetune")  # verbs that several processes carry out together
+COMMANDS = {command_name(command): command for module in _MODULES for command in module.COMMANDS}
+_PARALLEL = ("pretrain", "finetune")  # commands that run in several processes at once
 _LONGEST_LINE = 2000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code. What the user got wrong is one line on standard error and code 2."""
+    """Run one command and return its exit code. A mistake of the user is one line on standard error and code 2."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     with signals.handled(), printable_output():
         try:
@@ -35,25 +34,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str]) -> int:
-    verb, speaks = arguments[0] if arguments else "help", True
+    command, reports = arguments[0] if arguments else "help", True
     try:
-        speaks = verb not in _PARALLEL or global_rank() == 0
-        if verb in ("-h", "--help", "help"):
+        reports = command not in _PARALLEL or global_rank() == 0
+        if command in ("-h", "--help", "help"):
             print(_overview())
-        elif verb == "--version":
+        elif command == "--version":
             print(f"bert {__version__}")
-        elif verb not in VERBS:
-            raise InputError(f"{verb} is not a verb of bert: use one of {', '.join(VERBS)}.{did_you_mean(verb, VERBS)}")
+        elif command not in COMMANDS:
+            near = did_you_mean(command, COMMANDS)
+            raise InputError(f"{command} is not a command of bert: use one of {', '.join(COMMANDS)}.{near}")
         else:
-            VERBS[verb](arguments[1:])
+            COMMANDS[command](arguments[1:])
     except (InputError, MemoryError) as error:
-        if speaks or isinstance(error, RankError):
-            memory = "not enough memory: give smaller batches, or less input"
-            line = memory if isinstance(error, MemoryError) else " ".join(error.message(flag_of).split())
+        if reports or isinstance(error, RankError):
+            line = "out of memory: use smaller batches, or less input"
+            if isinstance(error, InputError):
+                line = " ".join(error.message(flag_of).split())
             print(f"bert: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}", file=sys.stderr)
         return 2
     except InterruptedRun as error:
-        if str(error):  # rank 0 speaks for all
+        if str(error):  # rank 0 reports for all
             print(error, file=sys.stderr)
         return error.exit_code
     except BrokenPipeError:  # `bert … | head`
@@ -63,7 +64,7 @@ def _command(arguments: Sequence[str]) -> int:
 
 
 def run() -> None:
-    """The console command. What the package warns of is a line for the user, not for the programmer."""
+    """The console command. A warning of the package is shown as one line, without its place in the code."""
     plain = warnings.formatwarning
 
     def in_a_line(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> str:
@@ -73,17 +74,17 @@ def run() -> None:
     with printable_output():
         try:
             code = main()
-        except Exception:  # a fault of ours keeps its traceback
+        except Exception:  # a bug of ours keeps its traceback
             traceback.print_exc()
             code = 1
         with suppress(OSError, ValueError):
             sys.stdout.flush()
             sys.stderr.flush()
-    if code - 128 in signals.NUMBERS:  # what a thread still does in native code must not keep the process
+    if code - 128 in signals.NUMBERS:  # a thread in native code must not keep the process alive
         os._exit(code)
     sys.exit(code)
 
 
 def _overview() -> str:
-    verbs = "\n".join(f"  {name:<10} {first_line(function)}" for name, function in VERBS.items())
-    return f"bert: pretrain and use BERT-style encoders\n\n{verbs}\n\nbert VERB --help tells more."
+    commands = "\n".join(f"  {name:<10} {first_line(command)}" for name, command in COMMANDS.items())
+    return f"bert: pretrain and use BERT-style encoders\n\n{commands}\n\nOptions of a command: bert COMMAND --help"

@@ -1,7 +1,7 @@
-"""The command line of a verb by argparse: its options, and one flag for every field of a recipe: `--group.field`, or an option of
-the verb in its place.
+"""The command line of a command, by argparse: its options, and a flag for every field of a recipe: `--group.field`, or an option of
+the command in its place.
 
-Help texts are the docstrings under the fields. A flag's value is read as YAML, or as it stands where the field takes text.
+Help texts are the docstrings under the fields. The value of a flag is read as YAML, or as plain text if the field is text.
 """
 
 import argparse
@@ -16,37 +16,25 @@ from itertools import pairwise, takewhile
 from keyword import iskeyword
 from typing import Any, ClassVar, Literal, NoReturn, get_args, get_origin
 
+from bert import recipe as recipes
 from bert.errors import InputError, check_values, did_you_mean
-from bert.recipe import (
-    Fields,
-    as_text,
-    as_yaml,
-    fields_of,
-    hints_of,
-    in_words,
-    is_group,
-    kinds_of,
-    load,
-    read_yaml,
-    shown,
-)
 
 _CONFIG = "config"
 
 
-def verb_name(verb: Callable[..., Any]) -> str:
-    """`_fill` carries out `bert fill`."""
-    return verb.__name__.lstrip("_")
+def command_name(command: Callable[..., Any]) -> str:
+    """`_fill` → `fill`."""
+    return command.__name__.lstrip("_")
 
 
-def first_line(verb: Callable[..., Any]) -> str:
-    """What a verb does, in a line."""
-    return (verb.__doc__ or "").splitlines()[0]
+def first_line(command: Callable[..., Any]) -> str:
+    """The summary of a command."""
+    return (command.__doc__ or "").splitlines()[0]
 
 
 @dataclass(frozen=True)
 class _Option:
-    """What is known of an option of a verb beside its help."""
+    """An option of a command, without its help."""
 
     name: str
     kind: Any
@@ -57,28 +45,26 @@ class _Option:
 
 
 def flag_of(name: str) -> str:
-    """How the command line that was parsed last writes a parameter or field."""
+    """A parameter or field as the command line parsed last spells it."""
     return Parser.latest.flag_of(name) if Parser.latest is not None else f"`{name}`"
 
 
 class Parser(argparse.ArgumentParser):
-    """The command line of `verb`, whose docstring is its description; with the type of a recipe, a flag for each of its fields."""
+    """The command line of `command`, described by its docstring; given the type of a recipe, with a flag for each of its fields."""
 
     latest: "ClassVar[Parser | None]" = None
-    """the one that parsed last: its flags are those that an error names"""
+    """the one that parsed last: an error names its flags"""
 
-    def __init__(self, verb: Callable[..., Any], recipe: type | None = None, usage: str | None = None):
-        description = " ".join((verb.__doc__ or "").split())
-        super().__init__(f"bert {verb_name(verb)}", usage, description, allow_abbrev=False, exit_on_error=False)
+    def __init__(self, command: Callable[..., Any], recipe: type | None = None, usage: str | None = None):
+        description = " ".join((command.__doc__ or "").split())
+        super().__init__(f"bert {command_name(command)}", usage, description, allow_abbrev=False, exit_on_error=False)
         self.recipe_type = recipe
         self.known = {"-h", "--help"}
         self.options: dict[str, _Option] = {}
-        self.hints: dict[str, Any] = {}  # of the fields of the recipe that have a flag
+        self.hints: dict[str, Any] = {}  # types of the recipe's fields that have a flag
         if recipe is not None:
-            self._add_flag(self, _CONFIG, str, "recipe: a YAML file of the fields below", "FILE")
-            self.add(
-                "--print-config", "print the recipe that files and flags make, with all its fields, and stop", bool
-            )
+            self._add_flag(self, _CONFIG, str, "recipe: a YAML file with the fields below", "FILE")
+            self.add("--print-config", "print the complete recipe that files and flags give, and exit", bool)
 
     def add(
         self,
@@ -92,17 +78,17 @@ class Parser(argparse.ArgumentParser):
         same_as: str = "",
         at_least: int | None = None,
     ) -> None:
-        """Add an option of the verb, or an argument without dashes, which is required unless told otherwise.
+        """Add an option, or a positional argument if `name` has no dashes; positional arguments are required by default.
 
-        A `kind` of bool is an option without a value, a list one with several. `same_as` names the field of the recipe that is given
-        by this option, and by no other flag, and tells its help where there is no `help`; its value is taken after every file and flag.
+        An option of `kind` bool takes no value, one of a list type several. `same_as` names the field of the recipe that this option
+        sets in place of a flag of its own; the field's docstring is the default of `help`, and the option wins over files and flags.
         """
         is_option, is_list, word = name.startswith("-"), get_origin(kind) is list, name.lstrip("-").replace("-", "_")
         required = not is_option if required is None else required
-        help = help or self._text_of(same_as)
+        help = (help or self._text_of(same_as)).replace("null: ", "default: ")
         dest = word + "_" * iskeyword(word)
         if get_origin(kind) is Literal:
-            help += f"; {in_words(kind)}"
+            help += f"; {recipes.in_words(kind)}"
         if default not in (None, ""):
             help += f" (default: {' '.join(map(str, default)) if is_list else default})"
         settings: dict[str, Any] = {"help": help.replace("%", "%%"), "default": argparse.SUPPRESS}
@@ -119,7 +105,7 @@ class Parser(argparse.ArgumentParser):
         self.options[dest] = _Option(name if is_option else name.upper(), kind, default, required, same_as, at_least)
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
-        """The options of the verb. InputError, in one line, for what is unknown (with the nearest known name), absent or wrong."""
+        """The parsed options. Raises InputError, in one line, if one is unknown (naming the nearest known one), missing or invalid."""
         Parser.latest = self
         self._complete()
         for argument in takewhile("--".__ne__, arguments):
@@ -134,15 +120,13 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             if (name := error.argument_name) is None:
                 absent = [one.name for dest, one in self.options.items() if one.required and dest not in found]
-                them = "it" if len(absent) == 1 else "them"
-                needs = f"{self.prog} needs {' and '.join(absent)}"
-                raise InputError(f"{needs}: give {them}, or read {self.prog} --help") from None
+                raise InputError(f"{self.prog} needs {' and '.join(absent)}: see {self.prog} --help") from None
             if any(argument.startswith(f"{name}=") for argument in arguments):
-                raise InputError(f"{name} takes no value: leave out what follows it") from None
-            raise InputError(f"{name} has no value: write one after it") from None
+                raise InputError(f"{name} takes no value: remove what follows it") from None
+            raise InputError(f"{name} requires a value") from None
         if unknown:
-            raise InputError(f"{unknown[0]} is not an argument of {self.prog}: leave it out")
-        kinds, values = [], Fields()
+            raise InputError(f"{unknown[0]} is not an argument of {self.prog}: remove it")
+        kinds, values = [], recipes.Fields()
         for dest, one in self.options.items():
             if (given := getattr(found, dest, None)) is not None:
                 is_list = isinstance(given, list)
@@ -151,7 +135,7 @@ class Parser(argparse.ArgumentParser):
                 values[dest,] = value, ""
                 kinds.append((dest, one.kind))
         spelling = {dest: one.name for dest, one in self.options.items()}
-        options = vars(load(make_dataclass("Options", kinds), values, spelling))
+        options = vars(recipes.load(make_dataclass("Options", kinds), values, spelling))
         for dest, one in self.options.items():
             value = options.setdefault(dest, one.default)
             if one.at_least is not None and value is not None and value < one.at_least:
@@ -159,34 +143,34 @@ class Parser(argparse.ArgumentParser):
         return argparse.Namespace(**options, given=found.given)
 
     def recipe(self, options: argparse.Namespace, *files: str) -> Any:
-        """The recipe that parsed options describe: `files`, then files and flags in their order, then options that stand for a field."""
+        """The recipe given by the parsed options: `files`, then files and flags in their order, then the options that set a field."""
         assert self.recipe_type is not None
-        given: Fields = {}
+        given: recipes.Fields = {}
         for name, text in [*((_CONFIG, file) for file in files), *options.given]:
             hint, path, source = self.hints[name], tuple(name.split(".", 1)), ""
             if name == _CONFIG:
-                given |= fields_of(self.recipe_type, read_yaml(text), text)
+                given |= recipes.fields_of(self.recipe_type, recipes.read_yaml(text), text)
                 continue
             value = _read(text, hint)
-            if is_group(hint) and os.path.isfile(text):
-                value, source = read_yaml(text), text
-            elif is_group(hint) and not isinstance(value, dict):
+            if recipes.is_group(hint) and os.path.isfile(text):
+                value, source = recipes.read_yaml(text), text
+            elif recipes.is_group(hint) and not isinstance(value, dict):
                 raise InputError(f"{name} is {text}: give its fields, or a YAML file of them")
             check_values(value, name, "--")
-            if name.startswith("trainer."):  # one argument beside those that are given
+            if name.startswith("trainer."):  # added to the arguments already given
                 path, value = ("trainer",), {**given.get(("trainer",), ({}, ""))[0], path[-1]: value}
-            given |= fields_of(hint, value, source, path) if is_dataclass(hint) else {path: (value, source)}
+            given |= recipes.fields_of(hint, value, source, path) if is_dataclass(hint) else {path: (value, source)}
         for dest, one in self.options.items():
             if one.same_as and (value := getattr(options, dest)):
                 given[tuple(one.same_as.split("."))] = value, ""
-        recipe = load(self.recipe_type, given)
+        recipe = recipes.load(self.recipe_type, given)
         if options.print_config:
-            print(as_text(recipe), end="")
+            print(recipes.as_text(recipe), end="")
             raise SystemExit
         return recipe
 
     def flag_of(self, name: str) -> str:
-        """The flag that fills a parameter or field, such as `text_field` or `data.tokenizer`; its name where there is none."""
+        """The flag of a parameter or field, such as `text_field` or `data.tokenizer`; its name in backquotes if it has none."""
         given_by = {one.same_as: one.name for one in self.options.values() if one.same_as}
         flags = {f"--{name.replace('_', '-')}", f"--{name}"} & self.known
         flags |= {flag for field, flag in given_by.items() if field == name or field.endswith(f".{name}")}
@@ -194,36 +178,37 @@ class Parser(argparse.ArgumentParser):
         return flags.pop() if len(flags) == 1 else f"`{name}`"
 
     def format_help(self) -> str:
-        """What --help prints."""
+        """The text of --help."""
         self._complete()
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
-        """What argparse calls where arguments are absent."""
+        """Called by argparse if arguments are missing."""
         raise argparse.ArgumentError(None, message)
 
     def _text_of(self, field: str) -> str:
         group, _, key = field.rpartition(".")
         assert self.recipe_type is not None
-        return documentation(hints_of(self.recipe_type)[group] if group else self.recipe_type)[key]
+        return documentation(recipes.hints_of(self.recipe_type)[group] if group else self.recipe_type)[key]
 
     def _complete(self) -> None:
-        """Add the flags of the recipe, once every option is there."""
+        """Add the flags of the recipe, after all options."""
         if self.recipe_type is not None and len(self.hints) == 1:  # --config
             self._add_fields(self.recipe_type, {one.same_as for one in self.options.values()})
 
     def _add_fields(self, kind: type, given: Collection[str], name: str = "", text: str = "") -> None:
-        """A flag for every field of a dataclass that no option gives: of a recipe, or of its group `name`, which may be given as a
-        file too."""
+        """Add a flag for every field of a dataclass that no option sets: a recipe, or its group `name`, which can also be a file."""
         group = self.add_argument_group(f"{name}: {text}" if name else (kind.__doc__ or "").rstrip("."))
         if name:
-            self._add_flag(group, name, kind, "a YAML file of these fields", "FILE")
-        hints, texts, defaults = hints_of(kind), documentation(kind), kind()
+            self._add_flag(group, name, kind, "a YAML file with these fields", "FILE")
+        hints, texts, defaults = recipes.hints_of(kind), documentation(kind), kind()
         inner = [key for key, hint in hints.items() if is_dataclass(hint)]
         for key, hint in hints.items():
             if key not in inner and (path := f"{name}.{key}" if name else key) not in given:
-                told = f"{texts.get(key, '')} ({in_words(hint)}; default: {shown(getattr(defaults, key))})"
-                self._add_flag(group, path, hint, told)
+                default = recipes.shown(getattr(defaults, key))
+                self._add_flag(
+                    group, path, hint, f"{texts.get(key, '')} ({recipes.in_words(hint)}; default: {default})"
+                )
         for key in inner:
             self._add_fields(hints[key], given, key, texts.get(key, ""))
 
@@ -231,13 +216,13 @@ class Parser(argparse.ArgumentParser):
         self.known.add(f"--{name}")
         self.hints[name] = hint
         settings = {"metavar": metavar, "help": help.replace("%", "%%")}
-        # All flags and files go into one list, for their order counts.
+        # All flags and files go into one list because their order matters.
         group.add_argument(f"--{name}", dest="given", action="append", type=lambda text: (name, text), **settings)
 
 
 @cache
 def documentation(kind: type) -> dict[str, str]:
-    """The docstring under each field of a dataclass, those that it inherits included, in one line each."""
+    """The docstring under each field of a dataclass, inherited fields included, in one line each."""
     texts: dict[str, str] = {}
     for base in reversed(kind.__mro__[:-1]):
         body = next(node.body for node in _classes(base.__module__) if node.name == base.__name__)
@@ -254,9 +239,9 @@ def _classes(module: str) -> list[ast.ClassDef]:
 
 
 def _read(text: Any, hint: Any) -> Any:
-    """The value that the text of a flag means: itself where `hint` takes text, save for null, and else what it is as YAML."""
+    """The value of a flag's text: the text itself if `hint` accepts text, unless it means null, otherwise its value as YAML."""
     if not isinstance(text, str) or hint is str:
         return text
-    value, kinds = as_yaml(text), kinds_of(hint)
+    value, kinds = recipes.as_yaml(text), recipes.kinds_of(hint)
     takes_text = any(kind is str or get_origin(kind) is Literal for kind in kinds)
     return text if takes_text and not (value is None and text and len(kinds) > 1) else value

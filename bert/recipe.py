@@ -1,7 +1,7 @@
 """YAML → typed dataclasses, and back: every field of a recipe is a key of a YAML file, and by `bert.flags` a flag.
 
-A recipe comes from strangers: it is plain data, and nothing is imported or called because a recipe names it. pydantic checks the
-types; it is imported when a recipe is loaded, so that recipes can be made and written without it.
+A recipe is untrusted: it is plain data, and nothing is imported or called because a recipe names it. pydantic checks the types; it is
+imported when a recipe is loaded, so that recipes can be made and written without it.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ import yaml
 
 from bert.errors import InputError, check_values, did_you_mean
 from bert.files import replace_text
-from bert.untrusted import parse_yaml, read_yaml_text
+from bert.untrusted import dump_yaml, parse_yaml, read_yaml_text
 
 _LONGEST_WORD = 100
 _PLAIN = (str, int, float, dict, list, tuple, type(None))
@@ -25,11 +25,11 @@ _IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", st
 _IN_WORDS |= {type(None): "null"}
 
 Fields = dict[tuple[str, ...], tuple[Any, str]]
-"""what was given of a recipe: the path of a field, as ("data", "corpus") → its value and the file that it comes from, or nothing"""
+"""the given fields of a recipe: path, such as ("data", "corpus") → value and the file that it comes from, or an empty string"""
 
 
 def fields_of(kind: Any, values: dict[str, Any], source: str = "", path: tuple[str, ...] = ()) -> Fields:
-    """The fields that a mapping gives, those of the groups of `kind` one by one. InputError where a group is no mapping."""
+    """The fields given by a mapping, with the groups of `kind` split into their fields. Raises InputError if a group is not a mapping."""
     found: Fields = {}
     for key, value in values.items():
         hint, here = hints_of(kind).get(key), (*path, key)
@@ -41,31 +41,31 @@ def fields_of(kind: Any, values: dict[str, Any], source: str = "", path: tuple[s
 
 
 def load(kind: type, given: Fields, spelling: dict[str, str] | None = None) -> Any:
-    """The dataclass `kind` with the values that are given, which are plain: what YAML or JSON can hold.
+    """The dataclass `kind` with the given values, which are plain: what YAML or JSON can hold.
 
-    Numbers, texts and truth values are never converted into one another, but for a whole number that is given for a float. InputError,
-    in one line, for an unknown key, with the nearest known one, and for a value of the wrong type. `spelling` is how fields are told
-    that are options of a command.
+    Numbers, text and booleans are never converted into one another, except a whole number to a float. Raises InputError, in one line,
+    for an unknown key, naming the nearest known one, and for a value of the wrong type. `spelling`: names of the fields in messages,
+    for the options of a command.
     """
     from pydantic import TypeAdapter, ValidationError
 
     values: dict[str, Any] = {}
     for (*groups, field), (value, _) in given.items():
         reduce(lambda inside, group: inside.setdefault(group, {}), groups, values)[field] = value
-    # A list, for a dataclass takes its configuration from what holds it.
+    # A list, because a dataclass takes its configuration from the type around it.
     adapter = TypeAdapter(list[kind], config={"extra": "forbid"})  # type: ignore[valid-type]
-    # Strict checks take lists for tuples and mappings for dataclasses in JSON alone. JSON cannot hold names of files that are not
-    # UTF-8, so the values are those of a second reading, whose types are known to be right.
+    # Strict validation accepts lists for tuples and mappings for dataclasses in JSON only. JSON cannot hold file names that are not
+    # UTF-8, so the values themselves come from a second validation, of types that are known to be right.
     text = json.dumps([values], ensure_ascii=False).encode("utf-8", "replace")
     try:
         adapter.validate_json(text, strict=True)
         return adapter.validate_python([values])[0]
     except ValidationError as found:
         errors = found.errors(include_url=False)
-    # A wrong name comes first: it explains the rest.
+    # An unknown key comes first: it explains the other errors.
     error = min(errors, key=lambda error: error["type"] != "unexpected_keyword_argument")
     if isinstance(ours := error.get("ctx", {}).get("error"), InputError):
-        raise ours  # of a __post_init__
+        raise ours  # from a __post_init__
     path: tuple[Any, ...] = error["loc"][1:]
     name = ".".join(part for part in path if isinstance(part, str))
     source = next((given[start][1] for size in (2, 1) if (start := path[:size]) in given), "")
@@ -83,12 +83,12 @@ def load(kind: type, given: Fields, spelling: dict[str, str] | None = None) -> A
 
 
 def read_recipe(file: Path, recipe: type) -> Any:
-    """A recipe of type `recipe` from a YAML file."""
+    """The recipe of type `recipe` in a YAML file."""
     return load(recipe, fields_of(recipe, read_yaml(file), str(file)))
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. InputError where there is none."""
+    """The mapping in a YAML file. Raises InputError if there is none."""
     try:
         content = parse_yaml(read_yaml_text(Path(file)))
     except FileNotFoundError:
@@ -97,28 +97,28 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         where = f"{file}, line {line + 1}" if line is not None else str(file)
         problem = " ".join(str(getattr(error, "problem", error)).split())
-        raise InputError(f"{where}: not valid YAML ({problem}): mend this line") from error
+        raise InputError(f"{where}: not valid YAML ({problem}): fix this line") from error
     except (OSError, ValueError) as error:
         raise InputError(f"{file}: cannot be read ({error})") from error
     if not isinstance(content, dict):
-        raise InputError(f"{file}: a recipe is `key: value` lines, this file is not")
+        raise InputError(f"{file}: not a recipe: write `key: value` lines")
     check_values(content, "", f"{file}: ")
     return content
 
 
 def write_yaml(recipe: Any, file: Path, header: str = "") -> None:
-    """Write a recipe with all its fields, so that the file alone repeats the run. The file is replaced whole."""
+    """Write a recipe with all its fields, so that the file alone reproduces the run. The file is replaced atomically."""
     comment = "".join(f"# {line}\n" for line in header.splitlines())
     replace_text(file, comment + as_text(recipe))
 
 
 def as_text(recipe: Any) -> str:
     """A recipe with all its fields as YAML."""
-    return str(yaml.safe_dump(_plain(recipe), sort_keys=False, allow_unicode=True))
+    return dump_yaml(_plain(recipe))
 
 
 def differences(before: Any, after: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(key, value before, value after) for every field in which two recipes of one type differ, keys as in flags."""
+    """(key, value before, value after) of every field in which two recipes of one type differ; keys as in flags."""
     flat_before, flat_after = dict(_leaves(_plain(before))), dict(_leaves(_plain(after)))
     for key in sorted(flat_before.keys() | flat_after.keys()):
         if flat_before.get(key) != flat_after.get(key):
@@ -138,7 +138,7 @@ def hints_of(kind: Any) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """A value as a message quotes it; a text has quotes where it would be something else without them."""
+    """A value as quoted in a message; text is in quotes if YAML would read it as something else."""
     if not isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     if len(value) > _LONGEST_WORD:
@@ -147,7 +147,7 @@ def shown(value: Any) -> str:
 
 
 def as_yaml(text: str) -> Any:
-    """What a text means as YAML; itself where it is none."""
+    """The value of a text as YAML; the text itself if it is not YAML."""
     try:
         return parse_yaml(text)
     except (yaml.YAMLError, ValueError):
@@ -160,7 +160,7 @@ def kinds_of(hint: Any) -> tuple[Any, ...]:
 
 
 def in_words(hint: Any) -> str:
-    """What to give for a field: `Literal["a", "b"]` → one of a, b; `int | None` → a whole number or null."""
+    """The values of a type in words: `Literal["a", "b"]` → one of a, b; `int | None` → a whole number or null."""
     if len(kinds := kinds_of(hint)) > 1:
         return " or ".join(map(in_words, kinds))
     kind, inside = get_origin(hint) or hint, get_args(hint)
@@ -170,7 +170,7 @@ def in_words(hint: Any) -> str:
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:
-    """Every key of a recipe, those of its groups and of the mappings in its lists too, as in flags."""
+    """Every key of a recipe, including those of its groups and of the mappings in its lists; as in flags."""
     for key, hint in hints_of(kind).items():
         yield f"{prefix}{key}"
         for inner in (hint, *get_args(hint)):
@@ -187,7 +187,7 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def _plain(value: Any) -> Any:
-    """What YAML can hold of a recipe: tuples become lists, and objects for the Trainer, which no file can make again, are left out."""
+    """A recipe as YAML can hold it: tuples become lists; objects for the Trainer, which a file cannot describe, are left out."""
     if is_dataclass(value):
         fields = vars(value).items()
         return {name: [*map(_plain, one)] if isinstance(one, list | tuple) else _plain(one) for name, one in fields}

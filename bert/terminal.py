@@ -1,4 +1,4 @@
-"""What reaches the terminal: log records as lines, texts of strangers without their control characters, progress bars."""
+"""Output on the terminal: log records as lines, untrusted text without control characters, progress bars."""
 
 import logging
 import sys
@@ -11,15 +11,15 @@ from bert.untrusted import printable
 
 
 class TerminalHandler(logging.Handler):
-    """Writes what happens to standard output, as it stands, and warnings to standard error.
+    """Writes log records to standard output as they are, and warnings to standard error.
 
-    The streams are looked up for each record, so that redirections hold.
+    The streams are looked up for each record, so that redirections are followed.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.renamed: dict[str, str] = {}
-        """names of folders that will bear another name → that name"""
+        """temporary names of folders → their final names"""
 
     def emit(self, record: logging.LogRecord) -> None:
         warns = record.levelno >= logging.WARNING
@@ -34,7 +34,7 @@ TERMINAL = TerminalHandler()
 
 @contextmanager
 def quiet(needed: bool = True) -> Iterator[None]:
-    """Nothing but warnings is logged in the `with` where that is `needed`, as in all processes of a run but the first."""
+    """Log warnings only inside the `with`, if `needed`: as in every process of a run but the first."""
     logger = logging.getLogger("bert")
     before = logger.level
     logger.setLevel(logging.WARNING if needed else before)
@@ -46,7 +46,7 @@ def quiet(needed: bool = True) -> Iterator[None]:
 
 @contextmanager
 def renamed(before: Path, after: Path) -> Iterator[None]:
-    """Lines of the `with` name the folder `before`, which is a temporary one, as it is called later."""
+    """Log the temporary folder `before` under its final name `after` inside the `with`."""
     TERMINAL.renamed[str(before)] = str(after)
     try:
         yield
@@ -70,7 +70,7 @@ class _Printable:
 
 @contextmanager
 def printable_output() -> Iterator[None]:
-    """Everything that is printed until the end of the `with` has its control characters shown, but for what goes to `raw`."""
+    """Show the control characters of everything printed inside the `with`, except what is written to `raw`."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (stream if isinstance(stream, _Printable) else _Printable(stream) for stream in before)
     try:
@@ -80,7 +80,7 @@ def printable_output() -> Iterator[None]:
 
 
 def raw(stream: TextIO) -> TextIO:
-    """The stream itself: for our own progress bars, and for data that a file or another program reads."""
+    """The stream itself: for our own progress bars, and for data written to a file or another program."""
     return stream.raw if isinstance(stream, _Printable) else stream
 
 
@@ -88,8 +88,10 @@ def raw(stream: TextIO) -> TextIO:
 def progress_bar(
     label: str | None, total: float | None
 ) -> Iterator[tuple[Callable[[float], None], Callable[[str], None]]]:
-    """A bar on a terminal that goes when the work is done, nothing elsewhere or without a label: yields what counts its steps, and
-    what says more after it."""
+    """A progress bar that disappears when the work is done; nothing without a label or without a terminal.
+
+    Yields two functions: one advances the bar, the other sets the text after it.
+    """
     if label is None or not sys.stderr.isatty():
         yield lambda _: None, lambda _: None
         return

@@ -113,8 +113,7 @@ def parse_yaml(text: str) -> Any:
 
     if len(text) > _MOST_YAML_BYTES:
         raise ValueError(f"larger than {_MOST_YAML_BYTES:,} characters")
-    known = yaml.SafeLoader.yaml_implicit_resolvers.items()  # numbers with an exponent, with or without a point
-    Loader.yaml_implicit_resolvers = {first: [*kinds, ("tag:yaml.org,2002:float", _EXPONENT)] for first, kinds in known}
+    Loader.yaml_implicit_resolvers = _yaml_resolvers()
     brackets = (1 if sign in "[{" else -1 for sign in text if sign in "[]{}")
     if max(accumulate(brackets), default=0) > 2 * _MOST_DEPTH:  # in the loader this takes seconds
         raise ValueError("nested too deeply")
@@ -126,6 +125,24 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"a value does not match its tag ({error})") from None
     _check_depth(value, iter(range(_MOST_YAML_NODES)))
     return value
+
+
+def dump_yaml(value: Any) -> str:
+    """Plain values as YAML that `parse_yaml` reads as the same values: a text that it would take for a number, such as 0E0, is quoted."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        yaml_implicit_resolvers = _yaml_resolvers()
+
+    return str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True))
+
+
+def _yaml_resolvers() -> dict[str, list[tuple[str, re.Pattern[str]]]]:
+    """What an unquoted scalar can mean, by its first character: as in YAML 1.1, but a number with an exponent needs no point."""
+    import yaml
+
+    known = yaml.SafeLoader.yaml_implicit_resolvers.items()
+    return {first: [*kinds, ("tag:yaml.org,2002:float", _EXPONENT)] for first, kinds in known}
 
 
 def printable(text: str) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from bert import files
-from bert.cli import VERBS, main
+from bert.cli import COMMANDS, main
 from bert.data.tokenizer import Tokenizer
 from bert.training import checkpoints
 from tests.conftest import TINY, make_text
@@ -79,16 +79,16 @@ def full_disk(limit: int) -> Iterator[None]:
 
 # ── the corpus ──
 
-CORPUS_VERBS = {
+CORPUS_COMMANDS = {
     "pretrain": ["pretrain", "--out", "new", *TINY],
     "tokenizer": ["tokenizer", "--out", "new"],
     "prepare": ["prepare", "--out", "new", "--tokenizer", "run/tokenizer"],
 }
 
 
-@pytest.mark.parametrize("verb", CORPUS_VERBS)
-def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, verb: str) -> None:
-    command = CORPUS_VERBS[verb]
+@pytest.mark.parametrize("name", CORPUS_COMMANDS)
+def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, name: str) -> None:
+    command = CORPUS_COMMANDS[name]
     assert refused(*command, "gone.txt") == "gone.txt: no such file or folder; check the path"
 
     (place / "empty.txt").write_text("")
@@ -109,14 +109,16 @@ def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, verb: str) 
     )
 
 
-@pytest.mark.parametrize("verb", CORPUS_VERBS)
-def test_a_name_that_is_neither_a_file_nor_a_hub_data_set(refused: Refused, verb: str) -> None:
-    message = refused(*CORPUS_VERBS[verb], "nobody/nothing")
+@pytest.mark.parametrize("name", CORPUS_COMMANDS)
+def test_a_name_that_is_neither_a_file_nor_a_hub_data_set(refused: Refused, name: str) -> None:
+    message = refused(*CORPUS_COMMANDS[name], "nobody/nothing")
     assert message.startswith("nobody/nothing: no such file or folder, and as a Hub data set it cannot be read (")
     assert message.endswith("); check the path, the name or the network")
 
 
-@pytest.mark.parametrize("command", [CORPUS_VERBS["prepare"], [*CORPUS_VERBS["pretrain"], "--tokenizer=run/tokenizer"]])
+@pytest.mark.parametrize(
+    "command", [CORPUS_COMMANDS["prepare"], [*CORPUS_COMMANDS["pretrain"], "--tokenizer=run/tokenizer"]]
+)
 def test_a_corpus_of_one_repeated_line(refused: Refused, place: Path, command: list[str]) -> None:
     (place / "same.txt").write_text("The same line again and again.\n" * 200)
     flag = "--data.layout" if command[0] == "pretrain" else "--layout"
@@ -143,16 +145,14 @@ def test_a_vocabulary_larger_than_the_corpus_supports(refused: Refused, command:
 
 
 def test_a_corpus_that_is_not_named(refused: Refused) -> None:
-    assert refused("tokenizer", "--out", "new") == (
-        "bert tokenizer needs CORPUS: give it, or read bert tokenizer --help"
-    )
-    assert refused("words", "apple", "--model") == "--model has no value: write one after it"
-    assert refused("tokenizer", "a.txt", "--cased=yes") == "--cased takes no value: leave out what follows it"
-    assert refused("fill", "a", "b", "--model", "run") == "b is not an argument of bert fill: leave it out"
+    assert refused("tokenizer", "--out", "new") == ("bert tokenizer needs CORPUS: see bert tokenizer --help")
+    assert refused("words", "apple", "--model") == "--model requires a value"
+    assert refused("tokenizer", "a.txt", "--cased=yes") == "--cased takes no value: remove what follows it"
+    assert refused("fill", "a", "b", "--model", "run") == "b is not an argument of bert fill: remove it"
     assert refused("pretrain", "--out", "new") == (
         "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
     )
-    assert refused("pretrain", "text.txt") == "--out RUN is missing: name the folder that the run shall make"
+    assert refused("pretrain", "text.txt") == "--out RUN is missing: specify the run directory"
 
 
 # ── tokenizer, store and model that do not belong together ──
@@ -404,7 +404,7 @@ def test_what_lightning_refuses_is_one_line_too(refused: Refused, flag: str) -> 
         ("trainer:\n  max_epochs: 2\n", "trainer.max_epochs is decided by stop.tokens: set that instead"),
         (
             "seed: 1\nencoder: [\n",
-            "recipe.yaml, line 3: not valid YAML (expected the node content, but found '<stream end>'): mend this line",
+            "recipe.yaml, line 3: not valid YAML (expected the node content, but found '<stream end>'): fix this line",
         ),
     ],
 )
@@ -423,11 +423,11 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
     [
         (
             "pretrian",
-            f"pretrian is not a verb of bert: use one of {', '.join(VERBS)}. Did you mean `pretrain`?",
+            f"pretrian is not a command of bert: use one of {', '.join(COMMANDS)}. Did you mean `pretrain`?",
         ),
         ("fill --model=run/model --top=0 [MASK]", "--top 0: give 1 or more"),
         ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] in place of the word to predict"),
-        ("fill", "bert fill needs TEXT and --model: give them, or read bert fill --help"),
+        ("fill", "bert fill needs TEXT and --model: see bert fill --help"),
         ("tokenizer text.txt --out new --vocab-size 0", "vocabulary size 0: must be positive"),
         ("tokenizer text.txt --out new --vocab-size ten", "--vocab-size ten: give a whole number"),
         (
@@ -443,11 +443,11 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
             "layout 'line' is not known: use one of auto, blank-lines, lines, file. Did you mean `lines`?",
         ),
         ("pretrain --out run --show-batch -1", "--show-batch -1: give 0 or more"),
-        ("bench steps gone", "gone: no run here to measure: it has no recipe.yaml"),
+        ("bench steps gone", "gone: not a run to measure: it has no recipe.yaml"),
         ("bench compare run --rounds 0", "--rounds 0: give 1 or more"),
         ("bench run", "run is not a mode of bert bench: use one of steps, sweep, compare, minutes."),
-        ("pretrain --show-batch 1", "--show-batch 1: name the run in --out"),
-        ("pretrain --out gone --show-batch 1", "gone: no run here whose batches could be shown: it has no recipe.yaml"),
+        ("pretrain --show-batch 1", "--show-batch 1: specify the run with --out"),
+        ("pretrain --out gone --show-batch 1", "gone: not a run whose batches could be shown: it has no recipe.yaml"),
     ],
 )
 def test_a_wrong_command(refused: Refused, command: str, message: str) -> None:
@@ -516,11 +516,11 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--resume gone", "gone: no run to resume here: it has no recipe.yaml"),
-        ("--resume other", "other: no run to resume here: it has no recipe.yaml"),
+        ("--resume gone", "gone: not a run to resume: it has no recipe.yaml"),
+        ("--resume other", "other: not a run to resume: it has no recipe.yaml"),
         (
             "--resume run --config text.txt",
-            "--config beside --resume run: a run is resumed by its run/recipe.yaml; leave --config out",
+            "--config and --resume run: a run is resumed by its run/recipe.yaml; remove --config",
         ),
         (
             "--resume run --seed 3",
@@ -534,7 +534,7 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
             "--resume run --tokenizer other",
             "data.tokenizer is other and run was started with None: a resumed run keeps it; leave it out",
         ),
-        ("--resume run --out new", "--out new beside --resume run: a run is resumed where it is; leave --out out"),
+        ("--resume run --out new", "--out new and --resume run: a run is resumed in its own directory; remove --out"),
     ],
 )
 def test_a_run_is_resumed_as_it_was(refused: Refused, arguments: str, message: str) -> None:
@@ -642,7 +642,7 @@ def test_where_every_checkpoint_is_damaged_the_run_is_kept_and_refused(
 def test_near_duplicates_that_cannot_be_looked_for(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["prepare", "text.txt", "--tokenizer", "other", "--out", "new"]
     message = refused(*command, "--jaccard", "0.9")
-    assert message == "--jaccard 0.9 is for --dedup near: give that too, or leave it out"
+    assert message == "--jaccard 0.9 requires --dedup near: add that, or remove --jaccard"
     message = refused(*command, "--dedup", "near", "--jaccard", "1")
     assert message == "--jaccard is 1.0: give a similarity from 0.1 to 0.95"
     assert refused(*command, "--dedup", "fuzzy") == "--dedup fuzzy: give one of exact, near"
@@ -739,7 +739,7 @@ def test_no_room_for_the_model_leaves_none_and_the_run_can_be_finished(
     [
         (
             "tokeniser text.txt --out new",
-            f"tokeniser is not a verb of bert: use one of {', '.join(VERBS)}. Did you mean `tokenizer`?",
+            f"tokeniser is not a command of bert: use one of {', '.join(COMMANDS)}. Did you mean `tokenizer`?",
         ),
         ("prepare gone.txt --tokenizer other --out new", "gone.txt: no such file or folder; check the path"),
         (

@@ -38,7 +38,7 @@ def has_control(output: bytes) -> bool:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (f"verb{CONTROL}\r",),
+        (f"command{CONTROL}\r",),
         pytest.param(("score", f"no{CONTROL}\rfile.txt", "--model", f"m{CONTROL}"), marks=pytest.mark.slow),
         pytest.param(("pretrain", f"a{CONTROL}\r.txt", "--out", f"o{CONTROL}"), marks=pytest.mark.slow),
         ("pretrain", "--out", "x", f"--seed={CONTROL}"),
@@ -79,7 +79,7 @@ from bert import cli
 def fails(arguments):
     warnings.warn({CONTROL!r} + "careful")
     raise RuntimeError({CONTROL!r} + "ours")
-cli.VERBS["fails"] = fails
+cli.COMMANDS["fails"] = fails
 """
     result = bert("fails", code=code)
     assert result.returncode == 1
@@ -120,11 +120,11 @@ def test_predictions_are_as_they_are_for_a_program_and_shown_on_a_terminal(
         assert capsys.readouterr().out == expected
 
 
-def verb(monkeypatch: pytest.MonkeyPatch, error: BaseException, name: str = "pretrain") -> None:
+def replace_command(monkeypatch: pytest.MonkeyPatch, error: BaseException, name: str = "pretrain") -> None:
     def raises(arguments: object) -> None:
         raise error
 
-    monkeypatch.setitem(cli.VERBS, name, raises)
+    monkeypatch.setitem(cli.COMMANDS, name, raises)
 
 
 RANKS = (
@@ -142,10 +142,10 @@ def test_of_several_processes_the_first_says_what_is_wrong(
     for name, value in names.items():
         monkeypatch.setenv(name, value)
     for error, spoken in ((InputError("a"), names not in RANKS), (RankError("b"), True)):
-        verb(monkeypatch, error)
+        replace_command(monkeypatch, error)
         assert main(["pretrain"]) == 2
         assert capsys.readouterr().err == (f"bert: {error}\n" if spoken else "")
-    verb(monkeypatch, InputError("c"), "score")  # one of several that do not work together
+    replace_command(monkeypatch, InputError("c"), "score")  # one of several that do not work together
     assert main(["score"]) == 2
     assert capsys.readouterr().err == "bert: c\n"
 
@@ -153,10 +153,10 @@ def test_of_several_processes_the_first_says_what_is_wrong(
 def test_too_little_memory_is_a_line_and_a_fault_of_ours_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verb(monkeypatch, MemoryError())
+    replace_command(monkeypatch, MemoryError())
     assert main(["pretrain"]) == 2
-    assert capsys.readouterr().err == "bert: not enough memory: give smaller batches, or less input\n"
-    verb(monkeypatch, OverflowError("ours"))
+    assert capsys.readouterr().err == "bert: out of memory: use smaller batches, or less input\n"
+    replace_command(monkeypatch, OverflowError("ours"))
     with pytest.raises(OverflowError):
         main(["pretrain"])
 
@@ -164,13 +164,13 @@ def test_too_little_memory_is_a_line_and_a_fault_of_ours_keeps_its_traceback(
 def test_a_line_that_quotes_megabytes_is_cut(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verb(monkeypatch, InputError("x" * 1_000_000))
+    replace_command(monkeypatch, InputError("x" * 1_000_000))
     assert main(["pretrain"]) == 2
     assert len(capsys.readouterr().err) < 3000
 
 
 def started(code: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A command whose verb `waits` prints `ready` and is told of a signal then."""
+    """A command whose command `waits` prints `ready` and is told of a signal then."""
     program = f"import sys\nfrom bert import cli\n{code}\nsys.argv = ['bert', *sys.argv[1:]]\ncli.run()"
     process = subprocess.Popen(
         [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
@@ -206,7 +206,7 @@ def waits(arguments):
         time.sleep(60)
     finally:
         print("left in order")
-cli.VERBS["waits"] = waits
+cli.COMMANDS["waits"] = waits
 """
 
 
@@ -256,7 +256,7 @@ def waits(arguments):
         {"partial.write_text('half')" if "partial" in writes else "stream.write('half'); stream.flush()"}
         print("ready", flush=True)
         time.sleep(60)
-cli.VERBS["waits"] = waits
+cli.COMMANDS["waits"] = waits
 """
     process = started(code, "waits")
     assert len(list(tmp_path.iterdir())) == 2

@@ -355,16 +355,16 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
             "runs/gone: no such folder: give the folder of a model, the one that holds config.json",
         ),
         ("rows.tsv --to torch", "rows.tsv: no such folder: give the folder of a model, the one that holds config.json"),
-        ("MODEL --to torch --quantize", "--quantize belongs to --to onnx, not torch: leave it out"),
-        ("MODEL --to hf --out new --verify", "--verify belongs to --to onnx and torch, not hf: leave it out"),
-        ("MODEL --to torch --eval rows.tsv", "--eval belongs to --to onnx, not torch: leave it out"),
+        ("MODEL --to torch --quantize", "--quantize is for --to onnx, not torch: remove it"),
+        ("MODEL --to hf --out new --verify", "--verify is for --to onnx and torch, not hf: remove it"),
+        ("MODEL --to torch --eval rows.tsv", "--eval is for --to onnx, not torch: remove it"),
         (
             "MODEL --to onnx --eval rows.tsv",
             "--eval rows.tsv: measures the effect of --quantize: add --quantize, or omit --eval",
         ),
         ("MODEL --to onnx --quantize --eval gone.tsv", "gone.tsv: no such file"),
-        ("MODEL --to onnx --license mit", "--license belongs to --to hf, not onnx: leave it out"),
-        ("MODEL --to hf", "--to hf writes a folder of its own: name it as --out DIR"),
+        ("MODEL --to onnx --license mit", "--license is for --to hf, not onnx: remove it"),
+        ("MODEL --to hf", "--to hf writes a new folder: specify it with --out DIR"),
         ("MODEL --to hf --out runs", "--out runs: not empty: give an empty or a new folder"),
         ("MODEL --to hf --out MODEL", "--out MODEL: not empty: give an empty or a new folder"),
         (
@@ -381,7 +381,7 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
         ),
         (
             "other --to onnx --quantize --eval rows.tsv",
-            "other: a masked LM without a head for a task: make one with a head from it by `bert finetune`",
+            "other: a masked LM without a task head: fine-tune it with `bert finetune` first",
         ),
     ],
 )
@@ -432,7 +432,7 @@ def test_every_kind_of_model_is_loaded_with_its_head(tmp_path: Path) -> None:
 @pytest.mark.slow
 @needs_onnx
 @pytest.mark.parametrize("kind", ["lm", "tags"])
-def test_masked_lms_and_taggers_go_through_the_verb_too(kind: str, tiny_run: Path, tmp_path: Path) -> None:
+def test_masked_lms_and_taggers_go_through_the_command_too(kind: str, tiny_run: Path, tmp_path: Path) -> None:
     for package in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(package)
     folder = tmp_path / kind

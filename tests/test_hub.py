@@ -37,9 +37,11 @@ def test_a_name_that_is_in_the_cache_opens_offline(name: str, tmp_path: Path) ->
     assert result.returncode == 2
 
 
-@pytest.mark.parametrize("verb", [["fill", "a [MASK]"], ["attend", "a b"], ["evaluate"]])
-def test_a_name_that_is_nowhere_is_one_line_offline(verb: list[str], tmp_path: Path) -> None:
-    arguments = [*verb, "someone/some-bert"] if verb[0] == "evaluate" else [*verb, "--model", "someone/some-bert"]
+@pytest.mark.parametrize("command", [["fill", "a [MASK]"], ["attend", "a b"], ["evaluate"]])
+def test_a_name_that_is_nowhere_is_one_line_offline(command: list[str], tmp_path: Path) -> None:
+    arguments = (
+        [*command, "someone/some-bert"] if command[0] == "evaluate" else [*command, "--model", "someone/some-bert"]
+    )
     result = run_offline(tmp_path, *arguments)
     assert result.returncode == 2, result.stderr
     assert result.stderr.count("\n") == 1

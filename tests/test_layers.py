@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import bert
-from bert.cli import VERBS
+from bert.cli import COMMANDS
 from bert.commands import benching
 
 ROOT = Path(__file__).parents[1]
@@ -226,7 +226,7 @@ def test_methods_that_import_upward_have_three_lines() -> None:
 
 
 LIBRARY = ("data", "model", "hf", "training", "inference", "report", "probing")
-COMMAND_LINE = re.compile(rf"(?<![\w-])--[a-z][\w-]*(?![\w:-])|(?<![\w.-])bert ({'|'.join(VERBS)})\b")
+COMMAND_LINE = re.compile(rf"(?<![\w-])--[a-z][\w-]*(?![\w:-])|(?<![\w.-])bert ({'|'.join(COMMANDS)})\b")
 
 
 def texts_of(module: str) -> list[tuple[int, str]]:
@@ -389,17 +389,17 @@ def test_recipes_and_configs_load_without_torch() -> None:
     run_python(code, *LIGHT)
 
 
-@pytest.mark.parametrize("verb", [None, *VERBS, *(f"bench {mode}" for mode in benching.MODES)], ids=str)
-def test_help_is_instant_because_it_loads_no_torch(verb: str | None) -> None:
+@pytest.mark.parametrize("command", [None, *COMMANDS, *(f"bench {mode}" for mode in benching.MODES)], ids=str)
+def test_help_is_instant_because_it_loads_no_torch(command: str | None) -> None:
     code = (
         "import sys\n"
         "from bert.cli import main\n"
         "assert main(sys.argv[1:]) == 0\n"
         "print(sorted({'torch', 'lightning', 'datasets', 'pyarrow', 'transformers'} & set(sys.modules)))\n"
     )
-    output = run_python(code, *(verb.split() if verb else []), "--help")
+    output = run_python(code, *(command.split() if command else []), "--help")
     assert output.splitlines()[-1] == "[]"
-    assert f"usage: bert {verb}" in output if verb else all(f"  {name} " in output for name in VERBS)
+    assert f"usage: bert {command}" in output if command else all(f"  {name} " in output for name in COMMANDS)
 
 
 def test_training_and_its_measurement_run_from_numpy_arrays_without_datasets_pyarrow_and_pydantic() -> None:

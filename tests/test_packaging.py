@@ -38,11 +38,11 @@ def test_every_dependency_is_pinned_above_its_floor() -> None:
             assert requirement.specifier.contains(version), f"{text}, and constraints.txt pins {version}"
 
 
-def test_the_changelog_names_every_verb() -> None:
-    from bert.cli import VERBS
+def test_the_changelog_names_every_command() -> None:
+    from bert.cli import COMMANDS
 
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert [verb for verb in VERBS if f"`bert {verb}`" not in text] == []
+    assert [command for command in COMMANDS if f"`bert {command}`" not in text] == []
 
 
 def test_files_that_are_not_code_are_installed_too() -> None:

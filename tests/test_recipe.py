@@ -26,7 +26,7 @@ RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
 
 
 def pretrain() -> None:
-    """A verb without options of its own."""
+    """A command without options of its own."""
 
 
 def recipe_of(*arguments: str) -> PretrainRecipe:
@@ -85,7 +85,9 @@ def test_what_comes_later_on_the_command_line_wins(tmp_path: Path) -> None:
     assert recipe_of(*trainer, "--trainer={devices: 4}", "--trainer.a=b").trainer == {"devices": 4, "a": "b"}
 
 
-@pytest.mark.parametrize("name", ["caf\udce9.txt", "苹果 🍎.txt", "a\\b: c.txt", "null", ""])
+@pytest.mark.parametrize(
+    "name", ["caf\udce9.txt", "苹果 🍎.txt", "a\\b: c.txt", "null", "", "0E0", "1e5", "0x1F", "yes"]
+)
 def test_any_name_of_a_file_is_kept_as_it_is(tmp_path: Path, name: str) -> None:
     """Those that are not UTF-8 reach Python as lone surrogates."""
     recipe = PretrainRecipe(data=DataConfig(corpus=[name], mixture={}), trainer={"x": name})
@@ -136,7 +138,7 @@ def test_values_have_the_types_of_their_fields(flag: str, field: str, value: Any
         ("zzzzzz: 1\n", "unknown key `zzzzzz`."),
         ("encoder: 5\n", "`encoder` is a group: give `key: value` lines below it or leave it out, not 5"),
         ("stop:\n", "`stop` is a group: give `key: value` lines below it or leave it out, not None"),
-        ("- a\n", "a recipe is `key: value` lines, this file is not"),
+        ("- a\n", "not a recipe: write `key: value` lines"),
     ],
 )
 def test_an_unknown_key_in_a_file_names_the_file_and_the_nearest_key(tmp_path: Path, text: str, message: str) -> None:
@@ -172,10 +174,10 @@ ALIASES = "&a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i
         ("seed: !!bool ''\n", ": cannot be read (a value does not match its tag (''))"),
         (
             "masking: {rate: 0.1}\nseed: {<<: {a: 1}, a: 2, a: 3}\n",
-            ", line 2: not valid YAML (a second key a): mend this line",
+            ", line 2: not valid YAML (a second key a): fix this line",
         ),
-        ("seed: 1\nmasking: {}\nseed: 2\n", ", line 3: not valid YAML (a second key seed): mend this line"),
-        ("? [a]\n: b\n", ", line 1: not valid YAML (found unhashable key): mend this line"),
+        ("seed: 1\nmasking: {}\nseed: 2\n", ", line 3: not valid YAML (a second key seed): fix this line"),
+        ("? [a]\n: b\n", ", line 1: not valid YAML (found unhashable key): fix this line"),
         (f"seed: {'1' * 5000}\n", ": cannot be read (a number of 5,000 characters)"),
         (f"seed: {':'.join(['59'] * 1000)}\n", ": cannot be read (a number of 2,999 characters)"),
         (f"optimizer: {{lr: {'1' * 90}}}\n", ": optimizer.lr is a number of 296 bits: give one of at most 64"),
@@ -186,7 +188,7 @@ ALIASES = "&a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i
         ("1: 2\n", ": the key 1 of a recipe is not text: put it in quotes"),
         (
             "seed:\n\t1\n",
-            ", line 2: not valid YAML (found character '\\t' that cannot start any token): mend this line",
+            ", line 2: not valid YAML (found character '\\t' that cannot start any token): fix this line",
         ),
         ("optimizer: {weight_decay: .nan}\n", ": optimizer.weight_decay is nan: give a finite number"),
         ("phases: [{tokens: .inf}, {}]\n", ": phases.tokens is inf: give a finite number"),
@@ -399,9 +401,9 @@ def test_a_value_of_the_wrong_type_in_a_file_is_the_same_line_behind_the_name_of
     [
         (
             b"data:\n  corpus: [a\n",
-            ", line 3: not valid YAML (expected ',' or ']', but got '<stream end>'): mend this line",
+            ", line 3: not valid YAML (expected ',' or ']', but got '<stream end>'): fix this line",
         ),
-        (b"seed: 1\na: b: c\n", ", line 2: not valid YAML (mapping values are not allowed here): mend this line"),
+        (b"seed: 1\na: b: c\n", ", line 2: not valid YAML (mapping values are not allowed here): fix this line"),
         (
             b"caf\xe9: 1\n",
             ": cannot be read ('utf-8' codec can't decode byte 0xe9 in position 3: invalid continuation byte)",
@@ -427,7 +429,7 @@ def test_trainer_arguments_pass_through_as_they_are(tmp_path: Path) -> None:
         "devices": 2,
         "profiler": {"class_path": "collections.Counter"},
     }
-    assert recipe_of("--trainer.anything", "text").trainer == {"anything": "text"}  # checked when the verb runs
+    assert recipe_of("--trainer.anything", "text").trainer == {"anything": "text"}  # checked when the command runs
 
 
 paths = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=8)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bert import untrusted
-from bert.untrusted import parse_json, parse_yaml, printable, read_json, read_yaml_text
+from bert.untrusted import dump_yaml, parse_json, parse_yaml, printable, read_json, read_yaml_text
 
 
 def test_a_pipe_that_nobody_writes_to_is_refused_and_one_that_is_written_is_read(tmp_path, monkeypatch):
@@ -42,7 +42,49 @@ def test_json_of_ordinary_size_is_read_as_it_is(value):
 @settings(max_examples=30, deadline=None)
 @given(PLAIN)
 def test_yaml_of_ordinary_size_is_read_as_it_is(value):
-    assert parse_yaml(yaml.safe_dump(value)) == value
+    assert parse_yaml(dump_yaml(value)) == value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0E0",
+        "1e5",
+        "-1E+5",
+        "+1e-5",
+        ".5e3",
+        "5.e3",
+        "1_0e5",
+        "1.5",
+        "0x1F",
+        "0b1",
+        "017",
+        "1_000",
+        "1:30",
+        ".inf",
+        ".NaN",
+    ]
+    + [
+        "yes",
+        "No",
+        "on",
+        "OFF",
+        "true",
+        "~",
+        "null",
+        "",
+        "2001-01-01",
+        "2001-01-01 00:00:00",
+        "<<",
+        "=",
+        "- a",
+        "a: b",
+        "# a",
+    ],
+)
+def test_a_text_that_looks_like_something_else_stays_a_text(text):
+    value = {"text": text, "list": [text], text: 1}
+    assert parse_yaml(dump_yaml(value)) == value
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""`bert bench`: parse, call. Each mode is a command of its own."""
+"""`bert bench`: parse, call. Each mode has its own command line."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from bert.bench import settings
 from bert.commands.options import TRUST
 from bert.errors import InputError, did_you_mean
-from bert.flags import Parser, first_line, verb_name
+from bert.flags import Parser, command_name, first_line
 from bert.model.config import Backend
 
 if TYPE_CHECKING:
@@ -17,16 +17,19 @@ if TYPE_CHECKING:
     from bert.pretraining.config import PretrainRecipe
 
 
-def _bench(arguments: Sequence[str]) -> None:
-    """Measure a training step against this machine's peaks, and against Hugging Face's.
+_BACKENDS = "attention backends to measure"
 
-    Takes a run, or a recipe with --store and --tokenizer or with --tokens. With --out each finished result is kept, and the same
+
+def _bench(arguments: Sequence[str]) -> None:
+    """Measure a training step against the peaks of this machine, and against the step of Hugging Face.
+
+    Takes a run, or a recipe with --store and --tokenizer or with --tokens. With --out each finished result is saved, and the same
     command resumes where it was interrupted."""
     mode = arguments[0] if arguments else ""
     if mode in ("-h", "--help"):
         parser = Parser(_bench, None, f"bert bench {'|'.join(MODES)} [RUN] [--config RECIPE.yaml] [--out DIR] …")
-        for name, verb in MODES.items():
-            parser.add(name, first_line(verb))
+        for name, command in MODES.items():
+            parser.add(name, first_line(command), metavar=name)
         parser.parse(arguments)
     if mode not in MODES:
         wrong = f"{mode} is not a mode of bert bench" if mode else "bert bench needs a mode"
@@ -35,11 +38,11 @@ def _bench(arguments: Sequence[str]) -> None:
 
 
 def _steps(arguments: Sequence[str]) -> None:
-    """Tokens a second and MFU of a recipe's step by attention backend, compiled or not, beside measured hardware peaks."""
+    """Measure tokens a second and MFU of a recipe's step, by attention backend, compiled or not, next to the hardware peaks."""
     parser = _parser(_steps)
-    parser.add("--rounds", "rounds; in each, the peak is measured again", int, 5, at_least=1)
-    parser.add("--backends", "ways to compute attention", list[Backend], list(get_args(Backend)))
-    parser.add("--profile", "also print which operators the time of the step goes to", bool)
+    parser.add("--rounds", "number of rounds, each with a new measurement of the peaks", int, 5, at_least=1)
+    parser.add("--backends", _BACKENDS, list[Backend], list(get_args(Backend)))
+    parser.add("--profile", "also print the time of each operator", bool)
     options, measurement = _parse(parser, arguments)
     from bert.bench.steps import bench_steps
 
@@ -47,11 +50,11 @@ def _steps(arguments: Sequence[str]) -> None:
 
 
 def _sweep(arguments: Sequence[str]) -> None:
-    """Try micro-batches, sizes doubled: the fastest, and the largest that fits."""
+    """Find the fastest micro-batch size, and the largest that fits, by doubling."""
     parser = _parser(_sweep)
-    parser.add("--backends", "ways to compute attention", list[Backend], list(get_args(Backend)))
-    parser.add("--smallest", "sequences to begin with", int, 4)
-    parser.add("--largest", "sequences to end with, unless memory ends it before", int, 64)
+    parser.add("--backends", _BACKENDS, list[Backend], list(get_args(Backend)))
+    parser.add("--smallest", "first micro-batch size", int, 4)
+    parser.add("--largest", "last micro-batch size, unless memory runs out before", int, 64)
     options, measurement = _parse(parser, arguments)
     from bert.bench.steps import bench_sweep
 
@@ -59,12 +62,12 @@ def _sweep(arguments: Sequence[str]) -> None:
 
 
 def _compare(arguments: Sequence[str]) -> None:
-    """Compare a recipe's step with that of Hugging Face's masked LM of the same configuration, on three workloads."""
+    """Compare a recipe's step with the same masked LM in Hugging Face transformers, on three workloads."""
     parser = _parser(_compare)
-    parser.add("--rounds", "rounds; in each, both sides are timed", int, 5, at_least=1)
-    parser.add("--ragged", "stores or .npz files, equal numbers of documents of each; not given: the text", list[str])
-    parser.add("--workloads", "batches to compare on", list[settings.Workload], list(settings.WORKLOADS))
-    parser.add("--baseline-batch-size", "sequences or documents of the baseline's batch", int, at_least=1)
+    parser.add("--rounds", "number of rounds, each of which times both sides", int, 5, at_least=1)
+    parser.add("--ragged", "stores or .npz files that give equal numbers of documents; default: the text", list[str])
+    parser.add("--workloads", "kinds of batches to compare on", list[settings.Workload], list(settings.WORKLOADS))
+    parser.add("--baseline-batch-size", "batch size of the baseline, in sequences or documents", int, at_least=1)
     _add_baseline(parser, "each")
     options, measurement = _parse(parser, arguments)
     from bert.bench.comparison import bench_compare
@@ -75,14 +78,14 @@ def _compare(arguments: Sequence[str]) -> None:
 
 
 def _minutes(arguments: Sequence[str]) -> None:
-    """Train a recipe and Hugging Face's masked LM of the same configuration for the same minutes, and score both."""
+    """Train a recipe and the same masked LM in Hugging Face transformers for the same minutes, and score both."""
     parser = _parser(_minutes)
-    parser.add("--minutes", "train both for this long", float, required=True)
+    parser.add("--minutes", "minutes to train each side", float, required=True)
     parser.add("--masked", ".npz of masked sequences to score on", required=True)
-    parser.add("--seeds", "each side with each of them", list[int], [0])
-    parser.add("--sides", "which to train", list[settings.Side], list(settings.SIDES))
-    parser.add("--baseline-lr", "the baseline's highest learning rate", float, 2e-3)
-    parser.add("--baseline-warmup", "share of the time in which it rises", float, 0.06)
+    parser.add("--seeds", "seeds, each used by each side", list[int], [0])
+    parser.add("--sides", "sides to train", list[settings.Side], list(settings.SIDES))
+    parser.add("--baseline-lr", "peak learning rate of the baseline", float, 2e-3)
+    parser.add("--baseline-warmup", "share of the time in which its learning rate rises", float, 0.06)
     _add_baseline(parser, "the fastest")
     options, measurement = _parse(parser, arguments)
     from bert.bench.minutes import baseline_recipe, bench_minutes
@@ -92,36 +95,37 @@ def _minutes(arguments: Sequence[str]) -> None:
     bench_minutes(measurement, baseline, tried, Path(options.masked), options.seeds, options.sides)
 
 
-MODES = {verb_name(verb): verb for verb in (_steps, _sweep, _compare, _minutes)}
-VERBS = (_bench,)
+MODES = {command_name(command): command for command in (_steps, _sweep, _compare, _minutes)}
+COMMANDS = (_bench,)
 
 
-def _parser(verb: Callable[[Sequence[str]], None]) -> Parser:
-    """The command line of a mode, with what all modes, or all but `minutes`, have in common."""
+def _parser(command: Callable[[Sequence[str]], None]) -> Parser:
+    """The command line of a mode, with the options that all modes, or all but `minutes`, share."""
     from bert.pretraining.config import PretrainRecipe
 
-    mode, trains = verb_name(verb), verb is _minutes
-    parser = Parser(verb, PretrainRecipe, f"bert bench {mode} [RUN] [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]")
-    parser.prog = f"bert bench {mode}"
-    parser.add("run", "folder of a run: its recipe, store and tokenizer", required=False)
+    mode, trains = command_name(command), command is _minutes
+    prog = f"bert bench {mode}"
+    parser = Parser(command, PretrainRecipe, f"{prog} [RUN] [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]")
+    parser.prog = prog
+    parser.add("run", "run directory: measure its recipe, store and tokenizer", required=False)
     parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")
-    parser.add("--store", "token store, in place of every text of the recipe")
-    parser.add("--vocab-size", "measure with so many entries; not given: those of the tokenizer", int, at_least=1)
+    parser.add("--store", "token store to read in place of the recipe's texts")
+    parser.add("--vocab-size", "vocabulary size of the measured model; default: that of the tokenizer", int, at_least=1)
     parser.add("--out", "folder for metrics.json, table.md, pictures and finished results", required=trains)
     parser.add("--trust", TRUST, bool)
-    if not trains:  # it trains from a store
+    if not trains:  # training needs a store
         parser.add("--tokens", ".npz with values and offsets, in place of store and tokenizer")
-        parser.add("--seconds", "of a timed run, about", float, 3.0)
+        parser.add("--seconds", "approximate length of a timed run", float, 3.0)
     return parser
 
 
 def _add_baseline(parser: Parser, default: str) -> None:
-    parser.add("--baseline-attention", f"one implementation of transformers; not given: {default}", settings.Attention)
-    parser.add("--baseline-compile", f"one way; not given: {default}", settings.Compile)
+    parser.add("--baseline-attention", f"attention of transformers; default: {default}", settings.Attention)
+    parser.add("--baseline-compile", f"compilation of the baseline; default: {default}", settings.Compile)
 
 
 def _settings(options: Any, recipe: "PretrainRecipe") -> tuple[settings.BaselineSettings, ...]:
-    """The settings of the baseline that the options name."""
+    """The settings of the baseline that the options select."""
     from bert.bench.machine import device_and_precision
 
     device = device_and_precision(recipe)[0].type
@@ -129,37 +133,35 @@ def _settings(options: Any, recipe: "PretrainRecipe") -> tuple[settings.Baseline
 
 
 def _parse(parser: Parser, arguments: Sequence[str]) -> "tuple[Any, Measurement]":
-    """The options, and what they measure: the recipe with its vocabulary and inputs, on its text."""
+    """The options, and the measurement that they describe: the recipe with its vocabulary and inputs, on its text."""
     from bert.pretraining.config import ExpandConfig, VocabularyConfig
 
     options = parser.parse(arguments)
     run = None if options.run is None else Path(options.run)
     if run is not None and not (run / "recipe.yaml").exists():
-        raise InputError(f"{run}: no run here to measure: it has no recipe.yaml")
+        raise InputError(f"{run}: not a run to measure: it has no recipe.yaml")
     recipe = parser.recipe(options, *([] if run is None else [f"{run}/recipe.yaml"]))
-    if recipe.initialize_from is not None:  # the shape of the run is in its recipe, and the weights do not matter here
-        general = replace(recipe.validation, general=None)
-        recipe = replace(
-            recipe, initialize_from=None, expand=ExpandConfig(), vocabulary=VocabularyConfig(), validation=general
-        )
-    trainer = {name: value for name, value in recipe.trainer.items() if name != "logger"}  # there is no log of steps
+    if recipe.initialize_from is not None:  # the recipe has the shape of the model, and the weights do not matter here
+        recipe = replace(recipe, validation=replace(recipe.validation, general=None))
+        recipe = replace(recipe, initialize_from=None, expand=ExpandConfig(), vocabulary=VocabularyConfig())
+    trainer = {name: value for name, value in recipe.trainer.items() if name != "logger"}  # steps are not logged
     if options.trust:
         from bert.training.trainer import instantiated
 
         trainer = {name: instantiated(value) for name, value in trainer.items()}
     data, tokens = recipe.data, getattr(options, "tokens", None)
-    if options.store:  # one text in place of those of the run
+    if options.store:  # one text replaces those of the run
         data = replace(data, store=options.store, mixture={}, corpus=[])
     if run is not None and tokens is None:
         from bert.pretraining.inputs import text_sources, tokenizer_folder
 
         sources = text_sources(data, run)
         if len(sources) > 1:
-            raise InputError(f"{run}: reads a mixture of {len(sources)} texts: give one of them as --store")
+            raise InputError(f"{run}: reads a mixture of {len(sources)} texts: select one with --store")
         tokenizer = options.tokenizer or str(tokenizer_folder(run))
         data = replace(data, corpus=[], store=str(sources[0].folder), tokenizer=tokenizer)
     if tokens is not None:
-        data = replace(data, tokenizer=None)  # which may be of other tokens
+        data = replace(data, tokenizer=None)  # it may not be the tokenizer of these tokens
     elif data.store is None or data.tokenizer is None:
         other = ", or --tokens FILE.npz" if "--tokens" in parser.known else ""
         raise InputError(f"{parser.prog} needs a text: give a RUN, --store with --tokenizer{other}")
@@ -170,7 +172,7 @@ def _parse(parser: Parser, arguments: Sequence[str]) -> "tuple[Any, Measurement]
     text = read_tokens(tokens) if tokens is not None else _text(str(data.store), recipe)
     size = options.vocab_size or text.vocab_size
     if size < text.vocab_size:
-        raise InputError(f"--vocab-size {size}: the tokenizer has {text.vocab_size} entries: give as many")
+        raise InputError(f"--vocab-size {size}: must be at least {text.vocab_size}, the size of the tokenizer")
     out = None if options.out is None else Path(options.out).expanduser()
     recipe = replace(recipe, encoder=replace(recipe.encoder, vocab_size=size))
     effort = {name: value for name in ("rounds", "seconds") if (value := getattr(options, name, None)) is not None}
@@ -178,12 +180,12 @@ def _parse(parser: Parser, arguments: Sequence[str]) -> "tuple[Any, Measurement]
 
 
 def _text(name: str, recipe: "PretrainRecipe", vocab_size: int | None = None) -> "Text":
-    """The text of an .npz file, with `vocab_size` entries at least, or of a store, by the tokenizer of the recipe."""
+    """The text of an .npz file, with a vocabulary of at least `vocab_size`, or of a store, by the tokenizer of the recipe."""
     from bert.bench.documents import read_tokens, text_of_store
     from bert.data.tokenizer import Tokenizer
 
     if name.endswith(".npz"):
         return read_tokens(name, vocab_size)
     if recipe.data.tokenizer is None:
-        raise InputError(f"{name}: a store needs --tokenizer: give it, or an .npz")
+        raise InputError(f"{name}: a store requires --tokenizer: add it, or give an .npz")
     return text_of_store(name, Tokenizer.load(recipe.data.tokenizer))

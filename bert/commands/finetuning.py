@@ -16,42 +16,42 @@ _COLUMNS = ("text", "pair", "label", "separator", "label_columns", "words", "tag
 
 
 def _finetune(arguments: Sequence[str]) -> None:
-    """Fine-tune a model on labelled rows: labels or a number for texts, or tags for words.
+    """Fine-tune a model on labeled rows: labels or a number for each text, or tags for its words.
 
-    Makes a run folder with the model that measures best on the dev set, the recipe and a log."""
+    Writes a run directory with the model that scores best on the dev set, the recipe and a log."""
     from bert.finetuning.config import FinetuneRecipe
 
     usage = f"bert finetune {'|'.join(TASKS)} --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
     parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]")
-    parser.add("task", "what is learned. " + "; ".join(f"{name}: {what}" for name, what in TASKS.items()))
-    parser.add("--out", "folder of the run")
-    parser.add("--train", "file to learn from", same_as="data.train")
-    parser.add("--dev", "file to measure on", same_as="data.dev")
+    parser.add("task", "; ".join(f"{name}: {what}" for name, what in TASKS.items()))
+    parser.add("--out", "run directory to write", metavar="RUN")
+    parser.add("--train", metavar="FILE", same_as="data.train")
+    parser.add("--dev", metavar="FILE", same_as="data.dev")
     add_columns(parser, of_recipe=True)
-    parser.add("--overwrite", "lose the run that --out holds", bool)
+    parser.add("--overwrite", "delete the run in --out, and start again", bool)
     parser.add("--trust", TRUST, bool)
     if not arguments or arguments[0] not in (*TASKS, "-h", "--help"):
         given = f", not {arguments[0]}.{did_you_mean(arguments[0], TASKS)}" if arguments else ""
-        raise InputError(f"bert finetune {'|'.join(TASKS)}: say first what is to be learned{given}")
+        raise InputError(f"bert finetune {'|'.join(TASKS)}: name the task first{given}")
     options = parser.parse(arguments)
     recipe = parser.recipe(options)
     if options.out is None:
-        raise InputError("--out RUN is missing: name the folder that the run shall make")
+        raise InputError("--out RUN is missing: specify the run directory")
     from bert.finetuning.run import finetune
 
     finetune(options.task, recipe, Path(options.out).expanduser(), overwrite=options.overwrite, trust=options.trust)
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    """Measure a model: a fine-tuned one on labelled rows, a masked LM on rows with fixed masks."""
+    """Measure a model: a fine-tuned one on labeled rows, a masked LM on sequences with fixed masks."""
     parser = Parser(_evaluate)
     parser.add("model", "model folder")
-    parser.add("data", "labelled rows, for a fine-tuned model", required=False)
-    parser.add("--masked", "masked LM: .npz with masked input_ids and labels, (rows, length)")
+    parser.add("data", "fine-tuned model: file with labeled rows", required=False)
+    parser.add("--masked", "masked LM: .npz with masked input_ids and labels, (sequences, length)", metavar="FILE")
     add_columns(parser)
     options = parser.parse(arguments)
     if options.masked is not None and options.data is not None:
-        raise InputError(f"--masked {options.masked} beside {options.data}: give the one or the other")
+        raise InputError(f"--masked {options.masked} and {options.data}: give one of them")
     if options.masked is not None:
         from bert.model.heads import MaskedLM
         from bert.pretraining.score import score_masked
@@ -61,10 +61,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     elif options.data is None:
         from bert.hf.folder import head_of
 
-        head_of(options.model)  # what is wrong with the folder goes first
-        raise InputError(
-            f"{options.model}: no data: name a file with labelled rows, or of a masked LM --masked FILE.npz"
-        )
+        head_of(options.model)  # an error of the folder comes first
+        raise InputError(f"{options.model}: no data: give labeled rows, or for a masked LM --masked FILE.npz")
     else:
         from bert.finetuning.evaluate import evaluate
 
@@ -72,14 +70,14 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _predict(arguments: Sequence[str]) -> None:
-    """Say by a fine-tuned model what it learned of texts, or of the words of sentences.
+    """Predict the labels or numbers of texts, or the tags of words, with a fine-tuned model.
 
-    Of texts it writes a table, one row for each row of the input: label and probability, labels and the probability of each,
-    or a number. Of sentences it writes each word with its tag and the probability, a blank line after each sentence."""
+    For texts it writes a table, one row for each row of the input: label and probability, labels and the probability of each,
+    or a number. For sentences it writes each word with its tag and probability, and an empty line after each sentence."""
     parser = Parser(_predict)
     parser.add("model", "model folder")
-    parser.add("input", "texts or sentences, with labels or without; - is standard input")
-    parser.add("--out", "file to write; - is standard output", default="-")
+    parser.add("input", "file with texts or sentences, with or without labels; - is standard input")
+    parser.add("--out", "file to write; - is standard output", default="-", metavar="FILE")
     add_columns(parser)
     options = parser.parse(arguments)
     from bert.finetuning.predict import predict
@@ -90,20 +88,22 @@ def _predict(arguments: Sequence[str]) -> None:
 
 
 def add_columns(parser: Parser, of_recipe: bool = False) -> None:
-    """Give `parser` the options that name columns and format of labelled rows."""
+    """Add the options for the columns and the format of labeled rows."""
     from bert.finetuning.config import DataConfig
 
     texts = documentation(DataConfig)
     for name in _COLUMNS:
         kind = list[str] if name.endswith("columns") else str
-        parser.add(f"--{name.replace('_', '-')}", texts[name], kind, same_as=f"data.{name}" if of_recipe else "")
+        metavar = None if name in ("separator", "file_format") else "COLUMN"
+        field = f"data.{name}" if of_recipe else ""
+        parser.add(f"--{name.replace('_', '-')}", texts[name], kind, metavar=metavar, same_as=field)
 
 
 def data_config(options: Any) -> "DataConfig":
-    """What those options say."""
+    """The values of those options."""
     from bert.finetuning.config import DataConfig
 
     return DataConfig(**{name: value for name in _COLUMNS if (value := getattr(options, name)) not in (None, [])})
 
 
-VERBS = (_finetune, _evaluate, _predict)
+COMMANDS = (_finetune, _evaluate, _predict)

@@ -1,4 +1,4 @@
-"""What the command lines of several verbs share."""
+"""Options that several commands share."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -8,36 +8,36 @@ from bert.errors import InputError
 from bert.files import is_same, real_path, replaced
 from bert.flags import Parser
 
-TRUST = "import and call whatever class_path the recipe names for the Trainer, with any arguments"
+TRUST = "import and call any class_path that the recipe names for the Trainer, with any arguments"
 
 
 def add_corpus(parser: Parser) -> None:
-    layout = "what separates documents in .txt files: blank-lines, lines, file; auto looks at the file"
+    """Add the corpus, and the options that say how its files are read."""
+    layout = "document separator in .txt files: blank-lines, lines or file; auto detects it"
     parser.add("corpus", "files, globs, folders or a Hub data set", list[str])
     parser.add("--layout", layout, default="auto")
-    parser.add("--text-field", "column of .jsonl, .csv, .tsv and .parquet that holds the text", default="text")
+    parser.add("--text-field", "text column of .jsonl, .csv, .tsv and .parquet files", default="text")
 
 
 def output(
     option: str, file: str | None, suffixes: Sequence[str], inputs: Sequence[str | None] = ()
 ) -> Callable[[Callable[[Path], object]], None]:
-    """What writes the file of an option: it has the function that it is called with fill a temporary file beside it, which then
-    takes its name, so that it appears whole or not at all. Without a file it does nothing.
+    """A function that writes the file of an option atomically: it calls its argument with the path of a temporary file, which then
+    replaces the file. Without a file it does nothing.
 
-    InputError, before any work, where the file has another suffix, cannot be written, or is one of `inputs` or lies in one that is a
-    folder."""
+    Raises InputError, before any work, if the file has another suffix, cannot be written, or is one of `inputs` or inside one."""
     if file is None:
         return lambda _: None
     path = Path(file).expanduser()
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{option} {file}: give a name that ends in {' or '.join(suffixes)}")
     if path.is_dir():
-        raise InputError(f"{option} {file}: a folder has this name: give another")
+        raise InputError(f"{option} {file}: is a folder: give the path of a file")
     if not path.parent.is_dir():
-        raise InputError(f"{option} {file}: no folder {path.parent}: make it, or give another path")
+        raise InputError(f"{option} {file}: no folder {path.parent}: create it, or give another path")
     for other in (Path(other).expanduser() for other in inputs if other is not None):
         if is_same(path, other) or (other.is_dir() and real_path(path).is_relative_to(real_path(other))):
-            raise InputError(f"{option} {file}: is the input, which would be lost: give another {option}")
+            raise InputError(f"{option} {file}: would overwrite the input: give another {option}")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")
 

@@ -17,7 +17,7 @@ _SHORT = {
     "--new-tokenizer": "vocabulary.retrain",
     "--general": "validation.general",
 }
-"""the fields of the recipe with a flag of their own; every other one has its name: --data.batch_size"""
+"""short flags of fields; the flag of any other field is its name: --data.batch_size"""
 
 
 def _tokenizer(arguments: Sequence[str]) -> None:
@@ -25,36 +25,33 @@ def _tokenizer(arguments: Sequence[str]) -> None:
     parser = Parser(_tokenizer)
     add_corpus(parser)
     parser.add("--out", "folder to write", required=True)
-    parser.add("--kind", "wordpiece (lower-cased), bpe (byte-level) or unigram", default="wordpiece")
-    parser.add("--vocab-size", "entries; not given: 8192, or what a small corpus supports", int)
+    parser.add("--kind", "wordpiece (lowercased), bpe (byte-level) or unigram", default="wordpiece")
+    parser.add("--vocab-size", "vocabulary size; default: 8192, or what a small corpus supports", int)
     parser.add("--cased", "wordpiece: keep case and accents", bool)
-    sample = "learn from so many at most, spread over the corpus; not given: 100 million, for unigram 5"
+    sample = "characters to train on at most, spread over the corpus; default: 100 million, for unigram 5 million"
     parser.add("--sample-characters", sample, int)
-    parser.add("--overwrite", "replace a tokenizer that is there", bool)
+    parser.add("--overwrite", "replace an existing tokenizer", bool)
     options = parser.parse(arguments)
     from bert.data.vocabulary import make_tokenizer
 
-    make_tokenizer(
-        *(options.corpus, options.out, options.kind, options.vocab_size, options.layout, options.text_field),
-        sample_characters=options.sample_characters,
-        lowercase=False if options.cased else None,
-        overwrite=options.overwrite,
-    )
+    given = options.corpus, options.out, options.kind, options.vocab_size, options.layout, options.text_field
+    case = False if options.cased else None
+    make_tokenizer(*given, sample_characters=options.sample_characters, lowercase=case, overwrite=options.overwrite)
 
 
 def _prepare(arguments: Sequence[str]) -> None:
-    """Turn text into a token store, once, for any number of runs."""
+    """Tokenize a corpus into a token store that any number of runs can read."""
     parser = Parser(_prepare)
     add_corpus(parser)
     parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", required=True)
-    parser.add("--out", "folder to write; reused when corpus and tokenizer are unchanged", required=True)
-    left_out = "documents to leave out: those that came before word for word, or nearly so (MinHash; needs bert[dedup])"
-    parser.add("--dedup", left_out, Literal["exact", "near"], "exact")
-    share = "with --dedup near: share of their five-token runs that near duplicates have in common, 0.1 to 0.95; not given: 0.8"
-    parser.add("--jaccard", share, float)
+    parser.add("--out", "folder to write; kept as it is if corpus and tokenizer are unchanged", required=True)
+    duplicates = "duplicates to leave out: exact copies, or near ones too (MinHash; needs bert[dedup])"
+    parser.add("--dedup", duplicates, Literal["exact", "near"], "exact")
+    share = "with --dedup near: minimum Jaccard similarity of the five-token shingles of near duplicates, 0.1 to 0.95"
+    parser.add("--jaccard", f"{share}; default: 0.8", float)
     options = parser.parse(arguments)
     if options.dedup == "exact" and options.jaccard is not None:
-        raise InputError(f"--jaccard {options.jaccard} is for --dedup near: give that too, or leave it out")
+        raise InputError(f"--jaccard {options.jaccard} requires --dedup near: add that, or remove --jaccard")
     jaccard = None if options.dedup == "exact" else 0.8 if options.jaccard is None else options.jaccard
     from bert.data.prepare import prepare
 
@@ -62,43 +59,43 @@ def _prepare(arguments: Sequence[str]) -> None:
 
 
 def _pretrain(arguments: Sequence[str]) -> None:
-    """Pretrain an encoder on your text with masked-language-modeling.
+    """Pretrain an encoder on your text by masked language modeling.
 
-    Makes a run folder with the model, the recipe, checkpoints and a log. Without a recipe it trains a small encoder of the ModernBERT
-    family for 20 minutes."""
+    Writes a run directory with the model, the recipe, checkpoints and a log. The default recipe trains a small encoder of the
+    ModernBERT family for 20 minutes."""
     from bert.pretraining.config import PretrainRecipe
 
     usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
     parser = Parser(_pretrain, PretrainRecipe, usage)
     parser.add("corpus", kind=list[str], required=False, same_as="data.corpus")
-    parser.add("--out", "folder of the run")
+    parser.add("--out", "run directory to write; an interrupted run in it is resumed", metavar="RUN")
     for flag, field in _SHORT.items():
         parser.add(flag, kind=bool if flag == "--new-tokenizer" else str, same_as=field)
-    parser.add("--overwrite", "lose the run that --out holds", bool)
-    parser.add("--resume", "go on with an interrupted run", metavar="RUN")
-    parser.add("--show-batch", "print batch N, from 0, of the run in --out, and stop", int, metavar="N", at_least=0)
+    parser.add("--overwrite", "delete the run in --out, and start again", bool)
+    parser.add("--resume", "resume an interrupted run by its own recipe", metavar="RUN")
+    parser.add("--show-batch", "print batch N, from 0, of the run in --out, and exit", int, metavar="N", at_least=0)
     parser.add("--trust", TRUST, bool)
     options = parser.parse(arguments)
     resumed, out, shown = _home(options.resume), _home(options.out), options.show_batch
-    beside = f"beside --resume {resumed}"
+    together = f"and --resume {resumed}"
     if resumed is not None:
         if "config" in dict(options.given):
-            raise InputError(f"--config {beside}: a run is resumed by its {resumed}/recipe.yaml; leave --config out")
+            raise InputError(f"--config {together}: a run is resumed by its {resumed}/recipe.yaml; remove --config")
         if not (resumed / "recipe.yaml").exists():
-            raise InputError(f"{resumed}: no run to resume here: it has no recipe.yaml")
+            raise InputError(f"{resumed}: not a run to resume: it has no recipe.yaml")
         if options.overwrite:
-            raise InputError(f"--overwrite {beside}: a run is either resumed or lost; leave one out")
+            raise InputError(f"--overwrite {together} are mutually exclusive: remove one")
         if out is not None and real_path(out) != real_path(resumed):
-            raise InputError(f"--out {options.out} {beside}: a run is resumed where it is; leave --out out")
+            raise InputError(f"--out {options.out} {together}: a run is resumed in its own directory; remove --out")
         out = resumed
     elif shown is not None:
         if out is None:
-            raise InputError(f"--show-batch {shown}: name the run in --out")
+            raise InputError(f"--show-batch {shown}: specify the run with --out")
         if not (out / "recipe.yaml").exists():
-            raise InputError(f"{out}: no run here whose batches could be shown: it has no recipe.yaml")
+            raise InputError(f"{out}: not a run whose batches could be shown: it has no recipe.yaml")
     recipe = parser.recipe(options, *([] if resumed is None and shown is None else [f"{out}/recipe.yaml"]))
     if out is None:
-        raise InputError("--out RUN is missing: name the folder that the run shall make")
+        raise InputError("--out RUN is missing: specify the run directory")
     from bert.pretraining.run import pretrain
     from bert.pretraining.summary import show_batch
 
@@ -110,16 +107,16 @@ def _pretrain(arguments: Sequence[str]) -> None:
 
 
 def _home(path: str | None) -> Path | None:
-    """A path with its `~`, which a shell leaves alone after `=`, written out."""
+    """A path with its `~` expanded, which a shell does not do after `=`."""
     return None if path is None else Path(path).expanduser()
 
 
 def _fill(arguments: Sequence[str]) -> None:
-    """Guess the words behind [MASK] in a sentence."""
+    """Predict the words at the [MASK] tokens of a sentence."""
     parser = Parser(_fill)
-    parser.add("text", 'a sentence with a mask, as "I ate an [MASK]."')
-    parser.add("--model", "model folder", required=True)
-    parser.add("--top", "guesses for each mask", int, 5, at_least=1)
+    parser.add("text", 'a sentence with a mask, such as "I ate an [MASK]."')
+    parser.add("--model", "folder of a masked LM", required=True)
+    parser.add("--top", "predictions for each mask", int, 5, at_least=1)
     options = parser.parse(arguments)
     from bert.model.heads import MaskedLM
 
@@ -127,4 +124,4 @@ def _fill(arguments: Sequence[str]) -> None:
         print("  ".join(f"{guess.token} {guess.probability:.1%}" for guess in guesses))
 
 
-VERBS = (_pretrain, _tokenizer, _prepare, _fill)
+COMMANDS = (_pretrain, _tokenizer, _prepare, _fill)

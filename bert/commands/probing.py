@@ -1,9 +1,9 @@
 """`bert words`, `senses`, `score` and `attend`: parse, call, print."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from bert.commands.options import output
 from bert.errors import InputError
@@ -11,20 +11,22 @@ from bert.flags import Parser
 
 
 def _words(arguments: Sequence[str]) -> None:
-    """Compare the vectors of a word from sentence to sentence, layer by layer."""
-    columns = "sentence and, where known, word, start and end or index, and sense"
-    sentences = f"file: .txt with a sentence a line, or .jsonl, .tsv or .csv with the columns {columns}"
+    """Compare the vectors of a word across sentences, layer by layer."""
+    columns = "sentence and, optionally, word, start and end or index, and sense"
+    sentences = f".txt file with one sentence a line, or .jsonl, .tsv or .csv with the columns {columns}"
     parser = Parser(_words)
-    parser.add("word", "the word, in any case")
-    parser.add("--sentences", sentences, required=True)
+    parser.add("word", "the word; case does not matter")
+    parser.add("--sentences", sentences, required=True, metavar="FILE")
     parser.add("--model", "model folder", required=True)
-    parser.add("--layer", "one layer, 0 is the embeddings; not given: all", int)
-    parser.add("--forms", "inflected forms too: plural, past, -ing, by English rules", bool)
-    parser.add("--also", "other forms that count as the word, as mice,mousey", default="")
-    parser.add("--clusters", "number of clusters; not given: the best silhouette of 2 to 6", int, at_least=1)
-    parser.add("--seed", "of clusters, of the random tokens, of a sample", int, 0)
-    parser.add("--html", "one offline page with a slider through the layers")
-    parser.add("--png", "2-D map of the last layer that was looked at")
+    parser.add("--layer", "one layer, where 0 is the embeddings; default: all", int)
+    parser.add("--forms", "also find inflected forms by English rules: plural, past, -ing", bool)
+    parser.add(
+        "--also", "other forms of the word, separated by commas, such as mice,mousey", default="", metavar="FORMS"
+    )
+    parser.add("--clusters", "number of clusters; default: the one of 2 to 6 with the best silhouette", int, at_least=1)
+    parser.add("--seed", "seed of the clusters, the random tokens and the sample", int, 0)
+    parser.add("--html", "offline page to write, with a slider through the layers", metavar="FILE")
+    parser.add("--png", "picture to write, with a 2-D map of the last layer", metavar="FILE")
     options = parser.parse(arguments)
     html = output("--html", options.html, (".html", ".htm"), inputs=[options.sentences, options.model])
     png = output("--png", options.png, (".png",), inputs=[options.sentences, options.model])
@@ -33,9 +35,8 @@ def _words(arguments: Sequence[str]) -> None:
 
     also = [form.strip() for form in options.also.split(",") if form.strip()]
     forms = [*(forms_of(options.word) if options.forms else []), *also]
-    layers = None if options.layer is None else [options.layer]
-    chosen: dict[str, Any] = {"layers": layers, "forms": forms, "clusters": options.clusters, "seed": options.seed}
-    result = words(options.word, Path(options.sentences), options.model, **chosen)
+    file, clusters, seed = Path(options.sentences), options.clusters, options.seed
+    result = words(options.word, file, options.model, options.layer, forms, clusters=clusters, seed=seed)
     print(result)
     from bert.probing.pictures import words_page, words_png
 
@@ -44,37 +45,37 @@ def _words(arguments: Sequence[str]) -> None:
 
 
 def _say(remark: str) -> None:
-    """Print a remark, where there is one."""
+    """Print a remark if there is one."""
     if remark:
         print(remark)
 
 
 def _senses(arguments: Sequence[str]) -> None:
-    """Measure how well the vectors of words tell their senses, beside trivial baselines."""
+    """Measure how well the vectors of words separate their senses, next to trivial baselines."""
     from bert.probing.config import SensesProtocol
 
     parser = Parser(_senses, SensesProtocol)
-    parser.add("data", ".jsonl, .tsv or .csv with columns word, sentence, sense, and start and end or index")
+    parser.add("data", ".jsonl, .tsv or .csv with the columns word, sentence, sense, and start and end or index")
     parser.add("--model", "model folder", required=True)
-    parser.add("--test", "test rows; not given: every fifth of each sense")
-    parser.add("--layer", "one layer; not given: all, and the sum of the last 4", int)
-    parser.add("--words", "only these, as apple,bank", default="")
-    parser.add("--seed", "of the random encoder", int, 0)
-    parser.add("--out", "every figure, as .json or .tsv")
+    parser.add("--test", "file with the test rows; default: every fifth row of each sense", metavar="FILE")
+    parser.add("--layer", "one layer; default: all, and the sum of the last 4", int)
+    parser.add("--words", "measure these words only, separated by commas, such as apple,bank", default="")
+    parser.add("--seed", "seed of the randomly initialized encoder", int, 0)
+    parser.add("--out", "file to write with every metric, .json or .tsv", metavar="FILE")
     options = parser.parse(arguments)
     protocol = parser.recipe(options)
     out = output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test, options.model])
     from bert.probing.senses import senses
 
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
-    layers = None if options.layer is None else [options.layer]
-    result = senses(options.data, options.model, options.test, layers, chosen, options.seed, protocol=protocol)
+    inputs = options.data, options.model, options.test
+    result = senses(*inputs, options.layer, chosen, options.seed, protocol=protocol)
     print(result)
     out(lambda file: _write_rows(list(result.rows()), result.summary(), file))
 
 
 def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) -> None:
-    """The rows as a table, or all the content where the file is to be .json."""
+    """Write the rows as a table, or all of the content as JSON to a .json file."""
     if file.suffix.lower() == ".json":
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     else:
@@ -85,17 +86,17 @@ def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) 
 
 
 def _score(arguments: Sequence[str]) -> None:
-    """Say how probable sentences are to a masked LM: the pseudo-log-likelihood of each, and of pairs which one wins."""
-    file = "sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs: columns good and bad"
-    within = "mask the later pieces of a word too while one is guessed, so that long words do not give themselves away"
-    pairs_in = "good, bad and, where known, phenomenon, field, paradigm, as in BLiMP"
+    """Score sentences with a masked LM: the pseudo-log-likelihood of each, and which of a pair is more probable."""
+    file = "sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs with the columns good and bad"
+    within = "also mask the later tokens of the word that a predicted token belongs to, which would give it away"
+    pairs_in = "good, bad and, optionally, phenomenon, field, paradigm, as in BLiMP"
     parser = Parser(_score)
     parser.add("file", file)
     parser.add("--model", "folder of a masked LM", required=True)
     parser.add("--within-word", within, bool)
-    parser.add("--minimal-pairs", f"the file holds pairs ({pairs_in}): accuracy by phenomenon", bool)
-    parser.add("--limit", "so many pairs of each paradigm, the first ones", int, at_least=1)
-    parser.add("--out", "every sentence or pair with its scores, as .tsv or .json")
+    parser.add("--minimal-pairs", f"print the accuracy by phenomenon; the file holds pairs ({pairs_in})", bool)
+    parser.add("--limit", "use only the first N pairs of each paradigm", int, metavar="N", at_least=1)
+    parser.add("--out", "file to write with the scores of every sentence or pair, .tsv or .json", metavar="FILE")
     options = parser.parse(arguments)
     out = output("--out", options.out, (".tsv", ".json"), inputs=[options.file, options.model])
     from bert.probing.pairs import minimal_pairs, pairs_of
@@ -119,18 +120,18 @@ def _score(arguments: Sequence[str]) -> None:
 
 
 def _attend(arguments: Sequence[str]) -> None:
-    """Show where the tokens of a text look in one attention head."""
+    """Show which tokens each token of a text attends to in one head."""
     parser = Parser(_attend)
-    parser.add("text", 'a sentence, as "The cat sat"')
+    parser.add("text", 'a sentence, such as "The cat sat"')
     parser.add("--model", "model folder", required=True)
-    parser.add("--layer", "from 1; not given: where a head looks hardest", int)
-    parser.add("--head", "from 0; not given: the one that looks hardest", int)
-    parser.add("--png", "the weights of the head as a picture")
+    parser.add("--layer", "layer, from 1; default: that of the most sharply focused head", int)
+    parser.add("--head", "head, from 0; default: the most sharply focused one", int)
+    parser.add("--png", "picture to write, with the weights of the head", metavar="FILE")
     options = parser.parse(arguments)
     png = output("--png", options.png, (".png",), inputs=[options.model])
     from bert.probing.attention import attention
 
-    if _is_file(options.text):
+    if os.path.isfile(options.text):
         raise InputError(f"{options.text}: is a file: give one sentence")
     result = attention(options.text, options.model)
     layer, head = result.telling_head(options.layer, options.head)
@@ -142,12 +143,4 @@ def _attend(arguments: Sequence[str]) -> None:
         png(lambda file: _say(heatmap_png(file, result.tokens, weights, title)))
 
 
-def _is_file(text: str) -> bool:
-    """Whether a text is the name of a file; one that is too long for a name is none."""
-    try:
-        return Path(text).is_file()
-    except (OSError, ValueError):
-        return False
-
-
-VERBS = (_words, _senses, _score, _attend)
+COMMANDS = (_words, _senses, _score, _attend)

@@ -8,12 +8,12 @@ from bert.flags import Parser
 
 
 def _quickstart(arguments: Sequence[str]) -> None:
-    """See all of it in one to three minutes: pretrain, fine-tune and probe a small encoder on the bundled sample."""
-    minutes = "of pretraining at most, which ends when the sample is learned; not given: so many that it takes three in all at most"
+    """Pretrain, fine-tune and probe a small encoder on the bundled sample in one to three minutes."""
+    minutes = "maximum minutes of pretraining; default: enough for three minutes in all"
     parser = Parser(_quickstart)
     parser.add("--out", "folder for the runs and report.html", default="runs/quickstart")
     parser.add("--minutes", minutes, float)
-    parser.add("--overwrite", "lose what an earlier quickstart left in --out", bool)
+    parser.add("--overwrite", "delete the quickstart in --out, and start again", bool)
     options = parser.parse(arguments)
     if options.minutes is not None and not options.minutes > 0:
         raise InputError(f"--minutes {options.minutes}: give more than 0")
@@ -23,17 +23,17 @@ def _quickstart(arguments: Sequence[str]) -> None:
 
 
 def _sample(arguments: Sequence[str]) -> None:
-    """Write the bundled sample text to a folder: corpus and labelled rows, English and Chinese."""
+    """Write the bundled sample to a folder: a corpus and labeled rows, English and Chinese."""
     parser = Parser(_sample)
-    parser.add("--out", "folder to write; it must be empty or not there", required=True)
+    parser.add("--out", "folder to write; must be empty or not exist", required=True)
     parser.add("--languages", "en, zh or both", list[str], ["en", "zh"], metavar="LANGUAGE")
-    parser.add("--seed", "decides which sentences the grammar makes", int, 0)
+    parser.add("--seed", "seed of the grammar", int, 0)
     options = parser.parse(arguments)
     from bert.sample.files import write_sample
 
     out = Path(options.out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out}: already holds something: name a folder that is empty or not there")
+        raise InputError(f"--out {out}: not empty: give an empty or new folder")
     try:
         paths = write_sample(out, options.languages, options.seed)
     except OSError as error:
@@ -42,4 +42,4 @@ def _sample(arguments: Sequence[str]) -> None:
         print(path)
 
 
-VERBS = (_quickstart, _sample)
+COMMANDS = (_quickstart, _sample)

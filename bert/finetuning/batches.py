@@ -1,7 +1,7 @@
-"""Examples → batches: which examples a step has, dealt out over ranks, padded to their longest row.
+"""Examples → batches: the examples of a step, distributed over ranks and padded to their longest sequence.
 
-The order is a function of (seed, epoch). An epoch is shuffled, cut into large parts, and each part is sorted by length, so
-that a batch holds rows of about one length and little is padded.
+The order is a function of (seed, epoch). An epoch is shuffled and cut into large parts, and each part is sorted by length, so that the
+sequences of a batch have similar lengths and need little padding.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,52 +22,60 @@ _BATCHES_IN_A_PART = 32
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """An example as the model reads it."""
+    """An example as the model sees it."""
 
     windows: list[Window]
     labels: tuple[float, ...]
-    """the numbers that a task makes of its labels"""
+    """its labels as numbers (`Task.numbers`)"""
 
 
 class TaskBatch(TypedDict):
-    """One step's examples of a rank: E of them in R rows of T places."""
+    """The E examples of a rank in one step, in R sequences of T tokens."""
 
     input_ids: Tensor
     """(R, T)"""
     attention_mask: Tensor
-    """(R, T): 0 where there is padding"""
+    """(R, T): 0 at padding"""
     token_type_ids: Tensor | None
     """(R, T)"""
     example_ids: Tensor
-    """(R,): the example of each row, 0 to E − 1, ascending"""
+    """(R,): the example of each sequence, 0 to E − 1, ascending"""
     word_positions: Tensor
-    """(W,): where the words of the examples, in their order, are decided: places of the flattened (R · T,); none of texts"""
+    """(W,): positions in the flattened (R · T,) at which the words of the examples, in order, are labeled; empty for texts"""
     sizes: list[int]
-    """of each example its units, which are labelled: its words, or 1 of a text"""
+    """the number of labeled units of each example: its words, or 1 for a text"""
     labels: Tensor
-    """(L,): those of the examples, one after the other; empty where nothing is asked"""
-    global_targets: int
-    """labels of the step over all ranks"""
-    global_tokens: int
-    """tokens of the step over all ranks, padding not counted"""
+    """(L,): the labels of the examples, concatenated; empty for a rank without examples"""
 
 
+def count_labels(items: Sequence[Item]) -> dict[str, int]:
+    """The denominator of a single loss term: the number of labels."""
+    return {"loss": sum(len(item.labels) for item in items)}
+
+
+@dataclass(eq=False)
 class Batches:
-    """The batches of a training set without end (`shuffled`), or those of a dev set, once."""
+    """The endless batches of a training set (`shuffled`), or those of a dev set, once."""
 
-    def __init__(self, items: Sequence[Item], batch_size: int, pad_id: int, seed: int = 0, shuffled: bool = True):
-        self.items, self.batch_size, self.pad_id = items, batch_size, pad_id
-        self.seed, self.shuffled = seed, shuffled
-        self.in_epoch = -(-len(items) // batch_size)
-        self._lengths = np.array([max(len(window.ids) for window in item.windows) for item in items])
+    items: Sequence[Item]
+    batch_size: int
+    pad_id: int
+    seed: int = 0
+    shuffled: bool = True
+    counts: Callable[[Sequence[Item]], dict[str, int]] = count_labels
+    """the examples of a global batch → the denominator of each loss term, by name (`Task.counts`)"""
+
+    def __post_init__(self) -> None:
+        self.in_epoch = -(-len(self.items) // self.batch_size)
+        self._lengths = np.array([max(len(window.ids) for window in item.windows) for item in self.items])
         self._epoch: tuple[int, list[np.ndarray]] = (-1, [])
 
     def numbers(self, step: int) -> np.ndarray:
-        """The examples of step `step`, over all ranks."""
-        epoch, place = divmod(step, self.in_epoch)
+        """The numbers of the examples of a step, over all ranks."""
+        epoch, index = divmod(step, self.in_epoch)
         if self._epoch[0] != epoch:
             self._epoch = epoch, self._order(epoch)
-        return self._epoch[1][place]
+        return self._epoch[1][index]
 
     def _order(self, epoch: int) -> list[np.ndarray]:
         total, size = len(self.items), self.batch_size
@@ -78,54 +86,50 @@ class Batches:
         batches: list[np.ndarray] = []
         for begin in range(0, total, size * _BATCHES_IN_A_PART):
             part = order[begin : begin + size * _BATCHES_IN_A_PART]
-            # Among rows of one length chance decides, so that the texts of many windows do not all meet in one batch.
+            # Ties of length are broken at random, so that texts of many windows do not all end up in one batch.
             part = part[np.lexsort((random_bits(self.seed, Stream.LENGTH_TIES, epoch, part), self._lengths[part]))]
             batches += [part[at : at + size] for at in range(0, len(part), size)]
         return [batches[number] for number in permutation(len(batches), self.seed, Stream.BATCH_ORDER, epoch)]
 
-    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> TaskBatch:
-        """What rank `rank` of `ranks` has of step `step`. One that gets no example reads one without asking anything."""
-        numbers = self.numbers(step)
-        mine = numbers[rank::ranks]
-        everything = [self.items[number] for number in numbers]
-        batch = collate([self.items[n] for n in mine] or everything[:1], self.pad_id)
-        if not len(mine):
+    def batch(self, step: int, rank: int = 0, ranks: int = 1) -> StepBatch:
+        """The batch of rank `rank` of `ranks` in a step. A rank without examples processes a dummy example without labels."""
+        everything = [self.items[number] for number in self.numbers(step)]
+        mine = everything[rank::ranks]
+        batch = collate(mine or everything[:1], self.pad_id)
+        if not mine:
             batch["labels"] = batch["labels"][:0]
-        batch["global_targets"] = sum(len(item.labels) for item in everything)
-        batch["global_tokens"] = sum(len(window.ids) for item in everything for window in item.windows)
-        return batch
+        tokens = sum(len(window.ids) for item in everything for window in item.windows)
+        return StepBatch([batch], self.counts(everything), tokens)
 
 
 def collate(items: Sequence[Item], pad_id: int) -> TaskBatch:
-    """The windows of `items` as rows of one length."""
+    """The windows of `items` as sequences of one length."""
     rows = [(number, window) for number, item in enumerate(items) for window in item.windows]
     shape = len(rows), max(len(window.ids) for _, window in rows)
     input_ids = torch.full(shape, pad_id)
     mask, types = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
-    words: list[tuple[int, int, int]] = []  # example, word, where it is decided
+    words: list[tuple[int, int, int]] = []  # example, word, position at which it is labeled
     for row, (number, window) in enumerate(rows):
         length = len(window.ids)
         input_ids[row, :length] = torch.tensor(window.ids)
         mask[row, :length] = 1
         if window.token_types is not None:
             types[row, :length] = torch.tensor(window.token_types)
-        words += [(number, word, row * shape[1] + place) for word, place in zip(window.words, window.places)]
+        words += [(number, word, row * shape[1] + start) for word, start in zip(window.words, window.starts)]
     return TaskBatch(
         input_ids=input_ids,
         attention_mask=mask,
         token_type_ids=types if any(window.token_types is not None for _, window in rows) else None,
         example_ids=torch.tensor([number for number, _ in rows]),
-        word_positions=torch.tensor([place for _, _, place in sorted(words)], dtype=torch.long),
+        word_positions=torch.tensor([position for _, _, position in sorted(words)], dtype=torch.long),
         sizes=[sum(len(window.words) for window in item.windows) or 1 for item in items],
         labels=torch.tensor([label for item in items for label in item.labels]),
-        global_targets=sum(len(item.labels) for item in items),
-        global_tokens=sum(len(window.ids) for _, window in rows),
     )
 
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """The batches of one rank from step 0 to `steps`, or for ever. `on_first_request` is called before the first."""
+    """The batches of one rank from step 0 to `steps`, or without end. `on_first_request` is called before the first."""
 
     batches: Batches
     rank: int = 0
@@ -136,5 +140,4 @@ class BatchLoader:
     def __iter__(self) -> Iterator[StepBatch]:
         self.on_first_request()
         for step in count() if self.steps is None else range(self.steps):
-            batch = self.batches.batch(step, self.rank, self.ranks)
-            yield StepBatch([batch], {"loss": batch["global_targets"]}, batch["global_tokens"])
+            yield self.batches.batch(step, self.rank, self.ranks)

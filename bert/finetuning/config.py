@@ -1,4 +1,4 @@
-"""What `bert finetune` can be told: the groups of a fine-tuning recipe. Plain dataclasses without torch."""
+"""The recipe of `bert finetune` and its groups. Plain dataclasses without torch."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -6,57 +6,57 @@ from typing import Any, Literal
 from bert.errors import InputError, check_seed, check_values, require, require_positive
 from bert.training.config import LogConfig, OptimizerConfig, ScheduleConfig
 
-SEQUENCE_LENGTH = 128  # where neither the recipe nor the model says otherwise
-SPECIALS = 2  # [CLS] and [SEP] of a row
+SEQUENCE_LENGTH = 128  # unless the recipe or the model says otherwise
+SPECIALS = 2  # [CLS] and [SEP]
 
 
 @dataclass(frozen=True)
 class WindowsConfig:
-    """From a text to the rows that the model reads. One that is longer than a row goes through several, its windows."""
+    """How texts become sequences of tokens. A text longer than a sequence is split into several, its windows."""
 
     sequence_length: int | None = None
-    """places of a row at most, special tokens included; null: 128, or what the model takes if that is less"""
+    """maximum length of a sequence, special tokens included; null: 128, or the maximum length of the model if that is less"""
     stride: int | None = None
-    """pieces from the begin of a window to that of the next; null: half of what a row holds"""
+    """number of tokens between the starts of consecutive windows; null: half of the tokens in a window"""
 
     def __post_init__(self) -> None:
         require("windows", self, "sequence_length", lambda value: value >= 8, "8 or more")
         require_positive("windows", self, "stride")
         room = None if self.sequence_length is None else self.sequence_length - SPECIALS
         if room is not None and self.stride is not None and self.stride > room:
-            raise InputError(f"windows.stride {self.stride} would leave out pieces between windows of {room}: lower it")
+            raise InputError(f"windows.stride {self.stride} would skip tokens between windows of {room}: lower it")
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Labelled rows, and how they make batches."""
+    """Labeled rows and batches."""
 
     train: str | None = None
-    """file to learn from: .tsv, .csv or .jsonl with texts and labels; .conll, .conllu or .jsonl for tagging"""
+    """training file: .tsv, .csv or .jsonl with texts and labels; .conll, .conllu or .jsonl for tagging"""
     dev: str | None = None
-    """file to measure on; null: a share of `train` is held out"""
+    """validation file; null: a share of `train`"""
     text: str | None = None
-    """texts: their column; null: found by usual names"""
+    """texts: column of the text; null: found by its usual names"""
     pair: str | None = None
-    """texts: column of a second sentence; null: found by usual names, or none"""
+    """texts: column of a second text; null: found by its usual names, if there is one"""
     label: str | None = None
-    """texts: column of the label, the labels or the number; null: found by usual names"""
+    """texts: column of the label, the labels or the number; null: found by its usual names"""
     separator: str = "|"
-    """multilabel: what stands between the labels of a cell"""
+    """multilabel: separator of the labels in a cell, | by default"""
     label_columns: list[str] = field(default_factory=list)
-    """multilabel: columns of 0 and 1, one for each label, whose names are those of the labels; none: labels stand in one column"""
+    """multilabel: columns of 0 and 1, named after the labels; none: all labels are in one column"""
     words: str | None = None
-    """tag: column of the words; null: the first, of .conllu `form`"""
+    """tag: column of the words; null: the first one, in .conllu files `form`"""
     tags: str | None = None
-    """tag: column of the tags; null: the last, of .conllu `upos`"""
+    """tag: column of the tags; null: the last one, in .conllu files `upos`"""
     file_format: str | None = None
-    """tsv, csv, jsonl, conll, conllu or txt; null: what the name of the file says"""
+    """tsv, csv, jsonl, conll, conllu or txt; null: by the suffix of the file"""
     limit: int | None = None
-    """learn from so many examples at most, drawn by hash; null: from all"""
+    """maximum number of training examples, chosen by hash; null: all"""
     validation_split: float = 0.1
-    """share of `train`, chosen by hash, to measure on where there is no `dev`"""
+    """share of `train`, chosen by hash, that is validated on if there is no `dev`"""
     batch_size: int = 32
-    """examples of one optimiser step, over all devices"""
+    """examples in one optimizer step, over all devices"""
 
     def __post_init__(self) -> None:
         require_positive("data", self, "limit batch_size")
@@ -66,12 +66,12 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TaskConfig:
-    """The head that is put on the encoder."""
+    """The task head on top of the encoder."""
 
     dropout: float = 0.1
-    """share of features that the head drops while it learns"""
+    """dropout rate of the head"""
     pooling: Literal["cls", "mean"] | None = None
-    """texts: what stands for one, the vector of [CLS] or the mean of all; null: as the encoder's family does it"""
+    """texts: the vector of a text, that of [CLS] or the mean of all; null: the default of the encoder's family"""
 
     def __post_init__(self) -> None:
         require("head", self, "dropout", lambda value: 0 <= value < 1, "a share from 0 to below 1")
@@ -82,12 +82,12 @@ class FinetuneOptimizer(OptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
 
     lr: float = 3e-4
-    """highest learning rate of AdamW; for an encoder of 4 layers × 256 up to 1e-3, for one of 12 × 768 1e-4 or less"""
+    """peak learning rate of AdamW; up to 1e-3 for an encoder of 4 layers × 256, 1e-4 or less for one of 12 × 768"""
 
 
 @dataclass(frozen=True)
 class FinetuneSchedule(ScheduleConfig):
-    """Learning rate through the run, as a share of its highest value. Progress is the share of the steps done."""
+    """Learning rate over the run, as a share of its peak. Progress is the share of the steps done."""
 
     warmup: float = 0.1
     """share of the run in which the learning rate rises from 0"""
@@ -95,7 +95,7 @@ class FinetuneSchedule(ScheduleConfig):
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """Measuring on the dev set. The model that measures best is the one that stays."""
+    """Validation on the dev set. The best model is kept."""
 
     every_steps: int | None = None
     """steps between validations; null: after every epoch"""
@@ -106,30 +106,30 @@ class ValidationConfig:
 
 @dataclass(frozen=True)
 class FinetuneRecipe:
-    """Everything that decides a fine-tuning run."""
+    """Everything that determines a fine-tuning run."""
 
     model: str | None = None
     """folder of the model whose encoder is fine-tuned"""
     data: DataConfig = field(default_factory=DataConfig)
-    """labelled rows and batches"""
+    """labeled rows and batches"""
     windows: WindowsConfig = field(default_factory=WindowsConfig)
-    """rows of the model, windows over long texts"""
+    """sequences, and windows over long texts"""
     head: TaskConfig = field(default_factory=TaskConfig)
-    """the head that is put on the encoder"""
+    """the task head on top of the encoder"""
     optimizer: FinetuneOptimizer = field(default_factory=FinetuneOptimizer)
     """AdamW or Muon"""
     schedule: FinetuneSchedule = field(default_factory=FinetuneSchedule)
-    """the learning rate through the run"""
+    """the learning rate over the run"""
     epochs: float = 3.0
-    """times that every example is seen"""
+    """passes over the training examples"""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
-    """measuring on the dev set"""
+    """how often the model is validated"""
     log: LogConfig = field(default_factory=LogConfig)
-    """what to write down"""
+    """rows of RUN/metrics.csv, other loggers, and the progress bar"""
     trainer: dict[str, Any] = field(default_factory=dict)
-    """any argument of lightning.Trainer, as --trainer.devices 2 or --trainer.precision bf16-mixed"""
+    """any argument of lightning.Trainer, such as --trainer.devices 2 or --trainer.precision bf16-mixed"""
     seed: int = 0
-    """decides the initial weights of the head, order and dropout"""
+    """seed of the head's initial weights, the order of examples, and dropout"""
 
     def __post_init__(self) -> None:
         check_values(self, "")

@@ -1,4 +1,4 @@
-"""`bert evaluate` of a fine-tuned model: its metrics on labelled rows, label by label, beside what the best constant guess gets."""
+"""`bert evaluate` of a fine-tuned model: its metrics on labeled rows, also by label, next to those of the best constant prediction."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,21 +16,21 @@ from bert.finetuning.tasks.task import LabelMetrics, flat
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model does on labelled rows."""
+    """The metrics of a model on labeled rows."""
 
     metrics: dict[str, float]
     """the headline first"""
     baseline: dict[str, float]
-    """the same for a guess that is always the same: the most frequent label of the data, the mean of its numbers"""
+    """the same for a constant prediction: the most frequent label of the data, or the mean of its numbers"""
     labels: list[LabelMetrics]
-    """how well each label, or type of span, is found; none of a regression"""
+    """precision, recall and F1 of each label, or type of span; empty for regression"""
     size: str
     """`300 sentences, 3,686 words`"""
     scales: Scales
-    """how the metrics are read"""
+    """how the metrics are shown"""
 
     def __str__(self) -> str:
-        """A small table."""
+        """The metrics as tables."""
         lines = [self.size, metric_table({"model": self.metrics, "baseline": self.baseline}, self.scales)]
         if self.labels:
             width = max(len("label"), *(len(part.label) for part in self.labels))
@@ -42,15 +42,15 @@ class Evaluation:
 
 
 def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
-    """Measure the fine-tuned model of `folder` on the labelled rows of `file`. Raises InputError."""
+    """Measure the fine-tuned model of `folder` on the labeled rows of `file`. Raises InputError."""
     predictor = load_predictor(folder)
     return evaluate_examples(predictor, predictor.task.read(file, data))
 
 
 def evaluate_examples(predictor: Predictor, examples: Iterable[Any]) -> Evaluation:
-    """The same of a model that is open already, on examples with labels."""
+    """Measure a loaded model on labeled examples. Raises InputError."""
     task, labels = predictor.task, predictor.model.labels
-    unknown = f"is none of the model's ({', '.join(labels[:20])}): repair it, or name the column that has them"
+    unknown = f"is not one of the model's labels ({', '.join(labels[:20])}): fix it, or name the column of the labels"
     asked, scores = [], []
     for example, of_example in predictor.scores(checked(task, examples, labels, unknown)):
         asked.append(example)
@@ -64,7 +64,7 @@ def evaluate_examples(predictor: Predictor, examples: Iterable[Any]) -> Evaluati
 
 
 def metric_table(columns: dict[str, dict[str, float]], scales: Scales, change: bool = False) -> str:
-    """Metrics below each other, a column for each that is compared; with `change` how far the last is from the first."""
+    """A table with a row for each metric and the given columns; with `change` also the difference of the last from the first."""
     values = list(columns.values())
     lines = [" " * 14 + "".join(f"{name:>10}" for name in columns) + ("    change" if change else "")]
     for name in values[0]:

@@ -1,6 +1,6 @@
-"""What a fine-tuning run reads: labelled rows, checked before anything is written, and turned into rows of the model.
+"""The data of a fine-tuning run: labeled rows, checked before anything is written, and turned into sequences of tokens.
 
-Labels are those of the training file, sorted: a label's place is its class id, and config.json keeps the names.
+The labels are those of the training file, sorted: the index of a label is its class id, and config.json stores the names.
 """
 
 import dataclasses
@@ -33,24 +33,24 @@ _CHUNK = 1024  # examples that are tokenized together
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Everything that is learned from and measured on."""
+    """The examples of a run, with their labels and metrics."""
 
     labels: tuple[str, ...]
-    """sorted; the place of a label is its class id"""
+    """sorted; the index of a label is its class id"""
     train: list[Item]
     dev: list[Item]
     dev_name: str
-    """the dev file, or how much of the training file was held out"""
+    """the dev file, or the share of the training file"""
     metrics: dict[str, Metric]
-    """what is measured of the model, the headline first"""
+    """the metrics of the model, the headline first"""
     baseline: dict[str, float]
-    """the metrics on `dev` that a guess without a model has"""
+    """the metrics on `dev` of predictions without a model"""
 
 
 def check_files(data: DataConfig) -> None:
-    """InputError where no file is given, or one that cannot be read twice."""
+    """Raises InputError if no file is given, or one that cannot be read twice."""
     if data.train is None:
-        raise InputError("no examples to learn from: give a file as --train")
+        raise InputError("no training examples: give a file with --train")
     for name, file in (("train", data.train), ("dev", data.dev)):
         if file == "-":
             raise InputError(f"--{name} -: a run reads its examples more than once: give a file")
@@ -68,23 +68,21 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
         logger.info(f"columns: {columns.text!r}{second} → {columns.label!r}")
     outcomes = task.outcomes(train)
     if len(outcomes) < 2:
-        found = f"one label only, {outcomes.pop()!r}" if outcomes else "no label"
-        raise InputError(f"{data.train}: {found}: there is nothing to tell apart; give examples of two or more")
+        found = f"only one label, {outcomes.pop()!r}" if outcomes else "no label"
+        raise InputError(f"{data.train}: {found}: give examples of two or more")
     labels = task.labels(train)
     metrics = task.metrics(labels, train)
     if data.dev is not None:
-        unseen = f"does not occur in {data.train}: repair it, remove the row, or give examples of it to learn from"
+        unseen = f"does not occur in {data.train}: fix it, remove the row, or add training examples of it"
         dev = list(checked(task, task.read(data.dev, data), labels, unseen))
         dev_name = Path(data.dev).name
     else:
         train, dev = _hold_out(task, train, data)
         dev_name = f"{data.validation_split:.0%} of {Path(data.train).name}"
-        logger.info(
-            f"no --dev: {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash, are held out to measure on"
-        )
+        logger.info(f"no --dev: validating on {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash")
     if data.limit is not None and data.limit < len(train):
         train = sorted(train, key=_hash)[: data.limit]
-        logger.info(f"data.limit: {data.limit:,} examples, chosen by hash, are learned from")
+        logger.info(f"data.limit: training on {data.limit:,} examples, chosen by hash")
     learned, asked = (make_items(task, side, maker, labels) for side in (train, dev))
     for name, examples, side in zip(("train", "dev"), (train, dev), (learned, asked)):
         logger.info(f"{name}: {_described(task, examples, side)}")
@@ -93,28 +91,28 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
 
 
 def baseline(task: Task, learned: Sequence[Any], asked: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
-    """The metrics on `asked` of a guess without a model, from what `learned` examples have."""
+    """The metrics on `asked` of predictions without a model, derived from the labels of `learned`."""
     metrics, scores = task.metrics(labels, learned), task.baseline(learned, asked, labels)
     task.update(metrics, torch.cat(scores), flat(task, asked, labels), [len(one) for one in scores])
     return read(metrics)
 
 
 def window_maker(windows: WindowsConfig, model: Encoder | HeadedModel, source: str) -> WindowMaker:
-    """How texts become rows for the model of the folder `source`. InputError where rows are longer than it takes, and where it has no
-    tokenizer."""
+    """How texts become sequences for the model of the folder `source`. Raises InputError if they are longer than the model's maximum
+    length, and if it has no tokenizer."""
     tokenizer, encoder = model.tokenizer, model.config
     if tokenizer is None:
-        raise InputError(f"{source}: holds no tokenizer: put the tokenizer.json that it was trained with beside it")
+        raise InputError(f"{source}: no tokenizer: add the tokenizer.json that it was trained with")
     length = windows.sequence_length or min(SEQUENCE_LENGTH, encoder.max_length)
     if length > encoder.max_length:
-        most = f"the {encoder.max_length} tokens that {source} takes"
-        raise InputError(f"windows.sequence_length {length} is longer than {most}: lower it")
+        most = f"the maximum length of {source}, {encoder.max_length}"
+        raise InputError(f"windows.sequence_length is {length}; must be at most {most}")
     stride = windows.stride or max(1, (length - SPECIALS) // 2)
     return WindowMaker(tokenizer, length, stride, encoder.token_types > 1)
 
 
 def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: Sequence[str]) -> list[Item]:
-    """Examples with numbers instead of labels and rows instead of texts. A sentence without words is left out."""
+    """Examples with labels as numbers and texts as token ids. Sentences without words are left out."""
     ids = {label: number for number, label in enumerate(labels)}
     items: list[Item] = []
     for chunk in chunks(examples):
@@ -125,15 +123,15 @@ def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: 
 
 
 def chunks(things: Iterable[Thing], size: int = _CHUNK) -> Iterator[list[Thing]]:
-    """Lists of at most `size` things, in order."""
+    """Consecutive lists of at most `size` things."""
     iterator = iter(things)
     while chunk := list(islice(iterator, size)):
         yield chunk
 
 
 def checked(task: Task, examples: Iterable[Any], labels: Sequence[str], unknown: str) -> Iterator[Any]:
-    """The examples. InputError, naming the line and the nearest label, for a label that is none of `labels`; `unknown` says
-    what is wrong with it."""
+    """The examples. Raises InputError, naming the line and the nearest label, for a label that is not in `labels`; `unknown` is
+    the rest of the message."""
     known = set(labels)
     for example in examples:
         for position, label in enumerate(task.names(example)):
@@ -145,20 +143,18 @@ def checked(task: Task, examples: Iterable[Any], labels: Sequence[str], unknown:
 
 
 def _hold_out(task: Task, examples: Sequence[Any], data: DataConfig) -> tuple[list[Any], list[Any]]:
-    """(train, dev) by the hash of the text, so that equal texts stand on one side and the order of rows is no matter."""
+    """(train, dev) by the hash of the text: identical texts land in the same split, whatever the order of rows."""
     limit = int(data.validation_split * 2**64)
     hashes = [_hash(example) for example in examples]
     known = {label for example, drawn in zip(examples, hashes) if drawn >= limit for label in task.names(example)}
     train: list[Any] = []
     dev: list[Any] = []
-    for example, drawn in zip(examples, hashes):  # what alone has a label is learned from
-        validation_split = drawn < limit and known.issuperset(task.names(example))
-        (dev if validation_split else train).append(example)
+    for example, drawn in zip(examples, hashes):  # the only example of a label is for training
+        is_dev = drawn < limit and known.issuperset(task.names(example))
+        (dev if is_dev else train).append(example)
     if not dev or len(task.outcomes(train)) < 2:
-        raise InputError(
-            f"{data.train}: {len(examples)} examples with {len(set(hashes))} different texts are too few to hold some out: give a second"
-            " file as --dev, or more examples"
-        )
+        found = f"{len(examples)} examples with {len(set(hashes))} different texts"
+        raise InputError(f"{data.train}: {found} are too few to split: give a second file with --dev, or more examples")
     return train, dev
 
 
@@ -167,17 +163,17 @@ def _hash(example: Any) -> int:
 
 
 def _described(task: Task, examples: Sequence[Any], items: Sequence[Item]) -> str:
-    """How much there is, and what does not fit in a row."""
+    """The number of examples, and of those that do not fit in a sequence."""
     long = [item for item in items if len(item.windows) > 1]
     what = task.counted([len(item.labels) for item in items])
     if len(items) < len(examples):
-        what += f"; {len(examples) - len(items):,} without a word are left out"
+        what += f"; {len(examples) - len(items):,} without words left out"
     if long:
-        what += f"; {len(long):,} longer than a row: {sum(len(item.windows) for item in long):,} windows"
+        what += f"; {len(long):,} longer than a sequence: {sum(len(item.windows) for item in long):,} windows"
     return what
 
 
 def resolved(recipe: FinetuneRecipe, maker: WindowMaker) -> FinetuneRecipe:
-    """The recipe with every open field decided, as RUN/recipe.yaml keeps it."""
+    """The recipe with every open field resolved, as written to RUN/recipe.yaml."""
     windows = dataclasses.replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride)
     return dataclasses.replace(recipe, windows=windows)

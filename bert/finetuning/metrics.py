@@ -1,8 +1,8 @@
-"""How metrics are read, and precision, recall and F1 of tagged spans: names, places, chunks.
+"""How metrics are shown and compared, and precision, recall and F1 of tagged spans: names, places, chunks.
 
-A span is right where its type, its first and its last word are. `conlleval` reads tags as the script of the CoNLL
-shared tasks does (Tjong Kim Sang and Buchholz 2000): whatever is not O belongs to some span. `strict` counts only what
-is well-formed in the scheme of the tags, as seqeval does in its strict mode. The two differ on ill-formed tags alone.
+A span is correct if its type, its first word and its last word are. `conlleval` reads tags like the script of the CoNLL shared tasks
+(Tjong Kim Sang and Buchholz 2000): whatever is not O belongs to a span. `strict` counts only spans that are well-formed in the scheme of
+the tags, like the strict mode of seqeval. The two differ on ill-formed tags only.
 """
 
 import warnings
@@ -22,12 +22,12 @@ _BILOU_TO_IOBES = {"L": "E", "U": "S"}
 
 @dataclass(frozen=True)
 class Scale:
-    """How the values of a metric are read."""
+    """How the values of a metric are shown and compared."""
 
     title: str
-    """in a sentence or a table"""
+    """its name in a sentence or a table"""
     percent: bool = True
-    """a share, shown in per cent"""
+    """whether it is a share, shown in percent"""
     larger_is_better: bool = True
 
     def shown(self, value: float) -> str:
@@ -35,7 +35,7 @@ class Scale:
         return f"{value:.1%}" if self.percent else f"{value:,.3f}"
 
     def difference(self, value: float) -> str:
-        """A difference of two values, with its sign; of shares in percentage points."""
+        """A difference of two values, with its sign; in percentage points for a share."""
         return f"{100 * value:+.1f}" if self.percent else f"{value:+,.3f}"
 
 
@@ -43,16 +43,16 @@ Scales = Mapping[str, Scale]
 
 
 def percents(*titles: str) -> dict[str, Scale]:
-    """Scales of shares, by the names of their metrics: `macro F1` is that of `macro_f1`."""
+    """Scales of shares by the names of their metrics: `macro F1` is the title of `macro_f1`."""
     return {title.lower().replace(" ", "_"): Scale(title) for title in titles}
 
 
 def read(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """The values, 0 where a metric has none, as the correlation of a constant; what was counted is 0 again."""
+    """The values, 0 for a metric that is undefined, such as the correlation of a constant; resets the metrics."""
     values = {}
     for name, metric in metrics.items():
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of a variance of 0
+            warnings.simplefilter("ignore", UserWarning)  # about a variance of 0
             value = metric.compute()
         values[name] = float((value["f1"] if isinstance(value, dict) else value).nan_to_num(0.0))
         metric.reset()
@@ -65,12 +65,12 @@ def in_words(values: Mapping[str, float], scales: Scales) -> str:
 
 
 def goodness(values: Mapping[str, float], scales: Scales) -> list[float]:
-    """Numbers that are larger, in their order, where the metrics are better."""
+    """The values with signs that make the larger one the better one, in order of importance."""
     return [value if scales[name].larger_is_better else -value for name, value in values.items()]
 
 
 class Span(NamedTuple):
-    """Words `start` to `end`, the latter not included, and what they are."""
+    """A type, and the words from `start` to before `end` that have it."""
 
     type: str
     start: int
@@ -78,9 +78,9 @@ class Span(NamedTuple):
 
 
 def scheme_of(sentences: Iterable[Sequence[str]]) -> Scheme | None:
-    """The scheme of the tags of many sentences; none where they are no span tags, as parts of speech are not.
+    """The scheme of the tags of many sentences; none if they are not span tags, such as parts of speech.
 
-    IOB1 opens a span with I, and with B only right after another of its type; IOB2 opens each with B.
+    IOB1 opens a span with I, or with B right after another span of its type; IOB2 opens every span with B.
     """
     prefixes: set[str] = set()
     b_opens = i_opens = False
@@ -104,37 +104,37 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> Scheme | None:
 
 
 def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
-    """The spans of a sentence in their order: the well-formed ones of a scheme, or, without one, as conlleval reads.
+    """The spans of a sentence in order: the well-formed ones of a scheme, or, without a scheme, those that conlleval finds.
 
-    conlleval lets a span begin at B, and at I where no span of its type is open; it is extended to E and S (in BILOU L
-    and U), which end a span, as seqeval extends it. Raises ValueError for a tag that is neither O nor like B-PER.
+    In conlleval a span begins at B, and at I if no span of its type is open. As in seqeval, this is extended to E and S (in BILOU L and
+    U), which end a span. Raises ValueError for a tag that is neither O nor like B-PER.
     """
     ends_marked = scheme in ("IOBES", "BILOU")
     found: list[Span] = []
     start, (before, type_before) = -1, ("O", "")
-    for place, (prefix, type_) in enumerate([*map(_parts, tags), ("O", "")]):
+    for index, (prefix, type_) in enumerate([*map(_parts, tags), ("O", "")]):
         same = type_ == type_before
         if scheme is None:
             opens = prefix != "O" and (prefix in "BS" or before in "OES" or not same)
-            goes_on, whole = prefix != "O" and not opens, True
+            continues, whole = prefix != "O" and not opens, True
         else:
-            goes_on = start >= 0 and same and prefix in ("IE" if ends_marked else "I") and before not in "ES"
+            continues = start >= 0 and same and prefix in ("IE" if ends_marked else "I") and before not in "ES"
             whole = not ends_marked or before in "ES"
             if scheme == "IOB1":
-                opens = not goes_on and (prefix == "I" or (prefix == "B" and same))
+                opens = not continues and (prefix == "I" or (prefix == "B" and same))
             else:
-                opens = not goes_on and prefix in ("BS" if ends_marked else "B")
-        if start >= 0 and not goes_on:
+                opens = not continues and prefix in ("BS" if ends_marked else "B")
+        if start >= 0 and not continues:
             if whole:
-                found.append(Span(type_before, start, place))
+                found.append(Span(type_before, start, index))
             start = -1
-        start = place if opens else start
+        start = index if opens else start
         before, type_before = prefix, type_
     return found
 
 
 def _parts(tag: str) -> tuple[str, str]:
-    """Prefix and type of a tag, of BILOU in the letters of IOBES. A type may have hyphens."""
+    """The prefix and type of a tag, with the letters of BILOU mapped to IOBES. A type may contain hyphens."""
     prefix, _, type_ = tag.partition("-")
     prefix = _BILOU_TO_IOBES.get(prefix, prefix)
     if tag != "O" and (prefix not in tuple("BIES") or not type_):
@@ -143,47 +143,42 @@ def _parts(tag: str) -> tuple[str, str]:
 
 
 class SpanF1(Metric):
-    """Micro-averaged precision, recall and F1 of spans, and those of each type, over all processes.
+    """Micro-averaged precision, recall and F1 of spans, in total and by type, over all processes.
 
-    `labels` are all tags that can come; `scheme` is needed in `strict` mode.
+    `labels` are all possible tags; `scheme` is used in `strict` mode.
     """
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
-    correct: Tensor  # (types,) spans that are in both
-    predicted: Tensor  # (types,)
-    gold: Tensor  # (types,)
+    counts: Tensor  # (3, types): numbers of correct, predicted and gold spans
 
     def __init__(self, labels: Iterable[str], mode: Mode = "conlleval", scheme: Scheme = "IOB2") -> None:
         super().__init__()
         self.tags = tuple(labels)
         self.types = tuple(sorted({_parts(label)[1] for label in self.tags} - {""}))
         self.scheme: Scheme | None = scheme if mode == "strict" else None
-        for name in ("correct", "predicted", "gold"):
-            self.add_state(name, torch.zeros(len(self.types), dtype=torch.long), dist_reduce_fx="sum")
+        self.add_state("counts", torch.zeros(3, len(self.types), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, predicted: Sequence[Sequence[str]], gold: Sequence[Sequence[str]]) -> None:
-        """Count the spans of sentences, given by the tags of their words. Raises ValueError for unequal lengths."""
+        """Count the spans of sentences, given as the tags of their words. Raises ValueError for unequal lengths."""
         if [len(tags) for tags in predicted] != [len(tags) for tags in gold]:
-            raise ValueError("predicted and gold tags differ in number: each word has one of both")
-        counts = {name: [0] * len(self.types) for name in ("correct", "predicted", "gold")}
-        for predicted_tags, gold_tags in zip(predicted, gold):
-            found, there = set(spans(predicted_tags, self.scheme)), set(spans(gold_tags, self.scheme))
-            for name, some in (("correct", found & there), ("predicted", found), ("gold", there)):
+            raise ValueError("predicted and gold tags differ in number: give one of each for every word")
+        counts = [[0] * len(self.types) for _ in range(3)]
+        for sides in zip(predicted, gold):
+            found, there = (set(spans(tags, self.scheme)) for tags in sides)
+            for row, some in zip(counts, (found & there, found, there)):
                 for span in some:
-                    counts[name][self.types.index(span.type)] += 1
-        for name, count in counts.items():
-            setattr(self, name, getattr(self, name) + torch.tensor(count, device=self.device))
+                    row[self.types.index(span.type)] += 1
+        self.counts += torch.tensor(counts, dtype=torch.long, device=self.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """`precision`, `recall` and `f1` over all types, and for each type such as PER `precision_PER`, …, beside
-        `gold_PER`, the number of its spans. A ratio without a span to divide by is 0."""
-        scores = _scores(self.correct.sum(), self.predicted.sum(), self.gold.sum())
-        for number, type_ in enumerate(self.types):
-            of_type = _scores(self.correct[number], self.predicted[number], self.gold[number])
-            scores |= {f"{name}_{type_}": score for name, score in of_type.items()}
-            scores[f"gold_{type_}"] = self.gold[number]
+        """`precision`, `recall` and `f1` over all types, and for each type, such as PER, `precision_PER`, … and `gold_PER`, the number
+        of its spans. A ratio with a denominator of 0 is 0."""
+        scores = _scores(*self.counts.sum(1))
+        for type_, counts in zip(self.types, self.counts.T):
+            scores |= {f"{name}_{type_}": score for name, score in _scores(*counts).items()}
+            scores[f"gold_{type_}"] = counts[2]
         return scores
 
 

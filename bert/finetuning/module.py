@@ -1,6 +1,6 @@
-"""Fine-tuning as a LightningModule: the step of `training.module`, the loss of a task, the metrics on the dev set."""
+"""Fine-tuning as a LightningModule: the step of `training.module`, the loss of a task, and the metrics on the dev set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import lightning as L
 import torch
@@ -10,17 +10,19 @@ from bert.data.rng import Stream
 from bert.finetuning.batches import TaskBatch
 from bert.finetuning.metrics import goodness, read
 from bert.finetuning.tasks.task import Task, TaskModel
-from bert.model.heads import HeadOutput
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.module import STEP_COLUMNS, TrainingModule
 from bert.training.step import LossTerms, StepBatch
 
-LOG_COLUMNS = [STEP_COLUMNS[0], "epoch", *STEP_COLUMNS[1:]]
-"""of metrics.csv, beside the metrics on the dev set, which stand with `dev_` before their names"""
+
+def log_columns(task: Task, metrics: Iterable[str]) -> list[str]:
+    """Columns of metrics.csv: the loss terms where there are several, and the metrics on the dev set with the prefix `dev_`."""
+    terms = task.weights if len(task.weights) > 1 else ()
+    return [STEP_COLUMNS[0], "epoch", *STEP_COLUMNS[1:], *terms, *(f"dev_{name}" for name in metrics)]
 
 
 class TaskTraining(TrainingModule):
-    """Trains a model with a head for `task` for `steps` steps."""
+    """Trains a model on `task` for `steps` steps."""
 
     dropout_stream = Stream.FINETUNING_DROPOUT
 
@@ -35,34 +37,27 @@ class TaskTraining(TrainingModule):
         seed: int = 0,
         steps_in_epoch: int | None = None,
     ) -> None:
-        """`metrics` are those of `task.metrics`, the headline first."""
+        """`metrics`: those of `task.metrics`, the headline first."""
         super().__init__(model, optimizer, schedule, StopConfig(steps=steps), seed)
         self.task = task
         self.steps_in_epoch = steps_in_epoch or steps
         self.metrics = torch.nn.ModuleDict(metrics)
 
-    def forward(self, batch: TaskBatch) -> HeadOutput:
-        """The scores of a batch, (N, C) with a row a unit that is labelled, and the sum of the terms of its loss."""
-        scores = self.task.scores(self.model, batch)
-        if not len(batch["labels"]):  # of an example that is another rank's
-            scores = scores[:0]
-        terms = self.task.loss(scores, batch["labels"])
-        return HeadOutput(scores, loss_sum=torch.stack([total for total, _ in terms.values()]).sum())
-
     def loss_terms(self, micro_batch: TaskBatch) -> LossTerms:
-        """What the task learns by, summed over the labels."""
-        return LossTerms({"loss": self(micro_batch).loss_sum}, {"loss": 1.0})
+        """The loss terms of the task; a dummy example, which has no labels, adds 0 to each."""
+        scores = self.task.scores(self.model, micro_batch)  # (N, C)
+        return self.task.loss(scores if len(micro_batch["labels"]) else scores[:0], micro_batch["labels"])
 
     def read_log(self) -> dict[str, float]:
-        """The same with the epochs done."""
+        """The log row of a step, with the number of epochs done."""
         return {"epoch": round(self.epoch(), 3)} | super().read_log()
 
     def epoch(self) -> float:
-        """Epochs done."""
+        """The number of epochs done."""
         return self.progress.step / self.steps_in_epoch
 
     def validation_step(self, batch: StepBatch, batch_idx: int) -> None:
-        """Counts what is right."""
+        """Update the metrics."""
         for micro_batch in batch.micro_batches:
             if len(micro_batch["labels"]):
                 scores = self.task.scores(self.model, micro_batch).float()
@@ -76,9 +71,9 @@ class TaskTraining(TrainingModule):
 
 
 class KeepBest(L.Callback):
-    """Keeps the model that measured best on the dev set: `save` writes it (rank 0).
+    """Keeps the model that is best on the dev set: `save` writes it (rank 0).
 
-    The headline decides, of equal ones the next metric; where all are equal the earlier model stays.
+    The headline decides, the next metric breaks ties; if all are equal, the earlier model is kept.
     """
 
     def __init__(self, save: Callable[[TaskTraining], None]) -> None:
@@ -88,7 +83,7 @@ class KeepBest(L.Callback):
         self.best_step = 0
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """After a validation inside the run."""
+        """Save the model if it is the best so far."""
         assert isinstance(pl_module, TaskTraining)
         measured = pl_module.validation
         if trainer.state.fn != "fit" or not measured:
@@ -100,5 +95,5 @@ class KeepBest(L.Callback):
                 self.save(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The model is saved before any rank goes on."""
+        """Wait on all ranks until the model is saved."""
         trainer.strategy.barrier()

@@ -1,6 +1,6 @@
-"""`bert predict`: texts or sentences in, what a task says of each out, in constant memory.
+"""`bert predict`: texts or sentences in, predictions of a task out, in constant memory.
 
-A text that is longer than a row goes through several windows, as in learning.
+A text that is longer than a sequence is split into windows, as in training.
 """
 
 import sys
@@ -28,21 +28,21 @@ from bert.terminal import raw
 
 @dataclass(frozen=True)
 class Predictor:
-    """A fine-tuned model with what it needs to read texts as it did when it learned."""
+    """A fine-tuned model with everything needed to read texts as in training."""
 
     model: TaskModel
     maker: WindowMaker
     task: Task
     bf16: bool | None = None
-    """compute in bfloat16; none: where the hardware multiplies it"""
+    """compute in bfloat16; none: if the hardware supports it natively"""
 
     def __call__(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
-        """Each example with what the task says of it."""
+        """Each example with its prediction."""
         for example, scores in self.scores(examples):
             yield example, self.task.prediction(scores, self.model.labels)
 
     def scores(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
-        """Each example with the scores of its units, (units, C)."""
+        """Each example with the scores (units, C) of its units."""
         for chunk in chunks(examples):
             windows = self.task.windows(chunk, self.maker)
             inputs = [Encoded(window.ids, window.token_types) for of_example in windows for window in of_example]
@@ -52,14 +52,14 @@ class Predictor:
 
 
 def _logits(output: Any, batch: Batch) -> list[Tensor]:
-    """Of each window of a batch its logits, (C,) or (T, C)."""
+    """The logits of each window of a batch, (C,) or (T, C)."""
     return list(output.logits.float().cpu())
 
 
 def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf16: bool | None = None) -> Predictor:
-    """The fine-tuned model of a folder, on the accelerator where there is one. `windows`: others than it learned with.
+    """The fine-tuned model of a folder, on the GPU if there is one. `windows`: default is those of training.
 
-    Raises InputError where it is no such model.
+    Raises InputError if it is not a fine-tuned model.
     """
     folder = local_folder(folder)
     task = task_of(folder)
@@ -71,16 +71,15 @@ def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf1
 
 
 def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
-    """Write what the model says of each row of `file`, or of each word of its sentences, to `out`; `-` is standard input or
-    output.
+    """Write the predictions for each row of `file`, or each word of its sentences, to `out`; `-` is standard input or output.
 
-    Returns the number of rows or sentences. The file appears whole or not at all. Raises InputError.
+    Returns the number of rows or sentences. The file is written atomically. Raises InputError.
     """
     if "-" not in (file, out) and is_same(Path(file).expanduser(), Path(out).expanduser()):
-        raise InputError(f"--out {out}: is the input, which would be lost: give another --out")
+        raise InputError(f"--out {out}: would overwrite the input: give another --out")
     predictor = load_predictor(folder)
-    results = iter(predictor(predictor.task.read(file, data, labelled=False)))
-    first = next(results, None)  # what is wrong with the input shows before a line is written
+    results = iter(predictor(predictor.task.read(file, data, labeled=False)))
+    first = next(results, None)  # errors of the input show before a line is written
     count = 0
     with written(out) as stream:
         stream.write(predictor.task.header(predictor.model.labels))
@@ -92,22 +91,22 @@ def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
 
 @contextmanager
 def written(out: str) -> Iterator[TextIO]:
-    """A text file that appears whole or not at all; `-` is standard output. InputError where it cannot be written."""
+    """A text file that is written atomically; `-` is standard output. Raises InputError if it cannot be written."""
     file = Path(out).expanduser()
     if out != "-" and file.is_dir():
         raise InputError(f"{out}: is a folder: give a file as --out")
     try:
         if out == "-":
-            # data for a file or a program stay as they are
+            # only a terminal needs protection from control characters
             yield sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
             sys.stdout.flush()
-        elif file.exists() and not file.is_file():  # a pipe or a device is written into, not replaced
+        elif file.exists() and not file.is_file():  # a pipe or a device is written to, not replaced
             with file.open("w", encoding="utf-8", newline="\n") as stream:
                 yield stream
         else:
             with replaced(file) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
                 yield stream
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         raise
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror or error}): give another --out") from error

@@ -1,7 +1,7 @@
-"""`bert finetune`: labelled rows → batches → training → the best model's folder, as one page of plain calls.
+"""`bert finetune`: labeled rows → batches → training → the folder of the best model, as one page of plain calls.
 
-What a run makes lies in its folder: recipe.yaml (all fields; run it again and the same run happens), metrics.csv,
-environment.json, model/ (the model that measured best on the dev set).
+The run directory holds recipe.yaml (all fields; running it again reproduces the run), metrics.csv, environment.json and model/ (the
+model that is best on the dev set).
 """
 
 import logging
@@ -18,7 +18,7 @@ from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.inputs import TrainingData, check_files, prepare_data, resolved, window_maker
 from bert.finetuning.metrics import in_words
-from bert.finetuning.module import LOG_COLUMNS, KeepBest, TaskTraining
+from bert.finetuning.module import KeepBest, TaskTraining, log_columns
 from bert.finetuning.tasks.index import TASKS, task_named
 from bert.finetuning.tasks.task import Task, TaskModel
 from bert.finetuning.windows import windows_file
@@ -34,7 +34,7 @@ from bert.training.trainer import check_trainer_arguments, make_trainer
 
 logger = logging.getLogger(__name__)
 
-# Arguments of the Trainer that something else in a recipe decides.
+# Arguments of the Trainer that another field of the recipe determines.
 _DECIDED = {
     **dict.fromkeys(("max_steps", "max_epochs", "max_time", "min_steps", "min_epochs", "fast_dev_run"), "epochs"),
     **dict.fromkeys(("limit_train_batches", "overfit_batches"), "data.limit"),
@@ -45,21 +45,14 @@ _DECIDED = {
 }
 
 
-def finetune(
-    task: str,
-    recipe: FinetuneRecipe,
-    out: str | Path,
-    overwrite: bool = False,
-    trust: bool = False,
-) -> Path:
-    """Run `recipe` in the folder `out`; returns the folder of the best model.
+def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool = False, trust: bool = False) -> Path:
+    """Run `recipe` in the folder `out`, and return the folder of the best model.
 
-    `task` is the name of one: classify, multilabel, regression or tag. `overwrite` loses the run that `out` holds;
-    without it such a folder is refused. What happens is logged by the loggers of `bert`. `trust` imports any class that
-    the recipe describes.
+    `task`: classify, multilabel, regression or tag. `overwrite` deletes a run in `out`, which is an error otherwise. Progress is logged
+    by the loggers of `bert`. `trust` imports any class that the recipe names.
 
-    Raises InputError for what the user can mend, `bert.errors.InterruptedRun` where a signal ended the run (the best model so
-    far stays).
+    Raises InputError for what the user can fix, and `bert.errors.InterruptedRun` if a signal ended the run (the best model so far is
+    kept).
     """
     learned, out = task_named(task), Path(out)
     check_trainer_arguments(recipe.trainer, _DECIDED, trust)
@@ -71,19 +64,19 @@ def finetune(
 
 
 def _finetune(task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, signals: Signals, trust: bool) -> Path:
-    """Prepare (rank 0 first) and train."""
+    """Prepare the run, on rank 0 first, and train."""
     first, ranks = run_folder.is_rank_0(), world_size(recipe.trainer)
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals)
     with run_folder.claimed(out, overwrite, recipe, keeps=False) if first else nullcontext(out) as folder:
         if not first:
-            # what objects `trainer` holds, no file tells
+            # recipe.yaml does not contain the objects in `trainer`
             recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)
         recipe, data, model = prepare(task, recipe)
-        batches = Batches(data.train, recipe.data.batch_size, model.config.pad_id, recipe.seed)
+        batches = Batches(data.train, recipe.data.batch_size, model.config.pad_id, recipe.seed, counts=task.counts)
         dev = Batches(data.dev, recipe.data.batch_size, model.config.pad_id, shuffled=False)
         keep = KeepBest(lambda trained: save_model(trained, recipe, data, out / "model"))
-        csv = MetricsCsv(out / "metrics.csv", [*LOG_COLUMNS, *(f"dev_{name}" for name in data.baseline), *TIME_COLUMNS])
-        trainer = make_trainer(  # before the recipe is written: it refuses what this machine cannot do
+        csv = MetricsCsv(out / "metrics.csv", [*log_columns(task, data.baseline), *TIME_COLUMNS])
+        trainer = make_trainer(  # before the recipe is written: it raises if this machine lacks what is asked for
             recipe.trainer,
             [log, stop, keep, *([ProgressBar(log)] if recipe.log.progress_bar else [])],
             loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
@@ -93,29 +86,24 @@ def _finetune(task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, si
             run_dir=out,
         )
         if trainer.world_size != ranks:
-            raise InputError(
-                f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
-            )
+            started = f"{ranks} processes were expected and Lightning starts {trainer.world_size}"
+            raise InputError(f"trainer.devices: {started}: give a number")
         if first:
             decided = {"precision": str(trainer.precision)}
             run_folder.mark_ready(folder, out, recipe, f"bert finetune {task.name}", decided)
     steps = max(1, round(recipe.epochs * batches.in_epoch))
-    module = TaskTraining(
-        *(task, data.metrics, model.train(), recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch)
-    )
-    rank = trainer.global_rank
+    how = recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch
+    module = TaskTraining(task, data.metrics, model.train(), *how)
     logger.info(describe(recipe, model, steps, trainer.precision))
 
     def on_first_request() -> None:
-        signals.install()  # Lightning has put its own handlers in their place
+        signals.install()  # Lightning has replaced our handlers
         module.progress.start()
 
+    training = BatchLoader(batches, trainer.global_rank, ranks, on_first_request=on_first_request)
+    validation = BatchLoader(dev, trainer.global_rank, ranks, steps=dev.in_epoch)
     with suppress(SIGTERMException), signals.deferred():
-        trainer.fit(
-            module,
-            BatchLoader(batches, rank, ranks, on_first_request=on_first_request),
-            BatchLoader(dev, rank, ranks, steps=dev.in_epoch),
-        )
+        trainer.fit(module, training, validation)
     if stop.stopped_by:
         raise InterruptedRun(interrupted(task, module, keep, out) if first else "", stop.stopped_by)
     best, baseline = in_words(keep.best, task.scales), in_words(data.baseline, task.scales)
@@ -125,9 +113,9 @@ def _finetune(task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, si
 
 
 def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, TrainingData, TaskModel]:
-    """The recipe with every open field decided, its data, and the model with a new head. Raises InputError."""
+    """The recipe with every open field resolved, its data, and the model with a new head. Raises InputError."""
     if recipe.model is None:
-        raise InputError("no model to start from: give a model folder as --model")
+        raise InputError("no model to start from: give a model folder with --model")
     folder = open_folder(recipe.model)
     maker = window_maker(recipe.windows, folder.encoder, recipe.model)
     data = prepare_data(task, recipe.data, maker)
@@ -139,23 +127,21 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
 
 
 def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: str) -> str:
-    """What is about to run, in a line."""
-    config = model.config
-    return (
-        f"{recipe.model}: {config.num_layers} layers × {config.hidden_size}, {count_parameters(model) / 1e6:.1f} M parameters,"
-        f" {precision}; {steps:,} steps of {recipe.data.batch_size} examples = {recipe.epochs:g} epochs"
-    )
+    """A line about the run that starts."""
+    config, size = model.config, f"{count_parameters(model) / 1e6:.1f} M parameters"
+    shape = f"{config.num_layers} layers × {config.hidden_size}, {size}, {precision}"
+    return f"{recipe.model}: {shape}; {steps:,} steps of {recipe.data.batch_size} examples = {recipe.epochs:g} epochs"
 
 
 def save_model(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path) -> None:
-    """Write the model folder: the best so far."""
+    """Write the folder of the best model so far."""
     measured = in_words(module.validation, module.task.scales)
     logger.info(f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {measured}: the best so far")
     module.model.save(folder, card=card_text(module, recipe, data), extra=windows_file(recipe.windows))
 
 
 def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:
-    """What a run reads must not lie in the folder that it replaces."""
+    """Raises InputError if an input of the run is in the folder that it replaces."""
     given = {"--model": recipe.model, "--train": recipe.data.train, "--dev": recipe.data.dev}
     for option, path in given.items():
         if path is not None and out.is_dir() and real_path(Path(path)).is_relative_to(real_path(out)):
@@ -163,7 +149,7 @@ def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:
 
 
 def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) -> str:
-    """The part of the model card that tells how the model came to be."""
+    """The part of the model card about the training."""
     assert recipe.data.train is not None
     assert recipe.model is not None
     task = module.task
@@ -172,9 +158,9 @@ def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) 
     lines = [
         "## Fine-tuning",
         f"- from: {Path(recipe.model).parent.name}/{Path(recipe.model).name}",
-        f"- learned from {Path(recipe.data.train).name}: {len(data.train):,} examples; step {int(module.progress.step):,}"
+        f"- data: {Path(recipe.data.train).name}, {len(data.train):,} examples; step {int(module.progress.step):,}"
         f" (epoch {module.epoch():.2f} of {recipe.epochs:g}); seed {recipe.seed}",
-        f"- rows of {recipe.windows.sequence_length}, windows {recipe.windows.stride} pieces apart;"
+        f"- sequences of {recipe.windows.sequence_length} tokens, windows with a stride of {recipe.windows.stride} tokens;"
         f" {recipe.data.batch_size} examples a step; {recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g},"
         f" {recipe.schedule.kind} schedule",
         f"- {task.name}, {TASKS[task.name]}: {', '.join(names)}{' …' if len(data.labels) > 50 else ''}",
@@ -186,8 +172,8 @@ def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) 
 
 
 def interrupted(task: Task, module: TaskTraining, keep: KeepBest, out: Path) -> str:
-    """What a run that was stopped leaves behind."""
+    """A line about a stopped run."""
     stopped = f"stopped at step {int(module.progress.step)}"
     if not keep.best:
-        return f"{stopped}, before the model was measured for the first time: {out} holds none. Begin anew with --overwrite"
+        return f"{stopped}, before the first validation: {out} holds no model. Start again with --overwrite"
     return f"{stopped}. {out / 'model'} holds the best model so far: step {keep.best_step}, {in_words(keep.best, task.scales)}"

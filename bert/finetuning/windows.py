@@ -1,9 +1,8 @@
-"""Texts and tagged sentences → rows of token ids. What does not fit in a row goes through several: windows that overlap.
+"""Texts and tagged sentences → sequences of token ids. Text that does not fit in a sequence is split into overlapping windows.
 
-A row is `[CLS] pieces [SEP]`, for two texts `[CLS] a [SEP] b [SEP]` (or with two separators between them, where the
-tokenizer says so, as RoBERTa's does). The windows of a text are alike in learning and in
-prediction: a classifier takes the mean of their scores, a tagger takes each word from the one window where it is
-furthest from where the text was cut. Plain Python: no torch.
+A sequence is `[CLS] tokens [SEP]`, for two texts `[CLS] a [SEP] b [SEP]` (or with two separators between them, if the tokenizer says so,
+as RoBERTa's does). Training and prediction use the same windows: a classifier averages their scores, a tagger labels each word in the
+window in which the word is furthest from a cut. Plain Python: no torch.
 """
 
 import dataclasses
@@ -22,70 +21,64 @@ from bert.untrusted import read_json
 if TYPE_CHECKING:
     from bert.data.tokenizer import Tokenizer
 
-WINDOWS_FILE = "windows.json"  # in a model folder, beside what Hugging Face knows
+WINDOWS_FILE = "windows.json"  # in a model folder, next to the files of Hugging Face
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """One row of the model."""
+    """One sequence."""
 
     ids: list[int]
     """token ids, special tokens included"""
     token_types: list[int] | None = None
-    """of two texts: 0 up to the first [SEP], 1 after it, as the tokenizer has it; none: all 0"""
+    """two texts: 0 up to the first [SEP], 1 after it, as the tokenizer gives them; none: all 0"""
     words: tuple[int, ...] = ()
-    """tagging: the numbers of the words that are decided in this window, ascending"""
-    places: tuple[int, ...] = ()
-    """tagging: where the first piece of each of them stands in `ids`"""
+    """tagging: the numbers of the words that are labeled in this window, ascending"""
+    starts: tuple[int, ...] = ()
+    """tagging: the positions in `ids` of their first tokens"""
 
 
 @dataclass(frozen=True)
 class WindowMaker:
-    """Makes rows of at most `sequence_length` tokens; windows begin `stride` pieces apart."""
+    """Makes sequences of at most `sequence_length` tokens; windows start `stride` tokens apart."""
 
     tokenizer: "Tokenizer"
     sequence_length: int
     stride: int
     token_types: bool
-    """whether the model tells the first text of two from the second"""
+    """whether the model distinguishes the first of two texts from the second"""
 
     def from_texts(self, texts: Sequence[str], pairs: Sequence[str | None]) -> list[list[Window]]:
-        """The windows of each text, or of each text with its second one. An empty text is `[CLS] [SEP]`."""
+        """The windows of each text, or pair of texts. An empty text is `[CLS] [SEP]`."""
         seconds = [pair for pair in pairs if pair is not None]
         values, lengths = self.tokenizer.encode_documents([*texts, *seconds])
-        ends = list(accumulate(lengths.tolist()))
         ids = values.tolist()
-        pieces = [ids[end - length : end] for end, length in zip(ends, lengths.tolist())]
-        second = iter(pieces[len(texts) :])
-        return [
-            self._text(of_text) if pair is None else self._pair(of_text, next(second))
-            for of_text, pair in zip(pieces, pairs)
-        ]
+        tokens = [ids[start:end] for start, end in pairwise(accumulate(lengths.tolist(), initial=0))]
+        firsts, second = zip(tokens, pairs), iter(tokens[len(texts) :])
+        return [self._text(ids) if pair is None else self._pair(ids, next(second)) for ids, pair in firsts]
 
     def from_sentences(self, sentences: Sequence[Sequence[str]]) -> list[list[Window]]:
-        """The windows of each sentence, given as words; every word is decided in exactly one."""
+        """The windows of each sentence, given as words; every word is labeled in exactly one of them."""
         flat = [word for words in sentences for word in words]
-        pieces = self.tokenizer.word_tokens(flat)
-        ends = list(accumulate((len(words) for words in sentences), initial=0))
-        self._shorten(pieces, flat)
-        return [self._words(pieces[begin:end]) for begin, end in pairwise(ends)]
+        tokens = self.tokenizer.word_tokens(flat)
+        self._shorten(tokens, flat)
+        ends = accumulate((len(words) for words in sentences), initial=0)
+        return [self._words(tokens[begin:end]) for begin, end in pairwise(ends)]
 
-    def _shorten(self, pieces: list[list[int]], words: Sequence[str]) -> None:
-        """Keep of a word that is longer than a row what fits, and say so."""
+    def _shorten(self, tokens: list[list[int]], words: Sequence[str]) -> None:
+        """Truncate words that are longer than a sequence, with a warning."""
         room = self.sequence_length - SPECIALS
-        for place, ids in enumerate(pieces):
+        for number, (word, ids) in enumerate(zip(words, tokens)):
             if len(ids) > room:
-                shown = words[place] if len(words[place]) <= 40 else f"{words[place][:39]}…"
-                warnings.warn(
-                    f"the word {shown!r} has {len(ids)} pieces, a row holds {room}: the rest of it is not read",
-                    stacklevel=3,
-                )
-                pieces[place] = ids[:room]
+                shown = word if len(word) <= 40 else f"{word[:39]}…"
+                message = f"the word {shown!r} has {len(ids)} tokens and a sequence holds {room}: it is truncated"
+                warnings.warn(message, stacklevel=3)
+                tokens[number] = ids[:room]
 
-    def _text(self, pieces: list[int]) -> list[Window]:
+    def _text(self, tokens: list[int]) -> list[Window]:
         cls_id, sep_id = self.tokenizer.cls_id, self.tokenizer.sep_id
-        cuts = cut(len(pieces), self.sequence_length - SPECIALS, self.stride)
-        return [Window([cls_id, *pieces[begin:end], sep_id]) for begin, end in cuts]
+        cuts = cut(len(tokens), self.sequence_length - SPECIALS, self.stride)
+        return [Window([cls_id, *tokens[begin:end], sep_id]) for begin, end in cuts]
 
     def _pair(self, first: list[int], second: list[int]) -> list[Window]:
         cls_id, sep_id, between = self.tokenizer.cls_id, self.tokenizer.sep_id, self.tokenizer.pair_separators
@@ -97,39 +90,38 @@ class WindowMaker:
             windows.append(Window(a + b, types if self.token_types else None))
         return windows
 
-    def _words(self, pieces: list[list[int]]) -> list[Window]:
+    def _words(self, tokens: list[list[int]]) -> list[Window]:
         room = self.sequence_length - SPECIALS
-        lengths = [len(ids) for ids in pieces]
+        lengths = [len(ids) for ids in tokens]
         cuts = cut_words(lengths, room, self.stride)
         decided = decide(lengths, cuts)
         windows = []
         for (begin, end), words in zip(cuts, decided):
             starts = list(accumulate(lengths[begin:end], initial=1))  # after [CLS]
-            ids = [self.tokenizer.cls_id, *(i for word in pieces[begin:end] for i in word), self.tokenizer.sep_id]
+            ids = [self.tokenizer.cls_id, *(i for word in tokens[begin:end] for i in word), self.tokenizer.sep_id]
             windows.append(Window(ids, None, tuple(words), tuple(starts[word - begin] for word in words)))
         return windows
 
 
 def windows_file(windows: WindowsConfig) -> dict[str, str]:
-    """The file of a model folder that keeps how long its rows were, so that prediction cuts texts as learning did: name → text."""
+    """A file for the model folder, name → text, from which prediction takes the window length and stride of training."""
     return {WINDOWS_FILE: json.dumps(dataclasses.asdict(windows)) + "\n"}
 
 
 def read_windows(folder: Path) -> WindowsConfig:
-    """What `windows_file` kept; all open where the model is not from here. InputError where the file is damaged."""
+    """The content of that file; defaults for a model from elsewhere. Raises InputError if the file is damaged."""
     try:
         return WindowsConfig(**read_json(folder / WINDOWS_FILE))
     except FileNotFoundError:
         return WindowsConfig()
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"{folder / WINDOWS_FILE}: not readable ({error}): remove it, and rows are of {SEQUENCE_LENGTH}"
-        ) from error
+        fix = f"remove it to use sequences of {SEQUENCE_LENGTH} tokens"
+        raise InputError(f"{folder / WINDOWS_FILE}: cannot be read ({error}): {fix}") from error
 
 
 def cut(length: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """(begin, end) of the windows over `length` pieces, at most `room` pieces each, `stride` apart; the last ends with
-    the text and is full."""
+    """(begin, end) of the windows over `length` tokens, at most `room` tokens each, `stride` apart; the last one is full and ends
+    with the text."""
     if length <= room:
         return [(0, length)]
     begins = [*range(0, length - room, min(stride, room)), length - room]
@@ -137,23 +129,19 @@ def cut(length: int, room: int, stride: int) -> list[tuple[int, int]]:
 
 
 def cut_pair(first: int, second: int, room: int, stride: int) -> list[tuple[tuple[int, int], tuple[int, int]]]:
-    """The windows over two texts of `first` and `second` pieces: what each takes of either.
+    """The windows over two texts of `first` and `second` tokens: the (begin, end) of each text in each window.
 
-    The shorter one stays whole in each window where it takes half of the room at most; otherwise each has its half, and
-    the windows move through both at once.
+    A text that takes at most half of the room is in every window as a whole; otherwise each text gets half, and the windows move
+    through both at once.
     """
     room_first = min(first, max(room // 2, room - second))
-    cuts_first = cut(first, room_first, stride)
-    cuts_second = cut(second, min(second, room - room_first), stride)
-    count = max(len(cuts_first), len(cuts_second))
-    return [
-        (cuts_first[number * len(cuts_first) // count], cuts_second[number * len(cuts_second) // count])
-        for number in range(count)
-    ]
+    firsts, seconds = cut(first, room_first, stride), cut(second, min(second, room - room_first), stride)
+    count = max(len(firsts), len(seconds))
+    return [(firsts[n * len(firsts) // count], seconds[n * len(seconds) // count]) for n in range(count)]
 
 
 def cut_words(lengths: Sequence[int], room: int, stride: int) -> list[tuple[int, int]]:
-    """(first word, end) of the windows over words of `lengths` pieces (each at most `room`), whole words only."""
+    """(first word, end) of the windows over words of `lengths` tokens (at most `room` each); no word is split."""
     offsets = list(accumulate(lengths, initial=0))
     count = len(lengths)
     cuts, begin = [], 0
@@ -167,15 +155,15 @@ def cut_words(lengths: Sequence[int], room: int, stride: int) -> list[tuple[int,
             following += 1
         begin = following
     while cuts and begin > 0 and offsets[count] - offsets[begin - 1] <= room:
-        begin -= 1  # the last window is as full as the others
+        begin -= 1  # fill the last window
     return [*cuts, (begin, count)]
 
 
 def decide(lengths: Sequence[int], cuts: Sequence[tuple[int, int]]) -> list[list[int]]:
-    """For each window the words that are decided in it: those that are nowhere further from a cut.
+    """For each window the words that are labeled in it: those that are further from a cut than in any other window.
 
-    The distance of a word is the pieces between it and the nearer end of the window; where the sentence itself begins
-    or ends nothing was cut. Of equal windows the first decides.
+    The distance of a word is the number of tokens between it and the nearer cut; the beginning and the end of the sentence are not
+    cuts. The first of equal windows wins.
     """
     offsets = list(accumulate(lengths, initial=0))
     far = offsets[-1] + 1

@@ -1,7 +1,7 @@
-"""The attention weights of a text, for a look at what heads do.
+"""The attention weights of a text.
 
-A weight says how much of a token's value goes into another token's sum in one head of one layer. It does not say why the model
-answers as it does: attention is not explanation (Jain and Wallace 2019; but Wiegreffe and Pinter 2019).
+A weight is the share of one token's value in the output of another token, in one head of one layer. It does not explain the output of
+the model: attention is not explanation (Jain and Wallace 2019; but Wiegreffe and Pinter 2019).
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ class Attention:
     """The attention of every head on one text of T tokens."""
 
     tokens: tuple[str, ...]
-    """T pieces with the special tokens"""
+    """T subword tokens, special tokens included"""
     weights: NDArray[np.float32]
-    """(L, H, T, T): how much token i takes from token j at [layer, head, i, j]; each row sums to 1"""
+    """(L, H, T, T): the attention of token i to token j at [layer, head, i, j]; each row sums to 1"""
 
     def head(self, layer: int, head: int) -> NDArray[np.float32]:
-        """(T, T) weights of a head, layers from 1, heads from 0. InputError where there is none."""
+        """(T, T) weights of a head; layers count from 1, heads from 0. Raises InputError if there is no such head."""
         layers, heads = self.weights.shape[:2]
         if not 1 <= layer <= layers:
             raise InputError(f"layer {layer}: the model has layers 1 to {layers} with attention")
@@ -37,10 +37,10 @@ class Attention:
         return self.weights[layer - 1, head]
 
     def telling_head(self, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
-        """(layer, head) of the head whose tokens each look hardest at one other token, neighbours and special ones aside.
+        """(layer, head) of the most sharply focused head: the mean over its tokens of the largest weight is highest.
 
-        What most heads look at, the token itself, the one beside it and [SEP], tells little. `layer` and `head` narrow the
-        search; both given are the answer.
+        Weights to the token itself, to its neighbors and to special tokens are ignored: most heads attend to those. `layer` and `head`
+        narrow the search.
         """
         self.head(1 if layer is None else layer, 0 if head is None else head)
         inner = self.weights[:, :, 1:-1, 1:-1].copy()
@@ -55,20 +55,19 @@ class Attention:
         return best_layer + 1, best_head
 
     def table(self, layer: int, head: int) -> str:
-        """Where each token of a head looks, the positions with most weight first, as text."""
-        weights = self.head(layer, head)  # (T, T)
+        """The three tokens that each token attends to most, as a table."""
         rows = []
-        for place, token in enumerate(self.tokens):
-            order = np.argsort(-weights[place], kind="stable")[:3]
-            rows.append([token, "  ".join(f"{self.tokens[other]} {weights[place, other]:.0%}" for other in order)])
-        return render(f"layer {layer}, head {head}", table(["token", "looks at"], rows, left=2))
+        for token, weights in zip(self.tokens, self.head(layer, head)):  # (T,)
+            order = np.argsort(-weights, kind="stable")[:3]
+            rows.append([token, "  ".join(f"{self.tokens[other]} {weights[other]:.0%}" for other in order)])
+        return render(f"layer {layer}, head {head}", table(["token", "attends to"], rows, left=2))
 
 
 def attention(text: str, model: nn.Module | str | Path) -> Attention:
-    """The attention of every layer and head of one of our models, or of that in a folder, on a text, in fp32.
+    """The attention of every layer and head of a model, or of the model in a folder, on a text, in fp32.
 
-    Raises InputError where the text has no token, or more than the model takes, and where the model is none of ours or has no
-    tokenizer.
+    Raises InputError if the text has no token, or more than the maximum length of the model, and if the model is not one of ours or has
+    no tokenizer.
 
     >>> from bert import Encoder, EncoderConfig, attention
     >>> from bert.data.vocabulary import train_tokenizer
@@ -84,14 +83,13 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
     ids, offsets = tokenizer.encode_with_offsets(text)
     if len(ids) <= 2:
         raise InputError(f"{text!r} has no token: give a text with a word in it")
-    if len(ids) > encoder.config.max_length:
-        most = encoder.config.max_length
+    if len(ids) > (most := encoder.config.max_length):
         raise InputError(f"the text is {len(ids)} tokens long and the model takes {most}: give a shorter text")
     with evaluating(encoder), torch.no_grad():
         row = torch.tensor([ids], device=next(encoder.parameters()).device)
         weights = torch.cat(encoder(row, output_attentions=True).attentions or ())
     check_finite(weights)
-    pieces = [tokenizer.token(i) for i in ids]
-    if tokenizer.kind != "wordpiece":  # pieces of bytes, or with marks for blanks, are not for the eye
-        pieces = [pieces[0], *(text[start:end] or "␣" for start, end in offsets[1:-1]), pieces[-1]]
-    return Attention(tuple(pieces), weights.float().cpu().numpy())
+    tokens = [tokenizer.token(i) for i in ids]
+    if tokenizer.kind != "wordpiece":  # tokens of bytes, or with marks for spaces, are hard to read
+        tokens = [tokens[0], *(text[start:end] or "␣" for start, end in offsets[1:-1]), tokens[-1]]
+    return Attention(tuple(tokens), weights.float().cpu().numpy())

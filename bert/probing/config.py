@@ -1,13 +1,13 @@
-"""How probes measure, where there is a choice: read from flags and YAML files, without torch."""
+"""Options of the probes, set by flags and YAML files; without torch."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class SensesProtocol:
-    """How the vectors and the centroids of `senses` are made. Both fields set: as Loureiro et al. 2021 published it."""
+    """How `senses` computes vectors and centroids. Set both fields for the protocol of Loureiro et al. 2021."""
 
     words_one_by_one: bool = False
-    """cut each word between blanks by itself and take all of its pieces, for text with blanks around punctuation"""
+    """tokenize each word between spaces separately and use all of its tokens, for text with spaces around punctuation"""
     plain_centroids: bool = False
-    """centroids are means of the vectors as they are, not of their directions: longer ones weigh more"""
+    """centroids are means of the vectors, not of their directions, so that longer vectors have more weight"""

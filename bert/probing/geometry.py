@@ -1,6 +1,6 @@
-"""What the vectors of occurrences say: cosines, groups, how well senses part, and a map that turns little from layer to layer.
+"""Geometry of the vectors of occurrences: cosines, clusters, separation of senses, and aligned 2-D maps of all layers.
 
-Arrays in, numbers out: vectors are (n, D), labels (n,). scikit-learn does the clustering; what stands here are definitions.
+Arrays in, numbers out: vectors are (n, D), labels (n,). Clustering is done by scikit-learn.
 """
 
 import warnings
@@ -17,10 +17,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 
 MOST_CLUSTERS = 6
-ROUNDING = (
-    1e-9  # cosines that differ by less are the same; those of a randomly initialized encoder differ by 1e-7 and less
-)
-SILHOUETTE_SAMPLE = 1_000  # a silhouette looks at all pairs
+ROUNDING = 1e-9
+"""cosines that differ by less are equal; those of a randomly initialized encoder differ by 1e-7 or less"""
+SILHOUETTE_SAMPLE = 1_000  # a silhouette takes quadratic time
 
 Vectors = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -28,14 +27,14 @@ Labels = NDArray[np.integer]
 
 @dataclass(frozen=True)
 class SenseScores:
-    """How well the vectors of a layer part the given senses. None where there are too few rows to say."""
+    """How well the vectors of a layer separate the given senses. None if there are too few rows."""
 
     silhouette: float | None
     """mean over occurrences, from -1 to 1, by cosine distance (Rousseeuw 1987)"""
     adjusted_rand: float
-    """agreement of the clusters with the senses: 1 the same, 0 chance (Hubert and Arabie 1985)"""
+    """agreement of the clusters with the senses: 1 is identity, 0 chance (Hubert and Arabie 1985)"""
     accuracy: float
-    """share of occurrences whose own sense has the nearest centroid, each left out of the centroid of its sense"""
+    """share of occurrences that are nearest to the centroid of their own sense, each left out of that centroid"""
     within: float | None
     """mean cosine of two occurrences of one sense"""
     between: float | None
@@ -43,21 +42,21 @@ class SenseScores:
 
 
 def unit(vectors: Vectors) -> Vectors:
-    """Vectors of length 1; a vector of zeros stays."""
+    """The vectors scaled to length 1; zero vectors are unchanged."""
     lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return vectors / np.where(lengths == 0, 1, lengths)
 
 
 def cosines(vectors: Vectors) -> Vectors:
-    """(n, n) cosines between all vectors."""
+    """(n, n): the cosines between all vectors."""
     directions = unit(vectors)
     return np.clip(directions @ directions.T, -1, 1)
 
 
 def mean_cosine(vectors: Vectors) -> float:
-    """Mean cosine over all pairs of two different vectors; nan for fewer than two.
+    """The mean cosine over all pairs of two vectors; nan for fewer than two.
 
-    For vectors of random tokens it is the anisotropy of a layer: what a cosine there begins at (Ethayarajh 2019).
+    For vectors of random tokens this is the anisotropy of a layer, the baseline of its cosines (Ethayarajh 2019).
     """
     n = len(vectors)
     total = unit(vectors).sum(axis=0)
@@ -68,10 +67,10 @@ def mean_cosine(vectors: Vectors) -> float:
 
 
 def nearest_centroid(train: Vectors, labels: Labels, test: Vectors, plain: bool = False) -> Labels:
-    """For each test vector the label whose centroid has the greatest cosine with it; centroids are of unit vectors.
+    """For each test vector the label whose centroid has the largest cosine with it; centroids are means of unit vectors.
 
-    `plain`: centroids are of the vectors as they are, so that longer ones weigh more (Loureiro et al. 2021). Where several
-    are as near, as when a layer's vectors are all alike, the label with most train vectors is taken.
+    `plain`: centroids are means of the vectors themselves, in which longer ones have more weight (Loureiro et al. 2021). Ties, as in a
+    layer in which all vectors are equal, go to the label with the most train vectors.
     """
     names, sizes = np.unique(labels, return_counts=True)
     directions = train.astype(np.float64) if plain else unit(train.astype(np.float64))
@@ -81,10 +80,10 @@ def nearest_centroid(train: Vectors, labels: Labels, test: Vectors, plain: bool 
 
 
 def leave_one_out(vectors: Vectors, labels: Labels) -> float:
-    """Accuracy of `nearest_centroid` where each vector is left out of its own centroid. A label of one vector is missed.
+    """The accuracy of `nearest_centroid` with each vector left out of its own centroid. The vector of a label with one is wrong.
 
-    Where several are as near, the label with most vectors is taken, the one left out counted: without it, its own label
-    would always be the smaller of two equal ones, and vectors that are all alike would score 0 instead of chance.
+    Ties go to the label with the most vectors, including the one left out: without it, its own label would always be the smaller of two
+    equal ones, and vectors that are all equal would score 0 instead of chance.
     """
     directions = unit(vectors.astype(np.float64))
     names, index, sizes = np.unique(labels, return_inverse=True, return_counts=True)
@@ -99,7 +98,7 @@ def leave_one_out(vectors: Vectors, labels: Labels) -> float:
 
 
 def _greatest(near: Vectors, sizes: Labels) -> Labels:
-    """The column of the greatest number of each row; of those within a rounding error of it, the one of the greatest size."""
+    """The column of the largest number of each row; of those within a rounding error of it, the one with the largest size."""
     return np.where(near >= near.max(axis=1, keepdims=True) - ROUNDING, sizes, -1).argmax(axis=1)
 
 
@@ -109,29 +108,23 @@ def _greatest(near: Vectors, sizes: Labels) -> Labels:
 def cluster(vectors: Vectors, clusters: int | None, seed: int) -> Labels:
     """k-means on the directions of the vectors; k is given, or the one from 2 to 6 with the best silhouette.
 
-    Fewer than three distinct vectors are one cluster. A silhouette cannot tell one group from two: what is one sense is parted
-    too, with a low silhouette.
+    Fewer than three distinct vectors are one cluster. A silhouette cannot distinguish one group from two: a single sense is split too,
+    with a low silhouette.
     """
     directions = unit(vectors)
     distinct = len(np.unique(directions.round(5), axis=0))
     if distinct < 3 and clusters is None:
         return np.zeros(len(vectors), dtype=np.int64)
     candidates = range(2, min(MOST_CLUSTERS, distinct - 1) + 1) if clusters is None else [min(clusters, distinct)]
-    best, best_score = np.zeros(len(vectors), dtype=np.int64), -np.inf
-    for k in candidates:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            labels = KMeans(k, n_init=10, random_state=seed).fit_predict(directions)
-        score = silhouette(vectors, labels, seed)
-        if score is None:
-            score = -np.inf
-        if k == candidates[0] or score > best_score:
-            best, best_score = labels.astype(np.int64), score
-    return best
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        found = [KMeans(k, n_init=10, random_state=seed).fit_predict(directions).astype(np.int64) for k in candidates]
+    scores = [silhouette(vectors, labels, seed) for labels in found]
+    return found[int(np.argmax([-np.inf if score is None else score for score in scores]))]
 
 
 def silhouette(vectors: Vectors, labels: Labels, seed: int) -> float | None:
-    """Mean silhouette by cosine distance, over at most 1,000 vectors; none where there is one group, or only groups of one."""
+    """The mean silhouette by cosine distance, over at most 1,000 vectors; none if there is one group, or only groups of one."""
     if not 2 <= len(np.unique(labels)) < len(labels):
         return None
     sample = np.random.default_rng(seed).permutation(len(labels))[:SILHOUETTE_SAMPLE]
@@ -143,7 +136,7 @@ def silhouette(vectors: Vectors, labels: Labels, seed: int) -> float | None:
 
 
 def match_clusters(labels: Labels, reference: Labels) -> Labels:
-    """The same clusters, numbered so that as many as can be have the number that they have in `reference`."""
+    """The same clusters, renumbered to agree with `reference` as much as possible."""
     size = int(max(labels.max(initial=0), reference.max(initial=0))) + 1
     shared = np.zeros((size, size))
     np.add.at(shared, (labels, reference), 1)
@@ -151,18 +144,15 @@ def match_clusters(labels: Labels, reference: Labels) -> Labels:
 
 
 def sense_scores(vectors: Vectors, clusters: Labels, senses: Labels, seed: int) -> SenseScores:
-    """How the vectors, and the clusters made of them without looking at the senses, agree with the senses."""
-    directions = unit(vectors)
-    sums = np.stack([directions[senses == sense].sum(axis=0) for sense in np.unique(senses)])
-    sizes = np.array([(senses == sense).sum() for sense in np.unique(senses)])
-    n, same, total = len(senses), (sums * sums).sum(), sums.sum(axis=0)
-    pairs_within, pairs_between = (sizes * (sizes - 1)).sum(), n * n - (sizes * sizes).sum()
+    """The agreement of the vectors, and of clusters found without the senses, with the senses."""
+    near, same = cosines(vectors), senses[:, None] == senses  # (n, n)
+    within = same & ~np.eye(len(senses), dtype=bool)
     return SenseScores(
         silhouette=silhouette(vectors, senses, seed),
         adjusted_rand=float(adjusted_rand_score(senses, clusters)),
         accuracy=leave_one_out(vectors, senses),
-        within=float((same - n) / pairs_within) if pairs_within else None,
-        between=float((total @ total - same) / pairs_between) if pairs_between else None,
+        within=float(near[within].mean()) if within.any() else None,
+        between=float(near[~same].mean()) if not same.all() else None,
     )
 
 
@@ -170,10 +160,10 @@ def sense_scores(vectors: Vectors, clusters: Labels, senses: Labels, seed: int) 
 
 
 def maps(layers: Sequence[Vectors]) -> list[Vectors]:
-    """(n, 2) for each layer: the two directions in which its unit vectors differ most (PCA), of size 1 (root mean square).
+    """(n, 2) for each layer: the first two principal components of its unit vectors, scaled to a root mean square of 1.
 
-    Each layer is turned or mirrored to lie as near as it can to the one above it, so that going through the layers shows what
-    moves. A layer whose vectors are all alike, as the embeddings of one word are, is one point.
+    Each layer is rotated or mirrored to match the layer above it (Procrustes), so that only real differences move. A layer in which all
+    vectors are equal, such as the embeddings of one word, is a single point.
     """
     made: list[Vectors] = []
     above: Vectors | None = None
@@ -195,5 +185,5 @@ def _plane(directions: Vectors) -> Vectors:
     found = PCA(min(2, n, directions.shape[1]), svd_solver="full").fit_transform(spread)
     flat[:, : found.shape[1]] = found
     largest = np.abs(flat).argmax(axis=0)
-    flat *= np.where(flat[largest, [0, 1]] < 0, -1, 1)  # a direction has no sign of its own
+    flat *= np.where(flat[largest, [0, 1]] < 0, -1, 1)  # the sign of a component is arbitrary
     return flat / np.sqrt((flat**2).sum(axis=1).mean())

@@ -1,7 +1,7 @@
-"""Where a word stands in sentences: any case, composed or decomposed, at word borders, inside running Chinese characters.
+"""Occurrences of a word in sentences: in any case, composed or decomposed, at word boundaries, and inside running Chinese text.
 
-Letters are compared after case folding and canonical decomposition, character by character, so that a place in what is
-compared is a place in the sentence. No torch here.
+Letters are compared after case folding and canonical decomposition, character by character, so that matches can be mapped back to the
+sentence. No torch.
 """
 
 import re
@@ -16,19 +16,16 @@ _VOWELS = "aeiou"
 
 
 def find(sentence: str, forms: Sequence[str]) -> list[tuple[int, int]]:
-    """Characters (start, end) of each occurrence of a form in the sentence, none overlapping.
+    """Characters (start, end) of each occurrence of a form in the sentence, without overlaps.
 
-    An occurrence begins and ends where a word does; letters of scripts without blanks, such as Chinese, stand for themselves
-    and may go on. Of several forms the longest is taken.
+    An occurrence begins and ends at a word boundary, except in scripts without spaces, such as Chinese. The longest of several forms
+    wins.
     """
     needles = sorted({_fold(form) for form in forms} - {""}, key=len, reverse=True)
     if not any(needle in _fold(sentence) for needle in needles):
         return []
-    folded, origin = [], []  # characters, and the positions that they come from
-    for place, character in enumerate(sentence):
-        parts = _fold(character)
-        folded.append(parts)
-        origin += [place] * len(parts)
+    folded = [_fold(character) for character in sentence]
+    origin = [index for index, parts in enumerate(folded) for _ in parts]  # of each folded character
     text = "".join(folded)
     pattern = re.compile("|".join(map(re.escape, needles)))
     found, at = [], 0
@@ -36,7 +33,7 @@ def find(sentence: str, forms: Sequence[str]) -> list[tuple[int, int]]:
         begin = match.start()
         at = begin + 1
         for end in (begin + len(needle) for needle in needles if text.startswith(needle, begin)):
-            if _at_border(text, begin - 1, begin) and _at_border(text, end - 1, end) and _whole(origin, begin, end):
+            if _is_boundary(text, begin) and _is_boundary(text, end) and _is_whole(origin, begin, end):
                 found.append((origin[begin], origin[end - 1] + 1))
                 at = end
                 break
@@ -44,7 +41,7 @@ def find(sentence: str, forms: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def forms_of(word: str) -> list[str]:
-    """The word and what English rules make of it: plural, third person, past, -ing. Irregular forms are not known."""
+    """The word and its forms by English rules: plural, third person, past, -ing. Irregular forms are not known."""
     forms = [word]
     if not word.isascii() or not word.isalpha() or len(word) < 2:
         return forms
@@ -61,13 +58,13 @@ def forms_of(word: str) -> list[str]:
     if last == "e":
         forms += [word + "d", word + "ing" if before in "eoy" else word[:-1] + "ing"]
     closed = len(word) >= 3 and last not in _VOWELS + "wxy" and before in _VOWELS and lower[-3] not in _VOWELS
-    if closed:  # stop: stopped, stopping; which words of several syllables do so, spelling does not tell
+    if closed:  # stop: stopped, stopping; spelling does not tell which words of several syllables do so
         forms += [word + last + "ed", word + last + "ing"]
     return [*forms, word + "s", *([] if last == "e" else [word + "ed", word + "ing"])]
 
 
 def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[str]:
-    """Words of the sentences that look like `word`, the likest first; Chinese: runs as long that share a character with it."""
+    """Words of the sentences similar to `word`, the most similar first; in Chinese, substrings of its length with a common character."""
     seen: Counter[str] = Counter()
     unspaced = any(is_unspaced(character) for character in word)
     for sentence in sentences:
@@ -75,10 +72,10 @@ def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[st
             if not unspaced:
                 seen[run] += 1
                 continue
-            pieces = (run[at : at + len(word)] for at in range(len(run) - len(word) + 1))
-            seen.update(piece for piece in pieces if set(piece) & set(word))
+            parts = (run[at : at + len(word)] for at in range(len(run) - len(word) + 1))
+            seen.update(part for part in parts if set(part) & set(word))
     if unspaced:
-        return [piece for piece, _ in seen.most_common(most)]
+        return [part for part, _ in seen.most_common(most)]
     return get_close_matches(word.casefold(), seen, n=most, cutoff=0.7)
 
 
@@ -86,20 +83,18 @@ def _fold(text: str) -> str:
     return text.lower() if text.isascii() else unicodedata.normalize("NFD", text.casefold())
 
 
-def _at_border(text: str, left: int, right: int) -> bool:
-    """Whether a word may end at `left` and another begin at `right`, two positions side by side."""
-    if left < 0 or right >= len(text) or not (_in_word(text[left]) and _in_word(text[right])):
+def _is_boundary(text: str, at: int) -> bool:
+    """Whether a word can end before the character `at`, and another begin there."""
+    if at == 0 or at == len(text) or not (_in_word(text[at - 1]) and _in_word(text[at])):
         return True
-    if unicodedata.combining(text[right]):
-        return False
-    return is_unspaced(text[left]) or is_unspaced(text[right])
+    return not unicodedata.combining(text[at]) and (is_unspaced(text[at - 1]) or is_unspaced(text[at]))
 
 
 def _in_word(character: str) -> bool:
     return character.isalnum() or character == "_" or unicodedata.combining(character) > 0
 
 
-def _whole(origin: Sequence[int], begin: int, end: int) -> bool:
-    """Whether a match covers characters of the sentence as a whole, no part of what one was folded into."""
+def _is_whole(origin: Sequence[int], begin: int, end: int) -> bool:
+    """Whether a match covers whole characters of the sentence, and not a part of a folded character."""
     before = begin == 0 or origin[begin - 1] != origin[begin]
     return before and (end == len(origin) or origin[end - 1] != origin[end])

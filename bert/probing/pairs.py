@@ -1,9 +1,9 @@
-"""Minimal pairs: does a masked LM find the right sentence more probable than the wrong one?
+"""Minimal pairs: does a masked LM find the good sentence more probable than the bad one?
 
     pairs (good, bad, phenomenon) → the scores of both sentences → right, wrong or a tie → accuracy, by phenomenon
 
-Warstadt et al. 2020, "BLiMP: The Benchmark of Linguistic Minimal Pairs for English"; sentences are compared by the sums of
-their log-probabilities (`bert.probing.sentences`).
+Warstadt et al. 2020, "BLiMP: The Benchmark of Linguistic Minimal Pairs for English"; sentences are compared by the sums of their
+log-probabilities (`bert.probing.sentences`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ from bert.probing.sentences import SentenceScore, score
 from bert.report.text import render, tabbed, table
 
 TIE = 1e-4
-"""nats: what is nearer than this is one score, as where both sentences are the same pieces; rounding moves sums by less"""
+"""nats: scores that differ by less are equal, as for two sentences of the same tokens; rounding errors are smaller"""
 
 Verdict = Literal["right", "wrong", "tie"]
 Column = Literal["phenomenon", "field", "paradigm"]
@@ -29,7 +29,7 @@ COLUMNS: tuple[Column, ...] = get_args(Column)
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """A right and a wrong sentence with their scores."""
+    """A pair with the scores of both sentences."""
 
     pair: Pair
     good: SentenceScore
@@ -37,14 +37,14 @@ class ScoredPair:
 
     @property
     def verdict(self) -> Verdict:
-        """Which sentence the model prefers: the right one, the wrong one, or neither."""
+        """Whether the model prefers the good sentence, the bad one, or neither."""
         ahead = self.good.score - self.bad.score
         return "tie" if abs(ahead) < TIE else "right" if ahead > 0 else "wrong"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Pairs that are counted together."""
+    """Counts over several pairs."""
 
     name: str
     pairs: int
@@ -53,17 +53,17 @@ class Group:
 
     @property
     def accuracy(self) -> float:
-        """The share of pairs whose right sentence has the higher score, from 0 to 1. A tie is not right."""
+        """The share of pairs whose good sentence has the higher score, from 0 to 1. A tie is not right."""
         return self.right / self.pairs
 
     def row(self) -> dict[str, object]:
-        """What is counted, for files."""
+        """The counts and the accuracy, for files."""
         return {**vars(self), "accuracy": self.accuracy}
 
 
 @dataclass(frozen=True)
 class MinimalPairs:
-    """Scored pairs, in their order. Print it for the accuracy of each phenomenon."""
+    """Scored pairs in order. Prints as the accuracy of each phenomenon."""
 
     pairs: tuple[ScoredPair, ...]
 
@@ -73,7 +73,7 @@ class MinimalPairs:
         return _group("all", self.pairs)
 
     def groups(self, column: Column) -> list[Group]:
-        """The pairs by one of their columns, in the order in which they come; those without a name are left out."""
+        """The pairs by one of their columns, in order of appearance; pairs without a value are left out."""
         by_name: dict[str, list[ScoredPair]] = {}
         for one in self.pairs:
             name = getattr(one.pair, column)
@@ -82,40 +82,41 @@ class MinimalPairs:
         return [_group(name, pairs) for name, pairs in by_name.items()]
 
     def rows(self) -> Iterator[dict[str, object]]:
-        """One row a pair, for files."""
+        """One row for each pair, for files."""
         for one in self.pairs:
             kind: dict[str, object] = {column: getattr(one.pair, column) for column in COLUMNS}
             scores = {"good_score": one.good.score, "bad_score": one.bad.score, "verdict": one.verdict}
             yield {**kind, **scores, "good": one.pair.good, "bad": one.pair.bad}
 
     def summary(self) -> dict[str, object]:
-        """Counts and accuracies of all pairs and of those of each phenomenon, field and paradigm, for files."""
+        """Counts and accuracy of all pairs, and of each phenomenon, field and paradigm, for files."""
         by_column: dict[str, object] = {column: [group.row() for group in self.groups(column)] for column in COLUMNS}
         return {"all": self.overall.row(), **by_column, "pairs": list(self.rows())}
 
     def __str__(self) -> str:
-        """Accuracy of each phenomenon (or paradigm, where no pair names its phenomenon), and of all pairs."""
+        """A table of the accuracy of each phenomenon (or paradigm, if no pair has a phenomenon) and of all pairs."""
         phenomena, paradigms = self.groups("phenomenon"), self.groups("paradigm")
+        groups = [*(phenomena or paradigms), self.overall]
         rows = [
-            [one.name, f"{one.pairs:,}", f"{one.right:,}", f"{one.ties:,}", f"{one.accuracy:.1%}"]
-            for one in (*(phenomena or paradigms), self.overall)
+            [one.name, *(f"{n:,}" for n in (one.pairs, one.right, one.ties)), f"{one.accuracy:.1%}"] for one in groups
         ]
         ties = self.overall.ties
-        remark = f"{ties:,} {'pair is a tie' if ties == 1 else 'pairs are ties'}: both scores are the same to 0.0001 nats; not right"
+        are = "pair is a tie" if ties == 1 else "pairs are ties"
+        remark = f"{ties:,} {are}: the scores differ by less than 0.0001 nats; counted as not right"
         name = "phenomenon" if phenomena else "paradigm" if paradigms else ""
         header = [name, "pairs", "right", "ties", "accuracy"]
         return render(table(header, rows), *([remark] if ties else []))
 
     def listed(self) -> str:
-        """Every pair with both scores, and what share of them is right."""
+        """Every pair with both scores, and the accuracy."""
         marks = {"right": "yes", "wrong": "no", "tie": "tie"}
         rows = []
         for one in self.pairs:
             scores = f"{one.good.score:.2f}", f"{one.bad.score:.2f}", marks[one.verdict]
             rows.append((*scores, one.pair.good, one.pair.bad))
         total = self.overall
-        ties = f", and the same in {total.ties:,}" if total.ties else ""
-        right = f"of {total.pairs:,} pairs the good sentence has the higher score in {total.right:,}{ties}"
+        ties = f", and the same score in {total.ties:,}" if total.ties else ""
+        right = f"the good sentence has the higher score in {total.right:,} of {total.pairs:,} pairs{ties}"
         lines = tabbed(("good", "bad", "right", "good sentence", "bad sentence"), rows)
         return f"{lines}accuracy {total.accuracy:.1%}: {right}"
 
@@ -128,11 +129,11 @@ def minimal_pairs(
     within_word: bool = False,
     progress: str | None = None,
 ) -> MinimalPairs:
-    """Which sentence of each pair a masked LM, or that in a folder, finds more probable.
+    """Score both sentences of each pair with a masked LM, or with the model in a folder.
 
-    Pairs, or those of a file; `limit` takes so many of each paradigm of a file. `within_word` is that of `score`.
+    `pairs` may be a file, of which `limit` takes the first pairs of each paradigm. `within_word`: see `score`.
 
-    Raises InputError where the file holds no pairs, or a sentence has no token.
+    Raises InputError if the file has no pairs, or a sentence has no token.
     """
     if isinstance(pairs, str | Path):
         pairs = pairs_of(pairs, limit)
@@ -143,14 +144,12 @@ def minimal_pairs(
         for sentence in (one.good, one.bad):
             if not sentence.tokens:
                 where = one.pair.where or f"pair {number}"
-                raise InputError(
-                    f"{where}: a sentence without a token, {sentence.sentence!r}: repair it or leave it out"
-                )
+                raise InputError(f"{where}: no token in the sentence {sentence.sentence!r}: fix or remove it")
     return MinimalPairs(made)
 
 
 def pairs_of(file: str | Path, limit: int | None = None) -> list[Pair]:
-    """The pairs of a file that must have their columns; see `read_pairs`."""
+    """The pairs of a file. Raises InputError if it has no such columns; see `read_pairs`."""
     pairs = read_pairs(file, limit)
     if pairs is None:
         raise InputError(f"{name_of(file)}: no columns good and bad: give .jsonl, .tsv or .csv with pairs of sentences")

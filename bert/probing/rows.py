@@ -1,7 +1,7 @@
-"""Sentences to look at, from plain text, JSON lines and tables: the target word, its place and its sense where they are given.
+"""Sentences from plain text, JSON lines and tables, with a target word, its position and its sense if they are given.
 
-`CoarseWSD` rows are of this kind: `{"word": "apple", "sentence": "an apple a day", "start": 3, "end": 8, "sense": "fruit"}`.
-Plain text has a sentence a line. All of it is held in memory: probes look at thousands of sentences, not at millions.
+`CoarseWSD` rows look like this: `{"word": "apple", "sentence": "an apple a day", "start": 3, "end": 8, "sense": "fruit"}`. Plain text has
+one sentence a line. Everything is read into memory: probes use thousands of sentences, not millions.
 """
 
 from collections import Counter
@@ -15,43 +15,42 @@ from bert.data.files import FORMATS, parted_suffixes, read_lines, unify
 from bert.data.rows import Rows, json_rows, name_of, table_rows, there_are, usual
 from bert.errors import InputError, did_you_mean
 
-# what a column tells → its usual names, the likelier first
+# content of a column → its usual names, the most likely first
 ROWS = {"sentence": ("sentence", "text"), "word": ("word", "lemma", "target"), "sense": ("sense", "label")}
 ROWS |= {"start": ("start",), "end": ("end",), "index": ("index",)}
-# of minimal pairs: our names, then those of the files that BLiMP comes in
+# minimal pairs: our names, then those of BLiMP's own files
 PAIRS = {"good": ("good", "sentence_good"), "bad": ("bad", "sentence_bad"), "field": ("field",)}
 PAIRS |= {"phenomenon": ("phenomenon", "linguistics_term"), "paradigm": ("paradigm", "uid")}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A sentence, and what is known about a word in it."""
+    """A sentence, and a word in it."""
 
     sentence: str
     where: str = ""
     """for messages: `apple.jsonl, line 12`"""
     word: str | None = None
     span: tuple[int, int] | None = None
-    """the word's first character and the one after its last"""
+    """the first character of the word, and the one after its last"""
     sense: str | None = None
 
 
 def read_rows(path: str | Path, keep_empty: bool = False) -> list[Row]:
     """The sentences of a file (.txt, .jsonl, .tsv, .csv, each also .gz or .zst; `-`: lines of standard input).
 
-    Columns: `sentence` (or `text`), `word`, `start` and `end` or `index` (the place of the word among those that blanks
-    part), `sense`. All but the first may be absent. Empty sentences are left out, but where `keep_empty` asks for a row
-    for each. Raises InputError.
+    Columns: `sentence` (or `text`), `word`, `start` and `end` or `index` (the number of the word among those separated by spaces),
+    `sense`. All but the first are optional. Empty sentences are left out unless `keep_empty`. Raises InputError.
     """
     rows = [row for row in _rows(path) if keep_empty or row.sentence.strip()]
     if not any(row.sentence.strip() for row in rows):
-        raise InputError(f"{name_of(path)}: holds no sentence; give a file with at least one")
+        raise InputError(f"{name_of(path)}: no sentences: give a file with at least one")
     return rows
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A right and a wrong sentence, and what they differ in."""
+    """A good and a bad sentence, and what they differ in."""
 
     good: str
     bad: str
@@ -62,15 +61,15 @@ class Pair:
     field: str | None = None
     """such as syntax"""
     paradigm: str | None = None
-    """such as adjunct_island: the pairs that were made alike"""
+    """such as adjunct_island: the template of the pair"""
 
 
 def read_pairs(path: str | Path, limit: int | None = None) -> list[Pair] | None:
-    """The sentence pairs of a file with the columns `good` and `bad` (in BLiMP's own files `sentence_good`,
-    `sentence_bad`), in their order; none where it has no such columns.
+    """The sentence pairs of a file with the columns `good` and `bad` (in BLiMP's own files `sentence_good`, `sentence_bad`), in order;
+    none if it has no such columns.
 
-    Columns that may be absent: `phenomenon`, `field`, `paradigm`. `limit` takes so many pairs of each paradigm, the first
-    ones. Raises InputError, also where there is no pair below the columns.
+    Optional columns: `phenomenon`, `field`, `paradigm`. `limit`: only the first pairs of each paradigm. Raises InputError, also if there
+    is no pair.
     """
     opened = _open(path, PAIRS)
     if opened is None or not {opened[1]["good"], opened[1]["bad"]} & {*opened[0]}:
@@ -87,7 +86,7 @@ def read_pairs(path: str | Path, limit: int | None = None) -> list[Pair] | None:
         if limit is None or seen[kind] <= limit:
             pairs.append(Pair(row[column["good"]], row[column["bad"]], where, *kind))
     if not pairs:
-        raise InputError(f"{name_of(path)}: holds no pairs; give a file with at least one")
+        raise InputError(f"{name_of(path)}: no pairs: give a file with at least one")
     return pairs
 
 
@@ -107,13 +106,13 @@ def _rows(path: str | Path) -> Iterator[Row]:
         if not isinstance(text, str):
             raise InputError(f"{where}: no text in column {sentence!r}; {there_are(list(row))}")
         span = _span(where, row, column, text)
-        if span is not None:  # positions in the file's text: line ends of two characters become one
+        if span is not None:  # positions in the file's text, in which a line end can have two characters
             span = len(unify(text[: span[0]])), len(unify(text[: span[1]]))
         yield Row(unify(text), where, _text(row, column["word"]), span, _text(row, column["sense"]))
 
 
 def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, str], Rows] | None:
-    """The columns of a table or of JSON lines, those of `names` as they are called there, and the rows; none for plain text."""
+    """The header of a table or of JSON lines, the names in it of the columns `names`, and the rows; none for plain text."""
     form = FORMATS.get(parted_suffixes(path)[0])
     lines = read_lines(Path(path).expanduser())
     if form in ("tsv", "csv"):
@@ -133,10 +132,10 @@ def _text(row: Mapping[str, Any], column: str) -> str | None:
 
 
 def _span(where: str, row: Mapping[str, Any], column: Mapping[str, str], sentence: str) -> tuple[int, int] | None:
-    """Characters of the target word, from `start` and `end` or from `index`; none where neither is given."""
-    if one := [name for name in ("start", "end") if _text(row, column[name]) is not None]:
-        if len(one) < 2:
-            raise InputError(f"{where}: has {one[0]} alone: give start and end, or neither")
+    """Characters of the target word, from `start` and `end` or from `index`; none if neither is given."""
+    if given := [name for name in ("start", "end") if _text(row, column[name]) is not None]:
+        if len(given) < 2:
+            raise InputError(f"{where}: only {given[0]} is given: give start and end, or neither")
         start, end = (_number(where, row, column[name]) for name in ("start", "end"))
         if not 0 <= start < end <= len(sentence):
             raise InputError(f"{where}: characters {start} to {end} are not inside its sentence of {len(sentence)}")
@@ -145,7 +144,7 @@ def _span(where: str, row: Mapping[str, Any], column: Mapping[str, str], sentenc
         return None
     words, index = sentence.split(" "), _number(where, row, column["index"])
     if not 0 <= index < len(words) or not words[index]:
-        raise InputError(f"{where}: index {index} is none of the {len(words)} words of its sentence: count from 0")
+        raise InputError(f"{where}: index is {index} and the sentence has {len(words)} words: count from 0")
     start = sum(len(word) + 1 for word in words[:index])
     return start, start + len(words[index])
 

@@ -1,9 +1,9 @@
-"""One word in its contexts: how alike its vectors are from sentence to sentence, layer by layer.
+"""A word in its contexts: the similarity of its vectors across sentences, layer by layer.
 
-    sentences → occurrences → one vector for each and layer (mean of its pieces) → cosines, clusters, a map
+    sentences → occurrences → one vector for each occurrence and layer (mean of its tokens) → cosines, clusters, a map
 
-Cosines of contextual vectors do not begin at 0: those of random tokens may lie at 0.3, or at 0.9. So each stands beside the
-mean cosine of random tokens of the same sentences, and corrected is what is above it (Ethayarajh 2019, "How Contextual are
+The baseline of cosines of contextual vectors is not 0: the mean over random tokens may be 0.3, or 0.9. Each mean cosine is therefore shown
+with that of random tokens of the same sentences, and with the difference, the corrected cosine (Ethayarajh 2019, "How Contextual are
 Contextualized Word Representations?").
 """
 
@@ -29,14 +29,14 @@ MOST_OCCURRENCES = 2_000
 BASELINE_TOKENS = 100
 """random tokens whose 4,950 pairs give the baseline"""
 BASELINE_SENTENCES = 1_000
-_COSINES = "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: what is above that"
+_COSINES = "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: the difference"
 _OF_SENSES = "of senses: their silhouette; Rand: clusters against senses; accuracy: nearest centroid, leave-one-out"
-MATRIX_MOST = 12  # occurrences of which the whole matrix is shown
+MATRIX_MOST = 12  # most occurrences for which the whole matrix is shown
 
 
 @dataclass(frozen=True)
 class Occurrence:
-    """A place where the word stands."""
+    """An occurrence of the word."""
 
     sentence: str
     start: int
@@ -45,7 +45,7 @@ class Occurrence:
 
     @property
     def text(self) -> str:
-        """The word as it stands there."""
+        """The word as written there."""
         return self.sentence[self.start : self.end]
 
     @property
@@ -54,81 +54,74 @@ class Occurrence:
         return Marked(self.sentence, self.start, self.end)
 
     def context(self, width: int = 30) -> str:
-        """The word between [ ] with at most `width` characters on each side; see `Marked.context`."""
+        """The word in [ ] with at most `width` characters on each side; see `Marked.context`."""
         before, word, after = self.marked.context(width).parts()
         return f"{before}[{word}]{after}".replace("\t", " ").replace("\n", " ")
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What one layer makes of n occurrences."""
+    """The vectors of n occurrences in one layer, and their metrics."""
 
     number: int
     """0: the embeddings"""
     vectors: geometry.Vectors
     """(n, D) fp32"""
     baseline: float
-    """mean cosine of random tokens of the sentences; nan where there are fewer than two"""
+    """mean cosine of random tokens of the sentences; nan for fewer than two tokens"""
     mean_cosine: float
     """over all pairs of occurrences; nan for one occurrence"""
     clusters: geometry.Labels
-    """(n,) numbers of the clusters, matched from layer to layer"""
+    """(n,) numbers of the clusters, matched between layers"""
     silhouette: float | None
-    """of the clusters, by cosine distance; none where there is one cluster"""
+    """of the clusters, by cosine distance; none if there is one cluster"""
     map: geometry.Vectors
-    """(n, 2): for pictures"""
+    """(n, 2): positions in a picture"""
     senses: geometry.SenseScores | None
-    """none where fewer than two senses are given"""
+    """none if fewer than two senses are given"""
 
     @property
     def cosines(self) -> geometry.Vectors:
         """(n, n) cosines between the occurrences."""
         return geometry.cosines(self.vectors)
 
-    def nearest(self, place: int, top: int = 5) -> list[tuple[int, float]]:
-        """The occurrences most like that at `place`, the likest first, with their cosines."""
+    def nearest(self, index: int, top: int = 5) -> list[tuple[int, float]]:
+        """The occurrences most similar to that at `index`, the nearest first, with their cosines."""
         directions = geometry.unit(self.vectors)
-        near = directions @ directions[place]
-        near[place] = -np.inf
+        near = directions @ directions[index]
+        near[index] = -np.inf
         order = np.argsort(-near, kind="stable")[: min(top, len(near) - 1)]
         return [(int(other), float(near[other])) for other in order]
 
 
 @dataclass(frozen=True)
 class Words:
-    """A word in its contexts. Print it for a summary."""
+    """A word in its contexts. Prints as a summary."""
 
     word: str
     occurrences: tuple[Occurrence, ...]
     layers: tuple[Layer, ...]
     found: int
-    """occurrences that the sentences hold; more than `len(occurrences)` where a sample was taken"""
+    """number of occurrences in the sentences; more than `len(occurrences)` if a sample was taken"""
 
     def layer(self, number: int = -1) -> Layer:
-        """A layer by its number; -1 for the last that was looked at."""
-        if number == -1:
-            return self.layers[-1]
-        for layer in self.layers:
-            if layer.number == number:
-                return layer
-        raise InputError(f"layer {number} was not looked at: give {', '.join(str(one.number) for one in self.layers)}")
+        """The layer with this number; -1 for the last one. Raises InputError if it was not computed."""
+        by_number = {-1: self.layers[-1]} | {layer.number: layer for layer in self.layers}
+        if number not in by_number:
+            raise InputError(f"layer {number} was not computed: use one of {', '.join(map(str, [*by_number][1:]))}")
+        return by_number[number]
 
     def __str__(self) -> str:
-        """Layer by layer, then the last layer's occurrences: their matrix where they are few, their clusters where many."""
+        """The metrics by layer, then the occurrences in the last layer: their cosines if they are few, otherwise their clusters."""
         senses = any(layer.senses for layer in self.layers)
         header = ["layer", "cosine", "random", "corrected", "clusters", "silhouette"]
         header += ["of senses", "Rand", "accuracy", "within", "between"] if senses else []
-        sample = "" if self.found == len(self.occurrences) else f", {len(self.occurrences):,} of them taken"
-        parts: list[Table | str] = [f"{self.word}: {self.found:,} occurrences{sample}"]
-        parts.append(_COSINES)
-        if senses:
-            parts.append(_OF_SENSES)
-        parts.append(table(header, [_layer_row(layer, senses) for layer in self.layers], left=0))
-        last = self.layer()
-        few = len(self.occurrences) <= MATRIX_MOST
-        parts.append("")
-        parts += _matrix(self, last) if few else _clusters(self, last)
-        return render(*parts)
+        sample = "" if self.found == len(self.occurrences) else f", sample of {len(self.occurrences):,}"
+        title = f"{self.word}: {self.found:,} occurrences{sample}"
+        legend = [_COSINES, _OF_SENSES] if senses else [_COSINES]
+        layers = table(header, [_layer_row(layer, senses) for layer in self.layers], left=0)
+        below = _matrix if len(self.occurrences) <= MATRIX_MOST else _clusters
+        return render(title, *legend, layers, "", *below(self, self.layer()))
 
 
 def _layer_row(layer: Layer, senses: bool) -> list[str]:
@@ -144,23 +137,23 @@ def _layer_row(layer: Layer, senses: bool) -> list[str]:
 def _matrix(words: Words, layer: Layer) -> list[Table | str]:
     cosines, n = layer.cosines, len(words.occurrences)
     rows = [
-        [f"{place + 1:2} {one.context(18)}", *(decimals(value) for value in cosines[place]), str(layer.clusters[place])]
-        for place, one in enumerate(words.occurrences)
+        [f"{index + 1:2} {one.context(18)}", *map(decimals, cosines[index]), str(layer.clusters[index])]
+        for index, one in enumerate(words.occurrences)
     ]
-    header = ["", *(str(place + 1) for place in range(n)), "cluster"]
+    header = ["", *(str(number) for number in range(1, n + 1)), "cluster"]
     return [f"cosines at layer {layer.number} (random tokens: {decimals(layer.baseline)})", table(header, rows)]
 
 
 def _clusters(words: Words, layer: Layer) -> list[Table | str]:
     directions = geometry.unit(layer.vectors)
-    parts: list[Table | str] = [f"clusters at layer {layer.number}, each with the occurrences nearest to its middle"]
+    parts: list[Table | str] = [f"clusters at layer {layer.number}, each with the occurrences nearest to its center"]
     for name in sorted(set(layer.clusters.tolist())):
-        positions = np.flatnonzero(layer.clusters == name)
-        near = positions[np.argsort(-(directions[positions] @ directions[positions].mean(axis=0)), kind="stable")][:3]
-        senses = Counter(words.occurrences[place].sense or "" for place in positions)
-        told = ", ".join(f"{sense} {count}" for sense, count in senses.most_common(4) if sense)
-        parts.append(f"cluster {name}: {len(positions)} occurrences{f' ({told})' if told else ''}")
-        parts += [f"    {words.occurrences[place].context(40)}" for place in near]
+        members = np.flatnonzero(layer.clusters == name)
+        near = members[np.argsort(-(directions[members] @ directions[members].mean(axis=0)), kind="stable")][:3]
+        senses = Counter(words.occurrences[index].sense or "" for index in members)
+        shown = ", ".join(f"{sense} {count}" for sense, count in senses.most_common(4) if sense)
+        parts.append(f"cluster {name}: {len(members)} occurrences{f' ({shown})' if shown else ''}")
+        parts += [f"    {words.occurrences[index].context(40)}" for index in near]
     return parts
 
 
@@ -174,15 +167,15 @@ def words(
     clusters: int | None = None,
     seed: int = 0,
 ) -> Words:
-    """Find a word in sentences and compare its vectors from place to place.
+    """Find a word in sentences and compare the vectors of its occurrences.
 
-    `sentences` may be the Path of a file. `model` is one of ours, or its folder. `layers` counts from 0, the embeddings; not
-    given: all. `forms` takes inflected forms by English rules as well, or those listed. `senses` gives the sense of the word in
-    each sentence, as rows with senses do. `clusters` is their number; not given, the one with the best silhouette. Of more than
-    2,000 occurrences a sample drawn by `seed` is taken.
+    `sentences` may be the Path of a file. `model` is one of our models, or its folder. `layers` counts from 0, the embeddings; default:
+    all. `forms`: also find inflected forms by English rules, or the listed forms. `senses` gives the sense of the word in each sentence,
+    like rows with senses. `clusters` is their number; default: the one with the best silhouette. Of more than 2,000 occurrences a sample
+    is taken by `seed`.
 
-    Raises InputError where the word is empty or does not occur, naming words that do, and for layers, clusters, seeds, senses
-    or a model that cannot be.
+    Raises InputError if the word is empty or does not occur, naming similar words, and for invalid layers, clusters, seeds, senses or
+    models.
 
     >>> from bert import Encoder, EncoderConfig, words
     >>> from bert.data.vocabulary import train_tokenizer
@@ -197,7 +190,7 @@ def words(
     [0, 1, 2]
     """
     if not word.strip():
-        raise InputError("the word is empty: give one that stands in the sentences")
+        raise InputError("the word is empty: give a word of the sentences")
     if clusters is not None and clusters < 1:
         raise InputError(f"clusters is {clusters}: give 1 or more")
     check_seed(seed)
@@ -205,47 +198,33 @@ def words(
     found = _occurrences(word.strip(), rows, forms)
     encoder = encoder_of(model)
     numbers = sorted(set(resolve_layers(encoder.config, layers)))
-    draw = np.random.default_rng(seed)
     if clusters is not None and clusters > len(found):
-        raise InputError(f"clusters is {clusters}: {word.strip()} occurs {len(found)} times: give so many or fewer")
-    taken = sorted(draw.permutation(len(found))[:MOST_OCCURRENCES])
-    chosen = tuple(found[place] for place in taken)
+        raise InputError(f"clusters is {clusters} and {word.strip()} occurs {len(found)} times: give at most that many")
+    taken = sorted(np.random.default_rng(seed).permutation(len(found))[:MOST_OCCURRENCES])
+    chosen = tuple(found[index] for index in taken)
     spans = [(one.start, one.end) for one in chosen]
-    pieces = span_tokens(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
-    vectors = token_vectors(encoder, pieces, numbers, progress=f"vectors of {word}").numpy()
+    located = span_tokens(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
+    vectors = token_vectors(encoder, located, numbers, progress=f"vectors of {word}").numpy()
     by_layer = [vectors[:, column] for column in range(len(numbers))]
     baselines = _baselines(encoder, [row.sentence for row in rows], numbers, seed)
     given = [one.sense for one in chosen]
     labels = None
     if None not in given and len(set(given)) > 1:
         labels = np.unique(np.array(given), return_inverse=True)[1]
-    looked = _look(numbers, by_layer, baselines, labels, clusters, seed)
-    return Words(word.strip(), chosen, looked, len(found))
+    measured: list[Layer] = []  # from the last layer down, whose clusters determine the numbers of the others
+    for number, own, baseline, flat in reversed(
+        [*zip(numbers, by_layer, baselines, geometry.maps(by_layer), strict=True)]
+    ):
+        groups = geometry.cluster(own, clusters, seed)
+        groups = geometry.match_clusters(groups, measured[-1].clusters if measured else _by_appearance(groups))
+        scores = None if labels is None else geometry.sense_scores(own, groups, labels, seed)
+        score, mean = geometry.silhouette(own, groups, seed), geometry.mean_cosine(own)
+        measured.append(Layer(number, own, baseline, mean, groups, score, flat, scores))
+    return Words(word.strip(), chosen, tuple(measured[::-1]), len(found))
 
 
-def _look(
-    numbers: Sequence[int],
-    by_layer: Sequence[geometry.Vectors],
-    baselines: Sequence[float],
-    labels: geometry.Labels | None,
-    clusters: int | None,
-    seed: int,
-) -> tuple[Layer, ...]:
-    """Everything that is said of each layer; from the last one down, whose clusters give the others their numbers."""
-    maps = geometry.maps(by_layer)
-    looked: list[Layer] = []
-    for number, vectors, baseline, flat in reversed(list(zip(numbers, by_layer, baselines, maps, strict=True))):
-        groups = geometry.cluster(vectors, clusters, seed)
-        groups = geometry.match_clusters(groups, looked[-1].clusters if looked else _first_come(groups))
-        scores = None if labels is None else geometry.sense_scores(vectors, groups, labels, seed)
-        score = geometry.silhouette(vectors, groups, seed)
-        mean = geometry.mean_cosine(vectors)
-        looked.append(Layer(number, vectors, baseline, mean, groups, score, flat, scores))
-    return tuple(looked[::-1])
-
-
-def _first_come(groups: geometry.Labels) -> geometry.Labels:
-    """Clusters numbered by their first occurrence."""
+def _by_appearance(groups: geometry.Labels) -> geometry.Labels:
+    """Clusters numbered in order of appearance."""
     order = {old: new for new, old in enumerate(dict.fromkeys(groups.tolist()))}
     return np.array([order[old] for old in groups.tolist()])
 
@@ -262,19 +241,19 @@ def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[s
         rows = [Row(row.sentence, row.where, row.word, row.span, sense) for row, sense in zip(rows, senses)]
     rows = [row for row in rows if row.sentence.strip()]
     if not rows:
-        raise InputError("no sentence to look at: all are empty")
+        raise InputError("no sentences: all are empty")
     return rows
 
 
 def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[str]) -> list[Occurrence]:
-    """Where the word stands. Rows that give senses of words speak for their own word: then only those of this word count."""
+    """The occurrences of the word. If rows give senses, only rows whose own word it is are used."""
     forms = [forms] if isinstance(forms, str) else forms
     wanted = forms_of(word) if forms is True else [word, *(forms or [])]
     of_word = [row for row in rows if row.word is None or row.word.casefold() == word.casefold()]
     own = [row for row in of_word if row.sense is not None]
     for row in of_word if own else []:
         if row.sense is None and find(row.sentence, wanted):
-            raise InputError(f"{row.where}: no sense of {word}, which other rows have: fill it in, or leave it out")
+            raise InputError(f"{row.where}: no sense of {word}, which other rows have: add it, or remove the row")
     found: list[Occurrence] = []
     for row in own or rows:
         spans = find(row.sentence, wanted)
@@ -283,23 +262,23 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[st
         found += [Occurrence(row.sentence, *span, row.sense if own else None) for span in spans]
     if not found:
         near = nearest_words(word, (row.sentence for row in rows))
-        there = f": near to it are {', '.join(near)}" if near else ", nor anything like it"
-        inflected = "" if forms else f"; for its inflected forms too give {option('forms')}"
-        raise InputError(f"{word} occurs in none of the {len(rows):,} sentences{there}{inflected}")
+        similar = f": similar words are {', '.join(near)}" if near else ", and no similar word"
+        inflected = "" if forms else f"; for its inflected forms too use {option('forms')}"
+        raise InputError(f"{word} is not in the {len(rows):,} sentences{similar}{inflected}")
     return found
 
 
 def _baselines(encoder: Encoder, sentences: Sequence[str], layers: Sequence[int], seed: int) -> list[float]:
-    """For each layer the mean cosine of all pairs of 100 tokens drawn from the sentences, special tokens aside."""
+    """For each layer the mean cosine over all pairs of 100 random tokens of the sentences, without special tokens."""
     draw = np.random.default_rng(seed)
     tokenizer = tokenizer_of(encoder)
     tokens = [
-        (sentences[place], span)
-        for place in sorted(draw.permutation(len(sentences))[:BASELINE_SENTENCES])
-        for span in tokenizer.encode_with_offsets(sentences[place])[1][1:-1]
+        (sentences[index], span)
+        for index in sorted(draw.permutation(len(sentences))[:BASELINE_SENTENCES])
+        for span in tokenizer.encode_with_offsets(sentences[index])[1][1:-1]
         if span[0] < span[1]
     ]
-    chosen = [tokens[place] for place in sorted(draw.permutation(len(tokens))[:BASELINE_TOKENS])]
-    pieces = span_tokens(tokenizer, [text for text, _ in chosen], [span for _, span in chosen])
-    vectors = token_vectors(encoder, pieces, layers).numpy()
+    chosen = [tokens[index] for index in sorted(draw.permutation(len(tokens))[:BASELINE_TOKENS])]
+    located = span_tokens(tokenizer, [text for text, _ in chosen], [span for _, span in chosen])
+    vectors = token_vectors(encoder, located, layers).numpy()
     return [geometry.mean_cosine(vectors[:, column]) for column in range(len(layers))]

@@ -1,9 +1,9 @@
-"""`bert quickstart`: all that the project is for, on the bundled sample, as one page of plain calls.
+"""`bert quickstart`: the whole workflow on the bundled sample, as one page of plain calls.
 
     sample → tokenizer, store, masked LM → classifier, tagger → words, senses, sentences, attention → one table, report.html
 
-Each result stands beside what needs no training and beside the same head on an encoder with random initialization. The folder that it makes
-holds everything: the text, the runs, the models, and the page that tells the story.
+Each result is compared with a baseline that needs no training, and with the same head on a randomly initialized encoder. The output
+folder holds everything: the text, the runs, the models and the report.
 """
 
 import csv
@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline
 
 from bert.data.examples import read_examples, read_tagged
 from bert.errors import InterruptedRun
-from bert.finetuning.config import DataConfig as LabelledData
+from bert.finetuning.config import DataConfig as LabeledData
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
 from bert.finetuning.evaluate import evaluate
 from bert.finetuning.inputs import baseline
@@ -35,8 +35,7 @@ from bert.probing.pairs import minimal_pairs
 from bert.probing.rows import Pair, read_rows
 from bert.probing.senses import BAG, RANDOM, senses
 from bert.probing.words import words
-from bert.quickstart.findings import Filled, Findings, Line
-from bert.quickstart.story import write_story
+from bert.quickstart.story import Filled, Findings, Line, write_story
 from bert.recipe import write_yaml
 from bert.sample.files import SHOWN, write_sample
 from bert.sample.grammar import LANGUAGES, read_language
@@ -49,7 +48,7 @@ from bert.training.config import LogConfig, StopConfig
 logger = logging.getLogger(__name__)
 
 STEPS, MINUTES = 450, 1.75
-"""of pretraining, whichever ends first; the rest of the path takes less than a minute more on 2 CPU cores"""
+"""of pretraining, whichever ends first; the rest takes less than another minute on 2 CPU cores"""
 EPOCHS = 6.0
 LEARNING_RATE = 5e-4  # of fine-tuning
 _RUNS = ("pretrained", "fresh", "topics", "tags", "fresh/topics", "fresh/tags")
@@ -59,42 +58,42 @@ _OURS = (
     *(f"sample/{name}" for name in _SAMPLE),
     *(f"{run}/{name}" for run in _RUNS for name in run_folder.OURS),
 )
-_UNITS = r"[a-z]+|[\u4e00-\u9fff]"  # what a bag of words counts: English words, Chinese characters
+_UNITS = r"[a-z]+|[\u4e00-\u9fff]"  # units of the bag of words: English words, Chinese characters
 
 
 def quickstart(out: Path, overwrite: bool = False, minutes: float = MINUTES) -> Path:
-    """Run the whole path in the folder `out`; returns the report. Raises InputError where the folder is in use."""
+    """Run everything in the folder `out` and return the report. Raises InputError if the folder is in use."""
     began = time.monotonic()
     out = run_folder.named(out)
     given = quickstart_recipe(out, minutes)
     with handled(), run_folder.owned(out), run_folder.claimed(out, overwrite, given, ours=_OURS, keeps=False) as folder:
         try:
-            findings = walk(folder, minutes, began)
-        except InterruptedRun as error:  # the parts of the path name themselves, but nothing of it stays
-            raise InterruptedRun("stopped; begin anew with bert quickstart", error.exit_code - 128) from error
+            findings = collect(folder, minutes, began)
+        except InterruptedRun as error:  # whose message names a run that will not be kept
+            raise InterruptedRun("stopped; start again with bert quickstart", error.exit_code - 128) from error
         write_story(findings, folder / "report.html")
         results = [dataclasses.asdict(line) for line in findings.lines]
         (folder / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
-        header = f"What bert quickstart pretrained. `bert pretrain --config {out}/recipe.yaml --out …` does it again."
+        header = f"Pretraining of bert quickstart. To repeat it: bert pretrain --config {out}/recipe.yaml --out …"
         write_yaml(given, folder / "recipe.yaml", header)
     logger.info(findings.table())
     report = out / "report.html"
-    _log_part(began, f"all in {out}. Open {report} in a browser")
+    _log_part(began, f"done: everything is in {out}. Open {report} in a browser")
     return report
 
 
-def walk(out: Path, minutes: float, began: float) -> Findings:
-    """Every part of the path in turn; `began` is the monotonic clock at its begin."""
+def collect(out: Path, minutes: float, began: float) -> Findings:
+    """Every part in turn; `began` is the monotonic clock at the start."""
     _log_part(began, f"sample: text from our own grammar, English and Chinese, in {out / 'sample'}")
     write_sample(out / "sample")
-    most = f"{STEPS} steps of masked-language-modeling in {60 * minutes:.0f} seconds at most"
-    _log_part(began, f"pretraining: tokenizer, token store, {most}")
+    budget = f"{STEPS} steps of masked language modeling, at most {60 * minutes:.0f} seconds"
+    _log_part(began, f"pretraining: tokenizer, token store, {budget}")
     model = pretrain(quickstart_recipe(out, minutes), out / "pretrained")
     fresh = fresh_twin(model, out / "fresh" / "model")
-    lines = [hidden_words(out / "pretrained", model, fresh)]
-    _log_part(began, "fine-tuning: the topic of a text, from this encoder and from one with random initialization")
+    lines = [masked_words(out / "pretrained", model, fresh)]
+    _log_part(began, "fine-tuning: the topic of a text, with this encoder and with a randomly initialized one")
     lines.append(topics(out, model, fresh))
-    _log_part(began, "fine-tuning: names in a sentence, from both")
+    _log_part(began, "fine-tuning: names in a sentence, with both")
     lines.append(names(out, model, fresh))
     _log_part(began, "probing: words in their contexts, sentences, attention")
     return probe(out, model, fresh, lines, began)
@@ -105,14 +104,14 @@ def _log_part(began: float, message: str) -> None:
 
 
 def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
-    """The default encoder and optimiser on the sample. In so short a run small batches go furthest; after more steps than these it
-    knows the forms of the sentences by heart, and the vectors of a word stand together by form in place of meaning."""
+    """The default encoder and optimizer on the sample. Small batches are best in so short a run; after more steps than these the model
+    memorizes the sentence templates, and the vectors of a word cluster by template instead of meaning."""
     data = DataConfig(corpus=[str(out / "sample" / "corpus.txt")], layout="blank-lines", batch_size=16)
     return PretrainRecipe(data=data, stop=StopConfig(steps=STEPS, minutes=minutes))
 
 
 def fresh_twin(model: Path, folder: Path) -> Path:
-    """A model of the same shape and tokenizer with random initialization: the control of everything that is learned here."""
+    """A randomly initialized model with the same shape and tokenizer: the control of every result."""
     trained = MaskedLM.load(model)
     torch.manual_seed(0)
     twin = MaskedLM(trained.config, trained.head_config)
@@ -121,15 +120,15 @@ def fresh_twin(model: Path, folder: Path) -> Path:
     return folder
 
 
-def hidden_words(run: Path, model: Path, fresh: Path) -> Line:
-    """How many hidden tokens of held-out text are guessed."""
+def masked_words(run: Path, model: Path, fresh: Path) -> Line:
+    """Accuracy on the masked tokens of the validation split."""
     trained, untrained = (score_validation(run, MaskedLM.load(folder)) for folder in (model, fresh))
     controls = trained.most_frequent, "the most frequent token", untrained.accuracy
     return Line("masked words guessed", "accuracy", trained.accuracy, *controls)
 
 
 def topics(out: Path, model: Path, fresh: Path) -> Line:
-    """A classifier of topics on texts whose words are not in the labelled ones, beside a bag of words."""
+    """A topic classifier, on texts whose words are not in the training texts, and a bag of words."""
     train, test = (list(read_examples(out / "sample" / f"topics-{part}.tsv")) for part in ("train", "test"))
     bag = make_pipeline(CountVectorizer(token_pattern=_UNITS), LogisticRegression(max_iter=1000))
     bag.fit([example.text for example in train], [example.label for example in train])
@@ -139,7 +138,7 @@ def topics(out: Path, model: Path, fresh: Path) -> Line:
 
 
 def names(out: Path, model: Path, fresh: Path) -> Line:
-    """A tagger of people, organisations and places, beside the tag that each word most often has."""
+    """A tagger of people, organizations and places, and the most frequent tag of each word."""
     train, test = (list(read_tagged(out / "sample" / f"tags-{part}.conll")) for part in ("train", "test"))
     without = baseline(TAG, train, test, TAG.labels([*train, *test]))["span_f1"]
     values = [tuned(out, "tag", "tags-train.conll", folder)["span_f1"] for folder in (model, fresh)]
@@ -147,24 +146,24 @@ def names(out: Path, model: Path, fresh: Path) -> Line:
 
 
 def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
-    """Fine-tune `model` on a file of the sample; what the best model does on the test rows."""
+    """The metrics on the test rows after fine-tuning `model` on a file of the sample."""
     data, train = file.partition("-")[0], out / "sample" / file
     recipe = FinetuneRecipe(
         model=str(model),
-        data=LabelledData(train=str(train)),
+        data=LabeledData(train=str(train)),
         optimizer=FinetuneOptimizer(lr=LEARNING_RATE),
         epochs=EPOCHS,
         log=LogConfig(progress_bar=False),
     )
     run = out / (data if model.parent.name == "pretrained" else f"fresh/{data}")
-    with quiet():  # the path speaks for its parts
+    with quiet():
         best = finetune(task, recipe, run)
     test = train.with_name(file.replace("-train.", "-test."))
-    return evaluate(best, str(test), LabelledData()).metrics
+    return evaluate(best, str(test), LabeledData()).metrics
 
 
 def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) -> Findings:
-    """Senses, words, guesses, sentences and attention of the pretrained model; adds their lines."""
+    """Senses, words, predictions, sentences and attention of the pretrained model; adds to `lines`."""
     trained, untrained = MaskedLM.load(model), MaskedLM.load(fresh)
     sample = out / "sample"
     rows = [read_rows(sample / f"senses-{part}.jsonl") for part in ("train", "test")]
@@ -179,7 +178,7 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
     pairs = [Pair(pair.good, pair.bad) for one in samples for pair in one.pairs]
     scored, by_fresh = (minimal_pairs(pairs, one) for one in (trained, untrained))
     shares = scored.overall.accuracy, 0.5, "a coin", by_fresh.overall.accuracy
-    lines.append(Line("right from wrong sentences", "accuracy", *shares))
+    lines.append(Line("good sentence of a pair", "accuracy", *shares))
     prompts = [prompt for one in samples for prompt in one.prompts if prompt.word in SHOWN]
     with (out / "pretrained" / "metrics.csv").open(newline="") as stream:
         log = [row for row in csv.DictReader(stream) if row["loss"]]

@@ -1,97 +1,145 @@
-"""The report of `bert quickstart`: the story of a small encoder in pictures, one file that needs nothing else."""
+"""The results of `bert quickstart` with their controls, and its report: a small encoder in pictures, as one self-contained file."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from bert.probing.pictures import map_of_words, nearest_contexts
-from bert.probing.words import Words
-from bert.quickstart.findings import Filled, Findings
-from bert.report.charts import ScoredText, bars, duel, fill_in, line_chart, versus
-from bert.report.maps import attention_map, layer_map
-from bert.report.page import (
-    Marked,
-    Section,
-    commands,
-    details,
-    grid,
-    heading,
-    key_figures,
-    note,
-    page,
-    paragraph,
-    table,
-)
+from rich.table import Table
 
-SHOWN_CONTEXTS = 4  # occurrences whose nearest contexts are shown, of each word
-SHOWN_PAIRS = 2  # right and wrong sentences, of each language
+from bert.model.heads import Prediction
+from bert.probing.attention import Attention
+from bert.probing.pictures import map_of_words, nearest_contexts
+from bert.probing.senses import Senses
+from bert.probing.sentences import SentenceScore
+from bert.probing.words import Words
+from bert.report import page
+from bert.report.charts import ScoredText, bars, fill_in, line_chart, side_by_side, versus
+from bert.report.maps import attention_map, layer_map
+from bert.report.page import Section
+from bert.report.text import render
+from bert.sample.make import Prompt
+
+SHOWN_CONTEXTS = 4  # occurrences of each word whose nearest contexts are shown
+SHOWN_PAIRS = 2  # pairs of sentences of each language
 MASK = "[MASK]"
 NEXT = """bert pretrain texts/ --out runs/mine
 bert finetune classify --model runs/mine/model --train train.csv --dev dev.csv --out runs/topics
 bert words apple --sentences lines.txt --model runs/mine/model --html apple.html"""
 
 
+@dataclass(frozen=True)
+class Line:
+    """A result and its controls, all from 0 to 1."""
+
+    what: str
+    measure: str
+    value: float
+    baseline: float
+    baseline_is: str
+    fresh: float
+    """the same with a randomly initialized encoder"""
+
+    def cells(self) -> tuple[str, ...]:
+        """The line as a row of the table."""
+        numbers = (f"{value:.1%}" for value in (self.value, self.baseline, self.fresh))
+        return (self.what, self.measure, *numbers, self.baseline_is)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The predictions for a masked word."""
+
+    prompt: Prompt
+    guesses: tuple[tuple[Prediction, ...], ...]
+    """for each mask of the prompt, the most probable first"""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The content of the report."""
+
+    lines: tuple[Line, ...]
+    losses: tuple[tuple[float, float], ...]
+    """(tokens seen, masked-LM loss)"""
+    words: tuple[Words, ...]
+    senses: Senses
+    filled: tuple[Filled, ...]
+    attention: Attention
+    pairs: tuple[tuple[SentenceScore, SentenceScore], ...]
+    """(good, bad)"""
+    tokens: float
+    """number of tokens seen in pretraining"""
+    seconds: float
+    """wall time up to the report"""
+
+    def table(self) -> str:
+        """The results and their controls, for a terminal."""
+        table = Table(title="Pretrained model vs. baselines", title_justify="left")
+        for name in ("", "measured as", "pretrained", "baseline", "random init.", "the baseline is"):
+            table.add_column(name, justify="right" if name in ("pretrained", "baseline", "random init.") else "left")
+        for line in self.lines:
+            table.add_row(*line.cells())
+        return render(table)
+
+
 def write_story(findings: Findings, file: Path) -> Path:
     """Write the report."""
     sections = [
-        Section("What it can do now", results(findings), "Each result beside two things that it must beat."),
+        Section("Results", results(findings), "Each result is compared with two baselines."),
         Section(
-            "It learned by guessing hidden words",
+            "Learning to predict masked words",
             losses(findings),
-            "Nearly a third of the tokens is hidden; the model guesses them from what stands around. The loss is how surprised it is.",
+            "Nearly a third of the tokens is masked, and the model predicts them from the rest. The loss measures how surprised it is.",
         ),
         *(Section(*word_chapter(word)) for word in findings.words),
         Section(
-            "What stands behind the mask?",
+            "Predictions for a masked word",
             "".join(filled(findings)),
-            "The word is hidden. The rest of the sentence decides which guesses are likely.",
+            "The word is masked. The rest of the sentence determines which words are probable.",
         ),
         Section(
-            "A right and a wrong sentence",
+            "A good and a bad sentence",
             right_and_wrong(findings),
-            "How probable is a sentence? Saying so is what a language model is for.",
+            "How probable is a sentence? Answering that is what a language model is for.",
         ),
         Section(
-            "Where a head looks",
+            "Attention",
             attended(findings),
-            "Each row says from where a token takes its new vector, in one head of one layer.",
+            "Each row shows which tokens contribute to the new vector of a token, in one head.",
         ),
         Section("Senses, layer by layer", senses_by_layer(findings), "Is the nearest sense centroid the right one?"),
-        Section("Now your own text", commands(NEXT), "The same verbs, on your files."),
+        Section("Your own text", page.commands(NEXT), "The same commands on your files."),
     ]
-    minutes = findings.seconds / 60
-    html = page(
+    made = f"Made by bert quickstart in {findings.seconds / 60:.1f} minutes"
+    html = page.page(
         "An encoder in three minutes",
         "Pretrained, fine-tuned and probed on this machine, on text that comes with the package.",
         sections,
-        figures=figures(findings),
-        footer=f"Made by bert quickstart in {minutes:.1f} minutes; {findings.tokens / 1e6:.2f} million tokens seen in pretraining.",
+        metrics=page.key_metrics([_key_metric(line) for line in findings.lines]),
+        footer=f"{made}; {findings.tokens / 1e6:.2f} million tokens seen in pretraining.",
     )
     file.write_text(html, encoding="utf-8")
     return file
 
 
-def figures(findings: Findings) -> str:
-    """The results as large numbers."""
-    shown = []
-    for line in findings.lines:
-        controls = f"{line.baseline_is} {line.baseline:.0%}, random initialization {line.fresh:.0%}"
-        shown.append((line.what, f"{line.value:.0%}", controls))
-    return key_figures(shown)
+def _key_metric(line: Line) -> tuple[str, str, str]:
+    controls = f"{line.baseline_is} {line.baseline:.0%}, random initialization {line.fresh:.0%}"
+    return line.what, f"{line.value:.0%}", controls
 
 
 def results(findings: Findings) -> str:
-    """The table that the command ends with."""
+    """The table that the command prints."""
     values = [(line.value, line.baseline, line.fresh) for line in findings.lines]
     best = [(row, 2 + max(range(3), key=of_line.__getitem__)) for row, of_line in enumerate(values)]
     header = ("task", "measure", "pretrained", "baseline", "random initialization", "the baseline is")
-    return table(header, [line.cells() for line in findings.lines], best) + note(
-        "The test sentences share no content words with the labelled ones: who has not read the unlabelled text"
-        " cannot know what belongs together."
+    return page.table(header, [line.cells() for line in findings.lines], best) + page.note(
+        "The test sentences share no content words with the labeled training sentences: only a model that has read the unlabeled"
+        " text knows which words belong together."
     )
 
 
 def losses(findings: Findings) -> str:
-    """The loss curve."""
+    """The training loss."""
     curve = [(tokens / 1e6, loss) for tokens, loss in findings.losses]
     return line_chart({"masked-LM loss": curve}, "million tokens seen", "loss in nats")
 
@@ -99,70 +147,71 @@ def losses(findings: Findings) -> str:
 def word_chapter(word: Words) -> tuple[str, str, str]:
     """(title, body, lead) of one word in its contexts."""
     body = layer_map(map_of_words(word))
-    body += heading("Nearest contexts", "by cosine in the last layer") + nearest_contexts(word, SHOWN_CONTEXTS)
+    body += page.heading("Nearest contexts", "by cosine in the last layer") + nearest_contexts(word, SHOWN_CONTEXTS)
     meanings = len({one.sense for one in word.occurrences})
-    lead = "Every mark is the vector of the word in one sentence. In the first layer all are alike; move the slider."
+    lead = "Every mark is the vector of the word in one sentence. In layer 0 all are equal; move the slider."
     return f"One word, {meanings} meanings: {word.word}", body, lead
 
 
 def filled(findings: Findings) -> Iterator[str]:
-    """Guesses for each prompt, word by word."""
+    """The predictions for each prompt, by word."""
     by_word: dict[str, list[Filled]] = {}
     for one in findings.filled:
         by_word.setdefault(one.prompt.word, []).append(one)
     for word, prompts in by_word.items():
-        yield heading(word)
-        yield grid([_guess_card(one) for one in prompts])
+        yield page.heading(word)
+        yield page.grid([_guess_card(one) for one in prompts])
 
 
 def _guess_card(one: Filled) -> str:
-    """The prompt with a blank, and the guesses for each of its masks."""
+    """A prompt with a blank, and the predictions for each of its masks."""
     before, _, after = one.prompt.text.partition(MASK * len(one.guesses))
-    sentence = Marked(before + one.prompt.word + after, len(before), len(before) + len(one.prompt.word))
+    sentence = page.Marked(before + one.prompt.word + after, len(before), len(before) + len(one.prompt.word))
     return fill_in(sentence, *([(guess.token, guess.probability) for guess in guesses] for guesses in one.guesses))
 
 
 def right_and_wrong(findings: Findings) -> str:
-    """What the probability of a sentence is, one pair token by token, then more pairs of each language."""
+    """The scores of sentences: an explanation, one pair token by token, then more pairs of each language."""
     half = len(findings.pairs) // 2
     first = next((pair for pair in findings.pairs[:half] if pair[0].score > pair[1].score), findings.pairs[0])
     others = [pair for pair in findings.pairs[:half] if pair is not first][:SHOWN_PAIRS]
     chosen = [*others, *findings.pairs[half : half + SHOWN_PAIRS]]
     parts = [
-        paragraph(
-            "Two sentences differ in one word. Each token is hidden in turn, and the model says how probable it finds what stood"
-            " there, given all the others. Probabilities multiply, so their logarithms are summed: 0 is certain,"
-            " −0.7 is one in two, −2.3 one in ten, −6.9 one in a thousand."
+        page.paragraph(
+            "Two sentences differ in one word. Each token is masked in turn, and the model gives the probability of the original"
+            " token, given all others. Probabilities multiply, so their logarithms are summed: 0 is certain, −0.7 is one in two,"
+            " −2.3 one in ten, −6.9 one in a thousand."
         ),
-        duel(*(ScoredText(one.tokens, one.log_probabilities) for one in first)),
-        note(
-            "The longer the bar, the more surprising the token. A wrong word is improbable itself, and it makes its neighbours"
-            " improbable. The sum is a score, not a probability: each token was guessed by looking at all the others."
+        side_by_side(*(ScoredText(one.tokens, one.log_probabilities) for one in first)),
+        page.note(
+            "The longer the bar, the less probable the token. A wrong word is improbable, and makes its neighbors improbable."
+            " The sum is a score, not a probability: each token was predicted from all others."
         ),
-        heading("More pairs", "the same scores, token by token"),
+        page.heading("More pairs", "the same scores, token by token"),
         *(versus(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen),
     ]
     return "".join(parts)
 
 
 def attended(findings: Findings) -> str:
-    """All heads, the most telling one first."""
+    """All heads, the most sharply focused one first."""
     attention = findings.attention
     layers, heads = attention.weights.shape[:2]
     first = attention.telling_head()
     every = [(layer, head) for layer in range(1, layers + 1) for head in range(heads)]
     order = sorted(every, key=lambda one: one != first)
     named = {f"layer {layer}, head {head}": attention.head(layer, head) for layer, head in order}
-    limit = "Attention says what is mixed into a token's vector, not why the model answers as it does."
-    return attention_map(attention.tokens, named) + note(limit)
+    limit = "Attention shows what contributes to a token's vector; it does not explain the output of the model."
+    return attention_map(attention.tokens, named) + page.note(limit)
 
 
 def senses_by_layer(findings: Findings) -> str:
-    """Accuracy of every method, and of each word inside a fold."""
+    """The accuracy of every method, and that of each word in a collapsed table."""
     senses = findings.senses
     overall = bars([(method, senses.mean(method)) for method in senses.methods], percent=True, highest=1.0)
     rows = []
     for one in senses.words:
         rows.append((one.word, one.senses, one.test, *(f"{one.scores[name].accuracy:.0%}" for name in senses.methods)))
-    lead = paragraph(f"{len(senses.words)} words; the headline, fixed beforehand, is: {senses.headline}.")
-    return lead + overall + details("word by word", table(("word", "senses", "test rows", *senses.methods), rows))
+    lead = page.paragraph(f"{len(senses.words)} words; the headline, fixed in advance, is: {senses.headline}.")
+    header = ("word", "senses", "test rows", *senses.methods)
+    return lead + overall + page.details("word by word", page.table(header, rows))

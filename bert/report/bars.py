@@ -1,4 +1,4 @@
-"""Pictures of measurements as PNG files: bars with their spread, curves over time."""
+"""Measurements as PNG files: bars with their spread, curves over time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,28 +13,31 @@ from matplotlib.figure import Figure
 from bert.report.figures import INK, PAPER, QUIET
 from bert.report.palette import MARKS, mark_of
 
+Curve = tuple[str, int, Sequence[Sequence[float]]]
+"""name, group, (x, y) points"""
+
 
 @dataclass(frozen=True)
 class Bar:
-    """A metric with its spread; bars of one group have one color."""
+    """A metric with its spread; the bars of a group have the same color."""
 
     name: str
     spread: Mapping[str, float]
-    """median, min and max of its rounds"""
+    """median, min and max over the rounds"""
     group: int = 0
 
 
 def bars_png(
     file: str | Path, bars: Sequence[Bar], title: str, unit: str, level: tuple[str, float] | None = None
 ) -> None:
-    """Draw bars from the top down, each with its spread; `level` is a named line to compare with."""
+    """Draw bars from top to bottom, each with its spread; `level` is a named reference line."""
     with _picture(file, 1.3 + 0.42 * max(1, len(bars)), title, unit, "") as axes:
         for position, bar in enumerate(bars):
             value, most = bar.spread["median"], bar.spread["max"]
             axes.barh(position, value, color=MARKS[mark_of(bar.group)].light, height=0.66, zorder=2)
             axes.plot([bar.spread["min"], most], [position, position], color=INK, linewidth=1.4, zorder=3)
             number = f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
-            ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # the level does not cross it
+            ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides the reference line behind the number
             beside: dict[str, Any] = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
             axes.annotate(number, (most, position), **beside, fontsize=8.5, color=INK, bbox=ground)
         axes.set_yticks(range(len(bars)), [bar.name for bar in bars])
@@ -49,15 +52,9 @@ def bars_png(
 
 
 def curves_png(
-    file: str | Path,
-    curves: Sequence[tuple[str, int, Sequence[Sequence[float]]]],
-    title: str,
-    across: str,
-    up: str,
-    doubling: bool = False,
+    file: str | Path, curves: Sequence[Curve], title: str, across: str, up: str, doubling: bool = False
 ) -> None:
-    """Draw curves of (x, y) points: (name, group, points); those of one group have one color and one name. `doubling`: equal
-    steps to the right are doublings."""
+    """Draw curves; those of a group have the same color and name. `doubling`: the x axis is logarithmic to base 2."""
     with _picture(file, 5, title, across, up) as axes:
         named: set[str] = set()
         for name, group, points in curves:
@@ -77,7 +74,7 @@ def curves_png(
 
 @contextmanager
 def _picture(file: str | Path, height: float, title: str, across: str, up: str) -> Iterator[Axes]:
-    """The axes of a picture that is written when all is drawn."""
+    """The axes of a picture, which is written at the end of the `with`."""
     figure = Figure(figsize=(9, height), dpi=160, facecolor=PAPER, layout="constrained")
     axes = figure.add_subplot(facecolor=PAPER)
     yield axes

@@ -1,16 +1,17 @@
-"""Pictures as PNG files: a word's occurrences in one layer, the weights of one attention head.
+"""Pictures as PNG files: the occurrences of a word in one layer, the weights of one attention head.
 
-Drawn with matplotlib's objects and its Agg canvas, so that no window system is asked for and nobody's pyplot state is touched. Both
-functions return a remark for the user: empty, or one line that says which characters no installed font can draw.
+Drawn with matplotlib's objects and its Agg canvas, without a window system and without changing the state of pyplot. Both functions
+return a remark for the user: empty, or a line about characters that no installed font has.
 """
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -25,19 +26,19 @@ LATIN = "DejaVu Sans"  # comes with matplotlib
 CHINESE = (
     "Noto Sans CJK, Source Han Sans, Noto Sans SC, WenQuanYi, PingFang, Hiragino Sans GB, Heiti, STHeiti, Microsoft YaHei,"
     " SimHei, Noto Serif CJK, Songti, SimSun, Droid Sans Fallback, Arial Unicode MS"
-).split(", ")  # beginnings of the names of fonts that have Chinese, the fairest first
+).split(", ")  # prefixes of the names of fonts with Chinese characters, the best first
 BOX = "□"
 INK, QUIET, PAPER = "#1d2329", "#5f6870", "#fcfbf8"
-CONTEXT = 18  # characters of a label at each side of the word
+CONTEXT = 18  # characters of a label on each side of the word
 LONGEST_TOKEN = 16
 MOST_LABELS = 60
 _SIDES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
 
 
 class Lettering:
-    """Which fonts draw the texts of one picture, and which characters none of them has.
+    """The fonts for the texts of a picture, and the characters that none of them has.
 
-    `family` is for matplotlib, which takes each character from the first font of it that has one.
+    Inside `in_use()`, matplotlib takes each character from the first font of the family that has it, and no text for a formula.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -47,15 +48,18 @@ class Lettering:
             self.family += _chinese_fonts()
             self.missing = {c for c in self.missing if not any(_has(name, c) for name in self.family)}
 
+    def in_use(self) -> AbstractContextManager[None]:
+        return rc_context({"font.family": self.family, "text.parse_math": False})
+
     def clean(self, text: str) -> str:
-        """One line of text, with a box for each character that cannot be drawn."""
+        """The text in one line, with a box for each missing character."""
         return "".join(BOX if c in self.missing else c for c in _plain(text))
 
     def remark(self) -> str:
         if not self.missing:
             return ""
         some = "".join(sorted(self.missing)[:12])
-        return f"No installed font draws {some!r}: boxes stand in the picture (for Chinese, install Noto Sans CJK)."
+        return f"No installed font has {some!r}: the picture shows boxes (for Chinese, install Noto Sans CJK)."
 
 
 def _plain(text: str) -> str:
@@ -69,11 +73,11 @@ def _has(name: str, character: str) -> bool:
 
 @cache
 def _chinese_fonts() -> tuple[str, ...]:
-    """The installed font of each beginning in `CHINESE`, in that order; of several the one of the shortest name."""
+    """The installed font for each prefix in `CHINESE`, in order; of several the one with the shortest name."""
     known = {font.fname for font in fontManager.ttflist}
-    for file in findSystemFonts():  # matplotlib remembers the fonts of its first run
+    for file in findSystemFonts():  # matplotlib caches the fonts of its first run
         if file not in known:
-            with suppress(OSError, RuntimeError):  # a broken font is none
+            with suppress(OSError, RuntimeError):  # a broken font
                 fontManager.addfont(file)
     names = sorted({font.name for font in fontManager.ttflist}, key=lambda name: (len(name), name))
     found = (next((name for name in names if name.startswith(beginning)), None) for beginning in CHINESE)
@@ -81,83 +85,60 @@ def _chinese_fonts() -> tuple[str, ...]:
 
 
 def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: str = "") -> str:
-    """Draw the occurrences of a word in one layer, with the group's mark and, where there is room, the context of each."""
+    """Draw the occurrences of a word in one layer, each with the mark of its group and, if there is room, its context."""
     contexts = [sentence.context(CONTEXT).text for sentence in word.occurrences]
     title = title or word.layers[layer]
-    names = word.group_names()
+    names, points = word.group_names(), word.positions[layer]
+    groups = [names.index(group) for group in word.groups]
     lettering = Lettering([*contexts, *names, title])
-    figure = Figure(figsize=(9, 6.6), dpi=160, facecolor=PAPER)
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.03, 0.09, 0.94, 0.81))
-    points = word.positions[layer]
-    colours = [MARKS[mark_of(names.index(group))].light for group in word.groups]
-    for n, name in enumerate(names):
-        chosen = np.array([group == name for group in word.groups], bool)
-        mark = MARKS[mark_of(n)]
-        look: dict[str, Any] = {"c": mark.light, "marker": mark.marker, "edgecolors": PAPER}
-        axes.scatter(points[chosen, 0], points[chosen, 1], s=62, linewidths=0.9, zorder=3, **look)
-    _bare(axes)
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.margins(0.09)
-    _write(figure, lettering, (0.03, 0.945), title, 15, "left")
-    known = {name: values[layer] for name, values in word.measures.items() if np.isfinite(values[layer])}
-    measures = " · ".join(f"{name} {value:.2f}" for name, value in known.items())
-    _write(figure, lettering, (0.97, 0.95), measures, 9.5, "right")
-    _legend(figure, lettering, names)
-    _label(axes, canvas, lettering, points, contexts, colours)
-    canvas.print_png(str(file))
+    with lettering.in_use():
+        figure = Figure(figsize=(9, 6.6), dpi=160, facecolor=PAPER)
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_axes((0.03, 0.09, 0.94, 0.81))
+        for n in range(len(names)):
+            chosen, mark = np.array([group == n for group in groups], bool), MARKS[mark_of(n)]
+            look: dict[str, Any] = {"c": mark.light, "marker": mark.marker, "edgecolors": PAPER}
+            axes.scatter(points[chosen, 0], points[chosen, 1], s=62, linewidths=0.9, zorder=3, **look)
+        axes.set_axis_off()
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.margins(0.09)
+        figure.text(0.03, 0.945, lettering.clean(title), fontsize=15, color=INK)
+        known = {name: values[layer] for name, values in word.measures.items() if np.isfinite(values[layer])}
+        measures = " · ".join(f"{name} {value:.2f}" for name, value in known.items())
+        figure.text(0.97, 0.95, lettering.clean(measures), fontsize=9.5, color=QUIET, ha="right")
+        _legend(figure, [lettering.clean(name) for name in names])
+        colors = [MARKS[mark_of(group)].light for group in groups]
+        _label(axes, canvas, points, [lettering.clean(text) for text in contexts], colors)
+        canvas.print_png(str(file))
     return lettering.remark()
 
 
-def _write(figure: Figure, lettering: Lettering, place: tuple[float, float], text: str, size: float, side: str) -> None:
-    """A line of text from `place` (in shares of the figure) on, or up to it."""
-    figure.text(
-        *place, lettering.clean(text), fontfamily=lettering.family, fontsize=size, ha=side, parse_math=False,
-        color=INK if side == "left" else QUIET,
-    )  # fmt: skip
-
-
-def _bare(axes: Axes) -> None:
-    axes.set_facecolor(PAPER)
-    axes.tick_params(bottom=False, left=False, labelbottom=False, labelleft=False)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-
-
-def _legend(figure: Figure, lettering: Lettering, names: Sequence[str]) -> None:
+def _legend(figure: Figure, names: Sequence[str]) -> None:
     marks = [MARKS[mark_of(n)] for n in range(len(names))]
     handles = [Line2D([], [], ls="", marker=mark.marker, color=mark.light, ms=7) for mark in marks]
-    # Names are put in afterwards: matplotlib leaves out labels that begin with an underscore.
+    # Names are set afterwards, because matplotlib omits labels that begin with an underscore.
     where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.01), "ncols": max(1, len(names))}
-    legend = figure.legend(handles, ["."] * len(names), frameon=False, **where)
+    legend = figure.legend(handles, ["."] * len(names), frameon=False, labelcolor=INK, fontsize=10, **where)
     for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set(parse_math=False, fontfamily=lettering.family, color=INK, fontsize=10)
-        text.set_text(lettering.clean(name))
+        text.set_text(name)
 
 
 def _label(
-    axes: Axes,
-    canvas: FigureCanvasAgg,
-    lettering: Lettering,
-    points: np.ndarray,
-    texts: Sequence[str],
-    colours: Sequence[str],
+    axes: Axes, canvas: FigureCanvasAgg, points: np.ndarray, texts: Sequence[str], colors: Sequence[str]
 ) -> None:
-    """Write each context beside its point where nothing stands yet: right, left, above or below; those without room stay unwritten."""
+    """Write each context right, left, above or below its point, if there is free space."""
     canvas.draw()
     renderer = canvas.get_renderer()
-    places = axes.transData.transform(points) if len(points) else np.zeros((0, 2))
-    taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in places]
+    marks = axes.transData.transform(points) if len(points) else np.zeros((0, 2))
+    taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in marks]
     inside = axes.get_window_extent(renderer)
     written = 0
-    for place, text, colour in zip(points, texts, colours):
+    for point, text, color in zip(points, texts, colors):
         if written == MOST_LABELS:
             return
         for dx, dy, across, down in _SIDES:
-            label = axes.annotate(
-                lettering.clean(text), place, (dx, dy), textcoords="offset points", ha=across, va=down, fontsize=7.5, color=colour,
-                fontfamily=lettering.family, parse_math=False, zorder=4,
-            )  # fmt: skip
+            look: dict[str, Any] = {"ha": across, "va": down, "fontsize": 7.5, "color": color, "zorder": 4}
+            label = axes.annotate(text, point, (dx, dy), textcoords="offset points", **look)
             box = label.get_window_extent(renderer)
             if inside.x0 <= box.x0 and box.x1 <= inside.x1 and not box.count_overlaps(taken):
                 taken.append(box)
@@ -167,31 +148,28 @@ def _label(
 
 
 def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, title: str) -> str:
-    """Draw the weights (T, T) of an attention head: rows look, columns are looked at; in each cell of a short text its percentage."""
+    """Draw the weights (T, T) of an attention head, with a row for each query; for a short text with the percentage in each cell."""
     size = len(tokens)
     if weights.shape != (size, size):
         raise ValueError(f"weights {weights.shape}, {size} tokens")
     names = [token if len(token) <= LONGEST_TOKEN else token[: LONGEST_TOKEN - 1] + "…" for token in tokens]
     lettering = Lettering([*names, title])
     side = min(max(4.8, 2 + 0.42 * size), 14)
-    figure = Figure(figsize=(side, side), dpi=160, facecolor=PAPER, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.imshow(np.sqrt(np.clip(np.nan_to_num(weights), 0, 1)), cmap="Blues", vmin=0, vmax=1.05)
-    axes.set_title(lettering.clean(title), fontfamily=lettering.family, parse_math=False, loc="left", pad=14, color=INK)
-    axes.xaxis.tick_top()
-    letters = min(11.0, 72 * side * 0.75 / max(size, 1) * 0.6)
-    names = [lettering.clean(name) for name in names]
-    axes.set_xticks(range(size), names, rotation=90)
-    axes.set_yticks(range(size), names)
-    for label in [*axes.get_xticklabels(), *axes.get_yticklabels()]:
-        label.set(parse_math=False, fontfamily=lettering.family, fontsize=letters, color=INK)
-    axes.tick_params(length=0)
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    for row, column in np.ndindex(weights.shape) if size <= 16 else ():
-        weight = float(weights[row, column])
-        colour = "white" if weight > 0.3 else INK
-        axes.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    canvas.print_png(str(file))
+    with lettering.in_use():
+        figure = Figure(figsize=(side, side), dpi=160, facecolor=PAPER, layout="constrained")
+        canvas = FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.imshow(np.sqrt(np.clip(np.nan_to_num(weights), 0, 1)), cmap="Blues", vmin=0, vmax=1.05)
+        axes.set_title(lettering.clean(title), loc="left", pad=14, color=INK)
+        axes.xaxis.tick_top()
+        names = [lettering.clean(name) for name in names]
+        axes.set_xticks(range(size), names, rotation=90)
+        axes.set_yticks(range(size), names)
+        axes.tick_params(length=0, labelsize=min(11.0, 72 * side * 0.75 / max(size, 1) * 0.6), labelcolor=INK)
+        axes.spines[:].set_visible(False)
+        for row, column in np.ndindex(weights.shape) if size <= 16 else ():
+            weight = float(weights[row, column])
+            color = "white" if weight > 0.3 else INK
+            axes.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=color)
+        canvas.print_png(str(file))
     return lettering.remark()

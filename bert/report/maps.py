@@ -1,6 +1,6 @@
-"""Pictures of a page that answer: a word's occurrences by layer, cosines between them, the attention of heads.
+"""Interactive pictures of a page: the occurrences of a word by layer, the cosines between them, the attention of heads.
 
-They are drawn here as they look at first, and can be read and printed without the script; the script moves them.
+Their initial state is drawn here, and can be read and printed without the script; the script updates it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from bert.report.charts import symbol
-from bert.report.page import Marked, data, escape, figure
+from bert.report.page import Marked, data, decimal, escape
 from bert.report.palette import mark_of
 
 WIDE = 4 / 3  # width of a map over its height
-MARGIN = 6  # percent of a map that stay empty at each side
-CONTEXT = 200  # characters that are shown at each side of a word
-MOST_CELLS = 48  # rows of a matrix that a screen shows: of more, every second, third, … is taken
-MOST_WEIGHTS = 120_000  # numbers that the heads of one picture may hold: about as many bytes times three
+MARGIN = 6  # percent of a map that is empty on each side
+CONTEXT = 200  # characters on each side of a word
+MOST_CELLS = 48  # rows of a matrix: of more, every second, third, … is shown
+MOST_WEIGHTS = 120_000  # numbers in the heads of one picture, each of about three bytes
 
 
 @dataclass(frozen=True)
 class LayerMap:
-    """A word's occurrences, and where they lie in each layer.
+    """The occurrences of a word, and their positions in each layer.
 
-    `positions`: (L, N, 2), the layers' 2-D maps. `groups`: (N,), the sense or cluster of each occurrence. `layers`: L names.
-    `measures`: by name L numbers, one a layer, such as a silhouette. `cosines`: (L, N, N) or None.
+    `positions`: (L, N, 2), the 2-D maps of the layers. `groups`: (N,), the sense or cluster of each occurrence. `layers`: L names.
+    `measures`: by name L numbers, one for each layer, such as a silhouette. `cosines`: (L, N, N) or None.
     """
 
     occurrences: Sequence[Marked]
@@ -44,14 +44,14 @@ class LayerMap:
             raise ValueError(f"cosines {self.cosines.shape}: {(shape[0], shape[1], shape[1])} expected")
 
     def group_names(self) -> list[str]:
-        """The groups in the order in which they first occur: the order of their marks."""
+        """The groups in order of appearance, which is the order of their marks."""
         return list(dict.fromkeys(self.groups))
 
 
 def layer_map(word: LayerMap, start: int = -1) -> str:
-    """The map of a word's occurrences with a slider through the layers, a legend that hides groups, measures, and the cosines below.
+    """The map of a word's occurrences with a slider through the layers, a legend that hides groups, measures, and cosines.
 
-    A pointer, a tap or the arrow keys show the sentence of a point. `start` is the layer shown first.
+    The pointer, a tap or the arrow keys show the sentence of a point. `start` is the initial layer.
     """
     layer = range(len(word.layers))[start]
     sentences = [sentence.context(CONTEXT) for sentence in word.occurrences]
@@ -88,7 +88,7 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
 
 
 def _slider(layers: Sequence[str], layer: int) -> str:
-    """The slider through the layers and a button that plays them; hidden where there is one layer only."""
+    """The slider through the layers and a play button; hidden if there is only one layer."""
     hidden = " hidden" if len(layers) == 1 else ""
     return (
         f'<div class="steer"{hidden}><button type="button" class="play" aria-label="play through the layers"></button>'
@@ -98,12 +98,12 @@ def _slider(layers: Sequence[str], layer: int) -> str:
 
 
 def fitted(positions: np.ndarray) -> np.ndarray:
-    """Places (N, 2) in percent of a map's width and height: all fit, one unit is as long across as down, and up is up."""
+    """Positions (N, 2) in percent of the width and height of a map, with equal scales on both axes and the y axis upward."""
     if not len(positions):
         return np.zeros((0, 2))
     low, high = positions.min(0), positions.max(0)
     spread = max((high - low)[0] / WIDE, (high - low)[1]) or 1.0
-    # Divided first: the middle of two points that are a hair apart would be rounded to one of them.
+    # Divided first: the midpoint of two points that are very close would be rounded to one of them.
     unit = ((positions - low) / spread - (high - low) / spread / 2) * (100 - 2 * MARGIN)
     return np.stack([50 + unit[:, 0] / WIDE, 50 - unit[:, 1]], 1)
 
@@ -113,19 +113,19 @@ def _numbers(values: Sequence[float]) -> list[float | None]:
 
 
 def _measure(name: str, values: Sequence[float], layer: int) -> str:
-    """A measure's value at the layer and small bars for all layers."""
+    """The value of a measure in one layer, with small bars for all layers."""
     finite = [value for value in values if np.isfinite(value)]
     top = max(finite, default=1.0) or 1.0
     columns = "".join(
         f'<i{" class=now" if n == layer else ""} style="height:{max(4, round(100 * value / top)) if np.isfinite(value) else 0}%"></i>'
         for n, value in enumerate(values)
     )
-    value = figure(values[layer])
+    value = decimal(values[layer])
     return f'<div class="measure"><span dir="auto">{escape(name)}</span><output>{value}</output><span class="spark">{columns}</span></div>'
 
 
 def _layer_cosines(word: LayerMap, group_of: Sequence[int], layer: int) -> tuple[dict[str, object] | None, str]:
-    """What the script needs to redraw the cosines for a layer, and how they look at first."""
+    """The data with which the script redraws the cosines of a layer, and their initial state."""
     if word.cosines is None or not group_of:
         return None, ""
     order = np.argsort(group_of, kind="stable")
@@ -141,19 +141,19 @@ def _layer_cosines(word: LayerMap, group_of: Sequence[int], layer: int) -> tuple
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
-    """The lowest and the highest value off the diagonal (n, n): what the palest and the darkest cell stand for."""
+    """The lowest and the highest off-diagonal value of (n, n): the values of the palest and the darkest cell."""
     others = values[~np.eye(len(values), dtype=bool)]
     others = others[np.isfinite(others)]
     return (float(others.min()), float(others.max())) if len(others) else (0.0, 1.0)
 
 
 def _scale(values: np.ndarray) -> str:
-    low, high = map(figure, value_range(values))
+    low, high = map(decimal, value_range(values))
     return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output><span>stronger: more alike</span></div>'
 
 
 def _cells(values: np.ndarray, groups: Sequence[int]) -> str:
-    """A square of cells, the higher the value the darker, with the groups' colours along its left and upper side."""
+    """A square of cells, darker for higher values, with the colors of the groups on its left and upper side."""
     low, high = value_range(values)
     size = len(values)
     edge = max(0.3, size / 60)
@@ -168,7 +168,7 @@ def _cells(values: np.ndarray, groups: Sequence[int]) -> str:
 
 
 def _square(values: np.ndarray, box: str, attributes: str, before: str = "") -> str:
-    """Cells in the view `box`, from 0, the palest, to 1, the darkest, and the cursor of the script; `before` is markup."""
+    """Cells in the view `box`, from 0 (palest) to 1 (darkest), and the cursor of the script; `before` is markup."""
     cells = "".join(
         f'<rect x="{x}" y="{y}" width="1" height="1" opacity="{shade:.2f}"/>'
         for (y, x), shade in np.ndenumerate(np.clip(values, 0, 1))
@@ -180,10 +180,10 @@ def _square(values: np.ndarray, box: str, attributes: str, before: str = "") -> 
 
 
 def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str:
-    """Where tokens look: the weights (T, T) of named heads, a row a token that looks, its weights summing to 1.
+    """The attention weights (T, T) of named heads, with a row for each query, which sums to 1.
 
-    A token that is pointed at colours the others by its weights; a list chooses the head. Where the heads hold more numbers than a page
-    should, the first ones are shown.
+    Pointing at a token colors the others by its weights; a list selects the head. If the heads have more numbers than a page should
+    contain, the first ones are shown.
     """
     size = len(tokens)
     for name, weights in heads.items():
@@ -202,7 +202,7 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
         f'<figure class="chart attention" data-chart="attention"><div class="glance"><div class="words">'
         f'<div class="steer"><label>Head <select>{options}</select></label></div>'
         f'<div class="chips" role="group" aria-label="tokens">{chips}</div>'
-        f'<p class="readout" aria-live="polite">Choose a token to see where it looks. Rows look, columns are looked at.{few}</p></div>'
+        f'<p class="readout" aria-live="polite">Choose a token to see its weights. Rows are queries, columns keys.{few}</p></div>'
         f'<div class="heads" style="--n:{size}"><div class="columns" aria-hidden="true">{rows}</div>'
         f'<div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}</div></div>'
         f"{data(content)}</figure>"
@@ -218,7 +218,7 @@ def _chip(token: str, weight: float, looks: bool) -> str:
 
 
 def _weights(weights: np.ndarray) -> str:
-    """The cells of a head: a weight of 1 is darkest, the palest is 0; the root makes small ones seen."""
+    """The cells of a head, from 0 (palest) to 1 (darkest); the square root makes small weights visible."""
     size = len(weights)
     label = f'role="img" aria-label="weights of {size} by {size} tokens"'
     return _square(np.sqrt(np.clip(weights, 0, 1)), f"0 0 {size} {size}", label)

@@ -1,8 +1,8 @@
-"""A report as one HTML file that needs nothing else: no font, script, style or picture is fetched when it is opened.
+"""A report as one self-contained HTML file: opening it fetches no font, script, style or picture.
 
-Every function returns HTML as `str`. Arguments called `body` or `parts` are HTML made by these functions; every other text may come from
-anywhere (a corpus, a label, a file name) and is escaped. The script of a page is named in the page's policy by its hash, so that a
-browser runs no other, and the policy forbids every request.
+Every function returns HTML as `str`. Arguments called `body` or `parts` are HTML from these functions; any other text may come from
+anywhere (a corpus, a label, a file name) and is escaped. The content security policy of a page forbids every request, and names the hash
+of its script, so that the browser runs no other.
 """
 
 import base64
@@ -21,7 +21,7 @@ from bert.report.text import decimals
 
 @dataclass(frozen=True)
 class Section:
-    """A chapter of a page: its title, a sentence or two in plain text that say what is to be seen, and its body in HTML."""
+    """A section of a page: its title, its body in HTML, and an introduction in plain text."""
 
     title: str
     body: str
@@ -30,18 +30,18 @@ class Section:
 
 @dataclass(frozen=True)
 class Marked:
-    """A text with a word in it: `text[start:end]`, in characters."""
+    """A text with a marked word: `text[start:end]`, in characters."""
 
     text: str
     start: int
     end: int
 
     def parts(self) -> tuple[str, str, str]:
-        """What stands before the word, the word, and what stands after it."""
+        """The text before the word, the word, and the text after it."""
         return self.text[: self.start], self.text[self.start : self.end], self.text[self.end :]
 
     def context(self, room: int) -> "Marked":
-        """The word with at most `room` characters at each side, cut between words where they are parted by blanks, and an ellipsis."""
+        """The word with at most `room` characters on each side, cut between words if they are separated by spaces, with an ellipsis."""
         before, word, after = self.parts()
         if len(before) > room:
             before = "…" + _whole_words(before[-room - 1 :])
@@ -51,18 +51,18 @@ class Marked:
 
 
 def _whole_words(text: str) -> str:
-    """The text from its first blank on, or without its first character where there is none, as in Chinese."""
-    _, blank, rest = text.partition(" ")
-    return rest if blank and rest.strip() else text[1:]
+    """The text after its first space, or without its first character if there is none, as in Chinese."""
+    _, space, rest = text.partition(" ")
+    return rest if space and rest.strip() else text[1:]
 
 
 def escape(text: object) -> str:
-    """Text as it stands in markup and in quoted attributes. Halves of surrogate pairs, which no file can hold, become `?`."""
+    """Text escaped for markup and quoted attributes. Lone surrogates, which cannot be encoded, become `?`."""
     return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
 def data(value: Any) -> str:
-    """What the script reads, as a block that no text in it can end."""
+    """Data for the script, as a block that no text in it can close."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     text = text.encode("utf-8", "replace").decode("utf-8")
     for character in "<>&\u2028\u2029":
@@ -71,7 +71,7 @@ def data(value: Any) -> str:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """A number for people: `digits` significant ones, thousands parted, a real minus."""
+    """A number for people: `digits` significant digits, thousands separators, a real minus sign."""
     if value == 0 or isinstance(value, int) or abs(value) >= 10**digits:
         text = f"{value:,.0f}"
     else:
@@ -79,15 +79,15 @@ def number(value: float, digits: int = 3) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def figure(value: float | None) -> str:
-    """A number with two decimals and a real minus, or a dash where there is none."""
+def decimal(value: float | None) -> str:
+    """A number with two decimals and a real minus sign, or a dash for none."""
     return decimals(value).replace("-", "\N{MINUS SIGN}")
 
 
 def page(
-    title: str, subtitle: str, sections: Sequence[Section], *, figures: str = "", footer: str = "", language: str = "en"
+    title: str, subtitle: str, sections: Sequence[Section], *, metrics: str = "", footer: str = "", language: str = "en"
 ) -> str:
-    """A whole page: title, key figures, the sections with links to them, and a footer."""
+    """A whole page: title, key metrics, the sections with links to them, and a footer."""
     script = _asset("page.js")
     digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     policy = (
@@ -96,15 +96,15 @@ def page(
     )
     links = (f'<li><a href="#section-{n}">{escape(one.title)}</a></li>' for n, one in enumerate(sections, 1))
     return Template(_asset("page.html")).substitute(
-        language=escape(language), policy=policy, title=escape(title), subtitle=escape(subtitle), figures=figures,
+        language=escape(language), policy=policy, title=escape(title), subtitle=escape(subtitle), metrics=metrics,
         links="".join(links), chapters="\n".join(_chapter(n, section) for n, section in enumerate(sections, 1)),
-        footer=escape(footer), style=f"{_colours()}\n{_asset('page.css')}", script=script,
+        footer=escape(footer), style=f"{_colors()}\n{_asset('page.css')}", script=script,
     )  # fmt: skip
 
 
-def _chapter(place: int, section: Section) -> str:
+def _chapter(number: int, section: Section) -> str:
     lead = f'<p class="lead" dir="auto">{escape(section.lead)}</p>' if section.lead else ""
-    name = f"section-{place}"
+    name = f"section-{number}"
     return (
         f'<section id="{name}" aria-labelledby="{name}-title"><h2 id="{name}-title" dir="auto">{escape(section.title)}</h2>'
         f"{lead}\n{section.body}</section>"
@@ -115,20 +115,20 @@ def _asset(name: str) -> str:
     return files("bert.report").joinpath(name).read_text(encoding="utf-8")
 
 
-def _colours() -> str:
-    """The colours of the marks as `.c0`, `.c1`, …, for light and for dark screens."""
+def _colors() -> str:
+    """The colors of the marks as `.c0`, `.c1`, …, for light and dark screens."""
     light = "".join(f".c{n}{{--c:{mark.light}}}" for n, mark in enumerate(MARKS))
     dark = "".join(f".c{n}{{--c:{mark.dark}}}" for n, mark in enumerate(MARKS))
     return f"{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}"
 
 
-def key_figures(figures: Sequence[tuple[str, str, str]]) -> str:
-    """The numbers to remember: (label, value, note) each."""
+def key_metrics(metrics: Sequence[tuple[str, str, str]]) -> str:
+    """The most important numbers: (label, value, note) each."""
     items = "".join(
         f'<div><dt dir="auto">{escape(label)}</dt><dd><b>{escape(value)}</b><span dir="auto">{escape(note)}</span></dd></div>'
-        for label, value, note in figures
+        for label, value, note in metrics
     )
-    return f'<dl class="figures">{items}</dl>'
+    return f'<dl class="metrics">{items}</dl>'
 
 
 def paragraph(text: str) -> str:
@@ -137,23 +137,23 @@ def paragraph(text: str) -> str:
 
 
 def heading(text: str, note: str = "") -> str:
-    """A small heading inside a section, with a quiet remark after it."""
+    """A small heading inside a section, with a remark in small print."""
     remark = f" <small>{escape(note)}</small>" if note else ""
     return f'<h3 dir="auto">{escape(text)}{remark}</h3>'
 
 
 def note(text: str) -> str:
-    """A remark that stands apart: a limit, a warning, how to read a picture."""
+    """A note set apart from the text: a limitation, a warning, how to read a picture."""
     return f'<aside class="note" dir="auto">{escape(text)}</aside>'
 
 
 def commands(text: str) -> str:
-    """Lines to paste into a terminal; long ones scroll inside their box."""
+    """Lines to paste into a terminal; long ones scroll."""
     return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
 
 
 def details(summary: str, body: str) -> str:
-    """HTML that is folded away until it is asked for."""
+    """HTML that is collapsed at first."""
     return f'<details><summary dir="auto">{escape(summary)}</summary>{body}</details>'
 
 
@@ -163,7 +163,7 @@ def grid(parts: Sequence[str]) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], best: Sequence[tuple[int, int]] = ()) -> str:
-    """A table; numbers stand right, and the cells at the (row, column) places of `best` are marked."""
+    """A table with numbers aligned right; the cells at the (row, column) indices in `best` are marked."""
     numeric = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
     marked = set(best)
 
@@ -191,7 +191,7 @@ def _shown(value: object) -> str:
 
 
 def _is_number(value: object) -> bool:
-    """Numbers, absent ones, and texts such as `71.2 %` or `0.83 ± 0.01`."""
+    """Whether a cell is a number, none, or a text such as `71.2 %` or `0.83 ± 0.01`."""
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return True
     text = str(value).strip().lstrip("+-\N{MINUS SIGN}")
@@ -199,6 +199,6 @@ def _is_number(value: object) -> bool:
 
 
 def marked(sentence: Marked) -> str:
-    """A sentence with its word marked."""
+    """A sentence with its word highlighted."""
     before, word, after = (escape(part) for part in sentence.parts())
     return f'<span class="marked" dir="auto">{before}<mark>{word}</mark>{after}</span>'

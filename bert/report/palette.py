@@ -1,6 +1,6 @@
-"""The eight marks that groups of points wear, on pages and in PNG files: a colour and, for eyes that part colours badly, a shape.
+"""The eight marks of groups of points, on pages and in PNG files: a color, and a shape for color-blind readers.
 
-The colours are those of Okabe and Ito (Color Universal Design, 2008) with the two lightest darkened to be read on white.
+The colors are those of Okabe and Ito (Color Universal Design, 2008), with the two lightest darkened to be readable on white.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Mark:
-    """One group's mark: its colours on light and on dark ground, an SVG path in a box from -10 to 10, matplotlib's shape."""
+    """The mark of a group: its colors on a light and a dark background, an SVG path in a box from -10 to 10, matplotlib's marker."""
 
     light: str
     dark: str
@@ -31,5 +31,5 @@ MARKS = (
 
 
 def mark_of(group: int) -> int:
-    """The number of the mark of group 0, 1, 2, …; from the ninth group on marks come again."""
+    """The number of the mark of group 0, 1, 2, …; from the ninth group on, marks repeat."""
     return group % len(MARKS)

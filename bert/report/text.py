@@ -1,4 +1,4 @@
-"""Findings as text: tables and lines for a terminal, and lines with tabs for other programs."""
+"""Results as text: tables and lines for a terminal, and tab-separated lines for other programs."""
 
 import io
 import re
@@ -14,7 +14,7 @@ WIDTH = 120
 
 
 def render(*parts: Table | str) -> str:
-    """Tables and lines as text of at most 120 columns, without colours. Lines are data: no markup is read in them."""
+    """Tables and lines as text of at most 120 columns, without colors. Markup in lines is not interpreted."""
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, color_system=None, highlight=False, force_jupyter=False)
     for part in parts:
@@ -23,17 +23,17 @@ def render(*parts: Table | str) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> Table:
-    """A plain table; the first `left` columns are text, the others numbers."""
+    """A plain table; the first `left` columns are aligned left, the others right."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for place, name in enumerate(header):
-        made.add_column(Text(name), justify="left" if place < left else "right", no_wrap=place > 0)
+    for column, name in enumerate(header):
+        made.add_column(Text(name), justify="left" if column < left else "right", no_wrap=column > 0)
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return made
 
 
 def tabbed(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """Lines with a tab between cells, for other programs: no cell has a tab or a line end, none is an empty one."""
+    """Tab-separated lines for other programs: tabs and newlines in cells become spaces, none is empty."""
 
     def cell(value: object) -> str:
         return "" if value is None else re.sub(r"[\t\r\n]+", " ", str(value))
@@ -42,5 +42,5 @@ def tabbed(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def decimals(value: float | None) -> str:
-    """A figure with two decimals, or a dash where there is none."""
+    """A number with two decimals, or a dash for none."""
     return "–" if value is None or isnan(value) else f"{value:.2f}"

@@ -1,4 +1,4 @@
-"""The sample in files that the verbs read."""
+"""The sample as files for the commands."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -8,15 +8,15 @@ from typing import Any
 
 from bert.sample.make import SenseRow, Tagged, make_sample
 
-SHOWN = ("apple", "苹果")  # words whose sentences get a file of their own
+SHOWN = ("apple", "苹果")  # words with a file of their sentences
 
 
 def write_sample(folder: Path, languages: Sequence[str] = ("en", "zh"), seed: int = 0) -> list[Path]:
-    """Write the sample of all `languages` together into `folder`; returns the files.
+    """Write one sample of all `languages` to `folder`, and return the files.
 
-    corpus.txt (documents parted by blank lines), topics-train.tsv and topics-test.tsv (text, label), tags-train.conll and
-    tags-test.conll (word, tag), senses-train.jsonl and senses-test.jsonl (word, sentence, start, end, sense; places count
-    characters), pairs.jsonl (good, bad), prompts.jsonl (word, sense, text), and sentences-WORD.txt, a line an occurrence.
+    corpus.txt (documents separated by empty lines), topics-train.tsv and topics-test.tsv (text, label), tags-train.conll and
+    tags-test.conll (word, tag), senses-train.jsonl and senses-test.jsonl (word, sentence, start, end, sense; positions in characters),
+    pairs.jsonl (good, bad), prompts.jsonl (word, sense, text), and sentences-WORD.txt, with one occurrence a line.
     """
     samples = [make_sample(language, seed) for language in languages]
     files = {"corpus.txt": "\n\n".join(text for sample in samples for text in sample.corpus) + "\n"}
@@ -36,7 +36,7 @@ def write_sample(folder: Path, languages: Sequence[str] = ("en", "zh"), seed: in
             files[f"sentences-{word}.txt"] = _lines(lines)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        (folder / name).write_bytes(text.encode("utf-8"))  # bytes: the same line ends on every platform
+        (folder / name).write_bytes(text.encode("utf-8"))  # bytes: the same newlines on every platform
     return [folder / name for name in files]
 
 

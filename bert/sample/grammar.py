@@ -1,12 +1,12 @@
-"""What a language's lexicon is made of, and how a sentence comes out of it.
+"""The lexicon of a language, and how sentences are generated from it.
 
-A *domain* is a field of life with its people, actions, things, qualities and places. An ambiguous word is one of the things of two
-domains. All frames fit all domains, so that a frame never tells which domain a sentence is about: only the *companions* do, the words
-of the domain around the ambiguous one. Each list has a train half and a test half. Labelled training sentences are made of train
-frames and train halves alone, labelled test sentences of test frames and test halves; only the unlabelled corpus mixes them, and so
-only who has read the corpus can know that the companions of a test sentence belong with those of the training sentences.
+A *domain* is a field of life with its people, actions, things, qualities and places. An ambiguous word is a thing of two domains. All
+frames fit all domains, so that a frame never reveals the domain of a sentence: only the *companions* do, the words of the domain around
+the ambiguous word. Each list has a train half and a test half. Labeled training sentences are made of train frames and train halves only,
+labeled test sentences of test frames and test halves. Only the unlabeled corpus mixes them: only a model that has read it can know that
+the companions of a test sentence belong with those of the training sentences.
 
-The lexicons are the YAML files beside this one; what of a language is code is in `Language`.
+The lexicons are YAML files in this folder; `Language` is the code that differs between languages.
 """
 
 import random
@@ -20,16 +20,16 @@ from itertools import chain
 from bert.untrusted import parse_yaml
 
 LANGUAGES = {"en": "english.yaml", "zh": "chinese.yaml"}
-HOLE = "\0"  # stands for the thing while a frame is filled, so that its place is known
+HOLE = "\0"  # stands for the thing while a frame is filled, to find its position
 
 
 @dataclass(frozen=True)
 class Companions:
-    """Words that stand around a thing of a domain."""
+    """Words around a thing of a domain."""
 
     people: tuple[str, ...]
     verbs: tuple[str, ...]
-    """past forms that are participles too"""
+    """past forms that are also participles"""
     things: tuple[str, ...]
     adjectives: tuple[str, ...]
     places: tuple[str, ...]
@@ -43,7 +43,7 @@ class Companions:
 
 @dataclass(frozen=True)
 class Domain:
-    """A field of life: its topic label, None where it is in no topic, and its companions in two halves."""
+    """A field of life: its topic label, None if it has no topic, and its companions in two halves."""
 
     name: str
     topic: str | None
@@ -57,12 +57,12 @@ class Domain:
 
 @dataclass(frozen=True)
 class Kind:
-    """What names of a kind (PER, ORG, LOC) do and have, by half: whole predicates, and nouns for `the … of NAME`."""
+    """The names of a kind (PER, ORG, LOC) and their predicates, and nouns for `the … of NAME`, by half."""
 
     predicates: tuple[tuple[str, ...], tuple[str, ...]]
     nouns: tuple[tuple[str, ...], tuple[str, ...]]
     names: tuple[tuple[str, ...], tuple[str, ...]]
-    """names that are of this kind alone"""
+    """names that are of this kind only"""
 
 
 @dataclass(frozen=True)
@@ -80,22 +80,22 @@ class Slots:
 
 @dataclass(frozen=True)
 class Language:
-    """A lexicon and its frames. Each pair is (train, test)."""
+    """A lexicon and its frames. Pairs are (train, test)."""
 
     code: str
     domains: tuple[Domain, ...]
     words: Mapping[str, Mapping[str, str]]
     """ambiguous word → sense → domain"""
     proper: Mapping[str, str]
-    """word → the domain where it is a name, written with a capital"""
+    """word → the domain in which it is a capitalized name"""
     bare: Sequence[str]
-    """things that stand without an article"""
+    """things without an article"""
     frames: tuple[tuple[str, ...], tuple[str, ...]]
     corpus_frames: tuple[str, ...]
-    """frames that are in the corpus alone"""
+    """frames for the corpus only"""
     kinds: Mapping[str, Kind]
     ambiguous_names: Mapping[str, Sequence[str]]
-    """name → the kinds that it can be of; O where it is also a plain word"""
+    """name → its possible kinds; O if it is also a common word"""
     name_frames: tuple[tuple[str, ...], tuple[str, ...]]
     """{X} {vp}, {n} of {X}, {tail}; the same with Y, vp2, n2 for a second name"""
     tails: tuple[tuple[str, ...], tuple[str, ...]]
@@ -104,11 +104,11 @@ class Language:
         return next(domain for domain in self.domains if domain.name == name)
 
     def spell(self, word: str, domain: str) -> str:
-        """The word as it is written in `domain`."""
+        """The word as written in `domain`."""
         return word.capitalize() if self.proper.get(word) == domain else word
 
     def fill(self, frame: str, slots: Slots) -> str:
-        """The sentence that `frame` makes of `slots`."""
+        """The sentence of `frame` and `slots`."""
         values = vars(slots) | {"thing": HOLE}
         if self.code == "en":
             bare = slots.thing.lower() in self.bare
@@ -120,26 +120,26 @@ class Language:
                 "a person": indefinite(slots.person),
             }
         text = frame.format_map(values)
-        # a thing at the very start gets its capital where it is put in
+        # a thing at the start is capitalized when it is inserted
         return text[0].upper() + text[1:]
 
     def tokens(self, sentence: str) -> list[str]:
-        """The words of a sentence as a CoNLL file has them."""
+        """The words of a sentence, as in a CoNLL file."""
         return list(sentence) if self.code == "zh" else re.findall(r"\w+|[^\w\s]", sentence)
 
     def text(self, words: Sequence[str]) -> str:
-        """And back."""
+        """The sentence of words."""
         return "".join(words) if self.code == "zh" else re.sub(r" (?=[.,])", "", " ".join(words))
 
 
 def indefinite(phrase: str) -> str:
-    """The phrase after `a` or `an`. Goes by letters, which is right for every word of the English lexicon; a test looks at them."""
+    """The phrase after `a` or `an`, by its first letter, which is correct for every word of the English lexicon (tested)."""
     return f"{'an' if phrase.lower().startswith(tuple('aeiou')) else 'a'} {phrase}"
 
 
 @cache
 def read_language(code: str) -> Language:
-    """The language of a code out of LANGUAGES, from its file."""
+    """The language with a code of `LANGUAGES`, read from its file."""
     lexicon = parse_yaml(files("bert.sample").joinpath(LANGUAGES[code]).read_text(encoding="utf-8"))
 
     def companions(lists: Mapping[str, list[str]]) -> Companions:
@@ -170,7 +170,7 @@ def read_language(code: str) -> Language:
 
 
 class Deck:
-    """Items in random order, all of them before one comes again, so that every one is met often."""
+    """Items in random order, without repetition until all have been drawn, so that every item is frequent."""
 
     def __init__(self, rng: random.Random, items: Sequence[str]) -> None:
         self._rng = rng
@@ -178,7 +178,7 @@ class Deck:
         self._left: list[str] = []
 
     def draw(self, besides: str = "") -> str:
-        """The next item that is not `besides`."""
+        """The next item other than `besides`."""
         if all(item == besides for item in self._left):
             self._left = self._rng.sample(self._items, len(self._items)) + self._left
         place = next(place for place in reversed(range(len(self._left))) if self._left[place] != besides)
@@ -192,7 +192,7 @@ class Hand:
         self._decks = {name: Deck(rng, words) for name, words in vars(companions).items()}
 
     def draw(self, frame: str, thing: str | None = None) -> Slots:
-        """Companions for the slots that `frame` has, around `thing` or one that is drawn as well."""
+        """Companions for the slots of `frame`, around `thing` or a thing that is drawn as well."""
         thing = thing or self._decks["things"].draw()
         person = self._decks["people"].draw() if "person" in frame else ""
         return Slots(

@@ -1,7 +1,7 @@
-"""The sample text: a corpus and labelled rows in English and Chinese from our own grammar, the same for the same seed on every machine.
+"""The sample: a corpus and labeled rows in English and Chinese from our own grammar, the same for the same seed on every machine.
 
-It is what `bert quickstart` runs on. `make_sample("en")` has it all in memory, `write_sample(folder)` in files that the verbs read.
-`bert.sample.grammar` says why a model must have read the corpus to do well on the test rows.
+`bert quickstart` uses it. `make_sample("en")` returns it, `write_sample(folder)` writes it to files for the commands. `bert.sample.grammar`
+explains why a model must have read the corpus to do well on the test rows.
 """
 
 import random
@@ -12,16 +12,16 @@ from bert.errors import InputError
 from bert.sample.grammar import HOLE, LANGUAGES, Companions, Domain, Hand, Language, Slots, read_language
 
 TRAIN, TEST = 0, 1
-SENSE_ROWS = 12  # labelled sentences of a sense, in train and in test each
-TOPIC_ROWS = (300, 150)  # labelled texts in train and test
+SENSE_ROWS = 12  # labeled sentences of a sense, both in train and in test
+TOPIC_ROWS = (300, 150)  # labeled texts in train and test
 TAG_ROWS = (300, 150)
-UNSEEN_SHARE = 0.7  # of the names of one kind in tagged test rows are in no tagged training row
-PLAIN_SHARE = 0.15  # of the tagged rows have no name
+UNSEEN_SHARE = 0.7  # of the names of one kind in tagged test rows that are in no tagged training row
+PLAIN_SHARE = 0.15  # of the tagged rows without a name
 PAIRS = 20
 PROMPTS = 2  # masked sentences of a sense
 DOCUMENTS = 1500
-NAMES_SHARE = 0.3  # of the documents are about names
-WORD_SHARE = 0.3  # of the sentences of a domain are about an ambiguous word
+NAMES_SHARE = 0.3  # of the documents that are about names
+WORD_SHARE = 0.3  # of the sentences of a domain that are about an ambiguous word
 LONGEST_DOCUMENT = 6
 
 Tagged = tuple[tuple[str, ...], tuple[str, ...]]
@@ -40,7 +40,7 @@ class SenseRow:
 
 @dataclass(frozen=True)
 class Pair:
-    """A right sentence, and one with a single word swapped so that it does not fit."""
+    """A good sentence, and the same with one word replaced by a word that does not fit."""
 
     good: str
     bad: str
@@ -48,7 +48,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A sentence in which [MASK] stands for a word: one for an English word, one for each Chinese character."""
+    """A sentence in which [MASK] replaces a word: one for an English word, one for each Chinese character."""
 
     word: str
     sense: str
@@ -57,7 +57,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Sample:
-    """All that the grammar gives of one language."""
+    """The sample of one language."""
 
     corpus: tuple[str, ...]
     """documents of 2 to 6 sentences"""
@@ -74,26 +74,26 @@ class Sample:
 
 
 def make_sample(language: str, seed: int = 0) -> Sample:
-    """The sample of a language, "en" or "zh". The seed decides it: the same text on any platform and in any process.
+    """The sample of a language, "en" or "zh": for the same seed the same text on any platform and in any process.
 
-    Raises InputError for a language that it does not have.
+    Raises InputError for other languages.
     """
     if language not in LANGUAGES:
         raise InputError(f"the sample has no language {language}: use {' or '.join(LANGUAGES)}")
     grammar = read_language(language)
 
     def rng(part: str) -> random.Random:
-        return random.Random(f"{seed} {language} {part}")  # from text: the parts do not move one another
+        return random.Random(f"{seed} {language} {part}")  # seeded by text: the parts do not influence each other
 
     senses_train, senses_test = (_senses(grammar, rng(f"senses {half}"), half) for half in (TRAIN, TEST))
     topics_train, topics_test = (_topics(grammar, rng(f"topics {half}"), half) for half in (TRAIN, TEST))
     tags_train, tags_test = (_tags(grammar, rng(f"tags {half}"), half) for half in (TRAIN, TEST))
     pairs = _pairs(grammar, rng("pairs"))
-    labelled = {row.sentence for row in senses_train + senses_test} | {pair.good for pair in pairs}
-    labelled |= {sentence for text, _ in topics_train + topics_test for sentence in sentences(text)}
-    labelled |= {grammar.text(words) for words, _ in tags_train + tags_test}
+    labeled = {row.sentence for row in senses_train + senses_test} | {pair.good for pair in pairs}
+    labeled |= {sentence for text, _ in topics_train + topics_test for sentence in sentences(text)}
+    labeled |= {grammar.text(words) for words, _ in tags_train + tags_test}
     return Sample(
-        corpus=_corpus(grammar, rng("corpus"), labelled),
+        corpus=_corpus(grammar, rng("corpus"), labeled),
         topics_train=topics_train,
         topics_test=topics_test,
         tags_train=tags_train,
@@ -106,19 +106,19 @@ def make_sample(language: str, seed: int = 0) -> Sample:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text of the sample, full stops and all."""
+    """The sentences of a text of the sample, with their full stops."""
     stop = "。" if "。" in text else ". "
     parts = [part for part in text.split(stop) if part]
     return [part if part.endswith(".") else part + stop.strip() for part in parts]
 
 
 def words_of(grammar: Language, domain: Domain) -> list[str]:
-    """The ambiguous words that are things of `domain`."""
+    """The ambiguous words among the things of `domain`."""
     return [word for word, senses in grammar.words.items() if domain.name in senses.values()]
 
 
 def _sentence(grammar: Language, frame: str, slots: Slots, domain: Domain) -> tuple[str, int]:
-    """The sentence and where its thing starts."""
+    """The sentence, and the position of its thing."""
     thing = grammar.spell(slots.thing, domain.name)
     text = grammar.fill(frame, slots)
     start = text.index(HOLE)
@@ -127,7 +127,7 @@ def _sentence(grammar: Language, frame: str, slots: Slots, domain: Domain) -> tu
 
 
 def _senses(grammar: Language, rng: random.Random, half: int) -> tuple[SenseRow, ...]:
-    """Every frame as often for each sense: only companions tell the senses of a word apart."""
+    """Labeled sentences with the same frames for each sense: only companions distinguish the senses of a word."""
     rows = []
     frames = grammar.frames[half]
     for word, senses in grammar.words.items():
@@ -149,7 +149,7 @@ def _half(domain: Domain, half: int) -> Companions:
 
 
 def _topics(grammar: Language, rng: random.Random, half: int) -> tuple[tuple[str, str], ...]:
-    """Texts of two sentences, balanced over the topics; no ambiguous words."""
+    """Texts of two sentences, balanced over topics, without ambiguous words."""
     topics = sorted({domain.topic for domain in grammar.domains if domain.topic})
     hands = {domain.name: Hand(rng, _half(domain, half)) for domain in grammar.domains}
     rows: dict[str, str] = {}
@@ -178,7 +178,7 @@ def _tags(grammar: Language, rng: random.Random, half: int) -> tuple[Tagged, ...
 
 
 def _plain(grammar: Language, rng: random.Random, half: int) -> Tagged:
-    """A sentence without names, but with words that can be names."""
+    """A sentence without names, but with a word that can be a name."""
     doubtful = [name for name, kinds in grammar.ambiguous_names.items() if "O" in kinds]
     word = rng.choice(doubtful).lower()
     domain = grammar.domain(rng.choice([d for d in grammar.words[word].values() if d != "computer"]))
@@ -189,7 +189,7 @@ def _plain(grammar: Language, rng: random.Random, half: int) -> Tagged:
 
 
 def _named(grammar: Language, rng: random.Random, half: int | None, only: str | None = None) -> Tagged:
-    """A sentence about one or two names, of kind `only` where given; `half` None: of all names and all that is said of them."""
+    """A sentence about one or two names, of kind `only` if given; `half` None: from both halves."""
     frame = _pick(rng, grammar.name_frames, half)
     values: dict[str, str] = {"tail": _pick(rng, grammar.tails, half)}
     kinds = {}
@@ -198,7 +198,7 @@ def _named(grammar: Language, rng: random.Random, half: int | None, only: str | 
         what = grammar.kinds[kinds[name]]
         doubtful = tuple(word for word, of in grammar.ambiguous_names.items() if kinds[name] in of)
         sure = _pick(rng, what.names, half if half is None or rng.random() < UNSEEN_SHARE else TRAIN)
-        # in the corpus fewer: it is from sure names that a model learns what people, companies and places do
+        # fewer in the corpus: a model learns from unambiguous names what people, companies and places do
         values[name] = rng.choice(doubtful) if rng.random() < (0.3 if half is None else 0.5) else sure
         values[f"vp{suffix}"] = _pick(rng, what.predicates, half)
         values[f"n{suffix}"] = _pick(rng, what.nouns, half)
@@ -212,13 +212,12 @@ def _pick(rng: random.Random, halves: tuple[tuple[str, ...], tuple[str, ...]], h
 
 
 def _tagged(grammar: Language, frame: str, values: dict[str, str], kinds: dict[str, str]) -> Tagged:
-    """Words and tags of a frame about names: the frame is cut at its names, and each part brings its tags."""
+    """Words and tags of a frame about names, which is split at its names."""
     words: list[str] = []
     tags: list[str] = []
     rest = frame
     while rest:
-        places = [rest.find(f"{{{name}}}") for name in kinds if f"{{{name}}}" in rest]
-        end = min(places, default=len(rest))
+        end = min((rest.find(f"{{{name}}}") for name in kinds if f"{{{name}}}" in rest), default=len(rest))
         plain = grammar.tokens(rest[:end].format_map(values))
         words += plain
         tags += ["O"] * len(plain)
@@ -232,10 +231,10 @@ def _tagged(grammar: Language, frame: str, values: dict[str, str], kinds: dict[s
     return tuple(words), tuple(tags)
 
 
-def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[str, ...]:
-    """Documents that stay in one domain, or are about names; no sentence of them is among the labelled ones."""
+def _corpus(grammar: Language, rng: random.Random, labeled: set[str]) -> tuple[str, ...]:
+    """Documents about one domain, or about names, without any of the labeled sentences."""
     frames = grammar.frames[TRAIN] + grammar.frames[TEST] + grammar.corpus_frames
-    # a domain with many ambiguous words gets more documents, so that each word is met often
+    # a domain with many ambiguous words gets more documents, so that each word is frequent
     weights = [4 + len(words_of(grammar, domain)) for domain in grammar.domains]
     hands = {domain.name: Hand(rng, domain.both) for domain in grammar.domains}
     documents: dict[str, None] = {}
@@ -252,14 +251,14 @@ def _corpus(grammar: Language, rng: random.Random, labelled: set[str]) -> tuple[
                 word = rng.choice(words) if words and rng.random() < WORD_SHARE else None
                 frame = rng.choice(frames)
                 sentence = _sentence(grammar, frame, hands[domain.name].draw(frame, word), domain)[0]
-            if sentence not in labelled and sentence not in parts:
+            if sentence not in labeled and sentence not in parts:
                 parts.append(sentence)
         documents.setdefault(_text(grammar, parts))
     return tuple(documents)
 
 
 def _pairs(grammar: Language, rng: random.Random) -> tuple[Pair, ...]:
-    """The thing of a sentence swapped for one of another domain, as long in words and in Chinese characters."""
+    """Sentences with their thing replaced by one of another domain; in Chinese of the same length."""
     pairs: dict[Pair, None] = {}
     while len(pairs) < PAIRS:
         domain, other = rng.sample(grammar.domains, 2)

@@ -111,7 +111,7 @@ def test_one_text_of_a_run_that_reads_several(tiny_run, tmp_path, capsys):
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     (run / "tokenizer").symlink_to(tiny_run / "tokenizer")
     assert main(["bench", "steps", str(run), *QUICK]) == 2
-    assert "give one of them as --store" in capsys.readouterr().err
+    assert "select one with --store" in capsys.readouterr().err
     assert main(["bench", "steps", str(run), "--store", store, *QUICK]) == 0, capsys.readouterr().err
 
 
@@ -152,12 +152,16 @@ def test_a_comparison_by_the_command(tiny_run, tmp_path, capsys):
             [],
             "swep is not a mode of bert bench: use one of steps, sweep, compare, minutes. Did you mean `sweep`?",
         ),
-        ("minutes", ["--masked", "m.npz", "--out", "o"], "bert bench minutes needs --minutes: give it"),
-        ("minutes", ["--minutes", "2"], "bert bench minutes needs --out and --masked: give them"),
+        (
+            "minutes",
+            ["--masked", "m.npz", "--out", "o"],
+            "bert bench minutes needs --minutes: see bert bench minutes --help",
+        ),
+        ("minutes", ["--minutes", "2"], "bert bench minutes needs --out and --masked: see bert bench minutes --help"),
         ("minutes", ["--tokens", "t.npz"], "--tokens is not an option of bert bench minutes."),
         ("compare", ["--workloads", "rows"], "--workloads rows: give one of full-sequences, concatenated, padded"),
         ("steps", ["--backends", "flash"], "--backends flash: give one of auto, eager, plain, sdpa, flex, varlen"),
-        ("steps", ["--vocab-size", "5"], "--vocab-size 5: the tokenizer has"),
+        ("steps", ["--vocab-size", "5"], "--vocab-size 5: must be at least"),
         ("steps", ["--rounds", "1", "--seconds", "0"], "bench.seconds is 0.0: give more than 0"),
         (
             "sweep",

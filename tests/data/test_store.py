@@ -428,7 +428,7 @@ def test_the_second_writer_of_a_store_hears_in_one_line_who_writes_it(tmp_path):
     assert names(tmp_path / "deep") == ["store"]
 
 
-# ── the verb ──
+# ── the command ──
 
 
 def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_path, said):

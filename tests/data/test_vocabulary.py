@@ -255,10 +255,10 @@ def test_sizes_and_kinds_that_make_no_sense_are_refused():
     assert "holds no text" in refused(train_tokenizer, [], "bpe", 300)
 
 
-# ── the verb ──
+# ── the command ──
 
 
-def test_the_verb_saves_a_tokenizer_and_says_so_and_keeps_one_that_is_there(tmp_path, said):
+def test_the_command_saves_a_tokenizer_and_says_so_and_keeps_one_that_is_there(tmp_path, said):
     (tmp_path / "a.txt").write_text("\n\n".join(DOCUMENTS), encoding="utf-8")
     out = tmp_path / "tokenizer"
     made = make_tokenizer(tmp_path / "a.txt", out, vocab_size=150)
@@ -275,7 +275,7 @@ def test_the_verb_saves_a_tokenizer_and_says_so_and_keeps_one_that_is_there(tmp_
     assert {path.name for path in out.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
 
 
-def test_a_verb_that_fails_leaves_nothing(tmp_path):
+def test_a_command_that_fails_leaves_nothing(tmp_path):
     (tmp_path / "a.txt").write_text("too small a text", encoding="utf-8")
     refused(make_tokenizer, tmp_path / "a.txt", tmp_path / "out", vocab_size=8192)
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
@@ -319,8 +319,8 @@ def test_the_current_folder_is_not_replaced_under_the_user(tmp_path, monkeypatch
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-@pytest.mark.parametrize("verb", ["tokenizer", "prepare"])
-def test_a_signal_ends_a_command_and_leaves_nothing(tmp_path, verb, number, code):
+@pytest.mark.parametrize("name", ["tokenizer", "prepare"])
+def test_a_signal_ends_a_command_and_leaves_nothing(tmp_path, name, number, code):
     train_tokenizer(DOCUMENTS, "bpe", 300).save(tmp_path / "t")
     with (tmp_path / "a.txt").open("w") as file:
         for i in range(300_000):
@@ -333,8 +333,8 @@ def test_a_signal_ends_a_command_and_leaves_nothing(tmp_path, verb, number, code
         "except SystemExit as error: code = error.code\n"
         "sys.exit(code)"
     )
-    more = ["--kind", "bpe"] if verb == "tokenizer" else ["--tokenizer", str(tmp_path / "t")]
-    command = [sys.executable, "-c", call, verb, str(tmp_path / "a.txt"), "--out", str(out), *more]
+    more = ["--kind", "bpe"] if name == "tokenizer" else ["--tokenizer", str(tmp_path / "t")]
+    command = [sys.executable, "-c", call, name, str(tmp_path / "a.txt"), "--out", str(out), *more]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(out.parent.glob(".out.lock")):
         assert process.poll() is None

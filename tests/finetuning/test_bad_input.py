@@ -97,16 +97,14 @@ def test_a_dev_label_that_is_unseen_in_train(refused, place):
 
 def test_sentences_without_a_word(refused, place):
     (place / "none.jsonl").write_text(json.dumps({"words": [], "tags": []}) + "\n")
-    assert refused(*TAG, "--train", "none.jsonl") == "none.jsonl: no sentence has a word: give at least one"
+    assert refused(*TAG, "--train", "none.jsonl") == "none.jsonl: no words: give at least one sentence with a word"
     line = refused(*TAG, "--train", "train.conll", "--dev", "none.jsonl")
-    assert line == "none.jsonl: no sentence has a word: give at least one"
+    assert line == "none.jsonl: no words: give at least one sentence with a word"
 
 
 def test_texts_that_are_too_much_alike_to_hold_some_out(refused, place):
     (place / "same.tsv").write_text("text\tlabel\n" + "the cat\tearly\nthe dog\tlate\n" * 20)
-    assert "40 examples with 2 different texts are too few to hold some out" in refused(
-        *CLASSIFY, "--train", "same.tsv"
-    )
+    assert "40 examples with 2 different texts are too few to split" in refused(*CLASSIFY, "--train", "same.tsv")
 
 
 def test_a_dev_tag_that_is_unseen_in_train_is_named_with_its_word(refused, place):
@@ -122,7 +120,7 @@ def test_a_dev_tag_that_is_unseen_in_train_is_named_with_its_word(refused, place
         (("--train", "-"), ("--train -", "file")),
         (("--train", "absent.tsv"), ("absent.tsv",)),
         (("--train", "train.tsv", "--text", "txet"), ("train.tsv", "txet", "text")),
-        (("--train", "train.tsv", "--windows.sequence_length", "80"), ("windows.sequence_length 80", "64")),
+        (("--train", "train.tsv", "--windows.sequence_length", "80"), ("windows.sequence_length is 80", "64")),
         (
             ("--train", "train.tsv", "--windows.sequence_length", "16", "--windows.stride", "15"),
             ("windows.stride 15", "14"),
@@ -142,7 +140,9 @@ def test_options(refused, arguments, parts):
 
 def test_the_first_word_is_the_task(refused):
     for arguments in ((), ("classfy",), ("--train", "train.tsv")):
-        assert "bert finetune classify|multilabel|regression|tag: say first" in refused("finetune", *arguments)
+        assert "bert finetune classify|multilabel|regression|tag: name the task first" in refused(
+            "finetune", *arguments
+        )
     assert refused("finetune", "multilable").endswith("not multilable. Did you mean `multilabel`?")
 
 
@@ -174,10 +174,10 @@ def test_an_overwriting_run_that_is_refused_leaves_the_old_one(refused, place):
     assert "one label" in refused(*files)
 
 
-@pytest.mark.parametrize("verb", ["predict", "evaluate"])
+@pytest.mark.parametrize("command", ["predict", "evaluate"])
 @pytest.mark.parametrize("model", ["encoder", "masked"])
-def test_models_without_a_head_for_a_task(refused, verb, model):
-    line = refused(verb, model, "train.tsv")
+def test_models_without_a_head_for_a_task(refused, command, model):
+    line = refused(command, model, "train.tsv")
     assert model in line
     assert "bert finetune" in line
 
@@ -186,7 +186,7 @@ def test_what_predict_and_evaluate_read(refused, place):
     assert "absent.tsv" in refused("predict", "run/model", "absent.tsv")
     assert "is a folder" in refused("predict", "run/model", "dev.tsv", "--out", "encoder")
     assert "none/out.tsv" in refused("predict", "run/model", "dev.tsv", "--out", "none/out.tsv")
-    assert "labelled rows" in refused("evaluate", "run/model")
+    assert "labeled rows" in refused("evaluate", "run/model")
     (place / "other.tsv").write_text("text\tlabel\nthe cat\tearly\nthe dog\tnever\n")
     line = refused("evaluate", "run/model", "other.tsv")
     assert line.startswith("other.tsv, line 3: label 'never'")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bert.finetuning.batches import Batches, BatchLoader, Item, collate
+from bert.finetuning.batches import Batches, BatchLoader, Item, collate, count_labels
 from bert.finetuning.windows import Window
 
 PAD = 0
@@ -35,7 +35,7 @@ def test_an_epoch_has_every_example_once_and_its_order_follows_from_seed_and_epo
 
 def test_rows_of_a_batch_are_of_like_length():
     def padding(batches):
-        rows = [batches.batch(step) for step in range(batches.in_epoch)]
+        rows = [batches.batch(step).micro_batches[0] for step in range(batches.in_epoch)]
         return 1 - sum(int(b["attention_mask"].sum()) for b in rows) / sum(b["input_ids"].numel() for b in rows)
 
     items = [text(3 + int(n), 0) for n in np.random.default_rng(0).integers(1, 60, 1000)]
@@ -49,11 +49,11 @@ def test_ranks_share_a_batch_and_agree_on_its_targets(ranks):
     for step in range(batches.in_epoch):
         whole = batches.batch(step)
         shares = [batches.batch(step, rank, ranks) for rank in range(ranks)]
-        asked = [label for share in shares for label in share["labels"].tolist()]
-        assert sorted(asked) == sorted(whole["labels"].tolist())
+        asked = [label for share in shares for label in share.micro_batches[0]["labels"].tolist()]
+        assert sorted(asked) == sorted(whole.micro_batches[0]["labels"].tolist())
         for share in shares:
-            assert share["global_targets"] == whole["global_targets"] == len(asked)
-            assert share["global_tokens"] == whole["global_tokens"] == int(whole["attention_mask"].sum())
+            assert share.counts == whole.counts == {"loss": len(asked)}
+            assert share.tokens == whole.tokens == int(whole.micro_batches[0]["attention_mask"].sum())
 
 
 def test_the_windows_of_an_example_stand_together():
@@ -71,19 +71,19 @@ def test_tags_come_in_the_order_of_the_words_beside_the_places_that_decide_them(
     batch = collate(items, PAD)
     assert batch["labels"].tolist() == [4, 1, 3, 2, 7]
     assert batch["sizes"] == [4, 1]
-    assert batch["global_targets"] == 5
+    assert count_labels(items) == {"loss": 5}
     assert batch["word_positions"].tolist() == [1, 5 + 1, 3, 5 + 3, 10 + 1]  # rows of 5 places
     assert batch["input_ids"].flatten()[batch["word_positions"]].tolist() == [5, 6, 7, 8, 9]
 
 
 def test_labels_may_be_numbers_and_several_of_a_text():
     windows = [Window([2, 5, 3])]
-    numbers = collate([Item(windows, (0.5,)), Item(windows, (-2.0,))], PAD)
+    items = [[Item(windows, (0.5,)), Item(windows, (-2.0,))], [Item(windows, (1, 0, 1)), Item(windows, (0, 0, 0))]]
+    numbers, several = (collate(some, PAD) for some in items)
     assert numbers["labels"].tolist() == [0.5, -2.0]
-    several = collate([Item(windows, (1, 0, 1)), Item(windows, (0, 0, 0))], PAD)
     assert several["labels"].tolist() == [1, 0, 1, 0, 0, 0]
     assert numbers["sizes"] == several["sizes"] == [1, 1]
-    assert (numbers["global_targets"], several["global_targets"]) == (2, 6)
+    assert [*map(count_labels, items)] == [{"loss": 2}, {"loss": 6}]
 
 
 def test_a_dev_set_is_gone_through_once():

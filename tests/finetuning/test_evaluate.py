@@ -1,4 +1,4 @@
-"""`evaluate` of a fine-tuned model: its figures and those of each label, counted again by scikit-learn from `predict`'s guesses."""
+"""`evaluate` of a fine-tuned model: its metrics and those of each label, counted again by scikit-learn from `predict`'s guesses."""
 
 import shutil
 
@@ -68,7 +68,7 @@ def test_an_evaluation_is_shown_as_a_table(place):
 def test_sentences_without_a_word_measure_nothing(place, tmp_path):
     file = tmp_path / "none.jsonl"
     file.write_text('{"words": [], "tags": []}\n')
-    with pytest.raises(InputError, match="no sentence has a word: give at least one"):
+    with pytest.raises(InputError, match="no words: give at least one sentence with a word"):
         evaluate(place / "tag" / "model", str(file), DataConfig())
 
 
@@ -83,5 +83,5 @@ def test_a_tag_of_the_model_that_marks_no_span_is_counted_by_word(place, tmp_pat
 def test_a_label_that_the_model_does_not_know_is_named_with_its_line(place, tmp_path):
     file = tmp_path / "other.tsv"
     file.write_text("text\tlabel\nthe cat\tearly\nthe dog\tnever\n")
-    with pytest.raises(InputError, match="line 3: label 'never' is none of the model's"):
+    with pytest.raises(InputError, match="line 3: label 'never' is not one of the model's labels"):
         evaluate(place / "classify" / "model", str(file), DataConfig())

@@ -26,21 +26,17 @@ def maker(encoder):
     return window_maker(WindowsConfig(sequence_length=24), encoder, "encoder")
 
 
-def quiet(line):
-    pass
-
-
 def rows_of(items):
     return sorted((tuple(item.windows[0].ids), item.labels) for item in items)
 
 
 def test_labels_are_those_of_the_training_file_sorted(tmp_path, maker):
     train = write_texts(tmp_path / "train.tsv", texts(60, 1))
-    data = prepare_data(CLASSIFY, DataConfig(train=train), maker, quiet)
+    data = prepare_data(CLASSIFY, DataConfig(train=train), maker)
     assert data.labels == ("early", "late", "other")
     assert list(data.metrics) == ["accuracy", "macro_f1"]
     tagged = write_tagged(tmp_path / "train.conll", sentences(60, 1))
-    data = prepare_data(TAG, DataConfig(train=tagged), maker, quiet)
+    data = prepare_data(TAG, DataConfig(train=tagged), maker)
     assert data.labels == ("B-WHAT", "B-WHO", "I-WHAT", "I-WHO", "O")
     assert list(data.metrics) == ["span_f1", "strict_span_f1", "accuracy"]
 
@@ -50,7 +46,7 @@ def test_the_validation_split_depends_on_the_texts_and_not_on_their_order(tmp_pa
     sides = []
     for number, order in enumerate((rows, rows[::-1])):
         train = write_texts(tmp_path / f"{number}.tsv", order)
-        data = prepare_data(CLASSIFY, DataConfig(train=train, validation_split=0.3), maker, quiet)
+        data = prepare_data(CLASSIFY, DataConfig(train=train, validation_split=0.3), maker)
         assert len(data.train) + len(data.dev) == 300
         assert 0 < len(data.dev) < 150
         # equal texts stand on one side: nothing that is measured was learned
@@ -62,7 +58,7 @@ def test_the_validation_split_depends_on_the_texts_and_not_on_their_order(tmp_pa
 def test_what_alone_has_a_label_is_learned_from(tmp_path, maker):
     for seed in range(8):
         train = write_texts(tmp_path / "train.tsv", [*texts(40, seed), (f"the only one of its kind {seed}", "rare")])
-        data = prepare_data(CLASSIFY, DataConfig(train=train, validation_split=0.5), maker, quiet)
+        data = prepare_data(CLASSIFY, DataConfig(train=train, validation_split=0.5), maker)
         rare = data.labels.index("rare")
         assert sum(item.labels == (rare,) for item in data.train) == 1
 
@@ -88,7 +84,7 @@ def test_a_limit_decides_nothing_about_the_scheme_of_tags(tmp_path, maker):
     dev = write_tagged(tmp_path / "dev.conll", [(["Ann"], ["B-WHO"])])
     for rows, is_spans in ((spans, True), ([*spans, (["odd"], ["X"])], False)):
         train = write_tagged(tmp_path / "train.conll", rows)
-        data = prepare_data(TAG, DataConfig(train=train, dev=dev, limit=1), maker, quiet)
+        data = prepare_data(TAG, DataConfig(train=train, dev=dev, limit=1), maker)
         assert ("span_f1" in data.metrics) == is_spans
 
 
@@ -107,7 +103,7 @@ def test_a_recipe_is_kept_with_the_rows_that_were_decided(encoder):
     recipe = resolved(FinetuneRecipe(), maker)
     assert recipe.windows == WindowsConfig(64, 31)
     assert dataclasses.replace(recipe, windows=WindowsConfig()) == FinetuneRecipe()
-    with pytest.raises(InputError, match="sequence_length 128 is longer than the 64 tokens that encoder takes"):
+    with pytest.raises(InputError, match="sequence_length is 128; must be at most the maximum length of encoder, 64"):
         window_maker(WindowsConfig(sequence_length=128), encoder, "encoder")
 
 
@@ -116,6 +112,6 @@ def test_pairs_are_two_texts_in_a_row(tmp_path, maker, encoder):
     file.write_text(
         "".join(json.dumps({"premise": "the cat", "hypothesis": text, "label": text}) + "\n" for text in "ab" * 9)
     )
-    data = prepare_data(CLASSIFY, DataConfig(train=str(file), dev=str(file)), maker, quiet)
+    data = prepare_data(CLASSIFY, DataConfig(train=str(file), dev=str(file)), maker)
     sep_id = encoder.tokenizer.sep_id
     assert all(item.windows[0].ids.count(sep_id) == 2 for item in data.train)

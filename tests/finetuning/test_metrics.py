@@ -1,4 +1,4 @@
-"""Span F1: the figures of the published scripts, an independent reading by regular expressions, and its properties."""
+"""Span F1: the results of the published scripts, an independent reading by regular expressions, and its properties."""
 
 import re
 
@@ -64,24 +64,23 @@ def test_conlleval_mode_prints_what_the_script_prints():
 def test_strict_mode_gives_what_seqeval_gives():
     scores = score(*read(WORKED), "strict")
     for line in SEQEVAL_STRICT.splitlines():
-        name, *figures, gold = line.split()
+        name, *found, gold = line.split()
         of = "" if name == "micro" else f"_{name}"
-        assert [f"{scores[what + of]:.4f}" for what in ("precision", "recall", "f1")] == figures
+        assert [f"{scores[what + of]:.4f}" for what in ("precision", "recall", "f1")] == found
         assert of == "" or scores[f"gold{of}"] == int(gold)
 
 
 def test_the_published_example_of_conlleval_has_its_percentages():
     """https://www.clips.uantwerpen.be/conll2000/chunking/output.html: 459 phrases; found: 539; correct: 371."""
     metric = SpanF1(f"B-{kind}" for kind in ("ADJP", "ADVP", "NP", "PP", "SBAR", "VP"))
-    metric.correct += metric.correct.new_tensor([0, 5, 206, 89, 2, 69])
-    metric.predicted += metric.predicted.new_tensor([1, 11, 317, 107, 3, 100])
-    metric.gold += metric.gold.new_tensor([6, 8, 262, 90, 6, 87])
+    correct, predicted, gold = [0, 5, 206, 89, 2, 69], [1, 11, 317, 107, 3, 100], [6, 8, 262, 90, 6, 87]
+    metric.counts += metric.counts.new_tensor([correct, predicted, gold])
     metric._update_count = 1  # counts were set, not made by `update`
     scores = {name: round(100 * float(value), 2) for name, value in metric.compute().items()}
     published = """ADJP 0.00 0.00 0.00 ADVP 45.45 62.50 52.63 NP 64.98 78.63 71.16
     PP 83.18 98.89 90.36 SBAR 66.67 33.33 44.44 VP 69.00 79.31 73.80""".split()
-    for kind, *figures in zip(*[iter(published)] * 4):
-        assert [scores[f"{what}_{kind}"] for what in ("precision", "recall", "f1")] == [float(f) for f in figures]
+    for kind, *found in zip(*[iter(published)] * 4):
+        assert [scores[f"{what}_{kind}"] for what in ("precision", "recall", "f1")] == [float(f) for f in found]
     assert (scores["precision"], scores["recall"], scores["f1"]) == (68.83, 80.83, 74.35)
 
 

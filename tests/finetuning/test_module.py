@@ -1,17 +1,20 @@
 """The training module: the loss of a step by its definition, whatever the padding, the order and the windows; the best model kept."""
 
+from typing import ClassVar
+
 import lightning as L
 import pytest
 import torch
 
 from bert.data.rng import random_bits
-from bert.finetuning.batches import Batches, BatchLoader, Item, collate
-from bert.finetuning.module import KeepBest, TaskTraining
+from bert.finetuning.batches import Batches, BatchLoader, Item, collate, count_labels
+from bert.finetuning.module import KeepBest, TaskTraining, log_columns
+from bert.finetuning.tasks.classify import Classify
 from bert.finetuning.tasks.index import task_named
 from bert.finetuning.windows import Window
 from bert.model.config import EncoderConfig, task_head
 from bert.training.config import OptimizerConfig, ScheduleConfig
-from bert.training.step import StepBatch
+from bert.training.step import LossTerms, scaled_loss
 
 CONFIG = EncoderConfig(vocab_size=60, hidden_size=32, num_layers=2, num_heads=2, intermediate_size=32, max_length=24)
 LABELS = ("a", "b", "c")
@@ -57,9 +60,9 @@ ITEMS = {"classify": text_items, "multilabel": several_items, "regression": numb
 """the examples of each task; the loss of each by its definition is in `test_tasks`"""
 
 
-def make(name, steps=4, dropout=0.0, seed=0, kind=TaskTraining, **optimizer):
+def make(name, steps=4, dropout=0.0, seed=0, kind=TaskTraining, task=None, **optimizer):
     torch.manual_seed(0)
-    task = task_named(name)
+    task = task or task_named(name)
     labels = ("value",) if name == "regression" else LABELS
     head = task_head(CONFIG, labels, per_token=name == "tag")
     model = task.model(EncoderConfig(**{**CONFIG.__dict__, "hidden_dropout": dropout}), head)
@@ -67,7 +70,7 @@ def make(name, steps=4, dropout=0.0, seed=0, kind=TaskTraining, **optimizer):
     return kind(task, metrics, model, OptimizerConfig(lr=1e-2, **optimizer), ScheduleConfig(), steps, seed)
 
 
-def fit(module, items, size=8, callbacks=(), dev=None, **arguments):
+def fit(module, items, size=8, callbacks=(), dev=None, counts=count_labels, **arguments):
     """In a user's own Trainer."""
     settings = {"limit_val_batches": 0} if dev is None else {"val_check_interval": 1, "check_val_every_n_epoch": None}
     trainer = L.Trainer(
@@ -83,7 +86,7 @@ def fit(module, items, size=8, callbacks=(), dev=None, **arguments):
         **settings,
         **arguments,
     )
-    loader = BatchLoader(Batches(items, size, 0))
+    loader = BatchLoader(Batches(items, size, 0, counts=counts))
     asked = None
     if dev is not None:
         batches = Batches(dev, size, 0, shuffled=False)
@@ -94,9 +97,9 @@ def fit(module, items, size=8, callbacks=(), dev=None, **arguments):
 
 def gradients(module, batches):
     module.model.zero_grad()
-    targets = sum(batch["global_targets"] for batch in batches)
+    targets = sum(len(batch["labels"]) for batch in batches)
     for batch in batches:
-        (module(batch).loss_sum / targets).backward()
+        (module.loss_terms(batch).sums["loss"] / targets).backward()
     return torch.cat([p.grad.flatten() for p in module.model.parameters() if p.grad is not None])
 
 
@@ -124,14 +127,14 @@ def test_a_rank_without_examples_adds_nothing_and_measures_nothing(name):
     items = ITEMS[name](1)
     module = make(name)
     idle = Batches(items, 8, 0).batch(0, rank=1, ranks=2)
-    output = module(idle)
-    assert float(output.loss_sum) == 0
-    output.loss_sum.backward()
+    loss = module.loss_terms(idle.micro_batches[0]).sums["loss"]
+    assert float(loss) == 0
+    loss.backward()
     assert all((p.grad == 0).all() for p in module.model.parameters() if p.grad is not None)
     assert any(p.grad is not None for p in module.model.parameters())  # DDP waits for the gradients of all ranks
-    module.validation_step(StepBatch([idle], {}, 0), 0)
+    module.validation_step(idle, 0)
     assert not any(metric.update_called for metric in module.metrics.values())
-    module.validation_step(StepBatch([Batches(items, 8, 0).batch(0, rank=0, ranks=2)], {}, 0), 0)
+    module.validation_step(Batches(items, 8, 0).batch(0, rank=0, ranks=2), 0)
     assert all(metric.update_called for metric in module.metrics.values())
 
 
@@ -165,6 +168,46 @@ def test_the_loss_of_a_step_is_its_definition(name):
     assert module.read_log()["loss"] == pytest.approx(total / count, rel=1e-5)
 
 
+class TwoTerms(Classify):
+    """The cross-entropy of all examples, and once more that of the examples of class 0: two terms with two denominators."""
+
+    weights: ClassVar = {"all": 1.0, "first": 0.5}
+
+    def counts(self, items):
+        return {"all": len(items), "first": sum(item.labels == (0,) for item in items)}
+
+    def loss(self, scores, labels):
+        losses = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
+        return LossTerms({"all": losses.sum(), "first": losses[labels == 0].sum()}, self.weights)
+
+
+def test_each_term_of_a_loss_is_divided_by_its_own_count_in_the_global_batch():
+    """Neither rank has as many examples, or examples of class 0, as the other: means of means would differ."""
+    task, items = TwoTerms(), text_items(7)
+    module = make("classify", task=task)
+    batches = Batches(items, 7, 0, counts=task.counts)
+    shares = [batches.batch(0, rank, 2) for rank in range(2)]
+    assert [share.counts for share in shares] == [{"all": 7, "first": 3}] * 2
+    assert len({(share.micro_batches[0]["labels"] == 0).sum().item() for share in shares}) == 2
+    for share in shares:
+        scaled_loss(module.loss_terms(share.micro_batches[0]), share.counts).backward()
+    summed = torch.cat([p.grad.flatten() for p in module.model.parameters()])
+    module.model.zero_grad()
+    whole = collate(items, 0)
+    losses = torch.nn.functional.cross_entropy(task.scores(module.model, whole), whole["labels"], reduction="none")
+    (losses.mean() + 0.5 * losses[whole["labels"] == 0].mean()).backward()
+    assert torch.allclose(summed, torch.cat([p.grad.flatten() for p in module.model.parameters()]), atol=1e-6)
+
+    one_step = make("classify", steps=1, task=task)
+    fit(one_step, items, size=7, counts=task.counts)
+    log = one_step.read_log()
+    assert log["all"] == pytest.approx(float(losses.mean()), rel=1e-5)
+    assert log["first"] == pytest.approx(float(losses[whole["labels"] == 0].mean()), rel=1e-5)
+    assert log["loss"] == pytest.approx(log["all"] + 0.5 * log["first"])
+    assert log_columns(task, ["accuracy"])[-3:] == ["all", "first", "dev_accuracy"]
+    assert "all" not in log_columns(Classify(), ["accuracy"])
+
+
 def test_it_trains_in_a_users_own_trainer_and_stops_at_its_budget():
     module = make("classify", steps=6)
     before = module.model.encoder.layers[0].mlp.wo.weight.detach().clone()
@@ -184,7 +227,7 @@ def test_dropout_is_a_function_of_seed_and_step():
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_the_figures_are_those_of_the_whole_dev_set():
+def test_the_metrics_are_those_of_the_whole_dev_set():
     """Batches are of unequal size: a mean over batches would differ."""
     items = text_items(11)
     module = make("classify", steps=1)
@@ -192,7 +235,7 @@ def test_the_figures_are_those_of_the_whole_dev_set():
     module.model.eval()
     batch = collate(items, 0)
     with torch.no_grad():
-        right = (module(batch).logits.argmax(-1) == batch["labels"]).float().mean()
+        right = (module.task.scores(module.model, batch).argmax(-1) == batch["labels"]).float().mean()
     assert module.validation["accuracy"] == pytest.approx(float(right))
 
 

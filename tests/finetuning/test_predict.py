@@ -190,7 +190,7 @@ def test_the_input_is_never_overwritten(place, tmp_path, capsys):
     (tmp_path / "link.tsv").symlink_to(file)
     for out in (file, tmp_path / "link.tsv"):
         assert main(["predict", str(place / "classify" / "model"), str(file), "--out", str(out)]) == 2
-        assert "is the input, which would be lost" in capsys.readouterr().err
+        assert "would overwrite the input" in capsys.readouterr().err
     assert file.read_bytes() == before
 
 

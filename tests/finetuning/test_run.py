@@ -69,9 +69,9 @@ def test_a_run_folder_holds_everything_that_repeats_it(classifier):
 def test_a_small_task_is_learned_whole(task, request):
     run = request.getfixturevalue("classifier" if task == "classify" else "tagger")
     headline = "dev_accuracy" if task == "classify" else "dev_span_f1"
-    figures = [float(row[headline]) for row in rows_of(run) if row[headline]]
-    assert len(figures) == 12  # once an epoch
-    assert max(figures) == 1
+    metrics = [float(row[headline]) for row in rows_of(run) if row[headline]]
+    assert len(metrics) == 12  # once an epoch
+    assert max(metrics) == 1
 
 
 def test_the_log_has_a_row_a_step_and_a_row_a_validation(tagger):
@@ -90,7 +90,7 @@ def test_the_model_that_measured_best_stays(place, tmp_path, capsys):
         "--schedule.warmup=0",
     ]
     assert main(arguments(place, "classify", tmp_path / "run", *flags, "--optimizer.lr=0.02")) == 0
-    figures = [
+    metrics = [
         (float(row["dev_accuracy"]), float(row["dev_macro_f1"]))
         for row in rows_of(tmp_path / "run")
         if row["dev_accuracy"]
@@ -99,7 +99,7 @@ def test_the_model_that_measured_best_stays(place, tmp_path, capsys):
     assert main(["evaluate", str(tmp_path / "run" / "model"), str(place / "dev.tsv")]) == 0
     lines = capsys.readouterr().out.splitlines()
     accuracy = next(line for line in lines if line.startswith("accuracy")).split()[1]
-    assert accuracy == f"{max(figures)[0]:.1%}"
+    assert accuracy == f"{max(metrics)[0]:.1%}"
 
 
 def test_running_twice_gives_the_same_bytes(place, tmp_path):
@@ -127,8 +127,8 @@ def test_a_run_says_what_it_found(place, tmp_path, capsys):
     assert main(["finetune", "classify", *model, "--train", train, "--out", str(tmp_path / "run")]) == 0
     said = capsys.readouterr().out
     assert "columns: 'text' → 'label'" in said
-    assert "held out" in said  # no --dev
-    assert re.search(r"[12] longer than a row: \d+ windows", said)
+    assert "no --dev: validating on" in said
+    assert re.search(r"[12] longer than a sequence: \d+ windows", said)
     assert "labels: other" in said
     assert "baseline: accuracy" in said
     assert f"next: bert predict {tmp_path / 'run' / 'model'}" in said
@@ -154,7 +154,7 @@ def test_examples_of_the_validation_split_follow_from_their_text_alone(place, tm
     sides = []
     for name, order in (("a", rows), ("b", rows[::-1])):
         file = write_texts(tmp_path / f"{name}.tsv", [*order, *order[:20]])
-        data = prepare_data(TASK, DataConfig(train=file, validation_split=0.3), maker, lambda message: None)
+        data = prepare_data(TASK, DataConfig(train=file, validation_split=0.3), maker)
         sides.append([{tuple(item.windows[0].ids) for item in side} for side in (data.train, data.dev)])
         assert not sides[-1][0] & sides[-1][1]
     assert sides[0] == sides[1]

@@ -228,7 +228,7 @@ def test_several_labels_stand_in_a_list_in_a_cell_or_in_columns(name, tmp_path):
         (0, 0, 0),
         (0, 0, 1),
     ]
-    unlabelled = list(MULTILABEL.read(str(tmp_path / name), DataConfig(), labelled=False))
+    unlabelled = list(MULTILABEL.read(str(tmp_path / name), DataConfig(), labeled=False))
     assert [example.text for example in unlabelled] == [text for text, _ in SEVERAL]
 
 
@@ -240,7 +240,7 @@ def test_several_labels_stand_in_a_list_in_a_cell_or_in_columns(name, tmp_path):
         ("multilabel", "a.csv", "text,x,y\na,1,1\n", {"label_columns": ["x", "z"]}, "line 2: no column 'z'; there are: text, x"),
         ("multilabel", "a.jsonl", '{"text": "a", "labels": [["x"]]}\n', {}, "line 1: column 'labels' holds a list, not a label"),
         ("regression", "a.csv", "text,score\na,1\nb,high\n", {}, "line 3: column 'score' holds 'high', not a finite number"),
-        ("regression", "a.csv", "text,score\na,nan\n", {}, "line 2: column 'score' holds 'nan', not a finite number; repair"),
+        ("regression", "a.csv", "text,score\na,nan\n", {}, "line 2: column 'score' holds 'nan', not a finite number; fix"),
         ("regression", "a.csv", "text,score\na,\n", {}, "line 2: column 'score' holds '', not a finite number"),
         ("regression", "a.jsonl", '{"text": "a", "score": true}\n', {}, "line 1: column 'score' holds True, not a finite"),
         ("regression", "a.jsonl", '{"text": "a", "score": 1e999}\n', {}, "line 1: column 'score' holds inf, not a finite"),
@@ -379,7 +379,7 @@ def test_evaluations_cards_and_messages_have_the_format_of_the_metrics(place, ca
 
 def test_numbers_that_are_all_alike_and_labels_that_are_not_there_are_refused(place, tmp_path, capsys):
     (tmp_path / "same.tsv").write_text("text\tscore\tlabels\n" + "the cat\t1.5\t\nthe dog\t1.5\t\n" * 9)
-    for name, found in (("regression", "one label only, 1.5"), ("multilabel", "no label")):
+    for name, found in (("regression", "only one label, 1.5"), ("multilabel", "no label")):
         flags = [
             "--model",
             str(place / "encoder"),
@@ -389,7 +389,7 @@ def test_numbers_that_are_all_alike_and_labels_that_are_not_there_are_refused(pl
             str(tmp_path / "run"),
         ]
         assert main(["finetune", name, *flags]) == 2
-        assert f"same.tsv: {found}: there is nothing to tell apart" in capsys.readouterr().err
+        assert f"same.tsv: {found}: give examples of two or more" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -82,7 +82,7 @@ def test_each_word_is_decided_in_one_window_the_one_where_it_is_furthest_from_a_
 
 
 def test_a_worked_example():
-    """Seven words, of which the third has three pieces, in rows with room for five, two pieces apart."""
+    """Seven words, of which the third has three tokens, in rows with room for five, two tokens apart."""
     lengths = [1, 1, 3, 1, 1, 1, 1]
     assert cut_words(lengths, 5, 2) == [(0, 3), (2, 5), (3, 7)]
     assert decide(lengths, [(0, 3), (2, 5), (3, 7)]) == [[0, 1, 2], [3], [4, 5, 6]]
@@ -132,21 +132,22 @@ def test_a_pair_is_the_row_of_transformers_in_every_family(name, tmp_path):
         assert tuple(inner[at : at + len(between)]) == between
 
 
-def test_the_place_of_a_word_is_its_first_piece(tokenizer):
+def test_the_place_of_a_word_is_its_first_token(tokenizer):
     words = ["the", "gardeners", "cat", "remembering", "sees", "neighbourhood", "bread", "the", "unlikely", "book"]
-    pieces = tokenizer.word_tokens(words)
+    tokens = tokenizer.word_tokens(words)
     windows = WindowMaker(tokenizer, 16, 5, token_types=False).from_sentences([words])[0]
     assert len(windows) > 1
     for window in windows:
         assert len(window.ids) <= 16
-        for word, place in zip(window.words, window.places, strict=True):
-            assert window.ids[place : place + len(pieces[word])] == pieces[word]
+        for word, place in zip(window.words, window.starts, strict=True):
+            assert window.ids[place : place + len(tokens[word])] == tokens[word]
 
 
 def test_a_word_longer_than_a_row_is_read_in_part_and_said_so(tokenizer):
     maker = WindowMaker(tokenizer, 8, 3, token_types=False)
     with pytest.warns(
-        UserWarning, match="^the word 'forgetsremembersforgetsremembersforgets…' has [0-9]+ pieces, a row holds 6"
+        UserWarning,
+        match="^the word 'forgetsremembersforgetsremembersforgets…' has [0-9]+ tokens and a sequence holds 6",
     ):
         windows = maker.from_sentences([["the", "forgetsremembers" * 5, "cat"]])[0]
     assert sorted(word for window in windows for word in window.words) == [0, 1, 2]

@@ -12,7 +12,7 @@ from tests.probing.models import make_masked_lm
 MODEL = make_masked_lm()
 
 
-def test_weights_are_those_of_the_encoder_and_tokens_its_pieces() -> None:
+def test_weights_are_those_of_the_encoder_and_tokens_its_tokens() -> None:
     found = attention("The cat sat", MODEL)
     ids = MODEL.tokenizer.encode("The cat sat")
     assert found.tokens == tuple(MODEL.tokenizer.token(i) for i in ids)
@@ -22,7 +22,7 @@ def test_weights_are_those_of_the_encoder_and_tokens_its_pieces() -> None:
     np.testing.assert_allclose(found.head(2, 1), expected[1][0, 1].detach().numpy(), atol=1e-6)
 
 
-def test_pieces_of_bytes_are_shown_as_they_stand_in_the_text() -> None:
+def test_tokens_of_bytes_are_shown_as_written_in_the_text() -> None:
     tokens = attention("The cat 苹果", make_masked_lm("bpe")).tokens
     assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
     assert "".join(tokens[1:-1]).replace("␣", "").startswith("Thecat")

@@ -45,7 +45,7 @@ def test_pairs_are_scored_as_their_sentences_are() -> None:
                 assert side.score == pytest.approx(alone.score, abs=1e-4)
 
 
-def test_sentences_of_the_same_pieces_are_a_tie_in_whatever_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sentences_of_the_same_tokens_are_a_tie_in_whatever_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bert.probing.sentences.CHUNK_TOKENS", 40)  # the two sides stand in two chunks
     result = minimal_pairs([Pair("the CAT sat on the mat", "the cat sat on the mat")] * 3, make_masked_lm())
     assert [one.verdict for one in result.pairs] == ["tie"] * 3
@@ -56,5 +56,5 @@ def test_a_file_without_pairs_and_a_sentence_without_a_token_are_refused(tmp_pat
     (tmp_path / "lines.txt").write_text("the cat\n")
     with pytest.raises(InputError, match=r"lines.txt: no columns good and bad"):
         minimal_pairs(tmp_path / "lines.txt", model)
-    with pytest.raises(InputError, match=r"pair 2: a sentence without a token, '\\u200b'"):
+    with pytest.raises(InputError, match=r"pair 2: no token in the sentence '\\u200b'"):
         minimal_pairs([Pair("the cat", "cat the"), Pair("the cat", "\u200b")], model)

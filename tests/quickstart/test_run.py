@@ -39,7 +39,7 @@ def test_what_is_stopped_leaves_nothing(
 
     monkeypatch.setattr(quickstart, "pretrain", stopped)
     assert main(["quickstart", "--out", str(tmp_path / "q")]) == 143
-    assert "begin anew with bert quickstart" in capsys.readouterr().err
+    assert "start again with bert quickstart" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,8 +13,7 @@ from bert.probing.rows import Row
 from bert.probing.senses import senses
 from bert.probing.sentences import score
 from bert.probing.words import words
-from bert.quickstart.findings import Filled, Findings, Line
-from bert.quickstart.story import write_story
+from bert.quickstart.story import Filled, Findings, Line, write_story
 from bert.sample.make import Prompt, make_sample
 from tests.report.reader import Reader
 

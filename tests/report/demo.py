@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bert.report import charts, maps
-from bert.report.page import Marked, Section, details, grid, heading, key_figures, note, page, paragraph, table
+from bert.report.page import Marked, Section, details, grid, heading, key_metrics, note, page, paragraph, table
 
 APPLE = {
     "fruit": [
@@ -129,7 +129,7 @@ def sections() -> list[Section]:
         ),
         Section(
             "Right or wrong?",
-            charts.duel(right, wrong) + charts.versus(right, wrong),
+            charts.side_by_side(right, wrong) + charts.versus(right, wrong),
             "How probable each token is to the model, given all others.",
         ),
         Section(
@@ -159,7 +159,7 @@ def crowded_page() -> str:
         charts.bars([(endless, 1e12), ("b", 3.0)]),
         charts.fill_in(sentence, [(endless, 0.5)]),
         charts.contexts(sentence, [(sentence, 0.5)]),
-        charts.duel(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens[:30], [-123.0] * 30)),
+        charts.side_by_side(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens[:30], [-123.0] * 30)),
         charts.versus(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens, [-123.0] * 64)),
         charts.line_chart({endless: [(1e9, 1e-9), (2e9, 1e9)]}, endless, endless, {endless: 5.0}),
         heading(endless, endless),
@@ -167,11 +167,11 @@ def crowded_page() -> str:
         details(endless, paragraph(endless)),
     ]
     sections = [Section(endless, "".join(parts), endless), *(Section(f"Section {n}", "") for n in range(20))]
-    return page(endless, endless, sections, figures=key_figures([(endless, endless, endless)] * 7), footer=endless)
+    return page(endless, endless, sections, metrics=key_metrics([(endless, endless, endless)] * 7), footer=endless)
 
 
 def demo_page() -> str:
-    figures = key_figures(
+    metrics = key_metrics(
         [
             ("Senses of “apple” told apart", "97 %", "54 % before training"),
             ("Topics found", "98.2 %", "61 % with a random start"),
@@ -183,7 +183,7 @@ def demo_page() -> str:
         "What a small BERT learned",
         "A model of 3 million weights read 400,000 words. Here is what it makes of a word in its context.",
         sections(),
-        figures=figures,
+        metrics=metrics,
         footer="bert 0.1.0 · seed 0 · made by `bert quickstart`",
     )
 

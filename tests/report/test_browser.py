@@ -220,12 +220,12 @@ def test_a_page_can_be_read_without_its_script(browser, file: Path) -> None:
 
 
 def test_a_page_follows_the_reader_into_the_dark(browser, file: Path) -> None:
-    colours = []
+    colors = []
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme)
         page.goto(file.as_uri())
-        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        colors.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         page.close()
-    light, dark = (sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in colours)
+    light, dark = (sum(map(int, re.findall(r"\d+", color)[:3])) for color in colors)
     assert light > 700
     assert dark < 120

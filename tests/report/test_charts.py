@@ -96,15 +96,15 @@ def test_versus_sums_and_says_which_sentence_is_ahead() -> None:
 
 
 def rows_of(text: str) -> list[tuple[list[str], list[str]]]:
-    """(token and score of the right one, of the wrong one) a row of a duel; nothing where a side has no token."""
+    """(token and score of the right one, of the wrong one) a row of a comparison; nothing where a side has no token."""
     sides = re.findall(r'<li[^>]*><span class="right"(.*?)</span><span class="wrong"(.*?)</span></li>', text)
     return [tuple(re.findall(r"<(?:b|output)[^>]*>([^<]*)<", side) for side in row) for row in sides]
 
 
-def test_a_duel_puts_what_both_say_in_one_row_and_names_the_largest_loss() -> None:
+def test_a_comparison_puts_what_both_say_in_one_row_and_names_the_largest_loss() -> None:
     right = charts.ScoredText(["she", "ate", "##n", "fish", "."], [-1.0, -2.0, -0.5, -3.0, -1.0])
     wrong = charts.ScoredText(["she", "eight", "fish", "."], [-1.0, -8.0, -4.0, -2.5])
-    text = charts.duel(right, wrong)
+    text = charts.side_by_side(right, wrong)
     minus = "\N{MINUS SIGN}"
     assert rows_of(text)[1:] == [
         (["she", f"{minus}1.00"], ["she", f"{minus}1.00"]),
@@ -114,17 +114,17 @@ def test_a_duel_puts_what_both_say_in_one_row_and_names_the_largest_loss() -> No
         ([".", f"{minus}1.00"], [".", f"{minus}2.50"]),
     ]
     assert "The right one is 8.00 nats more probable. The largest loss, 5.50, is at “eight”." in text
-    assert len(re.findall("<li class=here>", text)) == 2  # as many rows as the longer side has pieces
+    assert len(re.findall("<li class=here>", text)) == 2  # as many rows as the longer side has tokens
     assert re.findall(r"--w:([\d.]+)", text)[:4] == ["12.5", "12.5", "25.0", "100.0"]
-    turned = charts.duel(wrong, right)
+    turned = charts.side_by_side(wrong, right)
     assert "prefers the wrong one, by 8.00 nats. The largest loss, 5.50, is at “eight”." in turned
-    shorter = charts.duel(charts.ScoredText(["a", "b"], [-1.0, -1.0]), charts.ScoredText(["a"], [-5.0]))
+    shorter = charts.side_by_side(charts.ScoredText(["a", "b"], [-1.0, -1.0]), charts.ScoredText(["a"], [-5.0]))
     assert "is at “a”" in shorter
     assert 'title="37 %"' in shorter
 
 
-def test_a_duel_without_a_loss_or_a_token_names_none() -> None:
+def test_a_comparison_without_a_loss_or_a_token_names_none() -> None:
     same = charts.ScoredText(["a"], [-1.0])
-    assert "largest loss" not in charts.duel(same, same)
-    assert "largest loss" not in charts.duel(charts.ScoredText([], []), charts.ScoredText([], []))
-    assert "The largest loss, 2.00, is at “<b>”." not in charts.duel(charts.ScoredText(["<b>"], [-3.0]), same)
+    assert "largest loss" not in charts.side_by_side(same, same)
+    assert "largest loss" not in charts.side_by_side(charts.ScoredText([], []), charts.ScoredText([], []))
+    assert "The largest loss, 2.00, is at “<b>”." not in charts.side_by_side(charts.ScoredText(["<b>"], [-3.0]), same)

@@ -24,13 +24,13 @@ def pixels(file: Path) -> np.ndarray:
     return matplotlib.image.imread(file)[..., :3]
 
 
-def near(picture: np.ndarray, colour: str) -> int:
-    """How many pixels have a colour, nearly."""
-    wanted = np.array([int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)])
+def near(picture: np.ndarray, color: str) -> int:
+    """How many pixels have a color, nearly."""
+    wanted = np.array([int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)])
     return int((np.abs(picture - wanted).max(-1) < 0.02).sum())
 
 
-def test_a_map_has_its_size_and_the_colours_of_its_groups(tmp_path: Path) -> None:
+def test_a_map_has_its_size_and_the_colors_of_its_groups(tmp_path: Path) -> None:
     file = tmp_path / "map.png"
     assert figures.layer_scatter_png(file, layer_map_of(APPLE, "apple"), -1, "apple, layer 4") == ""
     picture = pixels(file)

@@ -14,7 +14,7 @@ from bert.report.page import (
     data,
     details,
     heading,
-    key_figures,
+    key_metrics,
     marked,
     note,
     number,
@@ -57,12 +57,12 @@ def everything(text: str) -> str:
         charts.fill_in(sentence, [(text, 0.5)]),
         charts.contexts(sentence, [(sentence, 0.5)], [0, 1]),
         charts.versus(scored, scored),
-        charts.duel(scored, scored),
+        charts.side_by_side(scored, scored),
         maps.layer_map(named),
         maps.attention_map([text, "b"], {text: heads_of(2)["layer 3, head 1"]}),
     ]
-    figures = key_figures([(text, text, text)])
-    return page(text, text, [Section(text, "".join(parts), text)], figures=figures, footer=text, language=text)
+    metrics = key_metrics([(text, text, text)])
+    return page(text, text, [Section(text, "".join(parts), text)], metrics=metrics, footer=text, language=text)
 
 
 def leaves(value: Any) -> list[str]:
@@ -131,7 +131,7 @@ def test_the_script_puts_text_in_as_text() -> None:
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|new Function", script)
 
 
-def test_the_colours_of_all_marks_are_on_the_page() -> None:
+def test_the_colors_of_all_marks_are_on_the_page() -> None:
     text = demo_page()
     assert [mark for mark in MARKS if mark.light not in text or mark.dark not in text] == []
     assert len({mark.path for mark in MARKS}) == len({mark.marker for mark in MARKS}) == len(MARKS)
@@ -151,8 +151,8 @@ def test_marks_stand_out_from_dark_ground(ground: str) -> None:
 def contrast(one: str, other: str) -> float:
     """The ratio of relative luminances (WCAG 2.1)."""
 
-    def luminance(colour: str) -> float:
-        parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    def luminance(color: str) -> float:
+        parts = [int(color[n : n + 2], 16) / 255 for n in (1, 3, 5)]
         red, green, blue = (p / 12.92 if p <= 0.03928 else ((p + 0.055) / 1.055) ** 2.4 for p in parts)
         return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 

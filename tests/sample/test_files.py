@@ -95,5 +95,5 @@ def test_what_cannot_be_made_is_one_line_and_leaves_nothing(tmp_path, capsys, ar
 def test_a_folder_in_use_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert main(["sample", "--out", str(tmp_path)]) == 2
-    assert "already holds something" in capsys.readouterr().err
+    assert "not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]

@@ -1,4 +1,4 @@
-"""One label for each text, or for each pair of texts."""
+"""One label for each text or pair of texts."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from bert.finetuning.tasks.task import Names, Task
 
 
 class Classify(Task):
-    """The headline is accuracy; the F1 is the mean over labels, so that rare ones count as much."""
+    """The headline is accuracy; macro F1 is the mean over labels, so that rare ones count as much as frequent ones."""
 
     name = "classify"
     scales = percents("accuracy", "macro F1")

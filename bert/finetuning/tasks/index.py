@@ -1,6 +1,6 @@
-"""Which tasks there are: the one place where they are named. A task is the file of its name beside this one.
+"""The list of tasks. A task is the module of its name in this folder.
 
-Files are imported when a task is asked for, so that `--help` loads no torch.
+Modules are imported on demand, so that `--help` loads no torch.
 """
 
 from importlib import import_module
@@ -13,16 +13,16 @@ if TYPE_CHECKING:
     from bert.finetuning.tasks.task import Task
 
 TASKS = {
-    "classify": "one label for each text, or pair of texts",
-    "multilabel": "any number of labels for each text, or pair of texts",
-    "regression": "a number for each text, or pair of texts",
+    "classify": "one label for each text or pair of texts",
+    "multilabel": "any number of labels for each text or pair of texts",
+    "regression": "a number for each text or pair of texts",
     "tag": "one label for each word",
 }
-"""name → what is learned"""
+"""name → what is predicted"""
 
 
 def task_named(name: str) -> "Task":
-    """The task of this name. InputError where there is none, naming the nearest."""
+    """The task of this name. Raises InputError, naming the nearest one, if there is none."""
     if name not in TASKS:
         raise InputError(f"task is {name!r}: give one of {', '.join(TASKS)}.{did_you_mean(name, TASKS)}")
     task: Task = import_module(f"bert.finetuning.tasks.{name}").TASK
@@ -30,16 +30,14 @@ def task_named(name: str) -> "Task":
 
 
 def task_of(folder: str | Path) -> "Task":
-    """The task of the model in a folder, by the class and the `problem_type` of its head. InputError where that is for none."""
+    """The task of the model in a folder, by the class and the `problem_type` of its head. Raises InputError if there is none."""
     from bert.hf.folder import ARTICLES, head_of
     from bert.model.config import TaskHeadConfig
 
     kind, head = head_of(folder)
     if not isinstance(head, TaskHeadConfig):
-        raise InputError(
-            f"{folder}: {ARTICLES[kind]} without a head for a task: make one with a head from it by `bert finetune`"
-        )
+        raise InputError(f"{folder}: {ARTICLES[kind]} without a task head: fine-tune it with `bert finetune` first")
     for task in map(task_named, TASKS):
         if (task.model.__name__, task.problem_type) == (kind, head.problem_type):
             return task
-    raise InputError(f"{folder}: problem_type is {head.problem_type}, of none of the tasks {', '.join(TASKS)}")
+    raise InputError(f"{folder}: problem_type is {head.problem_type}; no task has it ({', '.join(TASKS)})")

@@ -1,6 +1,6 @@
-"""Any number of labels for each text, or for each pair of texts: all, some or none.
+"""Any number of labels for each text or pair of texts: all, some or none.
 
-Labels stand in a list of a .jsonl file, in one cell with `data.separator` between them, or as 0 and 1 in a column each.
+The labels are in a list of a .jsonl file, in one cell separated by `data.separator`, or as 0 and 1 in one column each.
 """
 
 import dataclasses
@@ -16,20 +16,21 @@ from bert.data.rows import cell_of
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import percents
-from bert.finetuning.tasks.task import Guess, LossTerms, Names, Task
+from bert.finetuning.tasks.task import Guess, Names, Task
 from bert.model.loss import binary_cross_entropy
+from bert.training.step import LossTerms
 
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 
 
 class Multilabel(Task):
-    """Each label is decided alone, at a probability of one half."""
+    """Each label is predicted independently, at a probability of at least one half."""
 
     name = "multilabel"
     problem_type = "multi_label_classification"
     scales = percents("micro F1", "macro F1", "exact match")
 
-    def read(self, file: str, data: DataConfig, labelled: bool = True) -> Examples:
+    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Examples:
         columns = data.label_columns
 
         def several(where: str, row: dict[str, Any], column: str, needed: bool) -> tuple[str, ...] | None:
@@ -41,10 +42,10 @@ class Multilabel(Task):
             found = (label_name(where, column, one) for one in cells)
             return tuple(dict.fromkeys(name for name in found if name))
 
-        first = columns[0] if columns and labelled else data.label
+        first = columns[0] if columns and labeled else data.label
         usual = () if columns else ("labels", *LABELS)
-        read = read_examples(file, data.text, data.pair, first, labelled, data.file_format, several, usual)
-        if not columns or not labelled:
+        read = read_examples(file, data.text, data.pair, first, labeled, data.file_format, several, usual)
+        if not columns or not labeled:
             return read
         return dataclasses.replace(read, columns=dataclasses.replace(read.columns, label=", ".join(columns)))
 
@@ -56,7 +57,7 @@ class Multilabel(Task):
         return tuple(int(label in there) for label in ids)
 
     def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
-        return {"loss": binary_cross_entropy(scores, labels.view_as(scores))}
+        return LossTerms({"loss": binary_cross_entropy(scores, labels.view_as(scores))[0]}, self.weights)
 
     def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
         f1 = {f"{mean}_f1": MultilabelF1Score(len(labels), average=mean) for mean in ("micro", "macro")}
@@ -66,7 +67,9 @@ class Multilabel(Task):
         return (scores >= 0).long()
 
     def constant(self, labels: Tensor, classes: int) -> Tensor:
-        share = labels.view(-1, classes).float().mean(0)  # the most frequent label, and all that half of the texts have
+        share = (
+            labels.view(-1, classes).float().mean(0)
+        )  # the most frequent label, and all labels of at least half of the texts
         return share - share.max().clamp(max=0.5)
 
     def prediction(self, scores: Tensor, labels: Names) -> list[Guess]:

@@ -1,4 +1,4 @@
-"""A number for each text, or for each pair of texts."""
+"""A number for each text or pair of texts."""
 
 import math
 import warnings
@@ -14,12 +14,13 @@ from bert.data.rows import cell_of
 from bert.errors import InputError
 from bert.finetuning.batches import Item
 from bert.finetuning.metrics import Scale
-from bert.finetuning.tasks.task import LabelMetrics, LossTerms, Names, Task, TaskModel
+from bert.finetuning.tasks.task import LabelMetrics, Names, Task, TaskModel
 from bert.model.loss import squared_error
+from bert.training.step import LossTerms
 
 
 def number(where: str, row: dict[str, Any], column: str, needed: bool) -> float | None:
-    """The number of a cell; an InputError for anything else, where one is `needed`."""
+    """The number in a cell. If it is `needed`, raises InputError for anything else."""
     cell = cell_of(where, row, column) if needed else row.get(column)
     try:
         value = math.nan if isinstance(cell, bool) else float(cell)  # type: ignore[arg-type]
@@ -28,17 +29,17 @@ def number(where: str, row: dict[str, Any], column: str, needed: bool) -> float 
     if math.isfinite(value):
         return value
     if needed:
-        raise InputError(f"{where}: column {column!r} holds {cell!r}, not a finite number; repair it or remove the row")
+        raise InputError(f"{where}: column {column!r} holds {cell!r}, not a finite number; fix it or remove the row")
     return None
 
 
 class Regression(Task):
-    """The headline is the root of the mean squared error: in the unit of the numbers, and the smaller the better."""
+    """The headline is the root mean squared error: in the unit of the numbers, the smaller the better."""
 
     name = "regression"
     problem_type = "regression"
     output = "values.tsv"
-    bf16 = False  # that has three digits
+    bf16 = False  # it has only three digits
     scales: ClassVar = {
         "rmse": Scale("RMSE", percent=False, larger_is_better=False),
         **{title.lower(): Scale(title, percent=False) for title in ("Pearson", "Spearman")},
@@ -63,16 +64,16 @@ class Regression(Task):
         return f"values: {min(values):g} to {max(values):g}, mean {sum(values) / len(values):g}"
 
     def initialize(self, model: TaskModel, items: Sequence[Item]) -> None:
-        """Begin at the mean of the numbers: a head begins at 0, and a bias takes a small step at a time."""
+        """Start at the mean of the numbers instead of 0: a bias changes by small steps only."""
         with torch.no_grad():
             model.head.output.bias.fill_(sum(item.labels[0] for item in items) / len(items))
 
     def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
-        return {"loss": squared_error(scores, labels)}
+        return LossTerms({"loss": squared_error(scores, labels)[0]}, self.weights)
 
     def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that all numbers are kept: ranks need them
+            warnings.simplefilter("ignore")  # about keeping all numbers in memory, which ranks need
             metrics = MeanSquaredError(squared=False), PearsonCorrCoef(), SpearmanCorrCoef()
         return dict(zip(self.scales, metrics))
 

@@ -1,6 +1,6 @@
 """One label for each word of a sentence: names, parts of speech.
 
-Where the labels mark spans (B-PER, I-PER, O), the headline is the span F1 as conlleval counts it.
+If the labels mark spans (B-PER, I-PER, O), the headline is span F1 as computed by conlleval.
 """
 
 from collections import defaultdict
@@ -23,7 +23,7 @@ from bert.model.heads import TokenClassifier
 
 
 class Tag(Task):
-    """The label of a word stands at its first token, in the one window that decides the word."""
+    """The label of a word is predicted at its first token, in the window that labels the word."""
 
     name = "tag"
     model = TokenClassifier
@@ -31,13 +31,13 @@ class Tag(Task):
     output = "tags.conll"
     scales = percents("span F1", "strict span F1", "accuracy")
 
-    def read(self, file: str, data: DataConfig, labelled: bool = True) -> Iterator[TaggedExample]:
-        any_word = not labelled
-        for example in read_tagged(file, data.words, data.tags, labelled, data.file_format):
+    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterator[TaggedExample]:
+        any_word = not labeled
+        for example in read_tagged(file, data.words, data.tags, labeled, data.file_format):
             any_word |= bool(example.words)
             yield example
         if not any_word:
-            raise InputError(f"{file}: no sentence has a word: give at least one")
+            raise InputError(f"{file}: no words: give at least one sentence with a word")
 
     def names(self, example: TaggedExample) -> tuple[str, ...]:
         return example.tags or ()
@@ -54,11 +54,11 @@ class Tag(Task):
 
     def of_example(self, logits: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
         words = torch.tensor([word for window in windows for word in window.words], dtype=torch.long)
-        return torch.cat([one[list(window.places)] for one, window in zip(logits, windows)])[words.argsort()]
+        return torch.cat([one[list(window.starts)] for one, window in zip(logits, windows)])[words.argsort()]
 
     def metrics(self, labels: Names, examples: Sequence[TaggedExample]) -> dict[str, Metric]:
         accuracy: dict[str, Metric] = {"accuracy": MulticlassAccuracy(len(labels), average="micro")}
-        of_labels = scheme_of((label,) for label in labels)  # none: some mark no span
+        of_labels = scheme_of((label,) for label in labels)  # none: some do not mark spans
         if of_labels is None:
             return accuracy
         scheme = scheme_of(map(self.names, examples)) or of_labels
@@ -80,7 +80,7 @@ class Tag(Task):
         return [LabelMetrics(kind, int(count), *shares) for kind, (count, *shares) in rows.items()]
 
     def baseline(self, learned: Sequence[Any], asked: Sequence[Any], labels: Names) -> list[Tensor]:
-        """The tag that a word most often has, for an unknown word the most frequent of all."""
+        """The most frequent tag of a word; for an unknown word the most frequent tag of all."""
         found = defaultdict(list)
         classes = flat(self, learned, labels)
         for word, number in zip((word for example in learned for word in example.words), classes.tolist(), strict=True):

@@ -1,13 +1,14 @@
-"""What a task is: everything that tells one downstream task from another, in one object.
+"""A task: everything that distinguishes one downstream task from another, in one object.
 
-Rows of a file → examples → the numbers of their labels, the windows that the model reads → scores → loss, metrics,
-predictions. A *unit* is what gets a label: a text, or a word of a sentence. N is the number of units, C that of scores
-each. The methods that are here give each text one of several labels; a task overrides what differs.
+Rows of a file → examples → labels as numbers, windows of tokens → scores → loss, metrics, predictions. A *unit* is what has a label: a
+text, or a word of a sentence. N is the number of units, C the number of scores of each. The methods of the base class give each text one
+of several labels; a task overrides what differs.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import torch
@@ -17,23 +18,22 @@ from torch.nn.functional import one_hot
 from torchmetrics import Metric
 
 from bert.data.examples import LABELS, Parse, read_examples
-from bert.finetuning.batches import Item, TaskBatch
+from bert.finetuning.batches import Item, TaskBatch, count_labels
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import Scale
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import SequenceClassifier, TokenClassifier, mean_of_windows
 from bert.model.loss import cross_entropy
+from bert.training.step import LossTerms
 
 TaskModel = SequenceClassifier | TokenClassifier
-LossTerms = dict[str, tuple[Tensor, Tensor]]
-"""name → (sum, count)"""
 Names = Sequence[str]
 Metrics = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Guess:
-    """A label, and how sure the model is of it."""
+    """A predicted label."""
 
     label: str
     probability: float
@@ -42,106 +42,112 @@ class Guess:
 
 @dataclass(frozen=True)
 class LabelMetrics:
-    """How well a label, or a type of span, is found."""
+    """How well the model finds a label, or a type of span."""
 
     label: str
     count: int
-    """how often it stands in the data"""
+    """its frequency in the data"""
     precision: float
     recall: float
     f1: float
 
 
 class Task:
-    """A task. What it is to Hugging Face are `model`, `problem_type` and `pipeline`; a model folder keeps the first two."""
+    """A task. `model`, `problem_type` and `pipeline` are its names in Hugging Face; a model folder stores the first two."""
 
     name: ClassVar[str]
     model: ClassVar[type[TaskModel]] = SequenceClassifier
     problem_type: ClassVar[str] = "single_label_classification"
     pipeline: ClassVar[str] = "text-classification"
     output: ClassVar[str] = "labels.tsv"
-    """what a file of predictions may be called"""
+    """a name for a file of predictions"""
     scales: ClassVar[Mapping[str, Scale]]
-    """how each metric is read, the headline first"""
+    """how each metric is shown and compared, the headline first"""
+    weights: ClassVar[Mapping[str, float]] = MappingProxyType({"loss": 1.0})
+    """the loss terms by name, each with its weight in the loss"""
     label_columns: ClassVar[Sequence[str]] = LABELS
-    """usual names of the column of the label, the likelier first"""
+    """usual names of the label column, the most likely first"""
     bf16: ClassVar[bool | None] = None
-    """compute predictions in bfloat16; none: where the hardware multiplies it"""
+    """compute predictions in bfloat16; none: if the hardware supports it natively"""
     parse: ClassVar[Parse | None] = None
-    """how a label is read; none: as a name"""
+    """parser of a label; none: the label is a name"""
 
     # ── examples ──
 
-    def read(self, file: str, data: DataConfig, labelled: bool = True) -> Iterable[Any]:
-        """The examples of a file; where not `labelled`, labels may be absent. Raises InputError."""
+    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterable[Any]:
+        """The examples of a file; unless `labeled`, labels may be missing. Raises InputError."""
         columns = data.text, data.pair, data.label
-        return read_examples(file, *columns, labelled, data.file_format, type(self).parse, self.label_columns)
+        return read_examples(file, *columns, labeled, data.file_format, type(self).parse, self.label_columns)
 
     def names(self, example: Any) -> tuple[str, ...]:
-        """The names of labels that an example has."""
+        """The names of an example's labels."""
         return (example.label,)
 
     def outcomes(self, examples: Sequence[Any]) -> set[Any]:
-        """What there is to tell apart."""
+        """The distinct values to predict."""
         return {name for example in examples for name in self.names(example)}
 
     def labels(self, examples: Sequence[Any]) -> tuple[str, ...]:
-        """The names of the model's scores, those of the labels of `examples` in their alphabetical order."""
+        """The names of the model's scores: the labels of `examples` in alphabetical order."""
         return tuple(sorted(self.outcomes(examples)))
 
     def numbers(self, example: Any, ids: Mapping[str, int]) -> tuple[float, ...]:
-        """The labels of an example as numbers: the class id of each unit. `ids` are those of the names of all labels."""
+        """The labels of an example as numbers: the class id of each unit. `ids`: label name → class id."""
         return tuple(ids[name] for name in self.names(example))
 
     def described(self, examples: Sequence[Any]) -> str:
-        """The labels of examples, for a line before training."""
+        """A line about the labels of the training examples."""
         return f"labels: {with_counts([name for example in examples for name in self.names(example)])}"
 
     def counted(self, sizes: Sequence[int]) -> str:
-        """How much examples of so many units are."""
+        """A count of examples, given the number of units of each."""
         return f"{len(sizes):,} examples"
 
-    # ── what the model reads and gives ──
+    # ── model ──
 
     def windows(self, examples: Sequence[Any], maker: WindowMaker) -> list[list[Window]]:
         """The windows of each example."""
         return maker.from_texts([example.text for example in examples], [example.pair for example in examples])
 
     def initialize(self, model: TaskModel, items: Sequence[Item]) -> None:
-        """Change the new head of a model before it learns from `items`, where that helps."""
-        return  # nothing to change
+        """Adjust the new head of a model to the training examples; nothing by default."""
+        return
 
     def scores(self, model: TaskModel, batch: TaskBatch) -> Tensor:
-        """(N, C): a row a unit of the batch; of a text the mean over its windows."""
+        """(N, C): the scores of each unit of the batch; for a text the mean over its windows."""
         logits = model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]).logits  # (B, C)
         return mean_of_windows(logits, batch["example_ids"], len(batch["sizes"]))
 
     def of_example(self, logits: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
-        """(units, C) of an example from the logits of each of its windows, (C,) or (T, C)."""
+        """(units, C): the scores of an example, from the logits (C,) or (T, C) of each of its windows."""
         return torch.stack(list(logits)).mean(0, keepdim=True)
 
+    def counts(self, items: Sequence[Item]) -> dict[str, int]:
+        """The denominator of each loss term, by name: counted over the examples of a global batch, before any forward pass."""
+        return count_labels(items)
+
     def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
-        """The terms of the loss of scores (N, C); `labels` are flat, and of the type of `numbers`."""
-        return {"loss": cross_entropy(scores, labels)}
+        """The loss terms of scores (N, C), as sums over what `counts` counts; `labels` are flat, with the values of `numbers`."""
+        return LossTerms({"loss": cross_entropy(scores, labels)[0]}, self.weights)
 
     # ── metrics ──
 
     def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
-        """The metrics for these labels, the headline first; those of `scales`, or some of them. `examples` have labels."""
+        """The metrics for these labels, the headline first: all of `scales`, or some of them. `examples` are labeled."""
         raise NotImplementedError
 
     def decide(self, scores: Tensor) -> Tensor:
-        """What scores (N, C) say, as metrics and labels have it."""
+        """The predictions from scores (N, C), in the form that metrics take."""
         return scores.argmax(-1)
 
     def update(self, metrics: Metrics, scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> None:
-        """Count scores (N, C) of examples with `sizes` units, and flat labels."""
+        """Update the metrics with the scores (N, C) and the flat labels of examples with `sizes` units."""
         decided = self.decide(scores)
         for metric in metrics.values():
             metric.update(decided, labels.view_as(decided))
 
     def parts(self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor) -> list[LabelMetrics]:
-        """How well each label is found; `metrics` have counted the same."""
+        """Precision, recall and F1 of each label; `metrics` have been updated with the same data."""
         decided = self.decide(scores)
         right = right.view_as(decided)  # class ids (N,), or 0 and 1 (N, C)
         seen = torch.cat([decided, right]).unique() if decided.dim() == 1 else (decided + right).sum(0).nonzero()[:, 0]
@@ -150,37 +156,37 @@ class Task:
         return [LabelMetrics(labels[i], int(count), *map(float, shares)) for i, (*shares, count) in rows]
 
     def constant(self, labels: Tensor, classes: int) -> Tensor:
-        """(C,): the scores of the best guess that looks at nothing, for flat labels; of equally good ones the first."""
+        """(C,): the scores of the best constant prediction for flat labels; the first one of ties."""
         return one_hot(labels.bincount(minlength=classes).argmax(), classes).float()
 
     def baseline(self, learned: Sequence[Any], asked: Sequence[Any], labels: Names) -> list[Tensor]:
-        """Scores (units, C) of each of `asked` without a model, from what `learned` examples have."""
+        """The scores (units, C) of each of `asked` without a model, derived from the labels of `learned`."""
         return [self.constant(flat(self, learned, labels), len(labels))[None]] * len(asked)
 
     # ── predictions ──
 
     def prediction(self, scores: Tensor, labels: Names) -> Any:
-        """What is said of an example, from its scores (units, C): the likeliest label of each unit."""
+        """The prediction from the scores (units, C) of an example: the most probable label of each unit."""
         values, classes = scores.softmax(-1).max(-1)
         return [Guess(labels[i], p) for i, p in zip(classes.tolist(), values.tolist())]
 
     def header(self, labels: Names) -> str:
-        """The first line of a file of predictions, with its line end; empty: none."""
+        """The first line of a file of predictions, with its newline; may be empty."""
         return "label\tprobability\n"
 
     def lines(self, example: Any, prediction: Any) -> str:
-        """The line, or lines, of a prediction."""
+        """The line or lines of a prediction."""
         return f"{prediction[0].label}\t{prediction[0].probability:.4f}\n"
 
 
 def flat(task: Task, examples: Iterable[Any], labels: Names) -> Tensor:
-    """The labels of examples as one row of numbers, as a batch has them."""
+    """The labels of examples as a flat tensor of numbers, as in a batch."""
     ids = {label: number for number, label in enumerate(labels)}
     return torch.tensor([number for example in examples for number in task.numbers(example, ids)])
 
 
 def with_counts(names: Sequence[str], most: int = 12) -> str:
-    """The most frequent names with their numbers."""
+    """The most frequent names with their counts."""
     counts = Counter(names)
     parts = [f"{name} {count:,}" for name, count in counts.most_common(most)]
     return ", ".join(parts) + (f" and {len(counts) - most} more" if len(counts) > most else "")

@@ -70,7 +70,7 @@ def test_words_takes_senses_a_layer_forms_and_clusters(runs: Callable[..., str],
     assert "2 occurrences" in runs("words", "apple", "--sentences", "forms.txt", "--forms", "--also", "mice")
 
 
-def test_senses_prints_and_writes_every_figure(runs: Callable[..., str], place: Path) -> None:
+def test_senses_prints_and_writes_every_metric(runs: Callable[..., str], place: Path) -> None:
     printed = runs("senses", "senses.jsonl", "--out", "s.json")
     assert "layers 1–2" in printed
     content = json.loads((place / "s.json").read_text(encoding="utf-8"))
@@ -93,7 +93,9 @@ def test_score_prints_sentences_and_pairs(
     pairs = runs("score", "pairs.jsonl").splitlines()
     assert len(pairs) == 4
     right = sum(line.split("\t")[2] == "yes" for line in pairs[1:3])
-    assert pairs[3].startswith(f"accuracy {right / 2:.1%}: of 2 pairs")
+    assert pairs[3].startswith(
+        f"accuracy {right / 2:.1%}: the good sentence has the higher score in {right} of 2 pairs"
+    )
 
 
 def test_minimal_pairs_are_told_by_phenomenon_and_written_one_by_one(runs: Callable[..., str], place: Path) -> None:
@@ -135,7 +137,7 @@ def test_a_tilde_in_the_name_of_an_output_is_ones_home(
     assert (place / "home.png").is_file()
 
 
-def test_sentences_are_written_with_each_piece(runs: Callable[..., str], place: Path, model: str) -> None:
+def test_sentences_are_written_with_each_token(runs: Callable[..., str], place: Path, model: str) -> None:
     texts = (place / "lines.txt").read_text(encoding="utf-8").splitlines()
     content = {}
     for within_word in (False, True):
@@ -173,48 +175,54 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["words", "aple", "--sentences", "lines.txt"], "aple occurs in none of the 3 sentences: near to it are apple"),
+        (["words", "aple", "--sentences", "lines.txt"], "aple is not in the 3 sentences: similar words are apple"),
         (
             ["words", "apple", "--sentences", "line.txt"],
             "line.txt: no such file: give another path. Did you mean `lines.txt`?",
         ),
-        (["words", "apple", "--sentences", "empty.txt"], "empty.txt: holds no sentence"),
-        (["words", "apple", "--sentences", "emoji.txt"], "apple occurs in none of the 2 sentences"),
+        (["words", "apple", "--sentences", "empty.txt"], "empty.txt: no sentences"),
+        (["words", "apple", "--sentences", "emoji.txt"], "apple is not in the 2 sentences"),
         (["words", "apple", "--sentences", "lines.txt", "--layer", "7"], "layer 7: the model has layers 0"),
         (["words", "apple", "--sentences", "lines.txt", "--clusters", "0"], "--clusters 0: give 1 or more"),
-        (["words", "apple", "--sentences", "lines.txt", "--clusters", "99"], "clusters is 99: apple occurs"),
+        (["words", "apple", "--sentences", "lines.txt", "--clusters", "99"], "clusters is 99 and apple occurs"),
         (["words", "apple", "--sentences", "lines.txt", "--html", "no/a.html"], "--html no/a.html: no folder no"),
         (
             ["words", "apple", "--sentences", "lines.txt", "--html", "a.pdf"],
             "--html a.pdf: give a name that ends in .html",
         ),
-        (["words", "apple", "--sentences", "lines.txt", "--html", "d.html"], "--html d.html: a folder has this name"),
+        (
+            ["words", "apple", "--sentences", "lines.txt", "--html", "d.html"],
+            "--html d.html: is a folder: give the path of a file",
+        ),
         (["words", "apple", "--sentences", "spans.jsonl"], "spans.jsonl, line 1: characters 3 to 99 are not inside"),
-        (["senses", "lines.txt"], "lines.txt, line 1: nothing in column 'word'"),
+        (["senses", "lines.txt"], "lines.txt, line 1: no value in column 'word'"),
         (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense"),
         (["senses", "senses.jsonl", "--words", "aple"], "aple: no row has this word. Did you mean `apple`?"),
         (["words", "apple", "--sentences", "lines.txt", "--seed", "-1"], "seed is -1: give a whole number from 0"),
         (["senses", "senses.jsonl", "--seed", "99999999999"], "seed is 99999999999: give a whole number from 0"),
-        (["words", "apple", "--sentences", "lines.html", "--html", "lines.html"], "--html lines.html: is the input"),
+        (
+            ["words", "apple", "--sentences", "lines.html", "--html", "lines.html"],
+            "--html lines.html: would overwrite the input",
+        ),
         (
             ["words", "apple", "--sentences", "mixed.jsonl"],
             "mixed.jsonl, line 2: no sense of apple, which other rows have",
         ),
         (["words", "apple", "--sentences", "true.jsonl"], "true.jsonl, line 1: start is True: give a whole number"),
         (["attend", "the cat " * 400], "tokens"),
-        (["senses", "senses.tsv", "--out", "senses.tsv"], "--out senses.tsv: is the input, which would be lost"),
+        (["senses", "senses.tsv", "--out", "senses.tsv"], "--out senses.tsv: would overwrite the input"),
         (["senses", "senses.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .json or .tsv"),
         (["score", "half.jsonl"], "half.jsonl, line 1: no sentence in column 'bad'"),
-        (["score", "zero.jsonl"], "zero.jsonl, line 1: a sentence without a token"),
+        (["score", "zero.jsonl"], "zero.jsonl, line 1: no token in the sentence"),
         (["senses", "senses.jsonl", "--config", "bad.yaml"], "bad.yaml: unknown key `plain_centroid`. Did you mean"),
         (["senses", "senses.jsonl", "--plain_centroids", "7"], "plain_centroids is 7: give true or false"),
         (["score", "lines.txt", "--minimal-pairs"], "lines.txt: no columns good and bad: give .jsonl"),
         (["score", "senses.jsonl", "--minimal-pairs"], "senses.jsonl: no columns good and bad"),
         (["score", "lines.txt", "--limit", "3"], "lines.txt: no columns good and bad"),
         (["score", "pairs.jsonl", "--limit", "0"], "--limit 0: give 1 or more"),
-        (["score", "none.tsv"], "none.tsv: holds no pairs"),
+        (["score", "none.tsv"], "none.tsv: no pairs"),
         (["score", "pairs.jsonl", "--out", "x.csv"], "--out x.csv: give a name that ends in .tsv or .json"),
-        (["score", "none.tsv", "--out", "none.tsv"], "--out none.tsv: is the input, which would be lost"),
+        (["score", "none.tsv", "--out", "none.tsv"], "--out none.tsv: would overwrite the input"),
         (["senses", "few.jsonl"], "give test rows, or 5 rows or more of each of two senses"),
         (["attend", "\u200b"], "has no token: give a text with a word in it"),
         (["attend", "lines.txt"], "lines.txt: is a file: give one sentence"),
@@ -272,5 +280,5 @@ def test_models_of_another_task_or_without_weights_are_refused(place: Path, caps
 def test_no_output_may_lie_in_the_model_that_is_read(tmp_path):
     (tmp_path / "model").mkdir()
     output("--out", str(tmp_path / "model.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])
-    with pytest.raises(InputError, match="is the input, which would be lost"):
+    with pytest.raises(InputError, match="would overwrite the input"):
         output("--out", str(tmp_path / "model" / "new.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])
