@@ -21,12 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bert.bench.candidate import where_the_time_goes
 from bert.bench.comparison import bench_compare
 from bert.bench.documents import Text, read_tokens
 from bert.bench.measurement import Measurement
 from bert.bench.settings import BaselineSettings
-from bert.bench.steps import BACKENDS, bench_steps
+from bert.bench.steps import BACKENDS, bench_steps, where_the_time_goes
 from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import read_recipe

@@ -8,9 +8,8 @@ import torch
 from bert.bench import comparison, machine, measurement, steps
 from bert.bench.comparison import bench_compare
 from bert.bench.measurement import Measurement, TimedRun
-from bert.bench.results import Results
+from bert.bench.results import Results, best_baseline
 from bert.bench.settings import WORKLOADS, BaselineSettings
-from bert.bench.table import best_baseline
 
 from .synthetic import RECIPES, TEXT
 
@@ -91,8 +90,8 @@ def test_a_baseline_without_memory_takes_half_the_sequences_until_it_has(monkeyp
     pytest.importorskip("transformers", reason="transformers is not installed")
     tried = []
 
-    def pair(measurement, candidate, batches, *_):
-        tried.append(len(batches[1][0].input_ids))
+    def pair(measurement, candidate, steps, of_baseline, *_):
+        tried.append(len(of_baseline[0].micro_batches[0]["input_ids"]))
         if tried[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return {"ratio": 1.0}

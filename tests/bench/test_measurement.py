@@ -3,6 +3,7 @@
 import torch
 
 from bert.bench.measurement import TimedSteps, alternate, spread
+from bert.training.step import StepBatch
 
 CPU = torch.device("cpu")
 
@@ -11,8 +12,11 @@ def test_runs_alternate_and_every_step_is_counted_with_its_own_tokens():
     calls = []
 
     def side(name, tokens):
-        numbers = range(len(tokens))
-        return TimedSteps(lambda number: calls.append((name, number)), numbers, tokens, [10] * len(tokens), CPU)
+        inputs = [{"input_ids": torch.full((2, 5), number)} for number in range(len(tokens))]
+        batches = [StepBatch([each], {}, count) for each, count in zip(inputs, tokens)]
+        return TimedSteps(
+            lambda batch: calls.append((name, int(batch.micro_batches[0]["input_ids"][0, 0]))), batches, CPU
+        )
 
     a, b = side("a", [1, 2, 4]), side("b", [8])
     between = []

@@ -8,9 +8,8 @@ import torch
 
 from bert.bench import machine, steps
 from bert.bench.measurement import Measurement, TimedRun
-from bert.bench.results import OUT_OF_MEMORY, attempt, is_out_of_memory
+from bert.bench.results import OUT_OF_MEMORY, attempt, findings, is_out_of_memory, tables
 from bert.bench.steps import bench_steps, bench_sweep, step_result, sweep_result, ways
-from bert.bench.table import findings, tables
 from bert.errors import InputError
 
 from .synthetic import RECIPE, TEXT, Stop
@@ -78,7 +77,7 @@ def test_both_ways_are_tried_where_the_recipe_leaves_it_open():
 
     assert found(RECIPE, "eager", "sdpa") == [("eager", False), ("sdpa", False)]
     assert found(replace(RECIPE, compile=None), "sdpa") == [("sdpa", False), ("sdpa", True)]
-    with pytest.raises(InputError, match="sdqa is not known: use some of auto, eager"):
+    with pytest.raises(InputError, match="sdqa is unknown; must be some of auto, eager"):
         found(RECIPE, "sdqa")
 
 
