@@ -100,8 +100,8 @@ class Baseline:
 def workload_batches(
     workload: Workload, recipe: PretrainRecipe, text: Text, ragged: Text, batch_size: int
 ) -> tuple[Steps, Steps]:
-    """The batches of a workload, of the candidate and of the baseline, with `batch_size` sequences or documents in each. Every `ragged`
-    document fits a sequence."""
+    """The batches of a workload: those of the candidate, and those of the baseline with `batch_size` sequences or documents each. Every
+    `ragged` document fits a sequence."""
     data = recipe.data
     if workload == "full-sequences":
         full = full_sequences(text, data.sequence_length, _FULL_STEPS * max(data.batch_size, batch_size), recipe.seed)

@@ -86,11 +86,14 @@ def fastest_setting(
 
 
 class Curve(L.Callback):
-    """Losses of a model during training by `score`, evenly spaced over the minutes of its budget, each with its minute; the clock of the
-    run stops meanwhile. As a callback it follows a run of `bert pretrain`."""
+    """The losses of a model during training, evenly spaced over `minutes`, and its final score; the clock of the run stops meanwhile. As a
+    callback it follows a run of `bert pretrain`.
 
-    def __init__(self, score: Callable[[Any], Score], minutes: float) -> None:
-        self.score, self.minutes = score, minutes
+    `score` scores a model on a masked file: on `points_file` during training, on `masked` at the end.
+    """
+
+    def __init__(self, score: Callable[[Any, Path], Score], masked: Path, points_file: Path, minutes: float) -> None:
+        self.score, self.masked, self.points_file, self.minutes = score, masked, points_file, minutes
         self.points: list[tuple[float, float]] = []
         self.progress = Progress(StopConfig())
 
@@ -99,7 +102,7 @@ class Curve(L.Callback):
         self.progress = progress
         if progress.seconds >= 60 * self.minutes * (len(self.points) + 1) / (POINTS + 1):
             start = now(device)
-            self.points.append((progress.seconds / 60, self.score(model).loss))
+            self.points.append((progress.seconds / 60, self.score(model, self.points_file).loss))
             progress.leave_out(now(device) - start)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -108,24 +111,20 @@ class Curve(L.Callback):
         self.follow(pl_module.progress, pl_module.model, pl_module.device)
         pl_module.model.train()
 
-    def result(self, model: Any, final: Score) -> Value:
+    def result(self, model: Any) -> Value:
         """The final score of the trained model, the budget that its run used, and the whole curve."""
         minutes, used = self.progress.seconds / 60, {"steps": int(self.progress.step), "tokens": self.progress.tokens}
-        curve = [*self.points, (minutes, self.score(model).loss)]
-        return {**asdict(final), **used, "minutes": minutes, "curve": curve}
+        curve = [*self.points, (minutes, self.score(model, self.points_file).loss)]
+        return {**asdict(self.score(model, self.masked)), **used, "minutes": minutes, "curve": curve}
 
 
-def train_baseline(
-    text: Text, recipe: PretrainRecipe, setting: BaselineSettings, masked: Path, curve_file: Path
-) -> Value:
+def train_baseline(text: Text, recipe: PretrainRecipe, setting: BaselineSettings, curve: Curve) -> Value:
     """Train the baseline by `baseline_recipe` and score it. The clock runs from the first request for a batch to the last step, as in
     `bert pretrain`."""
-    length, minutes = recipe.data.sequence_length, recipe.stop.minutes
-    assert minutes is not None
+    length = recipe.data.sequence_length
     sequences = max(recipe.data.batch_size, min(text.store.num_tokens, _BASELINE_TOKENS) // (length - 2))
     batches = full_batches(full_sequences(text, length, sequences, recipe.seed), recipe)
-    baseline, curve = Baseline(recipe, setting), Curve(partial(score_baseline, file=curve_file), minutes)
-    progress = Progress(recipe.stop)
+    baseline, progress = Baseline(recipe, setting), Progress(recipe.stop)
     progress.start()
     while not progress.finished():
         batch = move_data_to_device(next(batches), baseline.device)
@@ -135,16 +134,14 @@ def train_baseline(
             now(baseline.device)  # wait for the device: otherwise the host runs ahead of the steps that it has queued
         progress.advance(batch.tokens, progress.elapsed())
         curve.follow(progress, baseline.model, baseline.device)
-    return curve.result(baseline.model, score_baseline(baseline.model, masked)) | {"setting": str(setting)}
+    return curve.result(baseline.model) | {"setting": str(setting)}
 
 
-def train_candidate(recipe: PretrainRecipe, out: Path, minutes: float, masked: Path, curve_file: Path) -> Value:
-    """Run `bert pretrain` by the recipe for `minutes` in the run directory `out`, which is overwritten, and score it like the baseline."""
-    curve = Curve(partial(score_masked, file=curve_file), minutes)
+def train_candidate(recipe: PretrainRecipe, out: Path, curve: Curve) -> Value:
+    """Run `bert pretrain` by the recipe in the run directory `out`, which is overwritten, and score the model."""
     trainer = recipe.trainer | {"callbacks": [*recipe.trainer.get("callbacks", []), curve]}
-    run = replace(recipe, stop=StopConfig(minutes=minutes), trainer=trainer)
-    model = MaskedLM.load(pretrain(run, out, overwrite=True))
-    return curve.result(model, score_masked(model, masked)) | {"setting": "recipe"}
+    run = replace(recipe, stop=StopConfig(minutes=curve.minutes), trainer=trainer)
+    return curve.result(MaskedLM.load(pretrain(run, out, overwrite=True))) | {"setting": "recipe"}
 
 
 def bench_minutes(
@@ -167,17 +164,21 @@ def bench_minutes(
         raise InputError(f"bench minutes needs {option('out')}, the folder of its runs, and stop.minutes, their budget")
     given = {"baseline": plain(baseline), "minutes": minutes, "settings": [str(one) for one in settings]}
     measurement.open("minutes", given | {"masked": digest(*read_masked(masked))})
-    curve_file = cut_masked(masked, out / "curve-sequences.npz")
+    points_file = cut_masked(masked, out / "curve-sequences.npz")
     torch.manual_seed(0)  # scoring also rejects, before any training, sequences that the model cannot take
-    untrained = score_masked(MaskedLM(recipe.encoder, recipe.head), curve_file)
+    untrained = score_masked(MaskedLM(recipe.encoder, recipe.head), points_file)
 
     def measure(side: Side, seed: int) -> Value:
         if side == "candidate":
             fresh_start()
-            return train_candidate(replace(recipe, seed=seed), out / f"candidate-{seed}", minutes, masked, curve_file)
-        setting = fastest_setting(measurement, baseline, settings)
+            curve = Curve(score_masked, masked, points_file, minutes)
+            return train_candidate(replace(recipe, seed=seed), out / f"candidate-{seed}", curve)
+        setting, curve = (
+            fastest_setting(measurement, baseline, settings),
+            Curve(score_baseline, masked, points_file, minutes),
+        )
         fresh_start()
-        return train_baseline(measurement.text, replace(baseline, seed=seed), setting, masked, curve_file)
+        return train_baseline(measurement.text, replace(baseline, seed=seed), setting, curve)
 
     found: dict[str, list[Value]] = {side: [] for side in sides}
     for number, seed in enumerate(seeds):

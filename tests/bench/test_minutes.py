@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from bert.bench import minutes
+from bert.bench.comparison import score_baseline
 from bert.bench.measurement import Measurement
 from bert.bench.minutes import (
     Curve,
@@ -60,7 +62,7 @@ def test_the_sequences_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
 def test_the_baseline_learns_within_its_seconds_and_says_what_it_saw(family, masked):
     pytest.importorskip("transformers", reason="transformers is not installed")
     recipe = replace(baseline_recipe(RECIPES[family], 1.5 / 60, batch_size=8), seed=3)
-    value = train_baseline(TEXT, recipe, BaselineSettings(), masked, masked)
+    value = train_baseline(TEXT, recipe, BaselineSettings(), Curve(score_baseline, masked, masked, 1.5 / 60))
     assert value["steps"] > 0
     assert value["tokens"] == value["steps"] * 8 * LENGTH
     assert value["targets"] == int((read_masked(masked)[1] >= 0).sum())
@@ -68,7 +70,7 @@ def test_the_baseline_learns_within_its_seconds_and_says_what_it_saw(family, mas
     assert len(value["curve"]) >= 2
     assert [minute for minute, _ in value["curve"]] == sorted(minute for minute, _ in value["curve"])
     untrained = replace(recipe, optimizer=replace(recipe.optimizer, lr=1e-12))
-    control = train_baseline(TEXT, untrained, BaselineSettings(), masked, masked)
+    control = train_baseline(TEXT, untrained, BaselineSettings(), Curve(score_baseline, masked, masked, 1.5 / 60))
     assert control["loss"] == pytest.approx(np.log(SIZE), abs=0.3)
     assert value["loss"] < control["loss"]
 
@@ -109,7 +111,7 @@ def test_the_clock_of_a_run_stands_still_while_a_curve_is_scored(monkeypatch):
     clock = iter([10.0, 25.0])
     monkeypatch.setattr(minutes, "now", lambda device: next(clock))
     before = module.progress.elapsed()
-    curve = Curve(lambda model: Score(1.5, 0.5, 3), 0.0)
+    curve = Curve(lambda model, file: Score(1.5, 0.5, 3), Path("masked.npz"), Path("points.npz"), 0.0)
     curve.on_train_batch_end(Mock(), module)
     assert module.progress.elapsed() < before - 14
     assert [loss for _, loss in curve.points] == [1.5]
