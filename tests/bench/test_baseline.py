@@ -1,4 +1,4 @@
-"""The baseline computes what our model computes, on batches whose tokens are counted right."""
+"""The baseline computes the same as our model, on batches whose tokens are counted correctly."""
 
 from dataclasses import replace
 
@@ -29,7 +29,7 @@ recipes = pytest.mark.parametrize("family", RECIPES)
 
 
 def twin(recipe):
-    """The model of the candidate, and the baseline with the same weights."""
+    """The model of the candidate, and the class that loads its weights into the baseline."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(1)
     candidate = MaskedLM(recipe.encoder, recipe.head).eval()

@@ -1,4 +1,4 @@
-"""The bench as a command and as functions: what it says, what it leaves, what it refuses. No time is asserted."""
+"""The bench as a command and as functions: its output, its files and its errors. No time is asserted."""
 
 import json
 from dataclasses import replace

@@ -1,5 +1,5 @@
-"""The step under measurement is the step of a run, and its FLOPs are those of the batches that it saw; of where the time goes,
-shares add up to a whole and names fall into kinds."""
+"""The measured step is the step of a run, and its FLOPs are those of its batches; in a profile, shares add up to a whole and names have
+kinds."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Candidate against baseline: ratios of a round, the best setting of the baseline counts, and what is expected on ragged documents."""
+"""Candidate and baseline: ratios within a round, the best setting of the baseline, and the goal on ragged documents."""
 
 from dataclasses import replace
 
@@ -70,7 +70,7 @@ def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(fam
             assert value["matrix_rate"] == 1e9
         else:
             assert value["side"] == "baseline"
-            assert value["error"]  # not installed here: a result that says so, and no end of the measurement
+            assert value["error"]  # not installed here: a result that says so, and the measurement continues
     assert len(said) == 7  # a line each, and the tables
 
 
@@ -113,7 +113,7 @@ def test_a_baseline_without_memory_takes_half_the_sequences_until_it_has(monkeyp
 @pytest.mark.hf
 @pytest.mark.slow
 def test_comparison_with_hugging_face_compiled_on_both_sides():
-    """The real thing at a tiny size: compiled, bf16, every workload."""
+    """A real comparison at a tiny size: compiled, bf16, every workload."""
     pytest.importorskip("transformers", reason="transformers is not installed")
     torch._dynamo.reset()
     for recipe in RECIPES.values():

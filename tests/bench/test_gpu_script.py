@@ -1,4 +1,4 @@
-"""The command for a GPU: its shapes are those it names, and it measures, summarizes and resumes, here at a toy's size on a CPU."""
+"""The script for a GPU: its shapes match their names, and it measures, summarizes and resumes, here at a toy size on a CPU."""
 
 import importlib.util
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Both sides trained by the clock and scored alike."""
+"""Both sides trained by the clock and scored in the same way."""
 
 import json
 from dataclasses import asdict, replace
@@ -118,7 +118,7 @@ def test_the_clock_of_a_run_stands_still_while_a_curve_is_scored(monkeypatch):
 
 
 def bench_with(monkeypatch, masked, out, recipe=RECIPES["modernbert"]):
-    """`bench_minutes` with a stand-in for the training of the candidate; returns the recipes that it got."""
+    """`bench_minutes` with a stub for the training of the candidate; returns the recipes passed to it."""
     trained = []
 
     def stand_in(recipe, *_):
@@ -140,7 +140,7 @@ def test_the_candidate_is_trained_by_the_whole_recipe_phases_included(masked, tm
 
 def test_results_of_other_sequences_are_refused(masked, tmp_path, monkeypatch):
     assert len(bench_with(monkeypatch, masked, tmp_path / "out")) == 1
-    assert not bench_with(monkeypatch, masked, tmp_path / "out")  # nothing is measured twice
+    assert not bench_with(monkeypatch, masked, tmp_path / "out")  # finished results are not measured again
     ids, labels = (table.numpy() for table in read_masked(masked))
     np.savez(masked, input_ids=ids, labels=np.where(np.arange(LENGTH) == 3, ids, labels))
     with pytest.raises(InputError, match="results of another measurement"):
@@ -164,7 +164,7 @@ def test_a_training_of_the_baseline_that_cannot_be_is_refused(fields, message):
 @pytest.mark.hf
 @pytest.mark.slow
 def test_both_sides_by_the_command(tiny_run, tmp_path, capsys):
-    """A run's own recipe and text; the second call measures nothing again."""
+    """With the recipe and text of a run; the second call measures nothing again."""
     pytest.importorskip("transformers", reason="transformers is not installed")
     rng = np.random.default_rng(0)
     ids = rng.integers(5, 256, (20, 32))

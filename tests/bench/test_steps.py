@@ -1,5 +1,5 @@
-"""A recipe measured: MFU is FLOPs over time over the rate beside it, and what does not run is said. A sweep doubles the micro-batch until
-memory ends it, and is resumed where it was interrupted."""
+"""A recipe measured: MFU is FLOPs over time relative to the matrix rate of the same round, and failures are results. A sweep doubles the
+micro-batch until memory runs out, and resumes where it was interrupted."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ def test_a_backend_that_cannot_run_here_gives_its_own_reason_not_that_of_the_com
     monkeypatch.setattr(steps, "Candidate", broken)
     measurement = measurement_of(replace(RECIPE, compile=None))
     bench_steps(measurement, ["varlen", "plain"])
-    assert tried == [("varlen", False), ("plain", False), ("plain", True)]  # what lacked memory may have it compiled
+    assert tried == [("varlen", False), ("plain", False), ("plain", True)]  # compiled, it may need less memory
     assert [one["error"] for one in measurement.results.of("step", failed=True) if one["backend"] == "varlen"] == [
         "RuntimeError: needs CUDA"
     ] * 2
@@ -92,14 +92,14 @@ def test_sizes_double_until_memory_ends_it_and_the_best_is_found(monkeypatch):
     monkeypatch.setattr(steps, "sweep_result", lambda _, recipe, size: seen.append(size) or result_of(size))
     measurement = measurement_of()
     bench_sweep(measurement, ["sdpa"], smallest=2, largest=64)
-    assert seen == [2, 4, 8, 16]  # not 32: it needs more
+    assert seen == [2, 4, 8, 16]  # not 32, which needs more memory
     found = findings(measurement.results)
     assert (found["fastest"]["sequences"], found["fastest"]["tokens_per_second"]) == (4, 400.0)
     assert found["largest"] == {"sequences": 8, "backend": "sdpa", "compile": "no", "limit": True}
     assert "the largest that fits: 8 sequences" in "".join(tables(measurement.results))
     measurement = measurement_of()
     bench_sweep(measurement, ["sdpa"], smallest=2, largest=8)
-    assert findings(measurement.results)["largest"]["limit"] is False  # nobody knows yet
+    assert findings(measurement.results)["largest"]["limit"] is False  # not known yet
 
 
 def test_an_interrupted_sweep_skips_what_is_finished(monkeypatch, tmp_path):

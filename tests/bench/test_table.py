@@ -1,4 +1,4 @@
-"""What is reported of results: a line and a row hold the same metrics."""
+"""Reports of results: a line and a row contain the same metrics."""
 
 from bert.bench.results import Results, line_of, tables
 
