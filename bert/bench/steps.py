@@ -120,13 +120,13 @@ def bench_steps(measurement: Measurement, backends: Sequence[Backend] = BACKENDS
     """Measure the step with each backend, compiled and not, unless the recipe decides, and the hardware peaks; with `profile` also where
     the time of the step goes. Returns the content of metrics.json."""
     begin(measurement, "steps")
-    refused: dict[str, Value] = {}  # the reason of a backend that cannot run here, which the compiler would hide
+    # The compiler would hide the reason of a backend that cannot run here.
+    refused: dict[str, Callable[[], Value]] = {}
     for way in ways(measurement.recipe, backends):
-        known = refused.get(way.attention)
-        measure = partial(dict, known) if known else partial(attempt, step_result, measurement, way)
+        measure = refused.get(way.attention, partial(attempt, step_result, measurement, way))
         value = measurement.result({"kind": "step", **_key(way)}, measure)
         if value.get("error", OUT_OF_MEMORY) != OUT_OF_MEMORY:
-            refused[way.attention] = value
+            refused[way.attention] = partial(dict, value)
     if profile:
         logger.info(where_the_time_goes(measurement.text, measurement.recipe))
     return measurement.report()
@@ -186,10 +186,8 @@ def step_result(measurement: Measurement, recipe: PretrainRecipe) -> Value:
     candidate, steps = Candidate(recipe), steps_of(measurement.text, recipe, PREPARED)
     (found,), common = beside_peak(measurement, candidate, steps)
     parts = split_time(candidate, packed(measurement.text, recipe), PREPARED)
-    fill, share = (
-        1 / found.pop("positions_per_token"),
-        {part: took / sum(parts.values()) for part, took in parts.items()},
-    )
+    fill = 1 / found.pop("positions_per_token")
+    share = {part: took / sum(parts.values()) for part, took in parts.items()}
     return common | found | {"flops_per_token": flops_per_token(recipe, steps), "fill": fill, "share": share}
 
 
@@ -208,10 +206,9 @@ def beside_peak(
     for runs in alternate(sides, measurement.rounds, measurement.seconds, lambda: rates.append(matrix_rate())):
         rounds = [run.rate for run in runs]
         mfu = spread([flops * each / rate for each, rate in zip(rounds, rates)])
-        positions = sum(run.positions for run in runs) / sum(run.tokens for run in runs)
-        found.append(
-            {"tokens_per_second": spread(rounds), "rounds": rounds, "mfu": mfu, "positions_per_token": positions}
-        )
+        computed = sum(run.positions for run in runs) / sum(run.tokens for run in runs)
+        metrics = {"rounds": rounds, "tokens_per_second": spread(rounds), "mfu": mfu, "positions_per_token": computed}
+        found.append(metrics)
     sequences = [data.batch_size, data.micro_batch_size or data.batch_size, data.sequence_length]
     common = {"matrix_rate": statistics.median(rates), "precision": candidate.precision, "sequences": sequences}
     return found, common | {"peak_gib": machine.peak_gib(candidate.device)}
