@@ -42,7 +42,7 @@ def test_the_goal_follows_from_the_best_baseline_and_its_padding():
 
 @pytest.mark.hf
 @pytest.mark.parametrize("family", RECIPES)
-def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(family, monkeypatch):
+def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(family, monkeypatch, said):
     pytest.importorskip("transformers", reason="transformers is not installed")
 
     def two_rounds(sides, rounds, seconds, between):
@@ -55,10 +55,9 @@ def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(fam
     monkeypatch.setattr(steps, "alternate", two_rounds)
     monkeypatch.setattr(machine, "matrix_rate", lambda *_: 1e9)
     monkeypatch.setattr(comparison, "_FULL_STEPS", 2)
-    said = []
     settings = [BaselineSettings("sdpa"), BaselineSettings("flash_attention_2")]
     pairs = [(workload, setting) for workload in WORKLOADS for setting in settings]
-    results = compared(RECIPES[family], pairs, said.append, rounds=2, seconds=0.01)
+    results = compared(RECIPES[family], pairs, rounds=2, seconds=0.01)
     found = {(result["workload"], result["attention"]): result for result in results}
     assert list(found) == [(workload, setting.attention) for workload, setting in pairs]
     for (_, attention), value in found.items():
@@ -74,13 +73,12 @@ def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(fam
     assert len(said) == 7  # a line each, and the tables
 
 
-def test_a_candidate_that_does_not_run_is_a_result_that_says_so(monkeypatch):
+def test_a_candidate_that_does_not_run_is_a_result_that_says_so(monkeypatch, said):
     def fails(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore lines")
 
     monkeypatch.setattr(comparison, "Candidate", fails)
-    said = []
-    results = compared(RECIPES["bert"], [("full-sequences", BaselineSettings("sdpa"))], said.append)
+    results = compared(RECIPES["bert"], [("full-sequences", BaselineSettings("sdpa"))])
     assert said[0] == "full-sequences, sdpa: candidate does not run here: out of memory"
     assert [result["side"] for result in results if "error" in result] == ["candidate"]
 
