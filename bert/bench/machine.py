@@ -92,10 +92,13 @@ def bandwidth(device: torch.device, seconds: float) -> tuple[float, float]:
 def shortest(work: Callable[[], object], device: torch.device, seconds: float) -> float:
     """The shortest time of one call of `work` in seconds, out of at least five calls and about `seconds`."""
     times: list[float] = []
-    while len(times) < 5 or sum(times) < seconds:
-        start = now(device)
+    start = now(device)
+    until = start + seconds
+    while len(times) < 5 or start < until:
         work()
-        times.append(now(device) - start)
+        end = now(device)
+        times.append(end - start)
+        start = end
     return min(times)
 
 

@@ -174,16 +174,14 @@ def tables(results: Results) -> list[str]:
     made = []
     for kind, (_, header, _) in KINDS.items():
         if of_kind := results.of(kind, failed=True):
-            rule = " | ".join(["---"] * (header.count("|") + 1))
-            made.append(
-                "\n".join(f"| {line} |" for line in [header, rule, *(" | ".join(_cells(one)) for one in of_kind)])
-            )
+            rule, rows = " | ".join(["---"] * (header.count("|") + 1)), [" | ".join(_cells(one)) for one in of_kind]
+            made.append("\n".join(f"| {line} |" for line in (header, rule, *rows)))
     if found := findings(results):
         fast, large = found["fastest"], found["largest"]
         most = "the largest that fits" if large["limit"] else "all sizes fit, the largest tried"
         made.append(f"fastest: {line_of(fast)}; {most}: {large['sequences']} sequences")
     for workload, best in best_baseline(results).items():
-        line = f"{workload}: {_RATIO} × the baseline in its best setting ({{setting}})"
+        line = f"{workload}: {_RATIO} × the tokens/s of the baseline in its best setting ({{setting}})"
         goal = "; goal: {goal:.2f}, 0.95 × the ratio on full sequences × positions per token of the baseline"
         made.append((line + goal * ("goal" in best)).format_map(best))
     return made
@@ -208,12 +206,10 @@ def findings(results: Results) -> Value:
         return {}
     largest = max(ran, key=lambda result: (result["sequences"], result["tokens_per_second"]))
     failed = [one for one in results.of("sweep", failed=True) if one.get("error") == OUT_OF_MEMORY]
-    limit = {"limit": any(one["sequences"] > largest["sequences"] for one in failed)}
+    named = {name: largest[name] for name in ("sequences", "backend", "compile")}
+    limit = any(one["sequences"] > largest["sequences"] for one in failed)
     fastest = max(ran, key=lambda result: result["tokens_per_second"])
-    return {
-        "fastest": fastest,
-        "largest": {name: largest[name] for name in ("sequences", "backend", "compile")} | limit,
-    }
+    return {"fastest": fastest, "largest": named | {"limit": limit}}
 
 
 def pictures(results: Results, out: Path) -> list[str]:
@@ -234,9 +230,7 @@ def pictures(results: Results, out: Path) -> list[str]:
     if compared:
         workloads = list(dict.fromkeys(one["workload"] for one in compared))
         bars = [Bar(one["name"], one["ratio"], workloads.index(one["workload"])) for one in compared]
-        bars_png(
-            out / "compare.png", bars, "tokens/s of the candidate relative to the baseline", "ratio", ("equal", 1.0)
-        )
+        bars_png(out / "compare.png", bars, "tokens/s, candidate relative to baseline", "ratio", ("equal", 1.0))
     if trained:
         lines = [(one["side"], int(one["side"] == "baseline"), one["curve"]) for one in trained]
         curves_png(out / "minutes.png", lines, "masked-LM loss on fixed masks over training time", "minutes", "nats")
