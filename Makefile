@@ -6,13 +6,13 @@ check:  ## lint, types and the default tests: about six minutes on 2 cores
 	mypy
 	OMP_WAIT_POLICY=passive pytest -n 2
 
-format:  ## put imports and layout in order
+format:  ## sort imports and format the code
 	ruff check --fix .
 	ruff format .
 
-slow:  ## README commands, processes, kills and longer runs
+slow:  ## README commands, several processes, kills and longer runs
 	OMP_WAIT_POLICY=passive pytest -n 2 --maxschedchunk 1 -m "slow and not gpu" --durations=15
 
-measure:  ## the figures of fine-tuning and probing in recipes/LOG.md; goes on where it stopped
+measure:  ## the metrics of fine-tuning and probing in recipes/LOG.md; resumes where it stopped
 	python recipes/measure.py --data $(DATA) $(if $(ENGLISH),--english $(ENGLISH)) $(if $(CHINESE),--chinese $(CHINESE)) \
 		$(if $(KNOWN_GOOD),--known-good $(KNOWN_GOOD))

@@ -1,15 +1,15 @@
-"""All metrics of a GPU in one command, within ten minutes: hardware peaks, base and small shapes by attention backend, beside Hugging Face.
+"""Benchmark a GPU with one command within ten minutes: hardware peaks, base and small models by attention backend, and Hugging Face's.
 
     python recipes/gpu_bench.py tokens.npz --out runs/gpu
 
-`tokens.npz` holds documents as token ids; it is made where the text is, from any store:
+`tokens.npz` holds documents as token ids. Write it from any token store, on the machine that has the store:
 
     python -c "from bert.bench.documents import *; from bert.data.tokenizer import Tokenizer; \
         write_tokens('tokens.npz', text_of_store('runs/store', Tokenizer.load('runs/tokenizer')))"
 
-Needs torch, lightning, numpy, tokenizers, pyyaml, matplotlib and, for the baseline, transformers; no datasets, pyarrow or pydantic. What
-matters most comes first, each finished result is kept, and the same command continues with what is missing when the time was too short.
-It ends with a table of all shapes, and the profile of the one with the lowest MFU.
+Needs torch, lightning, numpy, tokenizers, pyyaml, matplotlib and, for the baseline, transformers; no datasets, pyarrow or pydantic. The
+most important results come first, each finished result is saved, and if time runs out the same command resumes with those that are missing.
+It ends with a table of all shapes and a profile of the one with the lowest MFU.
 """
 
 import argparse
@@ -21,12 +21,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from bert.bench.candidate import where_the_time_goes
 from bert.bench.comparison import bench_compare
 from bert.bench.documents import Text, read_tokens
 from bert.bench.measurement import Measurement
 from bert.bench.settings import BaselineSettings
-from bert.bench.steps import BACKENDS, bench_steps
+from bert.bench.steps import BACKENDS, bench_steps, where_the_time_goes
 from bert.errors import InputError
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import read_recipe
@@ -38,7 +37,7 @@ RESERVED = 60.0  # seconds at the end for the profile
 
 @dataclass(frozen=True)
 class Shape:
-    """A model and its sequences."""
+    """A model and the sequences of its batch."""
 
     name: str
     recipe: PretrainRecipe
@@ -52,7 +51,9 @@ class Shape:
 def shapes() -> Iterator[Shape]:
     """The base sizes at 512 and 1024 positions, then those of Ettin (17 M, 32 M and 68 M parameters) at 512."""
     bert, modern = (read_recipe(RECIPES / f"{name}.yaml", PretrainRecipe) for name in ("bert-base", "base"))
-    modern = replace(modern, encoder=replace(modern.encoder, vocab_size=50_368))  # the tokenizer's, which is not here
+    modern = replace(
+        modern, encoder=replace(modern.encoder, vocab_size=50_368)
+    )  # that of its tokenizer, which is not needed here
     for length, sequences in ((512, 128), (1024, 64)):
         for name, recipe in (("bert-base", bert), ("modernbert-base", modern)):
             yield Shape(name, with_sequences(recipe, length, sequences), sequences // 2)
@@ -63,7 +64,7 @@ def shapes() -> Iterator[Shape]:
 
 
 def with_sequences(recipe: PretrainRecipe, length: int, sequences: int) -> PretrainRecipe:
-    """One micro-batch a step, no phases, no dropout on attention weights, AdamW, compiled."""
+    """One micro-batch per step, no phases, no dropout on attention weights, AdamW, compiled."""
     encoder = replace(recipe.encoder, attention_dropout=0.0, max_length=max(length, recipe.encoder.max_length))
     data = replace(recipe.data, sequence_length=length, batch_size=sequences, micro_batch_size=sequences)
     optimizer = replace(recipe.optimizer, kind="adamw")
@@ -71,8 +72,8 @@ def with_sequences(recipe: PretrainRecipe, length: int, sequences: int) -> Pretr
 
 
 def stages(shape: Shape, text: Text, out: Path) -> list[Any]:
-    """What is measured of a shape, the most telling first: beside the baseline with padding and at its best without, then by
-    backend, then the other settings of the baseline."""
+    """The measurements of a shape, the most important first: the comparison with the baseline with padding and in its best setting
+    without, then the backends, then the other settings of the baseline."""
 
     def measurement(mode: str) -> Measurement:
         return Measurement(shape.recipe, text, out / shape.folder / mode, rounds=3, seconds=1.5)
@@ -85,7 +86,7 @@ def stages(shape: Shape, text: Text, out: Path) -> list[Any]:
 
     return [
         compare(("padded", BaselineSettings("sdpa")), ("concatenated", BaselineSettings("sdpa", "yes"))),
-        # the newest are for this hardware, eager is for none; what auto chooses is measured beside the baseline
+        # the newest are made for this hardware, eager comes last; the choice of auto is measured with the baseline
         *(steps(name) for name in reversed(BACKENDS) if name != "auto"),
         compare(("concatenated", BaselineSettings("sdpa", "cuda-graphs")), ("padded", BaselineSettings("sdpa", "yes"))),
         compare(*((workload, BaselineSettings("flash_attention_2")) for workload in ("concatenated", "padded"))),
@@ -94,11 +95,11 @@ def stages(shape: Shape, text: Text, out: Path) -> list[Any]:
 
 
 def main() -> None:
-    """Measure what is missing until the time is over, then print a summary; an error is one line."""
+    """Measure missing results until time runs out, then print a summary; an error is one line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("tokens", type=Path, help=".npz with values and offsets")
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"), help="folder for all results")
-    until = "no stage is started that would end later than this (default: %(default)s)"
+    until = "time limit: no stage starts that would end later (default: %(default)s)"
     parser.add_argument("--minutes", type=float, default=MINUTES, help=until)
     names = [shape.folder for shape in shapes()]
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="SHAPE", help=", ".join(names))
@@ -110,19 +111,19 @@ def main() -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """The stages of the chosen shapes, each in turn, until the time is over; then a table of them all and a profile."""
+    """Run the stages of the chosen shapes in turn until time runs out; then a table of all shapes and a profile."""
     start = time.monotonic()
     options.out.mkdir(parents=True, exist_ok=True)
     text = read_tokens(options.tokens)
     chosen = [shape for shape in shapes() if shape.folder in options.only]
     logging.getLogger("bert").handlers = [logging.FileHandler(options.out / "log.txt", encoding="utf-8")]
     plans = [stages(shape, text, options.out) for shape in chosen]
-    left_out, longest = 0, 0.0
+    skipped, longest = 0, 0.0
     for stage in range(max(map(len, plans))):
         for shape, plan in zip(chosen, plans):
             started = time.monotonic()
             if started - start + longest > 60 * options.minutes - RESERVED:
-                left_out += 1
+                skipped += 1
                 continue
             plan[stage]()
             took = time.monotonic() - started
@@ -131,7 +132,7 @@ def measure(options: argparse.Namespace) -> None:
     summary, lowest = summarized(chosen, options.out)
     (options.out / "summary.md").write_text(summary + "\n", encoding="utf-8")
     print(summary)
-    print(f"left out: {left_out} stages (run again to continue)" if left_out else "everything is measured")
+    print(f"skipped: {skipped} stages (run the same command again to resume)" if skipped else "everything is measured")
     for shape in chosen:
         if shape.folder == lowest and time.monotonic() - start < 60 * options.minutes:
             profile = f"\nwhere the time goes in {lowest}:\n\n{where_the_time_goes(text, Measurement(shape.recipe, text).recipe)}"
@@ -140,9 +141,9 @@ def measure(options: argparse.Namespace) -> None:
 
 
 def summarized(chosen: list[Shape], out: Path) -> tuple[str, str]:
-    """(a table of all shapes, the shape whose best step has the lowest MFU)."""
+    """(table of all shapes, name of the shape whose best step has the lowest MFU)."""
     lines = [
-        "| shape | attention | tokens/s | MFU | × HF padded, at its best | × HF concatenated, at its best |",
+        "| shape | attention | tokens/s | MFU | × best baseline, padded | × best baseline, concatenated |",
         "|---|---|---|---|---|---|",
     ]
     highest: dict[str, float] = {}

@@ -1,11 +1,12 @@
-"""The figures that LOG.md keeps of fine-tuning and probing: one row a finished cell, what is there is skipped.
+"""The metrics of fine-tuning and probing in LOG.md: finished results are saved row by row and not measured again.
 
     make measure DATA=path/to/data ENGLISH=runs/mini-enwiki/model CHINESE=runs/mini-zh/model KNOWN_GOOD=path/to/model
 
-Encoders that are not named are left out.
+Encoders that are not given are skipped.
 
-A cell is (task, encoder, seed). It runs the commands that a user would type, in their own processes, and appends what they reported to
-OUT/figures.tsv; a killed measurement goes on with the next cell. At the end it prints the tables: mean ± standard deviation over seeds.
+A result belongs to (task, encoder, seed). It runs the commands that a user would type, each in its own process, and appends the metrics to
+OUT/figures.tsv; after an interruption the same command resumes with the next result. It ends with tables: mean ± standard deviation over
+seeds.
 """
 
 import argparse
@@ -22,7 +23,7 @@ from pathlib import Path
 RECIPES = Path(__file__).parent / "finetune"
 COLUMNS = ["task", "encoder", "seed", "metric", "value", "seconds", "commit"]
 SEEDS = (0, 1, 2)
-KNOWN_GOOD_FLAGS = ("--optimizer.lr", "1e-4")  # wider and pretrained for longer than what the recipes are for
+KNOWN_GOOD_FLAGS = ("--optimizer.lr", "1e-4")  # wider and pretrained longer than the encoders that the recipes are for
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Task:
     train: str
     dev: str
     control_seeds: int = 1
-    """seeds of the randomly initialised control: more where the two are close"""
+    """seeds of the randomly initialized control: more if the two are close"""
 
 
 ENGLISH = (
@@ -50,13 +51,13 @@ SENSES = "coarsewsd20/train.jsonl.gz"
 
 
 def main() -> None:
-    """Measure what is missing, then print the tables."""
+    """Measure missing results, then print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--data", type=Path, required=True, help="folder of the measurement data")
     parser.add_argument("--english", type=Path, help="model folder of an English encoder")
     parser.add_argument("--chinese", type=Path, help="model folder of a Chinese encoder")
-    parser.add_argument("--known-good", type=Path, help="model folder of a released English encoder, measured as it is")
-    parser.add_argument("--out", type=Path, default=Path("runs/measure"), help="where rows and runs go")
+    parser.add_argument("--known-good", type=Path, help="model folder of a released English encoder, without a control")
+    parser.add_argument("--out", type=Path, default=Path("runs/measure"), help="folder for results and run directories")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     figures = Figures(options.out / "figures.tsv")
@@ -71,8 +72,8 @@ def main() -> None:
 
 
 def measure(figures: "Figures", options: argparse.Namespace, model: Path, name: str, tasks: tuple[Task, ...]) -> None:
-    """All cells of one encoder: the pretrained one with three seeds, its randomly initialised twin with those of the task, a released one
-    with one."""
+    """All results of one encoder: three seeds of the pretrained one, the control seeds of the task for its randomly initialized twin, one
+    seed of a released one."""
     released = name == "known-good"
     encoders = {name: model}
     if not released:
@@ -93,7 +94,7 @@ def measure(figures: "Figures", options: argparse.Namespace, model: Path, name: 
 
 
 def finetune(task: Task, model: Path, data: Path, run: Path, seed: int, flags: Sequence[str] = ()) -> dict[str, float]:
-    """Fine-tune as a user does, and measure the model that the run leaves."""
+    """Fine-tune as a user would, and evaluate the model of the run."""
     from bert.finetuning.config import DataConfig
     from bert.finetuning.evaluate import evaluate
 
@@ -106,7 +107,7 @@ def finetune(task: Task, model: Path, data: Path, run: Path, seed: int, flags: S
 
 
 def bert(*arguments: str) -> None:
-    """One command of the package, in a process of its own; its output goes on to ours."""
+    """One command of the package in its own process, with the output of this one."""
     print(f"bert {' '.join(arguments)}", flush=True)
     subprocess.run([sys.executable, "-m", "bert", *arguments], check=True)
 
@@ -132,7 +133,7 @@ def sense_figures(report: dict) -> Iterator[tuple[str, float]]:
 
 
 class Figures:
-    """Rows of finished cells in a file."""
+    """Finished results as rows of a file."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -142,11 +143,11 @@ class Figures:
                 self.rows = list(csv.DictReader(stream, delimiter="\t"))
 
     def has(self, task: str, encoder: str, seed: int) -> bool:
-        """Whether this cell is finished."""
+        """Whether this result is finished."""
         return any((row["task"], row["encoder"], row["seed"]) == (task, encoder, str(seed)) for row in self.rows)
 
     def add(self, task: str, encoder: str, seed: int, found: dict[str, float], seconds: float) -> None:
-        """Append a finished cell: a row for each of its metrics, written at once."""
+        """Append a finished result: a row for each of its metrics, all written at once."""
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
         common = {"task": task, "encoder": encoder, "seed": str(seed), "seconds": f"{seconds:.0f}"}
         rows = [
@@ -162,7 +163,7 @@ class Figures:
         self.rows += rows
 
     def tables(self) -> str:
-        """Mean ± standard deviation over seeds, a line for each task, metric and encoder."""
+        """Mean ± standard deviation over seeds, a line per task, metric and encoder."""
         cells: dict[tuple[str, str, str], list[float]] = {}
         for row in self.rows:
             cells.setdefault((row["task"], row["metric"], row["encoder"]), []).append(float(row["value"]))

@@ -1,11 +1,11 @@
-"""The figures that LOG.md keeps of the way from text to batches: packing, preparing against `datasets.map`, memory.
+"""The metrics in LOG.md of the path from text to batches: packing, `bert prepare` compared with `datasets.map`, memory.
 
     python recipes/measure_data.py batches --tokenizer T --store STORE [--sentences sst2/train_sentences.tsv.gz]
     python recipes/measure_data.py prepare --tokenizer T --corpus train.txt.gz [--documents 1000] [--rounds 5]
     python recipes/measure_data.py memory  --tokenizer T --corpus train.txt.gz [--megabytes 2000]
 
-`prepare` needs transformers. A round is a process of its own; what it times begins with documents in memory and ends with token ids in
-Arrow files on disk, on both sides: starting Python and reading text are in neither.
+`prepare` needs transformers. Each round is a process of its own. On both sides the time starts with documents in memory and ends with
+token ids in Arrow files on disk; it includes neither the start of Python nor the reading of the text.
 """
 
 import argparse
@@ -30,22 +30,22 @@ from bert.data.store import TokenStore, open_store
 from bert.data.tokenizer import Tokenizer
 
 PROCESSES = 2
-CHANGED = 7  # one word of so many is another one in each further copy of the corpus
+CHANGED = 7  # in each further copy of the corpus, one of this many words is replaced by another one
 
 
 def main() -> None:
-    """Measure what is asked for and print it."""
+    """Run the chosen measurement and print its result."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("what", choices=["batches", "prepare", "memory", "round"], help="round: one of `prepare`")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of a WordPiece tokenizer, or its file")
     parser.add_argument("--store", type=Path, help="batches: a token store made with it")
     parser.add_argument("--sentences", type=Path, help="batches: a table whose first column holds sentences")
-    parser.add_argument("--seconds", type=float, default=3.0, help="batches: processor time of a figure")
+    parser.add_argument("--seconds", type=float, default=3.0, help="batches: processor time of a measurement")
     parser.add_argument("--corpus", type=Path, help="prepare, memory: text")
-    parser.add_argument("--documents", type=int, help="prepare: so many of the corpus; not given: all")
-    parser.add_argument("--rounds", type=int, default=5, help="prepare: rounds of each side, which alternate")
-    parser.add_argument("--megabytes", type=int, default=2000, help="memory: size of the corpus that is made")
-    parser.add_argument("--side", choices=["ours", "datasets"], help="round: whose")
+    parser.add_argument("--documents", type=int, help="prepare: number of documents (default: all)")
+    parser.add_argument("--rounds", type=int, default=5, help="prepare: rounds of each side, alternating")
+    parser.add_argument("--megabytes", type=int, default=2000, help="memory: size of the generated corpus")
+    parser.add_argument("--side", choices=["ours", "datasets"], help="round: which side")
     options = parser.parse_args()
     {"batches": batches, "prepare": prepare, "memory": memory, "round": one_round}[options.what](options)
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def batches(options: argparse.Namespace) -> None:
-    """Share of the places in use; tokens a second of processor time, on one core, of planning, gathering and masking."""
+    """Share of the positions in use; tokens per second of processor time, on one core, of planning, gathering and masking."""
     tokenizer = Tokenizer.load(options.tokenizer)
     stores = {str(options.store): open_store(options.store, tokenizer)}
     if options.sentences:
@@ -66,14 +66,14 @@ def batches(options: argparse.Namespace) -> None:
             for batch_size in (32, 256):
                 fill, speed = measure_batches(store, tokenizer, sequence_length, batch_size, options.seconds)
                 print(
-                    f"{name}, {batch_size} rows of {sequence_length}: {fill:.2%} of the places, {speed / 1e6:.1f} M tokens/s"
+                    f"{name}, {batch_size} sequences of {sequence_length}: {fill:.2%} of positions in use, {speed / 1e6:.1f} M tokens/s"
                 )
 
 
 def measure_batches(
     store: TokenStore, tokenizer: Tokenizer, sequence_length: int, batch_size: int, seconds: float
 ) -> tuple[float, float]:
-    """(share of the positions of an epoch in use, real tokens a second of processor time, the plan of the first epoch included)."""
+    """(share of the positions of an epoch in use, tokens per second of processor time, including the plan of the first epoch)."""
     from bert.model.config import EncoderConfig
     from bert.pretraining.config import DataConfig, PretrainRecipe
     from bert.pretraining.inputs import make_streams
@@ -96,7 +96,7 @@ def measure_batches(
 
 
 def prepare(options: argparse.Namespace) -> None:
-    """`write_store` against `datasets.map` with the same tokenizer of Hugging Face and two processes, round by round."""
+    """`write_store` compared with `datasets.map`, with the same Hugging Face tokenizer and two processes, in alternating rounds."""
     rows: dict[str, list[dict[str, float]]] = {"ours": [], "datasets": []}
     for number in range(options.rounds):
         for side, found in rows.items():
@@ -118,7 +118,7 @@ def one_round(options: argparse.Namespace) -> None:
         run = (
             ours(documents, options.tokenizer, folder) if options.side == "ours" else theirs(documents, options, folder)
         )
-        next(run)  # made ready
+        next(run)  # preparations
         before, begun = os.times(), time.perf_counter()
         tokens = next(run)
         seconds, after = time.perf_counter() - begun, os.times()
@@ -128,27 +128,26 @@ def one_round(options: argparse.Namespace) -> None:
 
 
 def ours(documents: list[str], tokenizer: Path, folder: str) -> Iterator[int]:
-    """Ready, then the tokens that were written."""
+    """0 after the preparations, then the number of tokens written."""
     loaded = Tokenizer.load(tokenizer)
     yield 0
     yield write_store(documents, loaded, Path(folder) / "store", {}).tokens
 
 
 def theirs(documents: list[str], options: argparse.Namespace, folder: str) -> Iterator[int]:
-    """Ready, then the tokens that were written."""
+    """0 after the preparations, then the number of tokens written."""
     import datasets
     from transformers import PreTrainedTokenizerFast
 
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes have the cores
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes already use all cores
     datasets.disable_progress_bars()
     file = options.tokenizer / "tokenizer.json" if options.tokenizer.is_dir() else options.tokenizer
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(file))
     quiet = {"add_special_tokens": False, "return_attention_mask": False, "return_token_type_ids": False}
     dataset = datasets.Dataset.from_dict({"text": documents})
     dataset.save_to_disk(f"{folder}/text")
-    dataset = datasets.load_from_disk(
-        f"{folder}/text"
-    )  # as after load_dataset: mapped, and nothing to send to the processes
+    # memory-mapped, as after load_dataset: nothing is sent to the processes
+    dataset = datasets.load_from_disk(f"{folder}/text")
     yield 0
     mapped = dataset.map(
         lambda batch: tokenizer(batch["text"], **quiet), batched=True, num_proc=PROCESSES, remove_columns=["text"]
@@ -160,7 +159,7 @@ def theirs(documents: list[str], options: argparse.Namespace, folder: str) -> It
 
 
 def memory(options: argparse.Namespace) -> None:
-    """The most anonymous memory of `bert prepare` and of a few steps of `bert pretrain`, on copies of the corpus with changed words."""
+    """Peak anonymous memory of `bert prepare` and of a few steps of `bert pretrain`, on copies of the corpus with changed words."""
     with tempfile.TemporaryDirectory() as folder:
         text, store = Path(folder) / "text.txt", Path(folder) / "store"
         documents = write_copies(options.corpus, text, options.megabytes * 10**6)
@@ -172,11 +171,11 @@ def memory(options: argparse.Namespace) -> None:
             ["pretrain", "--store", str(store), *tokenizer, "--out", f"{folder}/run", *steps],
         ):
             peak, seconds = watch([sys.executable, "-m", "bert", *arguments])
-            print(f"bert {arguments[0]}: at most {peak / 1e6:,.0f} MB of anonymous memory, {seconds:.0f} s")
+            print(f"bert {arguments[0]}: peak of {peak / 1e6:,.0f} MB of anonymous memory, {seconds:.0f} s")
 
 
 def write_copies(corpus: Path, out: Path, num_bytes: int) -> int:
-    """Write the corpus again and again, in every copy with other words exchanged within their document. Returns the documents."""
+    """Write the corpus repeatedly, in each copy with other words exchanged within their document. Returns the number of documents."""
     documents = written = 0
     with out.open("wb") as file:
         for copy in count():
@@ -184,8 +183,8 @@ def write_copies(corpus: Path, out: Path, num_bytes: int) -> int:
             for document in find_corpus(corpus).documents():
                 words = document.split(" ")
                 if copy:
-                    for place in range(draw.randrange(CHANGED), len(words), CHANGED):
-                        words[place] = words[draw.randrange(len(words))]
+                    for index in range(draw.randrange(CHANGED), len(words), CHANGED):
+                        words[index] = words[draw.randrange(len(words))]
                 written += file.write((" ".join(words) + "\n\n").encode())
                 documents += 1
                 if written >= num_bytes:
@@ -194,7 +193,7 @@ def write_copies(corpus: Path, out: Path, num_bytes: int) -> int:
 
 
 def watch(command: list[str]) -> tuple[int, float]:
-    """(bytes, seconds): the most RssAnon that a command and the processes it starts had together, sampled 20 times a second."""
+    """(bytes, seconds): the peak of the total RssAnon of a command and the processes that it starts, sampled 20 times per second."""
     begun, most = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
@@ -208,7 +207,7 @@ def watch(command: list[str]) -> tuple[int, float]:
 
 
 def family(pid: int) -> Iterator[int]:
-    """A process and all that it and its children started."""
+    """A process and all its descendants."""
     yield pid
     for file in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
@@ -220,7 +219,7 @@ def family(pid: int) -> Iterator[int]:
 
 
 def anonymous(pid: int) -> int:
-    """RssAnon of a process in bytes; 0 where it has ended."""
+    """RssAnon of a process in bytes; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

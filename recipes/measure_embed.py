@@ -1,10 +1,10 @@
-"""`bert.inference` beside a loop over Hugging Face's model, on sentences of real text: alternating rounds, ratios with their spread.
+"""`bert.inference` compared with a loop over Hugging Face's model, on sentences of real text: alternating rounds, ratios with their spread.
 
     python recipes/measure_embed.py --model FOLDER --text TEXT.txt.gz --sentences 2000 --rounds 7 --threads 2
 
-Both read the same folder in bf16, the peer with its sdpa kernels, and pool the mean of the tokens. The peer takes batches of 32 texts
-padded to their longest: in the order given, and sorted by the number of tokens. Tokenising is in all times. Each way has a process of
-its own, so that none changes how another allocates memory; they take turns. Run it on an idle machine.
+Both read the same folder in bf16, the baseline with its sdpa kernels, and pool by the mean over tokens. The baseline uses batches of 32
+texts, padded to the longest: in the given order, and sorted by the number of tokens. All times include tokenization. Each variant has its
+own process, so that none affects the memory allocation of another; they take turns. Run it on an idle machine.
 """
 
 import argparse
@@ -19,24 +19,24 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-WAYS = ("ours", "peer", "peer sorted")
+WAYS = ("ours", "baseline", "baseline sorted")
 
 
 def main() -> None:
-    """Measure, print a row a round, then the medians of the ratios."""
+    """Measure, print one row per round, then the median ratios."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--model", required=True, help="model folder that Hugging Face opens too")
-    parser.add_argument("--text", type=Path, required=True, help=".txt or .txt.gz, a paragraph a line")
+    parser.add_argument("--model", required=True, help="model folder that transformers can open")
+    parser.add_argument("--text", type=Path, required=True, help=".txt or .txt.gz with one paragraph per line")
     parser.add_argument("--sentences", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--batch", type=int, default=32, help="texts of a batch of the peer")
+    parser.add_argument("--batch", type=int, default=32, help="batch size of the baseline")
     parser.add_argument(
-        "--cpu-time", action="store_true", help="seconds of the processor in place of the clock's: busy machines"
+        "--cpu-time", action="store_true", help="processor time instead of wall time, for a busy machine"
     )
     options = parser.parse_args()
     texts = sentences(options.text, options.sentences)
-    # of the workers, which read it as they start: a number of threads, and no waiting in circles for the turn
+    # read by the workers when they start: the number of threads, and threads that sleep while they wait
     os.environ |= {
         "OMP_NUM_THREADS": str(options.threads),
         "RAYON_NUM_THREADS": str(options.threads),
@@ -49,7 +49,7 @@ def main() -> None:
         context.Process(target=work, args=(end, way, texts, options), daemon=True).start()
     vectors = {way: turn.recv() for way, turn in turns.items()}
     for way in WAYS[1:]:
-        print(f"{way}: least cosine of a vector with ours {cosine(vectors[way], vectors['ours']):.5f}")
+        print(f"{way}: lowest cosine with our vectors {cosine(vectors[way], vectors['ours']):.5f}")
     print(f"{len(texts)} sentences, {options.threads} threads; seconds a round: {', '.join(WAYS)}", flush=True)
     took: dict[str, list[float]] = {way: [] for way in WAYS}
     for _ in range(options.rounds):
@@ -65,11 +65,11 @@ def main() -> None:
 
 
 def work(turn: Connection, way: str, texts: list[str], options: argparse.Namespace) -> None:
-    """A process: the vectors of the first texts, and then, whenever it is its turn, the seconds that all of them take."""
+    """A worker process: sends the vectors of the first texts and then, at each turn, the seconds for all texts."""
     import torch
 
     torch.set_num_threads(options.threads)
-    embed = ours(options.model) if way == "ours" else peer(options.model, options.batch, way == "peer sorted")
+    embed = ours(options.model) if way == "ours" else baseline(options.model, options.batch, way == "baseline sorted")
     turn.send(embed(texts[:200]).tolist())
     clock = time.process_time if options.cpu_time else time.perf_counter
     while turn.recv():
@@ -87,7 +87,7 @@ def ours(model: str) -> Callable[[list[str]], Any]:
     return lambda texts: embed(encoder, texts, bf16=True)
 
 
-def peer(model: str, batch: int, is_sorted: bool) -> Callable[[list[str]], Any]:
+def baseline(model: str, batch: int, is_sorted: bool) -> Callable[[list[str]], Any]:
     """Texts to vectors by Hugging Face's model and tokenizer."""
     import torch
     import transformers
@@ -98,21 +98,21 @@ def peer(model: str, batch: int, is_sorted: bool) -> Callable[[list[str]], Any]:
     @torch.inference_mode()
     def embed(texts: list[str]) -> torch.Tensor:
         encoded = tokenizer(texts, truncation=True)["input_ids"]
-        order = sorted(range(len(texts)), key=lambda place: -len(encoded[place])) if is_sorted else range(len(texts))
+        order = sorted(range(len(texts)), key=lambda index: -len(encoded[index])) if is_sorted else range(len(texts))
         vectors = torch.empty(len(texts), network.config.hidden_size)
         for start in range(0, len(order), batch):
-            places = list(order[start : start + batch])
-            inputs = tokenizer.pad({"input_ids": [encoded[place] for place in places]}, return_tensors="pt")
+            indices = list(order[start : start + batch])
+            inputs = tokenizer.pad({"input_ids": [encoded[index] for index in indices]}, return_tensors="pt")
             mask = inputs["attention_mask"][..., None]
             hidden = network(**inputs).last_hidden_state
-            vectors[places] = ((hidden * mask).sum(1) / mask.sum(1)).float()
+            vectors[indices] = ((hidden * mask).sum(1) / mask.sum(1)).float()
         return vectors
 
     return embed
 
 
 def cosine(some: list[list[float]], others: list[list[float]]) -> float:
-    """The least cosine of a vector with its counterpart."""
+    """The lowest cosine of a vector with its counterpart."""
     import torch
 
     return float(torch.cosine_similarity(torch.tensor(some), torch.tensor(others)).min())

@@ -1,4 +1,4 @@
-"""The scripts behind figures of recipes/LOG.md run: here the one of the way from text to batches, on a tiny store."""
+"""The scripts behind the metrics of recipes/LOG.md run: here the one for the path from text to batches, on a tiny store."""
 
 import importlib.util
 from pathlib import Path

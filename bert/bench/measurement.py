@@ -1,4 +1,4 @@
-"""What is measured, how thoroughly, and where its results go; and rates measured in alternating rounds, because machines drift, and only
+"""The input of a measurement, its effort, and its results; and rates measured in alternating rounds: the speed of a machine drifts, so only
 what is measured within a round is compared."""
 
 import hashlib
@@ -16,25 +16,25 @@ from lightning.fabric.utilities import move_data_to_device
 
 from bert.bench.documents import Text
 from bert.bench.machine import CPU_SHAPES, Shape, device_and_precision
-from bert.bench.results import Results, Value
-from bert.bench.table import line_of, report
+from bert.bench.results import Results, Value, line_of, report
 from bert.errors import require_positive
 from bert.model.tuning import now
 from bert.pretraining.config import PretrainRecipe
 from bert.training.folder import environment
+from bert.training.step import StepBatch
 
 logger = logging.getLogger(__name__)
 
-_WARM_UP = 3  # steps before anything is timed
-_DIGESTED = 1_000_000  # tokens of a text that its digest is made of, beside the lengths of all documents
+_WARM_UP = 3  # untimed steps at the start
+_DIGESTED = 1_000_000  # tokens of a text that are part of its digest, with the lengths of all documents
 
 
 @dataclass
 class Measurement:
     """A recipe on a text (`bert.bench.documents`), how thoroughly it is measured, and the results so far.
 
-    With a folder `out` each finished result is kept there, and a measurement that was interrupted is resumed. The recipe is taken on one
-    device, with a vocabulary that holds the text's and its padding id.
+    With a folder `out` each finished result is saved there, and an interrupted measurement is resumed. The recipe is run on one device,
+    with a vocabulary that includes that of the text, and its padding id.
     """
 
     recipe: PretrainRecipe
@@ -42,10 +42,10 @@ class Measurement:
     out: Path | None = None
     rounds: int = 5
     seconds: float = 3.0
-    """of each timed run in a round"""
+    """length of each timed run in a round"""
     results: Results = field(default_factory=lambda: Results(None, {}))
     product: Shape = CPU_SHAPES[0]
-    """shape of the matrix product that is the fastest here: the peak that MFU is relative to"""
+    """shape of the fastest matrix product on this machine: the peak that MFU is relative to"""
 
     def __post_init__(self) -> None:
         require_positive("bench", self, "rounds seconds")
@@ -55,18 +55,18 @@ class Measurement:
         self.recipe = replace(self.recipe, encoder=encoder, trainer=trainer)
 
     def open(self, mode: str, given: Value | None = None, texts: Sequence[Text] = ()) -> None:
-        """Open the results of `mode`; `given` and further `texts` are what they depend on besides."""
+        """Open the results of `mode`, which also depend on `given` and on further `texts`."""
         effort = {"rounds": self.rounds, "seconds": self.seconds}
         self.results = Results(self.out, fingerprint(mode, self.recipe, (self.text, *texts)) | effort | (given or {}))
 
-    def result(self, key: dict[str, Any], measure: Callable[[], Value]) -> Value:
-        """The result of this key, as it stands there or measured now, and printed as a line."""
+    def result(self, key: Value, measure: Callable[[], Value]) -> Value:
+        """The result of this key, measured now unless it is already there, and printed as a line."""
         value = self.results.measured(key, measure)
         logger.info(line_of(key | value))
         return value
 
-    def report(self, summary: Value | None = None) -> dict[str, Any]:
-        """Print and write all results; returns what metrics.json holds: they, the `summary`, and what they have to be read with."""
+    def report(self, summary: Value | None = None) -> Value:
+        """Print and write all results. Returns the content of metrics.json: the results, the `summary`, and the conditions."""
         store = self.text.store
         about: Value = {
             "environment": environment(),
@@ -77,8 +77,8 @@ class Measurement:
         return report(self.results, about | (summary or {}))
 
 
-def fingerprint(mode: str, recipe: PretrainRecipe, texts: Sequence[Text]) -> dict[str, Any]:
-    """What metrics depend on: the results of one folder have all of it in common."""
+def fingerprint(mode: str, recipe: PretrainRecipe, texts: Sequence[Text]) -> Value:
+    """Everything that metrics depend on: all results in one folder share it."""
     here, stores = environment(), [text.store for text in texts]
     return {
         "mode": mode,
@@ -89,8 +89,8 @@ def fingerprint(mode: str, recipe: PretrainRecipe, texts: Sequence[Text]) -> dic
     }
 
 
-def plain(recipe: PretrainRecipe) -> dict[str, Any]:
-    """The recipe without where its text lies, what ends it and what it writes: how it trains."""
+def plain(recipe: PretrainRecipe) -> Value:
+    """How the recipe trains: its fields without the paths of its text, its budget and its output."""
     plain = asdict(recipe)
     for name in ("vocabulary", "stop", "log", "checkpoint", "initialize_from", "expand"):
         del plain[name]
@@ -100,13 +100,13 @@ def plain(recipe: PretrainRecipe) -> dict[str, Any]:
 
 
 def digest(*arrays: Any) -> str:
-    """A short digest of the content of arrays."""
+    """A short hash of the content of arrays."""
     return hashlib.blake2b(b"".join(np.ascontiguousarray(one).tobytes() for one in arrays), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)
 class TimedRun:
-    """Some steps of one side in one round."""
+    """Steps of one side in one round."""
 
     seconds: float
     tokens: int
@@ -116,29 +116,28 @@ class TimedRun:
 
     @property
     def rate(self) -> float:
-        """Tokens a second, padding not counted."""
+        """Tokens/s, padding not counted."""
         return self.tokens / self.seconds
 
 
 @dataclass
 class TimedSteps:
-    """Optimizer steps that can be timed: `step` does one with a batch, which is ready on the device; `tokens` and `positions` are those of
-    each batch, without and with padding."""
+    """Optimizer steps of one side that can be timed: `step` runs one on a batch. The batches are moved to the device, and repeated after
+    the last."""
 
-    step: Callable[[Any], None]
-    batches: Sequence[Any]
-    """of each step; after the last the first comes again"""
-    tokens: Sequence[int]
-    positions: Sequence[int]
+    step: Callable[[StepBatch], object]
+    batches: Sequence[StepBatch]
     device: torch.device
     done: int = 0
     """steps so far"""
 
     def __post_init__(self) -> None:
+        self.tokens = [batch.tokens for batch in self.batches]
+        self.positions = [sum(micro["input_ids"].numel() for micro in batch.micro_batches) for batch in self.batches]
         self.batches = [move_data_to_device(batch, self.device) for batch in self.batches]
 
     def run(self, steps: int) -> TimedRun:
-        """Do and time `steps` further steps."""
+        """Run and time `steps` further steps."""
         numbers = [number % len(self.batches) for number in range(self.done, self.done + steps)]
         start = now(self.device)
         for number in numbers:
@@ -151,9 +150,9 @@ class TimedSteps:
 def alternate(
     sides: Sequence[TimedSteps], rounds: int, seconds: float, between: Callable[[], None] = lambda: None
 ) -> list[list[TimedRun]]:
-    """Time steps of each side for about `seconds` a round; none is always the first. A list of runs for each side.
+    """Time steps of each side for about `seconds` per round; no side is always first. Returns a list of runs for each side.
 
-    Before the first round every side does a few steps that do not count: they compile, and fill caches. `between` is called once a round.
+    Before the first round each side runs a few untimed steps, which compile and fill caches. `between` is called once per round.
     """
     steps = []
     for side in sides:
@@ -164,11 +163,11 @@ def alternate(
         between()
         order = range(len(sides))
         for which in order if number % 2 else reversed(order):
-            sides[which].run(1)  # replaces what the other side left in the caches
+            sides[which].run(1)  # refills the caches after the other side
             runs[which].append(sides[which].run(steps[which]))
     return runs
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """Median, minimum and maximum of the rounds, of one value a round."""
+    """Median, minimum and maximum of one value per round."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

@@ -1,4 +1,4 @@
-"""A text of drawn token ids and a tiny recipe for it: no tokenizer, no files."""
+"""A text of random token ids and a tiny recipe for it: no tokenizer, no files."""
 
 from dataclasses import replace
 
@@ -29,4 +29,4 @@ RECIPES = {"bert": replace(RECIPE, encoder=BERT, head=HeadConfig(transform_bias=
 
 
 class Stop(Exception):
-    """Raised by a measurement that is told to end in the middle."""
+    """Raised to interrupt a measurement."""

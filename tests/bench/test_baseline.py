@@ -1,4 +1,4 @@
-"""The baseline computes what our model computes, on batches whose tokens are counted right."""
+"""The baseline computes the same as our model, on batches whose tokens are counted correctly."""
 
 from dataclasses import replace
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from bert.bench.candidate import steps_of
 from bert.bench.comparison import (
     Baseline,
     baseline_model,
     concatenated,
-    full_batch,
+    full_batches,
     padded,
     score_baseline,
     workload_batches,
 )
 from bert.bench.documents import full_sequences, mixture
 from bert.bench.settings import BaselineSettings
+from bert.bench.steps import steps_of
 from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.score import score_masked
@@ -29,11 +29,17 @@ recipes = pytest.mark.parametrize("family", RECIPES)
 
 
 def twin(recipe):
-    """The model of the candidate, and the baseline with the same weights."""
+    """The model of the candidate, and the class that loads its weights into the baseline."""
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     torch.manual_seed(1)
     candidate = MaskedLM(recipe.encoder, recipe.head).eval()
     return candidate, transformers.AutoModelForMaskedLM
+
+
+def inputs_of(batch):
+    """The tensors of a step of the baseline."""
+    (inputs,) = batch.micro_batches
+    return inputs
 
 
 @pytest.mark.hf
@@ -47,8 +53,9 @@ def test_on_full_sequences_the_baseline_has_the_loss_of_our_model_for_the_same_w
     baseline.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     baseline.model.eval()
     at_once = replace(recipe, data=replace(recipe.data, micro_batch_size=8))
-    (((batch,), _, _),) = steps_of(full_sequences(TEXT, LENGTH, 8), at_once, 1)
-    of_baseline = baseline.forward(full_batch(batch))
+    text = full_sequences(TEXT, LENGTH, 8)
+    (((batch,), _, _),) = steps_of(text, at_once, 1)
+    of_baseline = baseline.forward(next(full_batches(text, at_once)))
     mine = candidate(
         batch["input_ids"],
         document_ids=batch["document_ids"],
@@ -68,7 +75,7 @@ def test_on_padded_documents_the_baseline_has_the_loss_of_our_model_with_its_mas
     baseline.model.load_state_dict(auto.from_pretrained(tmp_path).state_dict())
     baseline.model.eval()
     batch = padded(RAGGED, recipe, 16, 1)[0]
-    mine = candidate(batch.input_ids, attention_mask=batch.attention_mask, labels=batch.labels)
+    mine = candidate(**inputs_of(batch))
     assert baseline.forward(batch).item() == pytest.approx(mine.loss.item(), abs=1e-5)
 
 
@@ -93,28 +100,38 @@ def test_tokens_of_padded_batches_are_the_sum_of_their_masks():
     lengths = RAGGED.store.lengths + 2
     for number, batch in enumerate(batches):
         mine = lengths[number * 16 : (number + 1) * 16]
-        assert batch.tokens == int(batch.attention_mask.sum()) == mine.sum()
-        assert batch.input_ids.shape == (16, mine.max())  # the longest of the batch, no longer
-        assert ((batch.input_ids == 0) == (batch.attention_mask == 0)).all()
-        asked = (batch.labels >= 0).sum(dim=1)
+        input_ids, labels, mask = (inputs_of(batch)[name] for name in ("input_ids", "labels", "attention_mask"))
+        assert batch.tokens == int(mask.sum()) == mine.sum()
+        assert input_ids.shape == (16, mine.max())  # the longest of the batch, no longer
+        assert ((input_ids == 0) == (mask == 0)).all()
+        asked = (labels >= 0).sum(dim=1)
         assert (asked == np.maximum(1, np.rint(RECIPES["bert"].masking.rate * (mine - 2)))).all()
-        assert not (batch.labels[batch.attention_mask == 0] >= 0).any()
+        assert batch.counts["loss"] == int(asked.sum())
+        assert not (labels[mask == 0] >= 0).any()
+
+
+def unmasked(batch):
+    """The original token ids of a step of the baseline."""
+    input_ids, labels = inputs_of(batch)["input_ids"], inputs_of(batch)["labels"]
+    return torch.where(labels >= 0, labels, input_ids)
 
 
 def test_concatenated_sequences_hold_all_documents_with_their_special_tokens_and_no_padding():
     batches = concatenated(RAGGED, RECIPES["bert"], 4, 100)
     running = np.concatenate([[2, *RAGGED.store.document(n), 3] for n in range(len(RAGGED.store))])
-    restored = torch.cat([torch.where(b.labels >= 0, b.labels, b.input_ids) for b in batches]).flatten().numpy()
+    restored = torch.cat([unmasked(batch) for batch in batches]).flatten().numpy()
     assert np.array_equal(restored, running[: len(restored)])
     assert len(running) - len(restored) < 4 * LENGTH
-    assert all(batch.tokens == batch.input_ids.numel() and batch.attention_mask is None for batch in batches)
+    for batch in batches:
+        assert batch.tokens == inputs_of(batch)["input_ids"].numel()
+        assert "attention_mask" not in inputs_of(batch)
 
 
 def test_documents_that_do_not_fill_a_batch_of_concatenated_sequences_are_repeated():
     running = np.concatenate([[2, *RAGGED.store.document(n), 3] for n in range(len(RAGGED.store))])
     sequences = len(running) // LENGTH + 3
     (batch,) = concatenated(RAGGED, RECIPES["bert"], sequences, 100)
-    restored = torch.where(batch.labels >= 0, batch.labels, batch.input_ids).flatten().numpy()
+    restored = unmasked(batch).flatten().numpy()
     assert np.array_equal(restored, np.resize(running, sequences * LENGTH))
 
 
@@ -123,11 +140,12 @@ def test_both_sides_of_a_workload_see_the_same_tokens():
     steps, batches = workload_batches("full-sequences", recipe, TEXT, RAGGED, 8)
     assert len(steps) == len(batches) == 8
     for candidate, of_baseline in zip(steps, batches):
-        assert torch.equal(torch.cat([micro["input_ids"] for micro in candidate.micro_batches]), of_baseline.input_ids)
-        assert candidate.counts["loss"] == int((of_baseline.labels >= 0).sum())
-        assert of_baseline.tokens == of_baseline.input_ids.numel()
+        inputs = inputs_of(of_baseline)
+        assert torch.equal(torch.cat([micro["input_ids"] for micro in candidate.micro_batches]), inputs["input_ids"])
+        assert candidate.counts["loss"] == of_baseline.counts["loss"] == int((inputs["labels"] >= 0).sum())
+        assert of_baseline.tokens == inputs["input_ids"].numel()
     steps, batches = workload_batches("padded", recipe, TEXT, RAGGED, 8)
-    positions = sum(batch.attention_mask.numel() for batch in batches)
+    positions = sum(inputs_of(batch)["attention_mask"].numel() for batch in batches)
     assert positions / sum(batch.tokens for batch in batches) > 1.1
     packed_tokens = sum(step.tokens for step in steps)
     assert packed_tokens <= sum(batch.tokens for batch in batches) <= packed_tokens + 8 * LENGTH  # the last, open step

@@ -1,4 +1,4 @@
-"""The bench as a command and as functions: what it says, what it leaves, what it refuses. No time is asserted."""
+"""The bench as a command and as functions: its output, its files and its errors. No time is asserted."""
 
 import json
 from dataclasses import replace
@@ -99,7 +99,7 @@ def known(recipe, text=TEXT):
 def test_phases_are_ignored_and_that_is_said(said):
     phased = replace(RECIPE, phases=[PhaseConfig(tokens=64.0, sequence_length=8), PhaseConfig()])
     bench_steps(Measurement(phased, TEXT, rounds=1, seconds=0.01), ["sdpa"])
-    assert said[0].startswith("the recipe's 2 phases are ignored: measured are 8 sequences of 16")
+    assert said[0].startswith("the recipe's 2 phases are ignored: measuring 8 sequences of 16")
 
 
 def test_one_text_of_a_run_that_reads_several(tiny_run, tmp_path, capsys):
@@ -166,7 +166,7 @@ def test_a_comparison_by_the_command(tiny_run, tmp_path, capsys):
         (
             "sweep",
             ["--smallest", "8", "--largest", "4"],
-            "smallest is 8 and largest 4: give 1 or more, the smaller first",
+            "smallest is 8 and largest 4; must be at least 1, and in this order",
         ),
         ("compare", ["--baseline-compile", "maybe"], "--baseline-compile maybe: give one of no, yes, cuda-graphs"),
         ("compare", ["--baseline-attention", "flash9"], "--baseline-attention flash9: give one of eager, sdpa, "),

@@ -1,12 +1,14 @@
-"""The step under measurement is the step of a run, and its FLOPs are those of the batches that it saw; of where the time goes,
-shares add up to a whole and names fall into kinds."""
+"""The measured step is the step of a run, and its FLOPs are those of its batches; in a profile, shares add up to a whole and names have
+kinds."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from bert.bench.candidate import (
+from bert.bench.documents import packed
+from bert.bench.measurement import TimedSteps
+from bert.bench.steps import (
     Candidate,
     flops_per_token,
     kind_of,
@@ -15,9 +17,9 @@ from bert.bench.candidate import (
     times_table,
     where_the_time_goes,
 )
-from bert.bench.documents import packed
 from bert.model.flops import training_flops
 from bert.pretraining.module import PretrainingModule
+from bert.pretraining.objective import OBJECTIVES
 from bert.pretraining.stream import StepLoader
 from bert.training.config import ScheduleConfig, StopConfig
 from bert.training.trainer import make_trainer
@@ -25,17 +27,23 @@ from bert.training.trainer import make_trainer
 from .synthetic import LENGTH, RECIPE, TEXT
 
 
-@pytest.mark.parametrize("micro_batch_size", [8, 4, 2])
-def test_a_step_leaves_the_weights_of_a_step_in_lightning(micro_batch_size):
-    """Bit for bit: both are one function. The learning rate of a run of one step is that of its middle."""
-    recipe = replace(RECIPE, data=replace(RECIPE.data, micro_batch_size=micro_batch_size))
+@pytest.mark.parametrize(
+    ("objective", "micro_batch_size"), [("masked_lm", 8), ("masked_lm", 4), ("masked_lm", 2), ("toy", 4)]
+)
+def test_a_step_leaves_the_weights_of_a_step_in_lightning(objective, micro_batch_size, monkeypatch):
+    """Bit for bit: both are one function, and the objective is that of the recipe. The learning rate of a run of one step is that of its
+    middle."""
+    monkeypatch.setitem(OBJECTIVES, "toy", "tests.pretraining.toy_objective")
+    data = replace(RECIPE.data, micro_batch_size=micro_batch_size)
+    recipe = replace(RECIPE, data=data, objective=objective)
     candidate, inside = (Candidate(recipe) for _ in range(2))  # the same weights
     configs = recipe.optimizer, ScheduleConfig(kind="linear", warmup=0.0, final=0.0), StopConfig(steps=1)
     module = PretrainingModule(inside.model, inside.objective, *configs)  # half the highest rate, as in a measurement
     trainer = make_trainer(recipe.trainer | {"logger": False}, [], [], [], None)
-    trainer.fit(module, StepLoader(packed(TEXT, recipe), steps=1))
+    trainer.fit(module, StepLoader(packed(TEXT, recipe), inside.objective.counts, steps=1))
     (batch,) = steps_of(TEXT, recipe, 1)
     assert len(batch.micro_batches) == 8 // micro_batch_size
+    assert set(batch.counts) == set(candidate.objective.weights)
     candidate.step(batch)
     for (name, one), other in zip(candidate.model.named_parameters(), inside.model.parameters()):
         assert torch.equal(one, other), name
@@ -43,7 +51,8 @@ def test_a_step_leaves_the_weights_of_a_step_in_lightning(micro_batch_size):
 
 def test_tokens_and_positions_of_timed_steps_are_those_of_its_batches():
     steps = steps_of(TEXT, RECIPE, 3)
-    timed = Candidate(RECIPE).timed_steps(steps)
+    candidate = Candidate(RECIPE)
+    timed = TimedSteps(candidate.step, steps, candidate.device)
     assert timed.tokens == [
         sum(int((micro["document_ids"] > 0).sum()) for micro in batch.micro_batches) for batch in steps
     ]

@@ -1,4 +1,4 @@
-"""Candidate against baseline: ratios of a round, the best setting of the baseline counts, and what is expected on ragged documents."""
+"""Candidate and baseline: ratios within a round, the best setting of the baseline, and the goal on ragged documents."""
 
 from dataclasses import replace
 
@@ -8,9 +8,8 @@ import torch
 from bert.bench import comparison, machine, measurement, steps
 from bert.bench.comparison import bench_compare
 from bert.bench.measurement import Measurement, TimedRun
-from bert.bench.results import Results
+from bert.bench.results import Results, best_baseline
 from bert.bench.settings import WORKLOADS, BaselineSettings
-from bert.bench.table import best_baseline
 
 from .synthetic import RECIPES, TEXT
 
@@ -43,7 +42,7 @@ def test_the_goal_follows_from_the_best_baseline_and_its_padding():
 
 @pytest.mark.hf
 @pytest.mark.parametrize("family", RECIPES)
-def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(family, monkeypatch):
+def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(family, monkeypatch, said):
     pytest.importorskip("transformers", reason="transformers is not installed")
 
     def two_rounds(sides, rounds, seconds, between):
@@ -56,10 +55,9 @@ def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(fam
     monkeypatch.setattr(steps, "alternate", two_rounds)
     monkeypatch.setattr(machine, "matrix_rate", lambda *_: 1e9)
     monkeypatch.setattr(comparison, "_FULL_STEPS", 2)
-    said = []
     settings = [BaselineSettings("sdpa"), BaselineSettings("flash_attention_2")]
     pairs = [(workload, setting) for workload in WORKLOADS for setting in settings]
-    results = compared(RECIPES[family], pairs, said.append, rounds=2, seconds=0.01)
+    results = compared(RECIPES[family], pairs, rounds=2, seconds=0.01)
     found = {(result["workload"], result["attention"]): result for result in results}
     assert list(found) == [(workload, setting.attention) for workload, setting in pairs]
     for (_, attention), value in found.items():
@@ -71,17 +69,16 @@ def test_a_result_for_each_workload_and_setting_with_the_ratio_of_each_round(fam
             assert value["matrix_rate"] == 1e9
         else:
             assert value["side"] == "baseline"
-            assert value["error"]  # not installed here: a result that says so, and no end of the measurement
+            assert value["error"]  # not installed here: a result that says so, and the measurement continues
     assert len(said) == 7  # a line each, and the tables
 
 
-def test_a_candidate_that_does_not_run_is_a_result_that_says_so(monkeypatch):
+def test_a_candidate_that_does_not_run_is_a_result_that_says_so(monkeypatch, said):
     def fails(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB\nmore lines")
 
     monkeypatch.setattr(comparison, "Candidate", fails)
-    said = []
-    results = compared(RECIPES["bert"], [("full-sequences", BaselineSettings("sdpa"))], said.append)
+    results = compared(RECIPES["bert"], [("full-sequences", BaselineSettings("sdpa"))])
     assert said[0] == "full-sequences, sdpa: candidate does not run here: out of memory"
     assert [result["side"] for result in results if "error" in result] == ["candidate"]
 
@@ -91,8 +88,8 @@ def test_a_baseline_without_memory_takes_half_the_sequences_until_it_has(monkeyp
     pytest.importorskip("transformers", reason="transformers is not installed")
     tried = []
 
-    def pair(measurement, candidate, batches, *_):
-        tried.append(len(batches[1][0].input_ids))
+    def pair(measurement, candidate, steps, of_baseline, *_):
+        tried.append(len(of_baseline[0].micro_batches[0]["input_ids"]))
         if tried[-1] > most:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return {"ratio": 1.0}
@@ -114,7 +111,7 @@ def test_a_baseline_without_memory_takes_half_the_sequences_until_it_has(monkeyp
 @pytest.mark.hf
 @pytest.mark.slow
 def test_comparison_with_hugging_face_compiled_on_both_sides():
-    """The real thing at a tiny size: compiled, bf16, every workload."""
+    """A real comparison at a tiny size: compiled, bf16, every workload."""
     pytest.importorskip("transformers", reason="transformers is not installed")
     torch._dynamo.reset()
     for recipe in RECIPES.values():

@@ -1,5 +1,5 @@
-"""The machine: the products of a model are those of the FLOPs formula, rates are FLOPs over time, and the peak of memory
-is reset when asked."""
+"""The machine: the products of a model are those of the FLOPs formula, rates are FLOPs over time, and the memory peak can be
+reset."""
 
 import mmap
 import sys
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
     "fields", [{}, {"gated": False, "num_layers": 1}, {"num_kv_heads": 1, "embedding_size": 16}], ids=str
 )
 def test_the_products_of_a_model_are_those_that_the_formula_counts(fields):
-    """A third of training is forward; attention over no keys leaves the products with weights."""
+    """The forward pass is a third of training; without visible keys, only the products with weights remain."""
     size = {"hidden_size": 32, "num_layers": 3, "num_heads": 4, "intermediate_size": 48, "max_length": 16}
     config, head = EncoderConfig(96, **(size | fields)), HeadConfig()
     shapes = model_shapes(config, head, sequences=4, sequence_length=16, masked=3)

@@ -1,7 +1,8 @@
-"""Both sides trained by the clock and scored alike."""
+"""Both sides trained by the clock and scored in the same way."""
 
 import json
 from dataclasses import asdict, replace
+from pathlib import Path
 from unittest.mock import Mock
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from bert.bench import minutes
+from bert.bench.comparison import score_baseline
 from bert.bench.measurement import Measurement
 from bert.bench.minutes import (
     Curve,
@@ -60,7 +62,7 @@ def test_the_sequences_of_a_curve_are_the_first_of_the_file(masked, tmp_path):
 def test_the_baseline_learns_within_its_seconds_and_says_what_it_saw(family, masked):
     pytest.importorskip("transformers", reason="transformers is not installed")
     recipe = replace(baseline_recipe(RECIPES[family], 1.5 / 60, batch_size=8), seed=3)
-    value = train_baseline(TEXT, recipe, BaselineSettings(), masked, masked)
+    value = train_baseline(TEXT, recipe, BaselineSettings(), Curve(score_baseline, masked, masked, 1.5 / 60))
     assert value["steps"] > 0
     assert value["tokens"] == value["steps"] * 8 * LENGTH
     assert value["targets"] == int((read_masked(masked)[1] >= 0).sum())
@@ -68,7 +70,7 @@ def test_the_baseline_learns_within_its_seconds_and_says_what_it_saw(family, mas
     assert len(value["curve"]) >= 2
     assert [minute for minute, _ in value["curve"]] == sorted(minute for minute, _ in value["curve"])
     untrained = replace(recipe, optimizer=replace(recipe.optimizer, lr=1e-12))
-    control = train_baseline(TEXT, untrained, BaselineSettings(), masked, masked)
+    control = train_baseline(TEXT, untrained, BaselineSettings(), Curve(score_baseline, masked, masked, 1.5 / 60))
     assert control["loss"] == pytest.approx(np.log(SIZE), abs=0.3)
     assert value["loss"] < control["loss"]
 
@@ -109,14 +111,14 @@ def test_the_clock_of_a_run_stands_still_while_a_curve_is_scored(monkeypatch):
     clock = iter([10.0, 25.0])
     monkeypatch.setattr(minutes, "now", lambda device: next(clock))
     before = module.progress.elapsed()
-    curve = Curve(lambda model: Score(1.5, 0.5, 3), 0.0)
+    curve = Curve(lambda model, file: Score(1.5, 0.5, 3), Path("masked.npz"), Path("points.npz"), 0.0)
     curve.on_train_batch_end(Mock(), module)
     assert module.progress.elapsed() < before - 14
     assert [loss for _, loss in curve.points] == [1.5]
 
 
 def bench_with(monkeypatch, masked, out, recipe=RECIPES["modernbert"]):
-    """`bench_minutes` with a stand-in for the training of the candidate; returns the recipes that it got."""
+    """`bench_minutes` with a stub for the training of the candidate; returns the recipes passed to it."""
     trained = []
 
     def stand_in(recipe, *_):
@@ -138,7 +140,7 @@ def test_the_candidate_is_trained_by_the_whole_recipe_phases_included(masked, tm
 
 def test_results_of_other_sequences_are_refused(masked, tmp_path, monkeypatch):
     assert len(bench_with(monkeypatch, masked, tmp_path / "out")) == 1
-    assert not bench_with(monkeypatch, masked, tmp_path / "out")  # nothing is measured twice
+    assert not bench_with(monkeypatch, masked, tmp_path / "out")  # finished results are not measured again
     ids, labels = (table.numpy() for table in read_masked(masked))
     np.savez(masked, input_ids=ids, labels=np.where(np.arange(LENGTH) == 3, ids, labels))
     with pytest.raises(InputError, match="results of another measurement"):
@@ -162,7 +164,7 @@ def test_a_training_of_the_baseline_that_cannot_be_is_refused(fields, message):
 @pytest.mark.hf
 @pytest.mark.slow
 def test_both_sides_by_the_command(tiny_run, tmp_path, capsys):
-    """A run's own recipe and text; the second call measures nothing again."""
+    """With the recipe and text of a run; the second call measures nothing again."""
     pytest.importorskip("transformers", reason="transformers is not installed")
     rng = np.random.default_rng(0)
     ids = rng.integers(5, 256, (20, 32))

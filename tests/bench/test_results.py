@@ -1,4 +1,4 @@
-"""Finished results stay, unfinished ones are measured, and results of two measurements never mix."""
+"""Finished results are kept, unfinished ones are measured, and results of two measurements never mix."""
 
 import pytest
 

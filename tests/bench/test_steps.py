@@ -1,5 +1,5 @@
-"""A recipe measured: MFU is FLOPs over time over the rate beside it, and what does not run is said. A sweep doubles the micro-batch until
-memory ends it, and is resumed where it was interrupted."""
+"""A recipe measured: MFU is FLOPs over time relative to the matrix rate of the same round, and failures are results. A sweep doubles the
+micro-batch until memory runs out, and resumes where it was interrupted."""
 
 from dataclasses import replace
 
@@ -8,9 +8,8 @@ import torch
 
 from bert.bench import machine, steps
 from bert.bench.measurement import Measurement, TimedRun
-from bert.bench.results import OUT_OF_MEMORY, attempt, is_out_of_memory
+from bert.bench.results import OUT_OF_MEMORY, attempt, findings, is_out_of_memory, tables
 from bert.bench.steps import bench_steps, bench_sweep, step_result, sweep_result, ways
-from bert.bench.table import findings, tables
 from bert.errors import InputError
 
 from .synthetic import RECIPE, TEXT, Stop
@@ -66,7 +65,7 @@ def test_a_backend_that_cannot_run_here_gives_its_own_reason_not_that_of_the_com
     monkeypatch.setattr(steps, "Candidate", broken)
     measurement = measurement_of(replace(RECIPE, compile=None))
     bench_steps(measurement, ["varlen", "plain"])
-    assert tried == [("varlen", False), ("plain", False), ("plain", True)]  # what lacked memory may have it compiled
+    assert tried == [("varlen", False), ("plain", False), ("plain", True)]  # compiled, it may need less memory
     assert [one["error"] for one in measurement.results.of("step", failed=True) if one["backend"] == "varlen"] == [
         "RuntimeError: needs CUDA"
     ] * 2
@@ -78,7 +77,7 @@ def test_both_ways_are_tried_where_the_recipe_leaves_it_open():
 
     assert found(RECIPE, "eager", "sdpa") == [("eager", False), ("sdpa", False)]
     assert found(replace(RECIPE, compile=None), "sdpa") == [("sdpa", False), ("sdpa", True)]
-    with pytest.raises(InputError, match="sdqa is not known: use some of auto, eager"):
+    with pytest.raises(InputError, match="sdqa is unknown; must be some of auto, eager"):
         found(RECIPE, "sdqa")
 
 
@@ -93,14 +92,14 @@ def test_sizes_double_until_memory_ends_it_and_the_best_is_found(monkeypatch):
     monkeypatch.setattr(steps, "sweep_result", lambda _, recipe, size: seen.append(size) or result_of(size))
     measurement = measurement_of()
     bench_sweep(measurement, ["sdpa"], smallest=2, largest=64)
-    assert seen == [2, 4, 8, 16]  # not 32: it needs more
+    assert seen == [2, 4, 8, 16]  # not 32, which needs more memory
     found = findings(measurement.results)
     assert (found["fastest"]["sequences"], found["fastest"]["tokens_per_second"]) == (4, 400.0)
     assert found["largest"] == {"sequences": 8, "backend": "sdpa", "compile": "no", "limit": True}
     assert "the largest that fits: 8 sequences" in "".join(tables(measurement.results))
     measurement = measurement_of()
     bench_sweep(measurement, ["sdpa"], smallest=2, largest=8)
-    assert findings(measurement.results)["largest"]["limit"] is False  # nobody knows yet
+    assert findings(measurement.results)["largest"]["limit"] is False  # not known yet
 
 
 def test_an_interrupted_sweep_skips_what_is_finished(monkeypatch, tmp_path):

@@ -1,7 +1,6 @@
-"""What is reported of results: a line and a row hold the same metrics."""
+"""Reports of results: a line and a row contain the same metrics."""
 
-from bert.bench.results import Results
-from bert.bench.table import line_of, tables
+from bert.bench.results import Results, line_of, tables
 
 
 def test_a_line_and_a_row_of_a_result_hold_the_same_metrics():

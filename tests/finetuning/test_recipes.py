@@ -1,4 +1,4 @@
-"""Every fine-tuning recipe says what it is and parses; its command line is one."""
+"""Every fine-tuning recipe describes itself and parses, and its command line is valid."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "finetune").glob("*.ya
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_parses_and_says_what_it_is(path):
     recipe = read_recipe(path, FinetuneRecipe)
-    assert recipe.model is None  # the user's, as the files are
+    assert recipe.model is None  # given by the user, like the files
     assert recipe.data.train is None
     header = [line for line in path.read_text().splitlines() if line.startswith("#")]
     for word in ("Source:", "Hardware:", "Time:", "Expected:"):

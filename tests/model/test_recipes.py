@@ -1,4 +1,4 @@
-"""`recipes/model/*.yaml`: each is a shape, and says of itself what is true."""
+"""`recipes/model/*.yaml`: each is an architecture, and its header is right."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ def test_a_recipe_has_the_parameters_that_its_header_names(file: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "published"),
-    [  # the encoder with its pooler (D² + D) as google-research/bert and Hugging Face count them for BERT and RoBERTa; the others have none
+    [  # with the pooler (D² + D) for BERT and RoBERTa, as google-research/bert and Hugging Face count it; the others have none
         ("bert-tiny", 4_385_920),
         ("bert-mini", 11_170_560),
         ("bert-small", 28_763_648),

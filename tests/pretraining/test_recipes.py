@@ -1,4 +1,4 @@
-"""Every pretraining recipe says what it is, parses, and the small ones run."""
+"""Every pretraining recipe describes itself and parses, and the small ones run."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_a_recipe_parses_and_says_what_it_is(path):
 def test_a_recipe_states_nothing_twice_and_fits_its_batches(path):
     stated = yaml.safe_load(path.read_text())
     recipe = read(path)
-    resolve_plan(recipe, recipe.trainer.get("devices", 1))  # refuses batches that do not divide
+    resolve_plan(recipe, recipe.trainer.get("devices", 1))  # raises if a batch cannot be divided
     assert stated.get("encoder", {}).get("vocab_size") is None  # it comes from the tokenizer
 
 
