@@ -1,6 +1,6 @@
-"""A model folder, or a name on the Hugging Face Hub → a folder on this machine.
+"""A model folder, or a name on the Hugging Face Hub → a local folder.
 
-Names go through the cache of huggingface_hub (`HF_HOME`, `HF_HUB_OFFLINE` and the like mean there what they mean elsewhere).
+Models of the Hub are in the cache of huggingface_hub, with its usual variables (`HF_HOME`, `HF_HUB_OFFLINE`, …).
 """
 
 import os
@@ -18,10 +18,10 @@ _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 
 
 def local_folder(name: str | Path) -> Path:
-    """The folder `name`, or, where there is none and the name is like those of the Hub, the folder of its cache.
+    """The folder `name` or, if there is none, the folder of that model of the Hub in its cache.
 
-    Weights are fetched as safetensors where the model has them. Raises InputError where there is neither, or the Hub cannot
-    be reached and its cache has no such model.
+    Weights are downloaded as safetensors if the model has them. Raises InputError if there is neither, or the Hub cannot be
+    reached and its cache has no such model.
     """
     folder = Path(name).expanduser()
     completed(Path(os.path.realpath(folder)))

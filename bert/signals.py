@@ -1,25 +1,26 @@
 """SIGINT, SIGTERM, SIGHUP and SIGUSR1 from the first line of a command to its last.
 
-Outside the steps of a run a signal raises (KeyboardInterrupt, or SystemExit with 128 + its number), so that whatever is half-written is
-removed on the way out. While a run trains it is kept, and the run ends at the next step boundary.
+Outside the steps of a run a signal raises (KeyboardInterrupt, or SystemExit with 128 + its number), so that unfinished files are
+removed. During training it is recorded, and the run ends at the next step boundary.
 """
 
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
-_IGNORABLE = (signal.SIGHUP, signal.SIGUSR1)  # nohup has the first ignored, and so it stays
+_IGNORABLE = (signal.SIGHUP, signal.SIGUSR1)  # stay ignored if they are, as the first by nohup
 _STOPPING = b"\nstopping at the end of this step; press Ctrl-C again to quit at once\n"
 
 
 class Signals:
-    """What to do with signals: raise them, or keep the last one as `received` while they are `deferred`."""
+    """Raises signals, or records the last one as `received` while they are `deferred`."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -27,7 +28,7 @@ class Signals:
         self._process = os.getpid()
 
     def install(self) -> None:
-        """Put the handlers in place, again where somebody else has put theirs. Only the main thread can."""
+        """Install the handlers, again if others have replaced them. Does nothing outside the main thread."""
         if threading.current_thread() is threading.main_thread():
             for number in NUMBERS:
                 if number not in _IGNORABLE or signal.getsignal(number) != signal.SIG_IGN:
@@ -35,7 +36,7 @@ class Signals:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Keep signals as `received` instead of raising them; a second Ctrl-C ends the process at once."""
+        """Record signals as `received` instead of raising them; a second Ctrl-C ends the process at once."""
         self.received, self._deferred = None, True
         try:
             yield
@@ -44,7 +45,7 @@ class Signals:
             self.install()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a forked child: its parent was told too, or tells it
+        if os.getpid() != self._process:  # a forked child, whose parent handles signals
             if not self._deferred:
                 signal.signal(number, signal.SIG_DFL)
                 os.kill(os.getpid(), number)
@@ -53,8 +54,8 @@ class Signals:
             if self.received == signal.SIGINT == number:
                 os._exit(128 + number)
             self.received = number
-            with suppress(OSError):  # the terminal may be what is gone
-                os.write(2, _STOPPING)  # print is not safe here: it may be what was interrupted
+            with suppress(OSError):  # the terminal may be closed
+                os.write(2, _STOPPING)  # print may be what was interrupted
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
@@ -66,7 +67,7 @@ _current: Signals | None = None
 
 @contextmanager
 def handled() -> Iterator[Signals]:
-    """The signals of this command: the handlers stand until the outermost `with` ends, then those of before stand again."""
+    """The signals of this command; the previous handlers are restored when the outermost `with` ends."""
     global _current
     if _current is not None:
         yield _current
@@ -86,10 +87,8 @@ def handled() -> Iterator[Signals]:
 
 
 def number_of(error: BaseException) -> int | None:
-    """The signal that raised `error`; none where it was none."""
-    if isinstance(error, KeyboardInterrupt) or isinstance(
-        error.__context__, KeyboardInterrupt
-    ):  # Lightning makes an exit of it
+    """The signal that raised `error`, if it was one."""
+    if KeyboardInterrupt in (type(error), type(error.__context__)):  # Lightning turns it into an exit
         return signal.SIGINT
     if isinstance(error, SystemExit) and error.code in {128 + number for number in NUMBERS}:
         return int(error.code) - 128
@@ -97,23 +96,17 @@ def number_of(error: BaseException) -> int | None:
 
 
 def interruptible(function: Callable[..., Result], *arguments: Any) -> Result:
-    """`function(*arguments)`, which may stay in native code for minutes, in a thread that the main thread waits for, so that a
-    signal ends the wait at once. The thread is left to itself then."""
+    """`function(*arguments)`, which may take minutes in native code, in a thread that the main thread waits for, so that a signal
+    ends the wait at once. The thread is abandoned then."""
     if threading.current_thread() is not threading.main_thread():
         return function(*arguments)
-    results: list[Result] = []
-    errors: list[BaseException] = []
+    future: Future[Result] = Future()
 
     def work() -> None:
         try:
-            results.append(function(*arguments))
+            future.set_result(function(*arguments))
         except BaseException as error:
-            errors.append(error)
+            future.set_exception(error)
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(0.2)
-    if errors:
-        raise errors[0]
-    return results[0]
+    threading.Thread(target=work, daemon=True).start()
+    return future.result()

@@ -1,4 +1,4 @@
-"""What strangers wrote, read with limits: JSON and YAML of bounded size and depth, and text that is safe on a terminal."""
+"""Reading untrusted files with limits: JSON and YAML of bounded size and depth, arrays, and text that is safe on a terminal."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import select
 import stat
 import zipfile
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_BYTES = 1 << 27
-"""of a JSON file: the largest published tokenizers have 35 MB"""
+"""limit of a JSON file: the largest published tokenizers have 35 MB"""
 _MOST_YAML_BYTES = 1 << 20
 _MOST_PACKED, _MOST_UNPACKED = 100, 1 << 28
-"""an .npz may be unpacked to so many bytes for each of its own, and to so many in any case"""
+"""limits of an unpacked .npz: bytes for each byte of the file, and bytes that are always allowed"""
 _MOST_DEPTH = 64
 _MOST_YAML_NODES = 100_000
 _EXPONENT = re.compile(r"[-+]?(\d[\d_]*\.?[\d_]*|\.\d+)[eE][-+]?\d+$")
 _LONGEST_NUMBER = 100
 _PATIENCE = 2.0
-"""seconds to wait for the writer of a pipe, as of a recipe by `<(…)` in a shell"""
+"""seconds to wait for the writer of a pipe, such as a recipe from `<(…)` in a shell"""
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-# Control characters of C0 and C1 but tab and newline: a terminal may obey them.
+# control characters of C0 and C1 except tab and newline, which a terminal may execute
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def read_json(file: Path) -> Any:
     """The content of a JSON file.
 
-    Raises OSError where it cannot be read, and ValueError, in a few words, where it is not JSON in UTF-8, or larger or nested
-    deeper than anything that this package writes or reads, or where a text in it cannot be written again (lone surrogates).
+    Raises OSError if it cannot be read, and ValueError, with a short message, if it is not JSON in UTF-8, exceeds the limits of
+    size or depth, or holds text that cannot be written again (lone surrogates).
     """
     value = parse_json(text := _text(file, MOST_BYTES))
     if _SURROGATE.search(text):
@@ -44,12 +44,12 @@ def read_json(file: Path) -> Any:
 
 
 def parse_json(text: str) -> Any:
-    """The content of JSON text. Raises ValueError where it is not JSON or nested too deeply."""
+    """The content of JSON text. Raises ValueError if it is not JSON or nested too deeply."""
     try:
         value = json.loads(text)
     except (RecursionError, MemoryError):
         raise ValueError("nested too deeply, or larger than the memory") from None
-    _check_depth(value)
+    _check_depth(value, count())
     return value
 
 
@@ -59,9 +59,9 @@ def read_yaml_text(file: Path) -> str:
 
 
 def read_arrays(file: Path, names: Sequence[str]) -> dict[str, "np.ndarray"]:
-    """Those of the arrays `names` that an .npz holds, numbers alone.
+    """The arrays of an .npz that are named in `names`, only of numbers.
 
-    Raises OSError where it cannot be read, and ValueError where it is no such file or says of an array another size than it holds.
+    Raises OSError if it cannot be read, and ValueError if it is not an .npz or an array does not have the size that it claims.
     """
     from numpy.lib import format as npy
 
@@ -71,8 +71,8 @@ def read_arrays(file: Path, names: Sequence[str]) -> dict[str, "np.ndarray"]:
             for name in set(names) & {member.removesuffix(".npy") for member in archive.namelist()}:
                 info = archive.getinfo(f"{name}.npy")
                 with archive.open(info) as content:
-                    if npy.read_magic(content) != (1, 0):  # headers of other versions are of any length
-                        raise ValueError(f"{name} is of another version")
+                    if npy.read_magic(content) != (1, 0):  # headers of other versions have any length
+                        raise ValueError(f"{name} has another version")
                     shape, _, dtype = npy.read_array_header_1_0(content)
                     size, room = content.tell() + math.prod(shape) * dtype.itemsize, room - info.file_size
                     if dtype.kind not in "biuf" or min(shape, default=0) < 0 or size != info.file_size or room < 0:
@@ -81,7 +81,7 @@ def read_arrays(file: Path, names: Sequence[str]) -> dict[str, "np.ndarray"]:
                     arrays[name] = npy.read_array(content, allow_pickle=False)
     except (OSError, ValueError):
         raise
-    except Exception as error:  # of zipfile, zlib and numpy: a dozen kinds for as many ways to damage a file
+    except Exception as error:  # zipfile, zlib and numpy raise many types for damaged files
         raise ValueError(f"{type(error).__name__}: {error}") from None
     return arrays
 
@@ -89,8 +89,8 @@ def read_arrays(file: Path, names: Sequence[str]) -> dict[str, "np.ndarray"]:
 def parse_yaml(text: str) -> Any:
     """The content of YAML text: plain values, never objects.
 
-    Raises yaml.YAMLError where it is not YAML, or has a key twice; ValueError where it is nested too deeply, where a number is longer
-    than any, or where its aliases stand for more than a hundred thousand values.
+    Raises yaml.YAMLError if it is not YAML, or has a key twice; ValueError if it is nested too deeply, has a number of more than
+    100 characters, or has aliases for more than 100,000 values.
     """
     import yaml
 
@@ -100,7 +100,7 @@ def parse_yaml(text: str) -> Any:
                 raise ValueError(f"a number of {len(node.value):,} characters")
             return super().construct_scalar(node)
 
-        def flatten_mapping(self, node: Any) -> None:  # of `<<`, which may double it at each level
+        def flatten_mapping(self, node: Any) -> None:  # of `<<`, which may double the values at each level
             seen: set[Any] = getattr(node, "seen", set())
             for key in [] if seen else [key for key, _ in node.value if key.id == "scalar"]:
                 if key.value in seen:
@@ -113,32 +113,32 @@ def parse_yaml(text: str) -> Any:
 
     if len(text) > _MOST_YAML_BYTES:
         raise ValueError(f"larger than {_MOST_YAML_BYTES:,} characters")
-    known = yaml.SafeLoader.yaml_implicit_resolvers.items()  # numbers with an exponent need no point
+    known = yaml.SafeLoader.yaml_implicit_resolvers.items()  # numbers with an exponent, with or without a point
     Loader.yaml_implicit_resolvers = {first: [*kinds, ("tag:yaml.org,2002:float", _EXPONENT)] for first, kinds in known}
     brackets = (1 if sign in "[{" else -1 for sign in text if sign in "[]{}")
-    if max(accumulate(brackets), default=0) > 2 * _MOST_DEPTH:  # the loader takes seconds to find out
+    if max(accumulate(brackets), default=0) > 2 * _MOST_DEPTH:  # in the loader this takes seconds
         raise ValueError("nested too deeply")
     try:
         value = yaml.load(text, Loader)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     except (ArithmeticError, AttributeError, LookupError, TypeError) as error:  # `!!int ""`, a time before the year 1
-        raise ValueError(f"a value is not what its tag says ({error})") from None
-    _check_depth(value, _MOST_YAML_NODES)
+        raise ValueError(f"a value does not match its tag ({error})") from None
+    _check_depth(value, iter(range(_MOST_YAML_NODES)))
     return value
 
 
 def printable(text: str) -> str:
-    """`text` with every control character but tab and newline as a visible sign, so that no terminal obeys it."""
+    """`text` with a visible symbol for every control character except tab and newline, so that no terminal executes it."""
     return _CONTROL.sub(lambda found: chr(0x2400 + ord(found[0])) if found[0] < " " else "\ufffd", text)
 
 
 def _open_at_once(name: str, flags: int) -> int:
-    """Open a file; OSError for a pipe that nobody writes to, where reading would wait for ever."""
+    """Open a file. Raises OSError for a pipe without a writer, which would block."""
     descriptor = os.open(name, flags | os.O_NONBLOCK)
     if stat.S_ISFIFO(os.fstat(descriptor).st_mode) and not select.select([descriptor], [], [], _PATIENCE)[0]:
         os.close(descriptor)
-        raise OSError(f"{name}: a pipe that nobody writes to")
+        raise OSError(f"{name}: a pipe without a writer")
     os.set_blocking(descriptor, True)
     return descriptor
 
@@ -151,24 +151,13 @@ def _text(file: Path, most: int) -> str:
     return content.decode("utf-8")
 
 
-def _check_depth(value: Any, most_nodes: float = float("inf")) -> None:
-    """ValueError for containers within containers beyond the limit, and for more nodes than `most_nodes`, shared ones counted each
-    time they are met."""
-    waiting, nodes = [_children(value)], 0
-    while waiting:
-        child = next(waiting[-1], waiting)  # `waiting` itself: there is no other
-        if child is waiting:
-            waiting.pop()
-            continue
-        nodes += 1
-        if nodes > most_nodes:
-            raise ValueError("its aliases stand for too many values")
-        if isinstance(child, (dict, list, tuple, set)):
-            if len(waiting) >= _MOST_DEPTH:
-                raise ValueError("nested too deeply")
-            waiting.append(_children(child))
-
-
-def _children(value: Any) -> Iterator[Any]:
-    inside = value.values() if isinstance(value, dict) else value
-    return iter(inside if isinstance(value, (dict, list, tuple, set)) else ())
+def _check_depth(value: Any, nodes: Iterator[int], room: int = _MOST_DEPTH) -> None:
+    """Raises ValueError for more than `room` levels of containers, and for more values than `nodes` has items; shared values are
+    counted at each occurrence."""
+    if isinstance(value, (dict, list, tuple, set)):
+        if not room:
+            raise ValueError("nested too deeply")
+        for child in value.values() if isinstance(value, dict) else value:
+            if next(nodes, None) is None:
+                raise ValueError("its aliases stand for too many values")
+            _check_depth(child, nodes, room - 1)

@@ -25,8 +25,8 @@ import numpy as np
 
 from bert.data.corpus import find_corpus
 from bert.data.files import read_lines
+from bert.data.prepare import write_store
 from bert.data.store import TokenStore, open_store
-from bert.data.store_writer import write_store
 from bert.data.tokenizer import Tokenizer
 
 PROCESSES = 2

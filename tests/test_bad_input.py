@@ -96,9 +96,7 @@ def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, verb: str) 
     assert refused(*command, "empty.txt") == expected
 
     (place / "nothing").mkdir()
-    assert refused(*command, "nothing").startswith(
-        "nothing: no readable file in this folder; known suffixes are .txt, "
-    )
+    assert refused(*command, "nothing").startswith("nothing: no readable file in it; known suffixes are .txt, ")
 
     (place / "latin.txt").write_bytes("Un café.\n\nUn été à Paris.\n".encode("latin-1"))
     expected = "latin.txt, line 1: not UTF-8 (byte 0xe9); convert the file: iconv -f ITS_ENCODING -t UTF-8 latin.txt"
@@ -182,18 +180,18 @@ def test_a_tokenizer_that_does_not_fit_the_model_folder(refused: Refused, place:
     shutil.copy(place / "cased" / "tokenizer.json", place / "run" / "model" / "tokenizer.json")
     assert refused("fill", "The [MASK].", "--model", "run/model") == (
         "run/model: the tokenizer has 320 tokens and config.json says vocab_size 256:"
-        " put the tokenizer beside the model that was trained with it"
+        " give the tokenizer that the model was trained with"
     )
 
 
 def test_a_store_of_another_tokenizer(refused: Refused) -> None:
     message = refused("pretrain", "--store", "run/store", "--tokenizer", "other", "--out", "new", *TINY)
-    assert message.startswith("run/store: made by another tokenizer (")
+    assert message.startswith("run/store: made with another tokenizer (")
     assert message.endswith("); prepare the text again with this tokenizer")
     message = refused("pretrain", "--store", "run/store", "--out", "new", *TINY)
     assert message == "data.store needs data.tokenizer: give the one that the store was made with"
     message = refused("pretrain", "--store", "run", "--tokenizer", "other", "--out", "new", *TINY)
-    assert message == "run: no store.json, so this is no store or an unfinished one; prepare the text again"
+    assert message == "run: no store.json: not a store, or an unfinished one; prepare the text again"
 
 
 @pytest.mark.parametrize(
@@ -211,7 +209,7 @@ def test_a_store_of_another_tokenizer(refused: Refused) -> None:
         ),
         (
             ["--store=foreign"],
-            "foreign: made by another tokenizer ({other}) than the one given ({run});"
+            "foreign: made with another tokenizer ({other}) than the one given ({run});"
             " prepare the text again with this tokenizer",
         ),
     ],
@@ -227,12 +225,12 @@ def test_weights_to_start_from_that_do_not_fit(refused: Refused, place: Path, fl
 
 
 CHANGES_THAT_CANNOT_BE = [
-    (["--add-words=gone.txt"], "gone.txt: no such file: give a text file with a word a line"),
-    (["--add-words=empty.txt"], "empty.txt: holds no words: give a text file with a word a line"),
-    (["--add-words=pair.txt"], "pair.txt, line 2: 'new york' has a blank in it: give a word a line"),
+    (["--add-words=gone.txt"], "gone.txt: no such file: give another path."),
+    (["--add-words=empty.txt"], "empty.txt: holds no words: give a text file with one word per line"),
+    (["--add-words=pair.txt"], "pair.txt, line 2: 'new york' contains a space: give one word per line"),
     (
         ["--add-words=chinese.txt"],
-        "chinese.txt: '苹果' is of a script without blanks, where it would be found inside other words: leave it out"
+        "chinese.txt: '苹果' is in a script without spaces, where it would be found inside other words: remove it"
         " (a single new character can be added)",
     ),
     (["--general=gone.txt"], "gone.txt: no such file: give a text file as --general, or leave it out"),
@@ -309,13 +307,13 @@ def test_a_byte_level_tokenizer_takes_no_words(refused: Refused, place: Path) ->
         "pretrain", "text.txt", "--from", "bytes-run/model", "--out", "new", "--add-words", "words.txt",
         "--data.sequence_length=32",
     )  # fmt: skip
-    assert message.startswith("words.txt: a bpe tokenizer takes no words, because the blank before a word")
+    assert message.startswith("words.txt: a bpe tokenizer cannot add words, because the space before a word")
 
 
 def test_a_run_whose_tokenizer_was_changed_is_not_resumed(refused: Refused, place: Path) -> None:
     shutil.copytree(place / "other", place / "run" / "tokenizer", dirs_exist_ok=True)
     message = refused("pretrain", "--resume", "run", "--stop.steps=6")
-    assert message.startswith("run/store: made by another tokenizer (")
+    assert message.startswith("run/store: made with another tokenizer (")
 
 
 def test_folders_that_are_not_there(refused: Refused) -> None:
@@ -428,7 +426,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
             f"pretrian is not a verb of bert: use one of {', '.join(VERBS)}. Did you mean `pretrain`?",
         ),
         ("fill --model=run/model --top=0 [MASK]", "--top 0: give 1 or more"),
-        ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] where a word is to be guessed"),
+        ("fill --model=run/model apples", "no [MASK] in 'apples': put [MASK] in place of the word to predict"),
         ("fill", "bert fill needs TEXT and --model: give them, or read bert fill --help"),
         ("tokenizer text.txt --out new --vocab-size 0", "vocabulary size 0: must be positive"),
         ("tokenizer text.txt --out new --vocab-size ten", "--vocab-size ten: give a whole number"),

@@ -64,9 +64,9 @@ def stubs(monkeypatch: pytest.MonkeyPatch) -> None:
         file.write_text("fp32")
         return 20
 
-    monkeypatch.setattr(export, "check_packages", lambda: None)
-    monkeypatch.setattr(export, "write_onnx", write)
-    monkeypatch.setattr(export, "quantize", lambda file, out: out.write_text("int8"))
+    monkeypatch.setattr(export.program, "check_packages", lambda: None)
+    monkeypatch.setattr(export.program, "write_onnx", write)
+    monkeypatch.setattr(export.program, "quantize", lambda file, out: out.write_text("int8"))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_an_export_says_what_it_wrote_how_near_it_is_and_what_int8_changes(expor
     lines, onnx = exported.lines, re.escape(str(exported.model / "onnx"))
     assert re.fullmatch(rf"{onnx}/model\.onnx: 0\.\d MB, opset \d\d, input_ids, attention_mask → logits", lines[0])
     assert re.match(r"verified: onnxruntime differs by at most \d\.\de-0[678] on 1 × 1, 1 × 64, ", lines[1])
-    assert re.match(rf"{onnx}/model_quantized\.onnx: 0\.\d MB, \d\d% of the other, int8", lines[2])
+    assert re.match(rf"{onnx}/model_quantized\.onnx: 0\.\d MB, \d\d% of the fp32 file, int8", lines[2])
     assert lines[3] == "rows.tsv, 15 examples"
     figures = {line[:16].strip().replace(" ", "_").lower(): line[16:].split() for line in lines[5:]}
     assert figures.keys() == {name.lower() for name in right.metrics}
@@ -128,13 +128,13 @@ def test_a_program_that_differs_is_not_written(
 ) -> None:
     """Nor are the folders above it made."""
     model = SequenceClassifier.load(classifier)
-    monkeypatch.setattr(export, "write_torch", lambda model, file: file.write_text("program"))
-    monkeypatch.setattr(export, "open_torch", lambda file: lambda *inputs: model(*inputs).logits + 2e-4)
+    monkeypatch.setattr(export.program, "write_torch", lambda model, file: file.write_text("program"))
+    monkeypatch.setattr(export.program, "open_torch", lambda file: lambda *inputs: model(*inputs).logits + 2e-4)
     command = [str(classifier), "--to", "torch", "--verify", "--out", "new/deep"]
     assert refused(*command).startswith(
         "--verify: the program differs from the model by 2.0e-04, more than 0.0001, on 1 rows of 1 tokens"
     )
-    monkeypatch.setattr(export, "open_torch", lambda file: lambda *inputs: model(*inputs).logits)
+    monkeypatch.setattr(export.program, "open_torch", lambda file: lambda *inputs: model(*inputs).logits)
     assert main(["export", *command]) == 0
     assert sorted(path.name for path in Path("new/deep").iterdir())[:2] == ["config.json", "tokenizer.json"]
     assert os.listdir("new/deep/torch") == ["model.pt2"]
@@ -146,7 +146,7 @@ def test_a_folder_of_its_own_has_config_and_tokenizer_and_no_weights(classifier:
     Path("serve/Dockerfile").write_text("mine")
     export.export_onnx(classifier, "serve", int8=True)
     export.export_onnx(classifier, "serve")
-    tokenizer = [name for name in export.TOKENIZER_FILES if (classifier / name).exists()]
+    tokenizer = [name for name in export.ALL_FILES if (classifier / name).exists()]
     assert "tokenizer.json" in tokenizer
     assert set(snapshot(Path("serve"))) == {"Dockerfile", "config.json", "onnx", "onnx/model.onnx", *tokenizer}
     for name in ("config.json", *tokenizer):
@@ -180,7 +180,7 @@ def test_a_second_export_leaves_no_int8_of_the_first_and_other_files_alone(class
 
 def test_what_int8_changes_is_measured_or_said_not_to_be(classifier: Path, stubs: None, said: list[str]) -> None:
     export.export_onnx(classifier, int8=True)
-    assert said[0].endswith("what int8 changes is not measured: give labelled rows as --eval FILE")
+    assert said[0].endswith("the effect of int8 was not measured: give labeled examples with --eval FILE")
 
 
 def test_a_hugging_face_folder_is_the_same_model_with_what_its_card_told(classifier: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_modules_json_leads_nowhere_out_of_its_folder(
     (classifier / ".vscode" / "tasks.json").write_text("{}")
     (classifier / "modules.json").write_text(json.dumps([{"path": ""}, {"path": path}]))
     message = refused(str(classifier), "--to", to, "--out", "home/new")
-    assert message.startswith(f"{classifier}/modules.json: names {path!r}, which is no module's folder")
+    assert message.startswith(f"{classifier}/modules.json: names {path!r}, not the folder of a module")
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "[5]", '{"path": ".."}', "5", '[{"name": "x"}]', "[{"])
@@ -258,7 +258,7 @@ def test_a_link_to_a_file_of_another_place_is_not_exported(
     link.symlink_to(private.resolve() if name == "1_Pooling" else (private / "config.json").resolve())
     message = refused(str(classifier), "--to", "onnx", "--out", "new")
     assert f"{classifier}/{name}" in message
-    assert f": a link to {private.resolve()}/config.json: put the file itself there" in message
+    assert f": a link to {private.resolve()}/config.json: replace it by the file" in message
 
 
 def test_the_links_of_the_hubs_cache_are_exported_as_files(classifier: Path, stubs: None) -> None:
@@ -360,20 +360,20 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
         ("MODEL --to torch --eval rows.tsv", "--eval belongs to --to onnx, not torch: leave it out"),
         (
             "MODEL --to onnx --eval rows.tsv",
-            "--eval rows.tsv: measures what --quantize changes: add --quantize, or leave it out",
+            "--eval rows.tsv: measures the effect of --quantize: add --quantize, or omit --eval",
         ),
         ("MODEL --to onnx --quantize --eval gone.tsv", "gone.tsv: no such file"),
         ("MODEL --to onnx --license mit", "--license belongs to --to hf, not onnx: leave it out"),
         ("MODEL --to hf", "--to hf writes a folder of its own: name it as --out DIR"),
-        ("MODEL --to hf --out runs", "--out runs: already holds something: name a folder that is empty or not there"),
-        ("MODEL --to hf --out MODEL", "--out MODEL: already holds something: name a folder that is empty or not there"),
+        ("MODEL --to hf --out runs", "--out runs: not empty: give an empty or a new folder"),
+        ("MODEL --to hf --out MODEL", "--out MODEL: not empty: give an empty or a new folder"),
         (
             "MODEL --to onnx --out rows.tsv",
-            "--out rows.tsv: a file stands where the folder should be: give another path",
+            "--out rows.tsv: is a file, or in one: give the path of a folder",
         ),
         (
             "MODEL --to onnx --out rows.tsv/new",
-            "--out rows.tsv/new: a file stands where the folder should be: give another path",
+            "--out rows.tsv/new: is a file, or in one: give the path of a folder",
         ),
         (
             "MODEL --to onnx --out other",
@@ -411,9 +411,9 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(
         raise OSError(28, "No space left on device")
 
     export.export_onnx(classifier)
-    monkeypatch.setattr(export, "write_onnx", full)
+    monkeypatch.setattr(export.program, "write_onnx", full)
     assert refused(str(classifier), "--to", "onnx").startswith(
-        "runs/topics/model/onnx: cannot be written (No space left on device): give another folder as --out"
+        "runs/topics/model/onnx: cannot be written (No space left on device): give another --out"
     )
 
 

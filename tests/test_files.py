@@ -20,13 +20,13 @@ from bert.files import (
     completed,
     is_same,
     keep_others,
+    locked,
     real_path,
     remove_folder,
     replaced,
     replaced_folder,
     sync,
 )
-from bert.locks import locked
 from tests.kills.instants import counted, watched
 from tests.kills.trees import listed, lost, make_tree
 

@@ -18,7 +18,7 @@ PACKAGE = ROOT / "bert"
 
 # A folder of bert/, or a file in it → the ones that it may import. All of them may import what is in BASE, whose files may import one
 # another. What is not named here is not allowed, so that layers are a partial order: pretraining and finetuning do not know each other.
-BASE = {"errors", "files", "flags", "hub", "locks", "memory", "recipe", "signals", "terminal", "untrusted"}
+BASE = {"errors", "files", "flags", "hub", "memory", "recipe", "signals", "terminal", "untrusted"}
 LAYERS: dict[str, set[str]] = {
     "data": set(),
     "model": set(),

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bert import locks
+from bert import files
 from bert.errors import InputError
-from bert.locks import is_held, locked
+from bert.files import is_held, locked
 
 HOLDS = """
 import sys
 from pathlib import Path
-from bert.locks import locked
+from bert.files import locked
 with locked(Path(sys.argv[1]), "runs/a"):
     {then}
     print("held", flush=True)
@@ -126,7 +126,7 @@ def _leaves(file, descriptor):
     """In a child: 0 where the end of a `with` that it inherited leaves alone what now has the descriptor's number."""
     inherited = locked.__wrapped__(file.with_name("other"), "runs/b")
     number = next(inherited)
-    locks._release_in_child()
+    files._release_in_child()
     reused = os.open(os.devnull, os.O_RDONLY)
     try:
         if next(inherited, None) is not None or reused not in (number, descriptor):
@@ -206,7 +206,7 @@ def no_locks(monkeypatch):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(locks, "_BEAT", 0.05)
+    monkeypatch.setattr(files, "_BEAT", 0.05)
 
 
 def test_without_locks_signs_of_life_keep_a_second_owner_out(tmp_path, no_locks):
@@ -229,7 +229,7 @@ def test_without_locks_signs_of_life_keep_a_second_owner_out(tmp_path, no_locks)
 def test_without_locks_an_owner_without_a_sign_of_life_is_gone(tmp_path, no_locks):
     file = tmp_path / ".lock"
     file.write_text("process 1 on a machine that burned")
-    old = time.time() - locks._DEAD - 1
+    old = time.time() - files._DEAD - 1
     os.utime(file, (old, old))
     with locked(file, "runs/a"):
         assert f"process {os.getpid()} " in file.read_text()

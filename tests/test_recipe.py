@@ -168,8 +168,8 @@ ALIASES = "&a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i
         ("seed: 2001-01-01\n", ": seed is a date: put it in quotes"),
         ("trainer: {x: !!binary aGk=}\n", ": trainer.x is a bytes: put it in quotes"),
         ("trainer: {x: !!set {a}}\n", ": trainer.x is a set: put it in quotes"),
-        ("seed: !!int ''\n", ": cannot be read (a value is not what its tag says (string index out of range))"),
-        ("seed: !!bool ''\n", ": cannot be read (a value is not what its tag says (''))"),
+        ("seed: !!int ''\n", ": cannot be read (a value does not match its tag (string index out of range))"),
+        ("seed: !!bool ''\n", ": cannot be read (a value does not match its tag (''))"),
         (
             "masking: {rate: 0.1}\nseed: {<<: {a: 1}, a: 2, a: 3}\n",
             ", line 2: not valid YAML (a second key a): mend this line",
@@ -180,8 +180,8 @@ ALIASES = "&a0 [x, x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i
         (f"seed: {':'.join(['59'] * 1000)}\n", ": cannot be read (a number of 2,999 characters)"),
         (f"optimizer: {{lr: {'1' * 90}}}\n", ": optimizer.lr is a number of 296 bits: give one of at most 64"),
         (f"trainer: {{devices: [{'9' * 30}]}}\n", ": trainer.devices is a number of 100 bits: give one of at most 64"),
-        ('data: {tokenizer: "a\\0b"}\n', ": data.tokenizer has a character that no file name can have: leave it out"),
-        ('data: {corpus: ["\\ud800"]}\n', ": data.corpus has a character that no file name can have: leave it out"),
+        ('data: {tokenizer: "a\\0b"}\n', ": data.tokenizer has a character that no file name can have: remove it"),
+        ('data: {corpus: ["\\ud800"]}\n', ": data.corpus has a character that no file name can have: remove it"),
         ("data: {mixture: {1: 0.5, b: 1}}\n", ": the key 1 of data.mixture is not text: put it in quotes"),
         ("1: 2\n", ": the key 1 of a recipe is not text: put it in quotes"),
         (

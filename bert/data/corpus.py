@@ -1,4 +1,4 @@
-"""Documents from files, globs, folders or a Hub data set: one stream of strings, in constant memory."""
+"""Documents from files, globs, folders or Hub data sets as one stream of strings, in constant memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a user named as a corpus, found: files in reading order and names of Hub data sets."""
+    """A corpus as found on disk and on the Hub: files in reading order and names of Hub data sets."""
 
     files: tuple[Path, ...]
     hub: tuple[str, ...] = ()
@@ -31,23 +31,19 @@ class Corpus:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes on disk of all files, as compressed as they are. A Hub data set counts nothing."""
+        """Bytes on disk of all files, compressed ones as they are. Hub data sets count as 0."""
         return sum(path.stat().st_size for path in self.files)
 
     def describe(self) -> str:
-        """A few words for messages: `3 files (85.3 MB)`, `texts/a.txt` or the name of a data set."""
-        parts = list(self.hub)
-        if len(self.files) == 1:
-            parts.insert(0, str(self.files[0]))
-        elif self.files:
-            parts.insert(0, f"{len(self.files)} files ({self.num_bytes / 1e6:.1f} MB)")
-        return ", ".join(parts)
+        """A short description for messages: `3 files (85.3 MB)`, `texts/a.txt` or the name of a data set."""
+        several = [f"{len(self.files)} files ({self.num_bytes / 1e6:.1f} MB)"]
+        return ", ".join([*(several if len(self.files) > 1 else map(str, self.files)), *self.hub])
 
     def documents(self, notes: Notes | None = None, advance: Advance | None = None) -> Iterator[str]:
         """The documents in reading order: stripped, newlines as `\\n`, no BOM, none empty.
 
-        `notes` gets a line where a layout had to be guessed; `advance` the bytes on disk read since its last call.
-        Raises InputError for a file that cannot be read, and where nothing at all is in the corpus.
+        `notes` is called with a line if a layout had to be guessed; `advance` with the bytes on disk read since its last
+        call. Raises InputError for a file that cannot be read and for an empty corpus.
         """
         noted: set[str] = set()
 
@@ -67,13 +63,13 @@ class Corpus:
             raise InputError(f"{self.describe()}: the corpus holds no text; give files with at least a few documents")
 
     def fingerprint(self, known: dict[str, Any] | None = None) -> dict[str, Any]:
-        """What the corpus is made of: `content` is equal for corpora with the same bytes read in the same way.
+        """A description of the corpus: `content` is equal for corpora with the same bytes, read in the same way.
 
-        Files whose path, size and time of change stand in `known` (an earlier fingerprint) are not read again; a file
-        that was touched or copied is, and gets the same digest. A Hub data set stands for itself with its revision.
+        Files whose path, size and modification time are in `known` (an earlier fingerprint) are not read again; a file that
+        was touched or copied is, and gets the same digest. A Hub data set is represented by its name and revision.
         """
         known, seen, revisions = known or {}, {}, {}
-        with suppress(TypeError, KeyError, ValueError):  # of a file that anybody may have written
+        with suppress(TypeError, KeyError, ValueError):  # a damaged fingerprint
             seen = {(file["path"], file["bytes"], file["mtime_ns"]): file["blake2b"] for file in known.get("files", [])}
             revisions = dict(known.get("hub", []))
         content = hashlib.blake2b(digest_size=16)
@@ -89,46 +85,46 @@ class Corpus:
             try:
                 revisions[name] = _hub_revision(name)
             except InputError:
-                if name not in revisions:  # a store of it that is there stays usable offline
+                if name not in revisions:  # an existing store stays usable offline
                     raise
         hub = [[name, revisions[name]] for name in self.hub]
         content.update(json.dumps(hub).encode())
-        how = {"layout": self.layout, "text_field": self.text_field}
-        return {"content": content.hexdigest(), **how, "files": files, "hub": hub}
+        found = {"content": content.hexdigest(), "layout": self.layout, "text_field": self.text_field}
+        return found | {"files": files, "hub": hub}
 
 
 def find_corpus(corpus: Sequence[str | Path] | str | Path, layout: str = "auto", text_field: str = "text") -> Corpus:
-    """Find what `corpus` names: files, globs, folders (recursive, sorted, known suffixes) or Hub data sets.
+    """Find the files of a corpus: files, globs, folders (recursive, sorted, known suffixes) or Hub data sets.
 
-    A name is taken for a Hub data set (`name` or `owner/name`, with `:configuration` where it has several) only where
-    no such path exists. A file named outright is read as text whatever its suffix. Raises InputError for what is not
-    there and for a folder or glob without a readable file.
+    A name is that of a Hub data set (`name` or `owner/name`, with `:configuration` if it has several) only if no such path
+    exists. A file that is named itself is read as text whatever its suffix. Raises InputError for a missing file and for a
+    folder or glob without a readable file.
     """
     if layout not in LAYOUTS:
-        near = did_you_mean(layout, LAYOUTS)
-        raise InputError(f"layout {layout!r} is not known: use one of {', '.join(LAYOUTS)}.{near}")
+        known = f"use one of {', '.join(LAYOUTS)}.{did_you_mean(layout, LAYOUTS)}"
+        raise InputError(f"layout {layout!r} is not known: {known}")
     names = [corpus] if isinstance(corpus, str | Path) else list(corpus)
     if not names:
         raise InputError("no corpus was given: name files, globs, folders or a Hub data set")
     files: dict[Path, None] = {}  # in the order given, each once
     hub: list[str] = []
     for name in names:
-        path = Path(name).expanduser()
+        path, what = Path(name).expanduser(), ""
         if path.is_dir():
             found = [file for file in sorted(path.rglob("*")) if _readable(file, below=path)]
-            if not found:
-                raise InputError(f"{name}: no readable file in this folder; known suffixes are {known_suffixes()}")
+            what = "no readable file in it"
         elif path.exists():
             found = [path]
         elif glob.has_magic(str(name)):
             found = [file for file in map(Path, sorted(glob.glob(str(path), recursive=True))) if _readable(file)]
-            if not found:
-                raise InputError(f"{name}: matches no readable file; known suffixes are {known_suffixes()}")
+            what = "matches no readable file"
         elif _HUB_NAME.fullmatch(str(name)) and not suffixes(path):
             hub.append(str(name))
             continue
         else:
             raise InputError(f"{name}: no such file or folder; check the path")
+        if not found:
+            raise InputError(f"{name}: {what}; known suffixes are {known_suffixes()}")
         files.update(dict.fromkeys(found))
     return Corpus(tuple(files), tuple(hub), layout, text_field)
 
@@ -160,12 +156,12 @@ def _read_hub(name: str, text_field: str) -> Iterator[str]:
                 yield unify(str(row[text_field]))
     except InputError:
         raise
-    except Exception as error:  # whatever fails between here and the Hub is for the user to see in one line
+    except Exception as error:  # of any of the libraries between here and the Hub
         raise _hub_error(name, error) from None
 
 
 def _hub_revision(name: str) -> str:
-    """The commit of a Hub data set. Asked first: `load_dataset` retries for half a minute before it says no."""
+    """The commit of a Hub data set. Requested first: `load_dataset` retries for half a minute before it fails."""
     from huggingface_hub import HfApi
 
     try:

@@ -1,11 +1,11 @@
-"""Documents that came before: the same text again, and nearly the same text.
+"""Duplicates among documents: equal texts, and nearly equal texts.
 
-Two documents are near duplicates where the sets of their shingles, runs of five tokens, are alike: where their Jaccard
-similarity |A ∩ B| / |A ∪ B| (Broder 1997) reaches a threshold. It is estimated by MinHash sketches of 128 values that are
-cut into bands; documents that agree in a whole band are taken for near duplicates. At a threshold of 0.8 there are 9 bands
-of 13 values: of the pairs of similarity s, 1 − (1 − s¹³)⁹ are found, 1 % at 0.6, 40 % at 0.8, 93 % at 0.9.
+Two documents are near duplicates if the Jaccard similarity |A ∩ B| / |A ∪ B| (Broder 1997) of the sets of their shingles, runs
+of five tokens, reaches a threshold. It is estimated by MinHash sketches of 128 values, split into bands: documents that agree
+in a whole band count as near duplicates. At a threshold of 0.8 there are 9 bands of 13 values: of pairs with similarity s,
+1 − (1 − s¹³)⁹ are found, 1 % at 0.6, 40 % at 0.8, 93 % at 0.9.
 
-Lee et al. 2022 deduplicate with runs of five words and 0.8; tokens do the same for languages without blanks.
+Lee et al. 2022 deduplicate with runs of five words and 0.8; tokens also work for languages without spaces.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from bert.errors import InputError, option
 
 SHINGLE = 5  # tokens
 _VALUES = 128  # of a sketch
-_AT_ONCE = 8192  # shingles, so that the 128 hashes of each stay in the cache and a document of any length in memory
+_AT_ONCE = 8192  # shingles, whose 128 hashes each fit into the cache
 
 
 class Seen:
-    """A set of 64-bit numbers that takes 8 bytes a number once it is large: new ones lie in a Python set until there are `limit`
-    of them, which are then merged into one sorted array. A merge copies the array: 16 bytes a number while it lasts and, of a
-    hundred million, some 5 µs for each that is new."""
+    """A set of 64-bit numbers that takes 8 bytes per number once it is large: new ones are in a Python set until there are `limit`
+    of them, then they are merged into one sorted array. A merge copies the array: 16 bytes per number meanwhile and, for a
+    hundred million, about 5 µs per new number."""
 
     limit = 1_000_000
 
@@ -44,19 +44,19 @@ class Seen:
         self.recent.add(number)
         if len(self.recent) >= self.limit:
             new = np.sort(np.fromiter(self.recent, dtype=np.uint64, count=len(self.recent)))
-            self.sorted = np.sort(np.concatenate((self.sorted, new)), kind="stable")  # which merges what is sorted
+            self.sorted = np.sort(np.concatenate((self.sorted, new)), kind="stable")  # a merge of sorted parts
             self.recent = set()
         return True
 
 
 class NearDuplicates:
-    """Finds documents that are nearly the same as one that was kept before: 8 bytes a band and document kept, 72 at 0.8.
+    """Finds documents that are nearly equal to an earlier one, with 8 bytes per band and document, 72 at 0.8.
 
-    (`MinHashLSH` itself keeps its bands in Python sets, some kilobytes a document; its choice of bands is taken from it.)
+    (`MinHashLSH`, whose choice of bands is used, keeps bands in Python sets, a few kilobytes per document.)
     """
 
     def __init__(self, threshold: float) -> None:
-        """`threshold`: Jaccard similarity from 0.1 to 0.95. Raises InputError where it is not, or `datasketch` is not installed."""
+        """`threshold`: Jaccard similarity from 0.1 to 0.95. Raises InputError for another one, and without `datasketch`."""
         if not 0.1 <= threshold <= 0.95:
             raise InputError(f"{option('jaccard')} is {threshold}: give a similarity from 0.1 to 0.95")
         try:
@@ -65,11 +65,11 @@ class NearDuplicates:
             raise InputError("near duplicates need the package datasketch: pip install 'bert[dedup]'") from None
         lsh = MinHashLSH(threshold=threshold, num_perm=_VALUES)
         self.bands, self.values_per_band = lsh.b, lsh.r
-        self._empty = MinHash(num_perm=_VALUES, hashfunc=int)  # the shingles are hashed already
+        self._empty = MinHash(num_perm=_VALUES, hashfunc=int)  # shingles are hashed already
         self._seen = Seen()
 
     def new(self, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """Which documents (N,) bool are no near duplicates of an earlier one, by flat ids and the number of ids of each."""
+        """(N,) bool: which documents are not near duplicates of an earlier one, from flat ids and the number of ids of each."""
         answer = np.ones(len(lengths), bool)
         for number, keys in enumerate(self._keys(values, lengths).tolist()):
             answer[number] = not any(key in self._seen for key in keys)
@@ -79,7 +79,7 @@ class NearDuplicates:
         return answer
 
     def _keys(self, values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-        """One number a band (N, bands), equal where a whole band of two sketches is."""
+        """One number per band (N, bands), equal if the bands of two sketches are."""
         hashes = hash_shingles(values, lengths)
         counts = np.maximum(lengths - SHINGLE + 1, 1)
         sketches = np.empty((len(lengths), _VALUES), np.uint32)
@@ -93,16 +93,16 @@ class NearDuplicates:
 
 
 def hash_shingles(values: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """32-bit hashes of the shingles of every document, one document after the other.
+    """32-bit hashes of the shingles of all documents, in order.
 
-    A document of n tokens has n − 4 shingles; one of fewer than five has one, itself.
+    A document of n tokens has n − 4 shingles; one of fewer than five tokens is one shingle.
     """
     padded = np.concatenate((values.astype(np.int64) + 1, np.zeros(SHINGLE - 1, np.int64)))
     counts = np.maximum(lengths - SHINGLE + 1, 1)
     starts = np.cumsum(lengths) - lengths
     ends = np.cumsum(counts)
     places = np.repeat(starts - (ends - counts), counts) + np.arange(int(counts.sum()))
-    # tokens of a shingle: after a short document comes the next
+    # number of tokens of a shingle: after a short document the next one begins
     left = np.repeat(np.minimum(lengths, SHINGLE), counts)
     parts = (np.where(part < left, padded[places + part], 0) for part in range(SHINGLE))
     return random_bits(*parts) >> np.uint64(32)

@@ -1,39 +1,127 @@
-"""Many documents → token ids, for a store: each distinct word is tokenised once, and looked up from then on.
+"""What lies between `Tokenizer` and the library `tokenizers`, which is written in Rust: the names that both sides know, guards
+against what the library does with files and texts of strangers, and a table that spares it most of the text.
 
-A WordPiece tokenizer as BERT has it cuts a text at blanks and around each punctuation mark and ideograph, and then each of
-these words for itself: the ids of a text are the ids of its words one after the other. Running text repeats its words, so a
-table of them does nearly all the work; Arrow finds the distinct ones.
+A WordPiece tokenizer like BERT's splits a text at spaces and around each punctuation mark and ideograph, and then each of
+these words by itself: the ids of a text are the ids of its words in order. Running text repeats its words, so each distinct
+word is tokenized once and looked up afterwards. Arrow finds the distinct words.
 """
 
-import json
-from collections.abc import Callable, Sequence
+import base64
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count, repeat
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bert.data.tokenizer import Tokenizer, encodable
+from bert.errors import InputError
+from bert.untrusted import read_json
+
+ROLES = ("pad", "unk", "cls", "sep", "mask")
+BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
+
+FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
+"""files that hold a tokenizer; the first one in a folder is read"""
+ALL_FILES = (*FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 
 Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
-# some of the characters that stand for themselves: those of ASCII and the commonest others
+"""texts → flat ids of all texts, and the number of ids of each"""
+
+_MOST_EXPANSION = 10_000  # characters that the steps of a tokenizer may make of one
+_SURROGATES = re.compile("[\ud800-\udfff]")
+# some of the characters that are words by themselves: those of ASCII and the most frequent others
 _MARKS = r"!-/:-@\[-`{-~，。、"
-_IDEOGRAPHS = "㐀-䶿一-鿿"  # where the normaliser puts blanks around them
+_IDEOGRAPHS = "㐀-䶿一-鿿"  # where the normalizer puts spaces around them
 
 
-def document_encoder(tokenizer: Tokenizer) -> Encode:
-    """The fastest function that gives what `tokenizer.encode_documents` gives. It may keep some 100 MB of words."""
-    definition = json.loads(tokenizer.backend.to_str())
+# ── guards ──
+
+
+def read_object(file: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty if there is no file. Raises InputError."""
+    try:
+        content = read_json(file)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise InputError(f"{file}: not valid JSON ({error}); repair or remove it") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: not a JSON object; repair or remove it")
+    return content
+
+
+def token_name(entry: Any) -> str | None:
+    """The text of a special token in a JSON file, which holds it as a string or in an object."""
+    name = entry.get("content") if isinstance(entry, dict) else entry
+    return name if isinstance(name, str) else None
+
+
+def is_of_rust(error: BaseException) -> bool:
+    """Whether `tokenizers` raised it: a bare Exception, or a panic, which is not an Exception."""
+    return type(error) is Exception or type(error).__module__ == "pyo3_runtime"
+
+
+@contextmanager
+def rust_silent() -> Iterator[None]:
+    """Nothing reaches standard error, where a panic is printed before it becomes an exception."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def encodable(text: str) -> str:
+    """The text without lone surrogates, which no encoding of Unicode can hold."""
+    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+
+
+def check_expansion(definition: Any) -> None:
+    """ValueError if the steps of a tokenizer may make a text many thousand times as long, or if the table of a normalizer claims
+    to be larger than it is: its first four bytes are its size."""
+    waiting = [definition.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")]
+    times = 1
+    while waiting:
+        if isinstance(step := waiting.pop(), dict):
+            waiting += [inner for value in step.values() if isinstance(value, list) for inner in value]
+            if isinstance(charsmap := step.get("precompiled_charsmap"), str):
+                table = base64.b64decode(charsmap)
+                if len(table) >= 4 and int.from_bytes(table[:4], "little") > len(table) - 4:
+                    raise ValueError("its precompiled_charsmap is cut off")
+            longest = [len(value) for key in ("content", "prepend") if isinstance(value := step.get(key), str)]
+            times *= max([1 + (step.get("type") == "ByteLevel"), *longest])
+    if times > _MOST_EXPANSION:
+        raise ValueError(f"its steps may make {times:,} characters of one")
+
+
+# ── many documents ──
+
+
+def document_encoder(encode: Encode, definition: dict[str, Any]) -> Encode:
+    """The fastest function with the results of `encode`, the `encode_documents` of a tokenizer with this definition. It may keep
+    about 100 MB of words."""
     if not cuts_words_apart(definition):
-        return tokenizer.encode_documents
+        return encode
     normalizer = definition["normalizer"] or {"handle_chinese_chars": False, "lowercase": False}
     alone = _MARKS + _IDEOGRAPHS if normalizer["handle_chinese_chars"] else _MARKS
-    return WordTable(tokenizer.encode_documents, alone, normalizer["lowercase"]).encode
+    return WordTable(encode, alone, normalizer["lowercase"]).encode
 
 
 def cuts_words_apart(definition: dict[str, Any]) -> bool:
-    """Whether no id of a text depends on what stands beyond the next blank, newline or punctuation mark.
+    """Whether no id of a text depends on what follows the next space, newline or punctuation mark.
 
-    So it is with BERT's normaliser and pre-tokenizer. An added word could hold a blank; special tokens are text here.
+    This holds for BERT's normalizer and pre-tokenizer. An added word could contain a space; special tokens are text here.
     """
     normalizer, pre_tokenizer = definition["normalizer"] or {}, definition["pre_tokenizer"] or {}
     return (
@@ -45,16 +133,13 @@ def cuts_words_apart(definition: dict[str, Any]) -> bool:
 
 
 class WordTable:
-    """The ids of the words that came so far; at most `words` of them with `characters` in all, then it is begun anew."""
+    """The ids of the words seen so far; with more than `words` of them, or `characters` in all, it starts empty again."""
 
     def __init__(
         self, encode: Encode, alone: str, lowercase: bool, words: int = 500_000, characters: int = 8_000_000
     ) -> None:
-        """`encode` takes words and returns (values, lengths), as `Tokenizer.encode_documents` does.
-
-        `alone` are the characters, as in the brackets of a regular expression, that are words of their own; `lowercase` says
-        that `encode` does not tell A from a.
-        """
+        """`alone`: the characters that are words by themselves, as in the brackets of a regular expression; `lowercase`:
+        `encode` does not tell A from a."""
         self.encode_words, self.alone, self.lowercase = encode, f"([{alone}])", lowercase
         self.words, self.characters = words, characters
         self._forget()
@@ -82,7 +167,7 @@ class WordTable:
         numbers = self._look_up(words.dictionary.to_pylist())[words.indices.to_numpy()]
         lengths = self._lengths[numbers]  # of each word
         ends = np.cumsum(lengths)
-        places = np.repeat(self._starts[numbers] - (ends - lengths), lengths)  # where in the table each id stands
+        places = np.repeat(self._starts[numbers] - (ends - lengths), lengths)  # index of each id in `_values`
         places += np.arange(len(places))
         values = self._values[places]
         ends_of_texts = np.concatenate(([0], ends))[words_of.offsets.to_numpy()]
@@ -91,19 +176,16 @@ class WordTable:
         return values, np.diff(ends_of_texts)
 
     def _look_up(self, words: list[str]) -> np.ndarray:
-        """Where in the table each word stands (int64), also those that are new."""
+        """The index (int64) of each of these distinct words; new ones are added to the end of the table."""
         numbers = np.fromiter(map(self._number.get, words, repeat(-1)), np.int64, len(words))
-        new = np.flatnonzero(numbers < 0)
-        if len(new) or not len(self._lengths):
-            numbers[new] = len(self._number) + np.arange(len(new))
-            self._learn([words[place] for place in new.tolist()])
+        places = np.flatnonzero(numbers < 0)
+        if len(places) or not len(self._lengths):
+            new = [words[place] for place in places.tolist()]
+            numbers[places] = len(self._number) + np.arange(len(new))
+            values, lengths = self.encode_words(new)
+            self._number.update(zip(new, count(len(self._number))))
+            self._starts = np.concatenate((self._starts, len(self._values) + np.cumsum(lengths) - lengths))
+            self._lengths = np.concatenate((self._lengths, lengths))
+            self._values = np.concatenate((self._values, values)) if len(self._values) else values
+            self._length += sum(map(len, new))
         return numbers
-
-    def _learn(self, new: list[str]) -> None:
-        """Put distinct words at the end of the table."""
-        values, lengths = self.encode_words(new)
-        self._number.update(zip(new, count(len(self._number))))
-        self._starts = np.concatenate((self._starts, len(self._values) + np.cumsum(lengths) - lengths))
-        self._lengths = np.concatenate((self._lengths, lengths))
-        self._values = np.concatenate((self._values, values)) if len(self._values) else values
-        self._length += sum(map(len, new))

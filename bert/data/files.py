@@ -1,4 +1,4 @@
-"""The documents of one file: plain text, JSON lines, tables and parquet, as they are or compressed. Constant memory."""
+"""The documents of one file: plain text, JSON lines, tables or parquet, optionally compressed, in constant memory."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bert.data.rows import json_rows, table_rows
-from bert.errors import InputError, did_you_mean, option
+from bert.errors import InputError, did_you_mean, first_line, option
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -25,27 +27,27 @@ FORMATS = TEXTS | JSONS | {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
 """suffix → format"""
 COMPRESSIONS = (".gz", ".zst")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_CHUNK = 1 << 20  # bytes read at once; also how much of a file is looked at to choose its layout
-_ZSTD_AT_ONCE = 1 << 10  # compressed bytes: of one repeated character they make up to 32,768 times as many
-_MOST_WINDOW = 1 << 27  # bytes that zstd keeps of what came before: as many as its own command takes
+_CHUNK = 1 << 20  # bytes read at once; the layout of a file is chosen from the first chunk
+_ZSTD_AT_ONCE = 1 << 10  # compressed bytes, which may expand by a factor of up to 32,768
+_MOST_WINDOW = 1 << 27  # bytes of history that zstd keeps: the limit of its own command
 
 Advance = Callable[[int], None]
 Notes = Callable[[str], None]
 
 
 def known_suffixes() -> str:
-    """The suffixes that are read, for messages."""
+    """The supported suffixes, for messages."""
     return f"{', '.join(FORMATS)}, each text format also with {' or '.join(COMPRESSIONS)}"
 
 
 def suffixes(path: Path) -> str:
-    """The known end of a file name, such as `.jsonl.gz`; empty where it is not known."""
+    """The supported end of a file name, such as `.jsonl.gz`; empty if it is not supported."""
     form, compression = parted_suffixes(path)
     return form + compression if form in FORMATS and not (form == ".parquet" and compression) else ""
 
 
 def parted_suffixes(path: str | Path) -> tuple[str, str]:
-    """The suffix of a file name, whatever it is, and that of a compression after it, in small letters; empty where there is none."""
+    """The suffix of a file name and that of a compression after it, in lower case; empty if there is none."""
     name = Path(path).name.lower()
     compression = next((suffix for suffix in COMPRESSIONS if name.endswith(suffix)), "")
     return Path(name.removesuffix(compression)).suffix, compression
@@ -54,10 +56,10 @@ def parted_suffixes(path: str | Path) -> tuple[str, str]:
 def read_file(
     path: Path, layout: str, text_field: str, note_once: Callable[[str, str], None], advance: Advance
 ) -> Iterator[str]:
-    """The documents of a file by its suffix, not stripped yet, empty ones too. A file of unknown suffix is plain text.
+    """The documents of a file, not stripped, including empty ones. A file with an unknown suffix is plain text.
 
-    `note_once(layout, line)` hears of a layout that was chosen by line length, `advance` the bytes read since its last
-    call. Raises InputError with the file and line for what cannot be read.
+    `note_once(layout, line)` is called if a layout was chosen by line length, `advance` with the bytes read since its last
+    call. Raises InputError with file and line if the file cannot be read.
     """
     form = FORMATS[parted_suffixes(path)[0]] if suffixes(path) else "txt"
     if form == "parquet":
@@ -69,7 +71,7 @@ def read_file(
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, with their newline, decompressed by its suffix. `-` is standard input, as it comes."""
+    """The lines of a text file, with their newline, decompressed by its suffix. `-` is standard input, unbuffered."""
     if str(path) == "-":
         buffer = cast("BufferedReader", sys.stdin.buffer)
         chunks = iter(lambda: buffer.read1(_CHUNK), b"")
@@ -78,7 +80,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
-    """Decompressed bytes of a file. A compressed file that ends too early is an InputError, not a shorter corpus."""
+    """Decompressed bytes of a file. Raises EOFError and the like for a compressed file that ends early."""
     if path.name.lower().endswith(".gz"):
         with gzip.GzipFile(fileobj=file) as stream:
             while chunk := stream.read(_CHUNK):
@@ -86,7 +88,7 @@ def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
     elif path.name.lower().endswith(".zst"):
         import zstandard
 
-        # not zstandard.open: it takes the end of a truncated file for the end of the text
+        # not zstandard.open, which reads a truncated file without an error
         decompressor = zstandard.ZstdDecompressor(max_window_size=_MOST_WINDOW)
         frame, started = decompressor.decompressobj(), False
         texts, waiting = [], 0
@@ -109,7 +111,7 @@ def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _text_blocks(path: Path, advance: Advance) -> Iterator[str]:
-    """The text of a file in blocks of about 1 MB that end with a whole line; newlines are `\\n`, the BOM is gone."""
+    """The text of a file in blocks of about 1 MB that end at a line end; newlines are `\\n`, without BOM."""
     import zstandard
 
     def chunks(file: BinaryIO) -> Iterator[bytes]:
@@ -125,23 +127,19 @@ def _text_blocks(path: Path, advance: Advance) -> Iterator[str]:
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); download or compress the file again") from None
     except FileNotFoundError:
-        near = get_close_matches(path.name, _siblings(path), n=1)
+        siblings: list[str] = []
+        with suppress(OSError):
+            siblings = [other.name for other in path.parent.iterdir()]
+        near = get_close_matches(path.name, siblings, n=1)
         meant = f" Did you mean `{near[0]}`?" if near else ""
         raise InputError(f"{path}: no such file: give another path.{meant}") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def _siblings(path: Path) -> list[str]:
-    try:
-        return [other.name for other in path.parent.iterdir()]
-    except OSError:
-        return []
-
-
 def _whole_lines(path: Path, chunks: Iterator[bytes]) -> Iterator[str]:
     lines_before = 0
-    rest: list[bytes] = []  # of an unfinished line, joined once: one endless line costs no more than many
+    rest: list[bytes] = []  # of an unfinished line, joined only once
     for chunk in chunks:
         cut = chunk.rfind(b"\n") + 1
         if cut:
@@ -165,7 +163,7 @@ def _decode(path: Path, block: bytes, lines_before: int) -> str:
 
 
 def _lines(blocks: Iterator[str]) -> Iterator[str]:
-    """Lines with their newline. Not str.splitlines, which also cuts at U+2028 and form feeds."""
+    """Lines with their newline. Not str.splitlines, which also splits at U+2028 and form feeds."""
     for block in blocks:
         start = 0
         while (end := block.find("\n", start) + 1) > 0:
@@ -180,20 +178,16 @@ def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callab
     if layout == "auto":
         layout, why = _choose_layout(head)
         if why:
-            taken = {"lines": "one document a line", "file": "the whole file as one document"}[layout]
-            note_once(layout, f"{path}: no blank line, {why}: took {taken} (set the layout to decide otherwise)")
-
-    def all_blocks() -> Iterator[str]:
-        yield head
-        yield from blocks
-
+            taken = {"lines": "one document per line", "file": "one document"}[layout]
+            note_once(layout, f"{path}: no blank line, {why}: read as {taken} (set the layout to change this)")
+    blocks = chain([head], blocks)
     if layout == "file":
-        yield "".join(all_blocks())
+        yield "".join(blocks)
     elif layout == "lines":
-        yield from _lines(all_blocks())
+        yield from _lines(blocks)
     else:
         paragraph: list[str] = []
-        for line in _lines(all_blocks()):
+        for line in _lines(blocks):
             if line.isspace():
                 yield "".join(paragraph)
                 paragraph.clear()
@@ -203,11 +197,11 @@ def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callab
 
 
 def _choose_layout(head: str) -> tuple[str, str]:
-    """The layout of a text file from its first megabyte, and why, where its lines had to be measured.
+    """The layout of a text file from its first megabyte, and the reason if its lines had to be measured.
 
-    A blank line between two others: documents are separated by blank lines. Otherwise a text is hard-wrapped when its
-    longest line has 30 to 120 characters and most lines are filled to three quarters of that, do not end like a
-    sentence and come once: then the file is one document. Anything else is one document a line.
+    With a blank line between two others, documents are separated by blank lines. Otherwise a text is hard-wrapped, and the
+    file one document, if its longest line has 30 to 120 characters and most lines are at least three quarters as long, do
+    not end like a sentence and are not repeated. Anything else is one document per line.
     """
     lines = [line.rstrip() for line in head.strip().split("\n")]
     if "" in lines:
@@ -216,12 +210,11 @@ def _choose_layout(head: str) -> tuple[str, str]:
     longest = max(lengths)
     filled = sum(length >= 0.75 * longest for length in lengths)
     sentences = sum(line.endswith((".", "!", "?", '"', "”", "。", "！", "？", "…")) for line in lines)
-    middle = f"lines of {median(lengths):.0f} characters at the median"
     half = len(lines) / 2
     wrapped = 30 <= longest <= 120 and filled > half and sentences < half and len(set(lines)) > half
     if len(lines) >= 4 and wrapped:
         return "file", f"hard-wrapped at {longest} characters"
-    return "lines", middle if len(lines) > 1 else ""
+    return "lines", f"median line length {median(lengths):.0f} characters" if len(lines) > 1 else ""
 
 
 def _read_rows(path: Path, lines: Iterator[str], form: str, text_field: str) -> Iterator[str]:
@@ -263,17 +256,14 @@ def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str
                         yield unify(text)
                 advance(size * batch.num_rows // rows)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{path}: not a readable parquet file ({first}); download or write it again") from None
+        what = f"not a readable parquet file ({first_line(error)})"
+        raise InputError(f"{path}: {what}; download or write it again") from None
 
 
 def missing_field(where: str, text_field: str, names: list[str]) -> InputError:
-    """The error for a row or header without the text field; it says what fields are there."""
-    there = ", ".join(names) or "none"
-    near = did_you_mean(text_field, names)
-    return InputError(
-        f"{where}: no field {text_field!r}; there are: {there}. Name one by {option('text_field')}.{near}"
-    )
+    """The error for a row or header without the text field; it lists the fields."""
+    what = f"no field {text_field!r}; there are: {', '.join(names) or 'none'}"
+    return InputError(f"{where}: {what}. Name one by {option('text_field')}.{did_you_mean(text_field, names)}")
 
 
 def _no_text(where: str, text_field: str, held: str) -> InputError:

@@ -1,12 +1,12 @@
-"""Which chunks share a sequence: documents are cut into chunks, chunks are packed into sequences of a fixed length, sequences are numbered.
+"""Packing: documents are split into chunks, chunks are packed into sequences of a fixed length, sequences are numbered.
 
-A chunk of n tokens takes n + 2 positions of a sequence, for its [CLS] and its [SEP]. Packing is best-fit decreasing (Johnson 1973) inside a
-window, a number of consecutive documents of the epoch's order, so that a sequence is a pure function of (lengths, seed, epoch, window) and
-no stream has to be played from its start to see sequence 12,345.
+A chunk of n tokens takes n + 2 positions of a sequence, including its [CLS] and [SEP]. Packing is best-fit decreasing
+(Johnson 1973) within a window, a number of consecutive documents in the order of the epoch, so that a sequence is a pure
+function of (lengths, seed, epoch, window) and sequence 12,345 can be made without the ones before it.
 
-A worked example. Sequences of 8 positions, documents of 9, 3 and 1 tokens: the first is cut into chunks of 6 and 3 tokens, which take 8
-and 5 positions; the others take 5 and 3. Best fit puts 8 alone, 5 and 3 together, and 5 alone: three sequences, 21 of 24 positions in
-use.
+Example: sequences of 8 positions, documents of 9, 3 and 1 tokens. The first is split into chunks of 6 and 3 tokens, which
+take 8 and 5 positions; the others take 5 and 3. Best fit puts 8 alone, 5 and 3 together, and 5 alone: three sequences, 21 of
+24 positions in use.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ import numpy as np
 from bert.data.rng import Stream, permutation, random_bits
 from bert.errors import InputError
 
-_ALGORITHM = 1  # raised by whoever changes which chunks share a sequence: files of sequence counts are then made anew
+_ALGORITHM = 1  # increase it if other chunks share a sequence: cached sequence counts are then made again
 WORTH_A_FILE = 100_000  # documents from which on counting the sequences of an epoch takes longer than reading a file
 SPECIALS_PER_CHUNK = 2  # [CLS] before it and [SEP] after it
 
 
 @dataclass(frozen=True)
 class Documents:
-    """Documents as slices of the store's flat token array: starts and lengths, both (N,) int64."""
+    """Documents as slices of the flat token array of a store: starts and lengths, both (N,) int64."""
 
     starts: np.ndarray
     lengths: np.ndarray
@@ -41,20 +41,25 @@ class Documents:
 
 @dataclass(frozen=True)
 class PackedSequences:
-    """Packed sequences: sequence r holds the chunks `first[r]:first[r + 1]` of (starts, lengths), in that order."""
+    """Packed sequences: sequence r holds the chunks `first[r]:first[r + 1]` of (starts, lengths), in this order."""
 
     first: np.ndarray
     starts: np.ndarray
     lengths: np.ndarray
+
+    @classmethod
+    def of(cls, counts: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> "PackedSequences":
+        """Sequences of `counts` chunks each, one after the other."""
+        return cls(np.concatenate(([0], np.cumsum(counts))), starts, lengths)
 
     def __len__(self) -> int:
         return len(self.first) - 1
 
 
 def cut(documents: Documents, room: int) -> Documents:
-    """Cut every document into chunks of `room` tokens and one shorter rest. Empty documents vanish."""
+    """Split every document into chunks of `room` tokens and a shorter rest. Empty documents vanish."""
     counts = -(-documents.lengths // room)
-    place = _ranges(counts)  # which chunk of its document a chunk is
+    place = _ranges(counts)  # index of a chunk in its document
     starts = np.repeat(documents.starts, counts) + place * room
     lengths = np.minimum(np.repeat(documents.lengths, counts) - place * room, room)
     return Documents(starts, lengths)
@@ -63,11 +68,11 @@ def cut(documents: Documents, room: int) -> Documents:
 def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
     """Best-fit decreasing: the sequence (N,) of each item, every sequence holding at most `capacity`.
 
-    Largest first, each item goes to the fullest sequence that still holds it. Sequences are kept by the room they have left, and the
-    smallest sufficient room is found in a bit set, so an item costs a constant time and nothing is done a token.
+    Largest first, each item goes to the fullest sequence with enough room. Sequences are indexed by the room that is left,
+    and the smallest sufficient room is found in a bit set: constant time per item, whatever its size.
     """
     sequence_of = np.empty(len(sizes), np.int64)
-    full = sizes == capacity  # most chunks of long documents: a sequence each, without a search
+    full = sizes == capacity  # most chunks of long documents: one sequence each, without a search
     count = int(full.sum())
     sequence_of[full] = np.arange(count)
     order = np.argsort(-sizes, kind="stable")[count:]
@@ -92,54 +97,45 @@ def best_fit(sizes: np.ndarray, capacity: int) -> np.ndarray:
 
 
 def pack(documents: Documents, sequence_length: int) -> PackedSequences:
-    """Cut the documents and pack the chunks into sequences of `sequence_length` positions, in no particular order of sequences."""
+    """Split the documents and pack the chunks into sequences of `sequence_length` positions, in no particular order."""
     chunks = cut(documents, sequence_length - SPECIALS_PER_CHUNK)
     sequence_of = best_fit(chunks.lengths + SPECIALS_PER_CHUNK, sequence_length)
     order = np.argsort(sequence_of, kind="stable")
-    per_sequence = np.bincount(sequence_of, minlength=0)
-    return PackedSequences(np.concatenate(([0], np.cumsum(per_sequence))), chunks.starts[order], chunks.lengths[order])
+    return PackedSequences.of(np.bincount(sequence_of), chunks.starts[order], chunks.lengths[order])
 
 
 def take_sequences(sequences: PackedSequences, indices: np.ndarray) -> PackedSequences:
     """The sequences at `indices`, in that order."""
     counts = np.diff(sequences.first)[indices]
     chunks = np.repeat(sequences.first[indices], counts) + _ranges(counts)
-    return PackedSequences(
-        np.concatenate(([0], np.cumsum(counts))), sequences.starts[chunks], sequences.lengths[chunks]
-    )
+    return PackedSequences.of(counts, sequences.starts[chunks], sequences.lengths[chunks])
 
 
 def join_sequences(parts: list[PackedSequences]) -> PackedSequences:
     """The sequences of all parts, one part after the other."""
-    counts = np.concatenate([np.diff(part.first) for part in parts])
-    return PackedSequences(
-        np.concatenate(([0], np.cumsum(counts))),
-        np.concatenate([part.starts for part in parts]),
-        np.concatenate([part.lengths for part in parts]),
-    )
+    columns = zip(*((np.diff(part.first), part.starts, part.lengths) for part in parts))
+    return PackedSequences.of(*map(np.concatenate, columns))
 
 
 def gather(
     values: np.ndarray, sequences: PackedSequences, sequence_length: int, cls_id: int, sep_id: int, pad_id: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sequences as arrays: (input_ids, document_ids), each (R, sequence_length) int64; document_ids counts a sequence's chunks
-    from 1, 0 is padding."""
+    """Sequences as arrays: (input_ids, document_ids), each (R, sequence_length) int64; document_ids numbers the chunks of a
+    sequence from 1, 0 is padding."""
     count, chunks = len(sequences), len(sequences.starts)
     chunks_per_sequence = np.diff(sequences.first)
     chunk_ends = np.concatenate(([0], np.cumsum(sequences.lengths + SPECIALS_PER_CHUNK)))
-    # The flat positions of all sequences are a chain of segments: the chunks of a sequence and then its padding, for every sequence.
-    chunk = np.arange(chunks) + np.repeat(np.arange(count), chunks_per_sequence)  # which segment a chunk is
+    # The flat positions of all sequences are a chain of segments: for each sequence, its chunks and then its padding.
+    chunk = np.arange(chunks) + np.repeat(np.arange(count), chunks_per_sequence)  # index of the segment of a chunk
     padding = sequences.first[1:] + np.arange(count)
     sizes, numbers, starts = (np.zeros(chunks + count, np.int64) for _ in range(3))
-    sizes[chunk], sizes[padding] = (
-        sequences.lengths + SPECIALS_PER_CHUNK,
-        sequence_length - np.diff(chunk_ends[sequences.first]),
-    )
+    sizes[chunk] = sequences.lengths + SPECIALS_PER_CHUNK
+    sizes[padding] = sequence_length - np.diff(chunk_ends[sequences.first])
     numbers[chunk] = _ranges(chunks_per_sequence) + 1
     starts[chunk] = sequences.starts
     begins = np.cumsum(sizes) - sizes
     document_ids = np.repeat(numbers, sizes)
-    # Where in `values` the token of a place is. At a [CLS] or [SEP] it is what stands next to the chunk, and is written over.
+    # The index in `values` of the token of each position. At a [CLS] or [SEP] it is a neighbor of the chunk, overwritten below.
     source = np.repeat(starts - 1 - begins, sizes)
     source += np.arange(count * sequence_length)
     input_ids = values.take(source, mode="clip").astype(np.int64)
@@ -152,37 +148,35 @@ def gather(
 def split_validation(
     documents: Documents, hashes: np.ndarray, share: float, room: int
 ) -> tuple[Documents, Documents, str]:
-    """Split into (training, validation, message) by hash, so that a document stays on its side when the corpus grows.
+    """Split into (training, validation, message) by hash, so that a document stays in its split when the corpus grows.
 
-    Where fewer than 20 documents or an empty side would result, chunks of `room` tokens take the place of documents and the last 2 %
-    of them by the same hash (or `share`, where that is more) are held out; the message says so, and is empty otherwise.
+    If the validation split would have fewer than 20 documents, or the other one none, chunks of `room` tokens take the place
+    of documents: the last 2 % by the same hash (or `share`, if that is more) are held out. The message says so, and is empty
+    otherwise.
     """
     if share == 0:
         return documents, documents.take(np.arange(0)), ""
     threshold = np.uint64(min(share, 1.0) * float(2**64 - 2**11))
-    validation_split = random_bits(hashes, Stream.VALIDATION_SPLIT) < threshold
-    documents_left_out = int(validation_split.sum())
-    if documents_left_out >= 20 and documents_left_out < len(documents):
-        return documents.take(np.flatnonzero(~validation_split)), documents.take(np.flatnonzero(validation_split)), ""
+    held_out = random_bits(hashes, Stream.VALIDATION_SPLIT) < threshold
+    documents_left_out = int(held_out.sum())
+    if 20 <= documents_left_out < len(documents):
+        return documents.take(np.flatnonzero(~held_out)), documents.take(np.flatnonzero(held_out)), ""
     chunks = cut(documents, room)
     counts = -(-documents.lengths // room)
     keys = random_bits(np.repeat(hashes, counts), Stream.VALIDATION_SPLIT, _ranges(counts))
     number = max(1, round(max(share, 0.02) * len(chunks)))
-    last = np.zeros(len(chunks), bool)
-    last[np.argsort(keys, kind="stable")[len(chunks) - number :]] = True
-    message = (
-        f"{documents_left_out} of {len(documents)} documents would be held out, too few to measure on:"
-        f" {number} of {len(chunks)} chunks of up to {room} tokens are held out instead"
-    )
-    return chunks.take(np.flatnonzero(~last)), chunks.take(np.flatnonzero(last)), message
+    order = np.argsort(keys, kind="stable")
+    training, validation = (chunks.take(np.sort(part)) for part in (order[:-number], order[-number:]))
+    few = f"{documents_left_out} of {len(documents)} documents would be held out, too few to measure on"
+    return training, validation, f"{few}: {number} of {len(chunks)} chunks of up to {room} tokens are held out instead"
 
 
 @dataclass
 class SequenceIndex:
-    """Where sequence n is: its epoch, its window and its place there; and the sequences of that window.
+    """Locates sequence n: its epoch, its window and its index there; and packs the sequences of that window.
 
-    The number of sequences of every window follows from lengths, seed and epoch alone; it is computed once an epoch and, for large corpora,
-    kept in `folder`.
+    The number of sequences of each window follows from lengths, seed and epoch; it is computed once per epoch and, for large
+    corpora, cached in `folder`.
     """
 
     documents: Documents
@@ -190,19 +184,18 @@ class SequenceIndex:
     window_documents: int
     seed: int
     folder: Path | None = None
-    _ends: dict[int, np.ndarray] = field(
-        default_factory=dict, repr=False
-    )  # epoch → sequences up to the end of each window
+    # epoch → number of sequences up to the end of each window
+    _ends: dict[int, np.ndarray] = field(default_factory=dict, repr=False)
     _epoch_starts: list[int] = field(default_factory=lambda: [0], repr=False)
     _orders: dict[int, np.ndarray] = field(default_factory=dict, repr=False)  # of the epoch last asked for
     _windows: dict[tuple[int, int], PackedSequences] = field(default_factory=dict, repr=False)
 
     def sequences_in_epoch(self, epoch: int) -> int:
-        """Number of sequences of an epoch. Epochs differ by a few sequences, because their windows hold other documents."""
+        """Number of sequences of an epoch. Epochs differ by a few sequences, because their windows hold different documents."""
         return int(self._window_ends(epoch)[-1])
 
     def sequences(self, first: int, count: int) -> PackedSequences:
-        """Sequences first … first + count − 1 of the run, through the ends of windows and epochs."""
+        """Sequences first … first + count − 1 of the run, across windows and epochs."""
         parts = []
         while count > 0:
             epoch, window, place = self.locate(first)
@@ -213,7 +206,7 @@ class SequenceIndex:
         return join_sequences(parts)
 
     def locate(self, sequence: int) -> tuple[int, int, int]:
-        """(epoch, window, place in window) of sequence `sequence` of the run."""
+        """(epoch, window, index in the window) of sequence `sequence` of the run."""
         while self._epoch_starts[-1] <= sequence:
             self._epoch_starts.append(self._epoch_starts[-1] + self.sequences_in_epoch(len(self._epoch_starts) - 1))
         epoch = int(np.searchsorted(self._epoch_starts, sequence, side="right")) - 1
@@ -260,39 +253,36 @@ class SequenceIndex:
         return self._ends[epoch]
 
     def _key(self) -> int:
-        """What the number of sequences depends on, as one number."""
-        lengths = np.bitwise_xor.reduce(
-            random_bits(self.documents.lengths, np.arange(len(self.documents))), initial=np.uint64(0)
-        )
+        """All that the number of sequences depends on, as one number."""
+        bits = random_bits(self.documents.lengths, np.arange(len(self.documents)))
+        lengths = np.bitwise_xor.reduce(bits, initial=np.uint64(0))
         shape = self.sequence_length, self.window_documents, self.seed, len(self.documents)
         return int(random_bits(_ALGORITHM, *shape, lengths)[0])
 
 
 def _ranges(counts: np.ndarray) -> np.ndarray:
     """0 … n − 1 for each n of counts, one after the other."""
-    ends = np.cumsum(counts)
-    total = int(ends[-1]) if len(ends) else 0
-    return np.arange(total) - np.repeat(ends - counts, counts)
+    return np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
 def _read(file: Path | None, windows: int) -> np.ndarray | None:
-    """The sequence counts of a cache, that rise from window to window; none where there is none, or none that can be read."""
-    try:
-        ends = (
-            None if file is None else np.lib.format.open_memmap(file, mode="r")
-        )  # which claims no memory and unpickles nothing
-    except Exception:  # NumPy raises a dozen kinds for a damaged header
+    """The cached sequence counts, which increase from window to window; None if there are none, or they cannot be read."""
+    if file is None:
         return None
-    if ends is None or ends.dtype != np.int64 or ends.shape != (windows,) or not (np.diff(ends, prepend=0) > 0).all():
+    try:
+        ends = np.lib.format.open_memmap(file, mode="r")  # allocates no memory and unpickles nothing
+    except Exception:  # NumPy raises many types for a damaged header
+        return None
+    if ends.dtype != np.int64 or ends.shape != (windows,) or not (np.diff(ends, prepend=0) > 0).all():
         return None
     return np.array(ends)
 
 
 def _write(file: Path, array: np.ndarray) -> None:
-    """Write an array whole or not at all; several processes may do so at once. It is a cache: a folder that refuses it does no harm."""
+    """Write an array atomically; several processes may do so at once. A cache: errors are ignored."""
     partial = file.with_name(f"{file.name}.{uuid.uuid4().hex}.partial")
     try:
-        with partial.open("xb") as stream:  # readable for whom the umask says: others use the store too
+        with partial.open("xb") as stream:  # with the rights of the umask: others use the store too
             np.save(stream, array)
         partial.replace(file)
     except OSError:

@@ -1,24 +1,38 @@
-"""A corpus and a tokenizer become a token store, or the one that is there is used again."""
+"""A corpus and a tokenizer become a token store, or the store that is already there is reused.
+
+Documents are tokenized in batches, without duplicates, and the folder of the store appears complete or not at all.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from bert.data import store as stores
 from bert.data.corpus import find_corpus
-from bert.data.store import STORE_FILES, TokenStore, holds_store, open_store, read_info, replace_info
-from bert.data.store_writer import StoreSummary, write_store
+from bert.data.duplicates import NearDuplicates, Seen
+from bert.data.encoding import document_encoder
+from bert.data.store import ARROW, INFO, STORE_FILES, TokenStore, holds_store, open_store
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError
-from bert.files import clear_workshop, real_path
+from bert.errors import InputError, option
+from bert.files import clear_workshop, completed, owned, put_files, real_path, replaced_folder
 from bert.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
+
+_BATCH_DOCUMENTS, _BATCH_CHARACTERS = 8192, 4_000_000  # tokenized at once: enough for all cores
+_BATCH_TOKENS = 4_000_000  # in a record batch
+_TOO_FEW_TOKENS = 256
 
 
 def prepare(
@@ -29,10 +43,10 @@ def prepare(
     text_field: str = "text",
     jaccard: float | None = None,
 ) -> TokenStore:
-    """The store of a corpus at `out`, written unless the one there is of the same corpus.
+    """The store of a corpus at `out`, written unless the existing one was made of the same corpus.
 
-    With `jaccard`, near duplicates from that similarity on are left out, see `bert.data.duplicates`.
-    Raises InputError for what the corpus, the tokenizer or the folder get wrong.
+    With `jaccard`, near duplicates of at least that similarity are skipped, see `bert.data.duplicates`. Raises InputError
+    if the corpus, the tokenizer or the folder cannot be used.
     """
     tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
     found = find_corpus(corpus, layout, text_field)
@@ -41,7 +55,7 @@ def prepare(
     why = ""
     if holds_store(out):
         try:
-            old = read_info(out)
+            old = stores.read_info(out)
         except InputError as error:
             why = str(error).removeprefix(f"{out}: ").split(";")[0]
     fingerprint = found.fingerprint(old.get("fingerprint"))
@@ -58,8 +72,9 @@ def prepare(
                 clear_workshop(real_path(out), STORE_FILES)
                 what = f"{len(store):,} documents, {store.num_tokens:,} tokens"
                 logger.info(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
-                if old["fingerprint"] != fingerprint:  # touched or moved: look no further next time
-                    replace_info(out, {**old, "fingerprint": fingerprint})
+                if old["fingerprint"] != fingerprint:  # files touched or moved: not read again next time
+                    with suppress(OSError):
+                        stores.write_info(out, {**old, "fingerprint": fingerprint})
                 return store
             except InputError as error:
                 why = str(error).removeprefix(f"{out}: ").split(";")[0]
@@ -72,7 +87,7 @@ def prepare(
 
 
 def text_has_changed(store: TokenStore, corpus: Sequence[str]) -> bool:
-    """Whether `corpus` holds another text than `store` was made of. A text that is gone or lies on a hub is not looked at."""
+    """Whether the text of `corpus` differs from that of `store`; false for a text that is missing or on the Hub."""
     known = store.info["fingerprint"]
     try:
         found = find_corpus(corpus, known.get("layout", "auto"), known.get("text_field", "text"))
@@ -93,7 +108,7 @@ def _log(out: Path, summary: StoreSummary, jaccard: float | None) -> None:
 
 @contextmanager
 def _progress(num_bytes: int) -> Iterator[tuple[Callable[[float], None], Callable[[int, int], None]]]:
-    """A bar on a terminal, a line every 15 s elsewhere: yields `advance(bytes)` and `progress(documents, tokens)`."""
+    """A progress bar on a terminal, otherwise a line every 15 s: yields `advance(bytes)` and `progress(documents, tokens)`."""
     started = last = time.monotonic()
     seen = 0.0
 
@@ -109,7 +124,195 @@ def _progress(num_bytes: int) -> Iterator[tuple[Callable[[float], None], Callabl
         describe(done)
         if now - last >= 15 and not sys.stderr.isatty():
             last = now
-            logger.info(f"tokenising: {f'{min(seen / num_bytes, 1):.0%}, ' if num_bytes else ''}{done}")
+            logger.info(f"tokenizing: {f'{min(seen / num_bytes, 1):.0%}, ' if num_bytes else ''}{done}")
 
-    with progress_bar("tokenising", num_bytes or None) as (count, describe):
+    with progress_bar("tokenizing", num_bytes or None) as (count, describe):
         yield advance, progress
+
+
+@dataclass
+class StoreSummary:
+    """What was written to a store."""
+
+    documents: int = 0
+    tokens: int = 0
+    duplicates: int = 0
+    """documents skipped because of an earlier one with the same text"""
+    near_duplicates: int = 0
+    """documents skipped because of an earlier one with nearly the same text; 0 without such a search"""
+    empty: int = 0
+    """documents skipped because they have no tokens"""
+    unknown: int = 0
+    """tokens that are [UNK]"""
+    characters: int = 0
+    bytes: int = 0
+    """of the text of all documents but duplicates, in UTF-8"""
+    seconds: float = 0.0
+
+
+def write_store(
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    folder: str | Path,
+    fingerprint: dict[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+    jaccard: float | None = None,
+) -> StoreSummary:
+    """Tokenize documents into a store at `folder`, which appears complete or not at all.
+
+    Memory is bounded, except for 8 bytes per document (about 80 with `jaccard`) to recognize duplicates. Exact duplicates
+    are skipped, and with `jaccard` documents of about that similarity or more to an earlier one, see
+    `bert.data.duplicates`. `progress` is called with the numbers of documents and tokens so far. An existing store is
+    replaced. Raises InputError if the disk is full, if `folder` holds something else, and if too little text to train on is
+    left without duplicates; then, and when interrupted, nothing is written.
+    """
+    folder = Path(folder).expanduser()
+    near = None if jaccard is None else NearDuplicates(jaccard)
+    if completed(folder).exists() and not _is_ours(folder):
+        raise InputError(f"{folder}: holds something that is not a token store; give another {option('out')}")
+    try:
+        with owned(folder), replaced_folder(folder, STORE_FILES) as fresh:
+            summary = _write_documents(fresh / ARROW, _read(documents), tokenizer, progress, near)
+            _describe(fresh, summary, tokenizer, fingerprint)
+            return summary
+    except OSError as error:
+        fix = f"free the disk or give another {option('out')}"
+        raise InputError(f"{folder}: the store cannot be written ({error.strerror or error}); {fix}") from None
+
+
+def _read(documents: Iterable[str]) -> Iterator[str]:
+    """The documents. An OSError while reading them is not one of writing the store."""
+    try:
+        yield from documents
+    except OSError as error:
+        raise InputError(f"{error.filename or 'the text'}: cannot be read ({error.strerror or error})") from error
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a folder is empty or only a store. Folders of `datasets` have the same files but `store.json`."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else ["a file"]
+    if any(not any(fnmatchcase(name, ours) for ours in STORE_FILES) for name in names):
+        return False
+    return not names or (INFO in names and (ARROW in names or holds_store(folder)))
+
+
+class StoreWriter:
+    """Collects documents into record batches of a few million tokens, and writes them to an Arrow stream."""
+
+    def __init__(self, stream: Any, schema: Any) -> None:
+        self.stream, self.schema = stream, schema
+        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._waiting = 0
+
+    def add(self, values: np.ndarray, lengths: np.ndarray, hashes: np.ndarray) -> None:
+        """Add documents: their flat ids, and the number of ids and the hash of the text of each."""
+        self._parts.append((values, lengths, hashes))
+        self._waiting += len(values)
+        if self._waiting >= _BATCH_TOKENS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the documents that are not yet written."""
+        import pyarrow as pa
+
+        if self._waiting:
+            values, lengths, hashes = map(np.concatenate, zip(*self._parts))
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            documents = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+            self.stream.write_batch(pa.record_batch([documents, pa.array(hashes)], schema=self.schema))
+            self._parts, self._waiting = [], 0
+
+
+def _write_documents(
+    path: Path,
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    progress: Callable[[int, int], None] | None,
+    near: NearDuplicates | None,
+) -> StoreSummary:
+    """Write the Arrow file of a store, without duplicates and documents without tokens."""
+    from pyarrow.ipc import new_stream
+
+    summary, started = StoreSummary(), time.monotonic()
+    encode = document_encoder(tokenizer.encode_documents, json.loads(tokenizer.backend.to_str()))
+    schema = _features(tokenizer.dtype).arrow_schema
+    with path.open("wb") as file, new_stream(file, schema) as stream:
+        writer = StoreWriter(stream, schema)
+        for texts, hashes in _distinct_batches(documents, summary):
+            values, lengths = encode(texts)
+            new, kept = np.ones(len(texts), bool), lengths > 0
+            if near is not None:
+                new[kept] = near.new(values, lengths[kept])
+                values = values[np.repeat(new, lengths)]
+            summary.empty += int((~kept).sum())
+            summary.near_duplicates += int((~new).sum())
+            for text in (text for text, is_new in zip(texts, new.tolist()) if is_new):
+                summary.characters += len(text)
+                summary.bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+            kept &= new
+            writer.add(values, lengths[kept], hashes[kept])
+            summary.documents += int(kept.sum())
+            summary.tokens += len(values)
+            summary.unknown += int((values == tokenizer.unk_id).sum())
+            if progress is not None:
+                progress(summary.documents, summary.tokens)
+        _check_size(summary, near is not None)
+        writer.flush()
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+def _check_size(summary: StoreSummary, near: bool) -> None:
+    """Raises InputError if there is too little text to train on."""
+    if summary.documents >= 2 or summary.tokens >= _TOO_FEW_TOKENS:
+        return
+    skipped = summary.duplicates + summary.near_duplicates
+    left = f"{summary.tokens} tokens are all"
+    if skipped:
+        more = f" and {summary.near_duplicates:,} near ones" if near else ""
+        read = summary.documents + skipped + summary.empty
+        left = f"{summary.duplicates:,} of its {read:,} documents are exact duplicates{more}, {left[:-3]}left"
+    raise InputError(f"the corpus is too small: {left}; give more text, or check {option('layout')}")
+
+
+def _describe(folder: Path, summary: StoreSummary, tokenizer: Tokenizer, fingerprint: dict[str, Any]) -> None:
+    """Write the JSON files beside the Arrow file: two for `datasets.load_from_disk`, and `store.json`."""
+    import datasets
+
+    state = dict.fromkeys(("_format_columns", "_format_type", "_split")) | {"_format_kwargs": {}}
+    state |= {"_data_files": [{"filename": ARROW}], "_output_all_columns": False}
+    state |= {"_fingerprint": f"{fingerprint.get('content', '')}-{tokenizer.hash[:16]}"}
+    dataset = asdict(datasets.DatasetInfo(features=_features(tokenizer.dtype)))
+    put_files(folder, {"dataset_info.json": json.dumps(dataset), "state.json": json.dumps(state)})
+    info = {name: value for name, value in vars(summary).items() if name != "seconds"}
+    info |= {"dtype": np.dtype(tokenizer.dtype).name, "file_bytes": (folder / ARROW).stat().st_size}
+    info |= {"tokenizer": tokenizer.hash, "vocab_size": tokenizer.vocab_size, "fingerprint": fingerprint}
+    stores.write_info(folder, info)
+
+
+def _features(dtype: type[np.uint16] | type[np.uint32]) -> Any:
+    """The columns, as `datasets` describes them."""
+    from datasets import Features, Sequence, Value
+
+    return Features({"input_ids": Sequence(Value(np.dtype(dtype).name)), "hash": Value("uint64")})
+
+
+def _distinct_batches(documents: Iterable[str], summary: StoreSummary) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Documents without exact duplicates, which are counted, and their hashes, in batches."""
+    seen = Seen()
+    texts: list[str] = []
+    hashes: list[int] = []
+    waiting = 0
+    for document in documents:
+        digest = stores.document_hash(document)
+        if not seen.add(digest):
+            summary.duplicates += 1
+            continue
+        texts.append(document)
+        hashes.append(digest)
+        waiting += len(document)
+        if waiting >= _BATCH_CHARACTERS or len(texts) >= _BATCH_DOCUMENTS:
+            yield texts, np.array(hashes, dtype=np.uint64)
+            texts, hashes, waiting = [], [], 0
+    if texts:
+        yield texts, np.array(hashes, dtype=np.uint64)

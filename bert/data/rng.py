@@ -1,6 +1,6 @@
-"""Counter-based random numbers: a function of a key and of nothing else, the same on every machine and version.
+"""Counter-based random numbers: a pure function of a key, the same on every machine and in every version.
 
-A key is a seed, the stream that says what the numbers are for, and counters, such as an epoch or the number of a sequence:
+A key is a seed, a stream (the purpose of the numbers), and counters such as an epoch or the number of a sequence:
 `random_bits(seed, Stream.SEQUENCE_ORDER, epoch, numbers)`. Each part of the key is a step of SplitMix64 (Steele, Lea and Flood
 2014). Parts may be arrays, which broadcast against each other.
 """
@@ -16,7 +16,7 @@ _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 
 @unique
 class Stream(IntEnum):
-    """What random numbers are for: those of different streams are independent. A changed value changes every batch."""
+    """Purposes of random numbers, independent of each other. A changed value changes every batch."""
 
     DOCUMENT_ORDER = 1
     SEQUENCE_ORDER = 2
@@ -41,8 +41,8 @@ def random_bits(*key: int | np.ndarray) -> np.ndarray:
     state: np.ndarray = np.zeros(1, np.uint64)
     with np.errstate(over="ignore"):
         for part in key:
-            counter = np.asarray(part).astype(np.uint64)  # negative numbers wrap, as C does
-            state = state + (counter + np.uint64(1)) * _GOLDEN  # a new array: from here on in place
+            counter = np.asarray(part).astype(np.uint64)  # negative numbers wrap, as in C
+            state = state + (counter + np.uint64(1)) * _GOLDEN  # a new array; the rest is in place
             state ^= state >> np.uint64(30)
             state *= _MULTIPLIER_1
             state ^= state >> np.uint64(27)

@@ -1,4 +1,4 @@
-"""The rows of tables, JSON lines and CoNLL files with the place where each begins, for messages that can name it."""
+"""The rows of tables, JSON lines and CoNLL files, each with its location (file and line) for messages."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from bert.errors import InputError, did_you_mean
 
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
-Rows = Iterator[tuple[str, dict[str, Any]]]  # where a row begins, and its cells by column
-Cells = Iterator[tuple[str, list[str]]]  # where a row or a word stands, and its columns; none at the end of a sentence
+Rows = Iterator[tuple[str, dict[str, Any]]]  # location of a row, and its cells by column
+Cells = Iterator[tuple[str, list[str]]]  # location of a row or a word, and its cells; none at the end of a sentence
 
 
 def name_of(path: str | Path) -> str:
-    """A file's name for messages."""
+    """The name of a file for messages."""
     return "standard input" if str(path) == "-" else str(path)
 
 
 def there_are(columns: list[str]) -> str:
-    """The columns of a file for a message; a text taken for a header can be long."""
+    """The columns of a file for messages. Shortened: a text read as a header can be long."""
     names = [column if len(column) <= 40 else f"{column[:39]}…" for column in columns[:12]]
     return f"there are: {', '.join(names + ['…'] * (len(columns) > 12)) or 'none'}"
 
 
 def _table_cells(path: str | Path, lines: Iterator[str], delimiter: str) -> Cells:
-    """The header of a table, where it has one, and its rows, blank lines left out.
+    """The header of a table, if it has one, and its rows, without blank lines.
 
-    Quotes that are not closed are refused: they would swallow what follows. A tab-separated file knows no quotes.
+    Unclosed quotes are refused: they would swallow the following rows. A tab-separated file has no quotes.
     """
     csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
     if delimiter == "\t":
@@ -53,32 +53,30 @@ def _table_cells(path: str | Path, lines: Iterator[str], delimiter: str) -> Cell
 
 
 def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple[list[str], Rows]:
-    """The header of a table and its rows, blank lines left out. Of several delimiters it has the one most frequent in its first line."""
-    opening: list[str] = []  # up to and with the first line that is not blank
+    """The header of a table and its rows, without blank lines. The delimiter is the most frequent one of its first line."""
+    opening: list[str] = []  # up to and including the first line that is not blank
     while not (opening and opening[-1].strip("\r\n")) and (line := next(lines, None)) is not None:
         opening.append(line)
-    first = opening[-1] if opening else ""
-    delimiter = max(delimiters, key=first.count)
+    delimiter = max(delimiters, key="".join(opening[-1:]).count)
     all_cells = _table_cells(path, chain(opening, lines), delimiter)
 
     def rows(header: list[str]) -> Rows:
         for where, cells in all_cells:
             if len(cells) != len(header):
-                fix = "put cells with a delimiter in quotes"
-                if delimiter == "\t":
-                    fix = "a .tsv knows no quotes: keep tabs and line ends out of cells"
+                without_quotes = "a .tsv has no quotes: keep tabs and line ends out of cells"
+                fix = without_quotes if delimiter == "\t" else "put cells with a delimiter in quotes"
                 raise InputError(f"{where}: {len(cells)} cells, the header has {len(header)}; repair this line ({fix})")
             yield where, dict(zip(header, cells))
 
     where, head = next(all_cells, ("", []))
     header = [name.strip() for name in head]
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
-        raise InputError(f"{where}: two columns are named {twice!r}: give each its own name")
+        raise InputError(f"{where}: two columns are named {twice!r}: give each a name of its own")
     return header, rows(header)
 
 
 def json_rows(path: str | Path, lines: Iterator[str], like: str) -> Rows:
-    """The objects of JSON lines; `like` shows in a message what one looks like."""
+    """The objects of JSON lines; `like` is an example of one for messages."""
     for number, text in enumerate(lines, start=1):
         if not text.isspace():
             where = f"{name_of(path)}, line {number}"
@@ -93,30 +91,30 @@ def json_rows(path: str | Path, lines: Iterator[str], like: str) -> Rows:
 
 
 def usual(names: Iterable[str], header: Iterable[str]) -> str | None:
-    """The column that has the first of the usual names, in any case of letters where none has it as it is."""
+    """The column with the first of the usual names: the exact name, otherwise one that differs only in case."""
     columns = list(header)
     known = {column.lower(): column for column in reversed(columns)} | {column: column for column in columns}
     return next((known[name] for name in names if name in known), None)
 
 
 def cell_of(where: str, row: dict[str, Any], column: str) -> Any:
-    """What a row has in a column that must be there."""
+    """The value of a row in a column, which must exist."""
     if column not in row:
         raise InputError(f"{where}: no column {column!r}; {there_are(list(row))}.{did_you_mean(column, row)}")
     return row[column]
 
 
 def conll_lines(path: str | Path, lines: Iterator[str]) -> Cells:
-    """The lines of a CoNLL file, with any number of columns. A -DOCSTART- line ends a sentence as a blank one does."""
+    """The lines of a CoNLL file, with any number of columns. A -DOCSTART- line ends a sentence like a blank line."""
     for number, line in enumerate(lines, start=1):
-        # not str.split() and str.isspace(): a wide blank or a control character can be a word
+        # not str.split() and str.isspace(): a wide space or a control character can be a word
         bare = line.strip(" \t\n")
         cells = line.rstrip("\n").split("\t") if "\t" in line else re.split(" +", bare)
         yield f"{name_of(path)}, line {number}", cells if bare and not bare.startswith("-DOCSTART-") else []
 
 
 def conllu_lines(path: str | Path, lines: Iterator[str]) -> Cells:
-    """The lines of a CoNLL-U file that are words, with ten columns. https://universaldependencies.org/format.html"""
+    """The words of a CoNLL-U file, with ten columns each. https://universaldependencies.org/format.html"""
     for number, line in enumerate(lines, start=1):
         where = f"{name_of(path)}, line {number}"
         cells = line.rstrip("\n").split("\t")

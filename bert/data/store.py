@@ -1,7 +1,7 @@
-"""The token store: documents as token ids on disk, written once, memory-mapped for ever after.
+"""The token store: documents as token ids on disk, written once, then memory-mapped.
 
-A folder of one Arrow file that `datasets.load_from_disk` reads (`input_ids` without special tokens and a `hash` of the
-text, one row a document) beside `store.json`, which says what is in it.
+A folder with one Arrow file that `datasets.load_from_disk` reads (one row per document: `input_ids` without special tokens
+and a `hash` of the text) and `store.json`, which describes it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError
+from bert.errors import InputError, first_line
 from bert.files import completed, replace_text
 from bert.untrusted import read_json
 
@@ -27,10 +27,10 @@ FORMAT = 1
 INFO, ARROW = "store.json", "data-00000-of-00001.arrow"
 _KINDS = {"documents": int, "tokens": int, "dtype": str, "file_bytes": int, "tokenizer": str, "fingerprint": dict}
 _OPTIONAL = {"vocab_size": int, "bytes": int}
-_KINDS |= _OPTIONAL
 _DTYPES = ("uint16", "uint32")
-_ROW_COUNTS = f"rows-{'?' * 16}-*.npy*"  # which packing keeps beside a store
-STORE_FILES = (INFO, ARROW, "dataset_info.json", "state.json", f".{Path(INFO).stem}.partial.json", _ROW_COUNTS)
+_COUNTS = [f"{name}-{'?' * 16}-*.npy*" for name in ("sequences", "rows")]  # of packing; the second in older stores
+STORE_FILES = (INFO, ARROW, "dataset_info.json", "state.json", f".{Path(INFO).stem}.partial.json", *_COUNTS)
+"""patterns of what a store folder holds; nothing else in it is touched"""
 
 
 @dataclass(frozen=True)
@@ -38,24 +38,24 @@ class TokenStore:
     """Token ids of N documents in one flat array, without special tokens. `open_store` maps it from disk."""
 
     values: np.ndarray
-    """flat uint16 or uint32; between documents it may hold bytes of the file format: reach it by starts and lengths"""
+    """flat uint16 or uint32; between documents it may hold bytes of the file format: index it by starts and lengths"""
     starts: np.ndarray
-    """(N,) int64: where in `values` each document begins"""
+    """(N,) int64: index in `values` at which each document begins"""
     lengths: np.ndarray
-    """(N,) int64: the tokens of each document, none 0"""
+    """(N,) int64: the number of tokens of each document, none 0"""
     hashes: np.ndarray
     """(N,) uint64: the first 8 bytes of the blake2b of each document's text"""
     info: dict[str, Any] = field(default_factory=dict)
-    """what `store.json` says"""
+    """content of `store.json`"""
     folder: Path | None = None
-    """where it was opened, if it was"""
+    """where it was opened, if from disk"""
 
     def __len__(self) -> int:
         return len(self.starts)
 
     @property
     def num_tokens(self) -> int:
-        """Tokens of all documents."""
+        """Number of tokens of all documents."""
         return int(self.lengths.sum())
 
     def document(self, index: int) -> np.ndarray:
@@ -64,22 +64,22 @@ class TokenStore:
         return self.checked(self.values[start : start + int(self.lengths[index])])
 
     def checked(self, ids: np.ndarray) -> np.ndarray:
-        """`ids`, read from the store. InputError where one is beyond the vocabulary that the store names: whoever reads ids passes
-        them through here, so that a large store is opened without reading all of it."""
+        """`ids`, read from the store. Raises InputError if one is outside the vocabulary that the store names. All ids that are
+        read pass through here, so that a large store can be opened without reading all of it."""
         size = self.info.get("vocab_size")
         if size is not None and (highest := int(ids.max(initial=0))) >= size:
-            where, what = self.folder or "the tokenised text", f"holds token id {highest}"
-            raise InputError(f"{where}: {what} and its vocabulary has {size} entries; prepare the text again")
+            what = f"holds token id {highest} and its vocabulary has {size} entries"
+            raise InputError(f"{self.folder or 'the tokenized text'}: {what}; prepare the text again")
         return ids
 
     @classmethod
     def from_arrays(
         cls, values: np.ndarray, offsets: np.ndarray, hashes: np.ndarray | None = None, vocab_size: int | None = None
     ) -> TokenStore:
-        """A store in memory: document i is values[offsets[i] : offsets[i + 1]]; without `hashes` those of the ids. Where a
-        `vocab_size` is given, ids from there on are refused when they are read.
+        """A store in memory: document i is values[offsets[i] : offsets[i + 1]]; `hashes` are by default those of the ids. Ids
+        from `vocab_size` on are refused when they are read.
 
-        Raises InputError where the offsets do not rise from 0 or more to at most len(values).
+        Raises InputError if the offsets do not increase from 0 or more to at most len(values).
         """
         if (kinds := f"{values.dtype.kind}{offsets.dtype.kind}").strip("iu"):
             raise InputError(f"values and offsets: must be whole numbers, not of NumPy's kinds {kinds}")
@@ -90,8 +90,8 @@ class TokenStore:
         if hashes is None:
             documents = (values[start:end] for start, end in pairwise(offsets))
             hashes = np.array([hash_bytes(document.tobytes()) for document in documents], dtype=np.uint64)
-        info = {"documents": len(lengths), "tokens": int(lengths.sum()), "dtype": str(values.dtype)}
-        info |= {"vocab_size": vocab_size}
+        counts = {"documents": len(lengths), "tokens": int(lengths.sum())}
+        info = counts | {"dtype": str(values.dtype), "vocab_size": vocab_size}
         return cls(values, offsets[:-1].copy(), lengths, np.asarray(hashes, dtype=np.uint64), info)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -102,10 +102,10 @@ class TokenStore:
 
 
 def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenStore:
-    """Map a store into memory, in milliseconds and without copying a token.
+    """Map a store into memory, in milliseconds and without copying tokens.
 
-    Raises InputError where there is none, it is unfinished, damaged, of another format, or made by another tokenizer
-    than the one given.
+    Raises InputError if there is none or it is unfinished, damaged, of another format, or made with another tokenizer than
+    the given one.
     """
     import pyarrow
     import pyarrow.ipc
@@ -114,7 +114,7 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
     info = read_info(folder)
     if tokenizer is not None and info["tokenizer"] != tokenizer.hash:
         both = f"another tokenizer ({info['tokenizer'][:8]}) than the one given ({tokenizer.hash[:8]})"
-        raise InputError(f"{folder}: made by {both}; prepare the text again with this tokenizer")
+        raise InputError(f"{folder}: made with {both}; prepare the text again with this tokenizer")
     if tokenizer is not None and info.setdefault("vocab_size", tokenizer.vocab_size) != tokenizer.vocab_size:
         raise _damaged(folder, f"vocab_size is {info['vocab_size']}, its tokenizer has {tokenizer.vocab_size} entries")
     path = folder / ARROW
@@ -126,21 +126,21 @@ def open_store(folder: str | Path, tokenizer: Tokenizer | None = None) -> TokenS
     try:
         batches = list(_record_batches(path, dtype))
     except (pyarrow.ArrowException, OSError, ValueError, StopIteration, struct.error) as error:
-        raise _damaged(folder, (str(error).splitlines() or ["cut off"])[0], ARROW) from None
+        raise _damaged(folder, first_line(error) if str(error) else "cut off", ARROW) from None
     lengths = np.concatenate([np.zeros(0, np.int64), *(batch[1] for batch in batches)])
     counts = len(lengths), int(lengths.sum())
     if counts != (info["documents"], info["tokens"]) or not lengths.all():
         there = f"{counts[0]:,} documents of {counts[1]:,} tokens, {np.count_nonzero(lengths == 0)} of them empty"
         said = f"{info['documents']:,} of {info['tokens']:,}"
         raise _damaged(folder, f"it holds {there}, and {INFO} says {said}", ARROW)
-    # the file itself as one array of ids: Arrow lays out the buffers so that each begins at a whole id
+    # the whole file as one array of ids: each buffer of Arrow begins at a multiple of their size
     values = np.memmap(path, dtype=dtype, mode="r", shape=(info["file_bytes"] // dtype.itemsize,)).view(np.ndarray)
     starts, hashes = (np.concatenate([batch[column] for batch in batches]) for column in (0, 2))
     return TokenStore(values, starts, lengths, hashes, info, folder)
 
 
 def _record_batches(path: Path, dtype: np.dtype) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(starts, lengths, hashes) of the documents of each record batch. ValueError and the like for a file that is no store's."""
+    """(starts, lengths, hashes) of the documents of each record batch. Raises ValueError and the like for other files."""
     import pyarrow
     import pyarrow.ipc
 
@@ -153,10 +153,10 @@ def _record_batches(path: Path, dtype: np.dtype) -> Iterator[tuple[np.ndarray, n
         if (found := dict(zip(schema.names, schema.types))) != expected or len(schema) != len(expected):
             raise ValueError(f"its columns are {', '.join(f'{name} {kind}' for name, kind in found.items())}")
         for message in messages:
-            if _is_compressed(message.metadata.to_pybytes()):  # asked before it is unpacked, to any size
+            if _is_compressed(message.metadata.to_pybytes()):  # checked before it is unpacked, to any size
                 raise ValueError("it is compressed")
             batch = pyarrow.ipc.read_record_batch(message, schema)
-            batch.validate(full=True)  # buffers as long as the counts say, offsets that rise within them
+            batch.validate(full=True)  # lengths of buffers, offsets that increase within them
             documents, keys = batch.column("input_ids"), batch.column("hash")
             begin, remainder = divmod(documents.values.buffers()[1].address - base, dtype.itemsize)
             offsets = documents.offsets.to_numpy().astype(np.int64)
@@ -172,14 +172,14 @@ def _is_compressed(metadata: bytes) -> bool:
         fields_at = table - struct.unpack_from("<i", metadata, table)[0]
         size, _, *offsets = struct.unpack_from(f"<{3 + number}H", metadata + bytes(16), fields_at)
         if size <= 4 + 2 * number or not offsets[number]:
-            return number == 2  # no batch at all, which is not read either
+            return number == 2  # not a batch, which is not read either
         table += offsets[number]
         table += struct.unpack_from("<I", metadata, table)[0]
     return True
 
 
 def document_hash(text: str) -> int:
-    """The hash by which a store knows a document."""
+    """The hash that identifies a document in a store."""
     return hash_bytes(text.encode("utf-8", "replace"))
 
 
@@ -189,7 +189,7 @@ def hash_bytes(text: bytes) -> int:
 
 
 def holds_store(folder: str | Path) -> bool:
-    """Whether a folder is a token store, though it may be damaged, rather than text: its store.json has a `format`."""
+    """Whether a folder is a token store, possibly damaged, rather than text: its store.json has a `format`."""
     with suppress(OSError, ValueError):
         info = read_json(completed(Path(folder).expanduser()) / INFO)
         return isinstance(info, dict) and "format" in info
@@ -197,15 +197,15 @@ def holds_store(folder: str | Path) -> bool:
 
 
 def read_info(folder: Path) -> dict[str, Any]:
-    """What `store.json` of a finished store says. Raises InputError where there is none that this version reads."""
+    """The content of `store.json` of a finished store. Raises InputError if there is none that this version reads."""
     if not completed(folder).is_dir():
         raise InputError(f"{folder}: no such folder; prepare a text first")
     if not (folder / INFO).is_file():
-        raise InputError(f"{folder}: no {INFO}, so this is no store or an unfinished one; prepare the text again")
+        raise InputError(f"{folder}: no {INFO}: not a store, or an unfinished one; prepare the text again")
     try:
         info = read_json(folder / INFO)
         version = info["format"]
-        wrong = [key for key in _KINDS if not _is_right(info, key) and (key in info or key not in _OPTIONAL)]
+        wrong = [key for key in _KINDS | _OPTIONAL if not _is_right(info, key) and (key in info or key in _KINDS)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(folder) from None
     if version != FORMAT:
@@ -216,7 +216,7 @@ def read_info(folder: Path) -> dict[str, Any]:
 
 
 def _is_right(info: dict[str, Any], key: str) -> bool:
-    value, kind = info.get(key), _KINDS[key]
+    value, kind = info.get(key), (_KINDS | _OPTIONAL)[key]
     if kind is int:
         return type(value) is int and 0 < value < 1 << 62
     return isinstance(value, kind) and (key != "dtype" or value in _DTYPES)
@@ -226,12 +226,6 @@ def _damaged(folder: Path, what: str = "", file: str = INFO) -> InputError:
     return InputError(f"{folder}: {file} is damaged{f' ({what})' if what else ''}; prepare the text again")
 
 
-def replace_info(folder: Path, info: dict[str, Any]) -> None:
-    """Write `store.json` of a store anew, where this user may."""
-    with suppress(OSError):
-        replace_text(folder / INFO, json_text(info))
-
-
-def json_text(content: dict[str, Any]) -> str:
-    """A JSON object, readable for people."""
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+def write_info(folder: Path, info: dict[str, Any]) -> None:
+    """Write `store.json` atomically. Raises OSError."""
+    replace_text(folder / INFO, json.dumps({"format": FORMAT, **info}, indent=2, ensure_ascii=False) + "\n")

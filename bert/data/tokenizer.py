@@ -1,4 +1,4 @@
-"""Text to token ids and back: one class around `tokenizers.Tokenizer`. Training one stands in `train_tokenizer`."""
+"""Text to token ids and back: one class around `tokenizers.Tokenizer`. `bert.data.vocabulary` trains tokenizers."""
 
 from __future__ import annotations
 
@@ -16,38 +16,30 @@ import tokenizers
 from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
-from bert.data.legacy_tokenizers import (
-    ALL_FILES,
-    BERT_TOKENS,
-    DEFINITION,
-    FILES,
-    ROBERTA_TOKENS,
-    ROLES,
-    read_settings,
-    read_vocabulary,
-)
-from bert.data.rust import TRIAL, check_expansion, first_line, is_of_rust, rust_silent
-from bert.errors import InputError
+from bert.data import encoding
+from bert.errors import InputError, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
 from bert.untrusted import read_json
 
-SPECIAL_TOKENS = BERT_TOKENS
+SPECIAL_TOKENS = encoding.BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
-_AT_ONCE = 100_000  # characters that are encoded before a signal is looked at
-_SURROGATES = re.compile("[\ud800-\udfff]")
-# scripts written without blanks, where each piece counts as a word of its own
+_AT_ONCE = 100_000  # characters that are encoded between two checks for signals
+# scripts written without spaces, where each token counts as a word
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF))
-_MOST_GAPS, _FEW_IDS = 4, 1000  # ids that a vocabulary may have for each of its entries, and beside
+_MOST_GAPS, _FEW_IDS = 4, 1000  # the highest id is at most 4 × the number of entries + 1,000
 _IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
+
+_TRIAL = f"a Test, 1+1 = été\n[MASK] 苹果 ꙮ𐎠😀\u200b {'a' * 40}! {'1' * 40}.{' ' * 40}x"
+"""text of many kinds, with what makes patterns backtrack"""
 
 
 class Tokenizer:
-    """A trained tokenizer: `load` one, or make one by `train_tokenizer`.
+    """A trained tokenizer: `load` one, or make one with `train_tokenizer`.
 
-    The vocabulary must have a padding, unknown, classification, separator and mask token, called as BERT does
-    ([PAD] [UNK] [CLS] [SEP] [MASK]) or as RoBERTa does (<pad> <unk> <s> </s> <mask>), or as `names` says by role.
-    Raises InputError where one is missing, or something else than [CLS] and [SEP] is put around a text.
+    The vocabulary must have a padding, unknown, classification, separator and mask token, with the names of BERT
+    ([PAD] [UNK] [CLS] [SEP] [MASK]), of RoBERTa (<pad> <unk> <s> </s> <mask>) or of `names`, by role. Raises InputError if
+    one is missing, or if other tokens than [CLS] and [SEP] are put around a text.
 
     >>> from bert.data.vocabulary import train_tokenizer
     >>> tokenizer = train_tokenizer(["the cat and the dog"] * 3)
@@ -63,7 +55,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         tokens, missing = {}, []
-        for role, bert_name, roberta_name in zip(ROLES, BERT_TOKENS, ROBERTA_TOKENS):
+        for role, bert_name, roberta_name in zip(encoding.ROLES, encoding.BERT_TOKENS, encoding.ROBERTA_TOKENS):
             candidates = [name for name in ((names or {}).get(role), bert_name, roberta_name) if name is not None]
             found = next((name for name in candidates if backend.token_to_id(name) is not None), None)
             if found is None:
@@ -74,16 +66,13 @@ class Tokenizer:
             fix = "name its own in tokenizer_config.json (cls_token, …), or train one"
             raise InputError(f"{source}: the vocabulary has no {', '.join(missing)}; {fix}")
         self.tokens = tokens
-        self.pad_token, self.unk_token, self.cls_token = tokens["pad"], tokens["unk"], tokens["cls"]
-        self.sep_token, self.mask_token = tokens["sep"], tokens["mask"]
+        self.pad_token, self.unk_token, self.cls_token, self.sep_token, self.mask_token = tokens.values()
         vocabulary = backend.get_vocab(with_added_tokens=True)
         last = max(vocabulary, key=vocabulary.__getitem__)
         if vocabulary[last] > _MOST_GAPS * len(vocabulary) + _FEW_IDS:
             where = f"{vocabulary[last]} in a vocabulary of {len(vocabulary)} entries"
-            raise InputError(f"{source}: {last!r} has id {where}: number them from 0 on")
-        ids = {role: vocabulary[token] for role, token in tokens.items()}
-        self.pad_id, self.unk_id, self.cls_id = ids["pad"], ids["unk"], ids["cls"]
-        self.sep_id, self.mask_id = ids["sep"], ids["mask"]
+            raise InputError(f"{source}: {last!r} has id {where}: number the entries from 0")
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = map(vocabulary.__getitem__, tokens.values())
         around = list(backend.encode("").ids)
         if not around:  # nothing puts special tokens around a text, yet every model here reads them
             template = post_processor(self.cls_token, self.cls_id, self.sep_token, self.sep_id)
@@ -100,51 +89,56 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read the tokenizer of a folder, or a `tokenizer.json` itself. Truncation and padding are switched off.
+        """Read the tokenizer of a folder, or a `tokenizer.json` file. Truncation and padding are switched off.
 
-        The folder holds `tokenizer.json`, or what older Hugging Face folders have: BERT's `vocab.txt`, or RoBERTa's
-        `vocab.json` and `merges.txt`, with `tokenizer_config.json` and the like beside them.
+        The folder holds `tokenizer.json` or, as older Hugging Face folders do, BERT's `vocab.txt` or RoBERTa's `vocab.json`
+        and `merges.txt`, with `tokenizer_config.json` and similar files beside them.
 
-        Raises InputError where there is none, a file is damaged, or one of the five special tokens is missing.
+        Raises InputError if there is no tokenizer, a file is damaged, or one of the five special tokens is missing.
         """
         path = completed(Path(path).expanduser())
         if not path.exists():
             raise InputError(f"{path}: no such tokenizer file or folder; train one first")
-        if path.is_file() and path.name in FILES and path.name != DEFINITION:
-            path = path.parent  # what belongs to it stands beside it
-        file = path / DEFINITION if path.is_dir() else path
-        settings = read_settings(path) if path.is_dir() else None
-        names, backend = settings.names if settings else {}, None
+        if path.is_file() and path.name in encoding.FILES and path.name != "tokenizer.json":
+            path = path.parent  # which holds its other files
+        file, options = path, {}
+        if path.is_dir():
+            file, options = path / "tokenizer.json", encoding.read_object(path / "tokenizer_config.json")
+            if options.get("added_tokens_decoder") is None:  # of transformers before 4.34
+                options |= encoding.read_object(path / "special_tokens_map.json")
+        named = {role: encoding.token_name(options.get(f"{role}_token")) for role in encoding.ROLES}
+        names = {role: name for role, name in named.items() if name is not None}
         try:
-            if settings is not None and not file.exists():
-                backend, names, file = read_vocabulary(path, settings)
+            if path.is_dir() and not file.exists():
+                from bert.data.legacy_tokenizers import read_vocabulary  # for old folders only
+
+                backend, names, file = read_vocabulary(path, options, names)
             else:
-                definition = read_json(file)
-                check_expansion(definition)
-            with rust_silent():
+                definition, backend = read_json(file), None
+                encoding.check_expansion(definition)
+            with encoding.rust_silent():
                 backend = backend or tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
                 tokenizer = cls(backend, names, source=str(file))
                 tokenizer._try()
         except BaseException as error:
-            if isinstance(error, InputError) or not (isinstance(error, Exception) or is_of_rust(error)):
+            if isinstance(error, InputError) or not (isinstance(error, Exception) or encoding.is_of_rust(error)):
                 raise
-            what = f"not a tokenizer ({first_line(error)})"
-            raise InputError(f"{file}: {what}; train it again") from None
+            raise InputError(f"{file}: not a tokenizer ({first_line(error)}); train it again") from None
         return tokenizer
 
     def _try(self) -> None:
-        """Encode and decode a little text, so that a tokenizer that always fails is refused here, and not by each who uses it."""
-        with_specials, pair = self.backend.encode(TRIAL), self.backend.encode(TRIAL, "b")
-        alone = self.backend.encode(TRIAL, add_special_tokens=False)
-        self._plain.encode(TRIAL)
+        """Encode and decode a short text, so that a tokenizer that always fails is refused when it is loaded."""
+        with_specials, pair = self.backend.encode(_TRIAL), self.backend.encode(_TRIAL, "b")
+        alone = self.backend.encode(_TRIAL, add_special_tokens=False)
+        self._plain.encode(_TRIAL)
         self.backend.decode(pair.ids)
         if len(with_specials) != len(alone) + 2 or max(pair.ids) >= self.vocab_size or not {*pair.type_ids} <= {0, 1}:
-            raise ValueError("it puts more than special tokens of its vocabulary around a text")
+            raise ValueError("it puts other than special tokens of its vocabulary around a text")
 
     @staticmethod
     def has_files(folder: str | Path) -> bool:
-        """Whether a folder holds a tokenizer for `load`, or a part of one."""
-        return any((Path(folder) / name).exists() for name in FILES)
+        """Whether a folder holds a tokenizer for `load`, or part of one."""
+        return any((Path(folder) / name).exists() for name in encoding.FILES)
 
     def save(
         self,
@@ -154,32 +148,29 @@ class Tokenizer:
     ) -> None:
         """Write `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt` into `folder`.
 
-        transformers' AutoTokenizer opens the folder and gives the same ids. The folder is replaced in one step, what else lies
-        in it stays. `model_input_names` needs "token_type_ids" where the model has token types.
+        transformers' AutoTokenizer opens the folder and gives the same ids. The folder is replaced atomically; other files in
+        it are kept. `model_input_names` must contain "token_type_ids" if the model has token types. Raises InputError.
         """
         try:
-            with replaced_folder(Path(folder), ALL_FILES) as fresh:
+            with replaced_folder(Path(folder), encoding.ALL_FILES) as fresh:
                 self.write(fresh, model_max_length, model_input_names)
         except OSError as error:
-            why = error.strerror or str(error)
-            raise InputError(f"{folder}: cannot be written ({why}); free the disk or choose another folder") from None
+            fix = "free disk space or choose another folder"
+            raise InputError(f"{folder}: cannot be written ({error.strerror or error}); {fix}") from None
 
     def write(self, folder: Path, model_max_length: int, model_input_names: Sequence[str]) -> None:
-        """What `save` does, into a folder that is being filled. Raises OSError."""
-        # any other class, or none, makes AutoTokenizer rebuild the normaliser from its own defaults
-        config: dict[str, object] = {
-            "tokenizer_class": "PreTrainedTokenizerFast",
-            "clean_up_tokenization_spaces": False,
-        }
-        config |= {f"{role}_token": token for role, token in self.tokens.items()}
-        if (self.cls_token, self.sep_token) == ("<s>", "</s>"):  # readers of RoBERTa's look for these names too
+        """Write the files of `save` into a folder. Raises OSError."""
+        # any other class, or none, makes AutoTokenizer rebuild the normalizer from its own defaults
+        config: dict[str, object] = {f"{role}_token": token for role, token in self.tokens.items()}
+        config |= {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+        if (self.cls_token, self.sep_token) == ("<s>", "</s>"):  # RoBERTa's readers also look for these keys
             config |= {"bos_token": "<s>", "eos_token": "</s>"}
         config |= {"model_max_length": model_max_length, "model_input_names": list(model_input_names)}
         files = {"tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
-        if self.kind == "wordpiece":  # without added words: in a vocabulary they would be pieces of longer words too
-            pieces = {int(i): piece for piece, i in self._definition["model"]["vocab"].items()}
-            if sorted(pieces) == list(range(len(pieces))):
-                files["vocab.txt"] = "".join(f"{pieces[i]}\n" for i in range(len(pieces)))
+        if self.kind == "wordpiece":  # without added words: vocab.txt would make them parts of longer words too
+            vocabulary: dict[str, int] = self._definition["model"]["vocab"]
+            if sorted(vocabulary.values()) == list(range(len(vocabulary))):
+                files["vocab.txt"] = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
         files["tokenizer.json"] = json.dumps(self._definition, indent=2, ensure_ascii=False) + "\n"
         for name, text in files.items():
             (folder / name).write_text(text, encoding="utf-8", newline="\n")
@@ -189,14 +180,15 @@ class Tokenizer:
     def encode(self, text: str, pair: str | None = None) -> list[int]:
         """Ids of a text, or of a pair of texts, with special tokens; `[MASK]` in the text is the mask token.
 
-        The text around a mask is cut as it is in running text, where the blank before a word is part of its first piece.
+        The text around a mask is split as in running text, where the space before a word is part of its first token.
         """
-        if pair is None and self._adds_blank and self.mask_token in text:
-            return [self.cls_id, *self._around_masks(encodable(text)), self.sep_id]
-        return list(self._called(self.backend.encode, encodable(text), None if pair is None else encodable(pair)).ids)
+        text, pair = encoding.encodable(text), pair if pair is None else encoding.encodable(pair)
+        if pair is None and self._needs_blank_before_words and not self._needs_blank and self.mask_token in text:
+            return [self.cls_id, *self._around_masks(text), self.sep_id]
+        return list(self._called(self.backend.encode, text, pair).ids)
 
     def _around_masks(self, text: str) -> list[int]:
-        """Ids of a text with masks where words carry the blank before them: a mask stands for its word's blank too."""
+        """Ids of a text with masks, for tokenizers whose words begin with a space: a mask includes the space of its word."""
         first, *others = text.split(self.mask_token)
         ids = list(self._called(self.backend.encode, first.rstrip() if others else first, add_special_tokens=False).ids)
         for number, part in enumerate(others, start=1):
@@ -204,54 +196,53 @@ class Tokenizer:
             ids.append(self.mask_id)
             # a part that goes on without a space, as a full stop does, is cut after a letter, which is then dropped
             attached = part[:1] != "" and not part[0].isspace() and not part[0].isalnum()
-            encoding = self._called(self.backend.encode, f"a{part}" if attached else part, add_special_tokens=False)
-            if attached and any(start < 1 < end for start, end in encoding.offsets):  # the letter is part of a piece
-                attached, encoding = False, self._called(self.backend.encode, part, add_special_tokens=False)
-            ids += [i for i, (_, end) in zip(encoding.ids, encoding.offsets) if not attached or end > 1]
+            cut = self._called(self.backend.encode, f"a{part}" if attached else part, add_special_tokens=False)
+            if attached and any(start < 1 < end for start, end in cut.offsets):  # the letter is part of a token
+                attached, cut = False, self._called(self.backend.encode, part, add_special_tokens=False)
+            ids += [i for i, (_, end) in zip(cut.ids, cut.offsets) if not attached or end > 1]
         return ids
 
     def encode_documents(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of many texts without special tokens, by all cores: flat values (uint16 or uint32) and lengths (int64).
 
-        What looks like a special token in a text is text here: no document can smuggle in a [MASK].
+        Special-token strings in texts are treated as plain text.
         """
         try:
             encodings = self._encoded(list(texts))
         except (TypeError, UnicodeEncodeError):  # a lone surrogate
-            encodings = self._encoded([encodable(text) for text in texts])
-        ids = [np.array(encoding.ids, dtype=self.dtype) for encoding in encodings]
+            encodings = self._encoded([encoding.encodable(text) for text in texts])
+        ids = [np.array(one.ids, dtype=self.dtype) for one in encodings]
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
         return np.concatenate(ids) if ids else np.zeros(0, dtype=self.dtype), lengths
 
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a text with special tokens, and for each the characters (start, end) of `text` that it stands for.
 
-        Special tokens have (0, 0). A blank that belongs to a piece is not counted: a piece of nothing but blanks is empty,
-        start = end. What looks like a special token in the text is text here.
+        Special tokens have (0, 0). A space that belongs to a token is not counted: a token of spaces alone has start = end.
+        Special-token strings in the text are treated as plain text.
         """
-        encoding = self._called(self._plain.encode, encodable(text))  # as many characters: offsets are the same
+        encoded = self._called(self._plain.encode, encoding.encodable(text))  # as many characters: offsets are the same
         offsets = []
-        for token, (start, end) in zip(encoding.tokens, encoding.offsets):
+        for token, (start, end) in zip(encoded.tokens, encoded.offsets):
             if self._needs_blank_before_words and not token.strip("Ġ▁"):
-                end = start  # a blank that the tokenizer put before the text would be its first character
+                end = start  # a space that the tokenizer put before the text would be its first character
             piece = text[start:end]
             start += len(piece) - len(piece.lstrip())
             offsets.append((start, max(start, end - len(piece) + len(piece.rstrip()))))
-        return list(encoding.ids), offsets
+        return list(encoded.ids), offsets
 
     def word_tokens(self, words: Sequence[str]) -> list[list[int]]:
-        """The ids of each word, as it stands in running text: one list a word, none empty.
+        """The ids of each word as in running text: one list for each word, none empty.
 
-        Where nothing remains (characters that the normaliser drops, blanks, an empty string) it is [UNK]. What looks
-        like a special token is plain text.
+        A word of which nothing remains (characters that the normalizer drops, spaces, an empty string) is [UNK].
+        Special-token strings are treated as plain text.
         """
-        blank = " " if self._needs_blank else ""
-        texts = [blank + encodable(word) for word in words]
-        pieces = [list(encoding.ids) for encoding in self._encoded(texts)]
-        return [ids or [self.unk_id] for ids in pieces]
+        space = " " if self._needs_blank else ""
+        texts = [space + encoding.encodable(word) for word in words]
+        return [list(one.ids) or [self.unk_id] for one in self._encoded(texts)]
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
-        """The text of ids, as near as the tokenizer's normalisation lets it come."""
+        """The text of ids, as far as the tokenizer's normalization preserves it."""
         return str(self._called(self.backend.decode, [int(i) for i in ids], skip_special_tokens=skip_special_tokens))
 
     def _encoded(self, texts: list[str]) -> list[tokenizers.Encoding]:
@@ -259,24 +250,24 @@ class Tokenizer:
         return list(self._called(*how, self._plain.encode_batch_fast, texts, False, False))
 
     def _called(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-        """What a function of `tokenizers` gives for a text. InputError where it fails on that."""
+        """Call a function of `tokenizers` on a text. Raises InputError if it fails."""
         try:
             return function(*arguments, **options)
         except BaseException as error:
-            if not is_of_rust(error):
+            if not encoding.is_of_rust(error):
                 raise
             what = f"cannot encode or decode this text ({first_line(error)})"
             raise InputError(f"{self.source}: {what}; use another tokenizer") from None
 
     def token(self, token_id: int) -> str:
-        """The piece of an id, such as `##ing`."""
+        """The token of an id, such as `##ing`."""
         return self._pieces[token_id]
 
     def spelling(self, token_id: int) -> tuple[bool, str] | None:
-        """Whether a blank, or the beginning of a word, stands before a piece, and its text without marks for that: (True,
-        "run") for `run`, `Ġrun` or `▁run`, (False, "ning") for `##ning` or `ning`.
+        """Whether a token begins with a space or begins a word, and its text without the marker for that: (True, "run") for
+        `run`, `Ġrun` or `▁run`, (False, "ning") for `##ning` or `ning`.
 
-        None for special and unused entries, and for a byte-level piece that is a part of a character.
+        None for special and unused entries, and for a byte-level token that is part of a character.
         """
         piece = self._pieces[token_id]
         if token_id in self._silent_ids or not piece:
@@ -295,30 +286,30 @@ class Tokenizer:
 
     @cached_property
     def pair_separators(self) -> tuple[int, ...]:
-        """The ids between the two texts of a pair: one separator in BERT's rows, two in RoBERTa's."""
+        """The ids between the two texts of a pair: one separator in BERT's format, two in RoBERTa's."""
         return tuple(self.backend.encode("", "").ids[1:-1])
 
     @cached_property
     def second_type(self) -> int:
-        """Token type of the second text of a pair and of the separator after it: 1 in BERT's rows, 0 in RoBERTa's."""
+        """Token type of the second text of a pair and of the separator after it: 1 in BERT's format, 0 in RoBERTa's."""
         return int(self.backend.encode("", "").type_ids[-1])
 
     # ── what is in the vocabulary ──
 
     @cached_property
     def kind(self) -> str:
-        """`wordpiece`, `bpe`, `unigram` or, for a foreign one, `wordlevel`."""
+        """`wordpiece`, `bpe`, `unigram` or, in folders of others, `wordlevel`."""
         return str(self._definition["model"]["type"]).lower()
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of the definition, independent of how its file is laid out; stores and checkpoints carry it."""
+        """sha256 of the definition, independent of the layout of its file; stored in token stores and checkpoints."""
         text = json.dumps(self._definition, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def vocab_size(self) -> int:
-        """Entries of the vocabulary, the unused ones too: the highest id + 1."""
+        """Number of entries of the vocabulary, including unused ones: the highest id + 1."""
         return len(self._pieces)
 
     @property
@@ -334,7 +325,7 @@ class Tokenizer:
 
     @cached_property
     def unused_ids(self) -> tuple[int, ...]:
-        """Entries that no text produces: `[unusedN]`, and holes in the numbering."""
+        """Ids that no text produces: `[unusedN]`, and gaps in the numbering."""
         return tuple(i for i, piece in enumerate(self._pieces) if not piece or _UNUSED.fullmatch(piece))
 
     @cached_property
@@ -343,18 +334,18 @@ class Tokenizer:
 
     @cached_property
     def replacement_ids(self) -> np.ndarray:
-        """int64 array of the ids that may stand for a masked token: neither special nor unused."""
+        """int64 array of the ids that may replace a masked token: neither special nor unused."""
         return np.setdiff1d(np.arange(self.vocab_size), list(self._silent_ids)).astype(np.int64)
 
     @cached_property
     def word_starts(self) -> np.ndarray:
-        """(vocab_size,) bool: whether a piece begins a word. A word is such a piece and the others up to the next one.
+        """(vocab_size,) bool: whether a token begins a word. A word is such a token and the following ones up to the next.
 
-        WordPiece: no `##`. Otherwise a piece that begins with a blank, punctuation, a symbol or a character of a script
-        without blanks (where a whole sentence would be one word). Special and unused entries stand for themselves.
+        WordPiece: no `##`. Otherwise a token that begins with a space, punctuation, a symbol or a character of a script
+        without spaces (where a whole sentence would be one word). Special and unused entries are words by themselves.
         """
         starts = np.array([self._begins_word(piece) for piece in self._pieces], dtype=bool)
-        starts[[*self.special_ids, *self.unused_ids]] = True
+        starts[list(self._silent_ids)] = True
         return starts
 
     def _begins_word(self, piece: str) -> bool:
@@ -381,7 +372,7 @@ class Tokenizer:
 
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:
-        """A copy that takes special tokens in a text for text."""
+        """A copy that treats special-token strings in a text as plain text."""
         plain = tokenizers.Tokenizer.from_str(self.backend.to_str())
         plain.encode_special_tokens = True
         return plain
@@ -400,20 +391,15 @@ class Tokenizer:
         return any(entry["type"] in ("ByteLevel", "Metaspace") for entry in self._pre_tokenizers)
 
     @cached_property
-    def _adds_blank(self) -> bool:
-        """Whether a blank is put before a text that begins without one."""
-        return self._needs_blank_before_words and not self._needs_blank
-
-    @cached_property
     def _needs_blank(self) -> bool:
-        """Whether a word must be led in by a blank to be cut as it is in running text."""
+        """Whether a word needs a space before it to be tokenized as in running text."""
         byte_level = [not entry["add_prefix_space"] for entry in self._pre_tokenizers if entry["type"] == "ByteLevel"]
         metaspace = [entry for entry in self._pre_tokenizers if entry["type"] == "Metaspace"]
         return any(byte_level) or any(entry["prepend_scheme"] == "never" for entry in metaspace)
 
 
 def is_unspaced(character: str) -> bool:
-    """Whether a character, or none, belongs to a script that is written without blanks between words."""
+    """Whether a character, if any, belongs to a script that is written without spaces between words."""
     return any(low <= ord(character) <= high for low, high in (*_UNSPACED, *_IDEOGRAPHS)) if character else False
 
 
@@ -423,16 +409,7 @@ def post_processor(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> 
     return TemplateProcessing(single=single, pair=f"{single} $B:1 {sep_token}:1", special_tokens=special)
 
 
-def _bytes_of_characters() -> dict[str, int]:
-    """The characters by which byte-level tokenizers write the 256 bytes (GPT-2's table)."""
-    plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + place): byte for place, byte in enumerate(others)}
-
-
-_BYTE_OF = _bytes_of_characters()
-
-
-def encodable(text: str) -> str:
-    """The text without lone surrogates, which no encoding of Unicode can hold."""
-    return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
+# the characters that stand for the 256 bytes in byte-level tokenizers (GPT-2's table)
+_PLAIN = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_OTHERS = [byte for byte in range(256) if byte not in _PLAIN]
+_BYTE_OF = {chr(byte): byte for byte in _PLAIN} | {chr(256 + i): byte for i, byte in enumerate(_OTHERS)}

@@ -1,4 +1,10 @@
-"""Training a tokenizer on a sample of a corpus: the same documents give the same bytes, in any process."""
+"""Making tokenizers: training one on a sample of a corpus, and adding words to one.
+
+Training gives the same bytes for the same documents in any process. Adding words does not change the ids of other text: a new
+entry of a WordPiece vocabulary would, since the longest entry at the beginning of a word is matched first (with `covid`,
+`covidiot` is no longer `co ##vid ##iot`). So a word becomes an added token of `tokenizers`, which is found in the normalized text
+without letters or digits next to it; its id follows the old ones.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +20,11 @@ from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
 from bert.data.corpus import find_corpus
-from bert.data.tokenizer import SPECIAL_TOKENS, Tokenizer, post_processor
+from bert.data.files import read_lines
+from bert.data.tokenizer import SPECIAL_TOKENS, Tokenizer, is_unspaced, post_processor
 from bert.errors import InputError, did_you_mean, option
 from bert.files import completed, owned
 from bert.signals import interruptible
@@ -25,14 +32,14 @@ from bert.signals import interruptible
 logger = logging.getLogger(__name__)
 
 KINDS = ("wordpiece", "bpe", "unigram")
-# half a minute on two cores for 8,192 entries; unigram takes ten times as long, on Chinese longer
+# half a minute on two cores for 8,192 entries; unigram takes ten times as long, longer on Chinese
 SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 5_000_000}
 _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
 VOCAB_SIZE = 8192
 _CODE_POINTS = 0x110000
 _PAIRS: dict[str, Any] = {"min_frequency": 2, "show_progress": False}  # of merges
 _LONGEST_WORD = 1000  # characters; in byte-level vocabularies bytes
-# four bytes a character; no word goes on beyond these
+# at four bytes per character; words end at these spaces
 _LONG = re.compile(rf"[^ \t\n\r]{{{_LONGEST_WORD // 4}}}").search
 
 
@@ -43,17 +50,16 @@ def train_tokenizer(
     sample_characters: int | None = None,
     lowercase: bool | None = None,
 ) -> Tokenizer:
-    """Train a tokenizer with at most `vocab_size` entries, then brought to a multiple of 64 by `[unusedN]` entries.
+    """Train a tokenizer with at most `vocab_size` entries, filled up to a multiple of 64 with `[unusedN]` entries.
 
-    Where no size is given it is 8,192, or what a small corpus supports.
+    The default size is 8,192, or less if a small corpus supports less.
 
-    `wordpiece`: BERT's normaliser and pre-tokeniser, each CJK character a word, lower-cased with accents stripped
-    unless `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without blanks, cased (Kudo 2018).
-    Trained on at most `sample_characters` characters (by default 100 million, for unigram 5), spread evenly over
-    the documents. [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
+    `wordpiece`: BERT's normalizer and pre-tokenizer, each CJK character a word, lower-cased with accents stripped unless
+    `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without spaces, cased (Kudo 2018). Trained on at most
+    `sample_characters` characters (by default 100 million, 5 million for unigram), spread evenly over the documents. [PAD]
+    [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
-    Raises InputError for an unknown kind, a size that is too small for the alphabet and one that the corpus does not
-    fill.
+    Raises InputError for an unknown kind, and for a size that is too small for the alphabet or too large for the corpus.
     """
     if kind not in KINDS:
         raise InputError(f"kind {kind!r} is not known: use one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
@@ -84,9 +90,9 @@ def make_tokenizer(
     lowercase: bool | None = None,
     overwrite: bool = False,
 ) -> Tokenizer:
-    """Train a tokenizer on a corpus, and save it into the folder `out`.
+    """Train a tokenizer on a corpus, and save it to the folder `out`.
 
-    Raises InputError for what the corpus or the sizes get wrong, and where `out` holds a tokenizer already.
+    Raises InputError if the corpus or the sizes cannot be used, and if `out` holds a tokenizer already.
     """
     out = Path(out).expanduser()
     started = time.monotonic()
@@ -113,10 +119,10 @@ def make_tokenizer(
 
 
 def sample_documents(documents: Iterable[str], sample_characters: int) -> list[str]:
-    """At most `sample_characters` characters of whole documents, the ones with the lowest hashes, in their order.
+    """At most `sample_characters` characters of whole documents, those with the lowest hashes, in order.
 
-    The hash spreads them over the corpus, however long it is, and makes the choice the same in any process. A document
-    longer than the whole sample is cut.
+    The hash spreads them over a corpus of any length, and makes the choice the same in any process. A document longer than
+    the sample is truncated.
     """
     kept: list[tuple[int, int, str]] = []  # a heap with the highest hash first
     characters = 0
@@ -130,22 +136,64 @@ def sample_documents(documents: Iterable[str], sample_characters: int) -> list[s
     return [document for _, document in sorted((place, document) for _, place, document in kept)]
 
 
+def read_words(file: str | Path) -> list[str]:
+    """The words of a file with one word per line, each once, in order. Raises InputError if it holds none, or a line with a
+    space inside."""
+    words: dict[str, None] = {}
+    for number, line in enumerate(read_lines(Path(file).expanduser()), start=1):
+        if len(parts := line.split()) > 1:
+            raise InputError(f"{file}, line {number}: {line.strip()!r} contains a space: give one word per line")
+        words.update(dict.fromkeys(parts))
+    if not words:
+        raise InputError(f"{file}: holds no words: give a text file with one word per line")
+    return list(words)
+
+
+def add_words(tokenizer: Tokenizer, words: Sequence[str], source: str = "words") -> tuple[Tokenizer, list[str]]:
+    """(tokenizer with `words`, the new words as it spells them), for a WordPiece tokenizer.
+
+    A word is spelled as the tokenizer normalizes it, for example in lower case. Words that are one token already are
+    skipped. Text without the new words keeps its ids. Raises InputError for tokenizers of other kinds, and for words that
+    would be found inside others; `source` is their origin, for messages.
+    """
+    if tokenizer.kind != "wordpiece":
+        why = "the space before a word is part of its first token, but not of an added word"
+        fix = f"give a model with a WordPiece tokenizer, or train one on your text ({option('vocabulary.retrain')})"
+        raise InputError(f"{source}: a {tokenizer.kind} tokenizer cannot add words, because {why}: {fix}")
+    backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    new: dict[str, None] = {}
+    for word, ids in zip(words, tokenizer.word_tokens(words)):
+        normalized = word if backend.normalizer is None else backend.normalizer.normalize_str(word)
+        spelled = "".join(normalized.split())  # without the spaces that BERT's normalizer puts around an ideograph
+        if not spelled:
+            raise InputError(f"{source}: nothing is left of {word!r} after the tokenizer normalizes it: remove it")
+        if len(spelled) > 1 and any(map(is_unspaced, spelled)):
+            why = "is in a script without spaces, where it would be found inside other words"
+            raise InputError(f"{source}: {word!r} {why}: remove it (a single new character can be added)")
+        if spelled not in vocabulary and (len(ids) > 1 or ids == [tokenizer.unk_id]):
+            new[spelled] = None
+    # the backend numbers them in this order after the highest existing id; unused entries are kept
+    backend.add_tokens([AddedToken(word, single_word=True, normalized=True, special=False) for word in new])
+    return Tokenizer(backend, tokenizer.tokens), list(new)
+
+
 def _definition(backend: tokenizers.Tokenizer) -> dict[str, Any]:
     definition: dict[str, Any] = json.loads(backend.to_str())
     return definition
 
 
 def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer:
-    """Check the number of entries, add the unused ones and the post-processor.
+    """Check the number of entries, add unused ones and the post-processor.
 
-    They are entries of the model, not added tokens: those would be found in running text.
+    Unused entries are part of the model: added tokens would be found in running text.
     """
     vocabulary = definition["model"]["vocab"]
-    size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE  # no trainer goes past vocab_size
+    size, wanted = len(vocabulary), -(-vocab_size // _MULTIPLE) * _MULTIPLE  # no trainer exceeds vocab_size
     if -(-size // _MULTIPLE) * _MULTIPLE < wanted:
         raise InputError(f"vocabulary size {vocab_size}: the corpus supports {size} entries; give {size} or more text")
     for token in definition["added_tokens"]:
-        # where the blank before a word is part of its first piece, a mask takes it too
+        # if the space before a word is part of its first token, a mask includes it too
         token["lstrip"] = token["content"] == "[MASK]" and definition["model"]["type"] != "WordPiece"
     unused = [f"[unused{number}]" for number in range(wanted - size)]
     if isinstance(vocabulary, list):
@@ -159,24 +207,24 @@ def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer
 
 
 def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
-    """WordPiece by byte-pair merges, as `tokenizers` does it, but with the same result each time.
+    """WordPiece by byte-pair merges, like `tokenizers`, but with a deterministic result.
 
-    Its own WordPieceTrainer numbers the `##x` characters in the order of a randomly seeded hash map, and breaks ties
-    between merges and between rare characters by it. So the alphabet is counted here and given to the trainer in order.
+    Its WordPieceTrainer numbers the `##x` characters in the order of a randomly seeded hash map, and breaks ties between merges
+    and between rare characters by it. So the alphabet is counted here and passed to the trainer in order.
     """
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     first, inner = _count_characters(sample, normalizer, pre_tokenizer)
-    # the trainer has an entry for each character, one that never begins a word too, and one for each inside a word
+    # the trainer has an entry for each character, even if it never begins a word, and one for each inside a word
     rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
     inner_pieces = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
-    room = 2 * len(rare) + 64  # for pieces with a rare character, which give way afterwards
+    room = 2 * len(rare) + 64  # for tokens with a rare character, which are dropped first
     backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
     known: dict[str, Any] = {"special_tokens": [*SPECIAL_TOKENS, *inner_pieces], "continuing_subword_prefix": "##"}
     _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size + room, **known, **_PAIRS))
     merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
-    # in the order of merges; those with a rare character come last: only where the rest does not fill the vocabulary
+    # in the order of merges, those with a rare character last: used only if the others do not fill the vocabulary
     pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS]
     pieces.sort(key=lambda piece: _rarity(piece.removeprefix("##"), rare))
     pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
@@ -190,7 +238,7 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
 
 
 def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.Trainer) -> None:
-    """Train `backend`. The time that a word takes grows with the square of its length, so the longest are cut for it."""
+    """Train `backend`. The time per word is quadratic in its length, so the longest words are split."""
     words = backend.pre_tokenizer
     if any(map(_LONG, sample)):
         cut = pre_tokenizers.Split(Regex(f"(?m:.{{{_LONGEST_WORD}}})"), "isolated")
@@ -202,9 +250,9 @@ def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.T
 def _count_characters(
     sample: list[str], normalizer: normalizers.Normalizer, pre_tokenizer: pre_tokenizers.PreTokenizer
 ) -> tuple[np.ndarray, np.ndarray]:
-    """How often each code point begins a word, and how often it stands inside one: two int64 arrays."""
+    """How often each code point begins a word, and how often it is inside one: two int64 arrays."""
     first, inner = np.zeros(_CODE_POINTS, dtype=np.int64), np.zeros(_CODE_POINTS, dtype=np.int64)
-    # 0: not seen yet, 1: parts words and is dropped (a blank), 2: a word by itself (punctuation), 3: in a word
+    # 0: not seen yet, 1: separates words and is dropped (a space), 2: a word by itself (punctuation), 3: in a word
     classes = np.zeros(_CODE_POINTS, dtype=np.int8)
     group: list[str] = []
     waiting = 0
@@ -229,11 +277,11 @@ def _count_characters(
 
 
 def _rare_characters(counts: np.ndarray, entries: np.ndarray, vocab_size: int, own: set[str]) -> dict[str, int]:
-    """The characters to leave out of the alphabet, with their rank by count.
+    """The characters to omit from the alphabet, with their rank by count.
 
-    `counts` and `entries` say how often each code point occurs and how many entries it takes; `own` are always kept.
-    The most frequent characters that make up 99.99 % of the text are kept (some 6,000 in Chinese) and the first 300 in
-    any case; where the vocabulary has no room for them 99.99, 99.9 or 99 % alone.
+    `counts` and `entries`: how often each code point occurs and how many entries it takes; `own` are always kept. The most
+    frequent characters that cover 99.99 % of the text are kept (about 6,000 in Chinese), and at least 300; if the vocabulary
+    has no room for them, only 99.99, 99.9 or 99 %.
     """
     others = counts.copy()
     others[[ord(character) for character in own]] = 0
@@ -249,7 +297,7 @@ def _rare_characters(counts: np.ndarray, entries: np.ndarray, vocab_size: int, o
 
 
 def _rarity(piece: str, rare: dict[str, int]) -> tuple[bool, int]:
-    """Sorts pieces without a rare character first, then rare characters by their rank, then longer pieces with one."""
+    """Sorts tokens without a rare character first, then rare characters by their rank, then longer tokens with one."""
     ranks = [rare[character] for character in piece if character in rare]
     return len(piece) > 1 and bool(ranks), max(ranks, default=0)
 
@@ -260,7 +308,7 @@ def _too_small(vocab_size: int, needed: int) -> InputError:
 
 
 def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
-    """Byte-level BPE. A word begins with a blank, the first one of a text too: pre-split words are cut as in a text."""
+    """Byte-level BPE. Words begin with a space, the first of a text too: separate words are split as in a text."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(SPECIAL_TOKENS) + len(alphabet):
         raise _too_small(vocab_size, len(SPECIAL_TOKENS) + len(alphabet))
@@ -274,19 +322,19 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str,
 
 
 def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
-    """Unigram as `tokenizers` trains it, but without the rare characters, all of which it would keep, and with scores
-    that are rounded: in the last bits they differ from run to run.
+    """Unigram as in `tokenizers`, but without rare characters, all of which it would keep, and with rounded scores, which
+    differ in the last bits from run to run.
     """
     backend = tokenizers.Tokenizer(models.Unigram())
     steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
     backend.normalizer = _normalizer(steps, lowercase)
-    # cut at punctuation too: no piece goes across it, and no special token is found in a text
+    # split at punctuation too: no token contains it, and no special token is found in a text
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     backend.decoder = decoders.Metaspace()
     first, inner = _count_characters(sample, backend.normalizer, backend.pre_tokenizer)
     rare = _rare_characters(first + inner, np.ones_like(first), vocab_size, {"▁"})
     trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size + 2 * len(rare) + 64,  # room for pieces with a rare character
+        vocab_size=vocab_size + 2 * len(rare) + 64,  # room for tokens with a rare character
         special_tokens=list(SPECIAL_TOKENS),
         unk_token="[UNK]",
         initial_alphabet=["▁"],
@@ -296,15 +344,15 @@ def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[
     definition = _definition(backend)
     special = definition["model"]["vocab"][: len(SPECIAL_TOKENS)]
     learned = definition["model"]["vocab"][len(special) :]
-    # Characters that the trained model has no piece for get the lowest score + 0, 1e-4, 2e-4 ... in the order of a
-    # randomly seeded hash map: give them all the lowest.
+    # characters without an entry in the trained model get the lowest score + 0, 1e-4, 2e-4 ... in the order of a
+    # randomly seeded hash map: give all of them the lowest
     lowest = min(score for _, score in learned)
     for entry in learned:
         steps_above = (entry[1] - lowest) / 1e-4
         if len(entry[0]) == 1 and abs(steps_above - round(steps_above)) < 1e-5:
             entry[1] = lowest
         entry[1] = round(entry[1], 5)
-    # the alphabet first, then by score; pieces with a rare character last, as in WordPiece
+    # the alphabet first, then by score; tokens with a rare character last, as in WordPiece
     learned.sort(key=lambda entry: (*_rarity(entry[0], rare), len(entry[0]) > 1, -entry[1], entry[0]))
     learned = learned[: vocab_size - len(special)]
     definition["model"]["vocab"] = special + sorted(learned, key=lambda entry: (-entry[1], entry[0]))

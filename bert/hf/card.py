@@ -1,7 +1,7 @@
 """The model card, `README.md` of a model folder: what the model is, how to open it, how it came to be.
 
-A card is Markdown after a YAML header that the Hugging Face Hub reads. What follows from the model itself is written
-here; who saves a model adds text, and a header of its own where it knows more (licence, data, figures).
+A card is Markdown after a YAML header that the Hugging Face Hub reads. The part that follows from the model is written here;
+callers add text, and a header with further keys (license, data, metrics).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from bert.errors import InputError
-from bert.hf.table import Kind
+from bert.hf.families import Kind
 from bert.hub import local_folder
 from bert.model.config import EncoderConfig, TaskHeadConfig
 from bert.untrusted import parse_yaml, read_yaml_text
@@ -27,15 +27,15 @@ PIPELINES: dict[Kind, tuple[str, str | None, str]] = {  # title, task of the Hub
     "Discriminator": ("Discriminator of replaced tokens", None, "AutoModelForPreTraining"),
 }
 PROBLEMS = {"multi_label_classification": "Multi-label text classifier", "regression": "Text regression"}
-"""titles of what the class alone does not tell"""
+"""titles of models by their problem type"""
 
 
 def model_card(
     kind: Kind, config: EncoderConfig, head: TaskHeadConfig | None, obstacles: list[str], numbers: int, more: str = ""
 ) -> str:
-    """The card of a model; `head` is that for a task, where it has one. `obstacles` are why no architecture of transformers
-    computes it, none where one does; `numbers` is the count of its parameters; `more` is text for the end, with a header of
-    its own where it begins with `---`."""
+    """The card of a model; `head` is its head for a task, if any. `obstacles` are the reasons why no architecture of
+    transformers computes the same, empty if one does; `numbers` is the number of its parameters; `more` is text for the end,
+    with a header of its own if it begins with `---`."""
     title, pipeline, auto = PIPELINES[kind]
     labels, title = ((), title) if head is None else (head.labels, PROBLEMS.get(head.problem_type, title))
     own: dict[str, Any] = {} if obstacles else {"library_name": "transformers"}
@@ -65,49 +65,47 @@ def card_header(**values: Any) -> str:
     return LINE + yaml.safe_dump(values, sort_keys=True, allow_unicode=True) + LINE if values else ""
 
 
-def measured(task: str, data: str, figures: Mapping[str, float]) -> dict[str, Any]:
-    """The keys of a header that tell figures: `model-index`, by which the Hub shows them, and `metrics`."""
+def measured(task: str, data: str, values: Mapping[str, float]) -> dict[str, Any]:
+    """The keys of a header for metrics: `model-index`, which the Hub displays, and `metrics`."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    results = [
-        EvalResult(
-            task_type=task, dataset_type="file", dataset_name=data, metric_type=metric, metric_value=round(value, 4)
-        )
-        for metric, value in figures.items()
-    ]
+    if not values:
+        return {}
+    known = {"task_type": task, "dataset_type": "file", "dataset_name": data}
+    results = [EvalResult(**known, metric_type=name, metric_value=round(value, 4)) for name, value in values.items()]
     header = ModelCardData(model_name="model", eval_results=results).to_dict()
-    return {"metrics": list(figures), "model-index": header["model-index"]} if figures else {}
+    return {"metrics": list(values), "model-index": header["model-index"]}
 
 
 def inherited(base: str) -> dict[str, Any]:
-    """The keys of a header that a model takes over from the one that it began with: its licence, where its card names one,
-    and its name on the Hub, where it has one."""
+    """The keys of a header that a model inherits from the model it was initialized from: its license, if its card names one,
+    and its name on the Hub, if it has one."""
     folder = local_folder(base)
-    try:
-        licence = _parted(read_yaml_text(folder / CARD))[0].get("license", UNKNOWN_LICENSE)
-    except (OSError, ValueError):
-        licence = UNKNOWN_LICENSE
-    return {"license": licence} | ({"base_model": base} if folder != Path(base).expanduser() else {})
+    license = _read_card(folder)[0].get("license", UNKNOWN_LICENSE)
+    return {"license": license} | ({"base_model": base} if folder != Path(base).expanduser() else {})
 
 
 def written_before(folder: Path, license: str | None = None) -> str:
-    """What stands in a folder's card beside what follows from its model, as `more` of the next card: the header, with
-    another `license` where one is given, and the text from the first heading of the second level on. Empty where there is
-    neither."""
-    try:
-        header, text = _parted(read_yaml_text(folder / CARD))
-    except (OSError, ValueError):
-        header, text = {}, ""
+    """The part of a folder's card that does not follow from its model, as `more` of the next card: the header, with `license`
+    if given, and the text from the first heading of level 2. Empty if there is neither."""
+    header, text = _read_card(folder)
     header |= {} if license is None else {"license": license}
     _, heading, rest = f"\n{text}".partition("\n## ")
     from_model = ("library_name", "pipeline_tag", "tags")
-    return card_header(**{key: value for key, value in header.items() if key not in from_model}) + (
-        f"## {rest}" if heading else ""
-    )
+    kept = card_header(**{key: value for key, value in header.items() if key not in from_model})
+    return f"{kept}## {rest}" if heading else kept
+
+
+def _read_card(folder: Path) -> tuple[dict[str, Any], str]:
+    """Header and text of the card in a folder; empty if it cannot be read."""
+    try:
+        return _parted(read_yaml_text(folder / CARD))
+    except (OSError, ValueError):
+        return {}, ""
 
 
 def _parted(text: str) -> tuple[dict[str, Any], str]:
-    """Header and text of a card: separated where the Hub separates them, and read within the limits for what strangers wrote, which
+    """Header and text of a card, separated as the Hub does it, and with limits for untrusted text, which
     `huggingface_hub.ModelCard` has not."""
     from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
@@ -116,7 +114,7 @@ def _parted(text: str) -> tuple[dict[str, Any], str]:
     try:
         values = parse_yaml(block[2]) or {}
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"the header of the model card is no YAML: {' '.join(str(error).split())}") from None
+        raise InputError(f"the header of the model card is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError("the header of the model card is no YAML mapping of names")
+        raise InputError("the header of the model card is not a YAML mapping of names")
     return values, text[block.end() :].lstrip("\n")

@@ -1,30 +1,116 @@
-"""What Hugging Face calls our fields and parameters: one two-way table a family.
+"""What Hugging Face calls our fields and parameters: one two-way table for each family of architectures.
 
-A family is rows of (our name, their name), for the keys of `config.json` and for the parameters; `translate` reads them
-in both directions. Another family is one more table, named in `FAMILIES`. Names are those of transformers, models/bert,
+A `Family` has rows of (our name, their name) for the keys of `config.json` and for the parameters; `translate` reads them
+in both directions. A new family is one more table, named in `FAMILIES`. The names are those of transformers, models/bert,
 roberta, electra, distilbert and modernbert.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from bert.errors import InputError
-from bert.hf.table import ENDINGS, Family, Key, Kind, Row
 from bert.model.config import EncoderConfig
+
+Kind = Literal["Encoder", "MaskedLM", "SequenceClassifier", "TokenClassifier", "Discriminator"]
+"""one of our model classes"""
+ENDINGS: dict[Kind, str] = {
+    "Encoder": "Model",
+    "MaskedLM": "ForMaskedLM",
+    "SequenceClassifier": "ForSequenceClassification",
+    "TokenClassifier": "ForTokenClassification",
+}
+"""endings of the equivalent classes of transformers"""
+GROUPS: dict[Kind, str] = {"MaskedLM": "head", "SequenceClassifier": "classify", "TokenClassifier": "tag"}
+GROUPS["Discriminator"] = "discriminate"
+"""prefixes of the fields of the head of each class; fields of the encoder begin with `encoder.`"""
+
+ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu", "tanh": "tanh"}
+THEIR_ACTIVATIONS = {theirs: ours for ours, theirs in ACTIVATIONS.items()} | {"gelu_new": "gelu_tanh", "swish": "silu"}
+REQUIRED = object()
+
+
+@dataclass(frozen=True)
+class Key:
+    """A field of ours and their key. A key may correspond to two fields of ours (the first one is written), and a field to
+    two keys."""
+
+    ours: str
+    """`encoder.` or the group of a head, and the field"""
+    theirs: str
+    default: Any = REQUIRED
+    """their value if the key is absent; None: the value of an earlier key of the same field"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A parameter of ours and theirs; without an ending .weight or .bias it stands for both. {i} is the layer."""
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    """several if ours is theirs stacked, rows of the first on top; {prefix} is that of the family, if the file has it"""
+    bias: bool | str = True
+    """whether they have the bias: always, or if this key of their config says so. A missing one of ours is written as zeros"""
+
+    def expand(self, layers: int, prefix: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+        """(our parameter, theirs) for each layer, weight and bias."""
+        for i in range(layers if "{i}" in self.ours else 1):
+            ours, theirs = self.ours.format(i=i), (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+            whole = ours.endswith((".weight", ".bias"))
+            for ending in ("",) if whole else (".weight", ".bias"):
+                yield ours + ending, tuple(name.format(i=i, prefix=prefix) + ending for name in theirs)
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture of Hugging Face as a table."""
+
+    model_type: str
+    prefix: str
+    """of the encoder's parameters in a model with a head"""
+    architectures: Mapping[Kind, str]
+    """our class → theirs; other classes do not exist in the family"""
+    keys: tuple[Key, ...]
+    fixed: Mapping[str, object]
+    """fields with the only value that they can have"""
+    rows: tuple[Row, ...]
+    """of the encoder, without the prefix"""
+    head_rows: Mapping[Kind, tuple[Row, ...]]
+    """of the heads; a row of several heads is a part that they share"""
+    output_bias: str
+    """their name of the output bias in an untied model"""
+    token_ids: tuple[str, ...] = ("pad_token_id",)
+    """their keys for ids of special tokens"""
+    pad_id: int = 0
+    """id of the padding token if their config names none"""
+    zeros: frozenset[str] = frozenset()
+    """fields of `fixed` whose part, if a model lacks it, is written as zeros"""
+    refused: Mapping[str, object] = field(default_factory=dict)
+    """their keys with the only value that is read"""
+    aliases: tuple[str, ...] = ()
+    """other values of `model_type` with the same computation and parameters"""
+    more_keys: Callable[[EncoderConfig], dict[str, object]] = lambda _: {}
+    """their keys that follow from several fields of ours"""
+    more_fields: Callable[[Mapping[str, Any]], dict[str, object]] = lambda _: {}
+    """fields of ours that follow from several of their keys; may raise InputError"""
+
+    def value(self, keys: Mapping[str, Any], name: str) -> Any:
+        """The value of one of `keys` in a config.json, or its default."""
+        return keys.get(name, next(key.default for key in self.keys if key.theirs == name))
 
 
 def _classes(name: str) -> dict[Kind, str]:
-    """Ours → the classes of transformers that begin with `name`."""
+    """Our classes → those of transformers that begin with `name`."""
     return {kind: name + ending for kind, ending in ENDINGS.items()}
 
 
 def _keys(theirs: str, default: Any, *ours: str) -> tuple[Key, ...]:
-    """One key of theirs for several fields of ours."""
+    """One of their keys for several fields of ours."""
     return tuple(Key(name, theirs, default) for name in ours)
 
 
 def _named(group: str, **values: object) -> dict[str, object]:
-    """Values of the fields of a group by their full names."""
+    """Values of the fields of a group, by full names."""
     return {f"{group}.{name}": value for name, value in values.items()}
 
 
@@ -34,7 +120,7 @@ def _qkv(prefix: str, *names: str) -> Row:
 
 
 def _masked_lm(prefix: str, dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
-    """The rows of a masked-LM head, by their names after `prefix`."""
+    """The rows of a masked-LM head, from their names without `prefix`."""
     names = {"head.dense": dense, "head.norm": norm, "head.weight": weight, "head.bias": bias}
     return tuple(Row(ours, prefix + theirs) for ours, theirs in names.items())
 
@@ -44,14 +130,12 @@ def _bert_keys(config: EncoderConfig) -> dict[str, object]:
 
 
 def _roberta_keys(config: EncoderConfig) -> dict[str, object]:
-    return {
-        "type_vocab_size": config.token_types or 1,
-        "max_position_embeddings": config.max_length + config.pad_id + 1,
-    }
+    positions = config.max_length + config.pad_id + 1
+    return {"type_vocab_size": config.token_types or 1, "max_position_embeddings": positions}
 
 
 def _roberta_fields(keys: Mapping[str, Any]) -> dict[str, object]:
-    """Their table has the rows 0 to the padding id before that of the first token."""
+    """Their table of positions begins with rows 0 to the padding id, before that of the first token."""
     pad_id = keys.get("pad_token_id")
     before = (ROBERTA.pad_id if pad_id is None else pad_id) + 1
     if "max_position_embeddings" not in keys:
@@ -64,15 +148,14 @@ def _electra_keys(config: EncoderConfig) -> dict[str, object]:
 
 
 def _electra_fields(keys: Mapping[str, Any]) -> dict[str, object]:
-    """Embeddings as wide as the layers are not projected."""
+    """Embeddings of the width of the layers are not projected."""
     width = ELECTRA.value(keys, "embedding_size")
     return {"embedding_size": None if width == keys.get("hidden_size") else width}
 
 
 def _modernbert_keys(config: EncoderConfig) -> dict[str, object]:
     """Local and global layers in the spelling of transformers 4 and in that of 5."""
-    # no use where all are full
-    window = config.local_window if config.local_window is not None else 2 * config.max_length
+    window = 2 * config.max_length if config.local_window is None else config.local_window  # None: all are global
     thetas = {"full_attention": config.rope_theta, "sliding_attention": config.local_rope_theta}
     kinds = ["sliding_attention" if config.is_local(layer) else "full_attention" for layer in range(config.num_layers)]
     return {
@@ -93,7 +176,7 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
         second = next((i for i, is_local in enumerate(local) if i and not is_local), len(local))
         fitting = [n for n in (every, second) if len(local) == layers and local == [i % n != 0 for i in range(layers)]]
         if not fitting:
-            raise InputError("layer_types is of no known kind: only layers 0, n, 2n, ... may be full_attention")
+            raise InputError("layer_types is not supported: only layers 0, n, 2n, ... may be full_attention")
         every = fitting[0]
     rope = keys.get("rope_parameters") or {}
     thetas = []
@@ -102,7 +185,7 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
         parameters = rope.get(kind) or {}
         if parameters.get("rope_type", "default") != "default":
             found = parameters["rope_type"]
-            raise InputError(f"rope_parameters.{kind}.rope_type is {found}: only default is known here")
+            raise InputError(f"rope_parameters.{kind}.rope_type is {found}: only default is supported")
         thetas.append(parameters.get("rope_theta", keys.get(old, default)))
     has_local = every > 1 and layers > 1
     return {
@@ -116,23 +199,23 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
 _FIXED: dict[str, object] = {"head.transform": True, "classify.transform": True, "tag.pooling": None}
 _FIXED |= _named("encoder", embedding_size=None, positions_skip_padding=False, norm="layernorm", embedding_norm=True)
 _FIXED |= _named("encoder", embedding_scale=False, first_attention_norm=False, qk_norm=False, num_kv_heads=None)
-"""what all families have in common"""
+"""common to all families"""
 _POST_NORM = _FIXED | {"head.transform_bias": True, "head.output_bias": True, "tag.transform": False}
 _POST_NORM |= _named("encoder", positions="learned", norm_bias=True, norm_first=False, final_norm=False, gated=False)
 _POST_NORM |= _named("encoder", bias=True, local_window=None)
 _POST_NORM |= _named("classify", transform_bias=True, transform_norm=False, pooling="cls")
-"""and what BERT and its descendants up to ELECTRA have"""
-_BIASES = frozenset(
-    {"encoder.norm_bias", "encoder.bias", "head.transform_bias", "head.output_bias", "classify.transform_bias"}
-)
+"""common to BERT and its descendants up to ELECTRA"""
+_BIASES = frozenset("encoder.norm_bias encoder.bias head.transform_bias head.output_bias".split())
+_BIASES |= {"classify.transform_bias"}
+_TIED = Key("head.tied", "tie_word_embeddings", True)
+_RANGE = Key("encoder.initializer_range", "initializer_range", 0.02)
 _KEYS = (
     Key("encoder.vocab_size", "vocab_size"),
     Key("encoder.hidden_size", "hidden_size"),
     Key("encoder.num_layers", "num_hidden_layers"),
     Key("encoder.num_heads", "num_attention_heads"),
     Key("encoder.intermediate_size", "intermediate_size"),
-    Key("encoder.initializer_range", "initializer_range", 0.02),
-    Key("head.tied", "tie_word_embeddings", True),
+    *(_TIED, _RANGE),
 )
 _BERT_KEYS = (
     *_KEYS,
@@ -252,9 +335,8 @@ DISTILBERT = Family(
         *_keys("activation", "gelu", "encoder.activation", "head.activation"),
         *_keys("dropout", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout", "tag.dropout"),
         Key("encoder.attention_dropout", "attention_dropout", 0.1),
-        Key("encoder.initializer_range", "initializer_range", 0.02),
-        Key("head.tied", "tie_word_embeddings", True),
         Key("classify.dropout", "seq_classif_dropout", 0.2),
+        *(_TIED, _RANGE),
     ),
     fixed=_POST_NORM | {"encoder.token_types": 0, "encoder.norm_eps": 1e-12, "classify.activation": "relu"},
     zeros=_BIASES,
@@ -275,10 +357,8 @@ DISTILBERT = Family(
     output_bias="vocab_projector.bias",
 )
 
-_MODERNBERT_HEAD = (
-    Row("head.dense", "head.dense", bias="classifier_bias"),
-    Row("head.norm", "head.norm", bias="norm_bias"),
-)
+_MODERNBERT_DENSE = Row("head.dense", "head.dense", bias="classifier_bias")
+_MODERNBERT_HEAD = (_MODERNBERT_DENSE, Row("head.norm", "head.norm", bias="norm_bias"))
 MODERNBERT = Family(
     model_type="modernbert",
     prefix="model.",
@@ -330,4 +410,4 @@ MODERNBERT = Family(
 )
 
 FAMILIES = (DISTILBERT, BERT, ROBERTA, ELECTRA, MODERNBERT)
-"""where several compute what a model computes, it is written as the first of them"""
+"""a model that fits several is written as the first of them"""

@@ -1,33 +1,31 @@
-"""Config and parameters of a model, from our names to Hugging Face's and back: what runs the tables of `families`.
+"""Config and parameters of a model, from our names to those of Hugging Face and back, by the tables of `families`.
 
-In: an `EncoderConfig` and the config of a head with our parameters, or a `config.json` and theirs. Out: the other of
-the two.
-A model that fits no family keeps our own field and parameter names under `model_type: "bert-encoder"`.
+In one direction: an `EncoderConfig`, the config of a head and our parameters → a `config.json` and their parameters. A model
+that fits no family keeps our own names of fields and parameters under `model_type: "bert-encoder"`.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bert.errors import InputError, did_you_mean
-from bert.hf.families import FAMILIES
-from bert.hf.table import ACTIVATIONS, ENDINGS, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
+from bert.hf.families import ACTIVATIONS, ENDINGS, FAMILIES, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
 from bert.model.config import PROBLEM_TYPES, DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 from bert.model.layers import sinusoids
 
 OWN_TYPE = "bert-encoder"
 OWN_PROBLEM = "bert_problem_type"
-"""in place of `problem_type`, where transformers would refuse it"""
+"""replaces `problem_type` if transformers would refuse its value"""
 ELSEWHERE = ("labels", "problem_type")
-"""fields of a head that have keys of their own"""
+"""fields of a head with keys of their own"""
 _MOST_LABELS = 100_000
 Head = HeadConfig | TaskHeadConfig | DiscriminatorConfig | None
-"""config of a head; none: a bare encoder"""
+"""config of a head; None: a bare encoder"""
 BUFFERS = ("position_ids", "embeddings.token_type_ids")
-"""parts of the names of what old files hold beside the parameters: numbers from 0 on, which everybody can count"""
+"""parts of the names of buffers in old files, which hold consecutive numbers"""
 
 
 def kind_of(head: Head) -> Kind:
@@ -43,8 +41,8 @@ def kind_of(head: Head) -> Kind:
 
 
 def kind_named(keys: Mapping[str, Any]) -> Kind:
-    """The class of the model that a `config.json` names under `architectures`: a bare encoder where it names none, or
-    one with a head that has no place here."""
+    """The class of the model that a `config.json` names under `architectures`: a bare encoder if it names none, or one with
+    a head that is not supported."""
     named = str(next(iter(keys.get("architectures") or ()), ""))
     for family in FAMILIES:
         for kind, theirs in family.architectures.items():
@@ -52,12 +50,12 @@ def kind_named(keys: Mapping[str, Any]) -> Kind:
                 return kind
     if named.endswith("BertForPreTraining"):
         return "MaskedLM"
-    # of families that are read under the name of another
+    # families with the name of another as an alias
     return next((kind for kind, ending in ENDINGS.items() if named.endswith(ending)), "Encoder")
 
 
 def _family_named(keys: Mapping[str, Any]) -> Family:
-    """The family of a `config.json` of Hugging Face; old ones have no `model_type`, and their architecture tells."""
+    """The family of a `config.json` of Hugging Face, by its architecture in old files without a `model_type`."""
     model_type = keys.get("model_type")
     architectures = keys.get("architectures") or ()
     for family in FAMILIES:
@@ -65,19 +63,17 @@ def _family_named(keys: Mapping[str, Any]) -> Family:
             return family
         if model_type is None and set(architectures) & set(family.architectures.values()):
             return family
-    known = ", ".join([*(name for family in FAMILIES for name in (family.model_type, *family.aliases)), OWN_TYPE])
+    known = [*(name for family in FAMILIES for name in (family.model_type, *family.aliases)), OWN_TYPE]
     if model_type is None:
-        raise InputError(f"no model_type: add it, one of {known}")
-    raise InputError(
-        f"model_type is {model_type}: this version reads {known}.{did_you_mean(str(model_type), known.split(', '))}"
-    )
+        raise InputError(f"no model_type: add it, one of {', '.join(known)}")
+    near = did_you_mean(str(model_type), known)
+    raise InputError(f"model_type is {model_type}: this version reads {', '.join(known)}.{near}")
 
 
 def family_of(config: EncoderConfig, head: Head) -> tuple[Family | None, list[str]]:
-    """The family that computes what this model computes, or none and the fields that stand in the way of the nearest
-    one.
+    """The family that computes the same as this model, or None and the fields that differ from the nearest one.
 
-    `head` is none for a bare encoder. Dropout is no obstacle: it has no part in what a trained model computes.
+    `head` is None for a bare encoder. Dropout is ignored: a trained model computes without it.
     """
     obstacles = [(_obstacles(family, config, head), family) for family in FAMILIES]
     fewest, family = min(obstacles, key=lambda pair: len(pair[0]))
@@ -87,11 +83,11 @@ def family_of(config: EncoderConfig, head: Head) -> tuple[Family | None, list[st
 def _obstacles(family: Family, config: EncoderConfig, head: Head) -> list[str]:
     mine = _named_fields(config, head)
     kind = kind_of(head)
-    lines = [] if kind in family.architectures else [f"another head: it has none of the class {kind}"]
+    lines = [] if kind in family.architectures else [f"another head: it has no {kind}"]
     for name, value in family.fixed.items():
         if name not in mine or mine[name] == value or (name in family.zeros and mine[name] is False):
             continue
-        if not (name == "encoder.positions" and (mine[name], value) == ("sinusoidal", "learned")):  # a table as well
+        if not (name == "encoder.positions" and (mine[name], value) == ("sinusoidal", "learned")):  # also a table
             lines.append(f"{name} {str(value).lower()}, not {str(mine[name]).lower()}")
     written: dict[str, str] = {}
     for key in family.keys:
@@ -105,7 +101,7 @@ def _obstacles(family: Family, config: EncoderConfig, head: Head) -> list[str]:
 def _named_fields(config: EncoderConfig, head: Head) -> dict[str, Any]:
     mine = {f"encoder.{name}": value for name, value in asdict(config).items()}
     if config.kv_heads == config.num_heads:
-        mine["encoder.num_kv_heads"] = None  # the same thing spelt out
+        mine["encoder.num_kv_heads"] = None  # the same, written out
     if config.embedding_width == config.hidden_size:
         mine["encoder.embedding_size"] = None
     if head is not None:
@@ -119,7 +115,7 @@ def _named_fields(config: EncoderConfig, head: Head) -> dict[str, Any]:
 def write_config(
     family: Family | None, config: EncoderConfig, head: Head, token_ids: Mapping[str, int | None]
 ) -> dict[str, Any]:
-    """The content of `config.json`. `token_ids` has an id for each of their keys (`pad_token_id`, …) that is known."""
+    """The content of `config.json`. `token_ids` has the known ids of special tokens by their keys (`pad_token_id`, …)."""
     kind = kind_of(head)
     keys: dict[str, Any] = {"dtype": "float32", "torch_dtype": "float32"}  # transformers 5 and 4
     if isinstance(head, TaskHeadConfig):
@@ -138,7 +134,7 @@ def write_config(
             value = mine[key.ours]
             keys[key.theirs] = ACTIVATIONS[value] if key.ours.endswith(".activation") else value
     keys |= family.more_keys(config)
-    # An id that is not known is written as null: the default of transformers may lie outside a small vocabulary.
+    # An unknown id is written as null: the default of transformers may be outside a small vocabulary.
     return keys | {name: token_ids.get(name) for name in family.token_ids}
 
 
@@ -147,8 +143,8 @@ def read_config(
 ) -> tuple[Family | None, EncoderConfig, Head]:
     """Family, shape and head of a model of class `kind` from the content of a `config.json`.
 
-    With `labels` the head is one for a new task, such as the family gives a model with these keys; without, it is the
-    folder's own. Raises InputError, without the file's name, for what is not readable.
+    With `labels` the head is a new one, as the family has it for a model with these keys; without, it is that of the
+    folder. Raises InputError, without the name of the file, for unsupported values.
     """
     if keys.get("model_type") == OWN_TYPE:
         config = _make(EncoderConfig, keys.get("encoder", {}))
@@ -168,8 +164,7 @@ def read_config(
 
 
 def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], labels: Sequence[str]) -> TaskHeadConfig:
-    """A new head on a model of our own type: pre-norm, dense and activation are those of the head that the folder
-    has."""
+    """A new head on a model of our own type: on pre-norm models, dense and activation are those of the folder's head."""
     head = task_head(config, labels, per_token=kind == "TokenClassifier")
     before = keys.get("head", {})
     shared = ("activation", "transform_bias") if config.norm_first and before.get("transform") else ()
@@ -177,7 +172,7 @@ def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], l
 
 
 def _read_group(family: Family, group: str, keys: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of ours that follow `group`, as far as they follow from one key each."""
+    """The fields of ours in `group` that follow from one key each."""
     mine: dict[str, Any] = {name: value for name, value in family.fixed.items() if name.startswith(f"{group}.")}
     for key in family.keys:
         value = family.value(keys, key.theirs)
@@ -189,8 +184,7 @@ def _read_group(family: Family, group: str, keys: Mapping[str, Any]) -> dict[str
             if value not in THEIR_ACTIVATIONS:
                 raise InputError(f"{key.theirs} is {value}: this version reads {', '.join(THEIR_ACTIVATIONS)}")
             value = THEIR_ACTIVATIONS[value]
-        # Two keys for one field are two switches (biases of attention, biases of the MLP): one on is on, the other part
-        # is zeros.
+        # Two keys for one field are two switches (biases of attention, of the MLP): on if either is, with zeros for the other.
         mine[key.ours] = (mine.get(key.ours, False) or value) if isinstance(value, bool) else value
     return {name.removeprefix(f"{group}."): value for name, value in mine.items()}
 
@@ -199,20 +193,18 @@ def _make_head(kind: Kind, values: Mapping[str, Any], keys: Mapping[str, Any], l
     if kind == "Encoder":
         return None
     if kind == "MaskedLM":
-        return cast(HeadConfig, _make(HeadConfig, values))
+        return _make(HeadConfig, values)
     if kind == "Discriminator":
-        return cast(DiscriminatorConfig, _make(DiscriminatorConfig, values))
-    if labels is not None:
-        return cast(TaskHeadConfig, _make(TaskHeadConfig, {**values, "labels": tuple(labels)}))
-    names = _labels(keys)
+        return _make(DiscriminatorConfig, values)
+    names = _labels(keys) if labels is None else tuple(labels)
     values = {**values, "labels": names}
-    if kind == "SequenceClassifier":
+    if kind == "SequenceClassifier" and labels is None:
         values["problem_type"] = _problem_type(keys, names)
-    return cast(TaskHeadConfig, _make(TaskHeadConfig, values))
+    return _make(TaskHeadConfig, values)
 
 
 def _problem_type(keys: Mapping[str, Any], labels: Sequence[str]) -> str:
-    """What the scores of a text mean; in a file that does not say so what transformers makes of the number of labels."""
+    """The meaning of the scores of a text; by default, as in transformers, by the number of labels."""
     problem = keys.get(OWN_PROBLEM) or keys.get("problem_type")
     if problem is None:
         return "regression" if len(labels) == 1 else "single_label_classification"
@@ -224,8 +216,7 @@ def _problem_type(keys: Mapping[str, Any], labels: Sequence[str]) -> str:
 
 
 def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes. A file without any means LABEL_0, LABEL_1, … in transformers, two where it tells no number,
-    and so it does here."""
+    """Names of the classes. By default, as in transformers: LABEL_0, LABEL_1, …, two if their number is not given."""
     names = keys.get("id2label")
     if names is None:
         number = keys.get("num_labels", 2)
@@ -233,7 +224,7 @@ def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
             raise InputError(f"num_labels is {number}: give the number of classes, from 1 to {_MOST_LABELS}")
         names = {str(i): f"LABEL_{i}" for i in range(number)}
     if not isinstance(names, dict) or len(names) > _MOST_LABELS or names.keys() != {str(i) for i in range(len(names))}:
-        raise InputError('id2label does not number the classes "0", "1", "2", …, at most 100,000: give each its name')
+        raise InputError('id2label does not number the classes "0", "1", "2", …, at most 100,000: name each of them')
     return tuple(str(names[str(i)]) for i in range(len(names)))
 
 
@@ -251,10 +242,10 @@ def _make(kind: type, values: Mapping[str, Any]) -> Any:
 def write_parameters(
     family: Family | None, config: EncoderConfig, head: Head, keys: Mapping[str, Any], ours: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Their parameters from ours (named `encoder.…`, `head.…`). `keys` is the `config.json` that goes beside them.
+    """Their parameters from ours (named `encoder.…`, `head.…`). `keys` is the content of their `config.json`.
 
-    What they have and ours lacks is written as what it computes: token types and biases as zeros, fixed positions as
-    their table.
+    Parts that our model lacks are written with the values that compute the same: zeros for token types and biases, the
+    table for fixed positions.
     """
     if family is None:
         return dict(ours)
@@ -288,69 +279,54 @@ def read_parameters(
     shapes: Mapping[str, torch.Size],
     num_layers: int,
 ) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Our parameters for the names of `shapes` from theirs, in the words of `kind`; then the names that are missing
-    there and those that are left over. What they hold is in fp32.
+    """Our parameters for the names of `shapes` in fp32, from theirs, for a model of class `kind`; then the names that are
+    missing, and the names that are left over.
 
-    Raises InputError, without the file's name, for tensors of another shape than `shapes`, for whole numbers where weights
-    belong, and for NaN and infinity. The head that the config names does not count as left over where a bare encoder is
-    asked for, nor do the buffers of old files.
+    Raises InputError, without the name of the file, for tensors of other shapes, for integers in place of weights, and for
+    NaN and infinity. The head that the config names is not left over when a bare encoder is read, nor are the buffers of old
+    files.
     """
-    with_head = kind != "Encoder"
     if family is None:
-        missing = [name for name in shapes if name not in theirs]
-        spare = [name for name in theirs if name not in shapes and (with_head or not name.startswith("head."))]
-        here = {name: theirs[name] for name in shapes if name in theirs}
-        differ = [
-            f"{name} is {tuple(tensor.shape)} and config.json says {tuple(shapes[name])}"
-            for name, tensor in here.items()
-            if tensor.shape != shapes[name]
-        ]
-        _refuse(differ, [name for name, tensor in here.items() if not tensor.is_floating_point()])
-        return {name: _checked(name, tensor) for name, tensor in here.items()}, missing, spare
-    theirs = {_modern_name(name): tensor for name, tensor in theirs.items()}
-    prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
+        pairs: list[tuple[str, tuple[str, ...], bool | str]] = [(name, (name,), True) for name in shapes]
+        spare = [name for name in theirs if name not in shapes and (kind != "Encoder" or not name.startswith("head."))]
+    else:
+        theirs = {_modern_name(name): tensor for name, tensor in theirs.items()}
+        prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
+        pairs = [pair for pair in _pairs(family, (kind,), num_layers, prefix) if pair[0] in shapes]
+        if not family.value(keys, "tie_word_embeddings") and family.output_bias in theirs:
+            untied = {"head.bias": (family.output_bias,)}
+            pairs = [(name, untied.get(name, names), bias) for name, names, bias in pairs]
+        known = {name for _, names, _ in _pairs(family, (kind, kind_named(keys)), num_layers, prefix) for name in names}
+        known.add(family.output_bias)
+        spare = [name for name in theirs if name not in known and not any(part in name for part in BUFFERS)]
     ours: dict[str, Tensor] = {}
-    tied, missing = family.value(keys, "tie_word_embeddings"), []
+    missing: list[str] = []
     wrong, odd = [], []  # names, with both shapes; names
-    for name, their_names, bias in _pairs(family, (kind,), num_layers, prefix):
-        if name not in shapes:
-            continue
-        if name == "head.bias" and not tied and family.output_bias in theirs:
-            their_names = (family.output_bias,)
-        absent = [their_name for their_name in their_names if their_name not in theirs]
-        if not absent:
-            parts = [theirs[their_name] for their_name in their_names]
-            first, *rest = shapes[name]
-            wrong += [
-                f"{their_name} is {tuple(part.shape)} and config.json says {tuple(shape)}"
-                for their_name, part in zip(their_names, parts)
-                if part.shape != (shape := torch.Size((first // len(parts), *rest)))
-            ]
-            odd += [their_name for their_name, part in zip(their_names, parts) if not part.is_floating_point()]
+    for name, their_names, bias in pairs:
+        parts = {their_name: theirs[their_name] for their_name in their_names if their_name in theirs}
+        if len(parts) == len(their_names):
+            shape = (shapes[name][0] // len(parts), *shapes[name][1:])
+            for their_name, part in parts.items():
+                if part.shape != shape:
+                    wrong.append(f"{their_name} is {tuple(part.shape)} and config.json says {shape}")
+                if not part.is_floating_point():
+                    odd.append(their_name)
             if not wrong and not odd:
-                parts = [_checked(their_name, part) for their_name, part in zip(their_names, parts)]
-                ours[name] = torch.cat(parts) if len(parts) > 1 else parts[0]
-        elif name.endswith(".bias") and isinstance(bias, str) and not family.value(keys, bias):
+                weights = [_checked(their_name, part) for their_name, part in parts.items()]
+                ours[name] = torch.cat(weights) if len(weights) > 1 else weights[0]
+        elif family and name.endswith(".bias") and isinstance(bias, str) and not family.value(keys, bias):
             ours[name] = torch.zeros(shapes[name])
         else:
-            missing += absent
-    _refuse(wrong, odd)
-    known = {name for _, names, _ in _pairs(family, (kind, kind_named(keys)), num_layers, prefix) for name in names}
-    known.add(family.output_bias)
-    spare = [name for name in theirs if name not in known and not any(part in name for part in BUFFERS)]
+            missing += [their_name for their_name in their_names if their_name not in parts]
+    if wrong:
+        raise InputError(f"{'; '.join(wrong)}: the two files are not of the same model")
+    if odd:
+        raise InputError(f"integers in place of weights: {', '.join(odd)}: quantized models are not supported")
     return ours, missing, spare
 
 
-def _refuse(wrong: Sequence[str], odd: Sequence[str]) -> None:
-    if wrong:
-        raise InputError(f"{'; '.join(wrong)}: the two files are not of one model")
-    if odd:
-        what = f"no floating-point numbers where weights belong: {', '.join(odd)}"
-        raise InputError(f"{what}: quantised models are not read")
-
-
 def _checked(name: str, tensor: Tensor) -> Tensor:
-    """The weights in fp32. InputError where one of them is no number; a sum, which is one pass, shows that there is none."""
+    """The weights in fp32. Raises InputError for NaN and infinity, which their sum shows in one pass."""
     tensor = tensor.float()
     if not (tensor.sum().isfinite() or tensor.isfinite().all()):  # a sum may also be too large
         raise InputError(f"{name} holds NaN or infinity: fetch it again, or give an earlier checkpoint")
@@ -358,9 +334,9 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
 
 
 def unties(family: Family | None, keys: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> bool:
-    """Whether the file of a model whose output matrix is said to be its embedding matrix holds another one.
+    """Whether a file holds an output matrix that differs from the embedding matrix, though the config says that they are tied.
 
-    transformers takes the matrix of the file then, and so it is read here.
+    transformers uses the matrix of the file, and so does `read_parameters`.
     """
     if family is None or not family.value(keys, "tie_word_embeddings"):
         return False
@@ -374,8 +350,7 @@ def unties(family: Family | None, keys: Mapping[str, Any], theirs: Mapping[str, 
 def _pairs(
     family: Family, kinds: Sequence[Kind], num_layers: int, prefix: str
 ) -> Iterator[tuple[str, tuple[str, ...], bool | str]]:
-    """(our parameter, theirs, whether they have it where it is a bias) for the rows of the encoder, then of the heads of
-    `kinds`."""
+    """(our parameter, theirs, whether they have it if it is a bias) for the rows of the encoder and of the heads of `kinds`."""
     for row in family.rows:
         for ours, theirs in row.expand(num_layers, prefix):
             yield f"encoder.{ours}", tuple(prefix + name for name in theirs), row.bias
@@ -385,7 +360,7 @@ def _pairs(
 
 
 def _modern_name(name: str) -> str:
-    """Files converted from TensorFlow in 2019 call a LayerNorm's weight gamma and its bias beta."""
+    """In files converted from TensorFlow in 2019 the weight of a LayerNorm is gamma and its bias beta."""
     if name.endswith("LayerNorm.gamma"):
         return name.removesuffix("gamma") + "weight"
     return name.removesuffix("beta") + "bias" if name.endswith("LayerNorm.beta") else name

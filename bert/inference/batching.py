@@ -1,9 +1,9 @@
-"""Many inputs through a model, without training it: the one engine under every vector, probe and prediction.
+"""Inference on many inputs: the one function that computes all vectors, probes and predictions.
 
-    inputs (ids) → batches of like length → model → `take`: the output of a batch → one small result an input
+    inputs (ids) → batches of similar length → model → `take`: the output of a batch → one small result per input
 
-What it keeps is what `take` returns, so memory does not grow with the vectors of the tokens. Texts of like length side by side need
-next to no padding; several texts in a row, as in pretraining, were measured slower: their tokens look past each other.
+Only the results of `take` are kept, so that memory does not grow with the number of tokens. Batches of similar lengths need
+little padding; packing several texts into a sequence, as in pretraining, was measured to be slower.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from bert.errors import InputError
 from bert.memory import keep_freed_memory
@@ -25,9 +26,9 @@ from bert.terminal import progress_bar
 Result = TypeVar("Result")
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 8_192, 65_536
-"""padded tokens of a batch where the caller does not say"""
+"""default number of padded tokens of a batch"""
 MOST_PADDING = 1 / 32
-"""share of a batch, from a quarter of its tokens on: a smaller batch costs less than more padding"""
+"""share of a batch, from a quarter of its tokens on: a smaller batch is cheaper than more padding"""
 
 
 @dataclass(frozen=True)
@@ -37,29 +38,29 @@ class Encoded:
     ids: Sequence[int] | np.ndarray
     """with special tokens"""
     token_type_ids: Sequence[int] | None = None
-    """as many, for models that have token types; none: all 0"""
+    """as many, for models with token types; None: all 0"""
     target: int | None = None
-    """the one place whose vector is asked of an encoder, of each input or of none"""
+    """the one position whose vector is wanted, for every input or for none"""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Several inputs as a model takes them, on its device."""
+    """Several inputs as tensors, on the device of the model."""
 
     positions: list[int]
-    """which inputs the rows are"""
+    """indices of the inputs"""
     input_ids: Tensor
     """(B, T)"""
     attention_mask: Tensor
     """(B, T): 1 for tokens, 0 for padding"""
     token_type_ids: Tensor | None
-    """(B, T), or none where no input has any"""
+    """(B, T), or None if no input has any"""
     masked_positions: Tensor | None = None
-    """(B, 1) positions within the rows, or none where no input has any"""
+    """(B, 1) `target` of each input, or None if no input has one"""
 
     @property
     def visible(self) -> Tensor | None:
-        """The mask, where there is padding: kernels without one are faster."""
+        """The mask, or None without padding: kernels without a mask are faster."""
         return None if bool(self.attention_mask.all()) else self.attention_mask
 
 
@@ -73,13 +74,13 @@ def run_batches(
     bf16: bool | None = None,
     progress: str | None = None,
 ) -> list[Result]:
-    """Run a model over many inputs and return what `take` makes of each, in the order of `inputs`.
+    """Run a model on many inputs and return the results of `take`, in the order of `inputs`.
 
-    `take(output, batch)` gets the output of the model for a batch, once, and returns one result for each of its rows. It runs
-    in inference mode: clone what is to meet autograd, and what is a view of a larger tensor. Batches hold inputs of like
-    length, the longest first, and at most `batch_tokens` padded tokens (but always one input). `bf16` computes with the
-    weights rounded to bfloat16, where not given on hardware that multiplies it; it moves a vector by about a percent, fp32
-    by 1e-6. The model is in eval mode meanwhile. `progress` names the work beside a bar on a terminal.
+    `take(output, batch)` is called with the output of the model for each batch, and returns one result for each of its inputs.
+    It runs in inference mode: clone tensors for autograd, and views of larger tensors. Batches hold inputs of similar length,
+    the longest first, and at most `batch_tokens` padded tokens (but at least one input). `bf16` computes with weights rounded
+    to bfloat16, by default on hardware that multiplies it; it changes a vector by about a percent, fp32 by 1e-6. The model is
+    in eval mode meanwhile. `progress` is the label of a progress bar on a terminal.
 
     Raises InputError for an input with more tokens than the model takes.
     """
@@ -88,7 +89,7 @@ def run_batches(
     longest = max(range(len(inputs)), key=lambda place: len(inputs[place].ids), default=None)
     if longest is not None and len(inputs[longest].ids) > config.max_length:
         what = f"input {longest + 1} has {len(inputs[longest].ids)} tokens and the model takes {config.max_length}"
-        raise InputError(f"{what}: split it, or cut it")
+        raise InputError(f"{what}: split or truncate it")
     if device.type == "cpu":
         keep_freed_memory()
     if batch_tokens is None:
@@ -104,20 +105,20 @@ def run_batches(
             check_finite(output.last_hidden_state if isinstance(output, EncoderOutput) else output.logits)
             for place, result in zip(positions, take(output, batch), strict=True):
                 results[place] = result
-            del output  # the next batch shall have its room
+            del output  # frees its memory for the next batch
             advance(len(positions))
     return results
 
 
 def check_finite(values: Tensor) -> None:
-    """InputError for NaN and infinity in what a model gives."""
+    """Raises InputError for NaN and infinity in the output of a model."""
     if not (values.sum().isfinite() or values.isfinite().all()):  # a sum may also be too large
-        raise InputError("the model gives NaN or infinity: its weights are damaged, or too large: fetch it again")
+        raise InputError("the model outputs NaN or infinity: its weights are damaged, or too large: fetch it again")
 
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """In eval mode until the end of the `with`, then as before."""
+    """The model in eval mode until the end of the `with`, then as before."""
     training = model.training
     model.eval()
     try:
@@ -127,7 +128,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Positions of inputs, the longest first: what takes most memory is known to fit at once."""
+    """Indices of inputs, the longest first, so that a lack of memory shows in the first batch."""
     order = sorted(range(len(lengths)), key=lambda place: -lengths[place])
     begin = 0
     while begin < len(order):
@@ -144,21 +145,16 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
 
 def _collate(inputs: Sequence[Encoded], positions: list[int], pad_id: int, device: torch.device) -> Batch:
     rows = [inputs[place] for place in positions]
-    width = max(len(row.ids) for row in rows)
-    lengths = torch.tensor([len(row.ids) for row in rows])
 
     def padded(values: Sequence[Sequence[int] | np.ndarray], filler: int) -> Tensor:
-        table = np.full((len(values), width), filler, np.int64)
-        for row, given in zip(table, values):
-            row[: len(given)] = given
-        return torch.from_numpy(table).to(device)
+        return pad_sequence([torch.from_numpy(np.asarray(ids, np.int64)) for ids in values], True, filler).to(device)
 
     types = None
     if any(row.token_type_ids is not None for row in rows):
         types = padded([row.token_type_ids or [0] * len(row.ids) for row in rows], 0)
-    mask = (torch.arange(width) < lengths[:, None]).long().to(device)
-    positions_asked = [[row.target] for row in rows if row.target is not None]
-    masked_positions = torch.tensor(positions_asked, device=device) if positions_asked else None
+    mask = padded([np.ones(len(row.ids)) for row in rows], 0)
+    targets = [[row.target] for row in rows if row.target is not None]
+    masked_positions = torch.tensor(targets, device=device) if targets else None
     return Batch(positions, padded([row.ids for row in rows], pad_id), mask, types, masked_positions)
 
 
@@ -170,7 +166,7 @@ def _takes_bf16(device: torch.device, bf16: bool | None) -> bool:
 
 
 def _rounded(model: nn.Module) -> Callable[..., Any]:
-    """`model` with its weights in bfloat16. They are converted once; autocast would do it for every batch."""
+    """`model` with its weights in bfloat16, converted once; autocast would do it for every batch."""
     tensors = (*model.named_parameters(), *model.named_buffers())
     weights = {name: one.bfloat16() if one.is_floating_point() else one for name, one in tensors}
 

@@ -1,6 +1,6 @@
-"""Many texts to vectors: of texts and of words in them; guesses for masks. `bert.inference.batching` runs the model.
+"""Vectors of texts and of words in them, and predictions for masks, of a model with the tokenizer of its folder.
 
-Below are the model and the tokenizer that came with its folder.
+`bert.inference.batching` runs the model.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,8 +20,8 @@ from bert.model.heads import MaskedLM, Prediction
 
 Pooling = Literal["mean", "cls"]
 
-TOKENISED_AT_ONCE = 4_096
-"""texts: what a tokenizer tells of each takes memory"""
+TOKENIZED_AT_ONCE = 4_096
+"""texts at once: the output of a tokenizer takes memory"""
 
 
 # ── vectors of texts ──
@@ -38,15 +38,16 @@ def embed(
     bf16: bool | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """(N, D) fp32 vectors on the CPU of N texts: the mean of a text's tokens, special ones too, or its first token, [CLS].
+    """(N, D) fp32 vectors on the CPU of N texts: the mean over the tokens of a text, including special ones, or its first
+    token, [CLS].
 
-    `layer` counts from 0, the embeddings; -1 is the last. A text of more than `sequence_length` tokens (`max_length` of the model
-    where not given) goes through in windows of like length, none overlapping, and is pooled over all of them: nothing is cut
-    off. What looks like a special token in a text is text. `batch_tokens`, `bf16` and `progress` are those of
+    `layer` counts from 0, the embeddings; -1 is the last. A text of more than `sequence_length` tokens (by default `max_length`
+    of the model) is split into windows of similar length without overlap, and pooled over all of them: nothing is truncated.
+    Special-token strings in texts are plain text. `batch_tokens`, `bf16` and `progress` are those of
     `bert.inference.batching.run_batches`.
 
-    Raises InputError for one text in place of a list, or what is no text, for another pooling, and where the model has no
-    tokenizer, no such layer or no rows of that length.
+    Raises InputError for a single text instead of a list, for items that are not text, for an unknown pooling, and if the model
+    has no tokenizer, no such layer or a smaller maximum length.
     """
     if isinstance(texts, str) or not isinstance(texts, Iterable):
         raise InputError(f'embed takes a list of texts and got {type(texts).__name__}: give ["…"] for one')
@@ -65,8 +66,8 @@ def embed(
     for owner, ids in enumerate(_tokens(tokenizer, texts)):
         count = max(1, -(-len(ids) // room))
         for part in range(count):
-            piece = ids[len(ids) * part // count : len(ids) * (part + 1) // count]
-            windows.append(Encoded(np.concatenate((cls, piece, sep))))  # 2 bytes a token, where a list takes 36
+            window = ids[len(ids) * part // count : len(ids) * (part + 1) // count]
+            windows.append(Encoded(np.concatenate((cls, window, sep))))  # 2 bytes per token; a list takes 36
             owners.append(owner)
 
     sums = torch.zeros(len(texts), encoder.config.hidden_size)
@@ -87,13 +88,10 @@ def embed(
 
 
 def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray]:
-    """The ids of each text without special tokens. Many texts at once go through all cores."""
-    for first in range(0, len(texts), TOKENISED_AT_ONCE):
-        values, lengths = tokenizer.encode_documents(texts[first : first + TOKENISED_AT_ONCE])
-        begin = 0
-        for length in lengths.tolist():
-            yield values[begin : begin + length]
-            begin += length
+    """The ids of each text without special tokens, computed in batches by all cores."""
+    for first in range(0, len(texts), TOKENIZED_AT_ONCE):
+        values, lengths = tokenizer.encode_documents(texts[first : first + TOKENIZED_AT_ONCE])
+        yield from np.split(values, np.cumsum(lengths)[:-1])
 
 
 # ── vectors of words in their sentences ──
@@ -104,9 +102,9 @@ Pieces = tuple[list[int], list[int]]
 
 
 def span_tokens(tokenizer: Tokenizer, sentences: Sequence[str], spans: Sequence[tuple[int, int]]) -> list[Pieces]:
-    """For each of n sentences its ids and the positions of the pieces that characters start to end touch.
+    """For each of n sentences its ids and the positions of the tokens that overlap characters start to end.
 
-    Raises InputError where a span is not inside its sentence or touches no piece.
+    Raises InputError if a span is not inside its sentence or overlaps no token.
     """
     found: list[Pieces] = []
     text: str | None = None
@@ -119,7 +117,7 @@ def span_tokens(tokenizer: Tokenizer, sentences: Sequence[str], spans: Sequence[
 
 def token_vectors(
     encoder: Encoder,
-    pieces: Sequence[Pieces],
+    spans: Sequence[Pieces],
     layers: Sequence[int] | None = None,
     *,
     sequence_length: int | None = None,
@@ -127,32 +125,32 @@ def token_vectors(
     bf16: bool | None = None,
     progress: str | None = None,
 ) -> Tensor:
-    """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over the positions that are given with it.
+    """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over its positions in `spans`.
 
-    `layers` counts from 0, the embeddings, to the number of layers; not given: all of them. A sentence of more than
-    `sequence_length` tokens (`max_length` of the model where not given) is read through the window of that length in whose middle
-    the positions are; of positions that lie further apart, those in that window count. A sentence that comes several times is run once.
+    `layers` counts from 0, the embeddings, to the number of layers; by default all of them. Of a sentence of more than
+    `sequence_length` tokens (by default `max_length` of the model), only the window of that length around the middle of the
+    positions is used, and the positions in it. A sentence that occurs several times is run once.
 
-    Raises InputError where the model has no such layer.
+    Raises InputError if the model has no such layer.
     """
     numbers = resolve_layers(encoder.config, layers)
     room = _room(encoder.config, sequence_length)
-    windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (number, positions of its pieces)
-    for number, (ids, positions) in enumerate(pieces):
+    windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (index of the span, its positions)
+    for number, (ids, positions) in enumerate(spans):
         window, inside = window_around(ids, positions, room)
         windows.setdefault(window, []).append((number, inside))
     wanted = list(windows.values())
-    vectors = torch.empty(len(pieces), len(numbers), encoder.config.hidden_size)
+    vectors = torch.empty(len(spans), len(numbers), encoder.config.hidden_size)
 
     def take(output: Any, batch: Batch) -> list[None]:
         width = batch.input_ids.shape[1]
         here = [(row, *one) for row, place in enumerate(batch.positions) for one in wanted[place]]
-        flat = [row * width + piece for row, _, inside in here for piece in inside]
+        flat = [row * width + position for row, _, inside in here for position in inside]
         owner = [position for position, (_, _, inside) in enumerate(here) for _ in inside]
         sizes = torch.tensor([[len(inside)] for _, _, inside in here])
         of = torch.tensor([number for _, number, _ in here])
         for column, layer in enumerate(numbers):
-            hidden = output.hidden_states[layer].flatten(0, 1)[flat].float().cpu()  # (pieces, D)
+            hidden = output.hidden_states[layer].flatten(0, 1)[flat].float().cpu()  # (tokens, D)
             sums = torch.zeros(len(here), hidden.shape[1]).index_add_(0, torch.tensor(owner), hidden)
             vectors[of, column] = sums / sizes
         return [None] * len(batch.positions)
@@ -163,21 +161,21 @@ def token_vectors(
 
 
 def _touched(offsets: Sequence[tuple[int, int]], sentence: str, span: tuple[int, int]) -> list[int]:
-    """Positions of the pieces that the characters of `span` touch."""
+    """Positions of the tokens that overlap the characters of `span`."""
     start, end = span
+    shown = repr(sentence if len(sentence) <= 60 else f"{sentence[:57]}…")
     if not 0 <= start < end <= len(sentence):
-        where = f"the sentence {_short(sentence)} of {len(sentence)} characters"
-        raise InputError(f"characters {start} to {end} are not inside {where}")
-    pieces = [place for place, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
-    if not pieces:
-        what = f"{start} to {end} of {_short(sentence)} ({sentence[start:end]!r})"
-        fix = "are nothing to the tokenizer, which drops them: leave this occurrence out"
-        raise InputError(f"characters {what} {fix}")
-    return pieces
+        what = f"are not inside the sentence {shown} of {len(sentence)} characters"
+        raise InputError(f"characters {start} to {end} {what}")
+    positions = [position for position, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
+    if not positions:
+        what = f"characters {start} to {end} of {shown} ({sentence[start:end]!r})"
+        raise InputError(f"{what} are dropped by the tokenizer: omit this occurrence")
+    return positions
 
 
 def window_around(ids: Sequence[int], pieces: Sequence[int], room: int) -> tuple[tuple[int, ...], list[int]]:
-    """At most `room` of the tokens between the special ones, with `pieces` in their middle; positions of `pieces` in it."""
+    """A window of `room` tokens between the special ones, around the middle of `pieces`; the positions of `pieces` in it."""
     length = len(ids) - 2
     if length <= room:
         return tuple(ids), list(pieces)
@@ -188,7 +186,7 @@ def window_around(ids: Sequence[int], pieces: Sequence[int], room: int) -> tuple
 
 
 def resolve_layers(config: EncoderConfig, layers: Sequence[int] | int | None) -> list[int]:
-    """Numbers of layers from 0, the embeddings; all of them for none. Negative ones count from the last."""
+    """Indices of layers from 0, the embeddings; all of them for None. Negative ones count from the last."""
     total = config.num_layers + 1
     layers = [layers] if isinstance(layers, int) else layers
     if layers is None:
@@ -200,7 +198,7 @@ def resolve_layers(config: EncoderConfig, layers: Sequence[int] | int | None) ->
 
 
 def encoder_of(model: nn.Module | str | Path) -> Encoder:
-    """The encoder in any of our models, or in a model folder: then on the GPU where there is one."""
+    """The encoder of any of our models, or of a model folder: then on the GPU if there is one."""
     if isinstance(model, str | Path):
         return Encoder.load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     encoder = model if isinstance(model, Encoder) else getattr(model, "encoder", None)
@@ -210,66 +208,55 @@ def encoder_of(model: nn.Module | str | Path) -> Encoder:
 
 
 def tokenizer_of(model: nn.Module) -> Tokenizer:
-    """The tokenizer that came with the model. InputError where it has none."""
+    """The tokenizer of the model. Raises InputError if it has none."""
     tokenizer = encoder_of(model).tokenizer
     if tokenizer is None:
-        fix = "load it from a folder with tokenizer.json, or set model.tokenizer"
-        raise InputError(f"this model has no tokenizer: {fix}")
+        raise InputError("this model has no tokenizer: load it from a folder that has one, or set model.tokenizer")
     return tokenizer
 
 
 def _room(config: EncoderConfig, sequence_length: int | None) -> int:
-    """Tokens of a text that a row has room for, beside [CLS] and [SEP]."""
+    """Number of tokens of a text that fit between [CLS] and [SEP]."""
     length = config.max_length if sequence_length is None else sequence_length
     if not 3 <= length <= config.max_length:
-        raise InputError(f"sequence_length is {length}: give 3 to {config.max_length}, the longest row of the model")
+        raise InputError(f"sequence_length is {length}: give 3 to {config.max_length}, the maximum of the model")
     return length - 2
 
 
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else f"{text[:57]}…")
-
-
-# ── guesses for masks ──
+# ── predictions for masks ──
 
 
 @torch.inference_mode()
 def fill(model: MaskedLM, text: str, top: int = 5) -> list[list[Prediction]]:
-    """The `top` likeliest tokens for each mask in `text`, likeliest first; never a special or an unused token.
+    """The `top` most probable tokens for each mask in `text`, most probable first; never special or unused tokens.
 
-    Dropout is off while it predicts. Raises InputError where the model has no tokenizer, the text no mask token or more
-    tokens than the model takes, or `top` is less than 1.
+    Dropout is off. Raises InputError if the model has no tokenizer, if the text has no mask token or more tokens than the model
+    takes, or if `top` is less than 1.
     """
     tokenizer = tokenizer_of(model)
     if not isinstance(text, str):
-        raise InputError(f"fill takes one text and got {type(text).__name__}: give each by itself")
+        raise InputError(f"fill takes one text and got {type(text).__name__}: call it for each text")
     if not isinstance(top, int) or top < 1:
         raise InputError(f"top is {top}: give a whole number, 1 or more")
     ids = tokenizer.encode(text)
     masks = [place for place, token in enumerate(ids) if token == tokenizer.mask_id]
     if not masks:
         mask = tokenizer.mask_token
-        raise InputError(f"no {mask} in {text!r}: put {mask} where a word is to be guessed")
-    if len(ids) > model.config.max_length:
-        most = model.config.max_length
+        raise InputError(f"no {mask} in {text!r}: put {mask} in place of the word to predict")
+    if len(ids) > (most := model.config.max_length):
         raise InputError(f"the text is {len(ids)} tokens long and the model takes {most}: give a shorter text")
     device = next(model.parameters()).device
+    masked_positions = torch.tensor([masks], device=device)
     with evaluating(model):
-        masked_positions = torch.tensor([masks], device=device)
         logits = model(torch.tensor([ids], device=device), masked_positions=masked_positions).logits[0]  # (masks, V)
     check_finite(logits)
     probabilities = logits.float().softmax(dim=-1).cpu()
-    words = torch.from_numpy(tokenizer.replacement_ids).long()  # what may be an answer
+    words = torch.from_numpy(tokenizer.replacement_ids).long()  # neither special nor unused
     values, positions = probabilities[:, words].topk(min(top, len(words)), dim=-1)
-    return [
-        [
-            Prediction(_readable(tokenizer, int(words[place])), int(words[place]), float(value))
-            for value, place in zip(of_mask, at)
-        ]
-        for of_mask, at in zip(values, positions)
-    ]
+    found = (zip(words[places].tolist(), row.tolist()) for places, row in zip(positions, values))
+    return [[Prediction(_readable(tokenizer, i), i, probability) for i, probability in of_mask] for of_mask in found]
 
 
 def _readable(tokenizer: Tokenizer, token_id: int) -> str:
-    piece = tokenizer.token(token_id)
-    return piece if tokenizer.kind == "wordpiece" else tokenizer.decode([token_id]).strip() or piece
+    token = tokenizer.token(token_id)
+    return token if tokenizer.kind == "wordpiece" else tokenizer.decode([token_id]).strip() or token

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from bert.data.corpus import find_corpus
-from bert.data.extend import add_words, read_words
 from bert.data.tokenizer import Tokenizer
+from bert.data.vocabulary import add_words, read_words
 from bert.errors import InputError
 from bert.hf.folder import start_masked_lm
 from bert.model.config import EncoderConfig, HeadConfig

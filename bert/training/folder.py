@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 
-from bert.data.legacy_tokenizers import ALL_FILES
+from bert.data.encoding import ALL_FILES
 from bert.errors import InputError, option
-from bert.files import clear_workshops, completed, matches, real_path, replace_text, replaced_folder
+from bert.files import clear_workshops, completed, is_held, locked, matches, real_path, replace_text, replaced_folder
 from bert.hf.folder import OURS as MODEL_FILES
-from bert.locks import is_held, locked
 from bert.model.precision import cpu_multiplies_bf16
 from bert.recipe import differences, read_recipe, write_yaml
 from bert.signals import number_of
@@ -28,7 +27,7 @@ from bert.untrusted import read_json
 
 RECIPE, GIVEN = "recipe.yaml", "given.yaml"
 _ENVIRONMENT, _READY, _LOCK = "environment.json", "ready", ".lock"
-_STORE = ("store.json", "data-00000-of-00001.arrow", "dataset_info.json", "state.json", "rows-*.npy")
+_STORE = ("store.json", "data-00000-of-00001.arrow", "dataset_info.json", "state.json", "sequences-*.npy")
 _PARTIAL = (
     ".recipe.partial.yaml",
     ".given.partial.yaml",

@@ -116,12 +116,16 @@ CHINESE_WRAPPED = "".join(
 @pytest.mark.parametrize(
     ("text", "documents", "said"),
     [
-        (SENTENCES, 20, "no blank line, lines of 44 characters at the median: took one document a line"),
-        (PARAGRAPHS, 20, "took one document a line"),
-        (WRAPPED, 1, "no blank line, hard-wrapped at 65 characters: took the whole file as one document"),
-        (CHINESE_WRAPPED, 1, "took the whole file as one document"),
-        ("short\n" * 20, 20, "took one document a line"),
-        ("the same line again and again, of a length that could be wrapped\n" * 20, 20, "took one document a line"),
+        (SENTENCES, 20, "no blank line, median line length 44 characters: read as one document per line"),
+        (PARAGRAPHS, 20, "read as one document per line"),
+        (WRAPPED, 1, "no blank line, hard-wrapped at 65 characters: read as the whole file as one document"),
+        (CHINESE_WRAPPED, 1, "read as the whole file as one document"),
+        ("short\n" * 20, 20, "read as one document per line"),
+        (
+            "the same line again and again, of a length that could be wrapped\n" * 20,
+            20,
+            "read as one document per line",
+        ),
         (SENTENCES + "\n" + SENTENCES, 2, ""),
         ("a single line", 1, ""),
     ],
@@ -223,7 +227,7 @@ def test_what_is_not_there_is_named(tmp_path):
     )
     write(tmp_path / "a.pdf", "x")
     assert error_of(tmp_path) == (
-        f"{tmp_path}: no readable file in this folder; known suffixes are .txt, .text, .jsonl, .ndjson, .json, .csv, "
+        f"{tmp_path}: no readable file in it; known suffixes are .txt, .text, .jsonl, .ndjson, .json, .csv, "
         ".tsv, .parquet, each text format also with .gz or .zst"
     )
     assert error_of([]) == "no corpus was given: name files, globs, folders or a Hub data set"

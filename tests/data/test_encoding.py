@@ -42,6 +42,10 @@ PARTS = st.sampled_from(
 TEXT = st.one_of(st.lists(PARTS, max_size=12).map("".join), st.text(max_size=20))
 
 
+def encoder_of(tokenizer):
+    return document_encoder(tokenizer.encode_documents, json.loads(tokenizer.backend.to_str()))
+
+
 def same(got, expected):
     for a, b in zip(got, expected, strict=True):
         assert a.dtype == b.dtype
@@ -52,7 +56,7 @@ def same(got, expected):
 @settings(max_examples=200, deadline=None)
 @given(batches=st.lists(st.lists(TEXT, max_size=6), min_size=1, max_size=3))
 def test_the_ids_are_those_of_the_whole_text(tokenizer, batches):
-    encode = document_encoder(tokenizer)
+    encode = encoder_of(tokenizer)
     assert encode != tokenizer.encode_documents
     for texts in batches:
         same(encode(texts), tokenizer.encode_documents(texts))
@@ -91,9 +95,9 @@ def test_only_tokenizers_that_cut_at_blanks_are_asked_word_by_word():
     kinds = [json.loads(tokenizer.backend.to_str()) for tokenizer in (LOWER, CASED, *others, with_words)]
     assert list(map(cuts_words_apart, kinds)) == [True, True, False, False, False]
     for tokenizer in (*others, with_words):
-        same(document_encoder(tokenizer)(TEXTS), tokenizer.encode_documents(TEXTS))
+        same(encoder_of(tokenizer)(TEXTS), tokenizer.encode_documents(TEXTS))
 
 
 def test_no_texts_are_no_ids():
-    values, lengths = document_encoder(LOWER)([])
+    values, lengths = encoder_of(LOWER)([])
     assert (len(values), len(lengths), values.dtype) == (0, 0, np.uint16)

@@ -166,7 +166,7 @@ def test_reading_takes_constant_memory(tmp_path):
         (
             "a.tsv",
             "text\tlabel\na\n",
-            "a.tsv, line 2: 1 cells, the header has 2; repair this line (a .tsv knows no quotes: keep tabs and line ends out of cells)",
+            "a.tsv, line 2: 1 cells, the header has 2; repair this line (a .tsv has no quotes: keep tabs and line ends out of cells)",
         ),
         (
             "a.csv",
@@ -174,13 +174,13 @@ def test_reading_takes_constant_memory(tmp_path):
             "a.csv, line 2: not a readable row (unexpected end of data); close its quotes, write \" inside them as \"\"",
         ),
         ("a.jsonl", '{"text": "a", "label": 1}\n{"text"\n', "a.jsonl, line 2: not valid JSON (Expecting ':' delimiter); each line"),
-        ("a.csv", "text,label,label\na,b,c\n", "a.csv, line 1: two columns are named 'label': give each its own name"),
-        ("a.csv", 'text,label\na,"b\nc"\n', "a.csv, line 2: column 'label' holds 'b\\nc'; put a blank for its tab or line end"),
+        ("a.csv", "text,label,label\na,b,c\n", "a.csv, line 1: two columns are named 'label': give each a name of its own"),
+        ("a.csv", 'text,label\na,"b\nc"\n', "a.csv, line 2: column 'label' holds 'b\\nc'; replace its tab or line end by a space"),
         (
             "a.tsv",
             "text   label\na   b\n",
             "a.tsv, line 1: no column is known as the text; there are: text   label. Name it by `text`, or, if this is a row and no"
-            " header, write one above it; one column only: columns of a .tsv are parted by tabs",
+            " header, write one above it; only one column: a .tsv separates columns by tabs",
         ),
         ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object; each line must be like {'text': ..., 'label': ...}"),
         (
@@ -321,10 +321,10 @@ def test_a_tagged_column_that_is_not_there_is_named(tmp_path):
     conll, conllu = (write(tmp_path / name, TAGGED[name]) for name in ("a.conll", "a.conllu"))
     assert (
         error_of(read_tagged, conll, tags="3")
-        == "a.conll, line 1: no column 3 for 'tags'; there are 2, parted by tabs or blanks"
+        == "a.conll, line 1: no column 3 for 'tags'; there are 2, separated by tabs or spaces"
     )
     assert error_of(read_tagged, conll, tags="ner") == (
-        "a.conll: 'tags' is 'ner': columns of CoNLL files have numbers, 1 first, -1 last"
+        "a.conll: 'tags' is 'ner': give the number of a column of the CoNLL file, 1 first, -1 last"
     )
     assert error_of(read_tagged, conllu, tags="pos").startswith(
         "a.conllu: CoNLL-U has no column 'pos'; there are: id, form"

@@ -4,9 +4,8 @@ import itertools
 
 import pytest
 
-from bert.data.extend import add_words, read_words
 from bert.data.tokenizer import Tokenizer
-from bert.data.vocabulary import train_tokenizer
+from bert.data.vocabulary import add_words, read_words, train_tokenizer
 
 from ..conftest import make_text
 

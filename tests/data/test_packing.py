@@ -1,6 +1,7 @@
 """Packing: sequences hold every token once, never more than they can, and are nearly full; sequence numbers find the same sequences
 always."""
 
+import json
 import stat
 from itertools import islice
 
@@ -245,7 +246,8 @@ def test_sequences_are_hardly_more_than_any_packing_needs(sequence_length, media
 
 def tokenised(path, lines=False):
     """Lengths in tokens of the documents of `path`, or of the first cells of its lines, by the tokenizer of the measurement data."""
-    encode = document_encoder(Tokenizer.load(path.parents[1] / "enwiki" / "tokenizer-8192.json"))
+    tokenizer = Tokenizer.load(path.parents[1] / "enwiki" / "tokenizer-8192.json")
+    encode = document_encoder(tokenizer.encode_documents, json.loads(tokenizer.backend.to_str()))
     sentences = (line.split("\t")[0] for line in islice(read_lines(path), 1, None))
     texts = iter(sentences if lines else find_corpus(path).documents())
     lengths = []

@@ -17,12 +17,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bert.data import store_writer
+from bert.data import prepare as preparing
 from bert.data.corpus import find_corpus
 from bert.data.packing import Documents, SequenceIndex
-from bert.data.prepare import prepare
+from bert.data.prepare import prepare, write_store
 from bert.data.store import TokenStore, open_store
-from bert.data.store_writer import write_store
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
 from bert.errors import InputError
@@ -52,8 +51,8 @@ def names(folder: Path) -> list[str]:
 
 
 def small_batches(monkeypatch) -> None:
-    monkeypatch.setattr(store_writer, "_BATCH_DOCUMENTS", 7)
-    monkeypatch.setattr(store_writer, "_BATCH_TOKENS", 500)
+    monkeypatch.setattr(preparing, "_BATCH_DOCUMENTS", 7)
+    monkeypatch.setattr(preparing, "_BATCH_TOKENS", 500)
 
 
 # ── what is in it ──
@@ -259,7 +258,7 @@ def test_bad_stores_are_refused(tmp_path):
     assert refused(open_store, folder) == f"{folder}: no such folder; prepare a text first"
     write_store(TEXTS, TOKENIZER, folder, {})
     assert refused(open_store, folder, OTHER) == (
-        f"{folder}: made by another tokenizer ({TOKENIZER.hash[:8]}) than the one given ({OTHER.hash[:8]}); "
+        f"{folder}: made with another tokenizer ({TOKENIZER.hash[:8]}) than the one given ({OTHER.hash[:8]}); "
         "prepare the text again with this tokenizer"
     )
     info, arrow = folder / "store.json", folder / "data-00000-of-00001.arrow"
@@ -271,7 +270,7 @@ def test_bad_stores_are_refused(tmp_path):
         info.write_text(damaged)
         assert refused(open_store, folder) == f"{folder}: store.json is damaged; {again}"
     info.unlink()
-    assert refused(open_store, folder) == f"{folder}: no store.json, so this is no store or an unfinished one; {again}"
+    assert refused(open_store, folder) == f"{folder}: no store.json: not a store, or an unfinished one; {again}"
 
     info.write_text(right)
     arrow.write_bytes(content[:-1000])
@@ -384,7 +383,7 @@ def test_an_id_beyond_the_vocabulary_is_refused_wherever_it_is_read(tmp_path):
     rows = Source(store, SequenceIndex(Documents(store.starts, store.lengths), 8, 2, seed=0))
     assert refused(rows.read, 0, 1, SpecialIds(0, 0, 0)) == message
     kept = TokenStore.from_arrays(np.array([1, 9]), np.array([0, 2]), vocab_size=9)
-    assert refused(kept.document, 0).startswith("the tokenised text: holds token id 9 and its vocabulary has 9 entries")
+    assert refused(kept.document, 0).startswith("the tokenized text: holds token id 9 and its vocabulary has 9 entries")
 
 
 def test_a_store_that_names_another_size_than_its_tokenizer_is_refused(tmp_path):

@@ -415,7 +415,7 @@ def test_ids_far_beyond_the_vocabulary_are_refused_before_a_list_of_that_length_
     definition["model"]["vocab"]["zz"] = number
     (tmp_path / "tokenizer.json").write_text(json.dumps(definition))
     assert refused(lambda: Tokenizer.load(tmp_path)) == (
-        f"{tmp_path}/tokenizer.json: 'zz' has id {number} in a vocabulary of {entries} entries: number them from 0 on"
+        f"{tmp_path}/tokenizer.json: 'zz' has id {number} in a vocabulary of {entries} entries: number the entries from 0"
     )
 
 

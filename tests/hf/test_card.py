@@ -72,7 +72,7 @@ def test_a_card_that_nobody_can_read_is_no_obstacle_to_a_model_made_from_it(head
     (tmp_path / "README.md").write_text(f"---\nlicense: mit\n{header}\n---\n# Model\n")
     assert inherited(str(tmp_path)) == {"license": "unknown"}
     assert written_before(tmp_path, "mit") == "---\nlicense: mit\n---\n"
-    with pytest.raises(InputError, match="the header of the model card is no YAML") as caught:
+    with pytest.raises(InputError, match="the header of the model card is not YAML") as caught:
         make("bert").save(tmp_path / "model", card=(tmp_path / "README.md").read_text())
     assert "\n" not in str(caught.value)
 
@@ -84,6 +84,6 @@ def test_a_card_of_any_size_is_read_to_a_limit(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("header", ["---\n[\n---\n", "---\njust text\n---\n"])
 def test_a_header_that_is_no_mapping_is_refused(header: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="the header of the model card is no YAML"):
+    with pytest.raises(InputError, match="the header of the model card is not YAML"):
         make("bert").save(tmp_path / "model", card=header)
     assert not (tmp_path / "model").exists()

@@ -158,7 +158,7 @@ def test_a_start_asks_for_what_the_caller_names(tmp_path: Path) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             exchange.start(SequenceClassifier, tmp_path, **arguments)
-    with pytest.raises(InputError, match="pooling is cls for a tagger, which pools nothing"):
+    with pytest.raises(InputError, match="pooling is cls for a tagger, which does not pool"):
         exchange.start(TokenClassifier, tmp_path, LABELS, pooling="cls")
 
 
@@ -266,9 +266,7 @@ def test_a_model_with_adapters_does_not_take_the_place_of_a_whole_one(saved: Pat
         model = MaskedLM.load(saved)
         peft.get_peft_model(model, peft.LoraConfig(target_modules=masked_positions))
         for changed in (model, model.encoder):
-            with pytest.raises(
-                InputError, match=r"parameters that are no part of its class: .*lora_.*merge adapters first"
-            ):
+            with pytest.raises(InputError, match=r"parameters that its class has not: .*lora_.*merge adapters first"):
                 changed.save(saved)
     assert contents(saved) == before
 
@@ -419,7 +417,7 @@ def test_a_save_that_was_cut_between_its_two_renames_is_completed_when_the_folde
 
 def test_a_file_in_the_place_of_the_folder_is_kept(tmp_path: Path) -> None:
     (tmp_path / "model").write_text("mine")
-    with pytest.raises(InputError, match="a file stands where the model folder should be"):
+    with pytest.raises(InputError, match="is a file: give the path of a folder"):
         make("bert").save(tmp_path / "model")
     assert (tmp_path / "model").read_text() == "mine"
 
@@ -429,7 +427,7 @@ def test_dropout_that_a_family_cannot_record_is_said(tmp_path: Path) -> None:
 
     model = Encoder(replace(make("modernbert").config, hidden_dropout=0.1, mlp_dropout=0.2))
     with pytest.warns(
-        UserWarning, match=r"modernbert has no place for encoder\.hidden_dropout 0\.1 \(will read as 0"
+        UserWarning, match=r"modernbert cannot hold encoder\.hidden_dropout 0\.1 \(will be read as 0"
     ) as seen:
         model.save(tmp_path)
     assert "mlp_dropout" not in str(seen[0].message)
@@ -500,7 +498,7 @@ def test_a_model_in_several_files_is_read(saved: Path) -> None:
 def test_left_over_parameters_are_listed_in_a_warning(saved: Path) -> None:
     rewrite(saved, lambda tensors: tensors | {"model.layers.7.mlp.Wi.weight": torch.zeros(2)})
     with pytest.warns(
-        UserWarning, match=r"model\.safetensors: 1 parameters have no place in a masked LM.*: model\.layers\.7\.mlp\.Wi"
+        UserWarning, match=r"model\.safetensors: 1 parameters are not part of a masked LM.*: model\.layers\.7\.mlp\.Wi"
     ):
         MaskedLM.load(saved)
 
@@ -549,9 +547,9 @@ def damage(folder: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("truncated", r"model\.safetensors: damaged or no file of weights"),
-        ("flipped", r"model\.safetensors: damaged or no file of weights"),
-        ("empty", r"model\.safetensors: damaged or no file of weights"),
+        ("truncated", r"model\.safetensors: damaged, or not a file of weights"),
+        ("flipped", r"model\.safetensors: damaged, or not a file of weights"),
+        ("empty", r"model\.safetensors: damaged, or not a file of weights"),
         ("gone", r"no model\.safetensors and no pytorch_model\.bin in it: give the folder of a whole model"),
         ("missing", r"model\.safetensors: 3 parameters are missing: model\.layers\.1\.attn_norm\.weight, model"),
         ("headless", r"an encoder without a masked-LM head: open it with Encoder\.load"),

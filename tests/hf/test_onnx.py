@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from bert.errors import InputError
-from bert.hf.onnx import OnnxModel, check_packages, write_onnx
-from bert.hf.program import check, compare
+from bert.hf.program import OnnxModel, check, check_packages, compare, write_onnx
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import SequenceClassifier

@@ -109,7 +109,7 @@ def test_whole_numbers_are_no_weights(saved: Path) -> None:
     save_file(tensors | {name: tensors[name].to(torch.int8)}, saved / "model.safetensors")
     with pytest.raises(
         InputError,
-        match=r"no floating-point numbers where weights belong: bert\.encoder\.layer\.0\.output\.dense\.weight",
+        match=r"integers in place of weights: bert\.encoder\.layer\.0\.output\.dense\.weight",
     ):
         MaskedLM.load(saved)
 
@@ -206,7 +206,7 @@ def test_a_pickle_whose_zip_unpacks_to_more_than_it_is_is_not_unpacked(
     packed(saved / "pytorch_model.bin", compression, twice)
     monkeypatch.setattr(torch, "load", None)
     with pytest.raises(
-        InputError, match=r"pytorch_model\.bin: damaged or no file of weights: its parts are compressed"
+        InputError, match=r"pytorch_model\.bin: damaged, or not a file of weights: its parts are compressed"
     ):
         MaskedLM.load(saved)
 
@@ -266,7 +266,7 @@ def test_what_is_no_file_is_no_weights(saved: Path) -> None:
 def test_what_is_no_state_dict_is_named(saved: Path) -> None:
     for content, message in [
         ({"model": {"a": torch.zeros(1)}, "epoch": 3}, r"not tensors: model, epoch: give the state dict"),
-        ([torch.zeros(1)], r"holds a list and no tensors by name"),
+        ([torch.zeros(1)], r"holds a list, not tensors by name"),
         ({7: torch.zeros(1)}, r"not tensors: 7"),
     ]:
         put(saved, content)
@@ -287,13 +287,13 @@ def test_a_damaged_pickle_is_one_line(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ("\0.safetensors", "which is not there: fetch the missing part"),
-        ("model-00009-of-00003.safetensors", "which is not there: fetch the missing part"),
-        ("../other/model.safetensors", "which is no file of weights in this folder"),
-        ("/etc/passwd", "which is no file of weights in this folder"),
-        ("", "which is no file of weights in this folder"),
-        ("..", "which is no file of weights in this folder"),
-        ("config.json", "which is no file of weights in this folder"),
+        ("\0.safetensors", "which is missing: fetch the missing part"),
+        ("model-00009-of-00003.safetensors", "which is missing: fetch the missing part"),
+        ("../other/model.safetensors", "which is not a file of weights in this folder"),
+        ("/etc/passwd", "which is not a file of weights in this folder"),
+        ("", "which is not a file of weights in this folder"),
+        ("..", "which is not a file of weights in this folder"),
+        ("config.json", "which is not a file of weights in this folder"),
     ],
 )
 def test_an_index_that_leads_elsewhere_is_refused(part: str, message: str, saved: Path) -> None:
@@ -336,7 +336,7 @@ def test_all_that_is_missing_left_over_and_of_another_shape_is_named(saved: Path
     }
     save_file(tensors | surplus, saved / "model.safetensors")
     for cls in (MaskedLM, Encoder):
-        with pytest.warns(UserWarning, match="4 parameters have no place in") as seen:
+        with pytest.warns(UserWarning, match="4 parameters are not part of") as seen:
             cls.load(saved)
         assert "bert.encoder.layer.{0-1,7}.adapter.weight" in str(seen[0].message)
         assert "qa.bias" in str(seen[0].message)
@@ -366,7 +366,7 @@ def test_parts_of_a_stacked_matrix_are_looked_at_one_by_one(saved: Path) -> None
 
 def test_names_with_a_prefix_that_does_not_belong_are_shown_beside_what_is_missing(saved: Path) -> None:
     save_file({f"module.{name}": tensor for name, tensor in tensors_of(saved).items()}, saved / "model.safetensors")
-    with pytest.raises(InputError, match=r"parameters are missing: .*; \d+ have no place: module\.bert\.embeddings"):
+    with pytest.raises(InputError, match=r"parameters are missing: .*; \d+ are left over: module\.bert\.embeddings"):
         MaskedLM.load(saved)
 
 
@@ -400,7 +400,7 @@ def test_an_output_matrix_that_is_not_the_embedding_is_read_as_transformers_read
 
 def test_the_pointer_of_git_lfs_is_named(saved: Path) -> None:
     (saved / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
-    with pytest.raises(InputError, match=r"it is the pointer of git-lfs: fetch the file itself"):
+    with pytest.raises(InputError, match=r"a pointer of git-lfs: fetch the file itself"):
         MaskedLM.load(saved)
 
 
@@ -409,7 +409,7 @@ def test_a_pooler_that_nothing_reads_is_said(saved: Path) -> None:
     pooler = {"bert.pooler.dense.weight": torch.zeros(32, 32), "bert.pooler.dense.bias": torch.zeros(32)}
     buffer = {"bert.embeddings.position_ids": torch.arange(40)[None]}  # anybody can count
     save_file(tensors | pooler | buffer, saved / "model.safetensors")
-    with pytest.warns(UserWarning, match=r"2 parameters have no place in an encoder .*pooler\.dense\.weight"):
+    with pytest.warns(UserWarning, match=r"2 parameters are not part of an encoder .*pooler\.dense\.weight"):
         Encoder.load(saved)
 
 

@@ -109,7 +109,7 @@ def test_what_a_model_computes_of_weights_that_are_too_large_is_refused_and_not_
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(3e38)
-    with pytest.raises(InputError, match="the model gives NaN or infinity"):
+    with pytest.raises(InputError, match="the model outputs NaN or infinity"):
         if reader == "embed":
             embed(model.encoder, ["the cat"])
         elif reader == "fill":

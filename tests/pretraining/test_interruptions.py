@@ -34,13 +34,13 @@ def before(owner, name):
         once()
         return real(*arguments, **named)
     setattr(owner, name, patched)
-import bert.data.vocabulary, bert.data.store_writer, bert.pretraining.run as run, lightning.pytorch as L
+import bert.data.vocabulary, bert.data.prepare, bert.pretraining.run as run, lightning.pytorch as L
 from bert.training.callbacks import StopOnSignal
 from bert.pretraining.stream import BatchStream
 """
 PHASES = {
     "the tokenizer": 'before(bert.data.vocabulary, "train_tokenizer")',
-    "the store": 'before(bert.data.store_writer, "document_encoder")',
+    "the store": 'before(bert.data.prepare, "document_encoder")',
     "the parts of the run": 'before(run, "describe")',
     "what Lightning sets up": 'before(L.strategies.SingleDeviceStrategy, "setup")',
     "the first batch": 'before(BatchStream, "micro_batch")',

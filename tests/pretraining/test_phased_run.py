@@ -184,7 +184,7 @@ def test_a_source_may_be_a_store(corpora, tiny_run, tmp_path):
             [],
             "data.mixture: the store B-store needs data.tokenizer: give the one that the store was made with",
         ),
-        ("{A: 1, B-store: 1}", ["--tokenizer", "other"], "B-store: made by another tokenizer ("),
+        ("{A: 1, B-store: 1}", ["--tokenizer", "other"], "B-store: made with another tokenizer ("),
     ],
 )
 def test_a_mixture_that_cannot_be_is_refused(corpora, run, tmp_path, monkeypatch, capsys, mixture, flags, message):

@@ -5,9 +5,8 @@ import dataclasses
 import pytest
 import torch
 
-from bert.data.extend import add_words
 from bert.data.tokenizer import ROLES
-from bert.data.vocabulary import train_tokenizer
+from bert.data.vocabulary import add_words, train_tokenizer
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.heads import MaskedLM
 from bert.pretraining.vocabulary_transfer import carry_over, overlap
