@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import is_dataclass
 from difflib import get_close_matches
 from types import NoneType
@@ -88,6 +89,15 @@ def check_values(value: Any, name: str, source: str = "") -> None:
 def first_line(error: BaseException) -> str:
     """The first line of an error's message, or the name of its type."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+@contextmanager
+def accessing(path: object, how: str, fix: str) -> Iterator[None]:
+    """Turns an OSError into an InputError: `path` cannot be `how` ("read" or "written"), with the fix."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{path}: cannot be {how} ({error.strerror or error}); {fix}") from error
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from bert.errors import InputError
+from bert.errors import InputError, accessing
 from bert.files import is_same, put_files, real_path, replaced_folder
 from bert.finetuning.config import DataConfig
 from bert.finetuning.windows import WINDOWS_FILE
@@ -173,14 +173,11 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
     if there is not None and not any((target / name).exists() for name in EXPORTED):  # not of an earlier export
         raise InputError(f"--out {target}: holds {there} already, which would be lost: give a folder of its own")
     ours = names if out is None else [*beside, *(f"{part}/{name}" for name in names)]
-    try:
-        with replaced_folder(target, ours) as fresh:
-            put_files(fresh, copies)
-            room = fresh if out is None else fresh / part
-            room.mkdir(exist_ok=True)
-            yield room, target if out is None else target / part
-    except OSError as error:
-        raise InputError(f"{target}: cannot be written ({error.strerror or error}): give another --out") from error
+    with accessing(target, "written", "give another --out"), replaced_folder(target, ours) as fresh:
+        put_files(fresh, copies)
+        room = fresh if out is None else fresh / part
+        room.mkdir(exist_ok=True)
+        yield room, target if out is None else target / part
 
 
 def _signature(model: Encoder | HeadedModel) -> str:

@@ -1,8 +1,8 @@
-"""Files and folders that are whole or not there, and stay so should the machine stop the moment after; what is the user's stays.
+"""Files and folders that appear complete or not at all, even if the machine stops, without loss of the user's files; and locks.
 
-A folder is replaced in one step: the new one is filled in a workshop beside it (`.NAME.new-xxxxxxxx`), what the user keeps in the old
-one is linked into it, and the two change places. A workshop that a killed process left is known by its name and by its lock file, which
-nobody holds, and cleared away or completed by the next who comes.
+A folder is replaced in one step: the new one is filled in a workshop beside it (`.NAME.new-xxxxxxxx`), the user's files in the old
+one are linked into it, and the two are exchanged. A workshop of a killed process is recognized by its name and by its lock file,
+which the kernel has released, and completed or removed by the next process.
 """
 
 import ctypes
@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
-from bert.errors import InputError
+from bert.errors import InputError, accessing
 
 _WORKSHOP = re.compile(r"\.(.+)\.new-[a-z0-9_]{8}", re.DOTALL)
 _OWNER, _FRESH, _READY, _BEFORE = _PARTS = ("owner", "fresh", "ready", "before")
@@ -31,17 +31,17 @@ _UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, err
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 _HERE = -100  # AT_FDCWD
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-_BEAT, _DEAD = 5.0, 30.0  # where the system has no locks: seconds between two signs of life, and to the end without one
+_BEAT, _DEAD = 5.0, 30.0  # without locks: seconds between two heartbeats, and until an owner without one is dead
 _held: set[int] = set()
 
 
 @contextmanager
 def replaced(file: Path) -> Iterator[Path]:
-    """A temporary name beside `file` to write under; at the end it takes the place of `file`, or of what a link of that
-    name leads to. Where anything fails, all is as it was."""
+    """A temporary file beside `file` to write; at the end it replaces `file`, or the target of a link of that name. After an error,
+    nothing has changed."""
     file = real_path(file)
     partial = file.with_name(f".{file.stem}.partial{file.suffix}")
-    partial.unlink(missing_ok=True)  # a link of that name would lead what is written elsewhere
+    partial.unlink(missing_ok=True)  # a link of that name would lead elsewhere
     try:
         yield partial
         sync(partial)
@@ -52,18 +52,18 @@ def replaced(file: Path) -> Iterator[Path]:
 
 
 def replace_text(file: Path, text: str) -> None:
-    """Write `file` whole or not at all, see `replaced`."""
+    """Write `file` atomically, see `replaced`."""
     with replaced(file) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
-    """An empty folder to fill; at the end it takes the place of `folder`, whose parents are made where they are not there.
+    """An empty folder to fill; at the end it replaces `folder`, whose missing parents are made.
 
-    `ours` are patterns of paths in `folder`, see `matches`: what stood there under such a name is gone
-    then; everything else is the user's and is linked, or copied, into the new folder first. At every instant the old or the new
-    folder is there, whole. Raises InputError, with all as it was, where `folder` is a file, or is or holds a mount point.
+    `ours` are patterns of paths in `folder`, see `matches`: files with such names are replaced; all others are the user's and are
+    linked, or copied, into the new folder first. At every instant the old or the new folder exists, complete. Raises InputError,
+    without changing anything, if `folder` is a file, or is or holds a mount point.
     """
     folder = completed(real_path(folder))
     if folder.exists() and not folder.is_dir():
@@ -85,23 +85,20 @@ def replaced_folder(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
 
 @contextmanager
 def owned(folder: Path) -> Iterator[None]:
-    """`folder`, which need not exist yet, is replaced by this process alone; its parents are made. Raises InputError where another
-    process has it, it cannot be written, or it is or holds the current folder, which would be another one afterwards."""
+    """Reserve `folder`, which need not exist yet, for this process; its parents are made. Raises InputError if another process has
+    it, if it cannot be written, and if it is or holds the current folder, which would be another one afterwards."""
     where = real_path(folder)
     if Path.cwd().is_relative_to(where):
         raise InputError(f"{folder}: is or holds the current folder, which cannot be replaced: give a folder in it")
     with ExitStack() as stack:
-        try:
+        with accessing(folder, "written", "choose another folder"):
             stack.enter_context(_parents(where))
             stack.enter_context(locked(where.with_name(f".{where.name}.lock"), str(folder)))
-        except OSError as error:
-            why = error.strerror or str(error)
-            raise InputError(f"{folder}: cannot be written ({why}); choose another folder") from None
         yield
 
 
 def completed(folder: Path) -> Path:
-    """`folder`; a replacement of it that was cut between its two renames, where the system has no exchange, is completed first."""
+    """`folder`; a replacement that was interrupted between its two renames, without atomic exchange, is completed first."""
     if not folder.exists():
         for workshop in _abandoned(folder):
             if (workshop / _BEFORE).exists() and (workshop / _READY).exists():
@@ -112,14 +109,14 @@ def completed(folder: Path) -> Path:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder that is ours as a whole: it is there or not, never half of it. Where it cannot be removed it stays."""
+    """Remove a folder that is entirely ours, atomically. It stays if it cannot be removed."""
     with suppress(OSError), _workshop(folder, ["**"]) as workshop:
         os.rename(folder, workshop / _FRESH)
         sync(folder.parent)
 
 
 def clear_workshop(folder: Path, ours: Sequence[str]) -> None:
-    """Clear away what a killed process left beside `folder`, which is whole, unless another process is at work there."""
+    """Remove the workshops of killed processes beside `folder`, which is complete, unless another process has it."""
     lock = folder.with_name(f".{folder.name}.lock")
     if lock.exists() or any(folder.parent.glob(f".{glob.escape(folder.name)}.new-*")):
         with suppress(InputError, OSError), locked(lock, str(folder)):
@@ -128,26 +125,27 @@ def clear_workshop(folder: Path, ours: Sequence[str]) -> None:
 
 
 def clear_workshops(parent: Path, ours: Sequence[str]) -> None:
-    """Complete, or clear away, what killed processes left in `parent` of folders that they replaced or removed."""
+    """Complete, or remove, the workshops in `parent` of processes that were killed while they replaced or removed folders."""
     with suppress(OSError):
         names = {found[1] for path in parent.iterdir() if (found := _WORKSHOP.fullmatch(path.name))}
-        for name in names - {".", ".."}:  # a stranger's folder may hold workshops of any name
+        for name in names - {".", ".."}:  # folders of others may hold workshops of any name
             for workshop in _abandoned(completed(parent / name)):
                 _clear(workshop, parent / name, ours)
 
 
 def keep_others(folder: Path, fresh: Path, ours: Sequence[str]) -> None:
-    """Link, or copy, into `fresh` what `folder` holds under other names than the patterns `ours`, unless `fresh` has that name
-    and, under it, what is as new. `fresh` gets the rights of `folder`.
+    """Link, or copy, files of `folder` with other names than the patterns `ours` into `fresh`, unless they are there and not older.
+    `fresh` gets the permissions of `folder`.
 
-    Raises InputError where a mount point lies in `folder`, which no link reaches; OSError where some of it cannot be read."""
+    Raises InputError if `folder` holds a mount point, which cannot be linked; OSError if a part cannot be read."""
     _check_mounts(folder)
     os.chmod(fresh, stat.S_IMODE(folder.stat().st_mode) | stat.S_IRWXU)
     for above, folders, files in os.walk(folder, onerror=_raise):
         for number, name in enumerate([*files, *folders]):
             path, inside = Path(above, name), Path(above, name).relative_to(folder)
             to = fresh / inside
-            if any(matches(inside, pattern) for pattern in ours) or _has_link(fresh, inside.parent):
+            through_link = any((fresh / part).is_symlink() for part in inside.parents)  # to any folder of the user
+            if through_link or any(matches(inside, pattern) for pattern in ours):
                 continue
             if number < len(files) or path.is_symlink():
                 if os.path.lexists(to):
@@ -160,13 +158,8 @@ def keep_others(folder: Path, fresh: Path, ours: Sequence[str]) -> None:
                 _make_like(folder, fresh, inside)
 
 
-def _has_link(folder: Path, inside: Path) -> bool:
-    """Whether a link stands on the way from `folder` to `inside`, which may lead to any folder of the user's."""
-    return any((folder / part).is_symlink() for part in [inside, *inside.parents])
-
-
 def put_files(folder: Path, contents: Mapping[str, str | Path]) -> None:
-    """Write texts, and copy files, under their names in `folder`."""
+    """Write texts, and copy files, to `folder`, by their names."""
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         if isinstance(content, Path):
@@ -176,7 +169,7 @@ def put_files(folder: Path, contents: Mapping[str, str | Path]) -> None:
 
 
 def matches(path: PurePath, pattern: str) -> bool:
-    """Whether a relative path has a name of `pattern`, part by part: no * goes across a /, but that of `/**` at the end."""
+    """Whether a relative path matches `pattern`, part by part: * does not match a /, except in `/**` at the end."""
     parts, wanted = path.parts, PurePath(pattern).parts
     if wanted[-1] == "**":
         wanted = wanted[:-1]
@@ -185,22 +178,22 @@ def matches(path: PurePath, pattern: str) -> bool:
 
 
 def real_path(path: str | Path) -> Path:
-    """The path with its links followed, as far as they lead anywhere: `Path.resolve` raises RuntimeError where they go in a circle."""
+    """The path with its links resolved, as far as possible: `Path.resolve` raises RuntimeError for circular links."""
     return Path(os.path.realpath(path))
 
 
 def is_same(first: Path, second: Path) -> bool:
-    """Whether two names lead to one file that is there."""
+    """Whether two paths are the same existing file."""
     return first.exists() and second.exists() and first.samefile(second)
 
 
 def sync(path: Path) -> None:
-    """Have the disk hold what was written to the file, or which entries the folder has. Links and pipes hold nothing."""
+    """Flush a file, or the entries of a folder, to the disk. Does nothing for links and pipes."""
     if not stat.S_ISREG(mode := path.lstat().st_mode) and not stat.S_ISDIR(mode):
         return
     try:
         descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:  # of the user's, linked: not ours to write
+    except PermissionError:  # a linked file of the user
         return
     try:
         os.fsync(descriptor)
@@ -209,7 +202,7 @@ def sync(path: Path) -> None:
 
 
 def _put(fresh: Path, folder: Path, workshop: Path) -> None:
-    """Give `fresh`, which is whole, the place of `folder`; the old one, if there was any, is in the workshop then."""
+    """Move `fresh`, which is complete, to `folder`; the old one, if any, is in the workshop then."""
     ready = workshop / _READY
     os.rename(fresh, ready)
     if not folder.exists():
@@ -221,7 +214,7 @@ def _put(fresh: Path, folder: Path, workshop: Path) -> None:
 
 
 def _exchanged(first: Path, second: Path) -> bool:
-    """Have two folders change places in one step; false where this system or file system cannot."""
+    """Exchange two folders atomically; false if the system or file system cannot."""
     library = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(first), os.fsencode(second)
     if sys.platform == "darwin" and hasattr(library, "renamex_np"):
@@ -237,7 +230,7 @@ def _exchanged(first: Path, second: Path) -> bool:
 
 @contextmanager
 def _parents(folder: Path) -> Iterator[None]:
-    """The parents of `folder` are there; those that were made go again where no folder comes of it."""
+    """Make the parents of `folder`; new ones are removed at the end if `folder` does not exist then."""
     new = [parent for parent in folder.parents if not parent.exists()]
     if new:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -254,7 +247,7 @@ def _parents(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _workshop(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
-    """A folder of our own beside `folder`; it is gone at the end of the `with`."""
+    """A locked folder of our own beside `folder`, removed at the end of the `with`."""
     workshop = Path(tempfile.mkdtemp(prefix=f".{folder.name}.new-", dir=folder.parent))
     try:
         with locked(workshop / _OWNER, str(folder)):
@@ -268,7 +261,7 @@ def _workshop(folder: Path, ours: Sequence[str]) -> Iterator[Path]:
 
 
 def _abandoned(folder: Path) -> Iterator[Path]:
-    """The workshops of `folder` whose process is gone; each is locked while it is looked at, and goes should it be empty then."""
+    """The workshops of `folder` without a process; each is locked while it is used, and removed if it is empty then."""
     with suppress(OSError):
         for workshop in list(folder.parent.iterdir()):
             named = _WORKSHOP.fullmatch(workshop.name)
@@ -282,7 +275,7 @@ def _abandoned(folder: Path) -> Iterator[Path]:
 
 
 def _clear(workshop: Path, folder: Path, ours: Sequence[str]) -> None:
-    """Remove the versions in a workshop that we have locked, once `folder` is there and has what the user put into them."""
+    """Remove the versions in a locked workshop, after `folder` exists and has the files that the user put into them."""
     ready, before = workshop / _READY, workshop / _BEFORE
     if before.exists() and not folder.exists():
         os.rename(before, folder)
@@ -294,9 +287,9 @@ def _clear(workshop: Path, folder: Path, ours: Sequence[str]) -> None:
 
 
 def _check_mounts(folder: Path) -> None:
-    """InputError where `folder` is a mount point or holds one: no rename moves it, and what is mounted is not to be removed."""
+    """Raises InputError if `folder` is or holds a mount point: it cannot be renamed, and its files must not be removed."""
     points = [folder] if folder.is_mount() else []
-    with suppress(OSError):  # Linux alone tells of those that lead into the same file system
+    with suppress(OSError):  # only Linux lists those of the same file system
         lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
         names = [re.sub(rb"\\(\d{3})", lambda found: bytes([int(found[1], 8)]), line.split()[4]) for line in lines]
         points += [point for point in map(Path, map(os.fsdecode, names)) if point.is_relative_to(folder)]
@@ -310,7 +303,7 @@ def _raise(error: OSError) -> None:
 
 
 def _make_like(folder: Path, fresh: Path, inside: Path) -> None:
-    """The folder `inside` of `fresh`, with the rights that it has in `folder`."""
+    """Make the folder `inside` of `fresh`, with its permissions in `folder`."""
     for part in [*reversed(inside.parents), inside]:
         if not (fresh / part).exists():
             (fresh / part).mkdir()
@@ -321,7 +314,7 @@ def _make_like(folder: Path, fresh: Path, inside: Path) -> None:
 def _link(path: Path, to: Path) -> None:
     try:
         os.link(path, to, follow_symlinks=False)
-    except OSError:  # a file system without links, or a file that this user must not link
+    except OSError:  # a file system without links, or a file that this user may not link
         shutil.copy2(path, to, follow_symlinks=False)
 
 
@@ -330,10 +323,11 @@ def _link(path: Path, to: Path) -> None:
 
 @contextmanager
 def locked(file: Path, what: str) -> Iterator[int]:
-    """Own `what` by the lock file `file`, which is made, and removed at the end. Yields its descriptor.
+    """Own `what` by the lock file `file`, which is made, and removed at the end. Yields its descriptor. The kernel releases the lock
+    when the process ends, for whatever reason.
 
-    Raises InputError, which names the owner, where another process has it. The text in the file only informs. On a file system
-    without locks its time of change, renewed every few seconds, does their service.
+    Raises InputError, naming the owner, if another process has it. The text in the file is only for information. On a file system
+    without locks, the modification time of the file is a heartbeat.
     """
     descriptor, has_locks = _acquired(file, what)
     _held.add(descriptor)
@@ -347,7 +341,7 @@ def locked(file: Path, what: str) -> Iterator[int]:
         yield descriptor
     finally:
         ended.set()
-        if descriptor in _held:  # and not closed, as in a forked child
+        if descriptor in _held:  # not closed, as in a forked child
             try:
                 if is_held(file, descriptor):
                     file.unlink()
@@ -357,14 +351,14 @@ def locked(file: Path, what: str) -> Iterator[int]:
 
 
 def is_held(file: Path, descriptor: int) -> bool:
-    """Whether `file` is still the one that was locked: its folder may have been moved, or replaced by another."""
+    """Whether `file` is still the locked one: its folder may have been moved or replaced."""
     with suppress(OSError):
         return os.path.samestat(os.stat(file, follow_symlinks=False), os.fstat(descriptor))
     return False
 
 
 def _acquired(file: Path, what: str) -> tuple[int, bool]:
-    """(descriptor of the locked file, whether the file system has locks)."""
+    """(descriptor of the locked file, whether the file system has locks)"""
     while True:
         is_new = not file.exists()
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
@@ -378,8 +372,8 @@ def _acquired(file: Path, what: str) -> tuple[int, bool]:
                 os.close(descriptor)
                 if has_locks and error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                     raise
-                raise InputError(f"{what}: in use by {owner}: wait for its end, or give another folder") from None
-        if is_held(file, descriptor):  # and not one that its owner has just removed
+                raise InputError(f"{what}: in use by {owner}: wait until it ends, or give another folder") from None
+        if is_held(file, descriptor):  # not one that its owner has just removed
             return descriptor, has_locks
         os.close(descriptor)
 
@@ -391,7 +385,7 @@ def _beat(descriptor: int, ended: threading.Event) -> None:
 
 
 def _release_in_child() -> None:
-    """A forked child, as a worker that loads data, must not keep the locks of a parent that was killed."""
+    """A forked child, such as a data loading worker, must not keep the locks of a killed parent."""
     for descriptor in _held:
         with suppress(OSError):
             os.close(descriptor)

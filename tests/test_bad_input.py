@@ -660,7 +660,7 @@ def test_no_room_for_a_tokenizer(refused: Refused) -> None:
 def test_no_room_for_a_store(refused: Refused) -> None:
     with full_disk(1000):
         message = refused("prepare", "text.txt", "--tokenizer", "other", "--out", "new")
-    expected = "new: the store cannot be written (File too large); free the disk or give another --out"
+    expected = "new: cannot be written (File too large); free the disk or give another --out"
     assert message == expected
 
 

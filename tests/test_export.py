@@ -413,7 +413,7 @@ def test_a_full_disk_is_one_line_and_nothing_is_left(
     export.export_onnx(classifier)
     monkeypatch.setattr(export.program, "write_onnx", full)
     assert refused(str(classifier), "--to", "onnx").startswith(
-        "runs/topics/model/onnx: cannot be written (No space left on device): give another --out"
+        "runs/topics/model/onnx: cannot be written (No space left on device); give another --out"
     )
 
 

@@ -69,7 +69,7 @@ def test_a_second_process_is_told_who_owns_it(tmp_path):
         pass
     owner = f"process {process.pid} on "
     assert str(refused.value).startswith(f"runs/a: in use by {owner}")
-    assert str(refused.value).endswith(": wait for its end, or give another folder")
+    assert str(refused.value).endswith(": wait until it ends, or give another folder")
     process.communicate("")
     with locked(tmp_path / ".lock", "runs/a"):
         pass

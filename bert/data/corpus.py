@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.data.files import LAYOUTS, Advance, Notes, known_suffixes, missing_field, read_file, suffixes, unify
-from bert.errors import InputError, did_you_mean
+from bert.errors import InputError, accessing, did_you_mean
 from bert.files import real_path
 
 _HUB_NAME = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?(:[\w.-]+)?")
@@ -135,11 +135,8 @@ def _readable(file: Path, below: Path | None = None) -> bool:
 
 
 def _digest(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+    with accessing(path, "read", "check the file"), path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
 
 
 def _read_hub(name: str, text_field: str) -> Iterator[str]:

@@ -81,11 +81,7 @@ def read_lines(path: Path) -> Iterator[str]:
 
 def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
     """Decompressed bytes of a file. Raises EOFError and the like for a compressed file that ends early."""
-    if path.name.lower().endswith(".gz"):
-        with gzip.GzipFile(fileobj=file) as stream:
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-    elif path.name.lower().endswith(".zst"):
+    if path.name.lower().endswith(".zst"):
         import zstandard
 
         # not zstandard.open, which reads a truncated file without an error
@@ -106,7 +102,8 @@ def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
             raise EOFError("ended before the end-of-frame marker was reached")
         yield b"".join(texts)
     else:
-        while chunk := file.read(_CHUNK):
+        stream = gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
+        while chunk := stream.read(_CHUNK):
             yield chunk
 
 

@@ -92,12 +92,11 @@ def read_vocabulary(
     settings = Settings(folder, options, _added_tokens(folder, options, names))
     if (folder / "vocab.json").exists() or (folder / "merges.txt").exists():
         file, named = folder / "vocab.json", dict(zip(ROLES, ROBERTA_TOKENS)) | names
-        for name in ("vocab.json", "merges.txt"):
+        for name, other in (("vocab.json", "merges.txt"), ("merges.txt", "vocab.json")):
             if not (folder / name).exists():
-                other = "merges.txt" if name == "vocab.json" else "vocab.json"
-                raise InputError(f"{folder}: {other} without {name}: put the {name} of the same tokenizer beside it")
+                raise InputError(f"{folder}: {other} without {name}: add the {name} of the same tokenizer")
         _check_class(folder, "vocab.json", settings)
-        backend = _byte_pairs(folder, settings, named)
+        backend = _byte_pairs(folder, settings)
     elif (folder / "vocab.txt").exists():
         file, named = folder / "vocab.txt", dict(zip(ROLES, BERT_TOKENS)) | names
         _check_class(folder, "vocab.txt", settings)
@@ -146,7 +145,7 @@ def _word_tokens(file: Path, settings: Settings, named: dict[str, str]) -> token
     return backend
 
 
-def _byte_pairs(folder: Path, settings: Settings, named: dict[str, str]) -> tokenizers.Tokenizer:
+def _byte_pairs(folder: Path, settings: Settings) -> tokenizers.Tokenizer:
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     read_object(vocabulary)  # its errors say more
     if not merges.read_bytes().strip():

@@ -24,11 +24,14 @@ from bert.data.duplicates import NearDuplicates, Seen
 from bert.data.encoding import document_encoder
 from bert.data.store import ARROW, INFO, STORE_FILES, TokenStore, holds_store, open_store
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError, option
+from bert.errors import InputError, accessing, option
 from bert.files import clear_workshop, completed, owned, put_files, real_path, replaced_folder
 from bert.terminal import progress_bar
 
 logger = logging.getLogger(__name__)
+
+Tokens = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""documents: their flat ids; the number of ids of each, and the hash of its text"""
 
 _BATCH_DOCUMENTS, _BATCH_CHARACTERS = 8192, 4_000_000  # tokenized at once: enough for all cores
 _BATCH_TOKENS = 4_000_000  # in a record batch
@@ -170,14 +173,15 @@ def write_store(
     near = None if jaccard is None else NearDuplicates(jaccard)
     if completed(folder).exists() and not _is_ours(folder):
         raise InputError(f"{folder}: holds something that is not a token store; give another {option('out')}")
-    try:
-        with owned(folder), replaced_folder(folder, STORE_FILES) as fresh:
-            summary = _write_documents(fresh / ARROW, _read(documents), tokenizer, progress, near)
-            _describe(fresh, summary, tokenizer, fingerprint)
-            return summary
-    except OSError as error:
-        fix = f"free the disk or give another {option('out')}"
-        raise InputError(f"{folder}: the store cannot be written ({error.strerror or error}); {fix}") from None
+    fix = f"free the disk or give another {option('out')}"
+    with accessing(folder, "written", fix), owned(folder), replaced_folder(folder, STORE_FILES) as fresh:
+        summary, started = StoreSummary(), time.monotonic()
+        batches = _tokenized(_read(documents), tokenizer, summary, near, progress)
+        _write_arrow(fresh / ARROW, batches, _features(tokenizer.dtype).arrow_schema)
+        _check_size(summary, near is not None)
+        summary.seconds = time.monotonic() - started
+        _describe(fresh, summary, tokenizer, fingerprint)
+        return summary
 
 
 def _read(documents: Iterable[str]) -> Iterator[str]:
@@ -196,70 +200,58 @@ def _is_ours(folder: Path) -> bool:
     return not names or (INFO in names and (ARROW in names or holds_store(folder)))
 
 
-class StoreWriter:
-    """Collects documents into record batches of a few million tokens, and writes them to an Arrow stream."""
-
-    def __init__(self, stream: Any, schema: Any) -> None:
-        self.stream, self.schema = stream, schema
-        self._parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-        self._waiting = 0
-
-    def add(self, values: np.ndarray, lengths: np.ndarray, hashes: np.ndarray) -> None:
-        """Add documents: their flat ids, and the number of ids and the hash of the text of each."""
-        self._parts.append((values, lengths, hashes))
-        self._waiting += len(values)
-        if self._waiting >= _BATCH_TOKENS:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the documents that are not yet written."""
-        import pyarrow as pa
-
-        if self._waiting:
-            values, lengths, hashes = map(np.concatenate, zip(*self._parts))
-            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-            documents = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
-            self.stream.write_batch(pa.record_batch([documents, pa.array(hashes)], schema=self.schema))
-            self._parts, self._waiting = [], 0
-
-
-def _write_documents(
-    path: Path,
+def _tokenized(
     documents: Iterable[str],
     tokenizer: Tokenizer,
-    progress: Callable[[int, int], None] | None,
+    summary: StoreSummary,
     near: NearDuplicates | None,
-) -> StoreSummary:
-    """Write the Arrow file of a store, without duplicates and documents without tokens."""
-    from pyarrow.ipc import new_stream
-
-    summary, started = StoreSummary(), time.monotonic()
+    progress: Callable[[int, int], None] | None,
+) -> Iterator[Tokens]:
+    """Tokenize documents in batches, without duplicates and documents without tokens, and count them in `summary`."""
     encode = document_encoder(tokenizer.encode_documents, json.loads(tokenizer.backend.to_str()))
-    schema = _features(tokenizer.dtype).arrow_schema
-    with path.open("wb") as file, new_stream(file, schema) as stream:
-        writer = StoreWriter(stream, schema)
-        for texts, hashes in _distinct_batches(documents, summary):
-            values, lengths = encode(texts)
-            new, kept = np.ones(len(texts), bool), lengths > 0
-            if near is not None:
-                new[kept] = near.new(values, lengths[kept])
-                values = values[np.repeat(new, lengths)]
-            summary.empty += int((~kept).sum())
-            summary.near_duplicates += int((~new).sum())
-            for text in (text for text, is_new in zip(texts, new.tolist()) if is_new):
-                summary.characters += len(text)
-                summary.bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
-            kept &= new
-            writer.add(values, lengths[kept], hashes[kept])
-            summary.documents += int(kept.sum())
-            summary.tokens += len(values)
-            summary.unknown += int((values == tokenizer.unk_id).sum())
-            if progress is not None:
-                progress(summary.documents, summary.tokens)
-        _check_size(summary, near is not None)
-        writer.flush()
-    summary.seconds = time.monotonic() - started
-    return summary
+    for texts, hashes in _distinct_batches(documents, summary):
+        values, lengths = encode(texts)
+        new, kept = np.ones(len(texts), bool), lengths > 0
+        if near is not None:
+            new[kept] = near.new(values, lengths[kept])
+            values = values[np.repeat(new, lengths)]
+        summary.empty += int((~kept).sum())
+        summary.near_duplicates += int((~new).sum())
+        for text in (text for text, is_new in zip(texts, new.tolist()) if is_new):
+            summary.characters += len(text)
+            summary.bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        kept &= new
+        summary.documents += int(kept.sum())
+        summary.tokens += len(values)
+        summary.unknown += int((values == tokenizer.unk_id).sum())
+        yield values, lengths[kept], hashes[kept]
+        if progress is not None:
+            progress(summary.documents, summary.tokens)
+
+
+def _joined(batches: Iterable[Tokens]) -> Iterator[list[Tokens]]:
+    """Several batches at once, of at least `_BATCH_TOKENS` tokens, except for the last ones."""
+    parts: list[Tokens] = []
+    for batch in batches:
+        parts.append(batch)
+        if sum(len(values) for values, _, _ in parts) >= _BATCH_TOKENS:
+            yield parts
+            parts = []
+    if any(len(values) for values, _, _ in parts):
+        yield parts
+
+
+def _write_arrow(path: Path, batches: Iterable[Tokens], schema: Any) -> None:
+    """Write the Arrow file of a store."""
+    import pyarrow as pa
+    import pyarrow.ipc
+
+    with path.open("wb") as file, pa.ipc.new_stream(file, schema) as stream:
+        for parts in _joined(batches):
+            values, lengths, hashes = map(np.concatenate, zip(*parts))
+            offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+            documents = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
+            stream.write_batch(pa.record_batch([documents, pa.array(hashes)], schema=schema))
 
 
 def _check_size(summary: StoreSummary, near: bool) -> None:

@@ -17,7 +17,7 @@ from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
 from bert.data import encoding
-from bert.errors import InputError, first_line
+from bert.errors import InputError, accessing, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
 from bert.untrusted import read_json
@@ -151,12 +151,9 @@ class Tokenizer:
         transformers' AutoTokenizer opens the folder and gives the same ids. The folder is replaced atomically; other files in
         it are kept. `model_input_names` must contain "token_type_ids" if the model has token types. Raises InputError.
         """
-        try:
-            with replaced_folder(Path(folder), encoding.ALL_FILES) as fresh:
-                self.write(fresh, model_max_length, model_input_names)
-        except OSError as error:
-            fix = "free disk space or choose another folder"
-            raise InputError(f"{folder}: cannot be written ({error.strerror or error}); {fix}") from None
+        fix = "free the disk or choose another folder"
+        with accessing(folder, "written", fix), replaced_folder(Path(folder), encoding.ALL_FILES) as fresh:
+            self.write(fresh, model_max_length, model_input_names)
 
     def write(self, folder: Path, model_max_length: int, model_input_names: Sequence[str]) -> None:
         """Write the files of `save` into a folder. Raises OSError."""

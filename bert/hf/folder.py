@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bert.data.encoding import ALL_FILES
+from bert.data.encoding import ALL_FILES, read_object
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
 from bert.files import put_files, replaced_folder
@@ -33,7 +33,6 @@ from bert.model import heads
 from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
-from bert.untrusted import read_json
 
 Model = TypeVar("Model", bound=nn.Module)
 TaskModel = TypeVar("TaskModel", bound=SequenceClassifier | TokenClassifier)
@@ -285,16 +284,11 @@ def read_keys(folder: Path) -> dict[str, Any]:
     """The content of config.json in a folder. Raises InputError if there is none, or it is not a JSON object."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give the folder of a model, the one that holds {CONFIG}")
-    try:
-        keys = read_json(folder / CONFIG)
-    except FileNotFoundError:
+    if not (folder / CONFIG).exists():
         inner = folder / "model"
         fix = f"give its model, {inner}" if (inner / CONFIG).exists() else "give the folder of a model"
-        raise InputError(f"{folder}: no {CONFIG} in it: {fix}") from None
-    except (ValueError, OSError) as error:
-        raise InputError(f"{folder / CONFIG}: not readable as JSON: {error}") from error
-    if not isinstance(keys, dict):
-        raise InputError(f"{folder / CONFIG}: not a JSON object")
+        raise InputError(f"{folder}: no {CONFIG} in it: {fix}")
+    keys = read_object(folder / CONFIG)
     if not isinstance(keys.get("architectures") or [], list):
         raise InputError(f"{folder / CONFIG}: architectures is {keys['architectures']}: give a list of names")
     return keys

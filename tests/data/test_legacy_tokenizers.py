@@ -237,11 +237,11 @@ def test_damaged_merges_are_named(tmp_path):
         f"{vocabulary}: the vocabulary has no <mask>; name its own in tokenizer_config.json"
     )
     vocabulary.unlink()
-    fix = "put the vocab.json of the same tokenizer beside it"
+    fix = "add the vocab.json of the same tokenizer"
     assert refused(tmp_path) == f"{tmp_path}: merges.txt without vocab.json: {fix}"
     vocabulary.write_text(good, encoding="utf-8")
     merges.unlink()
-    assert refused(tmp_path).startswith(f"{tmp_path}: vocab.json without merges.txt: put the merges.txt of the same")
+    assert refused(tmp_path).startswith(f"{tmp_path}: vocab.json without merges.txt: add the merges.txt of the same")
 
 
 def test_damaged_files_beside_a_vocabulary_are_named(tmp_path):

@@ -220,7 +220,7 @@ def test_a_disk_without_room_is_one_line_and_leaves_nothing(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     fix = "free the disk or give another `out`"
-    assert message == f"{tmp_path}/store: the store cannot be written (File too large); {fix}"
+    assert message == f"{tmp_path}/store: cannot be written (File too large); {fix}"
     assert names(tmp_path) == []
 
 
@@ -423,7 +423,7 @@ def test_the_second_writer_of_a_store_hears_in_one_line_who_writes_it(tmp_path):
         yield from TEXTS
         message = refused(write_store, TEXTS, TOKENIZER, tmp_path / "deep" / "store", {})
         assert message.startswith(f"{tmp_path}/deep/store: in use by process {os.getpid()} on ")
-        assert message.endswith(": wait for its end, or give another folder")
+        assert message.endswith(": wait until it ends, or give another folder")
 
     assert write_store(documents(), TOKENIZER, tmp_path / "deep" / "store", {}).documents == len(TEXTS)
     assert names(tmp_path / "deep") == ["store"]

@@ -554,7 +554,7 @@ def damage(folder: Path, how: str) -> None:
         ("missing", r"model\.safetensors: 3 parameters are missing: model\.layers\.1\.attn_norm\.weight, model"),
         ("headless", r"an encoder without a masked-LM head: open it with Encoder\.load"),
         ("shape", r"model\.embeddings\.tok_embeddings\.weight is \(90, 32\) and config\.json says \(100, 32\)"),
-        ("no json", r"config\.json: not readable as JSON: .*line 1 column 16"),
+        ("no json", r"config\.json: not valid JSON \(.*line 1 column 16"),
         ("list", r"config\.json: not a JSON object"),
         (
             "type",
