@@ -1,5 +1,5 @@
-"""What lies between `Tokenizer` and the library `tokenizers`, which is written in Rust: the names that both sides know, guards
-against what the library does with files and texts of strangers, and a table that spares it most of the text.
+"""The layer between `Tokenizer` and the library `tokenizers`, which is written in Rust: names of special tokens and files, guards
+against failures of the library on untrusted input, and a table of words that saves most of its calls.
 
 A WordPiece tokenizer like BERT's splits a text at spaces and around each punctuation mark and ideograph, and then each of
 these words by itself: the ids of a text are the ids of its words in order. Running text repeats its words, so each distinct

@@ -347,7 +347,7 @@ def _tagged_json(
             raise _unknown_column(where, "words" if words is None else "tags", list(row))
         of_words = _strings(where, row, words)
         if "" in of_words:
-            raise InputError(f"{where}: column {words!r} has an empty word; leave it and its tag out")
+            raise InputError(f"{where}: column {words!r} has an empty word; remove it and its tag")
         if tags is None or (not needs_tags and row.get(tags) is None):
             yield TaggedExample(of_words, None, where)
             continue

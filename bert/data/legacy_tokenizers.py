@@ -119,21 +119,21 @@ def _word_tokens(file: Path, settings: Settings, named: dict[str, str]) -> token
     try:
         read = models.WordPiece.read_file(str(file))
         # some editors put a byte order mark first
-        pieces = {piece.removeprefix("\ufeff"): number for piece, number in read.items()}
+        entries = {entry.removeprefix("\ufeff"): number for entry, number in read.items()}
     except Exception as error:  # `tokenizers` raises bare Exception
         raise _damaged(file, error, "one token per line, UTF-8") from None
-    while pieces and pieces.get("") == max(pieces.values()):  # blank lines at the end are not tokens
-        del pieces[""]
-    if not pieces:
+    while entries and entries.get("") == max(entries.values()):  # blank lines at the end are not tokens
+        del entries[""]
+    if not entries:
         raise InputError(f"{file}: empty: give the {file.name} that the model was trained with")
     lowercase = settings.flag("do_lower_case", None)
     if lowercase is None:
-        capitals = sum(piece[:1].isupper() for piece in pieces)
-        if capitals > _CASED * len(pieces):
+        capitals = sum(entry[:1].isupper() for entry in entries)
+        if capitals > _CASED * len(entries):
             what = f"{capitals:,} tokens begin with a capital letter and nothing says do_lower_case"
             fix = 'if the model is cased, put {"do_lower_case": false} into tokenizer_config.json'
             warnings.warn(f"{file}: {what}: text is lower-cased, as in transformers; {fix}", stacklevel=2)
-    backend = tokenizers.Tokenizer(models.WordPiece(pieces, unk_token=named["unk"]))
+    backend = tokenizers.Tokenizer(models.WordPiece(entries, unk_token=named["unk"]))
     backend.normalizer = normalizers.BertNormalizer(
         clean_text=True,
         handle_chinese_chars=settings.flag("tokenize_chinese_chars", True),
@@ -151,11 +151,11 @@ def _byte_pairs(folder: Path, settings: Settings) -> tokenizers.Tokenizer:
     if not merges.read_bytes().strip():
         raise InputError(f"{merges}: empty: give the merges.txt that belongs to vocab.json")
     try:
-        pieces, pairs = models.BPE.read_file(str(vocabulary), str(merges))
+        entries, pairs = models.BPE.read_file(str(vocabulary), str(merges))
     except Exception as error:  # or ids in vocab.json that are not numbers
         raise _damaged(merges, error, "two tokens per line, UTF-8, and one id per token in vocab.json") from None
     try:
-        backend = tokenizers.Tokenizer(models.BPE(pieces, pairs, continuing_subword_prefix="", end_of_word_suffix=""))
+        backend = tokenizers.Tokenizer(models.BPE(entries, pairs, continuing_subword_prefix="", end_of_word_suffix=""))
     except Exception as error:
         raise _damaged(merges, error, "merges of tokens in vocab.json: are both files of the same tokenizer?") from None
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=settings.flag("add_prefix_space", False))

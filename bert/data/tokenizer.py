@@ -108,13 +108,14 @@ class Tokenizer:
                 options |= encoding.read_object(path / "special_tokens_map.json")
         named = {role: encoding.token_name(options.get(f"{role}_token")) for role in encoding.ROLES}
         names = {role: name for role, name in named.items() if name is not None}
+        backend: tokenizers.Tokenizer | None = None
         try:
             if path.is_dir() and not file.exists():
                 from bert.data.legacy_tokenizers import read_vocabulary  # for old folders only
 
                 backend, names, file = read_vocabulary(path, options, names)
             else:
-                definition, backend = read_json(file), None
+                definition = read_json(file)
                 encoding.check_expansion(definition)
             with encoding.rust_silent():
                 backend = backend or tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
@@ -191,7 +192,7 @@ class Tokenizer:
         for number, part in enumerate(others, start=1):
             part = part.rstrip() if number < len(others) else part
             ids.append(self.mask_id)
-            # a part that goes on without a space, as a full stop does, is cut after a letter, which is then dropped
+            # a part that begins without a space, such as a full stop, is tokenized after a letter, which is then dropped
             attached = part[:1] != "" and not part[0].isspace() and not part[0].isalnum()
             cut = self._called(self.backend.encode, f"a{part}" if attached else part, add_special_tokens=False)
             if attached and any(start < 1 < end for start, end in cut.offsets):  # the letter is part of a token
@@ -223,9 +224,9 @@ class Tokenizer:
         for token, (start, end) in zip(encoded.tokens, encoded.offsets):
             if self._needs_blank_before_words and not token.strip("Ġ▁"):
                 end = start  # a space that the tokenizer put before the text would be its first character
-            piece = text[start:end]
-            start += len(piece) - len(piece.lstrip())
-            offsets.append((start, max(start, end - len(piece) + len(piece.rstrip()))))
+            covered = text[start:end]
+            start += len(covered) - len(covered.lstrip())
+            offsets.append((start, max(start, end - len(covered) + len(covered.rstrip()))))
         return list(encoded.ids), offsets
 
     def word_tokens(self, words: Sequence[str]) -> list[list[int]]:
@@ -258,7 +259,7 @@ class Tokenizer:
 
     def token(self, token_id: int) -> str:
         """The token of an id, such as `##ing`."""
-        return self._pieces[token_id]
+        return self._tokens_by_id[token_id]
 
     def spelling(self, token_id: int) -> tuple[bool, str] | None:
         """Whether a token begins with a space or begins a word, and its text without the marker for that: (True, "run") for
@@ -266,18 +267,18 @@ class Tokenizer:
 
         None for special and unused entries, and for a byte-level token that is part of a character.
         """
-        piece = self._pieces[token_id]
-        if token_id in self._silent_ids or not piece:
+        token = self._tokens_by_id[token_id]
+        if token_id in self._silent_ids or not token:
             return None
         if self.kind == "wordpiece":
             prefix = self._definition["model"]["continuing_subword_prefix"]
-            return not piece.startswith(prefix), piece.removeprefix(prefix)
+            return not token.startswith(prefix), token.removeprefix(prefix)
         if self._byte_level:
             try:
-                piece = bytes(_BYTE_OF[character] for character in piece).decode("utf-8").replace(" ", "▁", 1)
+                token = bytes(_BYTE_OF[character] for character in token).decode("utf-8").replace(" ", "▁", 1)
             except (KeyError, UnicodeDecodeError):
                 return None
-        return piece.startswith("▁"), piece.removeprefix("▁")
+        return token.startswith("▁"), token.removeprefix("▁")
 
     # ── two texts in a row ──
 
@@ -307,7 +308,7 @@ class Tokenizer:
     @cached_property
     def vocab_size(self) -> int:
         """Number of entries of the vocabulary, including unused ones: the highest id + 1."""
-        return len(self._pieces)
+        return len(self._tokens_by_id)
 
     @property
     def dtype(self) -> type[np.uint16] | type[np.uint32]:
@@ -323,7 +324,7 @@ class Tokenizer:
     @cached_property
     def unused_ids(self) -> tuple[int, ...]:
         """Ids that no text produces: `[unusedN]`, and gaps in the numbering."""
-        return tuple(i for i, piece in enumerate(self._pieces) if not piece or _UNUSED.fullmatch(piece))
+        return tuple(i for i, token in enumerate(self._tokens_by_id) if not token or _UNUSED.fullmatch(token))
 
     @cached_property
     def _silent_ids(self) -> frozenset[int]:
@@ -341,31 +342,31 @@ class Tokenizer:
         WordPiece: no `##`. Otherwise a token that begins with a space, punctuation, a symbol or a character of a script
         without spaces (where a whole sentence would be one word). Special and unused entries are words by themselves.
         """
-        starts = np.array([self._begins_word(piece) for piece in self._pieces], dtype=bool)
+        starts = np.array([self._begins_word(token) for token in self._tokens_by_id], dtype=bool)
         starts[list(self._silent_ids)] = True
         return starts
 
-    def _begins_word(self, piece: str) -> bool:
+    def _begins_word(self, token: str) -> bool:
         if self.kind == "wordpiece":
-            return not piece.startswith(self._definition["model"]["continuing_subword_prefix"])
+            return not token.startswith(self._definition["model"]["continuing_subword_prefix"])
         if self._byte_level:
-            raw = bytes(_BYTE_OF[character] for character in piece if character in _BYTE_OF)
+            raw = bytes(_BYTE_OF[character] for character in token if character in _BYTE_OF)
             if not raw or raw[0] & 0xC0 == 0x80:  # the middle of a character
                 return False
             # the beginning of a character is completed to one of the same block
             text = (raw + b"\x80\x80\x80").decode("utf-8", errors="ignore")
         else:
-            text = piece.replace("▁", " ")
+            text = token.replace("▁", " ")
         first = text[:1]
         return first.isspace() or is_unspaced(first) or unicodedata.category(first or "a")[0] in "PSZC"
 
     @cached_property
-    def _pieces(self) -> list[str]:
+    def _tokens_by_id(self) -> list[str]:
         vocabulary = self.backend.get_vocab(with_added_tokens=True)
-        pieces = [""] * (max(vocabulary.values()) + 1)
-        for piece, i in vocabulary.items():
-            pieces[i] = piece
-        return pieces
+        tokens = [""] * (max(vocabulary.values()) + 1)
+        for token, i in vocabulary.items():
+            tokens[i] = token
+        return tokens
 
     @cached_property
     def _plain(self) -> tokenizers.Tokenizer:

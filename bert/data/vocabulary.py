@@ -217,18 +217,18 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     first, inner = _count_characters(sample, normalizer, pre_tokenizer)
     # the trainer has an entry for each character, even if it never begins a word, and one for each inside a word
     rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
-    inner_pieces = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
+    inner_tokens = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
     room = 2 * len(rare) + 64  # for tokens with a rare character, which are dropped first
     backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
-    known: dict[str, Any] = {"special_tokens": [*SPECIAL_TOKENS, *inner_pieces], "continuing_subword_prefix": "##"}
+    known: dict[str, Any] = {"special_tokens": [*SPECIAL_TOKENS, *inner_tokens], "continuing_subword_prefix": "##"}
     _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size + room, **known, **_PAIRS))
     merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
     # in the order of merges, those with a rare character last: used only if the others do not fill the vocabulary
-    pieces = [piece for piece, _ in merged if piece not in SPECIAL_TOKENS]
-    pieces.sort(key=lambda piece: _rarity(piece.removeprefix("##"), rare))
-    pieces = sorted(pieces[: vocab_size - len(SPECIAL_TOKENS)])
-    vocabulary = {piece: i for i, piece in enumerate([*SPECIAL_TOKENS, *pieces])}
+    entries = [token for token, _ in merged if token not in SPECIAL_TOKENS]
+    entries.sort(key=lambda token: _rarity(token.removeprefix("##"), rare))
+    entries = sorted(entries[: vocab_size - len(SPECIAL_TOKENS)])
+    vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *entries])}
     wordpiece = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
     backend = tokenizers.Tokenizer(wordpiece)
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
@@ -296,10 +296,10 @@ def _rare_characters(counts: np.ndarray, entries: np.ndarray, vocab_size: int, o
     raise _too_small(vocab_size, needed)
 
 
-def _rarity(piece: str, rare: dict[str, int]) -> tuple[bool, int]:
+def _rarity(token: str, rare: dict[str, int]) -> tuple[bool, int]:
     """Sorts tokens without a rare character first, then rare characters by their rank, then longer tokens with one."""
-    ranks = [rare[character] for character in piece if character in rare]
-    return len(piece) > 1 and bool(ranks), max(ranks, default=0)
+    ranks = [rare[character] for character in token if character in rare]
+    return len(token) > 1 and bool(ranks), max(ranks, default=0)
 
 
 def _too_small(vocab_size: int, needed: int) -> InputError:

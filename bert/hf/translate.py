@@ -30,13 +30,10 @@ BUFFERS = ("position_ids", "embeddings.token_type_ids")
 
 def kind_of(head: Head) -> Kind:
     """The class of a model with this head."""
-    match head:
-        case None:
-            return "Encoder"
-        case HeadConfig():
-            return "MaskedLM"
-        case DiscriminatorConfig():
-            return "Discriminator"
+    if head is None:
+        return "Encoder"
+    if isinstance(head, HeadConfig | DiscriminatorConfig):
+        return "MaskedLM" if isinstance(head, HeadConfig) else "Discriminator"
     return "TokenClassifier" if head.pooling is None else "SequenceClassifier"
 
 

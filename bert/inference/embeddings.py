@@ -174,15 +174,15 @@ def _touched(offsets: Sequence[tuple[int, int]], sentence: str, span: tuple[int,
     return positions
 
 
-def window_around(ids: Sequence[int], pieces: Sequence[int], room: int) -> tuple[tuple[int, ...], list[int]]:
-    """A window of `room` tokens between the special ones, around the middle of `pieces`; the positions of `pieces` in it."""
+def window_around(ids: Sequence[int], positions: Sequence[int], room: int) -> tuple[tuple[int, ...], list[int]]:
+    """A window of `room` tokens and the special ones, around the middle of `positions`, and the positions in it."""
     length = len(ids) - 2
     if length <= room:
-        return tuple(ids), list(pieces)
-    middle = (pieces[0] + pieces[-1]) // 2 - 1
+        return tuple(ids), list(positions)
+    middle = (positions[0] + positions[-1]) // 2 - 1
     begin = min(max(0, middle - room // 2), length - room)
     window = (ids[0], *ids[1 + begin : 1 + begin + room], ids[-1])
-    return window, [piece - begin for piece in pieces if 1 <= piece - begin <= room]
+    return window, [position - begin for position in positions if 1 <= position - begin <= room]
 
 
 def resolve_layers(config: EncoderConfig, layers: Sequence[int] | int | None) -> list[int]:

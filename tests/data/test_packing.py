@@ -3,7 +3,9 @@ always."""
 
 import json
 import stat
+from fnmatch import fnmatchcase
 from itertools import islice
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -16,8 +18,11 @@ from bert.data.encoding import document_encoder
 from bert.data.files import read_lines
 from bert.data.packing import Documents, SequenceIndex, best_fit, cut, gather, pack, split_validation
 from bert.data.rng import permutation, random_bits, uniform
+from bert.data.store import STORE_FILES
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
+from bert.files import matches
+from bert.training.folder import OURS
 
 CLS, SEP, PAD = 2, 3, 0
 
@@ -170,6 +175,15 @@ def test_sequence_counts_are_cached_and_keyed_by_what_they_depend_on(tmp_path, m
     index_of([5] * 30, seed=1, folder=tmp_path).sequences_in_epoch(0)
     index_of([5] * 30, sequence_length=17, folder=tmp_path).sequences_in_epoch(0)
     assert len(list(tmp_path.glob("sequences-*.npy"))) == 4
+
+
+def test_cached_sequence_counts_are_files_of_a_store_and_of_a_run(tmp_path, monkeypatch):
+    """Else a store that has them could neither be written again nor be cleared away with its run."""
+    monkeypatch.setattr(packing, "WORTH_A_FILE", 10)
+    index_of([5] * 30, folder=tmp_path).sequences_in_epoch(0)
+    (name,) = (file.name for file in tmp_path.glob("sequences-*.npy"))
+    assert any(fnmatchcase(name, pattern) for pattern in STORE_FILES)
+    assert any(matches(PurePath("store", name), pattern) for pattern in OURS)
 
 
 def test_a_cache_of_another_text_is_noticed(tmp_path, monkeypatch):
