@@ -397,12 +397,10 @@ def _format(path: str | Path, file_format: str | None, formats: dict[str, str]) 
 
 def _some(path: str | Path, examples: Iterator[Any]) -> Iterator[Any]:
     """The examples of a file, which must have at least one."""
-    empty = True
-    for example in examples:
-        empty = False
-        yield example
-    if empty:
+    if (first := next(examples, None)) is None:
         raise _nothing_in(path)
+    yield first
+    yield from examples
 
 
 def _nothing_in(path: str | Path) -> InputError:

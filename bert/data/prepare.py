@@ -54,33 +54,25 @@ def prepare(
     tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
     found = find_corpus(corpus, layout, text_field)
     out = Path(out).expanduser()
-    old: dict[str, Any] = {}
-    why = ""
+    store, why = None, ""
     if holds_store(out):
         try:
-            old = stores.read_info(out)
+            store = open_store(out, tokenizer)
+            why = "the corpus or how it is read has changed"
         except InputError as error:
             why = str(error).removeprefix(f"{out}: ").split(";")[0]
-    fingerprint = found.fingerprint(old.get("fingerprint"))
+    known = {} if store is None else store.info["fingerprint"]
+    fingerprint = found.fingerprint(known)
     if jaccard is not None:
         fingerprint |= {"near": jaccard, "content": f"{fingerprint['content']}-near-{jaccard}"}
-    if old:
-        if old["fingerprint"].get("content") != fingerprint["content"]:
-            why = "the corpus or how it is read has changed"
-        elif old["tokenizer"] != tokenizer.hash:
-            why = f"the tokenizer has changed ({old['tokenizer'][:8]} to {tokenizer.hash[:8]})"
-        else:
-            try:
-                store = open_store(out, tokenizer)
-                clear_workshop(real_path(out), STORE_FILES)
-                what = f"{len(store):,} documents, {store.num_tokens:,} tokens"
-                logger.info(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
-                if old["fingerprint"] != fingerprint:  # files touched or moved: not read again next time
-                    with suppress(OSError):
-                        stores.write_info(out, {**old, "fingerprint": fingerprint})
-                return store
-            except InputError as error:
-                why = str(error).removeprefix(f"{out}: ").split(";")[0]
+    if store is not None and known.get("content") == fingerprint["content"]:
+        clear_workshop(real_path(out), STORE_FILES)
+        what = f"{len(store):,} documents, {store.num_tokens:,} tokens"
+        logger.info(f"{out}: reused, corpus and tokenizer are unchanged ({what})")
+        if known != fingerprint:  # files touched or moved: not read again next time
+            with suppress(OSError):
+                stores.write_info(out, store.info | {"fingerprint": fingerprint})
+        return store
     if why:
         logger.info(f"{out}: {why}: writing the store again")
     with _progress(found.num_bytes) as (advance, progress):

@@ -462,8 +462,8 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     assert again(layout="file") == (f"{out}: {changed}", True)
     write_corpus(corpus, TEXTS[:-1])
     assert again() == (f"{out}: {changed}", True)
-    hashes = f"({TOKENIZER.hash[:8]} to {OTHER.hash[:8]})"
-    assert again(OTHER) == (f"{out}: the tokenizer has changed {hashes}: writing the store again", True)
+    hashes = f"({TOKENIZER.hash[:8]}) than the one given ({OTHER.hash[:8]})"
+    assert again(OTHER) == (f"{out}: made with another tokenizer {hashes}: writing the store again", True)
     (out / "store.json").unlink()  # as `datasets` writes it: no marker of ours, so it is the user's
     assert refused(again, OTHER) == f"{out}: holds something that is not a token store; give another `out`"
     shutil.rmtree(out)
