@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
-from bert.errors import InputError
+from bert.errors import InputError, first_line
 from bert.files import completed
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -46,5 +46,5 @@ def _from_hub(name: str) -> Path:
     except (errors.LocalEntryNotFoundError, ConnectionError):
         why = "the Hugging Face Hub cannot be reached and its cache on this machine has no model of this name"
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        why = f"the Hugging Face Hub says: {(str(error).splitlines() or [''])[0]}"
+        why = f"the Hugging Face Hub says: {first_line(error)}"
     raise InputError(f"{name}: no such folder, and {why}: give the folder of a model, the one that holds config.json")

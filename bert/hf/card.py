@@ -41,23 +41,19 @@ def model_card(
     own: dict[str, Any] = {} if obstacles else {"library_name": "transformers"}
     own |= {"license": UNKNOWN_LICENSE, "tags": ["bert"]} | ({"pipeline_tag": pipeline} if pipeline else {})
     added, text = _parted(more)
-    lines = [
-        f"# {title}",
-        "",
-        f"{config.num_layers} layers of width {config.hidden_size}, {config.num_heads} heads, a vocabulary of"
-        f" {config.vocab_size}, up to {config.max_length} tokens; {numbers:,} parameters in `model.safetensors`.",
-        "",
-    ]
+    shape = f"{config.num_layers} layers of width {config.hidden_size}, {config.num_heads} heads"
+    limits = f"a vocabulary of {config.vocab_size}, up to {config.max_length} tokens"
+    blocks = [f"# {title}", f"{shape}, {limits}; {numbers:,} parameters in `model.safetensors`."]
     if len(labels) > 1:
         shown = ", ".join(f"`{label}`" for label in labels[:30])
-        lines += [f"{len(labels)} labels: {shown}{f' and {len(labels) - 30} more' if len(labels) > 30 else ''}.", ""]
-    lines += ["```python", f"from bert import {kind}", "", f'model = {kind}.load("path/to/this/folder")']
+        blocks.append(f"{len(labels)} labels: {shown}{f' and {len(labels) - 30} more' if len(labels) > 30 else ''}.")
+    code = f'from bert import {kind}\n\nmodel = {kind}.load("path/to/this/folder")'
     if not obstacles:
-        lines += ["", f"from transformers import {auto}", "", f'model = {auto}.from_pretrained("path/to/this/folder")']
-    lines += ["```"]
+        code += f'\n\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("path/to/this/folder")'
+    blocks.append(f"```python\n{code}\n```")
     if obstacles:
-        lines += ["", f"No architecture of Hugging Face transformers computes this: {'; '.join(obstacles)}."]
-    return card_header(**(own | added)) + "\n" + "\n".join(lines) + "\n" + (f"\n{text}" if text else "")
+        blocks.append(f"No architecture of Hugging Face transformers computes this: {'; '.join(obstacles)}.")
+    return card_header(**(own | added)) + "\n" + "\n\n".join(blocks) + "\n" + (f"\n{text}" if text else "")
 
 
 def card_header(**values: Any) -> str:

@@ -64,10 +64,8 @@ def save(
     keys = translate.write_config(family, model.config, head, _token_ids(model))
     _warn_of_lost_dropout(keys, model.config, folder)
     _check_names(model, folder)
-    ours = {
-        name if head else f"encoder.{name}": tensor.detach().to("cpu", torch.float32).contiguous()
-        for name, tensor in model.state_dict().items()
-    }
+    state = _as_whole(model).state_dict()
+    ours = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
     theirs = translate.write_parameters(family, model.config, head, keys, ours)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file: give the path of a folder")
@@ -92,12 +90,21 @@ def save(
 
 def _check_names(model: Encoder | HeadedModel, folder: Path) -> None:
     """Refuse a model with parameters that its class does not have: they could not be loaded."""
-    cls: Any = type(model)
-    with torch.device("meta"):
-        plain = cls(model.config) if isinstance(model, Encoder) else cls(model.config, model.head_config)
+    plain = _empty(type(model), model.config, None if isinstance(model, Encoder) else model.head_config)
     if surplus := [name for name in model.state_dict() if name not in plain.state_dict()]:
         fix = "merge adapters first (peft: merge_and_unload), or save them separately"
         raise InputError(f"{folder}: the model has parameters that its class has not: {listed(surplus)}: {fix}")
+
+
+def _empty(cls: Any, config: EncoderConfig, head: Head) -> Any:
+    """A model of class `cls` without memory for its parameters."""
+    with torch.device("meta"):
+        return cls(config) if head is None else cls(config, head)
+
+
+def _as_whole(model: nn.Module) -> nn.Module:
+    """A module with the parameters of `model`, those of a bare encoder under `encoder.`, as in models with a head."""
+    return nn.ModuleDict({"encoder": model}) if isinstance(model, Encoder) else model
 
 
 @dataclass(frozen=True)
@@ -178,16 +185,13 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     if config.num_layers > layers:  # before they are allocated
         both = f"{config.num_layers} layers and {weights_file(source.folder).name} holds {layers}"
         raise InputError(f"{source.folder / CONFIG}: says {both}: the two files are not of the same model")
-    with torch.device("meta"):  # no random initialization: all are read
-        model: Any = cls(config) if head is None else cls(config, head)
-    whole = head is not None
-    shapes = {(name if whole else f"encoder.{name}"): tensor.shape for name, tensor in model.state_dict().items()}
+    model = _empty(cls, config, head)
+    shapes = {name: tensor.shape for name, tensor in _as_whole(model).state_dict().items()}
     ours, missing, spare = source.parameters(kind, shapes)
     if missing:
         absent, of_head = shapes.keys() - ours.keys(), {name for name in shapes if name.startswith("head.")}
         raise _incomplete(source.folder, kind, missing, spare, only_head=absent == of_head)
-    state = {name if whole else name.removeprefix("encoder."): tensor for name, tensor in ours.items()}
-    model.load_state_dict(state, assign=True)  # the tensors of the file, not copied
+    _as_whole(model).load_state_dict(ours, assign=True)  # the tensors of the file, not copied
     model.tokenizer = _read_tokenizer(source.folder, config)
     return model.eval(), spare
 
@@ -218,12 +222,10 @@ def start(
         one_rate = family is not None and any(key.ours == "classify.first_dropout" for key in family.keys)  # of both
         head = replace(head, dropout=dropout, first_dropout=dropout if one_rate else head.first_dropout)
     head = replace(head, pooling=pooling or head.pooling, problem_type=problem_type)
-    with torch.device("meta"):  # its parts are replaced below
-        model: Any = cls(config, head)
+    model = _empty(cls, config, head)
     model.encoder, model.head = encoder, heads.TaskHead(config, head)
     _take_over(source, kind, model.head, without="output")
-    started: TaskModel = model.eval()
-    return started
+    return model.eval()
 
 
 def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
@@ -237,8 +239,7 @@ def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
     encoder = source.encoder
     _, config, head = source.config("MaskedLM")
     assert isinstance(head, HeadConfig)
-    with torch.device("meta"):  # its parts are replaced below
-        model = MaskedLM(config, head)
+    model = _empty(MaskedLM, config, head)
     model.encoder, model.head = encoder, heads.MaskedLMHead(config, head)
     return model.eval(), _take_over(source, "MaskedLM", model.head)
 
