@@ -175,7 +175,7 @@ def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callab
     if layout == "auto":
         layout, why = _choose_layout(head)
         if why:
-            taken = {"lines": "one document per line", "file": "one document"}[layout]
+            taken = {"lines": "one document per line", "file": "a single document"}[layout]
             note_once(layout, f"{path}: no blank line, {why}: read as {taken} (set the layout to change this)")
     blocks = chain([head], blocks)
     if layout == "file":

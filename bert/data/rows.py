@@ -36,7 +36,7 @@ def _table_cells(path: str | Path, lines: Iterator[str], delimiter: str) -> Cell
     Unclosed quotes are refused: they would swallow the following rows. A tab-separated file has no quotes.
     """
     csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
-    quoting = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
+    quoting: Any = csv.QUOTE_NONE if delimiter == "\t" else csv.QUOTE_MINIMAL
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     row: list[str] | None = []
     while row is not None:

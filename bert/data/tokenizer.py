@@ -17,12 +17,13 @@ from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
 from bert.data import encoding
+from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES
 from bert.errors import InputError, accessing, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
 from bert.untrusted import read_json
 
-SPECIAL_TOKENS = encoding.BERT_TOKENS
+SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
 _AT_ONCE = 100_000  # characters that are encoded between two checks for signals
 # scripts written without spaces, where each token counts as a word
@@ -55,7 +56,7 @@ class Tokenizer:
         backend.no_truncation()
         backend.no_padding()
         tokens, missing = {}, []
-        for role, bert_name, roberta_name in zip(encoding.ROLES, encoding.BERT_TOKENS, encoding.ROBERTA_TOKENS):
+        for role, bert_name, roberta_name in zip(ROLES, BERT_TOKENS, ROBERTA_TOKENS):
             candidates = [name for name in ((names or {}).get(role), bert_name, roberta_name) if name is not None]
             found = next((name for name in candidates if backend.token_to_id(name) is not None), None)
             if found is None:
@@ -106,7 +107,7 @@ class Tokenizer:
             file, options = path / "tokenizer.json", encoding.read_object(path / "tokenizer_config.json")
             if options.get("added_tokens_decoder") is None:  # of transformers before 4.34
                 options |= encoding.read_object(path / "special_tokens_map.json")
-        named = {role: encoding.token_name(options.get(f"{role}_token")) for role in encoding.ROLES}
+        named = {role: encoding.token_name(options.get(f"{role}_token")) for role in ROLES}
         names = {role: name for role, name in named.items() if name is not None}
         backend: tokenizers.Tokenizer | None = None
         try:

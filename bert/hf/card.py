@@ -67,7 +67,7 @@ def measured(task: str, data: str, values: Mapping[str, float]) -> dict[str, Any
 
     if not values:
         return {}
-    known = {"task_type": task, "dataset_type": "file", "dataset_name": data}
+    known: dict[str, Any] = {"task_type": task, "dataset_type": "file", "dataset_name": data}
     results = [EvalResult(**known, metric_type=name, metric_value=round(value, 4)) for name, value in values.items()]
     header = ModelCardData(model_name="model", eval_results=results).to_dict()
     return {"metrics": list(values), "model-index": header["model-index"]}

@@ -141,7 +141,8 @@ def read_config(
     """Family, shape and head of a model of class `kind` from the content of a `config.json`.
 
     With `labels` the head is a new one, as the family has it for a model with these keys; without, it is that of the
-    folder. Raises InputError, without the name of the file, for unsupported values.
+    folder. Raises InputError, without the name of the file, for unsupported values, and TypeError and the like for values of
+    other types.
     """
     if keys.get("model_type") == OWN_TYPE:
         config = _make(EncoderConfig, keys.get("encoder", {}))
@@ -230,10 +231,7 @@ def _make(kind: type, values: Mapping[str, Any]) -> Any:
     for name in values:
         if name not in known:
             raise InputError(f"key {name} is not a field of {kind.__name__}")
-    try:
-        return kind(**values)
-    except TypeError as error:  # a string or null where a number belongs
-        raise InputError(f"a value of the wrong type: {error}") from error
+    return kind(**values)
 
 
 def write_parameters(

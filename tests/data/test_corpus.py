@@ -118,8 +118,8 @@ CHINESE_WRAPPED = "".join(
     [
         (SENTENCES, 20, "no blank line, median line length 44 characters: read as one document per line"),
         (PARAGRAPHS, 20, "read as one document per line"),
-        (WRAPPED, 1, "no blank line, hard-wrapped at 65 characters: read as the whole file as one document"),
-        (CHINESE_WRAPPED, 1, "read as the whole file as one document"),
+        (WRAPPED, 1, "no blank line, hard-wrapped at 65 characters: read as a single document"),
+        (CHINESE_WRAPPED, 1, "read as a single document"),
         ("short\n" * 20, 20, "read as one document per line"),
         (
             "the same line again and again, of a length that could be wrapped\n" * 20,

@@ -76,7 +76,7 @@ def test_the_mode_of_the_model_is_kept_also_when_the_work_fails() -> None:
 
 
 def test_an_input_longer_than_the_model_takes_is_named() -> None:
-    with pytest.raises(InputError, match="input 2 has 25 tokens and the model takes 24: split it"):
+    with pytest.raises(InputError, match="input 2 has 25 tokens and the model takes 24: split or truncate it"):
         run_batches(ENCODERS["wordpiece"], [Encoded([2, 3]), Encoded([2] * 25)], _last)
 
 

@@ -260,7 +260,7 @@ def test_dropout_is_off_and_the_mode_is_kept(model: MaskedLM) -> None:
 @pytest.mark.parametrize(
     ("text", "top", "message"),
     [
-        ("she ate an apple", 5, r"no \[MASK\] in 'she ate an apple': put \[MASK\] where"),
+        ("she ate an apple", 5, r"no \[MASK\] in 'she ate an apple': put \[MASK\] in place of the word"),
         ("she ate an [MASK] an apple red", 5, "9 tokens long and the model takes 8"),
         ("she ate [MASK]", 0, "top is 0: give a whole number, 1 or more"),
         ("she ate [MASK]", 2.5, "top is 2.5: give a whole number, 1 or more"),
