@@ -132,7 +132,7 @@ def test_a_program_that_differs_is_not_written(
     monkeypatch.setattr(export.program, "open_torch", lambda file: lambda *inputs: model(*inputs).logits + 2e-4)
     command = [str(classifier), "--to", "torch", "--verify", "--out", "new/deep"]
     assert refused(*command).startswith(
-        "--verify: the program differs from the model by 2.0e-04, more than 0.0001, on 1 rows of 1 tokens"
+        "--verify: the program differs from the model by 2.0e-04, more than 0.0001, on 1 sequences of 1 tokens"
     )
     monkeypatch.setattr(export.program, "open_torch", lambda file: lambda *inputs: model(*inputs).logits)
     assert main(["export", *command]) == 0
@@ -339,7 +339,7 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
     config.write_text(json.dumps(json.loads(config.read_text()) | {"architectures": ["BertForQuestionAnswering"]}))
     message = refused(str(tmp_path / "qa"), "--to", "torch")
     assert message.startswith(
-        f"{config}: BertForQuestionAnswering has a head that cannot be exported: save the encoder"
+        f"{config}: BertForQuestionAnswering has a head that cannot be exported: save only the encoder"
     )
 
 

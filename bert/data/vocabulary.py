@@ -179,8 +179,7 @@ def add_words(tokenizer: Tokenizer, words: Sequence[str], source: str = "words")
 
 
 def _definition(backend: tokenizers.Tokenizer) -> dict[str, Any]:
-    definition: dict[str, Any] = json.loads(backend.to_str())
-    return definition
+    return json.loads(backend.to_str())
 
 
 def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer:

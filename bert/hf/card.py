@@ -112,5 +112,5 @@ def _parted(text: str) -> tuple[dict[str, Any], str]:
     except (yaml.YAMLError, ValueError) as error:
         raise InputError(f"the header of the model card is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise InputError("the header of the model card is not a YAML mapping of names")
+        raise InputError("the header of the model card is not YAML with a mapping of names")
     return values, text[block.end() :].lstrip("\n")

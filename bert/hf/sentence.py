@@ -73,9 +73,9 @@ class SentenceModule(nn.Module):
         width = int(kept.max(initial=0)) + 2
         input_ids = torch.full((len(inputs), width), self.encoder.config.pad_id)
         attention_mask = (torch.arange(width) < torch.from_numpy(kept)[:, None] + 2).long()
-        for row, ids in zip(input_ids, np.split(values, np.cumsum(lengths)[:-1])):
-            kept_ids = [self.tokenizer.cls_id, *ids[:room].tolist(), self.tokenizer.sep_id]
-            row[: len(kept_ids)] = torch.tensor(kept_ids)
+        for row, begin, count in zip(input_ids, (np.cumsum(lengths) - lengths).tolist(), kept.tolist()):
+            ids = [self.tokenizer.cls_id, *values[begin : begin + count].tolist(), self.tokenizer.sep_id]
+            row[: len(ids)] = torch.tensor(ids)
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:

@@ -91,7 +91,8 @@ def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray]:
     """The ids of each text without special tokens, computed in batches by all cores."""
     for first in range(0, len(texts), TOKENIZED_AT_ONCE):
         values, lengths = tokenizer.encode_documents(texts[first : first + TOKENIZED_AT_ONCE])
-        yield from np.split(values, np.cumsum(lengths)[:-1])
+        for length, end in zip(lengths.tolist(), np.cumsum(lengths).tolist()):
+            yield values[end - length : end]
 
 
 # ── vectors of words in their sentences ──

@@ -265,7 +265,7 @@ def test_what_is_no_file_is_no_weights(saved: Path) -> None:
 
 def test_what_is_no_state_dict_is_named(saved: Path) -> None:
     for content, message in [
-        ({"model": {"a": torch.zeros(1)}, "epoch": 3}, r"not tensors: model, epoch: give the state dict"),
+        ({"model": {"a": torch.zeros(1)}, "epoch": 3}, r"not tensors: model, epoch: give only the state dict"),
         ([torch.zeros(1)], r"holds a list, not tensors by name"),
         ({7: torch.zeros(1)}, r"not tensors: 7"),
     ]:
