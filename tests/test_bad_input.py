@@ -225,7 +225,7 @@ def test_weights_to_start_from_that_do_not_fit(refused: Refused, place: Path, fl
 
 
 CHANGES_THAT_CANNOT_BE = [
-    (["--add-words=gone.txt"], "gone.txt: no such file: give another path."),
+    (["--add-words=gone.txt"], "gone.txt: no such file: give another path. Did you mean `chinese.txt`?"),
     (["--add-words=empty.txt"], "empty.txt: holds no words: give a text file with one word per line"),
     (["--add-words=pair.txt"], "pair.txt, line 2: 'new york' contains a space: give one word per line"),
     (

@@ -79,7 +79,7 @@ class SentenceModule(nn.Module):
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
     def tokenize(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """`preprocess` under its name in sentence-transformers before version 6."""
+        """(B, T) tensors of `preprocess`, under its name in sentence-transformers before version 6."""
         return self.preprocess(texts)
 
     def forward(self, features: dict[str, Any]) -> dict[str, Any]:
