@@ -45,7 +45,9 @@ def test_comparing_sees_one_wrong_number_a_nan_and_a_row_that_is_nothing_but_pad
     assert found[3].largest == pytest.approx(0.25, abs=1e-6)
     assert found[4].largest != found[4].largest
     assert masks[4].sum(dim=1).tolist() == [20, 10, 20, 10, 0]
-    with pytest.raises(InputError, match=r"the copy differs from the model by 2\.5e-01, .* on 3 sequences of 13 tokens"):
+    with pytest.raises(
+        InputError, match=r"the copy differs from the model by 2\.5e-01, .* on 3 sequences of 13 tokens"
+    ):
         check(found, "the copy")
     with pytest.raises(InputError, match="by nan"):
         check(found[4:], "the copy")

@@ -15,6 +15,7 @@ from bert.data.store import open_store
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
 from bert.files import completed
+from bert.hf import program
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.recipe import write_yaml
@@ -94,12 +95,12 @@ class ExportBeside(Operation):
     def make(self, home: Path, version: int) -> None:
         if not (home / "model").exists():
             SaveModel().make(home, OLD)
-        writes, bert.export.write_torch = bert.export.write_torch, lambda model, file: file.write_bytes(b"%d" % version)
+        writes, program.write_torch = program.write_torch, lambda model, file: file.write_bytes(b"%d" % version)
         try:
             out = None if self.out is None else home / self.out
             bert.export.export_torch(home / "model", out)
         finally:
-            bert.export.write_torch = writes
+            program.write_torch = writes
 
     def version(self, home: Path) -> int:
         assert SaveModel().version(home) == OLD
