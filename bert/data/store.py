@@ -190,10 +190,11 @@ def hash_bytes(text: bytes) -> int:
 
 def holds_store(folder: str | Path) -> bool:
     """Whether a folder is a token store, possibly damaged, rather than text: its store.json has a `format`."""
+    folder = Path(folder).expanduser()
     with suppress(OSError, ValueError):
-        info = read_json(completed(Path(folder).expanduser()) / INFO)
+        info = read_json(completed(folder) / INFO)
         return isinstance(info, dict) and "format" in info
-    return (Path(folder).expanduser() / ARROW).is_file() and (Path(folder).expanduser() / INFO).is_file()
+    return (folder / ARROW).is_file() and (folder / INFO).is_file()
 
 
 def read_info(folder: Path) -> dict[str, Any]:
