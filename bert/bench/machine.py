@@ -127,7 +127,7 @@ def reset_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
         return
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps memory that earlier results freed: see bert.memory
+        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps what earlier results freed: see bert.model.hardware
     with suppress(OSError):
         _CLEAR.write_text("5")  # man 5 proc: resets the peak of the resident set
 
