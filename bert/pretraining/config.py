@@ -162,7 +162,7 @@ class ExpandConfig:
 
 @dataclass(frozen=True)
 class PretrainRecipe:
-    """A complete pretraining run."""
+    """All settings of a pretraining run. Every field is a key of a YAML file and a flag of `bert pretrain`."""
 
     data: DataConfig = field(default_factory=DataConfig)
     """text, tokenizer, sequences and batches"""

@@ -46,7 +46,7 @@ class Phase:
 
     def describe(self) -> str:
         """How a batch is divided, as text."""
-        return f"{self.batch_size} sequences a step = {self.ranks} × {self.accumulation} × {self.micro_batch_size}"
+        return f"{self.batch_size} sequences per step = {self.ranks} × {self.accumulation} × {self.micro_batch_size}"
 
 
 @dataclass(frozen=True)

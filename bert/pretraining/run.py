@@ -132,6 +132,7 @@ class _Run:
 def _prepare(launch: _Launch, recipe: PretrainRecipe, overwrite: bool, resume: bool) -> _Run:
     """Rank 0: prepare a new run, or resume the one in the run directory, and tell the other ranks."""
     out, given = launch.out, replace(with_absolute_paths(recipe), run_id=None)
+    # The run is there already, which a restart by a launcher with `overwrite` does not discard again.
     if resume or (run_folder.holds_run(out) and (not overwrite or is_restart())):
         held = _with_objects(read_recipe(out / run_folder.RECIPE, PretrainRecipe), recipe)
         if not resume:
