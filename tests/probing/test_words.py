@@ -140,7 +140,7 @@ def test_the_summary_is_the_same_text_in_a_notebook(monkeypatch: pytest.MonkeyPa
         ("apple", LINES, {"clusters": 0}, "clusters is 0: give 1 or more"),
         ("apple", LINES, {"senses": ["a"]}, "1 senses for 4 sentences"),
         ("apple", ["👍", "\u200b", "🍎🍎"], {}, "apple is not in the 3 sentences"),
-        ("\u200b", ["a \u200b b"], {}, "nothing to the tokenizer"),
+        ("\u200b", ["a \u200b b"], {}, "dropped by the tokenizer"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused(word: str, sentences: list[str], options: dict, message: str) -> None:
