@@ -167,8 +167,8 @@ def split_validation(
     number = max(1, round(max(share, 0.02) * len(chunks)))
     order = np.argsort(keys, kind="stable")
     training, validation = (chunks.take(np.sort(part)) for part in (order[:-number], order[-number:]))
-    few = f"{documents_left_out} of {len(documents)} documents would be held out, too few to measure on"
-    return training, validation, f"{few}: {number} of {len(chunks)} chunks of up to {room} tokens are held out instead"
+    few = f"{documents_left_out} of {len(documents)} documents would be validation text, too few to measure on"
+    return training, validation, f"{few}: {number} of {len(chunks)} chunks of up to {room} tokens are used instead"
 
 
 @dataclass
