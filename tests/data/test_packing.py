@@ -305,7 +305,7 @@ def test_few_documents_are_validation_split_by_chunks_with_a_message():
     kept, validation_split, message = split_validation(documents_of([10_000]), random_bits(7, np.arange(1)), 0.02, 100)
     assert len(validation_split) == 2  # 2 % of 100 chunks
     assert len(kept) == 98
-    assert message.startswith("0 of 1 documents would be held out")
+    assert message.startswith("0 of 1 documents would be validation text")
 
 
 def test_draws_are_uniform_and_independent_of_each_other():
