@@ -267,19 +267,22 @@ cli.COMMANDS["waits"] = waits
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the OpenMP of other systems does not tell its settings")
-@pytest.mark.parametrize(("given", "taken"), [({}, b"PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, b"ACTIVE")])
-def test_threads_of_a_command_sleep_while_they_wait_unless_the_user_says_otherwise(
-    given: dict[str, str], taken: bytes
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, b"2000"), ({"OMP_WAIT_POLICY": "passive"}, b"0"), ({"GOMP_SPINCOUNT": "7"}, b"7")]
+)
+def test_threads_of_a_command_soon_sleep_while_they_wait_unless_the_user_says_otherwise(
+    given: dict[str, str], spins: bytes
 ) -> None:
     """OpenMP, loaded with torch by a command, tells what it was told."""
     code = "from bert import __main__, cli; cli.run = lambda: __import__('torch'); __main__.run()"
-    values = {name: value for name, value in environment().items() if name != "OMP_WAIT_POLICY"}
-    values |= {"OMP_DISPLAY_ENV": "true"} | given
+    values = environment() | {"OMP_DISPLAY_ENV": "verbose"} | given
+    for name in {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} - given.keys():
+        values.pop(name, None)
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, env=values, timeout=120, check=True)
-    assert b"OMP_WAIT_POLICY = '" + taken + b"'" in result.stderr
+    assert b"GOMP_SPINCOUNT = '" + spins + b"'" in result.stderr
 
 
 def test_the_library_leaves_the_threads_of_a_program_as_they_are() -> None:
-    code = "import os, bert.__main__, bert.cli; bert.EncoderConfig; assert 'OMP_WAIT_POLICY' not in os.environ"
-    values = {name: value for name, value in environment().items() if name != "OMP_WAIT_POLICY"}
+    code = "import os, bert.__main__, bert.cli; bert.EncoderConfig; assert not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & os.environ.keys()"
+    values = {name: value for name, value in environment().items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     subprocess.run([sys.executable, "-c", code], env=values, timeout=120, check=True)
