@@ -86,5 +86,6 @@ def run() -> None:
 
 
 def _overview() -> str:
-    commands = "\n".join(f"  {name:<10} {first_line(command)}" for name, command in COMMANDS.items())
+    width = max(map(len, COMMANDS))
+    commands = "\n".join(f"  {name:<{width}} {first_line(command)}" for name, command in COMMANDS.items())
     return f"bert: pretrain and use BERT-style encoders\n\n{commands}\n\nOptions of a command: bert COMMAND --help"

@@ -23,8 +23,8 @@ _CONFIG = "config"
 
 
 def command_name(command: Callable[..., Any]) -> str:
-    """`_fill` → `fill`."""
-    return command.__name__.lstrip("_")
+    """`_fill` → `fill`, `_linear_probe` → `linear-probe`."""
+    return command.__name__.lstrip("_").replace("_", "-")
 
 
 def first_line(command: Callable[..., Any]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from bert import cli
 from bert.cli import main
 from bert.errors import InputError, RankError
+from bert.flags import command_name
 from bert.terminal import printable_output, raw
 
 CONTROL = "\x1b[31m\x9b31m\x08\x7f\x07"
@@ -52,6 +53,21 @@ def test_no_error_moves_the_cursor_of_a_terminal(arguments: tuple[str, ...]) -> 
     assert (result.returncode, result.stderr.count(b"\n")) == (2, 1), result.stderr
     assert result.stderr.startswith(b"bert: ")
     assert not has_control(result.stdout + result.stderr)
+
+
+def test_a_command_of_two_words_has_a_hyphen_and_its_own_width_in_the_overview(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def _linear_probe(arguments: list[str]) -> None:
+        """Train a linear probe."""
+
+    monkeypatch.setitem(cli.COMMANDS, command_name(_linear_probe), _linear_probe)
+    assert main(["linear-probe"]) == 0
+    assert main(["--help"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    assert "  linear-probe Train a linear probe." in lines
+    assert {line[14] for line in lines} == {" "}
+    assert " " not in {line[15] for line in lines}
 
 
 @pytest.mark.parametrize(

@@ -211,6 +211,15 @@ def test_what_decides_about_the_models_users_goes_along(classifier: Path, stubs:
             assert (Path(folder) / name).read_bytes() == (classifier / name).read_bytes()
 
 
+def test_scores_that_transformers_has_no_name_for_are_not_exported_to_it(
+    classifier: Path, tiny_run: Path, refused: Callable[..., str]
+) -> None:
+    start(SequenceClassifier, tiny_run / "model", LABELS, problem_type="ordinal").save("ordinal")
+    message = refused("ordinal", "--to", "hf", "--out", "new")
+    assert "modernbert needs classify.problem_type single_label_classification or multi_label" in message
+    assert "regression, not ordinal: export it --to onnx or torch" in message
+
+
 @pytest.mark.parametrize("to", ["hf", "onnx"])
 @pytest.mark.parametrize(
     "path",

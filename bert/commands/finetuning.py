@@ -16,7 +16,7 @@ _COLUMNS = ("text", "pair", "label", "separator", "label_columns", "words", "tag
 
 
 def _finetune(arguments: Sequence[str]) -> None:
-    """Fine-tune a model on labeled rows: labels or a number for each text, or tags for its words.
+    """Fine-tune a model for a task on labeled rows.
 
     Writes a run directory with the model that scores best on the dev set, the recipe and a log."""
     from bert.finetuning.config import FinetuneRecipe

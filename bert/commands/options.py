@@ -16,7 +16,7 @@ def add_corpus(parser: Parser) -> None:
     layout = "document separator in .txt files: blank-lines, lines or file; auto detects it"
     parser.add("corpus", "files, globs, folders or a Hub data set", list[str])
     parser.add("--layout", layout, default="auto")
-    parser.add("--text-field", "text column of .jsonl, .csv, .tsv and .parquet files", default="text")
+    parser.add("--text-field", "column that holds the text, in files with named columns", default="text")
 
 
 def output(

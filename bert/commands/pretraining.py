@@ -59,7 +59,7 @@ def _prepare(arguments: Sequence[str]) -> None:
 
 
 def _pretrain(arguments: Sequence[str]) -> None:
-    """Pretrain an encoder on your text by masked language modeling.
+    """Pretrain an encoder on your text.
 
     Writes a run directory with the model, the recipe, checkpoints and a log. The default recipe trains a small encoder of the
     ModernBERT family for 20 minutes."""

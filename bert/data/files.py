@@ -8,13 +8,15 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from bert.data.rows import json_rows, table_rows
+from bert.data.rows import Rows, json_rows, table_rows
 from bert.errors import InputError, did_you_mean, first_line, option
 
 if TYPE_CHECKING:
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
 LAYOUTS = ("auto", "blank-lines", "lines", "file")
 TEXTS = {".txt": "txt", ".text": "txt"}
 JSONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
-FORMATS = TEXTS | JSONS | {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet"}
-"""suffix → format"""
 COMPRESSIONS = (".gz", ".zst")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CHUNK = 1 << 20  # bytes read at once; the layout of a file is chosen from the first chunk
@@ -37,13 +37,13 @@ Notes = Callable[[str], None]
 
 def known_suffixes() -> str:
     """The supported suffixes, for messages."""
-    return f"{', '.join(FORMATS)}, each text format also with {' or '.join(COMPRESSIONS)}"
+    return f"{', '.join(READERS)}, each text format also with {' or '.join(COMPRESSIONS)}"
 
 
 def suffixes(path: Path) -> str:
     """The supported end of a file name, such as `.jsonl.gz`; empty if it is not supported."""
     form, compression = parted_suffixes(path)
-    return form + compression if form in FORMATS and not (form == ".parquet" and compression) else ""
+    return form + compression if form in (_TEXT_READERS if compression else READERS) else ""
 
 
 def parted_suffixes(path: str | Path) -> tuple[str, str]:
@@ -61,13 +61,8 @@ def read_file(
     `note_once(layout, line)` is called if a layout was chosen by line length, `advance` with the bytes read since its last
     call. Raises InputError with file and line if the file cannot be read.
     """
-    form = FORMATS[parted_suffixes(path)[0]] if suffixes(path) else "txt"
-    if form == "parquet":
-        return _read_parquet(path, text_field, advance)
-    blocks = _text_blocks(path, advance)
-    if form == "txt":
-        return _read_text(path, blocks, layout, note_once)
-    return _read_rows(path, _lines(blocks), form, text_field)
+    read = READERS[parted_suffixes(path)[0]] if suffixes(path) else _read_text
+    return read(_File(path, layout, text_field, note_once, advance))
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -170,13 +165,31 @@ def _lines(blocks: Iterator[str]) -> Iterator[str]:
             yield block[start:]
 
 
-def _read_text(path: Path, blocks: Iterator[str], layout: str, note_once: Callable[[str, str], None]) -> Iterator[str]:
+@dataclass(frozen=True)
+class _File:
+    """A file of a corpus, with the arguments of `read_file`."""
+
+    path: Path
+    layout: str
+    text_field: str
+    note_once: Callable[[str, str], None]
+    advance: Advance
+
+    def blocks(self) -> Iterator[str]:
+        """The decompressed text of the file."""
+        return _text_blocks(self.path, self.advance)
+
+
+def _read_text(file: _File) -> Iterator[str]:
+    blocks, layout = file.blocks(), file.layout
     head = next(blocks, "")
     if layout == "auto":
         layout, why = _choose_layout(head)
         if why:
             taken = {"lines": "one document per line", "file": "a single document"}[layout]
-            note_once(layout, f"{path}: no blank line, {why}: read as {taken} (set the layout to change this)")
+            file.note_once(
+                layout, f"{file.path}: no blank line, {why}: read as {taken} (set the layout to change this)"
+            )
     blocks = chain([head], blocks)
     if layout == "file":
         yield "".join(blocks)
@@ -214,14 +227,18 @@ def _choose_layout(head: str) -> tuple[str, str]:
     return "lines", f"median line length {median(lengths):.0f} characters" if len(lines) > 1 else ""
 
 
-def _read_rows(path: Path, lines: Iterator[str], form: str, text_field: str) -> Iterator[str]:
-    """The texts of JSON lines or of a table."""
-    if form == "jsonl":
-        rows = json_rows(path, lines, f"{{{text_field!r}: ...}}")
-    else:
-        header, rows = table_rows(path, lines, "\t" if form == "tsv" else ",")
-        if header and text_field not in header:
-            raise missing_field(f"{path}, line 1", text_field, header)
+def _read_json(file: _File) -> Iterator[str]:
+    return _texts(json_rows(file.path, _lines(file.blocks()), f"{{{file.text_field!r}: ...}}"), file.text_field)
+
+
+def _read_table(file: _File, delimiter: str) -> Iterator[str]:
+    header, rows = table_rows(file.path, _lines(file.blocks()), delimiter)
+    if header and file.text_field not in header:
+        raise missing_field(f"{file.path}, line 1", file.text_field, header)
+    yield from _texts(rows, file.text_field)
+
+
+def _texts(rows: Rows, text_field: str) -> Iterator[str]:
     for where, row in rows:
         if text_field not in row:
             raise missing_field(where, text_field, list(row))
@@ -232,29 +249,41 @@ def _read_rows(path: Path, lines: Iterator[str], form: str, text_field: str) -> 
             yield unify(text)
 
 
-def _read_parquet(path: Path, text_field: str, advance: Advance) -> Iterator[str]:
+def _read_parquet(file: _File) -> Iterator[str]:
     import pyarrow
     import pyarrow.parquet
 
+    path, text_field = file.path, file.text_field
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
+        with pyarrow.parquet.ParquetFile(path) as table:
+            names = table.schema_arrow.names
             if text_field not in names:
                 raise missing_field(str(path), text_field, names)
             if names.count(text_field) > 1:
                 raise InputError(f"{path}: has {names.count(text_field)} columns {text_field!r}: rename all but one")
-            kind = file.schema_arrow.field(text_field).type
+            kind = table.schema_arrow.field(text_field).type
             if not (pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)):
                 raise _no_text(str(path), text_field, str(kind))
-            size, rows = path.stat().st_size, max(1, file.metadata.num_rows)
-            for batch in file.iter_batches(batch_size=1024, columns=[text_field]):
+            size, rows = path.stat().st_size, max(1, table.metadata.num_rows)
+            for batch in table.iter_batches(batch_size=1024, columns=[text_field]):
                 for text in batch.column(0).to_pylist():
                     if text is not None:
                         yield unify(text)
-                advance(size * batch.num_rows // rows)
+                file.advance(size * batch.num_rows // rows)
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         what = f"not a readable parquet file ({first_line(error)})"
         raise InputError(f"{path}: {what}; download or write it again") from None
+
+
+_TEXT_READERS: dict[str, Callable[[_File], Iterator[str]]] = {
+    **dict.fromkeys(TEXTS, _read_text),
+    **dict.fromkeys(JSONS, _read_json),
+    ".csv": partial(_read_table, delimiter=","),
+    ".tsv": partial(_read_table, delimiter="\t"),
+}
+"""suffix → reader of a format that may be compressed"""
+READERS = {**_TEXT_READERS, ".parquet": _read_parquet}
+"""suffix → reader"""
 
 
 def missing_field(where: str, text_field: str, names: list[str]) -> InputError:

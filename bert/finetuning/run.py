@@ -48,8 +48,8 @@ _DECIDED = {
 def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool = False, trust: bool = False) -> Path:
     """Run `recipe` in the folder `out`, and return the folder of the best model.
 
-    `task`: classify, multilabel, regression or tag. `overwrite` deletes a run in `out`, which is an error otherwise. Progress is logged
-    by the loggers of `bert`. `trust` imports any class that the recipe names.
+    `task` is a name in `bert.finetuning.tasks.index.TASKS`. `overwrite` deletes a run in `out`, which is an error otherwise. Progress is
+    logged by the loggers of `bert`. `trust` imports any class that the recipe names.
 
     Raises InputError for what the user can fix, and `bert.errors.InterruptedRun` if a signal ended the run (the best model so far is
     kept).

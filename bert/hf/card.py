@@ -13,7 +13,7 @@ import yaml
 from bert.errors import InputError
 from bert.hf.families import Kind
 from bert.hub import local_folder
-from bert.model.config import EncoderConfig, TaskHeadConfig
+from bert.model.config import PROBLEM_TYPES, EncoderConfig, TaskHeadConfig
 from bert.untrusted import parse_yaml, read_yaml_text
 
 CARD = "README.md"
@@ -37,7 +37,11 @@ def model_card(
     transformers computes the same, empty if one does; `numbers` is the number of its parameters; `more` is text for the end,
     with a header of its own if it begins with `---`."""
     title, pipeline, auto = PIPELINES[kind]
-    labels, title = ((), title) if head is None else (head.labels, PROBLEMS.get(head.problem_type, title))
+    labels = () if head is None else head.labels
+    if head is not None and head.problem_type in PROBLEM_TYPES:
+        title = PROBLEMS.get(head.problem_type, title)
+    elif head is not None:  # a pipeline would read the scores as those of classes
+        title, pipeline = f"Text model: {head.problem_type.replace('_', ' ')}", None
     own: dict[str, Any] = {} if obstacles else {"library_name": "transformers"}
     own |= {"license": UNKNOWN_LICENSE, "tags": ["bert"]} | ({"pipeline_tag": pipeline} if pipeline else {})
     added, text = _parted(more)

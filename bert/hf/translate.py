@@ -81,6 +81,8 @@ def _obstacles(family: Family, config: EncoderConfig, head: Head) -> list[str]:
     mine = _named_fields(config, head)
     kind = kind_of(head)
     lines = [] if kind in family.architectures else [f"another head: it has no {kind}"]
+    if isinstance(head, TaskHeadConfig) and head.problem_type not in PROBLEM_TYPES:
+        lines.append(f"{GROUPS[kind]}.problem_type {' or '.join(PROBLEM_TYPES)}, not {head.problem_type}")
     for name, value in family.fixed.items():
         if name not in mine or mine[name] == value or (name in family.zeros and mine[name] is False):
             continue

@@ -37,7 +37,7 @@ class DataConfig:
     layout: Literal["auto", "blank-lines", "lines", "file"] = "auto"
     """what separates documents in .txt files: blank lines, every line, or the file; auto detects it"""
     text_field: str = "text"
-    """column of .jsonl, .csv, .tsv and .parquet files that holds the text"""
+    """column that holds the text, in files with named columns"""
     tokenizer: str | None = None
     """tokenizer folder, or a tokenizer.json; null: train one on the corpus"""
     store: str | None = None
@@ -177,7 +177,7 @@ class PretrainRecipe:
     encoder.positions rope two heads of a middle layer start by attending to the previous and the next token, heads above to similar
     tokens, and all pass values on unchanged"""
     objective: str = "masked_lm"
-    """the training objective; only masked_lm"""
+    """name of the training objective"""
     masking: MaskingConfig = field(default_factory=MaskingConfig)
     """which tokens are masked"""
     phases: list[PhaseConfig] = field(default_factory=list)

@@ -20,6 +20,7 @@ from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.expansion import expand, larger
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe, check_lengths
+from bert.pretraining.objective import objective_named
 from bert.pretraining.vocabulary_transfer import carry_over, overlap
 
 logger = logging.getLogger(__name__)
@@ -58,9 +59,15 @@ def load_initial(recipe: PretrainRecipe) -> InitialModel:
 def check_initial(recipe: PretrainRecipe, initial: InitialModel) -> Tokenizer | None:
     """The tokenizer of a run that is initialized from `initial`; None if it will be trained on the corpus.
 
-    InputError for what does not fit the model: another shape, sequences that are too long, words that cannot be added, sizes that it
-    cannot be expanded to.
+    InputError for what does not fit the model: an objective that trains another class of model, another shape, sequences that are too
+    long, words that cannot be added, sizes that it cannot be expanded to.
     """
+    with torch.device("meta"):
+        trained = objective_named(recipe.objective).build(initial.model.config, initial.model.head_config)
+    if type(trained) is not MaskedLM or trained.state_dict().keys() != initial.model.state_dict().keys():
+        raise InputError(
+            f"objective {recipe.objective} does not train a plain masked LM: leave out --from {initial.folder}"
+        )
     tokenizer: Tokenizer | None = initial.tokenizer
     if (file := recipe.vocabulary.add_words) is not None:
         tokenizer = add_words(initial.tokenizer, read_words(file), source=file)[0]

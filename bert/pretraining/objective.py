@@ -33,6 +33,8 @@ class Objective(Protocol):
     """Hugging Face pipeline of the exported model"""
     metrics: tuple[str, ...]
     """names of the metrics that `summarize` returns"""
+    next_command: str
+    """a command to try the exported model with, `{folder}` for its folder; empty if there is none"""
 
     def build(self, encoder: EncoderConfig, head: HeadConfig) -> Any:
         """A module with an attribute `encoder`, randomly initialized."""

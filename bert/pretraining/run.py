@@ -120,7 +120,9 @@ class _Run:
     def compiled(self) -> tuple[bool, str]:
         """Whether the step is compiled, and why."""
         recipe = self.data.recipe
-        return compiles(recipe.compile, self.device, recipe.stop.minutes, flops_of(recipe, self.data.plan))
+        asked, why = compiles(recipe.compile, self.device, recipe.stop.minutes, flops_of(recipe, self.data.plan))
+        compiled = objective_named(recipe.objective, asked).compiled
+        return compiled, why if compiled == asked else f"the objective {recipe.objective} decides"
 
     def decided(self) -> dict[str, Any]:
         """What is decided on each machine and affects the results."""
@@ -331,5 +333,6 @@ def finish(run: _Run, module: PretrainingModule) -> Path:
     elif module.validation:
         logger.info(f"validation: {objective.describe(module.validation)}")
     logger.info(progress.describe())
-    logger.info(f'model: {folder}   next: bert fill "… [MASK] …" --model {folder}')
+    following = objective.next_command and f"   next: {objective.next_command.format(folder=folder)}"
+    logger.info(f"model: {folder}{following}")
     return folder

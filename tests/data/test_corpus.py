@@ -68,6 +68,13 @@ def test_each_format_and_compression_gives_the_same_documents(tmp_path, name, co
     assert list(read_documents(path)) == expected
 
 
+def test_a_format_is_a_function_and_an_entry_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.setitem(files.READERS, ".vert", lambda file: (block.replace("|", "\n") for block in file.blocks()))
+    write(tmp_path / "a.vert", "one|document")
+    assert list(read_documents(tmp_path)) == ["one\ndocument"]
+    assert ".vert" in files.known_suffixes()
+
+
 def test_parquet_gives_the_same_documents(tmp_path):
     import pyarrow as pa
     import pyarrow.parquet as pq

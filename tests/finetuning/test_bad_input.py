@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from bert.cli import main
+from bert.finetuning.tasks.index import TASKS
 from tests.conftest import run_quietly
 from tests.test_bad_input import snapshot
 
@@ -140,9 +141,7 @@ def test_options(refused, arguments, parts):
 
 def test_the_first_word_is_the_task(refused):
     for arguments in ((), ("classfy",), ("--train", "train.tsv")):
-        assert "bert finetune classify|multilabel|regression|tag: name the task first" in refused(
-            "finetune", *arguments
-        )
+        assert f"bert finetune {'|'.join(TASKS)}: name the task first" in refused("finetune", *arguments)
     assert refused("finetune", "multilable").endswith("not multilable. Did you mean `multilabel`?")
 
 

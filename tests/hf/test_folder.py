@@ -305,13 +305,19 @@ def test_one_class_is_a_regression_and_not_a_classifier(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["bert", "own-rms"])
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression", "of_our_own"])
 def test_what_the_scores_mean_goes_out_and_in(name: str, problem: str, tmp_path: Path) -> None:
-    """A problem that transformers has no name for is kept where it does not look."""
+    """A problem that transformers has no name for makes a folder of our own type, which no pipeline misreads."""
     make(name).save(tmp_path / "lm")
     labels = ["value"] if problem == "regression" else ["a", "b"]
     exchange.start(SequenceClassifier, tmp_path / "lm", labels, problem_type=problem).save(tmp_path / "task")
     assert SequenceClassifier.load(tmp_path / "task").head_config.problem_type == problem
     keys = json.loads((tmp_path / "task" / "config.json").read_text())
     assert keys.get("problem_type") == (None if problem == "of_our_own" else problem)
+    is_own = problem == "of_our_own" or name in OWN
+    assert (keys["model_type"] == "bert-encoder") == is_own
+    card = (tmp_path / "task" / "README.md").read_text()
+    assert ("AutoModel" in card) != is_own
+    assert ("pipeline_tag: text-classification" in card) == (problem != "of_our_own")
+    assert ("# Text model: of our own\n" in card) == (problem == "of_our_own")
 
 
 def test_the_folder_of_a_run_points_at_its_model(saved: Path) -> None:

@@ -276,6 +276,7 @@ def test_in_bf16_too_every_backend_sees_the_same(case) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_padding_gives_exact_zeros_forward_and_backward(backend: str, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
     q, k, v = (t.detach().to(dtype).requires_grad_() for t in tensors(2, 2, 2, 6, 6))
     documents = torch.tensor([[1, 1, 2, 2, 0, 0], [0] * 6])  # the second row is nothing but padding
     out = attend(q, k, v, Layout(documents, documents), backend=backend)

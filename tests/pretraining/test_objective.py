@@ -1,6 +1,7 @@
 """An objective is one file: two terms with denominators and columns of their own, exact however a batch is dealt out."""
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from bert.cli import main
 from bert.errors import InputError
+from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
+from bert.pretraining.config import DataConfig, PretrainRecipe
+from bert.pretraining.initialization import check_initial, load_initial
 from bert.pretraining.module import PretrainingModule
 from bert.pretraining.objective import OBJECTIVES, log_columns, objective_named
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
@@ -24,6 +29,8 @@ RUN = f"""
 import sys
 from bert.pretraining.objective import OBJECTIVES
 OBJECTIVES["toy"] = {TOY!r}
+from bert.pretraining import run
+run.compiles = lambda *_: (True, "as requested")
 from bert.cli import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -98,7 +105,43 @@ def test_a_run_by_a_second_objective_logs_resumes_and_exports(text_file, tmp_pat
     command = [sys.executable, "-c", RUN, "pretrain", "--resume", str(tmp_path / "part"), "--stop.steps", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    assert OBJECTIVES.keys() == {"masked_lm"}
+    assert "not compiled: the objective toy decides\n" in done.stdout
+    started = json.loads((tmp_path / "part" / "environment.json").read_text())
+    assert [one["decided"]["compiled"] for one in started] == [False, False]
+    assert done.stdout.endswith(f"model: {tmp_path / 'part' / 'model'}\n")  # no command is suggested
+    assert "toy" not in OBJECTIVES  # added in other processes only
+
+
+class OwnLM(MaskedLM):
+    """A class of its own, with the parameters of a masked LM."""
+
+
+def with_another_part(*configs):
+    model = MaskedLM(*configs)
+    model.length = torch.nn.Linear(configs[0].hidden_size, 1)
+    return model
+
+
+@pytest.mark.parametrize("build", [OwnLM, with_another_part, lambda encoder, head: Encoder(encoder)])
+def test_an_objective_of_another_model_does_not_start_from_a_masked_lm(
+    build, text_file, tiny_run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setitem(OBJECTIVES, "toy", TOY)
+    monkeypatch.setattr(Toy, "build", lambda self, *configs: build(*configs))
+    model = str(tiny_run / "model")
+    command = ["pretrain", str(text_file), "--out", str(tmp_path / "run"), "--from", model, "--objective", "toy"]
+    assert main(command) == 2
+    line = f"bert: objective toy does not train a plain masked LM: leave out --from {model}\n"
+    assert capsys.readouterr().err == line
+    assert not any(tmp_path.iterdir())
+
+
+def test_an_objective_of_a_masked_lm_starts_from_one(tiny_run, monkeypatch):
+    monkeypatch.setitem(OBJECTIVES, "toy", TOY)
+    data = DataConfig(sequence_length=32)
+    recipe = PretrainRecipe(data=data, initialize_from=str(tiny_run / "model"), objective="toy")
+    initial = load_initial(recipe)
+    assert check_initial(recipe, initial) is initial.tokenizer
 
 
 @pytest.mark.slow

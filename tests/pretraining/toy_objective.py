@@ -13,6 +13,7 @@ class Toy:
     metrics = ("val_masked_lm", "val_length")
     compiled = False
     pipeline = "fill-mask"
+    next_command = ""
 
     def build(self, encoder, head):
         return MaskedLM(encoder, head)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from bert.data.files import READERS
 from bert.errors import InputError
 from bert.probing.rows import Row, read_pairs, read_rows
 
@@ -70,6 +71,20 @@ def test_what_cannot_be_read_is_named(tmp_path: Path, name: str, content: str, m
     (tmp_path / name).write_text(content)
     with pytest.raises(InputError, match=message):
         read_rows(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.XML", "a.parquet.gz"])
+def test_a_format_of_a_corpus_without_sentences_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setitem(READERS, ".xml", READERS[".parquet"])
+    (tmp_path / name).write_text("<text>An apple.</text>\n")
+    suffix = name.removesuffix(".gz")[1:].lower()
+    for read in (read_rows, read_pairs):
+        with pytest.raises(InputError) as caught:
+            read(tmp_path / name)
+        known = ".txt, .text, .jsonl, .ndjson, .json, .tsv, .csv"
+        assert str(caught.value) == f"{tmp_path / name}: {suffix} is not a format of sentences: convert it to {known}"
 
 
 def test_blank_lines_before_the_header_are_none(tmp_path: Path) -> None:

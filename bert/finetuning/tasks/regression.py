@@ -44,7 +44,7 @@ class Regression(Task):
         "rmse": Scale("RMSE", percent=False, larger_is_better=False),
         **{title.lower(): Scale(title, percent=False) for title in ("Pearson", "Spearman")},
     }
-    label_columns = ("score", "value", "similarity", "rating", "stars", *LABELS)
+    label_names = ("score", "value", "similarity", "rating", "stars", *LABELS)
     parse = number
 
     def names(self, example: Example) -> tuple[str, ...]:

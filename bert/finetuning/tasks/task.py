@@ -65,7 +65,7 @@ class Task:
     """how each metric is shown and compared, the headline first"""
     weights: ClassVar[Mapping[str, float]] = MappingProxyType({"loss": 1.0})
     """the loss terms by name, each with its weight in the loss"""
-    label_columns: ClassVar[Sequence[str]] = LABELS
+    label_names: ClassVar[Sequence[str]] = LABELS
     """usual names of the label column, the most likely first"""
     bf16: ClassVar[bool | None] = None
     """compute predictions in bfloat16; none: if the hardware supports it natively"""
@@ -77,7 +77,7 @@ class Task:
     def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterable[Any]:
         """The examples of a file; unless `labeled`, labels may be missing. Raises InputError."""
         columns = data.text, data.pair, data.label
-        return read_examples(file, *columns, labeled, data.file_format, type(self).parse, self.label_columns)
+        return read_examples(file, *columns, labeled, data.file_format, type(self).parse, self.label_names)
 
     def names(self, example: Any) -> tuple[str, ...]:
         """The names of an example's labels."""

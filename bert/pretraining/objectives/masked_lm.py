@@ -19,6 +19,7 @@ class MaskedLanguageModeling:
 
     weights: Mapping[str, float] = MappingProxyType({"loss": 1.0})
     pipeline = "fill-mask"
+    next_command = 'bert fill "… [MASK] …" --model {folder}'
     metrics: tuple[str, ...] = ("val_loss", "val_accuracy", "val_perplexity")
 
     def __init__(self, compiled: bool = False) -> None:
