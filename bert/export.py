@@ -19,10 +19,9 @@ from bert.finetuning.config import DataConfig
 from bert.finetuning.windows import WINDOWS_FILE
 from bert.hf import program
 from bert.hf.card import written_before
-from bert.hf.families import FAMILIES
 from bert.hf.folder import ALL_FILES, CLASSES, CONFIG, EXPORTED, head_of, read_keys, save
 from bert.hf.program import Difference, OnnxModel
-from bert.hf.translate import family_of
+from bert.hf.translate import FAMILIES, family_of
 from bert.hf.weights import WEIGHT_FILES
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
@@ -102,7 +101,8 @@ def export_hf(folder: str | Path, out: str | Path, license: str | None = None) -
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: not empty: give an empty or a new folder")
     model, companions = load_any(folder), _companions(folder)
-    family, obstacles = family_of(model.config, None if isinstance(model, Encoder) else model.head_config)
+    head = None if isinstance(model, Encoder) else model.head_config
+    family, obstacles = family_of(model.config, head, model.model_type)
     if family is None:
         what = f"no architecture of Hugging Face computes this model: {'; '.join(obstacles)}"
         raise InputError(f"{folder}: {what}: export it --to onnx or torch, or train one with these fields")

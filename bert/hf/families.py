@@ -1,12 +1,13 @@
 """What Hugging Face calls our fields and parameters: one two-way table for each family of architectures.
 
 A `Family` has rows of (our name, their name) for the keys of `config.json` and for the parameters; `translate` reads them
-in both directions. A new family is one more table, named in `FAMILIES`. The names are those of transformers, models/bert,
-roberta, electra, distilbert and modernbert.
+in both directions. A new family is one more table, here or in a file of its own, and its name in `translate.FAMILIES`; one
+with the block of another is a `replace` of that. The names are those of transformers, models/bert, roberta, electra,
+distilbert and modernbert.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from bert.errors import InputError
@@ -87,8 +88,6 @@ class Family:
     """fields of `fixed` whose part, if a model lacks it, is written as zeros"""
     refused: Mapping[str, object] = field(default_factory=dict)
     """their keys with the only value that is read"""
-    aliases: tuple[str, ...] = ()
-    """other values of `model_type` with the same computation and parameters"""
     more_keys: Callable[[EncoderConfig], dict[str, object]] = lambda _: {}
     """their keys that follow from several fields of ours"""
     more_fields: Callable[[Mapping[str, Any]], dict[str, object]] = lambda _: {}
@@ -99,27 +98,27 @@ class Family:
         return keys.get(name, next(key.default for key in self.keys if key.theirs == name))
 
 
-def _classes(name: str) -> dict[Kind, str]:
+def classes(name: str) -> dict[Kind, str]:
     """Our classes → those of transformers that begin with `name`."""
     return {kind: name + ending for kind, ending in ENDINGS.items()}
 
 
-def _keys(theirs: str, default: Any, *ours: str) -> tuple[Key, ...]:
+def key_for(theirs: str, default: Any, *ours: str) -> tuple[Key, ...]:
     """One of their keys for several fields of ours."""
     return tuple(Key(name, theirs, default) for name in ours)
 
 
-def _named(group: str, **values: object) -> dict[str, object]:
+def named(group: str, **values: object) -> dict[str, object]:
     """Values of the fields of a group, by full names."""
     return {f"{group}.{name}": value for name, value in values.items()}
 
 
-def _qkv(prefix: str, *names: str) -> Row:
+def qkv(prefix: str, *names: str) -> Row:
     """The stacked projections of attention, from three of theirs."""
     return Row("layers.{i}.attention.qkv", tuple(prefix + name for name in names))
 
 
-def _masked_lm(prefix: str, dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
+def masked_lm(prefix: str, dense: str, norm: str, weight: str, bias: str) -> tuple[Row, ...]:
     """The rows of a masked-LM head, from their names without `prefix`."""
     names = {"head.dense": dense, "head.norm": norm, "head.weight": weight, "head.bias": bias}
     return tuple(Row(ours, prefix + theirs) for ours, theirs in names.items())
@@ -196,71 +195,71 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-_FIXED: dict[str, object] = {"head.transform": True, "classify.transform": True, "tag.pooling": None}
-_FIXED |= _named("encoder", embedding_size=None, positions_skip_padding=False, norm="layernorm", embedding_norm=True)
-_FIXED |= _named("encoder", embedding_scale=False, first_attention_norm=False, qk_norm=False, num_kv_heads=None)
+FIXED: dict[str, object] = {"head.transform": True, "classify.transform": True, "tag.pooling": None}
+FIXED |= named("encoder", embedding_size=None, positions_skip_padding=False, norm="layernorm", embedding_norm=True)
+FIXED |= named("encoder", embedding_scale=False, first_attention_norm=False, qk_norm=False, num_kv_heads=None)
 """common to all families"""
-_POST_NORM = _FIXED | {"head.transform_bias": True, "head.output_bias": True, "tag.transform": False}
-_POST_NORM |= _named("encoder", positions="learned", norm_bias=True, norm_first=False, final_norm=False, gated=False)
-_POST_NORM |= _named("encoder", bias=True, local_window=None)
-_POST_NORM |= _named("classify", transform_bias=True, transform_norm=False, pooling="cls")
+POST_NORM = FIXED | {"head.transform_bias": True, "head.output_bias": True, "tag.transform": False}
+POST_NORM |= named("encoder", positions="learned", norm_bias=True, norm_first=False, final_norm=False, gated=False)
+POST_NORM |= named("encoder", bias=True, local_window=None)
+POST_NORM |= named("classify", transform_bias=True, transform_norm=False, pooling="cls")
 """common to BERT and its descendants up to ELECTRA"""
-_BIASES = frozenset("encoder.norm_bias encoder.bias head.transform_bias head.output_bias".split())
-_BIASES |= {"classify.transform_bias"}
-_TIED = Key("head.tied", "tie_word_embeddings", True)
-_RANGE = Key("encoder.initializer_range", "initializer_range", 0.02)
-_KEYS = (
+BIASES = frozenset("encoder.norm_bias encoder.bias head.transform_bias head.output_bias".split())
+BIASES |= {"classify.transform_bias"}
+TIED = Key("head.tied", "tie_word_embeddings", True)
+RANGE = Key("encoder.initializer_range", "initializer_range", 0.02)
+KEYS = (
     Key("encoder.vocab_size", "vocab_size"),
     Key("encoder.hidden_size", "hidden_size"),
     Key("encoder.num_layers", "num_hidden_layers"),
     Key("encoder.num_heads", "num_attention_heads"),
     Key("encoder.intermediate_size", "intermediate_size"),
-    *(_TIED, _RANGE),
+    *(TIED, RANGE),
 )
-_BERT_KEYS = (
-    *_KEYS,
+BERT_KEYS = (
+    *KEYS,
     Key("encoder.token_types", "type_vocab_size", 2),
     Key("encoder.activation", "hidden_act", "gelu"),
     Key("encoder.norm_eps", "layer_norm_eps", 1e-12),
-    *_keys("hidden_dropout_prob", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout"),
+    *key_for("hidden_dropout_prob", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout"),
     Key("encoder.attention_dropout", "attention_probs_dropout_prob", 0.1),
-    *_keys("hidden_dropout_prob", 0.1, "classify.dropout", "tag.dropout"),
-    *_keys("classifier_dropout", None, "classify.dropout", "tag.dropout"),
+    *key_for("hidden_dropout_prob", 0.1, "classify.dropout", "tag.dropout"),
+    *key_for("classifier_dropout", None, "classify.dropout", "tag.dropout"),
 )
-_FIRST_DROPOUT = (  # the same rate before the dense layer of the classifier
+FIRST_DROPOUT = (  # the same rate before the dense layer of the classifier
     Key("classify.first_dropout", "hidden_dropout_prob", 0.1),
     Key("classify.first_dropout", "classifier_dropout", None),
 )
-_POSITIONS = Key("encoder.max_length", "max_position_embeddings")
-_BERT_REFUSED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
-_BERT_ROWS = (
+POSITIONS = Key("encoder.max_length", "max_position_embeddings")
+BERT_REFUSED = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
+BERT_ROWS = (
     Row("embeddings.tokens.weight", "embeddings.word_embeddings.weight"),
     Row("embeddings.positions.weight", "embeddings.position_embeddings.weight"),
     Row("embeddings.token_types.weight", "embeddings.token_type_embeddings.weight"),
     Row("embeddings.norm", "embeddings.LayerNorm"),
-    _qkv("encoder.layer.{i}.attention.self.", "query", "key", "value"),
+    qkv("encoder.layer.{i}.attention.self.", "query", "key", "value"),
     Row("layers.{i}.attention.out", "encoder.layer.{i}.attention.output.dense"),
     Row("layers.{i}.attention_norm", "encoder.layer.{i}.attention.output.LayerNorm"),
     Row("layers.{i}.mlp.wi", "encoder.layer.{i}.intermediate.dense"),
     Row("layers.{i}.mlp.wo", "encoder.layer.{i}.output.dense"),
     Row("layers.{i}.mlp_norm", "encoder.layer.{i}.output.LayerNorm"),
 )
-_OUT_PROJ = (Row("head.dense", "classifier.dense"), Row("head.output", "classifier.out_proj"))
-_CLASSIFIER = (Row("head.output", "classifier"),)
+OUT_PROJ = (Row("head.dense", "classifier.dense"), Row("head.output", "classifier.out_proj"))
+CLASSIFIER = (Row("head.output", "classifier"),)
 
 BERT = Family(
     model_type="bert",
     prefix="bert.",
-    architectures=_classes("Bert"),
-    keys=(*_BERT_KEYS, _POSITIONS, Key("head.activation", "hidden_act", "gelu")),
-    fixed=_POST_NORM | {"classify.activation": "tanh"},
-    zeros=_BIASES,
-    refused=_BERT_REFUSED,
-    rows=_BERT_ROWS,
+    architectures=classes("Bert"),
+    keys=(*BERT_KEYS, POSITIONS, Key("head.activation", "hidden_act", "gelu")),
+    fixed=POST_NORM | {"classify.activation": "tanh"},
+    zeros=BIASES,
+    refused=BERT_REFUSED,
+    rows=BERT_ROWS,
     head_rows={
-        "MaskedLM": _masked_lm("cls.predictions.", "transform.dense", "transform.LayerNorm", "decoder.weight", "bias"),
-        "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), *_CLASSIFIER),
-        "TokenClassifier": _CLASSIFIER,
+        "MaskedLM": masked_lm("cls.predictions.", "transform.dense", "transform.LayerNorm", "decoder.weight", "bias"),
+        "SequenceClassifier": (Row("head.dense", "{prefix}pooler.dense"), *CLASSIFIER),
+        "TokenClassifier": CLASSIFIER,
     },
     output_bias="cls.predictions.decoder.bias",
     more_keys=_bert_keys,
@@ -268,49 +267,50 @@ BERT = Family(
 
 ROBERTA = Family(
     model_type="roberta",
-    aliases=("xlm-roberta", "camembert"),
     prefix="roberta.",
-    architectures=_classes("Roberta"),
-    keys=(*_BERT_KEYS, *_FIRST_DROPOUT),
-    fixed=_POST_NORM
+    architectures=classes("Roberta"),
+    keys=(*BERT_KEYS, *FIRST_DROPOUT),
+    fixed=POST_NORM
     | {"encoder.positions_skip_padding": True, "head.activation": "gelu", "classify.activation": "tanh"},
-    zeros=_BIASES,
-    refused=_BERT_REFUSED,
+    zeros=BIASES,
+    refused=BERT_REFUSED,
     token_ids=("pad_token_id", "bos_token_id", "eos_token_id"),
     pad_id=1,
-    rows=_BERT_ROWS,
+    rows=BERT_ROWS,
     head_rows={
-        "MaskedLM": _masked_lm("lm_head.", "dense", "layer_norm", "decoder.weight", "bias"),
-        "SequenceClassifier": _OUT_PROJ,
-        "TokenClassifier": _CLASSIFIER,
+        "MaskedLM": masked_lm("lm_head.", "dense", "layer_norm", "decoder.weight", "bias"),
+        "SequenceClassifier": OUT_PROJ,
+        "TokenClassifier": CLASSIFIER,
     },
     output_bias="lm_head.decoder.bias",
     more_keys=_roberta_keys,
     more_fields=_roberta_fields,
 )
+XLM_ROBERTA = replace(ROBERTA, model_type="xlm-roberta", architectures=classes("XLMRoberta"))
+CAMEMBERT = replace(ROBERTA, model_type="camembert", architectures=classes("Camembert"))
 
 ELECTRA = Family(
     model_type="electra",
     prefix="electra.",
-    architectures=_classes("Electra") | {"Discriminator": "ElectraForPreTraining"},
+    architectures=classes("Electra") | {"Discriminator": "ElectraForPreTraining"},
     keys=(
-        *_BERT_KEYS,
-        *_FIRST_DROPOUT,
-        _POSITIONS,
+        *BERT_KEYS,
+        *FIRST_DROPOUT,
+        POSITIONS,
         Key("encoder.embedding_size", "embedding_size", 128),
         Key("discriminate.activation", "hidden_act", "gelu"),
     ),
-    fixed={name: value for name, value in _POST_NORM.items() if name != "encoder.embedding_size"}
+    fixed={name: value for name, value in POST_NORM.items() if name != "encoder.embedding_size"}
     | {"head.activation": "gelu", "classify.activation": "gelu"},
-    zeros=_BIASES,
-    refused=_BERT_REFUSED,
-    rows=(*_BERT_ROWS, Row("embeddings.project", "embeddings_project")),
+    zeros=BIASES,
+    refused=BERT_REFUSED,
+    rows=(*BERT_ROWS, Row("embeddings.project", "embeddings_project")),
     head_rows={
-        "MaskedLM": _masked_lm(
+        "MaskedLM": masked_lm(
             "generator_", "predictions.dense", "predictions.LayerNorm", "lm_head.weight", "lm_head.bias"
         ),
-        "SequenceClassifier": _OUT_PROJ,
-        "TokenClassifier": _CLASSIFIER,
+        "SequenceClassifier": OUT_PROJ,
+        "TokenClassifier": CLASSIFIER,
         "Discriminator": (
             Row("head.dense", "discriminator_predictions.dense"),
             Row("head.output", "discriminator_predictions.dense_prediction"),
@@ -324,7 +324,7 @@ ELECTRA = Family(
 DISTILBERT = Family(
     model_type="distilbert",
     prefix="distilbert.",
-    architectures=_classes("DistilBert"),
+    architectures=classes("DistilBert"),
     keys=(
         Key("encoder.vocab_size", "vocab_size"),
         Key("encoder.hidden_size", "dim"),
@@ -332,17 +332,17 @@ DISTILBERT = Family(
         Key("encoder.num_heads", "n_heads"),
         Key("encoder.intermediate_size", "hidden_dim"),
         Key("encoder.max_length", "max_position_embeddings", 512),
-        *_keys("activation", "gelu", "encoder.activation", "head.activation"),
-        *_keys("dropout", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout", "tag.dropout"),
+        *key_for("activation", "gelu", "encoder.activation", "head.activation"),
+        *key_for("dropout", 0.1, "encoder.hidden_dropout", "encoder.embedding_dropout", "tag.dropout"),
         Key("encoder.attention_dropout", "attention_dropout", 0.1),
         Key("classify.dropout", "seq_classif_dropout", 0.2),
-        *(_TIED, _RANGE),
+        *(TIED, RANGE),
     ),
-    fixed=_POST_NORM | {"encoder.token_types": 0, "encoder.norm_eps": 1e-12, "classify.activation": "relu"},
-    zeros=_BIASES,
+    fixed=POST_NORM | {"encoder.token_types": 0, "encoder.norm_eps": 1e-12, "classify.activation": "relu"},
+    zeros=BIASES,
     rows=(
-        *(row for row in _BERT_ROWS if row.ours.startswith("embeddings.") and "token_types" not in row.ours),
-        _qkv("transformer.layer.{i}.attention.", "q_lin", "k_lin", "v_lin"),
+        *(row for row in BERT_ROWS if row.ours.startswith("embeddings.") and "token_types" not in row.ours),
+        qkv("transformer.layer.{i}.attention.", "q_lin", "k_lin", "v_lin"),
         Row("layers.{i}.attention.out", "transformer.layer.{i}.attention.out_lin"),
         Row("layers.{i}.attention_norm", "transformer.layer.{i}.sa_layer_norm"),
         Row("layers.{i}.mlp.wi", "transformer.layer.{i}.ffn.lin1"),
@@ -350,9 +350,9 @@ DISTILBERT = Family(
         Row("layers.{i}.mlp_norm", "transformer.layer.{i}.output_layer_norm"),
     ),
     head_rows={
-        "MaskedLM": _masked_lm("vocab_", "transform", "layer_norm", "projector.weight", "projector.bias"),
-        "SequenceClassifier": (Row("head.dense", "pre_classifier"), *_CLASSIFIER),
-        "TokenClassifier": _CLASSIFIER,
+        "MaskedLM": masked_lm("vocab_", "transform", "layer_norm", "projector.weight", "projector.bias"),
+        "SequenceClassifier": (Row("head.dense", "pre_classifier"), *CLASSIFIER),
+        "TokenClassifier": CLASSIFIER,
     },
     output_bias="vocab_projector.bias",
 )
@@ -362,9 +362,9 @@ _MODERNBERT_HEAD = (_MODERNBERT_DENSE, Row("head.norm", "head.norm", bias="norm_
 MODERNBERT = Family(
     model_type="modernbert",
     prefix="model.",
-    architectures=_classes("ModernBert"),
+    architectures=classes("ModernBert"),
     keys=(
-        *_KEYS,
+        *KEYS,
         Key("encoder.max_length", "max_position_embeddings", 8192),
         Key("encoder.activation", "hidden_activation", "gelu"),
         Key("encoder.norm_eps", "norm_eps", 1e-5),
@@ -372,14 +372,14 @@ MODERNBERT = Family(
         Key("encoder.bias", "attention_bias", False),
         Key("encoder.bias", "mlp_bias", False),
         *(Key(f"encoder.{name}_dropout", f"{name}_dropout", 0.0) for name in ("embedding", "attention", "mlp")),
-        *_keys("classifier_activation", "gelu", "head.activation", "classify.activation", "tag.activation"),
-        *_keys("classifier_bias", False, "head.transform_bias", "classify.transform_bias", "tag.transform_bias"),
+        *key_for("classifier_activation", "gelu", "head.activation", "classify.activation", "tag.activation"),
+        *key_for("classifier_bias", False, "head.transform_bias", "classify.transform_bias", "tag.transform_bias"),
         Key("head.output_bias", "decoder_bias", True),
         Key("classify.pooling", "classifier_pooling", "cls"),
-        *_keys("classifier_dropout", 0.0, "classify.dropout", "tag.dropout"),
+        *key_for("classifier_dropout", 0.0, "classify.dropout", "tag.dropout"),
     ),
-    fixed=_FIXED
-    | _named("encoder", positions="rope", norm_first=True, final_norm=True, gated=True, token_types=0)
+    fixed=FIXED
+    | named("encoder", positions="rope", norm_first=True, final_norm=True, gated=True, token_types=0)
     | {"classify.transform_norm": True, "tag.transform": True, "tag.transform_norm": True},
     token_ids=("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"),
     rows=(
@@ -399,13 +399,10 @@ MODERNBERT = Family(
             Row("head.weight", "decoder.weight"),
             Row("head.bias", "decoder.bias", bias="decoder_bias"),
         ),
-        "SequenceClassifier": (*_MODERNBERT_HEAD, *_CLASSIFIER),
-        "TokenClassifier": (*_MODERNBERT_HEAD, *_CLASSIFIER),
+        "SequenceClassifier": (*_MODERNBERT_HEAD, *CLASSIFIER),
+        "TokenClassifier": (*_MODERNBERT_HEAD, *CLASSIFIER),
     },
     output_bias="decoder.bias",
     more_keys=_modernbert_keys,
     more_fields=_modernbert_fields,
 )
-
-FAMILIES = (DISTILBERT, BERT, ROBERTA, ELECTRA, MODERNBERT)
-"""a model that fits several is written as the first of them"""

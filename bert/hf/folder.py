@@ -60,7 +60,7 @@ def save(
     """
     folder = Path(folder).expanduser().absolute()
     head: Head = None if isinstance(model, Encoder) else model.head_config
-    family, obstacles = family_of(model.config, head)
+    family, obstacles = family_of(model.config, head, model.model_type)
     keys = translate.write_config(family, model.config, head, _token_ids(model))
     _warn_of_lost_dropout(keys, model.config, folder)
     _check_names(model, folder)
@@ -180,7 +180,7 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     kind = _kind(cls)
     if kind == "MaskedLM":
         source = source.as_masked_lm()
-    _, config, head = source.config(kind)
+    family, config, head = source.config(kind)
     layers = len({number for name in source.tensors for number in re.findall(r"\blayers?\.(\d+)\.", name)})
     if config.num_layers > layers:  # before they are allocated
         both = f"{config.num_layers} layers and {weights_file(source.folder).name} holds {layers}"
@@ -193,6 +193,7 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
         raise _incomplete(source.folder, kind, missing, spare, only_head=absent == of_head)
     _as_whole(model).load_state_dict(ours, assign=True)  # the tensors of the file, not copied
     model.tokenizer = _read_tokenizer(source.folder, config)
+    model.model_type = family and family.model_type
     return model.eval(), spare
 
 

@@ -12,10 +12,21 @@ import torch
 from torch import Tensor
 
 from bert.errors import InputError, did_you_mean
-from bert.hf.families import ACTIVATIONS, ENDINGS, FAMILIES, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
+from bert.hf import families
+from bert.hf.families import ACTIVATIONS, ENDINGS, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
 from bert.model.config import PROBLEM_TYPES, DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 from bert.model.layers import sinusoids
 
+FAMILIES = (
+    families.DISTILBERT,
+    families.BERT,
+    families.ROBERTA,
+    families.XLM_ROBERTA,
+    families.CAMEMBERT,
+    families.ELECTRA,
+    families.MODERNBERT,
+)
+"""all families; a new model that fits several is written as the first of them"""
 OWN_TYPE = "bert-encoder"
 OWN_PROBLEM = "bert_problem_type"
 """replaces `problem_type` if transformers would refuse its value"""
@@ -47,7 +58,7 @@ def kind_named(keys: Mapping[str, Any]) -> Kind:
                 return kind
     if named.endswith("BertForPreTraining"):
         return "MaskedLM"
-    # families with the name of another as an alias
+    # an architecture of another name with the `model_type` of a family
     return next((kind for kind, ending in ENDINGS.items() if named.endswith(ending)), "Encoder")
 
 
@@ -56,23 +67,25 @@ def _family_named(keys: Mapping[str, Any]) -> Family:
     model_type = keys.get("model_type")
     architectures = keys.get("architectures") or ()
     for family in FAMILIES:
-        if model_type in (family.model_type, *family.aliases):
+        if model_type == family.model_type:
             return family
         if model_type is None and set(architectures) & set(family.architectures.values()):
             return family
-    known = [*(name for family in FAMILIES for name in (family.model_type, *family.aliases)), OWN_TYPE]
+    known = [*(family.model_type for family in FAMILIES), OWN_TYPE]
     if model_type is None:
         raise InputError(f"no model_type: add it, one of {', '.join(known)}")
     near = did_you_mean(str(model_type), known)
     raise InputError(f"model_type is {model_type}: this version reads {', '.join(known)}.{near}")
 
 
-def family_of(config: EncoderConfig, head: Head) -> tuple[Family | None, list[str]]:
+def family_of(config: EncoderConfig, head: Head, model_type: str | None = None) -> tuple[Family | None, list[str]]:
     """The family that computes the same as this model, or None and the fields that differ from the nearest one.
 
-    `head` is None for a bare encoder. Dropout is ignored: a trained model computes without it.
+    `head` is None for a bare encoder. `model_type` is that of the folder from which the model comes, which is preferred if it
+    fits. Dropout is ignored: a trained model computes without it.
     """
-    obstacles = [(_obstacles(family, config, head), family) for family in FAMILIES]
+    preferred = sorted(FAMILIES, key=lambda family: family.model_type != model_type)
+    obstacles = [(_obstacles(family, config, head), family) for family in preferred]
     fewest, family = min(obstacles, key=lambda pair: len(pair[0]))
     return (None, [f"{family.model_type} needs {line}" for line in fewest]) if fewest else (family, [])
 

@@ -1,33 +1,25 @@
-"""Attention: which keys a query sees (`Layout`) and the weighted mean over their values (`attend`).
+"""What attention is: which keys a query sees (`Layout`), and the weighted mean over their values (`attend_eager`).
 
 In: queries (B, H, T, Dh), keys and values (B, Hkv, S, Dh), a layout. Out: (B, H, T, Dh). The layout holds everything about visibility
 (padding, several documents per sequence, sliding windows, causality, keys of another sequence), so a backend is one function of three
-tensors and a layout. A new backend is one function, one `case` in `attend` and its limits in `missing`; `eager` is the reference that
-every backend must match.
+tensors and a layout. `attend_eager` is the reference that every one of `bert.model.backends` must match.
 
-Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1; grouped queries: Ainslie et al. 2023; several documents per sequence
-without a mask: Dao 2023, "FlashAttention-2"; masks as functions: Dong et al. 2024, "Flex Attention".
+Vaswani et al. 2017, "Attention Is All You Need", section 3.2.1; grouped queries: Ainslie et al. 2023.
 """
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache, reduce, wraps
+from functools import reduce, wraps
 from operator import and_
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
-from bert.errors import InputError
 from bert.model.config import Backend
 from bert.model.dropout import drop
-
-PLAIN_BF16_KEYS = 512
-"""up to this many keys, in bf16 on a CPU, plain operations are faster than the fused kernel: 1.2 to 1.9 times in a forward pass with
-16 to 512 keys (torch 2.13, AVX512-BF16), more with gradients"""
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -190,40 +182,6 @@ class Layout:
         return sees
 
 
-def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    layout: Layout,
-    scale: float | None = None,
-    dropout: float = 0.0,
-    backend: Backend = "auto",
-) -> Tensor:
-    """Mean of the values that each query sees, weighted by softmax(scale · q·k): (B, H, T, Dh).
-
-    `q` is (B, H, T, Dh); `k` and `v` are (B, Hkv, S, Dh) with Hkv a divisor of H: each serves H / Hkv consecutive query heads. `scale`
-    is 1/√Dh by default. `dropout` is the probability of dropping a weight; give 0 outside training. A query that sees no key gets zeros.
-
-    Raises InputError if the backend does not support the call (see `missing`), ValueError for an unknown backend.
-    """
-    if backend == "auto":
-        backend = _automatic(q, k, layout, dropout)
-    training = torch.is_grad_enabled() and (q.requires_grad or k.requires_grad or v.requires_grad)
-    check_backend(backend, _case(q, k, layout, dropout, training))
-    match backend:
-        case "eager":
-            return attend_eager(q, k, v, layout, scale, dropout)[0]
-        case "plain":
-            return _attend_plain(q, k, v, layout, scale, dropout)
-        case "sdpa":
-            return _attend_sdpa(q, k, v, layout, scale, dropout)
-        case "flex":
-            return _attend_flex(q, k, v, layout, scale)
-        case "varlen":
-            return _attend_varlen(q, k, v, layout, scale)
-    raise ValueError(f"attention backend {backend!r}: give one of auto, eager, plain, sdpa, flex, varlen")
-
-
 class Case(NamedTuple):
     """The properties of a call that a backend may not support."""
 
@@ -238,90 +196,14 @@ class Case(NamedTuple):
     """queries at all positions of the sequences of the keys; at chosen positions of them; or from other sequences"""
 
 
-def check_backend(backend: Backend, case: Case) -> None:
-    """InputError if the backend does not support the case; see `missing`."""
-    if lack := missing(backend, case):
-        raise InputError(f"attention {backend} {lack}: choose another, such as sdpa, or auto")
-
-
-def missing(backend: Backend, case: Case) -> str:
-    """Why a backend does not support a case, as words that follow its name; an empty string if it does."""
-    device, dtype, head_size, dropout, training, queries = case
-    if backend in ("flex", "varlen") and dropout > 0:
-        return "drops no weights (encoder.attention_dropout is above 0)"
-    if backend == "flex" and training and device.type in ("cpu", "mps"):
-        return f"has no gradients on {'a CPU' if device.type == 'cpu' else 'Apple GPUs'}"
-    if backend == "flex" and queries == "chosen" and device.type == "cpu":
-        return "cannot compute chosen positions alone on a CPU"
-    if backend == "flex" and device.type == "cuda" and head_size < 16:
-        return f"needs heads of 16 features or more on a GPU and got {head_size}"
-    if backend == "varlen":
-        if queries == "chosen":
-            return "cannot compute chosen positions alone"
-        if queries == "other":
-            return "cannot take keys of another sequence"
-        if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 0):
-            return "needs a CUDA device of compute capability 8.0 or more"
-        if not _has_varlen():
-            return f"needs a newer PyTorch than {torch.__version__}"
-        if dtype not in (torch.bfloat16, torch.float16):
-            return f"needs bf16 or fp16 (trainer.precision bf16-mixed) and got {str(dtype).removeprefix('torch.')}"
-        if head_size % 8 or head_size > 256:
-            return f"needs heads of a multiple of 8 features, 256 at most, and got {head_size}"
-    return ""
-
-
-class _Varlen(NamedTuple):
-    """Variable-length attention of this PyTorch, and which of its newer arguments it takes."""
-
-    function: Callable[..., Any]
-    windows: bool
-    """`window_size` and `scale`"""
-    groups: bool
-    """`enable_gqa`, since 2.12"""
-
-
-_varlen: _Varlen | None = None  # set by `_has_varlen`, as the import takes seconds
-
-
-@torch.compiler.assume_constant_result  # the compiler calls this and uses its result as a constant
-def _has_varlen() -> bool:
-    """Whether this PyTorch has variable-length attention with windows."""
-    global _varlen
-    if _varlen is None:
-        try:
-            from torch.nn.attention.varlen import varlen_attn
-        except ImportError:
-            return False
-        takes = inspect.signature(varlen_attn).parameters
-        _varlen = _Varlen(varlen_attn, "window_size" in takes and "scale" in takes, "enable_gqa" in takes)
-    return _varlen.windows
-
-
-def _automatic(q: Tensor, k: Tensor, layout: Layout, dropout: float) -> Backend:
-    """A fast backend by the properties of the tensors, not by timing, so that runs are repeatable. See `bert.model.tuning.fastest`."""
-    if q.device.type == "cpu":
-        return "plain" if q.dtype == torch.bfloat16 and k.shape[-2] <= PLAIN_BF16_KEYS else "sdpa"
-    known = layout.most_documents is not None
-    return "varlen" if known and not missing("varlen", _case(q, k, layout, dropout, training=True)) else "sdpa"
-
-
-def _case(q: Tensor, k: Tensor, layout: Layout, dropout: float, training: bool) -> Case:
-    same = layout.query_documents is layout.key_documents and q.shape[-2] == k.shape[-2]
-    queries: Literal["all", "chosen", "other"] = "all" if same else "other"
-    if layout.query_positions is not None:
-        queries = "chosen"
-    return Case(q.device, q.dtype, q.shape[-1], dropout, training, queries)
-
-
 def attend_eager(
     q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None = None, dropout: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The reference in plain tensor operations: the result of `attend`, and the attention weights (B, H, T, S).
+    """The reference in plain tensor operations: the result of `bert.model.backends.attend`, and the attention weights (B, H, T, S).
 
     The weights of a query sum to 1 over the keys that it sees and are exactly 0 elsewhere. They are returned without dropout.
     """
-    k, v = _repeat(k, q), _repeat(v, q)  # (B, H, S, Dh)
+    k, v = repeat_heads(k, q), repeat_heads(v, q)  # (B, H, S, Dh)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     exact = torch.promote_types(q.dtype, torch.float32)  # softmax in fp32 or more
     scores = (q @ k.transpose(-1, -2)).to(exact) * scale  # (B, H, T, S)
@@ -335,79 +217,13 @@ def attend_eager(
     return drop(weights, dropout).to(v.dtype) @ v, weights
 
 
-def _attend_plain(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
-    """Softmax(QKᵀ + bias) V in the dtype of the inputs, with fewer passes over the scores than the reference."""
-    # Heads are strided views, which a batched matrix product would copy one number at a time.
-    q, k, v = q.contiguous(), _repeat(k, q).contiguous(), _repeat(v, q).contiguous()  # (B, H, S, Dh)
-    bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
-    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-1, -2)  # (B, H, T, S)
-    # A CPU's kernel uses fp32 inside, forward and backward; on a GPU, bf16 scores would make the gradients of keys less exact.
-    exact = torch.promote_types(q.dtype, torch.float32) if q.is_cuda else None
-    weights = (scores if bias is None else scores + bias).softmax(dim=-1, dtype=exact).to(v.dtype)
-    return _without_blind(drop(weights, dropout) @ v, k, layout)
-
-
-def _attend_sdpa(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
-    """PyTorch's fused kernels. The bias has the dtype of the inputs; a kernel would convert any other in every layer."""
-    bias = layout.bias(q.shape[-2], k.shape[-2], q.device, q.dtype)
-    grouped = q.shape[1] != k.shape[1]
-    if grouped and bias is not None and q.is_cuda:  # CUDA's fused kernels take groups or a mask, not both
-        k, v, grouped = _repeat(k, q), _repeat(v, q), False
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout, scale=scale, enable_gqa=grouped)
-    return _without_blind(out, k, layout)
-
-
-def _attend_flex(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None) -> Tensor:
-    """A kernel generated from the layout, which gives zeros to queries that see no key.
-
-    Inside a compiled graph it is part of the graph; elsewhere it is compiled separately, once per shape.
-    """
-    if q.device.type == "cpu":  # it refuses leaves that require gradients, even with gradients disabled
-        q, k, v = q.detach(), k.detach(), v.detach()
-    blocks = layout.block_mask(q.shape[0], q.shape[-2], k.shape[-2], q.device)
-    compute: Any = flex_attention if torch.compiler.is_compiling() else _compiled_flex()
-    return compute(q, k, v, block_mask=blocks, scale=scale, enable_gqa=q.shape[1] != k.shape[1])
-
-
-@cache
-def _compiled_flex() -> Callable[..., Any]:
-    return torch.compile(flex_attention)
-
-
-def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None) -> Tensor:
-    """FlashAttention over the flat tokens of all sequences, document by document. Shapes do not depend on the documents.
-
-    Padding is treated as a document, and its output is replaced by zeros.
-    """
-    rows, _, length, _ = q.shape
-    assert _varlen is not None
-    if not _varlen.groups:
-        k, v = _repeat(k, q), _repeat(v, q)
-    grouped = {"enable_gqa": True} if q.shape[1] != k.shape[1] else {}
-    reach = -1 if layout.window is None else layout.window // 2
-    offsets = layout.offsets(rows, length, q.device)
-    out = _varlen.function(
-        *(part.transpose(1, 2).flatten(0, 1) for part in (q, k, v)),  # (B · T, heads, Dh)
-        cu_seq_q=offsets,
-        cu_seq_k=offsets,
-        max_q=length,
-        max_k=length,
-        scale=scale,
-        window_size=(reach, 0 if layout.causal else reach),
-        **grouped,
-    )
-    out = out.unflatten(0, (rows, length)).transpose(1, 2)  # (B, H, T, Dh)
-    padding = None if layout.key_documents is None else (layout.key_documents == 0)[:, None, :, None]
-    return out if padding is None else out.masked_fill(padding, 0.0)
-
-
-def _without_blind(out: Tensor, k: Tensor, layout: Layout) -> Tensor:
+def without_blind(out: Tensor, k: Tensor, layout: Layout) -> Tensor:
     """`out` (B, H, T, Dh) with zeros for the queries that see no key."""
     blind = layout.blind(out.shape[-2], k.shape[-2], out.device)
     return out if blind is None else out.masked_fill(blind, 0.0)
 
 
-def _repeat(kv: Tensor, q: Tensor) -> Tensor:
+def repeat_heads(kv: Tensor, q: Tensor) -> Tensor:
     """Keys or values (B, Hkv, S, Dh), repeated for every query head that they serve: (B, H, S, Dh)."""
     groups = q.shape[1] // kv.shape[1]
     return kv if groups == 1 else kv.repeat_interleave(groups, dim=1)

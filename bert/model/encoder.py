@@ -110,6 +110,9 @@ class Encoder(FolderModel):
         self.config = config
         self.attention = AttentionOptions()
         self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, not in the state dict
+        self.model_type: str | None = (
+            None  # of the folder of Hugging Face that it was read from, by `load`; `save` keeps it
+        )
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_norm = make_norm(config) if config.final_norm else nn.Identity()

@@ -101,7 +101,7 @@ def expand(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
         _share_output(state, model, config, width, generator)
     expanded.load_state_dict(state, assign=True)
     expanded.requires_grad_(True)
-    expanded.tokenizer = model.tokenizer
+    expanded.tokenizer, expanded.model_type = model.tokenizer, model.model_type
     return expanded.eval()
 
 

@@ -129,6 +129,15 @@ class HeadedModel(FolderModel):
     def tokenizer(self, tokenizer: "Tokenizer | None") -> None:
         self.encoder.tokenizer = tokenizer
 
+    @property
+    def model_type(self) -> str | None:
+        """Hugging Face's name of the family that the model was read as; None for a randomly initialized model."""
+        return self.encoder.model_type
+
+    @model_type.setter
+    def model_type(self, model_type: str | None) -> None:
+        self.encoder.model_type = model_type
+
 
 @dataclass(frozen=True)
 class Prediction:

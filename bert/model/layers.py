@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bert.model.attention import Layout, attend, attend_eager
+from bert.model.attention import Layout, attend_eager
+from bert.model.backends import attend
 from bert.model.config import Backend, EncoderConfig, TaskActivation
 from bert.model.dropout import Dropout
 

@@ -7,7 +7,8 @@ from functools import partial
 import torch
 
 from bert.errors import InputError
-from bert.model.attention import Case, Layout, attend, missing
+from bert.model.attention import Case, Layout
+from bert.model.backends import attend, missing
 from bert.model.config import Backend
 
 FAILURES = (RuntimeError, ValueError, InputError)

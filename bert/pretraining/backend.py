@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from bert.model.attention import AttentionOptions, Case, check_backend, missing
+from bert.model.attention import AttentionOptions, Case
+from bert.model.backends import check_backend, missing
 from bert.model.config import Backend, EncoderConfig
 from bert.model.tuning import candidates, fastest
 from bert.pretraining.config import PretrainRecipe

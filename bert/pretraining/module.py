@@ -82,8 +82,9 @@ class PretrainingModule(TrainingModule):
         self.log_validation(self.validation)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add to weights and optimizer: the used part of the budget, and the open row of the log."""
+        """Add to weights and optimizer: the used part of the budget, the open row of the log, the family of the model."""
         checkpoint |= {"fingerprint": self.fingerprint, "validation": self.validation}
+        checkpoint["model_type"] = self.model.model_type
         checkpoint |= {"progress": self.progress.state(), "learning_rate": self.learning_rate}
         sums = {}
         for name in self.objective.weights:
@@ -101,6 +102,7 @@ class PretrainingModule(TrainingModule):
             raise InputError("the checkpoint has no state of the optimizer: move it away")
         check_fingerprint(checkpoint["fingerprint"], self.fingerprint)
         self.validation = checkpoint["validation"]
+        self.model.model_type = checkpoint.get("model_type")  # absent in checkpoints of earlier versions
         self.progress.restore(checkpoint["progress"])
         self._is_restored = True
         self.learning_rate = float(checkpoint["learning_rate"])

@@ -79,7 +79,7 @@ def carry_over(model: MaskedLM, tokenizer: Tokenizer, rows: Overlap) -> MaskedLM
         state[name] = torch.cat([before[-1:].expand(config.pad_id + 1, -1), of_tokens])
     grown.load_state_dict(state, assign=True)
     grown.requires_grad_(True)
-    grown.tokenizer = tokenizer
+    grown.tokenizer, grown.model_type = tokenizer, model.model_type
     return grown.eval()
 
 

@@ -3,17 +3,23 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from bert.errors import InputError
-from bert.hf.families import BERT, MODERNBERT
+from bert.export import load_any
+from bert.hf.families import BERT, MODERNBERT, ROBERTA
+from bert.hf.folder import start
 from bert.hf.translate import family_of, read_config, write_config
 from bert.model.config import DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 from bert.model.encoder import Encoder
+from bert.model.expansion import expand
 from bert.model.heads import Discriminator, MaskedLM, SequenceClassifier, TokenClassifier
+from bert.pretraining.vocabulary_transfer import Overlap, carry_over
 from tests.hf.hf import LABELS, OWN, OWN_TASKS, SHAPES, TASKS, inputs, make, make_task, spread
 
 NEAR = 1e-5
@@ -264,7 +270,53 @@ def test_a_discriminator_goes_out_and_in(tmp_path: Path) -> None:
     assert any("another head: it has no Discriminator" in reason for reason in reasons)
 
 
-@pytest.mark.parametrize("alias", ["xlm-roberta", "camembert"])
+ALIASES = {"xlm-roberta": "XLMRoberta", "camembert": "Camembert"}
+"""other families with the block of RoBERTa → how their classes begin"""
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("alias", ALIASES)
+@pytest.mark.parametrize("ending", ["Model", "ForMaskedLM", "ForSequenceClassification", "ForTokenClassification"])
+def test_a_folder_keeps_its_model_type(alias: str, ending: str, tmp_path: Path) -> None:
+    """Theirs, loaded and saved here, opens there as the same class with the same numbers."""
+    transformers = pytest.importorskip("transformers")
+    name = f"{ALIASES[alias]}{ending}"
+    size = {"vocab_size": 90, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "num_labels": 3}
+    size |= {"intermediate_size": 40, "max_position_embeddings": 42, "pad_token_id": 1}
+    config = getattr(transformers, f"{ALIASES[alias]}Config")(**size)
+    config._attn_implementation = "eager"
+    torch.manual_seed(0)
+    theirs = getattr(transformers, name)(config).eval()
+    theirs.save_pretrained(tmp_path / "theirs")
+    load_any(tmp_path / "theirs").save(tmp_path / "ours")
+    keys = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert (keys["model_type"], keys["architectures"]) == (alias, [name])
+    again = getattr(transformers, "Auto" + (ending if ending == "Model" else f"Model{ending}"))
+    again = again.from_pretrained(tmp_path / "ours", attn_implementation="eager").eval()
+    assert type(again) is type(theirs)
+    ids, mask, _ = inputs()
+    with torch.no_grad():
+        mine, other = (model(ids, mask, return_dict=False)[0] for model in (again, theirs))  # not the pooler's output
+    seen = slice(None) if ending == "ForSequenceClassification" else mask > 0
+    assert torch.equal(mine[seen], other[seen])
+
+
+def test_a_model_type_goes_with_the_model_as_long_as_it_fits(tmp_path: Path) -> None:
+    model = make("roberta")
+    assert model.model_type is None
+    model.model_type = "camembert"
+    model.save(tmp_path / "first")
+    assert MaskedLM.load(tmp_path / "first").model_type == Encoder.load(tmp_path / "first").model_type == "camembert"
+    tagger = start(TokenClassifier, tmp_path / "first", LABELS)
+    assert tagger.model_type == "camembert"
+    vocabulary = SimpleNamespace(vocab_size=91, pad_id=0)
+    grown = carry_over(model, vocabulary, Overlap([[i % 90] for i in range(91)], np.arange(90), 90))  # type: ignore[arg-type]
+    assert expand(grown, replace(grown.config, num_layers=6), 0).model_type == "camembert"
+    assert family_of(model.config, model.head_config, "bert-encoder") == (ROBERTA, [])
+    assert family_of(make("modernbert").config, HeadConfig(), "camembert") == (MODERNBERT, [])
+
+
+@pytest.mark.parametrize("alias", ALIASES)
 def test_other_names_of_a_family_are_read(alias: str, tmp_path: Path) -> None:
     model = make("roberta")
     model.save(tmp_path)

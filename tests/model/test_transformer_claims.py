@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from bert.errors import InputError
-from bert.model.attention import AttentionOptions, Layout, attend, attend_eager
+from bert.model.attention import AttentionOptions, Layout, attend_eager
+from bert.model.backends import attend
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from bert.model import attention
+from bert.model import backends
 from bert.model.attention import AttentionOptions
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
@@ -85,8 +85,8 @@ def test_every_backend_is_one_graph_for_every_batch_and_learns_the_same(
     backend: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The documents of a batch, their number and their lengths are nowhere in the shapes."""
-    monkeypatch.setattr(attention, "_varlen", attention._Varlen(densely, windows=True, groups=False))
-    monkeypatch.setattr(attention, "missing", lambda *_: "")
+    monkeypatch.setattr(backends, "_varlen", backends._Varlen(densely, windows=True, groups=False))
+    monkeypatch.setattr(backends, "missing", lambda *_: "")
     stream, losses = make_stream(), {}
     for name in (backend, "auto"):
         torch.manual_seed(0)

@@ -287,7 +287,7 @@ def test_a_changed_model_that_is_killed_and_resumed_is_bit_identical(trained, te
     shutil.rmtree(start)
     (tmp_path / "words.txt").unlink()
     in_a_process("-m", "bert", "pretrain", "--resume", str(tmp_path / "cut"))
-    for file in ("model/model.safetensors", "model/tokenizer.json", "before-after/losses.tsv"):
+    for file in ("model/config.json", "model/model.safetensors", "model/tokenizer.json", "before-after/losses.tsv"):
         assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "cut" / file).read_bytes(), file
     assert losses_of(tmp_path / "whole") == losses_of(tmp_path / "cut")
 

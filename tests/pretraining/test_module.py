@@ -113,6 +113,16 @@ def test_a_run_whose_loss_or_gradient_is_no_number_is_not_saved(what, attribute)
         module.on_save_checkpoint({})
 
 
+def test_a_checkpoint_names_the_family_of_the_model():
+    module, checkpoint = make_module(steps=1), {"optimizer_states": [{}]}
+    module.model.model_type = "camembert"
+    fit(module)
+    module.on_save_checkpoint(checkpoint)
+    module.model.model_type = None  # as in a resumed run, which builds a model of the same shape
+    module.on_load_checkpoint(checkpoint)
+    assert module.model.model_type == "camembert"
+
+
 def mixed_fp16(scale):
     """Half precision with a scaler of gradients on the CPU."""
     scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
