@@ -9,7 +9,7 @@ from pathlib import Path
 import bert
 from tests.conftest import TINY
 
-MOST_FILES = 61
+MOST_FILES = 57
 """a ratchet: lower it where a change makes the path shorter, never raise it"""
 SPINE = [
     "cli.py",
