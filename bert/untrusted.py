@@ -134,6 +134,13 @@ def dump_yaml(value: Any) -> str:
     class Dumper(yaml.SafeDumper):
         yaml_implicit_resolvers = _yaml_resolvers()
 
+        def represent_str(self, text: str) -> yaml.ScalarNode:
+            # Line breaks of Unicode survive in double quotes alone, as escapes.
+            style = '"' if any(mark in text for mark in "\x85\u2028\u2029") else None
+            return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+    Dumper.add_representer(str, Dumper.represent_str)
+
     return str(yaml.dump(value, Dumper=Dumper, sort_keys=False, allow_unicode=True))
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from bert import untrusted
@@ -41,6 +41,7 @@ def test_json_of_ordinary_size_is_read_as_it_is(value):
 
 @settings(max_examples=30, deadline=None)
 @given(PLAIN)
+@example({"\x85": "a\u2028b\u2029 c"})
 def test_yaml_of_ordinary_size_is_read_as_it_is(value):
     assert parse_yaml(dump_yaml(value)) == value
 
