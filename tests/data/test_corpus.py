@@ -234,8 +234,7 @@ def test_what_is_not_there_is_named(tmp_path):
     )
     write(tmp_path / "a.pdf", "x")
     assert error_of(tmp_path) == (
-        f"{tmp_path}: no readable file in it; known suffixes are .txt, .text, .jsonl, .ndjson, .json, .csv, "
-        ".tsv, .parquet, each text format also with .gz or .zst"
+        f"{tmp_path}: no readable file in it; known suffixes are {', '.join(READERS)}, each text format also with .gz or .zst"
     )
     assert error_of([]) == "no corpus was given: name files, globs, folders or a Hub data set"
     assert "Did you mean `lines`?" in error_of(tmp_path, layout="line")
