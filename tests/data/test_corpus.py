@@ -18,7 +18,7 @@ import zstandard
 from bert.data import corpus as corpus_module
 from bert.data import files
 from bert.data.corpus import find_corpus
-from bert.data.files import read_lines
+from bert.data.files import READERS, read_lines
 from bert.errors import InputError
 
 ENWIKI = Path(__file__).parents[3] / "shared" / "data" / "enwiki" / "valid.txt.gz"
