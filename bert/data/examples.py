@@ -163,7 +163,7 @@ def _choose_columns(
     text = named.text or usual(PAIRS, header)
     label = named.label or usual(label_names, header)
     if text is None or (label is None and needs_label):
-        header_or_row = ", or, if this is a row and no header, write one above it" if table else ""
+        header_or_row = ", or, if this line is data and not a header, add a header above it" if table else ""
         if table and len(header) == 1 and len(header[0].split()) > 1:
             header_or_row += "; only one column: a .tsv separates columns by tabs, a .csv by commas or semicolons"
         raise _unknown_column(where, "text" if text is None else "label", header, header_or_row)

@@ -251,11 +251,11 @@ def _check_size(summary: StoreSummary, near: bool) -> None:
     if summary.documents >= 2 or summary.tokens >= _TOO_FEW_TOKENS:
         return
     skipped = summary.duplicates + summary.near_duplicates
-    left = f"{summary.tokens} tokens are all"
+    left = f"it has only {summary.tokens} tokens"
     if skipped:
         more = f" and {summary.near_duplicates:,} near ones" if near else ""
         read = summary.documents + skipped + summary.empty
-        left = f"{summary.duplicates:,} of its {read:,} documents are exact duplicates{more}, {left[:-3]}left"
+        left = f"{summary.duplicates:,} of its {read:,} documents are exact duplicates{more}, {summary.tokens} tokens are left"
     raise InputError(f"the corpus is too small: {left}; give more text, or check {option('layout')}")
 
 

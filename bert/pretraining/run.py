@@ -263,7 +263,9 @@ def _train(run: _Run) -> Path:
         message = f"stopped {at}. Resume with: bert pretrain --resume {data.folder}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stopped_by)
     if step == checkpoints.step_of(run.checkpoint):
-        logger.info(f"nothing to do: the budget was already exhausted at step {step:,}; --stop.* gives more")
+        logger.info(
+            f"nothing to do: the budget was already exhausted at step {step:,}; raise it by --stop.steps, --stop.tokens or --stop.minutes"
+        )
     return finish(run, module)
 
 

@@ -263,7 +263,7 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[st
     if not found:
         near = nearest_words(word, (row.sentence for row in rows))
         similar = f": similar words are {', '.join(near)}" if near else ", and no similar word"
-        inflected = "" if forms else f"; for its inflected forms too use {option('forms')}"
+        inflected = "" if forms else f"; {option('forms')} also finds inflected forms"
         raise InputError(f"{word} is not in the {len(rows):,} sentences{similar}{inflected}")
     return found
 

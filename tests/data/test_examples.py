@@ -153,8 +153,8 @@ def test_reading_takes_constant_memory(tmp_path):
         (
             "a.tsv",
             "a good film\t1\na bad film\t0\n",
-            "a.tsv, line 1: no column is known as the text; there are: a good film, 1. Name it by `text`, or, if this is a row "
-            "and no header, write one above it",
+            "a.tsv, line 1: no column is known as the text; there are: a good film, 1. Name it by `text`, or, if this line is data "
+            "and not a header, add a header above it",
         ),
         ("a.csv", "text,y\na,b\n", "a.csv, line 1: no column is known as the label; there are: text, y. Name it by `label`, or"),
         ("a.csv", "text,label\na,x\nb, \n", "a.csv, line 3: the label in column 'label' is empty; fill it in or remove the row"),
@@ -179,8 +179,8 @@ def test_reading_takes_constant_memory(tmp_path):
         (
             "a.tsv",
             "text   label\na   b\n",
-            "a.tsv, line 1: no column is known as the text; there are: text   label. Name it by `text`, or, if this is a row and no"
-            " header, write one above it; only one column: a .tsv separates columns by tabs",
+            "a.tsv, line 1: no column is known as the text; there are: text   label. Name it by `text`, or, if this line is data and"
+            " not a header, add a header above it; only one column: a .tsv separates columns by tabs",
         ),
         ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object; each line must be like {'text': ..., 'label': ...}"),
         (

@@ -128,7 +128,7 @@ def test_the_summary_is_the_same_text_in_a_notebook(monkeypatch: pytest.MonkeyPa
             "aple",
             LINES,
             {},
-            r"aple is not in the 4 sentences: similar words are apple, apples; for its inflected forms",
+            r"aple is not in the 4 sentences: similar words are apple, apples; `forms` also finds inflected forms",
         ),
         ("zzz", LINES, {"forms": True}, "zzz is not in the 4 sentences, and no similar word$"),
         ("苹国", ["一个苹果"], {}, "similar words are .*苹果"),
