@@ -164,7 +164,7 @@ def filled(findings: Findings) -> Iterator[str]:
 
 
 def _guess_card(one: Filled) -> str:
-    """A prompt with a blank, and the predictions for each of its masks."""
+    """A prompt with masks, and the predictions for each."""
     before, _, after = one.prompt.text.partition(MASK * len(one.guesses))
     sentence = page.Marked(before + one.prompt.word + after, len(before), len(before) + len(one.prompt.word))
     return fill_in(sentence, *([(guess.token, guess.probability) for guess in guesses] for guesses in one.guesses))

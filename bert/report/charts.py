@@ -139,7 +139,7 @@ def _share(value: float, top: float) -> float:
 
 
 def fill_in(sentence: Marked, *guesses: Sequence[tuple[str, float]]) -> str:
-    """A sentence with a blank for its word, and the model's predictions with their probabilities: a list for each mask.
+    """A sentence whose word is masked, and the model's predictions with their probabilities: a list for each mask.
 
     Correct predictions are marked: the word, or its character if each character has its own mask.
     """
