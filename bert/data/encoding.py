@@ -64,6 +64,11 @@ def read_object(file: Path) -> dict[str, Any]:
     return content
 
 
+def sentencepieces(folder: Path) -> list[str]:
+    """The names of the files of sentencepiece in a folder, such as spiece.model."""
+    return sorted(path.name for path in folder.glob("*") if path.suffix in (".model", ".spm"))
+
+
 def token_name(entry: Any) -> str | None:
     """The text of a special token in a JSON file, which holds it as a string or in an object."""
     name = entry.get("content") if isinstance(entry, dict) else entry
@@ -94,20 +99,25 @@ def encodable(text: str) -> str:
     return text if text.isascii() else _SURROGATES.sub("\ufffd", text)
 
 
-def check_expansion(definition: Any) -> None:
-    """ValueError if the steps of a tokenizer may make a text many thousand times as long, or if the table of a normalizer claims
-    to be larger than it is: its first four bytes are its size."""
-    waiting = [definition.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")]
-    times = 1
+def steps(waiting: list[Any]) -> Iterator[dict[str, Any]]:
+    """These parts of a tokenizer.json and the parts inside them."""
     while waiting:
         if isinstance(step := waiting.pop(), dict):
             waiting += [inner for value in step.values() if isinstance(value, list) for inner in value]
-            if isinstance(charsmap := step.get("precompiled_charsmap"), str):
-                table = base64.b64decode(charsmap)
-                if len(table) >= 4 and int.from_bytes(table[:4], "little") > len(table) - 4:
-                    raise ValueError("its precompiled_charsmap is cut off")
-            longest = [len(value) for key in ("content", "prepend") if isinstance(value := step.get(key), str)]
-            times *= max([1 + (step.get("type") == "ByteLevel"), *longest])
+            yield step
+
+
+def check_expansion(definition: Any) -> None:
+    """ValueError if the steps of a tokenizer may make a text many thousand times as long, or if the table of a normalizer claims
+    to be larger than it is: its first four bytes are its size."""
+    times = 1
+    for step in steps([definition.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")]):
+        if isinstance(charsmap := step.get("precompiled_charsmap"), str):
+            table = base64.b64decode(charsmap)
+            if len(table) >= 4 and int.from_bytes(table[:4], "little") > len(table) - 4:
+                raise ValueError("its precompiled_charsmap is cut off")
+        longest = [len(value) for key in ("content", "prepend") if isinstance(value := step.get(key), str)]
+        times *= max([1 + (step.get("type") == "ByteLevel"), *longest])
     if times > _MOST_EXPANSION:
         raise ValueError(f"its steps may make {times:,} characters of one")
 

@@ -16,12 +16,11 @@ import tokenizers
 from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
-from bert.data import encoding
+from bert.data import encoding, legacy_tokenizers
 from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES
 from bert.errors import InputError, accessing, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
-from bert.untrusted import read_json
 
 SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
@@ -112,14 +111,9 @@ class Tokenizer:
         backend: tokenizers.Tokenizer | None = None
         try:
             if path.is_dir() and not file.exists():
-                from bert.data.legacy_tokenizers import read_vocabulary  # for old folders only
-
-                backend, names, file = read_vocabulary(path, options, names)
-            else:
-                definition = read_json(file)
-                encoding.check_expansion(definition)
+                backend, names, file = legacy_tokenizers.read_vocabulary(path, options, names)
+            backend = backend or legacy_tokenizers.read_definition(file, options)
             with encoding.rust_silent():
-                backend = backend or tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
                 tokenizer = cls(backend, names, source=str(file))
                 tokenizer._try()
         except BaseException as error:
@@ -140,7 +134,8 @@ class Tokenizer:
     @staticmethod
     def has_files(folder: str | Path) -> bool:
         """Whether a folder holds a tokenizer for `load`, or part of one."""
-        return any((Path(folder) / name).exists() for name in encoding.FILES)
+        folder = Path(folder)
+        return any((folder / name).exists() for name in (*encoding.FILES, *encoding.sentencepieces(folder)))
 
     def save(
         self,

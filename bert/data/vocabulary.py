@@ -200,7 +200,9 @@ def add_words(tokenizer: Tokenizer, words: Sequence[str], source: str = "words")
         if spelled not in vocabulary and (len(ids) > 1 or ids == [tokenizer.unk_id]):
             new[spelled] = None
     # the backend numbers them in this order after the highest existing id; unused entries are kept
-    backend.add_tokens([AddedToken(word, single_word=True, normalized=True, special=False) for word in new])
+    # a mark, such as a quotation mark, is a word also beside letters
+    whole = {word: any(unicodedata.category(character)[0] in "LMN" for character in word) for word in new}
+    backend.add_tokens([AddedToken(word, single_word=whole[word], normalized=True, special=False) for word in new])
     return Tokenizer(backend, tokenizer.tokens), list(new)
 
 

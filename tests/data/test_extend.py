@@ -100,6 +100,16 @@ def test_a_single_unknown_character_can_be_added():
     assert new.encode("我囧我")[1:-1] == [old.encode("我")[1], old.vocab_size, old.encode("我")[1]]
 
 
+@pytest.mark.parametrize("mark", ["”", "…", "——", "€", "«"])
+def test_a_mark_is_a_word_beside_letters_digits_and_ideographs_alike(mark):
+    old = train_tokenizer(["我 们 吃 苹 果 。 the cat and the dog 2022"] * 4, vocab_size=64)
+    new, added = add_words(old, [mark])
+    assert added == [mark]
+    for before, after in itertools.product(["", "the", "我", "2022", "the "], ["", "dog", "果", "2", "."]):
+        sides = [new.encode(side)[1:-1] for side in (before, after)]
+        assert new.encode(before + mark + after)[1:-1] == [*sides[0], old.vocab_size, *sides[1]]
+
+
 def test_a_file_has_a_word_a_line(tmp_path):
     file = tmp_path / "words.txt"
     file.write_bytes("\ufeffone\r\n\n  two\t\nuno\u0301\none\n".encode())
