@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 
 from bert.data import encoding, legacy_tokenizers
 from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES
-from bert.errors import InputError, accessing, first_line
+from bert.errors import InputError, accessing, checked, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
 
@@ -88,6 +88,7 @@ class Tokenizer:
     # ── files ──
 
     @classmethod
+    @checked
     def load(cls, path: str | Path) -> Tokenizer:
         """Read the tokenizer of a folder, or a `tokenizer.json` file. Truncation and padding are switched off.
 
@@ -172,6 +173,7 @@ class Tokenizer:
 
     # ── text to ids and back ──
 
+    @checked
     def encode(self, text: str, pair: str | None = None) -> list[int]:
         """Ids of a text, or of a pair of texts, with special tokens; `[MASK]` in the text is the mask token.
 
@@ -197,6 +199,7 @@ class Tokenizer:
             ids += [i for i, (_, end) in zip(cut.ids, cut.offsets) if not attached or end > 1]
         return ids
 
+    @checked
     def encode_documents(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of many texts without special tokens, by all cores: flat values (uint16 or uint32) and lengths (int64).
 
@@ -210,6 +213,7 @@ class Tokenizer:
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
         return np.concatenate(ids) if ids else np.zeros(0, dtype=self.dtype), lengths
 
+    @checked
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a text with special tokens, and for each the characters (start, end) of `text` that it stands for.
 

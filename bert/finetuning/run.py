@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, InterruptedRun
+from bert.errors import InputError, InterruptedRun, checked
 from bert.files import real_path
 from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
@@ -45,6 +45,7 @@ _DECIDED = {
 }
 
 
+@checked
 def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool = False, trust: bool = False) -> Path:
     """Run `recipe` in the folder `out`, and return the folder of the best model.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bert.data.encoding import ALL_FILES, read_object
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError
+from bert.errors import InputError, checked
 from bert.files import put_files, replaced_folder
 from bert.hf import translate
 from bert.hf.card import CARD, model_card
@@ -48,6 +48,7 @@ OURS = (CONFIG, CARD, *WEIGHT_FILES, *ALL_FILES, *EXPORTED, *(f"{name}.data" for
 """all files of a model: `save` leaves none of an earlier one, not even as an exported program"""
 
 
+@checked
 def save(
     model: Encoder | HeadedModel, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None
 ) -> None:
@@ -162,6 +163,7 @@ def open_folder(folder: str | Path) -> Source:
     return Source(folder, read_keys(folder))
 
 
+@checked
 def load(cls: type[Model], folder: str | Path) -> Model:
     """The model of class `cls` in a folder of ours or of Hugging Face, in fp32 on the CPU, in eval mode.
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bert.errors import InputError
+from bert.errors import InputError, checked
 from bert.files import replace_text
 from bert.hf.folder import load
 from bert.model.encoder import Encoder
@@ -43,6 +43,7 @@ class SentenceModule(nn.Module):
 
     save_in_root = True  # sentence-transformers writes the first module into the folder itself
 
+    @checked
     def __init__(self, model: Encoder | HeadedModel, max_seq_length: int | None = None) -> None:
         """`max_seq_length`: from 3 to the maximum of the model, which is the default.
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from bert.errors import InputError
+from bert.errors import InputError, checked
 from bert.model.attention import AttentionOptions, Layout
 from bert.model.config import EncoderConfig
 from bert.model.dropout import Dropout
@@ -105,6 +105,7 @@ class Encoder(FolderModel):
     3
     """
 
+    @checked
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, InterruptedRun
+from bert.errors import InputError, InterruptedRun, checked
 from bert.model.attention import AttentionOptions
 from bert.model.heads import MaskedLM
 from bert.model.structure import structure
@@ -49,6 +49,7 @@ _RESUMABLE = "trainer stop checkpoint log optimizer.lr optimizer.muon_lr attenti
 """groups and fields that may change when a run is resumed"""
 
 
+@checked
 def pretrain(
     recipe: PretrainRecipe, out: str | Path, overwrite: bool = False, resume: bool = False, trust: bool = False
 ) -> Path:

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bert.errors import InputError
+from bert.errors import InputError, checked
 from bert.inference.batching import check_finite, evaluating
-from bert.inference.embeddings import encoder_of, tokenizer_of
+from bert.inference.embeddings import encoder_of, tokenizer_of, warn_of_unknown
 from bert.report.text import render, table
 
 
@@ -63,6 +63,7 @@ class Attention:
         return render(f"layer {layer}, head {head}", table(["token", "attends to"], rows, left=2))
 
 
+@checked
 def attention(text: str, model: nn.Module | str | Path) -> Attention:
     """The attention of every layer and head of a model, or of the model in a folder, on a text, in fp32.
 
@@ -90,6 +91,7 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
         weights = torch.cat(encoder(row, output_attentions=True).attentions or ())
     check_finite(weights)
     tokens = [tokenizer.token(i) for i in ids]
+    warn_of_unknown(tokenizer, tokens[1:-1])
     if tokenizer.kind != "wordpiece":  # tokens of bytes, or with marks for spaces, are hard to read
         tokens = [tokens[0], *(text[start:end] or "␣" for start, end in offsets[1:-1]), tokens[-1]]
     return Attention(tuple(tokens), weights.float().cpu().numpy())

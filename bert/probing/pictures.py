@@ -41,8 +41,9 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
     """The page of a word: its map with a slider through the layers, its nearest contexts, and metrics by layer."""
     word_map, last, taken = map_of_words(words), words.layer(), len(words.occurrences)
     named = [(label, value) for label, value in (("model", model), ("sentences", source)) if value]
+    unknown = f", {words.unknown:,} unknown to the model ([UNK])" if words.unknown else ""
     metrics = [
-        ("occurrences", f"{words.found:,}", f"{taken:,} compared"),
+        ("occurrences", f"{words.found:,}", f"{taken:,} compared{unknown}"),
         ("mean cosine", decimal(last.mean_cosine), f"layer {last.number}"),
         ("random tokens", decimal(last.baseline), "the baseline of cosines in this layer"),
     ]

@@ -22,7 +22,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from bert.data.tokenizer import Tokenizer, is_unspaced
-from bert.errors import InputError, check_seed, did_you_mean
+from bert.errors import InputError, check_seed, checked, did_you_mean
 from bert.inference.embeddings import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
 from bert.probing import geometry
@@ -112,6 +112,7 @@ class Senses:
         return render(table(header, overall), "", words, *self.notes)
 
 
+@checked
 def senses(
     rows: Sequence[Row] | str | Path,
     model: nn.Module | str | Path,

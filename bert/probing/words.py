@@ -16,11 +16,11 @@ import numpy as np
 from rich.table import Table
 from torch import nn
 
-from bert.errors import InputError, check_seed, option
+from bert.errors import InputError, check_seed, checked, option
 from bert.inference.embeddings import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
 from bert.probing import geometry
-from bert.probing.occurrences import find, forms_of, nearest_words
+from bert.probing.occurrences import find, fold, forms_of, nearest_words
 from bert.probing.rows import Row, read_rows
 from bert.report.page import Marked
 from bert.report.text import decimals, render, table
@@ -103,6 +103,8 @@ class Words:
     layers: tuple[Layer, ...]
     found: int
     """number of occurrences in the sentences; more than `len(occurrences)` if a sample was taken"""
+    unknown: int = 0
+    """number of `occurrences` with an unknown token: their vectors are not those of the word, but of [UNK]"""
 
     def layer(self, number: int = -1) -> Layer:
         """The layer with this number; -1 for the last one. Raises InputError if it was not computed."""
@@ -117,7 +119,8 @@ class Words:
         header = ["layer", "cosine", "random", "corrected", "clusters", "silhouette"]
         header += ["of senses", "Rand", "accuracy", "within", "between"] if senses else []
         sample = "" if self.found == len(self.occurrences) else f", sample of {len(self.occurrences):,}"
-        title = f"{self.word}: {self.found:,} occurrences{sample}"
+        unknown = f", {self.unknown:,} of them unknown to the model ([UNK])" if self.unknown else ""
+        title = f"{self.word}: {self.found:,} occurrences{sample}{unknown}"
         legend = [_COSINES, _OF_SENSES] if senses else [_COSINES]
         layers = table(header, [_layer_row(layer, senses) for layer in self.layers], left=0)
         below = _matrix if len(self.occurrences) <= MATRIX_MOST else _clusters
@@ -157,22 +160,24 @@ def _clusters(words: Words, layer: Layer) -> list[Table | str]:
     return parts
 
 
+@checked
 def words(
     word: str,
     sentences: Sequence[str] | Sequence[Row] | Path,
     model: nn.Module | str | Path,
     layers: Sequence[int] | int | None = None,
-    forms: bool | str | Sequence[str] = False,
+    forms: bool = False,
     senses: Sequence[str] | None = None,
     clusters: int | None = None,
     seed: int = 0,
+    also: Sequence[str] = (),
 ) -> Words:
     """Find a word in sentences and compare the vectors of its occurrences.
 
     `sentences` may be the Path of a file. `model` is one of our models, or its folder. `layers` counts from 0, the embeddings; default:
-    all. `forms`: also find inflected forms by English rules, or the listed forms. `senses` gives the sense of the word in each sentence,
-    like rows with senses. `clusters` is their number; default: the one with the best silhouette. Of more than 2,000 occurrences a sample
-    is taken by `seed`.
+    all. `forms`: also find inflected forms, by English rules. `also`: other forms to find. `senses` gives the sense of the word in each
+    sentence, like rows with senses. `clusters` is their number; default: the one with the best silhouette. Of more than 2,000 occurrences
+    a sample is taken by `seed`.
 
     Raises InputError if the word is empty or does not occur, naming similar words, and for invalid layers, clusters, seeds, senses or
     models.
@@ -189,13 +194,13 @@ def words(
     >>> [layer.number for layer in found.layers]
     [0, 1, 2]
     """
-    if not word.strip():
+    if not fold(word).strip():
         raise InputError("the word is empty: give a word of the sentences")
     if clusters is not None and clusters < 1:
         raise InputError(f"clusters is {clusters}: give 1 or more")
     check_seed(seed)
     rows = _as_rows(sentences, senses)
-    found = _occurrences(word.strip(), rows, forms)
+    found = _occurrences(word.strip(), rows, forms, also)
     encoder = encoder_of(model)
     numbers = sorted(set(resolve_layers(encoder.config, layers)))
     if clusters is not None and clusters > len(found):
@@ -220,7 +225,9 @@ def words(
         scores = None if labels is None else geometry.sense_scores(own, groups, labels, seed)
         score, mean = geometry.silhouette(own, groups, seed), geometry.mean_cosine(own)
         measured.append(Layer(number, own, baseline, mean, groups, score, flat, scores))
-    return Words(word.strip(), chosen, tuple(measured[::-1]), len(found))
+    unk_id = tokenizer_of(encoder).unk_id
+    unknown = sum(unk_id in (ids[position] for position in positions) for ids, positions in located)
+    return Words(word.strip(), chosen, tuple(measured[::-1]), len(found), unknown)
 
 
 def _by_appearance(groups: geometry.Labels) -> geometry.Labels:
@@ -230,8 +237,6 @@ def _by_appearance(groups: geometry.Labels) -> geometry.Labels:
 
 
 def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[str] | None) -> list[Row]:
-    if isinstance(sentences, str):
-        raise InputError('words takes a list of sentences, or a Path: give ["…"] for one sentence')
     if isinstance(sentences, Path):
         sentences = read_rows(sentences)
     if senses is not None and len(senses) != len(sentences):
@@ -245,11 +250,10 @@ def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[s
     return rows
 
 
-def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[str]) -> list[Occurrence]:
+def _occurrences(word: str, rows: Sequence[Row], forms: bool, also: Sequence[str]) -> list[Occurrence]:
     """The occurrences of the word. If rows give senses, only rows whose own word it is are used."""
-    forms = [forms] if isinstance(forms, str) else forms
-    wanted = forms_of(word) if forms is True else [word, *(forms or [])]
-    of_word = [row for row in rows if row.word is None or row.word.casefold() == word.casefold()]
+    wanted = [*(forms_of(word) if forms else [word]), *also]
+    of_word = [row for row in rows if row.word is None or fold(row.word) == fold(word)]
     own = [row for row in of_word if row.sense is not None]
     for row in of_word if own else []:
         if row.sense is None and find(row.sentence, wanted):
@@ -257,14 +261,17 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[st
     found: list[Occurrence] = []
     for row in own or rows:
         spans = find(row.sentence, wanted)
-        if row.span is not None and row.word is not None and row.word.casefold() == word.casefold():
+        if row.span is not None and row.word is not None and fold(row.word) == fold(word):
             spans = [row.span]
         found += [Occurrence(row.sentence, *span, row.sense if own else None) for span in spans]
     if not found:
         near = nearest_words(word, (row.sentence for row in rows))
         similar = f": similar words are {', '.join(near)}" if near else ", and no similar word"
-        inflected = "" if forms else f"; {option('forms')} also finds inflected forms"
-        raise InputError(f"{word} is not in the {len(rows):,} sentences{similar}{inflected}")
+        english = f"{option('forms')} also finds inflected forms, by English rules"
+        other = english if word.isascii() else f"{option('also')} finds other forms that you name"
+        raise InputError(
+            f"{word} is not in the {len(rows):,} sentences{similar}{'' if forms or also else f'; {other}'}"
+        )
     return found
 
 

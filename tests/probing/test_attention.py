@@ -22,6 +22,14 @@ def test_weights_are_those_of_the_encoder_and_tokens_its_tokens() -> None:
     np.testing.assert_allclose(found.head(2, 1), expected[1][0, 1].detach().numpy(), atol=1e-6)
 
 
+def test_unknown_tokens_are_counted_in_a_note(said: list[str]) -> None:
+    attention("The щ sat", MODEL)
+    tokens = len(MODEL.tokenizer.encode("The щ sat")) - 2
+    assert said == [f"1 of {tokens} tokens are [UNK]: the model does not know what is there"]
+    attention("The cat", MODEL)
+    assert len(said) == 1
+
+
 def test_tokens_of_bytes_are_shown_as_written_in_the_text() -> None:
     tokens = attention("The cat 苹果", make_masked_lm("bpe")).tokens
     assert (tokens[0], tokens[-1]) == ("[CLS]", "[SEP]")
