@@ -105,8 +105,7 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
     heads = encoder.config.num_layers * encoder.config.num_heads
     if (size := 4 * heads * len(ids) ** 2) > MOST_BYTES:
         fits = int((MOST_BYTES / (4 * heads)) ** 0.5)
-        costs = f"{len(ids):,} tokens in {heads} heads have {size / 1e9:.1f} GB of attention weights"
-        raise InputError(f"{costs}: give a text of at most {fits:,} tokens")
+        raise InputError(f"{len(ids):,} tokens have {size / 1e9:.1f} GB of weights: give a text of at most {fits:,}")
     with evaluating(encoder), torch.no_grad():
         row = torch.tensor([ids], device=next(encoder.parameters()).device)
         weights = torch.cat(encoder(row, output_attentions=True).attentions or ())

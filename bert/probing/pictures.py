@@ -26,10 +26,9 @@ def map_of_words(words: Words) -> LayerMap:
     measures = {"corrected cosine": [one.mean_cosine - one.baseline for one in words.layers]}
     measures["silhouette of the colors"] = np.array(silhouettes, float).tolist()
     if last.senses is not None:
-        scores = [one.senses for one in words.layers if one.senses is not None]
-        measures["sense accuracy"] = [one.accuracy for one in scores]
-        measures["most frequent sense"] = [words.most_frequent[1]] * len(scores)
-        measures["adjusted Rand"] = [one.adjusted_rand for one in scores]
+        measures["sense accuracy"] = [one.senses.accuracy for one in words.layers if one.senses]
+        measures["most frequent sense"] = [words.most_frequent[1]] * len(words.layers)
+        measures["adjusted Rand"] = [one.senses.adjusted_rand for one in words.layers if one.senses]
     measures["variance shown (PCA)"] = [geometry.share_of_variance(one.vectors, one.map) for one in words.layers]
     kind = "senses" if last.senses is not None else f"clusters of {_name(last.number)}, in all layers"
     return LayerMap(
@@ -78,9 +77,8 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
 
 def words_png(words: Words, file: Path, layer: int = -1) -> str:
     """Draw the map of a layer, by default the last one. Returns a remark for the user, which may be empty."""
-    number = words.layer(layer).number
-    index = [one.number for one in words.layers].index(number)
-    return layer_scatter_png(file, map_of_words(words), index, f"{_name(number)}: {words.word}")
+    index = [one.number for one in words.layers].index(words.layer(layer).number)
+    return layer_scatter_png(file, map_of_words(words), index, f"{_name(words.layers[index].number)}: {words.word}")
 
 
 def nearest_contexts(words: Words, sentences: int = SENTENCES) -> str:

@@ -7,6 +7,7 @@ with that of random tokens of the same sentences, and with the difference, the c
 Contextualized Word Representations?").
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from bert.report.page import Marked
 from bert.report.strata import stratified
 from bert.report.text import decimals, render, table
 
+logger = logging.getLogger(__name__)
 MOST_OCCURRENCES = 2_000
 BASELINE_TOKENS = 100
 """random tokens whose 4,950 pairs give the baseline"""
@@ -214,6 +216,10 @@ def words(
     if clusters is not None and clusters > len(found):
         raise InputError(f"clusters is {clusters} and {word.strip()} occurs {len(found)} times: give at most that many")
     chosen = tuple(found[index] for index in stratified([one.sense or "" for one in found], MOST_OCCURRENCES, seed))
+    if left := len({one.sense for one in found}) - len({one.sense for one in chosen}):
+        logger.warning(
+            f"{left:,} senses of {word.strip()} are left out: at most {len(chosen):,} occurrences are compared"
+        )
     spans = [(one.start, one.end) for one in chosen]
     located = span_tokens(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
     vectors = token_vectors(encoder, located, numbers, progress=f"vectors of {word}").numpy()

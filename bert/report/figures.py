@@ -101,8 +101,7 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     contexts = [word.occurrences[index].context(CONTEXT).text for index in drawn]
     names = [_shortened(name, LONGEST_NAME) for name in word.group_names()]
     points, groups = word.positions[layer][drawn], numbered(word.groups)[drawn]
-    known = {name: values[layer] for name, values in word.measures.items() if np.isfinite(values[layer])}
-    measures = " · ".join(f"{name} {value:.2f}" for name, value in known.items())
+    measures = " · ".join(f"{name} {of[layer]:.2f}" for name, of in word.measures.items() if np.isfinite(of[layer]))
     lettering = Lettering([*contexts, *names, title])
     with lettering.in_use():
         figure = Figure(figsize=(9, 6.6), dpi=160, facecolor=PAPER)

@@ -5,7 +5,6 @@ Their initial state is drawn here, and can be read and printed without the scrip
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -21,6 +20,7 @@ NEAR = 45  # the same in a list of nearest occurrences
 MOST_NEAREST = 3
 MOST_MARKS = 200  # in a map, unless there are more groups
 MOST_CELLS = 48  # rows of a matrix
+MOST_LABELS = 32  # of tokens beside the weights of a head
 MOST_WEIGHTS = 120_000  # numbers in the heads of one picture, each of about three bytes
 
 
@@ -43,9 +43,8 @@ class LayerMap:
 
     def __post_init__(self) -> None:
         shape = (len(self.layers), len(self.occurrences), 2)
-        found = f"positions {self.positions.shape}, directions {self.directions.shape}, groups ({len(self.groups)},)"
         if self.positions.shape != shape or self.directions.shape[:2] != shape[:2] or len(self.groups) != shape[1]:
-            raise ValueError(f"{found}: {shape} expected")
+            raise ValueError(f"positions {self.positions.shape}, directions {self.directions.shape}: {shape} expected")
         if any(len(values) != shape[0] for values in self.measures.values()):
             raise ValueError(f"each measure needs {shape[0]} numbers, one a layer")
 
@@ -100,7 +99,7 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
     )
 
 
-def _items(word: LayerMap, drawn: Sequence[int], group_of: np.ndarray) -> tuple[list[list[Any]], list[Any]]:
+def _items(word: LayerMap, drawn: Sequence[int], group_of: np.ndarray) -> tuple[list[list], list[dict]]:
     """The text and group of each mark, then of what is nearest to one; for each layer and mark the nearest items and their cosines."""
     items = {index: item for item, index in enumerate(drawn)}
     near = []
@@ -152,7 +151,7 @@ def _measure(name: str, values: Sequence[float], layer: int) -> str:
     return f'<div class="measure"><span dir="auto">{escape(name)}</span><output>{value}</output><span class="spark">{columns}</span></div>'
 
 
-def _layer_cosines(word: LayerMap, drawn: list[int], group_of: np.ndarray, layer: int) -> tuple[dict[str, Any], str]:
+def _layer_cosines(word: LayerMap, drawn: list[int], group_of: np.ndarray, layer: int) -> tuple[dict, str]:
     """The data with which the script redraws the cosines of a layer, and their initial state."""
     groups = group_of[drawn]
     order = sorted(stratified(groups.tolist(), MOST_CELLS), key=groups.__getitem__)
@@ -224,13 +223,14 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
     few = f" The first {len(names)} of {len(heads)} heads." if len(names) < len(heads) else ""
     numbers = [np.rint(1000 * np.nan_to_num(heads[name])).astype(int).ravel().tolist() for name in names]
     content = {"tokens": list(tokens), "heads": numbers}
-    rows = "".join(f'<span dir="auto">{escape(token)}</span>' for token in tokens)
+    step = -(-size // MOST_LABELS) or 1
+    rows = "".join(f'<span dir="auto">{"" if n % step else escape(token)}</span>' for n, token in enumerate(tokens))
     return (
         f'<figure class="chart attention" data-chart="attention"><div class="glance"><div class="words">'
         f'<div class="steer"><label>Head <select>{options}</select></label></div>'
         f'<div class="chips" role="group" aria-label="tokens">{chips}</div>'
         f'<p class="readout" aria-live="polite">Choose a token to see its weights. Rows are queries, columns keys.{few}</p></div>'
-        f'<div class="heads" style="--n:{size}"><div class="columns" aria-hidden="true">{rows}</div>'
+        f'<div class="heads" style="--n:{size};--step:{step}"><div class="columns" aria-hidden="true">{rows}</div>'
         f'<div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}</div></div>'
         f"{data(content)}</figure>"
     )

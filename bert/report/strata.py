@@ -20,7 +20,6 @@ def stratified(groups: Sequence[Hashable], most: int, seed: int = 0) -> list[int
     of = numbered(groups)
     sizes = np.bincount(of)
     by_group = np.lexsort((np.random.default_rng(seed).random(len(of)), of))  # in random order within each
-    rank = np.zeros(len(of), np.int64)  # of an item in its group, from 0
-    rank[by_group] = np.arange(len(of)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    rank = np.argsort(by_group) - (np.cumsum(sizes) - sizes)[of]  # of an item in its group, from 0
     turn = np.where(rank == 0, -sizes[of], (rank + 0.5) / sizes[of])
     return sorted(np.argsort(turn, kind="stable")[:most].tolist())

@@ -102,7 +102,7 @@ def test_weights_that_would_fill_the_memory_are_refused_with_their_size_and_the_
 ) -> None:
     monkeypatch.setattr(module, "MOST_BYTES", 4 * 4 * 12**2)
     assert len(attention("cat " * 10, MODEL).tokens) == 12
-    message = r"13 tokens in 4 heads have 0.0 GB of attention weights: give a text of at most 12 tokens"
+    message = r"13 tokens have 0.0 GB of weights: give a text of at most 12"
     with pytest.raises(InputError, match=message):
         attention("cat " * 11, MODEL)
 

@@ -246,6 +246,14 @@ def test_right_to_left_text_is_ordered_and_aligned_as_such_everywhere(browser, f
         page.locator(".heads .values rect").nth(6).hover()
         readout = page.locator(".attention .readout")
         assert readout.text_content() == "הבנק → הגדול: 25.0 %"
+        rights = page.locator(".heads .rows span").evaluate_all(
+            """spans => spans.map(span => {
+                const range = document.createRange();
+                range.selectNodeContents(span);
+                return range.getBoundingClientRect().right;
+            })"""
+        )
+        assert max(rights) - min(rights) < 2  # beside their rows, whatever their direction
         first_word, second_word = (readout.locator("bdi").nth(n).bounding_box()["x"] for n in (0, 1))
         assert first_word < second_word  # the arrow points from the query to the key
 

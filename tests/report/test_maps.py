@@ -179,6 +179,18 @@ def test_attention_of_too_many_heads_shows_the_first_and_says_so() -> None:
     assert f"The first {fits} of 100 heads." in text
 
 
+def test_of_many_tokens_the_grid_names_as_many_as_can_be_read() -> None:
+    tokens = [f"token{n}" for n in range(100)]
+    text = maps.attention_map(tokens, {"head": np.full((100, 100), 0.01)})
+    rows = re.search(r'<div class="rows" aria-hidden="true">(.*?)</div>', text)
+    assert rows
+    names = re.findall(r"<span[^>]*>(.*?)</span>", rows[1])
+    assert [name for name in names if name] == tokens[::4]
+    assert names[::4] == tokens[::4]
+    assert 'style="--n:100;--step:4"' in text
+    assert all(f">{token}</b>" in text for token in tokens)  # beside the grid, all of them
+
+
 def test_weights_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="3 tokens"):
         maps.attention_map(["a", "b", "c"], {"head": np.eye(2)})
