@@ -16,7 +16,7 @@ import tokenizers
 from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
-from bert.data import encoding, legacy_tokenizers
+from bert.data import encoding
 from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES
 from bert.errors import InputError, accessing, checked, first_line
 from bert.files import completed, replaced_folder
@@ -109,11 +109,17 @@ class Tokenizer:
                 options |= encoding.read_object(path / "special_tokens_map.json")
         named = {role: encoding.token_name(options.get(f"{role}_token")) for role in ROLES}
         names = {role: name for role, name in named.items() if name is not None}
-        backend: tokenizers.Tokenizer | None = None
         try:
             if path.is_dir() and not file.exists():
-                backend, names, file = legacy_tokenizers.read_vocabulary(path, options, names)
-            backend = backend or legacy_tokenizers.read_definition(file, options)
+                from bert.data.legacy_tokenizers import read_vocabulary  # for old folders only
+
+                backend, names, file = read_vocabulary(path, options, names)
+            else:
+                backend = encoding.read_definition(file)
+                if options.keys() & encoding.NORMALIZER.keys():
+                    from bert.data.legacy_tokenizers import configure
+
+                    configure(backend, path, options)
             with encoding.rust_silent():
                 tokenizer = cls(backend, names, source=str(file))
                 tokenizer._try()
