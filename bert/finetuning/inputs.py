@@ -57,7 +57,7 @@ def check_options(task: Task, data: DataConfig) -> None:
     users = {other: task_named(other).options for other in TASKS}
     for name in dict.fromkeys(chain(*users.values())):
         if name not in task.options and getattr(data, name) != getattr(DataConfig(), name):
-            of = " and ".join(other for other, options in users.items() if name in options)
+            of = " and ".join(", ".join(other for other in users if name in users[other]).rsplit(", ", 1))
             raise InputError(f"{option(name)} is an option of {of}, not of {task.name}; remove it")
 
 
