@@ -48,7 +48,7 @@ class Columns:
     def __str__(self) -> str:
         """`'premise' and 'hypothesis' → 'label'`."""
         texts = [repr(name) for name in (self.text, self.pair, self.words) if name]
-        return f"{' and '.join(texts)} → {(', '.join(self.label_columns) or self.label or self.tags)!r}"
+        return f"{' and '.join(texts) or 'the first'} → {(', '.join(self.label_columns) or self.label or self.tags)!r}"
 
 
 def choose_columns(
