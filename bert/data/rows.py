@@ -190,11 +190,11 @@ def _conll_cells(line: str) -> list[str]:
 
 
 def _is_comment(cells: list[str], word: list[str]) -> bool:
-    """Whether a line that begins with # is not like a `word`: it has other columns, or a number in place of a tag, as `# 12`.
-    A hashtag alone is a word without its tag."""
+    """Whether a line that begins with # is not like a `word`: it has other columns, a space after #, or a number in place of a
+    tag, as `# 12`. A hashtag alone is a word without its tag."""
     if len(cells) != len(word):
         return len(cells) > 1 or cells == ["#"]
-    return cells[0] == "#" and is_number(cells[-1]) and not is_number(word[-1])
+    return cells[0].startswith("# ") or (cells[0] == "#" and is_number(cells[-1]) and not is_number(word[-1]))
 
 
 def is_number(text: str) -> bool:
