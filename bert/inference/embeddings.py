@@ -5,7 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,8 @@ from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
 from bert.inference.batching import Batch, Encoded, check_finite, evaluating, run_batches
 from bert.model.config import EncoderConfig
-from bert.model.encoder import Encoder
+from bert.model.encoder import Encoder, Pooling
 from bert.model.heads import MaskedLM, Prediction
-
-Pooling = Literal["mean", "cls"]
 
 TOKENIZED_AT_ONCE = 4_096
 """texts at once: the output of a tokenizer takes memory"""
