@@ -95,9 +95,8 @@ def text_has_changed(store: TokenStore, corpus: Sequence[str]) -> bool:
 def _log(out: Path, summary: StoreSummary, jaccard: float | None) -> None:
     unknown, letters = summary.unknown / summary.tokens, summary.unknown_characters / summary.characters
     also = "" if jaccard is None else f" and {summary.near_duplicates:,} near ones"
-    skipped = (
-        f"{summary.duplicates:,} exact duplicates{also} skipped, {unknown:.2%} [UNK] ({letters:.2%} of the characters)"
-    )
+    shares = f"{unknown:.2%} [UNK] ({letters:.2%} of the characters)"
+    skipped = f"{summary.duplicates:,} exact duplicates{also} skipped, {shares}"
     rate = f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
     logger.info(f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, {skipped}, {rate}")
     if max(unknown, letters) > 0.01:
