@@ -45,7 +45,7 @@ _PLURALS = (
     ("sis", 2, "es"),
     ("(?:al|el|ol|ea|oa|thie|hoo|ar)f", 1, "ves fs"),
     ("(?:kni|wi|li)fe", 2, "ves fes"),
-    ("(?<!o)och|omach|[gin]arch|[tz]ech|nuch|^corps", 0, "s"),  # ch as in k
+    ("(?<!o)och|omach|[gin]arch|[tz]ech|nuch", 0, "s"),  # ch as in k
     (f"{_SHORT}[sz]", 0, "+es es"),
     ("s|x|z|ch|sh", 0, "es"),
     ("^[dgn]o|[aeiouy].*[^aeiou]o", 0, "es s"),
@@ -58,7 +58,7 @@ _STRESSED = (  # at the end
 )
 _VERBS = (
     # the forms by rule belong to another word: unite, breathe
-    ("^(?:aide|breath|caste|cloth|corps|lung|past|sooth|steppe|suite|unit)|sis", 0, ""),
+    ("^(?:aide|breath|caste|cloth|lung|past|sooth|steppe|suite|unit)|sis", 0, ""),
     ("^sw?ing|^[^aeiouy]*[eo]|^(?!fr|kn|tr)[^aeiouy]*ee", 0, "ing"),  # not singed, bed, toed, seed
     ("[^aeiou]y", 1, "ied ying"),
     ("ie", 2, "ied ying"),
