@@ -436,7 +436,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
         ),
         (
             "tokenizer text.txt --out new --vocab-size 256 --kind wordpeice",
-            "kind 'wordpeice' is not known: use one of wordpiece, bpe, unigram. Did you mean `wordpiece`?",
+            "kind 'wordpeice' is not known: use one of auto, wordpiece, bpe, unigram. Did you mean `wordpiece`?",
         ),
         (
             "tokenizer text.txt --out new --vocab-size 256 --layout line",

@@ -25,9 +25,11 @@ def _tokenizer(arguments: Sequence[str]) -> None:
     parser = Parser(_tokenizer)
     add_corpus(parser)
     parser.add("--out", "folder to write", required=True)
-    parser.add("--kind", "wordpiece (lowercased), bpe (byte-level) or unigram", default="wordpiece")
+    kinds = "wordpiece, bpe (byte-level), unigram; auto: unigram for scripts without spaces, otherwise wordpiece"
+    parser.add("--kind", kinds, default="auto")
     parser.add("--vocab-size", "vocabulary size; default: 8192, or what a small corpus supports", int)
-    parser.add("--cased", "wordpiece: keep case and accents", bool)
+    parser.add("--cased", "auto and wordpiece: keep case", bool)
+    parser.add("--strip-accents", "drop the accents of Latin and Greek letters", bool)
     sample = "characters to train on at most, spread over the corpus; default: 100 million, for unigram 5 million"
     parser.add("--sample-characters", sample, int)
     parser.add("--overwrite", "replace an existing tokenizer", bool)
@@ -35,8 +37,8 @@ def _tokenizer(arguments: Sequence[str]) -> None:
     from bert.data.vocabulary import make_tokenizer
 
     given = options.corpus, options.out, options.kind, options.vocab_size, options.layout, options.text_field
-    case = False if options.cased else None
-    make_tokenizer(*given, sample_characters=options.sample_characters, lowercase=case, overwrite=options.overwrite)
+    lowercase = False if options.cased else None
+    make_tokenizer(*given, options.sample_characters, lowercase, options.strip_accents, options.overwrite)
 
 
 def _prepare(arguments: Sequence[str]) -> None:

@@ -138,7 +138,7 @@ def _attend(arguments: Sequence[str]) -> None:
         from bert.report.figures import heatmap_png
 
         weights, title = result.head(layer, head), f"attention: layer {layer}, head {head}"
-        png(lambda file: _say(heatmap_png(file, result.tokens, weights, title)))
+        png(lambda file: _say(heatmap_png(file, result.labels, weights, title)))
 
 
 COMMANDS = (_words, _senses, _score, _attend)

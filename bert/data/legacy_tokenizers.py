@@ -1,10 +1,11 @@
-"""Tokenizer folders of Hugging Face without `tokenizer.json`: BERT's `vocab.txt`, RoBERTa's `vocab.json` and `merges.txt`, and the
-JSON files beside them.
+"""Tokenizer folders of Hugging Face: what `tokenizer_config.json` says beside `tokenizer.json`; and folders without the latter: BERT's
+`vocab.txt`, RoBERTa's `vocab.json` and `merges.txt`, and the JSON files beside them.
 
 The settings and their defaults are those of transformers' BertTokenizer and RobertaTokenizer. A folder that names another
 class is refused, because its text would be split differently.
 """
 
+import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,14 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import RobertaProcessing
 
-from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES, read_object, token_name
+from bert.data.encoding import BERT_TOKENS, NORMALIZER, ROBERTA_TOKENS, ROLES, read_object, sentencepieces, token_name
 from bert.errors import InputError, first_line
 
-_SENTENCEPIECES = ("sentencepiece.bpe.model", "spiece.model", "spm.model", "tokenizer.model")
 _CLASSES = {
     "vocab.txt": ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"),
     "vocab.json": ("RobertaTokenizer", "LongformerTokenizer", "XLMRobertaXLTokenizer"),
 }
+_DEFAULTS = {"strip_accents": None, "tokenize_chinese_chars": True}
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _CASED = 0.05  # uncased vocabularies hold no capital letter outside the special tokens
 _SAVE_AGAIN = "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers writes one"
@@ -52,6 +53,25 @@ class Settings:
             return AddedToken(name, special=True, **{flag: bool(entry[flag]) for flag in _FLAGS if flag in entry})
         known = next((token for token in self.added.values() if token.content == name), None)
         return known or AddedToken(name, special=True, normalized=False)
+
+
+def configure(backend: tokenizers.Tokenizer, folder: Path, options: dict[str, Any]) -> None:
+    """Where tokenizer_config.json contradicts tokenizer.json, a BERT tokenizer follows the former, as in transformers, with a warning.
+
+    `backend` is what tokenizer.json says, and `options` what the other says. Raises InputError for an option of another type."""
+    if str(options.get("tokenizer_class")).removesuffix("Fast") not in (*_CLASSES["vocab.txt"], "None"):
+        return
+    found = backend.normalizer
+    before = {"do_lower_case": bool(found) and found.normalize_str("A") == "a"} | _DEFAULTS
+    if isinstance(found, normalizers.BertNormalizer):
+        before = {key: getattr(found, name) for key, name in NORMALIZER.items()}
+    after = {key: Settings(folder, options, {}).flag(key, value) for key, value in before.items()}
+    if differ := [
+        f"{key} {json.dumps(after[key])}, not {json.dumps(before[key])}" for key in after if after[key] != before[key]
+    ]:
+        backend.normalizer = normalizers.BertNormalizer(**{name: after[key] for key, name in NORMALIZER.items()})
+        what = f"tokenizer_config.json says {' and '.join(differ)} as tokenizer.json"
+        warnings.warn(f"{folder}: {what}: done as in transformers; correct one of the two", stacklevel=3)
 
 
 def _additional(options: dict[str, Any]) -> list[Any]:
@@ -101,7 +121,7 @@ def read_vocabulary(
         file, named = folder / "vocab.txt", dict(zip(ROLES, BERT_TOKENS)) | names
         _check_class(folder, "vocab.txt", settings)
         backend = _word_tokens(file, settings, named)
-    elif model := next((name for name in _SENTENCEPIECES if (folder / name).exists()), None):
+    elif (model := next(iter(sentencepieces(folder)), None)) is not None:
         raise InputError(f"{folder}: {model} without tokenizer.json, the only such file read here: {_SAVE_AGAIN}")
     else:
         what = "no tokenizer in this folder (tokenizer.json, vocab.txt, or vocab.json with merges.txt)"

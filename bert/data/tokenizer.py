@@ -21,15 +21,14 @@ from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES
 from bert.errors import InputError, accessing, checked, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
-from bert.untrusted import read_json
 
 SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
 _AT_ONCE = 100_000  # characters that are encoded between two checks for signals
 # scripts written without spaces, where each token counts as a word
-_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF))
+_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F))
 _MOST_GAPS, _FEW_IDS = 4, 1000  # the highest id is at most 4 × the number of entries + 1,000
-_IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
+_IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFD))
 
 _TRIAL = f"a Test, 1+1 = été\n[MASK] 苹果 ꙮ𐎠😀\u200b {'a' * 40}! {'1' * 40}.{' ' * 40}x"
 """text of many kinds, with what makes patterns backtrack"""
@@ -110,17 +109,18 @@ class Tokenizer:
                 options |= encoding.read_object(path / "special_tokens_map.json")
         named = {role: encoding.token_name(options.get(f"{role}_token")) for role in ROLES}
         names = {role: name for role, name in named.items() if name is not None}
-        backend: tokenizers.Tokenizer | None = None
         try:
             if path.is_dir() and not file.exists():
                 from bert.data.legacy_tokenizers import read_vocabulary  # for old folders only
 
                 backend, names, file = read_vocabulary(path, options, names)
             else:
-                definition = read_json(file)
-                encoding.check_expansion(definition)
+                backend = encoding.read_definition(file)
+                if options.keys() & encoding.NORMALIZER.keys():
+                    from bert.data.legacy_tokenizers import configure
+
+                    configure(backend, path, options)
             with encoding.rust_silent():
-                backend = backend or tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
                 tokenizer = cls(backend, names, source=str(file))
                 tokenizer._try()
         except BaseException as error:
@@ -141,7 +141,8 @@ class Tokenizer:
     @staticmethod
     def has_files(folder: str | Path) -> bool:
         """Whether a folder holds a tokenizer for `load`, or part of one."""
-        return any((Path(folder) / name).exists() for name in encoding.FILES)
+        folder = Path(folder)
+        return any((folder / name).exists() for name in (*encoding.FILES, *encoding.sentencepieces(folder)))
 
     def save(
         self,
@@ -149,7 +150,7 @@ class Tokenizer:
         model_max_length: int = 512,
         model_input_names: Sequence[str] = ("input_ids", "attention_mask"),
     ) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt` into `folder`.
+        """Write `tokenizer.json`, `tokenizer_config.json` and, for a WordPiece of BERT, `vocab.txt` into `folder`.
 
         transformers' AutoTokenizer opens the folder and gives the same ids. The folder is replaced atomically; other files in
         it are kept. `model_input_names` must contain "token_type_ids" if the model has token types. Raises InputError.
@@ -167,7 +168,8 @@ class Tokenizer:
             config |= {"bos_token": "<s>", "eos_token": "</s>"}
         config |= {"model_max_length": model_max_length, "model_input_names": list(model_input_names)}
         files = {"tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
-        if self.kind == "wordpiece":  # without added words: vocab.txt would make them parts of longer words too
+        # readers of vocab.txt normalize as BERT does; without added words, which would become parts of longer words too
+        if self.kind == "wordpiece" and (self._definition["normalizer"] or {}).get("type") == "BertNormalizer":
             vocabulary: dict[str, int] = self._definition["model"]["vocab"]
             if sorted(vocabulary.values()) == list(range(len(vocabulary))):
                 files["vocab.txt"] = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
@@ -401,9 +403,10 @@ class Tokenizer:
         return any(byte_level) or any(entry["prepend_scheme"] == "never" for entry in metaspace)
 
 
-def is_unspaced(character: str) -> bool:
+def is_unspaced(character: str, ideographs: bool = True) -> bool:
     """Whether a character, if any, belongs to a script that is written without spaces between words."""
-    return any(low <= ord(character) <= high for low, high in (*_UNSPACED, *_IDEOGRAPHS)) if character else False
+    ranges = _UNSPACED + _IDEOGRAPHS if ideographs else _UNSPACED
+    return any(low <= ord(character) <= high for low, high in ranges) if character else False
 
 
 def post_processor(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> TemplateProcessing:

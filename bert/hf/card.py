@@ -26,6 +26,8 @@ PIPELINES: dict[Kind, tuple[str, str | None, str]] = {  # title, task of the Hub
     "TokenClassifier": ("Token classifier", "token-classification", "AutoModelForTokenClassification"),
     "Discriminator": ("Discriminator of replaced tokens", None, "AutoModelForPreTraining"),
 }
+FIRST_TOKEN = """Only the first token of a word has learned its tag, so that a pipeline needs `aggregation_strategy="first"`: with
+`"simple"`, the tokens of a word become spans of their own."""
 PROBLEMS = {"multi_label_classification": "Multi-label text classifier", "regression": "Text regression"}
 """titles of models by their problem type"""
 
@@ -55,6 +57,8 @@ def model_card(
     if not obstacles:
         code += f'\n\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("path/to/this/folder")'
     blocks.append(f"```python\n{code}\n```")
+    if kind == "TokenClassifier" and not obstacles:
+        blocks.append(FIRST_TOKEN)
     if obstacles:
         blocks.append(f"No architecture of Hugging Face transformers computes this: {'; '.join(obstacles)}.")
     return card_header(**(own | added)) + "\n" + "\n\n".join(blocks) + "\n" + (f"\n{text}" if text else "")

@@ -171,9 +171,11 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     layers = keys["num_hidden_layers"]
     every, kinds = keys.get("global_attn_every_n_layers", 3), keys.get("layer_types")
     if kinds is not None:
+        if len(kinds) != layers:
+            raise InputError(f"num_hidden_layers is {layers} and layer_types has {len(kinds)}: correct one of them")
         local = [kind == "sliding_attention" for kind in kinds]
         second = next((i for i, is_local in enumerate(local) if i and not is_local), len(local))
-        fitting = [n for n in (every, second) if len(local) == layers and local == [i % n != 0 for i in range(layers)]]
+        fitting = [n for n in (every, second) if local == [i % n != 0 for i in range(layers)]]
         if not fitting:
             raise InputError("layer_types is not supported: only layers 0, n, 2n, ... may be full_attention")
         every = fitting[0]

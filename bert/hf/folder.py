@@ -118,7 +118,11 @@ class Source:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        return read_tensors(self.folder)
+        family, tensors = self.config("Encoder")[0], read_tensors(self.folder)
+        try:
+            return translate.plain_names(family, self.keys, tensors)
+        except InputError as error:
+            raise InputError(f"{weights_file(self.folder)}: {error}") from error
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -196,6 +200,7 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     _as_whole(model).load_state_dict(ours, assign=True)  # the tensors of the file, not copied
     model.tokenizer = _read_tokenizer(source.folder, config)
     model.model_type = family and family.model_type
+    (model if isinstance(model, Encoder) else model.encoder).pooling = _pooling(source.folder)
     return model.eval(), spare
 
 
@@ -316,6 +321,17 @@ def _read_tokenizer(folder: Path, config: EncoderConfig) -> Tokenizer | None:
         both = f"the tokenizer has {tokenizer.vocab_size} tokens and {CONFIG} says vocab_size {config.vocab_size}"
         raise InputError(f"{folder}: {both}: give the tokenizer that the model was trained with")
     return tokenizer
+
+
+def _pooling(folder: Path) -> str:
+    """How sentence-transformers pools the vectors of the tokens of a text, by its own name: mean if the folder does not say."""
+    files = folder.glob("*_Pooling/config.json") if (folder / "modules.json").exists() else ()
+    keys = next(map(read_object, files), {})
+    before = [
+        re.sub("^pooling_mode_|_tokens?$", "", key) for key in keys if re.match("pooling_mode_", key) and keys[key]
+    ]
+    mode = keys.get("pooling_mode", before or "mean")  # the flags are those of versions before 6
+    return " and ".join(map(str, mode)) if isinstance(mode, list) else str(mode)
 
 
 def _token_ids(model: Encoder | HeadedModel) -> dict[str, int | None]:

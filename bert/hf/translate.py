@@ -4,6 +4,7 @@ In one direction: an `EncoderConfig`, the config of a head and our parameters â†
 that fits no family keeps our own names of fields and parameters under `model_type: "bert-encoder"`.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -35,6 +36,11 @@ ELSEWHERE = ("labels", "problem_type")
 _MOST_LABELS = 100_000
 Head = HeadConfig | TaskHeadConfig | DiscriminatorConfig | None
 """config of a head; None: a bare encoder"""
+_OF_2019 = re.compile(r"(?<=LayerNorm\.)(gamma|beta)$")
+"""weight and bias in files converted from TensorFlow"""
+_IN_EVERY_ENCODER = "encoder.layers.0.attention.out.weight"
+_WRAPPERS = re.compile(r"\b(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
+"""what DataParallel, torch.compile, FSDP, activation checkpointing and Lightning put into the names of parameters"""
 BUFFERS = ("position_ids", "embeddings.token_type_ids")
 """parts of the names of buffers in old files, which hold consecutive numbers"""
 
@@ -238,7 +244,10 @@ def _labels(keys: Mapping[str, Any]) -> tuple[str, ...]:
         names = {str(i): f"LABEL_{i}" for i in range(number)}
     if not isinstance(names, dict) or len(names) > _MOST_LABELS or names.keys() != {str(i) for i in range(len(names))}:
         raise InputError('id2label does not number the classes "0", "1", "2", â€¦, at most 100,000: name each of them')
-    return tuple(str(names[str(i)]) for i in range(len(names)))
+    labels = tuple(str(names[str(i)]) for i in range(len(names)))
+    if odd := next((label for label in labels if re.search(r"[\t\r\n]", label)), None):
+        raise InputError(f"id2label names {odd!r}: a tab or a line end cannot be part of a label: rename it")
+    return labels
 
 
 def _make(kind: type, values: Mapping[str, Any]) -> Any:
@@ -300,8 +309,7 @@ def read_parameters(
         pairs: list[tuple[str, tuple[str, ...], bool | str]] = [(name, (name,), True) for name in shapes]
         spare = [name for name in theirs if name not in shapes and (kind != "Encoder" or not name.startswith("head."))]
     else:
-        theirs = {_modern_name(name): tensor for name, tensor in theirs.items()}
-        prefix = family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
+        prefix = _prefix_of(family, theirs)
         pairs = [pair for pair in _pairs(family, (kind,), num_layers, prefix) if pair[0] in shapes]
         if not family.value(keys, "tie_word_embeddings") and family.output_bias in theirs:
             untied = {"head.bias": (family.output_bias,)}
@@ -343,6 +351,42 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
+def plain_names(family: Family | None, keys: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file by the names that the model itself has: without what a program around it puts before or into
+    them (`_orig_mod.`, `module.`, `model.`), and with the embedding matrix where only the output matrix tied to it is stored.
+
+    Raises InputError, without the name of the file, if two tensors have the same name then.
+    """
+    plain = {
+        _WRAPPERS.sub("", _OF_2019.sub(lambda old: "weight" if old[0] == "gamma" else "bias", name)): tensor
+        for name, tensor in tensors.items()
+    }
+    pairs = () if family is None else _pairs(family, (), 1, "")
+    part = next((names[0] for ours, names, _ in pairs if ours == _IN_EVERY_ENCODER), _IN_EVERY_ENCODER)
+    around = [name.removesuffix(part) for name in plain if f".{name}".endswith(f".{part}")]
+    if len(around) == 1:  # else there are several models, or none
+        before = around[0].removesuffix(family.prefix if family else "")
+        plain = {name.removeprefix(before): tensor for name, tensor in plain.items()}
+    if len(plain) < len(tensors):
+        raise InputError("holds parameters twice, with and without a prefix such as module.: remove one of the two")
+    if family is not None and family.value(keys, "tie_word_embeddings"):
+        matrix, output, bias = _tied(family, plain)
+        for name, other in ((matrix, output), (bias, family.output_bias)):
+            plain |= {name: plain[other]} if name not in plain and other in plain else {}
+    return plain
+
+
+def _tied(family: Family, theirs: Mapping[str, Tensor]) -> tuple[str, str, str]:
+    """Their names of the embedding matrix, the output matrix and the output bias."""
+    names = {row.ours: str(row.theirs) for row in (*family.rows, *family.head_rows["MaskedLM"])}
+    return _prefix_of(family, theirs) + names["embeddings.tokens.weight"], names["head.weight"], names["head.bias"]
+
+
+def _prefix_of(family: Family, theirs: Mapping[str, Tensor]) -> str:
+    """What the names of the encoder's parameters begin with: nothing in the file of a bare encoder."""
+    return family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
+
+
 def unties(family: Family | None, keys: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> bool:
     """Whether a file holds an output matrix that differs from the embedding matrix, though the config says that they are tied.
 
@@ -350,10 +394,7 @@ def unties(family: Family | None, keys: Mapping[str, Any], theirs: Mapping[str, 
     """
     if family is None or not family.value(keys, "tie_word_embeddings"):
         return False
-    names = {row.ours: str(row.theirs) for row in (*family.rows, *family.head_rows["MaskedLM"])}
-    output = theirs.get(names["head.weight"])
-    embedded = (theirs.get(prefix + names["embeddings.tokens.weight"]) for prefix in (family.prefix, ""))
-    matrix = next((tensor for tensor in embedded if tensor is not None), None)
+    matrix, output, _ = map(theirs.get, _tied(family, theirs))
     return output is not None and matrix is not None and not torch.equal(output, matrix)
 
 
@@ -367,10 +408,3 @@ def _pairs(
     for row in (row for kind in kinds for row in family.head_rows.get(kind, ())):
         for ours, theirs in row.expand(num_layers, prefix):
             yield ours, theirs, row.bias
-
-
-def _modern_name(name: str) -> str:
-    """In files converted from TensorFlow in 2019 the weight of a LayerNorm is gamma and its bias beta."""
-    if name.endswith("LayerNorm.gamma"):
-        return name.removesuffix("gamma") + "weight"
-    return name.removesuffix("beta") + "bias" if name.endswith("LayerNorm.beta") else name

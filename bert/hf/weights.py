@@ -24,6 +24,7 @@ from bert.untrusted import read_json
 WEIGHTS = "model.safetensors"
 PICKLED = "pytorch_model.bin"
 INDEX_ENDING = ".index.json"
+_MOST_NAMES = 8  # in a message
 WEIGHT_FILES = (WEIGHTS, WEIGHTS + INDEX_ENDING, PICKLED, PICKLED + INDEX_ENDING)
 """the first one in a folder is read"""
 
@@ -113,13 +114,15 @@ def _unpickle(file: Path) -> object:
 
 
 def listed(names: Iterable[str]) -> str:
-    """All names, with layers joined: `layers.{0-5,7}.mlp.wi.weight`."""
+    """The names, with layers joined: `layers.{0-5,7}.mlp.wi.weight`; of many, the first."""
     layers: dict[str, list[int]] = {}
     for name in names:
         number = re.search(r"(?<=\.)\d{1,9}(?=\.)", name)
         pattern = f"{name[: number.start()]}{{}}{name[number.end() :]}" if number else name
         layers.setdefault(pattern, []).extend([int(number[0])] if number else [])
-    return ", ".join(pattern.replace("{}", _ranges(numbers), 1) for pattern, numbers in layers.items())
+    shown = [pattern.replace("{}", _ranges(numbers), 1) for pattern, numbers in layers.items()]
+    more = f" and {len(shown) - _MOST_NAMES} more" if len(shown) > _MOST_NAMES else ""
+    return ", ".join(shown[:_MOST_NAMES]) + more
 
 
 def _ranges(numbers: list[int]) -> str:

@@ -34,7 +34,7 @@ TOKENIZED_AT_ONCE = 4_096
 def embed(
     model: nn.Module,
     texts: Iterable[str],
-    pooling: Pooling = "mean",
+    pooling: Pooling | None = None,
     layer: int = -1,
     *,
     sequence_length: int | None = None,
@@ -43,7 +43,7 @@ def embed(
     progress: str | None = None,
 ) -> Tensor:
     """(N, D) fp32 vectors on the CPU of N texts: the mean over the tokens of a text, including special ones, or its first
-    token, [CLS].
+    token, [CLS]. By default the one that the folder of the model says for sentence-transformers; without that, the mean.
 
     `layer` counts from 0, the embeddings; -1 is the last. A text of more than `sequence_length` tokens (by default `max_length`
     of the model) is split into windows of similar length without overlap, and pooled over all of them: nothing is truncated.
@@ -54,9 +54,11 @@ def embed(
     has no tokenizer, no such layer or a smaller maximum length.
     """
     texts = list(texts)
-    if pooling not in ("mean", "cls"):
-        raise InputError(f"pooling is {pooling}: give mean or cls")
     encoder = encoder_of(model)
+    chosen = pooling or encoder.pooling
+    if chosen not in ("mean", "cls"):
+        source = "" if pooling else ", as 1_Pooling in the folder of the model says, which is not supported"
+        raise InputError(f"pooling is {chosen}{source}: give mean or cls")
     tokenizer = tokenizer_of(encoder)
     (number,) = resolve_layers(encoder.config, [layer])
     room = _room(encoder.config, sequence_length)
@@ -74,7 +76,7 @@ def embed(
 
     def take(output: Any, batch: Batch) -> list[None]:
         hidden = output.last_hidden_state if output.hidden_states is None else output.hidden_states[number]
-        mask = batch.attention_mask if pooling == "mean" else torch.ones_like(batch.attention_mask[:, :1])
+        mask = batch.attention_mask if chosen == "mean" else torch.ones_like(batch.attention_mask[:, :1])
         pooled = (hidden[:, : mask.shape[1]] * mask[..., None]).sum(dim=1, dtype=torch.float32)  # (B, D)
         of = torch.tensor([owners[place] for place in batch.positions])
         sums.index_add_(0, of, pooled.cpu())

@@ -114,6 +114,7 @@ class Encoder(FolderModel):
         self.model_type: str | None = (
             None  # of the folder of Hugging Face that it was read from, by `load`; `save` keeps it
         )
+        self.pooling = "mean"  # the default of `embed`; set by `load`
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
         self.final_norm = make_norm(config) if config.final_norm else nn.Identity()
@@ -210,7 +211,11 @@ class Encoder(FolderModel):
             raise InputError(f"a sequence of {length} tokens is longer than {what}: truncate or split the text")
 
     def embed(
-        self, texts: Iterable[str], pooling: Literal["mean", "cls"] = "mean", layer: int = -1, bf16: bool | None = False
+        self,
+        texts: Iterable[str],
+        pooling: Literal["mean", "cls"] | None = None,
+        layer: int = -1,
+        bf16: bool | None = False,
     ) -> Tensor:
         """(N, D) fp32 vectors of N texts of any length; see `bert.inference.embeddings`. Computed in fp32 by default; in bf16, which is
         faster and about 1 % off, if `bf16` is True, or None and the hardware multiplies bf16."""

@@ -15,8 +15,8 @@ _MOST_WORKERS = 256  # a recipe may come from a stranger, and each is a process
 class VocabularyConfig:
     """The tokenizer to train on the corpus if none is given; or changes to the tokenizer of `initialize_from`."""
 
-    kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
-    """WordPiece (lower-cased), byte-level BPE, or Unigram"""
+    kind: Literal["auto", "wordpiece", "bpe", "unigram"] = "auto"
+    """WordPiece (lower-cased), byte-level BPE, or Unigram; auto: Unigram for scripts without spaces, otherwise WordPiece"""
     size: int | None = None
     """number of entries, rounded up to a multiple of 64; null: 8192, or what a small corpus supports"""
     retrain: bool = False

@@ -31,7 +31,7 @@ from bert.pretraining.objective import Objective, log_columns, objective_named
 from bert.pretraining.phases import flops_of, resolve_plan
 from bert.pretraining.stream import StepLoader
 from bert.pretraining.summary import card_text, describe
-from bert.recipe import differences, read_recipe
+from bert.recipe import differences, read_recipe, shown
 from bert.signals import Signals, handled, number_of
 from bert.terminal import quiet
 from bert.training import checkpoints
@@ -171,7 +171,7 @@ def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _
     for key, before, now in changed:
         if key not in _RESUMABLE and key.split(".")[0] not in _RESUMABLE:
             raise InputError(
-                f"{key} is {now} and {out} was started with {before}: a resumed run keeps it; leave it out"
+                f"{key} is {shown(now)} and {out} was started with {shown(before)}: a resumed run keeps it; leave it out"
             )
 
     # The newest undamaged checkpoint must be of this run, of the same text and tokenizer, and within the budget.
@@ -188,6 +188,8 @@ def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _
     # Amend the recipe, tell the other ranks, and remove what is later than the checkpoint.
     told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
     run_folder.mark_resumed(out, data.recipe, changed, done, run.decided(), told)
+    for key, before, now in changed:
+        logger.info(f"changed from step {done:,} on: {key} {shown(before)} -> {shown(now)}")
     csv.cut(done)
     if checkpoint is None:
         logger.info(f"{out}: has no checkpoint yet: it starts at the first step, from the inputs prepared before")

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bert.data.files import JSONS, READERS, TEXTS, parted_suffixes, read_lines, unify
+from bert.data.files import JSONS, READERS, TABLES, TEXTS, parted_suffixes, read_lines, unify
 from bert.data.rows import Rows, json_rows, name_of, table_rows, there_are, usual
 from bert.errors import InputError, did_you_mean
 from bert.probing.occurrences import find, forms_of
@@ -22,7 +22,6 @@ ROWS |= {"start": ("start",), "end": ("end",), "index": ("index",)}
 # minimal pairs: our names, then those of BLiMP's own files
 PAIRS = {"good": ("good", "sentence_good"), "bad": ("bad", "sentence_bad"), "field": ("field",)}
 PAIRS |= {"phenomenon": ("phenomenon", "linguistics_term"), "paradigm": ("paradigm", "uid")}
-_DELIMITERS = {".tsv": "\t", ".csv": ",;"}
 
 
 @dataclass(frozen=True)
@@ -123,14 +122,14 @@ def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[
     """The header of a table or of JSON lines, the names in it of the columns `names`, and the rows; none for plain text."""
     suffix, _ = parted_suffixes(path)
     lines = read_lines(Path(path).expanduser())
-    if suffix in _DELIMITERS:
-        header, rows = table_rows(path, lines, _DELIMITERS[suffix])
+    if suffix in TABLES:
+        header, rows = table_rows(path, lines, TABLES[suffix])
     elif suffix in JSONS:
-        rows = json_rows(path, lines, '{"sentence": ...}')
+        rows = json_rows(path, lines, '{"sentence": "A sentence."}')
         first = next(rows, None)
         header, rows = ([], rows) if first is None else (list(first[1]), chain([first], rows))
     elif suffix in READERS and suffix not in TEXTS:
-        known = ", ".join((*TEXTS, *JSONS, *_DELIMITERS))
+        known = ", ".join((*TEXTS, *JSONS, *TABLES))
         raise InputError(f"{path}: {suffix} is not a format of sentences: convert it to {known}")
     else:
         return None

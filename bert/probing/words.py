@@ -7,6 +7,7 @@ with that of random tokens of the same sentences, and with the difference, the c
 Contextualized Word Representations?").
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,14 +24,16 @@ from bert.probing import geometry
 from bert.probing.occurrences import find, fold, forms_of, nearest_words
 from bert.probing.rows import Row, read_rows
 from bert.report.page import Marked
+from bert.report.strata import stratified
 from bert.report.text import decimals, render, table
 
+logger = logging.getLogger(__name__)
 MOST_OCCURRENCES = 2_000
 BASELINE_TOKENS = 100
 """random tokens whose 4,950 pairs give the baseline"""
 BASELINE_SENTENCES = 1_000
 _COSINES = "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: the difference"
-_OF_SENSES = "of senses: their silhouette; Rand: clusters against senses; accuracy: nearest centroid, leave-one-out"
+_OF_SENSES = "of senses: their silhouette; adj. Rand: of clusters and senses; accuracy: nearest centroid, leave-one-out"
 MATRIX_MOST = 12  # most occurrences for which the whole matrix is shown
 
 
@@ -76,7 +79,7 @@ class Layer:
     silhouette: float | None
     """of the clusters, by cosine distance; none if there is one cluster"""
     map: geometry.Vectors
-    """(n, 2): positions in a picture"""
+    """(n, 2): the first two principal components of the directions of the vectors, on one scale in all layers"""
     senses: geometry.SenseScores | None
     """none if fewer than two senses are given"""
 
@@ -113,15 +116,22 @@ class Words:
             raise InputError(f"layer {number} was not computed: use one of {', '.join(map(str, [*by_number][1:]))}")
         return by_number[number]
 
+    @property
+    def most_frequent(self) -> tuple[str, float]:
+        """The most frequent sense of the occurrences and its share: the accuracy of a constant answer."""
+        ((sense, count),) = Counter(one.sense or "" for one in self.occurrences).most_common(1)
+        return sense, count / len(self.occurrences)
+
     def __str__(self) -> str:
         """The metrics by layer, then the occurrences in the last layer: their cosines if they are few, otherwise their clusters."""
         senses = any(layer.senses for layer in self.layers)
         header = ["layer", "cosine", "random", "corrected", "clusters", "silhouette"]
-        header += ["of senses", "Rand", "accuracy", "within", "between"] if senses else []
+        header += ["of senses", "adj. Rand", "accuracy", "within", "between"] if senses else []
         sample = "" if self.found == len(self.occurrences) else f", sample of {len(self.occurrences):,}"
         unknown = f", {self.unknown:,} of them unknown to the model ([UNK])" if self.unknown else ""
         title = f"{self.word}: {self.found:,} occurrences{sample}{unknown}"
-        legend = [_COSINES, _OF_SENSES] if senses else [_COSINES]
+        constant = "accuracy of always the most frequent sense: {1:.1%} ({0})".format(*self.most_frequent)
+        legend = [_COSINES, _OF_SENSES, constant] if senses else [_COSINES]
         layers = table(header, [_layer_row(layer, senses) for layer in self.layers], left=0)
         below = _matrix if len(self.occurrences) <= MATRIX_MOST else _clusters
         return render(title, *legend, layers, "", *below(self, self.layer()))
@@ -177,7 +187,7 @@ def words(
     `sentences` may be the Path of a file. `model` is one of our models, or its folder. `layers` counts from 0, the embeddings; default:
     all. `forms`: also find inflected forms, by English rules. `also`: other forms to find. `senses` gives the sense of the word in each
     sentence, like rows with senses. `clusters` is their number; default: the one with the best silhouette. Of more than 2,000 occurrences
-    a sample is taken by `seed`.
+    a sample is taken by `seed`, in which every sense has its share, and at least one.
 
     Raises InputError if the word is empty or does not occur, naming similar words, and for invalid layers, clusters, seeds, senses or
     models.
@@ -205,8 +215,11 @@ def words(
     numbers = sorted(set(resolve_layers(encoder.config, layers)))
     if clusters is not None and clusters > len(found):
         raise InputError(f"clusters is {clusters} and {word.strip()} occurs {len(found)} times: give at most that many")
-    taken = sorted(np.random.default_rng(seed).permutation(len(found))[:MOST_OCCURRENCES])
-    chosen = tuple(found[index] for index in taken)
+    chosen = tuple(found[index] for index in stratified([one.sense or "" for one in found], MOST_OCCURRENCES, seed))
+    if left := len({one.sense for one in found}) - len({one.sense for one in chosen}):
+        logger.warning(
+            f"{left:,} senses of {word.strip()} are left out: at most {len(chosen):,} occurrences are compared"
+        )
     spans = [(one.start, one.end) for one in chosen]
     located = span_tokens(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
     vectors = token_vectors(encoder, located, numbers, progress=f"vectors of {word}").numpy()

@@ -190,8 +190,8 @@ def test_reading_takes_constant_memory(tmp_path):
         ),
         (
             "a.jsonl",
-            '{"text": null, "label": 1}\n',
-            "a.jsonl, line 1: column 'text' holds null, not text; repair this row or name another column",
+            '{"text": false, "label": 1}\n',
+            "a.jsonl, line 1: column 'text' holds true or false, not text; repair this row or name another column",
         ),
         ("a.jsonl", '{"text": "a", "label": null}\n', "a.jsonl, line 1: the label in column 'label' is empty; fill it in"),
         ("a.jsonl", '{"text": "a", "label": [1]}\n', "a.jsonl, line 1: column 'label' holds a list, not a label; name another"),

@@ -1,5 +1,7 @@
 """The tokenizers of Hugging Face's folders, new and old: the ids are theirs, saved again they still are, damage is named."""
 
+import json
+import warnings
 from pathlib import Path
 
 import pytest
@@ -293,6 +295,79 @@ def test_lower_casing_a_cased_vocabulary_is_said(tmp_path):
     with pytest.warns(
         UserWarning, match="begin with a capital letter and nothing says do_lower_case: text is lower-cased"
     ):
+        Tokenizer.load(tmp_path)
+
+
+CONTRADICTIONS = {
+    "lower-cased": {"do_lower_case": True},
+    "with accents": {"do_lower_case": True, "strip_accents": False},
+    "ideographs in words": {"do_lower_case": False, "tokenize_chinese_chars": False},
+    "of no class": {"do_lower_case": True, "tokenizer_class": None},
+}
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("file", ["bert", "nothing", "lower"])
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_two_files_that_contradict_each_other_are_read_as_by_transformers_with_a_warning(
+    name, file, tmp_path, transformers
+):
+    """`tokenizer.json` keeps capitals, lower-cases, or normalizes in another way than BERT."""
+    from tokenizers import normalizers
+
+    tokenizer = Tokenizer.load(bert_cased(tmp_path / "from"))
+    steps = {"bert": tokenizer.backend.normalizer, "nothing": None, "lower": normalizers.Lowercase()}
+    tokenizer.backend.normalizer = steps[file]
+    Tokenizer(tokenizer.backend, tokenizer.tokens).save(tmp_path)
+    said = {"tokenizer_class": "BertTokenizer"} | CONTRADICTIONS[name]
+    kept = {f"{role}_token": token for role, token in tokenizer.tokens.items()}
+    write(
+        tmp_path, {"tokenizer_config.json": {key: value for key, value in (kept | said).items() if value is not None}}
+    )
+    write(tmp_path, {"config.json": {"model_type": "bert"}})
+    lower_cases = {"bert": False, "nothing": False, "lower": True}[file]
+    contradicts = lower_cases != said["do_lower_case"] or "accents" in name or "ideographs" in name
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        ours = Tokenizer.load(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    if found:
+        assert "tokenizer_config.json says " in str(found[0].message)
+        for text in PAGE:
+            assert ours.encode(text) == theirs(text, truncation=False, padding=False)["input_ids"], text
+    assert bool(found) == contradicts
+
+
+def test_files_that_agree_or_are_of_a_class_that_leaves_the_normalizer_alone_are_not_warned_of(tmp_path):
+    Tokenizer.load(bert_cased(tmp_path / "from")).save(tmp_path)
+    ids = Tokenizer.load(tmp_path).encode("The DOG")
+    for said in (
+        {"tokenizer_class": "BertTokenizer", "do_lower_case": False},
+        {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": True},
+        {"tokenizer_class": "BertTokenizer", "do_lower_case": None},
+    ):
+        write(tmp_path, {"tokenizer_config.json": said})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert Tokenizer.load(tmp_path).encode("The DOG") == ids
+
+
+@pytest.mark.parametrize(
+    ("role", "part"),
+    [
+        ("pre_tokenizer", {"type": "Sequence", "pretokenizers": [{"type": "BertPreTokenizer"}, {"type": "Sudachi"}]}),
+        ("normalizer", {"type": "Sudachi", "mode": "C"}),
+        ("decoder", {"type": "Sudachi"}),
+        ("post_processor", {"type": "Sudachi"}),
+        ("model", {"type": "Sudachi", "vocab": {"[PAD]": 0}}),
+    ],
+)
+def test_a_part_that_only_newer_tokenizers_know_is_named_with_the_version(role, part, tmp_path):
+    Tokenizer.load(bert_cased(tmp_path / "from")).save(tmp_path)
+    definition = json.loads((tmp_path / "tokenizer.json").read_text())
+    (tmp_path / "tokenizer.json").write_text(json.dumps(definition | {role: part}))
+    what = rf"^{tmp_path}/tokenizer\.json: {role} Sudachi is not known to tokenizers \d.*pip install -U tokenizers$"
+    with pytest.raises(InputError, match=what):
         Tokenizer.load(tmp_path)
 
 

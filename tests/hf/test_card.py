@@ -36,6 +36,18 @@ def test_without_a_word_the_licence_is_unknown_and_no_figure_is_claimed(tmp_path
     assert measured("fill-mask", "x", {}) == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [("bert-tag", True), ("modernbert-tag", True), ("own-original-tag", False), ("bert-classify", False)],
+)
+def test_the_card_of_a_tagger_says_which_tokens_of_a_word_a_pipeline_reads(
+    name: str, needs: bool, tmp_path: Path
+) -> None:
+    make_task(name).save(tmp_path)
+    text = " ".join(ModelCard.load(tmp_path / "README.md").text.split())
+    assert ('a pipeline needs `aggregation_strategy="first"`' in text) is needs
+
+
 def test_what_was_added_to_a_card_can_be_added_again(tmp_path: Path) -> None:
     added = (
         card_header(license="mit", **measured("fill-mask", "x.txt", {"loss": 1.5}))

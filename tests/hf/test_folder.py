@@ -545,6 +545,8 @@ def damage(folder: Path, how: str) -> None:
             rewrite_config(folder, hidden_activation="mish")
         case "layers":
             rewrite_config(folder, layer_types=["sliding_attention", "full_attention", "full_attention"])
+        case "kinds":
+            rewrite_config(folder, layer_types=["full_attention", "sliding_attention"])
         case "rope":
             rewrite_config(folder, rope_parameters={"full_attention": {"rope_type": "yarn", "rope_theta": 1.0}})
         case "decoder":
@@ -574,6 +576,7 @@ def damage(folder: Path, how: str) -> None:
         ("kind", r"config\.json: encoder\.hidden_size is .32.: give a whole number"),
         ("activation", r"config\.json: hidden_activation is mish: this version reads gelu, gelu_pytorch_tanh"),
         ("layers", r"config\.json: layer_types .*only layers 0, n, 2n"),
+        ("kinds", r"config\.json: num_hidden_layers is 3 and layer_types has 2: correct one of them"),
         ("rope", r"config\.json: rope_parameters\.full_attention\.rope_type is yarn: only default"),
         ("decoder", r"config\.json: is_decoder is True: this version reads models with is_decoder False"),
         ("no config", r"no config\.json in it: give the folder of a model"),
@@ -585,6 +588,38 @@ def test_a_damaged_folder_is_refused_in_one_line(saved: Path, how: str, message:
         MaskedLM.load(saved)
     assert str(saved) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("label", ["up\tdown", "up\ndown", "up\r", "\n"])
+@pytest.mark.parametrize("name", ["bert-classify", "modernbert-tag", "own-mean-bert-classify"])
+def test_a_label_that_would_break_a_table_is_refused_and_a_new_head_is_not(
+    name: str, label: str, tmp_path: Path
+) -> None:
+    model = make_task(name)
+    model.save(tmp_path)
+    rewrite_config(tmp_path, id2label={"0": "O", "1": label, "2": "I"})
+    with pytest.raises(InputError, match=r"config\.json: id2label names '.*': a tab or a line end cannot be part"):
+        type(model).load(tmp_path)
+    assert exchange.start(SequenceClassifier, tmp_path, ["good", "bad"]).labels == ("good", "bad")
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "spiece.model", "source.spm", "ours.model"])
+def test_a_sentencepiece_model_alone_is_named_with_the_fix(saved: Path, name: str) -> None:
+    assert MaskedLM.load(saved).tokenizer is None
+    (saved / name).write_bytes(b"\n\x0e")
+    with pytest.raises(InputError, match=rf"model: {name} without tokenizer\.json, .*save_pretrained\(FOLDER\)"):
+        MaskedLM.load(saved)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.hf
+def test_a_pooler_that_a_new_classifier_takes_over_is_not_said_to_be_left_out(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    shape = {"num_attention_heads": 2, "num_hidden_layers": 1, "hidden_size": 16, "intermediate_size": 20}
+    theirs = transformers.BertModel(transformers.BertConfig(vocab_size=50, **shape))
+    theirs.save_pretrained(tmp_path)
+    ours = exchange.start(SequenceClassifier, tmp_path, ["good", "bad"])
+    assert torch.equal(ours.head.dense.weight, theirs.pooler.dense.weight)
 
 
 def test_a_path_that_is_no_folder_is_refused(tmp_path: Path) -> None:

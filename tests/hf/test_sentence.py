@@ -1,6 +1,7 @@
 """sentence-transformers: it opens our folders with our vectors, and trains and keeps any model of ours as a module."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ import torch
 from bert import Encoder, EncoderConfig, InputError, MaskedLM, SentenceModule
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
-from bert.inference.embeddings import embed
+from bert.inference.embeddings import embed, encoder_of
 from tests.data.folders import PAGE
 from tests.encoders import span_vectors
 from tests.hf.hf import BERT as SHAPE_OF_BERT
@@ -65,6 +66,50 @@ def test_a_folder_opens_there_with_the_mean_of_all_tokens_as_here(cls, shape, to
     firsts = tools.SentenceTransformer(modules=[theirs[0], pooling(tools, 32, "cls")], device="cpu")
     ours = embed(model, texts, "cls", bf16=False)
     torch.testing.assert_close(firsts.encode(texts, convert_to_tensor=True), ours, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["pooling_mode", "flags"])
+@pytest.mark.parametrize("mode", ["cls", "mean"])
+def test_a_folder_of_theirs_is_pooled_as_it_says(mode, legacy, tools, tokenizer, texts, tmp_path):
+    make(Encoder, tokenizer, BERT).save(tmp_path / "from")
+    made = tools.SentenceTransformer(str(tmp_path / "from"), device="cpu")
+    theirs = tools.SentenceTransformer(modules=[made[0], pooling(tools, 32, mode)], device="cpu")
+    theirs.save(str(tmp_path / "theirs"))
+    if legacy:  # as before version 6
+        flags = {"cls_token": mode == "cls", "mean_tokens": mode == "mean", "max_tokens": False}
+        keys = {"word_embedding_dimension": 32} | {f"pooling_mode_{name}": flag for name, flag in flags.items()}
+        (tmp_path / "theirs" / "1_Pooling" / "config.json").write_text(json.dumps(keys))
+    theirs = tools.SentenceTransformer(str(tmp_path / "theirs"), device="cpu")
+    for cls in (Encoder, None):
+        model = Encoder.load(tmp_path / "theirs") if cls else encoder_of(tmp_path / "theirs").cpu()
+        ours = embed(model, texts, bf16=False)
+        torch.testing.assert_close(theirs.encode(texts, convert_to_tensor=True), ours, rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.embed(texts), ours)
+    assert not torch.allclose(embed(model, texts, "mean" if mode == "cls" else "cls", bf16=False), ours, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("keys", "name"),
+    [
+        ({"pooling_mode": "max"}, "max"),
+        ({"pooling_mode": ["cls", "mean"]}, "cls and mean"),
+        ({"pooling_mode": "lasttoken"}, "lasttoken"),
+        ({"pooling_mode_weightedmean_tokens": True, "pooling_mode_mean_tokens": False}, "weightedmean"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean_sqrt_len"),
+        ({"pooling_mode_max_tokens": True, "pooling_mode_cls_token": True}, "max and cls"),
+        ({"pooling_mode": {"a": 5}}, "{'a': 5}"),
+    ],
+)
+def test_another_pooling_of_a_folder_is_refused_by_name_unless_one_is_given(keys, name, tokenizer, tmp_path):
+    make(Encoder, tokenizer, BERT).save(tmp_path)
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(keys))
+    assert Encoder.load(tmp_path).embed(["the cat"]).shape == (1, 32)  # nothing says that it is a sentence model
+    (tmp_path / "modules.json").write_text("[]")
+    model = Encoder.load(tmp_path)
+    with pytest.raises(InputError, match=rf"^pooling is {re.escape(name)}, as 1_Pooling .*: give mean or cls$"):
+        model.embed(["the cat"])
+    assert model.embed(["the cat"], "cls").shape == (1, 32)
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls"])

@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import random
+import re
 import time
 import warnings
 import zipfile
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from bert.errors import InputError
 from bert.hf.folder import start_masked_lm
-from bert.hf.weights import listed, read_tensors
+from bert.hf.weights import WEIGHTS, listed, read_tensors
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM
 from tests.hf.hf import inputs, make
@@ -364,10 +365,115 @@ def test_parts_of_a_stacked_matrix_are_looked_at_one_by_one(saved: Path) -> None
         assert str(caught.value).count("and config.json says") == len(changes)
 
 
-def test_names_with_a_prefix_that_does_not_belong_are_shown_beside_what_is_missing(saved: Path) -> None:
-    save_file({f"module.{name}": tensor for name, tensor in tensors_of(saved).items()}, saved / "model.safetensors")
-    with pytest.raises(InputError, match=r"parameters are missing: .*; \d+ are left over: module\.bert\.embeddings"):
+WRAPPED = {
+    "torch.compile": lambda name: f"_orig_mod.{name}",
+    "data parallel": lambda name: f"module.{name}",
+    "both": lambda name: f"module._orig_mod.{name}",
+    "a Lightning module": lambda name: f"student.net.{name}",
+    "FSDP": lambda name: re.sub(r"\.(\d+)\.", r".\1._fsdp_wrapped_module.", f"_fsdp_wrapped_module.{name}"),
+    "checkpointed blocks": lambda name: re.sub(r"\.(\d+)\.", r".\1._checkpoint_wrapped_module.", name),
+    "a compiled encoder": lambda name: re.sub(
+        r"^(bert|roberta|distilbert|electra|model|encoder)\.", r"\1._orig_mod.", name
+    ),
+    "a parallel encoder": lambda name: re.sub(
+        r"^(bert|roberta|distilbert|electra|model|encoder)\.", r"\1.module.", name
+    ),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPED)
+@pytest.mark.parametrize("shape", ["bert", "roberta", "distilbert", "electra", "modernbert", "own-rms"])
+def test_a_program_around_the_model_that_leaves_its_name_in_the_weights_changes_nothing(
+    shape: str, wrapper: str, tmp_path: Path
+) -> None:
+    make(shape).save(tmp_path)
+    right, vectors = MaskedLM.load(tmp_path).state_dict(), Encoder.load(tmp_path).state_dict()
+    save_file({WRAPPED[wrapper](name): tensor for name, tensor in tensors_of(tmp_path).items()}, tmp_path / WEIGHTS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing is left over
+        for cls, expected in ((MaskedLM, right), (Encoder, vectors)):
+            found = cls.load(tmp_path).state_dict()
+            assert found.keys() == expected.keys()
+            assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_encoder_of_a_larger_program_is_found_in_it_and_the_rest_is_said(tmp_path: Path) -> None:
+    encoder = make("bert").encoder
+    encoder.save(tmp_path)
+    inside = {f"towers.text.{name}": tensor for name, tensor in tensors_of(tmp_path).items()}
+    save_file(inside | {"towers.image.conv.weight": torch.zeros(2)}, tmp_path / WEIGHTS)
+    with pytest.warns(UserWarning, match=r"1 parameters are not part of .*: towers\.image\.conv\.weight"):
+        found = Encoder.load(tmp_path)
+    ids, mask, _ = inputs()
+    with torch.no_grad():
+        assert torch.equal(found(ids, mask).last_hidden_state, encoder(ids, mask).last_hidden_state)
+
+
+def test_two_encoders_in_a_file_are_not_chosen_between_and_the_line_is_short(saved: Path) -> None:
+    tensors = tensors_of(saved)
+    twins = {f"{which}.{name}": tensor.clone() for which in ("query", "answer") for name, tensor in tensors.items()}
+    save_file(twins, saved / WEIGHTS)
+    with pytest.raises(
+        InputError, match=r"parameters are missing: .* more; \d+ are left over: answer\.bert\.emb"
+    ) as caught:
         MaskedLM.load(saved)
+    assert len(str(caught.value)) < 1000
+
+
+def test_a_parameter_that_is_there_with_and_without_a_wrapper_is_refused(saved: Path) -> None:
+    tensors = tensors_of(saved)
+    other = {f"_orig_mod.{name}": tensor + 1 for name, tensor in tensors.items() if "LayerNorm" in name}
+    save_file(tensors | other, saved / WEIGHTS)
+    with pytest.raises(InputError, match=r"model\.safetensors: holds parameters twice, with and without a prefix"):
+        MaskedLM.load(saved)
+
+
+TIED = {
+    "bert": ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
+    "roberta": ("roberta.embeddings.word_embeddings.weight", "lm_head.decoder.weight"),
+    "distilbert": ("distilbert.embeddings.word_embeddings.weight", "vocab_projector.weight"),
+    "electra": ("electra.embeddings.word_embeddings.weight", "generator_lm_head.weight"),
+    "modernbert": ("model.embeddings.tok_embeddings.weight", "decoder.weight"),
+}
+
+
+@pytest.mark.hf
+@pytest.mark.parametrize("shape", TIED)
+def test_a_tied_matrix_is_read_by_the_only_name_that_it_has(shape: str, tmp_path: Path) -> None:
+    """A program that stores a shared tensor once keeps either name; transformers ties both again."""
+    transformers = pytest.importorskip("transformers")
+    make(shape).save(tmp_path)
+    theirs = transformers.AutoModelForMaskedLM.from_pretrained(tmp_path, attn_implementation="eager").eval()
+    tensors, (embedding, output) = tensors_of(tmp_path), TIED[shape]
+    tensors[output] = tensors.pop(embedding)
+    save_file(tensors, tmp_path / WEIGHTS, {"format": "pt"})
+    ids, mask, _ = inputs()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ours = MaskedLM.load(tmp_path)
+        assert (ours(ids, mask).logits - theirs(ids, mask).logits)[mask > 0].abs().max() <= 1e-5
+        vectors = theirs.base_model(ids, mask).last_hidden_state
+        assert (Encoder.load(tmp_path)(ids, mask).last_hidden_state - vectors)[mask > 0].abs().max() <= 1e-5
+    model, fresh = start_masked_lm(tmp_path)
+    assert fresh == []
+    assert model.head_config.tied
+
+
+def test_an_output_bias_is_read_by_the_only_name_that_it_has(saved: Path) -> None:
+    right = logits(saved)
+    tensors = tensors_of(saved)
+    tensors["cls.predictions.decoder.bias"] = tensors.pop("cls.predictions.bias")
+    save_file(tensors, saved / WEIGHTS)
+    assert torch.equal(logits(saved), right)
+
+
+def test_an_untied_model_without_its_embedding_matrix_is_incomplete(tmp_path: Path) -> None:
+    make("bert-relu-untied").save(tmp_path)
+    tensors = tensors_of(tmp_path)
+    del tensors["bert.embeddings.word_embeddings.weight"]
+    save_file(tensors, tmp_path / WEIGHTS)
+    with pytest.raises(InputError, match=r"1 parameters are missing: bert\.embeddings\.word_embeddings\.weight"):
+        MaskedLM.load(tmp_path)
 
 
 @pytest.mark.hf

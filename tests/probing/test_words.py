@@ -96,6 +96,15 @@ def test_the_same_seed_gives_the_same_and_a_sample_is_taken_of_many(monkeypatch:
     assert "50 occurrences, sample of 20" in str(first)
 
 
+def test_senses_left_out_of_a_sample_are_counted(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    monkeypatch.setattr(module, "MOST_OCCURRENCES", 20)
+    lines = [f"the apple is {n}" for n in range(50)]
+    words("apple", lines, MODEL, layers=[2], clusters=2, senses=[f"sense {n % 20}" for n in range(50)])
+    assert said == []
+    words("apple", lines, MODEL, layers=[2], clusters=2, senses=[f"sense {n % 25}" for n in range(50)])
+    assert said == ["5 senses of apple are left out: at most 20 occurrences are compared"]
+
+
 def test_one_occurrence_is_shown_without_figures_that_need_two() -> None:
     found = words("berry", ["a berry"], MODEL)
     assert np.isnan(found.layers[0].mean_cosine)
