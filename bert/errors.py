@@ -11,11 +11,11 @@ from functools import cache, wraps
 from inspect import formatannotation, signature
 from numbers import Integral, Real
 from reprlib import repr as shortened
-from types import NoneType, UnionType
+from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-_hints = cache(get_type_hints)
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 _OPTION = re.compile("\x0e([^\x0f]*)\x0f")
 
 
@@ -58,11 +58,11 @@ def check_seed(seed: int, bits: int = 32) -> None:
 def require(group: str, config: Any, names: str, fits: Callable[[Any], bool], give: str) -> None:
     """Raises InputError for a field of `config`, a group of a recipe, with a value that does not fit. None is allowed if the type
     allows it. `names` are separated by spaces."""
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     for name in names.split():
         value = getattr(config, name)
-        if not (NoneType in get_args(hints[name]) if value is None else fits(value)):
-            raise InputError(f"{group}.{name} is {value}: give {give}")
+        if not (right := _fits(value, hints[name])) or (value is not None and not fits(value)):
+            raise InputError(f"{group}.{name} is {value if right else repr(value)}: give {give}")
 
 
 def require_positive(group: str, config: Any, names: str) -> None:
@@ -73,13 +73,14 @@ def require_positive(group: str, config: Any, names: str) -> None:
 def check_values(value: Any, name: str, source: str = "") -> None:
     """Raises InputError for a number that is not finite or needs more than 64 bits, text that no file name can contain, and keys
     that are not text, anywhere in dataclasses, mappings and lists. `name` is the key of `value`, `source` a file and ": "."""
-    value = vars(value) if is_dataclass(value) else value
+    value, hints = (vars(value), _hints(type(value))) if is_dataclass(value) else (value, {})
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InputError(f"{source}the key {key} of {name or 'a recipe'} is not text: put it in quotes")
             check_values(key, name, source)
-            check_values(item, f"{name}.{key}" if name else key, source)
+            _check_type(inside := f"{name}.{key}" if name else key, item, hints.get(key, Any))
+            check_values(item, inside, source)
     elif isinstance(value, list | tuple):
         for item in value:
             check_values(item, name, source)
@@ -100,15 +101,21 @@ def checked(function: Function) -> Function:
     @wraps(function)
     def call(*arguments: Any, **named: Any) -> Any:
         for name, value in names.bind(*arguments, **named).arguments.items():
-            if not _fits(value, hint := _hints(function).get(name, Any)):
-                items = value if isinstance(value, list | tuple) and _fits([], hint) else ()
-                wrong = [(f"{name}[{place}]", item) for place, item in enumerate(items) if not _fits([item], hint)]
-                name, value = wrong[0] if wrong else (name, value)
-                kinds = re.sub(r"[\w.]+\.", "", formatannotation(hint))
-                raise InputError(f"{name} is {shortened(value)}; must be {kinds}")
+            _check_type(name, value, _hints(function).get(name, Any))
         return function(*arguments, **named)
 
     return call  # type: ignore[return-value]
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Raises InputError for a value, called `name`, that does not have the type of an annotation."""
+    if _fits(value, hint):
+        return
+    items = value if isinstance(value, list | tuple) and _fits([], hint) else ()
+    wrong = [(f"{name}[{place}]", item) for place, item in enumerate(items) if not _fits([item], hint)]
+    name, value = wrong[0] if wrong else (name, value)
+    kinds = re.sub(r"[\w.]+\.", "", formatannotation(hint))
+    raise InputError(f"{name} is {shortened(value)}; must be {kinds}")
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -116,12 +123,12 @@ def _fits(value: Any, hint: Any) -> bool:
     kind, inside = get_origin(hint) or hint, get_args(hint)
     if kind in (Union, UnionType):
         return any(_fits(value, one) for one in inside)
-    if kind in (Sequence, Iterable):
+    if kind in (Sequence, Iterable, list):
         if isinstance(value, Iterator | str | bytes | Mapping | Set) or not isinstance(value, Iterable):
             return kind is Iterable and isinstance(value, Iterator)
         return all(_fits(one, inside[0]) for one in {type(one): one for one in value}.values())
     if kind in (int, float):
-        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        return isinstance(value, Integral if kind is int else Real) and not (kind is int and isinstance(value, bool))
     return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
 
 

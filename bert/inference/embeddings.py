@@ -118,9 +118,7 @@ def span_tokens(tokenizer: Tokenizer, sentences: Sequence[str], spans: Sequence[
 def warn_of_unknown(tokenizer: Tokenizer, tokens: Sequence[str]) -> None:
     """Warn if there are [UNK] tokens: a model cannot tell what they stand for."""
     if unknown := tokens.count(tokenizer.unk_token):
-        logger.warning(
-            f"{unknown:,} of {len(tokens):,} tokens are {tokenizer.unk_token}: the model does not know what is there"
-        )
+        logger.warning(f"{unknown:,} of {len(tokens):,} tokens are unknown to the model ({tokenizer.unk_token})")
 
 
 def token_vectors(
@@ -199,7 +197,7 @@ def resolve_layers(config: EncoderConfig, layers: Sequence[int] | int | None) ->
     layers = [layers] if isinstance(layers, int) else layers
     if layers is None:
         return list(range(total))
-    if not layers:
+    if len(layers) == 0:
         raise InputError("no layers: name at least one, or none at all for every layer")
     for layer in layers:
         if not -total <= layer < total:

@@ -282,9 +282,8 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool, also: Sequence[str
         similar = f": similar words are {', '.join(near)}" if near else ", and no similar word"
         english = f"{option('forms')} also finds inflected forms, by English rules"
         other = english if word.isascii() else f"{option('also')} finds other forms that you name"
-        raise InputError(
-            f"{word} is not in the {len(rows):,} sentences{similar}{'' if forms or also else f'; {other}'}"
-        )
+        more = "" if forms or also else f"; {other}"
+        raise InputError(f"{word} is not in the {len(rows):,} sentences{similar}{more}")
     return found
 
 

@@ -26,7 +26,7 @@ def test_weights_are_those_of_the_encoder_and_tokens_its_tokens() -> None:
 def test_unknown_tokens_are_counted_in_a_note(said: list[str]) -> None:
     attention("The щ sat", MODEL)
     tokens = len(MODEL.tokenizer.encode("The щ sat")) - 2
-    assert said == [f"1 of {tokens} tokens are [UNK]: the model does not know what is there"]
+    assert said == [f"1 of {tokens} tokens are unknown to the model ([UNK])"]
     attention("The cat", MODEL)
     assert len(said) == 1
 

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bert.data.vocabulary import train_tokenizer
+from bert.inference.embeddings import span_tokens
 from bert.probing.occurrences import find, forms_of, nearest_words
+
+TEXTS = ["an apple in izmir, the fine pear: café, straße, été", "她吃苹果 می‌خواهم राम का नाम can't 👩‍💻 😀 가각"] * 3
+TOKENIZERS = {
+    kind: train_tokenizer(TEXTS, kind, size) for kind, size in (("wordpiece", 95), ("bpe", 280), ("unigram", 50))
+}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +114,33 @@ def test_a_word_with_a_mark_after_it_is_another_word(word: str, mark: str) -> No
     else:
         assert find(f"{word}{mark}", [word]) == []
         assert find(f"{word}{mark} {word}", [word]) == [(len(word) + 2, 2 * len(word) + 2)]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(["an", "İkinci", "ﬁne", "pe\u00adar", "e\u0301te\u0301", "Straße", "😀", "ab\u200bc", "Ｗide"]),
+        max_size=4,
+    ),
+    st.sampled_from(
+        ["apple", "İzmir", "pe\u00adar", "cafe\u0301", "苹果", "می\u200cخواهم", "राम", "can't", "👩‍💻", "Straße"]
+    ),
+    st.lists(st.sampled_from(["the", "İİ", "te\u0301", "राम।", "ok.", "가각"]), max_size=3),
+)
+def test_the_tokens_of_a_word_are_those_of_its_characters(
+    kind: str, before: list[str], word: str, after: list[str]
+) -> None:
+    tokenizer = TOKENIZERS[kind]
+    sentence = " ".join([*before, word, *after])
+    start = len(" ".join([*before, ""]))
+    assert (start, start + len(word)) in find(sentence, [word])
+    ((_, positions),) = span_tokens(tokenizer, [sentence], [(start, start + len(word))])
+    offsets = [tokenizer.encode_with_offsets(sentence)[1][position] for position in positions]
+    assert all(start <= first < last <= start + len(word) for first, last in offsets)
+    covered = {place for first, last in offsets for place in range(first, last)}
+    assert covered >= {place for place in range(start, start + len(word)) if sentence[place].isalnum()}
+    assert offsets[0][0] == start
 
 
 def test_several_forms_are_found_once_each_the_longest_first() -> None:

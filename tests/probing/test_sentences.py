@@ -142,7 +142,7 @@ def test_a_model_that_has_learnt_a_sentence_prefers_it() -> None:
 def test_unknown_tokens_are_counted_in_a_note(said: list[str]) -> None:
     model = make_masked_lm()
     score(["щ щ", "the cat"], model)
-    assert said == ["2 of 4 tokens are [UNK]: the model does not know what is there"]
+    assert said == ["2 of 4 tokens are unknown to the model ([UNK])"]
     score(["the cat", ""], model)
     assert len(said) == 1
 
