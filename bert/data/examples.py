@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.data import rows as readers
-from bert.data.files import JSONS, TABLES, TEXTS, parted_suffixes, read_lines, unify
+from bert.data.files import JSONS, TEXTS, parted_suffixes, read_lines, unify
 from bert.data.rows import Cells, Rows, cell_of, json_rows, name_of, there_are, usual
 from bert.errors import InputError, did_you_mean
 from bert.errors import option as flag
@@ -35,7 +35,7 @@ LABELS = ("label", "labels", "tag", "class", "category", "topic", "sentiment", "
 WORDS = ("words", "tokens")
 TAGS = ("tags", "ner_tags", "labels", "pos_tags", "upos")
 
-_EXAMPLE_FORMATS = TABLES | JSONS | TEXTS
+_EXAMPLE_FORMATS = {".tsv": "tsv", ".csv": "csv"} | JSONS | TEXTS
 _TAGGED_FORMATS = {".conll": "conll", ".bio": "conll", ".iob": "conll", ".iob2": "conll", ".tsv": "conll"}
 _TAGGED_FORMATS |= {".conllu": "conllu"} | JSONS | {".txt": "txt"}
 _TAG = re.compile(r"O|[BIESLUM]-.+")
@@ -136,7 +136,7 @@ def read_examples(
             header, rows = list(row), chain([(where, row)], rows)
         else:
             where = f"{name_of(path)}, line 1"
-            header, rows = readers.table_rows(path, lines, form)
+            header, rows = readers.table_rows(path, lines, "\t" if form == "tsv" else ",;")
         if not header:
             raise _nothing_in(path)
         named = Columns(text or "", pair, label)
