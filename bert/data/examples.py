@@ -24,7 +24,7 @@ from bert.data.rows import Rows, Words, cell_of, is_number, json_rows, name_of, 
 from bert.errors import InputError, did_you_mean
 from bert.errors import option as flag
 
-_EXAMPLE_FORMATS = TABLES | JSONS | TEXTS
+_EXAMPLE_FORMATS = {".tsv": "tsv", ".csv": "csv"} | JSONS | TEXTS
 _TAGGED_FORMATS = {".conll": "conll", ".bio": "conll", ".iob": "conll", ".iob2": "conll", ".tsv": "conll"}
 _TAGGED_FORMATS |= {".conllu": "conllu"} | JSONS | {".txt": "txt"}
 _ENDS_IN_TAG = re.compile(r"\s(O|[BIESLUMW][-_]\S+)$")
@@ -137,7 +137,7 @@ def read_examples(
             header, rows = list(row), chain([(where, row)], rows)
         else:
             where = f"{name_of(path)}, line 1"
-            header, rows = readers.table_rows(path, lines, form)
+            header, rows = readers.table_rows(path, lines, TABLES[f".{form}"])
             advice += ", or, if this line is data and not a header, add a header above it"
             if len(header) == 1 and len(header[0].split()) > 1:
                 advice += "; only one column: a .tsv separates columns by tabs, a .csv by commas or semicolons"

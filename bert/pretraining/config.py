@@ -37,7 +37,9 @@ class DataConfig:
     layout: Literal["auto", "blank-lines", "lines", "file"] = "auto"
     """what separates documents in .txt files: blank lines, every line, or the file; auto detects it"""
     text_field: str = "text"
-    """column that holds the text, in files with named columns"""
+    """column or field that holds the text, in files with named ones, or meta.text in an object meta"""
+    exclude: list[str] = field(default_factory=list)
+    """names, or paths in a folder, of files and folders to leave out, such as '*.bak'"""
     tokenizer: str | None = None
     """tokenizer folder, or a tokenizer.json; null: train one on the corpus"""
     store: str | None = None

@@ -182,7 +182,7 @@ def test_reading_takes_constant_memory(tmp_path):
             "a.tsv, line 1: no column is known as the text; there are: text   label. Name it by `text`, or, if this line is data and"
             " not a header, add a header above it; only one column: a .tsv separates columns by tabs",
         ),
-        ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object; each line must be like {'text': ..., 'label': ...}"),
+        ("a.jsonl", "1\n", 'a.jsonl, line 1: not a JSON object; each line must be like {"text": "A text.", "label": "a label"}'),
         (
             "a.jsonl",
             '{"text": "a", "label": 1}\n{"txt": "a", "label": 1}\n',
