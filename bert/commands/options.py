@@ -17,8 +17,7 @@ def add_corpus(parser: Parser) -> None:
     parser.add("corpus", "files, globs, folders or a Hub data set", list[str])
     parser.add("--layout", layout, default="auto")
     parser.add("--text-field", "column or field that holds the text, or meta.text in an object meta", default="text")
-    excluded = "name, or path in a folder, of files and folders to leave out, such as '*.bak'; can be repeated"
-    parser.add("--exclude", excluded, list[str], metavar="PATTERN", repeated=True)
+    parser.add("--exclude", "names or paths to leave out; can be repeated", list[str], metavar="PATTERN", repeated=True)
 
 
 def output(

@@ -131,7 +131,7 @@ def find_corpus(
         files.setdefault(real_path(file), file)
     notes += [f"files named or linked more than once: {len(found) - len(files):,}"] * (len(files) < len(found))
     notes += [f"the pattern {pattern!r} to exclude matches nothing" for pattern in unused]
-    if text_field != "text" and not hub and all(map(formats.is_plain, found)):
+    if text_field != "text" and not hub and all(formats.parted_suffixes(file)[0] in formats.TEXTS for file in found):
         notes.append(f"the text field {text_field!r} has no effect: plain text has no fields")
     return Corpus(tuple(files.values()), tuple(hub), layout, text_field, tuple(notes))
 
@@ -146,18 +146,23 @@ def _paths(name: str, out: Path | None) -> list[Path] | None:
     if os.path.exists(path):
         paths = [path]
     elif glob.has_magic(name):
-        # links to a folder above lead to the same files many times
-        matches = {real_path(one): Path(one) for one in sorted(glob.glob(str(path), recursive=True), reverse=True)}
-        paths = sorted(matches.values())
+        # the folders of ** are found as those of a folder: each once
+        paths = [Path(match) for match in sorted(glob.glob(str(path).partition("**")[0] or "."))]
     elif _HUB_NAME.fullmatch(name) and not suffixes(path) and (path.parent == Path() or not path.parent.is_dir()):
         return None
     else:
         raise InputError(f"{name}: no such file or folder; check the path")
-    read = [str(real_path(path)), *(f"{glob.escape(str(real_path(one)))}/*" for one in paths if one.is_dir())]
-    written = [f"{real_path(out)}{end}" for end in ("", "/", "/a.txt", "/a.json")] if out else []
-    if any(fnmatchcase(file, pattern) for file in written for pattern in read):
-        raise InputError(f"{option('out')} {out} lies in the text {name}: give another {option('out')}")
+    if out is not None:
+        folder, text = real_path(out), real_path(path)
+        written = (folder, *folder.parents, folder / "a.txt", folder / "a.json")
+        if any(one.match(str(text)) or _is_deep_match(one, text) for one in written):
+            raise InputError(f"{option('out')} {out} lies in the text {name}: give another {option('out')}")
     return paths
+
+
+def _is_deep_match(path: Path, pattern: Path) -> bool:
+    """Whether a path matches a glob with ** for any number of folders."""
+    return "**" in str(pattern) and any(fnmatchcase(str(path), str(pattern).replace("**/", one)) for one in ("", "*/"))
 
 
 def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[str], notes: list[str]) -> list[Path]:
@@ -169,8 +174,10 @@ def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[
         return not hits
 
     itself, readable, others = Path(name).expanduser(), list[Path](), Counter[str]()
-    found = (_files(path, wanted) if path.is_dir() else filter(wanted, [path]) for path in paths)
+    found = (_files(path, wanted) if path.is_dir() else [path] for path in filter(wanted, paths))
     for file in chain.from_iterable(found):
+        if "**" in name and not _is_deep_match(file, itself):
+            continue
         if not suffixes(file) and file != itself:
             others["".join(formats.parted_suffixes(file)) or "without a suffix"] += 1
         elif file.is_file():
@@ -191,7 +198,7 @@ def _files(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
     files: list[Path] = []
     entered: set[Path] = set()
     for above, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
-        inside, is_new = Path(above).relative_to(folder), real_path(above) not in entered
+        inside, is_new = Path(above).relative_to(folder.parent), real_path(above) not in entered
         entered.add(real_path(above))
         kept = {name for name in (*folders, *names) if is_new and name[0] != "." and wanted(inside / name)}
         folders[:] = sorted(kept.intersection(folders))
@@ -217,8 +224,7 @@ def _read_hub(name: str, text_field: str) -> Iterator[str]:
         rows = datasets.load_dataset(
             repository, configuration or None, split="train", streaming=True, revision=revision
         )
-        located = ((f"{name} (Hub data set)", with_inner_fields(row)) for row in rows)
-        yield from formats.texts(located, text_field)
+        yield from formats.texts(((f"{name} (Hub data set)", with_inner_fields(row)) for row in rows), text_field)
     except Exception as error:  # of any of the libraries between here and the Hub
         raise error if isinstance(error, InputError) else _hub_error(name, error) from None
 

@@ -70,11 +70,6 @@ def parted_suffixes(path: str | Path) -> tuple[str, str]:
     return Path(name.removesuffix(compression)).suffix, compression
 
 
-def is_plain(path: Path) -> bool:
-    """Whether a file is read as plain text, without fields: by its suffix, or for lack of a supported one."""
-    return not suffixes(path) or parted_suffixes(path)[0] in TEXTS
-
-
 def read_file(
     path: Path, layout: str, text_field: str, note_once: Callable[[str, str], None], advance: Advance
 ) -> Iterator[str]:

@@ -39,7 +39,7 @@ class DataConfig:
     text_field: str = "text"
     """column or field that holds the text, in files with named ones, or meta.text in an object meta"""
     exclude: list[str] = field(default_factory=list)
-    """names, or paths in a folder, of files and folders to leave out, such as '*.bak'"""
+    """names or paths of files and folders to leave out, such as '*.bak'"""
     tokenizer: str | None = None
     """tokenizer folder, or a tokenizer.json; null: train one on the corpus"""
     store: str | None = None

@@ -463,11 +463,11 @@ def test_files_of_unknown_suffix_are_counted_on_one_line(tmp_path):
 )
 def test_a_pattern_excludes_by_name_or_path(tmp_path, patterns, kept):
     for name in ("a.txt", "b.bak.txt", "drafts/c.txt", "drafts/old/d.txt"):
-        write(tmp_path / "drafts" / name, name)  # the name of the corpus itself is none of a file in it
-    found = find_corpus(tmp_path / "drafts", exclude=patterns)
+        write(tmp_path / "texts" / name, name)
+    found = find_corpus(tmp_path / "texts", exclude=patterns)
     assert names_of(found) == kept
     assert found.notes == ()
-    assert sorted(names_of(find_corpus(f"{tmp_path}/drafts/*", exclude=patterns))) == sorted(kept)
+    assert sorted(names_of(find_corpus(f"{tmp_path}/texts/*", exclude=patterns))) == sorted(kept)
 
 
 def test_a_pattern_that_excludes_nothing_is_said(tmp_path):
