@@ -126,7 +126,7 @@ class Tokenizer:
         except BaseException as error:
             if isinstance(error, InputError) or not (isinstance(error, Exception) or encoding.is_of_rust(error)):
                 raise
-            raise InputError(f"{file}: not a tokenizer ({first_line(error)}); train it again") from None
+            raise InputError(f"{file}: not a tokenizer ({first_line(error)}); fetch it again, or train one") from None
         return tokenizer
 
     def _try(self) -> None:
