@@ -37,9 +37,7 @@ def _command(arguments: Sequence[str]) -> int:
     command, reports = arguments[0] if arguments else "help", True
     try:
         reports = command not in _PARALLEL or global_rank() == 0
-        signals.note = (
-            b"stopped before the start: run the same command again\n" if command in _PARALLEL and reports else b""
-        )
+        signals.is_run = command in _PARALLEL and reports
         if command in ("-h", "--help", "help"):
             print(_overview())
         elif command == "--version":

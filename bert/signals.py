@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _IGNORABLE = (signal.SIGHUP, signal.SIGUSR1)  # stay ignored if they are, as the first by nohup
-note = b""
-"""what a command says that ends before it has begun"""
+is_run = False
+"""whether the command is a run, and says so if it ends before it has begun"""
+_BEFORE = b"stopped before the start: run the same command again\n"
 _STOPPING = b"\nstopping at the end of this step; press Ctrl-C again to quit at once\n"
 
 
@@ -61,7 +62,7 @@ class Signals:
                 os.write(2, _STOPPING)  # print may be what was interrupted
         elif _breaks(frame):
             if not getattr(sys.modules.get("bert.files"), "held", None):  # nothing to clean up
-                os.write(2, note)
+                os.write(2, _BEFORE * is_run)
                 os._exit(128 + number)
             threading.Timer(0.05, os.kill, (self._process, number)).start()  # again when that is over
         elif number == signal.SIGINT:

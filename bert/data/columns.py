@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from bert.data.rows import there_are, usual
 from bert.errors import InputError, did_you_mean
@@ -35,7 +35,7 @@ class Columns:
     text: str | None = None
     pair: str | None = None
     label: str | None = None
-    label_columns: Sequence[str] = ()
+    label_columns: list[str] = field(default_factory=list)
     """columns of 0 and 1 in place of `label`"""
     words: str | None = None
     tags: str | None = None
@@ -48,7 +48,7 @@ class Columns:
     def __str__(self) -> str:
         """`'premise' and 'hypothesis' → 'label'`."""
         texts = [repr(name) for name in (self.text, self.pair, self.words) if name]
-        return f"{' and '.join(texts)} → {(', '.join(self.label_columns) or self.label or self.tags)!r}"
+        return f"{' and '.join(texts) or 'the first'} → {(', '.join(self.label_columns) or self.label or self.tags)!r}"
 
 
 def choose_columns(

@@ -18,6 +18,7 @@ from typing import Any
 
 from bert.data import files as formats
 from bert.data.files import LAYOUTS, Advance, Notes, suffixes
+from bert.data.rows import with_inner_fields
 from bert.errors import InputError, accessing, did_you_mean, option
 from bert.files import real_path
 
@@ -86,7 +87,7 @@ class Corpus:
         files = []
         for path in self.files:
             status = path.stat()
-            key = (str(real_path(path)), status.st_size, status.st_mtime_ns)
+            key = (os.fsencode(real_path(path)).decode("utf-8", "backslashreplace"), status.st_size, status.st_mtime_ns)
             digest = seen.get(key) or _digest(path)
             files.append({"path": key[0], "bytes": key[1], "mtime_ns": key[2], "blake2b": digest})
             content.update(json.dumps([suffixes(path), digest]).encode())
@@ -128,14 +129,10 @@ def find_corpus(
     files: dict[Path, Path] = {}  # without links → as found, in the order given
     for file in found:
         files.setdefault(real_path(file), file)
-    if len(files) < len(found):
-        notes.append(f"{len(found) - len(files)} files are named or linked more than once, and read once")
+    notes += [f"files named or linked more than once: {len(found) - len(files):,}"] * (len(files) < len(found))
     notes += [f"the pattern {pattern!r} to exclude matches nothing" for pattern in unused]
-    plain = [file for file in found if formats.is_plain(file)]
-    if text_field != "text" and len(plain) == len(found) and not hub:
+    if text_field != "text" and not hub and all(map(formats.is_plain, found)):
         notes.append(f"the text field {text_field!r} has no effect: plain text has no fields")
-    if layout != "auto" and not plain:
-        notes.append(f"the layout {layout!r} has no effect: no file is plain text")
     return Corpus(tuple(files.values()), tuple(hub), layout, text_field, tuple(notes))
 
 
@@ -149,13 +146,17 @@ def _paths(name: str, out: Path | None) -> list[Path] | None:
     if os.path.exists(path):
         paths = [path]
     elif glob.has_magic(name):
-        paths = [Path(match) for match in sorted(glob.glob(str(path), recursive=True))]
+        # links to a folder above lead to the same files many times
+        matches = {real_path(one): Path(one) for one in sorted(glob.glob(str(path), recursive=True), reverse=True)}
+        paths = sorted(matches.values())
     elif _HUB_NAME.fullmatch(name) and not suffixes(path) and (path.parent == Path() or not path.parent.is_dir()):
         return None
     else:
         raise InputError(f"{name}: no such file or folder; check the path")
-    if out is not None and any(real_path(out).is_relative_to(real_path(path)) for path in paths if path.is_dir()):
-        raise InputError(f"{option('out')} {out} lies in the text folder {name}: give another {option('out')}")
+    read = [str(real_path(path)), *(f"{glob.escape(str(real_path(one)))}/*" for one in paths if one.is_dir())]
+    written = [f"{real_path(out)}{end}" for end in ("", "/", "/a.txt", "/a.json")] if out else []
+    if any(fnmatchcase(file, pattern) for file in written for pattern in read):
+        raise InputError(f"{option('out')} {out} lies in the text {name}: give another {option('out')}")
     return paths
 
 
@@ -168,9 +169,8 @@ def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[
         return not hits
 
     itself, readable, others = Path(name).expanduser(), list[Path](), Counter[str]()
-    for file in chain.from_iterable(
-        _files(path, wanted) if path.is_dir() else filter(wanted, [path]) for path in paths
-    ):
+    found = (_files(path, wanted) if path.is_dir() else filter(wanted, [path]) for path in paths)
+    for file in chain.from_iterable(found):
         if not suffixes(file) and file != itself:
             others["".join(formats.parted_suffixes(file)) or "without a suffix"] += 1
         elif file.is_file():
@@ -178,11 +178,11 @@ def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[
         else:
             raise InputError(f"{file}: a link to nothing, or not a file; remove it, or exclude it")
     left = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(9))
-    if left:
-        notes.append(f"{name}: files of unknown suffix are left out: {left} (a file named itself is read as text)")
+    left_out = f"left out for their suffix: {left} (name a file itself to read it as text)" if left else ""
     if not readable:
         what = "no readable file in it" if itself.exists() else "matches no readable file"
-        raise InputError(f"{name}: {what}; known suffixes are {formats.known_suffixes()}{left and f'; {notes[-1]}'}")
+        raise InputError(f"{name}: {what}; known suffixes are {formats.known_suffixes()}{left and f'; {left_out}'}")
+    notes += [f"{name}: {left_out}"] if left else []
     return readable
 
 
@@ -214,16 +214,13 @@ def _read_hub(name: str, text_field: str) -> Iterator[str]:
     revision = _hub_revision(name)
     repository, _, configuration = name.partition(":")
     try:
-        how: dict[str, Any] = {"split": "train", "streaming": True, "revision": revision}
-        for row in datasets.load_dataset(repository, configuration or None, **how):
-            if text_field not in row:
-                raise formats.missing_field(f"{name} (Hub data set)", text_field, list(row))
-            if row[text_field] is not None:
-                yield formats.unify(str(row[text_field]))
-    except InputError:
-        raise
+        rows = datasets.load_dataset(
+            repository, configuration or None, split="train", streaming=True, revision=revision
+        )
+        located = ((f"{name} (Hub data set)", with_inner_fields(row)) for row in rows)
+        yield from formats.texts(located, text_field)
     except Exception as error:  # of any of the libraries between here and the Hub
-        raise _hub_error(name, error) from None
+        raise error if isinstance(error, InputError) else _hub_error(name, error) from None
 
 
 def _hub_revision(name: str) -> str:

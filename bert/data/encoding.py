@@ -41,9 +41,6 @@ Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 """texts → flat ids of all texts, and the number of ids of each"""
 
 _MOST_EXPANSION = 10_000  # characters that the steps of a tokenizer may make of one
-_PARTS = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "model": models, "post_processor": processors}
-_PARTS |= {"decoder": decoders}
-"""parts of a tokenizer.json, and the modules of their types"""
 _SURROGATES = re.compile("[\ud800-\udfff]")
 # some of the characters that are words by themselves: the most frequent ones, without <, = and >, which a combining mark may follow
 _MARKS = r"!-/:;?@\[-`{-~，。、"
@@ -138,10 +135,9 @@ def read_definition(file: Path) -> tokenizers.Tokenizer:
         with rust_silent():
             return tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
     except Exception:
-        for part, module in _PARTS.items():
-            kinds = [str(step["type"]) for step in steps([definition.get(part)]) if "type" in step]
-            if new := [kind for kind in kinds if not hasattr(module, kind)]:
-                what = f"{part} {new[0]} is not known to tokenizers {tokenizers.__version__}"
+        for kind in (str(step["type"]) for step in steps(list(definition.values())) if "type" in step):
+            if not any(hasattr(module, kind) for module in (decoders, models, normalizers, pre_tokenizers, processors)):
+                what = f"{kind} is not known to tokenizers {tokenizers.__version__}"
                 raise InputError(f"{file}: {what}; a newer one may be needed: pip install -U tokenizers") from None
         raise
 

@@ -24,7 +24,7 @@ from bert.data.rows import Rows, Words, cell_of, is_number, json_rows, name_of, 
 from bert.errors import InputError, did_you_mean
 from bert.errors import option as flag
 
-_EXAMPLE_FORMATS = TABLES | JSONS | TEXTS
+_EXAMPLE_FORMATS = {".tsv": "tsv", ".csv": "csv"} | JSONS | TEXTS
 _TAGGED_FORMATS = {".conll": "conll", ".bio": "conll", ".iob": "conll", ".iob2": "conll", ".tsv": "conll"}
 _TAGGED_FORMATS |= {".conllu": "conllu"} | JSONS | {".txt": "txt"}
 _ENDS_IN_TAG = re.compile(r"\s(O|[BIESLUMW][-_]\S+)$")
@@ -137,7 +137,7 @@ def read_examples(
             header, rows = list(row), chain([(where, row)], rows)
         else:
             where = f"{name_of(path)}, line 1"
-            header, rows = readers.table_rows(path, lines, form)
+            header, rows = readers.table_rows(path, lines, TABLES[f".{form}"])
             advice += ", or, if this line is data and not a header, add a header above it"
             if len(header) == 1 and len(header[0].split()) > 1:
                 advice += "; only one column: a .tsv separates columns by tabs, a .csv by commas or semicolons"
@@ -233,10 +233,10 @@ def read_tagged(
             places = _conllu_column(path, words), _conllu_column(path, tags)
             sentences = _sentences(path, readers.conllu_lines(path, lines), *places, needs_tags)
         case "conll":
-            guessed = needs_tags and not (tags or learned.tags)
-            words, tags = choose(_NUMBERS, ("1",), ("-1",))
-            places = _number(path, "words", words), _number(path, "tags", tags)
-            sentences = _sentences(path, readers.conll_lines(_no_table(path, lines)), *places, needs_tags, guessed)
+            words, tags = choose(_NUMBERS, (), ())
+            places = _number(path, "words", words or "1"), _number(path, "tags", tags or "-1")
+            rows_of_words = readers.conll_lines(_no_table(path, lines))
+            sentences = _sentences(path, rows_of_words, *places, needs_tags, guessed=needs_tags and not tags)
         case "jsonl":
             rows = json_rows(path, lines, '{"words": ["Ann", "left"], "tags": ["B-PER", "O"]}')
             where, row = next(rows, ("", {}))
@@ -246,7 +246,7 @@ def read_tagged(
             sentences = _tagged_json(chain([(where, row)] if row else [], rows), words, tags, needs_tags)
         case _:
             sentences = _plain_sentences(path, lines)
-    return Examples(Columns(words=words, tags=tags), _some(path, sentences))
+    return Examples(Columns(words=words or None, tags=tags or None), _some(path, sentences))
 
 
 def _sentences(

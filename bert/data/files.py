@@ -28,7 +28,7 @@ _LAYOUTS = {  # layout → how it is called, and what ends a document
     "file": ("a single document", re.compile("\0")),  # which no text has
 }
 LAYOUTS = ("auto", *_LAYOUTS)
-TABLES = {".tsv": "tsv", ".csv": "csv"}
+TABLES = {".tsv": "\t", ".csv": ",;"}  # suffix → possible delimiters
 TEXTS = {".txt": "txt", ".text": "txt"}
 JSONS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 COMPRESSIONS = (".gz", ".zst")
@@ -37,15 +37,15 @@ _CHUNK = 1 << 20  # bytes read at once; the layout of a file is chosen from the 
 _ZSTD_AT_ONCE = 1 << 10  # compressed bytes, which may expand by a factor of up to 32,768
 _MOST_WINDOW = 1 << 27  # bytes of history that zstd keeps: the limit of its own command
 _MOST_TEXT = 1 << 24  # characters, or bytes, of one document in a text file
-_MOST_LINE = 1 << 30  # bytes of any other line
+_MOST_LINE = 1 << 28  # bytes of any other line
 _MOST_LINES = 200  # in a document on average, if blank lines separate documents and lines are not wrapped
-_ENDS = frozenset('.!?…"”。！？｡۔؟।॥။።፧։។៕༎།܀߹᠃᠉')  # of sentences
+# ends of sentences; Thai and Lao have none, so that any of their letters may be one
+_ENDS = {*'.!?…"”。！？｡۔؟।॥။።፧։។៕༎།܀߹᠃᠉᱾꯫᭞꧉᥄᥅᙮', *map(chr, range(0xE00, 0xF00))}
 _CLOSERS = ")]}'’»›」』》）"  # after the end of a sentence
-_CONTINUED = bytes(range(0x80, 0xC0))  # bytes of UTF-8 characters but the first
 _BINARY = re.compile(  # how files begin that are not text
     rb"(?s)(?P<bzip2>BZh[1-9]1AY)|(?P<xz>\xfd7zXZ)|(?P<gzip>\x1f\x8b)|(?P<zstd>\x28\xb5\x2f\xfd)|(?P<lz4>\x04\x22\x4d\x18)|"
-    rb"(?P<tar>.{257}ustar)|(?P<zip>PK\x03\x04)|(?P<_7z>7z\xbc\xaf)|(?P<rar>Rar!\x1a)|(?P<PDF>%PDF-)|(?P<parquet>PAR1)|"
-    rb"(?P<Arrow>ARROW1\0)|(?P<Office>\xd0\xcf\x11\xe0)|(?P<SQLite>SQLite format 3\0)"
+    rb"(?P<compress>\x1f\x9d)|(?P<lzma>]\0\0)|(?P<tar>.{257}ustar)|(?P<zip>PK[\x03\x05][\x04\x06])|(?P<_7z>7z\xbc\xaf)|"
+    rb"(?P<rar>Rar!\x1a)|(?P<PDF>%PDF-)|(?P<parquet>PAR1)|(?P<Arrow>ARROW1\0)|(?P<Office>\xd0\xcf\x11\xe0)|(?P<SQLite>SQLite )"
 )
 
 Advance = Callable[[int], None]
@@ -126,7 +126,7 @@ def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
 
 def _text_blocks(path: Path, advance: Advance, most: int | None = None) -> Iterator[str]:
     """The text of a file in blocks of about 1 MB that end at a line end; newlines are `\\n`, without BOM. Lines of more than `most`
-    bytes are cut at a space or between characters; without it, those of more than 1 GiB are refused."""
+    bytes are cut at a space or between characters; without it, those of more than 256 MiB are refused."""
     import zstandard
 
     before = 0
@@ -156,12 +156,13 @@ def _whole_lines(path: Path, chunks: Iterator[bytes], most: int | None = None) -
     for number, chunk in enumerate(chunks):
         if number == 0 and (found := _BINARY.match(chunk)):
             what, fix = f"{str(found.lastgroup).strip('_')} data, not text", "unpack it, or convert it to text"
-            raise InputError(f"{path}: {what}; {fix} (compressed text must have a name in .gz or .zst)")
+            raise InputError(f"{path}: {what}; {fix} (.gz, .zst and .parquet are read if so named)")
         cut, size = chunk.rfind(b"\n") + 1, size + len(chunk)
         if not cut and size > (most or _MOST_LINE):
             if most is None:
-                raise InputError(f"{path}, line {lines_before + 1}: longer than 1 GiB; is it of another format?")
-            cut = max(map(chunk.rfind, (b" ", b"\r"))) + 1 or max(0, len(chunk.rstrip(_CONTINUED)) - 1)
+                raise InputError(f"{path}, line {lines_before + 1}: longer than 256 MiB; is it of another format?")
+            # after a space, or before the first byte of a character
+            cut = max(map(chunk.rfind, (b" ", b"\r"))) + 1 or max(0, len(chunk.rstrip(bytes(range(0x80, 0xC0)))) - 1)
         if cut:
             block = b"".join([*rest, memoryview(chunk)[:cut]])
             rest, size = [], len(chunk) - cut
@@ -188,9 +189,11 @@ def _decode(path: Path, block: bytes, lines_before: int) -> str:
 
 def _not_utf8(path: Path, block: bytes, place: int, lines_before: int) -> InputError:
     line = lines_before + block.count(b"\n", 0, place) + 1
-    for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE"):
+    # bytes that most letters have in UTF-16 and UTF-32, and text in UTF-8 has not
+    odd = len(re.findall(rb"[\0-\x08\x0b\x0c\x0e-\x1f]", block)) * 8
+    for encoding in ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE") if block[place] or odd > len(block) else ():
         text, fix = block.decode(encoding, "replace"), f"convert the file: iconv -f {encoding} -t UTF-8 {path.name}"
-        if "\0" not in text and (text.startswith("\ufeff") or " " in text or "\n" in text):
+        if "\0" not in text and (text.isascii() or text.startswith("\ufeff") or " " in text or "\n" in text):
             return InputError(f"{path}: {encoding}, not UTF-8; {fix}")
     if block[place] == 0:
         return InputError(f"{path}, line {line}: a NUL byte, not text; remove it: tr -d '\\000' < {path.name}")
@@ -225,21 +228,19 @@ class _File:
 
 
 def _read_text(file: _File) -> Iterator[str]:
-    def note(kind: str, what: str, taken: str) -> None:
-        file.note_once(kind, f"{file.path}: {what}: read as {taken}")
-
     blocks, layout = file.blocks(_MOST_TEXT), file.layout
     head = next(blocks, "")
-    if "</doc>\n" in head[:100_000]:
-        note("</doc>", "lines <doc …> and </doc> of an extractor", "text; remove them if they are not")
+    if "</doc>\n" in head[: _CHUNK // 4]:
+        file.note_once("</doc>", f"{file.path}: lines <doc …> and </doc> of an extractor are read as text; remove them")
     if layout == "auto":
         layout, why = _choose_layout(head)
         if why:
-            note(layout, why, f"{_LAYOUTS[layout][0]} (set the layout to change this)")
+            taken = f"{why}: read as {_LAYOUTS[layout][0]} (set the layout to change this)"
+            file.note_once(layout, f"{file.path}: {taken}")
     rest, is_cut = "", False  # text without an end so far; whether its last line is not whole
     for block in chain([head], blocks):
         if is_cut or len(rest) > _MOST_TEXT:
-            note("cut", f"text of more than {_MOST_TEXT:,} bytes without an end", "several documents")
+            file.note_once("cut", f"{file.path}: a document of more than {_MOST_TEXT:,} bytes is read in parts")
             yield rest
             rest = ""
         *whole, rest = _LAYOUTS[layout][1].split(rest + block)
@@ -260,7 +261,7 @@ def _choose_layout(head: str) -> tuple[str, str]:
     if len(lines) < 2:
         return "lines", ""
     blanks = len(_BLANK.findall(head))
-    evidence = f"{blanks:,} blank lines among {len(lines):,} others" if blanks else "no blank line"
+    evidence = f"blank lines in {blanks:,} of {len(lines) - 1:,} gaps between lines" if blanks else "no blank line"
     if blanks * _MOST_LINES >= len(lines):
         return "blank-lines", evidence
     lengths, half = [len(line) for line in lines], len(lines) / 2
@@ -274,17 +275,18 @@ def _choose_layout(head: str) -> tuple[str, str]:
 
 
 def _read_json(file: _File) -> Iterator[str]:
-    return _texts(json_rows(file.path, _lines(file.blocks()), f'{{"{file.text_field}": "A text."}}'), file.text_field)
+    return texts(json_rows(file.path, _lines(file.blocks()), f'{{"{file.text_field}": "A text."}}'), file.text_field)
 
 
 def _read_table(file: _File) -> Iterator[str]:
     header, rows = table_rows(file.path, _lines(file.blocks()), TABLES[parted_suffixes(file.path)[0]])
     if header and file.text_field not in header:
         raise missing_field(f"{file.path}, line 1", file.text_field, header)
-    yield from _texts(rows, file.text_field)
+    yield from texts(rows, file.text_field)
 
 
-def _texts(rows: Rows, text_field: str) -> Iterator[str]:
+def texts(rows: Rows, text_field: str) -> Iterator[str]:
+    """The texts in a field of rows, which must have it; null is left out."""
     for where, row in rows:
         if text_field not in row:
             raise missing_field(where, text_field, [name for name in row if not isinstance(row[name], dict)])

@@ -46,15 +46,17 @@ def prepare(
     layout: str = "auto",
     text_field: str = "text",
     jaccard: float | None = None,
+    exclude: Sequence[str] = (),
 ) -> TokenStore:
     """The store of a corpus at `out`, written unless the existing one was made of the same corpus.
 
-    With `jaccard`, near duplicates of at least that similarity are skipped, see `bert.data.duplicates`. Raises InputError
-    if the corpus, the tokenizer or the folder cannot be used.
+    Files and folders that match a pattern of `exclude` are left out, see `bert.data.corpus`. With `jaccard`, near duplicates of
+    at least that similarity are skipped, see `bert.data.duplicates`. Raises InputError if the corpus, the tokenizer or the folder
+    cannot be used.
     """
     tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-    found = find_corpus(corpus, layout, text_field)
     out = Path(out).expanduser()
+    found = find_corpus(corpus, layout, text_field, exclude, out)
     store, why = None, ""
     if holds_store(out):
         try:
@@ -79,14 +81,18 @@ def prepare(
     with _progress(found.num_bytes) as (advance, progress):
         summary = write_store(found.documents(logger.info, advance), tokenizer, out, fingerprint, progress, jaccard)
     _log(out, summary, jaccard)
+    for file in fingerprint["files"]:
+        with suppress(OSError):
+            if Path(file["path"]).stat().st_mtime_ns != file["mtime_ns"]:
+                logger.warning(f"{file['path']}: changed while it was read; prepare it again, for its present text")
     return open_store(out, tokenizer)
 
 
-def text_has_changed(store: TokenStore, corpus: Sequence[str]) -> bool:
+def text_has_changed(store: TokenStore, corpus: Sequence[str], exclude: Sequence[str] = ()) -> bool:
     """Whether the text of `corpus` differs from that of `store`; false for a text that is missing or on the Hub."""
     known = store.info["fingerprint"]
     try:
-        found = find_corpus(corpus, known.get("layout", "auto"), known.get("text_field", "text"))
+        found = find_corpus(corpus, known.get("layout", "auto"), known.get("text_field", "text"), exclude)
         return not found.hub and found.fingerprint(known)["content"] != known.get("content")
     except (InputError, OSError):
         return False
@@ -95,9 +101,8 @@ def text_has_changed(store: TokenStore, corpus: Sequence[str]) -> bool:
 def _log(out: Path, summary: StoreSummary, jaccard: float | None) -> None:
     unknown, letters = summary.unknown / summary.tokens, summary.unknown_characters / summary.characters
     also = "" if jaccard is None else f" and {summary.near_duplicates:,} near ones"
-    skipped = (
-        f"{summary.duplicates:,} exact duplicates{also} skipped, {unknown:.2%} [UNK] ({letters:.2%} of the characters)"
-    )
+    shares = f"{unknown:.2%} [UNK] ({letters:.2%} of the characters)"
+    skipped = f"{summary.duplicates:,} exact duplicates{also} skipped, {shares}"
     rate = f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
     logger.info(f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, {skipped}, {rate}")
     if max(unknown, letters) > 0.01:

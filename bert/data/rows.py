@@ -16,7 +16,6 @@ from bert.errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-_DELIMITERS = {"csv": ",;", "tsv": "\t"}  # format of a table → the delimiters that its name allows
 _NAMED_DELIMITER = re.compile('"?sep=(.)"?\n?')  # the line that Excel writes and reads above a header
 _JOINED = re.compile(r"[^\t,;|]+\b\"?([\t,;|])\"?\b[^\t,;|]+(\1[^\t,;|]+)*")  # a header with another delimiter
 _QUOTED = re.compile('"(?:[^"]|"")*"')
@@ -43,7 +42,7 @@ def _table_cells(path: str | Path, lines: Iterator[str], delimiter: str, has_quo
 
     Unclosed quotes are refused: they would swallow the following rows.
     """
-    csv.field_size_limit(1 << 30)  # the default refuses a document of more than 128 KiB
+    csv.field_size_limit(1 << 27)  # the default refuses a document of more than 128 KiB
     quoting: Any = csv.QUOTE_MINIMAL if has_quotes else csv.QUOTE_NONE
     reader = csv.reader(lines, delimiter=delimiter, quoting=quoting, strict=True)
     name = name_of(path)
@@ -59,25 +58,25 @@ def _table_cells(path: str | Path, lines: Iterator[str], delimiter: str, has_quo
             yield where, row
 
 
-def table_rows(path: str | Path, lines: Iterator[str], form: str) -> tuple[list[str], Rows]:
-    """The header of a table (`form`: csv or tsv) and its rows, without blank lines.
+def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple[list[str], Rows]:
+    """The header of a table and its rows, without blank lines.
 
-    The delimiter is a tab in a .tsv; in a .csv a comma or a semicolon, the more frequent one of the first line. A line such as
-    `sep=|` above the header, which Excel writes, names another one. Double quotes enclose cells; in a .tsv only if they enclose
-    all cells of the header, or below such a line. Raises InputError with file and line.
+    The delimiter is the most frequent one of the first line, unless a line such as `sep=|` above the header, as Excel writes it,
+    names another. Double quotes enclose cells; between tabs only if they enclose all cells of the header too. Raises InputError
+    with file and line.
     """
     opening: list[str] = []  # up to and including the first line that is not blank
     while not (opening and opening[-1].strip("\n")) and (line := next(lines, None)) is not None:
         opening.append(line)
     first = "".join(opening[-1:])
-    delimiter = max(_DELIMITERS[form], key=first.count)
-    has_quotes = form == "csv" or all(map(_QUOTED.fullmatch, first.strip("\n").split("\t")))
+    delimiter = max(delimiters, key=first.count)
+    has_quotes = delimiter != "\t" or all(map(_QUOTED.fullmatch, first.strip("\n").split("\t")))
     if named := _NAMED_DELIMITER.fullmatch(first):
         delimiter, has_quotes, opening[-1] = named[1], True, "\n"
     elif delimiter not in first and (joined := _JOINED.fullmatch(first.strip())):
         fix = "name the file .tsv" if joined[1] == "\t" else f"write a line sep={joined[1]} above this one"
-        where = f"{name_of(path)}, line {len(opening)}"
-        raise InputError(f"{where}: the columns of a .{form} are not separated by {joined[1]!r}; {fix}")
+        what = f"columns are separated by {' or '.join(map(repr, delimiters))}, not by {joined[1]!r}"
+        raise InputError(f"{name_of(path)}, line {len(opening)}: {what}; {fix}")
     all_cells = _table_cells(path, chain(opening, lines), delimiter, has_quotes)
     where, head = next(all_cells, ("", []))
     header = [name.strip() for name in head]
@@ -91,20 +90,18 @@ def _table_rows(all_cells: Cells, head: list[str], header: list[str], has_quotes
     said, width = has_quotes, len(header)
     for where, cells in all_cells:
         if len(cells) != width:
-            no_quotes = "a .tsv has no quotes: keep tabs and line ends out of cells"
-            fix = "put cells with a delimiter in quotes" if has_quotes else no_quotes
-            if any(cell.lstrip().startswith("'") for cell in cells):
-                fix = "single quotes do not enclose cells: use double quotes"
-            if not has_quotes and any(cell.startswith('"') for cell in cells):
-                fix = "a .tsv has quotes only if they enclose the names of all columns too"
+            fix = "a .tsv has no quotes: keep tabs and line ends out of cells"
+            if has_quotes:
+                are_single = any(cell.lstrip().startswith("'") for cell in cells)
+                fix = "put cells with a delimiter in quotes" + "; single quotes are none, use double ones" * are_single
             raise InputError(f"{where}: {len(cells)} cells, the header has {width}; repair this line ({fix})")
         if cells == head:
             raise InputError(f"{where}: repeats the header, as where two tables were joined; remove this line")
         if not said and '"' in "".join(cells):
             quoted = list(filter(_QUOTED.fullmatch, cells))
             if said := 1 < len(cells) == len(quoted) or any('""' in cell[1:-1] for cell in quoted):
-                what = "quotes enclose cells, but a .tsv has no quotes and they are read as part of the text"
-                logger.warning(f"{where}: {what}; if they are not, put the names of all columns in double quotes too")
+                what = "quotes enclose cells, but a .tsv has no quotes, and they are read as part of the text"
+                logger.warning(f"{where}: {what}; if they are not, enclose the names of all columns in quotes too")
         yield where, dict(zip(header, cells))
 
 
@@ -117,35 +114,27 @@ def json_rows(path: str | Path, lines: Iterator[str], like: str) -> Rows:
             where = f"{name}, line {number}"
             try:
                 row = json.loads(text)
+                if text.find("{", 1) > 0 and isinstance(row, dict):
+                    row = with_inner_fields(row)
             except (ValueError, RecursionError) as error:
                 what = "nested too deeply" if isinstance(error, RecursionError) else getattr(error, "msg", str(error))
-                if is_first and getattr(error, "pos", 0) >= len(text.rstrip()):
-                    raise _not_lines(where, text, like) from None
-                raise InputError(f"{where}: not valid JSON ({what}); each line must be one JSON object") from None
-            if isinstance(row, list) and is_first:
-                raise _not_lines(where, text, like)
+                if not is_first or getattr(error, "pos", 0) < len(text.rstrip()):
+                    raise InputError(f"{where}: not valid JSON ({what}); each line must be one JSON object") from None
+                row = []  # a value over several lines
+            if is_first and isinstance(row, list):
+                is_array = text.lstrip().startswith("[")
+                what = "an array (jq -c '.[]' splits it)" if is_array else "one over several lines (jq -c . joins them)"
+                raise InputError(f"{where}: not a JSON object but {what}; each line must be like {like}")
             if not isinstance(row, dict):
                 raise InputError(f"{where}: not a JSON object; each line must be like {like}")
-            yield where, row if text.find("{", 1) < 0 else _with_inner_fields(row)
+            yield where, row
             is_first = False
 
 
-def _not_lines(where: str, text: str, like: str) -> InputError:
-    """The error for the first line of a JSON file that is not one of JSON lines."""
-    is_array = text.lstrip().startswith("[")
-    what, fix = ("a JSON array", "jq -c '.[]'") if is_array else ("an object over several lines", "jq -c .")
-    return InputError(f"{where}: begins {what}; write one object per line ({fix}), each like {like}")
-
-
-def _with_inner_fields(row: dict[str, Any]) -> dict[str, Any]:
+def with_inner_fields(row: dict[str, Any]) -> dict[str, Any]:
     """A row with the fields of the objects in it. A field with such a name of its own stays."""
-    inner: dict[str, Any] = {}
-    waiting = [("", row)]
-    while waiting:
-        prefix, fields = waiting.pop()
-        inner.update((f"{prefix}{name}", value) for name, value in fields.items())
-        waiting += [(f"{prefix}{name}.", value) for name, value in fields.items() if isinstance(value, dict)]
-    return row | inner | row
+    parts = {name: with_inner_fields(part) for name, part in row.items() if isinstance(part, dict)}
+    return row | {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()} | row
 
 
 def usual(names: Iterable[str], header: Iterable[str]) -> str | None:
@@ -190,11 +179,11 @@ def _conll_cells(line: str) -> list[str]:
 
 
 def _is_comment(cells: list[str], word: list[str]) -> bool:
-    """Whether a line that begins with # is not like a `word`: it has other columns, or a number in place of a tag, as `# 12`.
-    A hashtag alone is a word without its tag."""
+    """Whether a line that begins with # is not like a `word`: it has other columns, a space after #, or a number in place of a
+    tag, as `# 12`. A hashtag alone is a word without its tag."""
     if len(cells) != len(word):
         return len(cells) > 1 or cells == ["#"]
-    return cells[0] == "#" and is_number(cells[-1]) and not is_number(word[-1])
+    return cells[0].startswith("# ") or (cells[0] == "#" and is_number(cells[-1]) and not is_number(word[-1]))
 
 
 def is_number(text: str) -> bool:

@@ -103,18 +103,19 @@ def make_tokenizer(
     vocab_size: int | None = None,
     layout: str = "auto",
     text_field: str = "text",
+    exclude: Sequence[str] = (),
     sample_characters: int | None = None,
     lowercase: bool | None = None,
     strip_accents: bool = False,
     overwrite: bool = False,
 ) -> Tokenizer:
-    """Train a tokenizer on a corpus, and save it to the folder `out`.
+    """Train a tokenizer on a corpus, without what the patterns `exclude` match, and save it to the folder `out`.
 
     Raises InputError if the corpus or the sizes cannot be used, and if `out` holds a tokenizer already.
     """
     out = Path(out).expanduser()
     started = time.monotonic()
-    found = find_corpus(corpus, layout, text_field)
+    found = find_corpus(corpus, layout, text_field, exclude, out)
     seen = [0, 0]  # documents, characters
 
     def counted() -> Iterable[str]:

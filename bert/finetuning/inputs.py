@@ -57,7 +57,7 @@ def check_options(task: Task, data: DataConfig) -> None:
     users = {other: task_named(other).options for other in TASKS}
     for name in dict.fromkeys(chain(*users.values())):
         if name not in task.options and getattr(data, name) != getattr(DataConfig(), name):
-            of = " and ".join(other for other, options in users.items() if name in options)
+            of = " and ".join(", ".join(other for other in users if name in users[other]).rsplit(", ", 1))
             raise InputError(f"{option(name)} is an option of {of}, not of {task.name}; remove it")
 
 
@@ -77,7 +77,8 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     assert data.train is not None
     rows = task.read(data.train, data)
     train = list(rows)
-    logger.info(f"columns: {rows.columns}")
+    if rows.columns != Columns():
+        logger.info(f"columns: {rows.columns}")
     outcomes = task.outcomes(train)
     if len(outcomes) < 2:
         found = f"only one label, {outcomes.pop()!r}" if outcomes else "no label"
@@ -188,9 +189,12 @@ def _hold_out(task: Task, examples: Sequence[Any], data: DataConfig) -> tuple[li
         found = f"{numbered(len(examples), 'example')} with {numbered(len(set(hashes)), 'different text')}"
         why = f"{found} are too few to split: give a second file with --dev, or more examples"
         counts = Counter(name for example in examples for name in task.names(example))
-        if len(counts) > 2 and list(counts.values()).count(1) > len(counts) / 2:
-            few = f"{list(counts.values()).count(1)} of {len(counts)} labels stand once, so that none is left to validate on"
-            why = f"{few}: is their column a number, an id or the text? Name another, or give a second file with --dev"
+        once = list(counts.values()).count(1)
+        if 2 < len(counts) < 2 * once:
+            found = f"{once} of {len(counts)} labels stand once, so that none is left to validate on"
+            why = (
+                f"{found}: is their column a number, an id or the text? Name another, or give a second file with --dev"
+            )
         raise InputError(f"{data.train}: {why}")
     return train, dev
 

@@ -69,10 +69,8 @@ class TaskTraining(TrainingModule):
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the dev set, over all ranks. Raises InputError for scores that are not finite."""
         if self.summed(self.not_finite):
-            step = int(self.progress.step)
-            raise InputError(
-                f"the scores of the dev set are not finite at step {step}: start again with a lower optimizer.lr"
-            )
+            where = f"the scores of the dev set are not finite at step {self.progress.step:g}"
+            raise InputError(f"{where}: start again with a lower optimizer.lr")
         self.validation = read(dict(self.metrics.items()))
         named = {f"dev_{name}": value for name, value in self.validation.items()}
         self.log_validation(named, epoch=round(self.epoch(), 3))

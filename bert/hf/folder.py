@@ -118,11 +118,7 @@ class Source:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        family, tensors = self.config("Encoder")[0], read_tensors(self.folder)
-        try:
-            return translate.plain_names(family, self.keys, tensors)
-        except InputError as error:
-            raise InputError(f"{weights_file(self.folder)}: {error}") from error
+        return translate.plain_names(self.config("Encoder")[0], self.keys, read_tensors(self.folder))
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -327,10 +323,8 @@ def _pooling(folder: Path) -> str:
     """How sentence-transformers pools the vectors of the tokens of a text, by its own name: mean if the folder does not say."""
     files = folder.glob("*_Pooling/config.json") if (folder / "modules.json").exists() else ()
     keys = next(map(read_object, files), {})
-    before = [
-        re.sub("^pooling_mode_|_tokens?$", "", key) for key in keys if re.match("pooling_mode_", key) and keys[key]
-    ]
-    mode = keys.get("pooling_mode", before or "mean")  # the flags are those of versions before 6
+    flags = [re.sub("pooling_mode_|_tokens?$", "", key) for key in keys if "pooling_mode_" in key and keys[key]]
+    mode = keys.get("pooling_mode", flags or "mean")  # the flags are those of versions before 6
     return " and ".join(map(str, mode)) if isinstance(mode, list) else str(mode)
 
 

@@ -6,7 +6,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,12 +16,10 @@ from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments
 from bert.inference.batching import Batch, Encoded, check_finite, evaluating, run_batches
 from bert.model.config import EncoderConfig
-from bert.model.encoder import Encoder
+from bert.model.encoder import Encoder, Pooling
 from bert.model.heads import MaskedLM, Prediction
 
 logger = logging.getLogger(__name__)
-
-Pooling = Literal["mean", "cls"]
 
 TOKENIZED_AT_ONCE = 4_096
 """texts at once: the output of a tokenizer takes memory"""

@@ -26,6 +26,8 @@ from bert.model.layers import Block, Shared, compute_dtype, initialize, make_nor
 if TYPE_CHECKING:  # the type of the attribute that `load` sets, for editors
     from bert.data.tokenizer import Tokenizer
 
+Pooling = Literal["mean", "cls"]
+
 
 @dataclass
 class EncoderOutput:
@@ -211,11 +213,7 @@ class Encoder(FolderModel):
             raise InputError(f"a sequence of {length} tokens is longer than {what}: truncate or split the text")
 
     def embed(
-        self,
-        texts: Iterable[str],
-        pooling: Literal["mean", "cls"] | None = None,
-        layer: int = -1,
-        bf16: bool | None = False,
+        self, texts: Iterable[str], pooling: Pooling | None = None, layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
         """(N, D) fp32 vectors of N texts of any length; see `bert.inference.embeddings`. Computed in fp32 by default; in bf16, which is
         faster and about 1 % off, if `bf16` is True, or None and the hardware multiplies bf16."""

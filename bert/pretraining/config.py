@@ -37,7 +37,9 @@ class DataConfig:
     layout: Literal["auto", "blank-lines", "lines", "file"] = "auto"
     """what separates documents in .txt files: blank lines, every line, or the file; auto detects it"""
     text_field: str = "text"
-    """column that holds the text, in files with named columns"""
+    """column or field that holds the text, in files with named ones, or meta.text in an object meta"""
+    exclude: list[str] = field(default_factory=list)
+    """names, or paths in a folder, of files and folders to leave out, such as '*.bak'"""
     tokenizer: str | None = None
     """tokenizer folder, or a tokenizer.json; null: train one on the corpus"""
     store: str | None = None
@@ -67,9 +69,8 @@ class DataConfig:
             if value:
                 raise InputError(f"{name} {value} beside data.mixture: make it a source of the mixture or leave it out")
         if len(self.mixture) == 1:
-            raise InputError(
-                f"data.mixture holds {next(iter(self.mixture))} alone: give a second source, or this one as text or data.store"
-            )
+            fix = "give a second source, or this one as text or data.store"
+            raise InputError(f"data.mixture holds {next(iter(self.mixture))} alone: {fix}")
         for source, weight in self.mixture.items():
             if not (weight > 0 and math.isfinite(weight)):
                 raise InputError(f"data.mixture: the weight of {source} is {weight}: give more than 0, or leave it out")

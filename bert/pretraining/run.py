@@ -170,9 +170,8 @@ def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _
     changed = list(differences(held, recipe))
     for key, before, now in changed:
         if key not in _RESUMABLE and key.split(".")[0] not in _RESUMABLE:
-            raise InputError(
-                f"{key} is {shown(now)} and {out} was started with {shown(before)}: a resumed run keeps it; leave it out"
-            )
+            what = f"{key} is {shown(now)} and {out} was started with {shown(before)}"
+            raise InputError(f"{what}: a resumed run keeps it; leave it out")
 
     # The newest undamaged checkpoint must be of this run, of the same text and tokenizer, and within the budget.
     checkpoint = checkpoints.newest_whole(out / "checkpoints", logger.warning, held.run_id)
@@ -236,9 +235,8 @@ def _equip(
         run_dir=out,
     )
     if trainer.world_size != ranks:
-        raise InputError(
-            f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
-        )
+        both = f"{ranks} processes were expected and Lightning starts {trainer.world_size}"
+        raise InputError(f"trainer.devices: {both}: give a number")
     return trainer, csv, stop
 
 

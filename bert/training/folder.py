@@ -112,10 +112,8 @@ def check_same(out: Path, given: Any) -> None:
         f"{key} {shown(then)}, not {shown(now)}" for key, then, now in differences(before, given) if key in other
     ]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        fix = f"{option('resume')} {out} to resume that run, or {option('overwrite')} to lose it"
-        raise InputError(
-            f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: give another {option('out')}, {fix}"
-        )
+        fix = f"give another {option('out')}, {option('resume')} {out} to resume that run, or {option('overwrite')} to lose it"
+        raise InputError(f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: {fix}")
 
 
 @contextmanager

@@ -170,10 +170,8 @@ def _check_strategy(trainer: L.Trainer) -> None:
     this process do not, as they take themselves for rank 0, and see whole gradients."""
     strategy = trainer.strategy
     if hasattr(strategy.launcher, "get_extra_results"):  # only launchers that fork or spawn have this
-        raise InputError(
-            "trainer.strategy: processes that are forked or spawned from this one (also in a notebook) all read the sequences of the first:"
-            " give ddp, in a script or on a command line"
-        )
+        what = "processes that are forked or spawned from this one (also in a notebook) all read the sequences of the first"
+        raise InputError(f"trainer.strategy: {what}: give ddp, in a script or on a command line")
     if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):  # not subclasses, such as those of DeepSpeed and XLA
         raise InputError(f"trainer.strategy: {type(strategy).__name__} is not supported: leave it out, or give ddp")
 

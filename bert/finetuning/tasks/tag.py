@@ -5,7 +5,6 @@ If the labels mark spans (B-PER, I-PER, O), the headline is span F1 as computed 
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ class Tag(Task):
 
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
         read = read_tagged(file, data.words, data.tags, labeled, data.file_format, learned)
-        return replace(read, rows=_with_words(file, read.rows)) if labeled else read
+        return Examples(read.columns, _with_words(file, read.rows)) if labeled else read
 
     def names(self, example: TaggedExample) -> tuple[str, ...]:
         return example.tags or ()
