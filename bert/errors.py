@@ -7,14 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from difflib import get_close_matches
-from functools import cache, wraps
-from inspect import formatannotation, signature
+from functools import cache
+from inspect import formatannotation
 from numbers import Integral, Real
 from reprlib import repr as shortened
 from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
-Function = TypeVar("Function", bound=Callable[..., Any])
 _hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 _OPTION = re.compile("\x0e([^\x0f]*)\x0f")
 
@@ -94,17 +93,10 @@ def check_values(value: Any, name: str, source: str = "") -> None:
         raise InputError(f"{source}{name} is a {type(value).__name__}: put it in quotes")
 
 
-def checked(function: Function) -> Function:
-    """Decorate a public function: an argument of another type than its annotation raises an InputError with its name."""
-    names = signature(function)
-
-    @wraps(function)
-    def call(*arguments: Any, **named: Any) -> Any:
-        for name, value in names.bind(*arguments, **named).arguments.items():
-            _check_type(name, value, _hints(function).get(name, Any))
-        return function(*arguments, **named)
-
-    return call  # type: ignore[return-value]
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Raises InputError for an argument of another type than its annotation: `check_arguments(score, locals())` begins a function."""
+    for name, value in arguments.items():
+        _check_type(name, value, _hints(function).get(name, Any))
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:

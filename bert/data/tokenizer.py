@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 
 from bert.data import encoding
 from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES
-from bert.errors import InputError, accessing, checked, first_line
+from bert.errors import InputError, accessing, check_arguments, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
 
@@ -88,7 +88,6 @@ class Tokenizer:
     # ── files ──
 
     @classmethod
-    @checked
     def load(cls, path: str | Path) -> Tokenizer:
         """Read the tokenizer of a folder, or a `tokenizer.json` file. Truncation and padding are switched off.
 
@@ -97,6 +96,7 @@ class Tokenizer:
 
         Raises InputError if there is no tokenizer, a file is damaged, or one of the five special tokens is missing.
         """
+        check_arguments(Tokenizer.load, locals())
         path = completed(Path(path).expanduser())
         if not path.exists():
             raise InputError(f"{path}: no such tokenizer file or folder; train one first")
@@ -179,12 +179,12 @@ class Tokenizer:
 
     # ── text to ids and back ──
 
-    @checked
     def encode(self, text: str, pair: str | None = None) -> list[int]:
         """Ids of a text, or of a pair of texts, with special tokens; `[MASK]` in the text is the mask token.
 
         The text around a mask is split as in running text, where the space before a word is part of its first token.
         """
+        check_arguments(Tokenizer.encode, locals())
         text, pair = encoding.encodable(text), pair if pair is None else encoding.encodable(pair)
         if pair is None and self._needs_blank_before_words and not self._needs_blank and self.mask_token in text:
             return [self.cls_id, *self._around_masks(text), self.sep_id]
@@ -205,12 +205,12 @@ class Tokenizer:
             ids += [i for i, (_, end) in zip(cut.ids, cut.offsets) if not attached or end > 1]
         return ids
 
-    @checked
     def encode_documents(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Ids of many texts without special tokens, by all cores: flat values (uint16 or uint32) and lengths (int64).
 
         Special-token strings in texts are treated as plain text.
         """
+        check_arguments(Tokenizer.encode_documents, locals())
         try:
             encodings = self._encoded(list(texts))
         except (TypeError, UnicodeEncodeError):  # a lone surrogate
@@ -219,13 +219,13 @@ class Tokenizer:
         lengths = np.array([len(row) for row in ids], dtype=np.int64)
         return np.concatenate(ids) if ids else np.zeros(0, dtype=self.dtype), lengths
 
-    @checked
     def encode_with_offsets(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of a text with special tokens, and for each the characters (start, end) of `text` that it stands for.
 
         Special tokens have (0, 0). A space that belongs to a token is not counted: a token of spaces alone has start = end.
         Special-token strings in the text are treated as plain text.
         """
+        check_arguments(Tokenizer.encode_with_offsets, locals())
         encoded = self._called(self._plain.encode, encoding.encodable(text))  # as many characters: offsets are the same
         offsets = []
         for token, (start, end) in zip(encoded.tokens, encoded.offsets):

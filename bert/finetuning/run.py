@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, InterruptedRun, checked
+from bert.errors import InputError, InterruptedRun, check_arguments
 from bert.files import real_path
 from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
@@ -45,7 +45,6 @@ _DECIDED = {
 }
 
 
-@checked
 def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool = False, trust: bool = False) -> Path:
     """Run `recipe` in the folder `out`, and return the folder of the best model.
 
@@ -55,6 +54,7 @@ def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool
     Raises InputError for what the user can fix, and `bert.errors.InterruptedRun` if a signal ended the run (the best model so far is
     kept).
     """
+    check_arguments(finetune, locals())
     learned, out = task_named(task), Path(out)
     check_trainer_arguments(recipe.trainer, _DECIDED, trust)
     check_files(learned, recipe.data)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bert.data.encoding import ALL_FILES, read_object
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError, checked
+from bert.errors import InputError, check_arguments
 from bert.files import put_files, replaced_folder
 from bert.hf import translate
 from bert.hf.card import CARD, model_card
@@ -48,7 +48,6 @@ OURS = (CONFIG, CARD, *WEIGHT_FILES, *ALL_FILES, *EXPORTED, *(f"{name}.data" for
 """all files of a model: `save` leaves none of an earlier one, not even as an exported program"""
 
 
-@checked
 def save(
     model: Encoder | HeadedModel, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None
 ) -> None:
@@ -59,6 +58,7 @@ def save(
     Files of an earlier model in the folder are replaced, others are kept. Raises InputError if the folder cannot be written,
     and leaves it as it was. Warns of dropout rates that `config.json` of the family cannot hold.
     """
+    check_arguments(save, locals())
     folder = Path(folder).expanduser().absolute()
     head: Head = None if isinstance(model, Encoder) else model.head_config
     family, obstacles = family_of(model.config, head, model.model_type)
@@ -159,7 +159,6 @@ def open_folder(folder: str | Path) -> Source:
     return Source(folder, read_keys(folder))
 
 
-@checked
 def load(cls: type[Model], folder: str | Path) -> Model:
     """The model of class `cls` in a folder of ours or of Hugging Face, in fp32 on the CPU, in eval mode.
 
@@ -168,6 +167,7 @@ def load(cls: type[Model], folder: str | Path) -> Model:
     tokenizer has more tokens than the model. Warns of parameters that the model does not have; the head of the folder is
     ignored if a bare encoder is loaded.
     """
+    check_arguments(load, locals())
     source, kind = open_folder(folder), _kind(cls)
     _check_task(source, kind)
     model, spare = _build(cls, source)

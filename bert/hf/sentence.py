@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bert.errors import InputError, checked
+from bert.errors import InputError, check_arguments
 from bert.files import replace_text
 from bert.hf.folder import load
 from bert.model.encoder import Encoder
@@ -43,12 +43,12 @@ class SentenceModule(nn.Module):
 
     save_in_root = True  # sentence-transformers writes the first module into the folder itself
 
-    @checked
     def __init__(self, model: Encoder | HeadedModel, max_seq_length: int | None = None) -> None:
         """`max_seq_length`: from 3 to the maximum of the model, which is the default.
 
         Raises InputError for another length, and for a model without a tokenizer.
         """
+        check_arguments(SentenceModule.__init__, locals())
         super().__init__()
         self.encoder = model if isinstance(model, Encoder) else model.encoder
         longest = self.encoder.config.max_length

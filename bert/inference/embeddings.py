@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError, checked
+from bert.errors import InputError, check_arguments
 from bert.inference.batching import Batch, Encoded, check_finite, evaluating, run_batches
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder, Pooling
@@ -28,7 +28,6 @@ TOKENIZED_AT_ONCE = 4_096
 # ── vectors of texts ──
 
 
-@checked
 def embed(
     model: nn.Module,
     texts: Iterable[str],
@@ -51,6 +50,7 @@ def embed(
     Raises InputError for a single text instead of a list, for items that are not text, for an unknown pooling, and if the model
     has no tokenizer, no such layer or a smaller maximum length.
     """
+    check_arguments(embed, locals())
     texts = list(texts)
     encoder = encoder_of(model)
     chosen = pooling or encoder.pooling
@@ -234,7 +234,6 @@ def _room(config: EncoderConfig, sequence_length: int | None) -> int:
 # ── predictions for masks ──
 
 
-@checked
 @torch.inference_mode()
 def fill(model: MaskedLM, text: str, top: int = 5) -> list[list[Prediction]]:
     """The `top` most probable tokens for each mask in `text`, most probable first; never special or unused tokens.
@@ -242,6 +241,7 @@ def fill(model: MaskedLM, text: str, top: int = 5) -> list[list[Prediction]]:
     Dropout is off. Raises InputError if the model has no tokenizer, if the text has no mask token or more tokens than the model
     takes, or if `top` is less than 1.
     """
+    check_arguments(fill, locals())
     tokenizer = tokenizer_of(model)
     if top < 1:
         raise InputError(f"top is {top}: give a whole number, 1 or more")

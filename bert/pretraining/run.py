@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, InterruptedRun, checked
+from bert.errors import InputError, InterruptedRun, check_arguments
 from bert.model.attention import AttentionOptions
 from bert.model.heads import MaskedLM
 from bert.model.structure import structure
@@ -49,7 +49,6 @@ _RESUMABLE = "trainer stop checkpoint log optimizer.lr optimizer.muon_lr attenti
 """groups and fields that may change when a run is resumed"""
 
 
-@checked
 def pretrain(
     recipe: PretrainRecipe, out: str | Path, overwrite: bool = False, resume: bool = False, trust: bool = False
 ) -> Path:
@@ -62,6 +61,7 @@ def pretrain(
 
     Raises InputError for what the user can fix, `bert.errors.InterruptedRun` if a signal ended the run.
     """
+    check_arguments(pretrain, locals())
     out = run_folder.named(Path(out))
     if resume and not (out / run_folder.RECIPE).exists():
         raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bert.errors import InputError, checked
+from bert.errors import InputError, check_arguments
 from bert.inference.batching import check_finite, evaluating
 from bert.inference.embeddings import encoder_of, tokenizer_of, warn_of_unknown
 from bert.report.text import render, table
@@ -79,7 +79,6 @@ def _is_punctuation(token: str) -> bool:
     return all((c.isascii() and not c.isalnum()) or unicodedata.category(c)[0] in "PZ" or c == SPACE for c in token)
 
 
-@checked
 def attention(text: str, model: nn.Module | str | Path) -> Attention:
     """The attention of every layer and head of a model, or of the model in a folder, on a text, in fp32.
 
@@ -95,6 +94,7 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
     >>> found.tokens, found.weights.shape  # (L, H, T, T)
     (('[CLS]', 'the', 'cat', '[SEP]'), (2, 4, 4, 4))
     """
+    check_arguments(attention, locals())
     encoder = encoder_of(model)
     tokenizer = tokenizer_of(encoder)
     ids, offsets = tokenizer.encode_with_offsets(text)

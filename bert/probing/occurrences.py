@@ -3,7 +3,7 @@
 Text is compared by grapheme clusters, a letter with its marks or an emoji with its modifiers, so that a match covers whole ones and can
 be mapped back to the sentence. Case, width and other forms of presentation do not matter, and what is invisible is ignored: soft
 hyphens, zero-width spaces, joiners between letters, variation selectors. Boundaries are those of Unicode's UAX 29, with its break after
-an apostrophe before a vowel (l'eau), and one before a final 's. No torch.
+an apostrophe before a vowel, in elisions alone (l'eau, not ma'am), and one before a final 's. No torch.
 """
 
 import re
@@ -19,8 +19,8 @@ _MARKS = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.cate
 _WORD = rf"[\w{_MARKS}]"
 _MIDDLE = "['\u00b7\u2027\u05f4]"  # can't, col·lecció
 _INSIDE = re.compile(  # a word or a number: no boundary
-    rf"(?<={_WORD})(?={_WORD}|{_MIDDLE}\w)(?!'s(?!{_WORD}))|(?<={_WORD}{_MIDDLE})(?=\w)(?!(?<=')[aeiouyh])"
-    r"|(?<=\d)(?=[.,]\d)|(?<=\d[.,])(?=\d)"
+    rf"(?<={_WORD})(?={_WORD}|{_MIDDLE}\w)(?!'s(?!{_WORD}))|(?<={_WORD}{_MIDDLE})(?=\w)"
+    r"(?!((?<=\b[cdjlmnst]')|(?<=qu')|(?<=ll'))[aeiouyh])|(?<=\d)(?=[.,]\d)|(?<=\d[.,])(?=\d)"
 )
 _PICTURES = "[\u2190-\u2bff\U0001f000-\U0001faff]"
 # A cluster: a flag of two indicators, or a character, with marks, joiners, vowel signs of Thai and Lao, half-width voiced marks, skin

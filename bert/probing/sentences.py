@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError, checked
+from bert.errors import InputError, check_arguments
 from bert.inference.batching import Batch, Encoded, evaluating, run_batches
 from bert.inference.embeddings import encoder_of, tokenizer_of, warn_of_unknown, window_around
 from bert.model.heads import MaskedLM
@@ -54,7 +54,6 @@ class SentenceScore:
         return scores | {"sentence": self.sentence}
 
 
-@checked
 def score(
     sentences: Sequence[str],
     model: nn.Module | str | Path,
@@ -72,6 +71,7 @@ def score(
 
     Raises InputError for a single text instead of a list, and for a model that is not a masked LM or has no tokenizer.
     """
+    check_arguments(score, locals())
     if isinstance(model, str | Path):
         model = MaskedLM.load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(model, MaskedLM):

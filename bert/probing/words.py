@@ -17,7 +17,7 @@ import numpy as np
 from rich.table import Table
 from torch import nn
 
-from bert.errors import InputError, check_seed, checked, option
+from bert.errors import InputError, check_arguments, check_seed, option
 from bert.inference.embeddings import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
 from bert.probing import geometry
@@ -170,7 +170,6 @@ def _clusters(words: Words, layer: Layer) -> list[Table | str]:
     return parts
 
 
-@checked
 def words(
     word: str,
     sentences: Sequence[str] | Sequence[Row] | Path,
@@ -204,6 +203,7 @@ def words(
     >>> [layer.number for layer in found.layers]
     [0, 1, 2]
     """
+    check_arguments(words, locals())
     if not fold(word).strip():
         raise InputError("the word is empty: give a word of the sentences")
     if clusters is not None and clusters < 1:
