@@ -37,6 +37,7 @@ def _command(arguments: Sequence[str]) -> int:
     command, reports = arguments[0] if arguments else "help", True
     try:
         reports = command not in _PARALLEL or global_rank() == 0
+        signals.is_run = command in _PARALLEL and reports
         if command in ("-h", "--help", "help"):
             print(_overview())
         elif command == "--version":

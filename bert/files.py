@@ -32,7 +32,8 @@ _EXCHANGE = 2  # RENAME_EXCHANGE of Linux, RENAME_SWAP of macOS
 _HERE = -100  # AT_FDCWD
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 _BEAT, _DEAD = 5.0, 30.0  # without locks: seconds between two heartbeats, and until an owner without one is dead
-_held: set[int] = set()
+held: set[int] = set()
+"""descriptors of the lock files of this process"""
 
 
 @contextmanager
@@ -330,7 +331,7 @@ def locked(file: Path, what: str) -> Iterator[int]:
     without locks, the modification time of the file is a heartbeat.
     """
     descriptor, has_locks = _acquired(file, what)
-    _held.add(descriptor)
+    held.add(descriptor)
     ended = threading.Event()
     try:
         os.ftruncate(descriptor, 0)
@@ -341,12 +342,12 @@ def locked(file: Path, what: str) -> Iterator[int]:
         yield descriptor
     finally:
         ended.set()
-        if descriptor in _held:  # not closed, as in a forked child
+        if descriptor in held:  # not closed, as in a forked child
             try:
                 if is_held(file, descriptor):
                     file.unlink()
             finally:
-                _held.discard(descriptor)
+                held.discard(descriptor)
                 os.close(descriptor)
 
 
@@ -386,10 +387,10 @@ def _beat(descriptor: int, ended: threading.Event) -> None:
 
 def _release_in_child() -> None:
     """A forked child, such as a data loading worker, must not keep the locks of a killed parent."""
-    for descriptor in _held:
+    for descriptor in held:
         with suppress(OSError):
             os.close(descriptor)
-    _held.clear()
+    held.clear()
 
 
 os.register_at_fork(after_in_child=_release_in_child)

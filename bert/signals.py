@@ -6,6 +6,7 @@ removed. During training it is recorded, and the run ends at the next step bound
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -16,6 +17,9 @@ from typing import Any, TypeVar
 Result = TypeVar("Result")
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 _IGNORABLE = (signal.SIGHUP, signal.SIGUSR1)  # stay ignored if they are, as the first by nohup
+is_run = False
+"""whether the command is a run, and says so if it ends before it has begun"""
+_BEFORE = b"stopped before the start: run the same command again\n"
 _STOPPING = b"\nstopping at the end of this step; press Ctrl-C again to quit at once\n"
 
 
@@ -56,6 +60,11 @@ class Signals:
             self.received = number
             with suppress(OSError):  # the terminal may be closed
                 os.write(2, _STOPPING)  # print may be what was interrupted
+        elif _breaks(frame):
+            if not getattr(sys.modules.get("bert.files"), "held", None):  # nothing to clean up
+                os.write(2, _BEFORE * is_run)
+                os._exit(128 + number)
+            threading.Timer(0.05, os.kill, (self._process, number)).start()  # again when that is over
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
         else:
@@ -84,6 +93,18 @@ def handled() -> Iterator[Signals]:
         _current = None
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _breaks(frame: FrameType | None) -> bool:
+    """Whether an exception in `frame` would be lost, as in a `__del__`, or leave a module imported in part."""
+    while frame is not None:
+        name, module = frame.f_code.co_name, str(frame.f_globals.get("__name__"))
+        if name == "__del__" or module.startswith("importlib._"):
+            return True
+        if module.startswith("bert.") and name != "<module>":
+            return False
+        frame = frame.f_back
+    return False
 
 
 def number_of(error: BaseException) -> int | None:

@@ -214,6 +214,28 @@ runpy.run_module("bert", run_name="__main__")
     assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", "")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_a_signal_ends_while_torch_is_imported_says_so_in_a_line(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    program = f"""
+import os, sys
+class Trap:
+    def find_spec(self, name, *_):
+        if name == "torch": os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Trap())
+import runpy
+sys.argv = ["bert", "pretrain", "text.txt", "--out", "run"]
+runpy.run_module("bert", run_name="__main__")
+"""
+    (tmp_path / "text.txt").write_text("The cat.\n")
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), cwd=tmp_path, timeout=60)
+    line = "stopped before the start: run the same command again\n"
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", line)
+    assert [path.name for path in tmp_path.iterdir()] == ["text.txt"]
+
+
 WAITS = """
 import time
 def waits(arguments):

@@ -175,6 +175,37 @@ def test_what_was_no_signal_has_no_number():
         assert number_of(error) is None
 
 
+BUSY = """
+import os, signal, sys, time
+from pathlib import Path
+from bert import files, signals
+def send(): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.01)
+class Trap:
+    def find_spec(self, name, *_):
+        if name == "colorsys": send()
+class Dies:
+    def __del__(self): send()
+sys.meta_path.insert(0, Trap())
+def work():
+    {work}
+    time.sleep(20)
+try:
+    with signals.handled(), files.locked(Path(sys.argv[1]) / ".lock", "a run"):
+        work()
+except KeyboardInterrupt:
+    print("raised", "colorsys" in sys.modules, list(Path(sys.argv[1]).iterdir()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("work", "imported"), [("import colorsys", True), ("Dies()", False)], ids=["an import", "a __del__"]
+)
+def test_a_signal_where_python_would_lose_its_exception_is_raised_after_that(work, imported, tmp_path):
+    program = [sys.executable, "-c", BUSY.format(work=work), str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"raised {imported} []\n", "")
+
+
 def test_interruptible_work_gives_its_result_or_its_error():
     assert interruptible(divmod, 7, 2) == (3, 1)
     with pytest.raises(ZeroDivisionError):

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tokenizers import Regex, normalizers, pre_tokenizers
+import tokenizers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from bert.errors import InputError
 from bert.untrusted import read_json
@@ -31,6 +32,10 @@ ROBERTA_TOKENS = ("<pad>", "<unk>", "<s>", "</s>", "<mask>")
 FILES = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt")
 """files that hold a tokenizer; the first one in a folder is read"""
 ALL_FILES = (*FILES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+
+NORMALIZER = {"do_lower_case": "lowercase", "strip_accents": "strip_accents"}
+NORMALIZER |= {"tokenize_chinese_chars": "handle_chinese_chars"}
+"""keys of tokenizer_config.json, and what tokenizer.json calls the same"""
 
 Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 """texts → flat ids of all texts, and the number of ids of each"""
@@ -120,6 +125,21 @@ def check_expansion(definition: Any) -> None:
         times *= max([1 + (step.get("type") == "ByteLevel"), *longest])
     if times > _MOST_EXPANSION:
         raise ValueError(f"its steps may make {times:,} characters of one")
+
+
+def read_definition(file: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a tokenizer.json. Raises InputError for a part that this version of `tokenizers` does not know."""
+    definition = read_json(file)
+    check_expansion(definition)
+    try:
+        with rust_silent():
+            return tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
+    except Exception:
+        for kind in (str(step["type"]) for step in steps(list(definition.values())) if "type" in step):
+            if not any(hasattr(module, kind) for module in (decoders, models, normalizers, pre_tokenizers, processors)):
+                what = f"{kind} is not known to tokenizers {tokenizers.__version__}"
+                raise InputError(f"{file}: {what}; a newer one may be needed: pip install -U tokenizers") from None
+        raise
 
 
 # ── the words of the tokenizers that are trained here ──

@@ -12,24 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from tokenizers.processors import RobertaProcessing
 
-from bert.data import encoding
-from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES, read_object, token_name
+from bert.data.encoding import BERT_TOKENS, NORMALIZER, ROBERTA_TOKENS, ROLES, read_object, sentencepieces, token_name
 from bert.errors import InputError, first_line
-from bert.untrusted import read_json
 
 _CLASSES = {
     "vocab.txt": ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MobileBertTokenizer"),
     "vocab.json": ("RobertaTokenizer", "LongformerTokenizer", "XLMRobertaXLTokenizer"),
 }
-_TYPES = {"normalizer": normalizers, "pre_tokenizer": pre_tokenizers, "model": models, "post_processor": processors}
-_TYPES |= {"decoder": decoders}
-"""parts of a tokenizer.json, and the modules of their types"""
-_NORMALIZER = {"do_lower_case": "lowercase", "strip_accents": "strip_accents"}
-_NORMALIZER |= {"tokenize_chinese_chars": "handle_chinese_chars"}
-"""keys of tokenizer_config.json, and what tokenizer.json calls the same"""
 _DEFAULTS = {"strip_accents": None, "tokenize_chinese_chars": True}
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized")
 _CASED = 0.05  # uncased vocabularies hold no capital letter outside the special tokens
@@ -63,40 +55,23 @@ class Settings:
         return known or AddedToken(name, special=True, normalized=False)
 
 
-def read_definition(file: Path, options: dict[str, Any]) -> tokenizers.Tokenizer:
-    """The tokenizer of a tokenizer.json beside a tokenizer_config.json with the contents `options`. Raises InputError for a part that this
-    version of `tokenizers` does not know."""
-    definition = read_json(file)
-    encoding.check_expansion(definition)
-    try:
-        with encoding.rust_silent():
-            backend = tokenizers.Tokenizer.from_str(json.dumps(definition, ensure_ascii=False))
-    except Exception:
-        parts = ((role, step.get("type")) for role in _TYPES for step in encoding.steps([definition.get(role)]))
-        for role, kind in parts:
-            if kind is not None and not hasattr(_TYPES[role], str(kind)):
-                what = f"{role} {kind} is not known to tokenizers {tokenizers.__version__}"
-                raise InputError(f"{file}: {what}; a newer one may be needed: pip install -U tokenizers") from None
-        raise
-    _configure(backend, Settings(file.parent, options, {}))
-    return backend
+def configure(backend: tokenizers.Tokenizer, folder: Path, options: dict[str, Any]) -> None:
+    """Where tokenizer_config.json contradicts tokenizer.json, a BERT tokenizer follows the former, as in transformers, with a warning.
 
-
-def _configure(backend: tokenizers.Tokenizer, settings: Settings) -> None:
-    """Where tokenizer_config.json contradicts tokenizer.json, a BERT tokenizer follows the former, as in transformers, with a warning."""
-    if str(settings.options.get("tokenizer_class")).removesuffix("Fast") not in (*_CLASSES["vocab.txt"], "None"):
+    `backend` is what tokenizer.json says, and `options` what the other says. Raises InputError for an option of another type."""
+    if str(options.get("tokenizer_class")).removesuffix("Fast") not in (*_CLASSES["vocab.txt"], "None"):
         return
     found = backend.normalizer
     before = {"do_lower_case": bool(found) and found.normalize_str("A") == "a"} | _DEFAULTS
     if isinstance(found, normalizers.BertNormalizer):
-        before = {key: getattr(found, name) for key, name in _NORMALIZER.items()}
-    after = {key: settings.flag(key, value) for key, value in before.items()}
+        before = {key: getattr(found, name) for key, name in NORMALIZER.items()}
+    after = {key: Settings(folder, options, {}).flag(key, value) for key, value in before.items()}
     if differ := [
         f"{key} {json.dumps(after[key])}, not {json.dumps(before[key])}" for key in after if after[key] != before[key]
     ]:
-        backend.normalizer = normalizers.BertNormalizer(**{_NORMALIZER[key]: after[key] for key in after})
+        backend.normalizer = normalizers.BertNormalizer(**{name: after[key] for key, name in NORMALIZER.items()})
         what = f"tokenizer_config.json says {' and '.join(differ)} as tokenizer.json"
-        warnings.warn(f"{settings.folder}: {what}: done as in transformers; correct one of the two", stacklevel=4)
+        warnings.warn(f"{folder}: {what}: done as in transformers; correct one of the two", stacklevel=3)
 
 
 def _additional(options: dict[str, Any]) -> list[Any]:
@@ -146,7 +121,7 @@ def read_vocabulary(
         file, named = folder / "vocab.txt", dict(zip(ROLES, BERT_TOKENS)) | names
         _check_class(folder, "vocab.txt", settings)
         backend = _word_tokens(file, settings, named)
-    elif (model := next(iter(encoding.sentencepieces(folder)), None)) is not None:
+    elif (model := next(iter(sentencepieces(folder)), None)) is not None:
         raise InputError(f"{folder}: {model} without tokenizer.json, the only such file read here: {_SAVE_AGAIN}")
     else:
         what = "no tokenizer in this folder (tokenizer.json, vocab.txt, or vocab.json with merges.txt)"

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 
@@ -98,13 +99,15 @@ def text_has_changed(store: TokenStore, corpus: Sequence[str], exclude: Sequence
 
 
 def _log(out: Path, summary: StoreSummary, jaccard: float | None) -> None:
-    unknown = summary.unknown / summary.tokens
+    unknown, letters = summary.unknown / summary.tokens, summary.unknown_characters / summary.characters
     also = "" if jaccard is None else f" and {summary.near_duplicates:,} near ones"
-    skipped = f"{summary.duplicates:,} exact duplicates{also} skipped, {unknown:.2%} [UNK]"
+    shares = f"{unknown:.2%} [UNK] ({letters:.2%} of the characters)"
+    skipped = f"{summary.duplicates:,} exact duplicates{also} skipped, {shares}"
     rate = f"{summary.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s"
     logger.info(f"{out}: {summary.documents:,} documents, {summary.tokens:,} tokens, {skipped}, {rate}")
-    if unknown > 0.01:
-        logger.warning(f"{unknown:.1%} of the tokens are [UNK]; train a tokenizer on text in this language")
+    if max(unknown, letters) > 0.01:
+        what = f"{unknown:.1%} of the tokens, with {letters:.1%} of the characters, are [UNK]"
+        logger.warning(f"{what}; train a tokenizer on text in this language")
 
 
 @contextmanager
@@ -145,6 +148,8 @@ class StoreSummary:
     """documents skipped because they have no tokens"""
     unknown: int = 0
     """tokens that are [UNK]"""
+    unknown_characters: int = 0
+    """characters in these, about: those of the texts with such tokens, without spaces and the characters of their other tokens"""
     characters: int = 0
     bytes: int = 0
     """of the text of all documents but duplicates, in UTF-8"""
@@ -206,6 +211,7 @@ def _tokenized(
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[Tokens]:
     """Tokenize documents in batches, without duplicates and documents without tokens, and count them in `summary`."""
+    widths = np.array([len((tokenizer.spelling(number) or ("", ""))[1]) for number in range(tokenizer.vocab_size)])
     encode = document_encoder(tokenizer.encode_documents, json.loads(tokenizer.backend.to_str()))
     for texts, hashes in _distinct_batches(documents, summary):
         values, lengths = encode(texts)
@@ -215,16 +221,30 @@ def _tokenized(
             values = values[np.repeat(new, lengths)]
         summary.empty += int((~kept).sum())
         summary.near_duplicates += int((~new).sum())
-        for text in (text for text, is_new in zip(texts, new.tolist()) if is_new):
+        texts = [text for text, is_new in zip(texts, new.tolist()) if is_new]
+        for text in texts:
             summary.characters += len(text)
             summary.bytes += len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
         kept &= new
         summary.documents += int(kept.sum())
         summary.tokens += len(values)
-        summary.unknown += int((values == tokenizer.unk_id).sum())
+        places = np.flatnonzero(values == tokenizer.unk_id)
+        summary.unknown += len(places)
+        summary.unknown_characters += _in_unknown(texts, values, lengths[new], places, widths)
         yield values, lengths[kept], hashes[kept]
         if progress is not None:
             progress(summary.documents, summary.tokens)
+
+
+def _in_unknown(
+    texts: Sequence[str], values: np.ndarray, lengths: np.ndarray, places: np.ndarray, widths: np.ndarray
+) -> int:
+    """The characters that the [UNK] at `places` stand for, about: those of a text, less spaces and the `widths` of its other tokens."""
+    total, ends = 0, np.cumsum(lengths)
+    for number in np.unique(np.searchsorted(ends, places, side="right")).tolist():
+        ids, text = values[ends[number] - lengths[number] : ends[number]], normalize("NFC", texts[number])
+        total += max(0, len("".join(text.split())) - int(widths[ids].sum()))
+    return total
 
 
 def _joined(batches: Iterable[Tokens]) -> Iterator[list[Tokens]]:
@@ -253,7 +273,9 @@ def _write_arrow(path: Path, batches: Iterable[Tokens], schema: Any) -> None:
 
 
 def _check_size(summary: StoreSummary, near: bool) -> None:
-    """Raises InputError if there is too little text to train on."""
+    """Raises InputError if there is too little text to train on, or nothing in it is known."""
+    if summary.unknown == summary.tokens > 0:
+        raise InputError("every token of the corpus is [UNK]; train a tokenizer on text in this language")
     if summary.documents >= 2 or summary.tokens >= _TOO_FEW_TOKENS:
         return
     skipped = summary.duplicates + summary.near_duplicates

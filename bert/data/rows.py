@@ -22,7 +22,8 @@ _QUOTED = re.compile('"(?:[^"]|"")*"')
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
 
 Rows = Iterator[tuple[str, dict[str, Any]]]  # location of a row, and its cells by column
-Cells = Iterator[tuple[str, list[str]]]  # location of a row or a word, and its cells; none at the end of a sentence
+Cells = Iterator[tuple[str, list[str]]]  # location of a row, and its cells
+Words = Iterator[tuple[int, list[str]]]  # line of a word, and its cells; none at the end of a sentence
 
 
 def name_of(path: str | Path) -> str:
@@ -150,24 +151,55 @@ def cell_of(where: str, row: dict[str, Any], column: str) -> Any:
     return row[column]
 
 
-def conll_lines(path: str | Path, lines: Iterator[str]) -> Cells:
-    """The lines of a CoNLL file, with any number of columns. A -DOCSTART- line ends a sentence like a blank line."""
-    for number, line in enumerate(lines, start=1):
-        # not str.split() and str.isspace(): a wide space or a control character can be a word
-        bare = line.strip(" \t\n")
-        cells = line.rstrip("\n").split("\t") if "\t" in line else re.split(" +", bare)
-        yield f"{name_of(path)}, line {number}", cells if bare and not bare.startswith("-DOCSTART-") else []
+def conll_lines(lines: Iterator[str]) -> Words:
+    """The lines of a CoNLL file, with any number of columns. A -DOCSTART- line ends a sentence like a blank line.
+
+    Lines that begin with # before a sentence are comments, unless they have the columns of the first word of the file."""
+    opening: list[str] = []
+    word: list[str] = []
+    for line in lines:
+        opening.append(line)
+        word = _conll_cells(line) or word
+        if _conll_cells(line) and not line.startswith("#"):
+            break
+    before_sentence = True
+    for number, line in enumerate(chain(opening, lines), start=1):
+        cells = _conll_cells(line)
+        if not (before_sentence and line.startswith("#") and _is_comment(cells, word)):
+            before_sentence = not cells
+            yield number, cells
 
 
-def conllu_lines(path: str | Path, lines: Iterator[str]) -> Cells:
+def _conll_cells(line: str) -> list[str]:
+    # not str.split() and str.isspace(): a wide space or a control character can be a word
+    bare = line.strip(" \t\n")
+    if not bare or bare.startswith("-DOCSTART-"):
+        return []
+    return line.rstrip("\n").split("\t") if "\t" in line else re.split(" +", bare)
+
+
+def _is_comment(cells: list[str], word: list[str]) -> bool:
+    """Whether a line that begins with # is not like a `word`: it has other columns, a space after #, or a number in place of a
+    tag, as `# 12`. A hashtag alone is a word without its tag."""
+    if len(cells) != len(word):
+        return len(cells) > 1 or cells == ["#"]
+    return cells[0].startswith("# ") or (cells[0] == "#" and is_number(cells[-1]) and not is_number(word[-1]))
+
+
+def is_number(text: str) -> bool:
+    """Whether a tag is a number: an id, or a probability."""
+    return re.fullmatch(r"[-+]?\d+([.,]\d+)?([eE][-+]?\d+)?", text.strip()) is not None
+
+
+def conllu_lines(path: str | Path, lines: Iterator[str]) -> Words:
     """The words of a CoNLL-U file, with ten columns each. https://universaldependencies.org/format.html"""
     for number, line in enumerate(lines, start=1):
-        where = f"{name_of(path)}, line {number}"
         cells = line.rstrip("\n").split("\t")
         if line.isspace():
-            yield where, []
+            yield number, []
         elif not line.startswith("#"):
             if len(cells) != len(CONLLU):
+                where = f"{name_of(path)}, line {number}"
                 raise InputError(f"{where}: {len(cells)} columns, CoNLL-U has 10, separated by tabs; repair this line")
             if cells[0].isdecimal():  # 1-2 spans several words, 1.1 is a word that is not in the text
-                yield where, cells
+                yield number, cells

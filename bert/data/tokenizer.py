@@ -16,9 +16,9 @@ import tokenizers
 from tokenizers.processors import Sequence as ProcessorSequence
 from tokenizers.processors import TemplateProcessing
 
-from bert.data import encoding, legacy_tokenizers
+from bert.data import encoding
 from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES
-from bert.errors import InputError, accessing, first_line
+from bert.errors import InputError, accessing, check_arguments, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
 
@@ -96,6 +96,7 @@ class Tokenizer:
 
         Raises InputError if there is no tokenizer, a file is damaged, or one of the five special tokens is missing.
         """
+        check_arguments(Tokenizer.load, locals())
         path = completed(Path(path).expanduser())
         if not path.exists():
             raise InputError(f"{path}: no such tokenizer file or folder; train one first")
@@ -108,18 +109,24 @@ class Tokenizer:
                 options |= encoding.read_object(path / "special_tokens_map.json")
         named = {role: encoding.token_name(options.get(f"{role}_token")) for role in ROLES}
         names = {role: name for role, name in named.items() if name is not None}
-        backend: tokenizers.Tokenizer | None = None
         try:
             if path.is_dir() and not file.exists():
-                backend, names, file = legacy_tokenizers.read_vocabulary(path, options, names)
-            backend = backend or legacy_tokenizers.read_definition(file, options)
+                from bert.data.legacy_tokenizers import read_vocabulary  # for old folders only
+
+                backend, names, file = read_vocabulary(path, options, names)
+            else:
+                backend = encoding.read_definition(file)
+                if options.keys() & encoding.NORMALIZER.keys():
+                    from bert.data.legacy_tokenizers import configure
+
+                    configure(backend, path, options)
             with encoding.rust_silent():
                 tokenizer = cls(backend, names, source=str(file))
                 tokenizer._try()
         except BaseException as error:
             if isinstance(error, InputError) or not (isinstance(error, Exception) or encoding.is_of_rust(error)):
                 raise
-            raise InputError(f"{file}: not a tokenizer ({first_line(error)}); train it again") from None
+            raise InputError(f"{file}: not a tokenizer ({first_line(error)}); fetch it again, or train one") from None
         return tokenizer
 
     def _try(self) -> None:
@@ -177,6 +184,7 @@ class Tokenizer:
 
         The text around a mask is split as in running text, where the space before a word is part of its first token.
         """
+        check_arguments(Tokenizer.encode, locals())
         text, pair = encoding.encodable(text), pair if pair is None else encoding.encodable(pair)
         if pair is None and self._needs_blank_before_words and not self._needs_blank and self.mask_token in text:
             return [self.cls_id, *self._around_masks(text), self.sep_id]
@@ -202,6 +210,7 @@ class Tokenizer:
 
         Special-token strings in texts are treated as plain text.
         """
+        check_arguments(Tokenizer.encode_documents, locals())
         try:
             encodings = self._encoded(list(texts))
         except (TypeError, UnicodeEncodeError):  # a lone surrogate
@@ -216,6 +225,7 @@ class Tokenizer:
         Special tokens have (0, 0). A space that belongs to a token is not counted: a token of spaces alone has start = end.
         Special-token strings in the text are treated as plain text.
         """
+        check_arguments(Tokenizer.encode_with_offsets, locals())
         encoded = self._called(self._plain.encode, encoding.encodable(text))  # as many characters: offsets are the same
         offsets = []
         for token, (start, end) in zip(encoded.tokens, encoded.offsets):

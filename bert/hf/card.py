@@ -57,8 +57,7 @@ def model_card(
     if not obstacles:
         code += f'\n\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("path/to/this/folder")'
     blocks.append(f"```python\n{code}\n```")
-    if kind == "TokenClassifier" and not obstacles:
-        blocks.append(FIRST_TOKEN)
+    blocks += [FIRST_TOKEN] if kind == "TokenClassifier" and not obstacles else []
     if obstacles:
         blocks.append(f"No architecture of Hugging Face transformers computes this: {'; '.join(obstacles)}.")
     return card_header(**(own | added)) + "\n" + "\n\n".join(blocks) + "\n" + (f"\n{text}" if text else "")

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bert.data.encoding import ALL_FILES, read_object
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.files import put_files, replaced_folder
 from bert.hf import translate
 from bert.hf.card import CARD, model_card
@@ -58,6 +58,7 @@ def save(
     Files of an earlier model in the folder are replaced, others are kept. Raises InputError if the folder cannot be written,
     and leaves it as it was. Warns of dropout rates that `config.json` of the family cannot hold.
     """
+    check_arguments(save, locals())
     folder = Path(folder).expanduser().absolute()
     head: Head = None if isinstance(model, Encoder) else model.head_config
     family, obstacles = family_of(model.config, head, model.model_type)
@@ -117,11 +118,7 @@ class Source:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        family, tensors = self.config("Encoder")[0], read_tensors(self.folder)
-        try:
-            return translate.plain_names(family, self.keys, tensors)
-        except InputError as error:
-            raise InputError(f"{weights_file(self.folder)}: {error}") from error
+        return translate.plain_names(self.config("Encoder")[0], self.keys, read_tensors(self.folder))
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -170,6 +167,7 @@ def load(cls: type[Model], folder: str | Path) -> Model:
     tokenizer has more tokens than the model. Warns of parameters that the model does not have; the head of the folder is
     ignored if a bare encoder is loaded.
     """
+    check_arguments(load, locals())
     source, kind = open_folder(folder), _kind(cls)
     _check_task(source, kind)
     model, spare = _build(cls, source)
@@ -325,10 +323,8 @@ def _pooling(folder: Path) -> str:
     """How sentence-transformers pools the vectors of the tokens of a text, by its own name: mean if the folder does not say."""
     files = folder.glob("*_Pooling/config.json") if (folder / "modules.json").exists() else ()
     keys = next(map(read_object, files), {})
-    before = [
-        re.sub("^pooling_mode_|_tokens?$", "", key) for key in keys if re.match("pooling_mode_", key) and keys[key]
-    ]
-    mode = keys.get("pooling_mode", before or "mean")  # the flags are those of versions before 6
+    flags = [re.sub("pooling_mode_|_tokens?$", "", key) for key in keys if "pooling_mode_" in key and keys[key]]
+    mode = keys.get("pooling_mode", flags or "mean")  # the flags are those of versions before 6
     return " and ".join(map(str, mode)) if isinstance(mode, list) else str(mode)
 
 

@@ -353,22 +353,15 @@ def _checked(name: str, tensor: Tensor) -> Tensor:
 
 def plain_names(family: Family | None, keys: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a file by the names that the model itself has: without what a program around it puts before or into
-    them (`_orig_mod.`, `module.`, `model.`), and with the embedding matrix where only the output matrix tied to it is stored.
-
-    Raises InputError, without the name of the file, if two tensors have the same name then.
-    """
-    plain = {
-        _WRAPPERS.sub("", _OF_2019.sub(lambda old: "weight" if old[0] == "gamma" else "bias", name)): tensor
-        for name, tensor in tensors.items()
-    }
+    them (`_orig_mod.`, `module.`, `model.`), and with the embedding matrix where only the output matrix tied to it is stored."""
+    names = [_OF_2019.sub(lambda old: "weight" if old[0] == "gamma" else "bias", name) for name in tensors]
+    inner = [_WRAPPERS.sub("", name) for name in names]
     pairs = () if family is None else _pairs(family, (), 1, "")
-    part = next((names[0] for ours, names, _ in pairs if ours == _IN_EVERY_ENCODER), _IN_EVERY_ENCODER)
-    around = [name.removesuffix(part) for name in plain if f".{name}".endswith(f".{part}")]
+    part = next((theirs[0] for ours, theirs, _ in pairs if ours == _IN_EVERY_ENCODER), _IN_EVERY_ENCODER)
+    around = [name.removesuffix(part) for name in inner if f".{name}".endswith(f".{part}")]
     if len(around) == 1:  # else there are several models, or none
-        before = around[0].removesuffix(family.prefix if family else "")
-        plain = {name.removeprefix(before): tensor for name, tensor in plain.items()}
-    if len(plain) < len(tensors):
-        raise InputError("holds parameters twice, with and without a prefix such as module.: remove one of the two")
+        inner = [name.removeprefix(around[0].removesuffix(family.prefix if family else "")) for name in inner]
+    plain = dict(zip(inner if len(set(inner)) == len(names) else names, tensors.values()))  # each name once
     if family is not None and family.value(keys, "tie_word_embeddings"):
         matrix, output, bias = _tied(family, plain)
         for name, other in ((matrix, output), (bias, family.output_bias)):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.model.attention import AttentionOptions, Layout
 from bert.model.config import EncoderConfig
 from bert.model.dropout import Dropout
@@ -25,6 +25,8 @@ from bert.model.layers import Block, Shared, compute_dtype, initialize, make_nor
 
 if TYPE_CHECKING:  # the type of the attribute that `load` sets, for editors
     from bert.data.tokenizer import Tokenizer
+
+Pooling = Literal["mean", "cls"]
 
 
 @dataclass
@@ -106,6 +108,7 @@ class Encoder(FolderModel):
     """
 
     def __init__(self, config: EncoderConfig) -> None:
+        check_arguments(Encoder.__init__, locals())
         super().__init__()
         self.config = config
         self.attention = AttentionOptions()
@@ -210,11 +213,7 @@ class Encoder(FolderModel):
             raise InputError(f"a sequence of {length} tokens is longer than {what}: truncate or split the text")
 
     def embed(
-        self,
-        texts: Iterable[str],
-        pooling: Literal["mean", "cls"] | None = None,
-        layer: int = -1,
-        bf16: bool | None = False,
+        self, texts: Iterable[str], pooling: Pooling | None = None, layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
         """(N, D) fp32 vectors of N texts of any length; see `bert.inference.embeddings`. Computed in fp32 by default; in bf16, which is
         faster and about 1 % off, if `bf16` is True, or None and the hardware multiplies bf16."""

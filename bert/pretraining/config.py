@@ -69,9 +69,8 @@ class DataConfig:
             if value:
                 raise InputError(f"{name} {value} beside data.mixture: make it a source of the mixture or leave it out")
         if len(self.mixture) == 1:
-            raise InputError(
-                f"data.mixture holds {next(iter(self.mixture))} alone: give a second source, or this one as text or data.store"
-            )
+            fix = "give a second source, or this one as text or data.store"
+            raise InputError(f"data.mixture holds {next(iter(self.mixture))} alone: {fix}")
         for source, weight in self.mixture.items():
             if not (weight > 0 and math.isfinite(weight)):
                 raise InputError(f"data.mixture: the weight of {source} is {weight}: give more than 0, or leave it out")

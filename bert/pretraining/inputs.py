@@ -209,7 +209,18 @@ def make_streams(
     kept, split = zip(*splits)
     sequences = {length: _sequences(recipe.data, length, stores, kept, recipe.seed) for length in plan.lengths}
     fixed = fixed_sequences(recipe, plan, stores, split, tokenizer) if all(map(len, split)) else None
-    return _stream(recipe, sequences, plan, tokenizer), fixed, "\n".join(messages)
+    stream = _stream(recipe, sequences, plan, tokenizer)
+    steps = -(-stream.sequences_at(0).sequences_in_epoch // plan.at(0).batch_size)
+    _check_masks("text", stream, steps, "train a tokenizer on it")
+    if fixed is not None:
+        _check_masks("validation split", fixed, fixed.steps, "give more text, or data.validation_split 0")
+    return stream, fixed, "\n".join(messages)
+
+
+def _check_masks(name: str, stream: BatchStream, steps: int, fix: str) -> None:
+    """InputError if the first `steps` steps of a stream mask nothing: there is nothing to learn, or to measure on."""
+    if not any(stream.batch(step).masked_tokens for step in range(steps)):
+        raise InputError(f"no token of the {name} can be masked, as each is [UNK] or a special token: {fix}")
 
 
 def fixed_sequences(

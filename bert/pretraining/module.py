@@ -1,5 +1,6 @@
 """Pretraining as a LightningModule: the step of `training.module`, the objective's losses and validation, phases, checkpoints."""
 
+import logging
 import math
 from dataclasses import replace
 from typing import Any
@@ -16,7 +17,10 @@ from bert.training.callbacks import not_finite
 from bert.training.compiling import expect_graphs
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.module import TrainingModule
+from bert.training.schedules import learning_rate_share
 from bert.training.step import LossTerms, StepBatch
+
+logger = logging.getLogger(__name__)
 
 
 class PretrainingModule(TrainingModule):
@@ -106,6 +110,8 @@ class PretrainingModule(TrainingModule):
         self.progress.restore(checkpoint["progress"])
         self._is_restored = True
         self.learning_rate = float(checkpoint["learning_rate"])
+        rate = learning_rate_share(self.progress.share(), self.schedule) * self.optimizer_config.lr
+        logger.info(f"resumed at step {self.progress.step:,}: learning rate {rate:.3g}, after {self.learning_rate:.3g}")
         row = checkpoint["open_log_row"]
         self.counts, self.weights = dict(row["counts"]), self.objective.weights
         for name, sums in row["loss_sums"].items() if self.counts else ():

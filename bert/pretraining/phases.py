@@ -98,17 +98,14 @@ def resolve_plan(recipe: PretrainRecipe, ranks: int = 1) -> Plan:
 
 def divide(batch_size: int, micro_batch_size: int | None, ranks: int, where: str = "") -> int:
     """The micro-batch size of a batch over `ranks` devices. InputError, which starts with `where`, if it does not divide."""
+    size = f"{where}data.batch_size {batch_size}"
     if batch_size % ranks:
-        raise InputError(
-            f"{where}data.batch_size {batch_size} does not divide over {ranks} devices: give a multiple of {ranks}"
-        )
+        raise InputError(f"{size} does not divide over {ranks} devices: give a multiple of {ranks}")
     per_rank = batch_size // ranks
     micro = micro_batch_size or per_rank
     if per_rank % micro:
-        raise InputError(
-            f"{where}data.batch_size {batch_size} over {ranks} device{'s' * (ranks > 1)} is {per_rank} sequences each, which"
-            f" data.micro_batch_size {micro} does not divide: give a divisor of {per_rank}"
-        )
+        size += f" over {ranks} device{'s' * (ranks > 1)} is {per_rank} sequences each"
+        raise InputError(f"{size}, which data.micro_batch_size {micro} does not divide: give a divisor of {per_rank}")
     return micro
 
 

@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, InterruptedRun
+from bert.errors import InputError, InterruptedRun, check_arguments
 from bert.model.attention import AttentionOptions
 from bert.model.heads import MaskedLM
 from bert.model.structure import structure
@@ -31,7 +31,7 @@ from bert.pretraining.objective import Objective, log_columns, objective_named
 from bert.pretraining.phases import flops_of, resolve_plan
 from bert.pretraining.stream import StepLoader
 from bert.pretraining.summary import card_text, describe
-from bert.recipe import differences, read_recipe
+from bert.recipe import differences, read_recipe, shown
 from bert.signals import Signals, handled, number_of
 from bert.terminal import quiet
 from bert.training import checkpoints
@@ -61,6 +61,7 @@ def pretrain(
 
     Raises InputError for what the user can fix, `bert.errors.InterruptedRun` if a signal ended the run.
     """
+    check_arguments(pretrain, locals())
     out = run_folder.named(Path(out))
     if resume and not (out / run_folder.RECIPE).exists():
         raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
@@ -169,9 +170,8 @@ def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _
     changed = list(differences(held, recipe))
     for key, before, now in changed:
         if key not in _RESUMABLE and key.split(".")[0] not in _RESUMABLE:
-            raise InputError(
-                f"{key} is {now} and {out} was started with {before}: a resumed run keeps it; leave it out"
-            )
+            what = f"{key} is {shown(now)} and {out} was started with {shown(before)}"
+            raise InputError(f"{what}: a resumed run keeps it; leave it out")
 
     # The newest undamaged checkpoint must be of this run, of the same text and tokenizer, and within the budget.
     checkpoint = checkpoints.newest_whole(out / "checkpoints", logger.warning, held.run_id)
@@ -187,6 +187,8 @@ def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _
     # Amend the recipe, tell the other ranks, and remove what is later than the checkpoint.
     told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
     run_folder.mark_resumed(out, data.recipe, changed, done, run.decided(), told)
+    for key, before, now in changed:
+        logger.info(f"changed from step {done:,} on: {key} {shown(before)} -> {shown(now)}")
     csv.cut(done)
     if checkpoint is None:
         logger.info(f"{out}: has no checkpoint yet: it starts at the first step, from the inputs prepared before")
@@ -233,9 +235,8 @@ def _equip(
         run_dir=out,
     )
     if trainer.world_size != ranks:
-        raise InputError(
-            f"trainer.devices: {ranks} processes were expected and Lightning starts {trainer.world_size}: give a number"
-        )
+        both = f"{ranks} processes were expected and Lightning starts {trainer.world_size}"
+        raise InputError(f"trainer.devices: {both}: give a number")
     return trainer, csv, stop
 
 

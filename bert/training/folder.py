@@ -18,7 +18,7 @@ from bert.errors import InputError, option
 from bert.files import clear_workshops, completed, is_held, locked, matches, real_path, replace_text, replaced_folder
 from bert.hf.folder import OURS as MODEL_FILES
 from bert.model.hardware import cpu_multiplies_bf16
-from bert.recipe import differences, read_recipe, write_yaml
+from bert.recipe import differences, read_recipe, shown, write_yaml
 from bert.signals import number_of
 from bert.terminal import renamed
 from bert.training.config import LogConfig
@@ -27,6 +27,8 @@ from bert.untrusted import read_json
 
 RECIPE, GIVEN = "recipe.yaml", "given.yaml"
 _ENVIRONMENT, _READY, _LOCK = "environment.json", "ready", ".lock"
+_REPEATS = "another run with it repeats this one"
+_REPEATS_NOT = "this run was changed while it ran, and another run with it does not repeat this one"
 _STORE = "store.json data-00000-of-00001.arrow dataset_info.json state.json sequences-*.npy"
 _EVENTS = "events.* hparams.yaml metrics.csv"
 _FILES = {  # folder → patterns of the files that a run writes into it
@@ -106,12 +108,12 @@ def check_same(out: Path, given: Any) -> None:
     before, amended = (read_recipe(out / name, type(given)) for name in (GIVEN, RECIPE))
     # Fields may also have the values to which they were amended.
     other = {key for key, _, _ in differences(amended, given)}
-    if changed := [f"{key} {then}, not {now}" for key, then, now in differences(before, given) if key in other]:
+    if changed := [
+        f"{key} {shown(then)}, not {shown(now)}" for key, then, now in differences(before, given) if key in other
+    ]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        fix = f"{option('resume')} {out} to resume that run, or {option('overwrite')} to lose it"
-        raise InputError(
-            f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: give another {option('out')}, {fix}"
-        )
+        fix = f"give another {option('out')}, {option('resume')} {out} to resume that run, or {option('overwrite')} to lose it"
+        raise InputError(f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: {fix}")
 
 
 @contextmanager
@@ -178,7 +180,7 @@ def mark_ready(folder: Path, out: Path, recipe: Any, command: str, decided: Mapp
 
     `decided` is what was decided on this machine and is in no recipe."""
     append_environment(folder, decided)
-    write_yaml(recipe, folder / RECIPE, f"A complete recipe for `{command}`: another run with it repeats this one.")
+    write_yaml(recipe, folder / RECIPE, f"A complete recipe for `{command}`: {_REPEATS}.")
     tell_others(folder / _READY, {})
 
 
@@ -195,8 +197,8 @@ def mark_resumed(
     before = _environments(out)
     if changed:
         lines = (out / RECIPE).read_text(encoding="utf-8").splitlines()
-        header = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-        header += [f"Amended at step {step}: {key} {then} -> {now}." for key, then, now in changed]
+        header = [line.strip("# ").replace(_REPEATS, _REPEATS_NOT) for line in lines if line.startswith("#")]
+        header += [f"Amended at step {step}: {key} {shown(then)} -> {shown(now)}." for key, then, now in changed]
         write_yaml(recipe, out / RECIPE, "\n".join(header))
     now = append_environment(out, decided)
     for what in ("packages", "decided") if before else ():

@@ -95,9 +95,7 @@ def world_size(arguments: Mapping[str, Any]) -> int:
             raise InputError("RANK is in the environment and WORLD_SIZE is not: unset it, or start by torchrun or srun")
         return started.world_size()
     if (nodes := int(arguments.get("num_nodes", 1))) != 1:
-        raise InputError(
-            f"trainer.num_nodes is {nodes}: several nodes are started by torchrun or srun; use one of them"
-        )
+        raise InputError(f"trainer.num_nodes is {nodes}: several nodes are started by torchrun or srun: use one")
     devices = arguments.get("devices", 1)
     if isinstance(devices, str) and "," in devices:
         devices = [part for part in devices.split(",") if part.strip()]
@@ -126,9 +124,8 @@ def launched_layout() -> dict[str, int]:
     else:
         return {"devices": 1}
     if devices * nodes != processes:
-        raise InputError(
-            f"{processes} processes on {nodes} nodes, {devices} of them on this one: start the same number on each node"
-        )
+        what = f"{processes} processes on {nodes} nodes, {devices} of them on this one"
+        raise InputError(f"{what}: start the same number on each node")
     return {"devices": devices, "num_nodes": nodes}
 
 

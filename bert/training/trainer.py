@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from bert.errors import InputError, did_you_mean, option
 from bert.model.hardware import best_precision, keep_freed_memory
+from bert.recipe import shown
 from bert.training.ranks import launched_layout, launcher
 
 # Fields of a recipe that determine arguments of the Trainer.
@@ -54,10 +55,13 @@ _OBJECTS = {
     " process_group_backend",
 }
 _PACKAGE = "lightning.pytorch."
-_COUNTS = ("devices", "num_nodes")
+_GIVE = dict.fromkeys(("devices", "num_nodes"), "a whole number")
+_GIVE["precision"] = "one of 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true"
+"""what a plain value of an argument must be, whatever is trusted"""
 _MODULES = {"callbacks": "callbacks.", "logger": "loggers.", "profiler": "profilers.", "strategy": "strategies."}
 # Patterns of plain values; arguments that are not here may have any.
 _WORDS = {"devices": r"auto|-?\d{1,5}(, ?\d{1,5})*,?", "num_nodes": r"\d{1,5}", "strategy": r"auto|ddp\w*"}
+_WORDS["precision"] = r"(16|bf16)(-(true|mixed))?|(32|64)(-true)?|transformer-engine(-float16)?|None"
 _WORDS |= {"logger": "True|False", "profiler": r"\w+", "callbacks": "", "plugins": "", "model_registry": ""}
 # Warnings of Lightning 2.6 on newer PyTorch that point to no mistake.
 _HARMLESS = (
@@ -83,8 +87,8 @@ def check_trainer_arguments(
             raise InputError(f"trainer.{name}: Lightning's Trainer has no such argument.{did_you_mean(name, known)}")
         if name in decided_by:
             raise InputError(f"trainer.{name} is decided by {decided_by[name]}: set that instead")
-        for item in _as_list(value) or ([value] if name in _COUNTS else []):
-            if not trust or name in _COUNTS:
+        for item in _as_list(value) or ([value] if name in _GIVE else []):
+            if not trust or name in _GIVE:
                 _check_described(name, item)
 
 
@@ -93,8 +97,8 @@ def _check_described(argument: str, value: Any) -> None:
     where, trusted = f"trainer.{argument}", f"give {option('trust')} if you trust the recipe"
     if value is None or isinstance(value, str | int | float):
         if not re.fullmatch(_WORDS.get(argument, ".*"), str(value)):
-            fix = "give a whole number" if argument in _COUNTS else f"not supported here; leave it out, or {trusted}"
-            raise InputError(f"{where} is {value}: {fix}")
+            fix = f"give {_GIVE[argument]}" if argument in _GIVE else f"not supported here; leave it out, or {trusted}"
+            raise InputError(f"{where} is {shown(value)}: {fix}")
     elif isinstance(value, Mapping | list | tuple):
         described = value if isinstance(value, Mapping) else {}
         name, given = str(described.get("class_path")), described.get("init_args") or {}
@@ -166,10 +170,8 @@ def _check_strategy(trainer: L.Trainer) -> None:
     this process do not, as they take themselves for rank 0, and see whole gradients."""
     strategy = trainer.strategy
     if hasattr(strategy.launcher, "get_extra_results"):  # only launchers that fork or spawn have this
-        raise InputError(
-            "trainer.strategy: processes that are forked or spawned from this one (also in a notebook) all read the sequences of the first:"
-            " give ddp, in a script or on a command line"
-        )
+        what = "processes that are forked or spawned from this one (also in a notebook) all read the sequences of the first"
+        raise InputError(f"trainer.strategy: {what}: give ddp, in a script or on a command line")
     if type(strategy) not in (SingleDeviceStrategy, DDPStrategy):  # not subclasses, such as those of DeepSpeed and XLA
         raise InputError(f"trainer.strategy: {type(strategy).__name__} is not supported: leave it out, or give ddp")
 

@@ -366,7 +366,7 @@ def test_a_part_that_only_newer_tokenizers_know_is_named_with_the_version(role, 
     Tokenizer.load(bert_cased(tmp_path / "from")).save(tmp_path)
     definition = json.loads((tmp_path / "tokenizer.json").read_text())
     (tmp_path / "tokenizer.json").write_text(json.dumps(definition | {role: part}))
-    what = rf"^{tmp_path}/tokenizer\.json: {role} Sudachi is not known to tokenizers \d.*pip install -U tokenizers$"
+    what = rf"^{tmp_path}/tokenizer\.json: Sudachi is not known to tokenizers \d.*pip install -U tokenizers$"
     with pytest.raises(InputError, match=what):
         Tokenizer.load(tmp_path)
 

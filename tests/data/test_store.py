@@ -436,7 +436,9 @@ def test_prepare_reuses_a_store_and_writes_it_again_when_something_changed(tmp_p
     store = prepare(corpus, TOKENIZER, out)
     tokens = store.num_tokens
     assert len(store) == len(TEXTS)
-    assert said[-1].startswith(f"{out}: 300 documents, {tokens:,} tokens, 0 exact duplicates skipped, 0.00% [UNK], ")
+    assert said[-1].startswith(
+        f"{out}: 300 documents, {tokens:,} tokens, 0 exact duplicates skipped, 0.00% [UNK] (0.00% of the characters), "
+    )
     assert said[-1].endswith(" tokens/s")
 
     def again(tokenizer=TOKENIZER, **options) -> tuple[str, bool]:
@@ -492,6 +494,41 @@ def test_prepare_warns_of_a_tokenizer_of_another_language(tmp_path, said):
     corpus = write_corpus(tmp_path / "a.txt", [f"съешь ещё этих булок {i}" for i in range(100)])
     prepare(corpus, TOKENIZER, tmp_path / "store")
     assert said[-1].endswith("[UNK]; train a tokenizer on text in this language")
+
+
+@pytest.mark.parametrize("accent", ["é", "e\u0301"])
+def test_unknown_words_are_counted_by_their_characters_too(tmp_path, said, accent, monkeypatch):
+    """One [UNK] stands for a whole word: a few tokens of the corpus, and many of its letters."""
+    small_batches(monkeypatch)
+    texts = [f"Document {i} of many: {'съ' * 20} the {'ж' * 10}{accent} quick {'apple ' * (i % 5)}" for i in range(50)]
+    texts += ["the quick brown fox " * 3 + str(i) for i in range(50)]
+    store = prepare(write_corpus(tmp_path / "a.txt", texts), TOKENIZER, tmp_path / "store")
+    assert store.info["unknown"] == 100
+    assert store.info["unknown_characters"] == 50 * (40 + 11)
+    share = 50 * 51 / store.info["characters"]
+    assert f" {100 / store.num_tokens:.2%} [UNK] ({share:.2%} of the characters), " in said[-2]
+    assert said[-1].startswith(
+        f"{100 / store.num_tokens:.1%} of the tokens, with {share:.1%} of the characters, are [UNK]"
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["the", "fox", "apple", "Document", "жж", "съ", "ab", ",", "苹果", "\u200b", "İ"])))
+def test_the_characters_of_unknown_words_are_those_that_their_offsets_cover(words):
+    text = " ".join(words).replace("\u200b", "").replace("İ", "I")
+    values, lengths = TOKENIZER.encode_documents([text, "the fox"])
+    widths = np.array([len((TOKENIZER.spelling(i) or (False, ""))[1]) for i in range(TOKENIZER.vocab_size)])
+    places = np.flatnonzero(values == TOKENIZER.unk_id)
+    ids, offsets = TOKENIZER.encode_with_offsets(text)
+    covered = sum(end - start for i, (start, end) in zip(ids, offsets) if i == TOKENIZER.unk_id)
+    assert preparing._in_unknown([text, "the fox"], values, lengths, places, widths) == covered
+
+
+def test_a_corpus_of_which_nothing_is_known_is_refused(tmp_path):
+    corpus = write_corpus(tmp_path / "a.txt", [f"съешь {'ж' * i}" for i in range(1, 100)])
+    message = refused(prepare, corpus, TOKENIZER, tmp_path / "store")
+    assert message == "every token of the corpus is [UNK]; train a tokenizer on text in this language"
+    assert names(tmp_path) == ["a.txt"]
 
 
 @pytest.mark.parametrize("separator", ["\n", "\n\n"])

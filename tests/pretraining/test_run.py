@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import shutil
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ import yaml
 from huggingface_hub import ModelCard
 
 from bert.cli import main
-from bert.data.store import open_store
+from bert.data.store import TokenStore, open_store
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
+from bert.errors import InputError
 from bert.model.heads import MaskedLM
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.inputs import make_streams
+from bert.pretraining.objectives.masked_lm import MaskedLanguageModeling
 from bert.pretraining.phases import resolve_plan
 from bert.pretraining.summary import _shown
 from bert.recipe import read_recipe
@@ -127,6 +130,38 @@ def test_no_token_of_the_validation_split_is_trained_on(tiny_run):
     ]
     assert not positions[0] & positions[1]
     assert len(positions[0]) + len(positions[1]) == store.num_tokens
+
+
+@pytest.mark.parametrize(
+    ("what", "fix"),
+    [("text", "train a tokenizer on it"), ("validation split", "give more text, or data.validation_split 0")],
+)
+def test_a_loss_over_no_token_is_refused_before_the_run(tiny_run, what, fix):
+    """Where all is [UNK], nothing is masked, and a mean loss of 0 would be a perplexity of 1."""
+    recipe, tokenizer = read_recipe(tiny_run / "recipe.yaml", PretrainRecipe), Tokenizer.load(tiny_run / "tokenizer")
+    store, plan = open_store(tiny_run / "store"), resolve_plan(recipe)
+    _, validation, _ = make_streams(recipe, plan, [store], tokenizer)
+    part = validation.sequences_at(0).index.documents if what == "validation split" else store
+    if what == "text":
+        recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, validation_split=0.0))
+    for known in (False, True):  # nothing of that part is known, or one token
+        values = store.values.copy()
+        for start, length in zip(part.starts, part.lengths):
+            values[start : start + length] = tokenizer.unk_id
+        values[part.starts[0]] = tokenizer.replacement_ids[0] if known else tokenizer.unk_id
+        documents = [values[start : start + length] for start, length in zip(store.starts, store.lengths)]
+        offsets = np.concatenate(([0], np.cumsum(store.lengths)))
+        changed = TokenStore.from_arrays(np.concatenate(documents), offsets, store.hashes)
+        with nullcontext() if known else pytest.raises(InputError) as caught:
+            make_streams(recipe, plan, [changed], tokenizer)
+        if not known:
+            message = f"no token of the {what} can be masked, as each is [UNK] or a special token: {fix}"
+            assert str(caught.value) == message
+
+
+def test_metrics_of_no_token_are_no_numbers():
+    values = MaskedLanguageModeling().summarize(torch.zeros(3))
+    assert np.isnan(list(values.values())).all()
 
 
 def test_show_batch_prints_the_rows_that_the_run_saw(tiny_run, capsys):

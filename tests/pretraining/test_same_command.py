@@ -131,6 +131,28 @@ def test_another_recipe_in_the_folder_is_refused_with_both_values_and_nothing_ch
     assert tree(run) == before
 
 
+def test_values_of_a_recipe_are_shown_as_yaml(run, text_file, bert):
+    flags = ["--compile", "true", "--data.micro_batch_size", "4", "--optimizer.clip_norm", "null"]
+    _, errors, _ = bert("pretrain", text_file, "--out", run, *TINY, *flags)
+    assert (
+        "with compile null, not true; data.micro_batch_size null, not 4; optimizer.clip_norm 1.0, not null:"
+        in errors[0]
+    )
+    _, errors, _ = bert("pretrain", "--resume", run, "--encoder.gated", "false")
+    assert errors[0].startswith(f"bert: encoder.gated is false and {run} was started with true: ")
+
+
+def test_a_longer_budget_is_said_with_what_becomes_of_the_learning_rate(run, bert):
+    code, _, output = bert("pretrain", "--resume", run, "--stop.steps", "8", "--log.every_steps", "2")
+    assert code == 0
+    assert "changed from step 4 on: stop.steps 4 -> 8\n" in output
+    before, after = 0.002 * (1 - (3.5 / 4 - 0.06) / 0.94), 0.002 * (1 - (4 / 8 - 0.06) / 0.94)  # the linear schedule
+    assert f"resumed at step 4: learning rate {after:.3g}, after {before:.3g}\n" in output
+    head = [line for line in (run / "recipe.yaml").read_text().splitlines() if line.startswith("#")]
+    assert head[0].endswith("this run was changed while it ran, and another run with it does not repeat this one.")
+    assert head[1:] == ["# Amended at step 4: log.every_steps 1 -> 2.", "# Amended at step 4: stop.steps 4 -> 8."]
+
+
 def test_a_command_that_a_scheduler_starts_again_resumes_what_it_was_to_overwrite(run, text_file, bert, monkeypatch):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     code, _, output = bert("pretrain", text_file, "--out", run, *TINY, "--overwrite")

@@ -210,7 +210,8 @@ def test_an_amended_recipe_says_so_at_its_head(tmp_path):
     for step, seed in ((4, 7), (6, 8)):
         mark_resumed(out, dataclasses.replace(GIVEN, seed=seed), [("seed", 0, seed)], step, {}, {})
     head = [line for line in (out / "recipe.yaml").read_text().splitlines() if line.startswith("#")]
-    assert head[0] == before.splitlines()[0]
+    assert before.startswith("# A complete recipe for `bert pretrain`: another run with it repeats this one.\n")
+    assert head[0].endswith("this run was changed while it ran, and another run with it does not repeat this one.")
     assert head[1:] == ["# Amended at step 4: seed 0 -> 7.", "# Amended at step 6: seed 0 -> 8."]
 
 

@@ -169,6 +169,23 @@ def test_every_argument_of_lightnings_trainer_is_taken_or_sent_to_its_key():
     check_trainer_arguments({"profiler": "simple", "benchmark": True, "deterministic": True, "sync_batchnorm": False})
 
 
+@pytest.mark.parametrize("precision", ["fp16", "float32", "mixed", "32-mixed", "64-mixed", "FP16", True, 8, "auto"])
+@pytest.mark.parametrize("trust", [False, True])
+def test_an_unknown_precision_names_the_known_ones(precision, trust):
+    what = r"^trainer\.precision is \S+: give one of 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true$"
+    with pytest.raises(InputError, match=what):
+        check_trainer_arguments({"precision": precision}, trust=trust)
+
+
+@pytest.mark.parametrize(
+    "precision",
+    [*(64, 32, 16, "64", "32", "16", "bf16", "64-true", "32-true", "16-true", "bf16-true", "16-mixed", "bf16-mixed")]
+    + [None, "transformer-engine", "transformer-engine-float16"],
+)
+def test_every_precision_of_lightning_is_taken(precision):
+    check_trainer_arguments({"precision": precision})
+
+
 def test_objects_of_a_recipe_are_made_and_added_to_ours():
     described = {"class_path": "lightning.pytorch.callbacks.DeviceStatsMonitor", "init_args": {"cpu_stats": True}}
     made = make_trainer({"accelerator": "cpu", "callbacks": [described]}, [], [], [], None)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric, PearsonCorrCoef, SpearmanCorrCoef
 
-from bert.data.examples import LABELS, Example
+from bert.data.columns import LABELS
+from bert.data.examples import Example
 from bert.data.rows import cell_of
 from bert.errors import InputError
 from bert.finetuning.batches import Item

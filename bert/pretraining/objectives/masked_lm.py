@@ -50,9 +50,8 @@ class MaskedLanguageModeling:
 
     def summarize(self, sums: Tensor) -> dict[str, float]:
         """Mean cross-entropy in nats, accuracy, and perplexity."""
-        total, right, count = sums.tolist()
-        loss = total / max(1.0, count)
-        return dict(zip(self.metrics, (loss, right / max(1.0, count), float(torch.tensor(loss).exp())), strict=True))
+        loss, accuracy = (sums[:2] / sums[2]).tolist()  # NaN without a masked token
+        return dict(zip(self.metrics, (loss, accuracy, float(torch.tensor(loss).exp())), strict=True))
 
     def describe(self, metrics: Mapping[str, float]) -> str:
         """The metrics as text."""
