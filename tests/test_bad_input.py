@@ -110,6 +110,36 @@ def test_a_corpus_that_cannot_be_read(refused: Refused, place: Path, name: str) 
 
 
 @pytest.mark.parametrize("name", CORPUS_COMMANDS)
+def test_a_corpus_that_is_not_what_it_seems(refused: Refused, place: Path, name: str) -> None:
+    command = CORPUS_COMMANDS[name]
+    assert (
+        refused(*command, "")
+        == "an empty name in the corpus: give a file or folder (is a variable of the shell unset?)"
+    )
+    fix = "a pipe can be read only once, and a corpus is read twice; write it to a file first"
+    assert refused(*command, "-") == f"-: {fix}"
+
+    (place / "wide.txt").write_bytes("A text of some words.\n".encode("utf-16-le"))
+    fix = "convert the file: iconv -f UTF-16LE -t UTF-8 wide.txt"
+    assert refused(*command, "wide.txt") == f"wide.txt: UTF-16LE, not UTF-8; {fix}"
+
+    (place / "rows.json").write_text('[{"text": "one"}]')
+    what = "not a JSON object but an array (jq -c '.[]' splits it)"
+    assert refused(*command, "rows.json") == f'rows.json, line 1: {what}; each line must be like {{"text": "A text."}}'
+
+    (place / "texts").mkdir()
+    (place / "texts" / "page.html").write_text("<p>")
+    assert refused(*command, "texts").endswith(
+        "; left out for their suffix: 1 .html (name a file itself to read it as text)"
+    )
+    (place / "texts" / "a.txt").write_text(make_text())
+    inside = [part if part != "new" else "texts/new" for part in command]
+    assert refused(*inside, "texts") == "--out texts/new lies in the text texts: give another --out"
+    message = refused(*command, "texts", "--exclude", "a.*", "--exclude", "b.*")
+    assert message.startswith("texts: no readable file in it; ")
+
+
+@pytest.mark.parametrize("name", CORPUS_COMMANDS)
 def test_a_name_that_is_neither_a_file_nor_a_hub_data_set(refused: Refused, name: str) -> None:
     message = refused(*CORPUS_COMMANDS[name], "nobody/nothing")
     assert message.startswith("nobody/nothing: no such file or folder, and as a Hub data set it cannot be read (")

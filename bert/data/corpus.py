@@ -154,7 +154,7 @@ def _paths(name: str, out: Path | None) -> list[Path] | None:
         raise InputError(f"{name}: no such file or folder; check the path")
     if out is not None:
         folder, text = real_path(out), real_path(path)
-        written = (folder, *folder.parents, folder / "a.txt", folder / "a.json")
+        written = (folder, *folder.parents, folder / "vocab.txt", folder / "tokenizer.json")
         if any(one.match(str(text)) or _is_deep_match(one, text) for one in written):
             raise InputError(f"{option('out')} {out} lies in the text {name}: give another {option('out')}")
     return paths

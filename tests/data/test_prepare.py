@@ -22,10 +22,10 @@ def test_a_file_that_changes_while_it_is_read_is_said(tmp_path, monkeypatch, sai
 
     def append_meanwhile(documents, *arguments):
         def growing():
-            for document in documents:
-                yield document
-                with path.open("a", encoding="utf-8") as file:
-                    file.write("\n\nOne more text by the sea.")
+            yield next(documents)
+            with path.open("a", encoding="utf-8") as file:
+                file.write("\n\nOne more text by the sea.")
+            yield from documents
 
         return write_store(growing(), *arguments)
 
