@@ -59,6 +59,14 @@ def test_labels_that_differ_are_not_told():
     assert doubts(TAG, "O", "B-PER", "I-PER", "B-LOC", "O") == []
 
 
+def test_tags_that_are_numbers_are_told():
+    """In JSON lines the tags of published data sets are often ids."""
+    assert doubts(TAG, "0", "3", "12") == [
+        "f, line 1: tags are numbers, so that there is no span F1; write their names"
+    ]
+    assert doubts(TAG, "NOUN", "3") == []
+
+
 @pytest.mark.parametrize(("tags", "spans"), [(("O", "B-PER", "I-PER", "per"), True), (("O", "B-PER", "X", "Y"), False)])
 def test_a_stray_tag_among_spans_is_told_with_its_line_and_leaves_the_span_f1(tmp_path, maker, said, tags, spans):
     rows = [
