@@ -28,7 +28,7 @@ def local_folder(name: str | Path) -> Path:
     """
     folder = Path(name).expanduser()
     if folder.is_file():
-        raise InputError(f"{name}: is a file: give the folder of a model first, the one that holds config.json")
+        raise InputError(f"{name}: is a file: give the folder of a model, the one that holds config.json")
     completed(Path(os.path.realpath(folder)))
     text = str(name)
     is_path = folder.is_dir() or (folder.parent != Path(".") and folder.parent.is_dir())

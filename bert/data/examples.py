@@ -39,8 +39,8 @@ _FOR_TEXTS = "a table of texts with labels, not one word and its tag per line: u
 logger = logging.getLogger(__name__)
 
 
-Parse = Callable[[str, dict[str, Any], str, bool], Any]
-"""location of a row, its cells, column of the label, whether a label is required → the label, or None"""
+Parse = Callable[[str, dict[str, Any], str], Any]
+"""location of a row, its cells, column of the label → the label; raises InputError if there is none"""
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _examples(rows: Rows, columns: Columns, needs_label: bool, parse: Parse) -> 
         pair = None if columns.pair is None else _text(where, row, columns.pair)
         label = None
         with nullcontext() if needs_label else suppress(InputError):
-            label = None if columns.label is None else parse(where, row, columns.label, needs_label)
+            label = None if columns.label is None else parse(where, row, columns.label)
         yield Example(text, pair, label, where)
 
 
@@ -167,12 +167,11 @@ def _text(where: str, row: dict[str, Any], column: str) -> str:
     return unify(text).strip()
 
 
-def _label(where: str, row: dict[str, Any], column: str, needed: bool) -> str | None:
-    cell = cell_of(where, row, column) if needed else row.get(column)
-    label = label_name(where, column, cell)
-    if not label and needed:
+def _label(where: str, row: dict[str, Any], column: str) -> str:
+    label = label_name(where, column, cell_of(where, row, column))
+    if not label:
         raise InputError(f"{where}: the label in column {column!r} is empty; fill it in or remove the row")
-    return label or None
+    return label
 
 
 def label_name(where: str, column: str, cell: Any) -> str:

@@ -205,16 +205,14 @@ def _hash(example: Any) -> int:
 
 def _described(task: Task, examples: Sequence[Any], items: Sequence[Item]) -> str:
     """The number of examples, and of those without tokens or with more than a sequence."""
-    long = [item for item in items if len(item.windows) > 1]
-    empty = sum(len(set(item.windows[0].ids)) <= SPECIALS for item in items)
-    what = task.counted([len(item.labels) for item in items])
-    if len(items) < len(examples):
-        what += f"; {len(examples) - len(items):,} without words left out"
-    if empty:
-        what += f"; {empty:,} without a token"
-    if long:
-        what += f"; {len(long):,} longer than a sequence: {sum(len(item.windows) for item in long):,} windows"
-    return what
+    long = [len(item.windows) for item in items if len(item.windows) > 1]
+    notes = {
+        "without words left out": len(examples) - len(items),
+        "without a token": sum(len(set(item.windows[0].ids)) <= SPECIALS for item in items),
+        f"longer than a sequence: {sum(long):,} windows": len(long),
+    }
+    found = [f"{count:,} {note}" for note, count in notes.items() if count]
+    return "; ".join([task.counted([len(item.labels) for item in items]), *found])
 
 
 def resolved(recipe: FinetuneRecipe, maker: WindowMaker) -> FinetuneRecipe:

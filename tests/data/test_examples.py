@@ -398,6 +398,8 @@ def test_comments_take_any_number_of_cells_but_that_of_the_words(tmp_path, blank
     for comment in ("#", "# id", "# 1 2 3 4", "#begin document (a); part 000"):
         assert sentences(write(tmp_path / "a.conll", f"{comment}\n{words}")) == [(("#", "a", "b"), ("O",) * 3)]
     assert error_of(read_tagged, write(tmp_path / "b.conll", f"{words}# of the next\n")).startswith("b.conll, line 4: ")
+    no_tag = write(tmp_path / "c.conll", f"{words}\n#left\n")  # a word without its tag, which is not lost
+    assert error_of(read_tagged, no_tag).startswith("c.conll, line 5: 1 columns, the lines before have 3")
 
 
 @pytest.mark.parametrize("needs_tags", [True, False])

@@ -169,7 +169,7 @@ def test_what_is_written_is_read(tmp_path):
 def test_swapped_arguments_are_told(place, capsys):
     assert main(["evaluate", str(place / "single.tsv"), str(place / "single" / "model")]) == 2
     assert capsys.readouterr().err == (
-        f"bert: {place}/single.tsv: is a file: give the folder of a model first, the one that holds config.json\n"
+        f"bert: {place}/single.tsv: is a file: give the folder of a model, the one that holds config.json\n"
     )
 
 

@@ -1,5 +1,6 @@
 """Labels mean what they say: those that look alike, that are no labels, and that a model does not know are named."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from bert.finetuning.tasks.index import task_named
 from bert.finetuning.tasks.task import printed
 from bert.model.encoder import Encoder
 
-from .synthetic import save_encoder, sentences, texts, write_tagged, write_texts
+from .synthetic import FAST, save_encoder, sentences, texts, write_tagged, write_texts
 
 CLASSIFY, MULTILABEL, REGRESSION, TAG = map(task_named, ("classify", "multilabel", "regression", "tag"))
 
@@ -57,6 +58,14 @@ def test_labels_that_differ_are_not_told():
     assert doubts(CLASSIFY, "a", "b", "a", "1", "2", "10", "x1", "x2", "new york", "newyork", "苹果", "蘋果") == []
     assert doubts(REGRESSION, 1.0, 1, 2.5) == []
     assert doubts(TAG, "O", "B-PER", "I-PER", "B-LOC", "O") == []
+
+
+def test_tags_that_are_numbers_are_told():
+    """In JSON lines the tags of published data sets are often ids."""
+    assert doubts(TAG, "0", "3", "12") == [
+        "f, line 1: tags are numbers, so that there is no span F1; write their names"
+    ]
+    assert doubts(TAG, "NOUN", "3") == []
 
 
 @pytest.mark.parametrize(("tags", "spans"), [(("O", "B-PER", "I-PER", "per"), True), (("O", "B-PER", "X", "Y"), False)])
@@ -154,3 +163,21 @@ def test_a_table_of_0_and_1_names_the_option_for_it(tmp_path, maker):
 def test_flags_of_labeled_rows_have_no_effect_on_masked_ones(capsys):
     assert main(["evaluate", "m", "--masked", "x.npz", "--label", "y"]) == 2
     assert capsys.readouterr().err == "bert: --label is for labeled rows, not for --masked; remove it\n"
+
+
+def test_tags_of_any_scheme_are_written_back_as_they_were_read(tmp_path, tiny_run, capsys):
+    """In the folder, which transformers reads, and in predictions."""
+    letters = {"B-WHO": "B_WHO", "I-WHO": "E_WHO", "B-WHAT": "B_WHAT", "I-WHAT": "M_WHAT"}
+    rows = [(words, [letters.get(tag, tag) for tag in tags]) for words, tags in sentences(40, 1)]
+    train, model = write_tagged(tmp_path / "train.conll", rows), save_encoder(tiny_run, tmp_path / "encoder")
+    command = ["finetune", "tag", "--model", model, "--train", train, "--dev", train, "--out", str(tmp_path / "run")]
+    assert main([*command, *FAST, "--epochs=0.1"]) == 0
+    assert "1 step of 32 examples = 0.1 epochs" in capsys.readouterr().out
+    folder = tmp_path / "run" / "model"
+    labels = {*letters.values(), "O"}
+    assert set(json.loads((folder / "config.json").read_text())["id2label"].values()) == labels
+    assert main(["predict", str(folder), train]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines() if line]
+    assert {tag for _, tag, _ in lines} <= labels
+    assert main(["evaluate", str(folder), train]) == 0
+    assert "span F1" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert.finetuning.metrics import Span, SpanF1, scheme_of, span_tags, spans
+from bert.finetuning.metrics import Span, SpanF1, numbered, scheme_of, span_tags, spans
 
 WORKED = """\
 B-PER I-PER O B-LOC | B-PER I-PER O B-LOC
@@ -259,3 +259,7 @@ def test_labels_that_mark_spans(labels, expected):
 def test_spans_without_a_type_are_of_one_type():
     assert spans("B E S O B M E".split(), "IOBES") == [Span("_", 0, 2), Span("_", 2, 3), Span("_", 4, 7)]
     assert score(["B I O B".split()], ["B I O O".split()])["f1"] == pytest.approx(2 / 3)
+
+
+def test_one_thing_is_no_plural():
+    assert [numbered(count, "step") for count in (0, 1, 2, 1000)] == ["0 steps", "1 step", "2 steps", "1,000 steps"]

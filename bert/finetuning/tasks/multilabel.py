@@ -35,11 +35,10 @@ class Multilabel(Task):
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
         columns = data.label_columns or ([] if data.label else list(learned.label_columns))
 
-        def several(where: str, row: dict[str, Any], column: str, needed: bool) -> tuple[str, ...] | None:
+        def several(where: str, row: dict[str, Any], column: str) -> tuple[str, ...]:
             if columns:
-                asked = needed or columns[0] in row
-                return tuple(name for name in columns if _flag(where, row, name)) if asked else None
-            cell = cell_of(where, row, column) if needed else row.get(column)
+                return tuple(name for name in columns if _flag(where, row, name))
+            cell = cell_of(where, row, column)
             cells = cell.split(data.separator) if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
             found = (label_name(where, column, one) for one in cells)
             return tuple(dict.fromkeys(name for name in found if name))

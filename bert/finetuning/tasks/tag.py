@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from bert.data.columns import Columns
 from bert.data.examples import Examples, TaggedExample, read_tagged
+from bert.data.rows import is_number
 from bert.errors import InputError
 from bert.finetuning.batches import TaskBatch
 from bert.finetuning.config import DataConfig
@@ -65,6 +66,8 @@ class Tag(Task):
 
     def doubts(self, places: Mapping[str, str]) -> Iterator[str]:
         yield from super().doubts(places)
+        if all(map(is_number, places)):
+            yield f"{next(iter(places.values()))}: tags are numbers, so that there is no span F1; write their names"
         strays = [tag for tag in places if tag != "O" and not marks_span(tag)]
         if len(strays) < len(places.keys() - {"O"}):
             told = "counts as O in span F1" if span_tags([*places]) else "there is no span F1"
