@@ -294,7 +294,7 @@ def test_words_beside_resume(refused: Refused, place: Path) -> None:
     begin = ["pretrain", "text.txt", "--from", "run/model", "--out", "next", "--validation.sequences=4", *shapeless]
     assert main(begin) == 0
     assert refused("pretrain", "--resume", "next", "--add-words", "words.txt") == (
-        "vocabulary.add_words is words.txt and next was started with None: a resumed run keeps it; leave it out"
+        "vocabulary.add_words is words.txt and next was started with null: a resumed run keeps it; leave it out"
     )
 
 
@@ -384,9 +384,15 @@ def test_no_process_is_started_for_rows_that_do_not_divide(refused: Refused, mon
     assert started == []
 
 
-@pytest.mark.parametrize("flag", ["--trainer.precision=33", "--trainer.accelerator=xpu9"])
-def test_what_lightning_refuses_is_one_line_too(refused: Refused, flag: str) -> None:
-    assert refused("pretrain", "text.txt", "--out", "new", *TINY, flag).startswith("trainer: ")
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--trainer.precision=33", "trainer.precision is 33: give one of 32-true, bf16-mixed, "),
+        ("--trainer.accelerator=xpu9", "trainer: "),
+    ],
+)
+def test_what_lightning_refuses_is_one_line_too(refused: Refused, flag: str, message: str) -> None:
+    assert refused("pretrain", "text.txt", "--out", "new", *TINY, flag).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -474,7 +480,7 @@ def test_a_folder_that_holds_another_run_is_kept_byte_for_byte(refused: Refused,
     assert message == f"run: already holds a run, with seed 0, not 3: {fix}"
     message = refused("pretrain", "text.txt", "--out", "run", *TINY, "--seed", "3")
     assert message == (
-        f"run: already holds a run, with data.corpus ['{text_file}'], not ['{place / 'text.txt'}']; seed 0, not 3: {fix}"
+        f'run: already holds a run, with data.corpus ["{text_file}"], not ["{place / "text.txt"}"]; seed 0, not 3: {fix}'
     )
 
 
@@ -532,7 +538,7 @@ def test_a_tokenizer_that_is_there_is_kept(refused: Refused) -> None:
         ),
         (
             "--resume run --tokenizer other",
-            "data.tokenizer is other and run was started with None: a resumed run keeps it; leave it out",
+            "data.tokenizer is other and run was started with null: a resumed run keeps it; leave it out",
         ),
         ("--resume run --out new", "--out new and --resume run: a run is resumed in its own directory; remove --out"),
     ],
