@@ -1,6 +1,7 @@
 """Prediction: whatever the batch and the order, the same; equal to transformers on short texts; long ones through windows."""
 
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -128,14 +129,21 @@ ODD = ["", "   ", "😀😀", "\u200b\u200d", "the cat", "\x00", "[MASK] [CLS]",
 
 
 def test_empty_and_strange_texts_get_a_label_each(place, tmp_path, capsys):
-    file = tmp_path / "texts.txt"
-    file.write_text("\n".join(ODD) + "\n", encoding="utf-8")
+    file = tmp_path / "texts.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in ODD), encoding="utf-8")
     out = tmp_path / "labels.tsv"
     assert main(["predict", str(place / "classify" / "model"), str(file), "--out", str(out)]) == 0
     lines = out.read_text().splitlines()
     assert lines[0] == "label\tprobability"
     assert len(lines) == 1 + len(ODD)
     assert all(0 < float(line.split("\t")[1]) <= 1 for line in lines[1:])
+
+
+def test_a_line_of_texts_with_a_nul_byte_is_named(place, tmp_path, capsys):
+    file = tmp_path / "texts.txt"
+    file.write_text("\n".join(ODD) + "\n", encoding="utf-8")
+    assert main(["predict", str(place / "classify" / "model"), str(file)]) == 2
+    assert f"{file}, line {1 + ODD.index(chr(0))}: a NUL byte, not text" in capsys.readouterr().err
 
 
 def test_every_input_word_gets_one_tag(place, tmp_path, monkeypatch):
