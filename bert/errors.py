@@ -2,13 +2,19 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import is_dataclass
 from difflib import get_close_matches
-from types import NoneType
-from typing import Any, get_args, get_type_hints
+from functools import cache
+from inspect import formatannotation
+from numbers import Integral, Real
+from reprlib import repr as shortened
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+_hints: Callable[[Any], dict[str, Any]] = cache(get_type_hints)
 _OPTION = re.compile("\x0e([^\x0f]*)\x0f")
 
 
@@ -51,11 +57,11 @@ def check_seed(seed: int, bits: int = 32) -> None:
 def require(group: str, config: Any, names: str, fits: Callable[[Any], bool], give: str) -> None:
     """Raises InputError for a field of `config`, a group of a recipe, with a value that does not fit. None is allowed if the type
     allows it. `names` are separated by spaces."""
-    hints = get_type_hints(type(config))
+    hints = _hints(type(config))
     for name in names.split():
         value = getattr(config, name)
-        if not (NoneType in get_args(hints[name]) if value is None else fits(value)):
-            raise InputError(f"{group}.{name} is {value}: give {give}")
+        if not (right := _fits(value, hints[name])) or (value is not None and not fits(value)):
+            raise InputError(f"{group}.{name} is {value if right else repr(value)}: give {give}")
 
 
 def require_positive(group: str, config: Any, names: str) -> None:
@@ -66,13 +72,14 @@ def require_positive(group: str, config: Any, names: str) -> None:
 def check_values(value: Any, name: str, source: str = "") -> None:
     """Raises InputError for a number that is not finite or needs more than 64 bits, text that no file name can contain, and keys
     that are not text, anywhere in dataclasses, mappings and lists. `name` is the key of `value`, `source` a file and ": "."""
-    value = vars(value) if is_dataclass(value) else value
+    value, hints = (vars(value), _hints(type(value))) if is_dataclass(value) else (value, {})
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str):
                 raise InputError(f"{source}the key {key} of {name or 'a recipe'} is not text: put it in quotes")
             check_values(key, name, source)
-            check_values(item, f"{name}.{key}" if name else key, source)
+            _check_type(inside := f"{name}.{key}" if name else key, item, hints.get(key, Any))
+            check_values(item, inside, source)
     elif isinstance(value, list | tuple):
         for item in value:
             check_values(item, name, source)
@@ -84,6 +91,37 @@ def check_values(value: Any, name: str, source: str = "") -> None:
         raise InputError(f"{source}{name} has a character that no file name can have: remove it")
     elif source and value is not None and not isinstance(value, str | int | float):
         raise InputError(f"{source}{name} is a {type(value).__name__}: put it in quotes")
+
+
+def check_arguments(function: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
+    """Raises InputError for an argument of another type than its annotation: `check_arguments(score, locals())` begins a function."""
+    for name, value in arguments.items():
+        _check_type(name, value, _hints(function).get(name, Any))
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """Raises InputError for a value, called `name`, that does not have the type of an annotation."""
+    if _fits(value, hint):
+        return
+    items = value if isinstance(value, list | tuple) and _fits([], hint) else ()
+    wrong = [(f"{name}[{place}]", item) for place, item in enumerate(items) if not _fits([item], hint)]
+    name, value = wrong[0] if wrong else (name, value)
+    kinds = re.sub(r"[\w.]+\.", "", formatannotation(hint))
+    raise InputError(f"{name} is {shortened(value)}; must be {kinds}")
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value has the type of an annotation. The items of an iterator are not looked at, which would use it up."""
+    kind, inside = get_origin(hint) or hint, get_args(hint)
+    if kind in (Union, UnionType):
+        return any(_fits(value, one) for one in inside)
+    if kind in (Sequence, Iterable, list):
+        if isinstance(value, Iterator | str | bytes | Mapping | Set) or not isinstance(value, Iterable):
+            return kind is Iterable and isinstance(value, Iterator)
+        return all(_fits(one, inside[0]) for one in {type(one): one for one in value}.values())
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not (kind is int and isinstance(value, bool))
+    return kind is Any or not isinstance(kind, type) or isinstance(value, kind)
 
 
 def first_line(error: BaseException) -> str:
@@ -103,15 +141,28 @@ def accessing(path: object, how: str, fix: str) -> Iterator[None]:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """' Did you mean `x`?' with the known name nearest to `name`, or an empty string if none is near.
 
-    A name without its group, or with another one, is nearest to the first one with the same end: `lr` to `optimizer.lr`.
+    A name without its group, or with another one, is nearest to the first one with the same end: `lr` to `optimizer.lr`. A name of up to
+    four letters is near to one that begins with it or has nearly the same letters: `otu` is near to `out`, `foo` not to `for`.
     """
     names = list(known)
-    same_end = [other for other in names if _end(other) == _end(name)]
-    near = get_close_matches(name, same_end or names, n=1, cutoff=0.0 if same_end else 0.5)
-    if same_end and "." not in name.lstrip("-"):
-        near = same_end[:1]  # without a group, the first one
+    group, end = _parts(name)
+    near = [other for other in names if _parts(other)[1] == end]
+    near = get_close_matches(name, near, 1, 0.0) if group else near
+    for pool, cutoff in (
+        ([other for other in names if _parts(other)[0] == group], 0.45 if group else 0.55),
+        (names, 0.66),
+    ):
+        ends = {_parts(other)[1]: other for other in reversed(pool)}
+        near = near or [ends[one] for one in get_close_matches(end, ends, 1, cutoff) if _is_near(end, one)]
     return f" Did you mean `{near[0]}`?" if near else ""
 
 
-def _end(name: str) -> str:
-    return name.rpartition(".")[2].lstrip("-")
+def _parts(name: str) -> tuple[str, str]:
+    """The group and the end of a name, in lower case: `--optimizer.lr` → optimizer, lr."""
+    group, _, end = name.lower().lstrip("-").rpartition(".")
+    return group, end
+
+
+def _is_near(name: str, other: str) -> bool:
+    short, long = sorted((name, other), key=len)
+    return len(short) > 4 or long.startswith(short) or (Counter(short) <= Counter(long) and len(long) - len(short) <= 2)

@@ -195,7 +195,7 @@ def _predictor(folder: Path, file: str, data: DataConfig) -> "tuple[Predictor, l
     from bert.finetuning.predict import load_predictor  # imports Lightning, which takes seconds
 
     predictor = load_predictor(folder)
-    return predictor, list(predictor.task.read(file, data))
+    return predictor, list(predictor.read(file, data))
 
 
 def _change(predictor: "Predictor", files: Sequence[Path], name: str, examples: Sequence[Any]) -> list[str]:

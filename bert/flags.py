@@ -77,11 +77,13 @@ class Parser(argparse.ArgumentParser):
         metavar: str | None = None,
         same_as: str = "",
         at_least: int | None = None,
+        repeated: bool = False,
     ) -> None:
         """Add an option, or a positional argument if `name` has no dashes; positional arguments are required by default.
 
-        An option of `kind` bool takes no value, one of a list type several. `same_as` names the field of the recipe that this option
-        sets in place of a flag of its own; the field's docstring is the default of `help`, and the option wins over files and flags.
+        An option of `kind` bool takes no value, one of a list type several, or one each time if it can be `repeated`. `same_as` names
+        the field of the recipe that this option sets in place of a flag of its own; the field's docstring is the default of `help`, and
+        the option wins over files and flags.
         """
         is_option, is_list, word = name.startswith("-"), get_origin(kind) is list, name.lstrip("-").replace("-", "_")
         required = not is_option if required is None else required
@@ -97,6 +99,8 @@ class Parser(argparse.ArgumentParser):
         else:
             several, one = ("+", None) if required or is_option else ("*", "?")
             settings |= {"nargs": several if is_list else one, "metavar": metavar or word.upper()}
+        if repeated:
+            settings |= {"nargs": None, "action": "append"}
         if is_option:
             settings |= {"dest": dest, "required": required}
         self.add_argument(name if is_option else dest, **settings)

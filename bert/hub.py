@@ -3,6 +3,7 @@
 Models of the Hub are in the cache of huggingface_hub, with its usual variables (`HF_HOME`, `HF_HUB_OFFLINE`, …).
 """
 
+import logging
 import os
 import re
 from functools import lru_cache
@@ -10,6 +11,8 @@ from pathlib import Path
 
 from bert.errors import InputError, first_line
 from bert.files import completed
+
+logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _TEXTS = ("config.json", "*token*.json", "vocab.*", "merges.txt", "windows.json", "*.index.json")
@@ -24,6 +27,8 @@ def local_folder(name: str | Path) -> Path:
     reached and its cache has no such model.
     """
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise InputError(f"{name}: is a file: give the folder of a model, the one that holds config.json")
     completed(Path(os.path.realpath(folder)))
     text = str(name)
     is_path = folder.is_dir() or (folder.parent != Path(".") and folder.parent.is_dir())
@@ -40,6 +45,7 @@ def _from_hub(name: str) -> Path:
         folder = Path(snapshot_download(name, allow_patterns=[*_TEXTS, *_SAFE]))
         if not any(file.suffix == ".safetensors" for file in folder.iterdir()):
             folder = Path(snapshot_download(name, allow_patterns=[*_TEXTS, *_PICKLED]))
+        logger.warning(f"{name}: no such folder; using the model of this name on the Hugging Face Hub")
         return folder
     except errors.RepositoryNotFoundError:
         why = "the Hugging Face Hub has no model of this name (or it is not public)"

@@ -1,7 +1,10 @@
 """Tiny random encoders with tokenizers of the tests' text."""
 
 import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import normalizers, pre_tokenizers
 
+from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
 from bert.inference.embeddings import span_tokens, token_vectors, tokenizer_of
 from bert.model.config import EncoderConfig
@@ -10,6 +13,14 @@ from tests.conftest import make_text
 
 TEXTS = make_text(12).split("\n\n")
 LAYERS = 2
+
+
+def as_published(tokenizer: Tokenizer, lowercase: bool = True) -> Tokenizer:
+    """The vocabulary of a WordPiece tokenizer with BERT's own normalizer and pre-tokenizer, as in published models."""
+    backend = Backend.from_str(tokenizer.backend.to_str())
+    backend.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return Tokenizer(backend)
 
 
 def span_vectors(

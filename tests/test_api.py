@@ -7,12 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 import bert
+from tests.probing.models import make_masked_lm
 
 ROOT = Path(__file__).parents[1]
 WITH_EXAMPLES = sorted(
@@ -142,6 +144,76 @@ def test_runs_are_functions_of_recipes(
     logging.getLogger("bert").setLevel(logging.INFO)
     assert bert.SequenceClassifier.load(folder).labels == ("cat", "dog")
     assert "steps" not in capsys.readouterr().out
+
+
+MODEL = make_masked_lm()
+SENTENCES = ["the cat sat", "a cat"]
+CALLS: dict[str, Callable] = {
+    "words word": lambda value: bert.words(value, SENTENCES, MODEL),
+    "words sentences": lambda value: bert.words("cat", value, MODEL),
+    "words model": lambda value: bert.words("cat", SENTENCES, value),
+    "words also": lambda value: bert.words("cat", SENTENCES, MODEL, also=value),
+    "words seed": lambda value: bert.words("cat", SENTENCES, MODEL, seed=value),
+    "senses rows": lambda value: bert.senses(value, MODEL),
+    "score sentences": lambda value: bert.score(value, MODEL),
+    "score model": lambda value: bert.score(SENTENCES, value),
+    "attention text": lambda value: bert.attention(value, MODEL),
+    "attention model": lambda value: bert.attention("the cat", value),
+    "embed texts": lambda value: MODEL.encoder.embed(value),
+    "embed layer": lambda value: MODEL.encoder.embed(SENTENCES, layer=value),
+    "fill text": lambda value: MODEL.fill(value),
+    "fill top": lambda value: MODEL.fill("the [MASK]", value),
+    "load folder": lambda value: bert.MaskedLM.load(value),
+    "save folder": lambda value: MODEL.save(value),
+    "load path": lambda value: bert.Tokenizer.load(value),
+    "encode text": lambda value: MODEL.tokenizer.encode(value),
+    "encode_documents texts": lambda value: MODEL.tokenizer.encode_documents(value),
+    "pretrain recipe": lambda value: bert.pretrain(value, "out"),
+    "pretrain out": lambda value: bert.pretrain(bert.PretrainRecipe(), value),
+    "finetune task": lambda value: bert.finetune(value, bert.FinetuneRecipe(), "out"),
+    "finetune recipe": lambda value: bert.finetune("classify", value, "out"),
+    "Encoder config": lambda value: bert.Encoder(value),
+    "SentenceModule model": lambda value: bert.SentenceModule(value),
+}
+OF_NO_KIND = (
+    None,
+    1.5,
+    True,
+    b"text",
+    {"text": "a"},
+    {"text"},
+    object(),
+    ["a", None],
+    [["a"]],
+    [{"sentence": "a cat"}],
+)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_an_argument_of_another_kind_is_an_input_error_that_names_it(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for value in OF_NO_KIND:
+        with pytest.raises(bert.InputError, match=rf"^{call.split()[1]}(\[[01]\])? is .*; must be \S.*$"):
+            CALLS[call](value)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("pretrain recipe", "recipe is 'texts/'; must be PretrainRecipe"),
+        ("finetune recipe", "recipe is 'texts/'; must be FinetuneRecipe"),
+        ("embed texts", r"texts is 'texts/'; must be Iterable\[str\]"),
+        ("words sentences", r"sentences is 'texts/'; must be Sequence\[str\] \| Sequence\[Row\] \| Path"),
+        ("Encoder config", "config is 'texts/'; must be EncoderConfig"),
+        ("words model", "texts: no such folder"),
+    ],
+)
+def test_a_path_in_place_of_what_is_in_it_is_refused(call: str, message: str) -> None:
+    with pytest.raises(bert.InputError, match=f"^{message}"):
+        CALLS[call]("texts/")
 
 
 USER = """

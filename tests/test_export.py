@@ -363,7 +363,7 @@ def test_a_head_that_has_no_place_here_is_not_dropped(tmp_path: Path, refused: C
             "runs/gone --to onnx",
             "runs/gone: no such folder: give the folder of a model, the one that holds config.json",
         ),
-        ("rows.tsv --to torch", "rows.tsv: no such folder: give the folder of a model, the one that holds config.json"),
+        ("rows.tsv --to torch", "rows.tsv: is a file: give the folder of a model, the one that holds config.json"),
         ("MODEL --to torch --quantize", "--quantize is for --to onnx, not torch: remove it"),
         ("MODEL --to hf --out new --verify", "--verify is for --to onnx and torch, not hf: remove it"),
         ("MODEL --to torch --eval rows.tsv", "--eval is for --to onnx, not torch: remove it"),

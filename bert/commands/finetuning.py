@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bert.commands.options import TRUST
-from bert.errors import InputError, did_you_mean
+from bert.errors import InputError, did_you_mean, option
 from bert.finetuning.tasks.index import TASKS
 from bert.flags import Parser, documentation
 
@@ -52,6 +52,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     if options.masked is not None and options.data is not None:
         raise InputError(f"--masked {options.masked} and {options.data}: give one of them")
+    if options.masked is not None and (given := [name for name in _COLUMNS if getattr(options, name)]):
+        raise InputError(f"{option(given[0])} is for labeled rows, not for --masked; remove it")
     if options.masked is not None:
         from bert.model.heads import MaskedLM
         from bert.pretraining.score import score_masked
@@ -84,7 +86,7 @@ def _predict(arguments: Sequence[str]) -> None:
 
     count = predict(options.model, options.input, options.out, data_config(options))
     if options.out != "-":
-        print(f"{count:,} predictions: {options.out}")
+        print(f"{count:,} prediction{'s' * (count != 1)}: {options.out}")
 
 
 def add_columns(parser: Parser, of_recipe: bool = False) -> None:

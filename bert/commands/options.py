@@ -16,7 +16,8 @@ def add_corpus(parser: Parser) -> None:
     layout = "document separator in .txt files: blank-lines, lines or file; auto detects it"
     parser.add("corpus", "files, globs, folders or a Hub data set", list[str])
     parser.add("--layout", layout, default="auto")
-    parser.add("--text-field", "column that holds the text, in files with named columns", default="text")
+    parser.add("--text-field", "column or field that holds the text, or meta.text in an object meta", default="text")
+    parser.add("--exclude", "names or paths to leave out; can be repeated", list[str], metavar="PATTERN", repeated=True)
 
 
 def output(

@@ -25,18 +25,21 @@ def _tokenizer(arguments: Sequence[str]) -> None:
     parser = Parser(_tokenizer)
     add_corpus(parser)
     parser.add("--out", "folder to write", required=True)
-    parser.add("--kind", "wordpiece (lowercased), bpe (byte-level) or unigram", default="wordpiece")
+    kinds = "wordpiece, bpe (byte-level), unigram; auto: unigram for scripts without spaces, otherwise wordpiece"
+    parser.add("--kind", kinds, default="auto")
     parser.add("--vocab-size", "vocabulary size; default: 8192, or what a small corpus supports", int)
-    parser.add("--cased", "wordpiece: keep case and accents", bool)
+    parser.add("--cased", "auto and wordpiece: keep case", bool)
+    parser.add("--strip-accents", "drop the accents of Latin and Greek letters", bool)
     sample = "characters to train on at most, spread over the corpus; default: 100 million, for unigram 5 million"
     parser.add("--sample-characters", sample, int)
     parser.add("--overwrite", "replace an existing tokenizer", bool)
     options = parser.parse(arguments)
     from bert.data.vocabulary import make_tokenizer
 
-    given = options.corpus, options.out, options.kind, options.vocab_size, options.layout, options.text_field
-    case = False if options.cased else None
-    make_tokenizer(*given, sample_characters=options.sample_characters, lowercase=case, overwrite=options.overwrite)
+    read = options.layout, options.text_field, options.exclude
+    given = options.corpus, options.out, options.kind, options.vocab_size, *read
+    lowercase = False if options.cased else None
+    make_tokenizer(*given, options.sample_characters, lowercase, options.strip_accents, options.overwrite)
 
 
 def _prepare(arguments: Sequence[str]) -> None:
@@ -55,7 +58,8 @@ def _prepare(arguments: Sequence[str]) -> None:
     jaccard = None if options.dedup == "exact" else 0.8 if options.jaccard is None else options.jaccard
     from bert.data.prepare import prepare
 
-    prepare(options.corpus, options.tokenizer, options.out, options.layout, options.text_field, jaccard)
+    given = options.corpus, options.tokenizer, options.out, options.layout, options.text_field
+    prepare(*given, jaccard, options.exclude)
 
 
 def _pretrain(arguments: Sequence[str]) -> None:
@@ -68,6 +72,7 @@ def _pretrain(arguments: Sequence[str]) -> None:
     usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
     parser = Parser(_pretrain, PretrainRecipe, usage)
     parser.add("corpus", kind=list[str], required=False, same_as="data.corpus")
+    parser.add("--exclude", kind=list[str], metavar="PATTERN", same_as="data.exclude", repeated=True)
     parser.add("--out", "run directory to write; an interrupted run in it is resumed", metavar="RUN")
     for flag, field in _SHORT.items():
         parser.add(flag, kind=bool if flag == "--new-tokenizer" else str, same_as=field)

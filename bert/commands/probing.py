@@ -30,13 +30,11 @@ def _words(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     html = output("--html", options.html, (".html", ".htm"), inputs=[options.sentences, options.model])
     png = output("--png", options.png, (".png",), inputs=[options.sentences, options.model])
-    from bert.probing.occurrences import forms_of
     from bert.probing.words import words
 
     also = [form.strip() for form in options.also.split(",") if form.strip()]
-    forms = [*(forms_of(options.word) if options.forms else []), *also]
-    file, clusters, seed = Path(options.sentences), options.clusters, options.seed
-    result = words(options.word, file, options.model, options.layer, forms, clusters=clusters, seed=seed)
+    where, more = (Path(options.sentences), options.model), {"clusters": options.clusters, "seed": options.seed}
+    result = words(options.word, *where, options.layer, options.forms, also=also, **more)
     print(result)
     from bert.probing.pictures import words_page, words_png
 
@@ -140,7 +138,7 @@ def _attend(arguments: Sequence[str]) -> None:
         from bert.report.figures import heatmap_png
 
         weights, title = result.head(layer, head), f"attention: layer {layer}, head {head}"
-        png(lambda file: _say(heatmap_png(file, result.tokens, weights, title)))
+        png(lambda file: _say(heatmap_png(file, result.labels, weights, title)))
 
 
 COMMANDS = (_words, _senses, _score, _attend)

@@ -13,13 +13,14 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count, repeat
+from functools import partial
+from itertools import chain, count, product, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors
 
 from bert.errors import InputError
 from bert.untrusted import read_json
@@ -41,8 +42,12 @@ Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 
 _MOST_EXPANSION = 10_000  # characters that the steps of a tokenizer may make of one
 _SURROGATES = re.compile("[\ud800-\udfff]")
-# some of the characters that are words by themselves: those of ASCII and the most frequent others
-_MARKS = r"!-/:-@\[-`{-~，。、"
+# some of the characters that are words by themselves: the most frequent ones, without <, = and >, which a combining mark may follow
+_MARKS = r"!-/:;?@\[-`{-~，。、"
+LONGEST_WORD = 100  # characters
+_LONGEST_PIECE = 1_000_000  # characters
+# joiners and signs that enclose the following digits have a shape
+_CONTROLS = r"[[\p{Cc}\p{Cf}\x{FFFD}]&&[^\s\x{200C}\x{200D}\p{Prepended_Concatenation_Mark}]]"
 _IDEOGRAPHS = "㐀-䶿一-鿿"  # where the normalizer puts spaces around them
 
 
@@ -137,31 +142,95 @@ def read_definition(file: Path) -> tokenizers.Tokenizer:
         raise
 
 
+# ── the words of the tokenizers that are trained here ──
+
+
+def word_normalizer(lowercase: bool, strip_accents: bool) -> normalizers.Normalizer:
+    """No control characters, composed characters (NFC), optionally in lower case and without accents.
+
+    Unlike BERT's, it keeps what is part of a letter in other scripts: vowel signs and tones, voicing marks, the joiners ZWNJ
+    and ZWJ. Like BERT's, it puts spaces around ideographs, without which an added word would not be found next to them.
+    """
+    words = normalizers.BertNormalizer(clean_text=False, strip_accents=False, lowercase=lowercase)
+    return normalizers.Sequence([without_controls(), words, *composed(lowercase, strip_accents)])
+
+
+def without_controls() -> normalizers.Normalizer:
+    """Drops control and format characters that have no shape, but not spaces and joiners."""
+    return normalizers.Replace(Regex(_CONTROLS), "")
+
+
+def composed(lowercase: bool, strip_accents: bool) -> list[normalizers.Normalizer]:
+    """The last steps of a normalizer: NFC, for lower-cased text with i for İ, and optionally Latin and Greek letters without
+    marks."""
+    accents = normalizers.Replace(Regex(r"(?<=[\p{Latin}\p{Greek}])\p{Mn}+"), "")
+    steps = [normalizers.NFD(), accents] * strip_accents + [normalizers.NFC()]
+    return steps + [normalizers.Replace("i\u0307", "i")] * lowercase
+
+
+def words_and_ideographs() -> pre_tokenizers.PreTokenizer:
+    """Words between spaces; punctuation marks and ideographs by themselves. WordPiece has no token for a word of more than 100
+    characters: longer ones, such as sentences of a script without spaces, are split."""
+    ideographs = r"\p{Han}\x{20000}-\x{3FFFD}"
+    marks = r"\p{P}$+<=>^`|~"  # of BERT
+    pattern = rf"[{ideographs}]|[^\s{marks}{ideographs}]{{{LONGEST_WORD}}}"
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.BertPreTokenizer()]
+    )
+
+
+def definition_of(step: normalizers.Normalizer | pre_tokenizers.PreTokenizer) -> dict[str, Any]:
+    """A step of a tokenizer as its JSON file holds it."""
+    return dict(json.loads(step.__getstate__()))
+
+
 # ── many documents ──
+
+
+def pieces(text: str) -> Iterator[str]:
+    """A text in pieces of at most a million characters, each up to a space if there is one: `tokenizers` needs a hundred bytes for
+    each character of a text."""
+    start = 0
+    while len(text) - start > _LONGEST_PIECE:
+        piece = text[start : start + _LONGEST_PIECE]
+        piece = piece[: max(piece.rfind(" "), piece.rfind("\n"), 0)].rstrip() or piece
+        yield piece
+        start += len(piece)
+    yield text[start:]
 
 
 def document_encoder(encode: Encode, definition: dict[str, Any]) -> Encode:
     """The fastest function with the results of `encode`, the `encode_documents` of a tokenizer with this definition. It may keep
-    about 100 MB of words."""
-    if not cuts_words_apart(definition):
-        return encode
-    normalizer = definition["normalizer"] or {"handle_chinese_chars": False, "lowercase": False}
-    alone = _MARKS + _IDEOGRAPHS if normalizer["handle_chinese_chars"] else _MARKS
-    return WordTable(encode, alone, normalizer["lowercase"]).encode
+    about 100 MB of words. Texts of more than a million characters are encoded in pieces."""
+    if cuts_words_apart(definition):
+        steps = definition["normalizer"] or {"handle_chinese_chars": False, "lowercase": False}
+        words = steps["normalizers"][1] if "normalizers" in steps else steps
+        alone = _MARKS + _IDEOGRAPHS if words["handle_chinese_chars"] else _MARKS
+        encode = WordTable(encode, alone, words["lowercase"]).encode
+    return partial(_in_pieces, encode)
+
+
+def _in_pieces(encode: Encode, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    if max(map(len, texts), default=0) <= _LONGEST_PIECE:
+        return encode(texts)
+    parts = [[encode([piece])[0] for piece in pieces(text)] for text in texts]
+    return np.concatenate(list(chain(*parts))), np.array([sum(map(len, part)) for part in parts], np.int64)
 
 
 def cuts_words_apart(definition: dict[str, Any]) -> bool:
     """Whether no id of a text depends on what follows the next space, newline or punctuation mark.
 
-    This holds for BERT's normalizer and pre-tokenizer. An added word could contain a space; special tokens are text here.
+    This holds for BERT's normalizer and pre-tokenizer, and for those of `bert.data.vocabulary`. An added word could contain a
+    space; special tokens are text here.
     """
     normalizer, pre_tokenizer = definition["normalizer"] or {}, definition["pre_tokenizer"] or {}
-    return (
-        definition["model"]["type"] == "WordPiece"
-        and pre_tokenizer.get("type") == "BertPreTokenizer"
-        and normalizer.get("type", "BertNormalizer") == "BertNormalizer"
-        and all(entry["special"] for entry in definition["added_tokens"])
-    )
+    if pre_tokenizer == definition_of(words_and_ideographs()):
+        known = normalizer in (definition_of(word_normalizer(*flags)) for flags in product((False, True), repeat=2))
+    else:
+        known = normalizer.get("type", "BertNormalizer") == "BertNormalizer"
+        known = known and pre_tokenizer.get("type") == "BertPreTokenizer"
+    added = all(entry["special"] for entry in definition["added_tokens"])
+    return definition["model"]["type"] == "WordPiece" and known and added
 
 
 class WordTable:

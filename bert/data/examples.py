@@ -8,43 +8,39 @@ by their usual names in data sets. Errors are InputErrors with file and line.
 from __future__ import annotations
 
 import json
+import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from bert.data import rows as readers
-from bert.data.files import JSONS, TEXTS, parted_suffixes, read_lines, unify
-from bert.data.rows import Cells, Rows, cell_of, json_rows, name_of, there_are, usual
+from bert.data.columns import LABELS, PAIRS, TAGS, WORDS, Columns, check_pair, choose_columns, unknown_column
+from bert.data.files import JSONS, TABLES, TEXTS, parted_suffixes, read_lines, unify
+from bert.data.rows import Rows, Words, cell_of, is_number, json_rows, name_of, there_are, usual
 from bert.errors import InputError, did_you_mean
 from bert.errors import option as flag
-
-PAIRS = {  # usual names of the text, most likely first → names of a second sentence beside it
-    "text": ("pair", "text_pair", "text2"),
-    "sentence": ("pair", "sentence_pair", "sentence2"),
-    "sentence1": ("sentence2",),
-    "text1": ("text2",),
-    "question1": ("question2",),
-    "premise": ("hypothesis",),
-    "review": (),
-    "content": (),
-}
-LABELS = ("label", "labels", "tag", "class", "category", "topic", "sentiment", "sense")
-WORDS = ("words", "tokens")
-TAGS = ("tags", "ner_tags", "labels", "pos_tags", "upos")
 
 _EXAMPLE_FORMATS = {".tsv": "tsv", ".csv": "csv"} | JSONS | TEXTS
 _TAGGED_FORMATS = {".conll": "conll", ".bio": "conll", ".iob": "conll", ".iob2": "conll", ".tsv": "conll"}
 _TAGGED_FORMATS |= {".conllu": "conllu"} | JSONS | {".txt": "txt"}
-_TAG = re.compile(r"O|[BIESLUM]-.+")
+_ENDS_IN_TAG = re.compile(r"\s(O|[BIESLUMW][-_]\S+)$")
 _SEPARATORS = re.compile("[\t\r\n]")  # of cells and lines in files of predictions
 _IDEOGRAPH = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
+_UNITS = re.compile(r"[^\W\u2e80-\U0003ffff]+|\S")  # a word of other scripts than those of East Asia, or one character
+_NUMBERS = [str(number) for number in range(-99, 100)]  # of columns
+_LONGEST_WORDS = 3  # characters of words with ideographs in a line, on average: longer ones are phrases
+_MOST_IN_WORD = 3  # words of a text in a cell for a word, on average: more are texts
+_FOR_TEXTS = "a table of texts with labels, not one word and its tag per line: use it for a task on texts"
+
+logger = logging.getLogger(__name__)
 
 
-Parse = Callable[[str, dict[str, Any], str, bool], Any]
-"""location of a row, its cells, column of the label, whether a label is required → the label, or None"""
+Parse = Callable[[str, dict[str, Any], str], Any]
+"""location of a row, its cells, column of the label → the label; raises InputError if there is none"""
 
 
 @dataclass(frozen=True)
@@ -63,6 +59,10 @@ class Example:
         """Equal for examples with equal texts."""
         return f"{self.text}\0{self.pair or ''}"
 
+    def at(self, label: int) -> str:
+        """The location of a label, by its number."""
+        return self.where
+
 
 @dataclass(frozen=True)
 class TaggedExample:
@@ -72,20 +72,17 @@ class TaggedExample:
     tags: tuple[str, ...] | None = None
     where: str = ""
     """for messages: `train.conll, line 12`, where the sentence begins"""
+    lines: tuple[int, ...] = ()
+    """the line of each word, if each has one of its own"""
 
     @property
     def key(self) -> str:
         """Equal for sentences of equal words."""
         return "\0".join(self.words)
 
-
-@dataclass(frozen=True)
-class Columns:
-    """Names of the columns that are read; None for a missing column."""
-
-    text: str
-    pair: str | None = None
-    label: str | None = None
+    def at(self, label: int) -> str:
+        """The location of a label, by the number of its word."""
+        return f"{self.where.rpartition(' ')[0]} {self.lines[label]}" if self.lines else self.where
 
 
 # ── texts with a label ──
@@ -96,9 +93,9 @@ class Examples:
     """The rows of a file, read lazily, and the columns that they are read from."""
 
     columns: Columns
-    rows: Iterator[Example]
+    rows: Iterator[Any]
 
-    def __iter__(self) -> Iterator[Example]:
+    def __iter__(self) -> Iterator[Any]:
         return self.rows
 
 
@@ -111,13 +108,16 @@ def read_examples(
     file_format: str | None = None,
     parse: Parse | None = None,
     label_names: Sequence[str] = LABELS,
+    learned: Columns = Columns(),
+    advice: str = "",
 ) -> Examples:
     """The rows of a file (`-`: standard input) in order.
 
     `text`, `pair` and `label` name columns; by default they are found in the first line by their usual names.
     `file_format` (tsv, csv, jsonl, txt) is by default that of the suffix. Blank lines are skipped, except in plain text,
     where each line is a row. `parse` makes the label of a row, by default a name; `label_names` are the usual names of its
-    column, most likely first. Unless `needs_label`, an absent or empty label is None. Raises InputError.
+    column, most likely first. Unless `needs_label`, a label that is absent, empty or invalid is None. For `learned`, the
+    columns of training, and `advice` see `choose_columns`. Raises InputError.
     """
     form = _format(path, file_format, _EXAMPLE_FORMATS)
     lines = read_lines(Path(path).expanduser())
@@ -129,67 +129,49 @@ def read_examples(
             raise InputError(f"{name_of(path)}: plain text has no labels; {fix}")
         rows: Rows = ((f"{name_of(path)}, line {n}", {"text": line}) for n, line in enumerate(lines, start=1))
         columns = Columns("text")
+        check_pair(name_of(path), columns, learned)
     else:
         if form == "jsonl":
-            rows = json_rows(path, lines, "{'text': ..., 'label': ...}")
+            rows = json_rows(path, lines, '{"text": "A text.", "label": "a label"}')
             where, row = next(rows, ("", {}))
             header, rows = list(row), chain([(where, row)], rows)
         else:
             where = f"{name_of(path)}, line 1"
-            header, rows = readers.table_rows(path, lines, "\t" if form == "tsv" else ",;")
+            header, rows = readers.table_rows(path, lines, TABLES[f".{form}"])
+            advice += ", or, if this line is data and not a header, add a header above it"
+            if len(header) == 1 and len(header[0].split()) > 1:
+                advice += "; only one column: a .tsv separates columns by tabs, a .csv by commas or semicolons"
         if not header:
             raise _nothing_in(path)
-        named = Columns(text or "", pair, label)
-        columns = _choose_columns(where, header, named, needs_label, label_names, table=form != "jsonl")
+        columns = choose_columns(where, header, Columns(text, pair, label), learned, label_names, needs_label, advice)
     return Examples(columns, _some(path, _examples(rows, columns, needs_label, parse or _label)))
 
 
 def _examples(rows: Rows, columns: Columns, needs_label: bool, parse: Parse) -> Iterator[Example]:
+    assert columns.text is not None
     for where, row in rows:
         text = _text(where, row, columns.text)
         pair = None if columns.pair is None else _text(where, row, columns.pair)
-        label = None if columns.label is None else parse(where, row, columns.label, needs_label)
+        label = None
+        with nullcontext() if needs_label else suppress(InputError):
+            label = None if columns.label is None else parse(where, row, columns.label)
         yield Example(text, pair, label, where)
-
-
-def _choose_columns(
-    where: str, header: list[str], named: Columns, needs_label: bool, label_names: Sequence[str], table: bool
-) -> Columns:
-    """The columns to read: the named ones, which must exist; for the others those found by usual names."""
-    for option, name in (("text", named.text), ("pair", named.pair), ("label", named.label)):
-        if name and name not in header:
-            what = f"no column {name!r} for {flag(option)}; {there_are(header)}"
-            raise InputError(f"{where}: {what}.{did_you_mean(name, header)}")
-    text = named.text or usual(PAIRS, header)
-    label = named.label or usual(label_names, header)
-    if text is None or (label is None and needs_label):
-        header_or_row = ", or, if this line is data and not a header, add a header above it" if table else ""
-        if table and len(header) == 1 and len(header[0].split()) > 1:
-            header_or_row += "; only one column: a .tsv separates columns by tabs, a .csv by commas or semicolons"
-        raise _unknown_column(where, "text" if text is None else "label", header, header_or_row)
-    pair = named.pair or usual(PAIRS.get(text.lower(), ()), header)
-    return Columns(text, pair, label)
-
-
-def _unknown_column(where: str, role: str, columns: list[str], more: str = "") -> InputError:
-    found = f"no column is known as the {role}; {there_are(columns)}"
-    return InputError(f"{where}: {found}. Name it by {flag(role)}{more}")
 
 
 def _text(where: str, row: dict[str, Any], column: str) -> str:
     text = cell_of(where, row, column)
+    text = "" if text is None else text  # as in an empty cell of a table
     if not isinstance(text, str):
         what = f"column {column!r} holds {_kind(text)}, not text"
         raise InputError(f"{where}: {what}; repair this row or name another column")
     return unify(text).strip()
 
 
-def _label(where: str, row: dict[str, Any], column: str, needed: bool) -> str | None:
-    cell = cell_of(where, row, column) if needed else row.get(column)
-    label = label_name(where, column, cell)
-    if not label and needed:
+def _label(where: str, row: dict[str, Any], column: str) -> str:
+    label = label_name(where, column, cell_of(where, row, column))
+    if not label:
         raise InputError(f"{where}: the label in column {column!r} is empty; fill it in or remove the row")
-    return label or None
+    return label
 
 
 def label_name(where: str, column: str, cell: Any) -> str:
@@ -220,7 +202,8 @@ def read_tagged(
     tags: str | None = None,
     needs_tags: bool = True,
     file_format: str | None = None,
-) -> Iterator[TaggedExample]:
+    learned: Columns = Columns(),
+) -> Examples:
     """The sentences of a file (`-`: standard input) in order.
 
     `file_format` is by default that of the suffix:
@@ -228,51 +211,86 @@ def read_tagged(
       line without a tab; `words` and `tags` are their numbers, by default 1 (the first) and -1 (the last).
     conllu: Universal Dependencies; `words` and `tags` are names of its columns, by default form and upos.
     jsonl: two lists per line; `words` and `tags` are their names, by default found by usual names.
-    txt: one sentence per line if tags are neither needed nor seen, otherwise conll. Words are separated by spaces; in a
-      line without spaces that has Chinese characters, each character is a word.
-    Unless `needs_tags`, tags are read if there are any. Raises InputError.
+    txt: one sentence per line if tags are neither needed nor seen, otherwise conll. Words are separated by spaces; in
+      a line of Chinese without them, or with few, each character is a word.
+    `learned` are the columns of training, which are found before usual names and numbers. Unless `needs_tags`, tags are read
+    if there are any. Raises InputError.
     """
     form = _format(path, file_format, _TAGGED_FORMATS)
     lines = read_lines(Path(path).expanduser())
     if form == "txt":
-        form, lines = _plain_or_conll(lines, needs_tags or words is not None or tags is not None)
+        form, lines = _plain_or_conll(path, lines, needs_tags or words is not None or tags is not None)
+
+    def choose(header: Iterable[str], *names: Sequence[str]) -> list[str]:
+        given = (words, learned.words), (tags, learned.tags)
+        known = list(header)
+        return [one or usual(filter(None, (old, *usual_)), known) or "" for (one, old), usual_ in zip(given, names)]
+
     match form:
         case "conllu":
-            places = _conllu_column(path, words or "form"), _conllu_column(path, tags or "upos")
-            sentences = _sentences(readers.conllu_lines(path, lines), *places, needs_tags)
+            words, tags = choose(readers.CONLLU, ("form",), ("upos",))
+            places = _conllu_column(path, words), _conllu_column(path, tags)
+            sentences = _sentences(path, readers.conllu_lines(path, lines), *places, needs_tags)
         case "conll":
+            words, tags = choose(_NUMBERS, (), ())
             places = _number(path, "words", words or "1"), _number(path, "tags", tags or "-1")
-            sentences = _sentences(readers.conll_lines(path, _no_table(path, lines)), *places, needs_tags)
+            rows_of_words = readers.conll_lines(_no_table(path, lines))
+            sentences = _sentences(path, rows_of_words, *places, needs_tags, guessed=needs_tags and not tags)
         case "jsonl":
-            sentences = _tagged_json(path, lines, words, tags, needs_tags)
+            rows = json_rows(path, lines, '{"words": ["Ann", "left"], "tags": ["B-PER", "O"]}')
+            where, row = next(rows, ("", {}))
+            words, tags = choose(row, WORDS, TAGS)
+            if row and not (words and (tags or not needs_tags)):
+                raise unknown_column(where, "tags" if words else "words", list(row))
+            sentences = _tagged_json(chain([(where, row)] if row else [], rows), words, tags, needs_tags)
         case _:
             sentences = _plain_sentences(path, lines)
-    return _some(path, sentences)
+    return Examples(Columns(words=words or None, tags=tags or None), _some(path, sentences))
 
 
-def _sentences(lines: Cells, word: int, tag: int, needs_tags: bool) -> Iterator[TaggedExample]:
-    """Sentences from lines of one word each; `word` and `tag` are indices of columns. A single column holds words."""
+def _sentences(
+    path: str | Path, lines: Words, word: int, tag: int, needs_tags: bool, guessed: bool = False
+) -> Iterator[TaggedExample]:
+    """Sentences from lines of one word each; `word` and `tag` are indices of columns. A single column holds words, and empty
+    columns at the end of the first line hold nothing. Numbers are no tags if the column is `guessed`."""
     words: list[str] = []
     tags: list[str] = []
-    begins, width = "", 0
-    for where, cells in chain(lines, [("", [])]):
+    numbers: list[int] = []
+    width = 0
+    for number, cells in chain(lines, [(0, [])]):
         if not cells:
             if words:
-                yield TaggedExample(tuple(words), tuple(tags) if all(tags) else None, begins)
-            words, tags = [], []
+                begins = f"{name_of(path)}, line {numbers[0]}"
+                if sum(len(word.split()) for word in words) > _MOST_IN_WORD * len(words):
+                    raise InputError(f"{begins}: {words[0]!r} is no word; {_FOR_TEXTS}")
+                yield TaggedExample(tuple(words), tuple(tags) if all(tags) else None, begins, tuple(numbers))
+            words, tags, numbers = [], [], []
             continue
-        width = width or len(cells)
+        while tag == -1 and len(cells) > max(2, width) and not cells[-1].strip():
+            cells.pop()
+        where, width = f"{name_of(path)}, line {number}", width or len(cells)
         if len(cells) != width:
             raise InputError(f"{where}: {len(cells)} columns, the lines before have {width}; repair this line")
-        begins = begins if words else where
         words.append(_column(where, cells, word, "words"))
         tags.append("" if width == 1 and tag == -1 else _column(where, cells, tag, "tags").strip())
-        if needs_tags and not tags[-1]:
-            raise _no_tag(where, words[-1], "one after a tab, O")
+        numbers.append(number)
+        if problem := _problem(words[-1], tags[-1], needs_tags, guessed):
+            raise InputError(f"{where}: {problem}")
 
 
-def _no_tag(where: str, word: str, write: str) -> InputError:
-    return InputError(f"{where}: no tag beside {word!r}; write {write} for a word outside of spans")
+def _problem(word: str, tag: str, needs_tag: bool, guessed: bool) -> str:
+    """What is wrong with a word and its tag, and the fix."""
+    if not word:
+        return f"the word is empty; remove the tab before it, or name the column of the words by {flag('words')}"
+    if needs_tag and not tag:
+        return _no_tag(word, "one after a tab, O")
+    if guessed and is_number(tag):
+        return f"the tag of {word!r} is the number {tag}; name the column of the tags by {flag('tags')} (-1: the last)"
+    return ""
+
+
+def _no_tag(word: str, write: str) -> str:
+    return f"no tag beside {word!r}; write {write} for a word outside of spans"
 
 
 def _column(where: str, cells: list[str], place: int, option: str) -> str:
@@ -298,11 +316,11 @@ def _conllu_column(path: str | Path, column: str) -> int:
     return known.index(column.lower())
 
 
-def _plain_or_conll(lines: Iterator[str], tagged: bool) -> tuple[str, Iterator[str]]:
+def _plain_or_conll(path: str | Path, lines: Iterator[str], tagged: bool) -> tuple[str, Iterator[str]]:
     """Whether a text file has one sentence or one word per line ("txt" or "conll"), and its lines from the first.
 
-    It has words if it must (`tagged`), if its first line has a tab, and if its first two lines end in tags: one sentence
-    can end in "B-12", two hardly.
+    It has words if it must (`tagged`), and if its first two lines end in tags (one sentence can end in "B-12", two hardly) or
+    have a word and as many cells after it, separated by tabs.
     """
     if tagged:
         return "conll", lines
@@ -311,19 +329,27 @@ def _plain_or_conll(lines: Iterator[str], tagged: bool) -> tuple[str, Iterator[s
         seen.append(line)
         if sum(not line.isspace() for line in seen) == 2:
             break
-    cells = [line.split() for line in seen if not line.isspace()]
-    ends_in_tags = len(cells) == 2 and all(len(row) > 1 and _TAG.fullmatch(row[-1]) for row in cells)
-    is_conll = ends_in_tags or any("\t" in line.strip() for line in seen[:1])
-    return "conll" if is_conll else "txt", chain(seen, lines)
+    rows = [line.strip() for line in seen if not line.isspace()]
+    ends_in_tags = len(rows) == 2 and all(map(_ENDS_IN_TAG.search, rows))
+    is_table = (
+        len(rows) == 2
+        and len({row.count("\t") for row in rows}) == 1
+        and all("\t" in row.split(" ")[0] for row in rows)
+    )
+    if "\t" in "".join(rows) and not ends_in_tags:
+        logger.warning(
+            f"{name_of(path)}, line 1: tabs; {'words with their tags' if is_table else 'sentences'} are read, one per line"
+        )
+    return "conll" if ends_in_tags or is_table else "txt", chain(seen, lines)
 
 
 def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
-    """The lines. Raises InputError if the first one is the header of a table of texts with labels."""
+    """The lines. Raises InputError if the first one is the header of a table of texts with labels, or of words with tags."""
     first = next(lines, "")
     cells = {cell.strip().lower() for cell in first.split("\t")}
-    if cells & PAIRS.keys() and cells & set(LABELS):
-        what = "a table of texts with labels, not one word and its tag per line"
-        raise InputError(f"{name_of(path)}, line 1: {what}: use it for a task on texts")
+    if cells & {*PAIRS, *WORDS, "word", "token"} and cells & {*LABELS, *TAGS}:
+        what = _FOR_TEXTS if cells & PAIRS.keys() else "the names of columns, not a word and its tag; remove it"
+        raise InputError(f"{name_of(path)}, line 1: {what}")
     return chain([first] if first else [], lines)
 
 
@@ -331,32 +357,30 @@ def _plain_sentences(path: str | Path, lines: Iterator[str]) -> Iterator[TaggedE
     """A sentence for each line, empty lines too: predictions are in the same order."""
     for number, line in enumerate(lines, start=1):
         words = line.split()
-        if len(words) == 1 and _IDEOGRAPH.search(line):
-            words = list(words[0])
+        chinese = [word for word in words if _IDEOGRAPH.search(word)]
+        if len(words) == 1 or len("".join(chinese)) > _LONGEST_WORDS * len(chinese):  # not separated into words
+            words = [unit for word in words for unit in (_UNITS.findall(word) if word in chinese else [word])]
         yield TaggedExample(tuple(words), None, f"{name_of(path)}, line {number}")
 
 
-def _tagged_json(
-    path: str | Path, lines: Iterator[str], words: str | None, tags: str | None, needs_tags: bool
-) -> Iterator[TaggedExample]:
+def _tagged_json(rows: Rows, words: str, tags: str, needs_tags: bool) -> Iterator[TaggedExample]:
     """Sentences from lines such as {"words": ["Ann", "left"], "tags": ["B-PER", "O"]}."""
-    for where, row in json_rows(path, lines, "{'words': [...], 'tags': [...]}"):
-        words = words or usual(WORDS, row)  # the names of the first row are those of all
-        tags = tags or usual(TAGS, row)
-        if words is None or (tags is None and needs_tags):
-            raise _unknown_column(where, "words" if words is None else "tags", list(row))
-        of_words = _strings(where, row, words)
+    for where, row in rows:
+        of_words, of_tags = _strings(where, row, words), None
         if "" in of_words:
             raise InputError(f"{where}: column {words!r} has an empty word; remove it and its tag")
-        if tags is None or (not needs_tags and row.get(tags) is None):
-            yield TaggedExample(of_words, None, where)
-            continue
-        of_tags = _strings(where, row, tags)
-        if len(of_words) != len(of_tags):
-            raise InputError(f"{where}: {len(of_words)} words and {len(of_tags)} tags; give each word one tag")
-        if needs_tags and "" in of_tags:
-            raise _no_tag(where, of_words[of_tags.index("")], "O")
+        with nullcontext() if needs_tags else suppress(InputError):
+            of_tags = _json_tags(where, row, tags, of_words) if tags else None
         yield TaggedExample(of_words, of_tags, where)
+
+
+def _json_tags(where: str, row: dict[str, Any], column: str, words: Sequence[str]) -> tuple[str, ...]:
+    tags = _strings(where, row, column)
+    if len(words) != len(tags):
+        raise InputError(f"{where}: {len(words)} words and {len(tags)} tags; give each word one tag")
+    if "" in tags:
+        raise InputError(f"{where}: {_no_tag(words[tags.index('')], 'O')}")
+    return tags
 
 
 def _strings(where: str, row: dict[str, Any], column: str) -> tuple[str, ...]:

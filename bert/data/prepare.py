@@ -46,15 +46,17 @@ def prepare(
     layout: str = "auto",
     text_field: str = "text",
     jaccard: float | None = None,
+    exclude: Sequence[str] = (),
 ) -> TokenStore:
     """The store of a corpus at `out`, written unless the existing one was made of the same corpus.
 
-    With `jaccard`, near duplicates of at least that similarity are skipped, see `bert.data.duplicates`. Raises InputError
-    if the corpus, the tokenizer or the folder cannot be used.
+    Files and folders that match a pattern of `exclude` are left out, see `bert.data.corpus`. With `jaccard`, near duplicates of
+    at least that similarity are skipped, see `bert.data.duplicates`. Raises InputError if the corpus, the tokenizer or the folder
+    cannot be used.
     """
     tokenizer = tokenizer if isinstance(tokenizer, Tokenizer) else Tokenizer.load(tokenizer)
-    found = find_corpus(corpus, layout, text_field)
     out = Path(out).expanduser()
+    found = find_corpus(corpus, layout, text_field, exclude, out)
     store, why = None, ""
     if holds_store(out):
         try:
@@ -79,14 +81,18 @@ def prepare(
     with _progress(found.num_bytes) as (advance, progress):
         summary = write_store(found.documents(logger.info, advance), tokenizer, out, fingerprint, progress, jaccard)
     _log(out, summary, jaccard)
+    for file in fingerprint["files"]:
+        with suppress(OSError):
+            if Path(file["path"]).stat().st_mtime_ns != file["mtime_ns"]:
+                logger.warning(f"{file['path']}: changed while it was read; prepare it again, for its present text")
     return open_store(out, tokenizer)
 
 
-def text_has_changed(store: TokenStore, corpus: Sequence[str]) -> bool:
+def text_has_changed(store: TokenStore, corpus: Sequence[str], exclude: Sequence[str] = ()) -> bool:
     """Whether the text of `corpus` differs from that of `store`; false for a text that is missing or on the Hub."""
     known = store.info["fingerprint"]
     try:
-        found = find_corpus(corpus, known.get("layout", "auto"), known.get("text_field", "text"))
+        found = find_corpus(corpus, known.get("layout", "auto"), known.get("text_field", "text"), exclude)
         return not found.hub and found.fingerprint(known)["content"] != known.get("content")
     except (InputError, OSError):
         return False

@@ -18,7 +18,7 @@ from tokenizers.processors import TemplateProcessing
 
 from bert.data import encoding
 from bert.data.encoding import BERT_TOKENS, ROBERTA_TOKENS, ROLES
-from bert.errors import InputError, accessing, first_line
+from bert.errors import InputError, accessing, check_arguments, first_line
 from bert.files import completed, replaced_folder
 from bert.signals import interruptible
 
@@ -26,9 +26,9 @@ SPECIAL_TOKENS = BERT_TOKENS
 _UNUSED = re.compile(r"\[unused\d+\]")
 _AT_ONCE = 100_000  # characters that are encoded between two checks for signals
 # scripts written without spaces, where each token counts as a word
-_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF))
+_UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x31F0, 0x31FF), (0xFF66, 0xFF9F))
 _MOST_GAPS, _FEW_IDS = 4, 1000  # the highest id is at most 4 × the number of entries + 1,000
-_IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x323AF))
+_IDEOGRAPHS = ((0x3400, 0x4DBF), (0x4E00, 0x9FFF), (0xF900, 0xFAFF), (0x20000, 0x3FFFD))
 
 _TRIAL = f"a Test, 1+1 = été\n[MASK] 苹果 ꙮ𐎠😀\u200b {'a' * 40}! {'1' * 40}.{' ' * 40}x"
 """text of many kinds, with what makes patterns backtrack"""
@@ -96,6 +96,7 @@ class Tokenizer:
 
         Raises InputError if there is no tokenizer, a file is damaged, or one of the five special tokens is missing.
         """
+        check_arguments(Tokenizer.load, locals())
         path = completed(Path(path).expanduser())
         if not path.exists():
             raise InputError(f"{path}: no such tokenizer file or folder; train one first")
@@ -149,7 +150,7 @@ class Tokenizer:
         model_max_length: int = 512,
         model_input_names: Sequence[str] = ("input_ids", "attention_mask"),
     ) -> None:
-        """Write `tokenizer.json`, `tokenizer_config.json` and, for WordPiece, `vocab.txt` into `folder`.
+        """Write `tokenizer.json`, `tokenizer_config.json` and, for a WordPiece of BERT, `vocab.txt` into `folder`.
 
         transformers' AutoTokenizer opens the folder and gives the same ids. The folder is replaced atomically; other files in
         it are kept. `model_input_names` must contain "token_type_ids" if the model has token types. Raises InputError.
@@ -167,7 +168,8 @@ class Tokenizer:
             config |= {"bos_token": "<s>", "eos_token": "</s>"}
         config |= {"model_max_length": model_max_length, "model_input_names": list(model_input_names)}
         files = {"tokenizer_config.json": json.dumps(config, indent=2, ensure_ascii=False) + "\n"}
-        if self.kind == "wordpiece":  # without added words: vocab.txt would make them parts of longer words too
+        # readers of vocab.txt normalize as BERT does; without added words, which would become parts of longer words too
+        if self.kind == "wordpiece" and (self._definition["normalizer"] or {}).get("type") == "BertNormalizer":
             vocabulary: dict[str, int] = self._definition["model"]["vocab"]
             if sorted(vocabulary.values()) == list(range(len(vocabulary))):
                 files["vocab.txt"] = "".join(f"{token}\n" for token in sorted(vocabulary, key=vocabulary.__getitem__))
@@ -182,6 +184,7 @@ class Tokenizer:
 
         The text around a mask is split as in running text, where the space before a word is part of its first token.
         """
+        check_arguments(Tokenizer.encode, locals())
         text, pair = encoding.encodable(text), pair if pair is None else encoding.encodable(pair)
         if pair is None and self._needs_blank_before_words and not self._needs_blank and self.mask_token in text:
             return [self.cls_id, *self._around_masks(text), self.sep_id]
@@ -207,6 +210,7 @@ class Tokenizer:
 
         Special-token strings in texts are treated as plain text.
         """
+        check_arguments(Tokenizer.encode_documents, locals())
         try:
             encodings = self._encoded(list(texts))
         except (TypeError, UnicodeEncodeError):  # a lone surrogate
@@ -221,6 +225,7 @@ class Tokenizer:
         Special tokens have (0, 0). A space that belongs to a token is not counted: a token of spaces alone has start = end.
         Special-token strings in the text are treated as plain text.
         """
+        check_arguments(Tokenizer.encode_with_offsets, locals())
         encoded = self._called(self._plain.encode, encoding.encodable(text))  # as many characters: offsets are the same
         offsets = []
         for token, (start, end) in zip(encoded.tokens, encoded.offsets):
@@ -398,9 +403,10 @@ class Tokenizer:
         return any(byte_level) or any(entry["prepend_scheme"] == "never" for entry in metaspace)
 
 
-def is_unspaced(character: str) -> bool:
+def is_unspaced(character: str, ideographs: bool = True) -> bool:
     """Whether a character, if any, belongs to a script that is written without spaces between words."""
-    return any(low <= ord(character) <= high for low, high in (*_UNSPACED, *_IDEOGRAPHS)) if character else False
+    ranges = _UNSPACED + _IDEOGRAPHS if ideographs else _UNSPACED
+    return any(low <= ord(character) <= high for low, high in ranges) if character else False
 
 
 def post_processor(cls_token: str, cls_id: int, sep_token: str, sep_id: int) -> TemplateProcessing:

@@ -15,6 +15,7 @@ import logging
 import re
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ import numpy as np
 import tokenizers
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
+from bert.data import encoding
 from bert.data.corpus import find_corpus
 from bert.data.files import read_lines
 from bert.data.tokenizer import SPECIAL_TOKENS, Tokenizer, is_unspaced, post_processor
@@ -37,6 +39,7 @@ KINDS = ("wordpiece", "bpe", "unigram")
 SAMPLE_CHARACTERS = {"wordpiece": 100_000_000, "bpe": 100_000_000, "unigram": 5_000_000}
 _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
 VOCAB_SIZE = 8192
+_MOST_UNSPACED = 1 / 3  # of the letters; Japanese has more kana than that
 _CODE_POINTS = 0x110000
 _PAIRS: dict[str, Any] = {"min_frequency": 2, "show_progress": False}  # of merges
 _LONGEST_WORD = 1000  # characters; in byte-level vocabularies bytes
@@ -46,35 +49,48 @@ _LONG = re.compile(rf"[^ \t\n\r]{{{_LONGEST_WORD // 4}}}").search
 
 def train_tokenizer(
     documents: Iterable[str],
-    kind: str = "wordpiece",
+    kind: str = "auto",
     vocab_size: int | None = None,
     sample_characters: int | None = None,
     lowercase: bool | None = None,
+    strip_accents: bool = False,
 ) -> Tokenizer:
     """Train a tokenizer with at most `vocab_size` entries, filled up to a multiple of 64 with `[unusedN]` entries.
 
     The default size is 8,192, or less if a small corpus supports less.
 
-    `wordpiece`: BERT's normalizer and pre-tokenizer, each CJK character a word, lower-cased with accents stripped unless
-    `lowercase` is false. `bpe`: byte-level, cased. `unigram`: for text without spaces, cased (Kudo 2018). Trained on at most
-    `sample_characters` characters (by default 100 million, 5 million for unigram), spread evenly over the documents. [PAD]
-    [UNK] [CLS] [SEP] [MASK] are 0 to 4.
+    `wordpiece`: BERT's words, each ideograph by itself. `bpe`: byte-level. `unigram`: for text without spaces between words
+    (Kudo 2018). `auto`: unigram if a third of the letters belong to a script without spaces (Thai, Lao, Khmer, Burmese, kana),
+    otherwise wordpiece. Text is composed (NFC), except for bpe without control characters; `auto` and `wordpiece` lower-case it unless
+    `lowercase` is false. Accents and other marks are kept; `strip_accents` drops those of Latin and Greek letters. Trained on
+    at most `sample_characters` characters (by default 100 million, 5 million for unigram), spread evenly over the documents.
+    [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
     Raises InputError for an unknown kind, and for a size that is too small for the alphabet or too large for the corpus.
     """
-    if kind not in KINDS:
-        raise InputError(f"kind {kind!r} is not known: use one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
-    sample_characters = SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters
+    if kind not in (known := ("auto", *KINDS)):
+        raise InputError(f"kind {kind!r} is not known: use one of {', '.join(known)}.{did_you_mean(kind, known)}")
     size = VOCAB_SIZE if vocab_size is None else vocab_size
     for name, value in (("vocabulary size", size), ("sample of characters", sample_characters)):
-        if value < 1:
+        if value is not None and value < 1:
             raise InputError(f"{name} {value}: must be positive")
-    sample = sample_documents(documents, sample_characters)
+    most = max(SAMPLE_CHARACTERS.values()) if kind == "auto" else SAMPLE_CHARACTERS[kind]
+    sample = sample_documents(documents, sample_characters or most)
     if not sample:
         raise InputError("the corpus holds no text; give files with at least a few documents")
-    lowercase = kind == "wordpiece" if lowercase is None else lowercase
+    lowercase = kind in ("auto", "wordpiece") if lowercase is None else lowercase
+    if (unspaced := _share_without_spaces(sample)) > _MOST_UNSPACED and kind != "unigram":
+        what = f"{unspaced:.0%} of the letters belong to scripts without spaces between words"
+        if kind == "auto":
+            logger.info(f"{what}: a unigram tokenizer is trained")
+            kind, sample = "unigram", sample_documents(sample, sample_characters or SAMPLE_CHARACTERS["unigram"])
+        else:
+            logger.warning(f"{what}, which the kind unigram finds and {kind} does not")
+    kind = "wordpiece" if kind == "auto" else kind
     train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
-    definition = train(sample, size, lowercase)
+    definition = train(
+        [piece for document in sample for piece in encoding.pieces(document)], size, lowercase, strip_accents
+    )
     if vocab_size is None:
         size = min(size, len(definition["model"]["vocab"]))
     return Tokenizer(_finish(definition, size))
@@ -83,21 +99,23 @@ def train_tokenizer(
 def make_tokenizer(
     corpus: Sequence[str | Path] | str | Path,
     out: str | Path,
-    kind: str = "wordpiece",
+    kind: str = "auto",
     vocab_size: int | None = None,
     layout: str = "auto",
     text_field: str = "text",
+    exclude: Sequence[str] = (),
     sample_characters: int | None = None,
     lowercase: bool | None = None,
+    strip_accents: bool = False,
     overwrite: bool = False,
 ) -> Tokenizer:
-    """Train a tokenizer on a corpus, and save it to the folder `out`.
+    """Train a tokenizer on a corpus, without what the patterns `exclude` match, and save it to the folder `out`.
 
     Raises InputError if the corpus or the sizes cannot be used, and if `out` holds a tokenizer already.
     """
     out = Path(out).expanduser()
     started = time.monotonic()
-    found = find_corpus(corpus, layout, text_field)
+    found = find_corpus(corpus, layout, text_field, exclude, out)
     seen = [0, 0]  # documents, characters
 
     def counted() -> Iterable[str]:
@@ -110,13 +128,21 @@ def make_tokenizer(
         if (completed(out) / "tokenizer.json").exists() and not overwrite:
             fix = f"give another {option('out')}, or {option('overwrite')}"
             raise InputError(f"{out}: already holds a tokenizer; {fix}")
-        tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase)
+        tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase, strip_accents)
         tokenizer.save(out)
-    used = min(seen[1], SAMPLE_CHARACTERS[kind] if sample_characters is None else sample_characters)
-    what = f"{kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on"
+    used = min(seen[1], sample_characters or SAMPLE_CHARACTERS[tokenizer.kind])
+    what = f"{tokenizer.kind} tokenizer of {tokenizer.vocab_size:,} entries ({len(tokenizer.unused_ids)} unused), trained on"
     text = f"{used / 1e6:,.1f} of {seen[1] / 1e6:,.1f} million characters ({seen[0]:,} documents)"
     logger.info(f"{out}: {what} {text} in {time.monotonic() - started:.0f} s")
     return tokenizer
+
+
+def _share_without_spaces(sample: list[str]) -> float:
+    """The share of the letters and signs in scripts without spaces between words, ideographs aside, in up to 2,000 documents."""
+    letters = Counter("".join(document[:1000] for document in sample[:: 1 + len(sample) // 2000]))
+    counts = {letter: count for letter, count in letters.items() if unicodedata.category(letter)[0] in "LM"}
+    unspaced = sum(count for letter, count in counts.items() if is_unspaced(letter, ideographs=False))
+    return unspaced / max(1, sum(counts.values()))
 
 
 def sample_documents(documents: Iterable[str], sample_characters: int) -> list[str]:
@@ -208,14 +234,14 @@ def _finish(definition: dict[str, Any], vocab_size: int) -> tokenizers.Tokenizer
     return backend
 
 
-def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool, strip_accents: bool) -> dict[str, Any]:
     """WordPiece by byte-pair merges, like `tokenizers`, but with a deterministic result.
 
     Its WordPieceTrainer numbers the `##x` characters in the order of a randomly seeded hash map, and breaks ties between merges
     and between rare characters by it. So the alphabet is counted here and passed to the trainer in order.
     """
-    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    normalizer = encoding.word_normalizer(lowercase, strip_accents)
+    pre_tokenizer = encoding.words_and_ideographs()
     first, inner = _count_characters(sample, normalizer, pre_tokenizer)
     # the trainer has an entry for each character, even if it never begins a word, and one for each inside a word
     rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
@@ -231,7 +257,7 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool) -> dic
     entries.sort(key=lambda token: _rarity(token.removeprefix("##"), rare))
     entries = sorted(entries[: vocab_size - len(SPECIAL_TOKENS)])
     vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *entries])}
-    wordpiece = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+    wordpiece = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=encoding.LONGEST_WORD)
     backend = tokenizers.Tokenizer(wordpiece)
     backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
     backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
@@ -309,13 +335,14 @@ def _too_small(vocab_size: int, needed: int) -> InputError:
     return InputError(f"vocabulary size {vocab_size}: {why}; give {needed} or more")
 
 
-def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool, strip_accents: bool) -> dict[str, Any]:
     """Byte-level BPE. Words begin with a space, the first of a text too: separate words are split as in a text."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(SPECIAL_TOKENS) + len(alphabet):
         raise _too_small(vocab_size, len(SPECIAL_TOKENS) + len(alphabet))
     backend = tokenizers.Tokenizer(models.BPE())
-    backend.normalizer = _normalizer([normalizers.NFC()], lowercase)
+    lower = [normalizers.Lowercase()] * lowercase
+    backend.normalizer = normalizers.Sequence([*lower, *encoding.composed(lowercase, strip_accents)])
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
     backend.decoder = decoders.ByteLevel()
     known: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "initial_alphabet": sorted(alphabet)}
@@ -323,13 +350,14 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str,
     return _definition(backend)
 
 
-def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[str, Any]:
+def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool, strip_accents: bool) -> dict[str, Any]:
     """Unigram as in `tokenizers`, but without rare characters, all of which it would keep, and with rounded scores, which
     differ in the last bits from run to run.
     """
     backend = tokenizers.Tokenizer(models.Unigram())
-    steps = [normalizers.Nmt(), normalizers.NFKC(), normalizers.Replace(Regex(r"\s+"), " ")]
-    backend.normalizer = _normalizer(steps, lowercase)
+    lower = [encoding.without_controls(), *[normalizers.Lowercase()] * lowercase]
+    spaces = normalizers.Replace(Regex(r"\s+"), " ")
+    backend.normalizer = normalizers.Sequence([*lower, *encoding.composed(lowercase, strip_accents), spaces])
     # split at punctuation too: no token contains it, and no special token is found in a text
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     backend.decoder = decoders.Metaspace()
@@ -359,7 +387,3 @@ def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool) -> dict[
     learned = learned[: vocab_size - len(special)]
     definition["model"]["vocab"] = special + sorted(learned, key=lambda entry: (-entry[1], entry[0]))
     return definition
-
-
-def _normalizer(steps: list[normalizers.Normalizer], lowercase: bool) -> normalizers.Normalizer:
-    return normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)

@@ -6,7 +6,7 @@ sequences of a batch have similar lengths and need little padding.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, count, groupby
 from typing import TypedDict
 
 import numpy as np
@@ -18,6 +18,7 @@ from bert.finetuning.windows import Window
 from bert.training.step import StepBatch
 
 _BATCHES_IN_A_PART = 32
+_TOKENS_AT_ONCE = 4096  # of a micro-batch; or as many sequences as the step has examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,8 @@ class TaskBatch(TypedDict):
     """the number of labeled units of each example: its words, or 1 for a text"""
     labels: Tensor
     """(L,): the labels of the examples, concatenated; empty for a rank without examples"""
+    at_once: int
+    """the number of sequences that go through the model at once, up to twice as many if it saves computing"""
 
 
 def count_labels(items: Sequence[Item]) -> dict[str, int]:
@@ -95,14 +98,18 @@ class Batches:
         """The batch of rank `rank` of `ranks` in a step. A rank without examples processes a dummy example without labels."""
         everything = [self.items[number] for number in self.numbers(step)]
         mine = everything[rank::ranks]
-        batch = collate(mine or everything[:1], self.pad_id)
+        longest = max(len(window.ids) for item in everything for window in item.windows)
+        at_once = max(len(mine), _TOKENS_AT_ONCE // longest)
+        ends = accumulate(len(item.windows) for item in mine or everything[:1])
+        parts = groupby(zip(ends, mine or everything), lambda one: (one[0] - 1) // at_once)
+        batches = [collate([item for _, item in part], self.pad_id, at_once) for _, part in parts]
         if not mine:
-            batch["labels"] = batch["labels"][:0]
+            batches[0]["labels"] = batches[0]["labels"][:0]
         tokens = sum(len(window.ids) for item in everything for window in item.windows)
-        return StepBatch([batch], self.counts(everything), tokens)
+        return StepBatch(batches, self.counts(everything), tokens)
 
 
-def collate(items: Sequence[Item], pad_id: int) -> TaskBatch:
+def collate(items: Sequence[Item], pad_id: int, at_once: int | None = None) -> TaskBatch:
     """The windows of `items` as sequences of one length."""
     rows = [(number, window) for number, item in enumerate(items) for window in item.windows]
     shape = len(rows), max(len(window.ids) for _, window in rows)
@@ -124,6 +131,7 @@ def collate(items: Sequence[Item], pad_id: int) -> TaskBatch:
         word_positions=torch.tensor([position for _, _, position in sorted(words)], dtype=torch.long),
         sizes=[sum(len(window.words) for window in item.windows) or 1 for item in items],
         labels=torch.tensor([label for item in items for label in item.labels]),
+        at_once=at_once or len(rows),
     )
 
 

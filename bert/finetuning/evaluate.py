@@ -11,7 +11,7 @@ from bert.finetuning.config import DataConfig
 from bert.finetuning.inputs import checked
 from bert.finetuning.metrics import Scales, read
 from bert.finetuning.predict import Predictor, load_predictor
-from bert.finetuning.tasks.task import LabelMetrics, flat
+from bert.finetuning.tasks.task import LabelMetrics, first_of, flat
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Evaluation:
 def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
     """Measure the fine-tuned model of `folder` on the labeled rows of `file`. Raises InputError."""
     predictor = load_predictor(folder)
-    return evaluate_examples(predictor, predictor.task.read(file, data))
+    return evaluate_examples(predictor, predictor.read(file, data))
 
 
 def evaluate_examples(predictor: Predictor, examples: Iterable[Any]) -> Evaluation:
     """Measure a loaded model on labeled examples. Raises InputError."""
     task, labels = predictor.task, predictor.model.labels
-    unknown = f"is not one of the model's labels ({', '.join(labels[:20])}): fix it, or name the column of the labels"
+    unknown = f"is not one of the model's labels ({first_of(labels, 20)}): fix it, or name the column of the labels"
     asked, scores = [], []
     for example, of_example in predictor.scores(checked(task, examples, labels, unknown)):
         asked.append(example)

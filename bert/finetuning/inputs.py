@@ -5,22 +5,24 @@ The labels are those of the training file, sorted: the index of a label is its c
 
 import dataclasses
 import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torchmetrics import Metric
 
-from bert.data.examples import Examples
-from bert.errors import InputError, did_you_mean
+from bert.data.columns import Columns
+from bert.errors import InputError, did_you_mean, option
 from bert.finetuning.batches import Item
 from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, DataConfig, FinetuneRecipe, WindowsConfig
-from bert.finetuning.metrics import read
-from bert.finetuning.tasks.task import Task, flat
+from bert.finetuning.metrics import numbered, read
+from bert.finetuning.tasks.index import TASKS, task_named
+from bert.finetuning.tasks.task import Task, first_of, flat, printed
 from bert.finetuning.windows import WindowMaker
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel
@@ -29,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 Thing = TypeVar("Thing")
 _CHUNK = 1024  # examples that are tokenized together
+_FEWEST = 5  # examples to validate on, without a warning
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,22 @@ class TrainingData:
     """the metrics of the model, the headline first"""
     baseline: dict[str, float]
     """the metrics on `dev` of predictions without a model"""
+    columns: Columns
+    """those of the training file"""
 
 
-def check_files(data: DataConfig) -> None:
-    """Raises InputError if no file is given, or one that cannot be read twice."""
+def check_options(task: Task, data: DataConfig) -> None:
+    """Raises InputError for a field of `data` that only other tasks use."""
+    users = {other: task_named(other).options for other in TASKS}
+    for name in dict.fromkeys(chain(*users.values())):
+        if name not in task.options and getattr(data, name) != getattr(DataConfig(), name):
+            of = " and ".join(", ".join(other for other in users if name in users[other]).rsplit(", ", 1))
+            raise InputError(f"{option(name)} is an option of {of}, not of {task.name}; remove it")
+
+
+def check_files(task: Task, data: DataConfig) -> None:
+    """Raises InputError if no file is given, or one that cannot be read twice, and for options of other tasks."""
+    check_options(task, data)
     if data.train is None:
         raise InputError("no training examples: give a file with --train")
     for name, file in (("train", data.train), ("dev", data.dev)):
@@ -58,36 +73,42 @@ def check_files(data: DataConfig) -> None:
 
 def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingData:
     """Read, check and tokenize the files of a recipe. Raises InputError."""
-    check_files(data)
+    check_files(task, data)
     assert data.train is not None
     rows = task.read(data.train, data)
     train = list(rows)
-    if isinstance(rows, Examples):
-        columns = rows.columns
-        second = f" and {columns.pair!r}" if columns.pair else ""
-        logger.info(f"columns: {columns.text!r}{second} → {columns.label!r}")
+    if rows.columns != Columns():
+        logger.info(f"columns: {rows.columns}")
     outcomes = task.outcomes(train)
     if len(outcomes) < 2:
         found = f"only one label, {outcomes.pop()!r}" if outcomes else "no label"
         raise InputError(f"{data.train}: {found}: give examples of two or more")
     labels = task.labels(train)
     metrics = task.metrics(labels, train)
+    places = places_of(task, train)
     if data.dev is not None:
         unseen = f"does not occur in {data.train}: fix it, remove the row, or add training examples of it"
-        dev = list(checked(task, task.read(data.dev, data), labels, unseen))
+        dev = list(checked(task, task.read(data.dev, data, learned=rows.columns), labels, unseen))
         dev_name = Path(data.dev).name
     else:
         train, dev = _hold_out(task, train, data)
         dev_name = f"{data.validation_split:.0%} of {Path(data.train).name}"
         logger.info(f"no --dev: validating on {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash")
+    for doubt in task.doubts(places):
+        logger.warning(doubt)
+    if len(dev) < _FEWEST:
+        logger.warning(f"validation on {numbered(len(dev), 'example')} tells little; give more in data.dev")
     if data.limit is not None and data.limit < len(train):
         train = sorted(train, key=_hash)[: data.limit]
-        logger.info(f"data.limit: training on {data.limit:,} examples, chosen by hash")
+        logger.info(f"data.limit: training on {numbered(data.limit, 'example')}, chosen by hash")
+        if gone := sorted(places.keys() - places_of(task, train)):
+            left = f"{len(gone):,} of {len(places):,} labels have no example left to learn from ({first_of(gone, 5)})"
+            logger.warning(f"data.limit: {left}; raise it")
     learned, asked = (make_items(task, side, maker, labels) for side in (train, dev))
     for name, examples, side in zip(("train", "dev"), (train, dev), (learned, asked)):
         logger.info(f"{name}: {_described(task, examples, side)}")
     logger.info(task.described(train))
-    return TrainingData(labels, learned, asked, dev_name, metrics, baseline(task, train, dev, labels))
+    return TrainingData(labels, learned, asked, dev_name, metrics, baseline(task, train, dev, labels), rows.columns)
 
 
 def baseline(task: Task, learned: Sequence[Any], asked: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
@@ -138,8 +159,20 @@ def checked(task: Task, examples: Iterable[Any], labels: Sequence[str], unknown:
             if label not in known:
                 words = getattr(example, "words", ())
                 beside = f" of {words[position]!r}" if words else ""
-                raise InputError(f"{example.where}: label {label!r}{beside} {unknown}.{did_you_mean(label, labels)}")
+                twins = (f" Did you mean {one!a}?" for one in labels if printed(one) == printed(label))
+                near = next(twins, did_you_mean(label, labels))
+                raise InputError(f"{example.at(position)}: label {label!r}{beside} {unknown}.{near}")
         yield example
+
+
+def places_of(task: Task, examples: Iterable[Any]) -> dict[str, str]:
+    """Each label, and where it stands first."""
+    places: dict[str, str] = {}
+    for example in examples:
+        for number, label in enumerate(task.names(example)):
+            if label not in places:
+                places[label] = example.at(number)
+    return places
 
 
 def _hold_out(task: Task, examples: Sequence[Any], data: DataConfig) -> tuple[list[Any], list[Any]]:
@@ -153,8 +186,16 @@ def _hold_out(task: Task, examples: Sequence[Any], data: DataConfig) -> tuple[li
         is_dev = drawn < limit and known.issuperset(task.names(example))
         (dev if is_dev else train).append(example)
     if not dev or len(task.outcomes(train)) < 2:
-        found = f"{len(examples)} examples with {len(set(hashes))} different texts"
-        raise InputError(f"{data.train}: {found} are too few to split: give a second file with --dev, or more examples")
+        found = f"{numbered(len(examples), 'example')} with {numbered(len(set(hashes)), 'different text')}"
+        why = f"{found} are too few to split: give a second file with --dev, or more examples"
+        counts = Counter(name for example in examples for name in task.names(example))
+        once = list(counts.values()).count(1)
+        if 2 < len(counts) < 2 * once:
+            found = f"{once} of {len(counts)} labels stand once, so that none is left to validate on"
+            why = (
+                f"{found}: is their column a number, an id or the text? Name another, or give a second file with --dev"
+            )
+        raise InputError(f"{data.train}: {why}")
     return train, dev
 
 
@@ -163,14 +204,15 @@ def _hash(example: Any) -> int:
 
 
 def _described(task: Task, examples: Sequence[Any], items: Sequence[Item]) -> str:
-    """The number of examples, and of those that do not fit in a sequence."""
-    long = [item for item in items if len(item.windows) > 1]
-    what = task.counted([len(item.labels) for item in items])
-    if len(items) < len(examples):
-        what += f"; {len(examples) - len(items):,} without words left out"
-    if long:
-        what += f"; {len(long):,} longer than a sequence: {sum(len(item.windows) for item in long):,} windows"
-    return what
+    """The number of examples, and of those without tokens or with more than a sequence."""
+    long = [len(item.windows) for item in items if len(item.windows) > 1]
+    notes = {
+        "without words left out": len(examples) - len(items),
+        "without a token": sum(len(set(item.windows[0].ids)) <= SPECIALS for item in items),
+        f"longer than a sequence: {sum(long):,} windows": len(long),
+    }
+    found = [f"{count:,} {note}" for note, count in notes.items() if count]
+    return "; ".join([task.counted([len(item.labels) for item in items]), *found])
 
 
 def resolved(recipe: FinetuneRecipe, maker: WindowMaker) -> FinetuneRecipe:

@@ -5,6 +5,7 @@ A span is correct if its type, its first word and its last word are. `conlleval`
 the tags, like the strict mode of seqeval. The two differ on ill-formed tags only.
 """
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from torchmetrics import Metric
 Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU"]
 Mode = Literal["conlleval", "strict"]
 
-_BILOU_TO_IOBES = {"L": "E", "U": "S"}
+_SPAN_TAG = re.compile("[BIESLUMW]([-_].+)?")  # also of BILOU, BMES and BMEWO
+_TO_IOBES = {"L": "E", "U": "S", "M": "I", "W": "S"}
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ Scales = Mapping[str, Scale]
 def percents(*titles: str) -> dict[str, Scale]:
     """Scales of shares by the names of their metrics: `macro F1` is the title of `macro_f1`."""
     return {title.lower().replace(" ", "_"): Scale(title) for title in titles}
+
+
+def numbered(count: float, noun: str) -> str:
+    """`1 example`, `2,000 examples`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def read(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -80,16 +87,17 @@ class Span(NamedTuple):
 def scheme_of(sentences: Iterable[Sequence[str]]) -> Scheme | None:
     """The scheme of the tags of many sentences; none if they are not span tags, such as parts of speech.
 
-    IOB1 opens a span with I, or with B right after another span of its type; IOB2 opens every span with B.
+    IOB1 opens a span with I, or with B right after another span of its type; IOB2 opens every span with B. BMES and BMEWO are
+    IOBES with other letters.
     """
     prefixes: set[str] = set()
     b_opens = i_opens = False
     for tags in sentences:
         before = ""
         for tag in tags:
-            prefix, _, type_ = tag.partition("-")
-            if tag != "O" and (prefix not in tuple("BIESLU") or not type_):
+            if tag != "O" and not marks_span(tag):
                 return None
+            prefix, type_ = tag[0], tag[2:] or "_" * (tag != "O")
             prefixes.add(prefix)
             b_opens |= prefix == "B" and before != type_
             i_opens |= prefix == "I" and before != type_
@@ -98,7 +106,7 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> Scheme | None:
         return None
     if prefixes & {"L", "U"}:
         return "BILOU"
-    if prefixes & {"E", "S"}:
+    if prefixes & set("ESMW"):
         return "IOBES"
     return "IOB1" if i_opens and not b_opens else "IOB2"
 
@@ -107,7 +115,7 @@ def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     """The spans of a sentence in order: the well-formed ones of a scheme, or, without a scheme, those that conlleval finds.
 
     In conlleval a span begins at B, and at I if no span of its type is open. As in seqeval, this is extended to E and S (in BILOU L and
-    U), which end a span. Raises ValueError for a tag that is neither O nor like B-PER.
+    U), which end a span, and to the letters of BMES and BMEWO. Raises ValueError for a tag that is neither O nor like B-PER.
     """
     ends_marked = scheme in ("IOBES", "BILOU")
     found: list[Span] = []
@@ -133,13 +141,25 @@ def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     return found
 
 
+def marks_span(tag: str) -> bool:
+    """Whether a tag is a prefix and a type, as B-PER or B_PER, or a prefix alone."""
+    return _SPAN_TAG.fullmatch(tag) is not None
+
+
+def span_tags(labels: Sequence[str]) -> list[str]:
+    """The labels with O in place of those that mark no span; empty if these are more than the others. Prefixes without a type,
+    B and I, mark spans where there are no other labels."""
+    alone = {"B"} <= set(labels) <= set("BIESLUMWO")
+    tags = [label if marks_span(label) and (alone or len(label) > 1) else "O" for label in labels]
+    strays = sum(tag != label for tag, label in zip(tags, labels))
+    return tags if len(labels) - tags.count("O") >= max(1, strays) else []
+
+
 def _parts(tag: str) -> tuple[str, str]:
-    """The prefix and type of a tag, with the letters of BILOU mapped to IOBES. A type may contain hyphens."""
-    prefix, _, type_ = tag.partition("-")
-    prefix = _BILOU_TO_IOBES.get(prefix, prefix)
-    if tag != "O" and (prefix not in tuple("BIES") or not type_):
+    """The prefix and type of a tag, with the letters of other schemes mapped to IOBES. A type may contain hyphens."""
+    if tag != "O" and not marks_span(tag):
         raise ValueError(f"tag {tag!r} is neither O nor a prefix and a type as in B-PER")
-    return prefix, type_
+    return ("O", "") if tag == "O" else (_TO_IOBES.get(tag[0], tag[0]), tag[2:] or "_")
 
 
 class SpanF1(Metric):

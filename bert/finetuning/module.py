@@ -7,6 +7,7 @@ import torch
 from torchmetrics import Metric
 
 from bert.data.rng import Stream
+from bert.errors import InputError
 from bert.finetuning.batches import TaskBatch
 from bert.finetuning.metrics import goodness, read
 from bert.finetuning.tasks.task import Task, TaskModel
@@ -42,6 +43,7 @@ class TaskTraining(TrainingModule):
         self.task = task
         self.steps_in_epoch = steps_in_epoch or steps
         self.metrics = torch.nn.ModuleDict(metrics)
+        self.not_finite = torch.zeros(())  # scores of the validation that are NaN or infinite
 
     def loss_terms(self, micro_batch: TaskBatch) -> LossTerms:
         """The loss terms of the task; a dummy example, which has no labels, adds 0 to each."""
@@ -61,10 +63,14 @@ class TaskTraining(TrainingModule):
         for micro_batch in batch.micro_batches:
             if len(micro_batch["labels"]):
                 scores = self.task.scores(self.model, micro_batch).float()
+                self.not_finite = self.not_finite.to(scores.device) + (~scores.isfinite()).sum()
                 self.task.update(dict(self.metrics.items()), scores, micro_batch["labels"], micro_batch["sizes"])
 
     def on_validation_epoch_end(self) -> None:
-        """Log the metrics of the dev set, over all ranks."""
+        """Log the metrics of the dev set, over all ranks. Raises InputError for scores that are not finite."""
+        if self.summed(self.not_finite):
+            where = f"the scores of the dev set are not finite at step {self.progress.step:g}"
+            raise InputError(f"{where}: start again with a lower optimizer.lr")
         self.validation = read(dict(self.metrics.items()))
         named = {f"dev_{name}": value for name, value in self.validation.items()}
         self.log_validation(named, epoch=round(self.epoch(), 3))

@@ -14,13 +14,15 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor
 
+from bert.data.columns import Columns
+from bert.data.examples import label_name
 from bert.errors import InputError
 from bert.files import is_same, replaced
 from bert.finetuning.config import DataConfig, WindowsConfig
-from bert.finetuning.inputs import chunks, window_maker
+from bert.finetuning.inputs import check_options, chunks, window_maker
 from bert.finetuning.tasks.index import task_of
 from bert.finetuning.tasks.task import Task, TaskModel
-from bert.finetuning.windows import WindowMaker, read_windows
+from bert.finetuning.windows import WindowMaker, read_columns, read_windows
 from bert.hub import local_folder
 from bert.inference.batching import Batch, Encoded, run_batches
 from bert.terminal import raw
@@ -33,8 +35,15 @@ class Predictor:
     model: TaskModel
     maker: WindowMaker
     task: Task
+    columns: Columns
+    """those of training"""
     bf16: bool | None = None
     """compute in bfloat16; none: if the hardware supports it natively"""
+
+    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterable[Any]:
+        """The examples of a file, from the columns of training unless `data` names others. Raises InputError."""
+        check_options(self.task, data)
+        return self.task.read(file, data, labeled, self.columns)
 
     def __call__(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Each example with its prediction."""
@@ -67,7 +76,9 @@ def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf1
     maker = window_maker(windows or read_windows(folder), model, str(folder))
     if torch.cuda.is_available():
         model.to("cuda")
-    return Predictor(model, maker, task, task.bf16 if bf16 is None else bf16)
+    for label in model.labels:
+        label_name(str(folder / "config.json"), "id2label", label)
+    return Predictor(model, maker, task, read_columns(folder), task.bf16 if bf16 is None else bf16)
 
 
 def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
@@ -78,7 +89,7 @@ def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
     if "-" not in (file, out) and is_same(Path(file).expanduser(), Path(out).expanduser()):
         raise InputError(f"--out {out}: would overwrite the input: give another --out")
     predictor = load_predictor(folder)
-    results = iter(predictor(predictor.task.read(file, data, labeled=False)))
+    results = iter(predictor(predictor.read(file, data, labeled=False)))
     first = next(results, None)  # errors of the input show before a line is written
     count = 0
     with written(out) as stream:

@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, InterruptedRun
+from bert.errors import InputError, InterruptedRun, check_arguments
 from bert.files import real_path
 from bert.finetuning.batches import Batches, BatchLoader
 from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.inputs import TrainingData, check_files, prepare_data, resolved, window_maker
-from bert.finetuning.metrics import in_words
+from bert.finetuning.metrics import in_words, numbered
 from bert.finetuning.module import KeepBest, TaskTraining, log_columns
 from bert.finetuning.tasks.index import TASKS, task_named
 from bert.finetuning.tasks.task import Task, TaskModel
 from bert.finetuning.windows import windows_file
-from bert.hf.folder import open_folder, start
+from bert.hf.folder import Source, head_of, open_folder, start
 from bert.model.encoder import count_parameters
 from bert.signals import Signals, handled
 from bert.terminal import quiet
@@ -54,9 +54,10 @@ def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool
     Raises InputError for what the user can fix, and `bert.errors.InterruptedRun` if a signal ended the run (the best model so far is
     kept).
     """
+    check_arguments(finetune, locals())
     learned, out = task_named(task), Path(out)
     check_trainer_arguments(recipe.trainer, _DECIDED, trust)
-    check_files(recipe.data)
+    check_files(learned, recipe.data)
     _check_not_inside(recipe, out)
     out, first = run_folder.named(out), run_folder.is_rank_0()
     with handled() as signals, quiet(not first), run_folder.owned(out) if first else nullcontext():
@@ -122,22 +123,40 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
     torch.manual_seed(recipe.seed)
     head = recipe.head
     model: TaskModel = start(task.model, folder, data.labels, head.dropout, head.pooling, task.problem_type)
-    task.initialize(model, data.train)
+    if not keep_output(model, folder, task):
+        task.initialize(model, data.train)
     return resolved(recipe, maker), data, model
+
+
+def keep_output(model: TaskModel, source: Source, task: Task) -> bool:
+    """Copy the output layer of a folder that has the same task and labels, in the order of the labels of `model`."""
+    kind, head = head_of(source.folder)
+    if (kind, getattr(head, "problem_type", "")) != (task.model.__name__, task.problem_type):
+        return False
+    labels: list[str] = list(getattr(head, "labels", ()))
+    if sorted(labels) != sorted(model.labels):
+        logger.info(f"{source.folder} has other labels: its output layer is not kept")
+        return False
+    shapes = {f"head.output.{name}": tensor.shape for name, tensor in model.head.output.named_parameters()}
+    for name, tensor in source.parameters(kind, shapes)[0].items():
+        model.get_parameter(name).data.copy_(tensor[[labels.index(label) for label in model.labels]])
+    logger.info(f"{source.folder} has the same labels: its output layer is kept")
+    return True
 
 
 def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: str) -> str:
     """A line about the run that starts."""
+    budget = f"{numbered(steps, 'step')} of {numbered(recipe.data.batch_size, 'example')}"
     config, size = model.config, f"{count_parameters(model) / 1e6:.1f} M parameters"
     shape = f"{config.num_layers} layers × {config.hidden_size}, {size}, {precision}"
-    return f"{recipe.model}: {shape}; {steps:,} steps of {recipe.data.batch_size} examples = {recipe.epochs:g} epochs"
+    return f"{recipe.model}: {shape}; {budget} = {recipe.epochs:g} epoch{'s' * (recipe.epochs != 1)}"
 
 
 def save_model(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path) -> None:
     """Write the folder of the best model so far."""
     measured = in_words(module.validation, module.task.scales)
     logger.info(f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {measured}: the best so far")
-    module.model.save(folder, card=card_text(module, recipe, data), extra=windows_file(recipe.windows))
+    module.model.save(folder, card=card_text(module, recipe, data), extra=windows_file(recipe.windows, data.columns))
 
 
 def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:
@@ -158,15 +177,15 @@ def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) 
     lines = [
         "## Fine-tuning",
         f"- from: {Path(recipe.model).parent.name}/{Path(recipe.model).name}",
-        f"- data: {Path(recipe.data.train).name}, {len(data.train):,} examples; step {int(module.progress.step):,}"
+        f"- data: {Path(recipe.data.train).name}, {numbered(len(data.train), 'example')}; step {int(module.progress.step):,}"
         f" (epoch {module.epoch():.2f} of {recipe.epochs:g}); seed {recipe.seed}",
         f"- sequences of {recipe.windows.sequence_length} tokens, windows with a stride of {recipe.windows.stride} tokens;"
-        f" {recipe.data.batch_size} examples a step; {recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g},"
+        f" {numbered(recipe.data.batch_size, 'example')} a step; {recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g},"
         f" {recipe.schedule.kind} schedule",
         f"- {task.name}, {TASKS[task.name]}: {', '.join(names)}{' …' if len(data.labels) > 50 else ''}",
         "",
         "## Measured",
-        f"on {data.dev_name}, {len(data.dev):,} examples: {measured} (baseline: {baseline})",
+        f"on {data.dev_name}, {numbered(len(data.dev), 'example')}: {measured} (baseline: {baseline})",
     ]
     return training_card(lines, recipe, task.pipeline, data.dev_name, module.validation, base=recipe.model)
 

@@ -8,12 +8,13 @@ window in which the word is furthest from a cut. Plain Python: no torch.
 import dataclasses
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from bert.data.columns import Columns
 from bert.errors import InputError
 from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, WindowsConfig
 from bert.untrusted import read_json
@@ -21,6 +22,7 @@ from bert.untrusted import read_json
 if TYPE_CHECKING:
     from bert.data.tokenizer import Tokenizer
 
+Kept = TypeVar("Kept")
 WINDOWS_FILE = "windows.json"  # in a model folder, next to the files of Hugging Face
 
 
@@ -103,17 +105,26 @@ class WindowMaker:
         return windows
 
 
-def windows_file(windows: WindowsConfig) -> dict[str, str]:
-    """A file for the model folder, name → text, from which prediction takes the window length and stride of training."""
-    return {WINDOWS_FILE: json.dumps(dataclasses.asdict(windows)) + "\n"}
+def windows_file(windows: WindowsConfig, columns: Columns = Columns()) -> dict[str, str]:
+    """A file for the model folder, name → text, from which prediction takes the windows and the columns of training."""
+    return {WINDOWS_FILE: json.dumps(dataclasses.asdict(windows) | {"columns": dataclasses.asdict(columns)}) + "\n"}
 
 
 def read_windows(folder: Path) -> WindowsConfig:
-    """The content of that file; defaults for a model from elsewhere. Raises InputError if the file is damaged."""
+    """The windows of training; defaults for a model from elsewhere. Raises InputError if their file is damaged."""
+    return _read(folder, lambda columns=None, **windows: WindowsConfig(**windows))
+
+
+def read_columns(folder: Path) -> Columns:
+    """The columns of training; none for a model from elsewhere. Raises InputError if their file is damaged."""
+    return _read(folder, lambda columns=None, **windows: Columns(**columns or {}))
+
+
+def _read(folder: Path, build: Callable[..., Kept]) -> Kept:
     try:
-        return WindowsConfig(**read_json(folder / WINDOWS_FILE))
+        return build(**read_json(folder / WINDOWS_FILE))
     except FileNotFoundError:
-        return WindowsConfig()
+        return build()
     except (OSError, ValueError, TypeError) as error:
         fix = f"remove it to use sequences of {SEQUENCE_LENGTH} tokens"
         raise InputError(f"{folder / WINDOWS_FILE}: cannot be read ({error}): {fix}") from error

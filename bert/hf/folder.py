@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from bert.data.encoding import ALL_FILES, read_object
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.files import put_files, replaced_folder
 from bert.hf import translate
 from bert.hf.card import CARD, model_card
@@ -58,6 +58,7 @@ def save(
     Files of an earlier model in the folder are replaced, others are kept. Raises InputError if the folder cannot be written,
     and leaves it as it was. Warns of dropout rates that `config.json` of the family cannot hold.
     """
+    check_arguments(save, locals())
     folder = Path(folder).expanduser().absolute()
     head: Head = None if isinstance(model, Encoder) else model.head_config
     family, obstacles = family_of(model.config, head, model.model_type)
@@ -166,6 +167,7 @@ def load(cls: type[Model], folder: str | Path) -> Model:
     tokenizer has more tokens than the model. Warns of parameters that the model does not have; the head of the folder is
     ignored if a bare encoder is loaded.
     """
+    check_arguments(load, locals())
     source, kind = open_folder(folder), _kind(cls)
     _check_task(source, kind)
     model, spare = _build(cls, source)

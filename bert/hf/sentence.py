@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.files import replace_text
 from bert.hf.folder import load
 from bert.model.encoder import Encoder
@@ -48,6 +48,7 @@ class SentenceModule(nn.Module):
 
         Raises InputError for another length, and for a model without a tokenizer.
         """
+        check_arguments(SentenceModule.__init__, locals())
         super().__init__()
         self.encoder = model if isinstance(model, Encoder) else model.encoder
         longest = self.encoder.config.max_length

@@ -3,6 +3,7 @@
 `bert.inference.batching` runs the model.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.inference.batching import Batch, Encoded, check_finite, evaluating, run_batches
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder, Pooling
 from bert.model.heads import MaskedLM, Prediction
+
+logger = logging.getLogger(__name__)
 
 TOKENIZED_AT_ONCE = 4_096
 """texts at once: the output of a tokenizer takes memory"""
@@ -47,17 +50,13 @@ def embed(
     Raises InputError for a single text instead of a list, for items that are not text, for an unknown pooling, and if the model
     has no tokenizer, no such layer or a smaller maximum length.
     """
-    if isinstance(texts, str) or not isinstance(texts, Iterable):
-        raise InputError(f'embed takes a list of texts and got {type(texts).__name__}: give ["…"] for one')
+    check_arguments(embed, locals())
     texts = list(texts)
     encoder = encoder_of(model)
     chosen = pooling or encoder.pooling
     if chosen not in ("mean", "cls"):
         source = "" if pooling else ", as 1_Pooling in the folder of the model says, which is not supported"
         raise InputError(f"pooling is {chosen}{source}: give mean or cls")
-    for place, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise InputError(f"texts[{place}] is {text!r}: embed takes a list of texts")
     tokenizer = tokenizer_of(encoder)
     (number,) = resolve_layers(encoder.config, [layer])
     room = _room(encoder.config, sequence_length)
@@ -114,6 +113,12 @@ def span_tokens(tokenizer: Tokenizer, sentences: Sequence[str], spans: Sequence[
             text, (ids, offsets) = sentence, tokenizer.encode_with_offsets(sentence)
         found.append((ids, _touched(offsets, sentence, span)))
     return found
+
+
+def warn_of_unknown(tokenizer: Tokenizer, tokens: Sequence[str]) -> None:
+    """Warn if there are [UNK] tokens: a model cannot tell what they stand for."""
+    if unknown := tokens.count(tokenizer.unk_token):
+        logger.warning(f"{unknown:,} of {len(tokens):,} tokens are unknown to the model ({tokenizer.unk_token})")
 
 
 def token_vectors(
@@ -192,6 +197,8 @@ def resolve_layers(config: EncoderConfig, layers: Sequence[int] | int | None) ->
     layers = [layers] if isinstance(layers, int) else layers
     if layers is None:
         return list(range(total))
+    if len(layers) == 0:
+        raise InputError("no layers: name at least one, or none at all for every layer")
     for layer in layers:
         if not -total <= layer < total:
             raise InputError(f"layer {layer}: the model has layers 0 (the embeddings) to {config.num_layers}")
@@ -234,10 +241,9 @@ def fill(model: MaskedLM, text: str, top: int = 5) -> list[list[Prediction]]:
     Dropout is off. Raises InputError if the model has no tokenizer, if the text has no mask token or more tokens than the model
     takes, or if `top` is less than 1.
     """
+    check_arguments(fill, locals())
     tokenizer = tokenizer_of(model)
-    if not isinstance(text, str):
-        raise InputError(f"fill takes one text and got {type(text).__name__}: call it for each text")
-    if not isinstance(top, int) or top < 1:
+    if top < 1:
         raise InputError(f"top is {top}: give a whole number, 1 or more")
     ids = tokenizer.encode(text)
     masks = [place for place, token in enumerate(ids) if token == tokenizer.mask_id]

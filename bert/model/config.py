@@ -99,17 +99,12 @@ class EncoderConfig:
     """id of the padding token, which fills sequences to the same length and is not counted with positions_skip_padding"""
 
     def __post_init__(self) -> None:
-        optional = ("num_kv_heads", "embedding_size", "local_window")
-        for name in (*_SIZES, *optional, "token_types", "pad_id"):
-            value = getattr(self, name)
-            if name in optional and value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise InputError(f"encoder.{name} is {value!r}: give a whole number")
-            if name in _SIZES and value < 1:
-                raise InputError(f"encoder.{name} is {value}: give 1 or more")
-            if value > (most := _MOST_LAYERS if name == "num_layers" else _MOST):
-                raise InputError(f"encoder.{name} is {value}: give at most {most}")
+        sizes = " ".join(_SIZES)
+        whole = f"{sizes} num_kv_heads embedding_size local_window token_types pad_id"
+        require("encoder", self, whole, lambda value: True, "a whole number")
+        require("encoder", self, sizes, lambda value: value >= 1, "1 or more")
+        require("encoder", self, whole, lambda value: value <= _MOST, f"at most {_MOST}")
+        require("encoder", self, "num_layers", lambda value: value <= _MOST_LAYERS, f"at most {_MOST_LAYERS}")
         positive = f"a positive number below {_BELOW:g}"  # NaN is none
         names = "norm_eps initializer_range rope_theta local_rope_theta"
         require("encoder", self, names, lambda value: 0 < value < _BELOW, positive)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.model.attention import AttentionOptions, Layout
 from bert.model.config import EncoderConfig
 from bert.model.dropout import Dropout
@@ -108,6 +108,7 @@ class Encoder(FolderModel):
     """
 
     def __init__(self, config: EncoderConfig) -> None:
+        check_arguments(Encoder.__init__, locals())
         super().__init__()
         self.config = config
         self.attention = AttentionOptions()

@@ -15,8 +15,8 @@ _MOST_WORKERS = 256  # a recipe may come from a stranger, and each is a process
 class VocabularyConfig:
     """The tokenizer to train on the corpus if none is given; or changes to the tokenizer of `initialize_from`."""
 
-    kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
-    """WordPiece (lower-cased), byte-level BPE, or Unigram"""
+    kind: Literal["auto", "wordpiece", "bpe", "unigram"] = "auto"
+    """WordPiece (lower-cased), byte-level BPE, or Unigram; auto: Unigram for scripts without spaces, otherwise WordPiece"""
     size: int | None = None
     """number of entries, rounded up to a multiple of 64; null: 8192, or what a small corpus supports"""
     retrain: bool = False
@@ -37,7 +37,9 @@ class DataConfig:
     layout: Literal["auto", "blank-lines", "lines", "file"] = "auto"
     """what separates documents in .txt files: blank lines, every line, or the file; auto detects it"""
     text_field: str = "text"
-    """column that holds the text, in files with named columns"""
+    """column or field that holds the text, in files with named ones, or meta.text in an object meta"""
+    exclude: list[str] = field(default_factory=list)
+    """names or paths of files and folders to leave out, such as '*.bak'"""
     tokenizer: str | None = None
     """tokenizer folder, or a tokenizer.json; null: train one on the corpus"""
     store: str | None = None

@@ -191,7 +191,8 @@ def _validation_texts(data: TrainingData) -> dict[str, list[str]]:
     (store,) = data.stores
     wanted = set(store.hashes[np.isin(store.starts, source.index.documents.starts)].tolist())
     texts, room = [], _sample_size(recipe)
-    for document in find_corpus(recipe.data.corpus, recipe.data.layout, recipe.data.text_field).documents():
+    how = recipe.data.layout, recipe.data.text_field, recipe.data.exclude
+    for document in find_corpus(recipe.data.corpus, *how).documents():
         key = document_hash(document)
         if key in wanted:
             wanted.remove(key)

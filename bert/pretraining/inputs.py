@@ -103,7 +103,7 @@ def _check_source(recipe: PretrainRecipe, source: "TextSource", tokenizer: Token
     """InputError if text is missing or contains the run directory, or a store does not belong to the tokenizer."""
     data = recipe.data
     if source.text:
-        find_corpus(source.text, data.layout, data.text_field)
+        find_corpus(source.text, data.layout, data.text_field, data.exclude, out)
     elif tokenizer is not None:
         open_store(source.folder, tokenizer)
     elif data.mixture and recipe.initialize_from is not None:
@@ -111,9 +111,6 @@ def _check_source(recipe: PretrainRecipe, source: "TextSource", tokenizer: Token
     else:
         what = f"data.mixture: the store {source.folder}" if data.mixture else "data.store"
         raise InputError(f"{what} needs data.tokenizer: give the one that the store was made with")
-    for text in source.text:
-        if Path(text).is_dir() and real_path(out).is_relative_to(real_path(Path(text))):
-            raise InputError(f"--out {out} lies in the text folder {text}: give another --out")
 
 
 def prepare_inputs(
@@ -132,16 +129,16 @@ def prepare_inputs(
             given.save(folder, model_max_length=encoder.max_length)
         else:
             text = [name for source in text_sources(data, out) for name in source.text]
-            make_tokenizer(text, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field)
+            make_tokenizer(text, folder, vocabulary.kind, vocabulary.size, data.layout, data.text_field, data.exclude)
     tokenizer = Tokenizer.load(folder)
 
     # The token store of each source.
     for source in text_sources(data, out):
         if source.text and resume and source.folder.exists():
-            if text_has_changed(open_store(source.folder, tokenizer), source.text):
+            if text_has_changed(open_store(source.folder, tokenizer), source.text, data.exclude):
                 logger.warning(f"the text of {out} has changed: the run continues with the text that it started with")
         elif source.text:
-            prepare(source.text, tokenizer, source.folder, data.layout, data.text_field)
+            prepare(source.text, tokenizer, source.folder, data.layout, data.text_field, exclude=data.exclude)
 
     # The shape of the model, and the budget.
     if initial is not None:

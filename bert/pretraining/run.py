@@ -17,7 +17,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, InterruptedRun
+from bert.errors import InputError, InterruptedRun, check_arguments
 from bert.model.attention import AttentionOptions
 from bert.model.heads import MaskedLM
 from bert.model.structure import structure
@@ -61,6 +61,7 @@ def pretrain(
 
     Raises InputError for what the user can fix, `bert.errors.InterruptedRun` if a signal ended the run.
     """
+    check_arguments(pretrain, locals())
     out = run_folder.named(Path(out))
     if resume and not (out / run_folder.RECIPE).exists():
         raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")

@@ -4,7 +4,9 @@ A weight is the share of one token's value in the output of another token, in on
 the model: attention is not explanation (Jain and Wallace 2019; but Wiegreffe and Pinter 2019).
 """
 
+import unicodedata
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.inference.batching import check_finite, evaluating
-from bert.inference.embeddings import encoder_of, tokenizer_of
+from bert.inference.embeddings import encoder_of, tokenizer_of, warn_of_unknown
 from bert.report.text import render, table
+
+MOST_BYTES = 1 << 30  # of the weights of a text; computing them takes a few times as much
+SPACE = "␣"
 
 
 @dataclass(frozen=True)
@@ -36,31 +41,42 @@ class Attention:
             raise InputError(f"head {head}: a layer of the model has heads 0 to {heads - 1}")
         return self.weights[layer - 1, head]
 
-    def telling_head(self, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
-        """(layer, head) of the most sharply focused head: the mean over its tokens of the largest weight is highest.
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The tokens, those that occur more than once with their number: `the (1)`, `the (2)`."""
+        tokens = self.tokens
+        numbers = [tokens[: n + 1].count(token) if tokens.count(token) > 1 else 0 for n, token in enumerate(tokens)]
+        return tuple(f"{token} ({number})" if number else token for token, number in zip(tokens, numbers))
 
-        Weights to the token itself, to its neighbors and to special tokens are ignored: most heads attend to those. `layer` and `head`
-        narrow the search.
+    def telling_head(self, layer: int | None = None, head: int | None = None) -> tuple[int, int]:
+        """(layer, head) of the most sharply focused head: the sum over its tokens of the largest weight is highest.
+
+        Weights to the token itself, to its neighbors, to punctuation and to special tokens are ignored: most heads attend to those. From
+        each weight the mean over all tokens is subtracted. `layer` and `head` narrow the search.
         """
         self.head(1 if layer is None else layer, 0 if head is None else head)
-        inner = self.weights[:, :, 1:-1, 1:-1].copy()
-        positions = np.arange(inner.shape[2])
-        inner[:, :, abs(positions[:, None] - positions) <= 1] = 0
-        sharpness = inner.max(axis=-1, initial=0).mean(axis=-1) if inner.size else np.zeros(inner.shape[:2])  # (L, H)
-        layers, heads = (np.arange(size) for size in self.weights.shape[:2])
-        asked = np.ix_(layers == layer - 1 if layer else layers >= 0, heads == head if head is not None else heads >= 0)
-        chosen = np.full(sharpness.shape, -1.0)
-        chosen[asked] = sharpness[asked]
-        best_layer, best_head = divmod(int(chosen.argmax()), len(heads))
+        words = np.array([n for n in range(1, len(self.tokens) - 1) if not _is_punctuation(self.tokens[n])], int)
+        inner = self.weights[:, :, words][..., words]
+        inner[:, :, abs(words[:, None] - words) <= 1] = 0
+        inner -= inner.sum(axis=2, keepdims=True) / max(1, len(words))  # what all attend to does not distinguish them
+        sharpness = inner.max(axis=-1, initial=0).sum(axis=-1)  # (L, H)
+        layers = range(len(sharpness)) if layer is None else [layer - 1]
+        heads = range(sharpness.shape[1]) if head is None else [head]
+        best_layer, best_head = max(product(layers, heads), key=sharpness.__getitem__)
         return best_layer + 1, best_head
 
     def table(self, layer: int, head: int) -> str:
         """The three tokens that each token attends to most, as a table."""
         rows = []
-        for token, weights in zip(self.tokens, self.head(layer, head)):  # (T,)
+        for token, weights in zip(self.labels, self.head(layer, head)):  # (T,)
             order = np.argsort(-weights, kind="stable")[:3]
-            rows.append([token, "  ".join(f"{self.tokens[other]} {weights[other]:.0%}" for other in order)])
+            rows.append([token, "  ".join(f"{self.labels[other]} {weights[other]:.0%}" for other in order)])
         return render(f"layer {layer}, head {head}", table(["token", "attends to"], rows, left=2))
+
+
+def _is_punctuation(token: str) -> bool:
+    """Whether a token has punctuation and spaces alone, or ASCII symbols such as $, which BERT splits off as punctuation too."""
+    return all((c.isascii() and not c.isalnum()) or unicodedata.category(c)[0] in "PZ" or c == SPACE for c in token)
 
 
 def attention(text: str, model: nn.Module | str | Path) -> Attention:
@@ -78,6 +94,7 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
     >>> found.tokens, found.weights.shape  # (L, H, T, T)
     (('[CLS]', 'the', 'cat', '[SEP]'), (2, 4, 4, 4))
     """
+    check_arguments(attention, locals())
     encoder = encoder_of(model)
     tokenizer = tokenizer_of(encoder)
     ids, offsets = tokenizer.encode_with_offsets(text)
@@ -85,11 +102,16 @@ def attention(text: str, model: nn.Module | str | Path) -> Attention:
         raise InputError(f"{text!r} has no token: give a text with a word in it")
     if len(ids) > (most := encoder.config.max_length):
         raise InputError(f"the text is {len(ids)} tokens long and the model takes {most}: give a shorter text")
+    heads = encoder.config.num_layers * encoder.config.num_heads
+    if (size := 4 * heads * len(ids) ** 2) > MOST_BYTES:
+        fits = int((MOST_BYTES / (4 * heads)) ** 0.5)
+        raise InputError(f"{len(ids):,} tokens have {size / 1e9:.1f} GB of weights: give a text of at most {fits:,}")
     with evaluating(encoder), torch.no_grad():
         row = torch.tensor([ids], device=next(encoder.parameters()).device)
         weights = torch.cat(encoder(row, output_attentions=True).attentions or ())
     check_finite(weights)
     tokens = [tokenizer.token(i) for i in ids]
+    warn_of_unknown(tokenizer, tokens[1:-1])
     if tokenizer.kind != "wordpiece":  # tokens of bytes, or with marks for spaces, are hard to read
-        tokens = [tokens[0], *(text[start:end] or "␣" for start, end in offsets[1:-1]), tokens[-1]]
+        tokens = [tokens[0], *(text[start:end] or SPACE for start, end in offsets[1:-1]), tokens[-1]]
     return Attention(tuple(tokens), weights.float().cpu().numpy())

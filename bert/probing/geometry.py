@@ -19,7 +19,7 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 MOST_CLUSTERS = 6
 ROUNDING = 1e-9
 """cosines that differ by less are equal; those of a randomly initialized encoder differ by 1e-7 or less"""
-SILHOUETTE_SAMPLE = 1_000  # a silhouette takes quadratic time
+SILHOUETTE_SAMPLE = 2_000  # a silhouette takes quadratic time
 
 Vectors = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -124,7 +124,7 @@ def cluster(vectors: Vectors, clusters: int | None, seed: int) -> Labels:
 
 
 def silhouette(vectors: Vectors, labels: Labels, seed: int) -> float | None:
-    """The mean silhouette by cosine distance, over at most 1,000 vectors; none if there is one group, or only groups of one."""
+    """The mean silhouette by cosine distance, over at most 2,000 vectors; none if there is one group, or only groups of one."""
     if not 2 <= len(np.unique(labels)) < len(labels):
         return None
     sample = np.random.default_rng(seed).permutation(len(labels))[:SILHOUETTE_SAMPLE]
@@ -160,10 +160,11 @@ def sense_scores(vectors: Vectors, clusters: Labels, senses: Labels, seed: int) 
 
 
 def maps(layers: Sequence[Vectors]) -> list[Vectors]:
-    """(n, 2) for each layer: the first two principal components of its unit vectors, scaled to a root mean square of 1.
+    """(n, 2) for each layer: the first two principal components of its unit vectors, on the scale of these vectors.
 
-    Each layer is rotated or mirrored to match the layer above it (Procrustes), so that only real differences move. A layer in which all
-    vectors are equal, such as the embeddings of one word, is a single point.
+    Two points are at most as far apart as their vectors, in every layer. Each layer is rotated or mirrored to match the layer above it
+    (Procrustes), so that only real differences move. A layer in which all vectors are equal, such as the embeddings of one word, is a
+    single point.
     """
     made: list[Vectors] = []
     above: Vectors | None = None
@@ -185,5 +186,10 @@ def _plane(directions: Vectors) -> Vectors:
     found = PCA(min(2, n, directions.shape[1]), svd_solver="full").fit_transform(spread)
     flat[:, : found.shape[1]] = found
     largest = np.abs(flat).argmax(axis=0)
-    flat *= np.where(flat[largest, [0, 1]] < 0, -1, 1)  # the sign of a component is arbitrary
-    return flat / np.sqrt((flat**2).sum(axis=1).mean())
+    return flat * np.where(flat[largest, [0, 1]] < 0, -1, 1)  # the sign of a component is arbitrary
+
+
+def share_of_variance(vectors: Vectors, flat: Vectors) -> float:
+    """The share of the variance of the unit vectors that a map of them holds, from 0 to 1; nan for a map that is a single point."""
+    directions = unit(vectors)
+    return float((flat**2).sum() / ((directions - directions.mean(axis=0)) ** 2).sum()) if flat.any() else float("nan")

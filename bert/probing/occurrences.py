@@ -1,7 +1,9 @@
 """Occurrences of a word in sentences: in any case, composed or decomposed, at word boundaries, and inside running Chinese text.
 
-Letters are compared after case folding and canonical decomposition, character by character, so that matches can be mapped back to the
-sentence. No torch.
+Text is compared by grapheme clusters, a letter with its marks or an emoji with its modifiers, so that a match covers whole ones and can
+be mapped back to the sentence. Case, width and other forms of presentation do not matter, and what is invisible is ignored: soft
+hyphens, zero-width spaces, joiners between letters, variation selectors. Boundaries are those of Unicode's UAX 29, with its break after
+an apostrophe before a vowel, in elisions alone (l'eau, not ma'am), and one before a final 's. No torch.
 """
 
 import re
@@ -9,10 +11,63 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import accumulate
 
 from bert.data.tokenizer import is_unspaced
 
-_VOWELS = "aeiou"
+_MARKS = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.category(chr(code))[0] == "M")
+_WORD = rf"[\w{_MARKS}]"
+_MIDDLE = "['\u00b7\u2027\u05f4]"  # can't, col·lecció
+_INSIDE = re.compile(  # a word or a number: no boundary
+    rf"(?<={_WORD})(?={_WORD}|{_MIDDLE}\w)(?!'s(?!{_WORD}))|(?<={_WORD}{_MIDDLE})(?=\w)"
+    r"(?!((?<=\b[cdjlmnst]')|(?<=qu')|(?<=ll'))[aeiouyh])|(?<=\d)(?=[.,]\d)|(?<=\d[.,])(?=\d)"
+)
+_PICTURES = "[\u2190-\u2bff\U0001f000-\U0001faff]"
+# A cluster: a flag of two indicators, or a character, with marks, joiners, vowel signs of Thai and Lao, half-width voiced marks, skin
+# tones, tags and variation selectors; with pictures after a joiner, and letters stacked in Myanmar and Khmer.
+_CLUSTER = re.compile(
+    "(?s)[\0-\x7f](?=[\0-\x7f])|(?:[\U0001f1e6-\U0001f1ff]{2}|.)(?:"
+    f"[{_MARKS}\u200c\u200d\u0e33\u0eb3\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f\U000e0100-\U000e01ef]"
+    f"|(?<=\u200d){_PICTURES}|(?<=[\u1039\u17d2]).)*"
+)
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u180b-\u180f\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
+    f"\U000e0100-\U000e01ef]|\u200d(?!{_PICTURES})"
+)
+# full-width and half-width letters, ligatures, Arabic letters by position
+_PRESENTATION = re.compile("[\ufb00-\ufdff\ufe10-\ufefe\uff00-\uffef]+")
+
+# English: the first pattern that the end of a word fits, how many letters it loses, and the endings it takes ("+": its last letter)
+_SHORT = "^y?[^aeiouy]*[aeiouy]"  # one syllable up to its vowel
+_PLURALS = (
+    ("[^aeiou]y", 1, "ies"),
+    ("sis", 2, "es"),
+    ("(?:al|el|ol|ea|oa|thie|hoo|ar)f", 1, "ves fs"),
+    ("(?:kni|wi|li)fe", 2, "ves fes"),
+    ("(?<!o)och|omach|[gin]arch|[tz]ech|nuch", 0, "s"),  # ch as in k
+    (f"{_SHORT}[sz]", 0, "+es es"),
+    ("s|x|z|ch|sh", 0, "es"),
+    ("^[dgn]o|[aeiouy].*[^aeiou]o", 0, "es s"),
+    ("", 0, "s"),
+)
+_STRESSED = (  # at the end
+    "^(?:a[bcdln]?|be|com|con|de|dis|en?|em|ex|for|im|in|mis|o|oc|off|out|over|per|pre|re|sub|trans|un|up)(?:bar|bed|bet|bid|"
+    "bug|(?<!de)but|cur|fer|fit|get|gin|gret|hor|lap|lot|mit|mur|pin|plug|put|qwip|qwit|run|set|step|t?rol|pel|wit|wrap|zip)|"
+    "^(?:deter|inter|format|fulfil|handicap|kidnap|patrol|program|propel)"
+)
+_VERBS = (
+    # the forms by rule belong to another word: unite, breathe
+    ("^(?:aide|breath|caste|cloth|lung|past|sooth|steppe|suite|unit)|sis", 0, ""),
+    ("^sw?ing|^[^aeiouy]*[eo]|^(?!fr|kn|tr)[^aeiouy]*ee", 0, "ing"),  # not singed, bed, toed, seed
+    ("[^aeiou]y", 1, "ied ying"),
+    ("ie", 2, "ied ying"),
+    ("[eoy]e|^sw?inge", 0, "d ing"),
+    ("e", 1, "ed ing"),
+    ("[aeiouy].*[aeiou]c", 0, "ked king"),
+    (f"{_SHORT}[^aeiouwxy]|{_STRESSED}", 0, "+ed +ing"),
+    ("[aeiouy].*[^aeiou][aeiou]l|[iu]al|uel", 0, "ed ing +ed +ing"),  # American and British
+    ("", 0, "ed ing"),
+)
 
 
 def find(sentence: str, forms: Sequence[str]) -> list[tuple[int, int]]:
@@ -21,20 +76,18 @@ def find(sentence: str, forms: Sequence[str]) -> list[tuple[int, int]]:
     An occurrence begins and ends at a word boundary, except in scripts without spaces, such as Chinese. The longest of several forms
     wins.
     """
-    needles = sorted({_fold(form) for form in forms} - {""}, key=len, reverse=True)
-    if not any(needle in _fold(sentence) for needle in needles):
+    needles = sorted({fold(form) for form in forms} - {""}, key=len, reverse=True)
+    if not any(needle in fold(sentence) for needle in needles):
         return []
-    folded = [_fold(character) for character in sentence]
-    origin = [index for index, parts in enumerate(folded) for _ in parts]  # of each folded character
-    text = "".join(folded)
-    pattern = re.compile("|".join(map(re.escape, needles)))
+    clusters = [match.span() for match in _CLUSTER.finditer(sentence)]
+    folded = [fold(sentence[start:end]) for start, end in clusters]
+    origin = [index for index, parts in enumerate(folded) for _ in parts]  # of each folded character, its cluster
+    text, edges = "".join(folded), {*accumulate(map(len, folded), initial=0)}
     found, at = [], 0
-    while (match := pattern.search(text, at)) is not None:
-        begin = match.start()
-        at = begin + 1
-        for end in (begin + len(needle) for needle in needles if text.startswith(needle, begin)):
-            if _is_boundary(text, begin) and _is_boundary(text, end) and _is_whole(origin, begin, end):
-                found.append((origin[begin], origin[end - 1] + 1))
+    for begin in sorted(edges):
+        for end in (begin + len(needle) for needle in needles if begin >= at and text.startswith(needle, begin)):
+            if end in edges and _is_boundary(text, begin) and _is_boundary(text, end):
+                found.append((clusters[origin[begin]][0], clusters[origin[end - 1]][1]))
                 at = end
                 break
     return found
@@ -42,25 +95,13 @@ def find(sentence: str, forms: Sequence[str]) -> list[tuple[int, int]]:
 
 def forms_of(word: str) -> list[str]:
     """The word and its forms by English rules: plural, third person, past, -ing. Irregular forms are not known."""
-    forms = [word]
     if not word.isascii() or not word.isalpha() or len(word) < 2:
-        return forms
-    lower = word.lower()
-    last, before = lower[-1], lower[-2]
-    if last == "y" and before not in _VOWELS:
-        forms += [word[:-1] + "ies", word[:-1] + "ied"]
-    if lower.endswith(("s", "x", "z", "ch", "sh", "o")):
-        forms.append(word + "es")
-    if last == "f":
-        forms.append(word[:-1] + "ves")
-    if lower.endswith("fe"):
-        forms.append(word[:-2] + "ves")
-    if last == "e":
-        forms += [word + "d", word + "ing" if before in "eoy" else word[:-1] + "ing"]
-    closed = len(word) >= 3 and last not in _VOWELS + "wxy" and before in _VOWELS and lower[-3] not in _VOWELS
-    if closed:  # stop: stopped, stopping; spelling does not tell which words of several syllables do so
-        forms += [word + last + "ed", word + last + "ing"]
-    return [*forms, word + "s", *([] if last == "e" else [word + "ed", word + "ing"])]
+        return [word]
+    forms, spelled = [word], word.lower().replace("qu", "qw")  # this u is no vowel
+    for rules in (_PLURALS, _VERBS):
+        lost, endings = next((n, ends) for pattern, n, ends in rules if re.search(f"(?:{pattern})$", spelled))
+        forms += [word[: len(word) - lost] + ending.replace("+", word[-1]) for ending in endings.split()]
+    return forms
 
 
 def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[str]:
@@ -68,7 +109,7 @@ def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[st
     seen: Counter[str] = Counter()
     unspaced = any(is_unspaced(character) for character in word)
     for sentence in sentences:
-        for run in re.findall(r"\w+", unicodedata.normalize("NFC", sentence.casefold())):
+        for run in re.findall(rf"{_WORD}(?:[\w{_MARKS}']*{_WORD})?", unicodedata.normalize("NFC", fold(sentence))):
             if not unspaced:
                 seen[run] += 1
                 continue
@@ -76,25 +117,18 @@ def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[st
             seen.update(part for part in parts if set(part) & set(word))
     if unspaced:
         return [part for part, _ in seen.most_common(most)]
-    return get_close_matches(word.casefold(), seen, n=most, cutoff=0.7)
+    return get_close_matches(unicodedata.normalize("NFC", fold(word)), seen, n=most, cutoff=0.7)
 
 
-def _fold(text: str) -> str:
-    return text.lower() if text.isascii() else unicodedata.normalize("NFD", text.casefold())
+def fold(text: str) -> str:
+    """The text without differences of case, composition and presentation, and without what is invisible."""
+    if text.isascii():
+        return text.lower()
+    text = _PRESENTATION.sub(lambda found: unicodedata.normalize("NFKC", found[0]), _INVISIBLE.sub("", text))
+    text = unicodedata.normalize("NFD", text.casefold()).replace("i\u0307", "i")  # of a Turkish capital İ
+    return re.sub("[\u2018\u2019\u02bc]", "'", text)
 
 
 def _is_boundary(text: str, at: int) -> bool:
     """Whether a word can end before the character `at`, and another begin there."""
-    if at == 0 or at == len(text) or not (_in_word(text[at - 1]) and _in_word(text[at])):
-        return True
-    return not unicodedata.combining(text[at]) and (is_unspaced(text[at - 1]) or is_unspaced(text[at]))
-
-
-def _in_word(character: str) -> bool:
-    return character.isalnum() or character == "_" or unicodedata.combining(character) > 0
-
-
-def _is_whole(origin: Sequence[int], begin: int, end: int) -> bool:
-    """Whether a match covers whole characters of the sentence, and not a part of a folded character."""
-    before = begin == 0 or origin[begin - 1] != origin[begin]
-    return before and (end == len(origin) or origin[end - 1] != origin[end])
+    return any(map(is_unspaced, text[max(0, at - 1) : at + 1])) or not _INSIDE.match(text, at)

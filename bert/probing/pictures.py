@@ -4,36 +4,41 @@ from pathlib import Path
 
 import numpy as np
 
+from bert.probing import geometry
 from bert.probing.words import Words
 from bert.report.charts import contexts
 from bert.report.figures import layer_scatter_png
 from bert.report.maps import LayerMap, layer_map
 from bert.report.page import Section, decimal, grid, key_metrics, page, table
+from bert.report.strata import numbered, stratified
 
-MOST_POINTS = 200  # in a map
-SENTENCES = 6  # occurrences whose nearest contexts are shown
+SENTENCES = 6  # occurrences whose nearest contexts are shown, unless there are more groups
+CAPTION = (
+    "Each mark is an occurrence, at the first two principal components (PCA) of the direction of its vector. All layers have one scale."
+    " Marks that are far apart have different vectors; marks that are close may differ in what the map leaves out."
+)
 
 
 def map_of_words(words: Words) -> LayerMap:
-    """The map of a word by layer; groups are the senses if they are given, otherwise the clusters of the last layer.
-
-    Of more than 200 occurrences, every second, third, … is shown.
-    """
-    chosen = _spread(len(words.occurrences), MOST_POINTS)
+    """The map of a word by layer; groups are the senses if they are given, otherwise the clusters of the last layer."""
+    last, groups = words.layers[-1], _groups(words)
+    silhouettes = [geometry.silhouette(one.vectors, numbered(groups), 0) for one in words.layers]
     measures = {"corrected cosine": [one.mean_cosine - one.baseline for one in words.layers]}
-    if all(one.senses is not None for one in words.layers):
-        scores = [one.senses for one in words.layers if one.senses is not None]
-        measures["sense accuracy"] = [one.accuracy for one in scores]
-        measures["Rand index"] = [one.adjusted_rand for one in scores]
-    else:
-        measures["silhouette"] = [np.nan if one.silhouette is None else one.silhouette for one in words.layers]
+    measures["silhouette of the colors"] = np.array(silhouettes, float).tolist()
+    if last.senses is not None:
+        measures["sense accuracy"] = [one.senses.accuracy for one in words.layers if one.senses]
+        measures["most frequent sense"] = [words.most_frequent[1]] * len(words.layers)
+        measures["adjusted Rand"] = [one.senses.adjusted_rand for one in words.layers if one.senses]
+    measures["variance shown (PCA)"] = [geometry.share_of_variance(one.vectors, one.map) for one in words.layers]
+    kind = "senses" if last.senses is not None else f"clusters of {_name(last.number)}, in all layers"
     return LayerMap(
-        [words.occurrences[index].marked for index in chosen],
-        [_group(words, index) for index in chosen],
-        np.stack([one.map[chosen] for one in words.layers]),
+        [one.marked for one in words.occurrences],
+        groups,
+        np.stack([one.map for one in words.layers]),
         [_name(one.number) for one in words.layers],
+        np.stack([geometry.unit(one.vectors) for one in words.layers]),
         measures,
-        np.stack([one.cosines[np.ix_(chosen, chosen)] for one in words.layers]),
+        f"{CAPTION} Colors and shapes are the {kind}.",
     )
 
 
@@ -41,24 +46,29 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
     """The page of a word: its map with a slider through the layers, its nearest contexts, and metrics by layer."""
     word_map, last, taken = map_of_words(words), words.layer(), len(words.occurrences)
     named = [(label, value) for label, value in (("model", model), ("sentences", source)) if value]
+    unknown = f", {words.unknown:,} unknown to the model ([UNK])" if words.unknown else ""
     metrics = [
-        ("occurrences", f"{words.found:,}", f"{taken:,} compared"),
+        ("occurrences", f"{words.found:,}", f"{taken:,} compared{unknown}"),
         ("mean cosine", decimal(last.mean_cosine), f"layer {last.number}"),
         ("random tokens", decimal(last.baseline), "the baseline of cosines in this layer"),
     ]
     if last.senses is not None:
-        metrics.append(("sense accuracy", f"{last.senses.accuracy:.0%}", "nearest centroid, leave-one-out"))
-    shown = len(word_map.occurrences)
-    few = f" {shown} of {taken:,} occurrences are shown." if shown < taken else ""
+        sense, share = words.most_frequent
+        metrics.append(("sense accuracy", f"{last.senses.accuracy:.1%}", "nearest centroid, leave-one-out"))
+        metrics.append(("most frequent sense", f"{share:.1%}", f"the accuracy of always answering {sense}"))
+    drawn = len(word_map.drawn())
+    few = f" {drawn} of {taken:,} occurrences have a mark, a random sample from every group." if drawn < taken else ""
     slider = f"Move the slider to go through the layers; the maps are aligned.{few}"
     sections = [
         Section("Layer by layer", layer_map(word_map), slider),
-        Section("Nearest contexts", nearest_contexts(words), f"Cosines at layer {last.number}."),
+        Section(
+            "Nearest contexts", nearest_contexts(words), f"Cosines at layer {last.number}, of {taken:,} occurrences."
+        ),
         Section("Metrics", _metrics(words), "Compare cosines with those of random tokens."),
     ]
     return page(
-        f"{words.word}, in context",
-        "Every mark is one occurrence of the word. Marks close together have similar vectors.",
+        f"Contexts of {words.word}",
+        "One word, a vector for each of its occurrences.",
         sections,
         metrics=key_metrics(metrics),
         footer="   ".join(f"{label}: {value}" for label, value in named),
@@ -67,46 +77,42 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
 
 def words_png(words: Words, file: Path, layer: int = -1) -> str:
     """Draw the map of a layer, by default the last one. Returns a remark for the user, which may be empty."""
-    number = words.layer(layer).number
-    index = [one.number for one in words.layers].index(number)
-    return layer_scatter_png(file, map_of_words(words), index, f"{words.word}, {_name(number)}")
+    index = [one.number for one in words.layers].index(words.layer(layer).number)
+    return layer_scatter_png(file, map_of_words(words), index, f"{_name(words.layers[index].number)}: {words.word}")
 
 
 def nearest_contexts(words: Words, sentences: int = SENTENCES) -> str:
-    """Evenly spread occurrences, each with the occurrences whose vectors are nearest in the last layer."""
-    names = list(dict.fromkeys(_group(words, index) for index in _spread(len(words.occurrences), MOST_POINTS)))
-    group = {name: number for number, name in enumerate(names)}
+    """Occurrences from every group, each with the occurrences whose vectors are nearest in the last layer."""
+    marks = numbered(_groups(words))
     cards = []
-    for index in _spread(len(words.occurrences), sentences):
+    for index in stratified(marks.tolist(), max(sentences, marks.max() + 1)):
         near = words.layer().nearest(index, 4)
-        marks = [group.get(_group(words, other), -1) for other in (index, *(other for other, _ in near))]
         others = [(words.occurrences[other].marked, cosine) for other, cosine in near]
-        cards.append(contexts(words.occurrences[index].marked, others, marks))
+        signs = marks[[index, *(other for other, _ in near)]].tolist()
+        cards.append(contexts(words.occurrences[index].marked, others, signs))
     return grid(cards)
 
 
 def _metrics(words: Words) -> str:
     senses = any(one.senses for one in words.layers)
-    header = ["layer", "mean cosine", "random tokens", "corrected", "silhouette"]
-    header += ["sense accuracy", "adjusted Rand"] if senses else []
-    rows = []
+    header = ["layer", "mean cosine", "random tokens", "corrected", "clusters", "silhouette"]
+    header += ["of senses", "sense accuracy", "adjusted Rand"] if senses else []
+    rows: list[list[object]] = []
     for one in words.layers:
-        metrics = [one.mean_cosine, one.baseline, one.mean_cosine - one.baseline, one.silhouette]
-        metrics += [one.senses.accuracy, one.senses.adjusted_rand] if one.senses else []
-        rows.append([_name(one.number), *map(decimal, metrics)])
+        cosines = [one.mean_cosine, one.baseline, one.mean_cosine - one.baseline]
+        row = [_name(one.number), *map(decimal, cosines), len({*one.clusters.tolist()}), decimal(one.silhouette)]
+        if one.senses:
+            row += [decimal(one.senses.silhouette), f"{one.senses.accuracy:.1%}", decimal(one.senses.adjusted_rand)]
+        rows.append(row)
     return table(header, rows)
 
 
-def _group(words: Words, index: int) -> str:
-    sense = words.occurrences[index].sense if words.layers[-1].senses is not None else None
-    return sense if sense is not None else f"cluster {words.layers[-1].clusters[index]}"
+def _groups(words: Words) -> list[str]:
+    """The sense of each occurrence, or its cluster in the last layer."""
+    if words.layers[-1].senses is not None:
+        return [one.sense or "" for one in words.occurrences]
+    return [f"cluster {number}" for number in words.layers[-1].clusters]
 
 
 def _name(layer: int) -> str:
     return f"layer {layer}" if layer else "layer 0, the embeddings"
-
-
-def _spread(total: int, most: int) -> list[int]:
-    """At most `most` indices, evenly spread over `total`."""
-    count = min(total, most)
-    return [index * total // count for index in range(count)]

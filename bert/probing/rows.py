@@ -11,9 +11,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bert.data.files import JSONS, READERS, TEXTS, parted_suffixes, read_lines, unify
+from bert.data.files import JSONS, READERS, TABLES, TEXTS, parted_suffixes, read_lines, unify
 from bert.data.rows import Rows, json_rows, name_of, table_rows, there_are, usual
 from bert.errors import InputError, did_you_mean
+from bert.probing.occurrences import find, forms_of
 
 # content of a column → its usual names, the most likely first
 ROWS = {"sentence": ("sentence", "text"), "word": ("word", "lemma", "target"), "sense": ("sense", "label")}
@@ -21,7 +22,6 @@ ROWS |= {"start": ("start",), "end": ("end",), "index": ("index",)}
 # minimal pairs: our names, then those of BLiMP's own files
 PAIRS = {"good": ("good", "sentence_good"), "bad": ("bad", "sentence_bad"), "field": ("field",)}
 PAIRS |= {"phenomenon": ("phenomenon", "linguistics_term"), "paradigm": ("paradigm", "uid")}
-_DELIMITERS = {".tsv": "\t", ".csv": ",;"}
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def read_rows(path: str | Path, keep_empty: bool = False) -> list[Row]:
     """The sentences of a file (.txt, .jsonl, .tsv, .csv, each also .gz or .zst; `-`: lines of standard input).
 
     Columns: `sentence` (or `text`), `word`, `start` and `end` or `index` (the number of the word among those separated by spaces),
-    `sense`. All but the first are optional. Empty sentences are left out unless `keep_empty`. Raises InputError.
+    `sense`. All but the first are optional. At its place stands the word, or a form of it by English rules; any form if the column is
+    `lemma`. Empty sentences are left out unless `keep_empty`. Raises InputError.
     """
     rows = [row for row in _rows(path) if keep_empty or row.sentence.strip()]
     if not any(row.sentence.strip() for row in rows):
@@ -106,24 +107,29 @@ def _rows(path: str | Path) -> Iterator[Row]:
         text = row.get(sentence)
         if not isinstance(text, str):
             raise InputError(f"{where}: no text in column {sentence!r}; {there_are(list(row))}")
-        span = _span(where, row, column, text)
+        span, word = _span(where, row, column, text), _text(row, column["word"])
+        if span is not None and word is not None:
+            marked, lemma = text[slice(*span)], column["word"].lower() == "lemma"
+            if not (span in find(text, [marked]) if lemma else find(marked, forms_of(word))):
+                what = f"characters {span[0]} to {span[1]} are {marked!r}, not {word!r}; count characters, not bytes"
+                raise InputError(f"{where}: {what}, or name the column `lemma` if it holds base forms")
         if span is not None:  # positions in the file's text, in which a line end can have two characters
             span = len(unify(text[: span[0]])), len(unify(text[: span[1]]))
-        yield Row(unify(text), where, _text(row, column["word"]), span, _text(row, column["sense"]))
+        yield Row(unify(text), where, word, span, _text(row, column["sense"]))
 
 
 def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, str], Rows] | None:
     """The header of a table or of JSON lines, the names in it of the columns `names`, and the rows; none for plain text."""
     suffix, _ = parted_suffixes(path)
     lines = read_lines(Path(path).expanduser())
-    if suffix in _DELIMITERS:
-        header, rows = table_rows(path, lines, _DELIMITERS[suffix])
+    if suffix in TABLES:
+        header, rows = table_rows(path, lines, TABLES[suffix])
     elif suffix in JSONS:
-        rows = json_rows(path, lines, '{"sentence": ...}')
+        rows = json_rows(path, lines, '{"sentence": "A sentence."}')
         first = next(rows, None)
         header, rows = ([], rows) if first is None else (list(first[1]), chain([first], rows))
     elif suffix in READERS and suffix not in TEXTS:
-        known = ", ".join((*TEXTS, *JSONS, *_DELIMITERS))
+        known = ", ".join((*TEXTS, *JSONS, *TABLES))
         raise InputError(f"{path}: {suffix} is not a format of sentences: convert it to {known}")
     else:
         return None

@@ -22,7 +22,7 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
 from bert.data.tokenizer import Tokenizer, is_unspaced
-from bert.errors import InputError, check_seed, did_you_mean
+from bert.errors import InputError, check_arguments, check_seed, did_you_mean
 from bert.inference.embeddings import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
 from bert.probing import geometry
@@ -133,6 +133,7 @@ def senses(
     Raises InputError if a row lacks its word or sense, if no word has two senses and a test row, for words without rows, and for invalid
     layers, seeds or models.
     """
+    check_arguments(senses, locals())
     rows = read_rows(rows) if isinstance(rows, str | Path) else rows
     test_rows = read_rows(test_rows) if isinstance(test_rows, str | Path) else test_rows
     words = [words] if isinstance(words, str) else words

@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from bert.data.tokenizer import Tokenizer
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.inference.batching import Batch, Encoded, evaluating, run_batches
-from bert.inference.embeddings import encoder_of, tokenizer_of, window_around
+from bert.inference.embeddings import encoder_of, tokenizer_of, warn_of_unknown, window_around
 from bert.model.heads import MaskedLM
 from bert.report.text import tabbed
 
@@ -71,11 +71,7 @@ def score(
 
     Raises InputError for a single text instead of a list, and for a model that is not a masked LM or has no tokenizer.
     """
-    if isinstance(sentences, str):
-        raise InputError('score takes a list of sentences: give ["…"] for one')
-    for index, sentence in enumerate(sentences):
-        if not isinstance(sentence, str):
-            raise InputError(f"sentences[{index}] is {sentence!r}: score takes a list of sentences")
+    check_arguments(score, locals())
     if isinstance(model, str | Path):
         model = MaskedLM.load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(model, MaskedLM):
@@ -83,6 +79,7 @@ def score(
     results: list[SentenceScore] = []
     for chunk in _chunks(sentences, model):
         results += _score_chunk(chunk, model, within_word, bf16, progress)
+    warn_of_unknown(tokenizer_of(model), [token for one in results for token in one.tokens])
     return results
 
 

@@ -7,6 +7,7 @@ with that of random tokens of the same sentences, and with the difference, the c
 Contextualized Word Representations?").
 """
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,21 +17,23 @@ import numpy as np
 from rich.table import Table
 from torch import nn
 
-from bert.errors import InputError, check_seed, option
+from bert.errors import InputError, check_arguments, check_seed, option
 from bert.inference.embeddings import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
 from bert.probing import geometry
-from bert.probing.occurrences import find, forms_of, nearest_words
+from bert.probing.occurrences import find, fold, forms_of, nearest_words
 from bert.probing.rows import Row, read_rows
 from bert.report.page import Marked
+from bert.report.strata import stratified
 from bert.report.text import decimals, render, table
 
+logger = logging.getLogger(__name__)
 MOST_OCCURRENCES = 2_000
 BASELINE_TOKENS = 100
 """random tokens whose 4,950 pairs give the baseline"""
 BASELINE_SENTENCES = 1_000
 _COSINES = "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: the difference"
-_OF_SENSES = "of senses: their silhouette; Rand: clusters against senses; accuracy: nearest centroid, leave-one-out"
+_OF_SENSES = "of senses: their silhouette; adj. Rand: of clusters and senses; accuracy: nearest centroid, leave-one-out"
 MATRIX_MOST = 12  # most occurrences for which the whole matrix is shown
 
 
@@ -76,7 +79,7 @@ class Layer:
     silhouette: float | None
     """of the clusters, by cosine distance; none if there is one cluster"""
     map: geometry.Vectors
-    """(n, 2): positions in a picture"""
+    """(n, 2): the first two principal components of the directions of the vectors, on one scale in all layers"""
     senses: geometry.SenseScores | None
     """none if fewer than two senses are given"""
 
@@ -103,6 +106,8 @@ class Words:
     layers: tuple[Layer, ...]
     found: int
     """number of occurrences in the sentences; more than `len(occurrences)` if a sample was taken"""
+    unknown: int = 0
+    """number of `occurrences` with an unknown token: their vectors are not those of the word, but of [UNK]"""
 
     def layer(self, number: int = -1) -> Layer:
         """The layer with this number; -1 for the last one. Raises InputError if it was not computed."""
@@ -111,14 +116,22 @@ class Words:
             raise InputError(f"layer {number} was not computed: use one of {', '.join(map(str, [*by_number][1:]))}")
         return by_number[number]
 
+    @property
+    def most_frequent(self) -> tuple[str, float]:
+        """The most frequent sense of the occurrences and its share: the accuracy of a constant answer."""
+        ((sense, count),) = Counter(one.sense or "" for one in self.occurrences).most_common(1)
+        return sense, count / len(self.occurrences)
+
     def __str__(self) -> str:
         """The metrics by layer, then the occurrences in the last layer: their cosines if they are few, otherwise their clusters."""
         senses = any(layer.senses for layer in self.layers)
         header = ["layer", "cosine", "random", "corrected", "clusters", "silhouette"]
-        header += ["of senses", "Rand", "accuracy", "within", "between"] if senses else []
+        header += ["of senses", "adj. Rand", "accuracy", "within", "between"] if senses else []
         sample = "" if self.found == len(self.occurrences) else f", sample of {len(self.occurrences):,}"
-        title = f"{self.word}: {self.found:,} occurrences{sample}"
-        legend = [_COSINES, _OF_SENSES] if senses else [_COSINES]
+        unknown = f", {self.unknown:,} of them unknown to the model ([UNK])" if self.unknown else ""
+        title = f"{self.word}: {self.found:,} occurrences{sample}{unknown}"
+        constant = "accuracy of always the most frequent sense: {1:.1%} ({0})".format(*self.most_frequent)
+        legend = [_COSINES, _OF_SENSES, constant] if senses else [_COSINES]
         layers = table(header, [_layer_row(layer, senses) for layer in self.layers], left=0)
         below = _matrix if len(self.occurrences) <= MATRIX_MOST else _clusters
         return render(title, *legend, layers, "", *below(self, self.layer()))
@@ -162,17 +175,18 @@ def words(
     sentences: Sequence[str] | Sequence[Row] | Path,
     model: nn.Module | str | Path,
     layers: Sequence[int] | int | None = None,
-    forms: bool | str | Sequence[str] = False,
+    forms: bool = False,
     senses: Sequence[str] | None = None,
     clusters: int | None = None,
     seed: int = 0,
+    also: Sequence[str] = (),
 ) -> Words:
     """Find a word in sentences and compare the vectors of its occurrences.
 
     `sentences` may be the Path of a file. `model` is one of our models, or its folder. `layers` counts from 0, the embeddings; default:
-    all. `forms`: also find inflected forms by English rules, or the listed forms. `senses` gives the sense of the word in each sentence,
-    like rows with senses. `clusters` is their number; default: the one with the best silhouette. Of more than 2,000 occurrences a sample
-    is taken by `seed`.
+    all. `forms`: also find inflected forms, by English rules. `also`: other forms to find. `senses` gives the sense of the word in each
+    sentence, like rows with senses. `clusters` is their number; default: the one with the best silhouette. Of more than 2,000 occurrences
+    a sample is taken by `seed`, in which every sense has its share, and at least one.
 
     Raises InputError if the word is empty or does not occur, naming similar words, and for invalid layers, clusters, seeds, senses or
     models.
@@ -189,19 +203,23 @@ def words(
     >>> [layer.number for layer in found.layers]
     [0, 1, 2]
     """
-    if not word.strip():
+    check_arguments(words, locals())
+    if not fold(word).strip():
         raise InputError("the word is empty: give a word of the sentences")
     if clusters is not None and clusters < 1:
         raise InputError(f"clusters is {clusters}: give 1 or more")
     check_seed(seed)
     rows = _as_rows(sentences, senses)
-    found = _occurrences(word.strip(), rows, forms)
+    found = _occurrences(word.strip(), rows, forms, also)
     encoder = encoder_of(model)
     numbers = sorted(set(resolve_layers(encoder.config, layers)))
     if clusters is not None and clusters > len(found):
         raise InputError(f"clusters is {clusters} and {word.strip()} occurs {len(found)} times: give at most that many")
-    taken = sorted(np.random.default_rng(seed).permutation(len(found))[:MOST_OCCURRENCES])
-    chosen = tuple(found[index] for index in taken)
+    chosen = tuple(found[index] for index in stratified([one.sense or "" for one in found], MOST_OCCURRENCES, seed))
+    if left := len({one.sense for one in found}) - len({one.sense for one in chosen}):
+        logger.warning(
+            f"{left:,} senses of {word.strip()} are left out: at most {len(chosen):,} occurrences are compared"
+        )
     spans = [(one.start, one.end) for one in chosen]
     located = span_tokens(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
     vectors = token_vectors(encoder, located, numbers, progress=f"vectors of {word}").numpy()
@@ -220,7 +238,9 @@ def words(
         scores = None if labels is None else geometry.sense_scores(own, groups, labels, seed)
         score, mean = geometry.silhouette(own, groups, seed), geometry.mean_cosine(own)
         measured.append(Layer(number, own, baseline, mean, groups, score, flat, scores))
-    return Words(word.strip(), chosen, tuple(measured[::-1]), len(found))
+    unk_id = tokenizer_of(encoder).unk_id
+    unknown = sum(unk_id in (ids[position] for position in positions) for ids, positions in located)
+    return Words(word.strip(), chosen, tuple(measured[::-1]), len(found), unknown)
 
 
 def _by_appearance(groups: geometry.Labels) -> geometry.Labels:
@@ -230,8 +250,6 @@ def _by_appearance(groups: geometry.Labels) -> geometry.Labels:
 
 
 def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[str] | None) -> list[Row]:
-    if isinstance(sentences, str):
-        raise InputError('words takes a list of sentences, or a Path: give ["…"] for one sentence')
     if isinstance(sentences, Path):
         sentences = read_rows(sentences)
     if senses is not None and len(senses) != len(sentences):
@@ -245,11 +263,10 @@ def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[s
     return rows
 
 
-def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[str]) -> list[Occurrence]:
+def _occurrences(word: str, rows: Sequence[Row], forms: bool, also: Sequence[str]) -> list[Occurrence]:
     """The occurrences of the word. If rows give senses, only rows whose own word it is are used."""
-    forms = [forms] if isinstance(forms, str) else forms
-    wanted = forms_of(word) if forms is True else [word, *(forms or [])]
-    of_word = [row for row in rows if row.word is None or row.word.casefold() == word.casefold()]
+    wanted = [*(forms_of(word) if forms else [word]), *also]
+    of_word = [row for row in rows if row.word is None or fold(row.word) == fold(word)]
     own = [row for row in of_word if row.sense is not None]
     for row in of_word if own else []:
         if row.sense is None and find(row.sentence, wanted):
@@ -257,14 +274,16 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool | str | Sequence[st
     found: list[Occurrence] = []
     for row in own or rows:
         spans = find(row.sentence, wanted)
-        if row.span is not None and row.word is not None and row.word.casefold() == word.casefold():
+        if row.span is not None and row.word is not None and fold(row.word) == fold(word):
             spans = [row.span]
         found += [Occurrence(row.sentence, *span, row.sense if own else None) for span in spans]
     if not found:
         near = nearest_words(word, (row.sentence for row in rows))
         similar = f": similar words are {', '.join(near)}" if near else ", and no similar word"
-        inflected = "" if forms else f"; {option('forms')} also finds inflected forms"
-        raise InputError(f"{word} is not in the {len(rows):,} sentences{similar}{inflected}")
+        english = f"{option('forms')} also finds inflected forms, by English rules"
+        other = english if word.isascii() else f"{option('also')} finds other forms that you name"
+        more = "" if forms or also else f"; {other}"
+        raise InputError(f"{word} is not in the {len(rows):,} sentences{similar}{more}")
     return found
 
 

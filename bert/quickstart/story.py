@@ -202,7 +202,7 @@ def attended(findings: Findings) -> str:
     order = sorted(every, key=lambda one: one != first)
     named = {f"layer {layer}, head {head}": attention.head(layer, head) for layer, head in order}
     limit = "Attention shows what contributes to a token's vector; it does not explain the output of the model."
-    return attention_map(attention.tokens, named) + page.note(limit)
+    return attention_map(attention.labels, named) + page.note(limit)
 
 
 def senses_by_layer(findings: Findings) -> str:

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bert.report.figures import INK, PAPER, QUIET
-from bert.report.palette import MARKS, mark_of
+from bert.report.figures import INK, PAPER, QUIET, style
+from bert.report.palette import mark_of
 
 Curve = tuple[str, int, Sequence[Sequence[float]]]
 """name, group, (x, y) points"""
@@ -34,7 +34,7 @@ def bars_png(
     with _picture(file, 1.3 + 0.42 * max(1, len(bars)), title, unit, "") as axes:
         for position, bar in enumerate(bars):
             value, most = bar.spread["median"], bar.spread["max"]
-            axes.barh(position, value, color=MARKS[mark_of(bar.group)].light, height=0.66, zorder=2)
+            axes.barh(position, value, color=mark_of(bar.group).light, height=0.66, zorder=2)
             axes.plot([bar.spread["min"], most], [position, position], color=INK, linewidth=1.4, zorder=3)
             number = f"{value:,.3g}" if value < 100 else f"{value:,.0f}"
             ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1}  # hides the reference line behind the number
@@ -58,10 +58,9 @@ def curves_png(
     with _picture(file, 5, title, across, up) as axes:
         named: set[str] = set()
         for name, group, points in curves:
-            mark = MARKS[mark_of(group)]
             label = "_nolegend_" if name in named else name
             xs, ys = [point[0] for point in points], [point[1] for point in points]
-            axes.plot(xs, ys, color=mark.light, marker=mark.marker, markersize=4, linewidth=1.5, label=label)
+            axes.plot(xs, ys, markersize=5, linewidth=1.5, label=label, **style(mark_of(group)))
             named.add(name)
         if named:
             axes.legend(frameon=False)

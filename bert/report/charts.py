@@ -12,7 +12,7 @@ from itertools import pairwise, zip_longest
 from matplotlib.ticker import MaxNLocator
 
 from bert.report.page import Marked, data, decimal, escape, marked, number
-from bert.report.palette import MARKS, mark_of
+from bert.report.palette import mark_of
 
 CONTEXT = 120  # characters on each side of a word
 MOST_POINTS = 500  # of a curve: more than a screen can resolve
@@ -34,8 +34,14 @@ class ScoredText:
 
 def symbol(group: int) -> str:
     """The mark of a group as a small SVG in its color."""
-    n = mark_of(group)
-    return f'<svg class="symbol c{n}" viewBox="-10 -10 20 20" aria-hidden="true"><path d="{MARKS[n].path}"/></svg>'
+    mark = mark_of(group)
+    kind = " hollow" * mark.hollow
+    return f'<svg class="symbol c{mark.color}{kind}" viewBox="-10 -10 20 20" aria-hidden="true"><path d="{mark.path}"/></svg>'
+
+
+def _stroke(curve: int) -> tuple[str, str]:
+    """The classes of the color and of the dashes of a curve; 16 curves are distinct."""
+    return f"c{mark_of(curve).color}", f"d{(curve + curve // 8 * 2) % 4}"
 
 
 def line_chart(
@@ -71,11 +77,11 @@ def line_chart(
         for name, y in levels.items()
     )
     lines = "".join(
-        f'<polyline class="c{mark_of(n)} d{n % 4}" points="{" ".join(f"{across(x)},{down(y)}" for x, y in points)}"/>'
+        f'<polyline class="{" ".join(_stroke(n))}" points="{" ".join(f"{across(x)},{down(y)}" for x, y in points)}"/>'
         for n, points in enumerate(curves.values())
     )
     keys = "".join(
-        f'<li class="c{mark_of(n)}"><svg class="stroke d{n % 4}" viewBox="0 0 24 8" aria-hidden="true"><path d="M1,4H23"/></svg>'
+        f'<li class="{_stroke(n)[0]}"><svg class="stroke {_stroke(n)[1]}" viewBox="0 0 24 8" aria-hidden="true"><path d="M1,4H23"/></svg>'
         f'<span dir="auto">{escape(name)}</span> <output>{number(points[-1][1]) if points else "–"}</output></li>'
         for n, (name, points) in enumerate(curves.items())
     )

@@ -16,11 +16,13 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, findSystemFonts, fontManager, get_font
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from bert.report.maps import LayerMap
-from bert.report.palette import MARKS, mark_of
+from bert.report.palette import Mark, mark_of
+from bert.report.strata import numbered
 
 LATIN = "DejaVu Sans"  # comes with matplotlib
 CHINESE = (
@@ -31,6 +33,8 @@ BOX = "□"
 INK, QUIET, PAPER = "#1d2329", "#5f6870", "#fcfbf8"
 CONTEXT = 18  # characters of a label on each side of the word
 LONGEST_TOKEN = 16
+LONGEST_NAME = 60
+MOST_TOKENS = 90  # of more, the labels would be less than 5 points high
 MOST_LABELS = 60
 _SIDES = ((8, 0, "left", "center"), (-8, 0, "right", "center"), (0, 8, "center", "bottom"), (0, -8, "center", "top"))
 
@@ -63,7 +67,8 @@ class Lettering:
 
 
 def _plain(text: str) -> str:
-    return "".join(c for c in " ".join(text.split()) if c.isprintable())
+    """The text in one line, without control characters, but with those that join, part and order the letters beside them."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable() or c in "\u200c\u200d\u200e\u200f")
 
 
 @cache
@@ -84,43 +89,59 @@ def _chinese_fonts() -> tuple[str, ...]:
     return tuple(filter(None, found))
 
 
+def style(mark: Mark) -> dict[str, Any]:
+    """A mark as properties of matplotlib's lines."""
+    inside, edge = (PAPER, mark.light) if mark.hollow else (mark.light, PAPER)
+    return {"marker": mark.marker, "color": mark.light, "mfc": inside, "mec": edge, "mew": 1.2}
+
+
 def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: str = "") -> str:
     """Draw the occurrences of a word in one layer, each with the mark of its group and, if there is room, its context."""
-    contexts = [sentence.context(CONTEXT).text for sentence in word.occurrences]
-    title = title or word.layers[layer]
-    names, points = word.group_names(), word.positions[layer]
-    groups = [names.index(group) for group in word.groups]
+    drawn, title = word.drawn(), title or word.layers[layer]
+    contexts = [word.occurrences[index].context(CONTEXT).text for index in drawn]
+    names = [_shortened(name, LONGEST_NAME) for name in word.group_names()]
+    points, groups = word.positions[layer][drawn], numbered(word.groups)[drawn]
+    measures = " · ".join(f"{name} {of[layer]:.2f}" for name, of in word.measures.items() if np.isfinite(of[layer]))
     lettering = Lettering([*contexts, *names, title])
     with lettering.in_use():
         figure = Figure(figsize=(9, 6.6), dpi=160, facecolor=PAPER)
         canvas = FigureCanvasAgg(figure)
-        axes = figure.add_axes((0.03, 0.09, 0.94, 0.81))
-        for n in range(len(names)):
-            chosen, mark = np.array([group == n for group in groups], bool), MARKS[mark_of(n)]
-            look: dict[str, Any] = {"c": mark.light, "marker": mark.marker, "edgecolors": PAPER}
-            axes.scatter(points[chosen, 0], points[chosen, 1], s=62, linewidths=0.9, zorder=3, **look)
+        legend = _legend(figure, [lettering.clean(name) for name in names])
+        below = max(0.6, legend.get_window_extent().height / figure.dpi + 0.1)  # inches
+        height = 6 + below
+        figure.set_figheight(height)
+        axes = figure.add_axes((0.03, below / height, 0.94, 5.2 / height))
+        for n in np.unique(groups):
+            axes.plot(*points[groups == n].T, ls="", ms=8, zorder=3, **style(mark_of(n)))
         axes.set_axis_off()
+        axes.update_datalim(word.positions.reshape(-1, 2))  # one scale for all layers
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.09)
-        figure.text(0.03, 0.945, lettering.clean(title), fontsize=15, color=INK)
-        known = {name: values[layer] for name, values in word.measures.items() if np.isfinite(values[layer])}
-        measures = " · ".join(f"{name} {value:.2f}" for name, value in known.items())
-        figure.text(0.97, 0.95, lettering.clean(measures), fontsize=9.5, color=QUIET, ha="right")
-        _legend(figure, [lettering.clean(name) for name in names])
-        colors = [MARKS[mark_of(group)].light for group in groups]
+        figure.text(0.03, 1 - 0.36 / height, lettering.clean(title), fontsize=15, color=INK)
+        figure.text(0.03, 1 - 0.5 / height, lettering.clean(measures), fontsize=8, color=QUIET, va="top", wrap=True)
+        colors = [mark_of(group).light for group in groups]
         _label(axes, canvas, points, [lettering.clean(text) for text in contexts], colors)
         canvas.print_png(str(file))
     return lettering.remark()
 
 
-def _legend(figure: Figure, names: Sequence[str]) -> None:
-    marks = [MARKS[mark_of(n)] for n in range(len(names))]
-    handles = [Line2D([], [], ls="", marker=mark.marker, color=mark.light, ms=7) for mark in marks]
-    # Names are set afterwards, because matplotlib omits labels that begin with an underscore.
-    where: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0.02, 0.01), "ncols": max(1, len(names))}
-    legend = figure.legend(handles, ["."] * len(names), frameon=False, labelcolor=INK, fontsize=10, **where)
-    for text, name in zip(legend.get_texts(), names, strict=True):
-        text.set_text(name)
+def _shortened(text: str, most: int) -> str:
+    """The beginning and the end of a long text: names often differ in their last letters, equal tokens in their number."""
+    return text if len(text) <= most else f"{text[: most - 7]}…{text[-6:]}"
+
+
+def _legend(figure: Figure, names: Sequence[str]) -> Legend:
+    """The marks and names of groups below a picture, in as many columns as fit."""
+    handles = [Line2D([], [], ls="", ms=7.5, **style(mark_of(n))) for n in range(len(names))]
+    labels = [f" {name}" for name in names]  # matplotlib omits labels that begin with an underscore
+    for columns in range(min(8, len(names)) or 1, 0, -1):
+        legend = figure.legend(
+            handles, labels, ncols=columns, loc="lower left", frameon=False, labelcolor=INK, fontsize=10
+        )
+        if columns == 1 or legend.get_window_extent().width < 0.96 * figure.bbox.width:
+            break
+        legend.remove()
+    return legend
 
 
 def _label(
@@ -132,9 +153,8 @@ def _label(
     marks = axes.transData.transform(points) if len(points) else np.zeros((0, 2))
     taken = [Bbox.from_bounds(x - 9, y - 9, 18, 18) for x, y in marks]
     inside = axes.get_window_extent(renderer)
-    written = 0
     for point, text, color in zip(points, texts, colors):
-        if written == MOST_LABELS:
+        if len(taken) - len(marks) == MOST_LABELS:
             return
         for dx, dy, across, down in _SIDES:
             look: dict[str, Any] = {"ha": across, "va": down, "fontsize": 7.5, "color": color, "zorder": 4}
@@ -142,7 +162,6 @@ def _label(
             box = label.get_window_extent(renderer)
             if inside.x0 <= box.x0 and box.x1 <= inside.x1 and not box.count_overlaps(taken):
                 taken.append(box)
-                written += 1
                 break
             label.remove()
 
@@ -152,7 +171,8 @@ def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, ti
     size = len(tokens)
     if weights.shape != (size, size):
         raise ValueError(f"weights {weights.shape}, {size} tokens")
-    names = [token if len(token) <= LONGEST_TOKEN else token[: LONGEST_TOKEN - 1] + "…" for token in tokens]
+    step = -(-size // MOST_TOKENS) or 1
+    names = [_shortened(token, LONGEST_TOKEN) for token in tokens[::step]]
     lettering = Lettering([*names, title])
     side = min(max(4.8, 2 + 0.42 * size), 14)
     with lettering.in_use():
@@ -163,13 +183,14 @@ def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, ti
         axes.set_title(lettering.clean(title), loc="left", pad=14, color=INK)
         axes.xaxis.tick_top()
         names = [lettering.clean(name) for name in names]
-        axes.set_xticks(range(size), names, rotation=90)
-        axes.set_yticks(range(size), names)
-        axes.tick_params(length=0, labelsize=min(11.0, 72 * side * 0.75 / max(size, 1) * 0.6), labelcolor=INK)
+        axes.set_xticks(range(0, size, step), names, rotation=90)
+        axes.set_yticks(range(0, size, step), names)
+        axes.tick_params(length=0, labelsize=min(11.0, 72 * side * 0.75 / max(len(names), 1) * 0.6), labelcolor=INK)
         axes.spines[:].set_visible(False)
         for row, column in np.ndindex(weights.shape) if size <= 16 else ():
             weight = float(weights[row, column])
             color = "white" if weight > 0.3 else INK
             axes.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=color)
         canvas.print_png(str(file))
-    return lettering.remark()
+    few = f"{size:,} tokens: one label in {step} is drawn; for all of them give a text of at most {MOST_TOKENS} tokens."
+    return " ".join(filter(None, [few if step > 1 else "", lettering.remark()]))

@@ -10,12 +10,17 @@ import numpy as np
 
 from bert.report.charts import symbol
 from bert.report.page import Marked, data, decimal, escape
-from bert.report.palette import mark_of
+from bert.report.palette import MARKS, mark_of
+from bert.report.strata import numbered, stratified
 
 WIDE = 4 / 3  # width of a map over its height
 MARGIN = 6  # percent of a map that is empty on each side
 CONTEXT = 200  # characters on each side of a word
-MOST_CELLS = 48  # rows of a matrix: of more, every second, third, … is shown
+NEAR = 45  # the same in a list of nearest occurrences
+MOST_NEAREST = 3
+MOST_MARKS = 200  # in a map, unless there are more groups
+MOST_CELLS = 48  # rows of a matrix
+MOST_LABELS = 32  # of tokens beside the weights of a head
 MOST_WEIGHTS = 120_000  # numbers in the heads of one picture, each of about three bytes
 
 
@@ -24,67 +29,89 @@ class LayerMap:
     """The occurrences of a word, and their positions in each layer.
 
     `positions`: (L, N, 2), the 2-D maps of the layers. `groups`: (N,), the sense or cluster of each occurrence. `layers`: L names.
-    `measures`: by name L numbers, one for each layer, such as a silhouette. `cosines`: (L, N, N) or None.
+    `directions`: (L, N, D) vectors of length 1, for cosines. `measures`: by name L numbers, one for each layer, such as a silhouette.
+    `caption`: what the map shows. Of many occurrences a sample is drawn; the nearest ones are those of all.
     """
 
     occurrences: Sequence[Marked]
     groups: Sequence[str]
     positions: np.ndarray
     layers: Sequence[str]
+    directions: np.ndarray
     measures: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    cosines: np.ndarray | None = None
+    caption: str = ""
 
     def __post_init__(self) -> None:
         shape = (len(self.layers), len(self.occurrences), 2)
-        if self.positions.shape != shape or len(self.groups) != shape[1]:
-            raise ValueError(f"positions {self.positions.shape}, groups ({len(self.groups)},): {shape} expected")
+        if self.positions.shape != shape or self.directions.shape[:2] != shape[:2] or len(self.groups) != shape[1]:
+            raise ValueError(f"positions {self.positions.shape}, directions {self.directions.shape}: {shape} expected")
         if any(len(values) != shape[0] for values in self.measures.values()):
             raise ValueError(f"each measure needs {shape[0]} numbers, one a layer")
-        if self.cosines is not None and self.cosines.shape != (shape[0], shape[1], shape[1]):
-            raise ValueError(f"cosines {self.cosines.shape}: {(shape[0], shape[1], shape[1])} expected")
 
     def group_names(self) -> list[str]:
         """The groups in order of appearance, which is the order of their marks."""
         return list(dict.fromkeys(self.groups))
 
+    def drawn(self) -> list[int]:
+        """The occurrences that are drawn: all, or a sample in which every group has its share, and at least one."""
+        return stratified(self.groups, max(MOST_MARKS, len(self.group_names())))
+
 
 def layer_map(word: LayerMap, start: int = -1) -> str:
     """The map of a word's occurrences with a slider through the layers, a legend that hides groups, measures, and cosines.
 
-    The pointer, a tap or the arrow keys show the sentence of a point. `start` is the initial layer.
+    The pointer, a tap or the arrow keys show the sentence of a point, and the nearest ones of all occurrences. `start` is the initial
+    layer.
     """
-    layer = range(len(word.layers))[start]
-    sentences = [sentence.context(CONTEXT) for sentence in word.occurrences]
-    names = word.group_names()
-    group_of = [names.index(group) for group in word.groups]
-    places = np.stack([fitted(positions) for positions in word.positions])
+    layer, names, group_of = range(len(word.layers))[start], word.group_names(), numbered(word.groups)
+    drawn = word.drawn()
+    places = fitted(word.positions[:, drawn])
+    items, near = _items(word, drawn, group_of)
     dots = "".join(
         f'<button type="button" class="dot" tabindex="{-1 if n else 0}" data-group="{group}" '
-        f'style="left:{x:.2f}%;top:{y:.2f}%" aria-label="{escape(names[group])}: {escape(sentence.text)}">{symbol(group)}</button>'
-        for n, (sentence, group, (x, y)) in enumerate(zip(sentences, group_of, places[layer]))
+        f'style="left:{x:.2f}%;top:{y:.2f}%" aria-label="{escape(names[group])}: {escape("".join(text))}">{symbol(group)}</button>'
+        for n, ((*text, group), (x, y)) in enumerate(zip(items, places[layer]))
     )
     legend = "".join(
         f'<li><button type="button" class="key" aria-pressed="true" data-group="{n}">{symbol(n)}<span dir="auto">{escape(name)}</span>'
-        f"<output>{group_of.count(n)}</output></button></li>"
+        f"<output>{(group_of == n).sum()}</output></button></li>"
         for n, name in enumerate(names)
     )
     measures = "".join(_measure(name, values, layer) for name, values in word.measures.items())
-    cosines, below = _layer_cosines(word, group_of, layer)
+    cosines, below = _layer_cosines(word, drawn, group_of, layer)
     content = {
         "layers": list(word.layers),
         "xy": places.round(2).reshape(len(word.layers), -1).tolist(),
-        "items": [[*sentence.parts(), group] for sentence, group in zip(sentences, group_of)],
+        "items": items,
         "groups": names,
         "measures": [_numbers(values) for values in word.measures.values()],
+        "near": near,
         "cosines": cosines,
     }
+    repeated = f" Marks repeat after {len(MARKS)} groups." if len(names) > len(MARKS) else ""
     return (
         f'<figure class="chart layers" data-chart="layers">{_slider(word.layers, layer)}<div class="stage">'
-        f'<div class="plot" role="group" aria-label="map of {len(group_of)} occurrences">{dots}</div>'
+        f'<div><div class="plot" role="group" aria-label="map of {len(drawn)} occurrences">{dots}</div>'
+        f'<p class="caption" dir="auto">{escape(word.caption + repeated)}</p></div>'
         f'<div class="side"><ul class="legend">{legend}</ul><div class="measures">{measures}</div>'
         '<div class="readout" aria-live="polite"><p class="hint">Point at a mark to read its sentence.</p></div></div></div>'
         f"{below}{data(content)}</figure>"
     )
+
+
+def _items(word: LayerMap, drawn: Sequence[int], group_of: np.ndarray) -> tuple[list[list], list[dict]]:
+    """The text and group of each mark, then of what is nearest to one; for each layer and mark the nearest items and their cosines."""
+    items = {index: item for item, index in enumerate(drawn)}
+    near = []
+    for directions in word.directions:  # (N, D)
+        cosines = directions[drawn] @ directions.T  # (M, N)
+        cosines[range(len(drawn)), drawn] = -np.inf
+        nearest = np.argsort(-cosines, axis=1, kind="stable")[:, : min(MOST_NEAREST, len(directions) - 1)]  # (M, 3)
+        found = [items.setdefault(index, len(items)) for index in nearest.ravel().tolist()]
+        percent = np.rint(100 * np.take_along_axis(cosines, nearest, axis=1)).astype(int)
+        near.append({"items": found, "cosines": percent.ravel().tolist()})
+    texts = [word.occurrences[index].context(CONTEXT if item < len(drawn) else NEAR) for index, item in items.items()]
+    return [[*text.parts(), int(group_of[index])] for text, index in zip(texts, items)], near
 
 
 def _slider(layers: Sequence[str], layer: int) -> str:
@@ -98,14 +125,14 @@ def _slider(layers: Sequence[str], layer: int) -> str:
 
 
 def fitted(positions: np.ndarray) -> np.ndarray:
-    """Positions (N, 2) in percent of the width and height of a map, with equal scales on both axes and the y axis upward."""
-    if not len(positions):
-        return np.zeros((0, 2))
-    low, high = positions.min(0), positions.max(0)
+    """Positions (…, 2) in percent of the width and height of a map, on one scale for both axes and all layers, the y axis upward."""
+    if not positions.size:
+        return np.zeros(positions.shape)
+    low, high = positions.reshape(-1, 2).min(0), positions.reshape(-1, 2).max(0)
     spread = max((high - low)[0] / WIDE, (high - low)[1]) or 1.0
     # Divided first: the midpoint of two points that are very close would be rounded to one of them.
     unit = ((positions - low) / spread - (high - low) / spread / 2) * (100 - 2 * MARGIN)
-    return np.stack([50 + unit[:, 0] / WIDE, 50 - unit[:, 1]], 1)
+    return np.stack([50 + unit[..., 0] / WIDE, 50 - unit[..., 1]], -1)
 
 
 def _numbers(values: Sequence[float]) -> list[float | None]:
@@ -124,18 +151,17 @@ def _measure(name: str, values: Sequence[float], layer: int) -> str:
     return f'<div class="measure"><span dir="auto">{escape(name)}</span><output>{value}</output><span class="spark">{columns}</span></div>'
 
 
-def _layer_cosines(word: LayerMap, group_of: Sequence[int], layer: int) -> tuple[dict[str, object] | None, str]:
+def _layer_cosines(word: LayerMap, drawn: list[int], group_of: np.ndarray, layer: int) -> tuple[dict, str]:
     """The data with which the script redraws the cosines of a layer, and their initial state."""
-    if word.cosines is None or not group_of:
-        return None, ""
-    order = np.argsort(group_of, kind="stable")
-    order = order[:: -(-len(order) // MOST_CELLS)]
-    values = word.cosines[:, order][:, :, order]
+    groups = group_of[drawn]
+    order = sorted(stratified(groups.tolist(), MOST_CELLS), key=groups.__getitem__)
+    shown = word.directions[:, np.array(drawn)[order]]
+    values = np.clip(shown @ shown.transpose(0, 2, 1), -1, 1)
     percent = np.rint(100 * np.nan_to_num(values)).astype(int)
-    picture = _cells(values[layer], [group_of[n] for n in order])
+    picture = _cells(values[layer], groups[order].tolist())
     few = f" ({len(order)} of {len(group_of)} occurrences)" if len(order) < len(group_of) else ""
     title = f"<figcaption>Cosine between occurrences, by group{few}</figcaption>"
-    content = {"order": order.tolist(), "values": percent.reshape(len(percent), -1).tolist()}
+    content = {"order": order, "values": percent.reshape(len(percent), -1).tolist()}
     hint = '<div class="readout" aria-live="polite"><p class="hint">Point at a cell to compare two sentences.</p></div>'
     return content, f'<div class="cosines">{title}{picture}{_scale(values[layer])}{hint}</div>'
 
@@ -158,7 +184,7 @@ def _cells(values: np.ndarray, groups: Sequence[int]) -> str:
     size = len(values)
     edge = max(0.3, size / 60)
     strips = "".join(
-        f'<g class="c{mark_of(group)}"><rect x="{-1.5 * edge:.2f}" y="{n}" width="{edge:.2f}" height="1"/>'
+        f'<g class="c{mark_of(group).color}"><rect x="{-1.5 * edge:.2f}" y="{n}" width="{edge:.2f}" height="1"/>'
         f'<rect x="{n}" y="{-1.5 * edge:.2f}" width="1" height="{edge:.2f}"/></g>'
         for n, group in enumerate(groups)
     )
@@ -197,13 +223,14 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
     few = f" The first {len(names)} of {len(heads)} heads." if len(names) < len(heads) else ""
     numbers = [np.rint(1000 * np.nan_to_num(heads[name])).astype(int).ravel().tolist() for name in names]
     content = {"tokens": list(tokens), "heads": numbers}
-    rows = "".join(f'<span dir="auto">{escape(token)}</span>' for token in tokens)
+    step = -(-size // MOST_LABELS) or 1
+    rows = "".join(f'<span dir="auto">{"" if n % step else escape(token)}</span>' for n, token in enumerate(tokens))
     return (
         f'<figure class="chart attention" data-chart="attention"><div class="glance"><div class="words">'
         f'<div class="steer"><label>Head <select>{options}</select></label></div>'
         f'<div class="chips" role="group" aria-label="tokens">{chips}</div>'
         f'<p class="readout" aria-live="polite">Choose a token to see its weights. Rows are queries, columns keys.{few}</p></div>'
-        f'<div class="heads" style="--n:{size}"><div class="columns" aria-hidden="true">{rows}</div>'
+        f'<div class="heads" style="--n:{size};--step:{step}"><div class="columns" aria-hidden="true">{rows}</div>'
         f'<div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}</div></div>'
         f"{data(content)}</figure>"
     )

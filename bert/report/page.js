@@ -33,21 +33,18 @@
     return box;
   };
 
-  // The three occurrences whose vectors are nearest in a layer, where their cosines are on the page.
+  // The occurrences whose vectors are nearest in a layer, of all and not only of those with a mark, with their cosines.
   const nearest = (figure, content, layer, place) => {
-    const order = content.cosines ? content.cosines.order : [];
-    const row = order.indexOf(place);
-    if (row < 0) return [];
-    const cosine = (n) => content.cosines.values[layer][row * order.length + n];
-    const others = order.map((_, n) => n).filter((n) => n !== row).sort((a, b) => cosine(b) - cosine(a));
+    const { items, cosines } = content.near[layer];
+    const each = items.length / figure.querySelectorAll(".dot").length;
     const list = make("ol", "near");
-    for (const n of others.slice(0, 3)) {
-      const [before, word, after, group] = content.items[order[n]];
+    for (let n = place * each; n < (place + 1) * each; n += 1) {
+      const [before, word, after, group] = content.items[items[n]];
       const item = make("li");
       const line = make("span");
       line.dir = "auto";
       line.append(ending(before), make("mark", "", word), beginning(after));
-      item.append(symbolOf(figure, group), line, make("output", "", shown(cosine(n) / 100)));
+      item.append(symbolOf(figure, group), line, make("output", "", shown(cosines[n] / 100)));
       list.append(item);
     }
     return [make("div", "who near-title", `nearest in ${content.layers[layer]}, with cosines`), list];
@@ -70,11 +67,12 @@
       const x = xs[now];
       hair.hidden = false;
       hair.style.left = `${(100 * (x - low)) / (high - low)}%`;
-      const values = content.curves.map((points, n) => {
+      const parts = [make("bdi", "", content.x), ` ${short(x)}: `];
+      content.curves.forEach((points, n) => {
         const near = points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best), points[0]);
-        return near ? `${names[n]} ${short(near[1])}` : "";
+        if (near) parts.push(parts.length > 2 ? ", " : "", make("bdi", "", names[n]), ` ${short(near[1])}`);
       });
-      readout.textContent = `${content.x} ${short(x)}: ${values.filter(Boolean).join(", ")}`;
+      readout.replaceChildren(...parts);
     };
     const nearest = (x) => xs.reduce((best, value, n) => (Math.abs(value - x) < Math.abs(xs[best] - x) ? n : best), 0);
     field.addEventListener("pointermove", (event) => {
@@ -153,7 +151,7 @@
         measure.querySelector("output").textContent = value === null ? "–" : shown(value);
         all(measure, ".spark i").forEach((bar, other) => bar.classList.toggle("now", other === layer));
       });
-      if (cosines) shade(cosines, content.cosines.values[layer]);
+      shade(cosines, content.cosines.values[layer]);
       if (now >= 0) show(now);
       again();
     };
@@ -217,7 +215,6 @@
     });
 
     if (dots.length) show(0);
-    if (!cosines) return;
     const order = content.cosines.order;
     const below = cosines.querySelector(".readout");
     again = square(cosines.querySelector(".cells"), (row, column) => {
@@ -260,7 +257,8 @@
     });
     square(figure.querySelector(".cells"), (row, column) => {
       look(row);
-      readout.textContent = `${content.tokens[row]} → ${content.tokens[column]}: ${(weights()[row * size + column] / 10).toFixed(1)} %`;
+      const [from, to] = [row, column].map((n) => make("bdi", "", content.tokens[n]));
+      readout.replaceChildren(from, " → ", to, `: ${(weights()[row * size + column] / 10).toFixed(1)} %`);
     });
     select.addEventListener("change", () => {
       rects.forEach((rect, n) => rect.setAttribute("opacity", Math.sqrt(weights()[n] / 1000)));

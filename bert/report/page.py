@@ -117,8 +117,8 @@ def _asset(name: str) -> str:
 
 def _colors() -> str:
     """The colors of the marks as `.c0`, `.c1`, …, for light and dark screens."""
-    light = "".join(f".c{n}{{--c:{mark.light}}}" for n, mark in enumerate(MARKS))
-    dark = "".join(f".c{n}{{--c:{mark.dark}}}" for n, mark in enumerate(MARKS))
+    light = "".join(f".c{mark.color}{{--c:{mark.light}}}" for mark in MARKS[:8])
+    dark = "".join(f".c{mark.color}{{--c:{mark.dark}}}" for mark in MARKS[:8])
     return f"{light}\n@media screen and (prefers-color-scheme:dark){{{dark}}}"
 
 

@@ -133,11 +133,15 @@ CHINESE_WRAPPED = "".join(
             20,
             "read as one document per line",
         ),
-        (SENTENCES + "\n" + SENTENCES, 2, ""),
+        (
+            SENTENCES + "\n" + SENTENCES,
+            2,
+            "blank lines in 1 of 39 gaps between lines: read as documents between blank lines",
+        ),
         ("a single line", 1, ""),
     ],
 )
-def test_a_file_without_blank_lines_is_read_by_its_line_lengths_and_that_is_said(tmp_path, text, documents, said):
+def test_a_file_is_read_by_its_blank_lines_and_line_lengths_and_that_is_said(tmp_path, text, documents, said):
     path = write(tmp_path / "a.txt", text)
     notes: list[str] = []
     assert len(list(read_documents(path, notes=notes.append))) == documents
@@ -234,7 +238,8 @@ def test_what_is_not_there_is_named(tmp_path):
     )
     write(tmp_path / "a.pdf", "x")
     assert error_of(tmp_path) == (
-        f"{tmp_path}: no readable file in it; known suffixes are {', '.join(READERS)}, each text format also with .gz or .zst"
+        f"{tmp_path}: no readable file in it; known suffixes are {', '.join(READERS)}, each text format also with .gz or .zst;"
+        " left out for their suffix: 1 .pdf (name a file itself to read it as text)"
     )
     assert error_of([]) == "no corpus was given: name files, globs, folders or a Hub data set"
     assert "Did you mean `lines`?" in error_of(tmp_path, layout="line")
@@ -346,7 +351,7 @@ def test_what_is_not_compressed_at_all_is_refused(tmp_path, suffix):
             '{"text": "a"}\n\n{"text": \n',
             "a.jsonl, line 3: not valid JSON (Expecting value); each line must be one JSON object",
         ),
-        ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object; each line must be like {'text': ...}"),
+        ("a.jsonl", "1\n", 'a.jsonl, line 1: not a JSON object; each line must be like {"text": "A text."}'),
         (
             "a.jsonl",
             '{"text": "a"}\n{"txt": "b", "id": 1}\n',
@@ -368,6 +373,172 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path, name, content, message):
     assert error_of(path).startswith(str(path.with_name(message)))
 
 
+# ── what a name stands for ──
+
+
+def names_of(found) -> list[str]:
+    return [path.name for path in found.files]
+
+
+def test_linked_folders_are_entered_once_and_loops_end(tmp_path):
+    for name in ("real/a.txt", "real/sub/b.txt", "beside/c.txt", "corpus/d.txt"):
+        write(tmp_path / name, f"text of {name}")
+    corpus = tmp_path / "corpus"
+    (corpus / "one").symlink_to("../real")
+    (corpus / "two").symlink_to(tmp_path / "real")  # the same folder again
+    (tmp_path / "real" / "sub" / "up").symlink_to("..")
+    (tmp_path / "real" / "around").symlink_to(corpus)
+    (corpus / "e.txt").symlink_to("../beside/c.txt")
+    found = find_corpus(corpus)
+    assert names_of(found) == ["d.txt", "e.txt", "a.txt", "b.txt"]
+    assert sorted(found.documents()) == [
+        f"text of {name}" for name in ("beside/c.txt", "corpus/d.txt", "real/a.txt", "real/sub/b.txt")
+    ]
+    assert sorted(names_of(find_corpus(f"{corpus}/**/*.txt"))) == ["a.txt", "b.txt", "d.txt", "e.txt"]
+
+
+def test_a_folder_that_a_glob_matches_is_read_as_when_it_is_named(tmp_path):
+    for name in ("x/a.txt", "x/sub/b.txt", "x/note.md"):
+        write(tmp_path / name, name)
+    assert names_of(find_corpus(f"{tmp_path}/*")) == names_of(find_corpus(tmp_path / "x")) == ["a.txt", "b.txt"]
+
+
+def test_a_folder_that_cannot_be_read_is_an_error_wherever_it_lies(tmp_path, monkeypatch):
+    write(tmp_path / "a.txt", "text")
+    write(tmp_path / "sub" / "closed" / "b.txt", "text")
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root can read all
+    message = f"{tmp_path}/sub/closed: cannot be read (Permission denied); allow it, or exclude the folder"
+    assert error_of(tmp_path) == message
+    assert names_of(find_corpus(tmp_path, exclude=["closed"])) == ["a.txt"]
+
+
+def test_files_of_unknown_suffix_are_counted_on_one_line(tmp_path):
+    for name in (
+        "a.txt",
+        "x.md",
+        "sub/y.md",
+        "z.html",
+        "b.txt.bz2",
+        "wiki_00",
+        "sub/wiki_01",
+        ".hidden",
+        ".git/config",
+    ):
+        write(tmp_path / name, "text")
+    left = (
+        "left out for their suffix: 2 .md, 2 without a suffix, 1 .bz2, 1 .html (name a file itself to read it as text)"
+    )
+    notes: list[str] = []
+    assert list(read_documents(tmp_path, notes.append)) == ["text"]
+    (note,) = notes
+    assert sorted(note.split(": ", 2)[2].split(" (")[0].split(", ")) == sorted(
+        left.split(": ")[1].split(" (")[0].split(", ")
+    )
+    assert note.startswith(f"{tmp_path}: left out for their suffix: 2 ")
+    (tmp_path / "a.txt").unlink()
+    assert "2 without a suffix" in error_of(f"{tmp_path}/sub/wiki*") or "1 without a suffix" in error_of(
+        f"{tmp_path}/sub/wiki*"
+    )
+    assert list(read_documents(tmp_path / "wiki_00")) == ["text"]
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kept"),
+    [
+        (["*.bak.txt"], ["a.txt", "c.txt", "d.txt"]),
+        (["drafts"], ["a.txt", "b.bak.txt"]),
+        (["drafts/"], ["a.txt", "b.bak.txt"]),
+        (["drafts/old"], ["a.txt", "b.bak.txt", "c.txt"]),
+        (["**/old/**"], ["a.txt", "b.bak.txt", "c.txt"]),
+        (["old/*", "a.txt"], ["b.bak.txt", "c.txt"]),
+        (["?.txt"], ["b.bak.txt"]),
+    ],
+)
+def test_a_pattern_excludes_by_name_or_path(tmp_path, patterns, kept):
+    for name in ("a.txt", "b.bak.txt", "drafts/c.txt", "drafts/old/d.txt"):
+        write(tmp_path / "texts" / name, name)
+    found = find_corpus(tmp_path / "texts", exclude=patterns)
+    assert names_of(found) == kept
+    assert found.notes == ()
+    assert sorted(names_of(find_corpus(f"{tmp_path}/texts/*", exclude=patterns))) == sorted(kept)
+
+
+def test_a_pattern_that_excludes_nothing_is_said(tmp_path):
+    write(tmp_path / "a.txt", "text")
+    assert find_corpus(tmp_path, exclude=["*.bak"]).notes == ("the pattern '*.bak' to exclude matches nothing",)
+
+
+def test_a_file_named_twice_is_read_once_and_that_is_said(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.txt", "text")
+    (tmp_path / "link.txt").symlink_to("a.txt")
+    monkeypatch.chdir(tmp_path)
+    found = find_corpus(["a.txt", "./a.txt", path, "link.txt"])
+    assert found.files == (Path("a.txt"),)
+    assert found.notes == ("files named or linked more than once: 3",)
+
+
+@pytest.mark.parametrize("name", ["", " ", Path("-"), "-"])
+def test_no_name_and_standard_input_are_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.txt", "text")
+    assert error_of(["a.txt", name]).startswith(
+        "an empty name in the corpus" if name in ("", " ") else "-: a pipe can be read only once"
+    )
+
+
+def test_a_pipe_is_refused_since_a_corpus_is_read_twice(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    fix = "a pipe can be read only once, and a corpus is read twice; write it to a file first"
+    assert error_of(tmp_path / "pipe") == f"{tmp_path}/pipe: {fix}"
+
+
+@pytest.mark.parametrize("name", ["gone.txt", "sub/gone.jsonl.gz"])
+def test_a_link_to_nothing_is_no_file_that_is_left_out(tmp_path, name):
+    write(tmp_path / "a.txt", "text")
+    write(tmp_path / "sub" / "b.txt", "text")
+    (tmp_path / name).symlink_to("/nowhere")
+    assert error_of(tmp_path) == f"{tmp_path / name}: a link to nothing, or not a file; remove it, or exclude it"
+
+
+def test_a_name_that_is_not_utf8_is_a_name(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.txt")
+    write(Path(path), "text")
+    fingerprint = find_corpus(tmp_path).fingerprint()
+    assert json.dumps(fingerprint, ensure_ascii=False).encode()
+    assert find_corpus(path).fingerprint(fingerprint) == fingerprint
+    assert list(read_documents(path)) == ["text"]
+
+
+@pytest.mark.parametrize("corpus", ["texts", "texts/", "texts/*", "*", "texts/**/*.json", "texts/a.txt texts", "link"])
+@pytest.mark.parametrize("out", ["texts/out", "texts/deep/er/out"])
+def test_an_output_inside_the_corpus_is_refused(tmp_path, monkeypatch, corpus, out):
+    write(tmp_path / "texts" / "a.txt", "text")
+    (tmp_path / "link").symlink_to("texts")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"^`out` {out} lies in the text .*: give another `out`$"):
+        find_corpus(corpus.split(), out=Path(out))
+    for beside in ("out", "texts2/out"):
+        if corpus != "*":
+            assert corpus == "texts/**/*.json" or find_corpus(corpus.split(), out=Path(beside))
+    assert find_corpus(["texts/a.txt", "texts/*.txt"], out=Path(out))
+
+
+def test_a_text_field_that_no_file_has_is_said(tmp_path):
+    write(tmp_path / "a.txt", "text")
+    assert find_corpus(tmp_path, text_field="body").notes == (
+        "the text field 'body' has no effect: plain text has no fields",
+    )
+    write(tmp_path / "b.csv", "body\nmore\n")
+    assert find_corpus(tmp_path, text_field="body").notes == ()
+
+
 # ── Hub ──
 
 
@@ -382,6 +553,21 @@ def test_a_hub_data_set_is_streamed_by_name(tmp_path, monkeypatch):
     assert list(read_documents("owner/some-name:config", text_field="body")) == ["one", "two\nlines"]
     assert calls == [(("owner/some-name", "config"), {"split": "train", "streaming": True, "revision": "abc"})]
     assert error_of("owner/some-name").startswith("owner/some-name (Hub data set): no field 'text'; there are: body.")
+
+
+def test_the_hub_is_said_to_be_meant_and_its_rows_are_read_like_all(tmp_path, monkeypatch):
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"meta": [{"text": "a\r\nb"}, {"text": None}], "n": [1, 2]}).to_iterable_dataset()
+    monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: rows)
+    monkeypatch.setattr(corpus_module, "_hub_revision", lambda name: "abc")
+    monkeypatch.chdir(tmp_path)
+    notes: list[str] = []
+    assert list(read_documents("wiki", notes.append, text_field="meta.text")) == ["a\nb"]
+    assert notes == ["wiki: no such file or folder; read as the data set of this name on the Hugging Face Hub"]
+    assert "field 'n' holds int, not text" in error_of("wiki", text_field="n")
+    (tmp_path / "texts").mkdir()
+    assert error_of("texts/wiki") == "texts/wiki: no such file or folder; check the path"
 
 
 def test_the_fingerprint_of_a_hub_data_set_is_its_revision_and_stays_offline(monkeypatch):
@@ -421,4 +607,5 @@ def test_enwiki_has_the_documents_that_its_blank_lines_say():
     documents = list(read_documents(ENWIKI, notes=notes.append))
     with gzip.open(ENWIKI, "rt", encoding="utf-8") as file:
         assert documents == file.read().strip().split("\n\n")
-    assert not notes
+    said = "blank lines in 76 of 2,099 gaps between lines: read as documents between blank lines"
+    assert notes == [f"{ENWIKI}: {said} (set the layout to change this)"]

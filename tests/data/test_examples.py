@@ -182,7 +182,7 @@ def test_reading_takes_constant_memory(tmp_path):
             "a.tsv, line 1: no column is known as the text; there are: text   label. Name it by `text`, or, if this line is data and"
             " not a header, add a header above it; only one column: a .tsv separates columns by tabs",
         ),
-        ("a.jsonl", "[1]\n", "a.jsonl, line 1: not a JSON object; each line must be like {'text': ..., 'label': ...}"),
+        ("a.jsonl", "1\n", 'a.jsonl, line 1: not a JSON object; each line must be like {"text": "A text.", "label": "a label"}'),
         (
             "a.jsonl",
             '{"text": "a", "label": 1}\n{"txt": "a", "label": 1}\n',
@@ -190,8 +190,8 @@ def test_reading_takes_constant_memory(tmp_path):
         ),
         (
             "a.jsonl",
-            '{"text": null, "label": 1}\n',
-            "a.jsonl, line 1: column 'text' holds null, not text; repair this row or name another column",
+            '{"text": false, "label": 1}\n',
+            "a.jsonl, line 1: column 'text' holds true or false, not text; repair this row or name another column",
         ),
         ("a.jsonl", '{"text": "a", "label": null}\n', "a.jsonl, line 1: the label in column 'label' is empty; fill it in"),
         ("a.jsonl", '{"text": "a", "label": [1]}\n', "a.jsonl, line 1: column 'label' holds a list, not a label; name another"),
@@ -281,7 +281,9 @@ def test_without_need_of_tags_plain_text_is_a_sentence_a_line(tmp_path):
     ]
 
 
-WORD = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=5).filter(lambda w: w.strip(" "))
+WORD = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=5).filter(
+    lambda w: w.strip(" ") and not w.startswith("# ")  # a comment
+)
 
 
 @given(st.lists(st.lists(st.tuples(WORD, st.sampled_from(["O", "B-X", "I-X"])), min_size=1, max_size=5), min_size=1))
@@ -375,3 +377,113 @@ def test_measurement_sentences_have_the_words_that_are_stated(name, number, word
     assert words in (None, sum(len(example.words) for example in read))
     tags = {tag for example in read for tag in example.tags or ()}
     assert types is None or {tag.partition("-")[2] for tag in tags - {"O"}} == types
+
+
+# ── words: what is no word, no tag, no comment ──
+
+COMMENTED = "# a line of its own\n\n# sent 1\tsource=web\n# 17\nAnn\tB-PER\n#1\tO\n\n# 18\n#\tO\n#left\tO\n"
+
+
+@pytest.mark.parametrize("needs_tags", [True, False])
+def test_comments_before_a_sentence_are_no_words_and_hashtags_are(tmp_path, needs_tags):
+    path = write(tmp_path / "a.conll", COMMENTED)
+    assert sentences(path, needs_tags=needs_tags) == [(("Ann", "#1"), ("B-PER", "O")), (("#", "#left"), ("O", "O"))]
+    ids = write(tmp_path / "ids.conll", COMMENTED.replace("B-PER", "3").replace("O", "0"))
+    assert sentences(ids, tags="2")[-1][0] == ("#", "#", "#left")  # # 18 looks like the words of a file of numbers
+
+
+@pytest.mark.parametrize("blank", [" ", "\t"])
+def test_comments_take_any_number_of_cells_but_that_of_the_words(tmp_path, blank):
+    words = "".join(f"{blank.join((word, 'x', 'O'))}\n" for word in ("#", "a", "b"))
+    for comment in ("#", "# id", "# 1 2 3 4", "#begin document (a); part 000"):
+        assert sentences(write(tmp_path / "a.conll", f"{comment}\n{words}")) == [(("#", "a", "b"), ("O",) * 3)]
+    assert error_of(read_tagged, write(tmp_path / "b.conll", f"{words}# of the next\n")).startswith("b.conll, line 4: ")
+    no_tag = write(tmp_path / "c.conll", f"{words}\n#left\n")  # a word without its tag, which is not lost
+    assert error_of(read_tagged, no_tag).startswith("c.conll, line 5: 1 columns, the lines before have 3")
+
+
+@pytest.mark.parametrize("needs_tags", [True, False])
+def test_an_empty_last_column_is_left_out_and_an_empty_word_refused(tmp_path, needs_tags):
+    path = write(tmp_path / "a.conll", "Ann\tB-PER\t\t\nleft\tO\t\t\n\nBob\tB-PER\t\t\n")
+    expected = [(("Ann", "left"), ("B-PER", "O")), (("Bob",), ("B-PER",))]
+    assert sentences(path, needs_tags=needs_tags) == expected
+    assert sentences(path, tags="2", needs_tags=needs_tags) == expected
+    late = write(tmp_path / "late.conll", "Ann\tB-PER\nleft\tO\n\tO\n")
+    assert error_of(read_tagged, late, needs_tags=needs_tags) == (
+        "late.conll, line 3: the word is empty; remove the tab before it, or name the column of the words by `words`"
+    )
+
+
+@pytest.mark.parametrize("number", ["3", "0.2181", "-1", "1e-5", "0,5"])
+def test_a_number_is_no_tag_unless_its_column_is_named(tmp_path, number):
+    path = write(tmp_path / "a.conll", f"Ann\tB-PER\t{number}\nleft\tO\t{number}\n")
+    assert error_of(read_tagged, path) == (
+        f"a.conll, line 1: the tag of 'Ann' is the number {number}; name the column of the tags by `tags` (-1: the last)"
+    )
+    assert sentences(path, tags="2") == [(("Ann", "left"), ("B-PER", "O"))]
+    assert sentences(path, tags="-1") == [(("Ann", "left"), (number,) * 2)]
+    assert sentences(path, needs_tags=False)[0][0] == ("Ann", "left")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("The cat sleeps on the mat.\tpet\nShares fell again today.\tmoney\n", "line 1: 'The cat sleeps on the mat.' is no word"),
+        ("Token\tNER_tags\nAnn\tB-PER\n", "line 1: the names of columns, not a word and its tag; remove it"),
+    ],
+)  # fmt: skip
+def test_tables_are_not_read_as_words(tmp_path, content, message):
+    for needs_tags in (True, False):
+        assert message in error_of(read_tagged, write(tmp_path / "a.tsv", content), needs_tags=needs_tags)
+
+
+def test_a_tab_in_plain_text_does_not_lose_words(tmp_path, said):
+    plain = write(tmp_path / "a.txt", "Ann\tcame home\nBob left\n")
+    assert [words for words, _ in sentences(plain, needs_tags=False)] == [("Ann", "came", "home"), ("Bob", "left")]
+    assert [words for words, _ in sentences(write(tmp_path / "b.txt", "Ann\tleft\n"), needs_tags=False)] == [
+        ("Ann", "left")
+    ]
+    assert [line.partition(", ")[2] for line in said] == ["line 1: tabs; sentences are read, one per line"] * 2
+    conll = write(tmp_path / "c.txt", "Ann\tNNP\nleft\tVBD\n")
+    assert sentences(conll, needs_tags=False) == [(("Ann", "left"), ("NNP", "VBD"))]
+    assert said[2].endswith("line 1: tabs; words with their tags are read, one per line")
+    assert sentences(write(tmp_path / "d.txt", "Ann\tB_PER\nleft\tO\n"), needs_tags=False)[0][0] == ("Ann", "left")
+    assert len(said) == 3  # of tags there is no doubt
+
+
+def test_ideographs_are_words_beside_other_scripts_and_separated_ones_stay(tmp_path):
+    lines = ["他买了MacBook电脑。Very good!", "上海很远 。", "天气 很 好", "苹果", "Ann 住在很远的北京"]
+    path = write(tmp_path / "a.txt", "".join(f"{line}\n" for line in lines))
+    assert [words for words, _ in sentences(path, needs_tags=False)] == [
+        ("他", "买", "了", "MacBook", "电", "脑", "。", "Very", "good!"),
+        ("上", "海", "很", "远", "。"),
+        ("天气", "很", "好"),
+        ("苹", "果"),
+        ("Ann", *"住在很远的北京"),
+    ]
+
+
+def test_each_word_knows_its_line(tmp_path):
+    path = write(tmp_path / "a.conll", "# 1 2 3\nAnn\tO\nleft\tO\n\nBob\tO\n")
+    assert [[one.at(0), one.at(len(one.words) - 1)] for one in read_tagged(path)] == [
+        [f"{path}, line 2", f"{path}, line 3"],
+        [f"{path}, line 5"] * 2,
+    ]
+    conllu = write(tmp_path / "a.conllu", TAGGED["a.conllu"])
+    assert [one.at(len(one.words) - 1) for one in read_tagged(conllu)] == [f"{conllu}, line 7", f"{conllu}, line 10"]
+    jsonl = write(tmp_path / "a.jsonl", TAGGED["a.jsonl"])
+    assert [one.at(1) for one in read_tagged(jsonl)] == [f"{jsonl}, line 1", f"{jsonl}, line 2"]
+
+
+def test_what_is_no_label_matters_only_where_labels_are_needed(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "one", "label": {"x": 1}}\n{"text": "two", "label": "b"}\n')
+    assert rows(path, needs_label=False) == [("one", None), ("two", "b")]
+    assert "line 1: column 'label' holds an object" in error_of(read_examples, path)
+    tagged = write(tmp_path / "b.jsonl", '{"words": ["a", "b"], "tags": ["O"]}\n{"words": ["c"], "tags": null}\n')
+    assert sentences(tagged, needs_tags=False) == [(("a", "b"), None), (("c",), None)]
+    assert "line 1: 2 words and 1 tags" in error_of(read_tagged, tagged)
+
+
+def test_null_is_an_empty_cell(tmp_path):
+    assert rows(write(tmp_path / "a.jsonl", '{"text": null, "label": "a"}\n')) == [("", "a")]
+    assert rows(write(tmp_path / "a.csv", "text,label\n,a\n")) == [("", "a")]

@@ -8,6 +8,7 @@ from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import add_words, read_words, train_tokenizer
 
 from ..conftest import make_text
+from ..encoders import as_published
 
 WORDS = ["Nanobot", "covid-19", "zürichsee", "c++"]
 AWKWARD = [
@@ -60,7 +61,10 @@ def test_case_and_accents_count_as_they_do_for_the_tokenizer(tokenizers):
     lower = "nanobot" in added
     word = added[0]
     assert (new.encode("NANOBOT") == new.encode(word)) is lower
-    assert (new.encode("zurichsee") == new.encode("zürichsee")) is lower
+    assert new.encode("zurichsee") != new.encode("zürichsee")
+    assert new.encode("zu\u0308richsee") == new.encode("zürichsee")
+    published, _ = add_words(as_published(tokenizers[0], lower), WORDS)
+    assert (published.encode("zurichsee") == published.encode("zürichsee")) is lower
 
 
 def test_offsets_are_those_of_the_word_in_the_text(tokenizers):
@@ -124,7 +128,8 @@ def test_auto_tokenizer_gives_the_same_ids(tokenizers, tmp_path):
 
 def test_added_words_are_no_entries_of_the_vocabulary_file(tokenizers, tmp_path):
     """There they would be pieces of longer words too."""
-    old, new, _ = tokenizers
+    old = as_published(tokenizers[0])
+    new, _ = add_words(old, WORDS)
     new.save(tmp_path)
     lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()
     assert lines == [old.token(i) for i in range(old.vocab_size)]

@@ -16,6 +16,8 @@ from bert.data.tokenizer import SPECIAL_TOKENS, Tokenizer
 from bert.data.vocabulary import KINDS, train_tokenizer
 from bert.errors import InputError
 
+from ..encoders import as_published
+
 REFERENCE = Path(__file__).parents[3] / "shared" / "data" / "enwiki" / "tokenizer-8192.json"
 TEXTS = [
     "The quick brown fox jumps over the lazy dog, and the dog sleeps.",
@@ -268,12 +270,12 @@ def test_saving_and_loading_changes_nothing(tmp_path, tokenizer):
     assert again.hash == tokenizer.hash == Tokenizer.load(tmp_path / "a" / "b" / "tokenizer.json").hash
     assert len(tokenizer.hash) == 64
     assert again.encode(TEXTS[1]) == tokenizer.encode(TEXTS[1])
-    expected = {"tokenizer.json", "tokenizer_config.json", *(["vocab.txt"] if tokenizer.kind == "wordpiece" else [])}
-    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == expected
+    assert {path.name for path in (tmp_path / "a" / "b").iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
 
 
-def test_vocab_txt_holds_the_entries_in_the_order_of_ids(tmp_path):
-    TRAINED["wordpiece"].save(tmp_path)
+def test_vocab_txt_is_written_for_the_normalizer_of_bert_alone_with_the_entries_in_the_order_of_ids(tmp_path):
+    """Readers of a vocab.txt normalize text as BERT does."""
+    as_published(TRAINED["wordpiece"]).save(tmp_path)
     lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").splitlines()
     assert lines == [TRAINED["wordpiece"].token(i) for i in range(TRAINED["wordpiece"].vocab_size)]
 

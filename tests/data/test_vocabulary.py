@@ -164,7 +164,9 @@ def test_wordpiece_is_the_merges_of_its_definition_and_of_the_trainer_of_tokeniz
 
 def test_kinds_treat_case_accents_and_chinese_as_they_should():
     wordpiece = train_tokenizer(DOCUMENTS, "wordpiece", 192)
-    assert wordpiece.encode("ÉCLAIR") == wordpiece.encode("eclair")
+    assert wordpiece.encode("ÉCLAIR") == wordpiece.encode("e\u0301clair") != wordpiece.encode("eclair")
+    stripped = train_tokenizer(DOCUMENTS, "wordpiece", 192, strip_accents=True)
+    assert stripped.encode("ÉCLAIR") == stripped.encode("eclair")
     assert [wordpiece.token(i) for i in wordpiece.encode("苹果水")[1:-1]] == ["苹", "果", "水"]
     assert not any(wordpiece.token(i) in ("##苹", "##果") for i in range(192))
     cased = train_tokenizer(DOCUMENTS, "wordpiece", 192, lowercase=False)
@@ -250,7 +252,7 @@ def test_sizes_and_kinds_that_make_no_sense_are_refused():
     assert refused(train_tokenizer, DOCUMENTS, "bpe", -64) == "vocabulary size -64: must be positive"
     assert refused(train_tokenizer, DOCUMENTS, "bpe", 300, 0) == "sample of characters 0: must be positive"
     assert refused(train_tokenizer, DOCUMENTS, "wordpeice") == (
-        "kind 'wordpeice' is not known: use one of wordpiece, bpe, unigram. Did you mean `wordpiece`?"
+        "kind 'wordpeice' is not known: use one of auto, wordpiece, bpe, unigram. Did you mean `wordpiece`?"
     )
     assert "holds no text" in refused(train_tokenizer, [], "bpe", 300)
 

@@ -111,7 +111,7 @@ def test_texts_that_are_too_much_alike_to_hold_some_out(refused, place):
 def test_a_dev_tag_that_is_unseen_in_train_is_named_with_its_word(refused, place):
     (place / "bad.conll").write_text("the\tO\ncat\tB-THING\n")
     line = refused(*TAG, "--train", "train.conll", "--dev", "bad.conll")
-    assert line.startswith("bad.conll, line 1: label 'B-THING' of 'cat' does not occur in train.conll")
+    assert line.startswith("bad.conll, line 2: label 'B-THING' of 'cat' does not occur in train.conll")
 
 
 @pytest.mark.parametrize(

@@ -72,12 +72,14 @@ def test_sentences_without_a_word_measure_nothing(place, tmp_path):
         evaluate(place / "tag" / "model", str(file), DataConfig())
 
 
-def test_a_tag_of_the_model_that_marks_no_span_is_counted_by_word(place, tmp_path):
+def test_spans_are_measured_unless_most_tags_of_the_model_mark_none(place, tmp_path):
     shutil.copytree(place / "tag" / "model", tmp_path / "model")
     config = tmp_path / "model" / "config.json"
-    config.write_text(config.read_text().replace("I-WHAT", "X"))
     file = write_tagged(tmp_path / "dev.conll", [(["a", "cat"], ["O", "B-WHO"])] * 3)
-    assert list(evaluate(tmp_path / "model", file, DataConfig()).metrics) == ["accuracy"]
+    with_spans = ["span_f1", "strict_span_f1", "accuracy"]
+    for old, new, metrics in (("I-WHAT", "X", with_spans), ("I-WHO", "Y", with_spans), ("B-WHAT", "Z", ["accuracy"])):
+        config.write_text(config.read_text().replace(old, new))
+        assert list(evaluate(tmp_path / "model", file, DataConfig()).metrics) == metrics
 
 
 def test_a_label_that_the_model_does_not_know_is_named_with_its_line(place, tmp_path):

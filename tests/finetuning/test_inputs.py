@@ -82,7 +82,8 @@ def test_a_limit_takes_the_same_examples_from_every_order_and_says_what_they_are
 def test_a_limit_decides_nothing_about_the_scheme_of_tags(tmp_path, maker):
     spans = [([f"word{n}"], ["O"]) for n in range(40)] + [(["Ann"], ["B-WHO"])]
     dev = write_tagged(tmp_path / "dev.conll", [(["Ann"], ["B-WHO"])])
-    for rows, is_spans in ((spans, True), ([*spans, (["odd"], ["X"])], False)):
+    one_stray, two_strays = ([*spans, (["odd", "odder"], tags)] for tags in (["X", "X"], ["X", "Y"]))
+    for rows, is_spans in ((spans, True), (one_stray, True), (two_strays, False)):
         train = write_tagged(tmp_path / "train.conll", rows)
         data = prepare_data(TAG, DataConfig(train=train, dev=dev, limit=1), maker)
         assert ("span_f1" in data.metrics) == is_spans

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert.finetuning.metrics import Span, SpanF1, scheme_of, spans
+from bert.finetuning.metrics import Span, SpanF1, numbered, scheme_of, span_tags, spans
 
 WORKED = """\
 B-PER I-PER O B-LOC | B-PER I-PER O B-LOC
@@ -217,3 +217,49 @@ def test_what_cannot_be_counted_is_refused():
         SpanF1(["O", "NOUN"])
     with pytest.raises(ValueError, match="differ in number"):
         SpanF1(["O", "B-X"]).update([["O"]], [["O", "O"]])
+
+
+def other_letters(tags, letters):
+    return [tag if tag == "O" else letters.get(tag[0], tag[0]) + tag[1:] for tag in tags]
+
+
+@pytest.mark.parametrize("letters", [{"I": "M"}, {"S": "W"}, {"I": "M", "S": "W"}, {"E": "L", "S": "U"}])
+@pytest.mark.parametrize("hyphen", ["-", "_"])
+@given(gold=SEGMENTS, guess=SEGMENTS)
+def test_the_letters_and_the_hyphen_of_a_scheme_change_no_span(letters, hyphen, gold, guess):
+    plain = [write(segments, "IOBES") for segments in (gold, guess)]
+    lettered = [[tag.replace("-", hyphen) for tag in other_letters(tags, letters)] for tags in plain]
+    for scheme in (None, "IOBES"):
+        assert [spans(tags, scheme) for tags in lettered] == [spans(tags, scheme) for tags in plain]
+    if any({tag[:1] for tag in tags} & set("MWEL") for tags in lettered):
+        assert scheme_of(lettered) in ("IOBES", "BILOU")
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        ("O B-X I-X", "O B-X I-X"),
+        ("O B_X M_X E_X S_X", "O B_X M_X E_X S_X"),
+        ("O B-X I-X o", "O B-X I-X O"),
+        ("B-X x", "B-X O"),
+        ("B-X x y", ""),
+        ("NOUN VERB X", ""),
+        ("B E M S", "B E M S"),  # words of a sentence of Chinese
+        ("B I O", "B I O"),
+        ("B I O o", ""),
+        ("S V O", ""),  # subject, verb, object
+        ("B-X I O", "B-X O O"),
+        ("O", ""),
+    ],
+)
+def test_labels_that_mark_spans(labels, expected):
+    assert span_tags(labels.split()) == expected.split()
+
+
+def test_spans_without_a_type_are_of_one_type():
+    assert spans("B E S O B M E".split(), "IOBES") == [Span("_", 0, 2), Span("_", 2, 3), Span("_", 4, 7)]
+    assert score(["B I O B".split()], ["B I O O".split()])["f1"] == pytest.approx(2 / 3)
+
+
+def test_one_thing_is_no_plural():
+    assert [numbered(count, "step") for count in (0, 1, 2, 1000)] == ["0 steps", "1 step", "2 steps", "1,000 steps"]

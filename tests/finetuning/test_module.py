@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from bert.data.rng import random_bits
+from bert.errors import InputError
+from bert.finetuning import batches as batches_module
 from bert.finetuning.batches import Batches, BatchLoader, Item, collate, count_labels
 from bert.finetuning.module import KeepBest, TaskTraining, log_columns
 from bert.finetuning.tasks.classify import Classify
@@ -255,3 +257,100 @@ def test_the_best_model_is_kept_by_the_direction_of_the_headline(name, headline,
     fit(make(name, steps=4, kind=Scripted), ITEMS[name](), callbacks=[keep], dev=ITEMS[name](4))
     assert saved == [1, 2]
     assert (keep.best_step, keep.best) == (2, {headline: script[1]})
+
+
+# ── long texts ──
+
+
+def long_items(name):
+    """One example of 40 windows among short ones: more than go through the model at once."""
+    items = ITEMS[name](6)
+    (ids,) = [row(99, 20)]
+    words = tuple(range(40)) if name == "tag" else ()
+    windows = [Window(ids, None, (n,), (1 + n % 20,)) if words else Window(row(100 + n, 3 + n % 17)) for n in range(40)]
+    labels = tuple(n % 3 for n in words) or items[2].labels
+    return [*items, Item(windows, labels)]
+
+
+@pytest.mark.parametrize("name", ITEMS)
+def test_gradients_in_parts_are_those_of_one_pass(name, monkeypatch):
+    monkeypatch.setattr(batches_module, "_TOKENS_AT_ONCE", 24)
+    items = long_items(name)
+    module = make(name).train()
+    step = Batches(items, 7, 0, counts=module.task.counts).batch(0)
+    assert len(step.micro_batches) > 1
+    assert max(len(part["input_ids"]) for part in step.micro_batches) >= 40  # of the long example alone, in parts
+    assert sorted(size for part in step.micro_batches for size in part["sizes"]) == sorted(collate(items, 0)["sizes"])
+    seen = []
+    module.model.register_forward_hook(lambda model, inputs, output: seen.append(len(inputs[0])))
+    whole = gradients(module, [collate(items, 0)])
+    assert max(seen) > 40
+    seen.clear()
+    parts = gradients(module, step.micro_batches)
+    assert max(seen) < 2 * 7  # what the memory of a step depends on
+    assert torch.allclose(whole, parts, atol=1e-6)
+    with torch.no_grad():
+        seen.clear()
+        scores = [module.task.scores(module.model, part) for part in step.micro_batches]
+    assert max(seen) < 2 * 7
+    assert sum(map(len, scores)) == len(module.task.scores(module.model, collate(items, 0)))
+
+
+def test_dropout_in_parts_is_the_same_in_both_passes(monkeypatch):
+    """With other random numbers in the second pass the gradient would be that of another function."""
+    monkeypatch.setattr(batches_module, "_TOKENS_AT_ONCE", 24)
+    module = make("classify", dropout=0.5).train()
+    (part,) = Batches([Item([Window(row(n, 9)) for n in range(12)], (1,))], 1, 0).batch(0).micro_batches
+    assert part["at_once"] < 12
+    parameter = module.model.head.output.bias
+    hidden = module.model.encoder.layers[0].mlp.wo.weight
+
+    def loss():
+        torch.manual_seed(3)
+        return module.loss_terms(part).sums["loss"]
+
+    loss().backward()
+    found, step = hidden.grad.clone(), torch.zeros_like(hidden)
+    assert parameter.grad is not None
+    position = divmod(int(found.abs().argmax()), found.shape[1])
+    step[position] = 1e-2
+    with torch.no_grad():
+        hidden += step
+        above = loss()
+        hidden -= 2 * step
+        below = loss()
+    assert float((above - below) / 2e-2) == pytest.approx(float(found[position]), rel=0.02)
+
+
+def test_examples_of_several_windows_stay_whole_and_batches_of_short_ones_in_one_part(monkeypatch):
+    batches = Batches(text_items(30), 30, 0)
+    assert len(batches.batch(0).micro_batches) == 1
+    monkeypatch.setattr(batches_module, "_TOKENS_AT_ONCE", 1)
+    many = Batches([Item([Window(row(n, 5))] * (1 + n % 9), (0,)) for n in range(30)], 10, 0)
+    for number in range(3):
+        step = many.batch(number)
+        assert step.micro_batches[0]["at_once"] == 10
+        assert all(len(part["input_ids"]) < 2 * 10 for part in step.micro_batches)
+        assert sum(len(part["sizes"]) for part in step.micro_batches) == 10
+        assert step.counts == {"loss": 10}
+
+
+# ── a model that has diverged ──
+
+
+def test_no_model_is_the_best_from_scores_that_are_not_finite():
+    saved = []
+
+    class Diverging(TaskTraining):
+        def on_train_batch_end(self, *_):
+            if self.progress.step == 2:
+                self.model.head.output.bias.data.fill_(float("nan"))
+
+    module = make("regression", steps=4, kind=Diverging)
+    keep = KeepBest(lambda module: saved.append(int(module.progress.step)))
+    with pytest.raises(
+        InputError, match="the scores of the dev set are not finite at step 2: start again with a lower optim"
+    ):
+        fit(module, ITEMS["regression"](), callbacks=[keep], dev=ITEMS["regression"](4))
+    assert saved == [1]
+    assert keep.best_step == 1

@@ -1,6 +1,7 @@
 """`bert finetune` from the outside: what it learns, says and leaves; `bert evaluate` and `bert predict` on what it left."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -217,3 +218,30 @@ def test_an_overwritten_run_is_lost_only_when_told_so(place, classifier, tmp_pat
     assert "--overwrite" in capsys.readouterr().err
     assert main(arguments(place, "tag", run, "--overwrite", "--epochs=1")) == 0
     assert TokenClassifier.load(run / "model").labels
+
+
+def test_going_on_from_a_classifier_with_the_same_labels_keeps_its_output_layer(place, classifier, tmp_path, capsys):
+    """A learning rate of almost 0 leaves the model as it was, in the order of its labels or in another."""
+    model = tmp_path / "model"
+    shutil.copytree(classifier / "model", model)
+    keys = json.loads((model / "config.json").read_text())
+    turned = {"0": "other", "1": "early", "2": "late"}
+    keys |= {"id2label": turned, "label2id": {label: int(number) for number, label in turned.items()}}
+    (model / "config.json").write_text(json.dumps(keys))
+    before = SequenceClassifier.load(model).head.output
+    flags = ["--model", str(model), "--train", str(place / "train.tsv"), "--dev", str(place / "dev.tsv")]
+    flags += [*FAST, "--epochs=0.1", "--optimizer.lr=1e-12", "--optimizer.weight_decay=0"]
+    assert main(["finetune", "classify", *flags, "--out", str(tmp_path / "same")]) == 0
+    assert f"{model} has the same labels: its output layer is kept" in capsys.readouterr().out
+    after = SequenceClassifier.load(tmp_path / "same" / "model")
+    assert after.labels == ("early", "late", "other")
+    assert torch.allclose(after.head.output.weight, before.weight[[1, 2, 0]], atol=1e-6)
+    assert torch.allclose(after.head.output.bias, before.bias[[1, 2, 0]], atol=1e-6)
+
+    other = write_texts(tmp_path / "other.tsv", [(text, label.upper()) for text, label in texts(40, 1)])
+    flags[3] = flags[5] = other
+    assert main(["finetune", "classify", *flags, "--out", str(tmp_path / "other")]) == 0
+    assert f"{model} has other labels: its output layer is not kept" in capsys.readouterr().out
+    flags[3] = flags[5] = str(place / "train.conll")
+    assert main(["finetune", "tag", *flags, "--out", str(tmp_path / "tag")]) == 0
+    assert "output layer" not in capsys.readouterr().out

@@ -234,7 +234,10 @@ def test_a_folder_of_another_task_is_refused_with_what_to_do(name: str, tmp_path
         ({"id2label": None}, r"classifier\.weight is \(3, 32\) and config\.json says \(2, 32\)"),
         ({"id2label": None, "num_labels": "two"}, r"config\.json: num_labels is two: give the number of classes"),
         ({"classifier_pooling": "max"}, r"config\.json: head\.pooling is max: give one of cls, mean"),
-        ({"classifier_dropout": "0.1"}, r"config\.json: a value of the wrong type"),
+        (
+            {"classifier_dropout": "0.1"},
+            r"config\.json: head\.dropout is '0\.1': give a probability from 0 to below 1$",
+        ),
     ],
 )
 def test_a_damaged_task_head_is_refused_in_one_line(changes: dict, message: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.heads import MaskedLM
 from tests.conftest import TINY, make_text, run_quietly
 from tests.data.folders import ROBERTA
+from tests.encoders import as_published
 from tests.hf.hf import SHAPES, spread
 from tests.probing.models import sense_rows
 
@@ -124,7 +125,7 @@ def _write_folders(tokenizer: Tokenizer) -> None:
     for name, files in (("bert", ("vocab.txt",)), ("roberta", ())):
         torch.manual_seed(0)
         encoder, head = SHAPES[name]
-        roles = tokenizer
+        roles = as_published(tokenizer)
         if name == "roberta":
             run_quietly(["tokenizer", "texts/a.txt", "--kind=bpe", "--vocab-size=320", "--out=bpe"])
             roles = Tokenizer.load("bpe")

@@ -93,9 +93,9 @@ def test_bf16_moves_a_vector_a_little() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"texts": "one text"}, "takes a list of texts and got str"),
-        ({"texts": None}, "takes a list of texts and got NoneType"),
-        ({"texts": ["a", None]}, r"texts\[1\] is None: embed takes a list of texts"),
+        ({"texts": "one text"}, r"texts is 'one text'; must be Iterable\[str\]$"),
+        ({"texts": None}, r"texts is None; must be Iterable\[str\]$"),
+        ({"texts": ["a", None]}, r"texts\[1\] is None; must be Iterable\[str\]$"),
         ({"layer": 3}, r"layer 3: the model has layers 0 \(the embeddings\) to 2"),
         ({"layer": -4}, "layer -4: the model has layers 0"),
         ({"pooling": "max"}, "pooling is max: give mean or cls"),
@@ -263,8 +263,8 @@ def test_dropout_is_off_and_the_mode_is_kept(model: MaskedLM) -> None:
         ("she ate an apple", 5, r"no \[MASK\] in 'she ate an apple': put \[MASK\] in place of the word"),
         ("she ate an [MASK] an apple red", 5, "9 tokens long and the model takes 8"),
         ("she ate [MASK]", 0, "top is 0: give a whole number, 1 or more"),
-        ("she ate [MASK]", 2.5, "top is 2.5: give a whole number, 1 or more"),
-        (["she ate [MASK]"], 5, "fill takes one text and got list"),
+        ("she ate [MASK]", 2.5, "top is 2.5; must be int$"),
+        (["she ate [MASK]"], 5, r"text is \['she ate \[MASK\]'\]; must be str$"),
     ],
 )
 def test_what_cannot_be_answered_is_refused(model: MaskedLM, text: str, top: float, message: str) -> None:

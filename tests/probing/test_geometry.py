@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import silhouette_score
+from sklearn.decomposition import PCA
+from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.metrics.pairwise import cosine_similarity
 from sklearn.neighbors import NearestCentroid
 
@@ -103,6 +104,8 @@ def test_the_silhouette_is_that_of_scikit_learn() -> None:
     assert geometry.silhouette(vectors, labels, 0) == pytest.approx(silhouette_score(vectors, labels, metric="cosine"))
     assert geometry.silhouette(vectors, np.zeros(len(labels), int), 0) is None
     assert geometry.silhouette(vectors[:3], np.arange(3), 0) is None
+    many, of = blobs(each=650, spread=2.0)  # as many as `words` compares: exact, no sample
+    assert geometry.silhouette(many, of, 0) == pytest.approx(silhouette_score(many, of, metric="cosine"))
 
 
 def test_sense_scores_are_means_over_pairs() -> None:
@@ -114,6 +117,10 @@ def test_sense_scores_are_means_over_pairs() -> None:
     other = [cosines[i, j] for i, j in pairs if senses[i] != senses[j]]
     assert (scores.within, scores.between) == (pytest.approx(np.mean(same)), pytest.approx(np.mean(other)))
     assert scores.adjusted_rand == 1.0
+    other_clusters = np.arange(len(senses)) % 4
+    rand = geometry.sense_scores(vectors, other_clusters, senses, 0).adjusted_rand
+    assert rand == pytest.approx(adjusted_rand_score(senses, other_clusters))
+    assert rand < 0.1  # and not 0.6, as the index that is not adjusted for chance
     assert geometry.sense_scores(vectors[:2], np.zeros(2, int), np.arange(2), 0).within is None
 
 
@@ -141,15 +148,31 @@ def test_no_turn_or_mirror_brings_a_map_nearer_to_the_one_above(seed: int, n: in
                 assert ((below @ turn @ mirror - above) ** 2).sum() >= distance - 1e-9
 
 
-def test_a_map_holds_the_distances_of_what_lies_in_a_plane_and_has_size_1() -> None:
+def test_a_map_holds_the_distances_of_what_lies_in_a_plane() -> None:
     draw = np.random.default_rng(0)
     plane = draw.normal(size=(9, 2)) @ draw.normal(size=(2, 7))
     directions = geometry.unit(plane)
     (made,) = geometry.maps([plane])
     theirs = np.linalg.norm(directions[:, None] - directions[None], axis=-1)
     ours = np.linalg.norm(made[:, None] - made[None], axis=-1)
-    np.testing.assert_allclose(ours / ours.max(), theirs / theirs.max(), atol=1e-6)
-    assert (made**2).sum(1).mean() == pytest.approx(1)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_maps_of_all_layers_have_the_scale_of_their_directions() -> None:
+    """So that marks which are far apart have different vectors, in any layer, and a layer with less spread looks it."""
+    draw = np.random.default_rng(0)
+    base = 3 * draw.normal(size=9)
+    layers = [base + spread * draw.normal(size=(30, 9)) for spread in (0.1, 1.0, 3.0)]
+    sizes = []
+    for vectors, flat in zip(layers, geometry.maps(layers), strict=True):
+        directions = geometry.unit(vectors)
+        theirs = np.linalg.norm(directions[:, None] - directions[None], axis=-1)
+        assert (np.linalg.norm(flat[:, None] - flat[None], axis=-1) <= theirs + 1e-9).all()
+        sizes.append((flat**2).sum())
+        share = PCA(2).fit(directions).explained_variance_ratio_.sum()
+        assert geometry.share_of_variance(vectors, flat) == pytest.approx(share)
+    assert sizes[0] < 0.1 * sizes[1] < sizes[2]
+    assert np.isnan(geometry.share_of_variance(np.ones((4, 3)), np.zeros((4, 2))))
 
 
 def test_layers_without_differences_are_a_point_and_do_not_turn_the_others() -> None:

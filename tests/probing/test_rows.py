@@ -136,6 +136,53 @@ def test_places_count_line_ends_as_the_file_has_them(tmp_path: Path) -> None:
     assert row.sentence[slice(*row.span)] == row.word == "apple"
 
 
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (
+            '{"word": "pear", "sentence": "🍐🍐 the pear fell", "start": 9, "end": 13}',
+            "characters 9 to 13 are 'ar f', not 'pear'",
+        ),
+        (
+            '{"word": "pear", "sentence": "few pears fell", "start": 0, "end": 3}',
+            "characters 0 to 3 are 'few', not 'pear'",
+        ),
+        ('{"word": "pear", "sentence": "few pears fell", "index": 2}', "characters 10 to 14 are 'fell', not 'pear'"),
+        ('{"word": "go", "sentence": "she went", "start": 4, "end": 8}', "characters 4 to 8 are 'went', not 'go'"),
+        ('{"lemma": "go", "sentence": "she went", "start": 5, "end": 8}', "characters 5 to 8 are 'ent', not 'go'"),
+        ('{"word": "क", "sentence": "का", "start": 0, "end": 2}', "characters 0 to 2 are 'का', not 'क'"),
+    ],
+)
+def test_a_place_of_something_else_than_the_word_is_named(tmp_path: Path, row: str, told: str) -> None:
+    file = tmp_path / "places.jsonl"
+    column = "lemma" if "lemma" in row else "word"
+    first = f'{{"{column}": "pear", "sentence": "a pear", "start": 2, "end": 6}}'
+    file.write_text(f"{first}\n{row}\n", encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        read_rows(file)
+    assert str(caught.value).startswith(
+        f"{file}, line 2: {told}; count characters, not bytes, or name the column `lemma`"
+    )
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        '{"word": "pear", "sentence": "three Pears", "start": 6, "end": 11}',
+        '{"word": "pear", "sentence": "a (pear), ripe", "index": 1}',
+        '{"word": "pear", "sentence": "the pear\'s skin", "index": 1}',
+        '{"word": "İzmir", "sentence": "in izmir", "start": 3, "end": 8}',
+        '{"lemma": "go", "sentence": "she went", "start": 4, "end": 8}',
+        '{"target": "梨", "sentence": "吃梨吧", "start": 1, "end": 2}',
+        '{"sentence": "no word given", "start": 3, "end": 5}',
+    ],
+)
+def test_a_place_of_the_word_or_a_form_of_it_is_read(tmp_path: Path, row: str) -> None:
+    (tmp_path / "places.jsonl").write_text(row + "\n", encoding="utf-8")
+    (one,) = read_rows(tmp_path / "places.jsonl")
+    assert one.span is not None
+
+
 def test_a_column_of_the_very_name_is_taken_before_one_in_other_letters(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("sentence\tSentence\nright\twrong\n")
     assert [row.sentence for row in read_rows(tmp_path / "a.tsv")] == ["right"]

@@ -139,6 +139,14 @@ def test_a_model_that_has_learnt_a_sentence_prefers_it() -> None:
     assert model.training
 
 
+def test_unknown_tokens_are_counted_in_a_note(said: list[str]) -> None:
+    model = make_masked_lm()
+    score(["щ щ", "the cat"], model)
+    assert said == ["2 of 4 tokens are unknown to the model ([UNK])"]
+    score(["the cat", ""], model)
+    assert len(said) == 1
+
+
 def test_an_empty_sentence_has_no_tokens() -> None:
     (one,) = score([""], make_masked_lm())
     assert one.tokens == ()
@@ -148,7 +156,7 @@ def test_an_empty_sentence_has_no_tokens() -> None:
 
 def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
     model = make_masked_lm()
-    with pytest.raises(InputError, match="score takes a list of sentences"):
+    with pytest.raises(InputError, match=r"sentences is 'one'; must be Sequence\[str\]$"):
         score("one", model)
     with pytest.raises(InputError, match="Encoder predicts no tokens: give a MaskedLM"):
         score(["one"], model.encoder)

@@ -7,6 +7,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from bert import words
 from bert.errors import InputError
 from bert.probing import words as module
+from bert.probing.pictures import words_page
 from bert.probing.rows import Row
 from tests.encoders import span_vectors
 from tests.probing.models import make_masked_lm, sense_rows
@@ -30,7 +31,7 @@ def test_every_occurrence_is_found_in_its_sentence() -> None:
     ]
     assert found.found == 4
     assert [one.text for one in words("apple", LINES, MODEL, forms=True).occurrences][3] == "apples"
-    assert len(words("apple", LINES, MODEL, forms=["berry"]).occurrences) == 5
+    assert len(words("apple", LINES, MODEL, also=["berry"]).occurrences) == 5
     chinese = words("苹果", ["她在超市买了一个苹果。", "苹果公司发布了新苹果手机。"], MODEL)
     assert [(one.start, one.end) for one in chinese.occurrences] == [(8, 10), (0, 2), (8, 10)]
 
@@ -95,6 +96,15 @@ def test_the_same_seed_gives_the_same_and_a_sample_is_taken_of_many(monkeypatch:
     assert "50 occurrences, sample of 20" in str(first)
 
 
+def test_senses_left_out_of_a_sample_are_counted(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    monkeypatch.setattr(module, "MOST_OCCURRENCES", 20)
+    lines = [f"the apple is {n}" for n in range(50)]
+    words("apple", lines, MODEL, layers=[2], clusters=2, senses=[f"sense {n % 20}" for n in range(50)])
+    assert said == []
+    words("apple", lines, MODEL, layers=[2], clusters=2, senses=[f"sense {n % 25}" for n in range(50)])
+    assert said == ["5 senses of apple are left out: at most 20 occurrences are compared"]
+
+
 def test_one_occurrence_is_shown_without_figures_that_need_two() -> None:
     found = words("berry", ["a berry"], MODEL)
     assert np.isnan(found.layers[0].mean_cosine)
@@ -135,17 +145,55 @@ def test_the_summary_is_the_same_text_in_a_notebook(monkeypatch: pytest.MonkeyPa
         (" ", LINES, {}, "the word is empty"),
         ("apple", ["", " "], {}, "no sentences: all are empty"),
         ("apple", [], {}, "no sentences"),
-        ("apple", "apple", {}, "takes a list of sentences"),
+        ("apple", "apple", {}, r"sentences is 'apple'; must be Sequence\[str\] \| Sequence\[Row\] \| Path$"),
+        ("apple", LINES, {"layers": []}, "no layers: name at least one"),
         ("apple", LINES, {"layers": [3]}, r"layer 3: the model has layers 0 \(the embeddings\) to 2"),
         ("apple", LINES, {"clusters": 0}, "clusters is 0: give 1 or more"),
         ("apple", LINES, {"senses": ["a"]}, "1 senses for 4 sentences"),
         ("apple", ["👍", "\u200b", "🍎🍎"], {}, "apple is not in the 3 sentences"),
-        ("\u200b", ["a \u200b b"], {}, "dropped by the tokenizer"),
+        ("\u200b", ["a \u200b b"], {}, "the word is empty"),
     ],
 )
 def test_what_cannot_be_looked_at_is_refused(word: str, sentences: list[str], options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         words(word, sentences, MODEL, **options)
+
+
+def test_occurrences_that_the_tokenizer_does_not_know_are_counted_in_the_summary_and_on_the_page() -> None:
+    found = words("щука", ["the щука and the cat", "Щука", "the cat sat on the mat"], MODEL, also=["cat"])
+    assert (len(found.occurrences), found.unknown) == (4, 2)
+    assert str(found).startswith("щука: 4 occurrences, 2 of them unknown to the model ([UNK])\n")
+    assert "4 compared, 2 unknown to the model ([UNK])" in words_page(found)
+    known = words("cat", ["the cat and the щука"], MODEL)
+    assert known.unknown == 0
+    assert "[UNK]" not in str(known) + words_page(known)
+
+
+def test_advice_names_english_forms_for_english_words_alone() -> None:
+    with pytest.raises(InputError, match=r"similar words are 강아지가; `also` finds other forms that you name$"):
+        words("강아지", ["강아지가 왔다"], MODEL)
+    with pytest.raises(InputError, match=r"no similar word; `forms` also finds inflected forms, by English rules$"):
+        words("puppy", ["강아지가 왔다"], MODEL)
+    with pytest.raises(InputError, match=r"similar words are 강아지가$"):
+        words("강아지", ["강아지가 왔다"], MODEL, also=["강아지는"])
+
+
+def test_a_row_s_word_is_compared_as_it_is_found() -> None:
+    rows = [Row("izmir ve İzmir", "", "İZMİR", (9, 14), "x"), Row("Ｉｚｍｉｒ", "", "izmir", None, "y")]
+    assert [(one.text, one.sense) for one in words("izmir", rows, MODEL).occurrences] == [
+        ("İzmir", "x"),
+        ("Ｉｚｍｉｒ", "y"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "sentences", [None, 7, {"sentence": "a"}, [{"word": "apple", "sentence": "an apple"}], ["an apple", None]]
+)
+def test_what_is_no_list_of_sentences_is_refused_and_not_searched_as_its_repr(sentences: object) -> None:
+    with pytest.raises(
+        InputError, match=r"^sentences(\[[01]\])? is .*; must be Sequence\[str\] \| Sequence\[Row\] \| Path$"
+    ):
+        words("apple", sentences, MODEL)  # type: ignore[arg-type]
 
 
 def test_an_emoji_is_a_word_too() -> None:

@@ -58,7 +58,7 @@ def layer_map_of(sentences: dict[str, list[str]], word: str, layers: int = 5, se
         positions=(vectors - vectors.mean(1, keepdims=True)) @ plane.T,
         layers=["embeddings", *(f"layer {n}" for n in range(1, layers))],
         measures={"silhouette": (0.02 + 0.5 * share**1.5).tolist(), "accuracy": (0.5 + 0.48 * share).tolist()},
-        cosines=unit @ unit.transpose(0, 2, 1),
+        directions=unit,
     )
 
 

@@ -4,10 +4,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from bert.report.charts import contexts
+from bert.report.maps import attention_map, layer_map
+from bert.report.page import Section
+from bert.report.page import page as report_page
 from tests.browser import chromium, opened
-from tests.report.demo import crowded_page, demo_page
+from tests.report.demo import crowded_page, demo_page, layer_map_of
 
 pytestmark = pytest.mark.slow
 
@@ -187,6 +192,70 @@ def test_attention_changes_with_the_token_and_the_head(page) -> None:
     assert heads.locator('.chip[aria-pressed="true"] b').text_content() == "from"
     heads.locator(".values rect").nth(1).hover()
     assert re.fullmatch(r"\[CLS\] → the: \d+\.\d %", heads.locator(".readout").text_content())
+
+
+def test_every_mark_names_its_nearest_occurrences(page) -> None:
+    word = chart(page, "layers")
+    for dot in word.locator(".dot").all():
+        dot.dispatch_event("pointerenter")
+        assert word.locator(".near li").count() == 3
+
+
+def test_a_hollow_mark_is_hollow_and_a_filled_one_is_not(browser, file: Path) -> None:
+    many = file.with_name("many.html")
+    word = layer_map_of({f"group {n}": ["an apple"] * 2 for n in range(12)}, "apple")
+    many.write_text(report_page("Many", "", [Section("Map", layer_map(word))]), encoding="utf-8")
+    with opened(browser, many, 1280) as page:
+        fills = page.locator(".key .symbol path").evaluate_all(
+            "nodes => nodes.map(node => getComputedStyle(node).fill)"
+        )
+        assert len(set(fills[:8])) == 8
+        assert len(set(fills[8:])) == 1
+        assert fills[8] not in fills[:8]
+        strokes = page.locator(".key .hollow path").evaluate_all(
+            "nodes => nodes.map(node => getComputedStyle(node).stroke)"
+        )
+        assert strokes == fills[:4]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_right_to_left_text_is_ordered_and_aligned_as_such_everywhere(browser, file: Path, width: int) -> None:
+    texts = [f"ישבנו ליד הבנק הגדול, אמר John ב-{2020 + n}." for n in range(6)]
+    word = layer_map_of({"נהר": texts[:3], "כסף": texts[3:]}, "הבנק")
+    first = word.occurrences[0]
+    cards = contexts(first, [(other, 0.5) for other in word.occurrences[1:3]], [0, 0, 0])
+    tokens = ["[CLS]", "הבנק", "הגדול", "[SEP]"]
+    heads = {"head": np.full((4, 4), 0.25)}
+    other = file.with_name("rtl.html")
+    body = layer_map(word) + cards + attention_map(tokens, heads)
+    other.write_text(report_page("Contexts of הבנק", "", [Section("Map", body)]), encoding="utf-8")
+    with opened(browser, other, width) as page:
+        assert page.evaluate("getComputedStyle(document.querySelector('h1')).direction") == "ltr"
+        for selector in (".side .readout p", ".contexts li .marked", ".contexts figcaption .marked"):
+            # The text ends at the right edge of its box, which is as wide as the space that is left for it.
+            text, box, parent = page.locator(selector).first.evaluate(
+                """node => {
+                    const range = document.createRange();
+                    range.selectNodeContents(node);
+                    const parent = node.parentElement.getBoundingClientRect();
+                    return [range.getBoundingClientRect().right, node.getBoundingClientRect().right, parent.width];
+                }"""
+            )
+            assert text == pytest.approx(box, abs=8)
+            assert page.locator(selector).first.bounding_box()["width"] > 0.6 * parent
+        page.locator(".heads .values rect").nth(6).hover()
+        readout = page.locator(".attention .readout")
+        assert readout.text_content() == "הבנק → הגדול: 25.0 %"
+        rights = page.locator(".heads .rows span").evaluate_all(
+            """spans => spans.map(span => {
+                const range = document.createRange();
+                range.selectNodeContents(span);
+                return range.getBoundingClientRect().right;
+            })"""
+        )
+        assert max(rights) - min(rights) < 2  # beside their rows, whatever their direction
+        first_word, second_word = (readout.locator("bdi").nth(n).bounding_box()["x"] for n in (0, 1))
+        assert first_word < second_word  # the arrow points from the query to the key
 
 
 def test_a_link_leads_to_its_section_and_is_marked(page) -> None:

@@ -41,6 +41,12 @@ def test_the_legend_says_the_last_value_of_each_curve() -> None:
     assert re.search(r"train\s*2\.50.*test\s*2\.75", read.text)
 
 
+def test_sixteen_curves_are_told_apart_by_color_and_dashes() -> None:
+    text = charts.line_chart({f"run {n}": [(0, n), (1, n)] for n in range(16)}, "step", "nats")
+    assert len(set(re.findall(r'<polyline class="(c\d d\d)"', text))) == 16
+    assert re.findall(r'<li class="(c\d)"><svg class="stroke (d\d)"', text)[11] == ("c3", "d1")
+
+
 @pytest.mark.parametrize(
     "points", [[], [(1.0, 2.0)], [(1.0, 2.0), (1.0, 2.0)], [(1.0, math.nan), (2.0, 5.0), (3.0, math.inf)]]
 )

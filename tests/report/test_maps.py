@@ -7,8 +7,13 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from sklearn.metrics.pairwise import cosine_similarity
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import normalize
 
 from bert.report import maps
+from bert.report.page import Marked
+from bert.report.palette import MARKS
 from tests.report.demo import APPLE, heads_of, layer_map_of
 from tests.report.reader import Reader
 
@@ -55,33 +60,33 @@ def test_cosines_stand_by_group_and_are_those_given() -> None:
     order = content["cosines"]["order"]
     assert order == [*range(0, 16, 2), *range(1, 16, 2)]
     values = np.array(content["cosines"]["values"]).reshape(5, 16, 16) / 100
-    assert WORD.cosines is not None
-    assert values == pytest.approx(WORD.cosines[:, order][:, :, order], abs=0.0051)
+    expected = np.stack([cosine_similarity(layer) for layer in WORD.directions])
+    assert values == pytest.approx(expected[:, order][:, :, order], abs=0.0051)
+
+
+def alike(count: int, groups: list[str] | None = None) -> maps.LayerMap:
+    """Occurrences in one layer."""
+    directions = np.eye(count)[None]
+    return maps.LayerMap(
+        [WORD.occurrences[0]] * count, groups or ["one"] * count, np.zeros((1, count, 2)), ["1"], directions
+    )
 
 
 def test_of_many_occurrences_the_cosines_of_some_are_shown_and_it_is_said() -> None:
-    count = 5 * maps.MOST_CELLS + 1
-    many = maps.LayerMap(
-        [WORD.occurrences[0]] * count,
-        ["one"] * count,
-        np.zeros((1, count, 2)),
-        ["layer 1"],
-        {},
-        np.ones((1, count, count)),
-    )
-    text = maps.layer_map(many)
+    count = 4 * maps.MOST_CELLS + 1
+    text = maps.layer_map(alike(count, ["many"] * (count - 2) + ["one", "another"]))
     (content,) = Reader(text).data
-    assert len(content["cosines"]["order"]) <= maps.MOST_CELLS
-    assert f"({len(content['cosines']['order'])} of {count} occurrences)" in text
+    assert len(content["cosines"]["order"]) == maps.MOST_CELLS
+    assert content["cosines"]["order"][-2:] == [count - 2, count - 1]
+    assert f"({maps.MOST_CELLS} of {count} occurrences)" in text
     assert text.count('class="dot"') == count
     assert '<div class="steer" hidden>' in text  # one layer: nothing to steer
 
 
 def test_a_layer_without_a_measure_says_so() -> None:
-    text = maps.layer_map(replace(WORD, measures={"silhouette": [float("nan")] * 5}, cosines=None))
+    text = maps.layer_map(replace(WORD, measures={"silhouette": [float("nan")] * 5}))
     (content,) = Reader(text).data
     assert content["measures"] == [[None] * 5]
-    assert content["cosines"] is None
     assert "<output>–</output>" in text
 
 
@@ -90,14 +95,14 @@ def test_a_map_whose_parts_do_not_fit_is_refused() -> None:
         replace(WORD, positions=WORD.positions[:, :3])
     with pytest.raises(ValueError, match="5 numbers"):
         replace(WORD, measures={"silhouette": [1.0]})
-    with pytest.raises(ValueError, match="cosines"):
-        replace(WORD, cosines=np.eye(3))
+    with pytest.raises(ValueError, match=r"directions \(5, 15, 12\)"):
+        replace(WORD, directions=WORD.directions[:, 1:])
 
 
 def test_shades_run_from_the_lowest_to_the_highest_value_off_the_diagonal() -> None:
     values = np.array([[1.0, 0.2, 0.6], [0.2, 1.0, 0.4], [0.6, 0.4, 1.0]])
-    shape = (1, 3, 2)
-    three = maps.LayerMap(WORD.occurrences[:3], ["one"] * 3, np.zeros(shape), ["layer 1"], {}, values[None])
+    directions = np.linalg.cholesky(values)[None]  # whose products are these
+    three = maps.LayerMap(WORD.occurrences[:3], ["one"] * 3, np.zeros((1, 3, 2)), ["layer 1"], directions)
     text = maps.layer_map(three)
     shades = [float(shade) for shade in re.findall(r'opacity="([\d.]+)"', text)]
     assert shades == [1, 0, 1, 0, 1, 0.5, 1, 0.5, 1]
@@ -106,12 +111,48 @@ def test_shades_run_from_the_lowest_to_the_highest_value_off_the_diagonal() -> N
     assert ">0.60</output>" in text
 
 
-@pytest.mark.parametrize(("count", "cells", "said"), [(1, 1, ""), (maps.MOST_CELLS + 1, 25, "25 of 49")])
+@pytest.mark.parametrize(("count", "cells", "said"), [(1, 1, ""), (maps.MOST_CELLS + 1, maps.MOST_CELLS, "48 of 49")])
 def test_cosines_of_one_occurrence_and_of_many_are_drawn(count: int, cells: int, said: str) -> None:
-    points, cosines = np.zeros((1, count, 2)), np.eye(count)[None]
-    text = maps.layer_map(maps.LayerMap([WORD.occurrences[0]] * count, ["one"] * count, points, ["1"], {}, cosines))
+    text = maps.layer_map(alike(count))
     assert text.count('height="1" opacity') == cells**2
     assert said in text
+
+
+def test_a_mark_names_the_nearest_of_all_occurrences_and_not_only_of_those_that_are_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(maps, "MOST_MARKS", 10)
+    draw = np.random.default_rng(0)
+    directions = normalize(draw.normal(size=(2 * 60, 5))).reshape(2, 60, 5)
+    texts = [Marked(f"{'far ' * 40}row {n} apple", 164 + len(str(n)) + 1, 164 + len(str(n)) + 6) for n in range(60)]
+    word = maps.LayerMap(texts, [f"g{n % 4}" for n in range(60)], draw.normal(size=(2, 60, 2)), ["0", "1"], directions)
+    (content,) = Reader(maps.layer_map(word)).data
+    drawn = word.drawn()
+    assert len(drawn) == 10
+    numbers = [int(item[0].split("row ")[1]) for item in content["items"]]
+    assert numbers[:10] == drawn
+    assert len(numbers) == len(set(numbers)) > 10
+    assert [item[3] for item in content["items"]] == [n % 4 for n in numbers]
+    for layer, near in enumerate(content["near"]):
+        found = NearestNeighbors(n_neighbors=4, metric="cosine").fit(directions[layer])
+        distances, indices = found.kneighbors(directions[layer][drawn])
+        assert [numbers[item] for item in near["items"]] == indices[:, 1:].ravel().tolist()
+        assert np.array(near["cosines"]) / 100 == pytest.approx(1 - distances[:, 1:].ravel(), abs=0.0051)
+
+
+def test_all_layers_of_a_map_have_one_scale() -> None:
+    text = maps.layer_map(replace(WORD, positions=WORD.positions * np.array([0, 1, 1, 1, 1e-3])[:, None, None]))
+    (content,) = Reader(text).data
+    places = np.array(content["xy"]).reshape(5, 16, 2) * [maps.WIDE, 1]
+    ours, theirs = (np.linalg.norm(p - p.mean(1, keepdims=True), axis=-1) for p in (places, WORD.positions))
+    for factor, layer in ((0, 0), (1, 1), (1, 3), (1e-3, 4)):
+        assert ours[layer] == pytest.approx(factor * theirs[layer] * (ours[2] / theirs[2]).mean(), abs=0.02)
+
+
+@pytest.mark.parametrize(("count", "said"), [(len(MARKS), False), (len(MARKS) + 1, True)])
+def test_a_page_says_when_marks_repeat(count: int, said: bool) -> None:
+    text = maps.layer_map(alike(count, [f"group {n}" for n in range(count)]))
+    assert ("Marks repeat after 64 groups." in text) is said
 
 
 def test_attention_shows_the_weights_of_every_head() -> None:
@@ -136,6 +177,18 @@ def test_attention_of_too_many_heads_shows_the_first_and_says_so() -> None:
     fits = maps.MOST_WEIGHTS // size**2
     assert text.count("<option") == fits < 100
     assert f"The first {fits} of 100 heads." in text
+
+
+def test_of_many_tokens_the_grid_names_as_many_as_can_be_read() -> None:
+    tokens = [f"token{n}" for n in range(100)]
+    text = maps.attention_map(tokens, {"head": np.full((100, 100), 0.01)})
+    rows = re.search(r'<div class="rows" aria-hidden="true">(.*?)</div>', text)
+    assert rows
+    names = re.findall(r"<span[^>]*>(.*?)</span>", rows[1])
+    assert [name for name in names if name] == tokens[::4]
+    assert names[::4] == tokens[::4]
+    assert 'style="--n:100;--step:4"' in text
+    assert all(f">{token}</b>" in text for token in tokens)  # beside the grid, all of them
 
 
 def test_weights_of_another_size_are_refused() -> None:

@@ -3,17 +3,18 @@
 The labels are in a list of a .jsonl file, in one cell separated by `data.separator`, or as 0 and 1 in one column each.
 """
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MultilabelExactMatch, MultilabelF1Score
 
-from bert.data.examples import LABELS, Example, Examples, label_name, read_examples
+from bert.data.columns import LABELS, Columns
+from bert.data.examples import Example, Examples, label_name, read_examples
 from bert.data.rows import cell_of
-from bert.errors import InputError
+from bert.errors import InputError, option
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import percents
 from bert.finetuning.tasks.task import Guess, Names, Task
@@ -28,26 +29,28 @@ class Multilabel(Task):
 
     name = "multilabel"
     problem_type = "multi_label_classification"
+    options = (*Task.options, "separator", "label_columns")
     scales = percents("micro F1", "macro F1", "exact match")
 
-    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Examples:
-        columns = data.label_columns
+    def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
+        columns = data.label_columns or ([] if data.label else list(learned.label_columns))
 
-        def several(where: str, row: dict[str, Any], column: str, needed: bool) -> tuple[str, ...] | None:
+        def several(where: str, row: dict[str, Any], column: str) -> tuple[str, ...]:
             if columns:
-                asked = needed or columns[0] in row
-                return tuple(name for name in columns if _flag(where, row, name)) if asked else None
-            cell = cell_of(where, row, column) if needed else row.get(column)
+                return tuple(name for name in columns if _flag(where, row, name))
+            cell = cell_of(where, row, column)
             cells = cell.split(data.separator) if isinstance(cell, str) else cell if isinstance(cell, list) else [cell]
             found = (label_name(where, column, one) for one in cells)
             return tuple(dict.fromkeys(name for name in found if name))
 
         first = columns[0] if columns and labeled else data.label
         usual = () if columns else ("labels", *LABELS)
-        read = read_examples(file, data.text, data.pair, first, labeled, data.file_format, several, usual)
+        advice = f", or columns of 0 and 1 by {option('label_columns')}"
+        given = data.text, data.pair, first
+        read = read_examples(file, *given, labeled, data.file_format, several, usual, learned, advice)
         if not columns or not labeled:
             return read
-        return dataclasses.replace(read, columns=dataclasses.replace(read.columns, label=", ".join(columns)))
+        return replace(read, columns=replace(read.columns, label=None, label_columns=columns))
 
     def names(self, example: Example) -> tuple[str, ...]:
         return example.label if isinstance(example.label, tuple) else ()

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric, PearsonCorrCoef, SpearmanCorrCoef
 
-from bert.data.examples import LABELS, Example
+from bert.data.columns import LABELS
+from bert.data.examples import Example
 from bert.data.rows import cell_of
 from bert.errors import InputError
 from bert.finetuning.batches import Item
@@ -19,18 +20,16 @@ from bert.model.loss import squared_error
 from bert.training.step import LossTerms
 
 
-def number(where: str, row: dict[str, Any], column: str, needed: bool) -> float | None:
-    """The number in a cell. If it is `needed`, raises InputError for anything else."""
-    cell = cell_of(where, row, column) if needed else row.get(column)
+def number(where: str, row: dict[str, Any], column: str) -> float:
+    """The number in a cell. Raises InputError for anything else."""
+    cell = cell_of(where, row, column)
     try:
-        value = math.nan if isinstance(cell, bool) else float(cell)  # type: ignore[arg-type]
+        value = math.nan if isinstance(cell, bool) else float(cell)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
-    if math.isfinite(value):
-        return value
-    if needed:
+    if not math.isfinite(value):
         raise InputError(f"{where}: column {column!r} holds {cell!r}, not a finite number; fix it or remove the row")
-    return None
+    return value
 
 
 class Regression(Task):

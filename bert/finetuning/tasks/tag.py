@@ -4,7 +4,7 @@ If the labels mark spans (B-PER, I-PER, O), the headline is span F1 as computed 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,11 +12,13 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
-from bert.data.examples import TaggedExample, read_tagged
+from bert.data.columns import Columns
+from bert.data.examples import Examples, TaggedExample, read_tagged
+from bert.data.rows import is_number
 from bert.errors import InputError
 from bert.finetuning.batches import TaskBatch
 from bert.finetuning.config import DataConfig
-from bert.finetuning.metrics import SpanF1, percents, scheme_of
+from bert.finetuning.metrics import SpanF1, marks_span, numbered, percents, scheme_of, span_tags
 from bert.finetuning.tasks.task import Guess, LabelMetrics, Metrics, Names, Task, TaskModel, flat
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import TokenClassifier
@@ -29,28 +31,24 @@ class Tag(Task):
     model = TokenClassifier
     pipeline = "token-classification"
     output = "tags.conll"
+    options = ("words", "tags")
     scales = percents("span F1", "strict span F1", "accuracy")
 
-    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterator[TaggedExample]:
-        any_word = not labeled
-        for example in read_tagged(file, data.words, data.tags, labeled, data.file_format):
-            any_word |= bool(example.words)
-            yield example
-        if not any_word:
-            raise InputError(f"{file}: no words: give at least one sentence with a word")
+    def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
+        read = read_tagged(file, data.words, data.tags, labeled, data.file_format, learned)
+        return Examples(read.columns, _with_words(file, read.rows)) if labeled else read
 
     def names(self, example: TaggedExample) -> tuple[str, ...]:
         return example.tags or ()
 
     def counted(self, sizes: Sequence[int]) -> str:
-        return f"{len(sizes):,} sentences, {sum(sizes):,} words"
+        return f"{numbered(len(sizes), 'sentence')}, {numbered(sum(sizes), 'word')}"
 
     def windows(self, examples: Sequence[TaggedExample], maker: WindowMaker) -> list[list[Window]]:
         return maker.from_sentences([example.words for example in examples])
 
     def scores(self, model: TaskModel, batch: TaskBatch) -> Tensor:
-        logits = model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]).logits  # (B, T, C)
-        return logits.flatten(0, 1)[batch["word_positions"]]
+        return self.logits(model, batch).flatten(0, 1)[batch["word_positions"]]
 
     def of_example(self, logits: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
         words = torch.tensor([word for window in windows for word in window.words], dtype=torch.long)
@@ -58,11 +56,22 @@ class Tag(Task):
 
     def metrics(self, labels: Names, examples: Sequence[TaggedExample]) -> dict[str, Metric]:
         accuracy: dict[str, Metric] = {"accuracy": MulticlassAccuracy(len(labels), average="micro")}
-        of_labels = scheme_of((label,) for label in labels)  # none: some do not mark spans
-        if of_labels is None:
+        tags = span_tags(labels)
+        if not tags:
             return accuracy
-        scheme = scheme_of(map(self.names, examples)) or of_labels
-        return {"span_f1": SpanF1(labels), "strict_span_f1": SpanF1(labels, "strict", scheme), **accuracy}
+        tag_of = dict(zip(labels, tags))
+        in_text = scheme_of([tag_of[name] for name in self.names(example)] for example in examples)
+        scheme = in_text or scheme_of((tag,) for tag in tags) or "IOB2"
+        return {"span_f1": SpanF1(tags), "strict_span_f1": SpanF1(tags, "strict", scheme), **accuracy}
+
+    def doubts(self, places: Mapping[str, str]) -> Iterator[str]:
+        yield from super().doubts(places)
+        if all(map(is_number, places)):
+            yield f"{next(iter(places.values()))}: tags are numbers, so that there is no span F1; write their names"
+        strays = [tag for tag in places if tag != "O" and not marks_span(tag)]
+        if len(strays) < len(places.keys() - {"O"}):
+            told = "counts as O in span F1" if span_tags([*places]) else "there is no span F1"
+            yield from (f"{places[tag]}: the tag {tag!r} marks no span, as B-PER does; {told}" for tag in strays)
 
     def update(self, metrics: Metrics, scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> None:
         decided = self.decide(scores)
@@ -95,6 +104,15 @@ class Tag(Task):
     def lines(self, example: TaggedExample, prediction: list[Guess]) -> str:
         words = zip(example.words, prediction, strict=True)
         return "".join(f"{word}\t{guess.label}\t{guess.probability:.4f}\n" for word, guess in words) + "\n"
+
+
+def _with_words(file: str, examples: Iterator[TaggedExample]) -> Iterator[TaggedExample]:
+    any_word = False
+    for example in examples:
+        any_word |= bool(example.words)
+        yield example
+    if not any_word:
+        raise InputError(f"{file}: no words: give at least one sentence with a word")
 
 
 TASK = Tag()

@@ -6,21 +6,26 @@ of several labels; a task overrides what differs.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any, ClassVar
+from unicodedata import category, normalize
 
 import torch
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.nn.functional import one_hot
+from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 
-from bert.data.examples import LABELS, Parse, read_examples
+from bert.data.columns import LABELS, Columns
+from bert.data.examples import Examples, Parse, read_examples
 from bert.finetuning.batches import Item, TaskBatch, count_labels
 from bert.finetuning.config import DataConfig
-from bert.finetuning.metrics import Scale
+from bert.finetuning.metrics import Scale, numbered
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import SequenceClassifier, TokenClassifier, mean_of_windows
 from bert.model.loss import cross_entropy
@@ -71,13 +76,16 @@ class Task:
     """compute predictions in bfloat16; none: if the hardware supports it natively"""
     parse: ClassVar[Parse | None] = None
     """parser of a label; none: the label is a name"""
+    options: ClassVar[Sequence[str]] = ("text", "pair", "label")
+    """the fields of `DataConfig` that this task and some others have"""
 
     # ── examples ──
 
-    def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterable[Any]:
-        """The examples of a file; unless `labeled`, labels may be missing. Raises InputError."""
-        columns = data.text, data.pair, data.label
-        return read_examples(file, *columns, labeled, data.file_format, type(self).parse, self.label_names)
+    def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
+        """The examples of a file, from the columns that `data` names, or those of training (`learned`); unless `labeled`, labels
+        may be missing. Raises InputError."""
+        given = data.text, data.pair, data.label
+        return read_examples(file, *given, labeled, data.file_format, type(self).parse, self.label_names, learned)
 
     def names(self, example: Any) -> tuple[str, ...]:
         """The names of an example's labels."""
@@ -95,13 +103,21 @@ class Task:
         """The labels of an example as numbers: the class id of each unit. `ids`: label name → class id."""
         return tuple(ids[name] for name in self.names(example))
 
+    def doubts(self, places: Mapping[str, str]) -> Iterator[str]:
+        """Warnings about labels (`places`: where each stands first): of those that look alike or mean the same number."""
+        first: dict[str, str] = {}
+        for label, where in places.items():
+            if (twin := first.setdefault(printed(label), label)) != label:
+                how = "only in case, spaces, Unicode form or the notation of a number"
+                yield f"{where}: the label {label!a} differs from {twin!a} ({places[twin]}) {how}; are they one?"
+
     def described(self, examples: Sequence[Any]) -> str:
         """A line about the labels of the training examples."""
         return f"labels: {with_counts([name for example in examples for name in self.names(example)])}"
 
     def counted(self, sizes: Sequence[int]) -> str:
         """A count of examples, given the number of units of each."""
-        return f"{len(sizes):,} examples"
+        return numbered(len(sizes), "example")
 
     # ── model ──
 
@@ -113,10 +129,20 @@ class Task:
         """Adjust the new head of a model to the training examples; nothing by default."""
         return
 
+    def logits(self, model: TaskModel, batch: TaskBatch) -> Tensor:
+        """(R, C) or (R, T, C): the logits of the sequences of a batch.
+
+        Twice `at_once` and more go through the model in parts, which are computed again in the backward pass (Chen et al. 2016, "Training
+        Deep Nets with Sublinear Memory Cost"): memory does not grow with the longest text."""
+        inputs = [batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]]
+        if len(batch["input_ids"]) < 2 * batch["at_once"]:
+            return model(*inputs).logits
+        parts = zip(*(repeat(None) if one is None else one.split(batch["at_once"]) for one in inputs))
+        return torch.cat([checkpoint(lambda *part: model(*part).logits, *part, use_reentrant=False) for part in parts])
+
     def scores(self, model: TaskModel, batch: TaskBatch) -> Tensor:
         """(N, C): the scores of each unit of the batch; for a text the mean over its windows."""
-        logits = model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]).logits  # (B, C)
-        return mean_of_windows(logits, batch["example_ids"], len(batch["sizes"]))
+        return mean_of_windows(self.logits(model, batch), batch["example_ids"], len(batch["sizes"]))
 
     def of_example(self, logits: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
         """(units, C): the scores of an example, from the logits (C,) or (T, C) of each of its windows."""
@@ -183,6 +209,19 @@ def flat(task: Task, examples: Iterable[Any], labels: Names) -> Tensor:
     """The labels of examples as a flat tensor of numbers, as in a batch."""
     ids = {label: number for number, label in enumerate(labels)}
     return torch.tensor([number for example in examples for number in task.numbers(example, ids)])
+
+
+def printed(label: str) -> str:
+    """What a label looks like or, if it is a number, means."""
+    text = "".join(sign for sign in normalize("NFKC", label) if category(sign) != "Cf")
+    with suppress(ValueError):
+        return str(float(text))
+    return " ".join(text.split()).casefold()
+
+
+def first_of(names: Sequence[str], most: int) -> str:
+    """The first names, and … if there are more."""
+    return ", ".join([*names[:most], *["…"] * (len(names) > most)])
 
 
 def with_counts(names: Sequence[str], most: int = 12) -> str:
