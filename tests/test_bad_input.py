@@ -414,15 +414,12 @@ def test_no_process_is_started_for_rows_that_do_not_divide(refused: Refused, mon
     assert started == []
 
 
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--trainer.precision=33", "trainer.precision is 33: give one of 32-true, bf16-mixed, "),
-        ("--trainer.accelerator=xpu9", "trainer: "),
-    ],
-)
-def test_what_lightning_refuses_is_one_line_too(refused: Refused, flag: str, message: str) -> None:
-    assert refused("pretrain", "text.txt", "--out", "new", *TINY, flag).startswith(message)
+@pytest.mark.parametrize("flag", ["--trainer.accelerator=xpu9"])
+def test_what_lightning_refuses_is_one_line_too(refused: Refused, flag: str) -> None:
+    assert refused("pretrain", "text.txt", "--out", "new", *TINY, flag).startswith("trainer: ")
+    assert refused("pretrain", "text.txt", "--out", "new", *TINY, "--trainer.precision=33") == (
+        "trainer.precision is 33: give one of 32-true, bf16-mixed, 16-mixed, bf16-true, 16-true, 64-true"
+    )
 
 
 @pytest.mark.parametrize(
