@@ -80,7 +80,7 @@ def choose_columns(
         )
     columns = Columns(text, pair, label)
     check_pair(where, columns, learned)
-    for role in ("text", "pair", "label")[: 2 + needs]:
+    for role in ("text", "pair", "label"):
         before, now = getattr(learned, role), getattr(columns, role)
         if before and before != now and not getattr(named, role):
             logger.warning(f"{where}: no column {before!r}, the {role} in training; reading {now!r}")

@@ -222,9 +222,12 @@ def read_tagged(
         form, lines = _plain_or_conll(path, lines, needs_tags or words is not None or tags is not None)
 
     def choose(header: Iterable[str], *names: Sequence[str]) -> list[str]:
-        given = (words, learned.words), (tags, learned.tags)
-        known = list(header)
-        return [one or usual(filter(None, (old, *usual_)), known) or "" for (one, old), usual_ in zip(given, names)]
+        given, known = ((words, learned.words), (tags, learned.tags)), list(header)
+        found = [one or usual(filter(None, (old, *usual_)), known) or "" for (one, old), usual_ in zip(given, names)]
+        for (one, old), new in zip(given, found):
+            if new and not one and old not in (None, new, *_NUMBERS):
+                logger.warning(f"{name_of(path)}: no column {old!r}, which training had; reading {new!r}")
+        return found
 
     match form:
         case "conllu":
@@ -331,15 +334,11 @@ def _plain_or_conll(path: str | Path, lines: Iterator[str], tagged: bool) -> tup
             break
     rows = [line.strip() for line in seen if not line.isspace()]
     ends_in_tags = len(rows) == 2 and all(map(_ENDS_IN_TAG.search, rows))
-    is_table = (
-        len(rows) == 2
-        and len({row.count("\t") for row in rows}) == 1
-        and all("\t" in row.split(" ")[0] for row in rows)
-    )
+    tabs = {row.count("\t") if "\t" in row.split(" ")[0] else 0 for row in rows}
+    is_table = len(rows) == 2 and len(tabs) == 1 and tabs != {0}
     if "\t" in "".join(rows) and not ends_in_tags:
-        logger.warning(
-            f"{name_of(path)}, line 1: tabs; {'words with their tags' if is_table else 'sentences'} are read, one per line"
-        )
+        what = "words with their tags" if is_table else "sentences"
+        logger.warning(f"{name_of(path)}, line 1: tabs; {what} are read, one per line")
     return "conll" if ends_in_tags or is_table else "txt", chain(seen, lines)
 
 

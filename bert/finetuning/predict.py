@@ -6,7 +6,7 @@ A text that is longer than a sequence is split into windows, as in training.
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
@@ -43,7 +43,8 @@ class Predictor:
     def read(self, file: str, data: DataConfig, labeled: bool = True) -> Iterable[Any]:
         """The examples of a file, from the columns of training unless `data` names others. Raises InputError."""
         check_options(self.task, data)
-        return self.task.read(file, data, labeled, self.columns)
+        learned = self.columns if labeled else replace(self.columns, label=None, tags=None)
+        return self.task.read(file, data, labeled, learned)
 
     def __call__(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Each example with its prediction."""

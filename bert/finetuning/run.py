@@ -134,14 +134,13 @@ def keep_output(model: TaskModel, source: Source, task: Task) -> bool:
     if (kind, getattr(head, "problem_type", "")) != (task.model.__name__, task.problem_type):
         return False
     labels: list[str] = list(getattr(head, "labels", ()))
-    if sorted(labels) != sorted(model.labels):
-        logger.info(f"{source.folder} has other labels: its output layer is not kept")
-        return False
+    kept = sorted(labels) == sorted(model.labels)
+    both = ("the same", "") if kept else ("other", "not ")
+    logger.info(f"{source.folder} has {both[0]} labels: its output layer is {both[1]}kept")
     shapes = {f"head.output.{name}": tensor.shape for name, tensor in model.head.output.named_parameters()}
-    for name, tensor in source.parameters(kind, shapes)[0].items():
+    for name, tensor in source.parameters(kind, shapes)[0].items() if kept else ():
         model.get_parameter(name).data.copy_(tensor[[labels.index(label) for label in model.labels]])
-    logger.info(f"{source.folder} has the same labels: its output layer is kept")
-    return True
+    return kept
 
 
 def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: str) -> str:

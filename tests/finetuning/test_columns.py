@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -132,6 +133,36 @@ def test_numbers_of_columns_are_those_of_conll_files_alone(place, tmp_path):
         assert [(list(one.words), list(one.tags)) for one in found] == rows
         (one,) = predictor.task.read(str(tmp_path / "a.jsonl"), DataConfig(), learned=learned)
         assert (list(one.words), list(one.tags)) == rows[0]
+
+
+def test_other_names_of_words_and_tags_are_told(place, tmp_path, said):
+    (tmp_path / "a.jsonl").write_text('{"tokens": ["Ann"], "tags": ["O"]}\n')
+    (tmp_path / "a.conllu").write_text("1\tAnn\t_\tO\t_\t_\t_\t_\t_\t_\n")
+    predictor = load_predictor(place / "words" / "model")
+    for name, words, tags in (("a.jsonl", "tokens", "tags"), ("a.conllu", None, "upos")):
+        said.clear()
+        assert len(list(predictor.read(str(tmp_path / name), DataConfig()))) == 1
+        told = (
+            [f"no column 'form', which training had; reading {words!r}"] if words else []
+        )  # CoNLL-U has a column `form`
+        told += [f"no column 'kind', which training had; reading {tags!r}"]
+        assert said == [f"{tmp_path / name}: {line}" for line in told]
+    said.clear()
+    assert len(list(predictor.read(str(tmp_path / "a.jsonl"), DataConfig(words="tokens", tags="tags")))) == 1
+    assert said == []
+
+
+def test_prediction_needs_no_column_of_the_labels(place, tmp_path, said):
+    """Not even that of training."""
+    (tmp_path / "a.conll").write_text("1\tAnn\n2\tleft\n")
+    predictor = replace(load_predictor(place / "words" / "model"), columns=Columns(words="2", tags="3"))
+    (one,) = predictor.read(str(tmp_path / "a.conll"), DataConfig(), labeled=False)
+    assert one.words == ("Ann", "left")
+    with pytest.raises(InputError, match="line 1: no column 3 for 'tags'; there are 2"):
+        list(predictor.read(str(tmp_path / "a.conll"), DataConfig()))
+    (tmp_path / "a.csv").write_text("body,topic\nthe cat,x\n")
+    assert list(load_predictor(place / "single" / "model").read(str(tmp_path / "a.csv"), DataConfig(), labeled=False))
+    assert said == []
 
 
 def test_a_folder_without_columns_reads_any(place, tmp_path):
