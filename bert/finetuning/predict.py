@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from bert.data.columns import Columns
-from bert.data.examples import label_name
 from bert.errors import InputError
 from bert.files import is_same, replaced
 from bert.finetuning.config import DataConfig, WindowsConfig
@@ -77,8 +76,6 @@ def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf1
     maker = window_maker(windows or read_windows(folder), model, str(folder))
     if torch.cuda.is_available():
         model.to("cuda")
-    for label in model.labels:
-        label_name(str(folder / "config.json"), "id2label", label)
     return Predictor(model, maker, task, read_columns(folder), task.bf16 if bf16 is None else bf16)
 
 
