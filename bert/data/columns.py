@@ -1,4 +1,4 @@
-"""Which columns of a file hold the texts, the labels, the words: the named ones, those of training, or those with usual names."""
+"""Which columns of a file hold texts, labels and words: named ones, those of training, or those with usual names."""
 
 import logging
 from collections.abc import Sequence
@@ -60,11 +60,12 @@ def choose_columns(
     needs: bool,
     advice: str,
 ) -> Columns:
-    """The columns of a file of texts: the `named` ones, which must exist; for the others those of training (`learned`), or
-    those with usual names, of the label `label_names`. `advice` ends the error of a file without a text, or without a label
-    that it `needs`.
+    """The columns of a file of texts: the `named` ones, which must exist; for the others those of training
+    (`learned`), or those with usual names, of the label `label_names`. `advice` ends the error of a file without a
+    text, or without a label that it `needs`.
 
-    Warns of other columns than in training. Raises InputError, also for pairs in place of texts and the other way round."""
+    Warns of other columns than in training. Raises InputError, also for pairs in place of texts and the other way
+    round."""
     for role, name in (("text", named.text), ("pair", named.pair), ("label", named.label)):
         if name and name not in header:
             what = f"no column {name!r} for {flag(role)}; {there_are(header)}"

@@ -116,8 +116,8 @@ def read_examples(
     `text`, `pair` and `label` name columns; by default they are found in the first line by their usual names.
     `file_format` (tsv, csv, jsonl, txt) is by default that of the suffix. Blank lines are skipped, except in plain text,
     where each line is a row. `parse` makes the label of a row, by default a name; `label_names` are the usual names of its
-    column, most likely first. Unless `needs_label`, a label that is absent, empty or invalid is None. For `learned`, the
-    columns of training, and `advice` see `choose_columns`. Raises InputError.
+    column, most likely first. Unless `needs_label`, a label that is absent, empty or invalid is None. For `learned`,
+    the columns of training, and `advice` see `choose_columns`. Raises InputError.
     """
     form = _format(path, file_format, _EXAMPLE_FORMATS)
     lines = read_lines(Path(path).expanduser())
@@ -213,8 +213,8 @@ def read_tagged(
     jsonl: two lists per line; `words` and `tags` are their names, by default found by usual names.
     txt: one sentence per line if tags are neither needed nor seen, otherwise conll. Words are separated by spaces; in
       a line of Chinese without them, or with few, each character is a word.
-    `learned` are the columns of training, which are found before usual names and numbers. Unless `needs_tags`, tags are read
-    if there are any. Raises InputError.
+    `learned` are the columns of training, which are found before usual names and numbers. Unless `needs_tags`, tags
+    are read if there are any. Raises InputError.
     """
     form = _format(path, file_format, _TAGGED_FORMATS)
     lines = read_lines(Path(path).expanduser())
@@ -254,8 +254,8 @@ def read_tagged(
 def _sentences(
     path: str | Path, lines: Words, word: int, tag: int, needs_tags: bool, guessed: bool = False
 ) -> Iterator[TaggedExample]:
-    """Sentences from lines of one word each; `word` and `tag` are indices of columns. A single column holds words, and empty
-    columns at the end of the first line hold nothing. Numbers are no tags if the column is `guessed`."""
+    """Sentences from lines of one word each; `word` and `tag` are indices of columns. A single column holds words,
+    and empty columns at the end of the first line hold nothing. Numbers are no tags if the column is `guessed`."""
     words: list[str] = []
     tags: list[str] = []
     numbers: list[int] = []
@@ -322,8 +322,8 @@ def _conllu_column(path: str | Path, column: str) -> int:
 def _plain_or_conll(path: str | Path, lines: Iterator[str], tagged: bool) -> tuple[str, Iterator[str]]:
     """Whether a text file has one sentence or one word per line ("txt" or "conll"), and its lines from the first.
 
-    It has words if it must (`tagged`), and if its first two lines end in tags (one sentence can end in "B-12", two hardly) or
-    have a word and as many cells after it, separated by tabs.
+    It has words if it must (`tagged`), and if its first two lines end in tags (one sentence can end in "B-12", two
+    hardly) or have a word and as many cells after it, separated by tabs.
     """
     if tagged:
         return "conll", lines
@@ -343,7 +343,8 @@ def _plain_or_conll(path: str | Path, lines: Iterator[str], tagged: bool) -> tup
 
 
 def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
-    """The lines. Raises InputError if the first one is the header of a table of texts with labels, or of words with tags."""
+    """The lines. Raises InputError if the first one is the header of a table of texts with labels, or of words with
+    tags."""
     first = next(lines, "")
     cells = {cell.strip().lower() for cell in first.split("\t")}
     if cells & {*PAIRS, *WORDS, "word", "token"} and cells & {*LABELS, *TAGS}:

@@ -154,7 +154,8 @@ def cell_of(where: str, row: dict[str, Any], column: str) -> Any:
 def conll_lines(lines: Iterator[str]) -> Words:
     """The lines of a CoNLL file, with any number of columns. A -DOCSTART- line ends a sentence like a blank line.
 
-    Lines that begin with # before a sentence are comments, unless they have the columns of the first word of the file."""
+    Lines that begin with # before a sentence are comments, unless they have the columns of the first word of the
+    file."""
     opening: list[str] = []
     word: list[str] = []
     for line in lines:
@@ -179,8 +180,8 @@ def _conll_cells(line: str) -> list[str]:
 
 
 def _is_comment(cells: list[str], word: list[str]) -> bool:
-    """Whether a line that begins with # is not like a `word`: it has other columns, a space after #, or a number in place of a
-    tag, as `# 12`. A hashtag alone is a word without its tag."""
+    """Whether a line that begins with # is not like a `word`: it has other columns, a space after #, or a number in
+    place of a tag, as `# 12`. A hashtag alone is a word without its tag."""
     if len(cells) != len(word):
         return len(cells) > 1 or cells == ["#"]
     return cells[0].startswith("# ") or (cells[0] == "#" and is_number(cells[-1]) and not is_number(word[-1]))

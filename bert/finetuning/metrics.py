@@ -87,8 +87,8 @@ class Span(NamedTuple):
 def scheme_of(sentences: Iterable[Sequence[str]]) -> Scheme | None:
     """The scheme of the tags of many sentences; none if they are not span tags, such as parts of speech.
 
-    IOB1 opens a span with I, or with B right after another span of its type; IOB2 opens every span with B. BMES and BMEWO are
-    IOBES with other letters.
+    IOB1 opens a span with I, or with B right after another span of its type; IOB2 opens every span with B. BMES and
+    BMEWO are IOBES with other letters.
     """
     prefixes: set[str] = set()
     b_opens = i_opens = False
@@ -115,7 +115,8 @@ def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     """The spans of a sentence in order: the well-formed ones of a scheme, or, without a scheme, those that conlleval finds.
 
     In conlleval a span begins at B, and at I if no span of its type is open. As in seqeval, this is extended to E and S (in BILOU L and
-    U), which end a span, and to the letters of BMES and BMEWO. Raises ValueError for a tag that is neither O nor like B-PER.
+    U), which end a span, and to the letters of BMES and BMEWO. Raises ValueError for a tag that is neither O nor like
+    B-PER.
     """
     ends_marked = scheme in ("IOBES", "BILOU")
     found: list[Span] = []
@@ -147,8 +148,8 @@ def marks_span(tag: str) -> bool:
 
 
 def span_tags(labels: Sequence[str]) -> list[str]:
-    """The labels with O in place of those that mark no span; empty if these are more than the others. Prefixes without a type,
-    B and I, mark spans where there are no other labels."""
+    """The labels with O in place of those that mark no span; empty if these are more than the others. Prefixes
+    without a type, B and I, mark spans where there are no other labels."""
     alone = {"B"} <= set(labels) <= set("BIESLUMWO")
     tags = [label if marks_span(label) and (alone or len(label) > 1) else "O" for label in labels]
     strays = sum(tag != label for tag, label in zip(tags, labels))

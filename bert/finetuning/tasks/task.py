@@ -82,8 +82,8 @@ class Task:
     # ── examples ──
 
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
-        """The examples of a file, from the columns that `data` names, or those of training (`learned`); unless `labeled`, labels
-        may be missing. Raises InputError."""
+        """The examples of a file, from the columns that `data` names, or those of training (`learned`); unless
+        `labeled`, labels may be missing. Raises InputError."""
         given = data.text, data.pair, data.label
         return read_examples(file, *given, labeled, data.file_format, type(self).parse, self.label_names, learned)
 
@@ -104,7 +104,8 @@ class Task:
         return tuple(ids[name] for name in self.names(example))
 
     def doubts(self, places: Mapping[str, str]) -> Iterator[str]:
-        """Warnings about labels (`places`: where each stands first): of those that look alike or mean the same number."""
+        """Warnings about labels (`places`: where each stands first): of those that look alike or mean the same
+        number."""
         first: dict[str, str] = {}
         for label, where in places.items():
             if (twin := first.setdefault(printed(label), label)) != label:
@@ -132,8 +133,8 @@ class Task:
     def logits(self, model: TaskModel, batch: TaskBatch) -> Tensor:
         """(R, C) or (R, T, C): the logits of the sequences of a batch.
 
-        Twice `at_once` and more go through the model in parts, which are computed again in the backward pass (Chen et al. 2016, "Training
-        Deep Nets with Sublinear Memory Cost"): memory does not grow with the longest text."""
+        Twice `at_once` and more go through the model in parts, which are computed again in the backward pass (Chen et
+        al. 2016, "Training Deep Nets with Sublinear Memory Cost"): memory hardly grows with the longest text."""
         inputs = [batch["input_ids"], batch["attention_mask"], batch["token_type_ids"]]
         if len(batch["input_ids"]) < 2 * batch["at_once"]:
             return model(*inputs).logits
