@@ -5,7 +5,7 @@ import random
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from bert.data.tokenizer import Tokenizer
@@ -95,6 +95,8 @@ def test_a_long_sentence_without_spaces_is_not_one_unknown_token():
     st.sampled_from(KINDS),
 )
 def test_any_text_of_known_characters_comes_back(text, kind):
+    composed = unicodedata.normalize("NFC", text.lower())
+    assume(set(composed) <= {*CHARACTERS, *"".join(CHARACTERS).lower()})  # a letter and a mark may be another character
     assert comparable(EVERYTHING[kind].decode(EVERYTHING[kind].encode(text))) == comparable(text)
 
 
