@@ -164,8 +164,7 @@ def _clusters(words: Words, layer: Layer) -> list[Table | str]:
         members = np.flatnonzero(layer.clusters == name)
         near = members[np.argsort(-(directions[members] @ directions[members].mean(axis=0)), kind="stable")][:3]
         senses = Counter(words.occurrences[index].sense or "" for index in members)
-        shown = ", ".join(f"{sense} {count}" for sense, count in senses.most_common(4) if sense)
-        shown += ", …" if len(senses) > 4 else ""
+        shown = ", ".join(f"{one} {count}" for one, count in senses.most_common(4) if one) + ", …" * (len(senses) > 4)
         parts.append(f"cluster {name}: {len(members)} occurrences{f' ({shown})' if shown else ''}")
         parts += [f"    {words.occurrences[index].context(40)}" for index in near]
     return parts

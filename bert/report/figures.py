@@ -101,8 +101,8 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     contexts = [word.occurrences[index].context(CONTEXT).text for index in drawn]
     names = [_shortened(name, LONGEST_NAME) for name in word.group_names()]
     points, groups = word.positions[layer][drawn], numbered(word.groups)[drawn]
-    remarks = [f"{name} {of[layer]:.2f}" for name, of in word.measures.items() if np.isfinite(of[layer])]
-    remarks += [f"{len(drawn)} of {len(word.groups):,} occurrences"] * (len(drawn) < len(word.groups))
+    told = [f"{name} {of[layer]:.2f}" for name, of in word.measures.items() if np.isfinite(of[layer])]
+    told += [f"{len(drawn)} of {len(word.groups):,} occurrences"] * (len(drawn) < len(word.groups))
     lettering = Lettering([*contexts, *names, title])
     with lettering.in_use():
         figure = Figure(figsize=(9, 6.6), dpi=160, facecolor=PAPER)
@@ -119,8 +119,7 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.09)
         figure.text(0.03, 1 - 0.36 / height, lettering.clean(title), fontsize=15, color=INK)
-        line = lettering.clean(" · ".join(remarks))
-        figure.text(0.03, 1 - 0.5 / height, line, fontsize=8, color=QUIET, va="top", wrap=True)
+        figure.text(0.03, 1 - 0.5 / height, lettering.clean(" · ".join(told)), size=8, color=QUIET, va="top", wrap=True)
         colors = [mark_of(group).light for group in groups]
         _label(axes, canvas, points, [lettering.clean(text) for text in contexts], colors)
         canvas.print_png(str(file))
