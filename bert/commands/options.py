@@ -22,9 +22,9 @@ def add_corpus(parser: Parser) -> None:
 
 def output(
     option: str, file: str | None, suffixes: Sequence[str], inputs: Sequence[str | None] = ()
-) -> Callable[[Callable[[Path], object]], None]:
+) -> Callable[[Callable[[Path], object]], object]:
     """A function that writes the file of an option atomically: it calls its argument with the path of a temporary file, which then
-    replaces the file. Without a file it does nothing.
+    replaces the file, and returns what that returns. Without a file it does nothing.
 
     Raises InputError, before any work, if the file has another suffix, cannot be written, or is one of `inputs` or inside one."""
     if file is None:
@@ -42,10 +42,10 @@ def output(
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")
 
-    def write(fill: Callable[[Path], object]) -> None:
+    def write(fill: Callable[[Path], object]) -> object:
         try:
             with replaced(path) as partial:
-                fill(partial)
+                return fill(partial)
         except OSError as error:
             why = error.strerror or error
             raise InputError(f"{option} {file}: cannot be written ({why}): give another path") from None

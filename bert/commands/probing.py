@@ -39,10 +39,10 @@ def _words(arguments: Sequence[str]) -> None:
     from bert.probing.pictures import words_page, words_png
 
     html(lambda file: file.write_text(words_page(result, options.model, options.sentences), encoding="utf-8"))
-    png(lambda file: _say(words_png(result, file)))
+    _say(png(lambda file: words_png(result, file)))
 
 
-def _say(remark: str) -> None:
+def _say(remark: object) -> None:
     """Print a remark if there is one."""
     if remark:
         print(remark)
@@ -138,7 +138,7 @@ def _attend(arguments: Sequence[str]) -> None:
         from bert.report.figures import heatmap_png
 
         weights, title = result.head(layer, head), f"attention: layer {layer}, head {head}"
-        png(lambda file: _say(heatmap_png(file, result.labels, weights, title)))
+        _say(png(lambda file: heatmap_png(file, result.labels, weights, title)))
 
 
 COMMANDS = (_words, _senses, _score, _attend)

@@ -194,15 +194,15 @@ def window_around(ids: Sequence[int], positions: Sequence[int], room: int) -> tu
 def resolve_layers(config: EncoderConfig, layers: Sequence[int] | int | None) -> list[int]:
     """Indices of layers from 0, the embeddings; all of them for None. Negative ones count from the last."""
     total = config.num_layers + 1
-    layers = [layers] if isinstance(layers, int) else layers
     if layers is None:
         return list(range(total))
+    layers = [layers] if isinstance(layers, int | np.integer) else layers
     if len(layers) == 0:
         raise InputError("no layers: name at least one, or none at all for every layer")
     for layer in layers:
         if not -total <= layer < total:
             raise InputError(f"layer {layer}: the model has layers 0 (the embeddings) to {config.num_layers}")
-    return [layer % total for layer in layers]
+    return [int(layer) % total for layer in layers]
 
 
 def encoder_of(model: nn.Module | str | Path) -> Encoder:

@@ -34,6 +34,7 @@ class Attention:
 
     def head(self, layer: int, head: int) -> NDArray[np.float32]:
         """(T, T) weights of a head; layers count from 1, heads from 0. Raises InputError if there is no such head."""
+        check_arguments(Attention.head, locals())
         layers, heads = self.weights.shape[:2]
         if not 1 <= layer <= layers:
             raise InputError(f"layer {layer}: the model has layers 1 to {layers} with attention")

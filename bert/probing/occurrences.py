@@ -2,8 +2,9 @@
 
 Text is compared by grapheme clusters, a letter with its marks or an emoji with its modifiers, so that a match covers whole ones and can
 be mapped back to the sentence. Case, width and other forms of presentation do not matter, and what is invisible is ignored: soft
-hyphens, zero-width spaces, joiners between letters, variation selectors. Boundaries are those of Unicode's UAX 29, with its break after
-an apostrophe before a vowel, in elisions alone (l'eau, not ma'am), and one before a final 's. No torch.
+hyphens, zero-width spaces, joiners between letters, variation selectors, the Arabic tatweel. Boundaries are those of Unicode's UAX 29,
+with its break after an apostrophe before a vowel, in elisions alone (l'eau, not ma'am), and one before a final 's, 'd, 'm, 'll, 're or
+'ve. No torch.
 """
 
 import re
@@ -19,8 +20,8 @@ _MARKS = "".join(chr(code) for code in range(0x300, 0x1F000) if unicodedata.cate
 _WORD = rf"[\w{_MARKS}]"
 _MIDDLE = "['\u00b7\u2027\u05f4]"  # can't, col·lecció
 _INSIDE = re.compile(  # a word or a number: no boundary
-    rf"(?<={_WORD})(?={_WORD}|{_MIDDLE}\w)(?!'s(?!{_WORD}))|(?<={_WORD}{_MIDDLE})(?=\w)"
-    r"(?!((?<=\b[cdjlmnst]')|(?<=qu')|(?<=ll'))[aeiouyh])|(?<=\d)(?=[.,]\d)|(?<=\d[.,])(?=\d)"
+    rf"(?<={_WORD})(?={_WORD}|{_MIDDLE}\w)(?!'(?:s|d|m|ll|re|ve)(?!{_WORD}))|(?<={_WORD}{_MIDDLE})(?=\w)"
+    r"(?!((?<=\b[cdjlmnst]')|(?<=qu')|(?<=ll')|(?<=\bun'))[aeiouyhœæ])|(?<=\d)(?=[.,]\d)|(?<=\d[.,])(?=\d)"
 )
 _PICTURES = "[\u2190-\u2bff\U0001f000-\U0001faff]"
 # A cluster: a flag of two indicators, or a character, with marks, joiners, vowel signs of Thai and Lao, half-width voiced marks, skin
@@ -31,11 +32,11 @@ _CLUSTER = re.compile(
     f"|(?<=\u200d){_PICTURES}|(?<=[\u1039\u17d2]).)*"
 )
 _INVISIBLE = re.compile(
-    "[\u00ad\u034f\u061c\u180b-\u180f\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
+    "[\u00ad\u034f\u061c\u0640\u180b-\u180f\u200b\u200c\u200e\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff"
     f"\U000e0100-\U000e01ef]|\u200d(?!{_PICTURES})"
 )
-# full-width and half-width letters, ligatures, Arabic letters by position
-_PRESENTATION = re.compile("[\ufb00-\ufdff\ufe10-\ufefe\uff00-\uffef]+")
+# spaces, full-width and half-width letters, ligatures, Arabic letters by position
+_PRESENTATION = re.compile("[\u00a0\u2000-\u200a\u202f\u3000\ufb00-\ufdff\ufe10-\ufefe\uff00-\uffef]+")
 
 # English: the first pattern that the end of a word fits, how many letters it loses, and the endings it takes ("+": its last letter)
 _SHORT = "^y?[^aeiouy]*[aeiouy]"  # one syllable up to its vowel
@@ -56,8 +57,8 @@ _STRESSED = (  # at the end
     "^(?:deter|inter|format|fulfil|handicap|kidnap|patrol|program|propel)"
 )
 _VERBS = (
-    # the forms by rule belong to another word: unite, breathe
-    ("^(?:aide|breath|caste|cloth|lung|past|sooth|steppe|suite|unit)|sis", 0, ""),
+    # the forms by rule belong to another word: add, unite, breathe
+    ("^(?:ad|aide|caste|cloth|envelope|lung|past|secret|sooth|steppe|suite|unit)|[hr]eath|sis", 0, ""),
     ("^sw?ing|^[^aeiouy]*[eo]|^(?!fr|kn|tr)[^aeiouy]*ee", 0, "ing"),  # not singed, bed, toed, seed
     ("[^aeiou]y", 1, "ied ying"),
     ("ie", 2, "ied ying"),

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 from torch import nn
 
 from bert.data.rows import name_of
-from bert.errors import InputError
+from bert.errors import InputError, check_arguments
 from bert.probing.rows import Pair, read_pairs
 from bert.probing.sentences import SentenceScore, score
 from bert.report.text import render, tabbed, table
@@ -133,10 +133,13 @@ def minimal_pairs(
 
     `pairs` may be a file, of which `limit` takes the first pairs of each paradigm. `within_word`: see `score`.
 
-    Raises InputError if the file has no pairs, or a sentence has no token.
+    Raises InputError if there are no pairs, or a sentence has no token.
     """
+    check_arguments(minimal_pairs, locals())
     if isinstance(pairs, str | Path):
         pairs = pairs_of(pairs, limit)
+    if not pairs:
+        raise InputError("no pairs: give at least one")
     sentences = [sentence for pair in pairs for sentence in (pair.good, pair.bad)]
     scores = score(sentences, model, within_word=within_word, progress=progress)
     made = tuple(ScoredPair(*three) for three in zip(pairs, scores[::2], scores[1::2]))

@@ -110,9 +110,11 @@ def _rows(path: str | Path) -> Iterator[Row]:
         span, word = _span(where, row, column, text), _text(row, column["word"])
         if span is not None and word is not None:
             marked, lemma = text[slice(*span)], column["word"].lower() == "lemma"
-            if not (span in find(text, [marked]) if lemma else find(marked, forms_of(word))):
+            inside = [(0, len(marked))] * (span in find(text, [marked])) if lemma else find(marked, forms_of(word))
+            if not inside:
                 what = f"characters {span[0]} to {span[1]} are {marked!r}, not {word!r}; count characters, not bytes"
                 raise InputError(f"{where}: {what}, or name the column `lemma` if it holds base forms")
+            span = span[0] + inside[0][0], span[0] + inside[0][1]  # without a comma or a quote beside the word
         if span is not None:  # positions in the file's text, in which a line end can have two characters
             span = len(unify(text[: span[0]])), len(unify(text[: span[1]]))
         yield Row(unify(text), where, word, span, _text(row, column["sense"]))

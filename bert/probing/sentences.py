@@ -8,6 +8,7 @@ The tokens of a rare word give each other away: `##ge ##ous` suggests `gor`. The
 right, with the later ones masked too (Kauf and Ivanova 2023, "A Better Way to Do Masked Language Model Scoring": PLL-word-l2r).
 """
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from bert.inference.embeddings import encoder_of, tokenizer_of, warn_of_unknown,
 from bert.model.heads import MaskedLM
 from bert.report.text import tabbed
 
+logger = logging.getLogger(__name__)
 CHUNK_TOKENS = 1 << 18  # in the masked copies that are in memory at once
 
 
@@ -101,6 +103,8 @@ def _chunks(sentences: Iterable[str], model: MaskedLM) -> Iterator[list[_Encoded
     for sentence in sentences:
         ids = tokenizer.encode_with_offsets(sentence)[0]
         size = len(ids) * min(len(ids), model.config.max_length)
+        if size > CHUNK_TOKENS:
+            logger.warning(f"a sentence has {len(ids) - 2:,} tokens: each is predicted in a run of its own")
         if chunk and held + size > CHUNK_TOKENS:
             yield chunk
             chunk, held = [], 0

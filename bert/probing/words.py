@@ -24,7 +24,7 @@ from bert.probing import geometry
 from bert.probing.occurrences import find, fold, forms_of, nearest_words
 from bert.probing.rows import Row, read_rows
 from bert.report.page import Marked
-from bert.report.strata import stratified
+from bert.report.strata import numbered, stratified
 from bert.report.text import decimals, render, table
 
 logger = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def _clusters(words: Words, layer: Layer) -> list[Table | str]:
         members = np.flatnonzero(layer.clusters == name)
         near = members[np.argsort(-(directions[members] @ directions[members].mean(axis=0)), kind="stable")][:3]
         senses = Counter(words.occurrences[index].sense or "" for index in members)
-        shown = ", ".join(f"{sense} {count}" for sense, count in senses.most_common(4) if sense)
+        shown = ", ".join(f"{one} {count}" for one, count in senses.most_common(4) if one) + ", …" * (len(senses) > 4)
         parts.append(f"cluster {name}: {len(members)} occurrences{f' ({shown})' if shown else ''}")
         parts += [f"    {words.occurrences[index].context(40)}" for index in near]
     return parts
@@ -226,27 +226,19 @@ def words(
     by_layer = [vectors[:, column] for column in range(len(numbers))]
     baselines = _baselines(encoder, [row.sentence for row in rows], numbers, seed)
     given = [one.sense for one in chosen]
-    labels = None
-    if None not in given and len(set(given)) > 1:
-        labels = np.unique(np.array(given), return_inverse=True)[1]
+    labels = np.unique(np.array(given), return_inverse=True)[1] if None not in given and len({*given}) > 1 else None
     measured: list[Layer] = []  # from the last layer down, whose clusters determine the numbers of the others
     for number, own, baseline, flat in reversed(
         [*zip(numbers, by_layer, baselines, geometry.maps(by_layer), strict=True)]
     ):
         groups = geometry.cluster(own, clusters, seed)
-        groups = geometry.match_clusters(groups, measured[-1].clusters if measured else _by_appearance(groups))
+        groups = geometry.match_clusters(groups, measured[-1].clusters if measured else numbered(groups.tolist()))
         scores = None if labels is None else geometry.sense_scores(own, groups, labels, seed)
         score, mean = geometry.silhouette(own, groups, seed), geometry.mean_cosine(own)
         measured.append(Layer(number, own, baseline, mean, groups, score, flat, scores))
     unk_id = tokenizer_of(encoder).unk_id
     unknown = sum(unk_id in (ids[position] for position in positions) for ids, positions in located)
     return Words(word.strip(), chosen, tuple(measured[::-1]), len(found), unknown)
-
-
-def _by_appearance(groups: geometry.Labels) -> geometry.Labels:
-    """Clusters numbered in order of appearance."""
-    order = {old: new for new, old in enumerate(dict.fromkeys(groups.tolist()))}
-    return np.array([order[old] for old in groups.tolist()])
 
 
 def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[str] | None) -> list[Row]:
@@ -264,19 +256,21 @@ def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[s
 
 
 def _occurrences(word: str, rows: Sequence[Row], forms: bool, also: Sequence[str]) -> list[Occurrence]:
-    """The occurrences of the word. If rows give senses, only rows whose own word it is are used."""
+    """The occurrences of the word. If rows give senses, only rows whose own word it is, by name or by place, are used."""
     wanted = [*(forms_of(word) if forms else [word]), *also]
-    of_word = [row for row in rows if row.word is None or fold(row.word) == fold(word)]
+
+    def is_of_word(row: Row) -> bool:
+        if row.word is not None:
+            return fold(row.word) == fold(word)
+        return row.span is None or bool(find(row.sentence[slice(*row.span)], wanted))
+
+    of_word = [row for row in rows if is_of_word(row)]
     own = [row for row in of_word if row.sense is not None]
     for row in of_word if own else []:
         if row.sense is None and find(row.sentence, wanted):
             raise InputError(f"{row.where}: no sense of {word}, which other rows have: add it, or remove the row")
-    found: list[Occurrence] = []
-    for row in own or rows:
-        spans = find(row.sentence, wanted)
-        if row.span is not None and row.word is not None and fold(row.word) == fold(word):
-            spans = [row.span]
-        found += [Occurrence(row.sentence, *span, row.sense if own else None) for span in spans]
+    places = [(row, [row.span] if row.span and is_of_word(row) else find(row.sentence, wanted)) for row in own or rows]
+    found = [Occurrence(row.sentence, *at, row.sense if own else None) for row, spans in places for at in spans]
     if not found:
         near = nearest_words(word, (row.sentence for row in rows))
         similar = f": similar words are {', '.join(near)}" if near else ", and no similar word"
@@ -284,6 +278,9 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool, also: Sequence[str
         other = english if word.isascii() else f"{option('also')} finds other forms that you name"
         more = "" if forms or also else f"; {other}"
         raise InputError(f"{word} is not in the {len(rows):,} sentences{similar}{more}")
+    if absent := [row.where for row, spans in places if not spans and row.word is not None and is_of_word(row)]:
+        what = f"{len(absent):,} of {len(places):,} rows of {word} are left out: it is not in their sentences"
+        logger.warning(f"{what} ({absent[0]} is the first); {option('also')} finds other forms")
     return found
 
 

@@ -101,7 +101,8 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
     contexts = [word.occurrences[index].context(CONTEXT).text for index in drawn]
     names = [_shortened(name, LONGEST_NAME) for name in word.group_names()]
     points, groups = word.positions[layer][drawn], numbered(word.groups)[drawn]
-    measures = " · ".join(f"{name} {of[layer]:.2f}" for name, of in word.measures.items() if np.isfinite(of[layer]))
+    told = [f"{name} {of[layer]:.2f}" for name, of in word.measures.items() if np.isfinite(of[layer])]
+    told += [f"{len(drawn)} of {len(word.groups):,} occurrences"] * (len(drawn) < len(word.groups))
     lettering = Lettering([*contexts, *names, title])
     with lettering.in_use():
         figure = Figure(figsize=(9, 6.6), dpi=160, facecolor=PAPER)
@@ -111,14 +112,14 @@ def layer_scatter_png(file: str | Path, word: LayerMap, layer: int = -1, title: 
         height = 6 + below
         figure.set_figheight(height)
         axes = figure.add_axes((0.03, below / height, 0.94, 5.2 / height))
-        for n in np.unique(groups):
+        for n in dict.fromkeys(groups.tolist()):
             axes.plot(*points[groups == n].T, ls="", ms=8, zorder=3, **style(mark_of(n)))
         axes.set_axis_off()
         axes.update_datalim(word.positions.reshape(-1, 2))  # one scale for all layers
         axes.set_aspect("equal", adjustable="datalim")
         axes.margins(0.09)
         figure.text(0.03, 1 - 0.36 / height, lettering.clean(title), fontsize=15, color=INK)
-        figure.text(0.03, 1 - 0.5 / height, lettering.clean(measures), fontsize=8, color=QUIET, va="top", wrap=True)
+        figure.text(0.03, 1 - 0.5 / height, lettering.clean(" · ".join(told)), size=8, color=QUIET, va="top", wrap=True)
         colors = [mark_of(group).light for group in groups]
         _label(axes, canvas, points, [lettering.clean(text) for text in contexts], colors)
         canvas.print_png(str(file))

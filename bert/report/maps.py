@@ -53,8 +53,12 @@ class LayerMap:
         return list(dict.fromkeys(self.groups))
 
     def drawn(self) -> list[int]:
-        """The occurrences that are drawn: all, or a sample in which every group has its share, and at least one."""
-        return stratified(self.groups, max(MOST_MARKS, len(self.group_names())))
+        """The occurrences that are drawn: all, or a sample in which every group has its share, and at least one.
+
+        Those of the largest group come first, so that they do not cover the marks of small ones.
+        """
+        drawn = stratified(self.groups, max(MOST_MARKS, len(self.group_names())))
+        return sorted(drawn, key=lambda index: -self.groups.count(self.groups[index]))
 
 
 def layer_map(word: LayerMap, start: int = -1) -> str:

@@ -114,6 +114,8 @@ def test_weights_that_would_fill_the_memory_are_refused_with_their_size_and_the_
         ((3, 0), "layer 3: the model has layers 1 to 2"),
         ((1, 2), "head 2: a layer of the model has heads 0 to 1"),
         ((1, -1), "head -1: a layer"),
+        (("1", 0), "layer is '1'; must be int"),
+        ((1, 0.5), "head is 0.5; must be int"),
     ],
 )
 def test_a_head_that_is_not_there_is_refused(place: tuple[int, int], message: str) -> None:

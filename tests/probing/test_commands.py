@@ -282,3 +282,15 @@ def test_no_output_may_lie_in_the_model_that_is_read(tmp_path):
     output("--out", str(tmp_path / "model.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])
     with pytest.raises(InputError, match="would overwrite the input"):
         output("--out", str(tmp_path / "model" / "new.tsv"), (".tsv",), inputs=[str(tmp_path / "model")])
+
+
+def test_standard_output_that_fails_is_not_blamed_on_the_picture(
+    place: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(remark: object) -> None:
+        raise OSError("standard output")
+
+    monkeypatch.setattr("bert.commands.probing._say", refuse)
+    with pytest.raises(OSError, match="standard output"):
+        main(["attend", "The cat sat", "--model", model, "--png", "cat.png"])
+    assert (place / "cat.png").read_bytes().startswith(b"\x89PNG")

@@ -63,7 +63,14 @@ def test_words_are_found_as_a_reader_finds_them(sentence: str, word: str, found:
         ("ｶﾞﾗｽ", "ガラス", ["ｶﾞﾗｽ"]),
         ("ｶﾞﾗｽ", "カ", []),
         ("ﻛﺘﺎﺏ كتاب", "كتاب", ["ﻛﺘﺎﺏ", "كتاب"]),
-        # apostrophes are parts of words, except before a vowel and in 's
+        # apostrophes are parts of words, except before a vowel and in 's, 'd, 'm, 'll, 're, 've
+        ("pear'll pear’d, pears've pear'lls", "pear", ["pear", "pear"]),
+        ("I'm, he'd, they're and M", "m", ["M"]),
+        ("un'arte d'œuvres, Œuvres l’Œuvres", "œuvres", ["œuvres", "Œuvres", "Œuvres"]),
+        ("un'arte", "arte", ["arte"]),
+        # what is written otherwise is the same
+        ("كتـــاب كتاب", "كتاب", ["كتـــاب", "كتاب"]),
+        ("New\u00a0York New\u202fYork", "New York", ["New\u00a0York", "New\u202fYork"]),
         ("won't, won’t and won", "won", ["won"]),
         ("won't, won’t and won", "won’t", ["won't", "won’t"]),
         ("Pear's pears' 'pear'", "pear", ["Pear", "pear"]),
@@ -199,6 +206,9 @@ def test_several_forms_are_found_once_each_the_longest_first() -> None:
         ("radio", ["radios", "radioed", "radioing"]),
         ("crisis", ["crises"]),
         ("unit", ["units"]),  # united is a form of unite
+        ("sheath", ["sheaths"]),  # and sheathed of sheathe
+        ("secret", ["secrets"]),
+        ("ad", ["ads"]),
         ("Spring", ["Springs", "Springed", "Springing"]),
         ("x-ray", []),
     ],

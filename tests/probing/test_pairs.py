@@ -58,3 +58,16 @@ def test_a_file_without_pairs_and_a_sentence_without_a_token_are_refused(tmp_pat
         minimal_pairs(tmp_path / "lines.txt", model)
     with pytest.raises(InputError, match=r"pair 2: no token in the sentence '\\u200b'"):
         minimal_pairs([Pair("the cat", "cat the"), Pair("the cat", "\u200b")], model)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "^no pairs: give at least one$"),
+        (None, "^pairs is None; must be "),
+        ([("the cat", "cat the")], r"^pairs\[0\] is \('the cat', 'cat the'\); must be "),
+    ],
+)
+def test_what_is_no_list_of_pairs_is_refused(pairs: object, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        minimal_pairs(pairs, make_masked_lm())  # type: ignore[arg-type]

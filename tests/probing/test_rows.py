@@ -186,3 +186,21 @@ def test_a_place_of_the_word_or_a_form_of_it_is_read(tmp_path: Path, row: str) -
 def test_a_column_of_the_very_name_is_taken_before_one_in_other_letters(tmp_path: Path) -> None:
     (tmp_path / "a.tsv").write_text("sentence\tSentence\nright\twrong\n")
     assert [row.sentence for row in read_rows(tmp_path / "a.tsv")] == ["right"]
+
+
+@pytest.mark.parametrize(
+    ("place", "word"),
+    [
+        ({"index": 1}, "pears"),  # [“Pears’,]
+        ({"start": 0, "end": 17}, "pears"),
+        ({"start": 4, "end": 11}, "pears"),
+    ],
+)
+def test_a_place_is_that_of_the_word_without_what_stands_beside_it(
+    tmp_path: Path, place: dict[str, int], word: str
+) -> None:
+    file = tmp_path / "places.jsonl"
+    file.write_text(json.dumps({"word": "pear", "sentence": "Two “Pears’, fell"} | place))
+    (row,) = read_rows(file)
+    assert row.span is not None
+    assert row.sentence[slice(*row.span)].lower() == word

@@ -167,3 +167,12 @@ def test_what_cannot_be_scored_is_refused(tmp_path: Path) -> None:
     model.tokenizer = None
     with pytest.raises(InputError, match="this model has no tokenizer"):
         score(["one"], model)
+
+
+def test_a_sentence_of_very_many_tokens_says_what_it_costs(monkeypatch: pytest.MonkeyPatch, said: list[str]) -> None:
+    monkeypatch.setattr("bert.probing.sentences.CHUNK_TOKENS", 100)
+    score(["the cat sat on the", "the cat"], make_masked_lm())
+    assert said == []
+    score(["the cat sat on the cat sat", "the cat"], make_masked_lm())
+    assert said[0].startswith("a sentence has ")
+    assert said[0].endswith(" tokens: each is predicted in a run of its own")

@@ -198,3 +198,40 @@ def test_what_is_no_list_of_sentences_is_refused_and_not_searched_as_its_repr(se
 
 def test_an_emoji_is_a_word_too() -> None:
     assert len(words("👍", ["👍", "well 👍 done"], MODEL).occurrences) == 2
+
+
+def test_rows_that_mark_another_word_do_not_lend_their_sense() -> None:
+    rows = [
+        Row("an apple on a berry", "", None, (14, 19), "green"),
+        Row("an apple, an apple", "", None, (13, 18), "sweet"),
+        Row("no apple", "", None, None, "none"),
+    ]
+    found = words("apple", rows, MODEL).occurrences
+    assert [(one.start, one.sense) for one in found] == [(13, "sweet"), (3, "none")]
+    assert [one.text for one in words("berry", rows, MODEL).occurrences] == ["berry"]
+
+
+def test_rows_in_which_their_word_is_not_found_are_counted(said: list[str]) -> None:
+    rows = [
+        Row("the apples fell", "a.tsv, line 2", "apple", None, "x"),
+        Row("an apple", "a.tsv, line 3", "apple", None, "y"),
+    ]
+    assert [one.sense for one in words("apple", rows, MODEL).occurrences] == ["y"]
+    (note,) = said
+    assert note.startswith(
+        "1 of 2 rows of apple are left out: it is not in their sentences (a.tsv, line 2 is the first)"
+    )
+    assert len(words("apple", rows, MODEL, forms=True).occurrences) == 2
+    assert len(said) == 1
+
+
+def test_a_layer_may_be_a_number_of_numpy() -> None:
+    assert [layer.number for layer in words("apple", LINES, MODEL, np.int64(1)).layers] == [1]  # type: ignore[arg-type]
+
+
+def test_a_list_of_some_senses_of_a_cluster_ends_in_an_ellipsis() -> None:
+    lines = ["an apple"] * 15
+    for most, end in ((4, " 3)"), (5, ", …)")):
+        printed = str(words("apple", lines, MODEL, layers=[2], senses=[f"s{n % most}" for n in range(15)]))
+        assert "cluster 0: 15 occurrences (s0 " in printed
+        assert printed[: printed.index("\n    an [apple]")].endswith(end)

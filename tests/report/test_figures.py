@@ -179,6 +179,7 @@ def test_a_map_has_every_group_of_many_occurrences_and_one_scale_in_all_layers(
         figures.layer_scatter_png("map.png", shrunk, layer)
     for figure in drawn:
         assert [len(line.get_xdata()) for line in figure.axes[0].lines] == [39, 1]
+        assert figure.texts[1].get_text().endswith(" · 40 of 301 occurrences")
     first, second = (figure.axes[0] for figure in drawn)
     assert first.get_xlim() == pytest.approx(second.get_xlim())
     assert first.get_ylim() == pytest.approx(second.get_ylim())

@@ -194,3 +194,10 @@ def test_of_many_tokens_the_grid_names_as_many_as_can_be_read() -> None:
 def test_weights_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="3 tokens"):
         maps.attention_map(["a", "b", "c"], {"head": np.eye(2)})
+
+
+def test_marks_of_small_groups_lie_above_those_of_large_ones() -> None:
+    word = layer_map_of({"rare": ["an apple"], "usual": ["an apple"] * 9, "other": ["an apple"] * 3}, "apple")
+    assert [word.groups[index] for index in word.drawn()] == ["usual"] * 9 + ["other"] * 3 + ["rare"]
+    (content,) = Reader(maps.layer_map(word)).data
+    assert [item[3] for item in content["items"]] == [1] * 9 + [2] * 3 + [0]
