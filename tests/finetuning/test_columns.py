@@ -212,4 +212,6 @@ def test_a_label_that_breaks_a_line_of_predictions_is_refused(place, tmp_path, c
     keys["label2id"] = {label: int(number) for number, label in keys["id2label"].items()}
     (tmp_path / "model" / "config.json").write_text(json.dumps(keys))
     assert main(["predict", str(tmp_path / "model"), str(place / "single.tsv")]) == 2
-    assert f"config.json: id2label names {bad!r}: a tab or a line end cannot be part of a label" in capsys.readouterr().err
+    assert (
+        f"config.json: id2label names {bad!r}: a tab or a line end cannot be part of a label" in capsys.readouterr().err
+    )
