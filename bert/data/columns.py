@@ -71,7 +71,7 @@ def choose_columns(
             what = f"no column {name!r} for {flag(role)}; {there_are(header)}"
             raise InputError(f"{where}: {what}.{did_you_mean(name, header)}")
     text = named.text or usual(filter(None, (learned.text, *PAIRS)), header)
-    label = named.label or usual(filter(None, (learned.label, *label_names)), header)
+    label = named.label or usual(filter(None, (learned.label, *label_names)), (one for one in header if one != text))
     if text is None or (label is None and needs):
         raise unknown_column(where, "text" if text is None else "label", header, advice)
     pair = named.pair or usual(filter(None, (learned.pair, *PAIRS.get(text.lower(), ()))), header)
