@@ -165,6 +165,12 @@ def test_prediction_needs_no_column_of_the_labels(place, tmp_path, said):
     assert said == []
 
 
+def test_a_column_of_labels_beside_columns_of_0_and_1_is_refused(place, capsys):
+    model, file = str(place / "zeros" / "model"), str(place / "zeros.tsv")
+    assert main(["evaluate", model, file, "--label", "late", "--label-columns", "late", "early"]) == 2
+    assert capsys.readouterr().err == "bert: --label and --label-columns are both given; remove one\n"
+
+
 def test_texts_may_be_in_a_column_with_a_usual_name_of_labels(place, tmp_path, capsys):
     model, rows = str(place / "single" / "model"), [("the cat", "late"), ("the dog", "early")]
     file = write_rows(tmp_path / "topics.tsv", ("topic", "category"), rows)
