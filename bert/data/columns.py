@@ -71,14 +71,13 @@ def choose_columns(
             what = f"no column {name!r} for {flag(role)}; {there_are(header)}"
             raise InputError(f"{where}: {what}.{did_you_mean(name, header)}")
     text = named.text or usual(filter(None, (learned.text, *PAIRS)), header)
-    label = named.label or usual(filter(None, (learned.label, *label_names)), header)
+    label = named.label or usual(filter(None, (learned.label, *label_names)), (one for one in header if one != text))
     if text is None or (label is None and needs):
         raise unknown_column(where, "text" if text is None else "label", header, advice)
     pair = named.pair or usual(filter(None, (learned.pair, *PAIRS.get(text.lower(), ()))), header)
     if text in (pair, label):
-        raise InputError(
-            f"{where}: column {text!r} is the text and also the {'pair' if text == pair else 'label'}; name another"
-        )
+        role = "pair" if text == pair else "label"
+        raise InputError(f"{where}: column {text!r} is the text and also the {role}; name another")
     columns = Columns(text, pair, label)
     check_pair(where, columns, learned)
     for role in ("text", "pair", "label"):
@@ -92,9 +91,8 @@ def check_pair(where: str, columns: Columns, learned: Columns) -> None:
     """Raises InputError for a file of single texts if training had pairs, and the other way round."""
     if learned.pair and not columns.pair:
         had = f"training had pairs ({learned.text!r} and {learned.pair!r})"
-        raise InputError(
-            f"{where}: no second text, and {had}; give a file with a column for it, and name it by {flag('pair')}"
-        )
+        fix = f"give a file with a column for it, and name it by {flag('pair')}"
+        raise InputError(f"{where}: no second text, and {had}; {fix}")
     if learned.text and columns.pair and not learned.pair:
         had = f"training had single texts ({learned.text!r})"
         raise InputError(f"{where}: {columns.pair!r} is a second text, and {had}; remove this column")

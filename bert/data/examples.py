@@ -346,8 +346,8 @@ def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
     """The lines. Raises InputError if the first one is the header of a table of texts with labels, or of words with
     tags."""
     first = next(lines, "")
-    cells = {cell.strip().lower() for cell in first.split("\t")}
-    if cells & {*PAIRS, *WORDS, "word", "token"} and cells & {*LABELS, *TAGS}:
+    cells = {cell.strip().lower() for cell in first.split("\t" if "\t" in first else None)}
+    if cells & {*PAIRS, *WORDS, "word", "token"} and cells & {*LABELS, *TAGS, "ner", "pos"}:
         what = _FOR_TEXTS if cells & PAIRS.keys() else "the names of columns, not a word and its tag; remove it"
         raise InputError(f"{name_of(path)}, line 1: {what}")
     return chain([first] if first else [], lines)
@@ -375,7 +375,7 @@ def _tagged_json(rows: Rows, words: str, tags: str, needs_tags: bool) -> Iterato
 
 
 def _json_tags(where: str, row: dict[str, Any], column: str, words: Sequence[str]) -> tuple[str, ...]:
-    tags = _strings(where, row, column)
+    tags = tuple(tag.strip() for tag in _strings(where, row, column))
     if len(words) != len(tags):
         raise InputError(f"{where}: {len(words)} words and {len(tags)} tags; give each word one tag")
     if "" in tags:

@@ -157,16 +157,16 @@ def conll_lines(lines: Iterator[str]) -> Words:
     Lines that begin with # before a sentence are comments, unless they have the columns of the first word of the
     file."""
     opening: list[str] = []
-    word: list[str] = []
+    word = ""
     for line in lines:
         opening.append(line)
-        word = _conll_cells(line) or word
+        word = line if _conll_cells(line) else word
         if _conll_cells(line) and not line.startswith("#"):
             break
     before_sentence = True
     for number, line in enumerate(chain(opening, lines), start=1):
         cells = _conll_cells(line)
-        if not (before_sentence and line.startswith("#") and _is_comment(cells, word)):
+        if not (before_sentence and line.startswith("#") and _is_comment(line, word)):
             before_sentence = not cells
             yield number, cells
 
@@ -179,12 +179,15 @@ def _conll_cells(line: str) -> list[str]:
     return line.rstrip("\n").split("\t") if "\t" in line else re.split(" +", bare)
 
 
-def _is_comment(cells: list[str], word: list[str]) -> bool:
-    """Whether a line that begins with # is not like a `word`: it has other columns, a space after #, or a number in
-    place of a tag, as `# 12`. A hashtag alone is a word without its tag."""
-    if len(cells) != len(word):
+def _is_comment(line: str, word: str) -> bool:
+    """Whether a line that begins with # is not like that of a `word`: it has other columns or blanks in place of tabs,
+    a space after #, or a number in place of a tag, as `# 12`. A hashtag alone is a word without its tag."""
+    cells, of_word = _conll_cells(line), _conll_cells(word)
+    if len(cells) != len(of_word):
         return len(cells) > 1 or cells == ["#"]
-    return cells[0].startswith("# ") or (cells[0] == "#" and is_number(cells[-1]) and not is_number(word[-1]))
+    if cells[0].startswith("# ") or ("\t" in word and "\t" not in line):
+        return True
+    return cells[0] == "#" and is_number(cells[-1]) and not is_number(of_word[-1])
 
 
 def is_number(text: str) -> bool:

@@ -187,14 +187,13 @@ def _hold_out(task: Task, examples: Sequence[Any], data: DataConfig) -> tuple[li
         (dev if is_dev else train).append(example)
     if not dev or len(task.outcomes(train)) < 2:
         found = f"{numbered(len(examples), 'example')} with {numbered(len(set(hashes)), 'different text')}"
-        why = f"{found} are too few to split: give a second file with --dev, or more examples"
+        second = "give a second file with --dev"
+        why = f"{found} are too few to split: {second}, or more examples"
         counts = Counter(name for example in examples for name in task.names(example))
         once = list(counts.values()).count(1)
         if 2 < len(counts) < 2 * once:
             found = f"{once} of {len(counts)} labels stand once, so that none is left to validate on"
-            why = (
-                f"{found}: is their column a number, an id or the text? Name another, or give a second file with --dev"
-            )
+            why = f"{found}: is their column a number, an id or the text? Name another, or {second}"
         raise InputError(f"{data.train}: {why}")
     return train, dev
 

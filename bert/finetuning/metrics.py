@@ -149,8 +149,8 @@ def marks_span(tag: str) -> bool:
 
 def span_tags(labels: Sequence[str]) -> list[str]:
     """The labels with O in place of those that mark no span; empty if these are more than the others. Prefixes
-    without a type, B and I, mark spans where there are no other labels."""
-    alone = {"B"} <= set(labels) <= set("BIESLUMWO")
+    without a type, B and I, mark spans where no label has one with a type."""
+    alone = "B" in labels and not any(map(marks_span, set(labels) - set("BIESLUMW")))
     tags = [label if marks_span(label) and (alone or len(label) > 1) else "O" for label in labels]
     strays = sum(tag != label for tag, label in zip(tags, labels))
     return tags if len(labels) - tags.count("O") >= max(1, strays) else []

@@ -131,12 +131,13 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
 def keep_output(model: TaskModel, source: Source, task: Task) -> bool:
     """Copy the output layer of a folder that has the same task and labels, in the order of the labels of `model`."""
     kind, head = head_of(source.folder)
-    if (kind, getattr(head, "problem_type", "")) != (task.model.__name__, task.problem_type):
+    if kind != task.model.__name__:
         return False
     labels: list[str] = list(getattr(head, "labels", ()))
-    kept = sorted(labels) == sorted(model.labels)
-    both = ("the same", "") if kept else ("other", "not ")
-    logger.info(f"{source.folder} has {both[0]} labels: its output layer is {both[1]}kept")
+    is_same = getattr(head, "problem_type", "") == task.problem_type
+    kept = is_same and sorted(labels) == sorted(model.labels)
+    found = "the same labels" if kept else "other labels" if is_same else "another task"
+    logger.info(f"{source.folder} has {found}: its output layer is {'' if kept else 'not '}kept")
     shapes = {f"head.output.{name}": tensor.shape for name, tensor in model.head.output.named_parameters()}
     for name, tensor in source.parameters(kind, shapes)[0].items() if kept else ():
         model.get_parameter(name).data.copy_(tensor[[labels.index(label) for label in model.labels]])

@@ -173,7 +173,8 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
     if kinds is not None:
         if len(kinds) != layers:
             raise InputError(f"num_hidden_layers is {layers} and layer_types has {len(kinds)}: correct one of them")
-        local = [kind == "sliding_attention" for kind in kinds]
+        known = "full_attention", "sliding_attention"
+        local = [kind == known[1] if kind in known else None for kind in kinds]
         second = next((i for i, is_local in enumerate(local) if i and not is_local), len(local))
         fitting = [n for n in (every, second) if local == [i % n != 0 for i in range(layers)]]
         if not fitting:

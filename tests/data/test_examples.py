@@ -389,6 +389,8 @@ def test_comments_before_a_sentence_are_no_words_and_hashtags_are(tmp_path, need
     path = write(tmp_path / "a.conll", COMMENTED)
     assert sentences(path, needs_tags=needs_tags) == [(("Ann", "#1"), ("B-PER", "O")), (("#", "#left"), ("O", "O"))]
     ids = write(tmp_path / "ids.conll", COMMENTED.replace("B-PER", "3").replace("O", "0"))
+    assert sentences(ids, tags="2")[-1][0] == ("#", "#left")
+    ids.write_text(ids.read_text().replace("\t", " "))
     assert sentences(ids, tags="2")[-1][0] == ("#", "#", "#left")  # # 18 looks like the words of a file of numbers
 
 
@@ -400,6 +402,17 @@ def test_comments_take_any_number_of_cells_but_that_of_the_words(tmp_path, blank
     assert error_of(read_tagged, write(tmp_path / "b.conll", f"{words}# of the next\n")).startswith("b.conll, line 4: ")
     no_tag = write(tmp_path / "c.conll", f"{words}\n#left\n")  # a word without its tag, which is not lost
     assert error_of(read_tagged, no_tag).startswith("c.conll, line 5: 1 columns, the lines before have 3")
+
+
+def test_a_comment_with_a_blank_where_words_have_a_tab_is_no_word(tmp_path):
+    path = write(tmp_path / "a.conll", "# newdoc\n# text = #\n#\tO\na\tO\n\n# newpar\nb\tO\n")
+    assert sentences(path) == [(("#", "a"), ("O", "O")), (("b",), ("O",))]
+
+
+def test_tags_in_json_lines_have_no_blanks_around_them(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"words": ["Ann"], "tags": [" B-PER "]}\n{"words": ["a"], "tags": [" "]}\n')
+    assert next(iter(read_tagged(path))).tags == ("B-PER",)
+    assert "line 2: no tag beside 'a'" in error_of(read_tagged, path)
 
 
 @pytest.mark.parametrize("needs_tags", [True, False])
@@ -430,6 +443,7 @@ def test_a_number_is_no_tag_unless_its_column_is_named(tmp_path, number):
     [
         ("The cat sleeps on the mat.\tpet\nShares fell again today.\tmoney\n", "line 1: 'The cat sleeps on the mat.' is no word"),
         ("Token\tNER_tags\nAnn\tB-PER\n", "line 1: the names of columns, not a word and its tag; remove it"),
+        ("Word POS\nAnn NNP\n", "line 1: the names of columns, not a word and its tag; remove it"),
     ],
 )  # fmt: skip
 def test_tables_are_not_read_as_words(tmp_path, content, message):

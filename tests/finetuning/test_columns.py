@@ -165,6 +165,23 @@ def test_prediction_needs_no_column_of_the_labels(place, tmp_path, said):
     assert said == []
 
 
+def test_a_column_of_labels_beside_columns_of_0_and_1_is_refused(place, capsys):
+    model, file = str(place / "zeros" / "model"), str(place / "zeros.tsv")
+    assert main(["evaluate", model, file, "--label", "late", "--label-columns", "late", "early"]) == 2
+    assert capsys.readouterr().err == "bert: --label and --label-columns are both given; remove one\n"
+
+
+def test_texts_may_be_in_a_column_with_a_usual_name_of_labels(place, tmp_path, capsys):
+    model, rows = str(place / "single" / "model"), [("the cat", "late"), ("the dog", "early")]
+    file = write_rows(tmp_path / "topics.tsv", ("topic", "category"), rows)
+    for command in (["predict", model, file, "--out", str(tmp_path / "out.tsv")], ["evaluate", model, file]):
+        assert main([*command, "--text", "topic"]) == 0
+    alone = write_rows(tmp_path / "alone.tsv", ("label",), [("the cat",)])
+    assert main(["predict", model, alone, "--text", "label", "--out", str(tmp_path / "out.tsv")]) == 0
+    assert main(["evaluate", model, alone, "--text", "label"]) == 2
+    assert "no column is known as the label" in capsys.readouterr().err
+
+
 def test_a_folder_without_columns_reads_any(place, tmp_path):
     shutil.copytree(place / "pairs" / "model", tmp_path / "model")
     (tmp_path / "model" / "windows.json").unlink()

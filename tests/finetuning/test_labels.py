@@ -10,6 +10,7 @@ from bert.data.examples import Example, TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig, WindowsConfig
 from bert.finetuning.inputs import places_of, prepare_data, window_maker
+from bert.finetuning.metrics import span_tags
 from bert.finetuning.tasks.index import task_named
 from bert.finetuning.tasks.task import printed
 from bert.model.encoder import Encoder
@@ -45,6 +46,11 @@ def doubts(task, *labels):
         ("1", "01"),
         ("0.5", "5e-1"),
         ("A", "\uff21"),
+        ("\u2764", "\u2764\ufe0f"),  # one as a text, one as an emoji
+        ("cat", "c\u0430t"),  # a Cyrillic letter
+        ("\u039d\u039f", "NO"),  # Greek letters
+        ("-1", "\u22121.0"),
+        ("-0", "0"),
     ],
 )
 def test_labels_that_look_alike_or_mean_the_same_number_are_told_with_their_lines(one, two):
@@ -56,6 +62,9 @@ def test_labels_that_look_alike_or_mean_the_same_number_are_told_with_their_line
 
 def test_labels_that_differ_are_not_told():
     assert doubts(CLASSIFY, "a", "b", "a", "1", "2", "10", "x1", "x2", "new york", "newyork", "苹果", "蘋果") == []
+    assert (
+        doubts(CLASSIFY, "12345678901234567890", "12345678901234567891", "1e400", "1e500", "nan1", "nan2", "кот") == []
+    )
     assert doubts(REGRESSION, 1.0, 1, 2.5) == []
     assert doubts(TAG, "O", "B-PER", "I-PER", "B-LOC", "O") == []
 
@@ -66,6 +75,19 @@ def test_tags_that_are_numbers_are_told():
         "f, line 1: tags are numbers, so that there is no span F1; write their names"
     ]
     assert doubts(TAG, "NOUN", "3") == []
+
+
+def test_single_letters_that_are_parts_of_speech_are_no_span_tags():
+    """As in tweets: S is a possessive, U an address, E an emoticon, O a pronoun."""
+    letters = tuple("NO^SZVARDPTXUEGLMY")
+    assert span_tags(letters) == [] == doubts(TAG, *letters)
+
+
+def test_a_stray_tag_among_prefixes_alone_leaves_the_span_f1():
+    assert span_tags(["B", "I", "O", "b"]) == ["B", "I", "O", "O"]
+    assert doubts(TAG, "B", "I", "O", "X") == [
+        "f, line 4: the tag 'X' marks no span, as B-PER does; counts as O in span F1"
+    ]
 
 
 @pytest.mark.parametrize(("tags", "spans"), [(("O", "B-PER", "I-PER", "per"), True), (("O", "B-PER", "X", "Y"), False)])

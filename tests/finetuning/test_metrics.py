@@ -246,7 +246,7 @@ def test_the_letters_and_the_hyphen_of_a_scheme_change_no_span(letters, hyphen, 
         ("NOUN VERB X", ""),
         ("B E M S", "B E M S"),  # words of a sentence of Chinese
         ("B I O", "B I O"),
-        ("B I O o", ""),
+        ("B I O o", "B I O O"),
         ("S V O", ""),  # subject, verb, object
         ("B-X I O", "B-X O O"),
         ("O", ""),

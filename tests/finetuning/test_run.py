@@ -242,6 +242,9 @@ def test_going_on_from_a_classifier_with_the_same_labels_keeps_its_output_layer(
     flags[3] = flags[5] = other
     assert main(["finetune", "classify", *flags, "--out", str(tmp_path / "other")]) == 0
     assert f"{model} has other labels: its output layer is not kept" in capsys.readouterr().out
+    flags[3] = flags[5] = str(place / "train.tsv")
+    assert main(["finetune", "multilabel", *flags, "--out", str(tmp_path / "several")]) == 0
+    assert f"{model} has another task: its output layer is not kept" in capsys.readouterr().out
     flags[3] = flags[5] = str(place / "train.conll")
     assert main(["finetune", "tag", *flags, "--out", str(tmp_path / "tag")]) == 0
     assert "output layer" not in capsys.readouterr().out

@@ -547,6 +547,8 @@ def damage(folder: Path, how: str) -> None:
             rewrite_config(folder, layer_types=["sliding_attention", "full_attention", "full_attention"])
         case "kinds":
             rewrite_config(folder, layer_types=["full_attention", "sliding_attention"])
+        case "other kinds":
+            rewrite_config(folder, layer_types=["full_attention", "linear_attention", "full_attention"])
         case "rope":
             rewrite_config(folder, rope_parameters={"full_attention": {"rope_type": "yarn", "rope_theta": 1.0}})
         case "decoder":
@@ -577,6 +579,7 @@ def damage(folder: Path, how: str) -> None:
         ("activation", r"config\.json: hidden_activation is mish: this version reads gelu, gelu_pytorch_tanh"),
         ("layers", r"config\.json: layer_types .*only layers 0, n, 2n"),
         ("kinds", r"config\.json: num_hidden_layers is 3 and layer_types has 2: correct one of them"),
+        ("other kinds", r"config\.json: layer_types is not supported"),
         ("rope", r"config\.json: rope_parameters\.full_attention\.rope_type is yarn: only default"),
         ("decoder", r"config\.json: is_decoder is True: this version reads models with is_decoder False"),
         ("no config", r"no config\.json in it: give the folder of a model"),

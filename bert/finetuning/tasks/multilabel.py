@@ -33,6 +33,8 @@ class Multilabel(Task):
     scales = percents("micro F1", "macro F1", "exact match")
 
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
+        if data.label and data.label_columns:
+            raise InputError(f"{option('label')} and {option('label_columns')} are both given; remove one")
         columns = data.label_columns or ([] if data.label else list(learned.label_columns))
 
         def several(where: str, row: dict[str, Any], column: str) -> tuple[str, ...]:

@@ -69,7 +69,7 @@ class Tag(Task):
         if all(map(is_number, places)):
             yield f"{next(iter(places.values()))}: tags are numbers, so that there is no span F1; write their names"
         strays = [tag for tag in places if tag != "O" and not marks_span(tag)]
-        if len(strays) < len(places.keys() - {"O"}):
+        if span_tags([*places]) or any(len(tag) > 1 for tag in places.keys() - strays):
             told = "counts as O in span F1" if span_tags([*places]) else "there is no span F1"
             yield from (f"{places[tag]}: the tag {tag!r} marks no span, as B-PER does; {told}" for tag in strays)
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from itertools import repeat
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -34,6 +35,9 @@ from bert.training.step import LossTerms
 TaskModel = SequenceClassifier | TokenClassifier
 Names = Sequence[str]
 Metrics = Mapping[str, Any]
+_LOOK_ALIKE = str.maketrans(  # Cyrillic and Greek letters, a hyphen and a minus
+    "АВЕКМНОРСТУХІЈЅаеорсухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧο\u2010\u2212", "ABEKMHOPCTYXIJSaeopcyxijsABEZHIKMNOPTYXo--"
+)
 
 
 @dataclass(frozen=True)
@@ -106,10 +110,10 @@ class Task:
     def doubts(self, places: Mapping[str, str]) -> Iterator[str]:
         """Warnings about labels (`places`: where each stands first): of those that look alike or mean the same
         number."""
-        first: dict[str, str] = {}
+        first: dict[str | Decimal, str] = {}
         for label, where in places.items():
             if (twin := first.setdefault(printed(label), label)) != label:
-                how = "only in case, spaces, Unicode form or the notation of a number"
+                how = "only in case, spaces, look-alike characters or the notation of a number"
                 yield f"{where}: the label {label!a} differs from {twin!a} ({places[twin]}) {how}; are they one?"
 
     def described(self, examples: Sequence[Any]) -> str:
@@ -212,12 +216,14 @@ def flat(task: Task, examples: Iterable[Any], labels: Names) -> Tensor:
     return torch.tensor([number for example in examples for number in task.numbers(example, ids)])
 
 
-def printed(label: str) -> str:
+def printed(label: str) -> str | Decimal:
     """What a label looks like or, if it is a number, means."""
-    text = "".join(sign for sign in normalize("NFKC", label) if category(sign) != "Cf")
-    with suppress(ValueError):
-        return str(float(text))
-    return " ".join(text.split()).casefold()
+    shown = (sign for sign in normalize("NFKC", label) if category(sign) != "Cf" and not "\ufe00" <= sign <= "\ufe0f")
+    text = " ".join("".join(shown).translate(_LOOK_ALIKE).split())
+    with suppress(InvalidOperation):
+        if (number := Decimal(text)).is_finite():
+            return number
+    return text.casefold()
 
 
 def first_of(names: Sequence[str], most: int) -> str:
