@@ -181,7 +181,7 @@ def test_a_path_that_may_not_be_used_is_a_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     replace_command(monkeypatch, PermissionError(13, "Permission denied", "closed/store"))
-    assert main(["prepare"]) == 2
+    assert main(["pretrain"]) == 2
     assert capsys.readouterr().err == "bert: closed/store: Permission denied; allow it, or give another path\n"
 
 
