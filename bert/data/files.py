@@ -142,7 +142,7 @@ def _text_blocks(path: Path, advance: Advance, most: int | None = None) -> Itera
         meant = f" Did you mean `{near[0]}`?" if near else ""
         raise InputError(f"{path}: no such file: give another path.{meant}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); give a readable file") from None
 
 
 def _whole_lines(path: Path, chunks: Iterator[bytes], most: int | None = None) -> Iterator[str]:
