@@ -193,7 +193,7 @@ def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[
     left_out = f"left out for their suffix: {left} (name a file itself to read it as text)" if left else ""
     if not readable:
         what = "no readable file in it" if os.path.exists(itself) else "matches no readable file"
-        what += " that is not excluded" * bool(exclude)
+        what += "; what matches a pattern to exclude is not read" * bool(exclude)
         raise InputError(f"{name}: {what}; known suffixes are {formats.known_suffixes()}{left and f'; {left_out}'}")
     notes += [f"{name}: {left_out}"] if left else []
     return readable
