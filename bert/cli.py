@@ -47,10 +47,12 @@ def _command(arguments: Sequence[str]) -> int:
             raise InputError(f"{command} is not a command of bert: use one of {', '.join(COMMANDS)}.{near}")
         else:
             COMMANDS[command](arguments[1:])
-    except (InputError, MemoryError) as error:
+    except (InputError, MemoryError, PermissionError) as error:
         if reports or isinstance(error, RankError):
             line = "out of memory: use smaller batches, or less input"
-            if isinstance(error, InputError):
+            if isinstance(error, PermissionError):
+                line = f"{error.filename}: {error.strerror}; allow it, or give another path"
+            elif isinstance(error, InputError):
                 line = " ".join(error.message(flag_of).split())
             print(f"bert: {line if len(line) <= _LONGEST_LINE else line[:_LONGEST_LINE] + '…'}", file=sys.stderr)
         return 2

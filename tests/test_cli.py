@@ -177,6 +177,14 @@ def test_too_little_memory_is_a_line_and_a_fault_of_ours_keeps_its_traceback(
         main(["pretrain"])
 
 
+def test_a_path_that_may_not_be_used_is_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    replace_command(monkeypatch, PermissionError(13, "Permission denied", "closed/store"))
+    assert main(["pretrain"]) == 2
+    assert capsys.readouterr().err == "bert: closed/store: Permission denied; allow it, or give another path\n"
+
+
 def test_a_line_that_quotes_megabytes_is_cut(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

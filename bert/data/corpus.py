@@ -174,12 +174,17 @@ def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[
         return not hits
 
     itself, readable, others = Path(name).expanduser(), list[Path](), Counter[str]()
+    above = [part.parent for part in (itself, *itself.parents) if glob.has_magic(part.name)]
+    for folder in map(Path, chain.from_iterable(glob.glob(str(part)) for part in above)):
+        if os.path.isdir(folder) and wanted(folder):
+            next(os.walk(folder, onerror=_refuse), None)  # glob leaves out a folder that cannot be read
     found = (_files(path, wanted) if path.is_dir() else [path] for path in filter(wanted, paths))
     for file in chain.from_iterable(found):
         if "**" in name and not _is_deep_match(file, itself):
             continue
         if not suffixes(file) and file != itself:
-            others["".join(formats.parted_suffixes(file)) or "without a suffix"] += 1
+            kind = "without a suffix" if file.exists() else "link to nothing"
+            others["".join(formats.parted_suffixes(file)) or kind] += 1
         elif file.is_file():
             readable.append(file)
         else:
@@ -187,7 +192,8 @@ def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[
     left = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(9))
     left_out = f"left out for their suffix: {left} (name a file itself to read it as text)" if left else ""
     if not readable:
-        what = "no readable file in it" if itself.exists() else "matches no readable file"
+        what = "no readable file in it" if os.path.exists(itself) else "matches no readable file"
+        what += "; what matches a pattern to exclude is not read" * bool(exclude)
         raise InputError(f"{name}: {what}; known suffixes are {formats.known_suffixes()}{left and f'; {left_out}'}")
     notes += [f"{name}: {left_out}"] if left else []
     return readable

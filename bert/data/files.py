@@ -142,7 +142,7 @@ def _text_blocks(path: Path, advance: Advance, most: int | None = None) -> Itera
         meant = f" Did you mean `{near[0]}`?" if near else ""
         raise InputError(f"{path}: no such file: give another path.{meant}") from None
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise InputError(f"{path}: cannot be read ({error.strerror or error}); give a readable file") from None
 
 
 def _whole_lines(path: Path, chunks: Iterator[bytes], most: int | None = None) -> Iterator[str]:
@@ -260,7 +260,7 @@ def _choose_layout(head: str) -> tuple[str, str]:
     if blanks * _MOST_LINES >= len(lines):
         return "blank-lines", evidence
     lengths, half = [len(line) for line in lines], len(lines) / 2
-    longest = max(lengths)
+    longest = sorted(lengths)[-1 - len(lengths) // 100]  # all but one of 100: an address in a book may be longer
     filled = sum(length >= 0.75 * longest for length in lengths)
     sentences = sum(line.rstrip(_CLOSERS)[-1:] in _ENDS for line in lines)
     wrapped = 30 <= longest <= 120 and filled > half and sentences < half and len(set(lines)) > half

@@ -80,6 +80,8 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
     all_cells = _table_cells(path, chain(opening, lines), delimiter, has_quotes)
     where, head = next(all_cells, ("", []))
     header = [name.strip() for name in head]
+    if header and all(re.fullmatch("'.*'", name) for name in header):
+        raise InputError(f"{where}: cells are in single quotes, which are part of the text; use double quotes")
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
         raise InputError(f"{where}: two columns are named {twice!r}: give each a name of its own")
     return header, _table_rows(all_cells, head, header, has_quotes)

@@ -102,7 +102,7 @@ def _rows(path: str | Path) -> Iterator[Row]:
     sentence = column["sentence"]
     if sentence not in header:
         near = did_you_mean("sentence", header)
-        raise InputError(f"{name_of(path)}: no column `sentence`; {there_are(header)}.{near}")
+        raise InputError(f"{name_of(path)}: no column `sentence`; {there_are(header)}. Rename a column.{near}")
     for where, row in rows:
         text = row.get(sentence)
         if not isinstance(text, str):

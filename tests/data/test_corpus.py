@@ -115,6 +115,9 @@ PARAGRAPHS = "".join(f"Paragraph {i} " + "goes on and on " * (5 + i % 7) + "\n" 
 WRAPPED = (
     "".join(f"and the story number {i:3} of the wide grey sea goes on to the next\n" for i in range(20)) + "the end.\n"
 )
+WRAPPED_BOOK = "".join(
+    f"{i:3} and the story of the wide grey sea goes on to the next of the lines\n" for i in range(200)
+)
 CHINESE_WRAPPED = "".join(
     f"第{i:03}行的文字一直写到这一行的末尾然后接着写下一行没有停顿也没有句号\n" for i in range(20)
 )
@@ -127,6 +130,7 @@ CHINESE_WRAPPED = "".join(
         (PARAGRAPHS, 20, "read as one document per line"),
         (WRAPPED, 1, "no blank line, hard-wrapped at 65 characters: read as a single document"),
         (CHINESE_WRAPPED, 1, "read as a single document"),
+        (WRAPPED_BOOK + f"http://{'x' * 200}\n", 1, "hard-wrapped at 71 characters: read as a single document"),
         ("short\n" * 20, 20, "read as one document per line"),
         (
             "the same line again and again, of a length that could be wrapped\n" * 20,
@@ -417,6 +421,10 @@ def test_a_folder_that_cannot_be_read_is_an_error_wherever_it_lies(tmp_path, mon
     message = f"{tmp_path}/sub/closed: cannot be read (Permission denied); allow it, or exclude the folder"
     assert error_of(tmp_path) == message
     assert names_of(find_corpus(tmp_path, exclude=["closed"])) == ["a.txt"]
+    write(tmp_path / "sub" / "open" / "c.txt", "text")
+    for pattern in (f"{tmp_path}/sub/*/*.txt", f"{tmp_path}/s*/closed/*"):
+        assert error_of(pattern) == message
+    assert names_of(find_corpus(f"{tmp_path}/sub/*/*.txt", exclude=["closed"])) == ["c.txt"]
 
 
 def test_files_of_unknown_suffix_are_counted_on_one_line(tmp_path):
@@ -475,6 +483,13 @@ def test_a_pattern_that_excludes_nothing_is_said(tmp_path):
     assert find_corpus(tmp_path, exclude=["*.bak"]).notes == ("the pattern '*.bak' to exclude matches nothing",)
 
 
+@pytest.mark.parametrize("name", ["", "a.txt", "*.txt"])
+def test_a_corpus_of_which_all_is_excluded_is_not_said_to_have_no_known_suffix_alone(tmp_path, name):
+    write(tmp_path / "a.txt", "text")
+    with pytest.raises(InputError, match=r"readable file.*; what matches a pattern to exclude is not read"):
+        find_corpus(f"{tmp_path}/{name}", exclude=["a.*"])
+
+
 def test_a_file_named_twice_is_read_once_and_that_is_said(tmp_path, monkeypatch):
     path = write(tmp_path / "a.txt", "text")
     (tmp_path / "link.txt").symlink_to("a.txt")
@@ -505,6 +520,13 @@ def test_a_link_to_nothing_is_no_file_that_is_left_out(tmp_path, name):
     write(tmp_path / "sub" / "b.txt", "text")
     (tmp_path / name).symlink_to("/nowhere")
     assert error_of(tmp_path) == f"{tmp_path / name}: a link to nothing, or not a file; remove it, or exclude it"
+
+
+def test_a_link_to_nothing_without_a_known_suffix_may_be_to_a_folder_and_is_counted(tmp_path):
+    write(tmp_path / "a.txt", "text")
+    (tmp_path / "disk").symlink_to("/nowhere")
+    (note,) = find_corpus(tmp_path).notes
+    assert "left out for their suffix: 1 link to nothing (" in note
 
 
 def test_a_name_that_is_not_utf8_is_a_name(tmp_path):

@@ -300,3 +300,9 @@ def test_a_field_inside_a_column_is_named_by_its_path(tmp_path):
     assert error_of(path, text_field="meta").startswith(f"{path}: field 'meta' holds struct<")
     there = "there are: id, meta.text, meta.of.body. Name one by `text_field`. Did you mean `meta.text`?"
     assert error_of(path) == f"{path}: no field 'text'; {there}"
+
+
+def test_a_folder_in_place_of_a_file_of_lines_is_named_with_the_fix(tmp_path):
+    with pytest.raises(InputError) as error:
+        list(read_lines(tmp_path))
+    assert str(error.value) == f"{tmp_path}: cannot be read (Is a directory); give a readable file"

@@ -86,6 +86,11 @@ def test_single_quotes_are_said_to_be_none(tmp_path):
     assert errors_of(path) == {f", line 2: 3 cells, the header has 2; repair this line ({fix})"}
 
 
+def test_a_header_in_single_quotes_is_named(tmp_path):
+    path = write(tmp_path / "a.csv", "'text','label'\n'ships','x'\n")
+    assert errors_of(path) == {", line 1: cells are in single quotes, which are part of the text; use double quotes"}
+
+
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize(("name", "between"), [("a.csv", ","), ("a.csv", ";"), ("a.tsv", "\t")])
 def test_the_header_of_a_second_table_is_named_by_all_commands(tmp_path, name, between, mark):

@@ -196,7 +196,7 @@ def test_attend_prints_and_draws_a_head(runs: Callable[..., str], place: Path) -
         ),
         (["words", "apple", "--sentences", "spans.jsonl"], "spans.jsonl, line 1: characters 3 to 99 are not inside"),
         (["senses", "lines.txt"], "lines.txt, line 1: no value in column 'word'"),
-        (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense"),
+        (["senses", "columns.jsonl"], "columns.jsonl: no column `sentence`; there are: word, sense. Rename a column."),
         (["senses", "senses.jsonl", "--words", "aple"], "aple: no row has this word. Did you mean `apple`?"),
         (["words", "apple", "--sentences", "lines.txt", "--seed", "-1"], "seed is -1: give a whole number from 0"),
         (["senses", "senses.jsonl", "--seed", "99999999999"], "seed is 99999999999: give a whole number from 0"),

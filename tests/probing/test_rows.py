@@ -40,7 +40,11 @@ def test_json_lines_and_tables_give_word_place_and_sense(tmp_path: Path) -> None
     [
         ("a.txt", " \n\n", "a.txt: no sentences: give a file with at least one"),
         ("a.jsonl", "", "no column `sentence`; there are: none"),
-        ("a.jsonl", '{"sentense": "x"}\n', r"no column `sentence`; there are: sentense\. Did you mean `sentense`\?"),
+        (
+            "a.jsonl",
+            '{"sentense": "x"}\n',
+            r"no column `sentence`; there are: sentense\. Rename a column\. Did you mean `sentense`\?",
+        ),
         (
             "a.jsonl",
             '{"sentence": "x"}\n{"word": "y"}\n',
