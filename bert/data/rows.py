@@ -80,8 +80,7 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
     all_cells = _table_cells(path, chain(opening, lines), delimiter, has_quotes)
     where, head = next(all_cells, ("", []))
     header = [name.strip() for name in head]
-    if header and all(re.fullmatch("'.*'", name) for name in header):
-        raise InputError(f"{where}: cells are in single quotes, which are part of the text; use double quotes")
+    _refuse_single_quotes(where, header)
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
         raise InputError(f"{where}: two columns are named {twice!r}: give each a name of its own")
     return header, _table_rows(all_cells, head, header, has_quotes)
@@ -97,6 +96,8 @@ def _table_rows(all_cells: Cells, head: list[str], header: list[str], has_quotes
                 are_single = any(cell.lstrip().startswith("'") for cell in cells)
                 fix = "put cells with a delimiter in quotes" + "; single quotes are none, use double ones" * are_single
             raise InputError(f"{where}: {len(cells)} cells, the header has {width}; repair this line ({fix})")
+        if width > 1:
+            _refuse_single_quotes(where, cells)
         if cells == head:
             raise InputError(f"{where}: repeats the header, as where two tables were joined; remove this line")
         if not said and '"' in "".join(cells):
@@ -105,6 +106,11 @@ def _table_rows(all_cells: Cells, head: list[str], header: list[str], has_quotes
                 what = "quotes enclose cells, but a .tsv has no quotes, and they are read as part of the text"
                 logger.warning(f"{where}: {what}; if they are not, enclose the names of all columns in quotes too")
         yield where, dict(zip(header, cells))
+
+
+def _refuse_single_quotes(where: str, cells: list[str]) -> None:
+    if cells and cells[0].startswith("'") and all(re.fullmatch("'.*'", cell, re.DOTALL) for cell in cells):
+        raise InputError(f"{where}: cells are in single quotes, which are part of the text; use double quotes")
 
 
 def json_rows(path: str | Path, lines: Iterator[str], like: str) -> Rows:

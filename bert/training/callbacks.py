@@ -38,8 +38,8 @@ TIME_COLUMNS = ("seconds", "tokens_per_second", "data_share")  # columns that ma
 
 def not_finite(what: str, value: float, step: float) -> InputError:
     """The error of a run that has diverged: the loss or gradient `what` is NaN or infinite."""
-    fix = "resume the run with a lower optimizer.lr (and optimizer.muon_lr, if Muon is used), or start again with a longer"
-    return InputError(f"the {what} is {value} at step {step}: {fix} schedule.warmup")
+    lower = "resume pretraining, or start again, with a lower optimizer.lr (and optimizer.muon_lr, if Muon is used)"
+    return InputError(f"the {what} is {value} at step {step}: {lower}; or start again with a longer schedule.warmup")
 
 
 class MetricsCsv(Logger):

@@ -86,9 +86,12 @@ def test_single_quotes_are_said_to_be_none(tmp_path):
     assert errors_of(path) == {f", line 2: 3 cells, the header has 2; repair this line ({fix})"}
 
 
-def test_a_header_in_single_quotes_is_named(tmp_path):
-    path = write(tmp_path / "a.csv", "'text','label'\n'ships','x'\n")
-    assert errors_of(path) == {", line 1: cells are in single quotes, which are part of the text; use double quotes"}
+@pytest.mark.parametrize(
+    ("table", "line"), [("'text','label'\n'ships','x'\n", 1), ("text,label\nan 'x',y\n'ships','x'\n", 3)]
+)
+def test_a_header_or_a_row_in_single_quotes_is_named(tmp_path, table, line):
+    said = "cells are in single quotes, which are part of the text; use double quotes"
+    assert errors_of(write(tmp_path / "a.csv", table)) == {f", line {line}: {said}"}
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
