@@ -45,7 +45,7 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 # some of the characters that are words by themselves: the most frequent ones, without <, = and >, which a combining mark may follow
 _MARKS = r"!-/:;?@\[-`{-~，。、"
 LONGEST_WORD = 100  # characters
-_LONGEST_PIECE = 1_000_000  # characters
+_LONGEST_PIECE = 100_000  # characters
 # joiners and signs that enclose the following digits have a shape
 _CONTROLS = r"[[\p{Cc}\p{Cf}\x{FFFD}]&&[^\s\x{200C}\x{200D}\p{Prepended_Concatenation_Mark}]]"
 _IDEOGRAPHS = "㐀-䶿一-鿿"  # where the normalizer puts spaces around them
@@ -189,7 +189,7 @@ def definition_of(step: normalizers.Normalizer | pre_tokenizers.PreTokenizer) ->
 
 
 def pieces(text: str) -> Iterator[str]:
-    """A text in pieces of at most a million characters, each up to a space if there is one: `tokenizers` needs a hundred bytes for
+    """A text in pieces of at most 100,000 characters, each up to a space if there is one: `tokenizers` needs a hundred bytes for
     each character of a text."""
     start = 0
     while len(text) - start > _LONGEST_PIECE:
@@ -202,7 +202,7 @@ def pieces(text: str) -> Iterator[str]:
 
 def document_encoder(encode: Encode, definition: dict[str, Any]) -> Encode:
     """The fastest function with the results of `encode`, the `encode_documents` of a tokenizer with this definition. It may keep
-    about 100 MB of words. Texts of more than a million characters are encoded in pieces."""
+    about 100 MB of words. Texts of more than 100,000 characters are encoded in pieces."""
     if cuts_words_apart(definition):
         steps = definition["normalizer"] or {"handle_chinese_chars": False, "lowercase": False}
         words = steps["normalizers"][1] if "normalizers" in steps else steps
@@ -214,7 +214,11 @@ def document_encoder(encode: Encode, definition: dict[str, Any]) -> Encode:
 def _in_pieces(encode: Encode, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     if max(map(len, texts), default=0) <= _LONGEST_PIECE:
         return encode(texts)
-    parts = [[encode([piece])[0] for piece in pieces(text)] for text in texts]
+    encoded: dict[str, np.ndarray] = {}  # a text without end may be one word repeated
+    for piece in chain.from_iterable(map(pieces, texts)):
+        if piece not in encoded:
+            encoded[piece] = encode([piece])[0]
+    parts = [[encoded[piece] for piece in pieces(text)] for text in texts]
     return np.concatenate(list(chain(*parts))), np.array([sum(map(len, part)) for part in parts], np.int64)
 
 
