@@ -255,9 +255,11 @@ def _choose_layout(head: str) -> tuple[str, str]:
     lines = [line.rstrip() for line in head.split("\n") if line and not line.isspace()]
     if len(lines) < 2:
         return "lines", ""
-    blanks = len(_BLANK.findall(head))
-    evidence = f"blank lines in {blanks:,} of {len(lines) - 1:,} gaps between lines" if blanks else "no blank line"
-    if blanks * _MOST_LINES >= len(lines):
+    blank_lines = len(_BLANK.findall(head))
+    evidence = (
+        f"blank lines in {blank_lines:,} of {len(lines) - 1:,} gaps between lines" if blank_lines else "no blank line"
+    )
+    if blank_lines * _MOST_LINES >= len(lines):
         return "blank-lines", evidence
     lengths, half = [len(line) for line in lines], len(lines) / 2
     longest = sorted(lengths)[-1 - len(lengths) // 100]  # all but one of 100: an address in a book may be longer
@@ -265,7 +267,7 @@ def _choose_layout(head: str) -> tuple[str, str]:
     sentences = sum(line.rstrip(_CLOSERS)[-1:] in _ENDS for line in lines)
     wrapped = 30 <= longest <= 120 and filled > half and sentences < half and len(set(lines)) > half
     if len(lines) >= 4 and wrapped:
-        return "blank-lines" if blanks else "file", f"{evidence}, hard-wrapped at {longest} characters"
+        return "blank-lines" if blank_lines else "file", f"{evidence}, hard-wrapped at {longest} characters"
     return "lines", f"{evidence}, median line length {median(lengths):.0f} characters"
 
 

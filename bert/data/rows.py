@@ -188,7 +188,7 @@ def _conll_cells(line: str) -> list[str]:
 
 
 def _is_comment(line: str, word: str) -> bool:
-    """Whether a line that begins with # is not like that of a `word`: it has other columns or blanks in place of tabs,
+    """Whether a line that begins with # is not like that of a `word`: it has other columns or spaces in place of tabs,
     a space after #, or a number in place of a tag, as `# 12`. A hashtag alone is a word without its tag."""
     cells, of_word = _conll_cells(line), _conll_cells(word)
     if len(cells) != len(of_word):
