@@ -189,11 +189,13 @@ def definition_of(step: normalizers.Normalizer | pre_tokenizers.PreTokenizer) ->
 
 
 def pieces(text: str) -> Iterator[str]:
-    """A text in pieces of at most 100,000 characters, each up to a space if there is one: `tokenizers` needs a hundred bytes for
-    each character of a text."""
+    """A text in pieces of at most 100,000 characters after the spaces they begin with, each up to a space if there is one:
+    `tokenizers` needs a hundred bytes for each character of a text."""
     start = 0
     while len(text) - start > _LONGEST_PIECE:
         piece = text[start : start + _LONGEST_PIECE]
+        spaces = len(piece) - len(piece.lstrip())
+        piece = text[start : start + spaces + _LONGEST_PIECE]
         piece = piece[: max(piece.rfind(" "), piece.rfind("\n"), 0)].rstrip() or piece
         yield piece
         start += len(piece)
