@@ -6,17 +6,26 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import groupby
 from typing import Any
 
 from bert import __version__, signals
 from bert.commands import benching, exporting, finetuning, pretraining, probing, whole
 from bert.errors import InputError, InterruptedRun, RankError, did_you_mean
-from bert.flags import command_name, first_line, flag_of
+from bert.flags import DOCUMENTATION, command_name, examples, first_line, flag_of
 from bert.terminal import printable_output
 from bert.training.ranks import global_rank
 
-_MODULES = (pretraining, finetuning, probing, exporting, benching, whole)
-COMMANDS = {command_name(command): command for module in _MODULES for command in module.COMMANDS}
+_USES = {
+    "See all of it": (whole,),
+    "Pretrain": (pretraining,),
+    "Fine-tune": (finetuning, exporting),
+    "Probe": (probing,),
+    "Measure": (benching,),
+}
+COMMANDS = {
+    command_name(command): command for modules in _USES.values() for module in modules for command in module.COMMANDS
+}
 _PARALLEL = ("pretrain", "finetune")  # commands that run in several processes at once
 _LONGEST_LINE = 2000
 
@@ -90,5 +99,12 @@ def run() -> None:
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    commands = "\n".join(f"  {name:<{width}} {first_line(command)}" for name, command in COMMANDS.items())
-    return f"bert: pretrain and use BERT-style encoders\n\n{commands}\n\nOptions of a command: bert COMMAND --help"
+    uses = {module.__name__: use for use, modules in _USES.items() for module in modules}
+    lines = ["bert: pretrain, fine-tune and probe BERT-style encoders"]
+    for use, commands in groupby(COMMANDS.values(), lambda command: uses.get(command.__module__, "Other")):
+        group = list(commands)
+        lines += ["", f"{use}, for example: {examples(group[0])[0]}" if examples(group[0]) else use]
+        lines += [f"  {command_name(command):<{width}} {first_line(command)}" for command in group]
+    return "\n".join(
+        [*lines, "", "Options of a command, with examples: bert COMMAND --help", f"Documentation: {DOCUMENTATION}"]
+    )

@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Literal, NoReturn, get_args, get_origin
 from bert import recipe as recipes
 from bert.errors import InputError, check_values, did_you_mean
 
+DOCUMENTATION = "https://bert-kit.readthedocs.io/en/latest/"
 _CONFIG = "config"
 
 
@@ -30,6 +31,12 @@ def command_name(command: Callable[..., Any]) -> str:
 def first_line(command: Callable[..., Any]) -> str:
     """The summary of a command."""
     return (command.__doc__ or "").splitlines()[0]
+
+
+def examples(command: Callable[..., Any]) -> list[str]:
+    """The lines of a command's docstring that begin with `$`, without it."""
+    lines = map(str.strip, (command.__doc__ or "").splitlines())
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
 
 
 @dataclass(frozen=True)
@@ -50,20 +57,33 @@ def flag_of(name: str) -> str:
 
 
 class Parser(argparse.ArgumentParser):
-    """The command line of `command`, described by its docstring; given the type of a recipe, with a flag for each of its fields."""
+    """The command line of `command`, described by its docstring; given the type of a recipe, with a flag for each of its fields.
+    `folder`: that of the package's recipes of this type."""
 
     latest: "ClassVar[Parser | None]" = None
     """the one that parsed last: an error names its flags"""
 
-    def __init__(self, command: Callable[..., Any], recipe: type | None = None, usage: str | None = None):
-        description = " ".join((command.__doc__ or "").split())
+    def __init__(
+        self,
+        command: Callable[..., Any],
+        recipe: type | None = None,
+        usage: str | None = None,
+        folder: str = "pretrain",
+    ) -> None:
+        description = " ".join((command.__doc__ or "").partition("$ ")[0].split())
         super().__init__(f"bert {command_name(command)}", usage, description, allow_abbrev=False, exit_on_error=False)
-        self.recipe_type = recipe
+        self.command, self.recipe_type, self.folder = command, recipe, folder
         self.known = {"-h", "--help"}
         self.options: dict[str, _Option] = {}
         self.hints: dict[str, Any] = {}  # types of the recipe's fields that have a flag
         if recipe is not None:
-            self._add_flag(self, _CONFIG, str, "recipe: a YAML file with the fields below", "FILE")
+            self._add_flag(
+                self,
+                _CONFIG,
+                str,
+                "recipe: a YAML file with the fields below, or the name of one of the package",
+                "RECIPE",
+            )
             self.add("--print-config", "print the complete recipe that files and flags give, and exit", bool)
 
     def add(
@@ -153,9 +173,12 @@ class Parser(argparse.ArgumentParser):
         for name, text in [*((_CONFIG, file) for file in files), *options.given]:
             hint, path, source = self.hints[name], tuple(name.split(".", 1)), ""
             if name == _CONFIG:
-                given |= recipes.fields_of(self.recipe_type, recipes.read_yaml(text), text)
+                file = recipes.find(text, self.folder)
+                given |= recipes.fields_of(self.recipe_type, recipes.read_yaml(file), file)
                 continue
             value = _read(text, hint)
+            if name == "encoder" and isinstance(value, str):
+                text = recipes.find(text, "model")
             if recipes.is_group(hint) and os.path.isfile(text):
                 value, source = recipes.read_yaml(text), text
             elif recipes.is_group(hint) and not isinstance(value, dict):
@@ -182,9 +205,11 @@ class Parser(argparse.ArgumentParser):
         return flags.pop() if len(flags) == 1 else f"`{name}`"
 
     def format_help(self) -> str:
-        """The text of --help."""
+        """The text of --help: the examples of the command, the address of its page, and its options."""
         self._complete()
-        return super().format_help()
+        lines = ["Examples:", *(f"  {line}" for line in examples(self.command))]
+        page = f"Documentation: {DOCUMENTATION}reference/commands/{self.prog.split()[1]}/"
+        return "\n".join([*lines, page, "", super().format_help()])
 
     def error(self, message: str) -> NoReturn:
         """Called by argparse if arguments are missing."""
@@ -204,7 +229,8 @@ class Parser(argparse.ArgumentParser):
         """Add a flag for every field of a dataclass that no option sets: a recipe, or its group `name`, which can also be a file."""
         group = self.add_argument_group(f"{name}: {text}" if name else (kind.__doc__ or "").rstrip("."))
         if name:
-            self._add_flag(group, name, kind, "a YAML file with these fields", "FILE")
+            named = ", or the name of one of the package" if name == "encoder" else ""
+            self._add_flag(group, name, kind, f"a YAML file with these fields{named}", "FILE")
         hints, texts, defaults = recipes.hints_of(kind), documentation(kind), kind()
         inner = [key for key, hint in hints.items() if is_dataclass(hint)]
         for key, hint in hints.items():

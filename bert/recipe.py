@@ -6,6 +6,7 @@ imported when a recipe is loaded, so that recipes can be made and written withou
 
 import dataclasses
 import json
+import os
 import typing
 from collections.abc import Iterator
 from dataclasses import is_dataclass
@@ -19,6 +20,9 @@ from bert.errors import InputError, check_values, did_you_mean
 from bert.files import replace_text
 from bert.untrusted import dump_yaml, parse_yaml, read_yaml_text
 
+_HERE = Path(__file__).parent
+_RECIPES = next(filter(Path.is_dir, (_HERE / "recipes", _HERE.parent / "recipes")), _HERE)
+"""in the installed package, or beside it in a clone"""
 _LONGEST_WORD = 100
 _PLAIN = (str, int, float, dict, list, tuple, type(None))
 _IN_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", list: "a list"}
@@ -80,6 +84,18 @@ def load(kind: type, given: Fields, spelling: dict[str, str] | None = None) -> A
     near, value = did_you_mean(str(error["input"]), words), shown(error["input"])
     example = f", as [{value}]" if get_origin(hint) is list and isinstance(error["input"], str) else ""
     raise InputError(f"{told} {value}: give {in_words(hint)}{example}{'.' if near else ''}{near}")
+
+
+def find(name: str, folder: str) -> str:
+    """The path `name`, or that of the recipe of this name in a folder of the recipes that come with the package: pretrain, finetune,
+    probe or model. Raises InputError, naming the recipes, if there is neither."""
+    if os.path.exists(name) or Path(name).suffix:
+        return name
+    known = {file.stem: str(file) for file in sorted(_RECIPES.glob(f"{folder}/*.yaml"))}
+    if name not in known:
+        names = f"give the path of a YAML file, or one of {', '.join(known)}"
+        raise InputError(f"{name}: no such recipe: {names}.{did_you_mean(name, known)}")
+    return known[name]
 
 
 def read_recipe(file: Path, recipe: type) -> Any:

@@ -58,7 +58,7 @@ def said() -> Iterator[list[str]]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process waits for the other's last test."""
-    first = ["test_readme.py", "quickstart/test_run.py"]  # two tests of a file go to one process
+    first = ["quickstart/test_run.py", "test_docs.py"]
     items.sort(key=lambda item: next((place for place, name in enumerate(first) if item.path.match(name)), len(first)))
 
 
@@ -144,7 +144,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, tiny_run: Path) -> Export
     """A classifier of random weights with all that our own architectures can have, exported by the command. Do not write
     to it."""
     for package in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(package, reason=f"needs {package}: pip install 'bert[onnx]'")
+        pytest.importorskip(package, reason=f"needs {package}: pip install 'bert-kit[onnx]'")
     tokenizer = Tokenizer.load(tiny_run / "model")
     shape = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "intermediate_size": 40}
     shape |= {"norm": "rmsnorm", "qk_norm": True, "local_window": 4, "global_every": 2, "max_length": 64}

@@ -683,7 +683,7 @@ def test_near_duplicates_that_cannot_be_looked_for(refused: Refused, monkeypatch
     assert refused(*command, "--dedup", "fuzzy") == "--dedup fuzzy: give one of exact, near"
     monkeypatch.setitem(sys.modules, "datasketch", None)
     message = refused(*command, "--dedup", "near")
-    assert message == "near duplicates need the package datasketch: pip install 'bert[dedup]'"
+    assert message == "near duplicates need the package datasketch: pip install 'bert-kit[dedup]'"
 
 
 # ── a disk without room ──

@@ -1,6 +1,7 @@
 """The command as a process: what reaches the terminal, how it ends, and what a signal leaves behind."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 
 from bert import cli
 from bert.cli import main
+from bert.commands import benching
 from bert.errors import InputError, RankError
-from bert.flags import command_name
+from bert.flags import DOCUMENTATION, Parser, command_name
 from bert.terminal import printable_output, raw
 
 CONTROL = "\x1b[31m\x9b31m\x08\x7f\x07"
@@ -332,3 +334,41 @@ def test_the_library_leaves_the_threads_of_a_program_as_they_are() -> None:
     code = "import os, bert.__main__, bert.cli; bert.EncoderConfig; assert not {'OMP_WAIT_POLICY', 'GOMP_SPINCOUNT'} & os.environ.keys()"
     values = {name: value for name, value in environment().items() if name not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")}
     subprocess.run([sys.executable, "-c", code], env=values, timeout=120, check=True)
+
+
+def shown_help(command: str, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    assert main([*command.split(), "--help"]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.parametrize("command", [*cli.COMMANDS, *(f"bench {mode}" for mode in benching.MODES)])
+def test_help_begins_with_two_examples_that_the_command_accepts(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Accepted(Exception):
+        pass
+
+    def only_parse(self: Parser, arguments: list[str]) -> None:
+        options = parse(self, arguments)
+        if self.recipe_type is not None:
+            self.recipe(options)
+        raise Accepted
+
+    parse = Parser.parse
+    first, *examples, page, _ = shown_help(command, capsys)[:5]
+    assert (first, page) == ("Examples:", f"Documentation: {DOCUMENTATION}reference/commands/{command.split()[0]}/")
+    monkeypatch.setattr(Parser, "parse", only_parse)
+    for example in examples:
+        program, *arguments = shlex.split(example.partition(" < ")[0])
+        assert program == "bert" and " ".join(arguments).startswith(command)  # noqa: PT018
+        with pytest.raises(Accepted):
+            main(arguments)
+
+
+def test_the_overview_has_each_command_once_with_an_example_for_each_use(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(line.split()[0] for line in lines if line.startswith("  ")) == sorted(cli.COMMANDS)
+    uses = [line.split(", for example: bert ") for line in lines if ", for example: " in line]
+    assert [use for use, _ in uses] == ["See all of it", "Pretrain", "Fine-tune", "Probe", "Measure"]
+    assert {example.split()[0] for _, example in uses} <= cli.COMMANDS.keys()

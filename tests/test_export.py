@@ -23,7 +23,7 @@ from bert.hf.folder import EXPORTED, start
 from bert.model.heads import MaskedLM, SequenceClassifier, TokenClassifier
 from tests.conftest import Exported
 from tests.hf.hf import make
-from tests.test_readme import blocks
+from tests.test_docs import DOCS, blocks
 
 needs_onnx = pytest.mark.onnx
 LABELS = ("food", "nature", "sports")
@@ -104,8 +104,11 @@ def test_an_export_says_what_it_wrote_how_near_it_is_and_what_int8_changes(expor
 
 
 @needs_onnx
-def test_the_example_of_the_readme_runs_without_pytorch_and_this_package_in_fifteen_lines(exported: Exported) -> None:
-    (example,) = [code for code in blocks("python") if "onnxruntime" in code]
+def test_the_example_of_the_documentation_runs_without_pytorch_and_this_package_in_fifteen_lines(
+    exported: Exported,
+) -> None:
+    pages = (DOCS / "how-to" / "elsewhere.md", DOCS / "how-to" / "cpu.md")
+    example = next(code for page in pages for _, _, code in blocks(page, "python") if "onnxruntime" in code)
     assert len([line for line in example.splitlines() if line]) <= 15
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
@@ -408,7 +411,7 @@ def test_a_missing_extra_is_one_line_with_the_command(
     for name in ("onnx", "onnxruntime", "onnxscript"):
         monkeypatch.setitem(sys.modules, name, None)
     assert refused(str(classifier), "--to", "onnx") == (
-        "ONNX needs onnx and onnxruntime and onnxscript, which is not installed: pip install 'bert[onnx]'"
+        "ONNX needs onnx and onnxruntime and onnxscript, which is not installed: pip install 'bert-kit[onnx]'"
     )
 
 

@@ -49,7 +49,7 @@ def baseline_model(recipe: PretrainRecipe, attention: str) -> Any:
     try:
         import transformers
     except ImportError:
-        raise InputError("the baseline needs transformers: pip install 'bert[hf]'") from None
+        raise InputError("the baseline needs transformers: pip install 'bert-kit[hf]'") from None
     family, obstacles = family_of(recipe.encoder, recipe.head)
     if family is None:
         raise InputError(f"no baseline: transformers has no such model: {'; '.join(obstacles)}")

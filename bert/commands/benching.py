@@ -24,10 +24,14 @@ def _bench(arguments: Sequence[str]) -> None:
     """Measure a training step against the peaks of this machine, and against the step of Hugging Face.
 
     Takes a run, or a recipe with --store and --tokenizer or with --tokens. With --out each finished result is saved, and the same
-    command resumes where it was interrupted."""
+    command resumes where it was interrupted.
+
+    $ bert bench steps runs/mine --out runs/bench
+    $ bert bench compare --config mini-cpu --store runs/store --tokenizer runs/tokenizer --out runs/compare
+    """
     mode = arguments[0] if arguments else ""
     if mode in ("-h", "--help"):
-        parser = Parser(_bench, None, f"bert bench {'|'.join(MODES)} [RUN] [--config RECIPE.yaml] [--out DIR] …")
+        parser = Parser(_bench, None, f"bert bench {'|'.join(MODES)} [RUN] [--config RECIPE] [--out DIR] …")
         for name, command in MODES.items():
             parser.add(name, first_line(command), metavar=name)
         parser.parse(arguments)
@@ -38,7 +42,11 @@ def _bench(arguments: Sequence[str]) -> None:
 
 
 def _steps(arguments: Sequence[str]) -> None:
-    """Measure tokens a second and MFU of a recipe's step, by attention backend, compiled or not, next to the hardware peaks."""
+    """Measure tokens a second and MFU of a recipe's step, by attention backend, compiled or not, next to the hardware peaks.
+
+    $ bert bench steps runs/mine --out runs/bench
+    $ bert bench steps --config mini-cpu --store runs/store --tokenizer runs/tokenizer --profile
+    """
     parser = _parser(_steps)
     parser.add("--rounds", "number of rounds, each with a new measurement of the peaks", int, 5, at_least=1)
     parser.add("--backends", _BACKENDS, list[Backend], list(get_args(Backend)))
@@ -50,7 +58,11 @@ def _steps(arguments: Sequence[str]) -> None:
 
 
 def _sweep(arguments: Sequence[str]) -> None:
-    """Find the fastest micro-batch size, and the largest that fits, by doubling."""
+    """Find the fastest micro-batch size, and the largest that fits, by doubling.
+
+    $ bert bench sweep runs/mine
+    $ bert bench sweep runs/mine --backends sdpa --smallest 4 --largest 256 --out runs/sweep
+    """
     parser = _parser(_sweep)
     parser.add("--backends", _BACKENDS, list[Backend], list(get_args(Backend)))
     parser.add("--smallest", "first micro-batch size", int, 4)
@@ -62,7 +74,11 @@ def _sweep(arguments: Sequence[str]) -> None:
 
 
 def _compare(arguments: Sequence[str]) -> None:
-    """Compare a recipe's step with the same masked LM in Hugging Face transformers, on three workloads."""
+    """Compare a recipe's step with the same masked LM in Hugging Face transformers, on three workloads.
+
+    $ bert bench compare runs/mine --out runs/compare
+    $ bert bench compare runs/mine --workloads full-sequences --rounds 9 --out runs/compare
+    """
     parser = _parser(_compare)
     parser.add("--rounds", "number of rounds, each of which times both sides", int, 5, at_least=1)
     parser.add("--ragged", "stores or .npz files that give equal numbers of documents; default: the text", list[str])
@@ -78,7 +94,11 @@ def _compare(arguments: Sequence[str]) -> None:
 
 
 def _minutes(arguments: Sequence[str]) -> None:
-    """Train a recipe and the same masked LM in Hugging Face transformers for the same minutes, and score both."""
+    """Train a recipe and the same masked LM in Hugging Face transformers for the same minutes, and score both.
+
+    $ bert bench minutes runs/mine --minutes 20 --masked masked.npz --out runs/minutes
+    $ bert bench minutes runs/mine --minutes 10 --masked masked.npz --seeds 0 1 2 --out runs/minutes
+    """
     parser = _parser(_minutes)
     parser.add("--minutes", "minutes to train each side", float, required=True)
     parser.add("--masked", ".npz of masked sequences to score on", required=True)
@@ -105,7 +125,7 @@ def _parser(command: Callable[[Sequence[str]], None]) -> Parser:
 
     mode, trains = command_name(command), command is _minutes
     prog = f"bert bench {mode}"
-    parser = Parser(command, PretrainRecipe, f"{prog} [RUN] [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]")
+    parser = Parser(command, PretrainRecipe, f"{prog} [RUN] [--config RECIPE] [--GROUP.FIELD VALUE ...]")
     parser.prog = prog
     parser.add("run", "run directory: measure its recipe, store and tokenizer", required=False)
     parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", same_as="data.tokenizer")

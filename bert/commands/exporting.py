@@ -13,7 +13,11 @@ _BELONGS = {"verify": ("onnx", "torch"), "quantize": ("onnx",), "eval": ("onnx",
 def _export(arguments: Sequence[str]) -> None:
     """Export a model for other tools: an ONNX file, a torch.export program or a Hugging Face folder.
 
-    Batch size and length stay dynamic. An ONNX file runs in onnxruntime without PyTorch and without this package."""
+    Batch size and length stay dynamic. An ONNX file runs in onnxruntime without PyTorch and without this package.
+
+    $ bert export runs/topics/model --to onnx --verify --quantize --eval test.csv
+    $ bert export runs/mine/model --to hf --out published --license apache-2.0
+    """
     out = "folder to write, with config and tokenizer; default: MODEL/onnx or MODEL/torch; required for hf"
     verify = "onnx, torch: compare with the model on five shapes; a difference above 1e-4 is an error"
     rows = "with --quantize: labeled rows on which a classifier or tagger is measured before and after"

@@ -18,11 +18,15 @@ _COLUMNS = ("text", "pair", "label", "separator", "label_columns", "words", "tag
 def _finetune(arguments: Sequence[str]) -> None:
     """Fine-tune a model for a task on labeled rows.
 
-    Writes a run directory with the model that scores best on the dev set, the recipe and a log."""
+    Writes a run directory with the model that scores best on the dev set, the recipe and a log.
+
+    $ bert finetune classify --model runs/mine/model --train topics.csv --out runs/topics
+    $ bert finetune tag --model runs/mine/model --train train.conll --dev dev.conll --out runs/names --epochs 5
+    """
     from bert.finetuning.config import FinetuneRecipe
 
-    usage = f"bert finetune {'|'.join(TASKS)} --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE.yaml]"
-    parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]")
+    usage = f"bert finetune {'|'.join(TASKS)} --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE]"
+    parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]", "finetune")
     parser.add("task", "; ".join(f"{name}: {what}" for name, what in TASKS.items()))
     parser.add("--out", "run directory to write", metavar="RUN")
     parser.add("--train", metavar="FILE", same_as="data.train")
@@ -43,7 +47,11 @@ def _finetune(arguments: Sequence[str]) -> None:
 
 
 def _evaluate(arguments: Sequence[str]) -> None:
-    """Measure a model: a fine-tuned one on labeled rows, a masked LM on sequences with fixed masks."""
+    """Measure a model: a fine-tuned one on labeled rows, a masked LM on sequences with fixed masks.
+
+    $ bert evaluate runs/topics/model test.csv
+    $ bert evaluate runs/mine/model --masked masked.npz
+    """
     parser = Parser(_evaluate)
     parser.add("model", "model folder")
     parser.add("data", "fine-tuned model: file with labeled rows", required=False)
@@ -75,7 +83,11 @@ def _predict(arguments: Sequence[str]) -> None:
     """Predict the labels or numbers of texts, or the tags of words, with a fine-tuned model.
 
     For texts it writes a table, one row for each row of the input: label and probability, labels and the probability of each,
-    or a number. For sentences it writes each word with its tag and probability, and an empty line after each sentence."""
+    or a number. For sentences it writes each word with its tag and probability, and an empty line after each sentence.
+
+    $ bert predict runs/topics/model new.csv --out predictions.tsv
+    $ bert predict runs/names/model - < sentences.txt
+    """
     parser = Parser(_predict)
     parser.add("model", "model folder")
     parser.add("input", "file with texts or sentences, with or without labels; - is standard input")

@@ -21,7 +21,11 @@ _SHORT = {
 
 
 def _tokenizer(arguments: Sequence[str]) -> None:
-    """Train a tokenizer on your text."""
+    """Train a tokenizer on your text.
+
+    $ bert tokenizer texts/ --out runs/tokenizer
+    $ bert tokenizer texts/ --out runs/bpe --kind bpe --vocab-size 16384 --exclude '*.bak'
+    """
     parser = Parser(_tokenizer)
     add_corpus(parser)
     parser.add("--out", "folder to write", required=True)
@@ -43,12 +47,16 @@ def _tokenizer(arguments: Sequence[str]) -> None:
 
 
 def _prepare(arguments: Sequence[str]) -> None:
-    """Tokenize a corpus into a token store that any number of runs can read."""
+    """Tokenize a corpus into a token store that any number of runs can read.
+
+    $ bert prepare texts/ --tokenizer runs/tokenizer --out runs/store
+    $ bert prepare dump.jsonl.zst --text-field body --tokenizer runs/tokenizer --out runs/store --dedup near
+    """
     parser = Parser(_prepare)
     add_corpus(parser)
     parser.add("--tokenizer", "folder of a tokenizer, or a tokenizer.json", required=True)
     parser.add("--out", "folder to write; kept as it is if corpus and tokenizer are unchanged", required=True)
-    duplicates = "duplicates to leave out: exact copies, or near ones too (MinHash; needs bert[dedup])"
+    duplicates = "duplicates to leave out: exact copies, or near ones too (MinHash; needs bert-kit[dedup])"
     parser.add("--dedup", duplicates, Literal["exact", "near"], "exact")
     share = "with --dedup near: minimum Jaccard similarity of the five-token shingles of near duplicates, 0.1 to 0.95"
     parser.add("--jaccard", f"{share}; default: 0.8", float)
@@ -66,10 +74,14 @@ def _pretrain(arguments: Sequence[str]) -> None:
     """Pretrain an encoder on your text.
 
     Writes a run directory with the model, the recipe, checkpoints and a log. The default recipe trains a small encoder of the
-    ModernBERT family for 20 minutes."""
+    ModernBERT family for 20 minutes.
+
+    $ bert pretrain texts/ --out runs/mine
+    $ bert pretrain texts/ --config mini-cpu --out runs/mine --stop.minutes 60
+    """
     from bert.pretraining.config import PretrainRecipe
 
-    usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE.yaml] [--GROUP.FIELD VALUE ...]"
+    usage = "bert pretrain [CORPUS ...] --out RUN [--config RECIPE] [--GROUP.FIELD VALUE ...]"
     parser = Parser(_pretrain, PretrainRecipe, usage)
     parser.add("corpus", kind=list[str], required=False, same_as="data.corpus")
     parser.add("--exclude", kind=list[str], metavar="PATTERN", same_as="data.exclude", repeated=True)
@@ -117,7 +129,11 @@ def _home(path: str | None) -> Path | None:
 
 
 def _fill(arguments: Sequence[str]) -> None:
-    """Predict the words at the [MASK] tokens of a sentence."""
+    """Predict the words at the [MASK] tokens of a sentence.
+
+    $ bert fill "The picker peeled the [MASK]." --model runs/quickstart/pretrained/model
+    $ bert fill "The [MASK] barked at the [MASK]." --model runs/mine/model --top 10
+    """
     parser = Parser(_fill)
     parser.add("text", 'a sentence with a mask, such as "I ate an [MASK]."')
     parser.add("--model", "folder of a masked LM", required=True)

@@ -11,7 +11,11 @@ from bert.flags import Parser
 
 
 def _words(arguments: Sequence[str]) -> None:
-    """Compare the vectors of a word across sentences, layer by layer."""
+    """Compare the vectors of a word across sentences, layer by layer.
+
+    $ bert words apple --sentences sentences.txt --model runs/mine/model --html apple.html
+    $ bert words mouse --also mice --sentences senses.jsonl --model runs/mine/model --layer 4
+    """
     columns = "sentence and, optionally, word, start and end or index, and sense"
     sentences = f".txt file with one sentence a line, or .jsonl, .tsv or .csv with the columns {columns}"
     parser = Parser(_words)
@@ -49,10 +53,14 @@ def _say(remark: object) -> None:
 
 
 def _senses(arguments: Sequence[str]) -> None:
-    """Measure how well the vectors of words separate their senses, next to trivial baselines."""
+    """Measure how well the vectors of words separate their senses, next to trivial baselines.
+
+    $ bert senses train.jsonl --test test.jsonl --model runs/mine/model
+    $ bert senses rows.tsv --model runs/mine/model --words apple,bank --out senses.json
+    """
     from bert.probing.config import SensesProtocol
 
-    parser = Parser(_senses, SensesProtocol)
+    parser = Parser(_senses, SensesProtocol, folder="probe")
     parser.add("data", ".jsonl, .tsv or .csv with the columns word, sentence, sense, and start and end or index")
     parser.add("--model", "model folder", required=True)
     parser.add("--test", "file with the test rows; default: every fifth row of each sense", metavar="FILE")
@@ -84,7 +92,11 @@ def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) 
 
 
 def _score(arguments: Sequence[str]) -> None:
-    """Score sentences with a masked LM: the pseudo-log-likelihood of each, and which of a pair is more probable."""
+    """Score sentences with a masked LM: the pseudo-log-likelihood of each, and which of a pair is more probable.
+
+    $ bert score sentences.txt --model runs/mine/model --within-word
+    $ bert score pairs.jsonl --model runs/mine/model --minimal-pairs --out pairs.tsv
+    """
     file = "sentences (.txt, .jsonl, .tsv; - for lines of standard input), or pairs with the columns good and bad"
     within = "also mask the later tokens of the word that a predicted token belongs to, which would give it away"
     pairs_in = "good, bad and, optionally, phenomenon, field, paradigm, as in BLiMP"
@@ -118,7 +130,11 @@ def _score(arguments: Sequence[str]) -> None:
 
 
 def _attend(arguments: Sequence[str]) -> None:
-    """Show which tokens each token of a text attends to in one head."""
+    """Show which tokens each token of a text attends to in one head.
+
+    $ bert attend "The cat sat on the mat." --model runs/mine/model
+    $ bert attend "The cat sat on the mat." --model runs/mine/model --layer 2 --head 0 --png attention.png
+    """
     parser = Parser(_attend)
     parser.add("text", 'a sentence, such as "The cat sat"')
     parser.add("--model", "model folder", required=True)

@@ -8,7 +8,11 @@ from bert.flags import Parser
 
 
 def _quickstart(arguments: Sequence[str]) -> None:
-    """Pretrain, fine-tune and probe a small encoder on the bundled sample in one to three minutes."""
+    """Pretrain, fine-tune and probe a small encoder on the bundled sample in one to three minutes.
+
+    $ bert quickstart
+    $ bert quickstart --minutes 1 --out runs/short
+    """
     minutes = "maximum minutes of pretraining; default: enough for three minutes in all"
     parser = Parser(_quickstart)
     parser.add("--out", "folder for the runs and report.html", default="runs/quickstart")
@@ -23,7 +27,11 @@ def _quickstart(arguments: Sequence[str]) -> None:
 
 
 def _sample(arguments: Sequence[str]) -> None:
-    """Write the bundled sample to a folder: a corpus and labeled rows, English and Chinese."""
+    """Write the bundled sample to a folder: a corpus and labeled rows, English and Chinese.
+
+    $ bert sample --out sample
+    $ bert sample --out sample --languages zh --seed 1
+    """
     parser = Parser(_sample)
     parser.add("--out", "folder to write; must be empty or not exist", required=True)
     parser.add("--languages", "en, zh or both", list[str], ["en", "zh"], metavar="LANGUAGE")

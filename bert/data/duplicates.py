@@ -62,7 +62,7 @@ class NearDuplicates:
         try:
             from datasketch import MinHash, MinHashLSH
         except ImportError:
-            raise InputError("near duplicates need the package datasketch: pip install 'bert[dedup]'") from None
+            raise InputError("near duplicates need the package datasketch: pip install 'bert-kit[dedup]'") from None
         lsh = MinHashLSH(threshold=threshold, num_perm=_VALUES)
         self.bands, self.values_per_band = lsh.b, lsh.r
         self._empty = MinHash(num_perm=_VALUES, hashfunc=int)  # shingles are hashed already

@@ -38,8 +38,8 @@ class Tokenizer:
     """A trained tokenizer: `load` one, or make one with `train_tokenizer`.
 
     The vocabulary must have a padding, unknown, classification, separator and mask token, with the names of BERT
-    ([PAD] [UNK] [CLS] [SEP] [MASK]), of RoBERTa (<pad> <unk> <s> </s> <mask>) or of `names`, by role. Raises InputError if
-    one is missing, or if other tokens than [CLS] and [SEP] are put around a text.
+    (`[PAD]`, `[UNK]`, `[CLS]`, `[SEP]`, `[MASK]`), of RoBERTa (`<pad>`, `<unk>`, `<s>`, `</s>`, `<mask>`) or of `names`, by role.
+    Raises InputError if one is missing, or if other tokens than `[CLS]` and `[SEP]` are put around a text.
 
     >>> from bert.data.vocabulary import train_tokenizer
     >>> tokenizer = train_tokenizer(["the cat and the dog"] * 3)

@@ -114,7 +114,7 @@ def open_torch(file: Path) -> Function:
 def check_packages() -> None:
     """Raises InputError if the packages that write and run ONNX files are not installed."""
     if absent := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
-        raise InputError(f"ONNX needs {' and '.join(absent)}, which is not installed: pip install 'bert[onnx]'")
+        raise InputError(f"ONNX needs {' and '.join(absent)}, which is not installed: pip install 'bert-kit[onnx]'")
 
 
 def write_onnx(model: Encoder | HeadedModel, file: Path) -> int:

@@ -11,7 +11,7 @@ from bert.data.duplicates import SHINGLE, NearDuplicates, Seen, hash_shingles
 from bert.data.rng import random_bits, uniform
 from bert.errors import InputError
 
-datasketch = pytest.importorskip("datasketch", reason="needs datasketch: pip install 'bert[dedup]'")
+datasketch = pytest.importorskip("datasketch", reason="needs datasketch: pip install 'bert-kit[dedup]'")
 
 
 def flat(documents):

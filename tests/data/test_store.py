@@ -108,7 +108,7 @@ def test_duplicates_are_found_across_batches(tmp_path, monkeypatch):
 
 
 def test_near_duplicates_are_left_out_and_counted_apart(tmp_path, monkeypatch):
-    pytest.importorskip("datasketch", reason="needs datasketch: pip install 'bert[dedup]'")
+    pytest.importorskip("datasketch", reason="needs datasketch: pip install 'bert-kit[dedup]'")
     small_batches(monkeypatch)
     words = [f"{first}{second}" for first in "abcdefgh" for second in "ijklmnop"]
     texts = [" ".join(words[(i * 7 + j * (2 * i + 3)) % 64] for j in range(120)) for i in range(20)]

@@ -18,7 +18,7 @@ from tests.hf.hf import OWN, SHAPES, make, make_task
 
 pytestmark = pytest.mark.onnx
 for package in ("onnx", "onnxruntime", "onnxscript"):
-    pytest.importorskip(package, reason=f"needs {package}: pip install 'bert[onnx]'")
+    pytest.importorskip(package, reason=f"needs {package}: pip install 'bert-kit[onnx]'")
 
 
 SOME = ("roberta", "distilbert", "electra-untied", "bert", "bert-relu-untied", "modernbert", "modernbert-odd-window")

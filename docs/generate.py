@@ -1,0 +1,152 @@
+"""MkDocs hook: the pages of the reference that are made from the code: a page for each command, and the fields of every recipe."""
+
+import argparse
+import io
+import re
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from dataclasses import is_dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from bert import recipe as recipes
+from bert.cli import COMMANDS
+from bert.commands.benching import MODES
+from bert.finetuning.config import FinetuneRecipe
+from bert.flags import Parser, documentation, examples
+from bert.pretraining.config import PretrainRecipe
+from bert.probing.config import SensesProtocol
+
+_RECIPES = {
+    "bert pretrain": (PretrainRecipe, ["pretrain", "bench"]),
+    "bert finetune": (FinetuneRecipe, ["finetune"]),
+    "bert senses": (SensesProtocol, ["senses"]),
+}
+_FLAG = {
+    "finetune": "bert finetune --config",
+    "model": "bert pretrain --encoder",
+    "pretrain": "bert pretrain --config",
+    "probe": "bert senses --config",
+}
+_SOURCE = "https://github.com/bert-kit/bert-kit/blob/main/recipes"
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put the pages of the commands into the navigation."""
+    (reference,) = (section["Reference"] for section in config.nav if "Reference" in section)
+    reference[0] = {"Commands": [f"reference/commands/{name}.md" for name in COMMANDS]}
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages."""
+    pages = {f"reference/commands/{name}.md": command_page(name) for name in COMMANDS}
+    for path, text in (pages | {"reference/recipes.md": recipes_page()}).items():
+        files.append(File.generated(config, path, content=text))
+    return files
+
+
+def command_page(name: str) -> str:
+    """The page of a command: what it does, examples, and a table of its options; of bench also the options of each mode."""
+    lines = [f"# bert {name}", "", *_command([name])]
+    if name == "bench":
+        for mode in MODES:
+            lines += [f"## bert bench {mode}", "", *_command([name, mode])]
+    return "\n".join(lines)
+
+
+def _command(arguments: list[str]) -> Iterator[str]:
+    parser = parser_of(arguments)
+    yield from (parser.description or "", "", "```sh")
+    yield from examples(parser.command)
+    yield from ("```", "")
+    rows = [
+        f"| {_spelling(action)} | {_cell(action.help or '')} |"
+        for action in parser._actions
+        if action.dest in parser.options or not action.option_strings
+    ]
+    if rows:
+        yield from ("| argument or option | what it is |", "|---|---|", *rows, "")
+    if parser.recipe_type is not None:
+        yield "`--config RECIPE` reads a recipe, and every field of it is a flag too: see [recipes](../recipes.md)."
+        yield "`--print-config` prints the complete recipe that files and flags give."
+        yield ""
+
+
+def parser_of(arguments: list[str]) -> Parser:
+    """The command line of a command."""
+    with redirect_stdout(io.StringIO()), suppress(SystemExit):
+        COMMANDS[arguments[0]]([*arguments[1:], "--help"])
+    assert Parser.latest is not None
+    return Parser.latest
+
+
+def _spelling(action: argparse.Action) -> str:
+    if not action.option_strings:
+        return f"`{action.metavar}`"
+    value = f" {action.metavar}" if action.nargs != 0 and action.metavar else ""
+    return f"`{action.option_strings[0]}{value}`" + (" (required)" if action.required else "")
+
+
+def recipes_page() -> str:
+    """Every field of every recipe, group by group."""
+    lines = [
+        "# Recipes",
+        "",
+        "A recipe is a YAML file. Every field is also a flag: `data.batch_size` is `--data.batch_size 32`. Later files and flags win over",
+        "earlier ones, and a field that is not given has its default. `--config NAME` reads a file, or a recipe of this name that comes",
+        "with the package; `--print-config` prints the complete recipe. A group can be a file of its own: `--encoder bert-tiny`.",
+        "",
+        "An unknown key or a value of the wrong type is an error that names it. Nothing is imported or called because a recipe names it:",
+        "see [files from others](../explanation/safety.md).",
+        "",
+    ]
+    lines += ["## Recipes that come with the package", "", "| name | for | what it is |", "|---|---|---|"]
+    for file in sorted((Path(__file__).parents[1] / "recipes").glob("*/*.yaml")):
+        lines.append(
+            f"| [{file.stem}]({_SOURCE}/{file.parent.name}/{file.name}) | `{_FLAG[file.parent.name]}` | {_cell(_header(file))} |"
+        )
+    lines.append("")
+    for title, (kind, commands) in _RECIPES.items():
+        links = " and ".join(f"[bert {name}](commands/{name}.md)" for name in commands)
+        lines += [f"## {title}", "", f"The recipe of {links}.", "", *_group(kind, title.split()[1])]
+    return "\n".join(lines)
+
+
+def _group(kind: type, command: str, name: str = "", text: str = "") -> Iterator[str]:
+    hints, texts, defaults = recipes.hints_of(kind), documentation(kind), kind()
+    inner = [key for key, hint in hints.items() if is_dataclass(hint)]
+    if name:
+        yield from (f"### `{name}` {{ #{command}-{name} }}", "", f"{_sentence(text)}" if text else "", "")
+    if rows := [key for key in hints if key not in inner]:
+        yield from ("| field | value | default | what it is |", "|---|---|---|---|")
+        for key in rows:
+            default = recipes.shown(getattr(defaults, key)).replace("|", "\\|")
+            path = f"{name}.{key}" if name else key
+            yield f"| `{path}` | {_cell(recipes.in_words(hints[key]))} | `{default}` | {_cell(texts.get(key, ''))} |"
+        yield ""
+    for key in inner:
+        yield from _group(hints[key], command, key, texts.get(key, ""))
+
+
+def _header(file: Path) -> str:
+    """The first sentence of the comment at the top of a recipe."""
+    lines = takewhile(lambda line: line.startswith("#"), file.read_text(encoding="utf-8").splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines).partition(". ")[0].removesuffix(".")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def _cell(text: Any) -> str:
+    """Text in a cell of a Markdown table."""
+    return (
+        re.sub(r"([|<>*_\[\]])", r"\\\1", str(text).replace("%%", "%"))
+        if "`" not in str(text)
+        else str(text).replace("|", "\\|")
+    )
