@@ -1,4 +1,4 @@
-.PHONY: check format slow measure
+.PHONY: check docs format slow measure
 
 check:  ## lint, types and the default tests: about six minutes on 2 cores
 	ruff check .
@@ -6,11 +6,14 @@ check:  ## lint, types and the default tests: about six minutes on 2 cores
 	mypy
 	OMP_WAIT_POLICY=passive pytest -n 2
 
+docs:  ## the documentation as a site in build/site
+	mkdocs build --strict --site-dir build/site
+
 format:  ## sort imports and format the code
 	ruff check --fix .
 	ruff format .
 
-slow:  ## README commands, several processes, kills and longer runs
+slow:  ## commands of the documentation, the wheel, several processes, kills and longer runs
 	OMP_WAIT_POLICY=passive pytest -n 2 --maxschedchunk 1 -m "slow and not gpu" --durations=15
 
 measure:  ## the metrics of fine-tuning and probing in recipes/LOG.md; resumes where it stopped
