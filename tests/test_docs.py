@@ -1,5 +1,6 @@
 """The documentation is right: its tree is the tree of the code, its links lead somewhere, its commands and its Python run unchanged."""
 
+import json
 import os
 import re
 import shutil
@@ -22,7 +23,8 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 REPOSITORY = "https://github.com/bert-kit/bert-kit/blob/main/"
 PAGES = [README, *sorted(DOCS.rglob("*.md"))]
-TEXTS = [*PAGES, *sorted(ROOT.glob("*.md")), *sorted((ROOT / "recipes").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+TEXTS = sorted({*PAGES, *ROOT.glob("*.md"), *(ROOT / "recipes").rglob("*.md"), *NOTEBOOKS})
 RUN, SHOWN = {"bash", "python"}, {"", "text", "yaml", "json", "pycon", "csv", "toml"}
 FENCE = re.compile(r"^( *)(```+)([a-z]*) *([^\n]*)\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 
@@ -87,9 +89,19 @@ def test_each_block_is_run_or_says_what_it_needs(page: Path):
             assert re.search(r'title="needs [^"]+"', title), f"{language} {title}\n{code}"
 
 
+def prose_of(page: Path) -> str:
+    """A page without its code, or the text cells of a notebook."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        text = "\n".join(
+            "".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown"
+        )
+    return FENCE.sub("", text)
+
+
 def slugs(page: Path) -> set[str]:
     """The anchors of the headings of a page: as GitHub makes them, as MkDocs does, and those that are given."""
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    text = prose_of(page)
     found: set[str] = set()
     for heading in re.findall(r"^#+ +(.*?) *$", text, re.MULTILINE):
         given = re.search(r"\{ *#([\w-]+) *\}$", heading)
@@ -100,11 +112,10 @@ def slugs(page: Path) -> set[str]:
 
 
 def links(page: Path) -> Iterator[str]:
-    text = FENCE.sub("", page.read_text(encoding="utf-8"))
-    yield from re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", text)
+    yield from re.findall(r"\]\(([^)\s]+)(?: \"[^\"]*\")?\)", prose_of(page))
 
 
-@pytest.mark.parametrize("page", sorted(set(TEXTS)), ids=name_of)
+@pytest.mark.parametrize("page", TEXTS, ids=name_of)
 def test_links_lead_somewhere(page: Path):
     """MkDocs checks the links inside of the documentation, generated pages included; here those of all other texts, and those into the
     repository. Addresses elsewhere are not asked for."""

@@ -1,10 +1,12 @@
 """The package as its metadata says."""
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,7 @@ def test_the_version_is_the_same_everywhere(capsys: pytest.CaptureFixture[str]) 
     """`bert.__version__` is its only source; the CHANGELOG has an entry for it, and CITATION.cff cites it."""
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"bert {bert.__version__}\n"
-    assert (PROJECT["name"], PROJECT["dynamic"]) == ("bert-kit", ["version"])
+    assert (PROJECT["name"], PROJECT["dynamic"]) == ("bert-kit", ["readme", "version"])
     assert METADATA["tool"]["hatch"]["version"]["path"] == "bert/__init__.py"
     assert f"\n## {bert.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -86,6 +88,10 @@ def test_the_wheel_works_in_an_empty_environment_outside_the_repository(tmp_path
     inside = ("bert", "docs", "notebooks", "recipes", "tests")
     tracked = run(["git", "ls-files", *inside], ROOT).split() if (ROOT / ".git").exists() else []
     assert {*tracked, "README.md", "LICENSE", "CITATION.cff", "mkdocs.yml", "constraints.txt"} <= packed
+    with zipfile.ZipFile(wheel) as archive:
+        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("METADATA"))
+    assert re.findall(r"\]\((?!https://)[^)]*\)", metadata) == []  # links that would be dead on the package index
+    assert "](https://raw.githubusercontent.com/bert-kit/bert-kit/main/docs/apple.png)" in metadata
     run([sys.executable, "-m", "venv", str(tmp_path / "env")], tmp_path)
     here, empty = tmp_path / "env" / "bin", tmp_path / "elsewhere"
     empty.mkdir()
