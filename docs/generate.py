@@ -27,9 +27,9 @@ _RECIPES = {
     "bert senses": (SensesProtocol, ["senses"]),
 }
 _FLAG = {
-    "finetune": "bert finetune --config",
-    "model": "bert pretrain --encoder",
     "pretrain": "bert pretrain --config",
+    "model": "bert pretrain --encoder",
+    "finetune": "bert finetune --config",
     "probe": "bert senses --config",
 }
 _SOURCE = "https://github.com/bert-kit/bert-kit/blob/main/recipes"
@@ -106,10 +106,9 @@ def recipes_page() -> str:
         "",
     ]
     lines += ["## Recipes that come with the package", "", "| name | for | what it is |", "|---|---|---|"]
-    for file in sorted((Path(__file__).parents[1] / "recipes").glob("*/*.yaml")):
-        lines.append(
-            f"| [{file.stem}]({_SOURCE}/{file.parent.name}/{file.name}) | `{_FLAG[file.parent.name]}` | {_cell(_header(file))} |"
-        )
+    for folder, flag in _FLAG.items():
+        for file in sorted((Path(__file__).parents[1] / "recipes" / folder).glob("*.yaml")):
+            lines.append(f"| [{file.stem}]({_SOURCE}/{folder}/{file.name}) | `{flag}` | {_cell(_header(file))} |")
     lines.append("")
     for title, (kind, commands) in _RECIPES.items():
         links = " and ".join(f"[bert {name}](commands/{name}.md)" for name in commands)
