@@ -74,8 +74,8 @@ class Source:
 
     def locate(self, sequence: int) -> str:
         """The location of sequence number `sequence`, as text."""
-        epoch, window, place = self.index.locate(sequence)
-        return f"epoch {epoch}, window {window}, place {place}"
+        epoch, window, index = self.index.locate(sequence)
+        return f"epoch {epoch}, window {window}, index {index}"
 
     def source_of(self, sequence: int) -> int:
         """The index of the only source: 0."""
