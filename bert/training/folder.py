@@ -236,7 +236,7 @@ def wait_until_ready(out: Path, recipe: type) -> tuple[Any, dict[str, Any]]:
 def environment() -> dict[str, Any]:
     """Versions, hardware and commit, without which a measurement cannot be interpreted."""
     packages = {}
-    for name in ("bert", "torch", "lightning", "tokenizers", "datasets", "numpy", "transformers"):
+    for name in ("bert-kit", "torch", "lightning", "tokenizers", "datasets", "numpy", "transformers"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

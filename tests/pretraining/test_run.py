@@ -12,6 +12,7 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 
+import bert
 from bert.cli import main
 from bert.data.store import TokenStore, open_store
 from bert.data.tokenizer import Tokenizer
@@ -41,6 +42,7 @@ def test_a_run_folder_holds_what_is_promised(tiny_run):
     }
     (environment,) = json.loads((tiny_run / "environment.json").read_text())
     assert environment["packages"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
+    assert environment["packages"]["bert-kit"] == bert.__version__
     assert environment["cpu"]["cores"] >= 1
 
 
