@@ -7,12 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 LOG = ROOT / "recipes" / "LOG.md"
-URL = "https://github.com/bert-kit/bert-kit/blob/main/recipes/LOG.md"
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COLUMNS = ["claim", "value", "spread", "date", "section"]
 LONGEST = 140  # columns of a line of prose
 
@@ -107,11 +103,3 @@ def test_every_dated_section_is_linked_from_the_table() -> None:
 def test_no_line_of_prose_is_long() -> None:
     prose = [line for line in outside_fences(TEXT) if not line.startswith(("|", "#"))]
     assert [line for line in prose if len(line) > LONGEST] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_of_a_page_into_the_log_lead_to_headings(page: Path) -> None:
-    links = re.findall(r"([^\s(]*recipes/LOG\.md)(?:#([^)\s]+))?", page.read_text(encoding="utf-8"))
-    slugs = {"", *(section.slug for section in SECTIONS)}
-    assert [link for link in links if link[1] not in slugs] == []
-    assert [link for link in links if page != PAGES[0] and link[0] != URL] == []  # the log is not part of the site

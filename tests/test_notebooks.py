@@ -1,7 +1,6 @@
 """The notebooks: short, kept with what their cells put out, and every cell runs."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +43,6 @@ def test_a_notebook_opens_with_what_its_reader_will_be_able_to_do(notebook: Path
     assert opening[0].startswith("# ")
     assert opening[1].startswith("After this notebook you will be able to")
     assert opening[2].startswith("* ")
-
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
-def test_the_links_of_a_notebook_lead_to_files(notebook: Path) -> None:
-    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-    text = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
-    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    assert any(link.endswith(".ipynb") for link in links)
-    assert [link for link in links if not (notebook.parent / link).exists()] == []
 
 
 @pytest.fixture(scope="module")
