@@ -108,7 +108,7 @@ def forms_of(word: str) -> list[str]:
 def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[str]:
     """Words of the sentences similar to `word`, the most similar first; in Chinese, substrings of its length with a common character."""
     seen: Counter[str] = Counter()
-    unspaced = any(is_unspaced(character) for character in word)
+    unspaced = any(map(is_unspaced, word))
     for sentence in sentences:
         for run in re.findall(rf"{_WORD}(?:[\w{_MARKS}']*{_WORD})?", unicodedata.normalize("NFC", fold(sentence))):
             if not unspaced:

@@ -140,7 +140,7 @@ def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[
 
 def _text(row: Mapping[str, Any], column: str) -> str | None:
     value = row.get(column)
-    return None if value is None or not str(value).strip() else str(value).strip()
+    return None if value is None else str(value).strip() or None
 
 
 def _span(where: str, row: Mapping[str, Any], column: Mapping[str, str], sentence: str) -> tuple[int, int] | None:
