@@ -147,8 +147,9 @@ def _layer_row(layer: Layer) -> list[str]:
 
 
 def _matrix(words: Words, layer: Layer) -> list[Table | str]:
-    by_row = zip(words.occurrences, layer.cosines, layer.clusters)
-    rows = [[f"{n:2} {one.context(18)}", *map(decimals, own), str(name)] for n, (one, own, name) in enumerate(by_row, 1)]
+    rows = []
+    for n, (one, own, cluster) in enumerate(zip(words.occurrences, layer.cosines, layer.clusters), start=1):
+        rows.append([f"{n:2} {one.context(18)}", *map(decimals, own), str(cluster)])
     header = ["", *map(str, range(1, len(rows) + 1)), "cluster"]
     return [f"cosines at layer {layer.number} (random tokens: {decimals(layer.baseline)})", table(header, rows)]
 
