@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.data import files as formats
-from bert.data.files import LAYOUTS, Advance, Notes, suffixes
+from bert.data.files import LAYOUTS, Advance, File, Notes, suffixes
 from bert.data.rows import with_inner_fields
 from bert.errors import InputError, accessing, did_you_mean, option
 from bert.files import real_path
@@ -63,7 +63,7 @@ class Corpus:
         for line in self.notes:
             note_once(line, line)
         empty, counted = True, advance or (lambda _: None)
-        of_files = (formats.read_file(path, self.layout, self.text_field, note_once, counted) for path in self.files)
+        of_files = (File(path, self.layout, self.text_field, note_once, counted).documents() for path in self.files)
         of_hub = (_read_hub(name, self.text_field) for name in self.hub)
         for document in chain.from_iterable(chain(of_files, of_hub)):
             if document := document.strip():

@@ -20,7 +20,7 @@ from typing import Any
 from bert.data import rows as readers
 from bert.data.columns import LABELS, PAIRS, TAGS, WORDS, Columns, check_pair, choose_columns, unknown_column
 from bert.data.files import JSONS, TABLES, TEXTS, parted_suffixes, read_lines, unify
-from bert.data.rows import Rows, Words, cell_of, is_number, json_rows, name_of, there_are, usual
+from bert.data.rows import Rows, Words, cell_of, is_number, json_table, name_of, there_are, usual
 from bert.errors import InputError, did_you_mean
 from bert.errors import option as flag
 
@@ -132,9 +132,7 @@ def read_examples(
         check_pair(name_of(path), columns, learned)
     else:
         if form == "jsonl":
-            rows = json_rows(path, lines, '{"text": "A text.", "label": "a label"}')
-            where, row = next(rows, ("", {}))
-            header, rows = list(row), chain([(where, row)], rows)
+            where, header, rows = json_table(path, lines, '{"text": "A text.", "label": "a label"}')
         else:
             where = f"{name_of(path)}, line 1"
             header, rows = readers.table_rows(path, lines, TABLES[f".{form}"])
@@ -240,12 +238,11 @@ def read_tagged(
             rows_of_words = readers.conll_lines(_no_table(path, lines))
             sentences = _sentences(path, rows_of_words, *places, needs_tags, guessed=needs_tags and not tags)
         case "jsonl":
-            rows = json_rows(path, lines, '{"words": ["Ann", "left"], "tags": ["B-PER", "O"]}')
-            where, row = next(rows, ("", {}))
-            words, tags = choose(row, WORDS, TAGS)
-            if row and not (words and (tags or not needs_tags)):
-                raise unknown_column(where, "tags" if words else "words", list(row))
-            sentences = _tagged_json(chain([(where, row)] if row else [], rows), words, tags, needs_tags)
+            where, header, rows = json_table(path, lines, '{"words": ["Ann", "left"], "tags": ["B-PER", "O"]}')
+            words, tags = choose(header, WORDS, TAGS)
+            if header and not (words and (tags or not needs_tags)):
+                raise unknown_column(where, "tags" if words else "words", header)
+            sentences = _tagged_json(rows, words, tags, needs_tags)
         case _:
             sentences = _plain_sentences(path, lines)
     return Examples(Columns(words=words or None, tags=tags or None), _some(path, sentences))
@@ -256,10 +253,7 @@ def _sentences(
 ) -> Iterator[TaggedExample]:
     """Sentences from lines of one word each; `word` and `tag` are indices of columns. A single column holds words,
     and empty columns at the end of the first line hold nothing. Numbers are no tags if the column is `guessed`."""
-    words: list[str] = []
-    tags: list[str] = []
-    numbers: list[int] = []
-    width = 0
+    words, tags, numbers, width = list[str](), list[str](), list[int](), 0
     for number, cells in chain(lines, [(0, [])]):
         if not cells:
             if words:
@@ -399,24 +393,21 @@ def _format(path: str | Path, file_format: str | None, formats: dict[str, str]) 
     known = sorted(set(formats.values()))
     if file_format is not None:
         if file_format not in known:
-            near = did_you_mean(file_format, known)
-            what = f"format {file_format!r} is not known"
-            raise InputError(f"{name_of(path)}: {what}: use one of {', '.join(known)}.{near}")
+            fix = f"use one of {', '.join(known)}.{did_you_mean(file_format, known)}"
+            raise InputError(f"{name_of(path)}: format {file_format!r} is not known: {fix}")
         return file_format
     if str(path) == "-":
         return "txt"
     if Path(path).expanduser().is_dir():
         raise InputError(f"{path}: is a folder: give a file")
     suffix, _ = parted_suffixes(path)
-    form = formats.get(suffix)
-    tagged = formats is _TAGGED_FORMATS
-    if form is None and suffix in (_EXAMPLE_FORMATS if tagged else _TAGGED_FORMATS):
-        holds, wanted = ("texts", "tagged words") if tagged else ("tagged words", "texts")
+    if suffix in formats:
+        return formats[suffix]
+    if suffix in _EXAMPLE_FORMATS | _TAGGED_FORMATS:
+        holds, wanted = ("texts", "tagged words") if formats is _TAGGED_FORMATS else ("tagged words", "texts")
         raise InputError(f"{path}: {suffix} is a format of {holds}, not of {wanted}: use it for a task on {holds}")
-    if form is None:
-        fix = f"rename it or name the format: {', '.join(known)}"
-        raise InputError(f"{path}: no known suffix ({', '.join(formats)}); {fix}")
-    return form
+    fix = f"rename it or name the format: {', '.join(known)}"
+    raise InputError(f"{path}: no known suffix ({', '.join(formats)}); {fix}")
 
 
 def _some(path: str | Path, examples: Iterator[Any]) -> Iterator[Any]:

@@ -70,16 +70,29 @@ def parted_suffixes(path: str | Path) -> tuple[str, str]:
     return Path(name.removesuffix(compression)).suffix, compression
 
 
-def read_file(
-    path: Path, layout: str, text_field: str, note_once: Callable[[str, str], None], advance: Advance
-) -> Iterator[str]:
-    """The documents of a file, not stripped, including empty ones. A file with an unknown suffix is plain text.
+@dataclass(frozen=True)
+class File:
+    """A file of a corpus, and how it is read."""
 
-    `note_once(kind, line)` is called with what was decided about a text file, such as its layout, `advance` with the bytes read
-    since its last call. Raises InputError with file and line if the file cannot be read.
-    """
-    read = READERS[parted_suffixes(path)[0]] if suffixes(path) else _read_text
-    return read(_File(path, layout, text_field, note_once, advance))
+    path: Path
+    layout: str
+    text_field: str
+    note_once: Callable[[str, str], None]
+    """called with a kind of note and a line about what was decided, such as the layout"""
+    advance: Advance
+    """called with the bytes read since its last call"""
+
+    def documents(self) -> Iterator[str]:
+        """The documents, not stripped, including empty ones. A file with an unknown suffix is plain text.
+
+        Raises InputError with file and line if the file cannot be read.
+        """
+        read = READERS[parted_suffixes(self.path)[0]] if suffixes(self.path) else _read_text
+        return read(self)
+
+    def blocks(self, most: int | None = None) -> Iterator[str]:
+        """The decompressed text of the file. Lines of more than `most` bytes are cut, if it is given."""
+        return _text_blocks(self.path, self.advance, most)
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -207,22 +220,7 @@ def _lines(blocks: Iterator[str]) -> Iterator[str]:
             yield block[start:]
 
 
-@dataclass(frozen=True)
-class _File:
-    """A file of a corpus, with the arguments of `read_file`."""
-
-    path: Path
-    layout: str
-    text_field: str
-    note_once: Callable[[str, str], None]
-    advance: Advance
-
-    def blocks(self, most: int | None = None) -> Iterator[str]:
-        """The decompressed text of the file. Lines of more than `most` bytes are cut, if it is given."""
-        return _text_blocks(self.path, self.advance, most)
-
-
-def _read_text(file: _File) -> Iterator[str]:
+def _read_text(file: File) -> Iterator[str]:
     blocks, layout = file.blocks(_MOST_TEXT), file.layout
     head = next(blocks, "")
     if "</doc>\n" in head[: _CHUNK // 4]:
@@ -256,9 +254,8 @@ def _choose_layout(head: str) -> tuple[str, str]:
     if len(lines) < 2:
         return "lines", ""
     blank_lines = len(_BLANK.findall(head))
-    evidence = (
-        f"blank lines in {blank_lines:,} of {len(lines) - 1:,} gaps between lines" if blank_lines else "no blank line"
-    )
+    found = f"blank lines in {blank_lines:,} of {len(lines) - 1:,} gaps between lines"
+    evidence = found if blank_lines else "no blank line"
     if blank_lines * _MOST_LINES >= len(lines):
         return "blank-lines", evidence
     lengths, half = [len(line) for line in lines], len(lines) / 2
@@ -271,11 +268,11 @@ def _choose_layout(head: str) -> tuple[str, str]:
     return "lines", f"{evidence}, median line length {median(lengths):.0f} characters"
 
 
-def _read_json(file: _File) -> Iterator[str]:
+def _read_json(file: File) -> Iterator[str]:
     return texts(json_rows(file.path, _lines(file.blocks()), f'{{"{file.text_field}": "A text."}}'), file.text_field)
 
 
-def _read_table(file: _File) -> Iterator[str]:
+def _read_table(file: File) -> Iterator[str]:
     header, rows = table_rows(file.path, _lines(file.blocks()), TABLES[parted_suffixes(file.path)[0]])
     if header and file.text_field not in header:
         raise missing_field(f"{file.path}, line 1", file.text_field, header)
@@ -293,7 +290,7 @@ def texts(rows: Rows, text_field: str) -> Iterator[str]:
             raise _no_text(where, text_field, type(text).__name__)
 
 
-def _read_parquet(file: _File) -> Iterator[str]:
+def _read_parquet(file: File) -> Iterator[str]:
     import pyarrow
     import pyarrow.parquet
 
@@ -320,7 +317,7 @@ def _read_parquet(file: _File) -> Iterator[str]:
         raise InputError(f"{path}: {what}; download or write it again") from None
 
 
-_TEXT_READERS: dict[str, Callable[[_File], Iterator[str]]] = {
+_TEXT_READERS: dict[str, Callable[[File], Iterator[str]]] = {
     **dict.fromkeys(TEXTS, _read_text),
     **dict.fromkeys(JSONS, _read_json),
     **dict.fromkeys((".csv", ".tsv"), _read_table),

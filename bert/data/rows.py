@@ -139,6 +139,13 @@ def json_rows(path: str | Path, lines: Iterator[str], like: str) -> Rows:
             is_first = False
 
 
+def json_table(path: str | Path, lines: Iterator[str], like: str) -> tuple[str, list[str], Rows]:
+    """The location and the fields of the first of the objects that `json_rows` reads, and all of them; no fields of an empty file."""
+    rows = json_rows(path, lines, like)
+    where, row = next(rows, ("", {}))
+    return where, list(row), chain([(where, row)] if row else [], rows)
+
+
 def with_inner_fields(row: dict[str, Any]) -> dict[str, Any]:
     """A row with the fields of the objects in it. A field with such a name of its own stays."""
     parts = {name: with_inner_fields(part) for name, part in row.items() if isinstance(part, dict)}

@@ -51,10 +51,7 @@ def evaluate_examples(predictor: Predictor, examples: Iterable[Any]) -> Evaluati
     """Measure a loaded model on labeled examples. Raises InputError."""
     task, labels = predictor.task, predictor.model.labels
     unknown = f"is not one of the model's labels ({first_of(labels, 20)}): fix it, or name the column of the labels"
-    asked, scores = [], []
-    for example, of_example in predictor.scores(checked(task, examples, labels, unknown)):
-        asked.append(example)
-        scores.append(of_example)
+    asked, scores = zip(*predictor.scores(checked(task, examples, labels, unknown)))
     right, given, sizes = flat(task, asked, labels), torch.cat(scores), [len(one) for one in scores]
     metrics, constant = task.metrics(labels, asked), task.constant(right, len(labels))
     task.update(metrics, given, right, sizes)

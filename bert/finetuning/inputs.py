@@ -105,8 +105,8 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
             left = f"{len(gone):,} of {len(places):,} labels have no example left to learn from ({first_of(gone, 5)})"
             logger.warning(f"data.limit: {left}; raise it")
     learned, asked = (make_items(task, side, maker, labels) for side in (train, dev))
-    for name, examples, side in zip(("train", "dev"), (train, dev), (learned, asked)):
-        logger.info(f"{name}: {_described(task, examples, side)}")
+    logger.info(f"train: {_described(task, train, learned)}")
+    logger.info(f"dev: {_described(task, dev, asked)}")
     logger.info(task.described(train))
     return TrainingData(labels, learned, asked, dev_name, metrics, baseline(task, train, dev, labels), rows.columns)
 
@@ -143,11 +143,10 @@ def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: 
     return items
 
 
-def chunks(things: Iterable[Thing], size: int = _CHUNK) -> Iterator[list[Thing]]:
-    """Consecutive lists of at most `size` things."""
+def chunks(things: Iterable[Thing]) -> Iterator[list[Thing]]:
+    """Consecutive lists of things that are tokenized together."""
     iterator = iter(things)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+    return iter(lambda: list(islice(iterator, _CHUNK)), [])
 
 
 def checked(task: Task, examples: Iterable[Any], labels: Sequence[str], unknown: str) -> Iterator[Any]:
@@ -180,8 +179,7 @@ def _hold_out(task: Task, examples: Sequence[Any], data: DataConfig) -> tuple[li
     limit = int(data.validation_split * 2**64)
     hashes = [_hash(example) for example in examples]
     known = {label for example, drawn in zip(examples, hashes) if drawn >= limit for label in task.names(example)}
-    train: list[Any] = []
-    dev: list[Any] = []
+    train, dev = list[Any](), list[Any]()
     for example, drawn in zip(examples, hashes):  # the only example of a label is for training
         is_dev = drawn < limit and known.issuperset(task.names(example))
         (dev if is_dev else train).append(example)

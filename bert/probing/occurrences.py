@@ -105,10 +105,11 @@ def forms_of(word: str) -> list[str]:
     return forms
 
 
-def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[str]:
-    """Words of the sentences similar to `word`, the most similar first; in Chinese, substrings of its length with a common character."""
+def nearest_words(word: str, sentences: Iterable[str]) -> list[str]:
+    """Up to three words of the sentences similar to `word`, the most similar first; in Chinese, substrings of its length with a
+    common character."""
     seen: Counter[str] = Counter()
-    unspaced = any(is_unspaced(character) for character in word)
+    unspaced = any(map(is_unspaced, word))
     for sentence in sentences:
         for run in re.findall(rf"{_WORD}(?:[\w{_MARKS}']*{_WORD})?", unicodedata.normalize("NFC", fold(sentence))):
             if not unspaced:
@@ -117,8 +118,8 @@ def nearest_words(word: str, sentences: Iterable[str], most: int = 3) -> list[st
             parts = (run[at : at + len(word)] for at in range(len(run) - len(word) + 1))
             seen.update(part for part in parts if set(part) & set(word))
     if unspaced:
-        return [part for part, _ in seen.most_common(most)]
-    return get_close_matches(unicodedata.normalize("NFC", fold(word)), seen, n=most, cutoff=0.7)
+        return [part for part, _ in seen.most_common(3)]
+    return get_close_matches(unicodedata.normalize("NFC", fold(word)), seen, n=3, cutoff=0.7)
 
 
 def fold(text: str) -> str:

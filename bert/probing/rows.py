@@ -7,12 +7,11 @@ one sentence a line. Everything is read into memory: probes use thousands of sen
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from bert.data.files import JSONS, READERS, TABLES, TEXTS, parted_suffixes, read_lines, unify
-from bert.data.rows import Rows, json_rows, name_of, table_rows, there_are, usual
+from bert.data.rows import Rows, json_table, name_of, table_rows, there_are, usual
 from bert.errors import InputError, did_you_mean
 from bert.probing.occurrences import find, forms_of
 
@@ -127,9 +126,7 @@ def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[
     if suffix in TABLES:
         header, rows = table_rows(path, lines, TABLES[suffix])
     elif suffix in JSONS:
-        rows = json_rows(path, lines, '{"sentence": "A sentence."}')
-        first = next(rows, None)
-        header, rows = ([], rows) if first is None else (list(first[1]), chain([first], rows))
+        _, header, rows = json_table(path, lines, '{"sentence": "A sentence."}')
     elif suffix in READERS and suffix not in TEXTS:
         known = ", ".join((*TEXTS, *JSONS, *TABLES))
         raise InputError(f"{path}: {suffix} is not a format of sentences: convert it to {known}")
@@ -140,7 +137,7 @@ def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[
 
 def _text(row: Mapping[str, Any], column: str) -> str | None:
     value = row.get(column)
-    return None if value is None or not str(value).strip() else str(value).strip()
+    return None if value is None else str(value).strip() or None
 
 
 def _span(where: str, row: Mapping[str, Any], column: Mapping[str, str], sentence: str) -> tuple[int, int] | None:

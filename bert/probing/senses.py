@@ -186,17 +186,13 @@ def _split(
             continue
         train, test = held_out(rows) if tests is None else (rows, tests.get(word, []))
         counts = Counter(row.sense for row in train)
-        if len(counts) < 2:
-            notes.append(f"{word}: left out, only one sense ({next(iter(counts))})")
+        if len(counts) < 2 or not test:
+            why = "no test row" if len(counts) > 1 else f"only one sense ({next(iter(counts))})"
+            notes.append(f"{word}: left out, {why}")
             continue
-        if not test:
-            notes.append(f"{word}: left out, no test row")
-            continue
-        single = sorted(str(sense) for sense, count in counts.items() if count == 1)
-        unseen = sorted({str(row.sense) for row in test} - {str(sense) for sense in counts})
-        if single:
+        if single := sorted(str(sense) for sense, count in counts.items() if count == 1):
             notes.append(f"{word}: only one train row for {', '.join(single)}")
-        if unseen:
+        if unseen := sorted({str(row.sense) for row in test} - {str(sense) for sense in counts}):
             notes.append(f"{word}: no train row, and therefore always wrong, for {', '.join(unseen)}")
         yield word, train, test
 
@@ -204,11 +200,10 @@ def _split(
 def held_out(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Train and test rows of one word: the rows of each sense, in order, with index % 5 == 4 are test rows."""
     seen: Counter[str | None] = Counter()
-    train: list[Row] = []
-    test: list[Row] = []
+    train, test = list[Row](), list[Row]()
     for row in rows:
-        (test if seen[row.sense] % HELD_OUT == HELD_OUT - 1 else train).append(row)
         seen[row.sense] += 1
+        (train if seen[row.sense] % HELD_OUT else test).append(row)
     return train, test
 
 
@@ -239,18 +234,15 @@ def _methods(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Methods with their vectors (rows, D): controls, layers, the headline last."""
     yield STATIC, static_context(encoder, located)
-    top = encoder.config.num_layers
-    last = list(range(max(1, top - LAST_LAYERS + 1), top + 1))
-    summed = last if with_sum else [layers[-1]]
+    summed = layers[1:][-LAST_LAYERS:] if with_sum else layers[-1:]
     random = token_vectors(control, located, summed, bf16=bf16, progress=f"random vectors of {word}")
     yield RANDOM, random.sum(dim=1).numpy()
-    needed = sorted({*layers, *(last if with_sum else [])})
-    vectors = token_vectors(encoder, located, needed, bf16=bf16, progress=f"vectors of {word}").numpy()
-    for layer in layers:
-        yield f"layer {layer}", vectors[:, needed.index(layer)]
-    if with_sum:
-        name = f"layers {last[0]}–{last[-1]}" if len(last) > 1 else f"layer {last[0]}, the only one"
-        yield name, vectors[:, [needed.index(layer) for layer in last]].sum(axis=1)
+    vectors = token_vectors(encoder, located, layers, bf16=bf16, progress=f"vectors of {word}").numpy()
+    for column, layer in enumerate(layers):
+        yield f"layer {layer}", vectors[:, column]
+    if with_sum:  # `layers` are all of them
+        name = f"layers {summed[0]}–{summed[-1]}" if len(summed) > 1 else f"layer {summed[0]}, the only one"
+        yield name, vectors[:, summed].sum(axis=1)
 
 
 def static_context(encoder: Encoder, located: Sequence[Located]) -> np.ndarray:
@@ -293,8 +285,7 @@ def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Located]:
 def _span(row: Row) -> tuple[int, int]:
     if row.span is not None:
         return row.span
-    found = find(row.sentence, [str(row.word)])
-    if not found:
+    if not (found := find(row.sentence, [str(row.word)])):
         raise InputError(f"{row.where}: {row.word} does not occur in its sentence: give start and end, or index")
     return found[0]
 

@@ -10,7 +10,7 @@ Contextualized Word Representations?").
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,28 +132,25 @@ class Words:
         title = f"{self.word}: {self.found:,} occurrences{sample}{unknown}"
         constant = "accuracy of always the most frequent sense: {1:.1%} ({0})".format(*self.most_frequent)
         legend = [_COSINES, _OF_SENSES, constant] if senses else [_COSINES]
-        layers = table(header, [_layer_row(layer, senses) for layer in self.layers], left=0)
+        layers = table(header, list(map(_layer_row, self.layers)), left=0)
         below = _matrix if len(self.occurrences) <= MATRIX_MOST else _clusters
         return render(title, *legend, layers, "", *below(self, self.layer()))
 
 
-def _layer_row(layer: Layer, senses: bool) -> list[str]:
+def _layer_row(layer: Layer) -> list[str]:
     cosines = layer.mean_cosine, layer.baseline, layer.mean_cosine - layer.baseline
     row = [str(layer.number), *map(decimals, cosines), str(len({*layer.clusters.tolist()})), decimals(layer.silhouette)]
-    if senses and layer.senses is not None:
-        scores = layer.senses
+    if scores := layer.senses:
         row += [decimals(scores.silhouette), decimals(scores.adjusted_rand), f"{scores.accuracy:.1%}"]
         row += [decimals(scores.within), decimals(scores.between)]
     return row
 
 
 def _matrix(words: Words, layer: Layer) -> list[Table | str]:
-    cosines, n = layer.cosines, len(words.occurrences)
-    rows = [
-        [f"{index + 1:2} {one.context(18)}", *map(decimals, cosines[index]), str(layer.clusters[index])]
-        for index, one in enumerate(words.occurrences)
-    ]
-    header = ["", *(str(number) for number in range(1, n + 1)), "cluster"]
+    rows = []
+    for n, (one, own, cluster) in enumerate(zip(words.occurrences, layer.cosines, layer.clusters), start=1):
+        rows.append([f"{n:2} {one.context(18)}", *map(decimals, own), str(cluster)])
+    header = ["", *map(str, range(1, len(rows) + 1)), "cluster"]
     return [f"cosines at layer {layer.number} (random tokens: {decimals(layer.baseline)})", table(header, rows)]
 
 
@@ -217,27 +214,24 @@ def words(
         raise InputError(f"clusters is {clusters} and {word.strip()} occurs {len(found)} times: give at most that many")
     chosen = tuple(found[index] for index in stratified([one.sense or "" for one in found], MOST_OCCURRENCES, seed))
     if left := len({one.sense for one in found}) - len({one.sense for one in chosen}):
-        logger.warning(
-            f"{left:,} senses of {word.strip()} are left out: at most {len(chosen):,} occurrences are compared"
-        )
-    spans = [(one.start, one.end) for one in chosen]
-    located = span_tokens(tokenizer_of(encoder), [one.sentence for one in chosen], spans)
+        why = f"at most {len(chosen):,} occurrences are compared"
+        logger.warning(f"{left:,} senses of {word.strip()} are left out: {why}")
+    tokenizer, spans = tokenizer_of(encoder), [(one.start, one.end) for one in chosen]
+    located = span_tokens(tokenizer, [one.sentence for one in chosen], spans)
     vectors = token_vectors(encoder, located, numbers, progress=f"vectors of {word}").numpy()
     by_layer = [vectors[:, column] for column in range(len(numbers))]
     baselines = _baselines(encoder, [row.sentence for row in rows], numbers, seed)
     given = [one.sense for one in chosen]
     labels = np.unique(np.array(given), return_inverse=True)[1] if None not in given and len({*given}) > 1 else None
     measured: list[Layer] = []  # from the last layer down, whose clusters determine the numbers of the others
-    for number, own, baseline, flat in reversed(
-        [*zip(numbers, by_layer, baselines, geometry.maps(by_layer), strict=True)]
-    ):
+    by_number = [*zip(numbers, by_layer, baselines, geometry.maps(by_layer), strict=True)]
+    for number, own, baseline, flat in reversed(by_number):
         groups = geometry.cluster(own, clusters, seed)
         groups = geometry.match_clusters(groups, measured[-1].clusters if measured else numbered(groups.tolist()))
         scores = None if labels is None else geometry.sense_scores(own, groups, labels, seed)
         score, mean = geometry.silhouette(own, groups, seed), geometry.mean_cosine(own)
         measured.append(Layer(number, own, baseline, mean, groups, score, flat, scores))
-    unk_id = tokenizer_of(encoder).unk_id
-    unknown = sum(unk_id in (ids[position] for position in positions) for ids, positions in located)
+    unknown = sum(tokenizer.unk_id in (ids[position] for position in positions) for ids, positions in located)
     return Words(word.strip(), chosen, tuple(measured[::-1]), len(found), unknown)
 
 
@@ -248,7 +242,7 @@ def _as_rows(sentences: Sequence[str] | Sequence[Row] | Path, senses: Sequence[s
         raise InputError(f"{len(senses)} senses for {len(sentences)} sentences: give one for each")
     rows = [one if isinstance(one, Row) else Row(str(one), f"sentence {n}") for n, one in enumerate(sentences, start=1)]
     if senses is not None:
-        rows = [Row(row.sentence, row.where, row.word, row.span, sense) for row, sense in zip(rows, senses)]
+        rows = [replace(row, sense=sense) for row, sense in zip(rows, senses)]
     rows = [row for row in rows if row.sentence.strip()]
     if not rows:
         raise InputError("no sentences: all are empty")

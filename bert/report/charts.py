@@ -85,7 +85,7 @@ def line_chart(
         f'<span dir="auto">{escape(name)}</span> <output>{number(points[-1][1]) if points else "–"}</output></li>'
         for n, (name, points) in enumerate(curves.items())
     )
-    shown = [[[_short(x), _short(y)] for x, y in points] for points in curves.values()]
+    shown = [[[float(f"{value:.5g}") for value in point] for point in points] for points in curves.values()]
     numbers = {"x": x_label, "xr": x_range, "yr": y_range, "curves": shown}
     summary = f"{y_label} over {x_label}: {', '.join(curves)}"
     return (
@@ -119,10 +119,6 @@ def _tick(value: float, all_ticks: Sequence[float]) -> str:
     unit, name = (1e6, " M") if max(map(abs, all_ticks)) >= 1e6 else (1.0, "")
     decimals = max(0, -math.floor(math.log10(step / unit) + 1e-9))
     return f"{value / unit:,.{decimals}f}{name}".replace("-", "\N{MINUS SIGN}")
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.5g}")
 
 
 def bars(
@@ -164,8 +160,7 @@ def contexts(sentence: Marked, nearest: Sequence[tuple[Marked, float]], groups: 
 
     `groups`: the group, and so the mark, of the sentence and of each of the contexts.
     """
-    groups = groups if groups is not None else [-1] * (len(nearest) + 1)
-    signs = [symbol(group) if group >= 0 else "" for group in groups]
+    signs = [""] * (len(nearest) + 1) if groups is None else list(map(symbol, groups))
     rows = "".join(
         f"<li>{sign}{marked(other.context(CONTEXT))}<output>{decimal(cosine)}</output></li>"
         for sign, (other, cosine) in zip(signs[1:], nearest, strict=True)
@@ -196,9 +191,8 @@ def side_by_side(right: ScoredText, wrong: ScoredText) -> str:
     lines, where = "", ""
     for index, (ours, theirs) in enumerate(stretches):
         kind = " class=here" if index == worst else ""
-        for pair in zip_longest(ours, theirs):
-            sides = (_side(cell, lowest, name) for cell, name in zip(pair, ("right", "wrong")))
-            lines += f"<li{kind}>{''.join(sides)}</li>"
+        for our, their in zip_longest(ours, theirs):
+            lines += f"<li{kind}>{_side(our, lowest, 'right')}{_side(their, lowest, 'wrong')}</li>"
     if worst is not None and losses[worst] > 0:
         lost = stretches[worst][sign == 1]  # of the less probable sentence
         at = " ".join(token for token, _ in lost)
@@ -218,12 +212,9 @@ def _aligned(right: ScoredText, wrong: ScoredText) -> list[tuple[_Scored, _Score
     """The tokens of both sentences, aligned: single tokens that are equal, and stretches that differ."""
     made: list[tuple[_Scored, _Scored]] = []
     ours, theirs = (list(zip(text.tokens, text.scores, strict=True)) for text in (right, wrong))
-    matcher = SequenceMatcher(a=right.tokens, b=wrong.tokens, autojunk=False)
-    for kind, begin, end, from_, to in matcher.get_opcodes():
-        if kind == "equal":
-            made += [([a], [b]) for a, b in zip(ours[begin:end], theirs[from_:to])]
-        else:
-            made.append((ours[begin:end], theirs[from_:to]))
+    for kind, begin, end, from_, to in SequenceMatcher(None, right.tokens, wrong.tokens, autojunk=False).get_opcodes():
+        here, there = ours[begin:end], theirs[from_:to]
+        made += [([a], [b]) for a, b in zip(here, there)] if kind == "equal" else [(here, there)]
     return made
 
 

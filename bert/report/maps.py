@@ -83,12 +83,13 @@ def layer_map(word: LayerMap, start: int = -1) -> str:
     )
     measures = "".join(_measure(name, values, layer) for name, values in word.measures.items())
     cosines, below = _layer_cosines(word, drawn, group_of, layer)
+    all_measures = [[round(float(of), 4) if np.isfinite(of) else None for of in one] for one in word.measures.values()]
     content = {
         "layers": list(word.layers),
         "xy": places.round(2).reshape(len(word.layers), -1).tolist(),
         "items": items,
         "groups": names,
-        "measures": [_numbers(values) for values in word.measures.values()],
+        "measures": all_measures,
         "near": near,
         "cosines": cosines,
     }
@@ -139,10 +140,6 @@ def fitted(positions: np.ndarray) -> np.ndarray:
     return np.stack([50 + unit[..., 0] / WIDE, 50 - unit[..., 1]], -1)
 
 
-def _numbers(values: Sequence[float]) -> list[float | None]:
-    return [round(float(value), 4) if np.isfinite(value) else None for value in values]
-
-
 def _measure(name: str, values: Sequence[float], layer: int) -> str:
     """The value of a measure in one layer, with small bars for all layers."""
     finite = [value for value in values if np.isfinite(value)]
@@ -163,11 +160,13 @@ def _layer_cosines(word: LayerMap, drawn: list[int], group_of: np.ndarray, layer
     values = np.clip(shown @ shown.transpose(0, 2, 1), -1, 1)
     percent = np.rint(100 * np.nan_to_num(values)).astype(int)
     picture = _cells(values[layer], groups[order].tolist())
+    low, high = map(decimal, value_range(values[layer]))
+    scale = f'<div class="scale"><output>{low}</output><i></i><output>{high}</output><span>stronger: more alike</span></div>'
     few = f" ({len(order)} of {len(group_of)} occurrences)" if len(order) < len(group_of) else ""
     title = f"<figcaption>Cosine between occurrences, by group{few}</figcaption>"
     content = {"order": order, "values": percent.reshape(len(percent), -1).tolist()}
     hint = '<div class="readout" aria-live="polite"><p class="hint">Point at a cell to compare two sentences.</p></div>'
-    return content, f'<div class="cosines">{title}{picture}{_scale(values[layer])}{hint}</div>'
+    return content, f'<div class="cosines">{title}{picture}{scale}{hint}</div>'
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
@@ -175,11 +174,6 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
     others = values[~np.eye(len(values), dtype=bool)]
     others = others[np.isfinite(others)]
     return (float(others.min()), float(others.max())) if len(others) else (0.0, 1.0)
-
-
-def _scale(values: np.ndarray) -> str:
-    low, high = map(decimal, value_range(values))
-    return f'<div class="scale"><output>{low}</output><i></i><output>{high}</output><span>stronger: more alike</span></div>'
 
 
 def _cells(values: np.ndarray, groups: Sequence[int]) -> str:
@@ -227,6 +221,9 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
     few = f" The first {len(names)} of {len(heads)} heads." if len(names) < len(heads) else ""
     numbers = [np.rint(1000 * np.nan_to_num(heads[name])).astype(int).ravel().tolist() for name in names]
     content = {"tokens": list(tokens), "heads": numbers}
+    label = f'role="img" aria-label="weights of {size} by {size} tokens"'
+    # the square root makes small weights visible
+    cells = _square(np.sqrt(np.clip(first, 0, 1)), f"0 0 {size} {size}", label)
     step = -(-size // MOST_LABELS) or 1
     rows = "".join(f'<span dir="auto">{"" if n % step else escape(token)}</span>' for n, token in enumerate(tokens))
     return (
@@ -235,7 +232,7 @@ def attention_map(tokens: Sequence[str], heads: Mapping[str, np.ndarray]) -> str
         f'<div class="chips" role="group" aria-label="tokens">{chips}</div>'
         f'<p class="readout" aria-live="polite">Choose a token to see its weights. Rows are queries, columns keys.{few}</p></div>'
         f'<div class="heads" style="--n:{size};--step:{step}"><div class="columns" aria-hidden="true">{rows}</div>'
-        f'<div class="rows" aria-hidden="true">{rows}</div>{_weights(first)}</div></div>'
+        f'<div class="rows" aria-hidden="true">{rows}</div>{cells}</div></div>'
         f"{data(content)}</figure>"
     )
 
@@ -246,10 +243,3 @@ def _chip(token: str, weight: float, looks: bool) -> str:
         f'<button type="button" class="chip" tabindex="{0 if looks else -1}" aria-pressed="{"true" if looks else "false"}" '
         f'style="--w:{percent}%"><b dir="auto">{escape(token)}</b><small>{percent} %</small></button>'
     )
-
-
-def _weights(weights: np.ndarray) -> str:
-    """The cells of a head, from 0 (palest) to 1 (darkest); the square root makes small weights visible."""
-    size = len(weights)
-    label = f'role="img" aria-label="weights of {size} by {size} tokens"'
-    return _square(np.sqrt(np.clip(weights, 0, 1)), f"0 0 {size} {size}", label)

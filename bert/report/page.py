@@ -70,12 +70,12 @@ def data(value: Any) -> str:
     return f'<script type="application/json">{text}</script>'
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number for people: `digits` significant digits, thousands separators, a real minus sign."""
-    if value == 0 or isinstance(value, int) or abs(value) >= 10**digits:
+def number(value: float) -> str:
+    """A number for people: three significant digits, thousands separators, a real minus sign."""
+    if value == 0 or isinstance(value, int) or abs(value) >= 1000:
         text = f"{value:,.0f}"
     else:
-        text = f"{value:#.{digits}g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.1e}"
+        text = f"{value:#.3g}".rstrip(".") if abs(value) >= 1e-4 else f"{value:.1e}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -165,10 +165,9 @@ def grid(parts: Sequence[str]) -> str:
 def table(header: Sequence[str], rows: Sequence[Sequence[object]], best: Sequence[tuple[int, int]] = ()) -> str:
     """A table with numbers aligned right; the cells at the (row, column) indices in `best` are marked."""
     numeric = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
-    marked = set(best)
 
     def cell(row: int, column: int, value: object) -> str:
-        names = ["n"] * numeric[column] + ["best"] * ((row, column) in marked)
+        names = ["n"] * numeric[column] + ["best"] * ((row, column) in best)
         kind = f' class="{" ".join(names)}"' if names else ""
         return f'<td{kind} dir="auto">{escape(_shown(value))}</td>'
 

@@ -45,10 +45,9 @@ class Multilabel(Task):
             found = (label_name(where, column, one) for one in cells)
             return tuple(dict.fromkeys(name for name in found if name))
 
-        first = columns[0] if columns and labeled else data.label
+        given = data.text, data.pair, columns[0] if columns and labeled else data.label
         usual = () if columns else ("labels", *LABELS)
         advice = f", or columns of 0 and 1 by {option('label_columns')}"
-        given = data.text, data.pair, first
         read = read_examples(file, *given, labeled, data.file_format, several, usual, learned, advice)
         if not columns or not labeled:
             return read
@@ -72,9 +71,8 @@ class Multilabel(Task):
         return (scores >= 0).long()
 
     def constant(self, labels: Tensor, classes: int) -> Tensor:
-        share = (
-            labels.view(-1, classes).float().mean(0)
-        )  # the most frequent label, and all labels of at least half of the texts
+        # the most frequent label, and all labels of at least half of the texts
+        share = labels.view(-1, classes).float().mean(0)
         return share - share.max().clamp(max=0.5)
 
     def prediction(self, scores: Tensor, labels: Names) -> list[Guess]:

@@ -118,7 +118,9 @@ class Task:
 
     def described(self, examples: Sequence[Any]) -> str:
         """A line about the labels of the training examples."""
-        return f"labels: {with_counts([name for example in examples for name in self.names(example)])}"
+        counts = Counter(name for example in examples for name in self.names(example))
+        most = [f"{name} {count:,}" for name, count in counts.most_common(12)]
+        return f"labels: {', '.join(most)}" + f" and {len(counts) - 12} more" * (len(counts) > 12)
 
     def counted(self, sizes: Sequence[int]) -> str:
         """A count of examples, given the number of units of each."""
@@ -132,7 +134,6 @@ class Task:
 
     def initialize(self, model: TaskModel, items: Sequence[Item]) -> None:
         """Adjust the new head of a model to the training examples; nothing by default."""
-        return
 
     def logits(self, model: TaskModel, batch: TaskBatch) -> Tensor:
         """(R, C) or (R, T, C): the logits of the sequences of a batch.
@@ -229,10 +230,3 @@ def printed(label: str) -> str | Decimal:
 def first_of(names: Sequence[str], most: int) -> str:
     """The first names, and … if there are more."""
     return ", ".join([*names[:most], *["…"] * (len(names) > most)])
-
-
-def with_counts(names: Sequence[str], most: int = 12) -> str:
-    """The most frequent names with their counts."""
-    counts = Counter(names)
-    parts = [f"{name} {count:,}" for name, count in counts.most_common(most)]
-    return ", ".join(parts) + (f" and {len(counts) - most} more" if len(counts) > most else "")
