@@ -17,6 +17,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,8 @@ def train_tokenizer(
             logger.warning(f"{what}, which the kind unigram finds and {kind} does not")
     kind = "wordpiece" if kind == "auto" else kind
     train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
-    definition = train(
-        [piece for document in sample for piece in encoding.pieces(document)], size, lowercase, strip_accents
-    )
+    pieces = [piece for document in sample for piece in encoding.pieces(document)]
+    definition = train(pieces, size, lowercase, strip_accents)
     if vocab_size is None:
         size = min(size, len(definition["model"]["vocab"]))
     return Tokenizer(_finish(definition, size))
@@ -126,8 +126,9 @@ def make_tokenizer(
 
     with owned(out):
         if (completed(out) / "tokenizer.json").exists() and not overwrite:
-            fix = f"give another {option('out')}, or {option('overwrite')}"
-            raise InputError(f"{out}: already holds a tokenizer; {fix}")
+            raise InputError(
+                f"{out}: already holds a tokenizer; give another {option('out')}, or {option('overwrite')}"
+            )
         tokenizer = train_tokenizer(counted(), kind, vocab_size, sample_characters, lowercase, strip_accents)
         tokenizer.save(out)
     used = min(seen[1], sample_characters or SAMPLE_CHARACTERS[tokenizer.kind])
@@ -282,15 +283,9 @@ def _count_characters(
     first, inner = np.zeros(_CODE_POINTS, dtype=np.int64), np.zeros(_CODE_POINTS, dtype=np.int64)
     # 0: not seen yet, 1: separates words and is dropped (a space), 2: a word by itself (punctuation), 3: in a word
     classes = np.zeros(_CODE_POINTS, dtype=np.int8)
-    group: list[str] = []
-    waiting = 0
-    for place, document in enumerate(sample):
-        group.append(document)
-        waiting += len(document)
-        if waiting < 4_000_000 and place + 1 < len(sample):
-            continue
-        text = normalizer.normalize_str("\n".join(group))
-        group, waiting = [], 0
+    ends = accumulate(map(len, sample))
+    for _, group in groupby(zip(sample, ends), key=lambda document_and_end: document_and_end[1] // 4_000_000):
+        text = normalizer.normalize_str("\n".join(document for document, _ in group))
         points = np.frombuffer(f" {text}".encode("utf-32-le"), dtype=np.uint32)
         for point in np.flatnonzero(np.bincount(points, minlength=_CODE_POINTS)):
             if not classes[point]:
