@@ -178,7 +178,6 @@ def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, ti
     side = min(max(4.8, 2 + 0.42 * size), 14)
     with lettering.in_use():
         figure = Figure(figsize=(side, side), dpi=160, facecolor=PAPER, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.imshow(np.sqrt(np.clip(np.nan_to_num(weights), 0, 1)), cmap="Blues", vmin=0, vmax=1.05)
         axes.set_title(lettering.clean(title), loc="left", pad=14, color=INK)
@@ -192,6 +191,6 @@ def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, ti
             weight = float(weights[row, column])
             color = "white" if weight > 0.3 else INK
             axes.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=color)
-        canvas.print_png(str(file))
+        FigureCanvasAgg(figure).print_png(str(file))
     few = f"{size:,} tokens: one label in {step} is drawn; for all of them give a text of at most {MOST_TOKENS} tokens."
     return " ".join(filter(None, [few if step > 1 else "", lettering.remark()]))
