@@ -133,11 +133,11 @@ def _shortened(text: str, most: int) -> str:
 
 def _legend(figure: Figure, names: Sequence[str]) -> Legend:
     """The marks and names of groups below a picture, in as many columns as fit."""
-    handles = [Line2D([], [], ls="", ms=7.5, **style(mark_of(n))) for n in range(len(names))]
+    marks = [Line2D([], [], ls="", ms=7.5, **style(mark_of(n))) for n in range(len(names))]
     labels = [f" {name}" for name in names]  # matplotlib omits labels that begin with an underscore
     for columns in range(min(8, len(names)) or 1, 0, -1):
         legend = figure.legend(
-            handles, labels, ncols=columns, loc="lower left", frameon=False, labelcolor=INK, fontsize=10
+            marks, labels, ncols=columns, loc="lower left", frameon=False, labelcolor=INK, fontsize=10
         )
         if columns == 1 or legend.get_window_extent().width < 0.96 * figure.bbox.width:
             break
@@ -145,9 +145,7 @@ def _legend(figure: Figure, names: Sequence[str]) -> Legend:
     return legend
 
 
-def _label(
-    axes: Axes, canvas: FigureCanvasAgg, points: np.ndarray, texts: Sequence[str], colors: Sequence[str]
-) -> None:
+def _label(axes: Axes, canvas: FigureCanvasAgg, points: np.ndarray, texts: list[str], colors: list[str]) -> None:
     """Write each context right, left, above or below its point, if there is free space."""
     canvas.draw()
     renderer = canvas.get_renderer()
