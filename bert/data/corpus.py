@@ -225,11 +225,9 @@ def _read_hub(name: str, text_field: str) -> Iterator[str]:
     import datasets
 
     revision = _hub_revision(name)
-    repository, _, configuration = name.partition(":")
+    repo, _, configuration = name.partition(":")
     try:
-        rows = datasets.load_dataset(
-            repository, configuration or None, split="train", streaming=True, revision=revision
-        )
+        rows = datasets.load_dataset(repo, configuration or None, split="train", streaming=True, revision=revision)
         yield from formats.texts(((f"{name} (Hub data set)", with_inner_fields(row)) for row in rows), text_field)
     except Exception as error:  # of any of the libraries between here and the Hub
         raise error if isinstance(error, InputError) else _hub_error(name, error) from None

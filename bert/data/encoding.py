@@ -175,9 +175,8 @@ def words_and_ideographs() -> pre_tokenizers.PreTokenizer:
     marks = r"\p{P}$+<=>^`|~"  # of BERT
     spaced = r"\x{3400}-\x{4DBF}\x{4E00}-\x{9FFF}"  # those around which the normalizer puts spaces: faster
     pattern = rf"[{ideographs}&&[^{spaced}]]|[^\s{marks}{ideographs}]{{{LONGEST_WORD}}}"
-    return pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(pattern), "isolated"), pre_tokenizers.BertPreTokenizer()]
-    )
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    return pre_tokenizers.Sequence([split, pre_tokenizers.BertPreTokenizer()])
 
 
 def definition_of(step: normalizers.Normalizer | pre_tokenizers.PreTokenizer) -> dict[str, Any]:

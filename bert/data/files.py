@@ -7,9 +7,9 @@ import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from glob import glob
 from itertools import chain
 from pathlib import Path
 from statistics import median
@@ -128,8 +128,7 @@ def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         yield b"".join(texts)
     else:
         stream = gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
-        while chunk := stream.read(_CHUNK):
-            yield chunk
+        yield from iter(lambda: stream.read(_CHUNK), b"")
 
 
 def _text_blocks(path: Path, advance: Advance, most: int | None = None) -> Iterator[str]:
@@ -148,10 +147,7 @@ def _text_blocks(path: Path, advance: Advance, most: int | None = None) -> Itera
     except (EOFError, zlib.error, gzip.BadGzipFile, zstandard.ZstdError) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); download or compress the file again") from None
     except FileNotFoundError:
-        siblings: list[str] = []
-        with suppress(OSError):
-            siblings = [other.name for other in path.parent.iterdir()]
-        near = get_close_matches(path.name, siblings, n=1)
+        near = get_close_matches(path.name, glob("*", root_dir=path.parent, include_hidden=True), n=1)
         meant = f" Did you mean `{near[0]}`?" if near else ""
         raise InputError(f"{path}: no such file: give another path.{meant}") from None
     except OSError as error:

@@ -17,6 +17,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,8 @@ def train_tokenizer(
             logger.warning(f"{what}, which the kind unigram finds and {kind} does not")
     kind = "wordpiece" if kind == "auto" else kind
     train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
-    definition = train(
-        [piece for document in sample for piece in encoding.pieces(document)], size, lowercase, strip_accents
-    )
+    pieces = [piece for document in sample for piece in encoding.pieces(document)]
+    definition = train(pieces, size, lowercase, strip_accents)
     if vocab_size is None:
         size = min(size, len(definition["model"]["vocab"]))
     return Tokenizer(_finish(definition, size))
@@ -242,13 +242,13 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool, strip_
     """
     normalizer = encoding.word_normalizer(lowercase, strip_accents)
     pre_tokenizer = encoding.words_and_ideographs()
-    first, inner = _count_characters(sample, normalizer, pre_tokenizer)
+    backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
+    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    first, inner = _count_characters(sample, backend)
     # the trainer has an entry for each character, even if it never begins a word, and one for each inside a word
     rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
     inner_tokens = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
     room = 2 * len(rare) + 64  # for tokens with a rare character, which are dropped first
-    backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
-    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
     known: dict[str, Any] = {"special_tokens": [*SPECIAL_TOKENS, *inner_tokens], "continuing_subword_prefix": "##"}
     _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size + room, **known, **_PAIRS))
     merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
@@ -275,26 +275,18 @@ def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.T
     backend.pre_tokenizer = words
 
 
-def _count_characters(
-    sample: list[str], normalizer: normalizers.Normalizer, pre_tokenizer: pre_tokenizers.PreTokenizer
-) -> tuple[np.ndarray, np.ndarray]:
+def _count_characters(sample: list[str], backend: tokenizers.Tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """How often each code point begins a word, and how often it is inside one: two int64 arrays."""
     first, inner = np.zeros(_CODE_POINTS, dtype=np.int64), np.zeros(_CODE_POINTS, dtype=np.int64)
     # 0: not seen yet, 1: separates words and is dropped (a space), 2: a word by itself (punctuation), 3: in a word
     classes = np.zeros(_CODE_POINTS, dtype=np.int8)
-    group: list[str] = []
-    waiting = 0
-    for place, document in enumerate(sample):
-        group.append(document)
-        waiting += len(document)
-        if waiting < 4_000_000 and place + 1 < len(sample):
-            continue
-        text = normalizer.normalize_str("\n".join(group))
-        group, waiting = [], 0
+    ends = accumulate(map(len, sample))
+    for _, group in groupby(zip(sample, ends), key=lambda document_and_end: document_and_end[1] // 4_000_000):
+        text = backend.normalizer.normalize_str("\n".join(document for document, _ in group))
         points = np.frombuffer(f" {text}".encode("utf-32-le"), dtype=np.uint32)
         for point in np.flatnonzero(np.bincount(points, minlength=_CODE_POINTS)):
             if not classes[point]:
-                parts = [part for part, _ in pre_tokenizer.pre_tokenize_str(f"a{chr(point)}a")]
+                parts = [part for part, _ in backend.pre_tokenizer.pre_tokenize_str(f"a{chr(point)}a")]
                 classes[point] = {1: 3, 2: 1, 3: 2}[len(parts)]
         kinds = classes[points]
         inside = (kinds[1:] == 3) & (kinds[:-1] == 3)
@@ -361,16 +353,11 @@ def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool, strip_ac
     # split at punctuation too: no token contains it, and no special token is found in a text
     backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
     backend.decoder = decoders.Metaspace()
-    first, inner = _count_characters(sample, backend.normalizer, backend.pre_tokenizer)
+    first, inner = _count_characters(sample, backend)
     rare = _rare_characters(first + inner, np.ones_like(first), vocab_size, {"▁"})
-    trainer = trainers.UnigramTrainer(
-        vocab_size=vocab_size + 2 * len(rare) + 64,  # room for tokens with a rare character
-        special_tokens=list(SPECIAL_TOKENS),
-        unk_token="[UNK]",
-        initial_alphabet=["▁"],
-        show_progress=False,
-    )
-    _train(backend, sample, trainer)
+    room = 2 * len(rare) + 64  # for tokens with a rare character
+    known: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "unk_token": "[UNK]", "initial_alphabet": ["▁"]}
+    _train(backend, sample, trainers.UnigramTrainer(vocab_size=vocab_size + room, **known, show_progress=False))
     definition = _definition(backend)
     special = definition["model"]["vocab"][: len(SPECIAL_TOKENS)]
     learned = definition["model"]["vocab"][len(special) :]

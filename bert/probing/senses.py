@@ -219,8 +219,7 @@ def _by_word(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 def _most_frequent(labels: np.ndarray) -> str:
     """The most frequent label, the alphabetically first of ties."""
-    names, counts = np.unique(labels, return_counts=True)
-    return str(names[counts.argmax()])
+    return str(Counter(np.sort(labels)).most_common(1)[0][0])
 
 
 def _methods(

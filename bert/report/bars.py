@@ -46,9 +46,8 @@ def bars_png(
         axes.set_xlim(left=0)
         if level is not None:
             name, at = level
-            above: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "va": "bottom", "ha": "center"}
             axes.axvline(at, color=QUIET, linewidth=1, linestyle="--", zorder=1)
-            axes.annotate(name, (at, 1), **above, fontsize=8, color=QUIET)
+            axes.text(at, 1, name, transform=axes.get_xaxis_transform(), va="bottom", ha="center", size=8, color=QUIET)
 
 
 def curves_png(

@@ -44,16 +44,13 @@ def _stroke(curve: int) -> tuple[str, str]:
     return f"c{mark_of(curve).color}", f"d{(curve + curve // 8 * 2) % 4}"
 
 
-def line_chart(
-    series: Mapping[str, Points], x_label: str, y_label: str, levels: Mapping[str, float] | None = None
-) -> str:
+def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, levels: Mapping[str, float] = {}) -> str:
     """Curves of (x, y) points by name, on the same axes; the pointer or the arrow keys show their values.
 
     `levels` are named horizontal reference lines, such as a baseline. Points that are not finite are left out.
     """
     curves = {name: _thinned([(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)])
               for name, points in series.items()}  # fmt: skip
-    levels = levels or {}
     xs = [x for points in curves.values() for x, _ in points] or [0.0, 1.0]
     ys = [y for points in curves.values() for _, y in points] + list(levels.values()) or [0.0, 1.0]
     x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)

@@ -133,11 +133,11 @@ def _shortened(text: str, most: int) -> str:
 
 def _legend(figure: Figure, names: Sequence[str]) -> Legend:
     """The marks and names of groups below a picture, in as many columns as fit."""
-    handles = [Line2D([], [], ls="", ms=7.5, **style(mark_of(n))) for n in range(len(names))]
+    marks = [Line2D([], [], ls="", ms=7.5, **style(mark_of(n))) for n in range(len(names))]
     labels = [f" {name}" for name in names]  # matplotlib omits labels that begin with an underscore
     for columns in range(min(8, len(names)) or 1, 0, -1):
         legend = figure.legend(
-            handles, labels, ncols=columns, loc="lower left", frameon=False, labelcolor=INK, fontsize=10
+            marks, labels, ncols=columns, loc="lower left", frameon=False, labelcolor=INK, fontsize=10
         )
         if columns == 1 or legend.get_window_extent().width < 0.96 * figure.bbox.width:
             break
@@ -145,9 +145,7 @@ def _legend(figure: Figure, names: Sequence[str]) -> Legend:
     return legend
 
 
-def _label(
-    axes: Axes, canvas: FigureCanvasAgg, points: np.ndarray, texts: Sequence[str], colors: Sequence[str]
-) -> None:
+def _label(axes: Axes, canvas: FigureCanvasAgg, points: np.ndarray, texts: list[str], colors: list[str]) -> None:
     """Write each context right, left, above or below its point, if there is free space."""
     canvas.draw()
     renderer = canvas.get_renderer()
@@ -178,7 +176,6 @@ def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, ti
     side = min(max(4.8, 2 + 0.42 * size), 14)
     with lettering.in_use():
         figure = Figure(figsize=(side, side), dpi=160, facecolor=PAPER, layout="constrained")
-        canvas = FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         axes.imshow(np.sqrt(np.clip(np.nan_to_num(weights), 0, 1)), cmap="Blues", vmin=0, vmax=1.05)
         axes.set_title(lettering.clean(title), loc="left", pad=14, color=INK)
@@ -192,6 +189,6 @@ def heatmap_png(file: str | Path, tokens: Sequence[str], weights: np.ndarray, ti
             weight = float(weights[row, column])
             color = "white" if weight > 0.3 else INK
             axes.text(column, row, f"{100 * weight:.0f}", ha="center", va="center", fontsize=8, color=color)
-        canvas.print_png(str(file))
+        FigureCanvasAgg(figure).print_png(str(file))
     few = f"{size:,} tokens: one label in {step} is drawn; for all of them give a text of at most {MOST_TOKENS} tokens."
     return " ".join(filter(None, [few if step > 1 else "", lettering.remark()]))

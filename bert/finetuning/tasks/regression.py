@@ -39,10 +39,8 @@ class Regression(Task):
     problem_type = "regression"
     output = "values.tsv"
     bf16 = False  # it has only three digits
-    scales: ClassVar = {
-        "rmse": Scale("RMSE", percent=False, larger_is_better=False),
-        **{title.lower(): Scale(title, percent=False) for title in ("Pearson", "Spearman")},
-    }
+    scales: ClassVar = {"rmse": Scale("RMSE", percent=False, larger_is_better=False)}
+    scales |= {"pearson": Scale("Pearson", percent=False), "spearman": Scale("Spearman", percent=False)}
     label_names = ("score", "value", "similarity", "rating", "stars", *LABELS)
     parse = number
 
