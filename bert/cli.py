@@ -56,7 +56,9 @@ def _command(arguments: Sequence[str]) -> int:
             raise InputError(f"{command} is not a command of bert: use one of {', '.join(COMMANDS)}.{near}")
         else:
             COMMANDS[command](arguments[1:])
-    except (InputError, MemoryError, PermissionError) as error:
+    except (InputError, MemoryError, PermissionError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and type(error).__name__ != "OutOfMemoryError":  # torch's
+            raise
         if reports or isinstance(error, RankError):
             line = "out of memory: use smaller batches, or less input"
             if isinstance(error, PermissionError):

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from bert import cli
 from bert.cli import main
@@ -171,12 +172,14 @@ def test_of_several_processes_the_first_says_what_is_wrong(
 def test_too_little_memory_is_a_line_and_a_fault_of_ours_keeps_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    replace_command(monkeypatch, MemoryError())
-    assert main(["pretrain"]) == 2
-    assert capsys.readouterr().err == "bert: out of memory: use smaller batches, or less input\n"
-    replace_command(monkeypatch, OverflowError("ours"))
-    with pytest.raises(OverflowError):
-        main(["pretrain"])
+    for error in (MemoryError(), torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")):
+        replace_command(monkeypatch, error)
+        assert main(["pretrain"]) == 2
+        assert capsys.readouterr().err == "bert: out of memory: use smaller batches, or less input\n"
+    for ours in (OverflowError("ours"), RuntimeError("ours")):
+        replace_command(monkeypatch, ours)
+        with pytest.raises(type(ours)):
+            main(["pretrain"])
 
 
 def test_a_path_that_may_not_be_used_is_a_line(
