@@ -124,7 +124,7 @@ def _group(kind: type, command: str, name: str = "", text: str = "") -> Iterator
     if rows := [key for key in hints if key not in inner]:
         yield from ("| field | value | default | what it is |", "|---|---|---|---|")
         for key in rows:
-            default = recipes.shown(getattr(defaults, key)).replace("|", "\\|")
+            default = recipes.shown(getattr(defaults, key))
             path = f"{name}.{key}" if name else key
             yield f"| `{path}` | {_cell(recipes.in_words(hints[key]))} | `{default}` | {_cell(texts.get(key, ''))} |"
         yield ""
@@ -143,9 +143,6 @@ def _sentence(text: str) -> str:
 
 
 def _cell(text: Any) -> str:
-    """Text in a cell of a Markdown table."""
-    return (
-        re.sub(r"([|<>*_\[\]])", r"\\\1", str(text).replace("%%", "%"))
-        if "`" not in str(text)
-        else str(text).replace("|", "\\|")
-    )
+    """Text in a cell of a Markdown table. Python-Markdown takes | in code for itself."""
+    plain = str(text).replace("%%", "%")
+    return plain if "`" in plain else re.sub(r"([|<>*_\[\]])", r"\\\1", plain)
