@@ -321,12 +321,10 @@ def _plain_or_conll(path: str | Path, lines: Iterator[str], tagged: bool) -> tup
     """
     if tagged:
         return "conll", lines
-    seen: list[str] = []
-    for line in lines:
+    seen, rows = list[str](), list[str]()
+    while len(rows) < 2 and (line := next(lines, "")):
         seen.append(line)
-        if sum(not line.isspace() for line in seen) == 2:
-            break
-    rows = [line.strip() for line in seen if not line.isspace()]
+        rows += filter(None, [line.strip()])
     ends_in_tags = len(rows) == 2 and all(map(_ENDS_IN_TAG.search, rows))
     tabs = {row.count("\t") if "\t" in row.split(" ")[0] else 0 for row in rows}
     is_table = len(rows) == 2 and len(tabs) == 1 and tabs != {0}
