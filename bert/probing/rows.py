@@ -72,9 +72,10 @@ def read_pairs(path: str | Path, limit: int | None = None) -> list[Pair] | None:
     Optional columns: `phenomenon`, `field`, `paradigm`. `limit`: only the first pairs of each paradigm. Raises InputError, also if there
     is no pair.
     """
-    header, column, rows = _open(path, PAIRS)
-    if not {column["good"], column["bad"]} & {*header}:
+    opened = _open(path, PAIRS)
+    if opened is None or not {opened[1]["good"], opened[1]["bad"]} & {*opened[0]}:
         return None
+    _, column, rows = opened
     pairs: list[Pair] = []
     seen: Counter[tuple[str | None, ...]] = Counter()
     for where, row in rows:
@@ -91,7 +92,12 @@ def read_pairs(path: str | Path, limit: int | None = None) -> list[Pair] | None:
 
 
 def _rows(path: str | Path) -> Iterator[Row]:
-    header, column, rows = _open(path, ROWS)
+    opened = _open(path, ROWS)
+    if opened is None:
+        for number, line in enumerate(read_lines(Path(path).expanduser()), start=1):
+            yield Row(line.strip(), f"{name_of(path)}, line {number}")
+        return
+    header, column, rows = opened
     sentence = column["sentence"]
     if sentence not in header:
         near = did_you_mean("sentence", header)
@@ -113,9 +119,8 @@ def _rows(path: str | Path) -> Iterator[Row]:
         yield Row(unify(text), where, word, span, _text(row, column["sense"]))
 
 
-def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, str], Rows]:
-    """The header of a table or of JSON lines, the names in it of the columns `names`, and the rows; plain text is a column of
-    sentences."""
+def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, str], Rows] | None:
+    """The header of a table or of JSON lines, the names in it of the columns `names`, and the rows; none for plain text."""
     suffix, _ = parted_suffixes(path)
     lines = read_lines(Path(path).expanduser())
     if suffix in TABLES:
@@ -126,8 +131,7 @@ def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[
         known = ", ".join((*TEXTS, *JSONS, *TABLES))
         raise InputError(f"{path}: {suffix} is not a format of sentences: convert it to {known}")
     else:
-        header = ["sentence"]
-        rows = ((f"{name_of(path)}, line {n}", {"sentence": line.strip()}) for n, line in enumerate(lines, start=1))
+        return None
     return header, {kind: usual(options, header) or options[0] for kind, options in names.items()}, rows
 
 
