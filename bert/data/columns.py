@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from bert.data.rows import there_are, usual
-from bert.errors import InputError, did_you_mean
-from bert.errors import option as flag
+from bert.errors import InputError, did_you_mean, option
 
 PAIRS = {  # usual names of the text, most likely first → names of a second sentence beside it
     "text": ("pair", "text_pair", "text2"),
@@ -68,7 +67,7 @@ def choose_columns(
     round."""
     for role, name in (("text", named.text), ("pair", named.pair), ("label", named.label)):
         if name and name not in header:
-            what = f"no column {name!r} for {flag(role)}; {there_are(header)}"
+            what = f"no column {name!r} for {option(role)}; {there_are(header)}"
             raise InputError(f"{where}: {what}.{did_you_mean(name, header)}")
     text = named.text or usual(filter(None, (learned.text, *PAIRS)), header)
     label = named.label or usual(filter(None, (learned.label, *label_names)), (one for one in header if one != text))
@@ -91,7 +90,7 @@ def check_pair(where: str, columns: Columns, learned: Columns) -> None:
     """Raises InputError for a file of single texts if training had pairs, and the other way round."""
     if learned.pair and not columns.pair:
         had = f"training had pairs ({learned.text!r} and {learned.pair!r})"
-        fix = f"give a file with a column for it, and name it by {flag('pair')}"
+        fix = f"give a file with a column for it, and name it by {option('pair')}"
         raise InputError(f"{where}: no second text, and {had}; {fix}")
     if learned.text and columns.pair and not learned.pair:
         had = f"training had single texts ({learned.text!r})"
@@ -101,4 +100,4 @@ def check_pair(where: str, columns: Columns, learned: Columns) -> None:
 def unknown_column(where: str, role: str, header: list[str], advice: str = "") -> InputError:
     """The error of a file without a column for `role`."""
     found = f"no column is known as the {role}; {there_are(header)}"
-    return InputError(f"{where}: {found}. Name it by {flag(role)}{advice}")
+    return InputError(f"{where}: {found}. Name it by {option(role)}{advice}")

@@ -16,8 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from bert.data import files as formats
-from bert.data.files import LAYOUTS, Advance, File, Notes, suffixes
+from bert.data.files import LAYOUTS, TEXTS, Advance, File, Notes, known_suffixes, parted_suffixes, suffixes, texts
 from bert.data.rows import with_inner_fields
 from bert.errors import InputError, accessing, did_you_mean, option
 from bert.files import real_path
@@ -131,7 +130,7 @@ def find_corpus(
         files.setdefault(real_path(file), file)
     notes += [f"files named or linked more than once: {len(found) - len(files):,}"] * (len(files) < len(found))
     notes += [f"the pattern {pattern!r} to exclude matches nothing" for pattern in unused]
-    if text_field != "text" and not hub and all(formats.parted_suffixes(file)[0] in formats.TEXTS for file in found):
+    if text_field != "text" and not hub and all(parted_suffixes(file)[0] in TEXTS for file in found):
         notes.append(f"the text field {text_field!r} has no effect: plain text has no fields")
     return Corpus(tuple(files.values()), tuple(hub), layout, text_field, tuple(notes))
 
@@ -184,7 +183,7 @@ def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[
             continue
         if not suffixes(file) and file != itself:
             kind = "without a suffix" if file.exists() else "link to nothing"
-            others["".join(formats.parted_suffixes(file)) or kind] += 1
+            others["".join(parted_suffixes(file)) or kind] += 1
         elif file.is_file():
             readable.append(file)
         else:
@@ -194,7 +193,7 @@ def _readable(name: str, paths: list[Path], exclude: Sequence[str], unused: set[
     if not readable:
         what = "no readable file in it" if os.path.exists(itself) else "matches no readable file"
         what += "; what matches a pattern to exclude is not read" * bool(exclude)
-        raise InputError(f"{name}: {what}; known suffixes are {formats.known_suffixes()}{left and f'; {left_out}'}")
+        raise InputError(f"{name}: {what}; known suffixes are {known_suffixes()}{left and f'; {left_out}'}")
     notes += [f"{name}: {left_out}"] if left else []
     return readable
 
@@ -228,7 +227,7 @@ def _read_hub(name: str, text_field: str) -> Iterator[str]:
     repo, _, configuration = name.partition(":")
     try:
         rows = datasets.load_dataset(repo, configuration or None, split="train", streaming=True, revision=revision)
-        yield from formats.texts(((f"{name} (Hub data set)", with_inner_fields(row)) for row in rows), text_field)
+        yield from texts(((f"{name} (Hub data set)", with_inner_fields(row)) for row in rows), text_field)
     except Exception as error:  # of any of the libraries between here and the Hub
         raise error if isinstance(error, InputError) else _hub_error(name, error) from None
 

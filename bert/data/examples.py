@@ -21,8 +21,7 @@ from bert.data import rows as readers
 from bert.data.columns import LABELS, PAIRS, TAGS, WORDS, Columns, check_pair, choose_columns, unknown_column
 from bert.data.files import JSONS, TABLES, TEXTS, parted_suffixes, read_lines, unify
 from bert.data.rows import Rows, Words, cell_of, is_number, json_table, name_of, there_are, usual
-from bert.errors import InputError, did_you_mean
-from bert.errors import option as flag
+from bert.errors import InputError, did_you_mean, option
 
 _EXAMPLE_FORMATS = {".tsv": "tsv", ".csv": "csv"} | JSONS | TEXTS
 _TAGGED_FORMATS = {".conll": "conll", ".bio": "conll", ".iob": "conll", ".iob2": "conll", ".tsv": "conll"}
@@ -278,11 +277,12 @@ def _sentences(
 def _problem(word: str, tag: str, needs_tag: bool, guessed: bool) -> str:
     """What is wrong with a word and its tag, and the fix."""
     if not word:
-        return f"the word is empty; remove the tab before it, or name the column of the words by {flag('words')}"
+        return f"the word is empty; remove the tab before it, or name the column of the words by {option('words')}"
     if needs_tag and not tag:
         return _no_tag(word, "one after a tab, O")
     if guessed and is_number(tag):
-        return f"the tag of {word!r} is the number {tag}; name the column of the tags by {flag('tags')} (-1: the last)"
+        fix = f"name the column of the tags by {option('tags')} (-1: the last)"
+        return f"the tag of {word!r} is the number {tag}; {fix}"
     return ""
 
 
@@ -290,18 +290,18 @@ def _no_tag(word: str, write: str) -> str:
     return f"no tag beside {word!r}; write {write} for a word outside of spans"
 
 
-def _column(where: str, cells: list[str], place: int, option: str) -> str:
+def _column(where: str, cells: list[str], place: int, role: str) -> str:
     if not -len(cells) <= place < len(cells):
-        what = f"no column {place + (place >= 0)} for {option!r}; there are {len(cells)}"
+        what = f"no column {place + (place >= 0)} for {role!r}; there are {len(cells)}"
         raise InputError(f"{where}: {what}, separated by tabs or spaces")
     return cells[place]
 
 
-def _number(path: str | Path, option: str, column: str) -> int:
+def _number(path: str | Path, role: str, column: str) -> int:
     """The index of a column of a CoNLL file, from its number."""
     if not re.fullmatch("-?[1-9][0-9]*", column):
         fix = "give the number of a column of the CoNLL file, 1 first, -1 last"
-        raise InputError(f"{name_of(path)}: {option!r} is {column!r}: {fix}")
+        raise InputError(f"{name_of(path)}: {role!r} is {column!r}: {fix}")
     return int(column) - (column[0] != "-")
 
 
@@ -321,12 +321,10 @@ def _plain_or_conll(path: str | Path, lines: Iterator[str], tagged: bool) -> tup
     """
     if tagged:
         return "conll", lines
-    seen: list[str] = []
-    for line in lines:
+    seen, rows = list[str](), list[str]()
+    while len(rows) < 2 and (line := next(lines, "")):
         seen.append(line)
-        if sum(not line.isspace() for line in seen) == 2:
-            break
-    rows = [line.strip() for line in seen if not line.isspace()]
+        rows += filter(None, [line.strip()])
     ends_in_tags = len(rows) == 2 and all(map(_ENDS_IN_TAG.search, rows))
     tabs = {row.count("\t") if "\t" in row.split(" ")[0] else 0 for row in rows}
     is_table = len(rows) == 2 and len(tabs) == 1 and tabs != {0}

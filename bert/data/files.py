@@ -10,16 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from glob import glob
+from io import BufferedReader
 from itertools import chain
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from bert.data.rows import Rows, json_rows, table_rows
 from bert.errors import InputError, did_you_mean, first_line, option
-
-if TYPE_CHECKING:
-    from io import BufferedReader
 
 _BLANK = re.compile(r"\n(?:[^\S\n]*\n)+")  # blank lines, and the line end before them
 _LAYOUTS = {  # layout → how it is called, and what ends a document
@@ -98,9 +96,8 @@ class File:
 def read_lines(path: Path) -> Iterator[str]:
     """The lines of a text file, with their newline, decompressed by its suffix. `-` is standard input, unbuffered."""
     if str(path) == "-":
-        buffer = cast("BufferedReader", sys.stdin.buffer)
-        chunks = iter(lambda: buffer.read1(_CHUNK), b"")
-        return _lines(_whole_lines(Path("standard input"), chunks))
+        buffer = cast(BufferedReader, sys.stdin.buffer)
+        return _lines(_whole_lines(Path("standard input"), iter(lambda: buffer.read1(_CHUNK), b"")))
     return _lines(_text_blocks(path, lambda _: None))
 
 

@@ -250,8 +250,8 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool, strip_
     inner_tokens = [f"##{chr(point)}" for point in np.flatnonzero(inner)]
     room = 2 * len(rare) + 64  # for tokens with a rare character, which are dropped first
     known: dict[str, Any] = {"special_tokens": [*SPECIAL_TOKENS, *inner_tokens], "continuing_subword_prefix": "##"}
-    _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size + room, **known, **_PAIRS))
-    merged = sorted(_definition(backend)["model"]["vocab"].items(), key=lambda entry: entry[1])
+    trained = _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size + room, **known, **_PAIRS))
+    merged = sorted(trained["model"]["vocab"].items(), key=lambda entry: entry[1])
     # in the order of merges, those with a rare character last: used only if the others do not fill the vocabulary
     entries = [token for token, _ in merged if token not in SPECIAL_TOKENS]
     entries.sort(key=lambda token: _rarity(token.removeprefix("##"), rare))
@@ -265,14 +265,15 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool, strip_
     return _definition(backend)
 
 
-def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.Trainer) -> None:
-    """Train `backend`. The time per word is quadratic in its length, so the longest words are split."""
+def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.Trainer) -> dict[str, Any]:
+    """Train `backend`, and return its definition. The time per word is quadratic in its length, so the longest words are split."""
     words = backend.pre_tokenizer
     if any(map(_LONG, sample)):
         cut = pre_tokenizers.Split(Regex(f"(?m:.{{{_LONGEST_WORD}}})"), "isolated")
         backend.pre_tokenizer = pre_tokenizers.Sequence([words, cut])
     interruptible(backend.train_from_iterator, sample, trainer)
     backend.pre_tokenizer = words
+    return _definition(backend)
 
 
 def _count_characters(sample: list[str], backend: tokenizers.Tokenizer) -> tuple[np.ndarray, np.ndarray]:
@@ -338,8 +339,7 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool, strip_accent
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
     backend.decoder = decoders.ByteLevel()
     known: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "initial_alphabet": sorted(alphabet)}
-    _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size, **known, **_PAIRS))
-    return _definition(backend)
+    return _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size, **known, **_PAIRS))
 
 
 def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool, strip_accents: bool) -> dict[str, Any]:
@@ -357,8 +357,8 @@ def _train_unigram(sample: list[str], vocab_size: int, lowercase: bool, strip_ac
     rare = _rare_characters(first + inner, np.ones_like(first), vocab_size, {"▁"})
     room = 2 * len(rare) + 64  # for tokens with a rare character
     known: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "unk_token": "[UNK]", "initial_alphabet": ["▁"]}
-    _train(backend, sample, trainers.UnigramTrainer(vocab_size=vocab_size + room, **known, show_progress=False))
-    definition = _definition(backend)
+    trainer = trainers.UnigramTrainer(vocab_size=vocab_size + room, **known, show_progress=False)
+    definition = _train(backend, sample, trainer)
     special = definition["model"]["vocab"][: len(SPECIAL_TOKENS)]
     learned = definition["model"]["vocab"][len(special) :]
     # characters without an entry in the trained model get the lowest score + 0, 1e-4, 2e-4 ... in the order of a

@@ -58,8 +58,7 @@ def read(metrics: Mapping[str, Any]) -> dict[str, float]:
     """The values, 0 for a metric that is undefined, such as the correlation of a constant; resets the metrics."""
     values = {}
     for name, metric in metrics.items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about a variance of 0
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # about a variance of 0
             value = metric.compute()
         values[name] = float((value["f1"] if isinstance(value, dict) else value).nan_to_num(0.0))
         metric.reset()

@@ -5,7 +5,7 @@ A text that is longer than a sequence is split into windows, as in training.
 
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -47,8 +47,7 @@ class Predictor:
 
     def __call__(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Each example with its prediction."""
-        for example, scores in self.scores(examples):
-            yield example, self.task.prediction(scores, self.model.labels)
+        return ((one, self.task.prediction(scores, self.model.labels)) for one, scores in self.scores(examples))
 
     def scores(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
         """Each example with the scores (units, C) of its units."""
@@ -87,7 +86,7 @@ def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
     if "-" not in (file, out) and is_same(Path(file).expanduser(), Path(out).expanduser()):
         raise InputError(f"--out {out}: would overwrite the input: give another --out")
     predictor = load_predictor(folder)
-    results = iter(predictor(predictor.read(file, data, labeled=False)))
+    results = predictor(predictor.read(file, data, labeled=False))
     first = next(results, None)  # errors of the input show before a line is written
     count = 0
     with written(out) as stream:
@@ -109,11 +108,9 @@ def written(out: str) -> Iterator[TextIO]:
             # only a terminal needs protection from control characters
             yield sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
             sys.stdout.flush()
-        elif file.exists() and not file.is_file():  # a pipe or a device is written to, not replaced
-            with file.open("w", encoding="utf-8", newline="\n") as stream:
-                yield stream
-        else:
-            with replaced(file) as partial, partial.open("w", encoding="utf-8", newline="\n") as stream:
+        else:  # a pipe or a device is written to, not replaced
+            target = nullcontext(file) if file.exists() and not file.is_file() else replaced(file)
+            with target as path, path.open("w", encoding="utf-8", newline="\n") as stream:
                 yield stream
     except BrokenPipeError:  # the reader has closed the pipe
         raise

@@ -12,6 +12,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -303,10 +304,7 @@ def _bag_of_words(train: Sequence[Row], labels: np.ndarray, test: Sequence[Row])
 def _units(sentence: str) -> list[str]:
     units = []
     for run in re.findall(r"\w+", sentence.casefold()):
-        if any(is_unspaced(character) for character in run):
-            units += [*run, *(run[at : at + 2] for at in range(len(run) - 1))]
-        else:
-            units.append(run)
+        units += [*run, *map("".join, pairwise(run))] if any(map(is_unspaced, run)) else [run]
     return units
 
 

@@ -106,8 +106,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value
         room = max(0.5, 0.01 * abs(low))
         low, high = low - room, high + room
-    ticks = MaxNLocator(about, steps=[1, 2, 5, 10]).tick_values(low, high)
-    return [float(f"{tick:.12g}") for tick in ticks]
+    return [float(f"{tick:.12g}") for tick in MaxNLocator(about, steps=[1, 2, 5, 10]).tick_values(low, high)]
 
 
 def _tick(value: float, all_ticks: Sequence[float]) -> str:
@@ -191,8 +190,7 @@ def side_by_side(right: ScoredText, wrong: ScoredText) -> str:
         for our, their in zip_longest(ours, theirs):
             lines += f"<li{kind}>{_side(our, lowest, 'right')}{_side(their, lowest, 'wrong')}</li>"
     if worst is not None and losses[worst] > 0:
-        lost = stretches[worst][sign == 1]  # of the less probable sentence
-        at = " ".join(token for token, _ in lost)
+        at = " ".join(token for token, _ in stretches[worst][sign == 1])  # of the less probable sentence
         lies = f"at “{escape(at)}”" if at else "where it is shorter"
         where = f" The largest loss, {decimal(losses[worst])}, is {lies}."
     return (

@@ -135,11 +135,9 @@ def _legend(figure: Figure, names: Sequence[str]) -> Legend:
     """The marks and names of groups below a picture, in as many columns as fit."""
     marks = [Line2D([], [], ls="", ms=7.5, **style(mark_of(n))) for n in range(len(names))]
     labels = [f" {name}" for name in names]  # matplotlib omits labels that begin with an underscore
-    for columns in range(min(8, len(names)) or 1, 0, -1):
-        legend = figure.legend(
-            marks, labels, ncols=columns, loc="lower left", frameon=False, labelcolor=INK, fontsize=10
-        )
-        if columns == 1 or legend.get_window_extent().width < 0.96 * figure.bbox.width:
+    for ncols in range(min(8, len(names)) or 1, 0, -1):
+        legend = figure.legend(marks, labels, ncols=ncols, loc="lower left", frameon=False, labelcolor=INK, fontsize=10)
+        if ncols == 1 or legend.get_window_extent().width < 0.96 * figure.bbox.width:
             break
         legend.remove()
     return legend

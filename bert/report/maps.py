@@ -142,8 +142,7 @@ def fitted(positions: np.ndarray) -> np.ndarray:
 
 def _measure(name: str, values: Sequence[float], layer: int) -> str:
     """The value of a measure in one layer, with small bars for all layers."""
-    finite = [value for value in values if np.isfinite(value)]
-    top = max(finite, default=1.0) or 1.0
+    top = max(filter(np.isfinite, values), default=1.0) or 1.0
     columns = "".join(
         f'<i{" class=now" if n == layer else ""} style="height:{max(4, round(100 * value / top)) if np.isfinite(value) else 0}%"></i>'
         for n, value in enumerate(values)

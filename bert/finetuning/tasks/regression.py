@@ -69,8 +69,7 @@ class Regression(Task):
         return LossTerms({"loss": squared_error(scores, labels)[0]}, self.weights)
 
     def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about keeping all numbers in memory, which ranks need
+        with warnings.catch_warnings(action="ignore"):  # about keeping all numbers in memory, which ranks need
             metrics = MeanSquaredError(squared=False), PearsonCorrCoef(), SpearmanCorrCoef()
         return dict(zip(self.scales, metrics))
 
