@@ -239,10 +239,9 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool, strip_
     Its WordPieceTrainer numbers the `##x` characters in the order of a randomly seeded hash map, and breaks ties between merges
     and between rare characters by it. So the alphabet is counted here and passed to the trainer in order.
     """
-    normalizer = encoding.word_normalizer(lowercase, strip_accents)
-    pre_tokenizer = encoding.words_and_ideographs()
     backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
-    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    backend.normalizer = encoding.word_normalizer(lowercase, strip_accents)
+    backend.pre_tokenizer = encoding.words_and_ideographs()
     first, inner = _count_characters(sample, backend)
     # the trainer has an entry for each character, even if it never begins a word, and one for each inside a word
     rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
@@ -257,11 +256,11 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool, strip_
     entries = sorted(entries[: vocab_size - len(SPECIAL_TOKENS)])
     vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *entries])}
     wordpiece = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=encoding.LONGEST_WORD)
-    backend = tokenizers.Tokenizer(wordpiece)
-    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
-    backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
-    return _definition(backend)
+    made = tokenizers.Tokenizer(wordpiece)
+    made.normalizer, made.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    made.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    made.add_special_tokens(list(SPECIAL_TOKENS))
+    return _definition(made)
 
 
 def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.Trainer) -> dict[str, Any]:
