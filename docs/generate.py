@@ -32,6 +32,36 @@ _FLAG = {
     "finetune": "bert finetune --config",
     "probe": "bert senses --config",
 }
+_NOTES = {  # what to read beside a command; Markdown, seen from reference/commands/
+    "pretrain": """The learning rates are for random initialization. **With `--from`, give `--optimizer.lr 1e-4` or less**: the default
+damages a trained model ([continue from BERT](../../how-to/from-bert.md)). Tutorial: [Pretrain your language](../../tutorials/pretrain.md);
+what the log means: [my loss is flat](../../how-to/flat-loss.md).""",
+    "finetune": """The default of `--optimizer.lr`, 3e-4, is for small encoders. **For a published base model give 5e-5** (2e-5 to 1e-4).
+Tutorial: [Fine-tune, and trust the result](../../tutorials/fine-tune.md); formats: [labeled rows](../files.md#labeled-rows).""",
+    "evaluate": """What the metrics are: [fine-tuning](../../tutorials/fine-tune.md#3-test),
+[masks and the loss](../../explanation/loss.md).""",
+    "predict": """What it writes, and what the probabilities are: [predictions](../files.md#predictions). On the rows of a service:
+[put it on a CPU](../../how-to/cpu.md).""",
+    "fill": """Several masks are predicted independently: [predictions for masks](../../explanation/probes.md#predictions-for-masks).""",
+    "words": """Tutorial: [A word in its contexts](../../tutorials/words.md);
+what the numbers mean: [probes](../../explanation/probes.md).""",
+    "senses": """What the rows of the table mean: [probes](../../explanation/probes.md).""",
+    "score": """Two sentences that differ in one word, of the quickstart's model:
+
+```
+score	per token	sentence
+-12.76	-2.13	The picker peeled the apple.
+-19.03	-3.17	The picker peeled the router.
+```
+
+What the numbers mean, and what they are not: [pseudo-log-likelihood](../../explanation/probes.md#pseudo-log-likelihood).""",
+    "attend": """What a weight says, and what it does not:
+[attention is not explanation](../../explanation/probes.md#attention-is-not-explanation).
+The picture is a PNG; for another format, draw the numbers of [`attention`](../api.md#bert.probing.attention.attention).""",
+    "export": """[Open it elsewhere](../../how-to/elsewhere.md), [put it on a CPU](../../how-to/cpu.md).""",
+    "prepare": """What it writes: [token store](../files.md#token-store).
+A store whose text, tokenizer or options have changed is replaced.""",
+}
 _SOURCE = "https://github.com/bert-kit/bert-kit/blob/main/recipes"
 
 
@@ -53,6 +83,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def command_page(name: str) -> str:
     """The page of a command: what it does, examples, and a table of its options; of bench also the options of each mode."""
     lines = [f"# bert {name}", "", *_command([name])]
+    if name in _NOTES:
+        lines += [_NOTES[name], ""]
     if name == "bench":
         for mode in MODES:
             lines += [f"## bert bench {mode}", "", *_command([name, mode])]
@@ -109,7 +141,11 @@ def recipes_page() -> str:
     for folder, flag in _FLAG.items():
         for file in sorted((Path(__file__).parents[1] / "recipes" / folder).glob("*.yaml")):
             lines.append(f"| [{file.stem}]({_SOURCE}/{folder}/{file.name}) | `{flag}` | {_cell(_header(file))} |")
-    lines.append("")
+    lines += [
+        "",
+        "Parameters are those of the encoder with the vocabulary of its recipe; `bert pretrain` takes the tokenizer's.",
+        "",
+    ]
     for title, (kind, commands) in _RECIPES.items():
         links = " and ".join(f"[bert {name}](commands/{name}.md)" for name in commands)
         lines += [f"## {title}", "", f"The recipe of {links}.", "", *_group(kind, title.split()[1])]

@@ -51,17 +51,11 @@ class Columns:
 
 
 def choose_columns(
-    where: str,
-    header: list[str],
-    named: Columns,
-    learned: Columns,
-    label_names: Sequence[str],
-    needs: bool,
-    advice: str,
+    where: str, header: list[str], named: Columns, learned: Columns, labels: Sequence[str], needs: bool, advice: str
 ) -> Columns:
     """The columns of a file of texts: the `named` ones, which must exist; for the others those of training
-    (`learned`), or those with usual names, of the label `label_names`. `advice` ends the error of a file without a
-    text, or without a label that it `needs`.
+    (`learned`), or those with usual names (those of the label are `labels`). `advice` ends the error of a file without
+    a text, or without a label that it `needs`.
 
     Warns of other columns than in training. Raises InputError, also for pairs in place of texts and the other way
     round."""
@@ -70,7 +64,7 @@ def choose_columns(
             what = f"no column {name!r} for {option(role)}; {there_are(header)}"
             raise InputError(f"{where}: {what}.{did_you_mean(name, header)}")
     text = named.text or usual(filter(None, (learned.text, *PAIRS)), header)
-    label = named.label or usual(filter(None, (learned.label, *label_names)), (one for one in header if one != text))
+    label = named.label or usual(filter(None, (learned.label, *labels)), (one for one in header if one != text))
     if text is None or (label is None and needs):
         raise unknown_column(where, "text" if text is None else "label", header, advice)
     pair = named.pair or usual(filter(None, (learned.pair, *PAIRS.get(text.lower(), ()))), header)

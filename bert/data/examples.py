@@ -204,12 +204,14 @@ def read_tagged(
     """The sentences of a file (`-`: standard input) in order.
 
     `file_format` is by default that of the suffix:
-    conll: one word and its tag per line; blank lines separate sentences. Columns are separated by tabs, or by spaces in a
-      line without a tab; `words` and `tags` are their numbers, by default 1 (the first) and -1 (the last).
-    conllu: Universal Dependencies; `words` and `tags` are names of its columns, by default form and upos.
-    jsonl: two lists per line; `words` and `tags` are their names, by default found by usual names.
-    txt: one sentence per line if tags are neither needed nor seen, otherwise conll. Words are separated by spaces; in
+
+    - conll: one word and its tag per line; blank lines separate sentences. Columns are separated by tabs, or by spaces in
+      a line without a tab; `words` and `tags` are their numbers, by default 1 (the first) and -1 (the last).
+    - conllu: Universal Dependencies; `words` and `tags` are names of its columns, by default form and upos.
+    - jsonl: two lists per line; `words` and `tags` are their names, by default found by usual names.
+    - txt: one sentence per line if tags are neither needed nor seen, otherwise conll. Words are separated by spaces; in
       a line of Chinese without them, or with few, each character is a word.
+
     `learned` are the columns of training, which are found before usual names and numbers. Unless `needs_tags`, tags
     are read if there are any. Raises InputError.
     """

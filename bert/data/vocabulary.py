@@ -87,8 +87,7 @@ def train_tokenizer(
             kind, sample = "unigram", sample_documents(sample, sample_characters or SAMPLE_CHARACTERS["unigram"])
         else:
             logger.warning(f"{what}, which the kind unigram finds and {kind} does not")
-    kind = "wordpiece" if kind == "auto" else kind
-    train = {"wordpiece": _train_wordpiece, "bpe": _train_bpe, "unigram": _train_unigram}[kind]
+    train = {"bpe": _train_bpe, "unigram": _train_unigram}.get(kind, _train_wordpiece)
     pieces = [piece for document in sample for piece in encoding.pieces(document)]
     definition = train(pieces, size, lowercase, strip_accents)
     if vocab_size is None:
@@ -240,10 +239,9 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool, strip_
     Its WordPieceTrainer numbers the `##x` characters in the order of a randomly seeded hash map, and breaks ties between merges
     and between rare characters by it. So the alphabet is counted here and passed to the trainer in order.
     """
-    normalizer = encoding.word_normalizer(lowercase, strip_accents)
-    pre_tokenizer = encoding.words_and_ideographs()
     backend = tokenizers.Tokenizer(models.BPE(unk_token="[UNK]", continuing_subword_prefix="##"))
-    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
+    backend.normalizer = encoding.word_normalizer(lowercase, strip_accents)
+    backend.pre_tokenizer = encoding.words_and_ideographs()
     first, inner = _count_characters(sample, backend)
     # the trainer has an entry for each character, even if it never begins a word, and one for each inside a word
     rare = _rare_characters(first + inner, 1 + (inner > 0), vocab_size, set())
@@ -258,11 +256,11 @@ def _train_wordpiece(sample: list[str], vocab_size: int, lowercase: bool, strip_
     entries = sorted(entries[: vocab_size - len(SPECIAL_TOKENS)])
     vocabulary = {token: i for i, token in enumerate([*SPECIAL_TOKENS, *entries])}
     wordpiece = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=encoding.LONGEST_WORD)
-    backend = tokenizers.Tokenizer(wordpiece)
-    backend.normalizer, backend.pre_tokenizer = normalizer, pre_tokenizer
-    backend.decoder = decoders.WordPiece(prefix="##", cleanup=True)
-    backend.add_special_tokens(list(SPECIAL_TOKENS))
-    return _definition(backend)
+    made = tokenizers.Tokenizer(wordpiece)
+    made.normalizer, made.pre_tokenizer = backend.normalizer, backend.pre_tokenizer
+    made.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    made.add_special_tokens(list(SPECIAL_TOKENS))
+    return _definition(made)
 
 
 def _train(backend: tokenizers.Tokenizer, sample: list[str], trainer: trainers.Trainer) -> dict[str, Any]:
@@ -281,13 +279,13 @@ def _count_characters(sample: list[str], backend: tokenizers.Tokenizer) -> tuple
     first, inner = np.zeros(_CODE_POINTS, dtype=np.int64), np.zeros(_CODE_POINTS, dtype=np.int64)
     # 0: not seen yet, 1: separates words and is dropped (a space), 2: a word by itself (punctuation), 3: in a word
     classes = np.zeros(_CODE_POINTS, dtype=np.int8)
-    ends = accumulate(map(len, sample))
+    ends = accumulate(map(len, sample))  # of groups of about four million characters
     for _, group in groupby(zip(sample, ends), key=lambda document_and_end: document_and_end[1] // 4_000_000):
         text = backend.normalizer.normalize_str("\n".join(document for document, _ in group))
         points = np.frombuffer(f" {text}".encode("utf-32-le"), dtype=np.uint32)
         for point in np.flatnonzero(np.bincount(points, minlength=_CODE_POINTS)):
             if not classes[point]:
-                parts = [part for part, _ in backend.pre_tokenizer.pre_tokenize_str(f"a{chr(point)}a")]
+                parts = backend.pre_tokenizer.pre_tokenize_str(f"a{chr(point)}a")
                 classes[point] = {1: 3, 2: 1, 3: 2}[len(parts)]
         kinds = classes[points]
         inside = (kinds[1:] == 3) & (kinds[:-1] == 3)

@@ -80,13 +80,17 @@ class FolderModel(nn.Module):
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """The model in a folder, ours or Hugging Face's, or under a name on the Hub: in fp32, on the CPU, in eval mode. It must have a
-        head of this kind; a bare encoder ignores any head. Raises InputError if there is no such model."""
+        head of this kind; `Encoder` ignores any head. Raises InputError if there is no such model."""
         from bert.hf.folder import load
 
         return load(cls, folder)
 
     def save(self, folder: str | Path, card: str = "", extra: Mapping[str, str | Path] | None = None) -> None:
-        """Write a model folder; see `bert.hf.folder.save`."""
+        """Write a model folder, for `load` and for Hugging Face. Files of an earlier model in it are replaced, others are kept.
+
+        `card` is appended to its `README.md`. `extra` are texts to write, or files to copy, by their names in the folder. Raises
+        InputError if the folder cannot be written, and leaves it as it was.
+        """
         from bert.hf.folder import save
 
         save(self, folder, card, extra)  # type: ignore[arg-type]
@@ -215,8 +219,12 @@ class Encoder(FolderModel):
     def embed(
         self, texts: Iterable[str], pooling: Pooling | None = None, layer: int = -1, bf16: bool | None = False
     ) -> Tensor:
-        """(N, D) fp32 vectors of N texts of any length; see `bert.inference.embeddings`. Computed in fp32 by default; in bf16, which is
-        faster and about 1 % off, if `bf16` is True, or None and the hardware multiplies bf16."""
+        """(N, D) fp32 vectors of N texts of any length, on the CPU.
+
+        `pooling` is `mean` over the tokens, [CLS] and [SEP] included, or `cls`; by default that of the folder, or else the mean. `layer`
+        counts from 0, the embeddings; -1 is the last one. A long text is cut into windows of nearly equal length, and its vector is the
+        mean over all of them. Computed in batches of texts of similar length, in fp32 by default; in bf16, which is faster and
+        about 1 % off, if `bf16` is True, or None and the hardware multiplies bf16."""
         from bert.inference.embeddings import embed
 
         return embed(self, texts, pooling, layer, bf16=bf16)

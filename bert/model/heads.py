@@ -215,7 +215,11 @@ class MaskedLM(HeadedModel):
         return self.head.loss_sum(hidden, self.output_matrix, labels.flatten())
 
     def fill(self, text: str, top: int = 5) -> list[list[Prediction]]:
-        """The most probable tokens for each mask in the text; see `bert.inference.embeddings.fill`."""
+        """The `top` most probable tokens for each mask in the text, most probable first; never special or unused tokens.
+
+        Several masks are predicted independently, while the others stay masked. Raises InputError if the text has no mask token,
+        or more tokens than the model takes.
+        """
         from bert.inference.embeddings import fill
 
         return fill(self, text, top)

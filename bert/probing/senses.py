@@ -176,16 +176,16 @@ def _split(
 ) -> Iterator[tuple[str, list[Row], list[Row]]]:
     """Train and test rows of each word that can be measured; adds a note for the others."""
     by_word = _by_word(train_rows)
-    tests = None if test_rows is None else _by_word(test_rows)
+    tests = _by_word(test_rows or [])
     for word in words or []:
         if word.casefold() not in by_word:
             raise InputError(f"{word}: no row has this word.{did_you_mean(word, by_word)}")
-    chosen = {word.casefold() for word in words} if words else by_word.keys() | (tests or {}).keys()
-    notes.extend(f"{word}: left out, no train row" for word in tests or {} if word in chosen - by_word.keys())
+    chosen = {word.casefold() for word in words} if words else by_word.keys() | tests.keys()
+    notes.extend(f"{word}: left out, no train row" for word in tests if word in chosen - by_word.keys())
     for word, rows in by_word.items():
         if word not in chosen:
             continue
-        train, test = held_out(rows) if tests is None else (rows, tests.get(word, []))
+        train, test = held_out(rows) if test_rows is None else (rows, tests.get(word, []))
         counts = Counter(row.sense for row in train)
         if len(counts) < 2 or not test:
             why = "no test row" if len(counts) > 1 else f"only one sense ({next(iter(counts))})"

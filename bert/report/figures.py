@@ -79,11 +79,10 @@ def _has(name: str, character: str) -> bool:
 @cache
 def _chinese_fonts() -> tuple[str, ...]:
     """The installed font for each prefix in `CHINESE`, in order; of several the one with the shortest name."""
-    known = {font.fname for font in fontManager.ttflist}
-    for file in findSystemFonts():  # matplotlib caches the fonts of its first run
-        if file not in known:
-            with suppress(OSError, RuntimeError):  # a broken font
-                fontManager.addfont(file)
+    # matplotlib caches the fonts of its first run
+    for file in sorted(set(findSystemFonts()) - {font.fname for font in fontManager.ttflist}):
+        with suppress(OSError, RuntimeError):  # a broken font
+            fontManager.addfont(file)
     names = sorted({font.name for font in fontManager.ttflist}, key=lambda name: (len(name), name))
     found = (next((name for name in names if name.startswith(beginning)), None) for beginning in CHINESE)
     return tuple(filter(None, found))
