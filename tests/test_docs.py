@@ -138,7 +138,7 @@ def test_links_lead_somewhere(page: Path):
         else:
             file = (page.parent / target).resolve() if target else page
         assert file.exists(), link
-        if anchor and file.suffix == ".md":
+        if anchor and file.suffix == ".md" and not anchor.startswith("bert."):  # MkDocs knows those of the API
             assert anchor in slugs(file), link
 
 
