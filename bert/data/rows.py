@@ -83,11 +83,11 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
     _refuse_single_quotes(where, header)
     if twice := next((name for name, count in Counter(header).items() if name and count > 1), None):
         raise InputError(f"{where}: two columns are named {twice!r}: give each a name of its own")
-    return header, _table_rows(all_cells, head, header, has_quotes)
+    return header, _table_rows(all_cells, head, header, has_quotes, is_quoted='"' in first)
 
 
-def _table_rows(all_cells: Cells, head: list[str], header: list[str], has_quotes: bool) -> Rows:
-    """The rows of a table below its header, which is `head` as it stands in the file."""
+def _table_rows(all_cells: Cells, head: list[str], header: list[str], has_quotes: bool, is_quoted: bool) -> Rows:
+    """The rows of a table below its header, which is `head` as it stands in the file, in double quotes if `is_quoted`."""
     said, width = has_quotes, len(header)
     for where, cells in all_cells:
         if len(cells) != width:
@@ -96,7 +96,7 @@ def _table_rows(all_cells: Cells, head: list[str], header: list[str], has_quotes
                 are_single = any(cell.lstrip().startswith("'") for cell in cells)
                 fix = "put cells with a delimiter in quotes" + "; single quotes are none, use double ones" * are_single
             raise InputError(f"{where}: {len(cells)} cells, the header has {width}; repair this line ({fix})")
-        if width > 1:
+        if width > 1 and not is_quoted:
             _refuse_single_quotes(where, cells)
         if cells == head:
             raise InputError(f"{where}: repeats the header, as where two tables were joined; remove this line")

@@ -134,5 +134,7 @@ def test_the_ends_of_the_range_have_bands():
 
 def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasketch", None)
-    with pytest.raises(InputError, match=r"near duplicates need the package datasketch: pip install 'bert-kit\[dedup\]'"):
+    with pytest.raises(
+        InputError, match=r"near duplicates need the package datasketch: pip install 'bert-kit\[dedup\]'"
+    ):
         NearDuplicates(0.8)

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bert.data.corpus import find_corpus
@@ -128,6 +128,7 @@ def test_quotes_of_speech_in_a_tsv_are_text(tmp_path, said, rows):
 CELLS = st.text(st.sampled_from("ab ,;|\t\"'\n字"), max_size=6)
 
 
+@example([("'a'", "''")], ",")
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=5), st.sampled_from([",", ";", "\t"]))
 def test_what_the_csv_module_quotes_is_read_again(rows, delimiter):
     file = io.StringIO()

@@ -137,5 +137,7 @@ def test_what_is_not_installed_is_named_with_the_command(monkeypatch: pytest.Mon
     check_packages()
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert importlib.util.find_spec("onnxscript") is None
-    with pytest.raises(InputError, match=r"ONNX needs onnxscript, which is not installed: pip install 'bert-kit\[onnx\]'"):
+    with pytest.raises(
+        InputError, match=r"ONNX needs onnxscript, which is not installed: pip install 'bert-kit\[onnx\]'"
+    ):
         check_packages()
