@@ -43,13 +43,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(arguments: Sequence[str]) -> int:
+    if arguments[:1] == ["help"] and len(arguments) > 1:  # `bert help pretrain`
+        arguments = [arguments[1], "--help"]
     command, reports = arguments[0] if arguments else "help", True
     try:
         reports = command not in _PARALLEL or global_rank() == 0
         signals.is_run = command in _PARALLEL and reports
         if command in ("-h", "--help", "help"):
             print(_overview())
-        elif command == "--version":
+        elif command in ("-V", "--version"):
             print(f"bert {__version__}")
         elif command not in COMMANDS:
             near = did_you_mean(command, COMMANDS)

@@ -89,13 +89,16 @@ def load(kind: type, given: Fields, spelling: dict[str, str] | None = None) -> A
 def find(name: str, folder: str) -> str:
     """The path `name`, or that of the recipe of this name in a folder of the recipes that come with the package: pretrain, finetune,
     probe or model. Raises InputError, naming the recipes, if there is neither."""
-    if os.path.exists(name) or Path(name).suffix:
-        return name
     known = {file.stem: str(file) for file in sorted(_RECIPES.glob(f"{folder}/*.yaml"))}
-    if name not in known:
-        names = f"give the path of a YAML file, or one of {', '.join(known)}"
-        raise InputError(f"{name}: no such recipe: {names}.{did_you_mean(name, known)}")
-    return known[name]
+    if name in known and not os.path.isfile(name):
+        return known[name]
+    near = did_you_mean(Path(name).stem, known)
+    if os.path.exists(name) or (Path(name).suffix and not near):
+        return name
+    others = [file.parent.name for file in _RECIPES.glob(f"*/{Path(name).stem}.yaml")]
+    known_for = f"; {name} is one for {others[0]}" if others and not near else ""
+    names = f"give the path of a YAML file, or one of {', '.join(known)}"
+    raise InputError(f"{name}: no such recipe: {names}{known_for}.{near}")
 
 
 def read_recipe(file: Path, recipe: type) -> Any:

@@ -1,4 +1,4 @@
-"""MkDocs hook: the pages of the reference that are made from the code: a page for each command, and the fields of every recipe."""
+"""The pages of the reference that are made from the code, a page for each command and the fields of every recipe: run it to write them."""
 
 import argparse
 import io
@@ -9,9 +9,6 @@ from dataclasses import is_dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
-
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
 
 from bert import recipe as recipes
 from bert.cli import COMMANDS
@@ -65,19 +62,10 @@ A store whose text, tokenizer or options have changed is replaced.""",
 _SOURCE = "https://github.com/bert-kit/bert-kit/blob/main/recipes"
 
 
-def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the pages of the commands into the navigation."""
-    (reference,) = (section["Reference"] for section in config.nav if "Reference" in section)
-    reference[0] = {"Commands": [f"reference/commands/{name}.md" for name in COMMANDS]}
-    return config
-
-
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the generated pages."""
-    pages = {f"reference/commands/{name}.md": command_page(name) for name in COMMANDS}
-    for path, text in (pages | {"reference/recipes.md": recipes_page()}).items():
-        files.append(File.generated(config, path, content=text))
-    return files
+def pages() -> dict[str, str]:
+    """Path below docs/ → text of each generated page."""
+    commands = {f"reference/commands/{name}.md": command_page(name) for name in COMMANDS}
+    return commands | {"reference/recipes.md": recipes_page()}
 
 
 def command_page(name: str) -> str:
@@ -93,7 +81,7 @@ def command_page(name: str) -> str:
 
 def _command(arguments: list[str]) -> Iterator[str]:
     parser = parser_of(arguments)
-    yield from (parser.description or "", "", "```sh")
+    yield from (parser.description or "", "", '```sh title="needs your own files, or minutes"')
     yield from examples(parser.command)
     yield from ("```", "")
     rows = [
@@ -182,3 +170,10 @@ def _cell(text: Any) -> str:
     """Text in a cell of a Markdown table. Python-Markdown takes | in code for itself."""
     plain = str(text).replace("%%", "%")
     return plain if "`" in plain else re.sub(r"([|<>*_\[\]])", r"\\\1", plain)
+
+
+if __name__ == "__main__":
+    for path, text in pages().items():
+        file = Path(__file__).parent / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")

@@ -51,10 +51,10 @@ STEPS, MINUTES = 450, 1.75
 """of pretraining, whichever ends first; the rest takes less than another minute on 2 CPU cores"""
 EPOCHS = 6.0
 LEARNING_RATE = 5e-4  # of fine-tuning
-_RUNS = ("pretrained", "fresh", "topics", "tags", "fresh/topics", "fresh/tags")
+_RUNS = ("pretrained", "random", "topics", "tags", "random/topics", "random/tags")
 _SAMPLE = "corpus.txt topics-*.tsv tags-*.conll senses-*.jsonl pairs.jsonl prompts.jsonl sentences-*.txt".split()
 _OURS = (
-    *(*run_folder.OURS, "report.html", "figures.json"),
+    *(*run_folder.OURS, "report.html", "metrics.json"),
     *(f"sample/{name}" for name in _SAMPLE),
     *(f"{run}/{name}" for run in _RUNS for name in run_folder.OURS),
 )
@@ -73,7 +73,7 @@ def quickstart(out: Path, overwrite: bool = False, minutes: float = MINUTES) -> 
             raise InterruptedRun("stopped; start again with bert quickstart", error.exit_code - 128) from error
         write_story(findings, folder / "report.html")
         results = [dataclasses.asdict(line) for line in findings.lines]
-        (folder / "figures.json").write_text(json.dumps(results, indent=2) + "\n")
+        (folder / "metrics.json").write_text(json.dumps(results, indent=2) + "\n")
         header = f"Pretraining of bert quickstart. To repeat it: bert pretrain --config {out}/recipe.yaml --out …"
         write_yaml(given, folder / "recipe.yaml", header)
     logger.info(findings.table())
@@ -89,14 +89,14 @@ def collect(out: Path, minutes: float, began: float) -> Findings:
     budget = f"{STEPS} steps of masked language modeling, at most {60 * minutes:.0f} seconds"
     _log_part(began, f"pretraining: tokenizer, token store, {budget}")
     model = pretrain(quickstart_recipe(out, minutes), out / "pretrained")
-    fresh = fresh_twin(model, out / "fresh" / "model")
-    lines = [masked_words(out / "pretrained", model, fresh)]
+    random = randomly_initialized(model, out / "random" / "model")
+    lines = [masked_words(out / "pretrained", model, random)]
     _log_part(began, "fine-tuning: the topic of a text, with this encoder and with a randomly initialized one")
-    lines.append(topics(out, model, fresh))
+    lines.append(topics(out, model, random))
     _log_part(began, "fine-tuning: names in a sentence, with both")
-    lines.append(names(out, model, fresh))
+    lines.append(names(out, model, random))
     _log_part(began, "probing: words in their contexts, sentences, attention")
-    return probe(out, model, fresh, lines, began)
+    return probe(out, model, random, lines, began)
 
 
 def _log_part(began: float, message: str) -> None:
@@ -110,7 +110,7 @@ def quickstart_recipe(out: Path, minutes: float) -> PretrainRecipe:
     return PretrainRecipe(data=data, stop=StopConfig(steps=STEPS, minutes=minutes))
 
 
-def fresh_twin(model: Path, folder: Path) -> Path:
+def randomly_initialized(model: Path, folder: Path) -> Path:
     """A randomly initialized model with the same shape and tokenizer: the control of every result."""
     trained = MaskedLM.load(model)
     torch.manual_seed(0)
@@ -120,28 +120,28 @@ def fresh_twin(model: Path, folder: Path) -> Path:
     return folder
 
 
-def masked_words(run: Path, model: Path, fresh: Path) -> Line:
+def masked_words(run: Path, model: Path, random: Path) -> Line:
     """Accuracy on the masked tokens of the validation split."""
-    trained, untrained = (score_validation(run, MaskedLM.load(folder)) for folder in (model, fresh))
+    trained, untrained = (score_validation(run, MaskedLM.load(folder)) for folder in (model, random))
     controls = trained.most_frequent, "the most frequent token", untrained.accuracy
     return Line("masked words guessed", "accuracy", trained.accuracy, *controls)
 
 
-def topics(out: Path, model: Path, fresh: Path) -> Line:
+def topics(out: Path, model: Path, random: Path) -> Line:
     """A topic classifier, on texts whose words are not in the training texts, and a bag of words."""
     train, test = (list(read_examples(out / "sample" / f"topics-{part}.tsv")) for part in ("train", "test"))
     bag = make_pipeline(CountVectorizer(token_pattern=_UNITS), LogisticRegression(max_iter=1000))
     bag.fit([example.text for example in train], [example.label for example in train])
     baseline = bag.score([example.text for example in test], [example.label for example in test])
-    values = [tuned(out, "classify", "topics-train.tsv", folder)["accuracy"] for folder in (model, fresh)]
+    values = [tuned(out, "classify", "topics-train.tsv", folder)["accuracy"] for folder in (model, random)]
     return Line("topic of a text", "accuracy", values[0], float(baseline), "a bag of words", values[1])
 
 
-def names(out: Path, model: Path, fresh: Path) -> Line:
+def names(out: Path, model: Path, random: Path) -> Line:
     """A tagger of people, organizations and places, and the most frequent tag of each word."""
     train, test = (list(read_tagged(out / "sample" / f"tags-{part}.conll")) for part in ("train", "test"))
     without = baseline(TAG, train, test, TAG.labels([*train, *test]))["span_f1"]
-    values = [tuned(out, "tag", "tags-train.conll", folder)["span_f1"] for folder in (model, fresh)]
+    values = [tuned(out, "tag", "tags-train.conll", folder)["span_f1"] for folder in (model, random)]
     return Line("names in a sentence", "span F1", values[0], without, "the word's most frequent tag", values[1])
 
 
@@ -155,16 +155,16 @@ def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
         epochs=EPOCHS,
         log=LogConfig(progress_bar=False),
     )
-    run = out / (data if model.parent.name == "pretrained" else f"fresh/{data}")
+    run = out / (data if model.parent.name == "pretrained" else f"random/{data}")
     with quiet():
         best = finetune(task, recipe, run)
     test = train.with_name(file.replace("-train.", "-test."))
     return evaluate(best, str(test), LabeledData()).metrics
 
 
-def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) -> Findings:
+def probe(out: Path, model: Path, random: Path, lines: list[Line], began: float) -> Findings:
     """Senses, words, predictions, sentences and attention of the pretrained model; adds to `lines`."""
-    trained, untrained = MaskedLM.load(model), MaskedLM.load(fresh)
+    trained, untrained = MaskedLM.load(model), MaskedLM.load(random)
     sample = out / "sample"
     rows = [read_rows(sample / f"senses-{part}.jsonl") for part in ("train", "test")]
     found = senses(rows[0], trained, rows[1])
@@ -176,8 +176,8 @@ def probe(out: Path, model: Path, fresh: Path, lines: list[Line], began: float) 
         lines.append(Line(what, "accuracy", known.mean(known.headline), *controls))
     samples = [make_sample(code) for code in LANGUAGES]
     pairs = [Pair(pair.good, pair.bad) for one in samples for pair in one.pairs]
-    scored, by_fresh = (minimal_pairs(pairs, one) for one in (trained, untrained))
-    shares = scored.overall.accuracy, 0.5, "a coin", by_fresh.overall.accuracy
+    scored, by_random = (minimal_pairs(pairs, one) for one in (trained, untrained))
+    shares = scored.overall.accuracy, 0.5, "a coin", by_random.overall.accuracy
     lines.append(Line("good sentence of a pair", "accuracy", *shares))
     prompts = [prompt for one in samples for prompt in one.prompts if prompt.word in SHOWN]
     with (out / "pretrained" / "metrics.csv").open(newline="") as stream:

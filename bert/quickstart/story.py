@@ -36,12 +36,12 @@ class Line:
     value: float
     baseline: float
     baseline_is: str
-    fresh: float
+    random: float
     """the same with a randomly initialized encoder"""
 
     def cells(self) -> tuple[str, ...]:
         """The line as a row of the table."""
-        numbers = (f"{value:.1%}" for value in (self.value, self.baseline, self.fresh))
+        numbers = (f"{value:.1%}" for value in (self.value, self.baseline, self.random))
         return (self.what, self.measure, *numbers, self.baseline_is)
 
 
@@ -123,13 +123,13 @@ def write_story(findings: Findings, file: Path) -> Path:
 
 
 def _key_metric(line: Line) -> tuple[str, str, str]:
-    controls = f"{line.baseline_is} {line.baseline:.0%}, random initialization {line.fresh:.0%}"
+    controls = f"{line.baseline_is} {line.baseline:.0%}, random initialization {line.random:.0%}"
     return line.what, f"{line.value:.0%}", controls
 
 
 def results(findings: Findings) -> str:
     """The table that the command prints."""
-    values = [(line.value, line.baseline, line.fresh) for line in findings.lines]
+    values = [(line.value, line.baseline, line.random) for line in findings.lines]
     best = [(row, 2 + max(range(3), key=of_line.__getitem__)) for row, of_line in enumerate(values)]
     header = ("task", "measure", "pretrained", "baseline", "random initialization", "the baseline is")
     return page.table(header, [line.cells() for line in findings.lines], best) + page.note(
