@@ -24,7 +24,7 @@ def _tokenizer(arguments: Sequence[str]) -> None:
     """Train a tokenizer on your text.
 
     $ bert tokenizer texts/ --out runs/tokenizer
-    $ bert tokenizer texts/ --out runs/bpe --kind bpe --vocab-size 16384 --exclude '*.bak'
+    $ bert tokenizer texts/ --out runs/bpe --kind bpe --vocab-size 1024 --exclude '*.bak'
     """
     parser = Parser(_tokenizer)
     add_corpus(parser)

@@ -53,7 +53,7 @@ def model_card(
     if len(labels) > 1:
         shown = ", ".join(f"`{label}`" for label in labels[:30])
         blocks.append(f"{len(labels)} labels: {shown}{f' and {len(labels) - 30} more' if len(labels) > 30 else ''}.")
-    code = f'from bert import {kind}\n\nmodel = {kind}.load("path/to/this/folder")'
+    code = f'from bert import {kind}  # the package bert-kit\n\nmodel = {kind}.load("path/to/this/folder")'
     if not obstacles:
         code += f'\n\nfrom transformers import {auto}\n\nmodel = {auto}.from_pretrained("path/to/this/folder")'
     blocks.append(f"```python\n{code}\n```")

@@ -20,9 +20,9 @@ class VocabularyConfig:
     size: int | None = None
     """number of entries, rounded up to a multiple of 64; null: 8192, or what a small corpus supports"""
     retrain: bool = False
-    """with initialize_from: train a tokenizer on the corpus to replace that of the model; shared tokens keep their vectors"""
+    """of a run from a model: train a tokenizer on the corpus to replace that of the model; shared tokens keep their vectors"""
     add_words: str | None = None
-    """with initialize_from: file with one word per line; each new word becomes one token, initialized to the mean of its old tokens"""
+    """of a run from a model: file with one word per line; each new word becomes one token, initialized to the mean of its old tokens"""
 
     def __post_init__(self) -> None:
         require_positive("vocabulary", self, "size")
@@ -103,7 +103,7 @@ class PretrainOptimizer(OptimizerConfig):
 
     kind: Literal["adamw", "muon"] | None = None  # type: ignore[assignment]
     """adamw: for all parameters; muon: for the matrices of the blocks, AdamW for the rest; null: muon with random initialization, adamw
-    with initialize_from, which changes the weights less"""
+    of a run from a model, which changes the weights less"""
     muon_lr: float = 0.015
     """highest learning rate of Muon"""
     muon_weight_decay: float = 0.2
@@ -140,7 +140,7 @@ class ValidationConfig:
     sequences: int = 512
     """largest number of validation sequences"""
     general: str | None = None
-    """with initialize_from: text unrelated to the run, to measure what is forgotten; null: the bundled sample"""
+    """of a run from a model: text unrelated to the run, to measure what is forgotten; null: the bundled sample"""
 
     def __post_init__(self) -> None:
         require_positive("validation", self, "every_steps sequences")
@@ -187,7 +187,7 @@ class PretrainRecipe:
     initialize_from: str | None = None
     """model folder whose weights, shape and tokenizer the run starts from; null: random initialization"""
     expand: ExpandConfig = field(default_factory=ExpandConfig)
-    """with initialize_from: expand the model first"""
+    """of a run from a model: expand the model first"""
     compile: bool | None = None
     """compile the step (torch.compile, one graph with fixed shapes); null: if that pays off within the budget"""
     attention: Backend = "auto"
