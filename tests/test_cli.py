@@ -375,3 +375,11 @@ def test_the_overview_has_each_command_once_with_an_example_for_each_use(capsys:
     uses = [line.split(", for example: bert ") for line in lines if ", for example: " in line]
     assert [use for use, _ in uses] == ["See all of it", "Pretrain", "Fine-tune", "Probe", "Measure"]
     assert {example.split()[0] for _, example in uses} <= cli.COMMANDS.keys()
+
+
+def test_help_of_a_command_and_the_version_have_short_forms(capsys: pytest.CaptureFixture[str]) -> None:
+    for short, long in ((["help", "fill"], ["fill", "--help"]), (["-V"], ["--version"]), (["help"], ["--help"])):
+        assert main(short) == 0
+        shown = capsys.readouterr().out
+        assert main(long) == 0
+        assert shown == capsys.readouterr().out

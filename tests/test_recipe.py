@@ -19,7 +19,7 @@ from bert.flags import Parser, documentation, flag_of
 from bert.model.config import EncoderConfig
 from bert.pretraining.config import DataConfig, MaskingConfig, PhaseConfig, PretrainOptimizer, PretrainRecipe
 from bert.probing.config import SensesProtocol
-from bert.recipe import differences, read_recipe, read_yaml, write_yaml
+from bert.recipe import differences, find, read_recipe, read_yaml, write_yaml
 from bert.training.config import ScheduleConfig, StopConfig
 
 RECIPES = Path(__file__).parents[1] / "recipes" / "pretrain"
@@ -584,3 +584,30 @@ def test_an_error_names_the_parameter_and_the_command_line_its_flag() -> None:
     plain.add("--text-field", "column")
     plain.parse([])
     assert error.message(flag_of) == "no column: name one by --text-field, `data.store` or `gone`"
+
+
+@pytest.mark.parametrize("there", [None, "folder", "file"])
+def test_a_recipe_of_the_package_is_found_by_its_name(
+    there: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder of this name, such as a run, does not hide it; a file does."""
+    monkeypatch.chdir(tmp_path)
+    if there == "folder":
+        Path("mini-cpu").mkdir()
+    elif there == "file":
+        Path("mini-cpu").write_text("seed: 1\n", encoding="utf-8")
+    found = Path(find("mini-cpu", "pretrain"))
+    assert found == (Path("mini-cpu") if there == "file" else RECIPES / "mini-cpu.yaml")
+    with pytest.raises(
+        InputError, match=r"sst2: no such recipe: .*, or one of base.*mini-cpu; sst2 is one for finetune\."
+    ):
+        find("sst2", "pretrain")
+    with pytest.raises(InputError, match=r"mini-cpu\.yaml: no such recipe: .* Did you mean `mini-cpu`\?"):
+        find("mini-cpu.yaml", "pretrain")
+
+
+def test_the_shape_of_an_encoder_and_the_recipes_of_each_command_are_found_by_their_names() -> None:
+    for folder in ("finetune", "model", "pretrain", "probe"):
+        for file in (RECIPES.parent / folder).glob("*.yaml"):
+            assert Path(find(file.stem, folder)) == file
+    assert recipe_of("--encoder", "bert-tiny").encoder.num_layers == 2

@@ -281,9 +281,12 @@ def test_without_need_of_tags_plain_text_is_a_sentence_a_line(tmp_path):
     ]
 
 
-WORD = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=1, max_size=5).filter(
+WORD = st.text(
+    st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\ufeff"), min_size=1, max_size=5
+).filter(
     lambda w: w.strip(" ") and not w.startswith("# ")  # a comment
 )
+"""a byte order mark is dropped wherever it stands"""
 
 
 @given(st.lists(st.lists(st.tuples(WORD, st.sampled_from(["O", "B-X", "I-X"])), min_size=1, max_size=5), min_size=1))
@@ -291,7 +294,7 @@ def test_what_is_written_as_conll_or_jsonl_is_read_again(tmp_path_factory, made)
     folder = tmp_path_factory.mktemp("tagged")
     expected = [tuple(zip(*sentence)) for sentence in made]
     conll = "\n".join("".join(f"{word}\t{tag}\n" for word, tag in sentence) for sentence in made)
-    if not conll.startswith(("\ufeff", "-DOCSTART-")):
+    if not conll.startswith("-DOCSTART-"):
         assert sentences(write(folder / "a.conll", conll)) == expected
     lines = "".join(json.dumps({"words": words, "tags": tags}) + "\n" for words, tags in expected)
     assert sentences(write(folder / "a.jsonl", lines)) == expected
