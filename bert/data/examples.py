@@ -406,7 +406,9 @@ def _format(path: str | Path, file_format: str | None, formats: dict[str, str]) 
     if suffix in _EXAMPLE_FORMATS | _TAGGED_FORMATS:
         holds, wanted = ("texts", "tagged words") if formats is _TAGGED_FORMATS else ("tagged words", "texts")
         raise InputError(f"{path}: {suffix} is a format of {holds}, not of {wanted}: use it for a task on {holds}")
-    fix = f"rename it or name the format: {', '.join(known)}"
+    fix = f"rename it or give {option('file_format')}: {', '.join(known)}"
+    if suffix in (".xlsx", ".xls", ".ods"):
+        fix = "save it as CSV in UTF-8"
     raise InputError(f"{path}: no known suffix ({', '.join(formats)}); {fix}")
 
 

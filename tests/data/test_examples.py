@@ -198,7 +198,8 @@ def test_reading_takes_constant_memory(tmp_path):
         ("a.csv", b"text,label\na,b\n\xff\xfe,c\n", "a.csv, line 3: not UTF-8 (byte 0xff); convert the file: iconv"),
         ("a.csv.gz", gzip.compress(b"text,label\na,b\n" * 99, mtime=0)[:-9], "a.csv.gz: truncated or damaged ("),
         ("a.txt", "one\n", "a.txt: plain text has no labels; give a .tsv, .csv or .jsonl file with a label column"),
-        ("a.xlsx", "PK", "a.xlsx: no known suffix (.tsv, .csv, .jsonl, .ndjson, .json, .txt, .text); rename it or name the format"),
+        ("a.xlsx", "PK", "a.xlsx: no known suffix (.tsv, .csv, .jsonl, .ndjson, .json, .txt, .text); save it as CSV in UTF-8"),
+        ("a.dat", "x", "a.dat: no known suffix (.tsv, .csv, .jsonl, .ndjson, .json, .txt, .text); rename it or give `file_format`: csv"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_file_is_said_with_its_line(tmp_path, name, content, message):
