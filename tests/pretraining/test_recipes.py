@@ -28,7 +28,7 @@ def test_a_recipe_parses_and_says_what_it_is(path):
     for word in ("bert pretrain", "Source:", "Hardware:"):
         assert any(word in line for line in header), f"{path.name} does not say {word}"
     assert any("Expected:" in line or "not measured" in line for line in header)
-    assert path.name in "\n".join(header)
+    assert f"--config {path.stem} " in "\n".join(header)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
