@@ -52,7 +52,8 @@ score	per token	sentence
 ```
 
 What the numbers mean, and what they are not: [pseudo-log-likelihood](../../explanation/probes.md#pseudo-log-likelihood).""",
-    "attend": """What a weight says, and what it does not:
+    "attend": """One text, and any model folder, also of a classifier or a tagger: for a pair of texts, see
+[these lines](../../how-to/short-answers.md#attention-pair). What a weight says, and what it does not:
 [attention is not explanation](../../explanation/probes.md#attention-is-not-explanation).
 The picture is a PNG; for another format, draw the numbers of [`attention`](../api.md#bert.probing.attention.attention).""",
     "export": """[Open it elsewhere](../../how-to/elsewhere.md), [put it on a CPU](../../how-to/cpu.md).""",
