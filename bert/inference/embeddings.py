@@ -133,7 +133,7 @@ def token_vectors(
 ) -> Tensor:
     """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over its positions in `spans`.
 
-    `layers` counts from 0, the embeddings, to the number of layers; by default all of them. Of a sentence of more than
+    `layers` counts from 0, the embeddings, negative ones from the last; by default all, ascending. Of a sentence of more than
     `sequence_length` tokens (by default `max_length` of the model), only the window of that length around the middle of the
     positions is used, and the positions in it. A sentence that occurs several times is run once.
 
