@@ -95,7 +95,7 @@ def find(name: str, folder: str) -> str:
     near = did_you_mean(Path(name).stem, known)
     if os.path.exists(name) or (Path(name).suffix and not near):
         return name
-    others = [file.parent.name for file in _RECIPES.glob(f"*/{Path(name).stem}.yaml")]
+    others = [file.parent.name for file in _RECIPES.glob("*/*.yaml") if file.stem == name]
     known_for = f"; {name} is one for {others[0]}" if others and not near else ""
     names = f"give the path of a YAML file, or one of {', '.join(known)}"
     raise InputError(f"{name}: no such recipe: {names}{known_for}.{near}")

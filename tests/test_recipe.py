@@ -611,3 +611,9 @@ def test_the_shape_of_an_encoder_and_the_recipes_of_each_command_are_found_by_th
         for file in (RECIPES.parent / folder).glob("*.yaml"):
             assert Path(find(file.stem, folder)) == file
     assert recipe_of("--encoder", "bert-tiny").encoder.num_layers == 2
+
+
+@pytest.mark.parametrize("name", ["a**b", "[", "", "..", "mini-cpu\0", "x" * 5000, "recipes/../mini-cpu", "~"])
+def test_no_name_of_a_recipe_is_a_pattern_or_a_traceback(name: str) -> None:
+    with pytest.raises(InputError):
+        read_yaml(find(name, "pretrain"))
