@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, cast
 from bert.errors import InputError, accessing
 from bert.files import is_same, put_files, real_path, replaced_folder
 from bert.finetuning.config import DataConfig
-from bert.finetuning.windows import WINDOWS_FILE
 from bert.hf import program
 from bert.hf.card import written_before
-from bert.hf.folder import ALL_FILES, CLASSES, CONFIG, EXPORTED, head_of, read_keys, save
+from bert.hf.folder import ALL_FILES, CLASSES, CONFIG, EXPORTED, SETTINGS, head_of, read_keys, save
 from bert.hf.program import Difference, OnnxModel
 from bert.hf.translate import FAMILIES, family_of
 from bert.hf.weights import WEIGHT_FILES
@@ -135,7 +134,7 @@ def _companions(folder: Path, more: Sequence[str] = ()) -> dict[str, Path]:
         raise InputError(f"{file}: not a list of modules with paths ({error}): repair or remove it") from None
     if odd := [path for path in modules if not re.fullmatch(r"\d+_\w+", str(path))]:  # `..` leads out of the folder
         raise InputError(f"{file}: names {odd[0]!r}, not the folder of a module such as 1_Pooling: correct it")
-    names = [*more, WINDOWS_FILE, file.name, "sentence_bert_config.json", "config_sentence_transformers.json"]
+    names = [*more, SETTINGS, file.name, "sentence_bert_config.json", "config_sentence_transformers.json"]
     for module in modules:
         kept = (path for path in (root / module).glob("*") if path.suffix in (".json", ".safetensors", ".bin"))
         names += [f"{module}/{path.name}" for path in kept]

@@ -129,7 +129,7 @@ def test_sentences_are_shown_and_the_table_of_a_file_holds_them_as_they_are(
 def test_predictions_are_as_they_are_for_a_program_and_shown_on_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bert.finetuning.predict import written
+    from bert.finetuning.output import written
 
     for terminal, expected in ((False, CONTROL), (True, SHOWN)):
         with printable_output():
@@ -289,7 +289,7 @@ def test_native_work_that_is_left_behind_does_not_keep_the_process() -> None:
     [
         ("from bert.files import replaced", "with replaced(file) as partial"),
         pytest.param(
-            "from bert.finetuning.predict import written", "with written(str(file)) as stream", marks=pytest.mark.slow
+            "from bert.finetuning.output import written", "with written(str(file)) as stream", marks=pytest.mark.slow
         ),
     ],
 )

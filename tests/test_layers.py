@@ -27,7 +27,7 @@ LAYERS: dict[str, set[str]] = {
     "inference": {"data", "model"},
     "training": {"data", "model", "hf"},
     "pretraining": {"data", "model", "hf", "training"},
-    "finetuning": {"data", "model", "hf", "training", "inference"},
+    "finetuning": {"data", "model", "hf", "report", "training", "inference"},
     "probing": {"data", "model", "inference", "report"},
     "bench": {"data", "model", "hf", "report", "training", "pretraining", "finetuning"},
     "export": {"model", "hf", "finetuning"},
@@ -54,10 +54,12 @@ UPWARD = {
     ("bert.model.encoder", "load"): "bert.hf.folder",
     ("bert.model.encoder", "save"): "bert.hf.folder",
     ("bert.model.heads", "fill"): "bert.inference.embeddings",
+    ("bert.model.heads", "predict"): "bert.finetuning.predict",
 }
 
-# Types of an attribute that a layer above sets, so that a user's editor knows it: for type checkers alone.
+# Types of what a layer above sets or returns, so that a user's editor knows it: for type checkers alone.
 TYPES = {("bert.model.encoder", "bert.data.tokenizer"), ("bert.model.heads", "bert.data.tokenizer")}
+TYPES |= {("bert.model.heads", "bert.finetuning.tasks.task")}
 
 LIGHT = (
     "bert",

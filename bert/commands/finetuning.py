@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bert.commands.options import TRUST
+from bert.commands.options import TRUST, output
 from bert.errors import InputError, did_you_mean, option
 from bert.finetuning.tasks.index import TASKS
 from bert.flags import Parser, documentation
@@ -80,23 +80,41 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
 
 def _predict(arguments: Sequence[str]) -> None:
-    """Predict the labels or numbers of texts, or the tags of words, with a fine-tuned model.
+    """Predict the labels or numbers of texts, or the spans in them, with a fine-tuned model.
 
-    For texts it writes a table, one row for each row of the input: label and probability, labels and the probability of each,
-    or a number. For sentences it writes each word with its tag and probability, and an empty line after each sentence.
+    One prediction for each row of the input, as a table or as JSON lines; .csv and .jsonl files repeat the columns of the input. A
+    tagger finds spans, counted in characters of the text; words that are separated already get a line each, with tag and probability.
 
-    $ bert predict runs/topics/model new.csv --out predictions.tsv
-    $ bert predict runs/names/model - < sentences.txt
+    $ bert predict runs/topics/model new.csv --out predictions.csv --top 3
+    $ bert predict runs/names/model mails.txt --out names.jsonl --html names.html
     """
     parser = Parser(_predict)
     parser.add("model", "model folder")
     parser.add("input", "file with texts or sentences, with or without labels; - is standard input")
     parser.add("--out", "file to write; - is standard output", default="-", metavar="FILE")
+    parser.add("--format", "tsv, csv or jsonl; of a tagger jsonl, csv, conll or text; default: by the suffix of --out")
+    parser.add("--top", "labels whose probability is written, the most probable first", int)
+    parser.add("--html", "tagger: offline page to write, with the spans marked in the first 500 texts", metavar="FILE")
     add_columns(parser)
     options = parser.parse(arguments)
+    html = output("--html", options.html, (".html", ".htm"), inputs=[options.input, options.model])
+    from bert.finetuning.pictures import MOST, spans_page
     from bert.finetuning.predict import predict
+    from bert.finetuning.tasks.index import task_of
 
-    count = predict(options.model, options.input, options.out, data_config(options))
+    if options.html and (task := task_of(options.model)).name != "tag":
+        raise InputError(
+            f"--html {options.html}: shows the spans of a tagger, and {options.model} is for {task.name}; remove it"
+        )
+    shown: list[Any] = []
+
+    def show(example: Any, prediction: Any) -> None:
+        if options.html and len(shown) < MOST:
+            shown.append(prediction)
+
+    how = data_config(options), options.format, options.top, show
+    count = predict(options.model, options.input, options.out, *how)
+    html(lambda file: file.write_text(spans_page(shown, options.model, options.input, count), encoding="utf-8"))
     if options.out != "-":
         print(f"{count:,} prediction{'s' * (count != 1)}: {options.out}")
 

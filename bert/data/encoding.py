@@ -209,10 +209,11 @@ def document_encoder(encode: Encode, definition: dict[str, Any]) -> Encode:
         words = steps["normalizers"][1] if "normalizers" in steps else steps
         alone = _MARKS + _IDEOGRAPHS if words["handle_chinese_chars"] else _MARKS
         encode = WordTable(encode, alone, words["lowercase"]).encode
-    return partial(_in_pieces, encode)
+    return partial(in_pieces, encode)
 
 
-def _in_pieces(encode: Encode, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def in_pieces(encode: Encode, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """`encode` of texts in `pieces`, each of which is encoded once."""
     if max(map(len, texts), default=0) <= _LONGEST_PIECE:
         return encode(texts)
     encoded: dict[str, np.ndarray] = {}  # a text without end may be one word repeated

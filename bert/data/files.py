@@ -93,12 +93,13 @@ class File:
         return _text_blocks(self.path, self.advance, most)
 
 
-def read_lines(path: Path) -> Iterator[str]:
-    """The lines of a text file, with their newline, decompressed by its suffix. `-` is standard input, unbuffered."""
+def read_lines(path: Path, exact: bool = False) -> Iterator[str]:
+    """The lines of a text file, with their newline, decompressed by its suffix. `-` is standard input, unbuffered. With `exact`,
+    characters are not counted differently than by others: a newline may be `\\r\\n`, and only the first BOM is left out."""
     if str(path) == "-":
         buffer = cast(BufferedReader, sys.stdin.buffer)
-        return _lines(_whole_lines(Path("standard input"), iter(lambda: buffer.read1(_CHUNK), b"")))
-    return _lines(_text_blocks(path, lambda _: None))
+        return _lines(_whole_lines(Path("standard input"), iter(lambda: buffer.read1(_CHUNK), b""), exact=exact))
+    return _lines(_text_blocks(path, lambda _: None, exact=exact))
 
 
 def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
@@ -128,7 +129,7 @@ def _byte_chunks(path: Path, file: BinaryIO) -> Iterator[bytes]:
         yield from iter(lambda: stream.read(_CHUNK), b"")
 
 
-def _text_blocks(path: Path, advance: Advance, most: int | None = None) -> Iterator[str]:
+def _text_blocks(path: Path, advance: Advance, most: int | None = None, exact: bool = False) -> Iterator[str]:
     """The text of a file in blocks of about 1 MB that end at a line end; newlines are `\\n`, without BOM. Lines of more than `most`
     bytes are cut at a space or between characters; without it, those of more than 256 MiB are refused."""
     import zstandard
@@ -136,7 +137,7 @@ def _text_blocks(path: Path, advance: Advance, most: int | None = None) -> Itera
     before = 0
     try:
         with path.open("rb") as file:
-            for block in _whole_lines(path, _byte_chunks(path, file), most):
+            for block in _whole_lines(path, _byte_chunks(path, file), most, exact):
                 if file.seekable():  # not a pipe
                     advance(file.tell() - before)
                     before = file.tell()
@@ -151,7 +152,7 @@ def _text_blocks(path: Path, advance: Advance, most: int | None = None) -> Itera
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); give a readable file") from None
 
 
-def _whole_lines(path: Path, chunks: Iterator[bytes], most: int | None = None) -> Iterator[str]:
+def _whole_lines(path: Path, chunks: Iterator[bytes], most: int | None = None, exact: bool = False) -> Iterator[str]:
     lines_before = size = 0
     rest: list[bytes] = []  # of an unfinished line, joined only once
     for number, chunk in enumerate(chunks):
@@ -167,14 +168,14 @@ def _whole_lines(path: Path, chunks: Iterator[bytes], most: int | None = None) -
         if cut:
             block = b"".join([*rest, memoryview(chunk)[:cut]])
             rest, size = [], len(chunk) - cut
-            yield _decode(path, block, lines_before)
+            yield _decode(path, block, lines_before, exact)
             lines_before += block.count(b"\n")
         rest.append(chunk[cut:])
     if any(rest):
-        yield _decode(path, b"".join(rest), lines_before)
+        yield _decode(path, b"".join(rest), lines_before, exact)
 
 
-def _decode(path: Path, block: bytes, lines_before: int) -> str:
+def _decode(path: Path, block: bytes, lines_before: int, exact: bool = False) -> str:
     place = block.find(b"\0")
     try:
         text = block.decode("utf-8")
@@ -182,6 +183,8 @@ def _decode(path: Path, block: bytes, lines_before: int) -> str:
         place = error.start
     if place >= 0:
         raise _not_utf8(path, block, place, lines_before)
+    if exact:
+        return text.removeprefix("\ufeff") if lines_before == 0 else text
     if "\r" in text and "\r" in (text := text.replace("\r\n", "\n")):
         # it ends the lines of an old Mac's file; elsewhere it must not change the number of lines
         text = text.replace("\r", " " if text.count("\n") >= text.count("\r") else "\n")

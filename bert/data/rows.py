@@ -16,10 +16,11 @@ from bert.errors import InputError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
-_NAMED_DELIMITER = re.compile('"?sep=(.)"?\n?')  # the line that Excel writes and reads above a header
+_NAMED_DELIMITER = re.compile('"?sep=(.)"?\r?\n?')  # the line that Excel writes and reads above a header
 _JOINED = re.compile(r"[^\t,;|]+\b\"?([\t,;|])\"?\b[^\t,;|]+(\1[^\t,;|]+)*")  # a header with another delimiter
 _QUOTED = re.compile('"(?:[^"]|"")*"')
 CONLLU = ("id", "form", "lemma", "upos", "xpos", "feats", "head", "deprel", "deps", "misc")
+NO_SPACE = "SpaceAfter=No"
 
 Rows = Iterator[tuple[str, dict[str, Any]]]  # location of a row, and its cells by column
 Cells = Iterator[tuple[str, list[str]]]  # location of a row, and its cells
@@ -66,11 +67,11 @@ def table_rows(path: str | Path, lines: Iterator[str], delimiters: str) -> tuple
     with file and line.
     """
     opening: list[str] = []  # up to and including the first line that is not blank
-    while not (opening and opening[-1].strip("\n")) and (line := next(lines, None)) is not None:
+    while not (opening and opening[-1].strip("\r\n")) and (line := next(lines, None)) is not None:
         opening.append(line)
     first = "".join(opening[-1:])
     delimiter = max(delimiters, key=first.count)
-    has_quotes = delimiter != "\t" or all(map(_QUOTED.fullmatch, first.strip("\n").split("\t")))
+    has_quotes = delimiter != "\t" or all(map(_QUOTED.fullmatch, first.strip("\r\n").split("\t")))
     if named := _NAMED_DELIMITER.fullmatch(first):
         delimiter, has_quotes, opening[-1] = named[1], True, "\n"
     elif delimiter not in first and (joined := _JOINED.fullmatch(first.strip())):
@@ -152,6 +153,11 @@ def with_inner_fields(row: dict[str, Any]) -> dict[str, Any]:
     return row | {f"{name}.{key}": value for name, part in parts.items() for key, value in part.items()} | row
 
 
+def own_fields(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the fields that `with_inner_fields` has added."""
+    return {name: row[name] for name in row if not isinstance(row.get(name.rpartition(".")[0]), dict)}
+
+
 def usual(names: Iterable[str], header: Iterable[str]) -> str | None:
     """The column with the first of the usual names: the exact name, otherwise one that differs only in case."""
     columns = list(header)
@@ -211,14 +217,22 @@ def is_number(text: str) -> bool:
 
 
 def conllu_lines(path: str | Path, lines: Iterator[str]) -> Words:
-    """The words of a CoNLL-U file, with ten columns each. https://universaldependencies.org/format.html"""
+    """The words of a CoNLL-U file, with ten columns each. https://universaldependencies.org/format.html
+
+    Words that are written as one, 1-2, have `SpaceAfter=No` in the column misc too, but for the last one."""
+    last, misc = 0, ""  # of a range
     for number, line in enumerate(lines, start=1):
         cells = line.rstrip("\n").split("\t")
         if line.isspace():
+            last = 0
             yield number, []
         elif not line.startswith("#"):
             if len(cells) != len(CONLLU):
                 where = f"{name_of(path)}, line {number}"
                 raise InputError(f"{where}: {len(cells)} columns, CoNLL-U has 10, separated by tabs; repair this line")
-            if cells[0].isdecimal():  # 1-2 spans several words, 1.1 is a word that is not in the text
+            if found := re.fullmatch(r"\d{1,9}-(\d{1,9})", cells[0]):
+                last, misc = int(found[1]), cells[-1]
+            if re.fullmatch(r"[0-9]{1,9}", cells[0]):  # 1.1 is a word that is not in the text
+                if (place := int(cells[0])) <= last:
+                    cells[-1] = misc if place == last else NO_SPACE
                 yield number, cells

@@ -55,7 +55,7 @@ def evaluate_examples(predictor: Predictor, examples: Iterable[Any]) -> Evaluati
     right, given, sizes = flat(task, asked, labels), torch.cat(scores), [len(one) for one in scores]
     metrics, constant = task.metrics(labels, asked), task.constant(right, len(labels))
     task.update(metrics, given, right, sizes)
-    parts, values = task.parts(metrics, labels, given, right), read(metrics)
+    parts, values = task.parts(metrics, labels, given, right, sizes), read(metrics)
     task.update(metrics, constant.expand_as(given), right, sizes)
     return Evaluation(values, read(metrics), parts, task.counted(sizes), task.scales)
 

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torchmetrics import Metric
@@ -29,8 +29,7 @@ from bert.model.heads import HeadedModel
 
 logger = logging.getLogger(__name__)
 
-Thing = TypeVar("Thing")
-_CHUNK = 1024  # examples that are tokenized together
+_CHUNK, _CHUNK_CHARACTERS = 1024, 1_000_000  # examples that are tokenized together, and their characters
 _FEWEST = 5  # examples to validate on, without a warning
 
 
@@ -38,6 +37,8 @@ _FEWEST = 5  # examples to validate on, without a warning
 class TrainingData:
     """The examples of a run, with their labels and metrics."""
 
+    task: Task
+    """with what it has learned from the training examples"""
     labels: tuple[str, ...]
     """sorted; the index of a label is its class id"""
     train: list[Item]
@@ -107,8 +108,10 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     learned, asked = (make_items(task, side, maker, labels) for side in (train, dev))
     logger.info(f"train: {_described(task, train, learned)}")
     logger.info(f"dev: {_described(task, dev, asked)}")
-    logger.info(task.described(train))
-    return TrainingData(labels, learned, asked, dev_name, metrics, baseline(task, train, dev, labels), rows.columns)
+    fitted = task.fitted(labels, train)
+    logger.info(fitted.described(train, dev))
+    without = baseline(task, train, dev, labels)
+    return TrainingData(fitted, labels, learned, asked, dev_name, metrics, without, rows.columns)
 
 
 def baseline(task: Task, learned: Sequence[Any], asked: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
@@ -143,10 +146,18 @@ def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: 
     return items
 
 
-def chunks(things: Iterable[Thing]) -> Iterator[list[Thing]]:
-    """Consecutive lists of things that are tokenized together."""
-    iterator = iter(things)
-    return iter(lambda: list(islice(iterator, _CHUNK)), [])
+def chunks(examples: Iterable[Any]) -> Iterator[list[Any]]:
+    """Consecutive lists of examples that are tokenized together: a few if they are long."""
+    chunk, size = list[Any](), 0
+    for example in examples:
+        length = len(example.key)
+        if chunk and (len(chunk) == _CHUNK or size + length > _CHUNK_CHARACTERS):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(example)
+        size += length
+    if chunk:
+        yield chunk
 
 
 def checked(task: Task, examples: Iterable[Any], labels: Sequence[str], unknown: str) -> Iterator[Any]:

@@ -5,21 +5,18 @@ A span is correct if its type, its first word and its last word are. `conlleval`
 the tags, like the strict mode of seqeval. The two differ on ill-formed tags only.
 """
 
-import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-Scheme = Literal["IOB1", "IOB2", "IOBES", "BILOU"]
-Mode = Literal["conlleval", "strict"]
+from bert.finetuning.tags import Scheme, parts, spans
 
-_SPAN_TAG = re.compile("[BIESLUMW]([-_].+)?")  # also of BILOU, BMES and BMEWO
-_TO_IOBES = {"L": "E", "U": "S", "M": "I", "W": "S"}
+Mode = Literal["conlleval", "strict"]
 
 
 @dataclass(frozen=True)
@@ -75,93 +72,6 @@ def goodness(values: Mapping[str, float], scales: Scales) -> list[float]:
     return [value if scales[name].larger_is_better else -value for name, value in values.items()]
 
 
-class Span(NamedTuple):
-    """A type, and the words from `start` to before `end` that have it."""
-
-    type: str
-    start: int
-    end: int
-
-
-def scheme_of(sentences: Iterable[Sequence[str]]) -> Scheme | None:
-    """The scheme of the tags of many sentences; none if they are not span tags, such as parts of speech.
-
-    IOB1 opens a span with I, or with B right after another span of its type; IOB2 opens every span with B. BMES and
-    BMEWO are IOBES with other letters.
-    """
-    prefixes: set[str] = set()
-    b_opens = i_opens = False
-    for tags in sentences:
-        before = ""
-        for tag in tags:
-            if tag != "O" and not marks_span(tag):
-                return None
-            prefix, type_ = tag[0], tag[2:] or "_" * (tag != "O")
-            prefixes.add(prefix)
-            b_opens |= prefix == "B" and before != type_
-            i_opens |= prefix == "I" and before != type_
-            before = type_
-    if prefixes <= {"O"}:
-        return None
-    if prefixes & {"L", "U"}:
-        return "BILOU"
-    if prefixes & set("ESMW"):
-        return "IOBES"
-    return "IOB1" if i_opens and not b_opens else "IOB2"
-
-
-def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
-    """The spans of a sentence in order: the well-formed ones of a scheme, or, without a scheme, those that conlleval finds.
-
-    In conlleval a span begins at B, and at I if no span of its type is open. As in seqeval, this is extended to E and S (in BILOU L and
-    U), which end a span, and to the letters of BMES and BMEWO. Raises ValueError for a tag that is neither O nor like
-    B-PER.
-    """
-    ends_marked = scheme in ("IOBES", "BILOU")
-    found: list[Span] = []
-    start, (before, type_before) = -1, ("O", "")
-    for index, (prefix, type_) in enumerate([*map(_parts, tags), ("O", "")]):
-        same = type_ == type_before
-        if scheme is None:
-            opens = prefix != "O" and (prefix in "BS" or before in "OES" or not same)
-            continues, whole = prefix != "O" and not opens, True
-        else:
-            continues = start >= 0 and same and prefix in ("IE" if ends_marked else "I") and before not in "ES"
-            whole = not ends_marked or before in "ES"
-            if scheme == "IOB1":
-                opens = not continues and (prefix == "I" or (prefix == "B" and same))
-            else:
-                opens = not continues and prefix in ("BS" if ends_marked else "B")
-        if start >= 0 and not continues:
-            if whole:
-                found.append(Span(type_before, start, index))
-            start = -1
-        start = index if opens else start
-        before, type_before = prefix, type_
-    return found
-
-
-def marks_span(tag: str) -> bool:
-    """Whether a tag is a prefix and a type, as B-PER or B_PER, or a prefix alone."""
-    return _SPAN_TAG.fullmatch(tag) is not None
-
-
-def span_tags(labels: Sequence[str]) -> list[str]:
-    """The labels with O in place of those that mark no span; empty if these are more than the others. Prefixes
-    without a type, B and I, mark spans where no label has one with a type."""
-    alone = "B" in labels and not any(map(marks_span, set(labels) - set("BIESLUMW")))
-    tags = [label if marks_span(label) and (alone or len(label) > 1) else "O" for label in labels]
-    strays = sum(tag != label for tag, label in zip(tags, labels))
-    return tags if len(labels) - tags.count("O") >= max(1, strays) else []
-
-
-def _parts(tag: str) -> tuple[str, str]:
-    """The prefix and type of a tag, with the letters of other schemes mapped to IOBES. A type may contain hyphens."""
-    if tag != "O" and not marks_span(tag):
-        raise ValueError(f"tag {tag!r} is neither O nor a prefix and a type as in B-PER")
-    return ("O", "") if tag == "O" else (_TO_IOBES.get(tag[0], tag[0]), tag[2:] or "_")
-
-
 class SpanF1(Metric):
     """Micro-averaged precision, recall and F1 of spans, in total and by type, over all processes.
 
@@ -176,7 +86,7 @@ class SpanF1(Metric):
     def __init__(self, labels: Iterable[str], mode: Mode = "conlleval", scheme: Scheme = "IOB2") -> None:
         super().__init__()
         self.tags = tuple(labels)
-        self.types = tuple(sorted({_parts(label)[1] for label in self.tags} - {""}))
+        self.types = tuple(sorted({parts(label)[1] for label in self.tags} - {""}))
         self.scheme: Scheme | None = scheme if mode == "strict" else None
         self.add_state("counts", torch.zeros(3, len(self.types), dtype=torch.long), dist_reduce_fx="sum")
 

@@ -1,30 +1,29 @@
-"""`bert predict`: texts or sentences in, predictions of a task out, in constant memory.
+"""Predictions of a fine-tuned model: texts or sentences in, predictions of its task out, in constant memory.
 
 A text that is longer than a sequence is split into windows, as in training.
 """
 
-import sys
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from bert.data.columns import Columns
 from bert.errors import InputError
-from bert.files import is_same, replaced
+from bert.files import is_same
 from bert.finetuning.config import DataConfig, WindowsConfig
 from bert.finetuning.inputs import check_options, chunks, window_maker
-from bert.finetuning.tasks.index import task_of
-from bert.finetuning.tasks.task import Task, TaskModel
-from bert.finetuning.windows import WindowMaker, read_columns, read_windows
+from bert.finetuning.output import Write, chosen_format, writer, written
+from bert.finetuning.tasks.index import task_of, task_with
+from bert.finetuning.tasks.task import Prediction, Task, TaskModel
+from bert.finetuning.windows import Settings, WindowMaker
+from bert.hf.folder import SETTINGS
 from bert.hub import local_folder
 from bert.inference.batching import Batch, Encoded, run_batches
-from bert.terminal import raw
 
 
 @dataclass(frozen=True)
@@ -47,21 +46,22 @@ class Predictor:
 
     def __call__(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
         """Each example with its prediction."""
-        return ((one, self.task.prediction(scores, self.model.labels)) for one, scores in self.scores(examples))
+        return ((one, self.task.prediction(one, scores, self.model.labels)) for one, scores in self.scores(examples))
 
     def scores(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
         """Each example with the scores (units, C) of its units."""
         for chunk in chunks(examples):
             windows = self.task.windows(chunk, self.maker)
-            inputs = [Encoded(window.ids, window.token_types) for of_example in windows for window in of_example]
-            logits = iter(run_batches(self.model, inputs, _logits, bf16=self.bf16))
+            flat = [window for of_example in windows for window in of_example]
+
+            def kept(output: Any, batch: Batch, flat: list[Any] = flat) -> list[Tensor]:
+                logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
+                return [self.task.kept(one, flat[place]) for one, place in zip(logits, batch.positions)]
+
+            inputs = [Encoded(window.ids, window.token_types) for window in flat]
+            found = iter(run_batches(self.model, inputs, kept, bf16=self.bf16))
             for example, of_example in zip(chunk, windows):
-                yield example, self.task.of_example([next(logits) for _ in of_example], of_example)
-
-
-def _logits(output: Any, batch: Batch) -> list[Tensor]:
-    """The logits of each window of a batch, (C,) or (T, C)."""
-    return list(output.logits.float().cpu())
+                yield example, self.task.of_example([next(found) for _ in of_example], of_example)
 
 
 def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf16: bool | None = None) -> Predictor:
@@ -70,49 +70,73 @@ def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf1
     Raises InputError if it is not a fine-tuned model.
     """
     folder = local_folder(folder)
-    task = task_of(folder)
-    model = task.model.load(folder)
-    maker = window_maker(windows or read_windows(folder), model, str(folder))
+    model = task_of(folder).model.load(folder)
     if torch.cuda.is_available():
         model.to("cuda")
-    return Predictor(model, maker, task, read_columns(folder), task.bf16 if bf16 is None else bf16)
+    return predictor_of(model, windows, bf16, str(folder))
 
 
-def predict(folder: str | Path, file: str, out: str, data: DataConfig) -> int:
-    """Write the predictions for each row of `file`, or each word of its sentences, to `out`; `-` is standard input or output.
+def predictor_of(
+    model: TaskModel, windows: WindowsConfig | None = None, bf16: bool | None = None, source: str = "the model"
+) -> Predictor:
+    """A model with its task and the windows and columns of its training. Raises InputError if it has no tokenizer."""
+    problem = getattr(model.head_config, "problem_type", "that of a discriminator")
+    task = task_with(type(model).__name__, problem, source)
+    file = f"{source}/{SETTINGS}"
+    settings = Settings.read(model.settings, file)
+    try:
+        task = task.restored(settings.task, model.labels)
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{file}: cannot be read ({error}): fetch it again, or remove it") from error
+    maker = window_maker(windows or settings.windows, model, source)
+    return Predictor(model, maker, task, settings.columns, task.bf16 if bf16 is None else bf16)
 
-    Returns the number of rows or sentences. The file is written atomically. Raises InputError.
+
+def predict_texts(
+    model: TaskModel, texts: Sequence[str | Sequence[str]], pairs: Sequence[str] | None = None
+) -> list[Prediction]:
+    """The predictions for texts, or pairs of texts, on the device of the model. Raises InputError."""
+    if isinstance(texts, str) or isinstance(pairs, str):
+        raise InputError("predict: give a list of texts, not one text")
+    if pairs is not None and len(pairs) != len(texts):
+        raise InputError(f"predict: {len(texts)} texts and {len(pairs)} second texts; give as many of both")
+    predictor = predictor_of(model)
+    seconds: Sequence[str | None] = pairs or [None] * len(texts)
+    examples = map(predictor.task.example, texts, seconds)
+    return [prediction for _, prediction in predictor(examples)]
+
+
+def predict(
+    folder: str | Path,
+    file: str,
+    out: str,
+    data: DataConfig,
+    form: str | None = None,
+    top: int | None = None,
+    show: Write = lambda example, prediction: None,
+) -> int:
+    """Write the predictions for each row of `file`, or each sentence, to `out`; `-` is standard input or output.
+
+    `form` is the format of `out`, by default that of its suffix, or the usual one of the task; `top` is the number of labels whose
+    probability is written; `show` is called with each example and its prediction. Returns the number of rows or sentences. The
+    file is written atomically. Raises InputError.
     """
     if "-" not in (file, out) and is_same(Path(file).expanduser(), Path(out).expanduser()):
         raise InputError(f"--out {out}: would overwrite the input: give another --out")
     predictor = load_predictor(folder)
+    task = predictor.task
+    if top is not None and (top < 1 or not task.has_top):
+        fix = "1 or more" if task.has_top else f"nothing: {task.name} gives no probabilities of several labels"
+        raise InputError(f"--top {top}: give {fix}")
     results = predictor(predictor.read(file, data, labeled=False))
     first = next(results, None)  # errors of the input show before a line is written
-    count = 0
+    if first is None:
+        return 0
+    form, count = chosen_format(task, form, out, first[0]), 0
     with written(out) as stream:
-        stream.write(predictor.task.header(predictor.model.labels))
-        for example, prediction in chain([] if first is None else [first], results):
-            stream.write(predictor.task.lines(example, prediction))
+        write = writer(form, task, stream, top)
+        for example, prediction in chain([first], results):
+            write(example, prediction)
+            show(example, prediction)
             count += 1
     return count
-
-
-@contextmanager
-def written(out: str) -> Iterator[TextIO]:
-    """A text file that is written atomically; `-` is standard output. Raises InputError if it cannot be written."""
-    file = Path(out).expanduser()
-    if out != "-" and file.is_dir():
-        raise InputError(f"{out}: is a folder: give a file as --out")
-    try:
-        if out == "-":
-            # only a terminal needs protection from control characters
-            yield sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
-            sys.stdout.flush()
-        else:  # a pipe or a device is written to, not replaced
-            target = nullcontext(file) if file.exists() and not file.is_file() else replaced(file)
-            with target as path, path.open("w", encoding="utf-8", newline="\n") as stream:
-                yield stream
-    except BrokenPipeError:  # the reader has closed the pipe
-        raise
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror or error}): give another --out") from error

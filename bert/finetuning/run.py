@@ -21,7 +21,7 @@ from bert.finetuning.metrics import in_words, numbered
 from bert.finetuning.module import KeepBest, TaskTraining, log_columns
 from bert.finetuning.tasks.index import TASKS, task_named
 from bert.finetuning.tasks.task import Task, TaskModel
-from bert.finetuning.windows import windows_file
+from bert.finetuning.windows import Settings
 from bert.hf.folder import Source, head_of, open_folder, start
 from bert.model.encoder import count_parameters
 from bert.signals import Signals, handled
@@ -73,6 +73,8 @@ def _finetune(task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, si
             # recipe.yaml does not contain the objects in `trainer`
             recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)
         recipe, data, model = prepare(task, recipe)
+        task = data.task
+        model.settings = Settings(recipe.windows, data.columns, task.settings()).written()
         batches = Batches(data.train, recipe.data.batch_size, model.config.pad_id, recipe.seed, counts=task.counts)
         dev = Batches(data.dev, recipe.data.batch_size, model.config.pad_id, shuffled=False)
         keep = KeepBest(lambda trained: save_model(trained, recipe, data, out / "model"))
@@ -156,7 +158,7 @@ def save_model(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData,
     """Write the folder of the best model so far."""
     measured = in_words(module.validation, module.task.scales)
     logger.info(f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {measured}: the best so far")
-    module.model.save(folder, card=card_text(module, recipe, data), extra=windows_file(recipe.windows, data.columns))
+    module.model.save(folder, card=card_text(module, recipe, data))
 
 
 def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:

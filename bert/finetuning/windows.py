@@ -6,24 +6,19 @@ window in which the word is furthest from a cut. Plain Python: no torch.
 """
 
 import dataclasses
-import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from bert.data.columns import Columns
+from bert.data.encoding import in_pieces
 from bert.errors import InputError
 from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, WindowsConfig
-from bert.untrusted import read_json
 
 if TYPE_CHECKING:
     from bert.data.tokenizer import Tokenizer
-
-Kept = TypeVar("Kept")
-WINDOWS_FILE = "windows.json"  # in a model folder, next to the files of Hugging Face
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +48,7 @@ class WindowMaker:
     def from_texts(self, texts: Sequence[str], pairs: Sequence[str | None]) -> list[list[Window]]:
         """The windows of each text, or pair of texts. An empty text is `[CLS] [SEP]`."""
         seconds = [pair for pair in pairs if pair is not None]
-        values, lengths = self.tokenizer.encode_documents([*texts, *seconds])
+        values, lengths = in_pieces(self.tokenizer.encode_documents, [*texts, *seconds])
         ids = values.tolist()
         tokens = [ids[start:end] for start, end in pairwise(accumulate(lengths.tolist(), initial=0))]
         firsts, second = zip(tokens, pairs), iter(tokens[len(texts) :])
@@ -105,29 +100,33 @@ class WindowMaker:
         return windows
 
 
-def windows_file(windows: WindowsConfig, columns: Columns = Columns()) -> dict[str, str]:
-    """A file for the model folder, name → text, from which prediction takes the windows and the columns of training."""
-    return {WINDOWS_FILE: json.dumps(dataclasses.asdict(windows) | {"columns": dataclasses.asdict(columns)}) + "\n"}
+@dataclass(frozen=True)
+class Settings:
+    """What prediction needs besides the weights: the `settings` of a model, which its folder holds in `windows.json`."""
 
+    windows: WindowsConfig = dataclasses.field(default_factory=WindowsConfig)
+    """those of training"""
+    columns: Columns = dataclasses.field(default_factory=Columns)
+    """those of the training file"""
+    task: dict[str, Any] = dataclasses.field(default_factory=dict)
+    """what the task has learned besides the weights (`Task.settings`)"""
 
-def read_windows(folder: Path) -> WindowsConfig:
-    """The windows of training; defaults for a model from elsewhere. Raises InputError if their file is damaged."""
-    return _read(folder, lambda columns=None, **windows: WindowsConfig(**windows))
+    def written(self) -> dict[str, Any]:
+        """As in the file."""
+        both = {"columns": dataclasses.asdict(self.columns), "task": self.task}
+        return dataclasses.asdict(self.windows) | both
 
-
-def read_columns(folder: Path) -> Columns:
-    """The columns of training; none for a model from elsewhere. Raises InputError if their file is damaged."""
-    return _read(folder, lambda columns=None, **windows: Columns(**columns or {}))
-
-
-def _read(folder: Path, build: Callable[..., Kept]) -> Kept:
-    try:
-        return build(**read_json(folder / WINDOWS_FILE))
-    except FileNotFoundError:
-        return build()
-    except (OSError, ValueError, TypeError) as error:
-        fix = f"remove it to use sequences of {SEQUENCE_LENGTH} tokens"
-        raise InputError(f"{folder / WINDOWS_FILE}: cannot be read ({error}): {fix}") from error
+    @classmethod
+    def read(cls, content: dict[str, Any], source: str = "settings") -> "Settings":
+        """The settings in a file, defaults for what it has not, as that of a model from elsewhere. Raises InputError if they
+        are damaged."""
+        windows = {name: value for name, value in content.items() if name not in ("columns", "task")}
+        columns, task = content.get("columns") or {}, content.get("task") or {}
+        try:
+            return cls(WindowsConfig(**windows), Columns(**columns), dict(task))
+        except (ValueError, TypeError) as error:
+            fix = f"remove it to use sequences of {SEQUENCE_LENGTH} tokens"
+            raise InputError(f"{source}: cannot be read ({error}): {fix}") from error
 
 
 def cut(length: int, room: int, stride: int) -> list[tuple[int, int]]:

@@ -43,8 +43,9 @@ ARTICLES: dict[Kind, str] = {"Encoder": "an encoder", "MaskedLM": "a masked LM",
 ARTICLES |= {"TokenClassifier": "a tagger", "Discriminator": "a discriminator"}
 
 CONFIG = "config.json"
+SETTINGS = "windows.json"  # what prediction with a fine-tuned model needs besides the weights
 EXPORTED = ("onnx/model.onnx", "onnx/model_quantized.onnx", "torch/model.pt2")
-OURS = (CONFIG, CARD, *WEIGHT_FILES, *ALL_FILES, *EXPORTED, *(f"{name}.data" for name in EXPORTED))
+OURS = (CONFIG, CARD, SETTINGS, *WEIGHT_FILES, *ALL_FILES, *EXPORTED, *(f"{name}.data" for name in EXPORTED))
 """all files of a model: `save` leaves none of an earlier one, not even as an exported program"""
 
 
@@ -84,7 +85,8 @@ def save(
                 model.tokenizer.write(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
             text = model_card(kind_of(head), model.config, of_task, obstacles, numbers, card)
             (fresh / CARD).write_text(text, encoding="utf-8")
-            put_files(fresh, extra or {})
+            settings = getattr(model, "settings", None)
+            put_files(fresh, ({SETTINGS: json.dumps(settings) + "\n"} if settings else {}) | dict(extra or {}))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
 
@@ -196,6 +198,8 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     _as_whole(model).load_state_dict(ours, assign=True)  # the tensors of the file, not copied
     model.tokenizer = _read_tokenizer(source.folder, config)
     model.model_type = family and family.model_type
+    if isinstance(head, TaskHeadConfig):
+        model.settings = read_object(source.folder / SETTINGS)
     (model if isinstance(model, Encoder) else model.encoder).pooling = _pooling(source.folder)
     return model.eval(), spare
 

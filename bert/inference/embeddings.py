@@ -17,7 +17,7 @@ from bert.errors import InputError, check_arguments
 from bert.inference.batching import Batch, Encoded, check_finite, evaluating, run_batches
 from bert.model.config import EncoderConfig
 from bert.model.encoder import Encoder, Pooling
-from bert.model.heads import MaskedLM, Prediction
+from bert.model.heads import Candidate, MaskedLM
 
 logger = logging.getLogger(__name__)
 
@@ -235,7 +235,7 @@ def _room(config: EncoderConfig, sequence_length: int | None) -> int:
 
 
 @torch.inference_mode()
-def fill(model: MaskedLM, text: str, top: int = 5) -> list[list[Prediction]]:
+def fill(model: MaskedLM, text: str, top: int = 5) -> list[list[Candidate]]:
     """The `top` most probable tokens for each mask in `text`, most probable first; never special or unused tokens.
 
     Dropout is off. Raises InputError if the model has no tokenizer, if the text has no mask token or more tokens than the model
@@ -261,7 +261,7 @@ def fill(model: MaskedLM, text: str, top: int = 5) -> list[list[Prediction]]:
     words = torch.from_numpy(tokenizer.replacement_ids).long()  # neither special nor unused
     values, positions = probabilities[:, words].topk(min(top, len(words)), dim=-1)
     found = (zip(words[places].tolist(), row.tolist()) for places, row in zip(positions, values))
-    return [[Prediction(_readable(tokenizer, i), i, probability) for i, probability in of_mask] for of_mask in found]
+    return [[Candidate(_readable(tokenizer, i), i, probability) for i, probability in of_mask] for of_mask in found]
 
 
 def _readable(tokenizer: Tokenizer, token_id: int) -> str:

@@ -11,8 +11,9 @@ most of the head's work, and no other part of the model depends on the scores of
 et al. 2018) and ModernBERT (Warner et al. 2024) as points of `TaskHeadConfig`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +28,7 @@ from bert.model.loss import LOSSES, Loss, binary_cross_entropy, cross_entropy, l
 
 if TYPE_CHECKING:
     from bert.data.tokenizer import Tokenizer
+    from bert.finetuning.tasks.task import Prediction
 
 
 @dataclass
@@ -140,7 +142,7 @@ class HeadedModel(FolderModel):
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Candidate:
     """A candidate token for a masked position."""
 
     token: str
@@ -214,7 +216,7 @@ class MaskedLM(HeadedModel):
         hidden = output.last_hidden_state.flatten(0, 1)  # (B · K, D)
         return self.head.loss_sum(hidden, self.output_matrix, labels.flatten())
 
-    def fill(self, text: str, top: int = 5) -> list[list[Prediction]]:
+    def fill(self, text: str, top: int = 5) -> list[list[Candidate]]:
         """The `top` most probable tokens for each mask in the text, most probable first; never special or unused tokens.
 
         Several masks are predicted independently, while the others stay masked. Raises InputError if the text has no mask token,
@@ -232,9 +234,19 @@ class _TaskModel(HeadedModel):
         super().__init__(config)
         self.pooling, self.labels = head.pooling, head.labels
         self.head = TaskHead(config, head)
+        self.settings: dict[str, Any] = {}
 
     labels: tuple[str, ...]
     """names of the classes, in the order of the logits"""
+    settings: dict[str, Any]
+    """what prediction needs besides the weights, such as the windows of training; `load` reads it, `save` keeps it"""
+
+    def predict(self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None) -> "list[Prediction]":
+        """The predictions for texts, or pairs of texts, of any length: labels with their probabilities, a number, or spans. A tagger
+        also takes sentences as lists of words. Raises InputError."""
+        from bert.finetuning.predict import predict_texts
+
+        return predict_texts(self, texts, pairs)  # type: ignore[arg-type]
 
     def forward(
         self,

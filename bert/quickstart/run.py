@@ -18,7 +18,8 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from bert.data.examples import read_examples, read_tagged
+from bert.data.examples import read_examples
+from bert.data.tagged import read_tagged
 from bert.errors import InterruptedRun
 from bert.finetuning.config import DataConfig as LabeledData
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from bert.model.heads import Prediction
+from bert.model.heads import Candidate
 from bert.probing.attention import Attention
 from bert.probing.pictures import map_of_words, nearest_contexts
 from bert.probing.senses import Senses
@@ -50,7 +50,7 @@ class Filled:
     """The predictions for a masked word."""
 
     prompt: Prompt
-    guesses: tuple[tuple[Prediction, ...], ...]
+    guesses: tuple[tuple[Candidate, ...], ...]
     """for each mask of the prompt, the most probable first"""
 
 

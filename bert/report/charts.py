@@ -32,6 +32,29 @@ class ScoredText:
         return float(sum(self.scores))
 
 
+@dataclass(frozen=True)
+class SpannedText:
+    """A text and its spans in order: (start, end, type), in characters."""
+
+    text: str
+    spans: Sequence[tuple[int, int, str]]
+
+
+def spanned(texts: Sequence[SpannedText]) -> str:
+    """Texts with their spans marked, in one color for each type."""
+    kinds = list(dict.fromkeys(kind for one in texts for _, _, kind in one.spans))
+    lines = []
+    for one in texts:
+        parts, before = [], 0
+        for start, end, kind in one.spans:
+            color = mark_of(kinds.index(kind)).color
+            marked_span = f'<mark class="c{color}">{escape(one.text[start:end])}<small>{escape(kind)}</small></mark>'
+            parts += [escape(one.text[before:start]), marked_span]
+            before = end
+        lines.append(f'<p dir="auto">{"".join(parts)}{escape(one.text[before:])}</p>')
+    return f'<figure class="card spanned">{"".join(lines)}</figure>'
+
+
 def symbol(group: int) -> str:
     """The mark of a group as a small SVG in its color."""
     mark = mark_of(group)

@@ -39,7 +39,7 @@ _FILES = {  # folder → patterns of the files that a run writes into it
     "store-[0-9]*/": _STORE,
     "checkpoints/step-[0-9]*/": "state.pt manifest.json",
     "before-after/": "losses.tsv validation-text.npz general-sample.npz .*.partial.*",
-    "model/": " ".join([*MODEL_FILES, "windows.json"]),
+    "model/": " ".join(MODEL_FILES),
     "tensorboard/": _EVENTS,
     "lightning_logs/version_*/": _EVENTS,
     "wandb/": "run-*/** offline-run-*/** debug*.log latest-run",

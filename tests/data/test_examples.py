@@ -12,7 +12,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert.data.examples import Columns, read_examples, read_tagged
+from bert.data.examples import Columns, read_examples
+from bert.data.tagged import read_tagged
 from bert.errors import InputError
 from tests.conftest import DATA
 

@@ -5,7 +5,8 @@ import shutil
 import pytest
 from sklearn.metrics import accuracy_score, classification_report
 
-from bert.data.examples import read_examples, read_tagged
+from bert.data.examples import read_examples
+from bert.data.tagged import read_tagged
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
 from bert.finetuning.evaluate import evaluate

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from bert.data.examples import Example, TaggedExample
+from bert.data.examples import Example
+from bert.data.tagged import TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig, FinetuneRecipe, WindowsConfig
 from bert.finetuning.inputs import make_items, prepare_data, resolved, window_maker

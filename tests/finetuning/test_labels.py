@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from bert.cli import main
-from bert.data.examples import Example, TaggedExample
+from bert.data.examples import Example
+from bert.data.tagged import TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig, WindowsConfig
 from bert.finetuning.inputs import places_of, prepare_data, window_maker

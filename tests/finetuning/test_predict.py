@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from bert.cli import main
-from bert.data.examples import Example, TaggedExample
+from bert.data.examples import Example
+from bert.data.tagged import TaggedExample
 from bert.finetuning import predict as module
 from bert.finetuning.config import WindowsConfig
 from bert.finetuning.predict import load_predictor

@@ -16,7 +16,8 @@ from sklearn.metrics import accuracy_score, classification_report, f1_score, mea
 
 import bert
 from bert.cli import main
-from bert.data.examples import Example, TaggedExample
+from bert.data.examples import Example
+from bert.data.tagged import TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
 from bert.finetuning.evaluate import evaluate

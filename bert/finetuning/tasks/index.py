@@ -37,7 +37,12 @@ def task_of(folder: str | Path) -> "Task":
     kind, head = head_of(folder)
     if not isinstance(head, TaskHeadConfig):
         raise InputError(f"{folder}: {ARTICLES[kind]} without a task head: fine-tune it with `bert finetune` first")
+    return task_with(kind, head.problem_type, str(folder))
+
+
+def task_with(kind: str, problem_type: str, source: str) -> "Task":
+    """The task with a model of class `kind` and a `problem_type`. Raises InputError if there is none."""
     for task in map(task_named, TASKS):
-        if (task.model.__name__, task.problem_type) == (kind, head.problem_type):
+        if (task.model.__name__, task.problem_type) == (kind, problem_type):
             return task
-    raise InputError(f"{folder}: problem_type is {head.problem_type}; no task has it ({', '.join(TASKS)})")
+    raise InputError(f"{source}: problem_type is {problem_type}; no task has it ({', '.join(TASKS)})")

@@ -4,7 +4,8 @@ The labels are in a list of a .jsonl file, in one cell separated by `data.separa
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -17,11 +18,32 @@ from bert.data.rows import cell_of
 from bert.errors import InputError, option
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import percents
-from bert.finetuning.tasks.task import Guess, Names, Task
+from bert.finetuning.tasks.task import Names, Prediction, Task, ranked, rounded
 from bert.model.loss import binary_cross_entropy
 from bert.training.step import LossTerms
 
 _FLAGS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
+
+
+@dataclass(frozen=True)
+class LabelsPrediction(Prediction):
+    """Any number of labels."""
+
+    labels: tuple[str, ...]
+    """those above their thresholds"""
+    probabilities: dict[str, float]
+    """of all labels, each from 0 to 1 by itself"""
+
+    def record(self, top: int | None) -> dict[str, Any]:
+        best = self.probabilities if top is None else dict(islice(self._sorted().items(), top))
+        return {"labels": list(self.labels), "probabilities": rounded(best)}
+
+    def cells(self, top: int | None) -> dict[str, str]:
+        each = {label: f"{p:.4f}" for label, p in self.probabilities.items()}
+        return {"labels": "|".join(self.labels)} | (each if top is None else ranked(self._sorted(), top))
+
+    def _sorted(self) -> dict[str, float]:
+        return dict(sorted(self.probabilities.items(), key=lambda one: -one[1]))
 
 
 class Multilabel(Task):
@@ -67,7 +89,7 @@ class Multilabel(Task):
         f1 = {f"{mean}_f1": MultilabelF1Score(len(labels), average=mean) for mean in ("micro", "macro")}
         return {**f1, "exact_match": MultilabelExactMatch(len(labels))}
 
-    def decide(self, scores: Tensor) -> Tensor:
+    def decide(self, scores: Tensor, sizes: Sequence[int]) -> Tensor:
         return (scores >= 0).long()
 
     def constant(self, labels: Tensor, classes: int) -> Tensor:
@@ -75,15 +97,10 @@ class Multilabel(Task):
         share = labels.view(-1, classes).float().mean(0)
         return share - share.max().clamp(max=0.5)
 
-    def prediction(self, scores: Tensor, labels: Names) -> list[Guess]:
-        return [Guess(label, p) for label, p in zip(labels, scores[0].sigmoid().tolist())]
-
-    def header(self, labels: Names) -> str:
-        return "\t".join(["labels", *labels]) + "\n"
-
-    def lines(self, example: Example, prediction: list[Guess]) -> str:
-        chosen = "|".join(guess.label for guess in prediction if guess.probability >= 0.5)
-        return "\t".join([chosen, *(f"{guess.probability:.4f}" for guess in prediction)]) + "\n"
+    def prediction(self, example: Example, scores: Tensor, labels: Names) -> "LabelsPrediction":
+        found = dict(zip(labels, scores[0].sigmoid().tolist()))
+        chosen = self.decide(scores, [1])[0].tolist()
+        return LabelsPrediction(tuple(label for label, one in zip(labels, chosen) if one), found)
 
 
 def _flag(where: str, row: dict[str, Any], column: str) -> bool:

@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -15,7 +16,7 @@ from bert.data.rows import cell_of
 from bert.errors import InputError
 from bert.finetuning.batches import Item
 from bert.finetuning.metrics import Scale
-from bert.finetuning.tasks.task import LabelMetrics, Names, Task, TaskModel
+from bert.finetuning.tasks.task import LabelMetrics, Names, Prediction, Task, TaskModel
 from bert.model.loss import squared_error
 from bert.training.step import LossTerms
 
@@ -32,12 +33,26 @@ def number(where: str, row: dict[str, Any], column: str) -> float:
     return value
 
 
+@dataclass(frozen=True)
+class ValuePrediction(Prediction):
+    """A number."""
+
+    value: float
+
+    def record(self, top: int | None) -> dict[str, Any]:
+        return {"value": float(f"{self.value:.6g}")}
+
+    def cells(self, top: int | None) -> dict[str, str]:
+        return {"value": f"{self.value:.6g}"}
+
+
 class Regression(Task):
     """The headline is the root mean squared error: in the unit of the numbers, the smaller the better."""
 
     name = "regression"
     problem_type = "regression"
     output = "values.tsv"
+    has_top = False
     bf16 = False  # it has only three digits
     scales: ClassVar = {"rmse": Scale("RMSE", percent=False, larger_is_better=False)}
     scales |= {"pearson": Scale("Pearson", percent=False), "spearman": Scale("Spearman", percent=False)}
@@ -56,8 +71,8 @@ class Regression(Task):
     def numbers(self, example: Example, ids: Mapping[str, int]) -> tuple[float, ...]:
         return (float(example.label),)  # type: ignore[arg-type]
 
-    def described(self, examples: Sequence[Example]) -> str:
-        values = [float(example.label) for example in examples]  # type: ignore[arg-type]
+    def described(self, train: Sequence[Example], dev: Sequence[Example]) -> str:
+        values = [float(example.label) for example in train]  # type: ignore[arg-type]
         return f"values: {min(values):g} to {max(values):g}, mean {sum(values) / len(values):g}"
 
     def initialize(self, model: TaskModel, items: Sequence[Item]) -> None:
@@ -73,7 +88,7 @@ class Regression(Task):
             metrics = MeanSquaredError(squared=False), PearsonCorrCoef(), SpearmanCorrCoef()
         return dict(zip(self.scales, metrics))
 
-    def decide(self, scores: Tensor) -> Tensor:
+    def decide(self, scores: Tensor, sizes: Sequence[int]) -> Tensor:
         return scores[:, 0]
 
     def parts(self, *_: Any) -> list[LabelMetrics]:
@@ -82,14 +97,8 @@ class Regression(Task):
     def constant(self, labels: Tensor, classes: int) -> Tensor:
         return labels.mean(0, keepdim=True)
 
-    def prediction(self, scores: Tensor, labels: Names) -> float:
-        return float(scores[0, 0])
-
-    def header(self, labels: Names) -> str:
-        return "value\n"
-
-    def lines(self, example: Example, prediction: float) -> str:
-        return f"{prediction:.6g}\n"
+    def prediction(self, example: Example, scores: Tensor, labels: Names) -> "ValuePrediction":
+        return ValuePrediction(float(scores[0, 0]))
 
 
 TASK = Regression()

@@ -1,10 +1,15 @@
-"""One label for each word of a sentence: names, parts of speech.
+"""One label for each word of a text: names, parts of speech.
 
-If the labels mark spans (B-PER, I-PER, O), the headline is span F1 as computed by conlleval.
+If the labels mark spans (B-PER, I-PER, O), the headline is span F1 as computed by conlleval, and predictions are legal in the scheme of
+the labels. A text that is not given as words is split as those of the training file are.
 """
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -13,30 +18,101 @@ from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
 from bert.data.columns import Columns
-from bert.data.examples import Examples, TaggedExample, read_tagged
+from bert.data.examples import Example, Examples
 from bert.data.rows import is_number
-from bert.errors import InputError
+from bert.data.splitting import Splitter
+from bert.data.tagged import TaggedExample, read_tagged
+from bert.errors import InputError, option
 from bert.finetuning.batches import TaskBatch
 from bert.finetuning.config import DataConfig
-from bert.finetuning.metrics import SpanF1, marks_span, numbered, percents, scheme_of, span_tags
-from bert.finetuning.tasks.task import Guess, LabelMetrics, Metrics, Names, Task, TaskModel, flat
+from bert.finetuning.metrics import SpanF1, numbered, percents
+from bert.finetuning.tags import SCHEMES, Scheme, Span, Transitions, marks_span, scheme_of, span_tags, spans
+from bert.finetuning.tasks.task import LabelMetrics, Metrics, Names, Prediction, Task, TaskModel, flat
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import TokenClassifier
+
+
+@dataclass(frozen=True)
+class TextSpan:
+    """A span of a text."""
+
+    start: int
+    end: int
+    """`text[start:end]`, in characters"""
+    type: str
+    """`PER`, or the label of a single word"""
+    score: float
+    """the mean probability of the labels of its words"""
+    text: str
+
+
+@dataclass(frozen=True)
+class TagPrediction(Prediction):
+    """The labels of the words of a text, and the spans that they mark."""
+
+    text: str
+    """as given; of words the text that they make"""
+    offsets: Sequence[tuple[int, int]]
+    """the first character and the end of each word"""
+    tags: Sequence[str]
+    """the label of each word"""
+    probabilities: Sequence[float]
+    """of these labels, from 0 to 1"""
+    spans: Sequence[TextSpan]
+    """what the tags mark, in order; each word if they mark no spans"""
+
+    def record(self, top: int | None) -> dict[str, Any]:
+        return {"spans": [asdict(span) | {"score": round(span.score, 6)} for span in self.spans]}
+
+    def cells(self, top: int | None) -> dict[str, str]:
+        return {"spans": json.dumps(self.record(top)["spans"], ensure_ascii=False)}
+
+    def lines(self) -> str:
+        """A line for each word, with its label and probability, and an empty line."""
+        words = (self.text[start:end] for start, end in self.offsets)
+        rows = zip(words, self.tags, self.probabilities, strict=True)
+        return "".join(f"{word}\t{tag}\t{p:.4f}\n" for word, tag, p in rows) + "\n"
 
 
 class Tag(Task):
     """The label of a word is predicted at its first token, in the window that labels the word."""
 
+    def __init__(
+        self, tags: Sequence[str] = (), scheme: Scheme | None = None, splitter: Splitter | None = None
+    ) -> None:
+        """`tags`: those that the labels stand for (`span_tags`); `scheme`: none allows any sequence."""
+        self.scheme, self.splitter = scheme, splitter or Splitter()
+        self.transitions = Transitions(tags, scheme) if tags and scheme else None
+
     name = "tag"
     model = TokenClassifier
     pipeline = "token-classification"
     output = "tags.conll"
-    options = ("words", "tags")
+    options = ("text", "words", "tags")
+    formats = ("jsonl", "csv", "conll", "text")
+    has_top = False
     scales = percents("span F1", "strict span F1", "accuracy")
 
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
-        read = read_tagged(file, data.words, data.tags, labeled, data.file_format, learned)
-        return Examples(read.columns, _with_words(file, read.rows)) if labeled else read
+        if labeled and data.text:
+            raise InputError(f"{option('text')} is a column to predict on, and labeled examples are words; remove it")
+        read = read_tagged(file, data.words, data.tags, labeled, data.file_format, learned, data.text)
+        return Examples(read.columns, _with_words(file, read.rows) if labeled else map(self._split, read.rows))
+
+    def example(self, text: Any, pair: str | None = None) -> TaggedExample:
+        if pair is None and isinstance(text, str):
+            return self._split(Example(text))
+        words = tuple(text) if pair is None and isinstance(text, list | tuple) else ("",)
+        if not all(isinstance(word, str) and word for word in words):
+            raise InputError(f"predict: {text!r} is neither a text nor a list of words; give one of them")
+        return TaggedExample(words)
+
+    def _split(self, example: Example | TaggedExample) -> TaggedExample:
+        if isinstance(example, TaggedExample):
+            return example
+        offsets, text = self.splitter.words(example.text), example.text
+        words = tuple(text[start:end] for start, end in offsets)
+        return TaggedExample(words, None, example.where, row=example.row, text=text, offsets=offsets)
 
     def names(self, example: TaggedExample) -> tuple[str, ...]:
         return example.tags or ()
@@ -44,24 +120,56 @@ class Tag(Task):
     def counted(self, sizes: Sequence[int]) -> str:
         return f"{numbered(len(sizes), 'sentence')}, {numbered(sum(sizes), 'word')}"
 
+    def described(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> str:
+        texts = [(example.located()[0], {*example.located()[1]}) for example in dev]
+        found = sum(len(offsets.intersection(self.splitter.words(text))) for text, offsets in texts)
+        share = found / max(1, sum(len(offsets) for _, offsets in texts))
+        return (
+            f"{super().described(train, dev)}\nrunning text is split into words: {share:.1%} of those of dev are found"
+        )
+
+    def fitted(self, labels: Names, examples: Sequence[TaggedExample]) -> "Tag":
+        words = Splitter.learn((example.words, example.joined) for example in examples)
+        return Tag(span_tags(labels), self._scheme(labels, examples), words)
+
+    def settings(self) -> dict[str, Any]:
+        return {"scheme": self.scheme, "words": self.splitter.contexts}
+
+    def restored(self, settings: Mapping[str, Any], labels: Names) -> "Tag":
+        tags = span_tags(labels)
+        # of IOB1 and IOB2 the labels are the same: without the scheme any sequence is allowed
+        found = scheme_of((tag,) for tag in tags)
+        scheme = settings["scheme"] if settings else None if found in ("IOB1", "IOB2") else found
+        if scheme not in (None, *SCHEMES):
+            raise ValueError(f"the scheme {scheme!r} is not known")
+        return Tag(tags, scheme, Splitter(settings.get("words", {})))
+
+    @staticmethod
+    def _scheme(labels: Names, examples: Sequence[TaggedExample]) -> Scheme | None:
+        """The scheme of the tags of examples; of the labels if the examples have none."""
+        tag_of = dict(zip(labels, span_tags(labels)))
+        in_text = scheme_of([tag_of.get(name, "O") for name in example.tags or ()] for example in examples)
+        return in_text or scheme_of((tag,) for tag in tag_of.values())
+
     def windows(self, examples: Sequence[TaggedExample], maker: WindowMaker) -> list[list[Window]]:
         return maker.from_sentences([example.words for example in examples])
 
     def scores(self, model: TaskModel, batch: TaskBatch) -> Tensor:
         return self.logits(model, batch).flatten(0, 1)[batch["word_positions"]]
 
+    def kept(self, logits: Tensor, window: Window) -> Tensor:
+        return logits[list(window.starts)]
+
     def of_example(self, logits: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
         words = torch.tensor([word for window in windows for word in window.words], dtype=torch.long)
-        return torch.cat([one[list(window.starts)] for one, window in zip(logits, windows)])[words.argsort()]
+        return torch.cat(list(logits))[words.argsort()]
 
     def metrics(self, labels: Names, examples: Sequence[TaggedExample]) -> dict[str, Metric]:
         accuracy: dict[str, Metric] = {"accuracy": MulticlassAccuracy(len(labels), average="micro")}
         tags = span_tags(labels)
         if not tags:
             return accuracy
-        tag_of = dict(zip(labels, tags))
-        in_text = scheme_of([tag_of[name] for name in self.names(example)] for example in examples)
-        scheme = in_text or scheme_of((tag,) for tag in tags) or "IOB2"
+        scheme = self._scheme(labels, examples) or "IOB2"
         return {"span_f1": SpanF1(tags), "strict_span_f1": SpanF1(tags, "strict", scheme), **accuracy}
 
     def doubts(self, places: Mapping[str, str]) -> Iterator[str]:
@@ -74,16 +182,29 @@ class Tag(Task):
             yield from (f"{places[tag]}: the tag {tag!r} marks no span, as B-PER does; {told}" for tag in strays)
 
     def update(self, metrics: Metrics, scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> None:
-        decided = self.decide(scores)
+        decided = self.decide(scores, sizes)
         metrics["accuracy"].update(decided, labels)
         for metric in metrics.values():
             if isinstance(metric, SpanF1):
                 sides = (side.split(list(sizes)) for side in (decided, labels))
                 metric.update(*([[metric.tags[i] for i in one.tolist()] for one in side] for side in sides))
 
-    def parts(self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor) -> list[LabelMetrics]:
+    def decide(self, scores: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The legal labels with the largest sum of scores: the most probable ones, if these are legal."""
+        classes = scores.argmax(-1)
+        if self.transitions is not None and len(classes):
+            ends = [*accumulate(sizes, initial=0)]
+            for number in self.transitions.illegal(classes.cpu().numpy(), sizes):
+                of_one = slice(ends[number], ends[number + 1])
+                best = self.transitions.best(scores[of_one].detach().float().cpu().numpy())
+                classes[of_one] = torch.from_numpy(best).to(classes)
+        return classes
+
+    def parts(
+        self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor, sizes: Sequence[int]
+    ) -> list[LabelMetrics]:
         if "span_f1" not in metrics:
-            return super().parts(metrics, labels, scores, right)
+            return super().parts(metrics, labels, scores, right, sizes)
         found, names = metrics["span_f1"].compute(), ("gold", "precision", "recall", "f1")
         rows = {kind: [float(found[f"{name}_{kind}"]) for name in names] for kind in metrics["span_f1"].types}
         return [LabelMetrics(kind, int(count), *shares) for kind, (count, *shares) in rows.items()]
@@ -98,12 +219,41 @@ class Tag(Task):
         overall = self.constant(classes, len(labels))
         return [torch.stack([of_word.get(word, overall) for word in one.words]) for one in asked if one.words]
 
-    def header(self, labels: Names) -> str:
-        return ""
+    def prediction(self, example: TaggedExample, scores: Tensor, labels: Names) -> TagPrediction:
+        text, offsets = example.located()
+        classes = self.decide(scores, [len(scores)])
+        probabilities = scores.softmax(-1).gather(1, classes[:, None])[:, 0].tolist()
+        tags = [labels[number] for number in classes.tolist()]
+        found = [
+            TextSpan(
+                begin := offsets[start][0],
+                end := offsets[stop - 1][1],
+                kind,
+                fmean(probabilities[start:stop]),
+                text[begin:end],
+            )
+            for kind, start, stop in _marked(tags, span_tags(labels), labels)
+        ]
+        return TagPrediction(text, offsets, tags, probabilities, found)
 
-    def lines(self, example: TaggedExample, prediction: list[Guess]) -> str:
-        words = zip(example.words, prediction, strict=True)
-        return "".join(f"{word}\t{guess.label}\t{guess.probability:.4f}\n" for word, guess in words) + "\n"
+    def given(self, example: TaggedExample) -> dict[str, Any]:
+        """With the text that offsets count in as `text`."""
+        row, (text, _) = example.row or {}, example.located()
+        return row if row.get("text") == text else row | {"predicted_text" if "text" in row else "text": text}
+
+    def usual_format(self, example: TaggedExample, on_terminal: bool) -> str:
+        return "conll" if example.text is None else "text" if on_terminal else "jsonl"
+
+
+def _marked(tags: Sequence[str], span_tags: Sequence[str], labels: Names) -> list[Span]:
+    """The spans of the words of a text. Without prefixes, neighboring words with the same label are a span if O is a label,
+    and each word is one otherwise."""
+    if span_tags:
+        tag_of = dict(zip(labels, span_tags))
+        return spans([tag_of[tag] for tag in tags])
+    if "O" in labels:
+        return spans([tag if tag == "O" else f"I-{tag}" for tag in tags])
+    return [Span(tag, number, number + 1) for number, tag in enumerate(tags)]
 
 
 def _with_words(file: str, examples: Iterator[TaggedExample]) -> Iterator[TaggedExample]:

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
-from itertools import repeat
+from itertools import islice, repeat
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 from unicodedata import category, normalize
 
 import torch
@@ -23,7 +23,9 @@ from torch.utils.checkpoint import checkpoint
 from torchmetrics import Metric
 
 from bert.data.columns import LABELS, Columns
-from bert.data.examples import Examples, Parse, read_examples
+from bert.data.examples import Example, Examples, Parse, read_examples
+from bert.data.files import unify
+from bert.errors import InputError
 from bert.finetuning.batches import Item, TaskBatch, count_labels
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import Scale, numbered
@@ -40,13 +42,35 @@ _LOOK_ALIKE = str.maketrans(  # Cyrillic and Greek letters, a hyphen and a minus
 )
 
 
+class Prediction:
+    """What a task predicts for an example: a small dataclass of the module of the task."""
+
+    def record(self, top: int | None) -> dict[str, Any]:
+        """The values of a JSON object; of classes at most the `top` most probable."""
+        raise NotImplementedError
+
+    def cells(self, top: int | None) -> dict[str, str]:
+        """The columns of a table."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Guess:
-    """A predicted label."""
+class LabelPrediction(Prediction):
+    """One of several labels."""
 
     label: str
+    """the most probable one"""
     probability: float
     """from 0 to 1"""
+    probabilities: dict[str, float]
+    """of all labels, the most probable first"""
+
+    def record(self, top: int | None) -> dict[str, Any]:
+        best = rounded(dict(islice(self.probabilities.items(), top)))
+        return {"label": self.label, "probability": best[self.label], "probabilities": best}
+
+    def cells(self, top: int | None) -> dict[str, str]:
+        return ranked(self.probabilities, top or 1)
 
 
 @dataclass(frozen=True)
@@ -70,6 +94,10 @@ class Task:
     pipeline: ClassVar[str] = "text-classification"
     output: ClassVar[str] = "labels.tsv"
     """a name for a file of predictions"""
+    formats: ClassVar[Sequence[str]] = ("tsv", "csv", "jsonl")
+    """formats of a file of predictions, the usual one first"""
+    has_top: ClassVar[bool] = True
+    """whether it predicts probabilities of several labels"""
     scales: ClassVar[Mapping[str, Scale]]
     """how each metric is shown and compared, the headline first"""
     weights: ClassVar[Mapping[str, float]] = MappingProxyType({"loss": 1.0})
@@ -116,15 +144,30 @@ class Task:
                 how = "only in case, spaces, look-alike characters or the notation of a number"
                 yield f"{where}: the label {label!a} differs from {twin!a} ({places[twin]}) {how}; are they one?"
 
-    def described(self, examples: Sequence[Any]) -> str:
+    def described(self, train: Sequence[Any], dev: Sequence[Any]) -> str:
         """A line about the labels of the training examples."""
-        counts = Counter(name for example in examples for name in self.names(example))
+        counts = Counter(name for example in train for name in self.names(example))
         most = [f"{name} {count:,}" for name, count in counts.most_common(12)]
         return f"labels: {', '.join(most)}" + f" and {len(counts) - 12} more" * (len(counts) > 12)
 
     def counted(self, sizes: Sequence[int]) -> str:
         """A count of examples, given the number of units of each."""
         return numbered(len(sizes), "example")
+
+    # ── what is learned besides the weights ──
+
+    def fitted(self, labels: Names, examples: Sequence[Any]) -> Self:
+        """The task as these training examples determine it."""
+        return self
+
+    def settings(self) -> dict[str, Any]:
+        """What `fitted` has learned, for a JSON file."""
+        return {}
+
+    def restored(self, settings: Mapping[str, Any], labels: Names) -> Self:
+        """The task with these `settings`; empty ones are those of a model from elsewhere. Raises ValueError and TypeError if
+        they are damaged."""
+        return self
 
     # ── model ──
 
@@ -150,8 +193,12 @@ class Task:
         """(N, C): the scores of each unit of the batch; for a text the mean over its windows."""
         return mean_of_windows(self.logits(model, batch), batch["example_ids"], len(batch["sizes"]))
 
+    def kept(self, logits: Tensor, window: Window) -> Tensor:
+        """The logits of the units that a window labels, from those of the window, (C,) or (T, C)."""
+        return logits
+
     def of_example(self, logits: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
-        """(units, C): the scores of an example, from the logits (C,) or (T, C) of each of its windows."""
+        """(units, C): the scores of an example, from what `kept` gave for each of its windows."""
         return torch.stack(list(logits)).mean(0, keepdim=True)
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
@@ -168,19 +215,21 @@ class Task:
         """The metrics for these labels, the headline first: all of `scales`, or some of them. `examples` are labeled."""
         raise NotImplementedError
 
-    def decide(self, scores: Tensor) -> Tensor:
-        """The predictions from scores (N, C), in the form that metrics take."""
+    def decide(self, scores: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The predictions from the scores (N, C) of examples with `sizes` units, in the form that metrics take."""
         return scores.argmax(-1)
 
     def update(self, metrics: Metrics, scores: Tensor, labels: Tensor, sizes: Sequence[int]) -> None:
         """Update the metrics with the scores (N, C) and the flat labels of examples with `sizes` units."""
-        decided = self.decide(scores)
+        decided = self.decide(scores, sizes)
         for metric in metrics.values():
             metric.update(decided, labels.view_as(decided))
 
-    def parts(self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor) -> list[LabelMetrics]:
+    def parts(
+        self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor, sizes: Sequence[int]
+    ) -> list[LabelMetrics]:
         """Precision, recall and F1 of each label; `metrics` have been updated with the same data."""
-        decided = self.decide(scores)
+        decided = self.decide(scores, sizes)
         right = right.view_as(decided)  # class ids (N,), or 0 and 1 (N, C)
         seen = torch.cat([decided, right]).unique() if decided.dim() == 1 else (decided + right).sum(0).nonzero()[:, 0]
         found = precision_recall_fscore_support(right, decided, labels=seen, average=None, zero_division=0)
@@ -197,18 +246,39 @@ class Task:
 
     # ── predictions ──
 
-    def prediction(self, scores: Tensor, labels: Names) -> Any:
-        """The prediction from the scores (units, C) of an example: the most probable label of each unit."""
-        values, classes = scores.softmax(-1).max(-1)
-        return [Guess(labels[i], p) for i, p in zip(classes.tolist(), values.tolist())]
+    def example(self, text: Any, pair: str | None = None) -> Any:
+        """An example without a label, as `read` gives it. Raises InputError if it is not one of this task."""
+        if not isinstance(text, str) or not isinstance(pair, str | None):
+            raise InputError(f"predict: {text if pair is None else pair!r} is not a text; give strings")
+        return Example(unify(text).strip(), None if pair is None else unify(pair).strip())
 
-    def header(self, labels: Names) -> str:
-        """The first line of a file of predictions, with its newline; may be empty."""
-        return "label\tprobability\n"
+    def prediction(self, example: Any, scores: Tensor, labels: Names) -> Any:
+        """The prediction from the scores (units, C) of an example."""
+        values, classes = scores[0].softmax(-1).sort(descending=True, stable=True)
+        found = {labels[i]: p for i, p in zip(classes.tolist(), values.tolist())}
+        return LabelPrediction(*next(iter(found.items())), found)
 
-    def lines(self, example: Any, prediction: Any) -> str:
-        """The line or lines of a prediction."""
-        return f"{prediction[0].label}\t{prediction[0].probability:.4f}\n"
+    def given(self, example: Any) -> dict[str, Any]:
+        """The columns of the input, which a file of predictions repeats."""
+        return example.row or {}
+
+    def usual_format(self, example: Any, on_terminal: bool) -> str:
+        """The format of predictions for examples like this one."""
+        return self.formats[0]
+
+
+def rounded(probabilities: Mapping[str, float]) -> dict[str, float]:
+    """Six decimals, for JSON."""
+    return {label: round(p, 6) for label, p in probabilities.items()}
+
+
+def ranked(probabilities: Mapping[str, float], top: int) -> dict[str, str]:
+    """Columns `label`, `probability`, `label_2`, `probability_2`, … of the first `top` labels."""
+    columns: dict[str, str] = {}
+    for number, (label, p) in enumerate(islice(probabilities.items(), top), start=1):
+        end = f"_{number}" * (number > 1)
+        columns |= {f"label{end}": label, f"probability{end}": f"{p:.4f}"}
+    return columns
 
 
 def flat(task: Task, examples: Iterable[Any], labels: Names) -> Tensor:

@@ -1,0 +1,139 @@
+"""Predictions as files: tables, JSON lines, a word per line, and texts with their spans in brackets."""
+
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, TextIO
+
+from rich.color import ColorSystem
+from rich.console import Console
+from rich.style import Style
+
+from bert.data.encoding import encodable
+from bert.data.files import JSONS, parted_suffixes
+from bert.errors import InputError, did_you_mean
+from bert.files import replaced
+from bert.finetuning.tasks.task import Prediction, Task
+from bert.terminal import raw
+from bert.untrusted import printable
+
+Write = Callable[[Any, Any], object]
+"""writes the prediction of an example"""
+
+_SUFFIXES = {".csv": "csv", **dict.fromkeys(JSONS, "jsonl")}
+_SUFFIXES |= dict.fromkeys((".conll", ".bio", ".iob", ".iob2", ".tsv"), "conll")
+_COLORS = ("cyan", "magenta", "green", "yellow", "blue", "red")
+
+
+def chosen_format(task: Task, given: str | None, out: str, example: Any) -> str:
+    """The format of a file of predictions: the given one, that of the suffix of `out`, or the usual one for examples like this one.
+
+    Raises InputError if the task has no such format."""
+    if given is None:
+        by_suffix = _SUFFIXES.get(parted_suffixes(out)[0], "")
+        return (
+            by_suffix if by_suffix in task.formats else task.usual_format(example, out == "-" and sys.stdout.isatty())
+        )
+    if given not in task.formats:
+        known = ", ".join(task.formats)
+        raise InputError(f"--format {given}: {task.name} writes {known}; give one.{did_you_mean(given, task.formats)}")
+    return given
+
+
+def writer(form: str, task: Task, stream: TextIO, top: int | None) -> Write:
+    """A function that writes predictions in a format to a stream."""
+    if form == "conll":
+        return lambda example, prediction: stream.write(encodable(prediction.lines()))
+    if form == "jsonl":
+        return lambda example, prediction: stream.write(_json(_joined(task.given(example), prediction.record(top))))
+    if form == "text":
+        return _text_writer(stream)
+    return _table_writer(form, task, stream, top)
+
+
+def _joined(given: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """The columns of the input and of the prediction; these are renamed where the input has such a name."""
+    return given | {f"predicted_{name}" if name in given else name: value for name, value in found.items()}
+
+
+def _json(value: dict[str, Any]) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return (text if encodable(text) == text else json.dumps(value)) + "\n"
+
+
+def _table_writer(form: str, task: Task, stream: TextIO, top: int | None) -> Write:
+    """A row for each example below a header; in a .csv file also the columns of the input, which those of the first row determine."""
+    rows = csv.writer(stream, lineterminator="\n")
+    header: list[str] = []
+
+    def write(example: Any, prediction: Prediction) -> None:
+        cells: dict[str, Any] = prediction.cells(top)
+        if form == "csv":
+            given = task.given(example)
+            cells = _joined({name: _cell(value) for name, value in given.items()}, cells)
+        is_first = not header
+        header.extend(cells if is_first else ())
+        if more := [name for name in cells if name not in header]:
+            raise InputError(
+                f"{example.at(0)}: column {more[0]!r} is not in the first row; write --format jsonl instead"
+            )
+        lines = (
+            [header, [cells.get(name, "") for name in header]]
+            if is_first
+            else [[cells.get(name, "") for name in header]]
+        )
+        for line in lines:
+            if form == "csv":
+                rows.writerow(map(encodable, line))
+            else:
+                stream.write("\t".join(line) + "\n")
+
+    return write
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else "" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _text_writer(stream: TextIO) -> Write:
+    """Texts with their spans in brackets; in colors on a terminal that has them."""
+    console = Console(file=raw(stream))
+    colored = console.is_terminal and not console.no_color and console.color_system is not None
+    colors: dict[str, Style] = {}
+
+    def write(example: Any, prediction: Any) -> None:
+        parts, end = [], 0
+        for span in prediction.spans:
+            style = colors.setdefault(span.type, Style(color=_COLORS[len(colors) % len(_COLORS)], bold=True))
+            shown = printable(f"[{span.text} {span.type}]")
+            shown = style.render(shown, color_system=ColorSystem.STANDARD) if colored else shown
+            parts += [printable(prediction.text[end : span.start]), shown]
+            end = span.end
+        text = "".join([*parts, printable(prediction.text[end:])])
+        (raw(stream) if colored else stream).write(encodable(text) + "\n")
+
+    return write
+
+
+@contextmanager
+def written(out: str) -> Iterator[TextIO]:
+    """A text file that is written atomically; `-` is standard output. Raises InputError if it cannot be written."""
+    file = Path(out).expanduser()
+    if out != "-" and file.is_dir():
+        raise InputError(f"{out}: is a folder: give a file as --out")
+    try:
+        if out == "-":
+            # only a terminal needs protection from control characters
+            yield sys.stdout if sys.stdout.isatty() else raw(sys.stdout)
+            sys.stdout.flush()
+        else:  # a pipe or a device is written to, not replaced
+            target = nullcontext(file) if file.exists() and not file.is_file() else replaced(file)
+            with target as path, path.open("w", encoding="utf-8", newline="\n") as stream:
+                yield stream
+    except BrokenPipeError:  # the reader has closed the pipe
+        raise
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror or error}): give another --out") from error
