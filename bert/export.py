@@ -5,6 +5,7 @@ is renamed at the end.
 """
 
 import dataclasses
+import json
 import logging
 import os
 import re
@@ -18,13 +19,13 @@ from bert.files import is_same, put_files, real_path, replaced_folder
 from bert.finetuning.config import DataConfig
 from bert.hf import program
 from bert.hf.card import written_before
-from bert.hf.folder import ALL_FILES, CLASSES, CONFIG, EXPORTED, SETTINGS, head_of, read_keys, save
+from bert.hf.folder import ALL_FILES, CLASSES, CONFIG, EXPORTED, SETTINGS, TABLES, head_of, read_keys, save
 from bert.hf.program import Difference, OnnxModel
 from bert.hf.translate import FAMILIES, family_of
 from bert.hf.weights import WEIGHT_FILES
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
-from bert.model.heads import HeadedModel
+from bert.model.heads import HeadedModel, TokenClassifier
 from bert.untrusted import read_json
 
 if TYPE_CHECKING:
@@ -57,11 +58,12 @@ def export_onnx(
     predictor, examples = (None, []) if measure is None else _predictor(folder, measure, data or DataConfig())
     model = predictor.model.to("cpu") if predictor else load_any(folder)
     lines = []
-    with _place(folder, out, "onnx", (ONNX, INT8)) as (fresh, place):
+    with _place(folder, out, "onnx", (ONNX, INT8, TABLES)) as (fresh, place):
         opset = program.write_onnx(model, fresh / ONNX)
         lines.append(f"{place / ONNX}: {_size(fresh / ONNX)}, opset {opset}, {_signature(model)}")
         if verify:
             lines.append(_verified(program.compare(model, OnnxModel(fresh / ONNX, model).run), "onnxruntime"))
+        put_files(fresh, _tables(model))
         if int8:
             program.quantize(fresh / ONNX, fresh / INT8)
             share = _bytes(fresh / INT8) / _bytes(fresh / ONNX)
@@ -80,9 +82,10 @@ def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool
     folder = _local(folder, out)
     model = load_any(folder)
     lines = []
-    with _place(folder, out, "torch", (TORCH,)) as (fresh, place):
+    with _place(folder, out, "torch", (TORCH, TABLES)) as (fresh, place):
         program.write_torch(model, fresh / TORCH)
         lines.append(f"{place / TORCH}: {_size(fresh / TORCH)}, {_signature(model)}")
+        put_files(fresh, _tables(model))
         if verify:
             lines.append(_verified(program.compare(model, program.open_torch(fresh / TORCH)), "the program"))
     logger.info("\n".join(lines))
@@ -99,15 +102,26 @@ def export_hf(folder: str | Path, out: str | Path, license: str | None = None) -
     folder, out = local_folder(folder), Path(out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: not empty: give an empty or a new folder")
-    model, companions = load_any(folder), _companions(folder)
+    companions: dict[str, str | Path] = {**_companions(folder)}
+    model = load_any(folder)
     head = None if isinstance(model, Encoder) else model.head_config
     family, obstacles = family_of(model.config, head, model.model_type)
     if family is None:
         what = f"no architecture of Hugging Face computes this model: {'; '.join(obstacles)}"
         raise InputError(f"{folder}: {what}: export it --to onnx or torch, or train one with these fields")
-    save(model, out, card=written_before(folder, license), extra=companions)
+    save(model, out, card=written_before(folder, license), extra=companions | _tables(model))
     logger.info(f"{out}: a Hugging Face folder, model_type {family.model_type}")
     return out
+
+
+def _tables(model: Encoder | HeadedModel) -> dict[str, str]:
+    """A file that says which tag may follow which, if a tagger's labels have a scheme."""
+    from bert.finetuning.tasks.tag import TASK
+
+    if not isinstance(model, TokenClassifier):
+        return {}
+    legal = TASK.restored(model.settings.get("task", {}), model.labels).transitions
+    return {} if legal is None else {TABLES: json.dumps({"labels": model.labels} | legal.written()) + "\n"}
 
 
 def load_any(folder: str | Path) -> Encoder | HeadedModel:

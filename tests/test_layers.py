@@ -57,9 +57,8 @@ UPWARD = {
     ("bert.model.heads", "predict"): "bert.finetuning.predict",
 }
 
-# Types of what a layer above sets or returns, so that a user's editor knows it: for type checkers alone.
+# Types of an attribute that a layer above sets, so that a user's editor knows it: for type checkers alone.
 TYPES = {("bert.model.encoder", "bert.data.tokenizer"), ("bert.model.heads", "bert.data.tokenizer")}
-TYPES |= {("bert.model.heads", "bert.finetuning.tasks.task")}
 
 LIGHT = (
     "bert",

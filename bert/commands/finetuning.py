@@ -98,23 +98,11 @@ def _predict(arguments: Sequence[str]) -> None:
     add_columns(parser)
     options = parser.parse(arguments)
     html = output("--html", options.html, (".html", ".htm"), inputs=[options.input, options.model])
-    from bert.finetuning.pictures import MOST, spans_page
     from bert.finetuning.predict import predict
-    from bert.finetuning.tasks.index import task_of
 
-    if options.html and (task := task_of(options.model)).name != "tag":
-        raise InputError(
-            f"--html {options.html}: shows the spans of a tagger, and {options.model} is for {task.name}; remove it"
-        )
-    shown: list[Any] = []
-
-    def show(example: Any, prediction: Any) -> None:
-        if options.html and len(shown) < MOST:
-            shown.append(prediction)
-
-    how = data_config(options), options.format, options.top, show
-    count = predict(options.model, options.input, options.out, *how)
-    html(lambda file: file.write_text(spans_page(shown, options.model, options.input, count), encoding="utf-8"))
+    how = data_config(options), options.format, options.top, options.html is not None
+    count, page = predict(options.model, options.input, options.out, *how)
+    html(lambda file: file.write_text(page, encoding="utf-8"))
     if options.out != "-":
         print(f"{count:,} prediction{'s' * (count != 1)}: {options.out}")
 

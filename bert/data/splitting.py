@@ -20,7 +20,11 @@ _EDGE = "\n"  # of a run, in its contexts
 _LEVELS = "012345"  # of contexts, the most exact first
 _FAR = 12  # characters on each side that a shape is made of
 _LONGEST = 10  # characters of a context: its level, four on each side, and a space between them
-_ALONE = 0.95  # share of words of one character in a file that is split into characters
+_ALONE, _ENDS = (
+    re.compile("[.,()\\[\\]@#\"'“”‘’…]+"),
+    ".,)!?",
+)  # marks that running text attaches to words, and to their ends
+_SINGLE = 0.95  # share of words of one character in a file that is split into characters
 _MOST_CONTEXTS = 1_000_000
 _MOST_CACHED = 100_000  # runs
 
@@ -47,17 +51,25 @@ class Splitter:
 
     def words(self, text: str) -> list[tuple[int, int]]:
         """The first character and the end of each word."""
+        runs = [(run[0], run.start()) for run in re.finditer(r"\S+", text)]
+        split = [self._lengths(run) if len(run) < _FAR * 4 else self._split(run) for run, _ in runs]
+        # marks that stand alone, and none at the end of a word: the words are separated already
+        if self.contexts and any(_ALONE.fullmatch(run) for run, _ in runs):
+            ends = (run[-1] for (run, _), lengths in zip(runs, split) if len(lengths) > 1)
+            if not any(end in _ENDS for end in ends):
+                return [(start, start + len(run)) for (run, start), lengths in zip(runs, split) if lengths]
         found = []
-        for run in re.finditer(r"\S+", text):
-            start = run.start()
-            for length in self._lengths(run[0]) if len(run[0]) < _FAR * 4 else self._split(run[0]):
+        for (_, start), lengths in zip(runs, split):
+            for length in lengths:
                 found.append((start, start + length))
                 start += length
         return found
 
     def _split(self, run: str) -> list[int]:
-        """The lengths of the words of a run."""
+        """The lengths of the words of a run; none for one of invisible characters."""
         kinds = "".join(map(_kind, run))
+        if not kinds.strip("m"):
+            return []
         ends = [place for place in range(1, len(run)) if self._is_boundary(run, kinds, place)]
         return [end - start for start, end in zip([0, *ends], [*ends, len(run)])]
 
@@ -73,7 +85,7 @@ class Splitter:
         """The splitter for text with words like those of these sentences."""
         known = list(sentences)
         words = [len(word) for words, _ in known for word in words]
-        alone = sum(length == 1 for length in words) > _ALONE * len(words)
+        alone = sum(length == 1 for length in words) > _SINGLE * len(words)
         runs = Counter(run for words, joined in known for run in _runs(words, joined, alone))
         places = []  # contexts, is it a boundary, would it be one by default, how often
         for (run, ends), count in runs.items():
@@ -120,11 +132,10 @@ def _contexts(run: str, kinds: str, place: int) -> Iterator[str]:
 
 
 def _runs(words: Sequence[str], joined: Sequence[bool], alone: bool) -> Iterator[tuple[str, frozenset[int]]]:
-    """The runs of a sentence and the places in each that are boundaries of words. Where it is not known whether there is a
-    space between two words, both are taken if one has a mark or a character of a script without spaces there."""
+    """The runs of a sentence and the places in each that are boundaries of words. If spaces are not known, words are joined as
+    is usual for punctuation and scripts without spaces, and taken one by one too."""
     if not joined:
-        marks = [(_kind(word[0]) not in _SPACED, _kind(word[-1]) not in _SPACED) for word in words]
-        joined = [alone or last or first for (_, last), (first, _) in pairwise(marks)]
+        joined = [alone or _is_joined(before[-1], after[0]) for before, after in pairwise(words)]
         yield from ((part, frozenset()) for word in words if not alone for part in word.split())
     run, ends = "", set[int]()
     for word, is_joined in zip(words, [*joined, False]):
@@ -138,7 +149,14 @@ def _runs(words: Sequence[str], joined: Sequence[bool], alone: bool) -> Iterator
             run, ends = "", set()
 
 
-_SPACED = "w0m"
+def _is_joined(before: str, after: str) -> bool:
+    """Whether there is usually no space between two words with these characters at their ends."""
+    opens, closes = (
+        category(before) in ("Ps", "Pi", "Pd"),
+        category(after)[0] == "P" and category(after) not in ("Ps", "Pi"),
+    )
+    unspaced = is_unspaced(before) or is_unspaced(after)
+    return unspaced or opens or before in "/$\"'@#" or (closes and after not in "@#&*")
 
 
 @cache

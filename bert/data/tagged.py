@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
-from itertools import accumulate, chain
+from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from bert.data.examples import (
 )
 from bert.data.files import read_lines, unify
 from bert.data.rows import NO_SPACE, Rows, Words, cell_of, is_number, json_table, name_of, own_fields, there_are, usual
+from bert.data.tokenizer import is_unspaced
 from bert.errors import InputError, did_you_mean, option
 
 logger = logging.getLogger(__name__)
@@ -68,12 +69,12 @@ class TaggedExample:
         return "\0".join(self.words)
 
     def located(self) -> tuple[str, Sequence[tuple[int, int]]]:
-        """The text, and the first character and the end of each word. Given words are joined, by a space unless it is known
-        that there is none."""
+        """The text, and the first character and the end of each word. Given words are joined by spaces, where it is not known that
+        there are none, and scripts have them."""
         if self.text is not None:
             return self.text, self.offsets
-        gaps = ["" if is_joined else " " for is_joined in self.joined] or [" "] * len(self.words)
-        pairs = [*zip(self.words, gaps)]
+        usual = [is_unspaced(before[-1]) or is_unspaced(after[0]) for before, after in pairwise(self.words)]
+        pairs = [(word, "" if joined else " ") for word, joined in zip(self.words, self.joined or [*usual, False])]
         starts = accumulate((len(word) + len(gap) for word, gap in pairs), initial=0)
         text = "".join(word + gap for word, gap in pairs).removesuffix(" ")
         return text, [(start, start + len(word)) for start, word in zip(starts, self.words)]

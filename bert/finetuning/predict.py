@@ -17,13 +17,16 @@ from bert.errors import InputError
 from bert.files import is_same
 from bert.finetuning.config import DataConfig, WindowsConfig
 from bert.finetuning.inputs import check_options, chunks, window_maker
-from bert.finetuning.output import Write, chosen_format, writer, written
+from bert.finetuning.output import chosen_format, writer, written
 from bert.finetuning.tasks.index import task_of, task_with
 from bert.finetuning.tasks.task import Prediction, Task, TaskModel
 from bert.finetuning.windows import Settings, WindowMaker
 from bert.hf.folder import SETTINGS
 from bert.hub import local_folder
 from bert.inference.batching import Batch, Encoded, run_batches
+
+MOST_ON_PAGE = 500
+"""predictions on an HTML page"""
 
 
 @dataclass(frozen=True)
@@ -113,13 +116,13 @@ def predict(
     data: DataConfig,
     form: str | None = None,
     top: int | None = None,
-    show: Write = lambda example, prediction: None,
-) -> int:
+    page: bool = False,
+) -> tuple[int, str]:
     """Write the predictions for each row of `file`, or each sentence, to `out`; `-` is standard input or output.
 
     `form` is the format of `out`, by default that of its suffix, or the usual one of the task; `top` is the number of labels whose
-    probability is written; `show` is called with each example and its prediction. Returns the number of rows or sentences. The
-    file is written atomically. Raises InputError.
+    probability is written. The file is written atomically. Returns the number of rows or sentences and, if a `page` is asked for, an
+    HTML page that shows the first of them. Raises InputError.
     """
     if "-" not in (file, out) and is_same(Path(file).expanduser(), Path(out).expanduser()):
         raise InputError(f"--out {out}: would overwrite the input: give another --out")
@@ -128,15 +131,18 @@ def predict(
     if top is not None and (top < 1 or not task.has_top):
         fix = "1 or more" if task.has_top else f"nothing: {task.name} gives no probabilities of several labels"
         raise InputError(f"--top {top}: give {fix}")
+    if page and not task.has_page:
+        raise InputError(f"--html: shows spans in texts, and {folder} is for {task.name}; remove it")
     results = predictor(predictor.read(file, data, labeled=False))
     first = next(results, None)  # errors of the input show before a line is written
     if first is None:
-        return 0
+        return 0, ""
+    shown: list[Prediction] = []
     form, count = chosen_format(task, form, out, first[0]), 0
     with written(out) as stream:
         write = writer(form, task, stream, top)
         for example, prediction in chain([first], results):
             write(example, prediction)
-            show(example, prediction)
+            shown += [prediction] * (page and count < MOST_ON_PAGE)
             count += 1
-    return count
+    return count, task.page(shown, f"{file}, tagged by {folder}", count) if page else ""

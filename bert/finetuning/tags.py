@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -121,6 +121,11 @@ class Transitions:
         """(C,) bool: the tags that a sentence may begin with"""
         self.end = self._table[:-1, -1]
         """(C,) bool: the tags that a sentence may end with"""
+
+    def written(self) -> dict[str, Any]:
+        """As tables of 0 and 1 for JSON."""
+        tables = {"start": self.start, "next": self.table, "end": self.end}
+        return {name: table.astype(int).tolist() for name, table in tables.items()}
 
     def illegal(self, classes: np.ndarray, sizes: Sequence[int]) -> list[int]:
         """The numbers of the sentences, of `sizes` words each, whose tags (N,) are not legal."""

@@ -43,9 +43,12 @@ ARTICLES: dict[Kind, str] = {"Encoder": "an encoder", "MaskedLM": "a masked LM",
 ARTICLES |= {"TokenClassifier": "a tagger", "Discriminator": "a discriminator"}
 
 CONFIG = "config.json"
+SETTING_KEYS = ("sequence_length", "stride", "columns", "task")
 SETTINGS = "windows.json"  # what prediction with a fine-tuned model needs besides the weights
 EXPORTED = ("onnx/model.onnx", "onnx/model_quantized.onnx", "torch/model.pt2")
+TABLES = "transitions.json"  # of an exported tagger
 OURS = (CONFIG, CARD, SETTINGS, *WEIGHT_FILES, *ALL_FILES, *EXPORTED, *(f"{name}.data" for name in EXPORTED))
+OURS += (TABLES, f"onnx/{TABLES}", f"torch/{TABLES}")
 """all files of a model: `save` leaves none of an earlier one, not even as an exported program"""
 
 
@@ -199,7 +202,8 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     model.tokenizer = _read_tokenizer(source.folder, config)
     model.model_type = family and family.model_type
     if isinstance(head, TaskHeadConfig):
-        model.settings = read_object(source.folder / SETTINGS)
+        found = read_object(source.folder / SETTINGS)
+        model.settings = {key: found[key] for key in SETTING_KEYS if key in found}  # which `save` writes again
     (model if isinstance(model, Encoder) else model.encoder).pooling = _pooling(source.folder)
     return model.eval(), spare
 

@@ -28,7 +28,6 @@ from bert.model.loss import LOSSES, Loss, binary_cross_entropy, cross_entropy, l
 
 if TYPE_CHECKING:
     from bert.data.tokenizer import Tokenizer
-    from bert.finetuning.tasks.task import Prediction
 
 
 @dataclass
@@ -241,7 +240,7 @@ class _TaskModel(HeadedModel):
     settings: dict[str, Any]
     """what prediction needs besides the weights, such as the windows of training; `load` reads it, `save` keeps it"""
 
-    def predict(self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None) -> "list[Prediction]":
+    def predict(self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None) -> list[Any]:
         """The predictions for texts, or pairs of texts, of any length: labels with their probabilities, a number, or spans. A tagger
         also takes sentences as lists of words. Raises InputError."""
         from bert.finetuning.predict import predict_texts

@@ -20,11 +20,13 @@ from sklearn.pipeline import make_pipeline
 
 from bert.data.examples import read_examples
 from bert.data.tagged import read_tagged
+from bert.data.tokenizer import is_unspaced
 from bert.errors import InterruptedRun
 from bert.finetuning.config import DataConfig as LabeledData
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
 from bert.finetuning.evaluate import evaluate
 from bert.finetuning.inputs import baseline
+from bert.finetuning.predict import load_predictor
 from bert.finetuning.run import finetune
 from bert.finetuning.tasks.tag import TASK as TAG
 from bert.model.heads import MaskedLM
@@ -36,8 +38,9 @@ from bert.probing.pairs import minimal_pairs
 from bert.probing.rows import Pair, read_rows
 from bert.probing.senses import BAG, RANDOM, senses
 from bert.probing.words import words
-from bert.quickstart.story import Filled, Findings, Line, write_story
+from bert.quickstart.story import SHOWN_TEXTS, Filled, Findings, Line, write_story
 from bert.recipe import write_yaml
+from bert.report.charts import SpannedText
 from bert.sample.files import SHOWN, write_sample
 from bert.sample.grammar import LANGUAGES, read_language
 from bert.sample.make import make_sample
@@ -146,6 +149,16 @@ def names(out: Path, model: Path, random: Path) -> Line:
     return Line("names in a sentence", "span F1", values[0], without, "the word's most frequent tag", values[1])
 
 
+def tagged_texts(out: Path) -> tuple[SpannedText, ...]:
+    """The first test sentences of each language in which the tagger finds names."""
+    predictor = load_predictor(out / "tags" / "model")
+    texts = [example.located()[0] for example in read_tagged(out / "sample" / "tags-test.conll")]
+    predictions = [one for _, one in predictor(map(predictor.task.example, texts)) if one.spans]
+    chinese = [any(map(is_unspaced, one.text)) for one in predictions]
+    chosen = [[one for one, flag in zip(predictions, chinese) if flag is language] for language in (False, True)]
+    return tuple(one.spanned() for some in chosen for one in some[:SHOWN_TEXTS])
+
+
 def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
     """The metrics on the test rows after fine-tuning `model` on a file of the sample."""
     data, train = file.partition("-")[0], out / "sample" / file
@@ -188,6 +201,7 @@ def probe(out: Path, model: Path, random: Path, lines: list[Line], began: float)
         losses=tuple((float(row["tokens"]), float(row["loss"])) for row in log),
         words=tuple(words(word, [row for row in rows[1] if row.word == word], trained) for word in SHOWN),
         senses=found,
+        tagged=tagged_texts(out),
         filled=tuple(Filled(prompt, tuple(map(tuple, trained.fill(prompt.text)))) for prompt in prompts),
         attention=attention(samples[0].pairs[0].good, trained),
         pairs=tuple((one.good, one.bad) for one in scored.pairs),

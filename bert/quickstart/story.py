@@ -13,13 +13,14 @@ from bert.probing.senses import Senses
 from bert.probing.sentences import SentenceScore
 from bert.probing.words import Words
 from bert.report import page
-from bert.report.charts import ScoredText, bars, fill_in, line_chart, side_by_side, versus
+from bert.report.charts import ScoredText, SpannedText, bars, fill_in, line_chart, side_by_side, spanned, versus
 from bert.report.maps import attention_map, layer_map
 from bert.report.page import Section
 from bert.report.text import render
 from bert.sample.make import Prompt
 
 SHOWN_CONTEXTS = 4  # occurrences of each word whose nearest contexts are shown
+SHOWN_TEXTS = 5  # of each language, with names
 SHOWN_PAIRS = 2  # pairs of sentences of each language
 MASK = "[MASK]"
 NEXT = """bert pretrain texts/ --out runs/mine
@@ -63,6 +64,8 @@ class Findings:
     """(tokens seen, masked-LM loss)"""
     words: tuple[Words, ...]
     senses: Senses
+    tagged: tuple[SpannedText, ...]
+    """test sentences with the names that the tagger finds"""
     filled: tuple[Filled, ...]
     attention: Attention
     pairs: tuple[tuple[SentenceScore, SentenceScore], ...]
@@ -96,6 +99,11 @@ def write_story(findings: Findings, file: Path) -> Path:
             "Predictions for a masked word",
             "".join(filled(findings)),
             "The word is masked. The rest of the sentence determines which words are probable.",
+        ),
+        Section(
+            "Names in a text",
+            spanned(findings.tagged),
+            "The tagger has learned from few sentences with names; these are other ones, with names that are in none of those.",
         ),
         Section(
             "A good and a bad sentence",

@@ -5,7 +5,7 @@ the labels. A text that is not given as words is split as those of the training 
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
@@ -30,6 +30,8 @@ from bert.finetuning.tags import SCHEMES, Scheme, Span, Transitions, marks_span,
 from bert.finetuning.tasks.task import LabelMetrics, Metrics, Names, Prediction, Task, TaskModel, flat
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import TokenClassifier
+from bert.report.charts import SpannedText, spanned
+from bert.report.page import Section, key_metrics, page
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class TagPrediction(Prediction):
     def cells(self, top: int | None) -> dict[str, str]:
         return {"spans": json.dumps(self.record(top)["spans"], ensure_ascii=False)}
 
+    def spanned(self, most: int = 5_000) -> SpannedText:
+        """The first characters of the text with its spans, for a page."""
+        spans = [(span.start, span.end, span.type) for span in self.spans if span.end <= most]
+        return SpannedText(self.text if len(self.text) <= most else f"{self.text[:most]}…", spans)
+
     def lines(self) -> str:
         """A line for each word, with its label and probability, and an empty line."""
         words = (self.text[start:end] for start, end in self.offsets)
@@ -91,6 +98,7 @@ class Tag(Task):
     options = ("text", "words", "tags")
     formats = ("jsonl", "csv", "conll", "text")
     has_top = False
+    has_page = True
     scales = percents("span F1", "strict span F1", "accuracy")
 
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
@@ -240,6 +248,17 @@ class Tag(Task):
         """With the text that offsets count in as `text`."""
         row, (text, _) = example.row or {}, example.located()
         return row if row.get("text") == text else row | {"predicted_text" if "text" in row else "text": text}
+
+    def page(self, predictions: Sequence[TagPrediction], source: str, count: int) -> str:
+        kinds = Counter(span.type for one in predictions for span in one.spans)
+        found = [(kind, f"{number:,}", "spans") for kind, number in kinds.most_common(8)]
+        texts = (
+            f"{len(predictions):,} of {numbered(count, 'text')}"
+            if len(predictions) < count
+            else numbered(count, "text")
+        )
+        section = Section("Texts", spanned([one.spanned() for one in predictions]), "The type follows each span.")
+        return page("Spans in texts", f"{texts} of {source}", [section], metrics=key_metrics(found))
 
     def usual_format(self, example: TaggedExample, on_terminal: bool) -> str:
         return "conll" if example.text is None else "text" if on_terminal else "jsonl"

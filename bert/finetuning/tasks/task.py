@@ -98,6 +98,8 @@ class Task:
     """formats of a file of predictions, the usual one first"""
     has_top: ClassVar[bool] = True
     """whether it predicts probabilities of several labels"""
+    has_page: ClassVar[bool] = False
+    """whether `page` shows its predictions"""
     scales: ClassVar[Mapping[str, Scale]]
     """how each metric is shown and compared, the headline first"""
     weights: ClassVar[Mapping[str, float]] = MappingProxyType({"loss": 1.0})
@@ -261,6 +263,10 @@ class Task:
     def given(self, example: Any) -> dict[str, Any]:
         """The columns of the input, which a file of predictions repeats."""
         return example.row or {}
+
+    def page(self, predictions: Sequence[Any], source: str, count: int) -> str:
+        """An HTML page of the first predictions of `count`, which come from `source`."""
+        raise NotImplementedError
 
     def usual_format(self, example: Any, on_terminal: bool) -> str:
         """The format of predictions for examples like this one."""
