@@ -7,23 +7,18 @@ exact context that the file has decides. Where it has none, a text is split as b
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from string import punctuation
-from typing import Any
 from unicodedata import category
 
 from bert.data.tokenizer import is_unspaced
 
-_EDGE = "\n"  # of a run, in its contexts
 _LEVELS = "012345"  # of contexts, the most exact first
 _FAR = 12  # characters on each side that a shape is made of
 _LONGEST = 10  # characters of a context: its level, four on each side, and a space between them
-_ALONE, _ENDS = (
-    re.compile("[.,()\\[\\]@#\"'“”‘’…]+"),
-    ".,)!?",
-)  # marks that running text attaches to words, and to their ends
+_ATTACHED = re.compile("[.,()\\[\\]@#\"'“”‘’…]+")  # marks that running text attaches to a word
 _SINGLE = 0.95  # share of words of one character in a file that is split into characters
 _MOST_CONTEXTS = 1_000_000
 _MOST_CACHED = 100_000  # runs
@@ -43,9 +38,9 @@ class Splitter:
 
     def __init__(self, contexts: Mapping[str, bool] = {}) -> None:
         """`contexts`: context → whether it is a boundary of words. Raises ValueError for anything else."""
-        entries: Iterable[tuple[Any, Any]] = contexts.items() if isinstance(contexts, dict) else [(None, None)]
-        if len(contexts) > _MOST_CONTEXTS or not all(_is_context(*entry) for entry in entries):
-            raise ValueError("the contexts of the words are damaged")
+        texts = all(isinstance(key, str) and len(key) <= _LONGEST for key in contexts)
+        if not texts or {*map(type, contexts.values())} - {bool} or len(contexts) > _MOST_CONTEXTS:
+            raise ValueError("the contexts of words are damaged")
         self.contexts = contexts
         self._lengths = lru_cache(_MOST_CACHED)(self._split)
 
@@ -53,11 +48,10 @@ class Splitter:
         """The first character and the end of each word."""
         runs = [(run[0], run.start()) for run in re.finditer(r"\S+", text)]
         split = [self._lengths(run) if len(run) < _FAR * 4 else self._split(run) for run, _ in runs]
-        # marks that stand alone, and none at the end of a word: the words are separated already
-        if self.contexts and any(_ALONE.fullmatch(run) for run, _ in runs):
-            ends = (run[-1] for (run, _), lengths in zip(runs, split) if len(lengths) > 1)
-            if not any(end in _ENDS for end in ends):
-                return [(start, start + len(run)) for (run, start), lengths in zip(runs, split) if lengths]
+        # such marks alone, and none at the end of a word: the words are separated already
+        if self.contexts and any(_ATTACHED.fullmatch(run) for run, _ in runs):
+            if not any(len(lengths) > 1 and run[-1] in ".,)!?" for (run, _), lengths in zip(runs, split)):
+                split = [[len(run)] if lengths else [] for (run, _), lengths in zip(runs, split)]
         found = []
         for (_, start), lengths in zip(runs, split):
             for length in lengths:
@@ -67,107 +61,86 @@ class Splitter:
 
     def _split(self, run: str) -> list[int]:
         """The lengths of the words of a run; none for one of invisible characters."""
-        kinds = "".join(map(_kind, run))
-        if not kinds.strip("m"):
+        text, kinds = _padded(run)
+        if not kinds.strip("m\n"):
             return []
-        ends = [place for place in range(1, len(run)) if self._is_boundary(run, kinds, place)]
+        ends = [place - 1 for place in range(2, len(text) - 1) if self._is_boundary(text, kinds, place)]
         return [end - start for start, end in zip([0, *ends], [*ends, len(run)])]
 
-    def _is_boundary(self, run: str, kinds: str, place: int) -> bool:
-        if self.contexts:
-            for context in _contexts(run, kinds, place):
-                if (found := self.contexts.get(context)) is not None:
-                    return found
-        return _is_boundary_by_default(kinds[place - 1], kinds[place])
+    def _is_boundary(self, text: str, kinds: str, place: int) -> bool:
+        for context in _contexts(text, kinds, place) if self.contexts else ():
+            if (found := self.contexts.get(context)) is not None:
+                return found
+        return _is_boundary_by_default(kinds, place)
 
     @classmethod
-    def learn(cls, sentences: Iterable[Sentence]) -> "Splitter":
+    def learn(cls, sentences: Sequence[Sentence]) -> "Splitter":
         """The splitter for text with words like those of these sentences."""
-        known = list(sentences)
-        words = [len(word) for words, _ in known for word in words]
-        alone = sum(length == 1 for length in words) > _SINGLE * len(words)
-        runs = Counter(run for words, joined in known for run in _runs(words, joined, alone))
-        places = []  # contexts, is it a boundary, would it be one by default, how often
-        for (run, ends), count in runs.items():
-            kinds = "".join(map(_kind, run))
-            for place in range(1, len(run)):
-                default = _is_boundary_by_default(kinds[place - 1], kinds[place])
-                places.append((list(_contexts(run, kinds, place)), place in ends, default, count))
-        varied = {contexts[-1] for contexts, boundary, default, _ in places if boundary != default}
-        places = [one for one in places if one[0][-1] in varied]  # hardly ever is there a boundary between two letters
+        lengths = [len(word) for words, _ in sentences for word in words]
+        single = lengths.count(1) > _SINGLE * len(lengths)
+        runs = Counter(run for words, joined in sentences for run in _runs(words, joined, single))
+        split = [(*_padded("".join(run)), {*accumulate(map(len, run), initial=1)}, n) for run, n in runs.items()]
+        places = [(one, place) for one in split for place in range(2, len(one[0]) - 1)]
+        # hardly ever is there a boundary between two letters: most places tell nothing
+        unusual = {kinds[place - 1 : place + 1] for (_, kinds, ends, _), place in places
+                   if (place in ends) != _is_boundary_by_default(kinds, place)}  # fmt: skip
+        cases = [(list(_contexts(text, kinds, place)), n if place in ends else -n, _is_boundary_by_default(kinds, place))
+                 for (text, kinds, ends, n), place in places if kinds[place - 1 : place + 1] in unusual]  # fmt: skip
         learned: dict[str, bool] = {}
-        decided = [default for _, _, default, _ in places]  # by the levels below
+        decided = [by_default for _, _, by_default in cases]  # by the levels below
         for level in reversed(range(len(_LEVELS))):
             votes: defaultdict[str, int] = defaultdict(int)
-            for contexts, boundary, _, count in places:
-                votes[contexts[level]] += count if boundary else -count
-            for number, (contexts, *_) in enumerate(places):
-                vote = votes[contexts[level]]
-                if vote and (vote > 0) != decided[number]:
+            for contexts, count, _ in cases:
+                votes[contexts[level]] += count
+            for (contexts, *_), before in zip(cases, decided):
+                if (vote := votes[contexts[level]]) and (vote > 0) != before:
                     learned[contexts[level]] = vote > 0
-            decided = [learned.get(one[0][level], before) for one, before in zip(places, decided)]
+            decided = [learned.get(contexts[level], before) for (contexts, *_), before in zip(cases, decided)]
         return cls(learned)
 
 
-def _is_context(context: Any, boundary: Any) -> bool:
-    return (
-        isinstance(context, str) and len(context) <= _LONGEST and context[:1] in _LEVELS and isinstance(boundary, bool)
-    )
+def _padded(run: str) -> tuple[str, str]:
+    """A run and the kinds of its characters, with an edge around both."""
+    return f"\n{run}\n", "".join(map(_kind, f"\n{run}\n"))
 
 
-def _contexts(run: str, kinds: str, place: int) -> Iterator[str]:
+def _contexts(text: str, kinds: str, place: int) -> Iterator[str]:
     """The contexts of a place between two characters of a run, the most exact first."""
-    begin, end = max(0, place - _FAR), place + _FAR
-    left, right = _EDGE * (begin == 0) + run[begin:place], run[place:end] + _EDGE * (end >= len(run))
-    before, after = (
-        _EDGE * (begin == 0) + _shape(kinds[begin:place]),
-        _shape(kinds[place:end]) + _EDGE * (end >= len(run)),
-    )
-    yield f"0{left[-4:]} {right[:4]}"
-    yield f"1{left[-4:]} {after[:3]}"
-    yield f"2{before[-3:]} {right[:4]}"
+    left, right = text[max(0, place - 4) : place], text[place : place + 4]
+    before, after = _shape(kinds[max(0, place - _FAR) : place]), _shape(kinds[place : place + _FAR])
+    yield f"0{left} {right}"
+    yield f"1{left} {after[:3]}"
+    yield f"2{before[-3:]} {right}"
     yield f"3{before[-4:]} {after[:4]}"
     yield f"4{before[-2:]} {after[:2]}"
     yield f"5{before[-1:]} {after[:1]}"
 
 
-def _runs(words: Sequence[str], joined: Sequence[bool], alone: bool) -> Iterator[tuple[str, frozenset[int]]]:
-    """The runs of a sentence and the places in each that are boundaries of words. If spaces are not known, words are joined as
-    is usual for punctuation and scripts without spaces, and taken one by one too."""
+def _runs(words: Sequence[str], joined: Sequence[bool], single: bool) -> Iterator[tuple[str, ...]]:
+    """The words of each run of a sentence. If spaces are not known, words are joined as is usual for punctuation and scripts
+    without spaces, and taken one by one too."""
     if not joined:
-        joined = [alone or _is_joined(before[-1], after[0]) for before, after in pairwise(words)]
-        yield from ((part, frozenset()) for word in words if not alone for part in word.split())
-    run, ends = "", set[int]()
-    for word, is_joined in zip(words, [*joined, False]):
-        *whole, last = (run + word).split() or [""]
-        yield from ((part, frozenset(ends)) for part in whole)
-        run, ends = last, set() if whole else ends
-        if is_joined:
-            ends.add(len(run))
-        elif run:
-            yield run, frozenset(ends - {len(run)})
-            run, ends = "", set()
+        joined = [single or _is_joined(before[-1], after[0]) for before, after in pairwise(words)]
+        yield from ((part,) for word in words if not single for part in word.split())
+    text = "".join(word + ("\0" if is_joined else " ") for word, is_joined in zip(words, [*joined, False]))
+    yield from (tuple(filter(None, run.split("\0"))) for run in text.split())
 
 
 def _is_joined(before: str, after: str) -> bool:
     """Whether there is usually no space between two words with these characters at their ends."""
-    opens, closes = (
-        category(before) in ("Ps", "Pi", "Pd"),
-        category(after)[0] == "P" and category(after) not in ("Ps", "Pi"),
-    )
-    unspaced = is_unspaced(before) or is_unspaced(after)
-    return unspaced or opens or before in "/$\"'@#" or (closes and after not in "@#&*")
+    opens = category(before) in ("Ps", "Pi", "Pd") or before in "/$\"'@#"
+    closes = category(after) in ("Pe", "Pf", "Pd", "Pc", "Po") and after not in "@#&*"
+    return opens or closes or is_unspaced(before) or is_unspaced(after)
 
 
 @cache
 def _kind(character: str) -> str:
     """What a character counts as in a shape: a punctuation mark as itself."""
     group = category(character)
-    if character in punctuation or group[0] == "P":
+    if character in punctuation or character == "\n" or group[0] == "P":
         return character
     if is_unspaced(character):
         return "ก" if is_unspaced(character, ideographs=False) else "字"
-    # combining marks, joiners and control characters belong to what is before them
     return {"L": "w", "N": "0", "M": "m", "C": "m"}.get(group[0], "s")
 
 
@@ -176,8 +149,9 @@ def _shape(kinds: str) -> str:
     return re.sub("0+", "0", re.sub("w+", "w", kinds))
 
 
-def _is_boundary_by_default(before: str, after: str) -> bool:
-    return after != "m" and not (before in _WHOLE and after in _WHOLE)
+def _is_boundary_by_default(kinds: str, place: int) -> bool:
+    """As BERT splits words; combining marks, joiners and control characters belong to what is before them."""
+    return kinds[place] != "m" and not (kinds[place - 1] in _WHOLE and kinds[place] in _WHOLE)
 
 
-_WHOLE = "w0msก"
+_WHOLE = "w0msก"  # kinds of characters that do not stand alone

@@ -15,22 +15,10 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any
 
+from bert.data import examples as tables
 from bert.data import rows as readers
 from bert.data.columns import LABELS, PAIRS, TAGS, WORDS, Columns, choose_columns, unknown_column
-from bert.data.examples import (
-    EXAMPLE_FORMATS,
-    TAGGED_FORMATS,
-    Example,
-    Examples,
-    as_label,
-    cell_of_text,
-    format_of,
-    kind_of,
-    lines_of_text,
-    open_table,
-    some,
-    whole,
-)
+from bert.data.examples import Example, Examples
 from bert.data.files import read_lines, unify
 from bert.data.rows import NO_SPACE, Rows, Words, cell_of, is_number, json_table, name_of, own_fields, there_are, usual
 from bert.data.tokenizer import is_unspaced
@@ -109,9 +97,9 @@ def read_tagged(
     are read if there are any. Raises InputError.
     """
     takes_texts = not needs_tags and words is None and tags is None
-    tables = {".csv": "csv"} if takes_texts else {}
-    form = format_of(path, file_format, EXAMPLE_FORMATS if text else TAGGED_FORMATS | tables)
-    lines = read_lines(Path(path).expanduser(), exact=takes_texts and form in EXAMPLE_FORMATS.values())
+    formats = tables.TAGGED_FORMATS | ({".csv": "csv"} if takes_texts else {})
+    form = tables.format_of(path, file_format, tables.EXAMPLE_FORMATS if text else formats)
+    lines = read_lines(Path(path).expanduser(), exact=takes_texts and form in tables.EXAMPLE_FORMATS.values())
     if form == "txt" and not text:
         form, lines = _plain_or_conll(path, lines, not takes_texts)
 
@@ -138,14 +126,14 @@ def read_tagged(
             where, header, rows = json_table(path, lines, '{"words": ["Ann", "left"], "tags": ["B-PER", "O"]}')
             words, tags = choose(header, WORDS, TAGS)
             if takes_texts and not words and (text := usual(PAIRS, header)):
-                return Examples(Columns(text), some(path, _texts(rows, text)))
+                return Examples(Columns(text), tables.some(path, _texts(rows, text)))
             if header and not (words and (tags or not needs_tags)):
                 raise unknown_column(where, "tags" if words else "words", header)
             sentences = _tagged_json(rows, words, tags, needs_tags)
         case _:
             columns, rows = _text_rows(path, form, lines, text)
-            return Examples(columns, some(path, _texts(rows, columns.text or "text")))
-    return Examples(Columns(words=words or None, tags=tags or None), some(path, sentences))
+            return Examples(columns, tables.some(path, _texts(rows, columns.text or "text")))
+    return Examples(Columns(words=words or None, tags=tags or None), tables.some(path, sentences))
 
 
 def _sentences(
@@ -257,8 +245,8 @@ def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
 def _text_rows(path: str | Path, form: str, lines: Iterator[str], text: str | None) -> tuple[Columns, Rows]:
     """The rows of a file of texts, and the column of the text."""
     if form == "txt":
-        return Columns("text"), lines_of_text(path, lines)
-    where, header, rows, advice = open_table(path, form, lines)
+        return Columns("text"), tables.lines_of_text(path, lines)
+    where, header, rows, advice = tables.open_table(path, form, lines)
     chosen = choose_columns(where, header, Columns(text), Columns(), (), False, advice)
     return Columns(chosen.text), rows
 
@@ -266,7 +254,7 @@ def _text_rows(path: str | Path, form: str, lines: Iterator[str], text: str | No
 def _texts(rows: Rows, column: str) -> Iterator[Example]:
     """The texts of a column, unchanged."""
     for where, row in rows:
-        yield Example(cell_of_text(where, row, column), None, None, where, own_fields(row))
+        yield Example(tables.cell_of_text(where, row, column), None, None, where, own_fields(row))
 
 
 def _tagged_json(rows: Rows, words: str, tags: str, needs_tags: bool) -> Iterator[TaggedExample]:
@@ -293,5 +281,7 @@ def _strings(where: str, row: dict[str, Any], column: str) -> tuple[str, ...]:
     """A list of words or tags; numbers become strings."""
     cell = cell_of(where, row, column)
     if not isinstance(cell, list):
-        raise InputError(f"{where}: column {column!r} holds {kind_of(cell)}, not a list; give one string for each word")
-    return tuple(whole(where, column, unify(as_label(where, column, value))) for value in cell)
+        raise InputError(
+            f"{where}: column {column!r} holds {tables.kind_of(cell)}, not a list; give one string for each word"
+        )
+    return tuple(tables.whole(where, column, unify(tables.as_label(where, column, value))) for value in cell)

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from bert.model.heads import HeadedModel
 
 logger = logging.getLogger(__name__)
 
-_CHUNK, _CHUNK_CHARACTERS = 1024, 1_000_000  # examples that are tokenized together, and their characters
+_CHUNK = 1_000_000  # characters that are tokenized together, in at most 1,000 examples
 _FEWEST = 5  # examples to validate on, without a warning
 
 
@@ -147,17 +147,15 @@ def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: 
 
 
 def chunks(examples: Iterable[Any]) -> Iterator[list[Any]]:
-    """Consecutive lists of examples that are tokenized together: a few if they are long."""
-    chunk, size = list[Any](), 0
-    for example in examples:
-        length = len(example.key)
-        if chunk and (len(chunk) == _CHUNK or size + length > _CHUNK_CHARACTERS):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(example)
-        size += length
-    if chunk:
-        yield chunk
+    """Consecutive lists of examples that are tokenized together: many if they are short."""
+    size = 0
+
+    def part(example: Any) -> int:
+        nonlocal size
+        size += len(example.key) + _CHUNK // 1000
+        return size // _CHUNK
+
+    return (list(group) for _, group in groupby(examples, part))
 
 
 def checked(task: Task, examples: Iterable[Any], labels: Sequence[str], unknown: str) -> Iterator[Any]:

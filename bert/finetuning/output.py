@@ -3,14 +3,13 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
-from rich.color import ColorSystem
 from rich.console import Console
-from rich.style import Style
+from rich.text import Text
 
 from bert.data.encoding import encodable
 from bert.data.files import JSONS, parted_suffixes
@@ -47,16 +46,31 @@ def writer(form: str, task: Task, stream: TextIO, top: int | None) -> Write:
     """A function that writes predictions in a format to a stream."""
     if form == "conll":
         return lambda example, prediction: stream.write(encodable(prediction.lines()))
-    if form == "jsonl":
-        return lambda example, prediction: stream.write(_json(_joined(task.given(example), prediction.record(top))))
     if form == "text":
         return _text_writer(stream)
+    if form == "jsonl":
+        return lambda example, prediction: stream.write(
+            _json(_joined(task.given(example), _short(prediction.record(top))))
+        )
     return _table_writer(form, task, stream, top)
 
 
-def _joined(given: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+def _joined(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of the input and of the prediction; these are renamed where the input has such a name."""
-    return given | {f"predicted_{name}" if name in given else name: value for name, value in found.items()}
+    return {**given, **{f"predicted_{name}" if name in given else name: value for name, value in found.items()}}
+
+
+def _short(value: Any) -> Any:
+    """Values with six decimals."""
+    if isinstance(value, dict):
+        return {name: _short(one) for name, one in value.items()}
+    return (
+        [_short(one) for one in value]
+        if isinstance(value, list)
+        else round(value, 6)
+        if isinstance(value, float)
+        else value
+    )
 
 
 def _json(value: dict[str, Any]) -> str:
@@ -66,30 +80,20 @@ def _json(value: dict[str, Any]) -> str:
 
 def _table_writer(form: str, task: Task, stream: TextIO, top: int | None) -> Write:
     """A row for each example below a header; in a .csv file also the columns of the input, which those of the first row determine."""
-    rows = csv.writer(stream, lineterminator="\n")
-    header: list[str] = []
+    how: dict[str, Any] = {} if form == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+    table: list[csv.DictWriter[str]] = []
 
     def write(example: Any, prediction: Prediction) -> None:
-        cells: dict[str, Any] = prediction.cells(top)
-        if form == "csv":
-            given = task.given(example)
-            cells = _joined({name: _cell(value) for name, value in given.items()}, cells)
-        is_first = not header
-        header.extend(cells if is_first else ())
-        if more := [name for name in cells if name not in header]:
+        given = task.given(example) if form == "csv" else {}
+        cells = {name: encodable(_cell(value)) for name, value in _joined(given, prediction.cells(top)).items()}
+        if not table:
+            table.append(csv.DictWriter(stream, list(cells), lineterminator="\n", **how))
+            table[0].writeheader()
+        if more := cells.keys() - table[0].fieldnames:
             raise InputError(
-                f"{example.at(0)}: column {more[0]!r} is not in the first row; write --format jsonl instead"
+                f"{example.at(0)}: column {min(more)!r} is not in the first row; write --format jsonl instead"
             )
-        lines = (
-            [header, [cells.get(name, "") for name in header]]
-            if is_first
-            else [[cells.get(name, "") for name in header]]
-        )
-        for line in lines:
-            if form == "csv":
-                rows.writerow(map(encodable, line))
-            else:
-                stream.write("\t".join(line) + "\n")
+        table[0].writerow(cells)
 
     return write
 
@@ -100,22 +104,22 @@ def _cell(value: Any) -> str:
 
 def _text_writer(stream: TextIO) -> Write:
     """Texts with their spans in brackets; in colors on a terminal that has them."""
-    console = Console(file=raw(stream))
-    colored = console.is_terminal and not console.no_color and console.color_system is not None
-    colors: dict[str, Style] = {}
+    console = Console(file=raw(stream), highlight=False, force_jupyter=False)
+    styles: dict[str, str] = {}
 
     def write(example: Any, prediction: Any) -> None:
-        parts, end = [], 0
+        text, end = Text(), 0
         for span in prediction.spans:
-            style = colors.setdefault(span.type, Style(color=_COLORS[len(colors) % len(_COLORS)], bold=True))
-            shown = printable(f"[{span.text} {span.type}]")
-            shown = style.render(shown, color_system=ColorSystem.STANDARD) if colored else shown
-            parts += [printable(prediction.text[end : span.start]), shown]
+            style = styles.setdefault(span.type, f"bold {_COLORS[len(styles) % len(_COLORS)]}")
+            text.append(_shown(prediction.text[end : span.start])).append(_shown(f"[{span.text} {span.type}]"), style)
             end = span.end
-        text = "".join([*parts, printable(prediction.text[end:])])
-        (raw(stream) if colored else stream).write(encodable(text) + "\n")
+        console.print(text.append(_shown(prediction.text[end:])), soft_wrap=True)
 
     return write
+
+
+def _shown(text: str) -> str:
+    return encodable(printable(text))
 
 
 @contextmanager

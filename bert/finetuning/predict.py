@@ -131,8 +131,8 @@ def predict(
     if top is not None and (top < 1 or not task.has_top):
         fix = "1 or more" if task.has_top else f"nothing: {task.name} gives no probabilities of several labels"
         raise InputError(f"--top {top}: give {fix}")
-    if page and not task.has_page:
-        raise InputError(f"--html: shows spans in texts, and {folder} is for {task.name}; remove it")
+    if page:
+        task.page([], str(folder), 0)
     results = predictor(predictor.read(file, data, labeled=False))
     first = next(results, None)  # errors of the input show before a line is written
     if first is None:
@@ -145,4 +145,4 @@ def predict(
             write(example, prediction)
             shown += [prediction] * (page and count < MOST_ON_PAGE)
             count += 1
-    return count, task.page(shown, f"{file}, tagged by {folder}", count) if page else ""
+    return count, task.page(shown, f"{file}, {folder}", count) if page else ""

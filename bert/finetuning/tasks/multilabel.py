@@ -5,7 +5,6 @@ The labels are in a list of a .jsonl file, in one cell separated by `data.separa
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +17,7 @@ from bert.data.rows import cell_of
 from bert.errors import InputError, option
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import percents
-from bert.finetuning.tasks.task import Names, Prediction, Task, ranked, rounded
+from bert.finetuning.tasks.task import Names, Prediction, Task, ranked
 from bert.model.loss import binary_cross_entropy
 from bert.training.step import LossTerms
 
@@ -34,16 +33,9 @@ class LabelsPrediction(Prediction):
     probabilities: dict[str, float]
     """of all labels, each from 0 to 1 by itself"""
 
-    def record(self, top: int | None) -> dict[str, Any]:
-        best = self.probabilities if top is None else dict(islice(self._sorted().items(), top))
-        return {"labels": list(self.labels), "probabilities": rounded(best)}
-
     def cells(self, top: int | None) -> dict[str, str]:
         each = {label: f"{p:.4f}" for label, p in self.probabilities.items()}
-        return {"labels": "|".join(self.labels)} | (each if top is None else ranked(self._sorted(), top))
-
-    def _sorted(self) -> dict[str, float]:
-        return dict(sorted(self.probabilities.items(), key=lambda one: -one[1]))
+        return {"labels": "|".join(self.labels)} | (each if top is None else ranked(self.probabilities, top))
 
 
 class Multilabel(Task):

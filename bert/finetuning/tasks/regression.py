@@ -39,9 +39,6 @@ class ValuePrediction(Prediction):
 
     value: float
 
-    def record(self, top: int | None) -> dict[str, Any]:
-        return {"value": float(f"{self.value:.6g}")}
-
     def cells(self, top: int | None) -> dict[str, str]:
         return {"value": f"{self.value:.6g}"}
 

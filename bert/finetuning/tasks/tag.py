@@ -33,6 +33,8 @@ from bert.model.heads import TokenClassifier
 from bert.report.charts import SpannedText, spanned
 from bert.report.page import Section, key_metrics, page
 
+_MOST_LEARNED = 20_000  # sentences that the splitter of words learns from
+
 
 @dataclass(frozen=True)
 class TextSpan:
@@ -64,7 +66,7 @@ class TagPrediction(Prediction):
     """what the tags mark, in order; each word if they mark no spans"""
 
     def record(self, top: int | None) -> dict[str, Any]:
-        return {"spans": [asdict(span) | {"score": round(span.score, 6)} for span in self.spans]}
+        return {"spans": [asdict(span) for span in self.spans]}
 
     def cells(self, top: int | None) -> dict[str, str]:
         return {"spans": json.dumps(self.record(top)["spans"], ensure_ascii=False)}
@@ -98,7 +100,6 @@ class Tag(Task):
     options = ("text", "words", "tags")
     formats = ("jsonl", "csv", "conll", "text")
     has_top = False
-    has_page = True
     scales = percents("span F1", "strict span F1", "accuracy")
 
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:
@@ -129,15 +130,14 @@ class Tag(Task):
         return f"{numbered(len(sizes), 'sentence')}, {numbered(sum(sizes), 'word')}"
 
     def described(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> str:
-        texts = [(example.located()[0], {*example.located()[1]}) for example in dev]
-        found = sum(len(offsets.intersection(self.splitter.words(text))) for text, offsets in texts)
-        share = found / max(1, sum(len(offsets) for _, offsets in texts))
-        return (
-            f"{super().described(train, dev)}\nrunning text is split into words: {share:.1%} of those of dev are found"
-        )
+        located = [example.located() for example in dev]
+        found = sum(len({*offsets}.intersection(self.splitter.words(text))) for text, offsets in located)
+        share = f"{found / max(1, sum(len(offsets) for _, offsets in located)):.1%} of those of dev are found"
+        return f"{super().described(train, dev)}\nrunning text is split into words: {share}"
 
     def fitted(self, labels: Names, examples: Sequence[TaggedExample]) -> "Tag":
-        words = Splitter.learn((example.words, example.joined) for example in examples)
+        some = examples[:: -(-len(examples) // _MOST_LEARNED)]
+        words = Splitter.learn([(example.words, example.joined) for example in some])
         return Tag(span_tags(labels), self._scheme(labels, examples), words)
 
     def settings(self) -> dict[str, Any]:
@@ -232,16 +232,10 @@ class Tag(Task):
         classes = self.decide(scores, [len(scores)])
         probabilities = scores.softmax(-1).gather(1, classes[:, None])[:, 0].tolist()
         tags = [labels[number] for number in classes.tolist()]
-        found = [
-            TextSpan(
-                begin := offsets[start][0],
-                end := offsets[stop - 1][1],
-                kind,
-                fmean(probabilities[start:stop]),
-                text[begin:end],
-            )
-            for kind, start, stop in _marked(tags, span_tags(labels), labels)
-        ]
+        found = []
+        for kind, first, last in _marked(tags, span_tags(labels), labels):
+            start, end = offsets[first][0], offsets[last - 1][1]
+            found.append(TextSpan(start, end, kind, fmean(probabilities[first:last]), text[start:end]))
         return TagPrediction(text, offsets, tags, probabilities, found)
 
     def given(self, example: TaggedExample) -> dict[str, Any]:
@@ -252,13 +246,9 @@ class Tag(Task):
     def page(self, predictions: Sequence[TagPrediction], source: str, count: int) -> str:
         kinds = Counter(span.type for one in predictions for span in one.spans)
         found = [(kind, f"{number:,}", "spans") for kind, number in kinds.most_common(8)]
-        texts = (
-            f"{len(predictions):,} of {numbered(count, 'text')}"
-            if len(predictions) < count
-            else numbered(count, "text")
-        )
+        texts = f"{len(predictions):,} of " * (len(predictions) < count) + numbered(count, "text")
         section = Section("Texts", spanned([one.spanned() for one in predictions]), "The type follows each span.")
-        return page("Spans in texts", f"{texts} of {source}", [section], metrics=key_metrics(found))
+        return page("Spans in texts", f"{texts}, {source}", [section], metrics=key_metrics(found))
 
     def usual_format(self, example: TaggedExample, on_terminal: bool) -> str:
         return "conll" if example.text is None else "text" if on_terminal else "jsonl"

@@ -8,9 +8,9 @@ of several labels; a task overrides what differs.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from decimal import Decimal, InvalidOperation
-from itertools import islice, repeat
+from itertools import repeat
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 from unicodedata import category, normalize
@@ -46,8 +46,9 @@ class Prediction:
     """What a task predicts for an example: a small dataclass of the module of the task."""
 
     def record(self, top: int | None) -> dict[str, Any]:
-        """The values of a JSON object; of classes at most the `top` most probable."""
-        raise NotImplementedError
+        """The values of a JSON object, of the `probabilities` only the `top` largest."""
+        values = asdict(self)  # type: ignore[call-overload]
+        return values if top is None else values | {"probabilities": dict(_largest(values["probabilities"], top))}
 
     def cells(self, top: int | None) -> dict[str, str]:
         """The columns of a table."""
@@ -64,10 +65,6 @@ class LabelPrediction(Prediction):
     """from 0 to 1"""
     probabilities: dict[str, float]
     """of all labels, the most probable first"""
-
-    def record(self, top: int | None) -> dict[str, Any]:
-        best = rounded(dict(islice(self.probabilities.items(), top)))
-        return {"label": self.label, "probability": best[self.label], "probabilities": best}
 
     def cells(self, top: int | None) -> dict[str, str]:
         return ranked(self.probabilities, top or 1)
@@ -98,8 +95,6 @@ class Task:
     """formats of a file of predictions, the usual one first"""
     has_top: ClassVar[bool] = True
     """whether it predicts probabilities of several labels"""
-    has_page: ClassVar[bool] = False
-    """whether `page` shows its predictions"""
     scales: ClassVar[Mapping[str, Scale]]
     """how each metric is shown and compared, the headline first"""
     weights: ClassVar[Mapping[str, float]] = MappingProxyType({"loss": 1.0})
@@ -265,26 +260,25 @@ class Task:
         return example.row or {}
 
     def page(self, predictions: Sequence[Any], source: str, count: int) -> str:
-        """An HTML page of the first predictions of `count`, which come from `source`."""
-        raise NotImplementedError
+        """An HTML page of the first predictions of `count`, which come from `source`. Raises InputError if the task has none."""
+        raise InputError(f"--html shows spans, and {source} is for {self.name}; remove it")
 
     def usual_format(self, example: Any, on_terminal: bool) -> str:
         """The format of predictions for examples like this one."""
         return self.formats[0]
 
 
-def rounded(probabilities: Mapping[str, float]) -> dict[str, float]:
-    """Six decimals, for JSON."""
-    return {label: round(p, 6) for label, p in probabilities.items()}
-
-
 def ranked(probabilities: Mapping[str, float], top: int) -> dict[str, str]:
-    """Columns `label`, `probability`, `label_2`, `probability_2`, … of the first `top` labels."""
+    """Columns `label`, `probability`, `label_2`, `probability_2`, … of the `top` most probable labels."""
     columns: dict[str, str] = {}
-    for number, (label, p) in enumerate(islice(probabilities.items(), top), start=1):
+    for number, (label, p) in enumerate(_largest(probabilities, top), start=1):
         end = f"_{number}" * (number > 1)
         columns |= {f"label{end}": label, f"probability{end}": f"{p:.4f}"}
     return columns
+
+
+def _largest(probabilities: Mapping[str, float], top: int) -> list[tuple[str, float]]:
+    return sorted(probabilities.items(), key=lambda one: -one[1])[:top]
 
 
 def flat(task: Task, examples: Iterable[Any], labels: Names) -> Tensor:
