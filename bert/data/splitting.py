@@ -9,7 +9,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
-from itertools import accumulate, pairwise
+from itertools import accumulate, chain, pairwise
 from string import punctuation
 from unicodedata import category
 
@@ -38,8 +38,9 @@ class Splitter:
 
     def __init__(self, contexts: Mapping[str, bool] = {}) -> None:
         """`contexts`: context → whether it is a boundary of words. Raises ValueError for anything else."""
-        texts = all(isinstance(key, str) and len(key) <= _LONGEST for key in contexts)
-        if not texts or {*map(type, contexts.values())} - {bool} or len(contexts) > _MOST_CONTEXTS:
+        entries = [*contexts.items()] if isinstance(contexts, dict) else [(None, None)]
+        known = (isinstance(key, str) and len(key) <= _LONGEST and isinstance(value, bool) for key, value in entries)
+        if len(entries) > _MOST_CONTEXTS or not all(known):
             raise ValueError("the contexts of words are damaged")
         self.contexts = contexts
         self._lengths = lru_cache(_MOST_CACHED)(self._split)
@@ -49,15 +50,11 @@ class Splitter:
         runs = [(run[0], run.start()) for run in re.finditer(r"\S+", text)]
         split = [self._lengths(run) if len(run) < _FAR * 4 else self._split(run) for run, _ in runs]
         # such marks alone, and none at the end of a word: the words are separated already
-        if self.contexts and any(_ATTACHED.fullmatch(run) for run, _ in runs):
-            if not any(len(lengths) > 1 and run[-1] in ".,)!?" for (run, _), lengths in zip(runs, split)):
-                split = [[len(run)] if lengths else [] for (run, _), lengths in zip(runs, split)]
-        found = []
-        for (_, start), lengths in zip(runs, split):
-            for length in lengths:
-                found.append((start, start + length))
-                start += length
-        return found
+        ends = (run[-1] for (run, _), lengths in zip(runs, split) if len(lengths) > 1)
+        if self.contexts and any(_ATTACHED.fullmatch(run) for run, _ in runs) and not any(map(".,)!?".count, ends)):
+            split = [[len(run)] if lengths else [] for (run, _), lengths in zip(runs, split)]
+        starts = (pairwise(accumulate(lengths, initial=start)) for (_, start), lengths in zip(runs, split))
+        return list(chain(*starts))
 
     def _split(self, run: str) -> list[int]:
         """The lengths of the words of a run; none for one of invisible characters."""

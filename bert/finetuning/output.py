@@ -31,11 +31,10 @@ def chosen_format(task: Task, given: str | None, out: str, example: Any) -> str:
     """The format of a file of predictions: the given one, that of the suffix of `out`, or the usual one for examples like this one.
 
     Raises InputError if the task has no such format."""
+    by_suffix = _SUFFIXES.get(parted_suffixes(out)[0], "")
     if given is None:
-        by_suffix = _SUFFIXES.get(parted_suffixes(out)[0], "")
-        return (
-            by_suffix if by_suffix in task.formats else task.usual_format(example, out == "-" and sys.stdout.isatty())
-        )
+        on_terminal = out == "-" and sys.stdout.isatty()
+        return by_suffix if by_suffix in task.formats else task.usual_format(example, on_terminal)
     if given not in task.formats:
         known = ", ".join(task.formats)
         raise InputError(f"--format {given}: {task.name} writes {known}; give one.{did_you_mean(given, task.formats)}")
@@ -49,9 +48,7 @@ def writer(form: str, task: Task, stream: TextIO, top: int | None) -> Write:
     if form == "text":
         return _text_writer(stream)
     if form == "jsonl":
-        return lambda example, prediction: stream.write(
-            _json(_joined(task.given(example), _short(prediction.record(top))))
-        )
+        return lambda example, prediction: stream.write(_json(task.given(example), prediction.record(top)))
     return _table_writer(form, task, stream, top)
 
 
@@ -60,20 +57,9 @@ def _joined(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any
     return {**given, **{f"predicted_{name}" if name in given else name: value for name, value in found.items()}}
 
 
-def _short(value: Any) -> Any:
-    """Values with six decimals."""
-    if isinstance(value, dict):
-        return {name: _short(one) for name, one in value.items()}
-    return (
-        [_short(one) for one in value]
-        if isinstance(value, list)
-        else round(value, 6)
-        if isinstance(value, float)
-        else value
-    )
-
-
-def _json(value: dict[str, Any]) -> str:
+def _json(given: dict[str, Any], found: dict[str, Any]) -> str:
+    """A line of JSON, with six decimals in what was found."""
+    value = _joined(given, json.loads(json.dumps(found), parse_float=lambda number: round(float(number), 6)))
     text = json.dumps(value, ensure_ascii=False)
     return (text if encodable(text) == text else json.dumps(value)) + "\n"
 

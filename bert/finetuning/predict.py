@@ -5,7 +5,7 @@ A text that is longer than a sequence is split into windows, as in training.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -104,8 +104,7 @@ def predict_texts(
     if pairs is not None and len(pairs) != len(texts):
         raise InputError(f"predict: {len(texts)} texts and {len(pairs)} second texts; give as many of both")
     predictor = predictor_of(model)
-    seconds: Sequence[str | None] = pairs or [None] * len(texts)
-    examples = map(predictor.task.example, texts, seconds)
+    examples = map(predictor.task.example, texts, pairs or repeat(None))
     return [prediction for _, prediction in predictor(examples)]
 
 

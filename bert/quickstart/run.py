@@ -20,13 +20,11 @@ from sklearn.pipeline import make_pipeline
 
 from bert.data.examples import read_examples
 from bert.data.tagged import read_tagged
-from bert.data.tokenizer import is_unspaced
 from bert.errors import InterruptedRun
 from bert.finetuning.config import DataConfig as LabeledData
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
 from bert.finetuning.evaluate import evaluate
 from bert.finetuning.inputs import baseline
-from bert.finetuning.predict import load_predictor
 from bert.finetuning.run import finetune
 from bert.finetuning.tasks.tag import TASK as TAG
 from bert.model.heads import MaskedLM
@@ -150,13 +148,11 @@ def names(out: Path, model: Path, random: Path) -> Line:
 
 
 def tagged_texts(out: Path) -> tuple[SpannedText, ...]:
-    """The first test sentences of each language in which the tagger finds names."""
-    predictor = load_predictor(out / "tags" / "model")
-    texts = [example.located()[0] for example in read_tagged(out / "sample" / "tags-test.conll")]
-    predictions = [one for _, one in predictor(map(predictor.task.example, texts)) if one.spans]
-    chinese = [any(map(is_unspaced, one.text)) for one in predictions]
-    chosen = [[one for one, flag in zip(predictions, chinese) if flag is language] for language in (False, True)]
-    return tuple(one.spanned() for some in chosen for one in some[:SHOWN_TEXTS])
+    """Test sentences as running text, the first ones in English and the last ones in Chinese, with the names that are found."""
+    examples = list(read_tagged(out / "sample" / "tags-test.conll"))
+    chosen = (*examples[:SHOWN_TEXTS], *examples[-SHOWN_TEXTS:])
+    texts = [example.located()[0].replace(" .", ".").replace(" ,", ",") for example in chosen]
+    return tuple(one.spanned() for one in TAG.model.load(out / "tags" / "model").predict(texts))
 
 
 def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:

@@ -45,13 +45,13 @@ def spanned(texts: Sequence[SpannedText]) -> str:
     kinds = list(dict.fromkeys(kind for one in texts for _, _, kind in one.spans))
     lines = []
     for one in texts:
-        parts, before = [], 0
-        for start, end, kind in one.spans:
-            color = mark_of(kinds.index(kind)).color
-            marked_span = f'<mark class="c{color}">{escape(one.text[start:end])}<small>{escape(kind)}</small></mark>'
-            parts += [escape(one.text[before:start]), marked_span]
-            before = end
-        lines.append(f'<p dir="auto">{"".join(parts)}{escape(one.text[before:])}</p>')
+        ends = [0, *(end for _, end, _ in one.spans)]
+        parts = (
+            f'{escape(one.text[before:start])}<mark class="c{mark_of(kinds.index(kind)).color}">{escape(one.text[start:end])}'
+            f"<small>{escape(kind)}</small></mark>"
+            for before, (start, end, kind) in zip(ends, one.spans)
+        )
+        lines.append(f'<p dir="auto">{"".join(parts)}{escape(one.text[ends[-1] :])}</p>')
     return f'<figure class="card spanned">{"".join(lines)}</figure>'
 
 

@@ -27,7 +27,7 @@ from bert.finetuning.batches import TaskBatch
 from bert.finetuning.config import DataConfig
 from bert.finetuning.metrics import SpanF1, numbered, percents
 from bert.finetuning.tags import SCHEMES, Scheme, Span, Transitions, marks_span, scheme_of, span_tags, spans
-from bert.finetuning.tasks.task import LabelMetrics, Metrics, Names, Prediction, Task, TaskModel, flat
+from bert.finetuning.tasks.task import LabelMetrics, Metrics, Names, Prediction, Sizes, Task, TaskModel, flat
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import TokenClassifier
 from bert.report.charts import SpannedText, spanned
@@ -86,9 +86,7 @@ class TagPrediction(Prediction):
 class Tag(Task):
     """The label of a word is predicted at its first token, in the window that labels the word."""
 
-    def __init__(
-        self, tags: Sequence[str] = (), scheme: Scheme | None = None, splitter: Splitter | None = None
-    ) -> None:
+    def __init__(self, tags: Names = (), scheme: Scheme | None = None, splitter: Splitter | None = None) -> None:
         """`tags`: those that the labels stand for (`span_tags`); `scheme`: none allows any sequence."""
         self.scheme, self.splitter = scheme, splitter or Splitter()
         self.transitions = Transitions(tags, scheme) if tags and scheme else None
@@ -208,9 +206,7 @@ class Tag(Task):
                 classes[of_one] = torch.from_numpy(best).to(classes)
         return classes
 
-    def parts(
-        self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor, sizes: Sequence[int]
-    ) -> list[LabelMetrics]:
+    def parts(self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor, sizes: Sizes) -> list[LabelMetrics]:
         if "span_f1" not in metrics:
             return super().parts(metrics, labels, scores, right, sizes)
         found, names = metrics["span_f1"].compute(), ("gold", "precision", "recall", "f1")

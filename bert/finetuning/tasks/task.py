@@ -36,6 +36,7 @@ from bert.training.step import LossTerms
 
 TaskModel = SequenceClassifier | TokenClassifier
 Names = Sequence[str]
+Sizes = Sequence[int]
 Metrics = Mapping[str, Any]
 _LOOK_ALIKE = str.maketrans(  # Cyrillic and Greek letters, a hyphen and a minus
     "АВЕКМНОРСТУХІЈЅаеорсухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧο\u2010\u2212", "ABEKMHOPCTYXIJSaeopcyxijsABEZHIKMNOPTYXo--"
@@ -222,9 +223,7 @@ class Task:
         for metric in metrics.values():
             metric.update(decided, labels.view_as(decided))
 
-    def parts(
-        self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor, sizes: Sequence[int]
-    ) -> list[LabelMetrics]:
+    def parts(self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor, sizes: Sizes) -> list[LabelMetrics]:
         """Precision, recall and F1 of each label; `metrics` have been updated with the same data."""
         decided = self.decide(scores, sizes)
         right = right.view_as(decided)  # class ids (N,), or 0 and 1 (N, C)
