@@ -82,6 +82,7 @@ def read_examples(
     label_names: Sequence[str] = LABELS,
     learned: Columns = Columns(),
     advice: str = "",
+    lines: Iterator[str] | None = None,
 ) -> Examples:
     """The rows of a file (`-`: standard input) in order.
 
@@ -89,10 +90,11 @@ def read_examples(
     `file_format` (tsv, csv, jsonl, txt) is by default that of the suffix. Blank lines are skipped, except in plain text,
     where each line is a row. `parse` makes the label of a row, by default a name; `label_names` are the usual names of its
     column, most likely first. Unless `needs_label`, a label that is absent, empty or invalid is None. For `learned`,
-    the columns of training, and `advice` see `choose_columns`. Raises InputError.
+    the columns of training, and `advice` see `choose_columns`. With `lines` these are read in place of the file,
+    and texts are left as they are. Raises InputError.
     """
     form = format_of(path, file_format, EXAMPLE_FORMATS)
-    lines = read_lines(Path(path).expanduser())
+    as_given, lines = lines is not None, lines or read_lines(Path(path).expanduser())
     if form == "txt":
         if given := next(filter(None, (text, pair, label)), None):
             raise InputError(f"{name_of(path)}: plain text has no column {given!r}; name the format if it is another")
@@ -106,14 +108,14 @@ def read_examples(
         where, header, rows, why = open_table(path, form, lines)
         named = Columns(text, pair, label)
         columns = choose_columns(where, header, named, learned, label_names, needs_label, advice + why)
-    return Examples(columns, some(path, _examples(rows, columns, needs_label, parse or _label)))
+    return Examples(columns, some(path, _examples(rows, columns, needs_label, parse or _label, as_given)))
 
 
-def _examples(rows: Rows, columns: Columns, needs_label: bool, parse: Parse) -> Iterator[Example]:
+def _examples(rows: Rows, columns: Columns, needs_label: bool, parse: Parse, as_given: bool) -> Iterator[Example]:
     assert columns.text is not None
     for where, row in rows:
-        text = _text(where, row, columns.text)
-        pair = None if columns.pair is None else _text(where, row, columns.pair)
+        text = text_of(where, row, columns.text, as_given)
+        pair = None if columns.pair is None else text_of(where, row, columns.pair, as_given)
         label = None
         with nullcontext() if needs_label else suppress(InputError):
             label = None if columns.label is None else parse(where, row, columns.label)
@@ -142,17 +144,14 @@ def open_table(path: str | Path, form: str, lines: Iterator[str]) -> tuple[str, 
     return where, header, rows, advice
 
 
-def _text(where: str, row: dict[str, Any], column: str) -> str:
-    return unify(cell_of_text(where, row, column)).strip()
-
-
-def cell_of_text(where: str, row: dict[str, Any], column: str) -> str:
+def text_of(where: str, row: dict[str, Any], column: str, as_given: bool) -> str:
+    """The text in a column; unless `as_given` without space around it, and with newlines as `\\n`."""
     text = cell_of(where, row, column)
     text = "" if text is None else text  # as in an empty cell of a table
     if not isinstance(text, str):
         what = f"column {column!r} holds {kind_of(text)}, not text"
         raise InputError(f"{where}: {what}; repair this row or name another column")
-    return text
+    return text if as_given else unify(text).strip()
 
 
 def _label(where: str, row: dict[str, Any], column: str) -> str:

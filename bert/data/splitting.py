@@ -13,6 +13,7 @@ from itertools import accumulate, chain, pairwise
 from string import punctuation
 from unicodedata import category
 
+from bert.data.encoding import pieces
 from bert.data.tokenizer import is_unspaced
 
 _LEVELS = "012345"  # of contexts, the most exact first
@@ -47,6 +48,11 @@ class Splitter:
 
     def words(self, text: str) -> list[tuple[int, int]]:
         """The first character and the end of each word."""
+        parts = list(pieces(text))  # of a long text
+        starts = accumulate(map(len, parts), initial=0)
+        return [(begin + start, begin + end) for begin, part in zip(starts, parts) for start, end in self._words(part)]
+
+    def _words(self, text: str) -> Iterator[tuple[int, int]]:
         runs = [(run[0], run.start()) for run in re.finditer(r"\S+", text)]
         split = [self._lengths(run) if len(run) < _FAR * 4 else self._split(run) for run, _ in runs]
         # such marks alone, and none at the end of a word: the words are separated already
@@ -54,7 +60,7 @@ class Splitter:
         if self.contexts and any(_ATTACHED.fullmatch(run) for run, _ in runs) and not any(map(".,)!?".count, ends)):
             split = [[len(run)] if lengths else [] for (run, _), lengths in zip(runs, split)]
         starts = (pairwise(accumulate(lengths, initial=start)) for (_, start), lengths in zip(runs, split))
-        return list(chain(*starts))
+        return chain(*starts)
 
     def _split(self, run: str) -> list[int]:
         """The lengths of the words of a run; none for one of invisible characters."""

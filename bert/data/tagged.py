@@ -17,7 +17,7 @@ from typing import Any
 
 from bert.data import examples as tables
 from bert.data import rows as readers
-from bert.data.columns import LABELS, PAIRS, TAGS, WORDS, Columns, choose_columns, unknown_column
+from bert.data.columns import LABELS, PAIRS, TAGS, WORDS, Columns, unknown_column
 from bert.data.examples import Example, Examples
 from bert.data.files import read_lines, unify
 from bert.data.rows import NO_SPACE, Rows, Words, cell_of, is_number, json_table, name_of, own_fields, there_are, usual
@@ -131,8 +131,7 @@ def read_tagged(
                 raise unknown_column(where, "tags" if words else "words", header)
             sentences = _tagged_json(rows, words, tags, needs_tags)
         case _:
-            columns, rows = _text_rows(path, form, lines, text)
-            return Examples(columns, tables.some(path, _texts(rows, columns.text or "text")))
+            return tables.read_examples(path, text, needs_label=False, file_format=form, lines=lines)
     return Examples(Columns(words=words or None, tags=tags or None), tables.some(path, sentences))
 
 
@@ -242,19 +241,10 @@ def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
     return chain([first] if first else [], lines)
 
 
-def _text_rows(path: str | Path, form: str, lines: Iterator[str], text: str | None) -> tuple[Columns, Rows]:
-    """The rows of a file of texts, and the column of the text."""
-    if form == "txt":
-        return Columns("text"), tables.lines_of_text(path, lines)
-    where, header, rows, advice = tables.open_table(path, form, lines)
-    chosen = choose_columns(where, header, Columns(text), Columns(), (), False, advice)
-    return Columns(chosen.text), rows
-
-
 def _texts(rows: Rows, column: str) -> Iterator[Example]:
     """The texts of a column, unchanged."""
     for where, row in rows:
-        yield Example(tables.cell_of_text(where, row, column), None, None, where, own_fields(row))
+        yield Example(tables.text_of(where, row, column, True), None, None, where, own_fields(row))
 
 
 def _tagged_json(rows: Rows, words: str, tags: str, needs_tags: bool) -> Iterator[TaggedExample]:

@@ -243,8 +243,10 @@ class Tokenizer:
         Special-token strings are treated as plain text.
         """
         space = " " if self._needs_blank else ""
-        texts = [space + encoding.encodable(word) for word in words]
-        return [list(one.ids) or [self.unk_id] for one in self._encoded(texts)]
+        distinct = list(dict.fromkeys(words))
+        encoded = self._encoded([space + encoding.encodable(word) for word in distinct])
+        ids_of = {word: list(one.ids) or [self.unk_id] for word, one in zip(distinct, encoded)}
+        return [ids_of[word] for word in words]
 
     def decode(self, ids: Sequence[int] | np.ndarray, skip_special_tokens: bool = True) -> str:
         """The text of ids, as far as the tokenizer's normalization preserves it."""

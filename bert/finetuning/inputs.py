@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import chain, groupby
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -148,14 +148,15 @@ def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: 
 
 def chunks(examples: Iterable[Any]) -> Iterator[list[Any]]:
     """Consecutive lists of examples that are tokenized together: many if they are short."""
-    size = 0
-
-    def part(example: Any) -> int:
-        nonlocal size
+    chunk, size = list[Any](), 0
+    for example in examples:
+        chunk.append(example)
         size += len(example.key) + _CHUNK // 1000
-        return size // _CHUNK
-
-    return (list(group) for _, group in groupby(examples, part))
+        if size >= _CHUNK:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def checked(task: Task, examples: Iterable[Any], labels: Sequence[str], unknown: str) -> Iterator[Any]:

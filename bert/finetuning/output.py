@@ -58,8 +58,7 @@ def _joined(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any
 
 
 def _json(given: dict[str, Any], found: dict[str, Any]) -> str:
-    """A line of JSON, with six decimals in what was found."""
-    value = _joined(given, json.loads(json.dumps(found), parse_float=lambda number: round(float(number), 6)))
+    value = _joined(given, found)
     text = json.dumps(value, ensure_ascii=False)
     return (text if encodable(text) == text else json.dumps(value)) + "\n"
 

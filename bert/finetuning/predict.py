@@ -53,18 +53,20 @@ class Predictor:
 
     def scores(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
         """Each example with the scores (units, C) of its units."""
-        for chunk in chunks(examples):
-            windows = self.task.windows(chunk, self.maker)
-            flat = [window for of_example in windows for window in of_example]
+        return chain.from_iterable(map(self._scores, chunks(examples)))
 
-            def kept(output: Any, batch: Batch, flat: list[Any] = flat) -> list[Tensor]:
-                logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
-                return [self.task.kept(one, flat[place]) for one, place in zip(logits, batch.positions)]
+    def _scores(self, examples: list[Any]) -> Iterator[tuple[Any, Tensor]]:
+        windows = self.task.windows(examples, self.maker)
+        flat = list(chain(*windows))
 
-            inputs = [Encoded(window.ids, window.token_types) for window in flat]
-            found = iter(run_batches(self.model, inputs, kept, bf16=self.bf16))
-            for example, of_example in zip(chunk, windows):
-                yield example, self.task.of_example([next(found) for _ in of_example], of_example)
+        def kept(output: Any, batch: Batch) -> list[Tensor]:
+            logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
+            return [self.task.kept(one, flat[place]) for one, place in zip(logits, batch.positions)]
+
+        inputs = [Encoded(window.ids, window.token_types) for window in flat]
+        found = iter(run_batches(self.model, inputs, kept, bf16=self.bf16))
+        # not lazily: the windows of a long text are large, and are not kept
+        return zip(examples, [self.task.of_example([next(found) for _ in one], one) for one in windows])
 
 
 def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf16: bool | None = None) -> Predictor:
@@ -140,8 +142,9 @@ def predict(
     form, count = chosen_format(task, form, out, first[0]), 0
     with written(out) as stream:
         write = writer(form, task, stream, top)
-        for example, prediction in chain([first], results):
-            write(example, prediction)
-            shown += [prediction] * (page and count < MOST_ON_PAGE)
-            count += 1
+        while first is not None:  # no loop over `results`, which would keep one long text while the next is tagged
+            write(*first)
+            shown += [first[1]] * (page and count < MOST_ON_PAGE)
+            count, first = count + 1, None
+            first = next(results, None)
     return count, task.page(shown, f"{file}, {folder}", count) if page else ""

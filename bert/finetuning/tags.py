@@ -58,7 +58,8 @@ def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:
     ends_marked = scheme in ("IOBES", "BILOU")
     found: list[Span] = []
     start, (before, type_before) = -1, ("O", "")
-    for index, (prefix, type_) in enumerate([*map(parts, tags), ("O", "")]):
+    known = {tag: parts(tag) for tag in {*tags, "O"}}
+    for index, (prefix, type_) in enumerate(map(known.__getitem__, [*tags, "O"])):
         same = type_ == type_before
         if scheme is None:
             opens = prefix != "O" and (prefix in "BS" or before in "OES" or not same)

@@ -177,14 +177,14 @@ def decide(lengths: Sequence[int], cuts: Sequence[tuple[int, int]]) -> list[list
     """
     offsets = list(accumulate(lengths, initial=0))
     far = offsets[-1] + 1
-    best: list[tuple[int, int]] = [(-1, -1)] * len(lengths)  # distance, window
+    best, chosen = [-1] * len(lengths), [0] * len(lengths)  # distance and window of each word
     for number, (begin, end) in enumerate(cuts):
         for word in range(begin, end):
             left = offsets[word] - offsets[begin] if begin > 0 else far
             right = offsets[end] - offsets[word + 1] if end < len(lengths) else far
-            if min(left, right) > best[word][0]:
-                best[word] = min(left, right), number
+            if min(left, right) > best[word]:
+                best[word], chosen[word] = min(left, right), number
     decided: list[list[int]] = [[] for _ in cuts]
-    for word, (_, number) in enumerate(best):
+    for word, number in enumerate(chosen):
         decided[number].append(word)
     return decided

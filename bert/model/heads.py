@@ -234,11 +234,10 @@ class _TaskModel(HeadedModel):
         self.pooling, self.labels = head.pooling, head.labels
         self.head = TaskHead(config, head)
         self.settings: dict[str, Any] = {}
+        """what prediction needs besides the weights, such as the windows of training; `load` reads it, `save` keeps it"""
 
     labels: tuple[str, ...]
     """names of the classes, in the order of the logits"""
-    settings: dict[str, Any]
-    """what prediction needs besides the weights, such as the windows of training; `load` reads it, `save` keeps it"""
 
     def predict(self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None) -> list[Any]:
         """The predictions for texts, or pairs of texts, of any length: labels with their probabilities, a number, or spans. A tagger

@@ -90,7 +90,7 @@ class Multilabel(Task):
         return share - share.max().clamp(max=0.5)
 
     def prediction(self, example: Example, scores: Tensor, labels: Names) -> "LabelsPrediction":
-        found = dict(zip(labels, scores[0].sigmoid().tolist()))
+        found = {label: round(p, 6) for label, p in zip(labels, scores[0].sigmoid().tolist())}
         chosen = self.decide(scores, [1])[0].tolist()
         return LabelsPrediction(tuple(label for label, one in zip(labels, chosen) if one), found)
 

@@ -4,7 +4,6 @@ If the labels mark spans (B-PER, I-PER, O), the headline is span F1 as computed 
 the labels. A text that is not given as words is split as those of the training file are.
 """
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -36,7 +35,7 @@ from bert.report.page import Section, key_metrics, page
 _MOST_LEARNED = 20_000  # sentences that the splitter of words learns from
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TextSpan:
     """A span of a text."""
 
@@ -67,9 +66,6 @@ class TagPrediction(Prediction):
 
     def record(self, top: int | None) -> dict[str, Any]:
         return {"spans": [asdict(span) for span in self.spans]}
-
-    def cells(self, top: int | None) -> dict[str, str]:
-        return {"spans": json.dumps(self.record(top)["spans"], ensure_ascii=False)}
 
     def spanned(self, most: int = 5_000) -> SpannedText:
         """The first characters of the text with its spans, for a page."""
@@ -118,7 +114,8 @@ class Tag(Task):
         if isinstance(example, TaggedExample):
             return example
         offsets, text = self.splitter.words(example.text), example.text
-        words = tuple(text[start:end] for start, end in offsets)
+        known: dict[str, str] = {}  # one object for equal words: a text may be long
+        words = tuple(known.setdefault(word := text[start:end], word) for start, end in offsets)
         return TaggedExample(words, None, example.where, row=example.row, text=text, offsets=offsets)
 
     def names(self, example: TaggedExample) -> tuple[str, ...]:
@@ -231,7 +228,7 @@ class Tag(Task):
         found = []
         for kind, first, last in _marked(tags, span_tags(labels), labels):
             start, end = offsets[first][0], offsets[last - 1][1]
-            found.append(TextSpan(start, end, kind, fmean(probabilities[first:last]), text[start:end]))
+            found.append(TextSpan(start, end, kind, round(fmean(probabilities[first:last]), 6), text[start:end]))
         return TagPrediction(text, offsets, tags, probabilities, found)
 
     def given(self, example: TaggedExample) -> dict[str, Any]:

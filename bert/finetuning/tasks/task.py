@@ -51,9 +51,9 @@ class Prediction:
         values = asdict(self)  # type: ignore[call-overload]
         return values if top is None else values | {"probabilities": dict(_largest(values["probabilities"], top))}
 
-    def cells(self, top: int | None) -> dict[str, str]:
+    def cells(self, top: int | None) -> Mapping[str, Any]:
         """The columns of a table."""
-        raise NotImplementedError
+        return self.record(top)
 
 
 @dataclass(frozen=True)
@@ -251,7 +251,7 @@ class Task:
     def prediction(self, example: Any, scores: Tensor, labels: Names) -> Any:
         """The prediction from the scores (units, C) of an example."""
         values, classes = scores[0].softmax(-1).sort(descending=True, stable=True)
-        found = {labels[i]: p for i, p in zip(classes.tolist(), values.tolist())}
+        found = {labels[i]: round(p, 6) for i, p in zip(classes.tolist(), values.tolist())}
         return LabelPrediction(*next(iter(found.items())), found)
 
     def given(self, example: Any) -> dict[str, Any]:
