@@ -11,7 +11,7 @@ from bert.data.tagged import TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig, WindowsConfig
 from bert.finetuning.inputs import places_of, prepare_data, window_maker
-from bert.finetuning.metrics import span_tags
+from bert.finetuning.tags import span_tags
 from bert.finetuning.tasks.index import task_named
 from bert.finetuning.tasks.task import printed
 from bert.model.encoder import Encoder
