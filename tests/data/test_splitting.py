@@ -92,6 +92,16 @@ def test_without_a_training_file_words_are_those_of_bert(text):
     assert split(Splitter(), text) == expected
 
 
+def test_ideographs_are_words_beside_other_scripts():
+    for text, words in {
+        "他买了MacBook电脑。Very good!": ["他", "买", "了", "MacBook", "电", "脑", "。", "Very", "good", "!"],
+        "上海很远 。": [*"上海很远。"],
+        "Ann 住在很远的北京": ["Ann", *"住在很远的北京"],
+        "Ann lives in Berlin-Mitte .": ["Ann", "lives", "in", "Berlin", "-", "Mitte", "."],
+    }.items():
+        assert split(Splitter(), text) == words
+
+
 def test_marks_joiners_and_selectors_stay_with_what_is_before_them():
     text = "cafe\u0301 👩\u200d👧! ❤\ufe0f น้ำ, \u200b a\u200bb"
     assert split(Splitter(), text) == ["cafe\u0301", "👩\u200d👧", "!", "❤\ufe0f", "น้ำ", ",", "a\u200bb"]
