@@ -1,6 +1,7 @@
 """Little tasks over the words of the tiny run's corpus, and a tiny encoder with its tokenizer to learn them with."""
 
 import random
+from dataclasses import replace
 
 from bert.data.tokenizer import Tokenizer
 from bert.model.config import EncoderConfig
@@ -87,3 +88,23 @@ def save_encoder(run, folder, **shape):
     encoder.tokenizer = tokenizer
     encoder.save(folder)
     return str(folder)
+
+
+def save_random(run, folder, name, labels, settings=None):
+    """A model for the task `name` with random weights that are large enough for predictions of all kinds."""
+    import torch
+
+    from bert.finetuning.tasks.index import task_named
+    from bert.model.config import task_head
+
+    torch.manual_seed(0)
+    task, tokenizer = task_named(name), Tokenizer.load(run / "tokenizer")
+    sizes = {"hidden_size": 32, "num_layers": 2, "num_heads": 2, "intermediate_size": 64, "max_length": 64}
+    config = EncoderConfig(vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id, **sizes)
+    head = replace(task_head(config, labels, per_token=name == "tag"), problem_type=task.problem_type)
+    model = task.model(config, head)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.tokenizer, model.settings = tokenizer, settings or {}
+    model.eval().save(folder)
+    return folder

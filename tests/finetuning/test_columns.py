@@ -12,7 +12,7 @@ from bert.errors import InputError
 from bert.finetuning.config import DataConfig, WindowsConfig
 from bert.finetuning.evaluate import evaluate
 from bert.finetuning.predict import load_predictor
-from bert.finetuning.windows import read_columns, windows_file
+from bert.finetuning.windows import Settings
 from tests.conftest import run_quietly
 
 from .synthetic import FAST, save_encoder, sentences, texts
@@ -52,7 +52,7 @@ def models(place):
 
 
 def test_a_folder_has_the_columns_of_training(place):
-    found = {name: read_columns(folder) for name, folder in models(place).items()}
+    found = {name: load_predictor(folder).columns for name, folder in models(place).items()}
     assert found == {
         "single": Columns("body", None, "label"),
         "pairs": Columns("premise", "hypothesis", "label"),
@@ -185,7 +185,7 @@ def test_texts_may_be_in_a_column_with_a_usual_name_of_labels(place, tmp_path, c
 def test_a_folder_without_columns_reads_any(place, tmp_path):
     shutil.copytree(place / "pairs" / "model", tmp_path / "model")
     (tmp_path / "model" / "windows.json").unlink()
-    assert read_columns(tmp_path / "model") == Columns()
+    assert load_predictor(tmp_path / "model").columns == Columns()
     assert evaluate(tmp_path / "model", str(place / "single.tsv"), DataConfig()).size == "60 examples"
 
 
@@ -208,10 +208,10 @@ def test_columns_that_are_no_names_are_refused(place, tmp_path, columns):
         load_predictor(tmp_path / "model")
 
 
-def test_what_is_written_is_read(tmp_path):
+def test_what_is_written_is_read():
     for columns in (Columns(), Columns("a", "b", None, ["c"]), Columns(words="-1", tags="2")):
-        (tmp_path / "windows.json").write_text(windows_file(WindowsConfig(), columns)["windows.json"])
-        assert read_columns(tmp_path) == columns
+        settings = Settings(WindowsConfig(64, 20), columns, {"scheme": "IOB1"})
+        assert Settings.read(json.loads(json.dumps(settings.written()))) == settings
 
 
 def test_swapped_arguments_are_told(place, capsys):

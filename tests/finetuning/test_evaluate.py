@@ -1,4 +1,4 @@
-"""`evaluate` of a fine-tuned model: its metrics and those of each label, counted again by scikit-learn from `predict`'s guesses."""
+"""`evaluate` of a fine-tuned model: its metrics and those of each label, counted again by scikit-learn from `predict`'s predictions."""
 
 import shutil
 
@@ -30,7 +30,7 @@ def test_the_figures_of_a_classifier_are_those_of_its_predictions(place):
     found = evaluate(model, str(file), DataConfig())
     results = list(load_predictor(model)(read_examples(file)))
     right = [example.label for example, _ in results]
-    guessed = [guess.label for _, (guess,) in results]
+    guessed = [found.label for _, found in results]
     report = classification_report(right, guessed, output_dict=True, zero_division=0)
     assert found.size == "90 examples"
     assert list(found.metrics) == ["accuracy", "macro_f1"]
@@ -50,7 +50,7 @@ def test_the_figures_of_a_tagger_are_by_word_and_by_type_of_span(place):
     model, file = place / "tag" / "model", place / "dev.conll"
     found = evaluate(model, str(file), DataConfig())
     right = [tag for example in read_tagged(file) for tag in example.tags]
-    guessed = [guess.label for _, guesses in load_predictor(model)(read_tagged(file)) for guess in guesses]
+    guessed = [tag for _, one in load_predictor(model)(read_tagged(file)) for tag in one.tags]
     assert found.size == f"50 sentences, {len(right):,} words"
     assert found.metrics["accuracy"] == pytest.approx(accuracy_score(right, guessed))
     assert [part.label for part in found.labels] == ["WHAT", "WHO"]

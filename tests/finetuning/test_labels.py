@@ -11,7 +11,7 @@ from bert.data.tagged import TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig, WindowsConfig
 from bert.finetuning.inputs import places_of, prepare_data, window_maker
-from bert.finetuning.metrics import span_tags
+from bert.finetuning.tags import span_tags
 from bert.finetuning.tasks.index import task_named
 from bert.finetuning.tasks.task import printed
 from bert.model.encoder import Encoder
@@ -163,7 +163,7 @@ def test_a_label_that_a_dev_set_writes_otherwise_is_told_with_its_twin(tmp_path,
 @pytest.mark.parametrize(
     ("task", "options", "message"),
     [
-        ("tag", {"text": "a"}, "`text` is an option of classify, multilabel and regression, not of tag; remove it"),
+        ("tag", {"text": "a"}, "`text` is a column to predict on, and labeled examples are words; remove it"),
         ("tag", {"label_columns": ["a"]}, "`label_columns` is an option of multilabel, not of tag; remove it"),
         ("classify", {"words": "1"}, "`words` is an option of tag, not of classify; remove it"),
         ("regression", {"separator": ";"}, "`separator` is an option of multilabel, not of regression; remove it"),

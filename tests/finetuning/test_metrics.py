@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bert.finetuning.metrics import Span, SpanF1, numbered, scheme_of, span_tags, spans
+from bert.finetuning.metrics import SpanF1, numbered
+from bert.finetuning.tags import spans
 
 WORKED = """\
 B-PER I-PER O B-LOC | B-PER I-PER O B-LOC
@@ -96,81 +97,7 @@ def test_the_examples_of_seqevals_readme():
     assert score(gold, predicted, "strict")["f1"] == 0.0
 
 
-@pytest.mark.parametrize(
-    ("scheme", "tags", "conlleval", "strict"),
-    [
-        ("IOB2", "B-X I-X O B-Y", [("X", 0, 2), ("Y", 3, 4)], None),
-        ("IOB2", "O I-X I-X B-X", [("X", 1, 3), ("X", 3, 4)], [("X", 3, 4)]),
-        ("IOB2", "B-X I-Y I-Y", [("X", 0, 1), ("Y", 1, 3)], [("X", 0, 1)]),
-        ("IOB1", "I-X I-X B-X I-Y", [("X", 0, 2), ("X", 2, 3), ("Y", 3, 4)], None),
-        ("IOB1", "O B-X I-X", [("X", 1, 3)], [("X", 2, 3)]),
-        ("IOBES", "B-X E-X S-X S-X S-Y", [("X", 0, 2), ("X", 2, 3), ("X", 3, 4), ("Y", 4, 5)], None),
-        ("IOBES", "B-X I-X O E-X S-X", [("X", 0, 2), ("X", 3, 4), ("X", 4, 5)], [("X", 4, 5)]),
-        ("IOBES", "B-X E-X I-X E-X", [("X", 0, 2), ("X", 2, 4)], [("X", 0, 2)]),
-        ("IOBES", "S-X I-X", [("X", 0, 1), ("X", 1, 2)], [("X", 0, 1)]),
-        ("BILOU", "B-X I-X L-X U-Y", [("X", 0, 3), ("Y", 3, 4)], None),
-        ("BILOU", "B-X U-X", [("X", 0, 1), ("X", 1, 2)], [("X", 1, 2)]),
-        ("IOB2", "", [], None),
-    ],
-)
-def test_spans_of_each_scheme(scheme, tags, conlleval, strict):
-    assert spans(tags.split()) == [Span(*span) for span in conlleval]
-    assert spans(tags.split(), scheme) == [Span(*span) for span in (conlleval if strict is None else strict)]
-
-
-PATTERNS = {
-    "IOB2": "B(?P<k>.)(I(?P=k))*",
-    "IOBES": "S(?P<k>.)|B(?P<l>.)(I(?P=l))*E(?P=l)",
-}
-
-
-def by_pattern(tags: list[str], scheme: str) -> list[Span]:
-    """The well-formed spans, read by a regular expression from two letters a tag."""
-    written = "".join(f"{tag[0]}{tag[-1]}" for tag in tags)
-    found = re.finditer(PATTERNS[scheme], written)
-    return [
-        Span(match["k"] or match["l" if scheme == "IOBES" else "k"], *(n // 2 for n in match.span())) for match in found
-    ]
-
-
 IOB = st.lists(st.sampled_from(["O", "B-X", "I-X", "B-Y", "I-Y"]), max_size=8)
-IOBES = st.lists(st.sampled_from(["O", *(f"{p}-{t}" for p in "BIES" for t in "XY")]), max_size=8)
-
-
-@given(IOB, IOBES)
-def test_strict_spans_are_those_of_a_regular_expression(iob, iobes):
-    assert spans(iob, "IOB2") == by_pattern(iob, "IOB2")
-    assert spans(iobes, "IOBES") == by_pattern(iobes, "IOBES")
-
-
-SEGMENTS = st.lists(st.tuples(st.sampled_from(["", "X", "Y"]), st.integers(1, 3)), max_size=5)
-
-
-def write(segments: list[tuple[str, int]], scheme: str) -> list[str]:
-    """Well-formed tags of segments of words, those without a type being outside."""
-    tags: list[str] = []
-    for number, (kind, length) in enumerate(segments):
-        follows = number > 0 and segments[number - 1][0] == kind
-        match scheme:
-            case "IOB1":
-                prefixes = ("B" if follows else "I") + "I" * (length - 1)
-            case "IOB2":
-                prefixes = "B" + "I" * (length - 1)
-            case "IOBES":
-                prefixes = "S" if length == 1 else "B" + "I" * (length - 2) + "E"
-            case _:
-                prefixes = "U" if length == 1 else "B" + "I" * (length - 2) + "L"
-        tags += [f"{prefix}-{kind}" for prefix in prefixes] if kind else ["O"] * length
-    return tags
-
-
-@pytest.mark.parametrize("scheme", ["IOB1", "IOB2", "IOBES", "BILOU"])
-@given(gold=SEGMENTS)
-def test_well_formed_tags_have_the_spans_that_they_were_written_for_in_both_modes(scheme, gold):
-    tags = write(gold, scheme)
-    starts = [sum(length for _, length in gold[:number]) for number in range(len(gold))]
-    expected = [Span(kind, start, start + length) for start, (kind, length) in zip(starts, gold) if kind]
-    assert spans(tags) == spans(tags, scheme) == expected
 
 
 @pytest.mark.parametrize("mode", ["conlleval", "strict"])
@@ -195,23 +122,6 @@ def test_counts_add_up_over_updates_and_processes():
     assert {name: float(value) for name, value in first.compute().items()} == score(gold, predicted)
 
 
-@pytest.mark.parametrize(
-    ("tags", "scheme"),
-    [
-        ("B-X I-X O B-X", "IOB2"),
-        ("I-X I-X O I-Y B-Y", "IOB1"),
-        ("B-X I-X I-Y", "IOB2"),  # one stray tag does not change what B does
-        ("B-X E-X O S-Y", "IOBES"),
-        ("B-X L-X O U-Y", "BILOU"),
-        ("NOUN VERB", None),
-        ("O B- O", None),
-        ("O O", None),
-    ],
-)
-def test_the_scheme_is_seen_from_the_tags(tags, scheme):
-    assert scheme_of([tags.split()]) == scheme
-
-
 def test_what_cannot_be_counted_is_refused():
     with pytest.raises(ValueError, match="tag 'NOUN' is neither O nor"):
         SpanF1(["O", "NOUN"])
@@ -219,45 +129,7 @@ def test_what_cannot_be_counted_is_refused():
         SpanF1(["O", "B-X"]).update([["O"]], [["O", "O"]])
 
 
-def other_letters(tags, letters):
-    return [tag if tag == "O" else letters.get(tag[0], tag[0]) + tag[1:] for tag in tags]
-
-
-@pytest.mark.parametrize("letters", [{"I": "M"}, {"S": "W"}, {"I": "M", "S": "W"}, {"E": "L", "S": "U"}])
-@pytest.mark.parametrize("hyphen", ["-", "_"])
-@given(gold=SEGMENTS, guess=SEGMENTS)
-def test_the_letters_and_the_hyphen_of_a_scheme_change_no_span(letters, hyphen, gold, guess):
-    plain = [write(segments, "IOBES") for segments in (gold, guess)]
-    lettered = [[tag.replace("-", hyphen) for tag in other_letters(tags, letters)] for tags in plain]
-    for scheme in (None, "IOBES"):
-        assert [spans(tags, scheme) for tags in lettered] == [spans(tags, scheme) for tags in plain]
-    if any({tag[:1] for tag in tags} & set("MWEL") for tags in lettered):
-        assert scheme_of(lettered) in ("IOBES", "BILOU")
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        ("O B-X I-X", "O B-X I-X"),
-        ("O B_X M_X E_X S_X", "O B_X M_X E_X S_X"),
-        ("O B-X I-X o", "O B-X I-X O"),
-        ("B-X x", "B-X O"),
-        ("B-X x y", ""),
-        ("NOUN VERB X", ""),
-        ("B E M S", "B E M S"),  # words of a sentence of Chinese
-        ("B I O", "B I O"),
-        ("B I O o", "B I O O"),
-        ("S V O", ""),  # subject, verb, object
-        ("B-X I O", "B-X O O"),
-        ("O", ""),
-    ],
-)
-def test_labels_that_mark_spans(labels, expected):
-    assert span_tags(labels.split()) == expected.split()
-
-
-def test_spans_without_a_type_are_of_one_type():
-    assert spans("B E S O B M E".split(), "IOBES") == [Span("_", 0, 2), Span("_", 2, 3), Span("_", 4, 7)]
+def test_spans_without_a_type_are_counted_as_of_one_type():
     assert score(["B I O B".split()], ["B I O O".split()])["f1"] == pytest.approx(2 / 3)
 
 

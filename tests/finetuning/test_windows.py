@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError
-from bert.files import put_files
 from bert.finetuning.config import WindowsConfig
 from bert.finetuning.inputs import window_maker
+from bert.finetuning.predict import load_predictor
 from bert.finetuning.windows import (
+    Settings,
     WindowMaker,
     cut,
     cut_pair,
     cut_words,
     decide,
-    read_windows,
-    windows_file,
 )
-from bert.model.config import EncoderConfig
+from bert.model.config import EncoderConfig, task_head
 from bert.model.encoder import Encoder
+from bert.model.heads import SequenceClassifier
 from tests.data.folders import FOLDERS
 
 ROOMS = st.integers(3, 20)
@@ -170,10 +170,20 @@ def test_open_fields_of_rows_follow_from_the_model(tokenizer, given, longest, ex
     assert (maker.sequence_length, maker.stride) == expected
 
 
-def test_a_model_folder_keeps_its_rows(tmp_path):
-    assert read_windows(tmp_path) == WindowsConfig()
-    put_files(tmp_path, windows_file(WindowsConfig(64, 20)))
-    assert read_windows(tmp_path) == WindowsConfig(64, 20)
-    (tmp_path / "windows.json").write_text("[")
-    with pytest.raises(InputError, match=r"windows\.json"):
-        read_windows(tmp_path)
+def test_a_model_folder_keeps_its_rows(tokenizer, tmp_path):
+    """From a run through `load` and `save` to the next one; a folder without them has the defaults."""
+    config = EncoderConfig(tokenizer.vocab_size, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=16)
+    model = SequenceClassifier(config, task_head(config, ("a", "b")))
+    model.tokenizer = tokenizer
+    model.save(tmp_path / "bare")
+    assert not (tmp_path / "bare" / "windows.json").exists()
+    assert Settings.read(SequenceClassifier.load(tmp_path / "bare").settings) == Settings()
+    model.settings = Settings(WindowsConfig(64, 20)).written()
+    model.save(tmp_path / "first")
+    SequenceClassifier.load(tmp_path / "first").save(tmp_path / "second")
+    again = SequenceClassifier.load(tmp_path / "second").settings
+    assert Settings.read(again) == Settings(WindowsConfig(64, 20))
+    assert load_predictor(tmp_path / "second").maker.sequence_length == 64
+    (tmp_path / "second" / "windows.json").write_text("[")
+    with pytest.raises(InputError, match=r"second/windows\.json"):
+        SequenceClassifier.load(tmp_path / "second")

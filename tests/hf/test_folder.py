@@ -390,10 +390,10 @@ def test_extra_files_are_part_of_a_save_that_is_whole_or_not(saved: Path, tmp_pa
     make("bert").save(saved, extra={"windows.json": "é", "2_Dense/model.bin": tmp_path / "weights"})
     assert (saved / "windows.json").read_text(encoding="utf-8") == "é"
     assert (saved / "2_Dense" / "model.bin").read_bytes() == b"\xff"
-    make_task("bert-tag").save(saved, extra={"windows.json": "second"})
+    make_task("bert-tag").save(saved, extra={"windows.json": '{"task": {}}'})
     with pytest.raises(InputError, match="could not be written"):
         make("bert").save(saved, extra={"windows.json": "third", "2_Dense/model.bin": tmp_path / "gone"})
-    assert (saved / "windows.json").read_text() == "second"
+    assert (saved / "windows.json").read_text() == '{"task": {}}'
     assert isinstance(TokenClassifier.load(saved), TokenClassifier)
 
 

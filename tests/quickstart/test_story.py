@@ -14,9 +14,11 @@ from bert.probing.senses import senses
 from bert.probing.sentences import score
 from bert.probing.words import words
 from bert.quickstart.story import Filled, Findings, Line, write_story
+from bert.report.charts import SpannedText
 from bert.sample.make import Prompt, make_sample
 from tests.report.reader import Reader
 
+TAGGED = "Zoe Lee left <em>Rome</em> & co."
 HOSTILE = 'The apple </script><script>alert("apple & co")</script> fell.'
 
 
@@ -40,6 +42,7 @@ def findings() -> Findings:
         losses=((1e5, 5.0), (2e5, 3.5)),
         words=(words("apple", apples, model),),
         senses=senses(rows[:96], model, rows[:96]),
+        tagged=(SpannedText(TAGGED, ((0, 7, "PERSON"), (13, 26, "<u>CITY"))),),
         filled=(Filled(prompt, tuple(map(tuple, model.fill(prompt.text)))),),
         attention=attention("The bank raised the interest.", model),
         pairs=((good, bad), (good, bad)),
@@ -53,10 +56,20 @@ def test_the_story_is_one_offline_page_in_which_text_stays_text(findings: Findin
     read = Reader(page)
     assert len(read.scripts) == 1
     assert all(target.startswith(("#", "data:")) for name in ("src", "href") for target in read.attributes(name))
-    for written in ("<script>alert", "<b>quickly", "<i>river"):
+    for written in ("<script>alert", "<b>quickly", "<i>river", "<em>Rome", "<u>CITY"):
         assert written not in page
-    for told in ("topic of a text", "90.0%", "40.0%", "a bag of words", "<b>quickly"):
+    for told in (
+        "topic of a text",
+        "90.0%",
+        "40.0%",
+        "a bag of words",
+        "<b>quickly",
+        "Zoe Lee",
+        "<em>Rome</em>",
+        "<u>CITY",
+    ):
         assert told in read.text
+    assert page.count(">Zoe Lee<small>PERSON</small></mark> left <mark") == 1
     good, bad = findings.pairs[0]
     ahead = f"{abs(good.score - bad.score):.2f} nats"
     for told in ("what a language model is for", ahead):
