@@ -37,8 +37,9 @@ what the log means: [my loss is flat](../../how-to/flat-loss.md).""",
 Tutorial: [Fine-tune, and trust the result](../../tutorials/fine-tune.md); formats: [labeled rows](../files.md#labeled-rows).""",
     "evaluate": """What the metrics are: [fine-tuning](../../tutorials/fine-tune.md#3-test),
 [masks and the loss](../../explanation/loss.md).""",
-    "predict": """What it writes, and what the probabilities are: [predictions](../files.md#predictions). On the rows of a service:
-[put it on a CPU](../../how-to/cpu.md).""",
+    "predict": """What it reads: [labeled rows](../files.md#labeled-rows); what it writes, and what the probabilities are:
+[predictions](../files.md#predictions). Names and their characters: [find the names in my text](../../how-to/names-in-text.md). On the
+rows of a service: [put it on a CPU](../../how-to/cpu.md).""",
     "fill": """Several masks are predicted independently: [predictions for masks](../../explanation/probes.md#predictions-for-masks).""",
     "words": """Tutorial: [A word in its contexts](../../tutorials/words.md);
 what the numbers mean: [probes](../../explanation/probes.md).""",
