@@ -7,7 +7,7 @@ exact context that the file has decides. Where it has none, a text is split as b
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from itertools import accumulate, chain, pairwise
 from string import punctuation
@@ -18,7 +18,7 @@ from bert.data.tokenizer import is_unspaced
 
 _LEVELS = "012345"  # of contexts, the most exact first
 _FAR = 12  # characters on each side that a shape is made of
-_LONGEST = 10  # characters of a context: its level, four on each side, and a space between them
+_CONTEXT = re.compile("[0-5].{1,4} .{1,4}", re.DOTALL)  # its level, and the characters on each side
 _ATTACHED = re.compile("[.,()\\[\\]@#\"'“”‘’…]+")  # marks that running text attaches to a word
 _SINGLE = 0.95  # share of words of one character in a file that is split into characters
 _MOST_CONTEXTS = 1_000_000
@@ -40,9 +40,9 @@ class Splitter:
     def __init__(self, contexts: Mapping[str, bool] = {}) -> None:
         """`contexts`: context → whether it is a boundary of words. Raises ValueError for anything else."""
         entries = [*contexts.items()] if isinstance(contexts, dict) else [(None, None)]
-        known = (isinstance(key, str) and len(key) <= _LONGEST and isinstance(value, bool) for key, value in entries)
+        known = (_CONTEXT.fullmatch(str(key)) and type(key) is str and type(value) is bool for key, value in entries)
         if len(entries) > _MOST_CONTEXTS or not all(known):
-            raise ValueError("the contexts of words are damaged")
+            raise ValueError("the contexts of the words are damaged")
         self.contexts = contexts
         self._lengths = lru_cache(_MOST_CACHED)(self._split)
 
@@ -77,8 +77,9 @@ class Splitter:
         return _is_boundary_by_default(kinds, place)
 
     @classmethod
-    def learn(cls, sentences: Sequence[Sentence]) -> "Splitter":
+    def learn(cls, sentences: Iterable[Sentence]) -> "Splitter":
         """The splitter for text with words like those of these sentences."""
+        sentences = list(sentences)
         lengths = [len(word) for words, _ in sentences for word in words]
         single = lengths.count(1) > _SINGLE * len(lengths)
         runs = Counter(run for words, joined in sentences for run in _runs(words, joined, single))

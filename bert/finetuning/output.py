@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from rich.console import Console
-from rich.text import Text
+from rich.style import Style
 
 from bert.data.encoding import encodable
 from bert.data.files import JSONS, parted_suffixes
@@ -89,16 +89,18 @@ def _cell(value: Any) -> str:
 
 def _text_writer(stream: TextIO) -> Write:
     """Texts with their spans in brackets; in colors on a terminal that has them."""
-    console = Console(file=raw(stream), highlight=False, force_jupyter=False)
-    styles: dict[str, str] = {}
+    console = Console(file=raw(stream), force_jupyter=False)
+    colored = console.is_terminal and console.color_system is not None and not console.no_color
+    styles: dict[str, Style] = {}
 
     def write(example: Any, prediction: Any) -> None:
-        text, end = Text(), 0
+        line, end = "", 0
         for span in prediction.spans:
-            style = styles.setdefault(span.type, f"bold {_COLORS[len(styles) % len(_COLORS)]}")
-            text.append(_shown(prediction.text[end : span.start])).append(_shown(f"[{span.text} {span.type}]"), style)
+            style = styles.setdefault(span.type, Style(color=_COLORS[len(styles) % len(_COLORS)], bold=True))
+            shown = _shown(f"[{span.text} {span.type}]")
+            line += _shown(prediction.text[end : span.start]) + (style.render(shown) if colored else shown)
             end = span.end
-        console.print(text.append(_shown(prediction.text[end:])), soft_wrap=True)
+        (raw(stream) if colored else stream).write(line + _shown(prediction.text[end:]) + "\n")
 
     return write
 
