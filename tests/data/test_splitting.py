@@ -103,8 +103,20 @@ def test_ideographs_are_words_beside_other_scripts():
 
 
 def test_marks_joiners_and_selectors_stay_with_what_is_before_them():
-    text = "cafe\u0301 👩\u200d👧! ❤\ufe0f น้ำ, \u200b a\u200bb"
-    assert split(Splitter(), text) == ["cafe\u0301", "👩\u200d👧", "!", "❤\ufe0f", "น้ำ", ",", "a\u200bb"]
+    text = "cafe\u0301 👩\u200d👧! ❤\ufe0f น้ำ, \u200b a\u200bb 苹\ufe00果 !\u0301?"
+    assert split(Splitter(), text) == [
+        "cafe\u0301",
+        "👩\u200d👧",
+        "!",
+        "❤\ufe0f",
+        "น้ำ",
+        ",",
+        "a\u200bb",
+        "苹\ufe00",
+        "果",
+        "!\u0301",
+        "?",
+    ]
 
 
 @given(sentences=SENTENCES)

@@ -188,6 +188,31 @@ def test_a_return_in_a_cell_stays_in_the_cell(place, tmp_path, text):
         assert [row[:2] for row in csv.reader(stream)] == [["id", "text"], ["0", text]]
 
 
+@pytest.mark.parametrize("form", ["csv", "conll", "text"])
+@settings(deadline=None, max_examples=20)
+@given(texts=st.lists(TEXTS, min_size=1, max_size=12))
+def test_spans_of_any_text_are_written_in_each_format(place, models, tmp_path_factory, form, texts):
+    folder = tmp_path_factory.mktemp("forms")
+    write_jsonl(folder / "texts.jsonl", texts, "\n")
+    predict(
+        place / "trained",
+        folder / "texts.jsonl",
+        "--format",
+        form,
+        "--out",
+        folder / "out",
+        "--html",
+        folder / "page.html",
+    )
+    content = (folder / "out").read_bytes().decode()
+    if form == "conll":
+        sentences = content.split("\n\n")[:-1] if content.strip("\n") else []
+        found = [[line.split("\t") for line in one.split("\n") if line] for one in sentences]
+        expected = [one for one in models["trained"].predict(texts) if one.offsets]
+        assert [[tag for _, tag, _ in rows] for rows in found if rows] == [[*one.tags] for one in expected]
+    assert (folder / "page.html").read_bytes().decode().count("<p dir=") == len(texts) + 1  # and the lead
+
+
 def test_standard_input_is_lines_of_texts(place, monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("the cat\r\n\n 苹果\n".encode()), encoding="utf-8"))
     assert main(["predict", str(place / "upos"), "-"]) == 0

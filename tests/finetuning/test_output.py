@@ -419,6 +419,8 @@ def test_a_page_has_each_span_once_and_texts_as_text(place, tmp_path):
     predict(place / "tag", tmp_path / "in.jsonl", "--out", tmp_path / "out.jsonl", "--html", tmp_path / "page.html")
     page = Marks((tmp_path / "page.html").read_text(encoding="utf-8"))
     rows = json_of(tmp_path / "out.jsonl")
+    hostile = prediction(HOSTILE[0] * 3, (len(HOSTILE[0]), 2 * len(HOSTILE[0]), "<u>"))
+    assert Marks(TAG.page([hostile], "<u>", 1)).paragraphs == [(HOSTILE[0] * 3, [[HOSTILE[0], "<u>"]])]
     found = [(text, [tuple(mark) for mark in marks]) for text, marks in page.paragraphs]
     assert found == [(row["text"], [(span["text"], span["type"]) for span in row["spans"]]) for row in rows]
     assert sum(len(row["spans"]) for row in rows) == page.elements.count("mark") > 20
