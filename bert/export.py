@@ -25,7 +25,7 @@ from bert.hf.translate import FAMILIES, family_of
 from bert.hf.weights import WEIGHT_FILES
 from bert.hub import local_folder
 from bert.model.encoder import Encoder
-from bert.model.heads import HeadedModel, TokenClassifier
+from bert.model.heads import HeadedModel
 from bert.untrusted import read_json
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def export_onnx(
         lines.append(f"{place / ONNX}: {_size(fresh / ONNX)}, opset {opset}, {_signature(model)}")
         if verify:
             lines.append(_verified(program.compare(model, OnnxModel(fresh / ONNX, model).run), "onnxruntime"))
-        put_files(fresh, _tables(model))
+        put_files(fresh, _tables(model, folder))
         if int8:
             program.quantize(fresh / ONNX, fresh / INT8)
             share = _bytes(fresh / INT8) / _bytes(fresh / ONNX)
@@ -85,7 +85,7 @@ def export_torch(folder: str | Path, out: str | Path | None = None, verify: bool
     with _place(folder, out, "torch", (TORCH, TABLES)) as (fresh, place):
         program.write_torch(model, fresh / TORCH)
         lines.append(f"{place / TORCH}: {_size(fresh / TORCH)}, {_signature(model)}")
-        put_files(fresh, _tables(model))
+        put_files(fresh, _tables(model, folder))
         if verify:
             lines.append(_verified(program.compare(model, program.open_torch(fresh / TORCH)), "the program"))
     logger.info("\n".join(lines))
@@ -109,19 +109,17 @@ def export_hf(folder: str | Path, out: str | Path, license: str | None = None) -
     if family is None:
         what = f"no architecture of Hugging Face computes this model: {'; '.join(obstacles)}"
         raise InputError(f"{folder}: {what}: export it --to onnx or torch, or train one with these fields")
-    save(model, out, card=written_before(folder, license), extra=companions | _tables(model))
+    save(model, out, card=written_before(folder, license), extra=companions | _tables(model, folder))
     logger.info(f"{out}: a Hugging Face folder, model_type {family.model_type}")
     return out
 
 
-def _tables(model: Encoder | HeadedModel) -> dict[str, str]:
+def _tables(model: Encoder | HeadedModel, source: Path) -> dict[str, str]:
     """A file that says which tag may follow which, if a tagger's labels have a scheme."""
-    from bert.finetuning.tasks.tag import TASK
+    from bert.finetuning.predict import restored
 
-    if not isinstance(model, TokenClassifier):
-        return {}
-    legal = TASK.restored(model.settings.get("task", {}), model.labels).transitions
-    return {} if legal is None else {TABLES: json.dumps({"labels": model.labels} | legal.written()) + "\n"}
+    tables = restored(model, source)[0].tables(model.labels) if hasattr(model, "labels") else {}  # type: ignore[arg-type]
+    return {TABLES: json.dumps(tables) + "\n"} if tables else {}
 
 
 def load_any(folder: str | Path) -> Encoder | HeadedModel:

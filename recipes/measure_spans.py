@@ -71,15 +71,23 @@ def against_transformers(predictor: Predictor, folder: str, texts: Sequence[str]
     from transformers import AutoTokenizer, pipeline
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    theirs = pipeline("token-classification", model=folder, tokenizer=tokenizer, aggregation_strategy="first", device="cpu")
+    theirs = pipeline(
+        "token-classification", model=folder, tokenizer=tokenizer, aggregation_strategy="first", device="cpu"
+    )
     task = predictor.task
     assert isinstance(task, Tag)
     free = replace(predictor, task=Tag(predictor.model.labels, None, task.splitter))
     plain = replace(predictor, task=Tag(predictor.model.labels, task.scheme))  # words as in a model from elsewhere
-    for name, ours, argmax in (("words of the pipeline", plain, replace(plain, task=Tag(predictor.model.labels))), ("words of training", predictor, free)):
+    for name, ours, argmax in (
+        ("words of the pipeline", plain, replace(plain, task=Tag(predictor.model.labels))),
+        ("words of training", predictor, free),
+    ):
         found, unconstrained = (predictions(one, [one.task.example(text) for text in texts]) for one in (ours, argmax))
         legal = [not task.transitions or [*one.tags] == [*other.tags] for one, other in zip(found, unconstrained)]
-        same_words = [len(one.offsets) == len(other.offsets) for one, other in zip(found, predictions(plain, [plain.task.example(text) for text in texts]))]
+        same_words = [
+            len(one.offsets) == len(other.offsets)
+            for one, other in zip(found, predictions(plain, [plain.task.example(text) for text in texts]))
+        ]
         taken = [n for n in range(len(texts)) if legal[n] and same_words[n]]
         equal = sum(
             [(s.start, s.end, s.type, round(s.score, 3)) for s in found[n].spans]
@@ -107,7 +115,9 @@ def main() -> None:
     texts = [example.located()[0] for example in examples]
     raw = [task.example(text) for text in texts]
     of_words, of_text = (predictions(predictor, some) for some in (examples, raw))
-    print(f"{options.file}: {len(examples):,} sentences, {sum(len(one.words) for one in examples):,} words, {len(texts):,} texts")
+    print(
+        f"{options.file}: {len(examples):,} sentences, {sum(len(one.words) for one in examples):,} words, {len(texts):,} texts"
+    )
     assert all(span.text == one.text[span.start : span.end] for one in of_text for span in one.spans)
     compared(counts(of_words, right), counts(of_text, right), "given words -> text")
     if task.transitions is not None:
@@ -115,7 +125,10 @@ def main() -> None:
         compared(counts(predictions(free, examples), right), counts(of_words, right), "argmax -> legal, given words")
         compared(counts(predictions(free, raw), right), counts(of_text, right), "argmax -> legal, text")
         ids = {label: number for number, label in enumerate(predictor.model.labels)}
-        illegal = sum(bool(task.transitions.illegal(np.array([ids[tag] for tag in one.tags], int), [len(one.tags)])) for one in of_text)
+        illegal = sum(
+            bool(task.transitions.illegal(np.array([ids[tag] for tag in one.tags], int), [len(one.tags)]))
+            for one in of_text
+        )
         print(f"illegal sequences: {illegal}")
         against_transformers(predictor, options.model, texts[:1000])
     if options.speed:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from bert.commands.options import TRUST, output
 from bert.errors import InputError, did_you_mean, option
+from bert.files import real_path
 from bert.finetuning.tasks.index import TASKS
 from bert.flags import Parser, documentation
 
@@ -98,6 +99,8 @@ def _predict(arguments: Sequence[str]) -> None:
     add_columns(parser)
     options = parser.parse(arguments)
     html = output("--html", options.html, (".html", ".htm"), inputs=[options.input, options.model])
+    if options.html is not None and real_path(Path(options.html)) == real_path(Path(options.out)):
+        raise InputError(f"--html {options.html}: is --out too; give the page a name of its own")
     from bert.finetuning.predict import predict
 
     how = data_config(options), options.format, options.top, options.html is not None

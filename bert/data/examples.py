@@ -199,7 +199,7 @@ def format_of(path: str | Path, file_format: str | None, formats: dict[str, str]
     if suffix in formats:
         return formats[suffix]
     if suffix in EXAMPLE_FORMATS | TAGGED_FORMATS:
-        holds, wanted = ("texts", "tagged words") if formats is TAGGED_FORMATS else ("tagged words", "texts")
+        holds, wanted = ("texts", "tagged words") if formats is not EXAMPLE_FORMATS else ("tagged words", "texts")
         raise InputError(f"{path}: {suffix} is a format of {holds}, not of {wanted}: use it for a task on {holds}")
     fix = f"rename it or give {option('file_format')}: {', '.join(known)}"
     if suffix in (".xlsx", ".xls", ".ods"):

@@ -19,7 +19,7 @@ from bert.data.tokenizer import is_unspaced
 _LEVELS = "012345"  # of contexts, the most exact first
 _FAR = 12  # characters on each side that a shape is made of
 _CONTEXT = re.compile("[0-5].{1,4} .{1,4}", re.DOTALL)  # its level, and the characters on each side
-_ATTACHED = re.compile("[.,()\\[\\]@#\"'“”‘’…]+")  # marks that running text attaches to a word
+_ATTACHED = re.compile("[.,()\\[\\]@#\"'“”‘’]")  # a mark that running text attaches to a word
 _SINGLE = 0.95  # share of words of one character in a file that is split into characters
 _MOST_CONTEXTS = 1_000_000
 _MOST_CACHED = 100_000  # runs
@@ -37,13 +37,14 @@ class Splitter:
     ['Mr.', 'Wu', 'did', "n't", 'run', '.']
     """
 
-    def __init__(self, contexts: Mapping[str, bool] = {}) -> None:
-        """`contexts`: context → whether it is a boundary of words. Raises ValueError for anything else."""
+    def __init__(self, contexts: Mapping[str, bool] = {}, separated: bool = False) -> None:
+        """`contexts`: context → whether it is a boundary of words; `separated`: whether a text with marks that stand alone
+        consists of separated words. Raises ValueError for anything else."""
         entries = [*contexts.items()] if isinstance(contexts, dict) else [(None, None)]
         known = (_CONTEXT.fullmatch(str(key)) and type(key) is str and type(value) is bool for key, value in entries)
         if len(entries) > _MOST_CONTEXTS or not all(known):
             raise ValueError("the contexts of the words are damaged")
-        self.contexts = contexts
+        self.contexts, self.separated = contexts, bool(separated)
         self._lengths = lru_cache(_MOST_CACHED)(self._split)
 
     def words(self, text: str) -> list[tuple[int, int]]:
@@ -57,7 +58,7 @@ class Splitter:
         split = [self._lengths(run) if len(run) < _FAR * 4 else self._split(run) for run, _ in runs]
         # such marks alone, and none at the end of a word: the words are separated already
         ends = (run[-1] for (run, _), lengths in zip(runs, split) if len(lengths) > 1)
-        if self.contexts and any(_ATTACHED.fullmatch(run) for run, _ in runs) and not any(map(".,)!?".count, ends)):
+        if self.separated and any(_ATTACHED.fullmatch(run) for run, _ in runs) and not any(map(".,)!?".count, ends)):
             split = [[len(run)] if lengths else [] for (run, _), lengths in zip(runs, split)]
         starts = (pairwise(accumulate(lengths, initial=start)) for (_, start), lengths in zip(runs, split))
         return chain(*starts)
@@ -100,7 +101,7 @@ class Splitter:
                 if (vote := votes[contexts[level]]) and (vote > 0) != before:
                     learned[contexts[level]] = vote > 0
             decided = [learned.get(contexts[level], before) for (contexts, *_), before in zip(cases, decided)]
-        return cls(learned)
+        return cls(learned, separated=not any(any(joined) for _, joined in sentences))
 
 
 def _padded(run: str) -> tuple[str, str]:

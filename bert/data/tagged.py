@@ -102,6 +102,7 @@ def read_tagged(
     lines = read_lines(Path(path).expanduser(), exact=takes_texts and form in tables.EXAMPLE_FORMATS.values())
     if form == "txt" and not text:
         form, lines = _plain_or_conll(path, lines, not takes_texts)
+        lines = lines if form == "txt" else (line.replace("\r\n", "\n") for line in lines)
 
     def choose(header: Iterable[str], *names: Sequence[str]) -> list[str]:
         given, known = ((words, learned.words), (tags, learned.tags)), list(header)
@@ -128,7 +129,8 @@ def read_tagged(
             if takes_texts and not words and (text := usual(PAIRS, header)):
                 return Examples(Columns(text), tables.some(path, _texts(rows, text)))
             if header and not (words and (tags or not needs_tags)):
-                raise unknown_column(where, "tags" if words else "words", header)
+                texts = f", or texts by {option('text')}" * takes_texts
+                raise unknown_column(where, "tags" if words else "words", header, texts)
             sentences = _tagged_json(rows, words, tags, needs_tags)
         case _:
             return tables.read_examples(path, text, needs_label=False, file_format=form, lines=lines)

@@ -36,7 +36,7 @@ class DataConfig:
     dev: str | None = None
     """validation file; null: a share of `train`"""
     text: str | None = None
-    """texts: column of the text; null: found by its usual names"""
+    """column of the text; null: found by its usual names; for tagging only of predictions"""
     pair: str | None = None
     """texts: column of a second text; null: found by its usual names, if there is one"""
     label: str | None = None

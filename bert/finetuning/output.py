@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TextIO
 
 from rich.console import Console
@@ -54,7 +55,12 @@ def writer(form: str, task: Task, stream: TextIO, top: int | None) -> Write:
 
 def _joined(given: Mapping[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
     """The columns of the input and of the prediction; these are renamed where the input has such a name."""
-    return {**given, **{f"predicted_{name}" if name in given else name: value for name, value in found.items()}}
+    joined = dict(given)
+    for name, value in found.items():
+        while name in given:
+            name = f"predicted_{name}"
+        joined[name] = value
+    return joined
 
 
 def _json(given: dict[str, Any], found: dict[str, Any]) -> str:
@@ -66,13 +72,15 @@ def _json(given: dict[str, Any], found: dict[str, Any]) -> str:
 def _table_writer(form: str, task: Task, stream: TextIO, top: int | None) -> Write:
     """A row for each example below a header; in a .csv file also the columns of the input, which those of the first row determine."""
     how: dict[str, Any] = {} if form == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+    # a line end of \r\n makes it quote a cell with \r
+    lines: Any = SimpleNamespace(write=lambda row: stream.write(row.removesuffix("\r\n") + "\n"))
     table: list[csv.DictWriter[str]] = []
 
     def write(example: Any, prediction: Prediction) -> None:
         given = task.given(example) if form == "csv" else {}
         cells = {name: encodable(_cell(value)) for name, value in _joined(given, prediction.cells(top)).items()}
         if not table:
-            table.append(csv.DictWriter(stream, list(cells), lineterminator="\n", **how))
+            table.append(csv.DictWriter(lines, list(cells), **how))
             table[0].writeheader()
         if more := cells.keys() - table[0].fieldnames:
             raise InputError(

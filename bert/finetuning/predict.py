@@ -85,16 +85,20 @@ def predictor_of(
     model: TaskModel, windows: WindowsConfig | None = None, bf16: bool | None = None, source: str = "the model"
 ) -> Predictor:
     """A model with its task and the windows and columns of its training. Raises InputError if it has no tokenizer."""
-    problem = getattr(model.head_config, "problem_type", "that of a discriminator")
-    task = task_with(type(model).__name__, problem, source)
-    file = f"{source}/{SETTINGS}"
-    settings = Settings.read(model.settings, file)
-    try:
-        task = task.restored(settings.task, model.labels)
-    except (ValueError, TypeError, LookupError) as error:
-        raise InputError(f"{file}: cannot be read ({error}): fetch it again, or remove it") from error
+    task, settings = restored(model, source)
     maker = window_maker(windows or settings.windows, model, source)
     return Predictor(model, maker, task, settings.columns, task.bf16 if bf16 is None else bf16)
+
+
+def restored(model: TaskModel, source: str | Path) -> tuple[Task, Settings]:
+    """The task of a model with what it learned in training, and all settings. Raises InputError if these are damaged."""
+    problem = getattr(model.head_config, "problem_type", "that of a discriminator")
+    task, file = task_with(type(model).__name__, problem, str(source)), f"{source}/{SETTINGS}"
+    settings = Settings.read(model.settings, file)
+    try:
+        return task.restored(settings.task, model.labels), settings
+    except (ValueError, TypeError, LookupError) as error:
+        raise InputError(f"{file}: cannot be read ({error}): fetch it again, or remove it") from error
 
 
 def predict_texts(
@@ -106,6 +110,9 @@ def predict_texts(
     if pairs is not None and len(pairs) != len(texts):
         raise InputError(f"predict: {len(texts)} texts and {len(pairs)} second texts; give as many of both")
     predictor = predictor_of(model)
+    if predictor.columns.text and (pairs is None) == bool(predictor.columns.pair):
+        had = "pairs; give the second texts too" if pairs is None else "single texts; leave the second ones out"
+        raise InputError(f"predict: training had {had}")
     examples = map(predictor.task.example, texts, pairs or repeat(None))
     return [prediction for _, prediction in predictor(examples)]
 

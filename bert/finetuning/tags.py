@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -27,25 +28,16 @@ def scheme_of(sentences: Iterable[Sequence[str]]) -> Scheme | None:
     IOB1 opens a span with I, or with B right after another span of its type; IOB2 opens every span with B. BMES and
     BMEWO are IOBES with other letters.
     """
-    prefixes: set[str] = set()
-    b_opens = i_opens = False
-    for tags in sentences:
-        before = ""
-        for tag in tags:
-            if tag != "O" and not marks_span(tag):
-                return None
-            prefix, type_ = tag[0], tag[2:] or "_" * (tag != "O")
-            prefixes.add(prefix)
-            b_opens |= prefix == "B" and before != type_
-            i_opens |= prefix == "I" and before != type_
-            before = type_
-    if prefixes <= {"O"}:
+    neighbors = {pair for tags in sentences for pair in pairwise(["O", *tags])}
+    if not all(tag == "O" or marks_span(tag) for _, tag in neighbors):
         return None
+    prefixes = {tag[0] for _, tag in neighbors}
+    opening = {tag[0] for before, tag in neighbors if (before[2:] or before == "O") != (tag[2:] or tag == "O")}
     if prefixes & {"L", "U"}:
         return "BILOU"
     if prefixes & set("ESMW"):
         return "IOBES"
-    return "IOB1" if i_opens and not b_opens else "IOB2"
+    return None if prefixes <= {"O"} else "IOB1" if "I" in opening and "B" not in opening else "IOB2"
 
 
 def spans(tags: Sequence[str], scheme: Scheme | None = None) -> list[Span]:

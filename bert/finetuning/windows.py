@@ -123,7 +123,7 @@ class Settings:
         windows = {name: value for name, value in content.items() if name not in ("columns", "task")}
         columns, task = content.get("columns") or {}, content.get("task") or {}
         try:
-            return cls(WindowsConfig(**windows), Columns(**columns), dict(task))
+            return cls(WindowsConfig(**windows), Columns(**columns), {**task})
         except (ValueError, TypeError) as error:
             fix = f"remove it to use sequences of {SEQUENCE_LENGTH} tokens"
             raise InputError(f"{source}: cannot be read ({error}): {fix}") from error

@@ -117,10 +117,7 @@ def test_what_is_written_as_conll_or_jsonl_is_read_again(tmp_path_factory, made)
         ("a.jsonl", '{"words": ["a\\tb"], "tags": ["O"]}\n', "a.jsonl, line 1: column 'words' holds 'a\\tb'; replace its tab or line end"),
         ("a.jsonl", '{"words": ["a", ""], "tags": ["O", "O"]}\n', "a.jsonl, line 1: column 'words' has an empty word; remove it"),
         ("a.conll", b"Ann\tO\n\xe9\tO\n", "a.conll, line 2: not UTF-8 (byte 0xe9); convert the file: iconv"),
-        pytest.param(
-            "a.csv", "Ann,O\n", "a.csv: .csv is a format of texts, not of tagged words: use it for a task on texts",
-            marks=pytest.mark.xfail(strict=True, reason="says that .csv is a format of tagged words"),
-        ),
+        ("a.csv", "Ann,O\n", "a.csv: .csv is a format of texts, not of tagged words: use it for a task on texts"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_tagged_sentences_is_said_with_its_line(tmp_path, name, content, message):
@@ -187,12 +184,7 @@ def test_a_return_inside_a_line_and_a_second_mark_of_byte_order_are_characters(t
 @pytest.mark.parametrize("between", ["\t", " "])
 @pytest.mark.parametrize(
     "end",
-    [
-        "\n",
-        pytest.param(
-            "\r\n", marks=pytest.mark.xfail(strict=True, reason="an empty line with a return is taken for a word")
-        ),
-    ],
+    ["\n", "\r\n"],
 )
 def test_words_with_tags_in_a_file_of_plain_text_are_read_as_in_others(tmp_path, between, end):
     """Where no text can be meant, line ends matter as little as in a .conll file."""

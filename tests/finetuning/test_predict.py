@@ -219,7 +219,6 @@ def test_nothing_is_said_before_the_input_is_known_to_be_right(place, tmp_path, 
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.xfail(strict=True, reason="a chunk is given out when the first example of the next one is read")
 def test_memory_does_not_grow_with_the_input(classify):
     """Inputs are read as predictions are taken: never more than a chunk ahead."""
     read = 0

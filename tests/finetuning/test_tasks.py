@@ -451,7 +451,6 @@ def knows_a_task(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.xfail(strict=True, reason="bert/export.py asks for a TokenClassifier")
 def test_no_file_outside_of_tasks_compares_with_a_task_or_asks_for_a_head():
     found = {
         str(path.relative_to(PACKAGE)): lines

@@ -136,7 +136,7 @@ class Tag(Task):
         return Tag(span_tags(labels), self._scheme(labels, examples), words)
 
     def settings(self) -> dict[str, Any]:
-        return {"scheme": self.scheme, "words": self.splitter.contexts}
+        return {"scheme": self.scheme, "words": self.splitter.contexts, "separated": self.splitter.separated}
 
     def restored(self, settings: Mapping[str, Any], labels: Names) -> "Tag":
         tags = span_tags(labels)
@@ -145,7 +145,10 @@ class Tag(Task):
         scheme = settings["scheme"] if settings else None if found in ("IOB1", "IOB2") else found
         if scheme not in (None, *SCHEMES):
             raise ValueError(f"the scheme {scheme!r} is not known")
-        return Tag(tags, scheme, Splitter(settings.get("words", {})))
+        return Tag(tags, scheme, Splitter(settings.get("words", {}), settings.get("separated", False)))
+
+    def tables(self, labels: Names) -> dict[str, Any]:
+        return {"labels": [*labels]} | self.transitions.written() if self.transitions else {}
 
     @staticmethod
     def _scheme(labels: Names, examples: Sequence[TaggedExample]) -> Scheme | None:

@@ -167,6 +167,10 @@ class Task:
         they are damaged."""
         return self
 
+    def tables(self, labels: Names) -> dict[str, Any]:
+        """What a program that is exported needs to decide as this task does; nothing by default."""
+        return {}
+
     # ── model ──
 
     def windows(self, examples: Sequence[Any], maker: WindowMaker) -> list[list[Window]]:
