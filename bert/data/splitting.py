@@ -44,7 +44,7 @@ class Splitter:
         known = (_CONTEXT.fullmatch(str(key)) and type(key) is str and type(value) is bool for key, value in entries)
         if len(entries) > _MOST_CONTEXTS or not all(known):
             raise ValueError("the contexts of the words are damaged")
-        self.contexts, self.separated = contexts, bool(separated)
+        self.contexts, self.separated = contexts, separated
         self._lengths = lru_cache(_MOST_CACHED)(self._split)
 
     def words(self, text: str) -> list[tuple[int, int]]:

@@ -121,7 +121,7 @@ def read_tagged(
         case "conll":
             words, tags = choose(_NUMBERS, (), ())
             places = _number(path, "words", words or "1"), _number(path, "tags", tags or "-1")
-            rows_of_words = readers.conll_lines(_no_table(path, lines))
+            rows_of_words = readers.conll_lines(_no_table(path, lines, takes_texts))
             sentences = _sentences(path, rows_of_words, *places, needs_tags, guessed=needs_tags and not tags)
         case "jsonl" if not text:
             where, header, rows = json_table(path, lines, '{"words": ["Ann", "left"], "tags": ["B-PER", "O"]}')
@@ -232,14 +232,17 @@ def _plain_or_conll(path: str | Path, lines: Iterator[str], tagged: bool) -> tup
     return "conll" if ends_in_tags or is_table else "txt", chain(seen, lines)
 
 
-def _no_table(path: str | Path, lines: Iterator[str]) -> Iterator[str]:
+def _no_table(path: str | Path, lines: Iterator[str], takes_texts: bool) -> Iterator[str]:
     """The lines. Raises InputError if the first one is the header of a table of texts with labels, or of words with
-    tags."""
+    tags. If it `takes_texts`, warns of a header with a text."""
     first = next(lines, "")
     cells = {cell.strip().lower() for cell in first.split("\t" if "\t" in first else None)}
     if cells & {*PAIRS, *WORDS, "word", "token"} and cells & {*LABELS, *TAGS, "ner", "pos"}:
         what = _FOR_TEXTS if cells & PAIRS.keys() else "the names of columns, not a word and its tag; remove it"
         raise InputError(f"{name_of(path)}, line 1: {what}")
+    if takes_texts and (texts := sorted(cells & PAIRS.keys())):
+        what = f"read as words, one per line; if it is a table of texts, name their column: {option('text')} {texts[0]}"
+        logger.warning(f"{name_of(path)}, line 1: {what}")
     return chain([first] if first else [], lines)
 
 

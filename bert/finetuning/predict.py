@@ -137,8 +137,10 @@ def predict(
     predictor = load_predictor(folder)
     task = predictor.task
     if top is not None and (top < 1 or not task.has_top):
-        fix = "1 or more" if task.has_top else f"nothing: {task.name} gives no probabilities of several labels"
-        raise InputError(f"--top {top}: give {fix}")
+        fix = (
+            "must be at least 1" if task.has_top else f"{task.name} gives no probabilities of several labels; remove it"
+        )
+        raise InputError(f"--top {top}: {fix}")
     if page:
         task.page([], str(folder), 0)
     results = predictor(predictor.read(file, data, labeled=False))

@@ -121,9 +121,11 @@ class Settings:
         """The settings in a file, defaults for what it has not, as that of a model from elsewhere. Raises InputError if they
         are damaged."""
         windows = {name: value for name, value in content.items() if name not in ("columns", "task")}
-        columns, task = content.get("columns") or {}, content.get("task") or {}
+        columns, task = content.get("columns") or {}, content.get("task", {})
         try:
-            return cls(WindowsConfig(**windows), Columns(**columns), {**task})
+            if not isinstance(columns, dict) or not isinstance(task, dict):
+                raise TypeError("columns and task must be objects")
+            return cls(WindowsConfig(**windows), Columns(**columns), task)
         except (ValueError, TypeError) as error:
             fix = f"remove it to use sequences of {SEQUENCE_LENGTH} tokens"
             raise InputError(f"{source}: cannot be read ({error}): {fix}") from error

@@ -353,3 +353,9 @@ def test_measurement_sentences_have_the_words_that_are_stated(name, number, word
     assert words in (None, sum(len(example.words) for example in read))
     tags = {tag for example in read for tag in example.tags or ()}
     assert types is None or {tag.partition("-")[2] for tag in tags - {"O"}} == types
+
+
+def test_a_table_of_texts_that_is_read_as_words_is_doubted(tmp_path, said):
+    file = write(tmp_path / "a.tsv", "id\ttext\n1\tAnn left.\n")
+    assert [one.words for one in read_tagged(file, needs_tags=False)] == [("id", "1")]
+    assert "a.tsv, line 1: read as words, one per line; if it is a table of texts, name their column" in said[0]

@@ -134,7 +134,7 @@ def test_predictions_of_each_task_have_their_fields(place):
         ("tag", [7], None, "7 is neither a text nor a list of words; give one of them"),
         ("tag", [["a", ""]], None, "is neither a text nor a list of words"),
         ("tag", [["a", 1]], None, "is neither a text nor a list of words"),
-        ("tag", ["a"], ["b"], "'a' is neither a text nor a list of words"),
+        ("tag", ["a"], ["b"], "a tagger takes no second texts; leave them out"),
     ],
 )
 def test_what_python_cannot_predict_is_told(place, name, texts, seconds, message):
@@ -300,8 +300,8 @@ def test_labels_and_a_page_that_a_task_has_not_are_refused_before_anything_is_wr
         message = refused(place / name, tmp_path / "a.txt", *outs)
         assert message == f"--html shows spans, and {place / name} is for {name}; remove it"
     for name in ("regression", "tag"):
-        assert refused(place / name, tmp_path / "a.txt", "--top", "2", *outs[:2]).startswith("--top 2: give nothing: ")
-    assert refused(place / "classify", tmp_path / "a.txt", "--top", "0", *outs[:2]) == "--top 0: give 1 or more"
+        assert refused(place / name, tmp_path / "a.txt", "--top", "2", *outs[:2]).startswith("--top 2: ")
+    assert refused(place / "classify", tmp_path / "a.txt", "--top", "0", *outs[:2]) == "--top 0: must be at least 1"
     assert refused(place / "tag", tmp_path / "a.txt", *outs[:3], tmp_path / "page.pdf").startswith(
         f"--html {tmp_path}/page.pdf: give a name that ends in .html"
     )

@@ -103,9 +103,11 @@ class Tag(Task):
         return Examples(read.columns, _with_words(file, read.rows) if labeled else map(self._split, read.rows))
 
     def example(self, text: Any, pair: str | None = None) -> TaggedExample:
-        if pair is None and isinstance(text, str):
+        if pair is not None:
+            raise InputError("predict: a tagger takes no second texts; leave them out")
+        if isinstance(text, str):
             return self._split(Example(text))
-        words = tuple(text) if pair is None and isinstance(text, list | tuple) else ("",)
+        words = tuple(text) if isinstance(text, list | tuple) else ("",)
         if not all(isinstance(word, str) and word for word in words):
             raise InputError(f"predict: {text!r} is neither a text nor a list of words; give one of them")
         return TaggedExample(words)
@@ -145,7 +147,10 @@ class Tag(Task):
         scheme = settings["scheme"] if settings else None if found in ("IOB1", "IOB2") else found
         if scheme not in (None, *SCHEMES):
             raise ValueError(f"the scheme {scheme!r} is not known")
-        return Tag(tags, scheme, Splitter(settings.get("words", {}), settings.get("separated", False)))
+        separated = settings.get("separated", False)
+        if not isinstance(separated, bool):
+            raise ValueError(f"separated is {separated!r}, not true or false")
+        return Tag(tags, scheme, Splitter(settings.get("words", {}), separated))
 
     def tables(self, labels: Names) -> dict[str, Any]:
         return {"labels": [*labels]} | self.transitions.written() if self.transitions else {}
