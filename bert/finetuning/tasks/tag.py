@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -29,8 +29,9 @@ from bert.finetuning.tags import SCHEMES, Scheme, Span, Transitions, marks_span,
 from bert.finetuning.tasks.task import LabelMetrics, Metrics, Names, Prediction, Sizes, Task, TaskModel, flat
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import TokenClassifier
-from bert.report.charts import SpannedText, spanned
-from bert.report.page import Section, key_metrics, page
+
+if TYPE_CHECKING:
+    from bert.report.charts import SpannedText
 
 _MOST_LEARNED = 20_000  # sentences that the splitter of words learns from
 
@@ -67,8 +68,10 @@ class TagPrediction(Prediction):
     def record(self, top: int | None) -> dict[str, Any]:
         return {"spans": [asdict(span) for span in self.spans]}
 
-    def spanned(self, most: int = 5_000) -> SpannedText:
+    def spanned(self, most: int = 5_000) -> "SpannedText":
         """The first characters of the text with its spans, for a page."""
+        from bert.report.charts import SpannedText  # imports matplotlib
+
         spans = [(span.start, span.end, span.type) for span in self.spans if span.end <= most]
         return SpannedText(self.text if len(self.text) <= most else f"{self.text[:most]}…", spans)
 
@@ -245,6 +248,9 @@ class Tag(Task):
         return row if row.get("text") == text else row | {"predicted_text" if "text" in row else "text": text}
 
     def page(self, predictions: Sequence[TagPrediction], source: str, count: int) -> str:
+        from bert.report.charts import spanned
+        from bert.report.page import Section, key_metrics, page
+
         kinds = Counter(span.type for one in predictions for span in one.spans)
         found = [(kind, f"{number:,}", "spans") for kind, number in kinds.most_common(8)]
         texts = f"{len(predictions):,} of " * (len(predictions) < count) + numbered(count, "text")
