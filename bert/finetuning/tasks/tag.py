@@ -136,7 +136,7 @@ class Tag(Task):
         return f"{super().described(train, dev)}\nrunning text is split into words: {share}"
 
     def fitted(self, labels: Names, examples: Sequence[TaggedExample]) -> "Tag":
-        some = examples[:: -(-len(examples) // _MOST_LEARNED)]
+        some = examples[:: len(examples) // _MOST_LEARNED + 1]
         words = Splitter.learn([(example.words, example.joined) for example in some])
         return Tag(span_tags(labels), self._scheme(labels, examples), words)
 
