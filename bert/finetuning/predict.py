@@ -144,16 +144,16 @@ def predict(
     if page:
         task.page([], str(folder), 0)
     results = predictor(predictor.read(file, data, labeled=False))
-    first = next(results, None)  # errors of the input show before a line is written
-    if first is None:
+    current = next(results, None)  # errors of the input show before a line is written
+    if current is None:
         return 0, ""
     shown: list[Prediction] = []
-    form, count = chosen_format(task, form, out, first[0]), 0
+    form, count = chosen_format(task, form, out, current[0]), 0
     with written(out) as stream:
         write = writer(form, task, stream, top)
-        while first is not None:  # no loop over `results`, which would keep one long text while the next is tagged
-            write(*first)
-            shown += [first[1]] * (page and count < MOST_ON_PAGE)
-            count, first = count + 1, None
-            first = next(results, None)
+        while current is not None:  # no loop over `results`, which would keep one long text while the next is tagged
+            write(*current)
+            shown += [current[1]] * (page and count < MOST_ON_PAGE)
+            count, current = count + 1, None
+            current = next(results, None)
     return count, task.page(shown, f"{file}, {folder}", count) if page else ""

@@ -67,7 +67,7 @@ def test_a_sentence_is_named_by_its_first_line(tmp_path):
     assert [example.where for example in read_tagged(path)] == [f"{path}, line 4", f"{path}, line 9"]
 
 
-def test_words_that_python_takes_for_blanks_are_words(tmp_path):
+def test_words_that_python_takes_for_spaces_are_words(tmp_path):
     path = write(tmp_path / "a.conll", "\u3000\tO\na\u00a0b\tB-X\n\x85\tO\n \tO\n")
     assert sentences(path) == [(("\u3000", "a\u00a0b", "\x85", " "), ("O", "B-X", "O", "O"))]
 
@@ -242,9 +242,9 @@ def test_comments_before_a_sentence_are_no_words_and_hashtags_are(tmp_path, need
     assert sentences(ids, tags="2")[-1][0] == ("#", "#", "#left")  # # 18 looks like the words of a file of numbers
 
 
-@pytest.mark.parametrize("blank", [" ", "\t"])
-def test_comments_take_any_number_of_cells_but_that_of_the_words(tmp_path, blank):
-    words = "".join(f"{blank.join((word, 'x', 'O'))}\n" for word in ("#", "a", "b"))
+@pytest.mark.parametrize("space", [" ", "\t"])
+def test_comments_take_any_number_of_cells_but_that_of_the_words(tmp_path, space):
+    words = "".join(f"{space.join((word, 'x', 'O'))}\n" for word in ("#", "a", "b"))
     for comment in ("#", "# id", "# 1 2 3 4", "#begin document (a); part 000"):
         assert sentences(write(tmp_path / "a.conll", f"{comment}\n{words}")) == [(("#", "a", "b"), ("O",) * 3)]
     assert error_of(read_tagged, write(tmp_path / "b.conll", f"{words}# of the next\n")).startswith("b.conll, line 4: ")
@@ -252,12 +252,12 @@ def test_comments_take_any_number_of_cells_but_that_of_the_words(tmp_path, blank
     assert error_of(read_tagged, no_tag).startswith("c.conll, line 5: 1 columns, the lines before have 3")
 
 
-def test_a_comment_with_a_blank_where_words_have_a_tab_is_no_word(tmp_path):
+def test_a_comment_with_a_space_where_words_have_a_tab_is_no_word(tmp_path):
     path = write(tmp_path / "a.conll", "# newdoc\n# text = #\n#\tO\na\tO\n\n# newpar\nb\tO\n")
     assert sentences(path) == [(("#", "a"), ("O", "O")), (("b",), ("O",))]
 
 
-def test_tags_in_json_lines_have_no_blanks_around_them(tmp_path):
+def test_tags_in_json_lines_have_no_spaces_around_them(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"words": ["Ann"], "tags": [" B-PER "]}\n{"words": ["a"], "tags": [" "]}\n')
     assert next(iter(read_tagged(path))).tags == ("B-PER",)
     assert "line 2: no tag beside 'a'" in error_of(read_tagged, path)
