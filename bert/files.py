@@ -22,6 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
+from typing import TypeVar
 
 from bert.errors import InputError, accessing
 
@@ -181,6 +182,20 @@ def matches(path: PurePath, pattern: str) -> bool:
 def real_path(path: str | Path) -> Path:
     """The path with its links resolved, as far as possible: `Path.resolve` raises RuntimeError for circular links."""
     return Path(os.path.realpath(path))
+
+
+_Name = TypeVar("_Name", str, str | None)
+
+
+def absolute(name: _Name) -> _Name:
+    """The absolute form of a path or a glob on this machine, so that a run can be resumed and repeated from any directory; any other name,
+    such as one on the Hub, unchanged."""
+    if name is None:
+        return name
+    path = Path(name).expanduser()
+    if path.exists():
+        return str(real_path(path))
+    return str(path.absolute()) if glob.has_magic(name) else name
 
 
 def is_same(first: Path, second: Path) -> bool:

@@ -34,9 +34,10 @@ _NOTES = {  # what to read beside a command; Markdown, seen from reference/comma
 damages a trained model ([continue from BERT](../../how-to/from-bert.md)). Tutorial: [Pretrain your language](../../tutorials/pretrain.md);
 what the log means: [my loss is flat](../../how-to/flat-loss.md).""",
     "finetune": """The default of `--optimizer.lr`, 3e-4, is for small encoders. **For a published base model give 5e-5** (2e-5 to 1e-4).
-Tutorial: [Fine-tune, and trust the result](../../tutorials/fine-tune.md); formats: [labeled rows](../files.md#labeled-rows).""",
-    "evaluate": """What the metrics are: [fine-tuning](../../tutorials/fine-tune.md#3-test),
-[masks and the loss](../../explanation/loss.md).""",
+Tutorial: [Fine-tune, and trust the result](../../tutorials/fine-tune.md); seeds, test and report:
+[how to trust a score](../../how-to/trust-a-score.md); formats: [labeled rows](../files.md#labeled-rows).""",
+    "evaluate": """What the numbers answer: [how to trust a score](../../how-to/trust-a-score.md); what the report holds:
+[reports](../files.md#reports); of a masked LM: [masks and the loss](../../explanation/loss.md).""",
     "predict": """What it reads: [labeled rows](../files.md#labeled-rows); what it writes, and what the probabilities are:
 [predictions](../files.md#predictions). Names and their characters: [find the names in my text](../../how-to/names-in-text.md). On the
 rows of a service: [put it on a CPU](../../how-to/cpu.md).""",

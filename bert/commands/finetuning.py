@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from bert.finetuning.config import DataConfig
 
 _COLUMNS = ("text", "pair", "label", "separator", "label_columns", "words", "tags", "file_format")
+_OF_ROWS = ("report", "against", "group", "slice", "explain")  # options of `bert evaluate` for labeled rows
 
 
 def _finetune(arguments: Sequence[str]) -> None:
@@ -26,14 +27,16 @@ def _finetune(arguments: Sequence[str]) -> None:
     """
     from bert.finetuning.config import FinetuneRecipe
 
-    usage = f"bert finetune {'|'.join(TASKS)} --model DIR --train FILE --out RUN [--dev FILE] [--config RECIPE]"
+    usage = f"bert finetune {'|'.join(TASKS)} --model DIR --train FILE --out RUN [--dev FILE] [--test FILE] [--config RECIPE]"
     parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]", "finetune")
-    parser.add("task", "; ".join(f"{name}: {what}" for name, what in TASKS.items()))
-    parser.add("--out", "run directory to write", metavar="RUN")
+    parser.add("task", "; ".join(f"{name}: {what}" for name, what in TASKS.items()), same_as="task")
+    parser.add("--out", "run directory to write; an interrupted run in it is resumed", metavar="RUN")
     parser.add("--train", metavar="FILE", same_as="data.train")
     parser.add("--dev", metavar="FILE", same_as="data.dev")
+    parser.add("--test", metavar="FILE", same_as="data.test")
     add_columns(parser, of_recipe=True)
     parser.add("--overwrite", "delete the run in --out, and start again", bool)
+    parser.add("--label-errors", kind=bool, same_as="label_errors")
     parser.add("--trust", TRUST, bool)
     if not arguments or arguments[0] not in (*TASKS, "-h", "--help"):
         given = f", not {arguments[0]}.{did_you_mean(arguments[0], TASKS)}" if arguments else ""
@@ -50,18 +53,23 @@ def _finetune(arguments: Sequence[str]) -> None:
 def _evaluate(arguments: Sequence[str]) -> None:
     """Measure a model: a fine-tuned one on labeled rows, a masked LM on sequences with fixed masks.
 
-    $ bert evaluate runs/topics/model test.csv
+    $ bert evaluate runs/topics test.csv --against runs/other --report runs/compared
     $ bert evaluate runs/mine/model --masked masked.npz
     """
     parser = Parser(_evaluate)
-    parser.add("model", "model folder")
-    parser.add("data", "fine-tuned model: file with labeled rows", required=False)
+    parser.add("model", "model folder, or run directory, also of several --seeds")
+    parser.add("data", "fine-tuned model: labeled rows, a file or a split on the Hub", required=False)
     parser.add("--masked", "masked LM: .npz with masked input_ids and labels, (sequences, length)", metavar="FILE")
+    parser.add("--report", "folder of metrics.json, predictions.jsonl and report.html, an offline page", metavar="DIR")
+    parser.add("--against", "model to compare with on the same rows; several --seeds compare recipes", metavar="MODEL")
+    parser.add("--group", "column whose equal values are resampled together, such as a user", metavar="COLUMN")
+    parser.add("--slice", "columns by whose values the headline is shown", list[str], metavar="COLUMN")
+    parser.add("--explain", "add the words that speak for each of the worst errors to the page", bool)
     add_columns(parser)
     options = parser.parse(arguments)
     if options.masked is not None and options.data is not None:
         raise InputError(f"--masked {options.masked} and {options.data}: give one of them")
-    if options.masked is not None and (given := [name for name in _COLUMNS if getattr(options, name)]):
+    if options.masked is not None and (given := [name for name in (*_OF_ROWS, *_COLUMNS) if getattr(options, name)]):
         raise InputError(f"{option(given[0])} is for labeled rows, not for --masked; remove it")
     if options.masked is not None:
         from bert.model.heads import MaskedLM
@@ -75,9 +83,20 @@ def _evaluate(arguments: Sequence[str]) -> None:
         head_of(options.model)  # an error of the folder comes first
         raise InputError(f"{options.model}: no data: give labeled rows, or for a masked LM --masked FILE.npz")
     else:
-        from bert.finetuning.evaluate import evaluate
+        from bert.finetuning.assess import assess
+        from bert.finetuning.evaluation.record import check_folder
 
-        print(evaluate(options.model, options.data, data_config(options)))
+        folder = options.report and Path(options.report).expanduser()
+        if folder:
+            check_folder(folder)
+        asked = {name: getattr(options, name) for name in _OF_ROWS[1:]}
+        report = assess(options.model, options.data, data_config(options), **asked)
+        print(report)
+        if folder:
+            from bert.finetuning.evaluation.page import write_report  # imports matplotlib
+
+            write_report(report, folder)
+            print(f"\nreport: {folder / 'report.html'}")
 
 
 def _predict(arguments: Sequence[str]) -> None:
@@ -86,16 +105,17 @@ def _predict(arguments: Sequence[str]) -> None:
     One prediction for each row of the input, as a table or as JSON lines; .csv and .jsonl files repeat the columns of the input. A
     tagger finds spans, counted in characters of the text; words that are separated already get a line each, with tag and probability.
 
-    $ bert predict runs/topics/model new.csv --out predictions.csv --top 3
+    $ bert predict runs/topics/model new.csv --out predictions.csv --top 3 --explain
     $ bert predict runs/names/model mails.txt --out names.jsonl --html names.html
     """
     parser = Parser(_predict)
     parser.add("model", "model folder")
-    parser.add("input", "file with texts or sentences, with or without labels; - is standard input")
+    parser.add("input", "texts or sentences, with or without labels: a file or a split on the Hub; - is standard input")
     parser.add("--out", "file to write; - is standard output", default="-", metavar="FILE")
     parser.add("--format", "tsv, csv or jsonl; of a tagger jsonl, csv, conll or text; default: by the suffix of --out")
     parser.add("--top", "labels whose probability is written, the most probable first", int)
-    parser.add("--html", "tagger: offline page to write, with the spans marked in the first 500 texts", metavar="FILE")
+    parser.add("--explain", "texts: add the words that speak for each prediction, and a check of them", bool)
+    parser.add("--html", "offline page of the first 500 texts to write: spans of a tagger, --explain", metavar="FILE")
     add_columns(parser)
     options = parser.parse(arguments)
     html = output("--html", options.html, (".html", ".htm"), inputs=[options.input, options.model])
@@ -103,7 +123,7 @@ def _predict(arguments: Sequence[str]) -> None:
         raise InputError(f"--html {options.html}: is --out too; give the page a name of its own")
     from bert.finetuning.predict import predict
 
-    how = data_config(options), options.format, options.top, options.html is not None
+    how = data_config(options), options.format, options.top, options.html is not None, options.explain
     count, page = predict(options.model, options.input, options.out, *how)
     html(lambda file: file.write_text(page, encoding="utf-8"))
     if options.out != "-":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.data.files import LAYOUTS, TEXTS, Advance, File, Notes, known_suffixes, parted_suffixes, suffixes, texts
+from bert.data.hub_rows import hub_error, hub_revision
 from bert.data.rows import with_inner_fields
 from bert.errors import InputError, accessing, did_you_mean, option
 from bert.files import real_path
@@ -92,7 +93,7 @@ class Corpus:
             content.update(json.dumps([suffixes(path), digest]).encode())
         for name in self.hub:
             try:
-                revisions[name] = _hub_revision(name)
+                revisions[name] = hub_revision(name)
             except InputError:
                 if name not in revisions:  # an existing store stays usable offline
                     raise
@@ -223,26 +224,10 @@ def _digest(path: Path) -> str:
 def _read_hub(name: str, text_field: str) -> Iterator[str]:
     import datasets
 
-    revision = _hub_revision(name)
+    revision = hub_revision(name)
     repo, _, configuration = name.partition(":")
     try:
         rows = datasets.load_dataset(repo, configuration or None, split="train", streaming=True, revision=revision)
         yield from texts(((f"{name} (Hub data set)", with_inner_fields(row)) for row in rows), text_field)
     except Exception as error:  # of any of the libraries between here and the Hub
-        raise error if isinstance(error, InputError) else _hub_error(name, error) from None
-
-
-def _hub_revision(name: str) -> str:
-    """The commit of a Hub data set. Requested first: `load_dataset` retries for half a minute before it fails."""
-    from huggingface_hub import HfApi
-
-    try:
-        return str(HfApi().dataset_info(name.partition(":")[0], timeout=10).sha)
-    except Exception as error:
-        raise _hub_error(name, error) from None
-
-
-def _hub_error(name: str, error: Exception) -> InputError:
-    first = (str(error).strip().splitlines() or [""])[0].rstrip(".")
-    why = f"as a Hub data set it cannot be read ({type(error).__name__}: {first})"
-    return InputError(f"{name}: no such file or folder, and {why}; check the path, the name or the network")
+        raise error if isinstance(error, InputError) else hub_error(name, error) from None

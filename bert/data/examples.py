@@ -18,7 +18,8 @@ from typing import Any
 
 from bert.data import rows as readers
 from bert.data.columns import LABELS, Columns, check_pair, choose_columns
-from bert.data.files import JSONS, TABLES, TEXTS, parted_suffixes, read_lines, unify
+from bert.data.files import JSONS, TABLES, TEXTS, parted_suffixes, unify
+from bert.data.hub_rows import is_split, lines_of
 from bert.data.rows import Rows, cell_of, json_table, name_of, own_fields
 from bert.errors import InputError, did_you_mean, option
 
@@ -45,7 +46,7 @@ class Example:
     where: str = ""
     """for messages: `train.csv, line 12`"""
     row: dict[str, Any] | None = field(default=None, compare=False, repr=False)
-    """all columns of the row, as they are in the file; none of a labeled example"""
+    """all columns of the row, as they are in the file"""
 
     @property
     def key(self) -> str:
@@ -94,7 +95,7 @@ def read_examples(
     and texts are left as they are. Raises InputError.
     """
     form = format_of(path, file_format, EXAMPLE_FORMATS)
-    as_given, lines = lines is not None, lines or read_lines(Path(path).expanduser())
+    as_given, lines = lines is not None, lines or lines_of(path)
     if form == "txt":
         if given := next(filter(None, (text, pair, label)), None):
             raise InputError(f"{name_of(path)}: plain text has no column {given!r}; name the format if it is another")
@@ -119,7 +120,7 @@ def _examples(rows: Rows, columns: Columns, needs_label: bool, parse: Parse, as_
         label = None
         with nullcontext() if needs_label else suppress(InputError):
             label = None if columns.label is None else parse(where, row, columns.label)
-        yield Example(text, pair, label, where, None if needs_label else own_fields(row))
+        yield Example(text, pair, label, where, own_fields(row))
 
 
 def lines_of_text(path: str | Path, lines: Iterator[str]) -> Rows:
@@ -184,8 +185,9 @@ def whole(where: str, column: str, value: str) -> str:
 
 
 def format_of(path: str | Path, file_format: str | None, formats: dict[str, str]) -> str:
-    """The format of a file: `file_format` if given, otherwise by its suffix; plain text for standard input."""
+    """The format of a file: `file_format` if given, otherwise by its suffix; plain text for standard input, JSON lines for the Hub."""
     known = sorted(set(formats.values()))
+    file_format = "jsonl" if is_split(path) else file_format
     if file_format is not None:
         if file_format not in known:
             fix = f"use one of {', '.join(known)}.{did_you_mean(file_format, known)}"

@@ -33,6 +33,7 @@ class Stream(IntEnum):
     BATCH_ORDER = 42
     LENGTH_TIES = 43
     FINETUNING_DROPOUT = 44
+    FOLDS = 45
     BENCH_MIXTURE = 51
 
 

@@ -19,7 +19,8 @@ from bert.data import examples as tables
 from bert.data import rows as readers
 from bert.data.columns import LABELS, PAIRS, TAGS, WORDS, Columns, unknown_column
 from bert.data.examples import Example, Examples
-from bert.data.files import read_lines, unify
+from bert.data.files import unify
+from bert.data.hub_rows import lines_of
 from bert.data.rows import NO_SPACE, Rows, Words, cell_of, is_number, json_table, name_of, own_fields, there_are, usual
 from bert.data.tokenizer import is_unspaced
 from bert.errors import InputError, did_you_mean, option
@@ -45,7 +46,7 @@ class TaggedExample:
     joined: tuple[bool, ...] = ()
     """for each word whether the next one follows without a space; empty if the file does not say so"""
     row: dict[str, Any] | None = field(default=None, compare=False, repr=False)
-    """all columns of the row, if the sentence is one without labels"""
+    """all columns of the row, if the file has columns"""
     text: str | None = None
     """the text that the words are found in; none if they were given as words"""
     offsets: Sequence[tuple[int, int]] = field(default=(), compare=False, repr=False)
@@ -99,7 +100,7 @@ def read_tagged(
     takes_texts = not needs_tags and words is None and tags is None
     formats = tables.TAGGED_FORMATS | ({".csv": "csv"} if takes_texts else {})
     form = tables.format_of(path, file_format, tables.EXAMPLE_FORMATS if text else formats)
-    lines = read_lines(Path(path).expanduser(), exact=takes_texts and form in tables.EXAMPLE_FORMATS.values())
+    lines = lines_of(path, exact=takes_texts and form in tables.EXAMPLE_FORMATS.values())
     if form == "txt" and not text:
         form, lines = _plain_or_conll(path, lines, not takes_texts)
         lines = lines if form == "txt" else (line.replace("\r\n", "\n") for line in lines)
@@ -260,7 +261,7 @@ def _tagged_json(rows: Rows, words: str, tags: str, needs_tags: bool) -> Iterato
             raise InputError(f"{where}: column {words!r} has an empty word; remove it and its tag")
         with nullcontext() if needs_tags else suppress(InputError):
             of_tags = _json_tags(where, row, tags, of_words) if tags else None
-        yield TaggedExample(of_words, of_tags, where, row=None if needs_tags else own_fields(row))
+        yield TaggedExample(of_words, of_tags, where, row=own_fields(row))
 
 
 def _json_tags(where: str, row: dict[str, Any], column: str, words: Sequence[str]) -> tuple[str, ...]:

@@ -137,15 +137,17 @@ def collate(items: Sequence[Item], pad_id: int, at_once: int | None = None) -> T
 
 @dataclass(frozen=True)
 class BatchLoader:
-    """The batches of one rank from step 0 to `steps`, or without end. `on_first_request` is called before the first."""
+    """The batches of one rank from step `first_step()` to `steps`, or without end. `on_first_request` is called before the first."""
 
     batches: Batches
     rank: int = 0
     ranks: int = 1
     steps: int | None = None
+    first_step: Callable[[], int] = lambda: 0
     on_first_request: Callable[[], None] = lambda: None
 
     def __iter__(self) -> Iterator[StepBatch]:
         self.on_first_request()
-        for step in count() if self.steps is None else range(self.steps):
+        first = self.first_step()
+        for step in count(first) if self.steps is None else range(first, self.steps):
             yield self.batches.batch(step, self.rank, self.ranks)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bert.errors import InputError, check_seed, check_values, require, require_positive
-from bert.training.config import LogConfig, OptimizerConfig, ScheduleConfig
+from bert.training.config import CheckpointConfig, LogConfig, OptimizerConfig, ScheduleConfig
 
 SEQUENCE_LENGTH = 128  # unless the recipe or the model says otherwise
 SPECIALS = 2  # [CLS] and [SEP]
@@ -32,9 +32,12 @@ class DataConfig:
     """Labeled rows and batches."""
 
     train: str | None = None
-    """training file: .tsv, .csv or .jsonl with texts and labels; .conll, .conllu or .jsonl for tagging"""
+    """training file: .tsv, .csv or .jsonl with texts and labels; .conll, .conllu or .jsonl for tagging; or a split of a data set on the
+    Hugging Face Hub, owner/name:configuration:split"""
     dev: str | None = None
-    """validation file; null: a share of `train`"""
+    """validation file, or a split on the Hub; null: a share of `train`"""
+    test: str | None = None
+    """test file, or a split on the Hub, on which the kept model is measured once, at the end; null: none"""
     text: str | None = None
     """column of the text; null: found by its usual names; for tagging only of predictions"""
     pair: str | None = None
@@ -124,15 +127,29 @@ class FinetuneRecipe:
     """passes over the training examples"""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """how often the model is validated"""
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    """when to save checkpoints; they are removed when the run has finished"""
+    label_errors: bool = False
+    """find training labels that are likely wrong, by five more trainings: RUN/label-errors.csv"""
     log: LogConfig = field(default_factory=LogConfig)
     """rows of RUN/metrics.csv, other loggers, and the progress bar"""
     trainer: dict[str, Any] = field(default_factory=dict)
     """any argument of lightning.Trainer, such as --trainer.devices 2 or --trainer.precision bf16-mixed"""
     seed: int = 0
     """seed of the head's initial weights, the order of examples, and dropout"""
+    seeds: int = 1
+    """number of runs, with seeds seed, seed + 1, …"""
+
+    task: str | None = None
+    """name of the task of this run"""
+    run_id: str | None = None
+    """identifies this run in its recipe.yaml and its checkpoints; a new run gets a new one"""
 
     def __post_init__(self) -> None:
         check_values(self, "")
+        if self.seeds < 1:
+            raise InputError(f"seeds is {self.seeds}; must be at least 1")
         check_seed(self.seed, bits=63)
+        check_seed(self.seed + self.seeds - 1, bits=63)
         if not self.epochs > 0:
             raise InputError(f"epochs is {self.epochs:g}: give more than 0")

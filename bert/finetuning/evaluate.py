@@ -1,37 +1,145 @@
-"""`bert evaluate` of a fine-tuned model: its metrics on labeled rows, also by label, next to those of the best constant prediction."""
+"""`bert evaluate` of a fine-tuned model: its metrics on labeled rows with intervals, also by label, next to those of the best constant
+prediction."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 
+from bert.errors import InputError, did_you_mean, option
 from bert.finetuning.config import DataConfig
-from bert.finetuning.inputs import checked
-from bert.finetuning.metrics import Scales, read
+from bert.finetuning.evaluation.per_example import Counts, Values
+from bert.finetuning.evaluation.scored import Scored, first, score
+from bert.finetuning.evaluation.statistics import intervals
+from bert.finetuning.metrics import Scales
 from bert.finetuning.predict import Predictor, load_predictor
-from bert.finetuning.tasks.task import LabelMetrics, first_of, flat
+
+FEWEST = 20  # rows with a label, for an interval
+_PARTS = 4  # by length
+
+Interval = tuple[float, float] | None
+"""the lower and the upper bound; none if the data does not tell"""
+Intervals = dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class LabelMetrics:
+    """How well the model finds a label, or a type of span."""
+
+    label: str
+    count: int
+    """its frequency in the data"""
+    precision: float
+    recall: float
+    f1: float
+    predicted: int
+    """how often it is predicted"""
+    correct: int
+    """how often this is right"""
+    intervals: Intervals
+    """of precision, recall and F1; empty for a label that is in less than 20 rows"""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the examples."""
+
+    name: str
+    count: int
+    value: float
+    """their headline"""
+    interval: Interval
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """The metrics of a model on labeled rows."""
 
-    metrics: dict[str, float]
-    """the headline first"""
-    baseline: dict[str, float]
-    """the same for a constant prediction: the most frequent label of the data, or the mean of its numbers"""
-    labels: list[LabelMetrics]
-    """precision, recall and F1 of each label, or type of span; empty for regression"""
-    size: str
-    """`300 sentences, 3,686 words`"""
-    scales: Scales
-    """how the metrics are shown"""
+    scored: Scored
+    groups: np.ndarray
+    """(E,): the unit of resampling of each example"""
+    unit: str = "example"
+    """the name of such a unit"""
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """The headline first."""
+        return self.scored.measured(self.scored.decided)
+
+    @cached_property
+    def baseline(self) -> dict[str, float]:
+        """The same for a constant prediction: the most frequent label of the data, or the mean of its numbers."""
+        return self.scored.constant()
+
+    @property
+    def scales(self) -> Scales:
+        """How the metrics are shown."""
+        return self.scored.task.scales
+
+    @property
+    def size(self) -> str:
+        """`300 sentences, 3,686 words`"""
+        return self.scored.task.counted(self.scored.sizes)
+
+    @property
+    def headline(self) -> str:
+        """The name of the first metric."""
+        return next(iter(self.metrics))
+
+    @cached_property
+    def intervals(self) -> Intervals:
+        """The 95 % bootstrap interval of each metric."""
+        return _known(intervals(self.scored.per_example.metrics, self.groups))
+
+    @cached_property
+    def labels(self) -> list[LabelMetrics]:
+        """Precision, recall and F1 of each label, or type of span, that occurs or is predicted; empty for regression."""
+        counts = self.scored.per_example
+        if not isinstance(counts, Counts):
+            return []
+        values = counts.labels(np.ones((1, len(self.groups))))
+        ranges = _known(intervals(lambda weights: _flat(counts.labels(weights)), self.groups))
+        found = []
+        for number, (label, (correct, predicted, gold)) in enumerate(zip(counts.names, counts.support().T.tolist())):
+            if predicted or gold:
+                own = {name: ranges[f"{name} {number}"] for name in values} if gold >= FEWEST else {}
+                shares = {name: float(np.nan_to_num(value[0, number])) for name, value in values.items()}
+                found.append(LabelMetrics(label, gold, **shares, predicted=predicted, correct=correct, intervals=own))
+        return found
+
+    def slices(self, names: Iterable[str]) -> list[Slice]:
+        """The headline of the examples of each name."""
+        numbers: dict[str, list[int]] = {}
+        for number, name in enumerate(names):
+            numbers.setdefault(name, []).append(number)
+        found = []
+        for name, chosen in numbers.items():
+            counts, here = self.scored.per_example.chosen(np.array(chosen)), self.groups[chosen]
+            value = first(counts.metrics(np.ones((1, len(chosen)))))[self.headline]
+            interval = _known(intervals(counts.metrics, here))[self.headline] if len(chosen) >= FEWEST else None
+            found.append(Slice(name, len(chosen), value, interval))
+        return found
+
+    def by_length(self) -> list[Slice]:
+        """The headline of short and long examples: four parts of about as many examples."""
+        lengths = np.array([len(example.key) for example in self.scored.examples])
+        bounds = np.unique(np.quantile(lengths, np.linspace(0, 1, _PARTS + 1)[1:], method="lower"))
+        parts = np.searchsorted(bounds, lengths)
+        ranges = [(lengths[parts == i].min(), bound) for i, bound in enumerate(bounds)]
+        names = [f"{low:,}–{high:,} characters" if low < high else f"{low:,} characters" for low, high in ranges]
+        return sorted(self.slices(names[part] for part in parts), key=lambda one: names.index(one.name))
+
+    def by_column(self, column: str) -> list[Slice]:
+        """The headline for each value of a column, the most frequent first. Raises InputError if there is no such column."""
+        return sorted(self.slices(cells(self.scored.examples, column, "slice")), key=lambda one: -one.count)
 
     def __str__(self) -> str:
         """The metrics as tables."""
-        lines = [self.size, metric_table({"model": self.metrics, "baseline": self.baseline}, self.scales)]
+        columns = {"model": self.metrics, "baseline": self.baseline}
+        lines = [self.size, metric_table(columns, self.scales, self.intervals)]
         if self.labels:
             width = max(len("label"), *(len(part.label) for part in self.labels))
             lines.append(f"\n{'label':<{width}}{'precision':>11}{'recall':>8}{'F1':>8}{'count':>9}")
@@ -41,32 +149,61 @@ class Evaluation:
         return "\n".join(lines)
 
 
-def evaluate(folder: str | Path, file: str, data: DataConfig) -> Evaluation:
-    """Measure the fine-tuned model of `folder` on the labeled rows of `file`. Raises InputError."""
+def _known(found: dict[str, tuple[float, float]]) -> Intervals:
+    """Intervals, none in place of those that are undefined."""
+    return {name: None if np.isnan(bounds[0]) else bounds for name, bounds in found.items()}
+
+
+def _flat(values: Values) -> Values:
+    """(B, K) values by name as (B,) values by name and number."""
+    return {f"{name} {number}": column for name, value in values.items() for number, column in enumerate(value.T)}
+
+
+def evaluate(folder: str | Path, file: str, data: DataConfig, group: str | None = None) -> Evaluation:
+    """Measure the fine-tuned model of `folder` on the labeled rows of `file`. Rows with the same value in the column `group`, such as
+    a user or a document, are resampled together. Raises InputError."""
     predictor = load_predictor(folder)
-    return evaluate_examples(predictor, predictor.read(file, data))
+    return evaluate_examples(predictor, predictor.read(file, data), group)
 
 
-def evaluate_examples(predictor: Predictor, examples: Iterable[Any]) -> Evaluation:
+def evaluate_examples(predictor: Predictor, examples: Iterable[Any], group: str | None = None) -> Evaluation:
     """Measure a loaded model on labeled examples. Raises InputError."""
-    task, labels = predictor.task, predictor.model.labels
-    unknown = f"is not one of the model's labels ({first_of(labels, 20)}): fix it, or name the column of the labels"
-    asked, scores = zip(*predictor.scores(checked(task, examples, labels, unknown)))
-    right, given, sizes = flat(task, asked, labels), torch.cat(scores), [len(one) for one in scores]
-    metrics, constant = task.metrics(labels, asked), task.constant(right, len(labels))
-    task.update(metrics, given, right, sizes)
-    parts, values = task.parts(metrics, labels, given, right, sizes), read(metrics)
-    task.update(metrics, constant.expand_as(given), right, sizes)
-    return Evaluation(values, read(metrics), parts, task.counted(sizes), task.scales)
+    scored = score(predictor, examples)
+    if group is None:
+        return Evaluation(scored, np.arange(len(scored.sizes)))
+    _, groups = np.unique(cells(scored.examples, group, "group"), return_inverse=True)
+    return Evaluation(scored, groups, group)
 
 
-def metric_table(columns: dict[str, dict[str, float]], scales: Scales, change: bool = False) -> str:
-    """A table with a row for each metric and the given columns; with `change` also the difference of the last from the first."""
+def cells(examples: Iterable[Any], column: str, asked: str) -> list[str]:
+    """The cells of a column of labeled examples. Raises InputError if a row has none; `asked` is the option that names it."""
+    found = []
+    for example in examples:
+        row = example.row or {}
+        if column not in row:
+            names = f"name one of {', '.join(row)}.{did_you_mean(column, row)}"
+            fix = names if row else "its rows have no columns; remove it"
+            raise InputError(f"{option(asked)} {column}: is no column of {example.at(0)}; {fix}")
+        if asked == "group" and row[column] in (None, ""):
+            raise InputError(
+                f"{example.at(0)}: column {column!r} is empty; fill it in, as rows of a group are resampled together"
+            )
+        found.append("(none)" if row[column] in (None, "") else str(row[column]))
+    return found
+
+
+def metric_table(
+    columns: dict[str, dict[str, float]], scales: Scales, ranges: Intervals | None = None, change: bool = False
+) -> str:
+    """A table with a row for each metric and the given columns; with `ranges` also the interval of the first column, and with
+    `change` the difference of the last from the first."""
     values = list(columns.values())
-    lines = [" " * 14 + "".join(f"{name:>10}" for name in columns) + ("    change" if change else "")]
+    heads = [f"{name:>10}" for name in columns] + [f"{'95% interval':>18}"] * bool(ranges) + ["    change"] * change
+    lines = [" " * 14 + "".join(heads)]
     for name in values[0]:
-        cells = [scales[name].shown(column[name]) for column in values]
-        if change:
-            cells.append(scales[name].difference(values[-1][name] - values[0][name]))
-        lines.append(f"{scales[name].title:<14}" + "".join(f"{cell:>10}" for cell in cells))
+        scale, line = scales[name], f"{scales[name].title:<14}"
+        line += "".join(f"{scale.shown(column[name]):>10}" for column in values)
+        if ranges:
+            line += f"{scale.range(ranges[name]):>18}"
+        lines.append(line + f"{scale.difference(values[-1][name] - values[0][name]):>10}" * change)
     return "\n".join(lines)

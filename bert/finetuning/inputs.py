@@ -3,11 +3,10 @@
 The labels are those of the training file, sorted: the index of a label is its class id, and config.json stores the names.
 """
 
-import dataclasses
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -17,13 +16,17 @@ import torch
 from torchmetrics import Metric
 
 from bert.data.columns import Columns
+from bert.data.hub_rows import title_of
 from bert.errors import InputError, did_you_mean, option
+from bert.files import absolute, is_same
 from bert.finetuning.batches import Item
 from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, DataConfig, FinetuneRecipe, WindowsConfig
+from bert.finetuning.evaluation.overlap import normal_form
 from bert.finetuning.metrics import numbered, read
 from bert.finetuning.tasks.index import TASKS, task_named
 from bert.finetuning.tasks.task import Task, first_of, flat, printed
 from bert.finetuning.windows import WindowMaker
+from bert.hf.folder import open_folder
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel
 
@@ -51,6 +54,24 @@ class TrainingData:
     """the metrics on `dev` of predictions without a model"""
     columns: Columns
     """those of the training file"""
+    examples: Sequence[Any]
+    """those of `train`, in its order"""
+    dev_examples: Sequence[Any]
+    """those of `dev`, as they were read"""
+    test_examples: Sequence[Any]
+    """those of the test file; empty if there is none"""
+    fingerprint: Mapping[str, str] = field(default_factory=dict)
+    """identifies what a run reads"""
+
+
+def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, TrainingData]:
+    """The recipe with every open field resolved, and its data. Raises InputError."""
+    if recipe.model is None:
+        raise InputError("no model to start from: give a model folder with --model")
+    encoder = open_folder(recipe.model).encoder
+    maker = window_maker(recipe.windows, encoder, recipe.model)
+    data = prepare_data(task, recipe.data, maker)
+    return resolved(recipe, maker), replace(data, fingerprint=_fingerprint(data, encoder))
 
 
 def check_options(task: Task, data: DataConfig) -> None:
@@ -67,9 +88,11 @@ def check_files(task: Task, data: DataConfig) -> None:
     check_options(task, data)
     if data.train is None:
         raise InputError("no training examples: give a file with --train")
-    for name, file in (("train", data.train), ("dev", data.dev)):
+    for name, file in (("train", data.train), ("dev", data.dev), ("test", data.test)):
         if file == "-":
             raise InputError(f"--{name} -: a run reads its examples more than once: give a file")
+        if name != "test" and file and data.test and (file == data.test or is_same(Path(file), Path(data.test))):
+            raise InputError(f"--test {data.test}: is the file of --{name} too: give rows that the run has not seen")
 
 
 def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingData:
@@ -87,13 +110,22 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     labels = task.labels(train)
     metrics = task.metrics(labels, train)
     places = places_of(task, train)
+    unseen = f"does not occur in {data.train}: fix it, remove the row, or add training examples of it"
+
+    def read_labeled(file: str) -> list[Any]:
+        return list(checked(task, task.read(file, data, learned=rows.columns), labels, unseen))
+
+    test = [] if data.test is None else read_labeled(data.test)
+    known = {normal_form(one.key) for one in train} if test else set()
+    if seen := sum(normal_form(one.key) in known for one in test):
+        logger.warning(
+            f"{seen:,} of {len(test):,} test texts are training texts too: remove them from one of the files"
+        )
     if data.dev is not None:
-        unseen = f"does not occur in {data.train}: fix it, remove the row, or add training examples of it"
-        dev = list(checked(task, task.read(data.dev, data, learned=rows.columns), labels, unseen))
-        dev_name = Path(data.dev).name
+        dev, dev_name = read_labeled(data.dev), title_of(data.dev)
     else:
         train, dev = _hold_out(task, train, data)
-        dev_name = f"{data.validation_split:.0%} of {Path(data.train).name}"
+        dev_name = f"{data.validation_split:.0%} of {title_of(data.train)}"
         logger.info(f"no --dev: validating on {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash")
     for doubt in task.doubts(places):
         logger.warning(doubt)
@@ -111,7 +143,8 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     fitted = task.fitted(labels, train)
     logger.info(fitted.described(train, dev))
     without = baseline(task, train, dev, labels)
-    return TrainingData(fitted, labels, learned, asked, dev_name, metrics, without, rows.columns)
+    kept = [example for example in train if task.numbers(example, dict.fromkeys(labels, 0))]
+    return TrainingData(fitted, labels, learned, asked, dev_name, metrics, without, rows.columns, kept, dev, test)
 
 
 def baseline(task: Task, learned: Sequence[Any], asked: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
@@ -224,5 +257,21 @@ def _described(task: Task, examples: Sequence[Any], items: Sequence[Item]) -> st
 
 def resolved(recipe: FinetuneRecipe, maker: WindowMaker) -> FinetuneRecipe:
     """The recipe with every open field resolved, as written to RUN/recipe.yaml."""
-    windows = dataclasses.replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride)
-    return dataclasses.replace(recipe, windows=windows)
+    return replace(recipe, windows=replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride))
+
+
+def _fingerprint(data: TrainingData, encoder: Encoder) -> dict[str, str]:
+    """Hashes of the labels, the examples, and the weights that a run starts from."""
+    digests = {name: blake2b(digest_size=16) for name in ("labels", "examples", "model")}
+    digests["labels"].update(repr(data.labels).encode("utf-8", "surrogatepass"))
+    for item in (len(data.train), *data.train, *data.dev):
+        digests["examples"].update(repr(item).encode())
+    for tensor in encoder.state_dict().values():
+        digests["model"].update(tensor.flatten().view(torch.uint8).numpy())
+    return {name: digest.hexdigest() for name, digest in digests.items()}
+
+
+def with_absolute_paths(recipe: FinetuneRecipe) -> FinetuneRecipe:
+    """`recipe` with paths that do not depend on the current directory."""
+    files = {name: absolute(getattr(recipe.data, name)) for name in ("train", "dev", "test")}
+    return replace(recipe, model=absolute(recipe.model), data=replace(recipe.data, **files))

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -32,6 +33,10 @@ class Scale:
     def shown(self, value: float) -> str:
         """A value in a sentence or a table."""
         return f"{value:.1%}" if self.percent else f"{value:,.3f}"
+
+    def range(self, bounds: tuple[float, float] | None) -> str:
+        """An interval in a sentence or a table, a dash for none."""
+        return "–" if bounds is None else "–".join(map(self.shown, bounds)).replace("%–", "–")
 
     def difference(self, value: float) -> str:
         """A difference of two values, with its sign; in percentage points for a share."""
@@ -73,7 +78,7 @@ def goodness(values: Mapping[str, float], scales: Scales) -> list[float]:
 
 
 class SpanF1(Metric):
-    """Micro-averaged precision, recall and F1 of spans, in total and by type, over all processes.
+    """Micro-averaged precision, recall and F1 of spans, over all processes.
 
     `labels` are all possible tags; `scheme` is used in `strict` mode.
     """
@@ -86,7 +91,7 @@ class SpanF1(Metric):
     def __init__(self, labels: Iterable[str], mode: Mode = "conlleval", scheme: Scheme = "IOB2") -> None:
         super().__init__()
         self.tags = tuple(labels)
-        self.types = tuple(sorted({parts(label)[1] for label in self.tags} - {""}))
+        self.types = span_types(self.tags)
         self.scheme: Scheme | None = scheme if mode == "strict" else None
         self.add_state("counts", torch.zeros(3, len(self.types), dtype=torch.long), dist_reduce_fx="sum")
 
@@ -94,27 +99,26 @@ class SpanF1(Metric):
         """Count the spans of sentences, given as the tags of their words. Raises ValueError for unequal lengths."""
         if [len(tags) for tags in predicted] != [len(tags) for tags in gold]:
             raise ValueError("predicted and gold tags differ in number: give one of each for every word")
-        counts = [[0] * len(self.types) for _ in range(3)]
         for sides in zip(predicted, gold):
-            found, there = (set(spans(tags, self.scheme)) for tags in sides)
-            for row, some in zip(counts, (found & there, found, there)):
-                for span in some:
-                    row[self.types.index(span.type)] += 1
-        self.counts += torch.tensor(counts, dtype=torch.long, device=self.device)
+            self.counts += torch.from_numpy(span_counts(*sides, self.types, self.scheme)).to(self.device)
 
     def compute(self) -> dict[str, Tensor]:
-        """`precision`, `recall` and `f1` over all types, and for each type, such as PER, `precision_PER`, … and `gold_PER`, the number
-        of its spans. A ratio with a denominator of 0 is 0."""
-        scores = _scores(*self.counts.sum(1))
-        for type_, counts in zip(self.types, self.counts.T):
-            scores |= {f"{name}_{type_}": score for name, score in _scores(*counts).items()}
-            scores[f"gold_{type_}"] = counts[2]
-        return scores
+        """`precision`, `recall` and `f1` over all types. A ratio with a denominator of 0 is 0."""
+        correct, predicted, gold = self.counts.sum(1)
+        shares = correct / predicted.clamp(min=1), correct / gold.clamp(min=1)
+        return dict(zip(("precision", "recall", "f1"), (*shares, 2 * correct / (predicted + gold).clamp(min=1))))
 
 
-def _scores(correct: Tensor, predicted: Tensor, gold: Tensor) -> dict[str, Tensor]:
-    return {
-        "precision": correct / predicted.clamp(min=1),
-        "recall": correct / gold.clamp(min=1),
-        "f1": 2 * correct / (predicted + gold).clamp(min=1),
-    }
+def span_types(tags: Iterable[str]) -> tuple[str, ...]:
+    """The types of the spans that tags mark, sorted."""
+    return tuple(sorted({parts(tag)[1] for tag in tags} - {""}))
+
+
+def span_counts(decided: Sequence[str], gold: Sequence[str], types: Sequence[str], scheme: Scheme | None) -> np.ndarray:
+    """(3, types): the numbers of correct, predicted and gold spans of a sentence, given as the tags of its words."""
+    found, there = (set(spans(tags, scheme)) for tags in (decided, gold))
+    counts = np.zeros((3, len(types)), np.int64)
+    for row, some in enumerate((found & there, found, there)):
+        for span in some:
+            counts[row, types.index(span.type)] += 1
+    return counts

@@ -78,7 +78,9 @@ def _table_writer(form: str, task: Task, stream: TextIO, top: int | None) -> Wri
 
     def write(example: Any, prediction: Prediction) -> None:
         given = task.given(example) if form == "csv" else {}
-        cells = {name: encodable(_cell(value)) for name, value in _joined(given, prediction.cells(top)).items()}
+        why = {"explanation": prediction.explanation.top()} if prediction.explanation else {}
+        found = _joined(given, {**prediction.cells(top), **why})
+        cells = {name: encodable(_cell(value)) for name, value in found.items()}
         if not table:
             table.append(csv.DictWriter(lines, list(cells), **how))
             table[0].writeheader()

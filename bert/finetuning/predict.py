@@ -16,11 +16,12 @@ from bert.data.columns import Columns
 from bert.errors import InputError
 from bert.files import is_same
 from bert.finetuning.config import DataConfig, WindowsConfig
+from bert.finetuning.explanation import explained, explanation_page
 from bert.finetuning.inputs import check_options, chunks, window_maker
 from bert.finetuning.output import chosen_format, writer, written
 from bert.finetuning.tasks.index import task_of, task_with
 from bert.finetuning.tasks.task import Prediction, Task, TaskModel
-from bert.finetuning.windows import Settings, WindowMaker
+from bert.finetuning.windows import Settings, Window, WindowMaker
 from bert.hf.folder import SETTINGS
 from bert.hub import local_folder
 from bert.inference.batching import Batch, Encoded, run_batches
@@ -56,17 +57,21 @@ class Predictor:
         return chain.from_iterable(map(self._scores, chunks(examples)))
 
     def _scores(self, examples: list[Any]) -> Iterator[tuple[Any, Tensor]]:
-        windows = self.task.windows(examples, self.maker)
-        flat = list(chain(*windows))
-
-        def kept(output: Any, batch: Batch) -> list[Tensor]:
-            logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
-            return [self.task.kept(one, flat[place]) for one, place in zip(logits, batch.positions)]
-
-        inputs = [Encoded(window.ids, window.token_types) for window in flat]
-        found = iter(run_batches(self.model, inputs, kept, bf16=self.bf16))
         # not lazily: the windows of a long text are large, and are not kept
-        return zip(examples, [self.task.of_example([next(found) for _ in one], one) for one in windows])
+        return zip(examples, window_scores(self.task, self.model, self.task.windows(examples, self.maker), self.bf16))
+
+
+def window_scores(task: Task, model: TaskModel, windows: Sequence[list[Window]], bf16: bool | None) -> list[Tensor]:
+    """The scores (units, C) of each example, given its windows."""
+    flat = list(chain(*windows))
+
+    def kept(output: Any, batch: Batch) -> list[Tensor]:
+        logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
+        return [task.kept(one, flat[place]) for one, place in zip(logits, batch.positions)]
+
+    inputs = [Encoded(window.ids, window.token_types) for window in flat]
+    found = iter(run_batches(model, inputs, kept, bf16=bf16))
+    return [task.of_example([next(found) for _ in one], one) for one in windows]
 
 
 def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf16: bool | None = None) -> Predictor:
@@ -102,9 +107,9 @@ def restored(model: TaskModel, source: str | Path) -> tuple[Task, Settings]:
 
 
 def predict_texts(
-    model: TaskModel, texts: Sequence[str | Sequence[str]], pairs: Sequence[str] | None = None
+    model: TaskModel, texts: Sequence[str | Sequence[str]], pairs: Sequence[str] | None = None, explain: bool = False
 ) -> list[Prediction]:
-    """The predictions for texts, or pairs of texts, on the device of the model. Raises InputError."""
+    """The predictions for texts, or pairs of texts, on the device of the model, with an `explanation` if asked. Raises InputError."""
     if isinstance(texts, str) or isinstance(pairs, str):
         raise InputError("predict: give a list of texts, not one text")
     if pairs is not None and len(pairs) != len(texts):
@@ -114,7 +119,8 @@ def predict_texts(
         had = "pairs; give the second texts too" if pairs is None else "single texts; leave the second ones out"
         raise InputError(f"predict: training had {had}")
     examples = map(predictor.task.example, texts, pairs or repeat(None))
-    return [prediction for _, prediction in predictor(examples)]
+    results = predictor(examples)
+    return [prediction for _, prediction in (explained(predictor, results) if explain else results)]
 
 
 def predict(
@@ -125,25 +131,25 @@ def predict(
     form: str | None = None,
     top: int | None = None,
     page: bool = False,
+    explain: bool = False,
 ) -> tuple[int, str]:
     """Write the predictions for each row of `file`, or each sentence, to `out`; `-` is standard input or output.
 
     `form` is the format of `out`, by default that of its suffix, or the usual one of the task; `top` is the number of labels whose
-    probability is written. The file is written atomically. Returns the number of rows or sentences and, if a `page` is asked for, an
-    HTML page that shows the first of them. Raises InputError.
+    probability is written; `explain` adds the words that speak for each prediction. The file is written atomically. Returns the number of
+    rows or sentences and, if a `page` is asked for, an HTML page that shows the first of them. Raises InputError.
     """
     if "-" not in (file, out) and is_same(Path(file).expanduser(), Path(out).expanduser()):
         raise InputError(f"--out {out}: would overwrite the input: give another --out")
     predictor = load_predictor(folder)
     task = predictor.task
     if top is not None and (top < 1 or not task.has_top):
-        fix = (
-            "must be at least 1" if task.has_top else f"{task.name} gives no probabilities of several labels; remove it"
-        )
+        fix = "must be at least 1" if task.has_top else f"{task.name} has no probabilities of several labels; remove it"
         raise InputError(f"--top {top}: {fix}")
-    if page:
+    if page and not explain:
         task.page([], str(folder), 0)
     results = predictor(predictor.read(file, data, labeled=False))
+    results = explained(predictor, results) if explain else results
     current = next(results, None)  # errors of the input show before a line is written
     if current is None:
         return 0, ""
@@ -156,4 +162,4 @@ def predict(
             shown += [current[1]] * (page and count < MOST_ON_PAGE)
             count, current = count + 1, None
             current = next(results, None)
-    return count, task.page(shown, f"{file}, {folder}", count) if page else ""
+    return count, (explanation_page if explain else task.page)(shown, f"{file}, {folder}", count) if page else ""

@@ -1,36 +1,42 @@
 """`bert finetune`: labeled rows → batches → training → the folder of the best model, as one page of plain calls.
 
-The run directory holds recipe.yaml (all fields; running it again reproduces the run), metrics.csv, environment.json and model/ (the
-model that is best on the dev set).
+The run directory holds given.yaml (the recipe as given), recipe.yaml (all fields; running it again reproduces the run), metrics.csv,
+environment.json, checkpoints/ while it trains, model/ (the model that is best on the dev set), and best.json and metrics.json (see
+`finish`). With several seeds, each has these in a folder of its own, seed-0/, seed-1/, ….
 """
 
 import logging
-from contextlib import nullcontext, suppress
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
+import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun, check_arguments
 from bert.files import real_path
-from bert.finetuning.batches import Batches, BatchLoader
+from bert.finetuning.batches import Batches, Item
+from bert.finetuning.card import card_text
 from bert.finetuning.config import FinetuneRecipe
-from bert.finetuning.inputs import TrainingData, check_files, prepare_data, resolved, window_maker
+from bert.finetuning.evaluation.record import METRICS
+from bert.finetuning.finish import BEST, REPORT, finish, read_marker, write_best
+from bert.finetuning.folds import folds_of, write_label_errors
+from bert.finetuning.inputs import TrainingData, check_files, prepare, with_absolute_paths
 from bert.finetuning.metrics import in_words, numbered
-from bert.finetuning.module import KeepBest, TaskTraining, log_columns
-from bert.finetuning.tasks.index import TASKS, task_named
+from bert.finetuning.module import KeepBest, TaskTraining, fit_batches, log_columns, training_of
+from bert.finetuning.tasks.index import task_named
 from bert.finetuning.tasks.task import Task, TaskModel
-from bert.finetuning.windows import Settings
-from bert.hf.folder import Source, head_of, open_folder, start
 from bert.model.encoder import count_parameters
-from bert.signals import Signals, handled
-from bert.terminal import quiet
+from bert.recipe import read_recipe, read_yaml
 from bert.training import folder as run_folder
-from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
-from bert.training.card import training_card
-from bert.training.ranks import world_size
-from bert.training.trainer import check_trainer_arguments, make_trainer
+from bert.training.callbacks import ProgressBar, StepLog, StopOnSignal
+from bert.training.checkpoints import check_fingerprint, chosen_checkpoint, cut_back, newest_checkpoint, step_of
+from bert.training.folder import Launch, launched
+from bert.training.ranks import is_restart, tell_others, world_size
+from bert.training.trainer import check_trainer_arguments, equip, make_trainer
 
 logger = logging.getLogger(__name__)
 
@@ -43,111 +49,162 @@ _DECIDED = {
     "enable_checkpointing": "validation.every_steps",
     "reload_dataloaders_every_n_epochs": "data.train",
 }
+_OF_THE_RUN = ("callbacks", "logger", "profiler")  # arguments of the Trainer that folds leave out
 
 
 def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool = False, trust: bool = False) -> Path:
     """Run `recipe` in the folder `out`, and return the folder of the best model.
 
-    `task` is a name in `bert.finetuning.tasks.index.TASKS`. `overwrite` deletes a run in `out`, which is an error otherwise. Progress is
-    logged by the loggers of `bert`. `trust` imports any class that the recipe names.
+    `task` is a name in `bert.finetuning.tasks.index.TASKS`. If `out` holds a run of the same task and recipe, it is resumed from its newest
+    checkpoint, or its model is returned if it has finished. `overwrite` deletes a run in `out`; another run there is an error otherwise.
+    Progress is logged by the loggers of `bert`. `trust` imports any class that the recipe names.
 
-    Raises InputError for what the user can fix, and `bert.errors.InterruptedRun` if a signal ended the run (the best model so far is
-    kept).
+    Raises InputError for what the user can fix, and `bert.errors.InterruptedRun` if a signal ended the run.
     """
     check_arguments(finetune, locals())
-    learned, out = task_named(task), Path(out)
+    learned, recipe = task_named(task), replace(recipe, task=task)
     check_trainer_arguments(recipe.trainer, _DECIDED, trust)
     check_files(learned, recipe.data)
-    _check_not_inside(recipe, out)
-    out, first = run_folder.named(out), run_folder.is_rank_0()
-    with handled() as signals, quiet(not first), run_folder.owned(out) if first else nullcontext():
-        return _finetune(learned, recipe, out, overwrite, signals, trust)
-
-
-def _finetune(task: Task, recipe: FinetuneRecipe, out: Path, overwrite: bool, signals: Signals, trust: bool) -> Path:
-    """Prepare the run, on rank 0 first, and train."""
-    first, ranks = run_folder.is_rank_0(), world_size(recipe.trainer)
-    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(signals)
-    with run_folder.claimed(out, overwrite, recipe, keeps=False) if first else nullcontext(out) as folder:
-        if not first:
-            # recipe.yaml does not contain the objects in `trainer`
-            recipe = replace(run_folder.wait_until_ready(out, FinetuneRecipe)[0], trainer=recipe.trainer)
-        recipe, data, model = prepare(task, recipe)
-        task = data.task
-        model.settings = Settings(recipe.windows, data.columns, task.settings()).written()
-        batches = Batches(data.train, recipe.data.batch_size, model.config.pad_id, recipe.seed, counts=task.counts)
-        dev = Batches(data.dev, recipe.data.batch_size, model.config.pad_id, shuffled=False)
-        keep = KeepBest(lambda trained: save_model(trained, recipe, data, out / "model"))
-        csv = MetricsCsv(out / "metrics.csv", [*log_columns(task, data.baseline), *TIME_COLUMNS])
-        trainer = make_trainer(  # before the recipe is written: it raises if this machine lacks what is asked for
-            recipe.trainer,
-            [log, stop, keep, *([ProgressBar(log)] if recipe.log.progress_bar else [])],
-            loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
-            plugins=[],
-            validate_every=recipe.validation.every_steps or batches.in_epoch,
-            trust=trust,
-            run_dir=out,
-        )
-        if trainer.world_size != ranks:
-            started = f"{ranks} processes were expected and Lightning starts {trainer.world_size}"
-            raise InputError(f"trainer.devices: {started}: give a number")
+    _check_not_inside(recipe, Path(out))
+    if recipe.label_errors and (ranks := world_size(recipe.trainer)) > 1:
+        raise InputError(f"label_errors: {ranks} processes train; must be one: give trainer.devices 1")
+    out, first = run_folder.named(Path(out)), run_folder.is_rank_0()
+    advice = f"run the same command{', without --overwrite if training had begun,' * overwrite} to continue"
+    with launched(out, trust, lambda: f"stopped: {advice}") as launch:
+        # Rank 0 prepares the run; the other ranks wait for it.
+        is_held = first and _is_held(out, recipe, overwrite)
+        if is_held and (headline := read_marker(out / REPORT / METRICS).get("summary")):
+            tell_others(out / run_folder.READY, {})
+            logger.info(f"{out}: this run has finished: {headline}")
+            return out / "model"
+        begin = partial(_begin, overwrite=overwrite) if first and not is_held else _take_up if first else _follow
+        data, runs, checkpoint = begin(launch, learned, recipe)
+        for folder, own in runs.items():
+            if not read_marker(folder / BEST):
+                _train(launch, data, folder, own, checkpoint, advice)
+                checkpoint = None
+        if torch.distributed.is_initialized():  # rank 0 measures alone
+            torch.distributed.destroy_process_group()
         if first:
-            decided = {"precision": str(trainer.precision)}
-            run_folder.mark_ready(folder, out, recipe, f"bert finetune {task.name}", decided)
-    steps = max(1, round(recipe.epochs * batches.in_epoch))
-    how = recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch
-    module = TaskTraining(task, data.metrics, model.train(), *how)
-    logger.info(describe(recipe, model, steps, trainer.precision))
-
-    def on_first_request() -> None:
-        signals.install()  # Lightning has replaced our handlers
-        module.progress.start()
-
-    training = BatchLoader(batches, trainer.global_rank, ranks, on_first_request=on_first_request)
-    validation = BatchLoader(dev, trainer.global_rank, ranks, steps=dev.in_epoch)
-    with suppress(SIGTERMException), signals.deferred():
-        trainer.fit(module, training, validation)
-    if stop.stopped_by:
-        raise InterruptedRun(interrupted(task, module, keep, out) if first else "", stop.stopped_by)
-    best, baseline = in_words(keep.best, task.scales), in_words(data.baseline, task.scales)
-    logger.info(f"best: step {keep.best_step:,}, {best}   baseline: {baseline}")
-    logger.info(f"model: {out / 'model'}   next: bert predict {out / 'model'} FILE --out {task.output}")
-    return out / "model"
+            trained = partial(trained_on, launch, data, recipe)
+            found = write_label_errors(data, recipe.seed, out, trained) if recipe.label_errors else []
+            finish(out, data, runs, found)
+        return out / "model"
 
 
-def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, TrainingData, TaskModel]:
-    """The recipe with every open field resolved, its data, and the model with a new head. Raises InputError."""
-    if recipe.model is None:
-        raise InputError("no model to start from: give a model folder with --model")
-    folder = open_folder(recipe.model)
-    maker = window_maker(recipe.windows, folder.encoder, recipe.model)
-    data = prepare_data(task, recipe.data, maker)
-    torch.manual_seed(recipe.seed)
-    head = recipe.head
-    model: TaskModel = start(task.model, folder, data.labels, head.dropout, head.pooling, task.problem_type)
-    if not keep_output(model, folder, task):
-        task.initialize(model, data.train)
-    return resolved(recipe, maker), data, model
+Runs = dict[Path, FinetuneRecipe]
+"""folder → recipe of the run with each seed"""
+Prepared = tuple[TrainingData, Runs, Path | None]
+"""the data, the runs, and the checkpoint from which the first of them that has not finished is resumed"""
 
 
-def keep_output(model: TaskModel, source: Source, task: Task) -> bool:
-    """Copy the output layer of a folder that has the same task and labels, in the order of the labels of `model`."""
-    kind, head = head_of(source.folder)
-    if kind != task.model.__name__:
+def _is_held(out: Path, recipe: FinetuneRecipe, overwrite: bool) -> bool:
+    """Whether `out` holds the run of `recipe`, which is to be resumed. InputError if it holds another one."""
+    if not run_folder.holds_run(out) or (overwrite and not is_restart()):
         return False
-    labels: list[str] = list(getattr(head, "labels", ()))
-    is_same = getattr(head, "problem_type", "") == task.problem_type
-    kept = is_same and sorted(labels) == sorted(model.labels)
-    found = "the same labels" if kept else "other labels" if is_same else "another task"
-    logger.info(f"{source.folder} has {found}: its output layer is {'' if kept else 'not '}kept")
-    shapes = {f"head.output.{name}": tensor.shape for name, tensor in model.head.output.named_parameters()}
-    for name, tensor in source.parameters(kind, shapes)[0].items() if kept else ():
-        model.get_parameter(name).data.copy_(tensor[[labels.index(label) for label in model.labels]])
-    return kept
+    if "task" not in read_yaml(out / run_folder.RECIPE):  # a run of pretraining, or of an earlier version
+        return False
+    run_folder.check_same(out, with_absolute_paths(recipe), changes=False)
+    return True
 
 
-def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: str) -> str:
+def _begin(launch: Launch, task: Task, recipe: FinetuneRecipe, overwrite: bool) -> Prepared:
+    """Rank 0: prepare a new run."""
+    out, command = launch.out, f"bert finetune {task.name}"
+    with run_folder.claimed(out, overwrite, with_absolute_paths(recipe), keeps=False) as folder:
+        recipe, data = prepare(task, replace(recipe, run_id=uuid4().hex))
+        if recipe.label_errors:
+            folds_of(data.examples, recipe.seed)  # raises for too few texts
+        trainer, _, _ = equip(launch, out, recipe, [], None, None)  # raises if this machine lacks what is asked for
+        for where, own in seed_runs(folder, recipe).items() if recipe.seeds > 1 else ():
+            where.mkdir()
+            run_folder.write_recipe(with_absolute_paths(own), where, command)
+        run_folder.mark_ready(folder, out, with_absolute_paths(recipe), command, _decided(trainer))
+    return data, seed_runs(out, recipe), None
+
+
+def _take_up(launch: Launch, task: Task, recipe: FinetuneRecipe) -> Prepared:
+    """Rank 0: resume the run in the run directory. Nothing is changed before everything is checked."""
+    out, held = launch.out, read_recipe(launch.out / run_folder.RECIPE, FinetuneRecipe)
+    recipe, data = prepare(task, replace(held, trainer=recipe.trainer))
+    runs = seed_runs(out, recipe)
+    for folder in runs:
+        check_fingerprint(read_marker(folder / BEST).get("fingerprint", {}), data.fingerprint)
+    if not (waiting := [folder for folder in runs if not read_marker(folder / BEST)]):
+        tell_others(out / run_folder.READY, {})
+        return data, runs, None
+    folder = waiting[0]
+    checkpoint, manifest = newest_checkpoint(folder, runs[folder].run_id)
+    check_fingerprint(manifest.get("fingerprint", {}), data.fingerprint)
+    trainer, csv, _ = equip(launch, folder, recipe, log_columns(task, data.baseline), None, None)
+    logger.info(f"{folder}: already holds this run, which is resumed")
+    told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
+    run_folder.mark_resumed(out, recipe, [], step_of(checkpoint), _decided(trainer), told)
+    cut_back(folder, csv, checkpoint)
+    return data, runs, checkpoint
+
+
+def _follow(launch: Launch, task: Task, recipe: FinetuneRecipe) -> Prepared:
+    """The other ranks: open the run that rank 0 has prepared, at the checkpoint that it has chosen."""
+    held, told = run_folder.wait_until_ready(launch.out, FinetuneRecipe)
+    recipe, data = prepare(task, replace(held, trainer=recipe.trainer))  # recipe.yaml has no objects for the Trainer
+    runs = seed_runs(launch.out, recipe)
+    waiting = [folder for folder in runs if not read_marker(folder / BEST)]
+    return data, runs, chosen_checkpoint(waiting[0], told) if waiting else None
+
+
+def seed_runs(out: Path, recipe: FinetuneRecipe) -> Runs:
+    """The runs of a recipe: in `out` itself if there is one seed."""
+    if recipe.seeds == 1:
+        return {out: recipe}
+    own = replace(recipe, seeds=1)
+    seeds = range(recipe.seed, recipe.seed + recipe.seeds)
+    return {out / f"seed-{seed}": replace(own, seed=seed, run_id=f"{own.run_id}-{seed}") for seed in seeds}
+
+
+def _decided(trainer: L.Trainer) -> dict[str, Any]:
+    """What is decided on each machine and affects the results."""
+    return {"device": trainer.strategy.root_device.type, "precision": str(trainer.precision)}
+
+
+def _train(
+    launch: Launch, data: TrainingData, folder: Path, recipe: FinetuneRecipe, checkpoint: Path | None, advice: str
+) -> None:
+    """Train the run of one seed in `folder` to its end, from the checkpoint `start` on."""
+    task, (module, batches) = data.task, training_of(data, recipe, data.train)
+    dev = Batches(data.dev, recipe.data.batch_size, batches.pad_id, shuffled=False)
+    keep = KeepBest(lambda trained: save_model(trained, recipe, data, folder / "model"))
+    columns, validate_every = log_columns(task, data.baseline), recipe.validation.every_steps or batches.in_epoch
+    trainer, _, stop = equip(launch, folder, recipe, columns, validate_every, checkpoint, keep)
+    logger.info(describe(recipe, module, trainer.precision))
+    fit_batches(launch, trainer, module, batches, dev, checkpoint)
+    first = run_folder.is_rank_0()
+    if stop.stopped_by:
+        line = interrupted(task, module, keep, folder, advice)
+        raise InterruptedRun(line if first else "", stop.stopped_by)
+    best, baseline = in_words(keep.best, task.scales), in_words(data.baseline, task.scales)
+    whose = f"{folder.name}: " * (folder != launch.out)
+    logger.info(f"{whose}best: step {keep.best_step:,}, {best}   baseline: {baseline}")
+    if first:
+        write_best(folder, {"step": keep.best_step, "dev": keep.best, "fingerprint": data.fingerprint})
+
+
+def trained_on(launch: Launch, data: TrainingData, recipe: FinetuneRecipe, items: Sequence[Item]) -> TaskModel:
+    """The last model of a training on `items`, without validation, checkpoints and log."""
+    module, batches = training_of(data, recipe, items)
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(launch.signals)
+    arguments = {name: value for name, value in recipe.trainer.items() if name not in _OF_THE_RUN}
+    callbacks = [log, stop, *([ProgressBar(log)] if recipe.log.progress_bar else [])]
+    trainer = make_trainer(arguments, callbacks, loggers=[], plugins=[], validate_every=None)
+    fit_batches(launch, trainer, module, batches)
+    if stop.stopped_by:
+        raise InterruptedRun("stopped in search of label errors: run the same command to continue", stop.stopped_by)
+    return module.model
+
+
+def describe(recipe: FinetuneRecipe, module: TaskTraining, precision: str) -> str:
     """A line about the run that starts."""
+    model, steps = module.model, module.progress.stop.steps or 0
     budget = f"{numbered(steps, 'step')} of {numbered(recipe.data.batch_size, 'example')}"
     config, size = model.config, f"{count_parameters(model) / 1e6:.1f} M parameters"
     shape = f"{config.num_layers} layers × {config.hidden_size}, {size}, {precision}"
@@ -157,44 +214,27 @@ def describe(recipe: FinetuneRecipe, model: TaskModel, steps: int, precision: st
 def save_model(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path) -> None:
     """Write the folder of the best model so far."""
     measured = in_words(module.validation, module.task.scales)
+    text = card_text(
+        recipe, data, int(module.progress.step), module.validation, data.baseline, data.dev_name, len(data.dev)
+    )
     logger.info(f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {measured}: the best so far")
-    module.model.save(folder, card=card_text(module, recipe, data))
+    module.model.save(folder, card=text)
 
 
 def _check_not_inside(recipe: FinetuneRecipe, out: Path) -> None:
     """Raises InputError if an input of the run is in the folder that it replaces."""
-    given = {"--model": recipe.model, "--train": recipe.data.train, "--dev": recipe.data.dev}
+    data = recipe.data
+    given = {"--model": recipe.model, "--train": data.train, "--dev": data.dev, "--test": data.test}
     for option, path in given.items():
-        if path is not None and out.is_dir() and real_path(Path(path)).is_relative_to(real_path(out)):
+        # a name on the Hub does not exist
+        if path and Path(path).exists() and out.is_dir() and real_path(Path(path)).is_relative_to(real_path(out)):
             raise InputError(f"{option} {path} lies in --out {out}: give another --out")
 
 
-def card_text(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData) -> str:
-    """The part of the model card about the training."""
-    assert recipe.data.train is not None
-    assert recipe.model is not None
-    task = module.task
-    names = [name if len(name) <= 40 else f"{name[:39]}…" for name in data.labels[:50]]
-    measured, baseline = in_words(module.validation, task.scales), in_words(data.baseline, task.scales)
-    lines = [
-        "## Fine-tuning",
-        f"- from: {Path(recipe.model).parent.name}/{Path(recipe.model).name}",
-        f"- data: {Path(recipe.data.train).name}, {numbered(len(data.train), 'example')}; step {int(module.progress.step):,}"
-        f" (epoch {module.epoch():.2f} of {recipe.epochs:g}); seed {recipe.seed}",
-        f"- sequences of {recipe.windows.sequence_length} tokens, windows with a stride of {recipe.windows.stride} tokens;"
-        f" {numbered(recipe.data.batch_size, 'example')} a step; {recipe.optimizer.kind}, learning rate {recipe.optimizer.lr:g},"
-        f" {recipe.schedule.kind} schedule",
-        f"- {task.name}, {TASKS[task.name]}: {', '.join(names)}{' …' if len(data.labels) > 50 else ''}",
-        "",
-        "## Measured",
-        f"on {data.dev_name}, {numbered(len(data.dev), 'example')}: {measured} (baseline: {baseline})",
-    ]
-    return training_card(lines, recipe, task.pipeline, data.dev_name, module.validation, base=recipe.model)
-
-
-def interrupted(task: Task, module: TaskTraining, keep: KeepBest, out: Path) -> str:
+def interrupted(task: Task, module: TaskTraining, keep: KeepBest, folder: Path, advice: str) -> str:
     """A line about a stopped run."""
-    stopped = f"stopped at step {int(module.progress.step)}"
-    if not keep.best:
-        return f"{stopped}, before the first validation: {out} holds no model. Start again with --overwrite"
-    return f"{stopped}. {out / 'model'} holds the best model so far: step {keep.best_step}, {in_words(keep.best, task.scales)}"
+    if not module.progress.step:
+        return f"stopped before the first step: {advice}"
+    best = f"step {keep.best_step}, {in_words(keep.best, task.scales)}"
+    kept = f". {folder / 'model'} holds the best model so far: {best}" if keep.best else ""
+    return f"stopped at step {int(module.progress.step)} and saved: {advice}{kept}"

@@ -52,7 +52,11 @@ class WindowMaker:
         ids = values.tolist()
         tokens = [ids[start:end] for start, end in pairwise(accumulate(lengths.tolist(), initial=0))]
         firsts, second = zip(tokens, pairs), iter(tokens[len(texts) :])
-        return [self._text(ids) if pair is None else self._pair(ids, next(second)) for ids, pair in firsts]
+        return [self.from_tokens(ids, None if pair is None else next(second)) for ids, pair in firsts]
+
+    def from_tokens(self, tokens: list[int], second: list[int] | None = None) -> list[Window]:
+        """The windows of the tokens of a text, or of a pair of texts; the tokens need not be ids."""
+        return self._text(tokens) if second is None else self._pair(tokens, second)
 
     def from_sentences(self, sentences: Sequence[Sequence[str]]) -> list[list[Window]]:
         """The windows of each sentence, given as words; every word is labeled in exactly one of them."""
@@ -110,22 +114,26 @@ class Settings:
     """those of the training file"""
     task: dict[str, Any] = dataclasses.field(default_factory=dict)
     """what the task has learned besides the weights (`Task.settings`)"""
+    temperature: float | None = None
+    """what the logits were divided by to calibrate them, as a part of the weights; none: they were not calibrated"""
 
     def written(self) -> dict[str, Any]:
         """As in the file."""
-        both = {"columns": dataclasses.asdict(self.columns), "task": self.task}
-        return dataclasses.asdict(self.windows) | both
+        content = dataclasses.asdict(self)
+        return {**content.pop("windows"), **content}
 
     @classmethod
     def read(cls, content: dict[str, Any], source: str = "settings") -> "Settings":
         """The settings in a file, defaults for what it has not, as that of a model from elsewhere. Raises InputError if they
         are damaged."""
-        windows = {name: value for name, value in content.items() if name not in ("columns", "task")}
-        columns, task = content.get("columns") or {}, content.get("task", {})
+        windows = {name: value for name, value in content.items() if name not in ("columns", "task", "temperature")}
+        columns, task, temperature = content.get("columns") or {}, content.get("task", {}), content.get("temperature")
         try:
             if not isinstance(columns, dict) or not isinstance(task, dict):
                 raise TypeError("columns and task must be objects")
-            return cls(WindowsConfig(**windows), Columns(**columns), task)
+            if temperature is not None and not 0 < float(temperature) < float("inf"):
+                raise ValueError(f"the temperature is {temperature}")
+            return cls(WindowsConfig(**windows), Columns(**columns), task, temperature)
         except (ValueError, TypeError) as error:
             fix = f"remove it to use sequences of {SEQUENCE_LENGTH} tokens"
             raise InputError(f"{source}: cannot be read ({error}): {fix}") from error

@@ -43,7 +43,7 @@ ARTICLES: dict[Kind, str] = {"Encoder": "an encoder", "MaskedLM": "a masked LM",
 ARTICLES |= {"TokenClassifier": "a tagger", "Discriminator": "a discriminator"}
 
 CONFIG = "config.json"
-SETTING_KEYS = ("sequence_length", "stride", "columns", "task")
+SETTING_KEYS = ("sequence_length", "stride", "columns", "task", "temperature")
 SETTINGS = "windows.json"  # what prediction with a fine-tuned model needs besides the weights
 EXPORTED = ("onnx/model.onnx", "onnx/model_quantized.onnx", "torch/model.pt2")
 TABLES = "transitions.json"  # of an exported tagger

@@ -239,12 +239,15 @@ class _TaskModel(HeadedModel):
     labels: tuple[str, ...]
     """names of the classes, in the order of the logits"""
 
-    def predict(self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None) -> list[Any]:
+    def predict(
+        self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None, explain: bool = False
+    ) -> list[Any]:
         """The predictions for texts, or pairs of texts, of any length: labels with their probabilities, a number, or spans. A tagger
-        also takes sentences as lists of words. Raises InputError."""
+        also takes sentences as lists of words. `explain`, of a classifier, adds to each its `explanation`: the words that speak for it.
+        Raises InputError."""
         from bert.finetuning.predict import predict_texts
 
-        return predict_texts(self, texts, pairs)  # type: ignore[arg-type]
+        return predict_texts(self, texts, pairs, explain)  # type: ignore[arg-type]
 
     def forward(
         self,

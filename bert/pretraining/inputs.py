@@ -3,9 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from glob import has_magic
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from bert.data.store import TokenStore, holds_store, open_store
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import make_tokenizer
 from bert.errors import InputError
-from bert.files import real_path
+from bert.files import absolute, real_path
 from bert.pretraining.config import DataConfig, PretrainRecipe
 from bert.pretraining.initialization import InitialModel, check_initial, load_initial, shape_of
 from bert.pretraining.masking import Vocabulary
@@ -265,17 +263,3 @@ def with_absolute_paths(recipe: PretrainRecipe) -> PretrainRecipe:
         validation=replace(validation, general=absolute(validation.general)),
         initialize_from=absolute(recipe.initialize_from),
     )
-
-
-_Name = TypeVar("_Name", str, str | None)
-
-
-def absolute(name: _Name) -> _Name:
-    """The absolute form of a path or a glob on this machine, so that a run can be resumed and repeated from any directory; any other name,
-    such as one on the Hub, unchanged."""
-    if name is None:
-        return name
-    path = Path(name).expanduser()
-    if path.exists():
-        return str(real_path(path))
-    return str(path.absolute()) if has_magic(name) else name

@@ -5,8 +5,6 @@ The run directory holds given.yaml (the recipe as given), recipe.yaml (all field
 """
 
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,7 +13,6 @@ from uuid import uuid4
 
 import lightning as L
 import torch
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, InterruptedRun, check_arguments
 from bert.model.attention import AttentionOptions
@@ -26,20 +23,19 @@ from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import measure_after, measure_before, report
 from bert.pretraining.initialization import initialize, load_initial
 from bert.pretraining.inputs import TrainingData, check_inputs, open_data, prepare_inputs, with_absolute_paths
-from bert.pretraining.module import PretrainingModule, check_fingerprint
+from bert.pretraining.module import PretrainingModule
 from bert.pretraining.objective import Objective, log_columns, objective_named
 from bert.pretraining.phases import flops_of, resolve_plan
 from bert.pretraining.stream import StepLoader
 from bert.pretraining.summary import card_text, describe
 from bert.recipe import differences, read_recipe, shown
-from bert.signals import Signals, handled, number_of
-from bert.terminal import quiet
 from bert.training import checkpoints
 from bert.training import folder as run_folder
-from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
+from bert.training.callbacks import MetricsCsv, StopOnSignal
 from bert.training.compiling import compiles
+from bert.training.folder import Launch, launched
 from bert.training.ranks import is_restart, world_size
-from bert.training.trainer import check_trainer_arguments, make_trainer
+from bert.training.trainer import check_trainer_arguments, equip, fitting
 
 logger = logging.getLogger(__name__)
 
@@ -66,39 +62,22 @@ def pretrain(
     if resume and not (out / run_folder.RECIPE).exists():
         raise InputError(f"{out}: no run to resume here: it has no recipe.yaml")
     check_trainer_arguments(recipe.trainer, trust=trust)
-    first = run_folder.is_rank_0()
-    with handled() as signals, quiet(not first):
-        try:
-            # Rank 0 owns the run directory and prepares the run; the other ranks wait for it.
-            with run_folder.owned(out) if first else nullcontext(lambda: None) as check:
-                launch = _Launch(out, signals, trust, check)
-                run = _prepare(launch, recipe, overwrite, resume) if first else _follow(launch, recipe)
-                return _train(run)
-        except (KeyboardInterrupt, SystemExit) as error:
-            if (number := number_of(error)) is None:
-                raise
-            line = f"stopped. Resume with: bert pretrain --resume {out}"
-            if overwrite or not run_folder.holds_run(out):
-                line = "stopped before the first step: run the same command to continue"
-            raise InterruptedRun(line if first else "", number) from None
 
+    def advice() -> str:
+        if overwrite or not run_folder.holds_run(out):
+            return "stopped before the first step: run the same command to continue"
+        return f"stopped. Resume with: bert pretrain --resume {out}"
 
-@dataclass(frozen=True)
-class _Launch:
-    """One call of `pretrain` on this rank."""
-
-    out: Path
-    signals: Signals
-    trust: bool
-    check: Callable[[], None]
-    """raises if the run directory no longer belongs to this run"""
+    with launched(out, trust, advice) as launch:
+        run = _prepare(launch, recipe, overwrite, resume) if run_folder.is_rank_0() else _follow(launch, recipe)
+        return _train(run)
 
 
 @dataclass(frozen=True)
 class _Run:
     """A run, prepared on this rank."""
 
-    launch: _Launch
+    launch: Launch
     trainer: L.Trainer
     stop: StopOnSignal
     data: TrainingData
@@ -132,7 +111,7 @@ class _Run:
         return {"device": self.device.type, "precision": self.precision, "compiled": self.compiled[0], **chosen}
 
 
-def _prepare(launch: _Launch, recipe: PretrainRecipe, overwrite: bool, resume: bool) -> _Run:
+def _prepare(launch: Launch, recipe: PretrainRecipe, overwrite: bool, resume: bool) -> _Run:
     """Rank 0: prepare a new run, or resume the one in the run directory, and tell the other ranks."""
     out, given = launch.out, replace(with_absolute_paths(recipe), run_id=None)
     # The run is there already, which a restart by a launcher with `overwrite` does not discard again.
@@ -164,7 +143,7 @@ def _prepare(launch: _Launch, recipe: PretrainRecipe, overwrite: bool, resume: b
     return run if folder == out else replace(run, data=open_data(recipe, out, trainer.world_size))
 
 
-def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _Run:
+def _take_up(launch: Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _Run:
     """Rank 0: resume the run of the recipe `held` with `recipe`. Nothing is changed before everything is checked."""
     out, recipe = launch.out, replace(recipe, run_id=held.run_id)
     changed = list(differences(held, recipe))
@@ -174,14 +153,13 @@ def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _
             raise InputError(f"{what}: a resumed run keeps it; leave it out")
 
     # The newest undamaged checkpoint must be of this run, of the same text and tokenizer, and within the budget.
-    checkpoint = checkpoints.newest_whole(out / "checkpoints", logger.warning, held.run_id)
-    manifest = {} if checkpoint is None else checkpoints.read_manifest(checkpoint)
+    checkpoint, manifest = checkpoints.newest_checkpoint(out, held.run_id)
     done, steps = checkpoints.step_of(checkpoint), recipe.stop.steps
     if steps is not None and steps < done:
         raise InputError(f"--stop.steps {steps}: the run has done {done:,} steps: give more, or leave it out")
     trainer, csv, stop = _equip(launch, recipe, checkpoint)
     data = prepare_inputs(recipe, out, resume=True, ranks=trainer.world_size)
-    check_fingerprint(manifest.get("fingerprint", {}), data.fingerprint)
+    checkpoints.check_fingerprint(manifest.get("fingerprint", {}), data.fingerprint)
     run = _Run(launch, trainer, stop, data, checkpoint)
 
     # Amend the recipe, tell the other ranks, and remove what is later than the checkpoint.
@@ -189,22 +167,15 @@ def _take_up(launch: _Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _
     run_folder.mark_resumed(out, data.recipe, changed, done, run.decided(), told)
     for key, before, now in changed:
         logger.info(f"changed from step {done:,} on: {key} {shown(before)} -> {shown(now)}")
-    csv.cut(done)
-    if checkpoint is None:
-        logger.info(f"{out}: has no checkpoint yet: it starts at the first step, from the inputs prepared before")
-    else:
-        checkpoints.drop_later(checkpoint)
+    checkpoints.cut_back(out, csv, checkpoint)
     return run
 
 
-def _follow(launch: _Launch, given: PretrainRecipe) -> _Run:
+def _follow(launch: Launch, given: PretrainRecipe) -> _Run:
     """The other ranks: open the run that rank 0 has prepared, at the checkpoint that it has chosen."""
-    out, checkpoint = launch.out, None
+    out = launch.out
     recipe, told = run_folder.wait_until_ready(out, PretrainRecipe)
-    recipe = _with_objects(recipe, given)
-    if "checkpoint" in told:
-        checkpoint = out / "checkpoints" / Path(told["checkpoint"]).name
-        checkpoints.prove(checkpoint, told["sha256"])
+    recipe, checkpoint = _with_objects(recipe, given), checkpoints.chosen_checkpoint(out, told)
     trainer, _, stop = _equip(launch, recipe, checkpoint)
     return _Run(launch, trainer, stop, open_data(recipe, out, trainer.world_size), checkpoint)
 
@@ -215,29 +186,13 @@ def _with_objects(held: PretrainRecipe, given: PretrainRecipe) -> PretrainRecipe
 
 
 def _equip(
-    launch: _Launch, recipe: PretrainRecipe, checkpoint: Path | None = None
+    launch: Launch, recipe: PretrainRecipe, checkpoint: Path | None = None
 ) -> tuple[L.Trainer, MetricsCsv, StopOnSignal]:
     """The Trainer of a run, and two of its parts. Writes nothing. InputError for what this machine cannot do."""
-    out, ranks = launch.out, world_size(recipe.trainer)
-    resolve_plan(recipe, ranks)  # refuses batches that do not divide
-    csv = MetricsCsv(out / "metrics.csv", [*log_columns(objective_named(recipe.objective)), *TIME_COLUMNS])
+    resolve_plan(recipe, world_size(recipe.trainer))  # refuses batches that do not divide
     validate_every = recipe.validation.every_steps if recipe.data.validation_split else None
-    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(launch.signals, validate_every)
-    source = f"{recipe.run_id} {'' if checkpoint is None else checkpoints.read_manifest(checkpoint).get('sha256')}"
-    saves = checkpoints.Checkpoints(out / "checkpoints", recipe.checkpoint, validate_every, source)
-    trainer = make_trainer(
-        recipe.trainer,
-        callbacks=[log, stop, saves, *([ProgressBar(log)] if recipe.log.progress_bar else [])],
-        loggers=[csv, *run_folder.extra_loggers(recipe.log, out)],
-        plugins=[checkpoints.WholeCheckpointIO(recipe.run_id, launch.check)],
-        validate_every=validate_every,
-        trust=launch.trust,
-        run_dir=out,
-    )
-    if trainer.world_size != ranks:
-        both = f"{ranks} processes were expected and Lightning starts {trainer.world_size}"
-        raise InputError(f"trainer.devices: {both}: give a number")
-    return trainer, csv, stop
+    columns = log_columns(objective_named(recipe.objective))
+    return equip(launch, launch.out, recipe, columns, validate_every, checkpoint)
 
 
 def _train(run: _Run) -> Path:
@@ -289,12 +244,7 @@ def _first_weights(run: _Run, objective: Objective) -> MaskedLM:
 
 def _fit(run: _Run, module: PretrainingModule) -> None:
     """Train until the budget is used up or a signal comes."""
-    data, rank, signals = run.data, run.trainer.global_rank, run.launch.signals
-
-    def on_first_request() -> None:
-        signals.install()  # Lightning has replaced the handlers by its own
-        module.progress.start()
-
+    data, rank = run.data, run.trainer.global_rank
     loader = StepLoader(
         data.training,
         module.objective.counts,
@@ -302,19 +252,11 @@ def _fit(run: _Run, module: PretrainingModule) -> None:
         first_step=lambda: int(module.progress.step),
         workers=data.recipe.data.workers,
         pin_memory=run.device.type == "cuda",
-        on_first_request=on_first_request,
+        on_first_request=partial(run.launch.begin, module.progress),
     )
     validation = data.validation and StepLoader(data.validation, rank=rank, steps=data.validation.steps)
-    checkpoint = run.checkpoint and str(run.checkpoint)
-    with suppress(SIGTERMException), signals.deferred():
-        try:
-            run.trainer.fit(module, loader, validation, ckpt_path=checkpoint, weights_only=True)
-        except Exception as error:
-            # An error before the first batch of a resumed run comes from PyTorch or Lightning, which restore the checkpoint.
-            if checkpoint is None or module.progress.is_running or isinstance(error, InputError):
-                raise
-            what = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{checkpoint}: is not a checkpoint of this run ({what}): move it away") from error
+    with fitting(run.launch, module, run.checkpoint):
+        run.trainer.fit(module, loader, validation, ckpt_path=run.checkpoint and str(run.checkpoint), weights_only=True)
 
 
 def finish(run: _Run, module: PretrainingModule) -> Path:

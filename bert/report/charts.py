@@ -16,8 +16,13 @@ from bert.report.palette import mark_of
 
 CONTEXT = 120  # characters on each side of a word
 MOST_POINTS = 500  # of a curve: more than a screen can resolve
+MOST_DOTS = 2_000
+_KEYS = 'd="M1,4H23"', 'class="dots" d="M12,4h0"'  # in the legend: a line, a dot
+_LONGEST = 5_000  # characters of a text that is shaded
 
 Points = Sequence[tuple[float, float]]
+ShadedText = tuple[str, Sequence[tuple[int, int, float]]]
+"""a text and the weights of its words in order: (start, end, weight), in characters"""
 
 
 @dataclass(frozen=True)
@@ -39,10 +44,17 @@ class SpannedText:
     text: str
     spans: Sequence[tuple[int, int, str]]
 
+    def part(self, start: int, end: int) -> "SpannedText":
+        """The characters from `start` to before `end`, with the spans in them, and … where text is cut off."""
+        before, after = "…" * (start > 0), "…" * (end < len(self.text))
+        shift = len(before) - start
+        inside = [(a + shift, b + shift, kind) for a, b, kind in self.spans if start <= a and b <= end]
+        return SpannedText(f"{before}{self.text[start:end]}{after}", inside)
 
-def spanned(texts: Sequence[SpannedText]) -> str:
-    """Texts with their spans marked, in one color for each type."""
-    kinds = list(dict.fromkeys(kind for one in texts for _, _, kind in one.spans))
+
+def spanned(texts: Sequence[SpannedText], types: Sequence[str] = ()) -> str:
+    """Texts with their spans marked, in one color for each type; figures with the same `types` have the same colors."""
+    kinds = list(dict.fromkeys([*types, *(kind for one in texts for _, _, kind in one.spans)]))
     lines = []
     for one in texts:
         ends = [0, *(end for _, end, _ in one.spans)]
@@ -53,6 +65,27 @@ def spanned(texts: Sequence[SpannedText]) -> str:
         )
         lines.append(f'<p dir="auto">{"".join(parts)}{escape(one.text[ends[-1] :])}</p>')
     return f'<figure class="card spanned">{"".join(lines)}</figure>'
+
+
+def shaded(texts: Sequence[ShadedText], title: str, note: str) -> str:
+    """A text, or a pair, with its words shaded: in one color if they speak for the prediction (`title`), in another if against it.
+
+    The largest weight of the texts has the full color, one of less than a twentieth of it none. The first 5,000 characters are shown.
+    """
+    most = max((abs(weight) for _, words in texts for _, _, weight in words), default=0.0)
+    lines = [f'<p dir="auto">{_shades(*one, most)}</p>' for one in texts]
+    caption = f'<figcaption><b dir="auto">{escape(title)}</b> <small dir="auto">{escape(note)}</small></figcaption>'
+    return f'<figure class="card shaded">{caption}{"".join(lines)}</figure>'
+
+
+def _shades(text: str, words: Sequence[tuple[int, int, float]], most: float) -> str:
+    line, end, text = "", 0, text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
+    for start, stop, weight in words:
+        if stop <= _LONGEST and (share := _share(abs(weight), most)) >= 5:
+            how = f'class="{"for" if weight > 0 else "against"}" style="--s:{share}%" title="{weight:+.3f}"'
+            line += f"{escape(text[end:start])}<mark {how}>{escape(text[start:stop])}</mark>"
+            end = stop
+    return line + escape(text[end:])
 
 
 def symbol(group: int) -> str:
@@ -67,13 +100,16 @@ def _stroke(curve: int) -> tuple[str, str]:
     return f"c{mark_of(curve).color}", f"d{(curve + curve // 8 * 2) % 4}"
 
 
-def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, levels: Mapping[str, float] = {}) -> str:
+def line_chart(
+    series: Mapping[str, Points], x_label: str, y_label: str, levels: Mapping[str, float] = {}, dots: Sequence[str] = ()
+) -> str:
     """Curves of (x, y) points by name, on the same axes; the pointer or the arrow keys show their values.
 
-    `levels` are named horizontal reference lines, such as a baseline. Points that are not finite are left out.
+    `levels` are named horizontal reference lines, such as a baseline. `dots` are the names of series that are drawn as points, not as a
+    curve. Points that are not finite are left out.
     """
-    curves = {name: _thinned([(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)])
-              for name, points in series.items()}  # fmt: skip
+    curves = {name: _thinned([(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)],
+                             MOST_DOTS if name in dots else MOST_POINTS) for name, points in series.items()}  # fmt: skip
     xs = [x for points in curves.values() for x, _ in points] or [0.0, 1.0]
     ys = [y for points in curves.values() for _, y in points] + list(levels.values()) or [0.0, 1.0]
     x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
@@ -97,13 +133,17 @@ def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, levels:
         for name, y in levels.items()
     )
     lines = "".join(
-        f'<polyline class="{" ".join(_stroke(n))}" points="{" ".join(f"{across(x)},{down(y)}" for x, y in points)}"/>'
-        for n, points in enumerate(curves.values())
-    )
-    keys = "".join(
-        f'<li class="{_stroke(n)[0]}"><svg class="stroke {_stroke(n)[1]}" viewBox="0 0 24 8" aria-hidden="true"><path d="M1,4H23"/></svg>'
-        f'<span dir="auto">{escape(name)}</span> <output>{number(points[-1][1]) if points else "–"}</output></li>'
+        # a line without length has round ends alone: a dot that keeps its shape where the field is stretched
+        f'<path class="dots {_stroke(n)[0]}" d="{"".join(f"M{across(x)},{down(y)}h0" for x, y in points)}"/>'
+        if name in dots
+        else f'<polyline class="{" ".join(_stroke(n))}" points="{" ".join(f"{across(x)},{down(y)}" for x, y in points)}"/>'
         for n, (name, points) in enumerate(curves.items())
+    )
+    ends = [f" <output>{number(points[-1][1]) if points else '–'}</output>" * (not dots) for points in curves.values()]
+    keys = "".join(
+        f'<li class="{_stroke(n)[0]}"><svg class="stroke {_stroke(n)[1]}" viewBox="0 0 24 8" aria-hidden="true">'
+        f'<path {_KEYS[name in dots]}/></svg><span dir="auto">{escape(name)}</span>{end}</li>'
+        for n, (name, end) in enumerate(zip(curves, ends))
     )
     shown = [[[float(f"{value:.5g}") for value in point] for point in points] for points in curves.values()]
     numbers = {"x": x_label, "xr": x_range, "yr": y_range, "curves": shown}
@@ -117,9 +157,9 @@ def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, levels:
     )
 
 
-def _thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """At most `MOST_POINTS` evenly spaced points, and the last one."""
-    stride = -(-len(points) // MOST_POINTS) or 1
+def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    """At most `most` evenly spaced points, and the last one."""
+    stride = -(-len(points) // most) or 1
     kept = points[::stride]
     return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
 
@@ -151,6 +191,18 @@ def bars(
         f"<output>{f'{100 * value:.1f} %' if percent else number(value)}</output></li>"
         for name, value in items
     )
+    return f'<ol class="bars">{rows}</ol>'
+
+
+def interval_bars(items: Sequence[tuple[str, float, tuple[float, float] | None, str]], top: float) -> str:
+    """Bars from 0: a name, a value, its interval, which is drawn as a line, and what is written beside each. A full bar is `top`."""
+    rows = ""
+    for name, value, bounds, text in items:
+        low, high = (_share(end, top) for end in bounds or (value, value))
+        rows += (
+            f'<li><span class="name" dir="auto">{escape(name)}</span><span class="bar"><i style="width:{_share(value, top)}%"></i>'
+            f'<b style="left:{low}%;right:{100 - high:.1f}%"></b></span><output>{escape(text)}</output></li>'
+        )
     return f'<ol class="bars">{rows}</ol>'
 
 

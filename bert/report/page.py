@@ -17,6 +17,7 @@ from typing import Any
 
 from bert.report.palette import MARKS
 from bert.report.text import decimals
+from bert.untrusted import printable
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,10 @@ class Section:
     title: str
     body: str
     lead: str = ""
+
+
+class Markup(str):
+    """HTML in a cell of a table."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,9 @@ def _whole_words(text: str) -> str:
 
 
 def escape(text: object) -> str:
-    """Text escaped for markup and quoted attributes. Lone surrogates, which cannot be encoded, become `?`."""
-    return html.escape(str(text).encode("utf-8", "replace").decode("utf-8"), quote=True)
+    """Text escaped for markup and quoted attributes. Lone surrogates, which cannot be encoded, become `?`, and control characters
+    visible symbols."""
+    return html.escape(printable(str(text)).encode("utf-8", "replace").decode("utf-8"), quote=True)
 
 
 def data(value: Any) -> str:
@@ -152,6 +158,15 @@ def commands(text: str) -> str:
     return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
 
 
+def opener(text: str, title: str, body: str, name: str) -> Markup:
+    """A button that opens HTML in a window over the page; `name` is its id."""
+    button = f'<button type="button" popovertarget="{name}" class='
+    return Markup(
+        f'{button}"opener" aria-label="{escape(title)}">{escape(text)}</button><div popover id="{name}">'
+        f'{button}"close" aria-label="close">×</button><h3 dir="auto">{escape(title)}</h3>{body}</div>'
+    )
+
+
 def details(summary: str, body: str) -> str:
     """HTML that is collapsed at first."""
     return f'<details><summary dir="auto">{escape(summary)}</summary>{body}</details>'
@@ -169,7 +184,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]], best: Sequenc
     def cell(row: int, column: int, value: object) -> str:
         names = ["n"] * numeric[column] + ["best"] * ((row, column) in best)
         kind = f' class="{" ".join(names)}"' if names else ""
-        return f'<td{kind} dir="auto">{escape(_shown(value))}</td>'
+        return f'<td{kind} dir="auto">{value if isinstance(value, Markup) else escape(_shown(value))}</td>'
 
     head = "".join(
         f'<th scope="col"{" class=n" if right else ""} dir="auto">{escape(name)}</th>'

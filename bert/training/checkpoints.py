@@ -6,10 +6,11 @@ A damaged one is detected, and the run is resumed from the one before.
 
 import hashlib
 import json
+import logging
 import re
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,12 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from bert.errors import InputError, RankError, option
 from bert.files import clear_workshops, remove_folder, replaced_folder
+from bert.training.callbacks import MetricsCsv
 from bert.training.config import CheckpointConfig
 from bert.training.ranks import Agreement
 from bert.untrusted import read_json
+
+logger = logging.getLogger(__name__)
 
 _FILES = ("state.pt", "manifest.json")
 _NAME = re.compile(r"step-\d{8,}")
@@ -214,11 +218,43 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
     return manifest
 
 
+def check_fingerprint(before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """InputError if what a run reads has changed since a checkpoint."""
+    for what, value in before.items():
+        if value != now.get(what):
+            raise InputError(f"the {what} of this run has changed since its checkpoint: put it back or start a new run")
+
+
 def drop_later(checkpoint: Path) -> None:
     """Remove the checkpoints after the one that a run is resumed from: they are damaged, and must not count among those kept."""
     for later in list_checkpoints(checkpoint.parent):
         if step_of(later) > step_of(checkpoint):
             remove_folder(later)
+
+
+def newest_checkpoint(folder: Path, run_id: str | None) -> tuple[Path | None, dict[str, Any]]:
+    """Rank 0: the newest undamaged checkpoint of the run in `folder`, if there is one, and its manifest. InputError if it is of another
+    run."""
+    checkpoint = newest_whole(folder / "checkpoints", logger.warning, run_id)
+    return checkpoint, {} if checkpoint is None else read_manifest(checkpoint)
+
+
+def chosen_checkpoint(folder: Path, told: Mapping[str, Any]) -> Path | None:
+    """The other ranks: the checkpoint of the run in `folder` that rank 0 has told. RankError if this process does not see it."""
+    if "checkpoint" not in told:
+        return None
+    checkpoint = folder / "checkpoints" / Path(told["checkpoint"]).name
+    prove(checkpoint, told["sha256"])
+    return checkpoint
+
+
+def cut_back(folder: Path, csv: MetricsCsv, checkpoint: Path | None) -> None:
+    """Remove what the run in `folder` has written after its checkpoint."""
+    csv.cut(step_of(checkpoint))
+    if checkpoint is None:
+        logger.info(f"{folder}: has no checkpoint yet: it starts at the first step, from the inputs prepared before")
+    else:
+        drop_later(checkpoint)
 
 
 def find_damage(checkpoint: Path) -> str:

@@ -6,7 +6,8 @@ import platform
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,26 +15,40 @@ from typing import Any
 import torch
 
 from bert.data.encoding import ALL_FILES
-from bert.errors import InputError, option
-from bert.files import clear_workshops, completed, is_held, locked, matches, real_path, replace_text, replaced_folder
+from bert.errors import InputError, InterruptedRun, option
+from bert.files import (
+    clear_workshop,
+    clear_workshops,
+    completed,
+    is_held,
+    locked,
+    matches,
+    real_path,
+    replace_text,
+    replaced_folder,
+)
 from bert.hf.folder import OURS as MODEL_FILES
 from bert.model.hardware import cpu_multiplies_bf16
 from bert.recipe import differences, read_recipe, shown, write_yaml
-from bert.signals import number_of
-from bert.terminal import renamed
+from bert.signals import Signals, handled, number_of
+from bert.terminal import quiet, renamed
 from bert.training.config import LogConfig
 from bert.training.ranks import global_rank, launch_key, tell_others, wait_for_rank_0
+from bert.training.schedules import Progress
 from bert.untrusted import read_json
 
 RECIPE, GIVEN = "recipe.yaml", "given.yaml"
-_ENVIRONMENT, _READY, _LOCK = "environment.json", "ready", ".lock"
+_ENVIRONMENT, READY, _LOCK = "environment.json", "ready", ".lock"
 _REPEATS = "another run with it repeats this one"
 _REPEATS_NOT = "this run was changed while it ran, and another run with it does not repeat this one"
 _STORE = "store.json data-00000-of-00001.arrow dataset_info.json state.json sequences-*.npy"
 _EVENTS = "events.* hparams.yaml metrics.csv"
 _FILES = {  # folder → patterns of the files that a run writes into it
-    "": f"{RECIPE} {GIVEN} {_ENVIRONMENT} {_READY} metrics.csv .recipe.partial.yaml .given.partial.yaml .environment.partial.json"
-    " .ready.partial .metrics.partial.csv .tokenizer.lock .store.lock .store-[0-9]*.lock",
+    "": f"{RECIPE} {GIVEN} {_ENVIRONMENT} {READY} metrics.csv best.json .recipe.partial.yaml .given.partial.yaml"
+    " .environment.partial.json .ready.partial .metrics.partial.csv .best.partial.json .tokenizer.lock .store.lock"
+    " .store-[0-9]*.lock label-errors.csv .label-errors.partial.csv",
+    "report/": "metrics.json predictions.jsonl report.html",
+    "folds/": "fold-[0-9]*.npz .fold-[0-9]*.partial.npz",
     "tokenizer/": " ".join(ALL_FILES),
     "store/": _STORE,
     "store-[0-9]*/": _STORE,
@@ -44,6 +59,7 @@ _FILES = {  # folder → patterns of the files that a run writes into it
     "lightning_logs/version_*/": _EVENTS,
     "wandb/": "run-*/** offline-run-*/** debug*.log latest-run",
 }
+_FILES |= {f"seed-[0-9]*/{folder}": names for folder, names in _FILES.items()}
 OURS = tuple(folder + name for folder, names in _FILES.items() for name in names.split())
 """patterns of the files that a run writes into its directory; all others are the user's"""
 
@@ -83,6 +99,37 @@ def owned(out: Path) -> Iterator[Callable[[], None]]:
                 folder.rmdir()
 
 
+@dataclass(frozen=True)
+class Launch:
+    """One call of a command that trains, on this rank."""
+
+    out: Path
+    signals: Signals
+    trust: bool
+    check: Callable[[], None]
+    """raises if the run directory no longer belongs to this run"""
+
+    def begin(self, progress: Progress) -> None:
+        """To be called at the first request for a batch."""
+        self.signals.install()  # Lightning has replaced the handlers by its own
+        progress.start()
+
+
+@contextmanager
+def launched(out: Path, trust: bool, advice: Callable[[], str]) -> Iterator[Launch]:
+    """Rank 0 owns the run directory `out`, in which it prepares the run. A signal outside of training raises InterruptedRun with the line
+    `advice()`."""
+    first = is_rank_0()
+    with handled() as signals, quiet(not first):
+        try:
+            with owned(out) if first else nullcontext(lambda: None) as check:
+                yield Launch(out, signals, trust, check)
+        except (KeyboardInterrupt, SystemExit) as error:
+            if (number := number_of(error)) is None:
+                raise
+            raise InterruptedRun(advice() if first else "", number) from None
+
+
 def _check_links(out: Path) -> None:
     """InputError for a link with the name of a file or folder that a run writes: it may lead to any file of the user."""
     folders = {tuple(Path(pattern).parts[:size]) for pattern in OURS for size in range(1, len(Path(pattern).parts))}
@@ -103,8 +150,9 @@ def holds_run(out: Path) -> bool:
     return (completed(out) / RECIPE).exists() and (out / GIVEN).exists()
 
 
-def check_same(out: Path, given: Any) -> None:
-    """InputError if the run in `out` was started with another recipe than `given`, with both values of the first fields."""
+def check_same(out: Path, given: Any, changes: bool = True) -> None:
+    """InputError if the run in `out` was started with another recipe than `given`, with both values of the first fields. `changes`: whether
+    a run can be resumed with another recipe."""
     before, amended = (read_recipe(out / name, type(given)) for name in (GIVEN, RECIPE))
     # Fields may also have the values to which they were amended.
     other = {key for key, _, _ in differences(amended, given)}
@@ -112,7 +160,8 @@ def check_same(out: Path, given: Any) -> None:
         f"{key} {shown(then)}, not {shown(now)}" for key, then, now in differences(before, given) if key in other
     ]:
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        fix = f"give another {option('out')}, {option('resume')} {out} to resume that run, or {option('overwrite')} to lose it"
+        resume = f"{option('resume')} {out} to resume that run, " * changes
+        fix = f"give another {option('out')}, {resume}or {option('overwrite')} to lose it"
         raise InputError(f"{out}: already holds a run, with {'; '.join(changed[:3])}{more}: {fix}")
 
 
@@ -180,8 +229,13 @@ def mark_ready(folder: Path, out: Path, recipe: Any, command: str, decided: Mapp
 
     `decided` is what was decided on this machine and is in no recipe."""
     append_environment(folder, decided)
+    write_recipe(recipe, folder, command)
+    tell_others(folder / READY, {})
+
+
+def write_recipe(recipe: Any, folder: Path, command: str) -> None:
+    """Write the resolved recipe of a run of `command`."""
     write_yaml(recipe, folder / RECIPE, f"A complete recipe for `{command}`: {_REPEATS}.")
-    tell_others(folder / _READY, {})
 
 
 def mark_resumed(
@@ -194,6 +248,7 @@ def mark_resumed(
 ) -> None:
     """`mark_ready` for a resumed run: the fields in `changed` are recorded in its recipe as amendments, and a warning names each difference
     between this environment and the last one. `told` is for the other ranks."""
+    clear_workshop(out, OURS)  # of a command with `overwrite` that was killed when this run had replaced another
     before = _environments(out)
     if changed:
         lines = (out / RECIPE).read_text(encoding="utf-8").splitlines()
@@ -208,7 +263,7 @@ def mark_resumed(
             if then[key] != now[what][key]:
                 change = f"{key} is {now[what][key]}, and was {then[key]} before"
                 warnings.warn(f"{out}: {change}: results may differ", stacklevel=2)
-    tell_others(out / _READY, told)
+    tell_others(out / READY, told)
 
 
 def append_environment(folder: Path, decided: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,7 +284,7 @@ def _environments(folder: Path) -> list[dict[str, Any]]:
 
 def wait_until_ready(out: Path, recipe: type) -> tuple[Any, dict[str, Any]]:
     """Wait for rank 0. Returns the resolved recipe that it has written, and what else it tells."""
-    told = wait_for_rank_0(out / _READY, launch_key())
+    told = wait_for_rank_0(out / READY, launch_key())
     return read_recipe(out / RECIPE, recipe), told
 
 

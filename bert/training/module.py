@@ -5,6 +5,8 @@ Subclasses define the loss terms of a micro-batch and the validation. It works i
 `should_stop` and `ModelCheckpoint`.
 """
 
+import logging
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import replace
@@ -16,11 +18,16 @@ from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 
 from bert.data.rng import Stream, random_bits
+from bert.errors import InputError
+from bert.training.callbacks import not_finite
+from bert.training.checkpoints import check_fingerprint
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
 from bert.training.optimizers import make_optimizer, restore_highest_rates
 from bert.training.ranks import Agreement
 from bert.training.schedules import Progress, learning_rate_share
 from bert.training.step import LossTerms, StepBatch, optimizer_step, scaled_loss
+
+logger = logging.getLogger(__name__)
 
 STEP_COLUMNS = ("step", "tokens", "loss", "learning_rate", "gradient_norm")
 """columns of the log in every training; further loss terms have their own, named after them"""
@@ -49,9 +56,13 @@ class TrainingModule(L.LightningModule):
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.weights: Mapping[str, float] = {}
+        """weights of the loss terms, by name; subclasses set them"""
+        self.fingerprint: Mapping[str, str] = {}
+        """identifies what the run reads: a checkpoint with another one is refused; subclasses set it"""
         self.validation: dict[str, float] = {}
         """metrics of the last validation"""
         self._agreement: Agreement | None = None
+        self._is_restored = False
 
     def loss_terms(self, micro_batch: Any) -> LossTerms:
         """The loss terms of a micro-batch."""
@@ -68,6 +79,9 @@ class TrainingModule(L.LightningModule):
 
     def on_train_start(self) -> None:
         """A resumed run uses the learning rates of its recipe, and takes no step if its budget is used up."""
+        if self._is_restored and self.trainer.global_step != self.progress.step:
+            steps = f"{self.progress.step} steps and Lightning's part of it {self.trainer.global_step}"
+            raise InputError(f"the checkpoint has {steps}: move it away")
         for optimizer in self.trainer.optimizers:
             restore_highest_rates(optimizer, self.optimizer_config)
         if self.progress.finished():
@@ -148,3 +162,38 @@ class TrainingModule(L.LightningModule):
         if self.trainer.world_size == 1:
             return tensor
         return self.trainer.strategy.reduce(tensor.to(self.device, copy=True), reduce_op="sum")
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add to weights and optimizer: the used part of the budget, the open row of the log, the family of the model."""
+        checkpoint |= {"fingerprint": dict(self.fingerprint), "validation": self.validation}
+        checkpoint["model_type"] = self.model.model_type
+        checkpoint |= {"progress": self.progress.state(), "learning_rate": self.learning_rate}
+        sums = {}
+        for name in self.weights:
+            total = self.sums.get(name, torch.zeros(())).to(self.device)
+            sums[name] = self.trainer.strategy.all_gather(total).reshape(-1).cpu().clone()  # one per rank
+        values = [("loss", float(each.sum())) for each in sums.values()]
+        for what, value in [*values, ("gradient norm", float(self.gradient_norm))]:
+            if not math.isfinite(value):
+                raise not_finite(what, value, self.progress.step)
+        checkpoint["open_log_row"] = {"loss_sums": sums, "counts": dict(self.counts)}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what `on_save_checkpoint` has added."""
+        if len(checkpoint["optimizer_states"]) != 1:
+            raise InputError("the checkpoint has no state of the optimizer: move it away")
+        check_fingerprint(checkpoint["fingerprint"], self.fingerprint)
+        self.validation = checkpoint["validation"]
+        self.model.model_type = checkpoint.get("model_type")  # absent in checkpoints of earlier versions
+        self.progress.restore(checkpoint["progress"])
+        self._is_restored = True
+        self.learning_rate = float(checkpoint["learning_rate"])
+        rate = learning_rate_share(self.progress.share(), self.schedule) * self.optimizer_config.lr
+        logger.info(f"resumed at step {self.progress.step:,}: learning rate {rate:.3g}, after {self.learning_rate:.3g}")
+        row = checkpoint["open_log_row"]
+        self.counts = dict(row["counts"])
+        for name, sums in row["loss_sums"].items() if self.counts else ():
+            if len(sums) == self.trainer.world_size:
+                self.sums[name] = sums[self.global_rank]
+            else:  # with another number of ranks, one rank continues the sum of all
+                self.sums[name] = sums.sum() if self.global_rank == 0 else torch.zeros(())

@@ -1,4 +1,4 @@
-"""The Lightning Trainer of a run, with its arguments checked first."""
+"""The Lightning Trainer of a run, with its arguments checked first, and its parts."""
 
 import importlib
 import inspect
@@ -6,7 +6,8 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ import lightning as L
 from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment, TorchElasticEnvironment
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from bert.errors import InputError, did_you_mean, option
+from bert.errors import InputError, did_you_mean, first_line, option
 from bert.model.hardware import best_precision, keep_freed_memory
 from bert.recipe import shown
-from bert.training.ranks import launched_layout, launcher
+from bert.training import checkpoints
+from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
+from bert.training.folder import Launch, extra_loggers
+from bert.training.module import TrainingModule
+from bert.training.ranks import launched_layout, launcher, world_size
 
 # Fields of a recipe that determine arguments of the Trainer.
 _DECIDED_BY = {
@@ -163,6 +169,48 @@ def make_trainer(
         raise InputError(f"trainer: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     _check_strategy(trainer)
     return trainer
+
+
+def equip(
+    launch: Launch, folder: Path, recipe: Any, columns: list[str], every: int | None, start: Path | None, *more: Any
+) -> tuple[L.Trainer, MetricsCsv, StopOnSignal]:
+    """The Trainer of the run in `folder`, and two of its parts. Writes nothing. InputError for what this machine cannot do.
+
+    `recipe` has the fields trainer, log, checkpoint and run_id; `columns` are those of metrics.csv except those of time; it validates
+    `every` so many steps; `start` is the checkpoint to resume from; `more` are further callbacks.
+    """
+    ranks = world_size(recipe.trainer)
+    csv = MetricsCsv(folder / "metrics.csv", [*columns, *TIME_COLUMNS])
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(launch.signals, every)
+    source = f"{recipe.run_id} {'' if start is None else checkpoints.read_manifest(start).get('sha256')}"
+    saves = checkpoints.Checkpoints(folder / "checkpoints", recipe.checkpoint, every, source)
+    trainer = make_trainer(
+        recipe.trainer,
+        callbacks=[log, stop, *more, saves, *([ProgressBar(log)] if recipe.log.progress_bar else [])],
+        loggers=[csv, *extra_loggers(recipe.log, folder)],
+        plugins=[checkpoints.WholeCheckpointIO(recipe.run_id, launch.check)],
+        validate_every=every,
+        trust=launch.trust,
+        run_dir=folder,
+    )
+    if trainer.world_size != ranks:
+        both = f"{ranks} processes were expected and Lightning starts {trainer.world_size}"
+        raise InputError(f"trainer.devices: {both}: give a number")
+    return trainer, csv, stop
+
+
+@contextmanager
+def fitting(launch: Launch, module: TrainingModule, start: Path | None) -> Iterator[None]:
+    """For `trainer.fit` from the checkpoint `start` on: a signal ends it at the next step. InputError if `start` does not fit the run."""
+    with suppress(SIGTERMException), launch.signals.deferred():
+        try:
+            yield
+        except Exception as error:
+            # An error before the first batch of a resumed run comes from PyTorch or Lightning, which restore the checkpoint.
+            if start is None or module.progress.is_running or isinstance(error, InputError):
+                raise
+            what = first_line(error)
+            raise InputError(f"{start}: is not a checkpoint of this run ({what}): move it away") from error
 
 
 def _check_strategy(trainer: L.Trainer) -> None:

@@ -570,7 +570,7 @@ def test_a_hub_data_set_is_streamed_by_name(tmp_path, monkeypatch):
     rows = datasets.Dataset.from_dict({"body": [" one ", None, "two\r\nlines"]}).to_iterable_dataset()
     calls = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: calls.append((args, options)) or rows)
-    monkeypatch.setattr(corpus_module, "_hub_revision", lambda name: "abc")
+    monkeypatch.setattr(corpus_module, "hub_revision", lambda name: "abc")
     monkeypatch.chdir(tmp_path)
     assert list(read_documents("owner/some-name:config", text_field="body")) == ["one", "two\nlines"]
     assert calls == [(("owner/some-name", "config"), {"split": "train", "streaming": True, "revision": "abc"})]
@@ -582,7 +582,7 @@ def test_the_hub_is_said_to_be_meant_and_its_rows_are_read_like_all(tmp_path, mo
 
     rows = datasets.Dataset.from_dict({"meta": [{"text": "a\r\nb"}, {"text": None}], "n": [1, 2]}).to_iterable_dataset()
     monkeypatch.setattr(datasets, "load_dataset", lambda *args, **options: rows)
-    monkeypatch.setattr(corpus_module, "_hub_revision", lambda name: "abc")
+    monkeypatch.setattr(corpus_module, "hub_revision", lambda name: "abc")
     monkeypatch.chdir(tmp_path)
     notes: list[str] = []
     assert list(read_documents("wiki", notes.append, text_field="meta.text")) == ["a\nb"]
@@ -594,17 +594,17 @@ def test_the_hub_is_said_to_be_meant_and_its_rows_are_read_like_all(tmp_path, mo
 
 def test_the_fingerprint_of_a_hub_data_set_is_its_revision_and_stays_offline(monkeypatch):
     found = find_corpus("owner/name-of-nothing")
-    monkeypatch.setattr(corpus_module, "_hub_revision", lambda name: "abc")
+    monkeypatch.setattr(corpus_module, "hub_revision", lambda name: "abc")
     online = found.fingerprint()
 
     def offline(name):
         raise InputError("offline")
 
-    monkeypatch.setattr(corpus_module, "_hub_revision", offline)
+    monkeypatch.setattr(corpus_module, "hub_revision", offline)
     assert found.fingerprint(online) == online
     with pytest.raises(InputError):
         found.fingerprint()
-    monkeypatch.setattr(corpus_module, "_hub_revision", lambda name: "def")
+    monkeypatch.setattr(corpus_module, "hub_revision", lambda name: "def")
     assert found.fingerprint(online)["content"] != online["content"]
 
 

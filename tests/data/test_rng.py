@@ -27,6 +27,7 @@ def test_streams_have_numbers_of_their_own_which_never_change() -> None:
         "BATCH_ORDER": 42,
         "LENGTH_TIES": 43,
         "FINETUNING_DROPOUT": 44,
+        "FOLDS": 45,
         "BENCH_MIXTURE": 51,
     }
 

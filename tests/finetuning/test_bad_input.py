@@ -53,6 +53,17 @@ def refused(place, capsys):
 CLASSIFY = ("finetune", "classify", "--model", "encoder", "--out", "new", *FAST)
 TAG = ("finetune", "tag", "--model", "encoder", "--out", "new", *FAST)
 
+
+def test_label_errors_need_one_process_and_five_texts(place, refused):
+    asked = (*CLASSIFY, "--label-errors", "--train")
+    expected = "label_errors: 2 processes train; must be one: give trainer.devices 1"
+    assert refused(*asked, "train.tsv", "--trainer.devices=2") == expected
+    write_texts(place / "few.tsv", [("a b", "x"), ("A  B", "y"), ("c", "x"), ("d", "y"), ("e", "x")])
+    write_texts(place / "rare.tsv", [(text, "xy"[text > "h"]) for text in "fghij"])
+    expected = "label_errors: 4 different training texts; must be at least 5"
+    assert refused(*asked, "few.tsv", "--dev", "rare.tsv") == expected
+
+
 FILES = {
     "no label column": ("text\tstars\na b\t1\n", "label", "stars"),
     "an empty cell": ("text\tlabel\na b\tx\nc d\t\n", "line 3", "empty"),
@@ -81,6 +92,22 @@ def test_files_of_the_other_task(refused, place):
 def test_what_is_read_does_not_lie_in_the_folder_that_is_replaced(refused):
     line = refused(*CLASSIFY[: -len(FAST)], *FAST, "--train", "train.tsv", "--out", ".", "--overwrite")
     assert "lies in --out ." in line
+
+
+def test_a_split_that_is_neither_here_nor_on_the_hub(refused, place):
+    for option in ("--train", "--dev", "--test"):
+        files = [] if option == "--train" else ["--train", "train.tsv"]
+        line = refused(*CLASSIFY, *files, option, "nobody/nothing:a:train")
+        assert line.startswith(
+            "nobody/nothing:a:train: no such file or folder, and as a Hub data set it cannot be read ("
+        )
+        assert line.endswith("); check the path, the name or the network")
+    line = refused(*CLASSIFY, "--train", "nobody/nothing:a:train", "--test", "nobody/nothing:a:train")
+    assert line.startswith("--test nobody/nothing:a:train: is the file of --train too")
+    shutil.copytree(place / "encoder", place.parent / "encoder")
+    out = ("--model", "../encoder", "--out", ".", "--overwrite")  # the split does not lie in it
+    line = refused(*CLASSIFY, *out, "--train", "nobody/nothing:a:train")
+    assert line.endswith("here: holds files that are not of a run: give another --out")
 
 
 def test_rows_of_unequal_length(refused, place):

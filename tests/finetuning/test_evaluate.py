@@ -1,16 +1,23 @@
 """`evaluate` of a fine-tuned model: its metrics and those of each label, counted again by scikit-learn from `predict`'s predictions."""
 
+import json
 import shutil
 
+import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, classification_report
+import torch
+from scipy.stats import binomtest
+from sklearn.metrics import accuracy_score, classification_report, matthews_corrcoef
 
-from bert.data.examples import read_examples
+from bert.cli import main
+from bert.data.examples import Example, read_examples
 from bert.data.tagged import read_tagged
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
-from bert.finetuning.evaluate import evaluate
+from bert.finetuning.evaluate import Evaluation, evaluate
+from bert.finetuning.evaluation.scored import Scored
 from bert.finetuning.predict import load_predictor
+from bert.finetuning.tasks.classify import TASK as CLASSIFY
 
 from .synthetic import fine_tune_both, sentences, texts, write_tagged, write_texts
 
@@ -33,9 +40,10 @@ def test_the_figures_of_a_classifier_are_those_of_its_predictions(place):
     guessed = [found.label for _, found in results]
     report = classification_report(right, guessed, output_dict=True, zero_division=0)
     assert found.size == "90 examples"
-    assert list(found.metrics) == ["accuracy", "macro_f1"]
+    assert list(found.metrics) == ["accuracy", "macro_f1", "mcc"]
     assert found.metrics["accuracy"] == pytest.approx(accuracy_score(right, guessed))
     assert found.metrics["macro_f1"] == pytest.approx(report["macro avg"]["f1-score"])
+    assert found.metrics["mcc"] == pytest.approx(matthews_corrcoef(right, guessed))
     for part in found.labels:
         expected = report[part.label]
         assert (part.precision, part.recall, part.f1) == pytest.approx(
@@ -88,3 +96,92 @@ def test_a_label_that_the_model_does_not_know_is_named_with_its_line(place, tmp_
     file.write_text("text\tlabel\nthe cat\tearly\nthe dog\tnever\n")
     with pytest.raises(InputError, match="line 3: label 'never' is not one of the model's labels"):
         evaluate(place / "classify" / "model", str(file), DataConfig())
+
+
+def test_an_interval_of_a_label_is_that_of_the_rows_with_it():
+    """None of 25 rows found among 500: at most about one in seven (Clopper and Pearson), not one in 140."""
+    right = torch.tensor([0] * 475 + [1] * 25)
+    decided = torch.nn.functional.one_hot(torch.tensor([0] * 499 + [0]), 2).float()
+    decided[3] = torch.tensor([0.0, 1.0])  # one wrong prediction of the rare label
+    examples = [Example(str(number), label="ab"[one]) for number, one in enumerate(right.tolist())]
+    rare = Evaluation(Scored(CLASSIFY, "ab", examples, decided, [1] * 500), np.arange(500)).labels[1]
+    assert (rare.count, rare.predicted, rare.correct, rare.recall) == (25, 1, 0, 0.0)
+    assert rare.intervals["recall"] == pytest.approx(binomtest(0, 25).proportion_ci(0.95), abs=1e-9)
+
+
+def test_rows_of_a_group_are_resampled_together(place, tmp_path):
+    """Each row twice: with the copies as groups the intervals are those of the single rows, without they are narrower."""
+    rows = texts(90, 2)
+    for copies in (1, 2):
+        lines = [f"{text}\t{label}\t{number}\n" for number, (text, label) in enumerate(rows) for _ in range(copies)]
+        (tmp_path / f"{copies}.tsv").write_text("text\tlabel\tuser\n" + "".join(lines))
+    model = place / "classify" / "model"
+    single, grouped = (evaluate(model, str(tmp_path / f"{n}.tsv"), DataConfig(), "user") for n in (1, 2))
+    apart = evaluate(model, str(tmp_path / "2.tsv"), DataConfig())
+    assert grouped.intervals["accuracy"] == pytest.approx(single.intervals["accuracy"])
+    width = [high - low for low, high in (one.intervals["accuracy"] for one in (apart, grouped))]
+    assert width[0] < 0.8 * width[1]
+    with pytest.raises(
+        InputError, match=r"users: is no column of .*line 2; name one of text, label, user\. Did you mean"
+    ):
+        evaluate(model, str(tmp_path / "2.tsv"), DataConfig(), "users")
+
+
+def test_slices_are_evaluations_of_their_rows(place, tmp_path):
+    rows = texts(90, 2)
+    lines = [f"{text}\t{label}\t{'ab'[number % 3 == 0]}\n" for number, (text, label) in enumerate(rows)]
+    head = "text\tlabel\tsource\n"
+    (tmp_path / "all.tsv").write_text(head + "".join(lines))
+    (tmp_path / "b.tsv").write_text(head + "".join(lines[::3]))
+    found = evaluate(place / "classify" / "model", str(tmp_path / "all.tsv"), DataConfig())
+    part = evaluate(place / "classify" / "model", str(tmp_path / "b.tsv"), DataConfig())
+    slices = found.by_column("source")
+    assert [(one.name, one.count) for one in slices] == [("a", 60), ("b", 30)]
+    assert slices[1].value == pytest.approx(part.metrics["accuracy"])
+    assert slices[1].interval == pytest.approx(part.intervals["accuracy"])
+    assert sum(one.count for one in found.by_length()) == 90
+    mean = sum(one.value * one.count for one in found.by_length()) / 90
+    assert mean == pytest.approx(found.metrics["accuracy"])
+
+
+def test_a_report_stays_in_its_folder_and_touches_nothing_else(place, tmp_path, monkeypatch, capsys):
+    """Also in the current folder, which must stay the one that the shell is in."""
+    model, file = str(place / "classify" / "model"), str(place / "dev.tsv")
+    (tmp_path / "mine.txt").write_text("mine")
+    monkeypatch.chdir(tmp_path)
+    before = tmp_path.stat().st_ino
+    for _ in range(2):  # an earlier report is replaced
+        assert main(["evaluate", model, file, "--report", "."]) == 0
+    assert tmp_path.stat().st_ino == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "metrics.json",
+        "mine.txt",
+        "predictions.jsonl",
+        "report.html",
+    ]
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 90
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "metrics.json").write_text("mine")
+    for folder, why in (
+        ("other", "would replace metrics.json; give another folder"),
+        (str(place / "classify" / "report"), "would replace the report of a run; give another folder"),
+        ("mine.txt/x", "cannot be written (Not a directory); give another --report"),
+        ("mine.txt", "cannot be written (File exists); give another --report"),
+    ):
+        assert main(["evaluate", model, "missing.tsv", "--report", folder]) == 2
+        assert why in capsys.readouterr().err
+    assert (tmp_path / "other" / "metrics.json").read_text() == "mine"
+
+
+def test_a_group_without_a_name_is_refused_and_a_slice_without_one_is_shown(place, tmp_path):
+    rows = [{"text": text, "label": label, "user": user} for (text, label), user in zip(texts(3, 2), ("a", None, ""))]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    model, file = place / "classify" / "model", str(tmp_path / "rows.jsonl")
+    with pytest.raises(
+        InputError, match=r"line 2: column 'user' is empty; fill it in, as rows of a group are resampled"
+    ):
+        evaluate(model, file, DataConfig(), "user")
+    assert [(one.name, one.count) for one in evaluate(model, file, DataConfig()).by_column("user")] == [
+        ("(none)", 2),
+        ("a", 1),
+    ]

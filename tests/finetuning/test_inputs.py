@@ -35,7 +35,7 @@ def test_labels_are_those_of_the_training_file_sorted(tmp_path, maker):
     train = write_texts(tmp_path / "train.tsv", texts(60, 1))
     data = prepare_data(CLASSIFY, DataConfig(train=train), maker)
     assert data.labels == ("early", "late", "other")
-    assert list(data.metrics) == ["accuracy", "macro_f1"]
+    assert list(data.metrics) == ["accuracy", "macro_f1", "mcc"]
     tagged = write_tagged(tmp_path / "train.conll", sentences(60, 1))
     data = prepare_data(TAG, DataConfig(train=tagged), maker)
     assert data.labels == ("B-WHAT", "B-WHO", "I-WHAT", "I-WHO", "O")

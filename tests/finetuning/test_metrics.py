@@ -49,7 +49,16 @@ def read(pairs: str) -> tuple[list[list[str]], list[list[str]]]:
 def score(gold, predicted, mode="conlleval", scheme="IOB2") -> dict[str, float]:
     metric = SpanF1({tag for tags in [*gold, *predicted] for tag in tags}, mode, scheme)
     metric.update(predicted, gold)
-    return {name: float(value) for name, value in metric.compute().items()}
+    return {name: float(value) for name, value in metric.compute().items()} | by_type(metric)
+
+
+def by_type(metric: SpanF1) -> dict[str, float]:
+    """What the counts of each type give."""
+    found = {}
+    for name, (correct, predicted, gold) in zip(metric.types, metric.counts.T.tolist()):
+        shares = correct / max(1, predicted), correct / max(1, gold), 2 * correct / max(1, predicted + gold), gold
+        found |= {f"{what}_{name}": share for what, share in zip(("precision", "recall", "f1", "gold"), shares)}
+    return found
 
 
 def test_conlleval_mode_prints_what_the_script_prints():
@@ -77,7 +86,7 @@ def test_the_published_example_of_conlleval_has_its_percentages():
     correct, predicted, gold = [0, 5, 206, 89, 2, 69], [1, 11, 317, 107, 3, 100], [6, 8, 262, 90, 6, 87]
     metric.counts += metric.counts.new_tensor([correct, predicted, gold])
     metric._update_count = 1  # counts were set, not made by `update`
-    scores = {name: round(100 * float(value), 2) for name, value in metric.compute().items()}
+    scores = {name: round(100 * float(value), 2) for name, value in (metric.compute() | by_type(metric)).items()}
     published = """ADJP 0.00 0.00 0.00 ADVP 45.45 62.50 52.63 NP 64.98 78.63 71.16
     PP 83.18 98.89 90.36 SBAR 66.67 33.33 44.44 VP 69.00 79.31 73.80""".split()
     for kind, *found in zip(*[iter(published)] * 4):
@@ -119,7 +128,7 @@ def test_counts_add_up_over_updates_and_processes():
         first.update([tags[0]], [tags[1]])
     second.update(predicted[4:], gold[4:])
     first.merge_state(second)
-    assert {name: float(value) for name, value in first.compute().items()} == score(gold, predicted)
+    assert {name: float(value) for name, value in first.compute().items()} | by_type(first) == score(gold, predicted)
 
 
 def test_what_cannot_be_counted_is_refused():

@@ -298,7 +298,7 @@ def test_labels_and_a_page_that_a_task_has_not_are_refused_before_anything_is_wr
     outs = ["--out", tmp_path / "out", "--html", tmp_path / "page.html"]
     for name in ("classify", "multilabel", "regression"):
         message = refused(place / name, tmp_path / "a.txt", *outs)
-        assert message == f"--html shows spans, and {place / name} is for {name}; remove it"
+        assert message == f"--html shows spans, and {place / name} is for {name}; add --explain to show words"
     for name in ("regression", "tag"):
         assert refused(place / name, tmp_path / "a.txt", "--top", "2", *outs[:2]).startswith("--top 2: ")
     assert refused(place / "classify", tmp_path / "a.txt", "--top", "0", *outs[:2]) == "--top 0: must be at least 1"

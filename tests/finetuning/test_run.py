@@ -60,7 +60,16 @@ def rows_of(run):
 
 def test_a_run_folder_holds_everything_that_repeats_it(classifier):
     names = {path.name for path in classifier.iterdir()}
-    assert names == {"recipe.yaml", "given.yaml", "environment.json", "ready", "metrics.csv", "model"}
+    assert names == {
+        "recipe.yaml",
+        "given.yaml",
+        "environment.json",
+        "ready",
+        "metrics.csv",
+        "best.json",
+        "report",
+        "model",
+    }
     recipe = read_recipe(classifier / "recipe.yaml", FinetuneRecipe)
     assert (recipe.windows.sequence_length, recipe.windows.stride) == (64, 31)  # what the encoder takes
     assert SequenceClassifier.load(classifier / "model").labels == ("early", "late", "other")
@@ -235,8 +244,9 @@ def test_going_on_from_a_classifier_with_the_same_labels_keeps_its_output_layer(
     assert f"{model} has the same labels: its output layer is kept" in capsys.readouterr().out
     after = SequenceClassifier.load(tmp_path / "same" / "model")
     assert after.labels == ("early", "late", "other")
-    assert torch.allclose(after.head.output.weight, before.weight[[1, 2, 0]], atol=1e-6)
-    assert torch.allclose(after.head.output.bias, before.bias[[1, 2, 0]], atol=1e-6)
+    temperature = json.loads((tmp_path / "same" / "model" / "windows.json").read_text())["temperature"]
+    assert torch.allclose(after.head.output.weight * temperature, before.weight[[1, 2, 0]], atol=1e-6)
+    assert torch.allclose(after.head.output.bias * temperature, before.bias[[1, 2, 0]], atol=1e-6)
 
     other = write_texts(tmp_path / "other.tsv", [(text, label.upper()) for text, label in texts(40, 1)])
     flags[3] = flags[5] = other

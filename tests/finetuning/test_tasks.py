@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 import torch
-from sklearn.metrics import accuracy_score, classification_report, f1_score, mean_squared_error
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, mean_squared_error
 
 import bert
 from bert.cli import main
@@ -63,9 +63,10 @@ def test_the_metrics_of_a_classifier_are_those_of_scikit_learn_over_all_updates(
         CLASSIFY.update(metrics, scores[part], right[part], [1])
     guessed = scores.argmax(-1)
     expected = {"accuracy": accuracy_score(right, guessed), "macro_f1": f1_score(right, guessed, average="macro")}
+    expected["mcc"] = matthews_corrcoef(right, guessed)
     assert read(metrics) == pytest.approx(expected)
     CLASSIFY.update(metrics, of_ids(right.tolist()), right, [1])
-    assert read(metrics) == {"accuracy": 1.0, "macro_f1": 1.0}  # what was read is counted no more
+    assert read(metrics) == {"accuracy": 1.0, "macro_f1": 1.0, "mcc": 1.0}  # what was read is counted no more
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -79,15 +80,6 @@ def test_the_metrics_of_several_labels_are_those_of_scikit_learn(seed):
             "exact_match": accuracy_score(right, guessed),  # of whole rows
         }
     )
-    parts = MULTILABEL.parts({}, LABELS, scores, right.flatten(), [1] * 40)
-    report = classification_report(right, guessed, target_names=LABELS, output_dict=True, zero_division=0)
-    assert [part.label for part in parts] == list(LABELS)
-    for part in parts:
-        expected = report[part.label]
-        assert part.count == expected["support"]
-        assert (part.precision, part.recall, part.f1) == pytest.approx(
-            (expected["precision"], expected["recall"], expected["f1-score"])
-        )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -368,7 +360,7 @@ def test_evaluations_cards_and_messages_have_the_format_of_the_metrics(place, ca
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "40 examples"
     assert [line.split()[0] for line in lines[2:]] == ["RMSE", "Pearson", "Spearman"]
-    assert "%" not in "".join(lines)
+    assert "%" not in "".join(lines[2:])
     card = (place / "regression" / "model" / "README.md").read_text()
     assert re.search(r"on dev\.jsonl, 40 examples: RMSE \d\.\d{3}, Pearson [01]\.\d{3}, Spearman", card)
     assert "pipeline_tag: text-classification" in card

@@ -233,9 +233,10 @@ class Pretrain(Operation):
 
 
 class Finetune(Operation):
-    """`bert finetune --overwrite`."""
+    """`bert finetune --overwrite`; a run of the new version that was killed is resumed by the same command without that option."""
 
     slow, inside, modules = True, ("run",), (*Prepare.modules, "bert.commands.finetuning", "bert.finetuning.run")
+    flags: tuple[str, ...] = ("--epochs=1", "--checkpoint.every_steps=1")
 
     def make(self, home: Path, version: int) -> None:
         from tests.finetuning.synthetic import FAST
@@ -244,9 +245,9 @@ class Finetune(Operation):
             SaveModel().make(home, OLD)
             rows = [f"{text.strip()}\t{'ab'[number % 2]}\n" for number, text in enumerate(make_text(60).split("\n\n"))]
             (home / "rows.tsv").write_text("text\tlabel\n" + "".join(map(str.lstrip, rows)), encoding="utf-8")
-        flags = ["--model", home / "model", "--train", home / "rows.tsv", "--out", home / "run", "--epochs=1"]
-        flags += [f"--seed={version}", *(["--overwrite"] if (home / "run").exists() else []), *FAST]
-        bert_command("finetune", "classify", *flags)
+        flags = ["--model", home / "model", "--train", home / "rows.tsv", "--out", home / "run", *self.flags]
+        other = completed(home / "run").exists() and self.version(home) != version
+        bert_command("finetune", "classify", *flags, f"--seed={version}", *["--overwrite"] * other, *FAST)
 
     def version(self, home: Path) -> int:
         from bert.finetuning.config import FinetuneRecipe
@@ -254,9 +255,15 @@ class Finetune(Operation):
         from bert.recipe import read_recipe
 
         found = read_recipe(home / "run" / "recipe.yaml", FinetuneRecipe).seed
-        if found == OLD or (home / "run" / "model").exists():
+        if found == OLD or completed(home / "run" / "model").exists():
             SequenceClassifier.load(home / "run" / "model")
         return int(found)
+
+
+class FinetuneSeeds(Finetune):
+    """The same with two seeds."""
+
+    flags = ("--epochs=1", "--checkpoint.every_steps=1", "--seeds=2")
 
 
 class DeletesFirst(Operation):
@@ -299,6 +306,7 @@ OPERATIONS: dict[str, type[Operation]] = {
         CutMetrics,
         Pretrain,
         Finetune,
+        FinetuneSeeds,
         DeletesFirst,
         ForgetsToSync,
     )

@@ -135,3 +135,65 @@ def test_a_comparison_without_a_loss_or_a_token_names_none() -> None:
     assert "largest loss" not in charts.side_by_side(same, same)
     assert "largest loss" not in charts.side_by_side(charts.ScoredText([], []), charts.ScoredText([], []))
     assert "The largest loss, 2.00, is at “<b>”." not in charts.side_by_side(charts.ScoredText(["<b>"], [-3.0]), same)
+
+
+def test_words_are_shaded_by_their_share_of_the_largest_weight() -> None:
+    """Half of it in half the color; less than a twentieth in none; both texts of a pair on one scale."""
+    texts = [("<b>good</b>, bad", [(3, 7, 0.8), (13, 16, -0.4)]), ("fine so", [(0, 4, 0.04), (5, 7, 0.039)])]
+    text = charts.shaded(texts, "yes & 0.9", "a <note>")
+    marks = re.findall(r'<mark class="(for|against)" style="--s:([\d.]+)%" title="([-+.\d]+)">(.*?)</mark>', text)
+    assert marks == [
+        ("for", "100.0", "+0.800", "good"),
+        ("against", "50.0", "-0.400", "bad"),
+        ("for", "5.0", "+0.040", "fine"),
+    ]
+    assert Reader(text).text == "yes & 0.9 a <note><b>good</b>, badfine so"
+
+
+def test_a_long_text_is_shaded_to_5000_characters() -> None:
+    words = [(start, start + 3, 1.0) for start in range(0, 8_000, 4)]
+    text = charts.shaded([("Ann " * 2_000, words)], "", "")
+    assert Reader(text).text == " " + "Ann " * 1_250 + "…"
+    assert text.count("<mark") == 1_250
+
+
+def test_words_without_weights_are_not_shaded() -> None:
+    assert "<mark" not in charts.shaded([("no words", []), ("zero", [(0, 4, 0.0)])], "", "")
+
+
+def test_dots_are_drawn_to_scale_beside_a_curve_and_have_no_last_value() -> None:
+    text = charts.line_chart(
+        {"rows": [(0, 4), (10, 0)], "best": [(0, 0), (10, 4)]}, "right", "predicted", dots=["rows"]
+    )
+    assert 'd="M0.0,0.0h0M100.0,100.0h0"' in text
+    assert 'points="0.0,100.0 100.0,0.0"' in text
+    assert "<output>" not in text
+    many = [(n, n % 7) for n in range(5_000)]
+    assert [
+        len(one) for one in Reader(charts.line_chart({"a": many, "b": many}, "x", "y", dots=["a"])).data[0]["curves"]
+    ] == [1668, 501]
+
+
+def test_bars_have_their_intervals_to_scale() -> None:
+    text = charts.interval_bars([("short", 0.5, (0.25, 0.75), "50% of 30"), ("<long>", 0.2, None, "20% of 3")], 1.0)
+    assert '<i style="width:50.0%"></i><b style="left:25.0%;right:25.0%"></b></span><output>50% of 30</output>' in text
+    assert '<i style="width:20.0%"></i><b style="left:20.0%;right:80.0%">' in text
+    assert "&lt;long&gt;" in text
+    Reader(charts.interval_bars([("none", 0.0, None, "")], 0.0))
+
+
+@given(st.text("ab ", max_size=30), st.data())
+def test_a_part_of_a_text_has_the_spans_that_lie_in_it(text: str, data: st.DataObject) -> None:
+    place = st.integers(0, len(text))
+    spans = [(*sorted((data.draw(place), data.draw(place))), "X") for _ in range(3)]
+    start, end = sorted((data.draw(place), data.draw(place)))
+    part = charts.SpannedText(text, spans).part(start, end)
+    assert part.text.strip("…") == text[start:end]
+    assert (part.text.startswith("…"), part.text.endswith("…")) == (start > 0, end < len(text)) or start == end
+    assert [part.text[a:b] for a, b, _ in part.spans] == [text[a:b] for a, b, _ in spans if start <= a and b <= end]
+
+
+def test_figures_with_the_same_types_have_the_same_colors() -> None:
+    one = charts.spanned([charts.SpannedText("Rome", [(0, 4, "LOC")])], ["PER", "LOC"])
+    other = charts.spanned([charts.SpannedText("Ann, Rome", [(0, 3, "PER"), (5, 9, "LOC")])], ["PER", "LOC"])
+    assert re.findall('class="(c.)">Rome', one) == re.findall('class="(c.)">Rome', other) == ["c1"]

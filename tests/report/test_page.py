@@ -13,11 +13,13 @@ from bert.report.page import (
     Section,
     data,
     details,
+    escape,
     heading,
     key_metrics,
     marked,
     note,
     number,
+    opener,
     page,
     paragraph,
     table,
@@ -192,3 +194,18 @@ def test_a_context_is_cut_between_words() -> None:
     start = chinese.index("苹果")
     assert Marked(chinese, start, start + 2).context(18).text == "…" + chinese[start - 18 :]
     assert Marked(chinese, start, start + 2).context(99) == Marked(chinese, start, start + 2)
+
+
+def test_a_cell_of_a_table_opens_markup() -> None:
+    text = table(["gold", "times"], [["<b>", opener("3", 'gold "a"', "<p>why</p>", "cell-1")]])
+    read = Reader(text)
+    (window,) = [attributes for tag, attributes in read.seen if "popover" in attributes]
+    assert window["id"] == "cell-1"
+    assert [attributes["popovertarget"] for tag, attributes in read.seen if tag == "button"] == ["cell-1", "cell-1"]
+    assert "<p>why</p>" in text
+    assert '<td dir="auto">&lt;b&gt;</td>' in text
+    assert read.attributes("aria-label") == ["table", 'gold "a"', "close"]
+
+
+def test_control_characters_are_shown_as_symbols() -> None:
+    assert escape("a\x00b\x1b[2J\x85\tc\n") == "a␀b␛[2J\ufffd\tc\n"

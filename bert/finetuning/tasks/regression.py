@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchmetrics import MeanSquaredError, Metric, PearsonCorrCoef, SpearmanCorrCoef
@@ -15,10 +16,16 @@ from bert.data.examples import Example
 from bert.data.rows import cell_of
 from bert.errors import InputError
 from bert.finetuning.batches import Item
+from bert.finetuning.evaluation.details import Chart, Detail
+from bert.finetuning.evaluation.label_errors import Suspect, wrong_values
+from bert.finetuning.evaluation.per_example import Numbers
+from bert.finetuning.evaluation.scored import Scored
 from bert.finetuning.metrics import Scale
-from bert.finetuning.tasks.task import LabelMetrics, Names, Prediction, Task, TaskModel
+from bert.finetuning.tasks.task import Names, Prediction, Task, TaskModel, flat
 from bert.model.loss import squared_error
 from bert.training.step import LossTerms
+
+_MOST_POINTS = 2_000
 
 
 def number(where: str, row: dict[str, Any], column: str) -> float:
@@ -88,14 +95,38 @@ class Regression(Task):
     def decide(self, scores: Tensor, sizes: Sequence[int]) -> Tensor:
         return scores[:, 0]
 
-    def parts(self, *_: Any) -> list[LabelMetrics]:
-        return []
+    def per_example(self, scored: Scored, decided: np.ndarray) -> Numbers:
+        return Numbers(decided.astype(np.float64), scored.right.double().numpy())
+
+    def choices(self, scores: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        return scores[:0], right[:0].long()
 
     def constant(self, labels: Tensor, classes: int) -> Tensor:
         return labels.mean(0, keepdim=True)
 
+    def details(self, scored: Scored, training: Sequence[Any] = ()) -> list[Detail]:
+        kept = np.random.default_rng(0).permutation(len(scored.right))[:_MOST_POINTS]
+        gold, found = (side.double().numpy()[kept] for side in (scored.right, scored.decided))
+        both = "Right and predicted numbers", f"On the line both are equal; {len(kept):,} examples."
+        rest = "Residuals", "Above the line a prediction is too large, below it too small."
+        return [_points(*both, gold, found, "predicted", 1), _points(*rest, gold, found - gold, "predicted − right", 0)]
+
+    def probabilities(self, scores: Tensor) -> Tensor:
+        return scores
+
     def prediction(self, example: Example, scores: Tensor, labels: Names) -> "ValuePrediction":
         return ValuePrediction(float(scores[0, 0]))
+
+    def suspects(self, examples: list[Any], scores: Sequence[Tensor], labels: Names) -> list[Suspect]:
+        given, predicted = flat(self, examples, labels), torch.cat([*scores])[:, 0]
+        return wrong_values(examples, given.double().numpy(), predicted.double().numpy())
+
+
+def _points(title: str, lead: str, x: np.ndarray, y: np.ndarray, y_label: str, slope: int) -> Chart:
+    """Points beside the line y = `slope` · x, on which they would be best."""
+    line = [(float(end), slope * float(end)) for end in (x.min(), x.max())]
+    series = {"examples": [*zip(x.tolist(), y.tolist())], "no error": line}
+    return Chart(title, lead, "right", y_label, series, dots=["examples"])
 
 
 TASK = Regression()

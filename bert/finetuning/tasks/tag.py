@@ -7,11 +7,13 @@ the labels. A text that is not given as words is split as those of the training 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from scipy.sparse import csr_array
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
@@ -24,9 +26,13 @@ from bert.data.tagged import TaggedExample, read_tagged
 from bert.errors import InputError, option
 from bert.finetuning.batches import TaskBatch
 from bert.finetuning.config import DataConfig
-from bert.finetuning.metrics import SpanF1, numbered, percents
+from bert.finetuning.evaluation.details import Detail, mention, seen_table, types_table
+from bert.finetuning.evaluation.label_errors import Suspect, confident_errors
+from bert.finetuning.evaluation.per_example import Counts, Totals, Values, f1, ratio
+from bert.finetuning.evaluation.scored import Scored
+from bert.finetuning.metrics import SpanF1, numbered, percents, span_counts, span_types
 from bert.finetuning.tags import SCHEMES, Scheme, Span, Transitions, marks_span, scheme_of, span_tags, spans
-from bert.finetuning.tasks.task import LabelMetrics, Metrics, Names, Prediction, Sizes, Task, TaskModel, flat
+from bert.finetuning.tasks.task import Metrics, Names, Prediction, Task, TaskModel, flat
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import TokenClassifier
 
@@ -72,8 +78,7 @@ class TagPrediction(Prediction):
         """The first characters of the text with its spans, for a page."""
         from bert.report.charts import SpannedText  # imports matplotlib
 
-        spans = [(span.start, span.end, span.type) for span in self.spans if span.end <= most]
-        return SpannedText(self.text if len(self.text) <= most else f"{self.text[:most]}…", spans)
+        return SpannedText(self.text, [(span.start, span.end, span.type) for span in self.spans]).part(0, most)
 
     def lines(self) -> str:
         """A line for each word, with its label and probability, and an empty line."""
@@ -214,12 +219,18 @@ class Tag(Task):
                 classes[of_one] = torch.from_numpy(best).to(classes)
         return classes
 
-    def parts(self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor, sizes: Sizes) -> list[LabelMetrics]:
-        if "span_f1" not in metrics:
-            return super().parts(metrics, labels, scores, right, sizes)
-        found, names = metrics["span_f1"].compute(), ("gold", "precision", "recall", "f1")
-        rows = {kind: [float(found[f"{name}_{kind}"]) for name in names] for kind in metrics["span_f1"].types}
-        return [LabelMetrics(kind, int(count), *shares) for kind, (count, *shares) in rows.items()]
+    def per_example(self, scored: Scored, decided: np.ndarray) -> Counts:
+        right = scored.right.numpy()
+        if not (tags := span_tags(scored.labels)):
+            return Counts.of_classes(scored.labels, decided, right, scored.sizes, _accuracy)
+        types, ends = span_types(tags), np.cumsum(scored.sizes)[:-1]
+        strict = self._scheme(scored.labels, scored.examples) or "IOB2"
+        rows = []
+        for found, gold in zip(np.split(decided, ends), np.split(right, ends)):
+            said, there = ([tags[number] for number in side] for side in (found, gold))
+            loose, counted = (span_counts(said, there, types, scheme) for scheme in (None, strict))
+            rows.append([*loose.flat, *counted.sum(1), (found == gold).sum(), len(gold)])
+        return Counts(types, csr_array(np.array(rows, float)), _span_metrics)
 
     def baseline(self, learned: Sequence[Any], asked: Sequence[Any], labels: Names) -> list[Tensor]:
         """The most frequent tag of a word; for an unknown word the most frequent tag of all."""
@@ -231,21 +242,57 @@ class Tag(Task):
         overall = self.constant(classes, len(labels))
         return [torch.stack([of_word.get(word, overall) for word in one.words]) for one in asked if one.words]
 
+    def details(self, scored: Scored, training: Sequence[TaggedExample] = ()) -> Sequence[Detail]:
+        if not (tags := span_tags(scored.labels)):
+            return super().details(scored)
+        parts = (side.split(list(scored.sizes)) for side in (scored.decided, scored.right))
+        sides = [*zip(*([[tags[number] for number in one.tolist()] for one in side] for side in parts))]
+        found: list[Detail] = [types_table(sides, tags, self._scheme(scored.labels, scored.examples) or "IOB2")]
+        if training:
+            tag_of = dict(zip(scored.labels, tags))
+            marked = ((one.words, spans([tag_of.get(tag, "O") for tag in self.names(one)])) for one in training)
+            learned = {mention(words, span) for words, of_one in marked for span in of_one}
+            found.append(seen_table([example.words for example in scored.examples], sides, learned))
+        return found
+
     def prediction(self, example: TaggedExample, scores: Tensor, labels: Names) -> TagPrediction:
         text, offsets = example.located()
         classes = self.decide(scores, [len(scores)])
-        probabilities = scores.softmax(-1).gather(1, classes[:, None])[:, 0].tolist()
+        probabilities = self.probabilities(scores).gather(1, classes[:, None])[:, 0].tolist()
         tags = [labels[number] for number in classes.tolist()]
-        found = []
-        for kind, first, last in _marked(tags, span_tags(labels), labels):
-            start, end = offsets[first][0], offsets[last - 1][1]
-            found.append(TextSpan(start, end, kind, round(fmean(probabilities[first:last]), 6), text[start:end]))
-        return TagPrediction(text, offsets, tags, probabilities, found)
+        return TagPrediction(text, offsets, tags, probabilities, _text_spans(example, tags, labels, probabilities))
+
+    def gold(self, example: TaggedExample, labels: Names) -> Any:
+        tags = example.tags or ()
+        return [asdict(span) for span in _text_spans(example, tags, labels, [1.0] * len(tags))]
+
+    def suspects(self, examples: list[Any], scores: Sequence[Tensor], labels: Names) -> list[Suspect]:
+        """Spans: each part of a sentence in which given and predicted spans overlap and differ, if confident learning finds one of its
+        words. Wrong types, missing spans and wrong boundaries have one scale: the mean probability of the given labels of the words whose
+        predicted labels differ."""
+        joined, given = torch.cat([*scores]), flat(self, examples, labels).numpy()
+        decided, probabilities = self.decide(joined, [*map(len, scores)]).numpy(), joined.double().softmax(-1).numpy()
+        errors, own = confident_errors(given, probabilities), probabilities[range(len(given)), given]
+        tags, found, begin = span_tags(labels), list[Suspect](), 0
+        for number, example in enumerate(examples):
+            words, (text, offsets) = slice(begin, begin := begin + len(example.words)), example.located()
+            sides = [_marked([labels[i] for i in side[words]], tags, labels) for side in (given, decided)]
+            for start, end in _overlapping([*chain(*sides)]):
+                gold, guess = (_in_part(side, start, end, text, offsets) for side in sides)
+                part = slice(words.start + start, words.start + end)
+                if gold != guess and errors[part].any():
+                    score = float(own[part][given[part] != decided[part]].mean())
+                    place = offsets[start][0], offsets[end - 1][1]
+                    found.append(Suspect(number, example.at(start), text, gold, guess, score, *place))
+        return found
 
     def given(self, example: TaggedExample) -> dict[str, Any]:
         """With the text that offsets count in as `text`."""
         row, (text, _) = example.row or {}, example.located()
         return row if row.get("text") == text else row | {"predicted_text" if "text" in row else "text": text}
+
+    def texts(self, example: TaggedExample) -> list[str]:
+        return [example.located()[0]]
 
     def page(self, predictions: Sequence[TagPrediction], source: str, count: int) -> str:
         from bert.report.charts import spanned
@@ -261,6 +308,28 @@ class Tag(Task):
         return "conll" if example.text is None else "text" if on_terminal else "jsonl"
 
 
+def _text_spans(example: TaggedExample, tags: Names, labels: Names, probabilities: Sequence[float]) -> list[TextSpan]:
+    """The spans that the tags of an example mark, with the mean of the probabilities of their words."""
+    text, offsets = example.located()
+    found = []
+    for kind, first, last in _marked(tags, span_tags(labels), labels):
+        start, end = offsets[first][0], offsets[last - 1][1]
+        found.append(TextSpan(start, end, kind, round(fmean(probabilities[first:last]), 6), text[start:end]))
+    return found
+
+
+def _accuracy(totals: Totals) -> Values:
+    correct, _, gold, _ = totals
+    return {"accuracy": ratio(correct.sum(1), gold.sum(1))}
+
+
+def _span_metrics(totals: Totals) -> Values:
+    """Span F1 in both modes, and the accuracy of words."""
+    *spans, rest = totals
+    loose, strict = f1(*(part.sum(1) for part in spans)), f1(*rest.T[:3])
+    return {"span_f1": loose, "strict_span_f1": strict, "accuracy": ratio(rest[:, 3], rest[:, 4])}
+
+
 def _marked(tags: Sequence[str], span_tags: Sequence[str], labels: Names) -> list[Span]:
     """The spans of the words of a text. Without prefixes, neighboring words with the same label are a span if O is a label,
     and each word is one otherwise."""
@@ -270,6 +339,22 @@ def _marked(tags: Sequence[str], span_tags: Sequence[str], labels: Names) -> lis
     if "O" in labels:
         return spans([tag if tag == "O" else f"I-{tag}" for tag in tags])
     return [Span(tag, number, number + 1) for number, tag in enumerate(tags)]
+
+
+def _overlapping(found: Sequence[Span]) -> list[list[int]]:
+    """[start, end] of the parts of a sentence that are covered by spans, those that overlap in one part."""
+    parts: list[list[int]] = []
+    for _, start, end in sorted(found, key=lambda span: span.start):
+        if not parts or start >= parts[-1][1]:
+            parts.append([start, end])
+        parts[-1][1] = max(end, parts[-1][1])
+    return parts
+
+
+def _in_part(found: Sequence[Span], begin: int, stop: int, text: str, offsets: Sequence[tuple[int, int]]) -> str:
+    """The spans in the words from `begin` to before `stop`, as `PER: Ann Lee`, or O."""
+    inside = [span for span in found if begin <= span.start < stop]
+    return "; ".join(f"{kind}: {text[offsets[a][0] : offsets[b - 1][1]]}" for kind, a, b in inside) or "O"
 
 
 def _with_words(file: str, examples: Iterator[TaggedExample]) -> Iterator[TaggedExample]:

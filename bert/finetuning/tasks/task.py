@@ -8,15 +8,15 @@ of several labels; a task overrides what differs.
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from decimal import Decimal, InvalidOperation
 from itertools import repeat
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 from unicodedata import category, normalize
 
+import numpy as np
 import torch
-from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.checkpoint import checkpoint
@@ -28,6 +28,9 @@ from bert.data.files import unify
 from bert.errors import InputError
 from bert.finetuning.batches import Item, TaskBatch, count_labels
 from bert.finetuning.config import DataConfig
+from bert.finetuning.evaluation.details import Detail, confusion
+from bert.finetuning.evaluation.label_errors import Suspect, wrong_labels
+from bert.finetuning.evaluation.per_example import Counts, PerExample, Totals, Values, f1, ratio
 from bert.finetuning.metrics import Scale, numbered
 from bert.finetuning.windows import Window, WindowMaker
 from bert.model.heads import SequenceClassifier, TokenClassifier, mean_of_windows
@@ -36,19 +39,22 @@ from bert.training.step import LossTerms
 
 TaskModel = SequenceClassifier | TokenClassifier
 Names = Sequence[str]
-Sizes = Sequence[int]
 Metrics = Mapping[str, Any]
 _LOOK_ALIKE = str.maketrans(  # Cyrillic and Greek letters, a hyphen and a minus
     "АВЕКМНОРСТУХІЈЅаеорсухіјѕΑΒΕΖΗΙΚΜΝΟΡΤΥΧο\u2010\u2212", "ABEKMHOPCTYXIJSaeopcyxijsABEZHIKMNOPTYXo--"
 )
 
 
+@dataclass(frozen=True)
 class Prediction:
     """What a task predicts for an example: a small dataclass of the module of the task."""
 
+    explanation: Any = field(default=None, kw_only=True)
+    """an `Explanation` if one was asked for"""
+
     def record(self, top: int | None) -> dict[str, Any]:
         """The values of a JSON object, of the `probabilities` only the `top` largest."""
-        values = asdict(self)  # type: ignore[call-overload]
+        values = {name: value for name, value in asdict(self).items() if name != "explanation" or value is not None}
         return values if top is None else values | {"probabilities": dict(_largest(values["probabilities"], top))}
 
     def cells(self, top: int | None) -> Mapping[str, Any]:
@@ -69,18 +75,6 @@ class LabelPrediction(Prediction):
 
     def cells(self, top: int | None) -> dict[str, str]:
         return ranked(self.probabilities, top or 1)
-
-
-@dataclass(frozen=True)
-class LabelMetrics:
-    """How well the model finds a label, or a type of span."""
-
-    label: str
-    count: int
-    """its frequency in the data"""
-    precision: float
-    recall: float
-    f1: float
 
 
 class Task:
@@ -227,14 +221,18 @@ class Task:
         for metric in metrics.values():
             metric.update(decided, labels.view_as(decided))
 
-    def parts(self, metrics: Metrics, labels: Names, scores: Tensor, right: Tensor, sizes: Sizes) -> list[LabelMetrics]:
-        """Precision, recall and F1 of each label; `metrics` have been updated with the same data."""
-        decided = self.decide(scores, sizes)
-        right = right.view_as(decided)  # class ids (N,), or 0 and 1 (N, C)
-        seen = torch.cat([decided, right]).unique() if decided.dim() == 1 else (decided + right).sum(0).nonzero()[:, 0]
-        found = precision_recall_fscore_support(right, decided, labels=seen, average=None, zero_division=0)
-        rows = zip(seen.tolist(), zip(*found), strict=True)
-        return [LabelMetrics(labels[i], int(count), *map(float, shares)) for i, (*shares, count) in rows]
+    def per_example(self, scored: Any, decided: np.ndarray) -> PerExample:
+        """The metrics of the weighted examples of a `Scored`, from what `decide` gives."""
+        return Counts.of_classes(scored.labels, decided, scored.right.numpy(), scored.sizes, _classification)
+
+    def choices(self, scores: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits (M, C) of all decisions between C classes, and the right classes (M,), for calibration; M is 0 if there
+        are none."""
+        return scores, right
+
+    def tuned(self, scores: Tensor, right: Tensor) -> Self:
+        """The task with thresholds that are fitted to the scores (N, C) of a dev set, where it has some."""
+        return self
 
     def constant(self, labels: Tensor, classes: int) -> Tensor:
         """(C,): the scores of the best constant prediction for flat labels; the first one of ties."""
@@ -244,6 +242,11 @@ class Task:
         """The scores (units, C) of each of `asked` without a model, derived from the labels of `learned`."""
         return [self.constant(flat(self, learned, labels), len(labels))[None]] * len(asked)
 
+    def details(self, scored: Any, training: Sequence[Any] = ()) -> Sequence[Detail]:
+        """What an evaluation shows of this task only: `scored` is a `Scored`, and `training` are the examples that the model learned
+        from, if they are known."""
+        return [confusion(scored.labels, np.stack([scored.right, scored.decided]), scored.losses, scored.sizes)]
+
     # ── predictions ──
 
     def example(self, text: Any, pair: str | None = None) -> Any:
@@ -252,19 +255,36 @@ class Task:
             raise InputError(f"predict: {text if pair is None else pair!r} is not a text; give strings")
         return Example(unify(text).strip(), None if pair is None else unify(pair).strip())
 
+    def probabilities(self, scores: Tensor) -> Tensor:
+        """(N, C) → (N, C): the probabilities of the labels; the numbers themselves if numbers are predicted."""
+        return scores.softmax(-1)
+
     def prediction(self, example: Any, scores: Tensor, labels: Names) -> Any:
         """The prediction from the scores (units, C) of an example."""
-        values, classes = scores[0].softmax(-1).sort(descending=True, stable=True)
+        values, classes = self.probabilities(scores)[0].sort(descending=True, stable=True)
         found = {labels[i]: round(p, 6) for i, p in zip(classes.tolist(), values.tolist())}
         return LabelPrediction(*next(iter(found.items())), found)
+
+    def suspects(self, examples: list[Any], scores: Sequence[Tensor], labels: Names) -> list[Suspect]:
+        """The labels of examples that are likely wrong, from scores (units, C) of models that have not seen them."""
+        given, probabilities = flat(self, examples, labels), torch.cat([*scores]).double().softmax(-1)
+        return wrong_labels(examples, given.numpy(), probabilities.numpy(), labels)
 
     def given(self, example: Any) -> dict[str, Any]:
         """The columns of the input, which a file of predictions repeats."""
         return example.row or {}
 
+    def gold(self, example: Any, labels: Names) -> Any:
+        """What is right for a labeled example, in the form of a prediction, for a JSON file."""
+        return example.label
+
+    def texts(self, example: Any) -> list[str]:
+        """The texts of an example, as a page shows them."""
+        return [text for text in (example.text, example.pair) if text is not None]
+
     def page(self, predictions: Sequence[Any], source: str, count: int) -> str:
         """An HTML page of the first predictions of `count`, which come from `source`. Raises InputError if the task has none."""
-        raise InputError(f"--html shows spans, and {source} is for {self.name}; remove it")
+        raise InputError(f"--html shows spans, and {source} is for {self.name}; add --explain to show words")
 
     def usual_format(self, example: Any, on_terminal: bool) -> str:
         """The format of predictions for examples like this one."""
@@ -282,6 +302,16 @@ def ranked(probabilities: Mapping[str, float], top: int) -> dict[str, str]:
 
 def _largest(probabilities: Mapping[str, float], top: int) -> list[tuple[str, float]]:
     return sorted(probabilities.items(), key=lambda one: -one[1])[:top]
+
+
+def _classification(totals: Totals) -> Values:
+    """Accuracy, macro F1 over the labels that occur, and Matthews' correlation of several classes (Gorodkin 2004)."""
+    correct, predicted, gold, _ = totals
+    count, found = gold.sum(1), correct.sum(1)
+    covariance = found * count - (predicted * gold).sum(1)
+    spread = np.sqrt((count**2 - (predicted**2).sum(1)) * (count**2 - (gold**2).sum(1)))
+    macro = ratio(np.nansum(f1(correct, predicted, gold), 1), (predicted + gold > 0).sum(1))
+    return {"accuracy": ratio(found, count), "macro_f1": macro, "mcc": ratio(covariance, spread)}
 
 
 def flat(task: Task, examples: Iterable[Any], labels: Names) -> Tensor:
