@@ -31,14 +31,15 @@ def assess(
     that of each seed. `group`: column whose equal values are resampled together; `slice`: columns by whose values the headline
     is shown; `explain` adds the words that speak for each of the worst errors. Raises InputError.
     """
-    first = [evaluate(folder, file, data, group) for folder in model_folders(model).values()]
-    parts = {"length": first[0].by_length()} | {
-        f"column {name}" * (name == "length") or name: first[0].by_column(name) for name in slice
-    }
-    seeds = over_seeds({seed: one for seed, one in zip(model_folders(model), first) if seed is not None})
+    folders = model_folders(model)
+    first = [evaluate(folder, file, data, group) for folder in folders.values()]
+    parts = {"length": first[0].by_length()}
+    for name in slice:
+        parts["column length" if name == "length" else name] = first[0].by_column(name)
+    seeds = over_seeds({seed: one for seed, one in zip(folders, first) if seed is not None})
     scored, why = first[0].scored, {}
     if explain:
-        predictor = load_predictor(model_folders(model)[None])
+        predictor = load_predictor(folders[None])
         why = {number: explained(predictor, scored.examples[number]).picture() for number in scored.worst()}
     report = Report(first[0], str(model), title_of(file), slices=parts, seeds=seeds, explanations=why)
     if against is None:

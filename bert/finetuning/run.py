@@ -170,7 +170,7 @@ def _decided(trainer: L.Trainer) -> dict[str, Any]:
 def _train(
     launch: Launch, data: TrainingData, folder: Path, recipe: FinetuneRecipe, checkpoint: Path | None, advice: str
 ) -> None:
-    """Train the run of one seed in `folder` to its end, from the checkpoint `start` on."""
+    """Train the run of one seed in `folder` to its end, from `checkpoint` on; `advice` tells how to continue after a signal."""
     task, (module, batches) = data.task, training_of(data, recipe, data.train)
     dev = Batches(data.dev, recipe.data.batch_size, batches.pad_id, shuffled=False)
     keep = KeepBest(lambda trained: save_model(trained, recipe, data, folder / "model"))

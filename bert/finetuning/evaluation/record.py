@@ -130,14 +130,8 @@ def without_nan(value: Any) -> Any:
 def check_folder(folder: Path) -> None:
     """Make the folder of a report. Raises InputError if that cannot be, or a report would replace that of a run, or another file."""
     there = [name for name in FILES if (folder / name).exists()]
-    what = (
-        there[0]
-        if len(there) not in (0, len(FILES))
-        else "the report of a run"
-        if holds_run(folder.parent) and there
-        else ""
-    )
-    if what:
+    if there and (len(there) < len(FILES) or holds_run(folder.parent)):
+        what = there[0] if len(there) < len(FILES) else "the report of a run"
         raise InputError(f"{option('report')} {folder}: would replace {what}; give another folder")
     with accessing(folder, "written", f"give another {option('report')}"):
         folder.mkdir(parents=True, exist_ok=True)
