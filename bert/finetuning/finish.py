@@ -15,7 +15,15 @@ import numpy as np
 import torch
 
 from bert.data.hub_rows import title_of
-from bert.files import clear_workshops, keep_others, remove_folder, replace_text, replaced_folder
+from bert.files import (
+    clear_workshop,
+    clear_workshops,
+    completed,
+    keep_others,
+    remove_folder,
+    replace_text,
+    replaced_folder,
+)
 from bert.finetuning.assess import over_seeds
 from bert.finetuning.card import card_text
 from bert.finetuning.config import FinetuneRecipe
@@ -91,7 +99,8 @@ def finish(out: Path, data: TrainingData, runs: Mapping[Path, FinetuneRecipe], s
 def _measured(folder: Path, recipe: FinetuneRecipe, data: TrainingData) -> tuple[Evaluation, Tuned]:
     """The evaluation of the kept model in `folder` on the test set, or on the dev set if there is none, after fitting its temperature and
     thresholds to the dev set. The temperature becomes part of its weights."""
-    _remove_checkpoints(folder)  # left by a run that was killed
+    _remove_checkpoints(folder)  # this and the next line: left by a run that was killed
+    clear_workshop(completed(folder / "model"), MODEL_FILES)
     predictor = load_predictor(folder / "model")
     settings = Settings.read(predictor.model.settings)
     before = settings.temperature or 1.0  # of a run that was killed after it had written the model
