@@ -32,10 +32,11 @@ from bert.finetuning.evaluation.calibration import Tuned, tune
 from bert.finetuning.evaluation.label_errors import Suspect
 from bert.finetuning.evaluation.overlap import copies
 from bert.finetuning.evaluation.record import Report
-from bert.finetuning.evaluation.scored import Scored, score
+from bert.finetuning.evaluation.scored import score
 from bert.finetuning.inputs import TrainingData
 from bert.finetuning.metrics import goodness
 from bert.finetuning.predict import load_predictor
+from bert.finetuning.tasks.task import TaskModel
 from bert.finetuning.windows import Settings
 from bert.hf.folder import OURS as MODEL_FILES
 from bert.training.checkpoints import list_checkpoints
@@ -98,27 +99,20 @@ def finish(out: Path, data: TrainingData, runs: Mapping[Path, FinetuneRecipe], s
 
 def _measured(folder: Path, recipe: FinetuneRecipe, data: TrainingData) -> tuple[Evaluation, Tuned]:
     """The evaluation of the kept model in `folder` on the test set, or on the dev set if there is none, after fitting its temperature and
-    thresholds to the dev set. The temperature becomes part of its weights."""
+    thresholds to the dev set. The temperature becomes part of its weights, and these are measured: in bfloat16, their scores are not
+    exactly those of before, divided by the temperature."""
     _remove_checkpoints(folder)  # this and the next line: left by a run that was killed
     clear_workshop(completed(folder / "model"), MODEL_FILES)
     predictor = load_predictor(folder / "model")
-    settings = Settings.read(predictor.model.settings)
+    model, settings = predictor.model, Settings.read(predictor.model.settings)
     before = settings.temperature or 1.0  # of a run that was killed after it had written the model
-
-    def scored(examples: Sequence[Any]) -> Scored:
-        found = score(predictor, examples)
-        return replace(found, task=data.task, scores=found.scores * before)
-
-    dev = scored(data.dev_examples)
-    tuned = tune(dev, recipe.seed)
-    asked = scored(data.test_examples) if data.test_examples else dev
-    asked = replace(asked, task=tuned.task, scores=asked.scores / tuned.temperature)
+    _divide(model, 1 / before)
+    tuned = tune(replace(score(predictor, data.dev_examples), task=data.task), recipe.seed)
+    _divide(model, tuned.temperature)
+    asked = replace(score(predictor, data.test_examples or data.dev_examples), task=tuned.task)
     evaluation = Evaluation(asked, np.arange(len(asked.sizes)))
     if settings.temperature is None:
-        model, best = predictor.model, read_marker(folder / BEST)
-        with torch.no_grad():
-            for parameter in model.head.output.parameters():
-                parameter.div_(tuned.temperature)
+        best = read_marker(folder / BEST)
         model.settings = replace(settings, task=tuned.task.settings(), temperature=tuned.temperature).written()
         name, headline = _measured_on(recipe, data), evaluation.headline
         scale, interval = evaluation.scales[headline], evaluation.intervals[headline]
@@ -128,6 +122,13 @@ def _measured(folder: Path, recipe: FinetuneRecipe, data: TrainingData) -> tuple
         measured = evaluation.metrics, evaluation.baseline, name, len(asked.sizes), more
         model.save(folder / "model", card=card_text(recipe, data, best["step"], *measured))
     return evaluation, tuned
+
+
+def _divide(model: TaskModel, temperature: float) -> None:
+    """Divide the logits of a model by a temperature, as a part of its weights."""
+    with torch.no_grad():
+        for parameter in model.head.output.parameters():
+            parameter.div_(temperature)
 
 
 def _measured_on(recipe: FinetuneRecipe, data: TrainingData) -> str:
