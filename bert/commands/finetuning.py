@@ -82,6 +82,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
 
         head_of(options.model)  # an error of the folder comes first
         raise InputError(f"{options.model}: no data: give labeled rows, or for a masked LM --masked FILE.npz")
+    elif options.report is None and (given := [name for name in ("slice", "explain") if getattr(options, name)]):
+        raise InputError(f"--{given[0]} is shown in the report only: add --report DIR")
     else:
         from bert.finetuning.assess import assess
         from bert.finetuning.evaluation.record import check_folder

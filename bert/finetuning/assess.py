@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.data.hub_rows import title_of
+from bert.errors import InputError, check_arguments
 from bert.finetuning.config import DataConfig
 from bert.finetuning.evaluate import Evaluation, evaluate
 from bert.finetuning.evaluation.comparison import compare
@@ -13,11 +14,12 @@ from bert.finetuning.evaluation.record import Report
 from bert.finetuning.evaluation.statistics import t_interval
 from bert.finetuning.explanation import explain as explained
 from bert.finetuning.predict import load_predictor
+from bert.training.folder import holds_run
 
 
 def assess(
     model: str | Path,
-    file: str,
+    file: str | Path,
     data: DataConfig,
     *,
     against: str | Path | None = None,
@@ -31,7 +33,8 @@ def assess(
     that of each seed. `group`: column whose equal values are resampled together; `slice`: columns by whose values the headline
     is shown; `explain` adds the words that speak for each of the worst errors. Raises InputError.
     """
-    folders = model_folders(model)
+    check_arguments(assess, locals())
+    file, folders = str(file), model_folders(model)
     first = [evaluate(folder, file, data, group) for folder in folders.values()]
     parts = {"length": first[0].by_length()}
     for name in slice:
@@ -52,6 +55,8 @@ def model_folders(model: str | Path) -> dict[int | None, Path]:
     """The folder of a model, or the kept model of a run directory, under None; then the model of each seed of the run."""
     run = Path(model).expanduser()
     if not (run / "model" / "config.json").exists():
+        if holds_run(run):
+            raise InputError(f"{run}: has no model yet: run the same command again to continue")
         return {None: Path(model)}
     seeds = {int(one.parent.name[5:]): one for one in run.glob("seed-*/model") if one.parent.name[5:].isdecimal()}
     return {None: run / "model", **dict(sorted(seeds.items()))}

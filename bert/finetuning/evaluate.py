@@ -125,7 +125,8 @@ class Evaluation:
 
     def by_length(self) -> list[Slice]:
         """The headline of short and long examples: four parts of about as many examples."""
-        lengths = np.array([len(example.key) for example in self.scored.examples])
+        task, examples = self.scored.task, self.scored.examples
+        lengths = np.array([sum(map(len, task.texts(example))) for example in examples])
         bounds = np.unique(np.quantile(lengths, np.linspace(0, 1, _PARTS + 1)[1:], method="lower"))
         parts = np.searchsorted(bounds, lengths)
         ranges = [(lengths[parts == i].min(), bound) for i, bound in enumerate(bounds)]

@@ -28,7 +28,7 @@ from bert.finetuning.assess import over_seeds
 from bert.finetuning.card import card_text
 from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.evaluate import Evaluation
-from bert.finetuning.evaluation.calibration import Tuned, tune
+from bert.finetuning.evaluation.calibration import tune
 from bert.finetuning.evaluation.label_errors import Suspect
 from bert.finetuning.evaluation.overlap import copies
 from bert.finetuning.evaluation.record import Report
@@ -36,7 +36,6 @@ from bert.finetuning.evaluation.scored import score
 from bert.finetuning.inputs import TrainingData
 from bert.finetuning.metrics import goodness
 from bert.finetuning.predict import load_predictor
-from bert.finetuning.tasks.task import TaskModel
 from bert.finetuning.windows import Settings
 from bert.hf.folder import OURS as MODEL_FILES
 from bert.training.checkpoints import list_checkpoints
@@ -49,7 +48,7 @@ BEST, REPORT = "best.json", "report"
 
 def write_best(folder: Path, best: Mapping[str, Any]) -> None:
     """Mark the end of the training in `folder`: `best` is the `step` of the kept model, its metrics on `dev`, and the `fingerprint` of the
-    run. Its checkpoints, which are three times as large as the model, are removed."""
+    run; what is fitted to the dev set follows as `tuned`. Its checkpoints, which are three times as large as the model, are removed."""
     replace_text(folder / BEST, json.dumps(best, indent=2) + "\n")
     _remove_checkpoints(folder)
 
@@ -85,7 +84,7 @@ def finish(out: Path, data: TrainingData, runs: Mapping[Path, FinetuneRecipe], s
         name,
         is_selected=not data.test_examples,
         slices={"length": evaluation.by_length()},
-        tuned=tuned.report,
+        tuned=tuned,
         seeds=seeds,
         training=data.examples,
         dev={"data": data.dev_name, **dev[best]},
@@ -97,38 +96,36 @@ def finish(out: Path, data: TrainingData, runs: Mapping[Path, FinetuneRecipe], s
     logger.info(f"model: {out / 'model'}   next: bert predict {out / 'model'} FILE --out {data.task.output}")
 
 
-def _measured(folder: Path, recipe: FinetuneRecipe, data: TrainingData) -> tuple[Evaluation, Tuned]:
+def _measured(folder: Path, recipe: FinetuneRecipe, data: TrainingData) -> tuple[Evaluation, dict[str, Any]]:
     """The evaluation of the kept model in `folder` on the test set, or on the dev set if there is none, after fitting its temperature and
-    thresholds to the dev set. The temperature becomes part of its weights, and these are measured: in bfloat16, their scores are not
-    exactly those of before, divided by the temperature."""
+    thresholds to the dev set, and what was fitted. The temperature becomes part of its weights."""
     _remove_checkpoints(folder)  # this and the next line: left by a run that was killed
     clear_workshop(completed(folder / "model"), MODEL_FILES)
     predictor = load_predictor(folder / "model")
     model, settings = predictor.model, Settings.read(predictor.model.settings)
-    before = settings.temperature or 1.0  # of a run that was killed after it had written the model
-    _divide(model, 1 / before)
-    tuned = tune(replace(score(predictor, data.dev_examples), task=data.task), recipe.seed)
-    _divide(model, tuned.temperature)
-    asked = replace(score(predictor, data.test_examples or data.dev_examples), task=tuned.task)
+    # kept, as the weights after the division by the temperature would give other last digits
+    if "tuned" not in read_marker(folder / BEST):
+        tuned = tune(replace(score(predictor, data.dev_examples), task=data.task), recipe.seed)
+        fitted = {"temperature": tuned.temperature, "task": tuned.task.settings(), "report": tuned.report}
+        replace_text(folder / BEST, json.dumps(read_marker(folder / BEST) | {"tuned": fitted}, indent=2) + "\n")
+    best = read_marker(folder / BEST)
+    temperature, task = best["tuned"]["temperature"], data.task.restored(best["tuned"]["task"], data.labels)
+    if settings.temperature is None:
+        with torch.no_grad():
+            for parameter in model.head.output.parameters():
+                parameter.div_(temperature)
+    asked = replace(score(predictor, data.test_examples or data.dev_examples), task=task)
     evaluation = Evaluation(asked, np.arange(len(asked.sizes)))
     if settings.temperature is None:
-        best = read_marker(folder / BEST)
-        model.settings = replace(settings, task=tuned.task.settings(), temperature=tuned.temperature).written()
+        model.settings = replace(settings, task=task.settings(), temperature=temperature).written()
         name, headline = _measured_on(recipe, data), evaluation.headline
         scale, interval = evaluation.scales[headline], evaluation.intervals[headline]
         more = f"95% interval of the {scale.title}: {scale.range(interval)}. The model was chosen on {data.dev_name}."
-        if tuned.temperature != 1:
-            more += f" Probabilities are calibrated: logits are divided by {tuned.temperature:.3f}, which is in the weights."
+        if temperature != 1:
+            more += f" Probabilities are calibrated: logits are divided by {temperature:.3f}, which is in the weights."
         measured = evaluation.metrics, evaluation.baseline, name, len(asked.sizes), more
         model.save(folder / "model", card=card_text(recipe, data, best["step"], *measured))
-    return evaluation, tuned
-
-
-def _divide(model: TaskModel, temperature: float) -> None:
-    """Divide the logits of a model by a temperature, as a part of its weights."""
-    with torch.no_grad():
-        for parameter in model.head.output.parameters():
-            parameter.div_(temperature)
+    return evaluation, best["tuned"]["report"]
 
 
 def _measured_on(recipe: FinetuneRecipe, data: TrainingData) -> str:

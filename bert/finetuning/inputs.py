@@ -103,10 +103,8 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     train = list(rows)
     if rows.columns != Columns():
         logger.info(f"columns: {rows.columns}")
-    outcomes = task.outcomes(train)
-    if len(outcomes) < 2:
-        found = f"only one label, {outcomes.pop()!r}" if outcomes else "no label"
-        raise InputError(f"{data.train}: {found}: give examples of two or more")
+    if found := too_few_labels(task, train):
+        raise InputError(f"{data.train}: {found}")
     labels = task.labels(train)
     metrics = task.metrics(labels, train)
     places = places_of(task, train)
@@ -115,14 +113,15 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     def read_labeled(file: str) -> list[Any]:
         return list(checked(task, task.read(file, data, learned=rows.columns), labels, unseen))
 
-    test = [] if data.test is None else read_labeled(data.test)
-    known = {normal_form(one.key) for one in train} if test else set()
-    if seen := sum(normal_form(one.key) in known for one in test):
-        logger.warning(
-            f"{seen:,} of {len(test):,} test texts are training texts too: remove them from one of the files"
-        )
+    files = {"dev": data.dev, "test": data.test}
+    given = {name: read_labeled(file) for name, file in files.items() if file is not None}
+    known = {normal_form(one.key) for one in train} if given else set()
+    for name, asked in given.items():
+        if seen := sum(normal_form(one.key) in known for one in asked):
+            fix = "remove them from the training file"
+            logger.warning(f"{seen:,} of {len(asked):,} {name} texts are training texts too: {fix}")
     if data.dev is not None:
-        dev, dev_name = read_labeled(data.dev), title_of(data.dev)
+        dev, dev_name = given["dev"], title_of(data.dev)
     else:
         train, dev = _hold_out(task, train, data)
         dev_name = f"{data.validation_split:.0%} of {title_of(data.train)}"
@@ -131,6 +130,8 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
         logger.warning(doubt)
     if len(dev) < _FEWEST:
         logger.warning(f"validation on {numbered(len(dev), 'example')} tells little; give more in data.dev")
+    elif found := too_few_labels(task, dev):
+        logger.warning(f"{dev_name}: {found} in data.dev, or its score tells little")
     if data.limit is not None and data.limit < len(train):
         train = sorted(train, key=_hash)[: data.limit]
         logger.info(f"data.limit: training on {numbered(data.limit, 'example')}, chosen by hash")
@@ -144,7 +145,15 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     logger.info(fitted.described(train, dev))
     without = baseline(task, train, dev, labels)
     kept = [example for example in train if task.numbers(example, dict.fromkeys(labels, 0))]
+    test = given.get("test", [])
     return TrainingData(fitted, labels, learned, asked, dev_name, metrics, without, rows.columns, kept, dev, test)
+
+
+def too_few_labels(task: Task, examples: Sequence[Any]) -> str:
+    """What is wrong with examples of less than two different labels, or numbers, and the fix; empty for others."""
+    outcomes = task.outcomes(examples)
+    found = f"only one label, {next(iter(outcomes))!r}" if outcomes else "no label"
+    return f"{found}: give examples of two or more" if len(outcomes) < 2 else ""
 
 
 def baseline(task: Task, learned: Sequence[Any], asked: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:

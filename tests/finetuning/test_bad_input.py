@@ -158,7 +158,7 @@ def test_a_dev_tag_that_is_unseen_in_train_is_named_with_its_word(refused, place
         (("--train", "train.tsv", "--trainer.max_epochs", "3"), ("trainer.max_epochs", "epochs")),
         (("--train", "train.tsv", "--optimizer.rate", "3"), ("optimizer.rate",)),
         (("--train", "train.tsv", "--head.pooling", "max"), ("head.pooling", "cls")),
-        (("--train", "train.tsv", "--trainer.accelerator", "tpu"), ("trainer",)),
+        (("--train", "train.tsv", "--data.validation_split", "0.5", "--trainer.accelerator", "tpu"), ("trainer",)),
     ],
 )
 def test_options(refused, arguments, parts):

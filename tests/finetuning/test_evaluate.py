@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from bert.cli import main
 from bert.data.examples import Example, read_examples
 from bert.data.tagged import read_tagged
 from bert.errors import InputError
+from bert.finetuning.assess import assess
 from bert.finetuning.config import DataConfig
 from bert.finetuning.evaluate import Evaluation, evaluate
+from bert.finetuning.evaluation.page import write_report
 from bert.finetuning.evaluation.scored import Scored
 from bert.finetuning.predict import load_predictor
 from bert.finetuning.tasks.classify import TASK as CLASSIFY
@@ -144,6 +148,51 @@ def test_slices_are_evaluations_of_their_rows(place, tmp_path):
     assert mean == pytest.approx(found.metrics["accuracy"])
 
 
+@pytest.mark.parametrize("name", ["classify", "tag"])
+def test_parts_by_length_count_the_characters_of_the_text(place, name):
+    file = place / ("dev.tsv" if name == "classify" else "dev.conll")
+    found = evaluate(place / name / "model", str(file), DataConfig())
+    rows = texts(90, 2) if name == "classify" else [(" ".join(words), tags) for words, tags in sentences(50, 2)]
+    lengths = sorted(len(text) for text, _ in rows)
+    names = [one.name.removesuffix(" characters").split("–") for one in found.by_length()]
+    assert [names[0][0], names[-1][-1]] == [str(lengths[0]), str(lengths[-1])]
+
+
+def test_what_only_the_report_shows_is_refused_without_one(capsys):
+    for flags in (["--slice", "text"], ["--explain"]):
+        assert main(["evaluate", "model", "dev.tsv", *flags]) == 2
+        assert f"{flags[0]} is shown in the report only: add --report DIR" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"slice": "source"}, "slice is 'source'; must be Sequence"),
+        ({"model": ["a", "b"]}, r"model is \['a', 'b'\]; must be str"),
+        ({"data": None}, "data is None; must be DataConfig"),
+        ({"group": 3}, "group is 3; must be str"),
+    ],
+)
+def test_arguments_of_another_type_are_refused(given, line):
+    arguments = {"model": "model", "file": "dev.tsv", "data": DataConfig()} | given
+    with pytest.raises(InputError, match=line):
+        assess(**arguments)
+
+
+def test_a_report_is_made_and_written_with_paths_or_strings(place, tmp_path):
+    model, file = place / "classify" / "model", place / "dev.tsv"
+    for number, kind in enumerate((str, Path)):
+        report = assess(kind(model), kind(file), DataConfig())
+        write_report(report, kind(tmp_path / str(number)))
+    assert (tmp_path / "0" / "metrics.json").read_text() == (tmp_path / "1" / "metrics.json").read_text()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="no /proc")
+def test_a_folder_that_cannot_be_written_is_refused_before_the_measurement(capsys):
+    assert main(["evaluate", "missing", "missing.tsv", "--report", "/proc"]) == 2
+    assert "/proc: cannot be written" in capsys.readouterr().err
+
+
 def test_a_report_stays_in_its_folder_and_touches_nothing_else(place, tmp_path, monkeypatch, capsys):
     """Also in the current folder, which must stay the one that the shell is in."""
     model, file = str(place / "classify" / "model"), str(place / "dev.tsv")
@@ -165,12 +214,17 @@ def test_a_report_stays_in_its_folder_and_touches_nothing_else(place, tmp_path, 
     for folder, why in (
         ("other", "would replace metrics.json; give another folder"),
         (str(place / "classify" / "report"), "would replace the report of a run; give another folder"),
+        (str(place / "classify"), "is the folder of a run or a model; give another folder"),
+        (model, "is the folder of a run or a model; give another folder"),
         ("mine.txt/x", "cannot be written (Not a directory); give another --report"),
         ("mine.txt", "cannot be written (File exists); give another --report"),
     ):
         assert main(["evaluate", model, "missing.tsv", "--report", folder]) == 2
         assert why in capsys.readouterr().err
     assert (tmp_path / "other" / "metrics.json").read_text() == "mine"
+    shutil.copytree(place / "classify", tmp_path / "begun", ignore=shutil.ignore_patterns("model"))
+    assert main(["evaluate", "begun", file]) == 2
+    assert capsys.readouterr().err == "bert: begun: has no model yet: run the same command again to continue\n"
 
 
 def test_a_group_without_a_name_is_refused_and_a_slice_without_one_is_shown(place, tmp_path):

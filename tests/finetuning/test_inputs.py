@@ -64,6 +64,23 @@ def test_what_alone_has_a_label_is_learned_from(tmp_path, maker):
         assert sum(item.labels == (rare,) for item in data.train) == 1
 
 
+def test_dev_texts_from_training_and_a_dev_set_of_one_label_are_doubted(tmp_path, maker, said):
+    rows, alone = texts(80, 1), [(text, "other") for text, label in texts(40, 2) if label == "other"]
+    train, same, one = (write_texts(tmp_path / f"{name}.tsv", some) for name, some in
+                        (("train", rows), ("same", rows[:30]), ("one", alone)))  # fmt: skip
+    prepare_data(CLASSIFY, DataConfig(train=train, dev=same), maker)
+    assert "30 of 30 dev texts are training texts too: remove them from the training file" in said
+    assert not [line for line in said if "only one label" in line]
+    prepare_data(CLASSIFY, DataConfig(train=train, dev=one), maker)
+    assert (
+        "one.tsv: only one label, 'other': give examples of two or more in data.dev, or its score tells little" in said
+    )
+    tagged = write_tagged(tmp_path / "train.conll", sentences(20, 1))
+    without = write_tagged(tmp_path / "none.conll", [(["a", f"b{n}"], ["O", "O"]) for n in range(9)])
+    prepare_data(TAG, DataConfig(train=tagged, dev=without), maker)
+    assert [line for line in said if line.startswith("none.conll: only one label, 'O'")]
+
+
 def test_a_limit_takes_the_same_examples_from_every_order_and_says_what_they_are(tmp_path, maker, said):
     rows = texts(200, 3)
     dev = write_texts(tmp_path / "dev.tsv", texts(20, 4))

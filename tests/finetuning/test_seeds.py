@@ -72,12 +72,12 @@ def test_a_run_that_is_killed_in_its_second_seed_goes_on_with_it(place, tmp_path
     patch = 'before(TaskTraining, "training_step", send, lambda self, *_: self.seed == 5 and self.progress.step == 13)'
     command = arguments(place, tmp_path / "run", "--seeds=3", "--seed=4", "--checkpoint.every_steps=6")
     assert warm.run(PROGRAM.format(patch=patch), *command).returncode == -signal.SIGKILL
-    first = (tmp_path / "run" / "seed-4" / "best.json").stat().st_mtime_ns
+    first = (tmp_path / "run" / "seed-4" / "metrics.csv").stat().st_mtime_ns
     again = warm.run(PROGRAM.format(patch=""), *command)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("already holds this run, which is resumed") == 1
     assert "resumed at step 12:" in again.stdout
-    assert (tmp_path / "run" / "seed-4" / "best.json").stat().st_mtime_ns == first
+    assert (tmp_path / "run" / "seed-4" / "metrics.csv").stat().st_mtime_ns == first
     for seed in (4, 5, 6):
         one, other = (run / f"seed-{seed}" for run in (tmp_path / "run", place / "three"))
         assert weights_of(one) == weights_of(other)
@@ -193,6 +193,9 @@ def test_test_texts_that_are_training_texts_are_counted_before_and_after(place, 
     count = sum(text in known for text, _ in rows)
     assert main(arguments(place, tmp_path / "run", f"--test={file}", "--epochs=0.1")) == 0
     said = capsys.readouterr()
-    assert f"warning: {count} of 43 test texts are training texts too: remove them" in said.out + said.err
+    assert (
+        f"warning: {count} of 43 test texts are training texts too: remove them from the training file"
+        in said.out + said.err
+    )
     page = (tmp_path / "run" / "report" / "report.html").read_text()
     assert "Also in the training file" in page

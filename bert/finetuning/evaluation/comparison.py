@@ -47,7 +47,8 @@ class Compared:
             lines.append("these are two models on these rows; to compare recipes, give runs of several --seeds of both")
         for name, found in self.recipes.items():
             scale = scales[name]
-            bounds = " to ".join(map(scale.difference, (found.low, found.high)))
+            is_known = np.isfinite(found.low)
+            bounds = " to ".join(map(scale.difference, (found.low, found.high))) if is_known else "–"
             shown = f"{scale.difference(found.difference)}, 95% interval {bounds}, {_shown(found.p)}"
             lines.append(f"recipes, over seeds and rows: {scale.title} {shown}")
         return lines

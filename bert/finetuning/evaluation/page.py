@@ -27,10 +27,11 @@ _MOST_PARTS, _MOST_ROWS = 30, 100  # of the data, in a table of texts
 _SHARE = Scale("share")
 
 
-def write_report(report: Report, folder: Path) -> None:
+def write_report(report: Report, folder: str | Path) -> None:
     """Write the three files into a folder, each atomically, metrics.json last; an earlier report is replaced. Raises InputError."""
     rows = (encodable(json.dumps(row, ensure_ascii=False)) for row in predictions(report.evaluation))
     text = encodable(json.dumps(without_nan(report.record()), indent=1, ensure_ascii=False, allow_nan=False))
+    folder = Path(folder)
     with accessing(folder, "written", "give another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, lines in zip(reversed(FILES), ([evaluation_page(report)], rows, [text])):
@@ -71,6 +72,7 @@ def _metrics(report: Report) -> Section:
         each = [report.score(name)[0], *(scale.shown(one[name]) for one in seeds)]
         rows.append(row + each * bool(seeds))
     lead = f"95 of 100 such intervals hold the value on all data of this kind. They come from resampling by {of.unit}."
+    lead += " The value, and all that follows, is of the seed that is best on dev, whose model is kept." * bool(seeds)
     return Section("Metrics", html.table(["metric", "value", "95% interval", "baseline", *over], rows), lead)
 
 
@@ -182,7 +184,7 @@ def _error(report: Report, number: int, units: slice) -> str:
 
 def _copies(report: Report) -> Section:
     asked, found = report.evaluation.scored.examples, sorted(report.copies, key=lambda one: -one.similarity)
-    rows = [[asked[one.test].where, report.training[one.train].where, f"{one.similarity:.2f}", _beginning(asked[one.test])]
+    rows = [[asked[one.test].where, report.training[one.train].where, f"{one.similarity:.2f}", _beginning(report, one.test)]
             for one in found[:_MOST_ROWS]]  # fmt: skip
     lead = f"{numbered(len(found), 'text')} of {len(asked):,} stand in the training file too, exactly (1.00) or nearly."
     return _listed("Also in the training file", ["here", "there", "similarity", "text"], rows, lead)
@@ -204,7 +206,7 @@ def _comparison(report: Report) -> Section:
         return Section("", "")
     body = html.commands("\n".join(compared.lines(report.evaluation.scales)))
     for whose, numbers in (("only this model", compared.only_first), (f"only {report.against}", compared.only_second)):
-        rows = [[examples[number].where, _beginning(examples[number])] for number in numbers[:_MOST_ROWS]]
+        rows = [[examples[number].where, _beginning(report, number)] for number in numbers[:_MOST_ROWS]]
         body += html.details(f"{whose} is right: {len(numbers):,}", html.table(["where", "text"], rows)) if rows else ""
     lead = "The first model is this one. p is the probability of a difference at least this large between equal models."
     return Section(f"Compared with {report.against}", body, lead)
@@ -214,8 +216,9 @@ def _listed(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]], le
     return Section(title, html.table(header, rows) if rows else "", lead)
 
 
-def _beginning(example: Any) -> str:
-    return _cut(example.key, _MOST_TEXT)
+def _beginning(report: Report, number: int) -> str:
+    scored = report.evaluation.scored
+    return _cut(" / ".join(scored.task.texts(scored.examples[number])), _MOST_TEXT)
 
 
 def _spans(report: Report, text: str, *sides: Sequence[Any]) -> dict[str, str]:

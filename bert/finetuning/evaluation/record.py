@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from bert.errors import InputError, accessing, option
@@ -129,12 +130,15 @@ def without_nan(value: Any) -> Any:
 
 def check_folder(folder: Path) -> None:
     """Make the folder of a report. Raises InputError if that cannot be, or a report would replace that of a run, or another file."""
+    if holds_run(folder) or (folder / "config.json").exists():
+        raise InputError(f"{option('report')} {folder}: is the folder of a run or a model; give another folder")
     there = [name for name in FILES if (folder / name).exists()]
     if there and (len(there) < len(FILES) or holds_run(folder.parent)):
         what = there[0] if len(there) < len(FILES) else "the report of a run"
         raise InputError(f"{option('report')} {folder}: would replace {what}; give another folder")
     with accessing(folder, "written", f"give another {option('report')}"):
         folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()  # raises if nothing can be written there
 
 
 def predictions(evaluation: Evaluation) -> Iterator[dict[str, Any]]:

@@ -4,6 +4,7 @@ A `Measure` computes the metrics of weighted examples; the functions here choose
 examples, such as the sentences of a document. Examples that are independent of one another are groups of one.
 """
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -82,8 +83,9 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> Spread:
     """Mean, standard deviation and t interval of the mean, such as of the scores of several seeds. Raises ValueError without values."""
     if not len(values):
         raise ValueError("values is empty; give at least one")
-    mean, n = float(np.mean(values)), len(values)
-    sd = float(np.std(values, ddof=1)) if n > 1 else np.nan
+    # exact: equal values have a spread of 0, and their mean is shown like each of them
+    mean, n = float(statistics.mean(values)), len(values)
+    sd = float(statistics.stdev(values)) if n > 1 else np.nan
     half = float(stats.t.isf((1 - level) / 2, n - 1)) * sd / n**0.5
     return Spread(mean, sd, mean - half, mean + half)
 

@@ -96,6 +96,12 @@ def test_several_seeds_of_both_compare_the_recipes():
     assert "these are two models" not in text
 
 
+def test_an_interval_that_is_unknown_is_a_dash():
+    runs = [evaluation(1)] * 3
+    lines = compare(runs, runs).lines(CLASSIFY.scales)
+    assert "recipes, over seeds and rows: accuracy +0.0, 95% interval –, p undefined" in lines
+
+
 def test_numbers_have_no_rows_that_one_gets_right():
     right = np.random.default_rng(0).normal(size=SIZE)
     examples = [Example(f"{n}", label=float(one)) for n, one in enumerate(right)]

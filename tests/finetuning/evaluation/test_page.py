@@ -9,7 +9,9 @@ import pytest
 
 from bert.data.examples import Example
 from bert.data.tagged import TaggedExample
+from bert.finetuning.evaluation.comparison import Compared
 from bert.finetuning.evaluation.label_errors import Suspect
+from bert.finetuning.evaluation.overlap import Copy
 from bert.finetuning.evaluation.page import evaluation_page, write_report
 from bert.finetuning.tasks.index import task_named
 from tests.finetuning.evaluation import reports
@@ -229,6 +231,18 @@ def test_explanations_and_suspect_labels_are_on_the_page():
     assert tables(sections(page)["Suspect labels"])[0][1:] == [
         ["train.tsv, line 2", "A late bus", "early", "late", "0.100"]
     ]
+
+
+@pytest.mark.parametrize("task", ["classify", "regression", "tag"])
+def test_rows_of_a_comparison_and_copies_are_shown_with_their_texts_alone(task):
+    report = reports.report_of(getattr(reports, task)(8))
+    scored = report.evaluation.scored
+    compared = Compared({}, [0, 1, 2], [3], None)
+    copied = {"training": scored.examples, "copies": [Copy(4, 5, 0.9)]}
+    page = sections(evaluation_page(replace(report, against="other", compared=compared, **copied)))
+    shown = [row[-1] for title in ("Also in the training file", "Compared with other") for table in tables(page[title])
+             for row in table[1:]]  # fmt: skip
+    assert shown == [" / ".join(scored.task.texts(scored.examples[number])) for number in (4, 0, 1, 2, 3)]
 
 
 def test_a_page_without_errors_has_no_list_of_them():

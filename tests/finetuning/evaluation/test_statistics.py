@@ -163,6 +163,8 @@ def test_one_value_has_no_spread_and_no_value_no_mean():
     assert spread.mean == 0.5
     assert np.isnan([spread.sd, spread.low, spread.high]).all()
     assert t_interval([0.5, 0.5]) == Spread(0.5, 0, 0.5, 0.5)
+    for value in (0.1, 59 / 80, 1 / 3):  # rounding does not make a spread of what is equal
+        assert t_interval([value] * 3) == Spread(value, 0, value, value)
     with pytest.raises(ValueError, match="values is empty"):
         t_interval([])
 
