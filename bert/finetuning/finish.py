@@ -103,12 +103,11 @@ def _measured(folder: Path, recipe: FinetuneRecipe, data: TrainingData) -> tuple
     clear_workshop(completed(folder / "model"), MODEL_FILES)
     predictor = load_predictor(folder / "model")
     model, settings = predictor.model, Settings.read(predictor.model.settings)
-    # kept, as the weights after the division by the temperature would give other last digits
-    if "tuned" not in read_marker(folder / BEST):
-        tuned = tune(replace(score(predictor, data.dev_examples), task=data.task), recipe.seed)
-        fitted = {"temperature": tuned.temperature, "task": tuned.task.settings(), "report": tuned.report}
-        replace_text(folder / BEST, json.dumps(read_marker(folder / BEST) | {"tuned": fitted}, indent=2) + "\n")
     best = read_marker(folder / BEST)
+    if "tuned" not in best:  # kept, as the weights after the division by the temperature would give other last digits
+        tuned = tune(replace(score(predictor, data.dev_examples), task=data.task), recipe.seed)
+        best["tuned"] = {"temperature": tuned.temperature, "task": tuned.task.settings(), "report": tuned.report}
+        replace_text(folder / BEST, json.dumps(best, indent=2) + "\n")
     temperature, task = best["tuned"]["temperature"], data.task.restored(best["tuned"]["task"], data.labels)
     if settings.temperature is None:
         with torch.no_grad():
