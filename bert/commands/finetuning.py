@@ -63,8 +63,8 @@ def _evaluate(arguments: Sequence[str]) -> None:
     parser.add("--report", "folder of metrics.json, predictions.jsonl and report.html, an offline page", metavar="DIR")
     parser.add("--against", "model to compare with on the same rows; several --seeds compare recipes", metavar="MODEL")
     parser.add("--group", "column whose equal values are resampled together, such as a user", metavar="COLUMN")
-    parser.add("--slice", "columns by whose values the headline is shown", list[str], metavar="COLUMN")
-    parser.add("--explain", "add the words that speak for each of the worst errors to the page", bool)
+    parser.add("--slice", "with --report: columns by whose values the headline is shown", list[str], metavar="COLUMN")
+    parser.add("--explain", "with --report: add the words that speak for each of the worst errors", bool)
     add_columns(parser)
     options = parser.parse(arguments)
     if options.masked is not None and options.data is not None:
