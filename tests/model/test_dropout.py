@@ -1,4 +1,4 @@
-"""Dropout: the hash against whole-number arithmetic in numpy, and what a compiled step drops against the definition."""
+"""Dropout: the hash against whole-number arithmetic in numpy, and what is dropped against the definition."""
 
 import numpy as np
 import pytest
@@ -41,19 +41,38 @@ def test_the_compiled_hash_is_the_same(device: str, count: int) -> None:
     assert torch.equal(found.cpu(), hashed(number, keys))
 
 
-def test_uncompiled_it_is_the_dropout_of_pytorch_and_off_outside_of_training() -> None:
-    x = torch.randn(64, 32)
+@pytest.mark.gpu
+def test_uncompiled_on_a_gpu_it_is_the_dropout_of_pytorch() -> None:
+    x = torch.randn(64, 32, device="cuda")
     torch.manual_seed(0)
     expected = F.dropout(x, 0.3)
     torch.manual_seed(0)
     assert torch.equal(drop(x, 0.3), expected)
+
+
+def test_it_is_off_at_rate_0_and_outside_of_training() -> None:
+    x = torch.randn(64, 32)
     assert drop(x, 0.0) is x
     assert Dropout(0.3).eval()(x) is x
 
 
+@given(st.integers(0, 9), st.floats(1e-6, 1 - 1e-6))
+@settings(max_examples=50, deadline=None)
+def test_any_number_of_elements_and_any_rate_will_do(count: int, rate: float) -> None:
+    found = drop(torch.ones(count, 1), rate)
+    assert found.shape == (count, 1)
+    assert ((found == 0) | (found == torch.tensor(1 / (1 - rate)))).all()
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
 @pytest.mark.parametrize(("rate", "dtype"), [(0.1, torch.float32), (0.5, torch.bfloat16)])
-def test_compiled_it_drops_a_share_and_scales_the_rest_forward_and_back(rate: float, dtype: torch.dtype) -> None:
-    compiled = torch.compile(lambda x: (drop(x, rate), drop(x, rate)), fullgraph=True)
+def test_it_drops_a_share_and_scales_the_rest_forward_and_back(
+    rate: float, dtype: torch.dtype, is_compiled: bool
+) -> None:
+    def twice(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return drop(x, rate), drop(x, rate)
+
+    compiled = torch.compile(twice, fullgraph=True) if is_compiled else twice
     x = (torch.rand(600, 500) + 1).to(dtype).requires_grad_()
     torch.manual_seed(0)
     one, other = compiled(x)
@@ -64,7 +83,10 @@ def test_compiled_it_drops_a_share_and_scales_the_rest_forward_and_back(rate: fl
     for axis in (0, 1):  # no row and no column is treated apart
         shares = (~kept).double().mean(axis)
         assert abs(float(shares.std()) / (rate * (1 - rate) / kept.shape[axis]) ** 0.5 - 1) < 0.15
-    for pair in ((kept, other != 0), (kept[:, 1:], kept[:, :-1]), (kept[1:], kept[:-1])):  # two positions; neighbors
+    for far in (1, 2, 3, 4):  # numbers that were drawn together, and not
+        both = torch.stack([part.flatten().double() for part in (kept[:, far:], kept[:, :-far])])
+        assert abs(torch.corrcoef(both)[0, 1]) < 5 / both.shape[1] ** 0.5
+    for pair in ((kept, other != 0), (kept[1:], kept[:-1])):  # two positions; neighbors
         both = torch.stack([part.flatten().double() for part in pair])
         assert abs(torch.corrcoef(both)[0, 1]) < 5 / both.shape[1] ** 0.5
     (gradient,) = torch.autograd.grad(one.sum(), x)
