@@ -55,13 +55,13 @@ def check_seed(seed: int, bits: int = 32) -> None:
 
 
 def require(group: str, config: Any, names: str, fits: Callable[[Any], bool], give: str) -> None:
-    """Raises InputError for a field of `config`, a group of a recipe, with a value that does not fit. None is allowed if the type
-    allows it. `names` are separated by spaces."""
+    """Raises InputError for a field of `config`, a group of a recipe (without a name: the recipe), with a value that does not fit. None is
+    allowed if the type allows it. `names` are separated by spaces."""
     hints = _hints(type(config))
     for name in names.split():
         value = getattr(config, name)
         if not (right := _fits(value, hints[name])) or (value is not None and not fits(value)):
-            raise InputError(f"{group}.{name} is {value if right else repr(value)}: give {give}")
+            raise InputError(f"{f'{group}.{name}'.lstrip('.')} is {value if right else repr(value)}: give {give}")
 
 
 def require_positive(group: str, config: Any, names: str) -> None:

@@ -274,4 +274,5 @@ def _read(text: Any, hint: Any) -> Any:
         return text
     value, kinds = recipes.as_yaml(text), recipes.kinds_of(hint)
     takes_text = any(kind is str or get_origin(kind) is Literal for kind in kinds)
-    return text if takes_text and not (value is None and text and len(kinds) > 1) else value
+    is_other = (value is None and text and len(kinds) > 1) or (int in kinds and isinstance(value, int))
+    return text if takes_text and not is_other else value

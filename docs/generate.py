@@ -33,7 +33,7 @@ _NOTES = {  # what to read beside a command; Markdown, seen from reference/comma
     "pretrain": """The learning rates are for random initialization. **With `--from`, give `--optimizer.lr 1e-4` or less**: the default
 damages a trained model ([continue from BERT](../../how-to/from-bert.md)). Tutorial: [Pretrain your language](../../tutorials/pretrain.md);
 what the log means: [my loss is flat](../../how-to/flat-loss.md).""",
-    "finetune": """The default of `--optimizer.lr`, 3e-4, is for small encoders. **For a published base model give 5e-5** (2e-5 to 1e-4).
+    "finetune": """The learning rate follows from the width of the encoder, and the epochs from the number of rows, unless they are given.
 Tutorial: [Fine-tune, and trust the result](../../tutorials/fine-tune.md); seeds, test and report:
 [how to trust a score](../../how-to/trust-a-score.md); formats: [labeled rows](../files.md#labeled-rows).""",
     "evaluate": """What the numbers answer: [how to trust a score](../../how-to/trust-a-score.md); what the report holds:
@@ -58,6 +58,8 @@ What the numbers mean, and what they are not: [pseudo-log-likelihood](../../expl
 [these lines](../../how-to/short-answers.md#attention-pair). What a weight says, and what it does not:
 [attention is not explanation](../../explanation/probes.md#attention-is-not-explanation).
 The picture is a PNG; for another format, draw the numbers of [`attention`](../api.md#bert.probing.attention.attention).""",
+    "doctor": """What each finding means: [my loss is flat](../../how-to/flat-loss.md#what-it-says). `bert pretrain` and `bert finetune`
+log the same findings as warnings.""",
     "export": """[Open it elsewhere](../../how-to/elsewhere.md), [put it on a CPU](../../how-to/cpu.md).""",
     "prepare": """What it writes: [token store](../files.md#token-store).
 A store whose text, tokenizer or options have changed is replaced.""",

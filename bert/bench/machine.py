@@ -19,7 +19,6 @@ import torch
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.flops import PER_PRODUCT
 from bert.model.tuning import now
-from bert.pretraining.config import PretrainRecipe
 from bert.training.trainer import make_trainer
 
 Shape = tuple[int, int, int]
@@ -102,8 +101,8 @@ def shortest(work: Callable[[], object], device: torch.device, seconds: float) -
     return min(times)
 
 
-def device_and_precision(recipe: PretrainRecipe) -> tuple[torch.device, str]:
-    """The device and precision that the `trainer` group of the recipe selects on this machine."""
+def device_and_precision(recipe: Any) -> tuple[torch.device, str]:
+    """The device and precision that the `trainer` group of a recipe selects on this machine."""
     trainer = make_trainer(recipe.trainer, [], [], [], None)
     return trainer.strategy.root_device, str(trainer.precision)
 

@@ -52,6 +52,12 @@ KINDS: dict[str, tuple[int, str, str]] = {
         "side | setting | seed | loss | accuracy | tokens | steps | minutes",
         "{side} | {setting} | {seed} | {loss:.3f} | {accuracy:.1%} | {tokens:,.0f} | {steps:,} | {minutes:.1f}",
     ),
+    "finetune": (
+        2,
+        "task | baseline | ratio | seconds | baseline seconds | steps | validations | pairs",
+        f"{{name}} | {{setting}} | {_RATIO} | {{seconds[0][median]:,.1f}} | {{seconds[1][median]:,.1f}} | {{steps}} | {{validations}}"
+        " | {pairs}",
+    ),
 }
 """kind → number of leading columns that identify a result, followed by its metrics; header of its table; row"""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from bert.bench import settings
+from bert.commands.finetuning import add_data
 from bert.commands.options import TRUST
 from bert.errors import InputError, did_you_mean
 from bert.flags import Parser, command_name, first_line
@@ -115,7 +116,28 @@ def _minutes(arguments: Sequence[str]) -> None:
     bench_minutes(measurement, baseline, tried, Path(options.masked), options.seeds, options.sides)
 
 
-MODES = {command_name(command): command for command in (_steps, _sweep, _compare, _minutes)}
+def _finetune(arguments: Sequence[str]) -> None:
+    """Time fine-tuning by a recipe and by transformers' Trainer, in turn, with equal numbers of steps and validations.
+
+    $ bert bench finetune classify --model runs/mine/model --train train.tsv --dev dev.tsv --out runs/speed
+    $ bert bench finetune tag --model runs/mine/model --train train.conll --steps 200 --pairs 5 --out runs/speed
+    """
+    from bert.finetuning.config import FinetuneRecipe
+
+    parser = Parser(_finetune, FinetuneRecipe, "bert bench finetune TASK --train FILE … --out DIR", "finetune")
+    parser.prog = "bert bench finetune"
+    add_data(parser)
+    parser.add("--steps", "optimizer steps of each run; default: those of the recipe", int, at_least=1)
+    parser.add("--pairs", "number of pairs of runs", int, 3, at_least=1)
+    parser.add("--out", "folder for metrics.json, table.md and finished results", required=True)
+    options = parser.parse(arguments)
+    recipe = parser.recipe(options)
+    from bert.bench.finetuning import bench_finetune
+
+    bench_finetune(options.task, recipe, Path(options.out).expanduser(), options.steps, options.pairs)
+
+
+MODES = {command_name(command): command for command in (_steps, _sweep, _compare, _minutes, _finetune)}
 COMMANDS = (_bench,)
 
 

@@ -29,13 +29,10 @@ def _finetune(arguments: Sequence[str]) -> None:
 
     usage = f"bert finetune {'|'.join(TASKS)} --model DIR --train FILE --out RUN [--dev FILE] [--test FILE] [--config RECIPE]"
     parser = Parser(_finetune, FinetuneRecipe, f"{usage} [--GROUP.FIELD VALUE ...]", "finetune")
-    parser.add("task", "; ".join(f"{name}: {what}" for name, what in TASKS.items()), same_as="task")
     parser.add("--out", "run directory to write; an interrupted run in it is resumed", metavar="RUN")
-    parser.add("--train", metavar="FILE", same_as="data.train")
-    parser.add("--dev", metavar="FILE", same_as="data.dev")
-    parser.add("--test", metavar="FILE", same_as="data.test")
-    add_columns(parser, of_recipe=True)
+    add_data(parser)
     parser.add("--overwrite", "delete the run in --out, and start again", bool)
+    parser.add("--select", metavar="METRIC", same_as="validation.select")
     parser.add("--label-errors", kind=bool, same_as="label_errors")
     parser.add("--trust", TRUST, bool)
     if not arguments or arguments[0] not in (*TASKS, "-h", "--help"):
@@ -130,6 +127,14 @@ def _predict(arguments: Sequence[str]) -> None:
     html(lambda file: file.write_text(page, encoding="utf-8"))
     if options.out != "-":
         print(f"{count:,} prediction{'s' * (count != 1)}: {options.out}")
+
+
+def add_data(parser: Parser) -> None:
+    """Add the task, and the options for the files of a recipe and their columns."""
+    parser.add("task", "; ".join(f"{name}: {what}" for name, what in TASKS.items()), same_as="task")
+    for name in ("train", "dev", "test"):
+        parser.add(f"--{name}", metavar="FILE", same_as=f"data.{name}")
+    add_columns(parser, of_recipe=True)
 
 
 def add_columns(parser: Parser, of_recipe: bool = False) -> None:

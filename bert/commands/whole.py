@@ -1,4 +1,4 @@
-"""`bert quickstart` and `sample`: parse, call, print."""
+"""`bert quickstart`, `doctor` and `sample`: parse, call, print."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +26,36 @@ def _quickstart(arguments: Sequence[str]) -> None:
     quickstart(Path(options.out).expanduser(), options.overwrite, options.minutes or MINUTES)
 
 
+def _doctor(arguments: Sequence[str]) -> None:
+    """Say what looks wrong in a training, and what to try: of a run, or of the log of another tool.
+
+    $ bert doctor runs/mine
+    $ bert doctor checkpoint-500/trainer_state.json
+    """
+    parser = Parser(_doctor)
+    parser.add("run", "run directory of pretrain or finetune; a .csv with a column loss; Trainer's trainer_state.json")
+    path = Path(parser.parse(arguments).run).expanduser()
+    from bert.finetuning import doctor
+    from bert.pretraining import summary
+    from bert.recipe import read_yaml
+    from bert.training.doctor import NOT_SEEN, of_curve, read_curve
+
+    if not path.is_dir():
+        looked, found = "the curve of its loss", list(of_curve(read_curve(path)))
+    elif not (path / "recipe.yaml").is_file():
+        raise InputError(
+            f"{path}: no run: it has no recipe.yaml; give a run directory, or the .csv log of another tool"
+        )
+    elif "task" in read_yaml(path / "recipe.yaml"):
+        looked, found = "its loss, its rows and its report", list(doctor.examine(path))
+    else:
+        looked, found = "its loss, its text and its masks", list(summary.examine(path))
+    for one in found:
+        print(f"{one.name}: {one.text}")
+    if all(one.name == NOT_SEEN for one in found):
+        print(f"{path}: nothing looks wrong in {looked}")
+
+
 def _sample(arguments: Sequence[str]) -> None:
     """Write the bundled sample to a folder: a corpus and labeled rows, English and Chinese.
 
@@ -50,4 +80,4 @@ def _sample(arguments: Sequence[str]) -> None:
         print(path)
 
 
-COMMANDS = (_quickstart, _sample)
+COMMANDS = (_quickstart, _doctor, _sample)

@@ -9,7 +9,7 @@ from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.inputs import TrainingData
 from bert.finetuning.metrics import in_words, numbered
 from bert.finetuning.tasks.index import TASKS
-from bert.training.card import training_card
+from bert.hf.card import training_card
 
 
 def card_text(

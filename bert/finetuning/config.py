@@ -57,7 +57,7 @@ class DataConfig:
     limit: int | None = None
     """maximum number of training examples, chosen by hash; null: all"""
     validation_split: float = 0.1
-    """share of `train`, chosen by hash, that is validated on if there is no `dev`"""
+    """share of `train`, stratified by label and chosen by hash, that is validated on if there is no `dev`"""
     batch_size: int = 32
     """examples in one optimizer step, over all devices"""
 
@@ -75,17 +75,39 @@ class TaskConfig:
     """dropout rate of the head"""
     pooling: Literal["cls", "mean"] | None = None
     """texts: the vector of a text, that of [CLS] or the mean of all; null: the default of the encoder's family"""
+    probe_examples: int = 1000
+    """examples to which a new output layer is fitted before the training, as a linear probe (Kumar et al. 2022); 0: it stays random"""
 
     def __post_init__(self) -> None:
         require("head", self, "dropout", lambda value: 0 <= value < 1, "a share from 0 to below 1")
+        require("head", self, "probe_examples", lambda value: value >= 0, "0 or more")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The loss of labels. Numbers have the squared error."""
+
+    class_weights: Literal["balanced"] | None = None
+    """balanced: all labels count equally, however rare; null: all examples do"""
+    label_smoothing: float = 0.0
+    """share of the target that is spread over all labels (Szegedy et al. 2016)"""
+
+    def __post_init__(self) -> None:
+        require("loss", self, "label_smoothing", lambda value: 0 <= value < 1, "a share from 0 to below 1")
 
 
 @dataclass(frozen=True)
 class FinetuneOptimizer(OptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
 
-    lr: float = 3e-4
-    """peak learning rate of AdamW; up to 1e-3 for an encoder of 4 layers × 256, 1e-4 or less for one of 12 × 768"""
+    lr: float | None = None  # type: ignore[assignment]  # `prepare` fills it in
+    """peak learning rate of AdamW; null: by the encoder's width, 5e-5 at 768, 2e-4 at 384, 4.5e-4 at 256, at most 1e-3"""
+    layer_decay: float = 1.0
+    """factor from the learning rate of a layer to that of the layer below; the head has `lr`, embeddings the lowest (Clark et al. 2020)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("optimizer", self, "layer_decay", lambda value: 0 < value <= 1, "above 0, to 1")
 
 
 @dataclass(frozen=True)
@@ -101,10 +123,16 @@ class ValidationConfig:
     """Validation on the dev set. The best model is kept."""
 
     every_steps: int | None = None
-    """steps between validations; null: after every epoch"""
+    """steps between validations; null: after every epoch, of more than 20 epochs after every second, third, …"""
+    select: str | None = None
+    """metric by which the best model is chosen, such as macro_f1, or loss; null: the first one of the task"""
+    patience: int | None = None
+    """number of validations in a row without a better model after which the training ends; null: it does not end early"""
+    average: int = 1
+    """number of the best models whose weights are averaged at the end, if the average is not worse on the dev set"""
 
     def __post_init__(self) -> None:
-        require_positive("validation", self, "every_steps")
+        require_positive("validation", self, "every_steps patience average")
 
 
 @dataclass(frozen=True)
@@ -117,14 +145,20 @@ class FinetuneRecipe:
     """labeled rows and batches"""
     windows: WindowsConfig = field(default_factory=WindowsConfig)
     """sequences, and windows over long texts"""
+    freeze: int | Literal["embeddings"] | None = None
+    """lowest layers that are not trained: their number, embeddings in addition; or only the embeddings; null: all are trained"""
     head: TaskConfig = field(default_factory=TaskConfig)
     """the task head on top of the encoder"""
+    loss: LossConfig = field(default_factory=LossConfig)
+    """the loss of labels"""
     optimizer: FinetuneOptimizer = field(default_factory=FinetuneOptimizer)
     """AdamW or Muon"""
     schedule: FinetuneSchedule = field(default_factory=FinetuneSchedule)
     """the learning rate over the run"""
-    epochs: float = 3.0
-    """passes over the training examples"""
+    epochs: float | None = None
+    """passes over the training examples; null: 3, or as many as make 200 optimizer steps"""
+    search: float | None = None
+    """minutes of a search for learning rate and number of steps on the dev set, before the run; null: none"""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """how often the model is validated"""
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -149,7 +183,8 @@ class FinetuneRecipe:
         check_values(self, "")
         if self.seeds < 1:
             raise InputError(f"seeds is {self.seeds}; must be at least 1")
+        if isinstance(self.freeze, int) and self.freeze < 1:
+            raise InputError(f"freeze is {self.freeze}; must be 1 or more layers, or embeddings")
         check_seed(self.seed, bits=63)
         check_seed(self.seed + self.seeds - 1, bits=63)
-        if not self.epochs > 0:
-            raise InputError(f"epochs is {self.epochs:g}: give more than 0")
+        require_positive("", self, "epochs search")

@@ -22,15 +22,15 @@ from bert.finetuning.batches import Item
 from bert.finetuning.evaluation.label_errors import Suspect
 from bert.finetuning.evaluation.overlap import normal_form
 from bert.finetuning.inputs import TrainingData
+from bert.finetuning.module import TaskTraining
 from bert.finetuning.predict import window_scores
-from bert.finetuning.tasks.task import TaskModel
 from bert.untrusted import read_arrays
 
 logger = logging.getLogger(__name__)
 
 FOLDS = 5
-Trained = Callable[[Sequence[Item]], TaskModel]
-"""training examples → a model trained on them"""
+Trained = Callable[[Sequence[Item]], TaskTraining]
+"""training examples → a finished training on them"""
 
 
 def folds_of(examples: Sequence[Any], seed: int) -> np.ndarray:
@@ -46,7 +46,7 @@ def folds_of(examples: Sequence[Any], seed: int) -> np.ndarray:
 def out_of_fold(data: TrainingData, seed: int, folder: Path, trained_on: Trained) -> list[Tensor]:
     """The scores (units, C) of each training example, from a model that has not been trained on its text.
 
-    `trained_on` makes a model of the examples outside of a fold. The scores of each finished fold are kept in `folder`, and used if they
+    `trained_on` trains a model on the examples outside of a fold. The scores of each finished fold are kept in `folder`, and used if they
     are of the same examples and labels. Raises InputError.
     """
     folder.mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def out_of_fold(data: TrainingData, seed: int, folder: Path, trained_on: Trained
         file, asked = folder / f"fold-{fold}.npz", np.flatnonzero(folds == fold).tolist()
         if not (found := _kept(file, asked, labels)):
             logger.info(f"label errors: training without fold {fold + 1} of {FOLDS}")
-            model = trained_on([item for item, other in zip(data.train, folds) if other != fold])
+            model = trained_on([item for item, other in zip(data.train, folds) if other != fold]).model
             model.to("cuda" if torch.cuda.is_available() else "cpu")
             found = window_scores(data.task, model, [data.train[number].windows for number in asked], data.task.bf16)
             with replaced(file) as partial:

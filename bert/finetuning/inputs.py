@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from itertools import chain
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from bert.files import absolute, is_same
 from bert.finetuning.batches import Item
 from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, DataConfig, FinetuneRecipe, WindowsConfig
 from bert.finetuning.evaluation.overlap import normal_form
-from bert.finetuning.metrics import numbered, read
+from bert.finetuning.metrics import LOSS, numbered, read
 from bert.finetuning.tasks.index import TASKS, task_named
 from bert.finetuning.tasks.task import Task, first_of, flat, printed
 from bert.finetuning.windows import WindowMaker
@@ -33,7 +33,13 @@ from bert.model.heads import HeadedModel
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1_000_000  # characters that are tokenized together, in at most 1,000 examples
-_FEWEST = 5  # examples to validate on, without a warning
+_FEWEST = 50  # examples to validate on, without a warning
+_RATE, _WIDTH, _HIGHEST = (
+    5e-5,
+    768,
+    1e-3,
+)  # learning rate of BERT base (Devlin et al. 2019), its width, and the highest rate
+_EPOCHS, _FEWEST_STEPS = 3, 200
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,13 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
     encoder = open_folder(recipe.model).encoder
     maker = window_maker(recipe.windows, encoder, recipe.model)
     data = prepare_data(task, recipe.data, maker)
-    return resolved(recipe, maker), replace(data, fingerprint=_fingerprint(data, encoder))
+    known = [*data.metrics, LOSS]
+    if (select := recipe.validation.select) is not None and select not in known:
+        raise InputError(
+            f"{option('select')} {select}: {task.name} has {', '.join(known)}.{did_you_mean(select, known)}"
+        )
+    recipe = resolved(recipe, maker, encoder.config.hidden_size, len(data.train))
+    return recipe, replace(data, fingerprint=_fingerprint(data, encoder))
 
 
 def check_options(task: Task, data: DataConfig) -> None:
@@ -103,8 +115,8 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     train = list(rows)
     if rows.columns != Columns():
         logger.info(f"columns: {rows.columns}")
-    if found := too_few_labels(task, train):
-        raise InputError(f"{data.train}: {found}")
+    if few := too_few_labels(task, train):
+        raise InputError(f"{data.train}: {few}")
     labels = task.labels(train)
     metrics = task.metrics(labels, train)
     places = places_of(task, train)
@@ -115,23 +127,23 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
 
     files = {"dev": data.dev, "test": data.test}
     given = {name: read_labeled(file) for name, file in files.items() if file is not None}
-    known = {normal_form(one.key) for one in train} if given else set()
-    for name, asked in given.items():
-        if seen := sum(normal_form(one.key) in known for one in asked):
-            fix = "remove them from the training file"
-            logger.warning(f"{seen:,} of {len(asked):,} {name} texts are training texts too: {fix}")
+    for found in seen_texts(train, given):
+        logger.warning(found)
     if data.dev is not None:
         dev, dev_name = given["dev"], title_of(data.dev)
     else:
-        train, dev = _hold_out(task, train, data)
+        train, dev = hold_out(task, train, data.validation_split)
+        _check_split(task, train, dev, data.train)
         dev_name = f"{data.validation_split:.0%} of {title_of(data.train)}"
         logger.info(f"no --dev: validating on {len(dev):,} of {len(dev) + len(train):,} examples, chosen by hash")
     for doubt in task.doubts(places):
         logger.warning(doubt)
-    if len(dev) < _FEWEST:
-        logger.warning(f"validation on {numbered(len(dev), 'example')} tells little; give more in data.dev")
-    elif found := too_few_labels(task, dev):
+    if found := too_few_labels(task, dev):
         logger.warning(f"{dev_name}: {found} in data.dev, or its score tells little")
+    elif len(dev) < _FEWEST:
+        worth = f"each is worth {100 / len(dev):.2g} points"
+        more = "a larger data.validation_split" if data.dev is None else "more in data.dev"
+        logger.warning(f"validation on {numbered(len(dev), 'example')} tells little, as {worth}: give {more}")
     if data.limit is not None and data.limit < len(train):
         train = sorted(train, key=_hash)[: data.limit]
         logger.info(f"data.limit: training on {numbered(data.limit, 'example')}, chosen by hash")
@@ -147,6 +159,15 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     kept = [example for example in train if task.numbers(example, dict.fromkeys(labels, 0))]
     test = given.get("test", [])
     return TrainingData(fitted, labels, learned, asked, dev_name, metrics, without, rows.columns, kept, dev, test)
+
+
+def seen_texts(train: Sequence[Any], given: Mapping[str, Sequence[Any]]) -> Iterator[str]:
+    """Warnings about the examples of `given`, by the name of their file, whose texts are training texts too."""
+    known = {normal_form(one.key) for one in train} if given else set()
+    for name, asked in given.items():
+        if seen := sum(normal_form(one.key) in known for one in asked):
+            fix = "remove them from the training file"
+            yield f"{seen:,} of {len(asked):,} {name} texts are training texts too: {fix}"
 
 
 def too_few_labels(task: Task, examples: Sequence[Any]) -> str:
@@ -226,26 +247,42 @@ def places_of(task: Task, examples: Iterable[Any]) -> dict[str, str]:
     return places
 
 
-def _hold_out(task: Task, examples: Sequence[Any], data: DataConfig) -> tuple[list[Any], list[Any]]:
-    """(train, dev) by the hash of the text: identical texts land in the same split, whatever the order of rows."""
-    limit = int(data.validation_split * 2**64)
-    hashes = [_hash(example) for example in examples]
-    known = {label for example, drawn in zip(examples, hashes) if drawn >= limit for label in task.names(example)}
+def hold_out(task: Task, examples: Sequence[Any], share: float) -> tuple[list[Any], list[Any]]:
+    """(train, dev): `share` of the texts with each label are for dev, those with the lowest hashes, so that equal texts stay together and
+    the order of examples does not matter. A text with several labels counts as one of its rarest. Of each label an example is for training.
+    """
+    hashes, names = [_hash(example) for example in examples], [set(task.names(example)) for example in examples]
+    counts = Counter(chain.from_iterable(names))
+    strata: dict[int, tuple[int, str]] = {}
+    for text, labels in zip(hashes, names):
+        rarest = min(((counts[label], label) for label in labels), default=(0, ""))
+        strata[text] = min(rarest, strata.get(text, rarest))
+    drawn, before = set[int](), 0
+    for _, some in groupby(sorted(strata, key=lambda text: (strata[text], text)), key=lambda text: strata[text]):
+        texts = [*some]
+        begin, before = before, before + len(texts)
+        drawn.update(texts[: round(before * share) - round(begin * share)])
+    known = {label for text, labels in zip(hashes, names) if text not in drawn for label in labels}
     train, dev = list[Any](), list[Any]()
-    for example, drawn in zip(examples, hashes):  # the only example of a label is for training
-        is_dev = drawn < limit and known.issuperset(task.names(example))
-        (dev if is_dev else train).append(example)
-    if not dev or len(task.outcomes(train)) < 2:
-        found = f"{numbered(len(examples), 'example')} with {numbered(len(set(hashes)), 'different text')}"
-        second = "give a second file with --dev"
-        why = f"{found} are too few to split: {second}, or more examples"
-        counts = Counter(name for example in examples for name in task.names(example))
-        once = list(counts.values()).count(1)
-        if 2 < len(counts) < 2 * once:
-            found = f"{once} of {len(counts)} labels stand once, so that none is left to validate on"
-            why = f"{found}: is their column a number, an id or the text? Name another, or {second}"
-        raise InputError(f"{data.train}: {why}")
+    for example, text, labels in zip(examples, hashes, names):
+        (dev if text in drawn and known >= labels else train).append(example)
     return train, dev
+
+
+def _check_split(task: Task, train: Sequence[Any], dev: Sequence[Any], file: str) -> None:
+    """Raises InputError if there are no examples to validate on, or too few to learn from."""
+    if dev and len(task.outcomes(train)) >= 2:
+        return
+    examples = [*train, *dev]
+    found = f"{numbered(len(examples), 'example')} with {numbered(len(set(map(_hash, examples))), 'different text')}"
+    second = "give a second file with --dev"
+    why = f"{found} are too few to split: {second}, or more examples"
+    counts = Counter(name for example in examples for name in task.names(example))
+    once = list(counts.values()).count(1)
+    if 2 < len(counts) < 2 * once:
+        found = f"{once} of {len(counts)} labels stand once, so that none is left to validate on"
+        why = f"{found}: is their column a number, an id or the text? Name another, or {second}"
+    raise InputError(f"{file}: {why}")
 
 
 def _hash(example: Any) -> int:
@@ -264,9 +301,14 @@ def _described(task: Task, examples: Sequence[Any], items: Sequence[Item]) -> st
     return "; ".join([task.counted([len(item.labels) for item in items]), *found])
 
 
-def resolved(recipe: FinetuneRecipe, maker: WindowMaker) -> FinetuneRecipe:
-    """The recipe with every open field resolved, as written to RUN/recipe.yaml."""
-    return replace(recipe, windows=replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride))
+def resolved(recipe: FinetuneRecipe, maker: WindowMaker, width: int, examples: int) -> FinetuneRecipe:
+    """The recipe with every open field resolved, as written to RUN/recipe.yaml, for an encoder of `width` and so many training examples.
+
+    Wider encoders need lower learning rates, and few examples more epochs, or the run ends before it has learned (Mosbach et al. 2021)."""
+    windows = replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride)
+    rate = recipe.optimizer.lr or min(_HIGHEST, float(f"{_RATE * (_WIDTH / width) ** 2:.1e}"))
+    epochs = recipe.epochs or max(_EPOCHS, -(-_FEWEST_STEPS // -(-examples // recipe.data.batch_size)))
+    return replace(recipe, windows=windows, optimizer=replace(recipe.optimizer, lr=rate), epochs=float(epochs))
 
 
 def _fingerprint(data: TrainingData, encoder: Encoder) -> dict[str, str]:

@@ -17,6 +17,8 @@ from torchmetrics import Metric
 
 from bert.finetuning.tags import Scheme, parts, spans
 
+LOSS = "loss"
+"""name of the mean loss of the units of a dev set among its metrics, the last of which it is: it decides between equal scores"""
 Mode = Literal["conlleval", "strict"]
 
 
@@ -68,13 +70,14 @@ def read(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def in_words(values: Mapping[str, float], scales: Scales) -> str:
-    """`accuracy 91.2%, macro F1 90.8%`."""
-    return ", ".join(f"{scales[name].title} {scales[name].shown(value)}" for name, value in values.items())
+    """`accuracy 91.2%, macro F1 90.8%`, without the loss."""
+    shown = ((scales[name], value) for name, value in values.items() if name != LOSS)
+    return ", ".join(f"{scale.title} {scale.shown(value)}" for scale, value in shown)
 
 
 def goodness(values: Mapping[str, float], scales: Scales) -> list[float]:
     """The values with signs that make the larger one the better one, in order of importance."""
-    return [value if scales[name].larger_is_better else -value for name, value in values.items()]
+    return [value if name != LOSS and scales[name].larger_is_better else -value for name, value in values.items()]
 
 
 class SpanF1(Metric):

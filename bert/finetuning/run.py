@@ -21,19 +21,30 @@ from bert.files import real_path
 from bert.finetuning.batches import Batches, Item
 from bert.finetuning.card import card_text
 from bert.finetuning.config import FinetuneRecipe
+from bert.finetuning.doctor import expected, of_labels, of_report
 from bert.finetuning.evaluation.record import METRICS
 from bert.finetuning.finish import BEST, REPORT, finish, read_marker, write_best
 from bert.finetuning.folds import folds_of, write_label_errors
 from bert.finetuning.inputs import TrainingData, check_files, prepare, with_absolute_paths
 from bert.finetuning.metrics import in_words, numbered
-from bert.finetuning.module import KeepBest, TaskTraining, fit_batches, log_columns, training_of
+from bert.finetuning.module import (
+    KeepBest,
+    TaskTraining,
+    fit_batches,
+    log_columns,
+    training_of,
+    validate,
+    validation_interval,
+)
+from bert.finetuning.search import searched
 from bert.finetuning.tasks.index import task_named
-from bert.finetuning.tasks.task import Task, TaskModel
+from bert.finetuning.tasks.task import Task
 from bert.model.encoder import count_parameters
 from bert.recipe import read_recipe, read_yaml
 from bert.training import folder as run_folder
 from bert.training.callbacks import ProgressBar, StepLog, StopOnSignal
 from bert.training.checkpoints import check_fingerprint, chosen_checkpoint, cut_back, newest_checkpoint, step_of
+from bert.training.doctor import warn
 from bert.training.folder import Launch, launched
 from bert.training.ranks import is_restart, tell_others, world_size
 from bert.training.trainer import check_trainer_arguments, equip, make_trainer
@@ -66,8 +77,9 @@ def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool
     check_trainer_arguments(recipe.trainer, _DECIDED, trust)
     check_files(learned, recipe.data)
     _check_not_inside(recipe, Path(out))
-    if recipe.label_errors and (ranks := world_size(recipe.trainer)) > 1:
-        raise InputError(f"label_errors: {ranks} processes train; must be one: give trainer.devices 1")
+    alone = [name for name in ("search", "label_errors") if getattr(recipe, name)]
+    if alone and (ranks := world_size(recipe.trainer)) > 1:
+        raise InputError(f"{alone[0]}: {ranks} processes train; must be one: give trainer.devices 1")
     out, first = run_folder.named(Path(out)), run_folder.is_rank_0()
     advice = f"run the same command{', without --overwrite if training had begun,' * overwrite} to continue"
     with launched(out, trust, lambda: f"stopped: {advice}") as launch:
@@ -89,6 +101,7 @@ def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool
             trained = partial(trained_on, launch, data, recipe)
             found = write_label_errors(data, recipe.seed, out, trained) if recipe.label_errors else []
             finish(out, data, runs, found)
+            warn(of_report(read_marker(out / REPORT / METRICS)))
         return out / "model"
 
 
@@ -113,9 +126,12 @@ def _begin(launch: Launch, task: Task, recipe: FinetuneRecipe, overwrite: bool) 
     out, command = launch.out, f"bert finetune {task.name}"
     with run_folder.claimed(out, overwrite, with_absolute_paths(recipe), keeps=False) as folder:
         recipe, data = prepare(task, replace(recipe, run_id=uuid4().hex))
+        warn(of_labels(data.examples))
         if recipe.label_errors:
             folds_of(data.examples, recipe.seed)  # raises for too few texts
         trainer, _, _ = equip(launch, out, recipe, [], None, None)  # raises if this machine lacks what is asked for
+        if recipe.search:
+            recipe = searched(recipe, data, folder / "search.csv", partial(trained_on, launch, data))
         for where, own in seed_runs(folder, recipe).items() if recipe.seeds > 1 else ():
             where.mkdir()
             run_folder.write_recipe(with_absolute_paths(own), where, command)
@@ -172,9 +188,11 @@ def _train(
 ) -> None:
     """Train the run of one seed in `folder` to its end, from `checkpoint` on; `advice` tells how to continue after a signal."""
     task, (module, batches) = data.task, training_of(data, recipe, data.train)
+    module.expected = expected(task, recipe, data.examples, data.labels)
     dev = Batches(data.dev, recipe.data.batch_size, batches.pad_id, shuffled=False)
-    keep = KeepBest(lambda trained: save_model(trained, recipe, data, folder / "model"))
-    columns, validate_every = log_columns(task, data.baseline), recipe.validation.every_steps or batches.in_epoch
+    often = recipe.validation
+    keep = KeepBest(lambda trained: save_model(trained, recipe, data, folder / "model"), often.patience, often.average)
+    columns, validate_every = log_columns(task, data.baseline), validation_interval(recipe, batches.in_epoch)
     trainer, _, stop = equip(launch, folder, recipe, columns, validate_every, checkpoint, keep)
     logger.info(describe(recipe, module, trainer.precision))
     fit_batches(launch, trainer, module, batches, dev, checkpoint)
@@ -182,6 +200,7 @@ def _train(
     if stop.stopped_by:
         line = interrupted(task, module, keep, folder, advice)
         raise InterruptedRun(line if first else "", stop.stopped_by)
+    keep.try_average(module, lambda: validate(launch, trainer, module, dev))
     best, baseline = in_words(keep.best, task.scales), in_words(data.baseline, task.scales)
     whose = f"{folder.name}: " * (folder != launch.out)
     logger.info(f"{whose}best: step {keep.best_step:,}, {best}   baseline: {baseline}")
@@ -189,17 +208,21 @@ def _train(
         write_best(folder, {"step": keep.best_step, "dev": keep.best, "fingerprint": data.fingerprint})
 
 
-def trained_on(launch: Launch, data: TrainingData, recipe: FinetuneRecipe, items: Sequence[Item]) -> TaskModel:
-    """The last model of a training on `items`, without validation, checkpoints and log."""
+def trained_on(
+    launch: Launch, data: TrainingData, recipe: FinetuneRecipe, items: Sequence[Item], every: int = 0, *more: L.Callback
+) -> TaskTraining:
+    """A training on `items`, at its end, without checkpoints and log; with validation `every` so many steps, 0 for none, and `more`
+    callbacks."""
     module, batches = training_of(data, recipe, items)
-    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(launch.signals)
+    dev = Batches(data.dev, recipe.data.batch_size, batches.pad_id, shuffled=False) if every else None
+    log, stop = StepLog(recipe.log.every_steps), StopOnSignal(launch.signals, every)
     arguments = {name: value for name, value in recipe.trainer.items() if name not in _OF_THE_RUN}
-    callbacks = [log, stop, *([ProgressBar(log)] if recipe.log.progress_bar else [])]
-    trainer = make_trainer(arguments, callbacks, loggers=[], plugins=[], validate_every=None)
-    fit_batches(launch, trainer, module, batches)
+    callbacks = [log, stop, *more, *([ProgressBar(log)] if recipe.log.progress_bar else [])]
+    trainer = make_trainer(arguments, callbacks, loggers=[], plugins=[], validate_every=every or None)
+    fit_batches(launch, trainer, module, batches, dev)
     if stop.stopped_by:
-        raise InterruptedRun("stopped in search of label errors: run the same command to continue", stop.stopped_by)
-    return module.model
+        raise InterruptedRun("stopped: run the same command to continue", stop.stopped_by)
+    return module
 
 
 def describe(recipe: FinetuneRecipe, module: TaskTraining, precision: str) -> str:

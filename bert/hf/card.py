@@ -4,8 +4,8 @@ A card is Markdown after a YAML header that the Hugging Face Hub reads. The part
 callers add text, and a header with further keys (license, data, metrics).
 """
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -14,6 +14,7 @@ from bert.errors import InputError
 from bert.hf.families import Kind
 from bert.hub import local_folder
 from bert.model.config import PROBLEM_TYPES, EncoderConfig, TaskHeadConfig
+from bert.recipe import differences
 from bert.untrusted import parse_yaml, read_yaml_text
 
 CARD = "README.md"
@@ -121,3 +122,31 @@ def _parted(text: str) -> tuple[dict[str, Any], str]:
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise InputError("the header of the model card is not YAML with a mapping of names")
     return values, text[block.end() :].lstrip("\n")
+
+
+def training_card(
+    text: Sequence[str], recipe: Any, task: str, data: str, figures: Mapping[str, float], base: str | None = None
+) -> str:
+    """The part of a model card about training: `text`, then each field of `recipe` that differs from its default.
+
+    `figures` are metrics on `data`, of a `task` as the Hub names it, for the header. Local paths are not published, only their last part.
+    `base` is the model that training started from.
+    """
+    fields = [f"{_shown_key(key)}: {_shown(value)}" for key, _, value in differences(type(recipe)(), recipe)]
+    lines = [*text, "", "## Recipe", "fields that differ from the defaults of `bert`", "", "```yaml", *fields, "```"]
+    header = measured(task, data, figures) | ({} if base is None else inherited(base))
+    return card_header(**header) + "\n".join(lines) + "\n"
+
+
+def _shown_key(key: str) -> str:
+    """A key; the source of a mixture is a path within it."""
+    group, mixture, source = key.partition("data.mixture.")
+    return group + mixture + PurePath(source).name if mixture else key
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{key}: {_shown(part)}' for key, part in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(_shown(part) for part in value)}]"
+    return "null" if value is None else PurePath(value).name if isinstance(value, str) else str(value)

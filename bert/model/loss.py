@@ -15,16 +15,26 @@ IGNORED = -100
 """label of positions that have no label"""
 
 
-def cross_entropy(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum, count) of the cross-entropy of `scores` (..., C) at class ids `labels` (...), except `IGNORED`; in fp32."""
-    total = F.cross_entropy(scores.flatten(0, -2).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum")
+def cross_entropy(
+    scores: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """(sum, count) of the cross-entropy of `scores` (..., C) at class ids `labels` (...), except `IGNORED`; in fp32.
+
+    `weights` (C,): what an example of each class counts. `smoothing`: the share of the target that all classes have together (label
+    smoothing; Szegedy et al. 2016)."""
+    how = {"ignore_index": IGNORED, "reduction": "sum", "label_smoothing": smoothing}
+    total = F.cross_entropy(scores.flatten(0, -2).float(), labels.flatten(), weights, **how)  # type: ignore[arg-type]
     return total, (labels != IGNORED).sum()
 
 
-def binary_cross_entropy(scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """(sum, count) of the binary cross-entropy of log-odds `scores` (...) and labels 0 or 1 (...), except `IGNORED`; in fp32."""
-    asked = labels != IGNORED
-    losses = F.binary_cross_entropy_with_logits(scores.float(), labels.clamp(min=0).float(), reduction="none")
+def binary_cross_entropy(
+    scores: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """(sum, count) of the binary cross-entropy of log-odds `scores` (...) and labels 0 or 1 (...), except `IGNORED`; in fp32.
+
+    `weights` (C,): what an example with each label counts beside one without it. `smoothing`: targets are this share nearer to 1/2."""
+    asked, targets = labels != IGNORED, labels.clamp(min=0).float() * (1 - smoothing) + smoothing / 2
+    losses = F.binary_cross_entropy_with_logits(scores.float(), targets, reduction="none", pos_weight=weights)
     return (losses * asked).sum(), asked.sum()
 
 

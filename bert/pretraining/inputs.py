@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,8 @@ from bert.training.config import StopConfig
 logger = logging.getLogger(__name__)
 
 DEFAULT_STOP = StopConfig(minutes=20)
+_COUNTED = 4_000_000
+"""positions whose tokens are counted, which takes less than a tenth of a second"""
 _VALIDATION_SEED = 2018  # validation sequences have the same masks whatever the seed of the run
 
 
@@ -45,6 +48,11 @@ class TrainingData:
     """None without a validation split"""
     message: str
     """about the validation split, if it is unusual"""
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """How often each token occurs in the first positions, (V,); 0 for tokens that are never masked."""
+        return self.training.token_counts(_COUNTED)
 
     @property
     def fingerprint(self) -> dict[str, str]:

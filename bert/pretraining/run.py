@@ -27,20 +27,19 @@ from bert.pretraining.module import PretrainingModule
 from bert.pretraining.objective import Objective, log_columns, objective_named
 from bert.pretraining.phases import flops_of, resolve_plan
 from bert.pretraining.stream import StepLoader
-from bert.pretraining.summary import card_text, describe
+from bert.pretraining.summary import card_text, describe, doubts, expected
 from bert.recipe import differences, read_recipe, shown
 from bert.training import checkpoints
 from bert.training import folder as run_folder
 from bert.training.callbacks import MetricsCsv, StopOnSignal
 from bert.training.compiling import compiles
+from bert.training.doctor import warn
 from bert.training.folder import Launch, launched
 from bert.training.ranks import is_restart, world_size
 from bert.training.trainer import check_trainer_arguments, equip, fitting
 
 logger = logging.getLogger(__name__)
 
-_COUNTED = 4_000_000
-"""positions whose tokens are counted for the first output bias, which takes less than a tenth of a second"""
 _RESUMABLE = "trainer stop checkpoint log optimizer.lr optimizer.muon_lr attention local_attention compile".split()
 """groups and fields that may change when a run is resumed"""
 
@@ -209,6 +208,9 @@ def _train(run: _Run) -> Path:
     )
     logger.info(describe(data, model, run.precision))
     logger.info(f"{'compiled' if compiled else 'not compiled'}: {why}")
+    if run_folder.is_rank_0():
+        module.expected = expected(data)
+        warn(doubts(data) if run.checkpoint is None else (), {"unknown tokens"})  # of which preparing has warned
     _fit(run, module)
 
     # Later forward passes may have another precision, and more documents per sequence.
@@ -232,7 +234,7 @@ def _first_weights(run: _Run, objective: Objective) -> MaskedLM:
     if recipe.initialize_from is None or run.checkpoint is not None:
         model: MaskedLM = objective.build(recipe.encoder, recipe.head)
         if recipe.initialization == "structured":
-            counts = torch.from_numpy(data.training.token_counts(_COUNTED))
+            counts = torch.from_numpy(data.counts)
             structure(model, counts, data.plan.at(0).rope_theta)
     else:
         model = run.model or initialize(recipe, load_initial(recipe), data.tokenizer)

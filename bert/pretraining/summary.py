@@ -1,20 +1,36 @@
-"""What a pretraining run reports: before its first step, for a batch, and in the card of its model."""
+"""What a pretraining run reports: before its first step, what looks wrong, for a batch, and in the card of its model."""
 
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from scipy.stats import entropy
 from torch import nn
 
 from bert.data.tokenizer import Tokenizer
+from bert.errors import InputError
+from bert.hf.card import training_card
 from bert.model.encoder import count_parameters
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.forgetting import Loss, card_lines
 from bert.pretraining.inputs import TrainingData, open_data, text_sources
 from bert.pretraining.objective import Objective
-from bert.training.card import training_card
+from bert.recipe import read_recipe
+from bert.training.doctor import NOT_SEEN, Expected, Finding, of_curve, read_curve
+from bert.training.folder import RECIPE
 from bert.training.schedules import Progress
+
+_READ = 1 << 17  # positions
+_HIGHER = 0.5  # nats above a uniform prediction; at 30 times the learning rate: 1.9
+_RUN, _MOST_REPEATED = 13, 0.3  # tokens; share of their runs: Wikipedia 0.2 %, single phrases of reviews 7 %
+_MOST_OF_ONE = 0.6  # share of the most frequent token; good text: 4 to 23 %
+_LETTERS, _WORD = (
+    1.3,
+    (3, 15),
+)  # characters of a token, tokens of a word: English 3.2 and 1.3; DNA is a single long word
+_MOST_SPECIAL, _MOST_UNKNOWN, _FEWEST_MASKED = 1e-3, 0.05, 0.03  # shares of all tokens
 
 
 def describe(data: TrainingData, model: nn.Module, precision: str) -> str:
@@ -38,6 +54,79 @@ def describe(data: TrainingData, model: nn.Module, precision: str) -> str:
         )
         used += (next_first - first) * phase.batch_size * phase.sequence_length
     return "\n".join(lines)
+
+
+def expected(data: TrainingData) -> Expected:
+    """The loss of a masked-LM that knows only how often each token occurs, and the most that a healthy training begins with."""
+    rates = "optimizer.lr" if data.recipe.optimizer.kind == "adamw" else "optimizer.lr and optimizer.muon_lr"
+    highest = math.log(data.tokenizer.vocab_size) + _HIGHER
+    return Expected(float(entropy(data.counts)), highest, rates, (5e-5, 5e-3), is_early=True)
+
+
+def doubts(data: TrainingData) -> Iterator[Finding]:
+    """What looks wrong in the text, its tokens and its masks, seen in a sample of the first epoch."""
+    stream, tokenizer, counts = data.training, data.tokenizer, data.counts
+    sequences, total = stream.sequences_at(0), int(counts.sum())
+    number = min(max(1, _READ // sequences.sequence_length), sequences.sequences_in_epoch)
+    rows, documents = sequences.read(0, number, stream.special_ids)
+    ids = rows[documents > 0]
+    yield from _special_tokens(ids, int(documents.max(1).sum()), tokenizer)
+    if (share := counts.max() / total) > _MOST_OF_ONE:
+        what = f"{share:.0%} of the text is the token {tokenizer.token(int(counts.argmax()))!r}"
+        yield Finding("constant text", f"{what}: there is little to learn; see --show-batch 0, and give other text")
+    elif (share := _repeated(ids, tokenizer.cls_id)) > _MOST_REPEATED:
+        what = f"{share:.0%} of the runs of {_RUN} tokens stand in the text before, and so in the validation split"
+        yield Finding("duplicated text", f"{what}: remove repeated lines, or run bert prepare --dedup near")
+    words = total / max(1, counts[tokenizer.word_starts].sum())
+    spelled = ((count, tokenizer.spelling(token)) for token, count in enumerate(counts.tolist()))
+    if sum(count * len(one[1]) for count, one in spelled if one) < _LETTERS * total and _WORD[0] < words < _WORD[1]:
+        what = f"a word has {words:.1f} tokens: the vocabulary consists of single letters"
+        yield Finding("vocabulary of letters", f"{what}; leave out data.tokenizer, or give vocabulary.size 8192")
+    batch = stream.batch(0)
+    if (share := batch.masked_tokens / max(1, batch.tokens)) < _FEWEST_MASKED:
+        text = f"{share:.1%} of the tokens are masked, and only these are learned from: give masking.rate 0.15 to 0.4"
+        yield Finding("almost nothing masked", text)
+
+
+def _special_tokens(ids: np.ndarray, chunks: int, tokenizer: Tokenizer) -> Iterator[Finding]:
+    """Special tokens in the text, besides [CLS] and [SEP] of each of its chunks: as ids, or spelled out."""
+    special = np.bincount(ids, minlength=tokenizer.vocab_size)
+    special[[tokenizer.cls_id, tokenizer.sep_id]] -= chunks
+    if (share := special[tokenizer.unk_id] / len(ids)) > _MOST_UNKNOWN:
+        what = f"{share:.0%} of the tokens are [UNK], which are never learned"
+        yield Finding("unknown tokens", f"{what}: leave out data.tokenizer, and one is trained on this text")
+    for token in (one for one in tokenizer.special_ids if one != tokenizer.unk_id):
+        spelled, _ = tokenizer.encode_documents([name := tokenizer.token(token)])
+        is_there = (_windows(ids, len(spelled)) == spelled).all(1) if len(spelled) > 1 else np.zeros(1)
+        if (count := int(special[token] + is_there.sum())) > _MOST_SPECIAL * len(ids):
+            what = f"the text holds {name} {count:,} times in {len(ids):,} tokens"
+            yield Finding("special tokens in text", f"{what}: give plain text; a run adds special tokens and padding")
+            return
+
+
+def _windows(ids: np.ndarray, width: int) -> np.ndarray:
+    """(N, width): each run of so many tokens."""
+    return np.lib.stride_tricks.sliding_window_view(np.pad(ids, (0, width), constant_values=-1), width)
+
+
+def _repeated(ids: np.ndarray, cls_id: int) -> float:
+    """The share of the runs of 13 tokens inside chunks that stand earlier in `ids` too, by hash."""
+    runs = _windows(ids, _RUN)[: max(0, len(ids) - _RUN)]
+    hashes = runs[~(runs == cls_id).any(1)] @ (6364136223846793005 ** np.arange(_RUN, dtype=np.uint64)).astype(np.int64)
+    return (len(hashes) - len(np.unique(hashes))) / max(1, len(hashes))
+
+
+def examine(run: Path) -> Iterator[Finding]:
+    """What looks wrong in the run directory `run`: its log, and its text if that is still there. Raises InputError."""
+    recipe, known = read_recipe(run / RECIPE, PretrainRecipe), None
+    try:
+        data = open_data(recipe, run)
+        known = expected(data)
+        yield from doubts(data)
+    except InputError as error:
+        yield Finding(NOT_SEEN, f"the text was not looked at ({error})")
+    if (log := run / "metrics.csv").exists():
+        yield from of_curve(read_curve(log), known, (run / "model").exists())
 
 
 def card_text(

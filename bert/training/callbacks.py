@@ -36,10 +36,14 @@ logger = logging.getLogger(__name__)
 TIME_COLUMNS = ("seconds", "tokens_per_second", "data_share")  # columns that may differ between identical runs
 
 
-def not_finite(what: str, value: float, step: float) -> InputError:
-    """The error of a run that has diverged: the loss or gradient `what` is NaN or infinite."""
+class NotFinite(InputError):
+    """The error of a run that has diverged."""
+
+
+def not_finite(what: str, value: float, step: float) -> NotFinite:
+    """The loss or gradient `what` is NaN or infinite."""
     lower = "resume pretraining, or start again, with a lower optimizer.lr (and optimizer.muon_lr, if Muon is used)"
-    return InputError(f"the {what} is {value} at step {step}: {lower}; or start again with a longer schedule.warmup")
+    return NotFinite(f"the {what} is {value} at step {step}: {lower}; or start again with a longer schedule.warmup")
 
 
 class MetricsCsv(Logger):

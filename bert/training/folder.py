@@ -46,7 +46,7 @@ _EVENTS = "events.* hparams.yaml metrics.csv"
 _FILES = {  # folder → patterns of the files that a run writes into it
     "": f"{RECIPE} {GIVEN} {_ENVIRONMENT} {READY} metrics.csv best.json .recipe.partial.yaml .given.partial.yaml"
     " .environment.partial.json .ready.partial .metrics.partial.csv .best.partial.json .tokenizer.lock .store.lock"
-    " .store-[0-9]*.lock label-errors.csv .label-errors.partial.csv",
+    " .store-[0-9]*.lock label-errors.csv .label-errors.partial.csv search.csv .search.partial.csv",
     "report/": "metrics.json predictions.jsonl report.html",
     "folds/": "fold-[0-9]*.npz .fold-[0-9]*.partial.npz",
     "tokenizer/": " ".join(ALL_FILES),

@@ -22,6 +22,7 @@ from bert.errors import InputError
 from bert.training.callbacks import not_finite
 from bert.training.checkpoints import check_fingerprint
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
+from bert.training.doctor import Expected
 from bert.training.optimizers import make_optimizer, restore_highest_rates
 from bert.training.ranks import Agreement
 from bert.training.schedules import Progress, learning_rate_share
@@ -59,6 +60,8 @@ class TrainingModule(L.LightningModule):
         """weights of the loss terms, by name; subclasses set them"""
         self.fingerprint: Mapping[str, str] = {}
         """identifies what the run reads: a checkpoint with another one is refused; subclasses set it"""
+        self.expected: Expected | None = None
+        """what is known about the loss, for the callback that watches it"""
         self.validation: dict[str, float] = {}
         """metrics of the last validation"""
         self._agreement: Agreement | None = None
@@ -70,7 +73,11 @@ class TrainingModule(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """AdamW or Muon, by the recipe."""
-        return make_optimizer(self.model, self.optimizer_config)
+        return make_optimizer(self.model, self.optimizer_config, self.rate_share)
+
+    def rate_share(self, name: str) -> float:
+        """The share of the learning rate for the parameter `name` of the model."""
+        return 1.0
 
     def on_fit_start(self) -> None:
         """Make ranks agree on the time, if the schedule depends on it."""

@@ -120,8 +120,11 @@ def _refuse_sharded(parameters: Iterable[torch.Tensor]) -> None:
         raise InputError("optimizer.kind is muon, and the parameters are sharded: give adamw, or the strategy ddp")
 
 
-def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """The parameter groups of `model`; vectors have no weight decay. `highest_lr` is the highest learning rate of a group."""
+def parameter_groups(
+    model: nn.Module, config: OptimizerConfig, rate_share: Callable[[str], float] = lambda name: 1.0
+) -> list[dict[str, Any]]:
+    """The parameter groups of `model`; vectors have no weight decay. `rate_share` gives the share of the learning rate for a parameter by
+    its name. `highest_lr` is the highest learning rate of a group."""
     # Hidden matrix → numbers of rows of the matrices stacked in it, and the axis of its neurons. Parts of a block come after the block.
     hidden: dict[int, tuple[tuple[int, ...], int]] = {}
     for module in model.modules():
@@ -134,35 +137,41 @@ def parameter_groups(model: nn.Module, config: OptimizerConfig) -> list[dict[str
         elif isinstance(module, MLP):
             hidden[id(module.wi.weight)] = (module.wi.out_features // 2,) * 2 if module.gated else (), 0
             hidden[id(module.wo.weight)] = (), 1
-    decayed, plain = list[nn.Parameter](), list[nn.Parameter]()
-    muon: dict[tuple[tuple[int, ...], int], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
+    by_adamw: dict[bool, dict[float, list[nn.Parameter]]] = {
+        True: {},
+        False: {},
+    }  # has weight decay → share of the rate
+    muon: dict[tuple[float, tuple[int, ...], int], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
+        share = rate_share(name)
         if config.kind == "muon" and id(parameter) in hidden:
-            muon.setdefault(hidden[id(parameter)], []).append(parameter)
+            muon.setdefault((share, *hidden[id(parameter)]), []).append(parameter)
         else:
-            (decayed if parameter.ndim > 1 else plain).append(parameter)
+            by_adamw[parameter.ndim > 1].setdefault(share, []).append(parameter)
     # With "fused", PyTorch loads the step counts of a checkpoint onto the device of their parameters.
     adamw_settings = {"kind": "adamw", "lr": config.lr, "betas": config.betas, "eps": config.eps, "fused": True}
     groups: list[dict[str, Any]] = [
-        {"params": decayed, "weight_decay": config.weight_decay, **adamw_settings},
-        {"params": plain, "weight_decay": 0.0, **adamw_settings},
+        {"params": some, "share": share, "weight_decay": config.weight_decay * decays, **adamw_settings}
+        for decays, by_share in by_adamw.items()
+        for share, some in by_share.items()
     ]
-    for (parts, axis), matrices in muon.items():
+    for (share, parts, axis), matrices in muon.items():
         settings = {"momentum": config.muon_momentum, "weight_decay": config.muon_weight_decay}
         shape = {"parts": parts, "axis": axis, "block": config.muon_block}
-        groups.append({"params": matrices, "kind": "muon", "lr": config.muon_lr, **shape, **settings})
-    groups = [group for group in groups if group["params"]]
+        groups.append({"params": matrices, "share": share, "kind": "muon", "lr": config.muon_lr, **shape, **settings})
     for group in groups:
-        group["highest_lr"] = group["lr"]
+        group["highest_lr"] = group["lr"] = group["lr"] * group["share"]
     return groups
 
 
-def make_optimizer(model: nn.Module, config: OptimizerConfig) -> MuonAdamW:
-    """The optimizer of `config` for the parameters of `model`. It clips their gradients at the start of `step`, after a scaler has unscaled
-    them, and keeps their norm as `gradient_norm`."""
-    optimizer = MuonAdamW(parameter_groups(model, config))
+def make_optimizer(
+    model: nn.Module, config: OptimizerConfig, rate_share: Callable[[str], float] = lambda name: 1.0
+) -> MuonAdamW:
+    """The optimizer of `config` for the parameters of `model`, see `parameter_groups`. It clips their gradients at the start of `step`,
+    after a scaler has unscaled them, and keeps their norm as `gradient_norm`."""
+    optimizer = MuonAdamW(parameter_groups(model, config, rate_share))
 
     def clip(*_: Any) -> None:
         optimizer.gradient_norm = clip_gradients(model, config.clip_norm)
@@ -174,7 +183,8 @@ def make_optimizer(model: nn.Module, config: OptimizerConfig) -> MuonAdamW:
 def restore_highest_rates(optimizer: torch.optim.Optimizer, config: OptimizerConfig) -> None:
     """Set the highest learning rates of `config`: a checkpoint restores those from before the recipe was amended."""
     for group in optimizer.param_groups:
-        group["highest_lr"] = config.muon_lr if group["kind"] == "muon" else config.lr
+        highest = config.muon_lr if group["kind"] == "muon" else config.lr
+        group["highest_lr"] = highest * group.get("share", 1.0)  # absent in checkpoints of earlier versions
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, share: float) -> None:

@@ -22,6 +22,7 @@ from bert.model.hardware import best_precision, keep_freed_memory
 from bert.recipe import shown
 from bert.training import checkpoints
 from bert.training.callbacks import TIME_COLUMNS, MetricsCsv, ProgressBar, StepLog, StopOnSignal
+from bert.training.doctor import Watch
 from bert.training.folder import Launch, extra_loggers
 from bert.training.module import TrainingModule
 from bert.training.ranks import launched_layout, launcher, world_size
@@ -186,7 +187,7 @@ def equip(
     saves = checkpoints.Checkpoints(folder / "checkpoints", recipe.checkpoint, every, source)
     trainer = make_trainer(
         recipe.trainer,
-        callbacks=[log, stop, *more, saves, *([ProgressBar(log)] if recipe.log.progress_bar else [])],
+        callbacks=[log, Watch(log), stop, *more, saves, *([ProgressBar(log)] if recipe.log.progress_bar else [])],
         loggers=[csv, *extra_loggers(recipe.log, folder)],
         plugins=[checkpoints.WholeCheckpointIO(recipe.run_id, launch.check)],
         validate_every=every,

@@ -145,12 +145,12 @@ def test_texts_without_a_token_are_counted(tmp_path, maker, said):
     assert [line for line in said if line.startswith("train:")] == ["train: 23 examples; 3 without a token"]
 
 
-@pytest.mark.parametrize(("count", "told"), [(1, "1 example "), (4, "4 examples "), (5, None)])
-def test_a_dev_set_that_tells_little_is_told(tmp_path, maker, said, count, told):
-    train, dev = write_texts(tmp_path / "t.tsv", texts(20, 1)), write_texts(tmp_path / "d.tsv", texts(20, 1)[:count])
+@pytest.mark.parametrize(("count", "worth"), [(20, 5), (49, 2), (50, None)])
+def test_a_dev_set_that_tells_little_is_told(tmp_path, maker, said, count, worth):
+    train, dev = write_texts(tmp_path / "t.tsv", texts(20, 1)), write_texts(tmp_path / "d.tsv", texts(count, 2))
     prepare_data(CLASSIFY, DataConfig(train=train, dev=dev), maker)
-    found = [line for line in said if "tells little" in line]
-    assert found == ([f"validation on {told}tells little; give more in data.dev"] if told else [])
+    why = f"validation on {count} examples tells little, as each is worth {worth} points: give more in data.dev"
+    assert [line for line in said if "tells little" in line] == ([why] if worth else [])
 
 
 def test_a_label_that_a_dev_set_writes_otherwise_is_told_with_its_twin(tmp_path, maker):

@@ -178,7 +178,7 @@ class TwoTerms(Classify):
     def counts(self, items):
         return {"all": len(items), "first": sum(item.labels == (0,) for item in items)}
 
-    def loss(self, scores, labels):
+    def loss(self, scores, labels, weights=None, smoothing=0.0):
         losses = torch.nn.functional.cross_entropy(scores, labels, reduction="none")
         return LossTerms({"all": losses.sum(), "first": losses[labels == 0].sum()}, self.weights)
 
@@ -206,7 +206,7 @@ def test_each_term_of_a_loss_is_divided_by_its_own_count_in_the_global_batch():
     assert log["all"] == pytest.approx(float(losses.mean()), rel=1e-5)
     assert log["first"] == pytest.approx(float(losses[whole["labels"] == 0].mean()), rel=1e-5)
     assert log["loss"] == pytest.approx(log["all"] + 0.5 * log["first"])
-    assert log_columns(task, ["accuracy"])[-3:] == ["all", "first", "dev_accuracy"]
+    assert log_columns(task, ["accuracy"])[-4:] == ["all", "first", "dev_accuracy", "dev_loss"]
     assert "all" not in log_columns(Classify(), ["accuracy"])
 
 
@@ -238,7 +238,9 @@ def test_the_metrics_are_those_of_the_whole_dev_set():
     batch = collate(items, 0)
     with torch.no_grad():
         right = (module.task.scores(module.model, batch).argmax(-1) == batch["labels"]).float().mean()
+        loss = torch.nn.functional.cross_entropy(module.task.scores(module.model, batch), batch["labels"])
     assert module.validation["accuracy"] == pytest.approx(float(right))
+    assert module.validation["loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
 @pytest.mark.parametrize(

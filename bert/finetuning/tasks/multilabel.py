@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import csr_array
+from scipy.stats import entropy
 from sklearn.metrics import precision_recall_curve
 from torch import Tensor
 from torchmetrics import Metric
@@ -89,8 +90,18 @@ class Multilabel(Task):
         there = set(self.names(example))
         return tuple(int(label in there) for label in ids)
 
-    def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
-        return LossTerms({"loss": binary_cross_entropy(scores, labels.view_as(scores))[0]}, self.weights)
+    def loss(self, scores: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> LossTerms:
+        loss, _ = binary_cross_entropy(scores, labels.view_as(scores), weights, smoothing)
+        return LossTerms({"loss": loss}, self.weights)
+
+    def class_weights(self, labels: Tensor, classes: int) -> Tensor:
+        share = labels.view(-1, classes).float().mean(0)
+        return ((1 - share) / share).where((share > 0) & (share < 1), 1.0)
+
+    def constant_loss(self, labels: np.ndarray, classes: int) -> float:
+        """The mean entropy of having a label."""
+        share = labels.reshape(-1, classes).mean(0)
+        return float(entropy([share, 1 - share]).mean())
 
     def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
         f1 = {f"{mean}_f1": MultilabelF1Score(len(labels), average=mean) for mean in ("micro", "macro")}

@@ -84,8 +84,12 @@ class Regression(Task):
         with torch.no_grad():
             model.head.output.bias.fill_(sum(item.labels[0] for item in items) / len(items))
 
-    def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
+    def loss(self, scores: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> LossTerms:
         return LossTerms({"loss": squared_error(scores, labels)[0]}, self.weights)
+
+    def constant_loss(self, labels: np.ndarray, classes: int) -> float:
+        """The variance of the numbers."""
+        return float(labels.var())
 
     def metrics(self, labels: Names, examples: Sequence[Any]) -> dict[str, Metric]:
         with warnings.catch_warnings(action="ignore"):  # about keeping all numbers in memory, which ranks need

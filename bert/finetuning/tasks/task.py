@@ -17,6 +17,7 @@ from unicodedata import category, normalize
 
 import numpy as np
 import torch
+from scipy.stats import entropy
 from torch import Tensor
 from torch.nn.functional import one_hot
 from torch.utils.checkpoint import checkpoint
@@ -201,9 +202,16 @@ class Task:
         """The denominator of each loss term, by name: counted over the examples of a global batch, before any forward pass."""
         return count_labels(items)
 
-    def loss(self, scores: Tensor, labels: Tensor) -> LossTerms:
-        """The loss terms of scores (N, C), as sums over what `counts` counts; `labels` are flat, with the values of `numbers`."""
-        return LossTerms({"loss": cross_entropy(scores, labels)[0]}, self.weights)
+    def loss(self, scores: Tensor, labels: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> LossTerms:
+        """The loss terms of scores (N, C), as sums over what `counts` counts; `labels` are flat, with the values of `numbers`.
+        `weights` (C,) and `smoothing`: see `cross_entropy`."""
+        return LossTerms({"loss": cross_entropy(scores, labels, weights, smoothing)[0]}, self.weights)
+
+    def class_weights(self, labels: Tensor, classes: int) -> Tensor:
+        """(C,): the weights with which all classes count equally in the loss; their mean over the flat `labels` of a training file is 1.
+        A class without an example has 0."""
+        counts = labels.bincount(minlength=classes).float()
+        return (len(labels) / (counts > 0).sum() / counts).where(counts > 0, 0.0)
 
     # ── metrics ──
 
@@ -241,6 +249,10 @@ class Task:
     def baseline(self, learned: Sequence[Any], asked: Sequence[Any], labels: Names) -> list[Tensor]:
         """The scores (units, C) of each of `asked` without a model, derived from the labels of `learned`."""
         return [self.constant(flat(self, learned, labels), len(labels))[None]] * len(asked)
+
+    def constant_loss(self, labels: np.ndarray, classes: int) -> float:
+        """The loss of the best constant prediction: the entropy of the flat `labels`."""
+        return float(entropy(np.bincount(labels.astype(int), minlength=classes)))
 
     def details(self, scored: Any, training: Sequence[Any] = ()) -> Sequence[Detail]:
         """What an evaluation shows of this task only: `scored` is a `Scored`, and `training` are the examples that the model learned
