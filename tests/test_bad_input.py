@@ -478,7 +478,7 @@ def test_a_recipe_file_that_is_not_there(refused: Refused) -> None:
         ("pretrain --out run --show-batch -1", "--show-batch -1: give 0 or more"),
         ("bench steps gone", "gone: not a run to measure: it has no recipe.yaml"),
         ("bench compare run --rounds 0", "--rounds 0: give 1 or more"),
-        ("bench run", "run is not a mode of bert bench: use one of steps, sweep, compare, minutes."),
+        ("bench run", "run is not a mode of bert bench: use one of steps, sweep, compare, minutes, finetune."),
         ("pretrain --show-batch 1", "--show-batch 1: specify the run with --out"),
         ("pretrain --out gone --show-batch 1", "gone: not a run whose batches could be shown: it has no recipe.yaml"),
     ],
