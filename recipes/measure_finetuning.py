@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bert.bench.finetuning import IGNORED, baseline_trainer, encoded
+from bert.bench.finetuning import baseline_trainer, encoded
 from bert.cli import main
 from bert.finetuning.config import DataConfig, FinetuneOptimizer, FinetuneRecipe, WindowsConfig
 from bert.finetuning.evaluation.record import METRICS
@@ -36,6 +36,7 @@ from bert.finetuning.finish import BEST
 from bert.finetuning.inputs import prepare
 from bert.finetuning.metrics import read as read_metrics
 from bert.finetuning.tasks.index import task_named
+from bert.model.loss import IGNORED
 
 MOST_DEV = 250
 _STUCK = 2.0  # points above the score of a constant, to which a run has learned nothing

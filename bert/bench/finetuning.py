@@ -24,13 +24,11 @@ from bert.finetuning.module import steps_of, validation_interval
 from bert.finetuning.run import trained_on
 from bert.finetuning.tasks.index import task_named
 from bert.finetuning.tasks.task import Task
+from bert.model.loss import IGNORED
 from bert.signals import handled
 from bert.training.folder import Launch, environment
 
 logger = logging.getLogger(__name__)
-
-IGNORED = -100
-"""label of a token that is not the first of a word"""
 
 
 def encoded(task: Task, example: Any, ids: Mapping[str, int], tokenizer: Any, length: int | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from bert.data.hub_rows import title_of
 from bert.errors import InputError, did_you_mean, option
 from bert.files import absolute, is_same
 from bert.finetuning.batches import Item
-from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, DataConfig, FinetuneRecipe, WindowsConfig
+from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, DataConfig, FinetuneRecipe, LossConfig, WindowsConfig
 from bert.finetuning.evaluation.overlap import normal_form
 from bert.finetuning.metrics import LOSS, numbered, read
 from bert.finetuning.tasks.index import TASKS, task_named
@@ -74,6 +74,10 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
     """The recipe with every open field resolved, and its data. Raises InputError."""
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder with --model")
+    if not task.has_classes and recipe.loss != LossConfig():
+        raise InputError(
+            f"loss.class_weights and loss.label_smoothing are for labels, not for {task.name}: leave them out"
+        )
     encoder = open_folder(recipe.model).encoder
     maker = window_maker(recipe.windows, encoder, recipe.model)
     data = prepare_data(task, recipe.data, maker)

@@ -33,7 +33,7 @@ from bert.training.trainer import fitting
 
 logger = logging.getLogger(__name__)
 
-_MOST_VALIDATIONS = 20
+_MOST_VALIDATIONS = 20  # of a run, unless the recipe says how often
 
 
 def log_columns(task: Task, metrics: Iterable[str]) -> list[str]:
@@ -149,10 +149,13 @@ class KeepBest(L.Callback):
             weights = {name: one.detach().to("cpu", copy=True) for name, one in pl_module.model.named_parameters()}
             ranked = sorted([*self.top, (goodness(measured, scales), weights)], key=lambda one: one[0], reverse=True)
             self.top = ranked[: self.average]
-        self.on_train_start(trainer)
+        self._end_if_waited(trainer)
 
-    def on_train_start(self, trainer: L.Trainer, *_: Any) -> None:
-        """End a training, also one that is resumed, whose patience is used up."""
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """End a training that is resumed after its patience was used up."""
+        self._end_if_waited(trainer)
+
+    def _end_if_waited(self, trainer: L.Trainer) -> None:
         if self.patience and self.waited >= self.patience and not trainer.should_stop:
             logger.info(f"no better model in {numbered(self.patience, 'validation')}: the training ends")
             trainer.should_stop = True
@@ -181,10 +184,8 @@ class KeepBest(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore it."""
         self.best, self.best_step = dict(state_dict["best"]), int(state_dict["step"])
-        self.waited, self.top = (
-            int(state_dict.get("waited", 0)),
-            list(state_dict.get("top", ())),
-        )  # absent in earlier versions
+        # absent in earlier versions
+        self.waited, self.top = int(state_dict.get("waited", 0)), list(state_dict.get("top", ()))
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Wait on all ranks until the model is saved."""
@@ -216,12 +217,12 @@ def fit_output(
     high: a probe that were right for all examples would leave the encoder nothing to learn."""
     if not examples:
         return
-    output, found = model.head.output, list[tuple[Tensor, Tensor]]()
+    output, found = model.eval().head.output, list[tuple[Tensor, Tensor]]()
     model.head.output = torch.nn.Identity()  # type: ignore[assignment]
     with torch.no_grad():
         for step in range(min(batches.in_epoch, ceil(examples / batches.batch_size))):
             for batch in batches.batch(step).micro_batches:
-                found.append((task.scores(model.eval(), batch), batch["labels"]))
+                found.append((task.scores(model, batch), batch["labels"]))
     model.head.output = output
     vectors, labels = map(torch.cat, zip(*found))
     fit = torch.optim.LBFGS(output.parameters(), max_iter=100, line_search_fn="strong_wolfe")

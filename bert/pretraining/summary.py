@@ -26,10 +26,8 @@ _READ = 1 << 17  # positions
 _HIGHER = 0.5  # nats above a uniform prediction; at 30 times the learning rate: 1.9
 _RUN, _MOST_REPEATED = 13, 0.3  # tokens; share of their runs: Wikipedia 0.2 %, single phrases of reviews 7 %
 _MOST_OF_ONE = 0.6  # share of the most frequent token; good text: 4 to 23 %
-_LETTERS, _WORD = (
-    1.3,
-    (3, 15),
-)  # characters of a token, tokens of a word: English 3.2 and 1.3; DNA is a single long word
+_LETTERS = 1.3  # characters of a token; English: 3.2
+_WORD = (3, 15)  # tokens of a word; English: 1.3, and DNA is a single long word
 _MOST_SPECIAL, _MOST_UNKNOWN, _FEWEST_MASKED = 1e-3, 0.05, 0.03  # shares of all tokens
 
 

@@ -28,22 +28,15 @@ _NAMES = (  # of the columns of `Curve`, in lower case
     "gradient_norm grad_norm train/grad_norm train/gradient_norm".split(),
 )
 _MOST_ROWS, _WATCHED = 200_000, 1_024
-_FEWEST_ROWS, _FEWEST_STEPS, _SLOW_STEPS = (
-    5,
-    100,
-    1_000,
-)  # a small model at a low usual rate may take 200 steps to the plateau
+_FEWEST_ROWS, _FEWEST_STEPS = 5, 100
+_SLOW_STEPS = 1_000  # of a usual rate; a small model at a low one may take 200 steps to the plateau
 _NO_GRADIENT = 1e-6  # text of one token, which is learned by heart: 1e-4
-_STUCK, _CREEPING = (
-    0.97,
-    0.25,
-)  # share of the constant that a healthy run passes; share of the way to it, in a quarter of the log
+_STUCK = 0.97  # share of the constant that a healthy run passes
+_CREEPING = 0.25  # share of the way to it, in a quarter of the log
 _ABOVE = 1.05  # times the constant, a loss has not reached it
 _RISE, _LEVEL = 1.3, 0.2  # times its lowest level, and a loss besides, as losses near 0 vary
-_FLAT, _PLATEAU = (
-    0.98,
-    5.5,
-)  # from the third quarter to the last (a good run: 0.92); the least loss of a masked-LM that has learned little
+_FLAT = 0.98  # from the third quarter to the last; a good run: 0.92
+_PLATEAU = 5.5  # the least loss of a masked-LM that has learned little
 _EARLY, _FALLEN = 30, 0.6  # padding counted: 0.52 of the first loss at step 20; healthy runs: 0.86
 _USUAL = (5e-6, 5e-3)  # highest learning rates of AdamW in healthy trainings
 

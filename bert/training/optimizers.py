@@ -137,10 +137,8 @@ def parameter_groups(
         elif isinstance(module, MLP):
             hidden[id(module.wi.weight)] = (module.wi.out_features // 2,) * 2 if module.gated else (), 0
             hidden[id(module.wo.weight)] = (), 1
-    by_adamw: dict[bool, dict[float, list[nn.Parameter]]] = {
-        True: {},
-        False: {},
-    }  # has weight decay → share of the rate
+    # has weight decay → share of the rate → parameters
+    by_adamw: dict[bool, dict[float, list[nn.Parameter]]] = {True: {}, False: {}}
     muon: dict[tuple[float, tuple[int, ...], int], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:

@@ -201,6 +201,15 @@ def test_a_run_learns_with_the_weights_and_the_smoothing_of_its_recipe(place, tm
     assert len(set(losses.values())) == 3
 
 
+@pytest.mark.parametrize("flag", ["--loss.class_weights=balanced", "--loss.label_smoothing=0.1"])
+def test_numbers_have_neither_weights_nor_smoothing(place, tmp_path, capsys, flag):
+    file = tmp_path / "numbers.tsv"
+    file.write_text("text\tscore\n" + "".join(f"the cat {number}\t{number % 5}\n" for number in range(40)))
+    model, out = str(place / "encoder"), str(tmp_path / "run")
+    assert main(["finetune", "regression", "--model", model, "--train", str(file), "--out", out, flag]) == 2
+    assert "are for labels, not for regression: leave them out" in capsys.readouterr().err
+
+
 # ── how long it learns, and which model is kept ──
 
 

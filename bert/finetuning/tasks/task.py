@@ -99,6 +99,8 @@ class Task:
     """usual names of the label column, the most likely first"""
     bf16: ClassVar[bool | None] = None
     """compute predictions in bfloat16; none: if the hardware supports it natively"""
+    has_classes: ClassVar[bool] = True
+    """whether labels are classes, which can be weighted and smoothed"""
     parse: ClassVar[Parse | None] = None
     """parser of a label; none: the label is a name"""
     options: ClassVar[Sequence[str]] = ("text", "pair", "label")
