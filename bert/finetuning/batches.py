@@ -1,7 +1,8 @@
 """Examples → batches: the examples of a step, distributed over ranks and padded to their longest sequence.
 
 The order is a function of (seed, epoch). An epoch is shuffled and cut into large parts, and each part is sorted by length, so that the
-sequences of a batch have similar lengths and need little padding.
+sequences of a batch have similar lengths and need little padding. A part is at most a quarter of an epoch: if all of it were sorted, the
+same examples would meet in a batch in every epoch. The batches of an epoch have equal sizes, to within one example.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +18,7 @@ from bert.data.rng import Stream, permutation, random_bits
 from bert.finetuning.windows import Window
 from bert.training.step import StepBatch
 
-_BATCHES_IN_A_PART = 32
+_BATCHES_IN_A_PART, _PARTS = 32, 4  # the most, and the fewest in an epoch
 _TOKENS_AT_ONCE = 4096  # of a micro-batch; or as many sequences as the step has examples
 
 
@@ -86,12 +87,15 @@ class Batches:
             order = np.argsort(self._lengths, kind="stable")
             return [order[begin : begin + size] for begin in range(0, total, size)]
         order = permutation(total, self.seed, Stream.EXAMPLE_ORDER, epoch)
+        ends = np.arange(self.in_epoch + 1) * total // self.in_epoch  # of the batches
+        together = max(1, min(_BATCHES_IN_A_PART, self.in_epoch // _PARTS))
         batches: list[np.ndarray] = []
-        for begin in range(0, total, size * _BATCHES_IN_A_PART):
-            part = order[begin : begin + size * _BATCHES_IN_A_PART]
+        for first in range(0, self.in_epoch, together):
+            begin, *cuts, end = ends[first : first + together + 1]
+            part = order[begin:end]
             # Ties of length are broken at random, so that texts of many windows do not all end up in one batch.
             part = part[np.lexsort((random_bits(self.seed, Stream.LENGTH_TIES, epoch, part), self._lengths[part]))]
-            batches += [part[at : at + size] for at in range(0, len(part), size)]
+            batches += np.split(part, np.array(cuts, int) - begin)
         return [batches[number] for number in permutation(len(batches), self.seed, Stream.BATCH_ORDER, epoch)]
 
     def batch(self, step: int, rank: int = 0, ranks: int = 1) -> StepBatch:

@@ -74,7 +74,8 @@ class TaskConfig:
     dropout: float = 0.1
     """dropout rate of the head"""
     pooling: Literal["cls", "mean"] | None = None
-    """texts: the vector of a text, that of [CLS] or the mean of all; null: the default of the encoder's family"""
+    """texts: the vector of a text, that of [CLS] or the mean of all; null: mean in a folder of sentence-transformers that
+    says so, or else the default of the encoder's family"""
     probe_examples: int = 1000
     """examples to which a new output layer is fitted before the training, as a linear probe (Kumar et al. 2022); 0: it stays random"""
 
@@ -101,7 +102,8 @@ class FinetuneOptimizer(OptimizerConfig):
     """AdamW (Loshchilov and Hutter 2019), or Muon (Jordan et al. 2024) for hidden matrices and AdamW for the rest."""
 
     lr: float | None = None  # type: ignore[assignment]  # `prepare` fills it in
-    """peak learning rate of AdamW; null: by the encoder's width, 5e-5 at 768, 2e-4 at 384, 4.5e-4 at 256, at most 1e-3"""
+    """peak learning rate of AdamW; null: by the encoder's width, for tagging 5e-5 at 768, 2e-4 at 384, 4.5e-4 at 256, half of that for
+    texts, at most 1e-3"""
     layer_decay: float = 1.0
     """factor from the learning rate of a layer to that of the layer below; the head has `lr`, embeddings the lowest (Clark et al. 2020)"""
 

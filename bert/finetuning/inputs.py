@@ -34,11 +34,7 @@ logger = logging.getLogger(__name__)
 
 _CHUNK = 1_000_000  # characters that are tokenized together, in at most 1,000 examples
 _FEWEST = 50  # examples to validate on, without a warning
-_RATE, _WIDTH, _HIGHEST = (
-    5e-5,
-    768,
-    1e-3,
-)  # learning rate of BERT base (Devlin et al. 2019), its width, and the highest rate
+_WIDTH, _HIGHEST = 768, 1e-3  # the width of BERT base, for which `Task.rate` is, and the highest learning rate
 _EPOCHS, _FEWEST_STEPS = 3, 200
 
 
@@ -86,7 +82,7 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
         raise InputError(
             f"{option('select')} {select}: {task.name} has {', '.join(known)}.{did_you_mean(select, known)}"
         )
-    recipe = resolved(recipe, maker, encoder.config.hidden_size, len(data.train))
+    recipe = resolved(recipe, maker, task.rate, encoder.config.hidden_size, len(data.train))
     return recipe, replace(data, fingerprint=_fingerprint(data, encoder))
 
 
@@ -305,14 +301,15 @@ def _described(task: Task, examples: Sequence[Any], items: Sequence[Item]) -> st
     return "; ".join([task.counted([len(item.labels) for item in items]), *found])
 
 
-def resolved(recipe: FinetuneRecipe, maker: WindowMaker, width: int, examples: int) -> FinetuneRecipe:
-    """The recipe with every open field resolved, as written to RUN/recipe.yaml, for an encoder of `width` and so many training examples.
+def resolved(recipe: FinetuneRecipe, maker: WindowMaker, rate: float, width: int, examples: int) -> FinetuneRecipe:
+    """The recipe with every open field resolved, as written to RUN/recipe.yaml, for an encoder of `width`, a task with the learning rate
+    `rate` at 768, and so many training examples.
 
     Wider encoders need lower learning rates, and few examples more epochs, or the run ends before it has learned (Mosbach et al. 2021)."""
     windows = replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride)
-    rate = recipe.optimizer.lr or min(_HIGHEST, float(f"{_RATE * (_WIDTH / width) ** 2:.1e}"))
+    lr = recipe.optimizer.lr or min(_HIGHEST, float(f"{rate * (_WIDTH / width) ** 2:.2g}"))
     epochs = recipe.epochs or max(_EPOCHS, -(-_FEWEST_STEPS // -(-examples // recipe.data.batch_size)))
-    return replace(recipe, windows=windows, optimizer=replace(recipe.optimizer, lr=rate), epochs=float(epochs))
+    return replace(recipe, windows=windows, optimizer=replace(recipe.optimizer, lr=lr), epochs=float(epochs))
 
 
 def _fingerprint(data: TrainingData, encoder: Encoder) -> dict[str, str]:

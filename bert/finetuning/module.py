@@ -198,6 +198,8 @@ def start_model(data: TrainingData, recipe: FinetuneRecipe, items: Sequence[Item
     source, task, head = open_folder(recipe.model), data.task, recipe.head
     torch.manual_seed(recipe.seed)
     model: TaskModel = start(task.model, source, data.labels, head.dropout, head.pooling, task.problem_type)
+    if model.pooling == "mean" and head.pooling is None:
+        logger.info(f"head.pooling: mean, as {source.folder} says; give cls for a BERT that transformers can open")
     if not keep_output(model, source, task):
         task.initialize(model, items)
         batches = Batches(items, recipe.data.batch_size, model.config.pad_id, recipe.seed)

@@ -204,7 +204,7 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     if isinstance(head, TaskHeadConfig):
         found = read_object(source.folder / SETTINGS)
         model.settings = {key: found[key] for key in SETTING_KEYS if key in found}  # which `save` writes again
-    (model if isinstance(model, Encoder) else model.encoder).pooling = _pooling(source.folder)
+    (model if isinstance(model, Encoder) else model.encoder).pooling = _pooling(source.folder) or "mean"
     return model.eval(), spare
 
 
@@ -219,9 +219,10 @@ def start(
     """A model with a new task head on the encoder of any model folder, in fp32 on the CPU, in eval mode.
 
     The head is that of the family for the class; `dropout` and `pooling` override its own, and `problem_type` is the meaning
-    of its scores. An open `folder` shares its encoder with the model. Parts that the new head has in common with that of the
-    folder are copied (ModernBERT: dense and norm of the masked-LM head; BERT: the pooler), the others are initialized
-    randomly, by `torch.manual_seed`. Raises InputError as `load` does.
+    of its scores. In a folder of sentence-transformers that pools by the mean, the head does so, too. An open `folder` shares
+    its encoder with the model. Parts that the new head has in common with that of the folder are copied (ModernBERT: dense
+    and norm of the masked-LM head; BERT: the pooler), the others are initialized randomly, by `torch.manual_seed`. Raises
+    InputError as `load` does.
     """
     labels = TaskHeadConfig(tuple(labels)).labels  # checked before the folder
     source, kind = folder if isinstance(folder, Source) else open_folder(folder), _kind(cls)
@@ -233,6 +234,8 @@ def start(
     if dropout is not None:
         one_rate = family is not None and any(key.ours == "classify.first_dropout" for key in family.keys)  # of both
         head = replace(head, dropout=dropout, first_dropout=dropout if one_rate else head.first_dropout)
+    if pooling is None and head.pooling and _pooling(source.folder) == "mean":
+        pooling = "mean"  # that is what the encoder was trained for, and not [CLS]
     head = replace(head, pooling=pooling or head.pooling, problem_type=problem_type)
     model = _empty(cls, config, head)
     model.encoder, model.head = encoder, heads.TaskHead(config, head)
@@ -328,11 +331,11 @@ def _read_tokenizer(folder: Path, config: EncoderConfig) -> Tokenizer | None:
 
 
 def _pooling(folder: Path) -> str:
-    """How sentence-transformers pools the vectors of the tokens of a text, by its own name: mean if the folder does not say."""
+    """How sentence-transformers pools the vectors of the tokens of a text, by its own name: empty if the folder does not say."""
     files = folder.glob("*_Pooling/config.json") if (folder / "modules.json").exists() else ()
     keys = next(map(read_object, files), {})
     flags = [re.sub("pooling_mode_|_tokens?$", "", key) for key in keys if "pooling_mode_" in key and keys[key]]
-    mode = keys.get("pooling_mode", flags or "mean")  # the flags are those of versions before 6
+    mode = keys.get("pooling_mode", flags)  # the flags are those of versions before 6
     return " and ".join(map(str, mode)) if isinstance(mode, list) else str(mode)
 
 

@@ -1,5 +1,7 @@
 """Batches: every example once an epoch, whatever the ranks; what is padded changes nothing that is asked."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def test_an_epoch_has_every_example_once_and_its_order_follows_from_seed_and_epo
     epochs = [[batches.numbers(epoch * 13 + step).tolist() for step in range(13)] for epoch in range(2)]
     for epoch in epochs:
         assert sorted(number for batch in epoch for number in batch) == list(range(101))
-        assert sorted(len(batch) for batch in epoch) == [5, *[8] * 12]
+        assert {len(batch) for batch in epoch} == {7, 8}
     assert epochs[0] != epochs[1]
     assert epochs[1] == [make().numbers(13 + step).tolist() for step in range(13)]
     assert epochs[0] != [make(seed=1).numbers(step).tolist() for step in range(13)]
@@ -41,6 +43,21 @@ def test_rows_of_a_batch_are_of_like_length():
     items = [text(3 + int(n), 0) for n in np.random.default_rng(0).integers(1, 60, 1000)]
     assert padding(make(items)) < 0.1
     assert padding(make(items, shuffled=False)) < 0.05
+
+
+@pytest.mark.parametrize(("total", "size"), [(100, 32), (101, 8), (1000, 32), (5, 8), (64, 1)])
+def test_batches_of_an_epoch_have_equal_sizes_and_examples_meet_others_in_the_next(total, size):
+    batches = make([text(3 + number, 0) for number in range(total)], size)
+    steps = range(3 * batches.in_epoch)
+    sizes = [len(batches.numbers(step)) for step in steps]
+    assert batches.in_epoch == -(-total // size)
+    assert max(sizes) <= size
+    assert max(sizes) - min(sizes) <= 1
+    if 1 < size < total:
+        pairs = [{(a, b) for a in batches.numbers(step) for b in batches.numbers(step) if a < b} for step in steps]
+        epochs = [set().union(*pairs[begin : begin + batches.in_epoch]) for begin in steps[:: batches.in_epoch]]
+        again = np.mean([len(one & other) / len(other) for one, other in pairwise(epochs)])
+        assert again < 0.4  # sorted as a whole, all pairs would meet again
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 7])

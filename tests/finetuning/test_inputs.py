@@ -119,7 +119,7 @@ def test_items_keep_every_word_and_leave_out_sentences_without_one(maker):
 
 def test_a_recipe_is_kept_with_the_rows_that_were_decided(encoder):
     maker = window_maker(WindowsConfig(), encoder, "encoder")
-    recipe = resolved(FinetuneRecipe(epochs=2.0, optimizer=FinetuneOptimizer(lr=0.5)), maker, 32, 100)
+    recipe = resolved(FinetuneRecipe(epochs=2.0, optimizer=FinetuneOptimizer(lr=0.5)), maker, 5e-5, 32, 100)
     assert recipe.windows == WindowsConfig(64, 31)
     assert (
         dataclasses.replace(recipe, windows=WindowsConfig(), epochs=None, optimizer=FinetuneOptimizer())

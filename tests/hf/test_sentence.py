@@ -6,9 +6,10 @@ import re
 import pytest
 import torch
 
-from bert import Encoder, EncoderConfig, InputError, MaskedLM, SentenceModule
+from bert import Encoder, EncoderConfig, InputError, MaskedLM, SentenceModule, SequenceClassifier, TokenClassifier
 from bert.data.tokenizer import Tokenizer
 from bert.data.vocabulary import train_tokenizer
+from bert.hf.folder import start
 from bert.inference.embeddings import embed, encoder_of
 from tests.data.folders import PAGE
 from tests.encoders import span_vectors
@@ -218,3 +219,25 @@ def test_vectors_of_minilm_are_those_of_sentence_transformers_and_transformers(t
         )
     word = span_vectors(encoder, [sentence], [(3, 8)], bf16=False)[0]
     torch.testing.assert_close(word, torch.stack([state[0, 2] for state in states]), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, "mean"),
+        ({"pooling_mode": "mean"}, "mean"),
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": "max"}, "cls"),  # no head has it
+        ({}, "cls"),
+        (None, "cls"),
+    ],
+)
+def test_a_new_classifier_pools_by_the_mean_where_the_folder_does(keys, expected, tokenizer, tmp_path):
+    make(Encoder, tokenizer, BERT).save(tmp_path)
+    if keys is not None:
+        (tmp_path / "1_Pooling").mkdir()
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(keys))
+        (tmp_path / "modules.json").write_text("[]")
+    assert start(SequenceClassifier, tmp_path, ["a", "b"]).pooling == expected
+    assert start(SequenceClassifier, tmp_path, ["a", "b"], pooling="cls").pooling == "cls"
+    assert start(TokenClassifier, tmp_path, ["a", "b"]).pooling is None

@@ -102,6 +102,7 @@ class Tag(Task):
     options = ("text", "words", "tags")
     formats = ("jsonl", "csv", "conll", "text")
     has_top = False
+    rate = 5e-5  # twice that of texts: a batch has many more labels
     scales = percents("span F1", "strict span F1", "accuracy")
 
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:

@@ -99,6 +99,8 @@ class Task:
     """usual names of the label column, the most likely first"""
     bf16: ClassVar[bool | None] = None
     """compute predictions in bfloat16; none: if the hardware supports it natively"""
+    rate: ClassVar[float] = 2.5e-5
+    """the default learning rate for an encoder of the width 768"""
     has_classes: ClassVar[bool] = True
     """whether labels are classes, which can be weighted and smoothed"""
     parse: ClassVar[Parse | None] = None
