@@ -27,27 +27,23 @@ if TYPE_CHECKING:
     from bert.probing.sentences import score as score
     from bert.probing.words import words as words
 
-_HOMES = {
-    "Discriminator": "bert.model.heads",
-    "Encoder": "bert.model.encoder",
-    "EncoderConfig": "bert.model.config",
-    "FinetuneRecipe": "bert.finetuning.config",
-    "HeadConfig": "bert.model.config",
-    "InputError": "bert.errors",
-    "MaskedLM": "bert.model.heads",
-    "PretrainRecipe": "bert.pretraining.config",
-    "SentenceModule": "bert.hf.sentence",
-    "SequenceClassifier": "bert.model.heads",
-    "TaskHeadConfig": "bert.model.config",
-    "TokenClassifier": "bert.model.heads",
-    "Tokenizer": "bert.data.tokenizer",
-    "attention": "bert.probing.attention",
-    "finetune": "bert.finetuning.run",
-    "pretrain": "bert.pretraining.run",
-    "score": "bert.probing.sentences",
-    "senses": "bert.probing.senses",
-    "words": "bert.probing.words",
+_NAMES = {
+    "bert.data.tokenizer": "Tokenizer",
+    "bert.errors": "InputError",
+    "bert.finetuning.config": "FinetuneRecipe",
+    "bert.finetuning.run": "finetune",
+    "bert.hf.sentence": "SentenceModule",
+    "bert.model.config": "EncoderConfig HeadConfig TaskHeadConfig",
+    "bert.model.encoder": "Encoder",
+    "bert.model.heads": "Discriminator MaskedLM SequenceClassifier TokenClassifier",
+    "bert.pretraining.config": "PretrainRecipe",
+    "bert.pretraining.run": "pretrain",
+    "bert.probing.attention": "attention",
+    "bert.probing.senses": "senses",
+    "bert.probing.sentences": "score",
+    "bert.probing.words": "words",
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 

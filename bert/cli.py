@@ -23,9 +23,7 @@ _USES = {
     "Probe": (probing,),
     "Measure": (benching,),
 }
-COMMANDS = {
-    command_name(command): command for modules in _USES.values() for module in modules for command in module.COMMANDS
-}
+COMMANDS = {command_name(one): one for modules in _USES.values() for module in modules for one in module.COMMANDS}
 _PARALLEL = ("pretrain", "finetune")  # commands that run in several processes at once
 _LONGEST_LINE = 2000
 
@@ -109,6 +107,5 @@ def _overview() -> str:
         group = list(commands)
         lines += ["", f"{use}, for example: {examples(group[0])[0]}" if examples(group[0]) else use]
         lines += [f"  {command_name(command):<{width}} {first_line(command)}" for command in group]
-    return "\n".join(
-        [*lines, "", "Options of a command, with examples: bert COMMAND --help", f"Documentation: {DOCUMENTATION}"]
-    )
+    lines += ["", "Options of a command, with examples: bert COMMAND --help", f"Documentation: {DOCUMENTATION}"]
+    return "\n".join(lines)

@@ -148,10 +148,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     group, end = _parts(name)
     near = [other for other in names if _parts(other)[1] == end]
     near = get_close_matches(name, near, 1, 0.0) if group else near
-    for pool, cutoff in (
-        ([other for other in names if _parts(other)[0] == group], 0.45 if group else 0.55),
-        (names, 0.66),
-    ):
+    in_group = [other for other in names if _parts(other)[0] == group]
+    for pool, cutoff in ((in_group, 0.45 if group else 0.55), (names, 0.66)):
         ends = {_parts(other)[1]: other for other in reversed(pool)}
         near = near or [ends[one] for one in get_close_matches(end, ends, 1, cutoff) if _is_near(end, one)]
     return f" Did you mean `{near[0]}`?" if near else ""

@@ -77,13 +77,8 @@ class Parser(argparse.ArgumentParser):
         self.options: dict[str, _Option] = {}
         self.hints: dict[str, Any] = {}  # types of the recipe's fields that have a flag
         if recipe is not None:
-            self._add_flag(
-                self,
-                _CONFIG,
-                str,
-                "recipe: a YAML file with the fields below, or the name of one of the package",
-                "RECIPE",
-            )
+            text = "recipe: a YAML file with the fields below, or the name of one of the package"
+            self._add_flag(self, _CONFIG, str, text, "RECIPE")
             self.add("--print-config", "print the complete recipe that files and flags give, and exit", bool)
 
     def add(
@@ -236,9 +231,8 @@ class Parser(argparse.ArgumentParser):
         for key, hint in hints.items():
             if key not in inner and (path := f"{name}.{key}" if name else key) not in given:
                 default = recipes.shown(getattr(defaults, key))
-                self._add_flag(
-                    group, path, hint, f"{texts.get(key, '')} ({recipes.in_words(hint)}; default: {default})"
-                )
+                text = f"{texts.get(key, '')} ({recipes.in_words(hint)}; default: {default})"
+                self._add_flag(group, path, hint, text)
         for key in inner:
             self._add_fields(hints[key], given, key, texts.get(key, ""))
 

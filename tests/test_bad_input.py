@@ -180,7 +180,7 @@ def test_a_corpus_that_is_not_named(refused: Refused) -> None:
     assert refused("tokenizer", "a.txt", "--cased=yes") == "--cased takes no value: remove what follows it"
     assert refused("fill", "a", "b", "--model", "run") == "b is not an argument of bert fill: remove it"
     assert refused("pretrain", "--out", "new") == (
-        "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
+        "no text: give a file or folder (bert pretrain texts/ --out RUN), or --store and --tokenizer"
     )
     assert refused("pretrain", "text.txt") == "--out RUN is missing: specify the run directory"
 
@@ -270,7 +270,7 @@ CHANGES_THAT_CANNOT_BE = [
     (["--expand.intermediate_size=31"], "expand.intermediate_size is 31 and the model has 32: give as many or more"),
     (
         ["--expand.hidden_size=40"],
-        "expand.hidden_size is 40: give a multiple of 16, the size of a head, such as 48",
+        "expand.hidden_size is 40: give a multiple of 16, the size of a head, as 48",
     ),
     (
         ["--vocabulary.size=512"],
@@ -793,4 +793,4 @@ def test_the_installed_command_says_the_same(place: Path, command: str, message:
 
 def test_a_sample_where_no_folder_can_be_made(refused: Refused) -> None:
     line = refused("sample", "--out", "text.txt/sample")
-    assert line == "--out text.txt/sample: cannot be written (Not a directory): give another folder"
+    assert line == "--out text.txt/sample: cannot be written (Not a directory); give another folder"

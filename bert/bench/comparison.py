@@ -29,6 +29,7 @@ from bert.bench.steps import Candidate, begin, beside_peak, compiled, steps_of
 from bert.data.packing import SPECIALS_PER_CHUNK
 from bert.errors import InputError
 from bert.hf.translate import family_of, write_config
+from bert.model.encoder import evaluating
 from bert.pretraining.backend import select_attention
 from bert.pretraining.config import PretrainRecipe
 from bert.pretraining.masking import IGNORED, mask_sequences
@@ -163,15 +164,13 @@ def _masked(ids: np.ndarray, mask: np.ndarray | None, text: Text, recipe: Pretra
 def score_baseline(model: Any, file: str | Path, batch_size: int = 32) -> Score:
     """Score a model of `transformers` in fp32 on a masked file, from its logits; see `bert.pretraining.score`."""
     input_ids, labels = read_masked(file)
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
-    loss, right, targets = 0.0, 0, int((labels >= 0).sum())
-    for ids, table in zip(input_ids.split(batch_size), labels.split(batch_size)):
-        masked = table >= 0
-        logits = model(input_ids=ids.to(device)).logits[masked.to(device)].float().cpu()
-        loss += float(torch.nn.functional.cross_entropy(logits, table[masked], reduction="sum"))
-        right += int((logits.argmax(-1) == table[masked]).sum())
-    model.train(training)
+    device, loss, right, targets = next(model.parameters()).device, 0.0, 0, int((labels >= 0).sum())
+    with evaluating(model):
+        for ids, table in zip(input_ids.split(batch_size), labels.split(batch_size)):
+            masked = table >= 0
+            logits = model(input_ids=ids.to(device)).logits[masked.to(device)].float().cpu()
+            loss += float(torch.nn.functional.cross_entropy(logits, table[masked], reduction="sum"))
+            right += int((logits.argmax(-1) == table[masked]).sum())
     return Score(loss / targets, right / targets, targets)
 
 

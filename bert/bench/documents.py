@@ -59,9 +59,7 @@ def text_of_arrays(
         if ids.size and int(ids.min()) < 0:
             raise InputError(f"{name}: token id {int(ids.min())}; must be 0 or more")
         if ids.size and int(ids.max()) >= vocab_size:
-            raise InputError(
-                f"{name}: token id {int(ids.max())}; must be below {vocab_size}, the size of the vocabulary"
-            )
+            raise InputError(f"{name}: token id {int(ids.max())}; must be below {vocab_size}, the vocabulary size")
     pad, _, cls, sep, mask = specials
     maskable = np.ones(vocab_size, bool)
     maskable[list(specials)] = False

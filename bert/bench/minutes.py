@@ -173,10 +173,8 @@ def bench_minutes(
             fresh_start()
             curve = Curve(score_masked, masked, points_file, minutes)
             return train_candidate(replace(recipe, seed=seed), out / f"candidate-{seed}", curve)
-        setting, curve = (
-            fastest_setting(measurement, baseline, settings),
-            Curve(score_baseline, masked, points_file, minutes),
-        )
+        setting = fastest_setting(measurement, baseline, settings)
+        curve = Curve(score_baseline, masked, points_file, minutes)
         fresh_start()
         return train_baseline(measurement.text, replace(baseline, seed=seed), setting, curve)
 

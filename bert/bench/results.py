@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bert.errors import InputError, option
+from bert.errors import InputError, accessing, first_line, option
 from bert.files import replace_text
 from bert.model.tuning import FAILURES
 
@@ -78,16 +78,13 @@ class Results:
         lines = list(_whole_lines(file))
         if len(lines) > 1 and lines[0] != head:  # a file without results may be replaced
             raise InputError(
-                f"{file}: holds results of another measurement: give another {option('out')}, or remove the file"
+                f"{file}: holds results of another measurement: remove it, or give another {option('out')}"
             )
         # failed results are measured again: memory may be free now, or a package installed
         self._results = {_name(line["key"]): line for line in lines[1:] if "error" not in line["value"]}
-        try:
+        with accessing(file, "written", f"give another {option('out')}"):
             folder.mkdir(parents=True, exist_ok=True)
             replace_text(file, "".join(json.dumps(line) + "\n" for line in (head, *self._results.values())))
-        except OSError as error:
-            reason = error.strerror or error
-            raise InputError(f"{file}: cannot be written ({reason}): give another {option('out')}") from None
 
     def measured(self, key: Mapping[str, Any], measure: Callable[[], Value]) -> Value:
         """The result of this key, measured and saved now unless it is already there."""
@@ -118,8 +115,7 @@ def attempt(
     except fatal:
         raise
     except (*FAILURES, ImportError, OSError) as error:
-        lines = str(error).strip().splitlines()
-        reason = f"{type(error).__name__}: {lines[0][:160] if lines else ''}"
+        reason = f"{type(error).__name__}: {first_line(error)[:160]}"
         return {"error": OUT_OF_MEMORY if is_out_of_memory(error) else reason} | ({"side": side} if side else {})
 
 

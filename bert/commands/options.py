@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bert.errors import InputError
+from bert.errors import InputError, accessing
 from bert.files import is_same, real_path, replaced
 from bert.flags import Parser
 
@@ -43,11 +43,7 @@ def output(
         raise InputError(f"{option} {file}: the folder {path.parent} cannot be written: give another path")
 
     def write(fill: Callable[[Path], object]) -> object:
-        try:
-            with replaced(path) as partial:
-                return fill(partial)
-        except OSError as error:
-            why = error.strerror or error
-            raise InputError(f"{option} {file}: cannot be written ({why}): give another path") from None
+        with accessing(f"{option} {file}", "written", "give another path"), replaced(path) as partial:
+            return fill(partial)
 
     return write

@@ -24,9 +24,7 @@ def _words(arguments: Sequence[str]) -> None:
     parser.add("--model", "model folder", required=True)
     parser.add("--layer", "one layer, where 0 is the embeddings; default: all", int)
     parser.add("--forms", "also find inflected forms by English rules: plural, past, -ing", bool)
-    parser.add(
-        "--also", "other forms of the word, separated by commas, such as mice,mousey", default="", metavar="FORMS"
-    )
+    parser.add("--also", "other forms of the word, separated by commas: mice,mousey", default="", metavar="FORMS")
     parser.add("--clusters", "number of clusters; default: the one of 2 to 6 with the best silhouette", int, at_least=1)
     parser.add("--seed", "seed of the clusters, the random tokens and the sample", int, 0)
     parser.add("--html", "offline page to write, with a slider through the layers", metavar="FILE")

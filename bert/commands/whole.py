@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bert.errors import InputError
+from bert.errors import InputError, accessing
 from bert.flags import Parser
 
 
@@ -43,9 +43,7 @@ def _doctor(arguments: Sequence[str]) -> None:
     if not path.is_dir():
         looked, found = "the curve of its loss", list(of_curve(read_curve(path)))
     elif not (path / "recipe.yaml").is_file():
-        raise InputError(
-            f"{path}: no run: it has no recipe.yaml; give a run directory, or the .csv log of another tool"
-        )
+        raise InputError(f"{path}: no run: it has no recipe.yaml; give a run directory, or a .csv log of another tool")
     elif "task" in read_yaml(path / "recipe.yaml"):
         looked, found = "its loss, its rows and its report", list(doctor.examine(path))
     else:
@@ -72,10 +70,8 @@ def _sample(arguments: Sequence[str]) -> None:
     out = Path(options.out).expanduser()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out}: not empty: give an empty or new folder")
-    try:
+    with accessing(f"--out {out}", "written", "give another folder"):
         paths = write_sample(out, options.languages, options.seed)
-    except OSError as error:
-        raise InputError(f"--out {out}: cannot be written ({error.strerror or error}): give another folder") from None
     for path in paths:
         print(path)
 

@@ -11,12 +11,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, count, product, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import tokenizers
@@ -37,6 +37,7 @@ NORMALIZER = {"do_lower_case": "lowercase", "strip_accents": "strip_accents"}
 NORMALIZER |= {"tokenize_chinese_chars": "handle_chinese_chars"}
 """keys of tokenizer_config.json, and what tokenizer.json calls the same"""
 
+Item = TypeVar("Item")
 Encode = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 """texts → flat ids of all texts, and the number of ids of each"""
 
@@ -199,6 +200,19 @@ def pieces(text: str) -> Iterator[str]:
         yield piece
         start += len(piece)
     yield text[start:]
+
+
+def grouped(items: Iterable[Item], size: Callable[[Item], int], enough: int) -> Iterator[list[Item]]:
+    """Consecutive items in lists whose sizes add up to `enough` or more, except for the last one."""
+    group, total = list[Item](), 0
+    for item in items:
+        group.append(item)
+        total += size(item)
+        if total >= enough:
+            yield group
+            group, total = [], 0
+    if group:
+        yield group
 
 
 def document_encoder(encode: Encode, definition: dict[str, Any]) -> Encode:

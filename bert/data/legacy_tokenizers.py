@@ -66,11 +66,10 @@ def configure(backend: tokenizers.Tokenizer, folder: Path, options: dict[str, An
     if isinstance(found, normalizers.BertNormalizer):
         before = {key: getattr(found, name) for key, name in NORMALIZER.items()}
     after = {key: Settings(folder, options, {}).flag(key, value) for key, value in before.items()}
-    if differ := [
-        f"{key} {json.dumps(after[key])}, not {json.dumps(before[key])}" for key in after if after[key] != before[key]
-    ]:
+    if changed := [key for key in after if after[key] != before[key]]:
         backend.normalizer = normalizers.BertNormalizer(**{name: after[key] for key, name in NORMALIZER.items()})
-        what = f"tokenizer_config.json says {' and '.join(differ)} as tokenizer.json"
+        differ = " and ".join(f"{key} {json.dumps(after[key])}, not {json.dumps(before[key])}" for key in changed)
+        what = f"tokenizer_config.json says {differ} as tokenizer.json"
         warnings.warn(f"{folder}: {what}: done as in transformers; correct one of the two", stacklevel=3)
 
 

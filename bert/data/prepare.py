@@ -22,7 +22,7 @@ import numpy as np
 from bert.data import store as stores
 from bert.data.corpus import find_corpus
 from bert.data.duplicates import NearDuplicates, Seen
-from bert.data.encoding import document_encoder
+from bert.data.encoding import document_encoder, grouped
 from bert.data.store import ARROW, INFO, STORE_FILES, TokenStore, holds_store, open_store
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, accessing, option
@@ -35,7 +35,7 @@ Tokens = tuple[np.ndarray, np.ndarray, np.ndarray]
 """documents: their flat ids; the number of ids of each, and the hash of its text"""
 
 _BATCH_DOCUMENTS, _BATCH_CHARACTERS = 8192, 4_000_000  # tokenized at once: enough for all cores
-_BATCH_TOKENS = 4_000_000  # in a record batch
+_BATCH_TOKENS = 4_000_000  # in a record batch, except for the last one
 _TOO_FEW_TOKENS = 256
 
 
@@ -247,25 +247,14 @@ def _in_unknown(
     return total
 
 
-def _joined(batches: Iterable[Tokens]) -> Iterator[list[Tokens]]:
-    """Several batches at once, of at least `_BATCH_TOKENS` tokens, except for the last ones."""
-    parts: list[Tokens] = []
-    for batch in batches:
-        parts.append(batch)
-        if sum(len(values) for values, _, _ in parts) >= _BATCH_TOKENS:
-            yield parts
-            parts = []
-    if any(len(values) for values, _, _ in parts):
-        yield parts
-
-
 def _write_arrow(path: Path, batches: Iterable[Tokens], schema: Any) -> None:
     """Write the Arrow file of a store."""
     import pyarrow as pa
     import pyarrow.ipc
 
     with path.open("wb") as file, pa.ipc.new_stream(file, schema) as stream:
-        for parts in _joined(batches):
+        some = (batch for batch in batches if len(batch[0]))
+        for parts in grouped(some, lambda batch: len(batch[0]), _BATCH_TOKENS):
             values, lengths, hashes = map(np.concatenate, zip(*parts))
             offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
             documents = pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
@@ -312,19 +301,15 @@ def _features(dtype: type[np.uint16] | type[np.uint32]) -> Any:
 def _distinct_batches(documents: Iterable[str], summary: StoreSummary) -> Iterator[tuple[list[str], np.ndarray]]:
     """Documents without exact duplicates, which are counted, and their hashes, in batches."""
     seen = Seen()
-    texts: list[str] = []
-    hashes: list[int] = []
-    waiting = 0
-    for document in documents:
-        digest = stores.document_hash(document)
-        if not seen.add(digest):
-            summary.duplicates += 1
-            continue
-        texts.append(document)
-        hashes.append(digest)
-        waiting += len(document)
-        if waiting >= _BATCH_CHARACTERS or len(texts) >= _BATCH_DOCUMENTS:
-            yield texts, np.array(hashes, dtype=np.uint64)
-            texts, hashes, waiting = [], [], 0
-    if texts:
-        yield texts, np.array(hashes, dtype=np.uint64)
+
+    def distinct() -> Iterator[tuple[str, int]]:
+        for document in documents:
+            if seen.add(digest := stores.document_hash(document)):
+                yield document, digest
+            else:
+                summary.duplicates += 1
+
+    least = _BATCH_CHARACTERS // _BATCH_DOCUMENTS  # that a document counts as
+    for batch in grouped(distinct(), lambda one: len(one[0]) + least, _BATCH_CHARACTERS):
+        texts, hashes = zip(*batch)
+        yield list(texts), np.array(hashes, dtype=np.uint64)

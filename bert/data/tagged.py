@@ -277,7 +277,6 @@ def _strings(where: str, row: dict[str, Any], column: str) -> tuple[str, ...]:
     """A list of words or tags; numbers become strings."""
     cell = cell_of(where, row, column)
     if not isinstance(cell, list):
-        raise InputError(
-            f"{where}: column {column!r} holds {tables.kind_of(cell)}, not a list; give one string for each word"
-        )
+        held = f"column {column!r} holds {tables.kind_of(cell)}, not a list"
+        raise InputError(f"{where}: {held}; give one string for each word")
     return tuple(tables.whole(where, column, unify(tables.as_label(where, column, value))) for value in cell)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from bert.data.rng import Stream, permutation, random_bits
 from bert.finetuning.windows import Window
+from bert.inference.batching import Encoded, padded_batch
 from bert.training.step import StepBatch
 
 _BATCHES_IN_A_PART, _PARTS = 32, 4  # the most, and the fewest in an epoch
@@ -116,21 +117,16 @@ class Batches:
 def collate(items: Sequence[Item], pad_id: int, at_once: int | None = None) -> TaskBatch:
     """The windows of `items` as sequences of one length."""
     rows = [(number, window) for number, item in enumerate(items) for window in item.windows]
-    shape = len(rows), max(len(window.ids) for _, window in rows)
-    input_ids = torch.full(shape, pad_id)
-    mask, types = torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
+    inputs = [Encoded(window.ids, window.token_types) for _, window in rows]
+    batch = padded_batch(inputs, [*range(len(rows))], pad_id, torch.device("cpu"))
+    width = batch.input_ids.shape[1]
     words: list[tuple[int, int, int]] = []  # example, word, position at which it is labeled
     for row, (number, window) in enumerate(rows):
-        length = len(window.ids)
-        input_ids[row, :length] = torch.tensor(window.ids)
-        mask[row, :length] = 1
-        if window.token_types is not None:
-            types[row, :length] = torch.tensor(window.token_types)
-        words += [(number, word, row * shape[1] + start) for word, start in zip(window.words, window.starts)]
+        words += [(number, word, row * width + start) for word, start in zip(window.words, window.starts)]
     return TaskBatch(
-        input_ids=input_ids,
-        attention_mask=mask,
-        token_type_ids=types if any(window.token_types is not None for _, window in rows) else None,
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        token_type_ids=batch.token_type_ids,
         example_ids=torch.tensor([number for number, _ in rows]),
         word_positions=torch.tensor([position for _, _, position in sorted(words)], dtype=torch.long),
         sizes=[sum(len(window.words) for window in item.windows) or 1 for item in items],

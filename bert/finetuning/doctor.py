@@ -50,8 +50,7 @@ def of_labels(examples: Sequence[Any]) -> Iterator[Finding]:
     texts, labels = zip(*rows)
     given = np.array(labels) > np.median(labels) if isinstance(labels[0], float) else np.array([*map(str, labels)])
     how = {"analyzer": "char_wb", "ngram_range": (3, 4), "norm": None, "alternate_sign": False}
-    counts = HashingVectorizer(n_features=1 << 15, **how)
-    vectors = counts.transform(texts)
+    vectors = HashingVectorizer(n_features=1 << 15, **how).transform(texts)
     halves, model = KFold(2, shuffle=True, random_state=0), MultinomialNB(alpha=0.5)
     right = {shift: cross_val_score(model, vectors, np.roll(given, shift), cv=halves).mean() for shift in (0, 1, -1)}
     best, where = max(right, key=lambda shift: right[shift]), {1: "previous", -1: "next"}

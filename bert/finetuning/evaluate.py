@@ -186,9 +186,7 @@ def cells(examples: Iterable[Any], column: str, asked: str) -> list[str]:
             fix = names if row else "its rows have no columns; remove it"
             raise InputError(f"{option(asked)} {column}: is no column of {example.at(0)}; {fix}")
         if asked == "group" and row[column] in (None, ""):
-            raise InputError(
-                f"{example.at(0)}: column {column!r} is empty; fill it in, as rows of a group are resampled together"
-            )
+            raise InputError(f"{example.at(0)}: column {column!r} is empty; fill it in, as groups are resampled")
         found.append("(none)" if row[column] in (None, "") else str(row[column]))
     return found
 

@@ -21,7 +21,7 @@ from bert.data.examples import Example
 from bert.data.splitting import Splitter
 from bert.errors import InputError
 from bert.finetuning.batches import Item, collate
-from bert.inference.batching import evaluating
+from bert.model.encoder import evaluating
 
 Predictor = Any
 """that of `bert.finetuning.predict`, which imports this module"""

@@ -16,6 +16,7 @@ import torch
 from torchmetrics import Metric
 
 from bert.data.columns import Columns
+from bert.data.encoding import grouped
 from bert.data.hub_rows import title_of
 from bert.errors import InputError, did_you_mean, option
 from bert.files import absolute, is_same
@@ -71,17 +72,14 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder with --model")
     if not task.has_classes and recipe.loss != LossConfig():
-        raise InputError(
-            f"loss.class_weights and loss.label_smoothing are for labels, not for {task.name}: leave them out"
-        )
+        raise InputError(f"loss.class_weights and loss.label_smoothing are not for {task.name}: leave them out")
     encoder = open_folder(recipe.model).encoder
     maker = window_maker(recipe.windows, encoder, recipe.model)
     data = prepare_data(task, recipe.data, maker)
     known = [*data.metrics, LOSS]
     if (select := recipe.validation.select) is not None and select not in known:
-        raise InputError(
-            f"{option('select')} {select}: {task.name} has {', '.join(known)}.{did_you_mean(select, known)}"
-        )
+        near = did_you_mean(select, known)
+        raise InputError(f"{option('select')} {select}: {task.name} has {', '.join(known)}.{near}")
     recipe = resolved(recipe, maker, task.rate, encoder.config.hidden_size, len(data.train))
     return recipe, replace(data, fingerprint=_fingerprint(data, encoder))
 
@@ -211,15 +209,7 @@ def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: 
 
 def chunks(examples: Iterable[Any]) -> Iterator[list[Any]]:
     """Consecutive lists of examples that are tokenized together: many if they are short."""
-    chunk, size = list[Any](), 0
-    for example in examples:
-        chunk.append(example)
-        size += len(example.key) + _CHUNK // 1000
-        if size >= _CHUNK:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
+    return grouped(examples, lambda example: len(example.key) + _CHUNK // 1000, _CHUNK)
 
 
 def checked(task: Task, examples: Iterable[Any], labels: Sequence[str], unknown: str) -> Iterator[Any]:

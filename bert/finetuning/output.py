@@ -85,9 +85,7 @@ def _table_writer(form: str, task: Task, stream: TextIO, top: int | None) -> Wri
             table.append(csv.DictWriter(lines, list(cells), **how))
             table[0].writeheader()
         if more := cells.keys() - table[0].fieldnames:
-            raise InputError(
-                f"{example.at(0)}: column {min(more)!r} is not in the first row; write --format jsonl instead"
-            )
+            raise InputError(f"{example.at(0)}: column {min(more)!r} is not in the first row; give --format jsonl")
         table[0].writerow(cells)
 
     return write

@@ -236,11 +236,10 @@ def describe(recipe: FinetuneRecipe, module: TaskTraining, precision: str) -> st
 
 def save_model(module: TaskTraining, recipe: FinetuneRecipe, data: TrainingData, folder: Path) -> None:
     """Write the folder of the best model so far."""
-    measured = in_words(module.validation, module.task.scales)
-    text = card_text(
-        recipe, data, int(module.progress.step), module.validation, data.baseline, data.dev_name, len(data.dev)
-    )
-    logger.info(f"epoch {module.epoch():.2f}, step {int(module.progress.step):,}: {measured}: the best so far")
+    step, measured = int(module.progress.step), module.validation
+    text = card_text(recipe, data, step, measured, data.baseline, data.dev_name, len(data.dev))
+    told = in_words(measured, module.task.scales)
+    logger.info(f"epoch {module.epoch():.2f}, step {step:,}: {told}: the best so far")
     module.model.save(folder, card=text)
 
 

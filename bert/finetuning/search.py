@@ -23,6 +23,7 @@ from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.inputs import TrainingData
 from bert.finetuning.metrics import LOSS, goodness, in_words
 from bert.finetuning.module import steps_of
+from bert.report.text import render, table
 from bert.training.callbacks import NotFinite
 
 logger = logging.getLogger(__name__)
@@ -115,6 +116,5 @@ def write_table(points: Sequence[Point], best: Point, file: Path) -> None:
         rows.append([one.recipe.optimizer.lr, one.steps, *scores, round(one.seconds, 1), "yes" * (one is best)])
     with replaced(file) as partial, partial.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(rows)
-    lines = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    logger.info("\n".join("  ".join(map(str.rjust, line, widths)).rstrip() for line in lines))
+    header, *lines = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    logger.info(render(table(header, lines, left=0)))

@@ -1,7 +1,7 @@
 """What Hugging Face calls our fields and parameters: one two-way table for each family of architectures.
 
 A `Family` has rows of (our name, their name) for the keys of `config.json` and for the parameters; `translate` reads them
-in both directions. A new family is one more table, here or in a file of its own, and its name in `translate.FAMILIES`; one
+in both directions. A new family is one more table, here or in a file of its own, and its name in `FAMILIES`; one
 with the block of another is a `replace` of that. The names are those of transformers, models/bert, roberta, electra,
 distilbert and modernbert.
 """
@@ -409,3 +409,6 @@ MODERNBERT = Family(
     more_keys=_modernbert_keys,
     more_fields=_modernbert_fields,
 )
+
+FAMILIES = (DISTILBERT, BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MODERNBERT)
+"""all families; a new model that fits several is written as the first of them"""

@@ -120,15 +120,11 @@ def check_packages() -> None:
 def write_onnx(model: Encoder | HeadedModel, file: Path) -> int:
     """Write a model with its weights as ONNX, and return the opset. Beyond 2 GB, the limit of ONNX files, the weights are
     written to `<file>.data`."""
-    program = trace(model, "eager")
-    names = input_names(model.config)
+    program, inputs, outputs = trace(model, "eager"), input_names(model.config), [output_name(model)]
+    shapes = dynamic_shapes(model.config)  # the names of the axes
     with quiet():
         exported = torch.onnx.export(
-            program,
-            input_names=names,
-            output_names=[output_name(model)],
-            dynamic_shapes=dynamic_shapes(model.config),  # the names of the axes
-            verbose=False,
+            program, input_names=inputs, output_names=outputs, dynamic_shapes=shapes, verbose=False
         )
         assert exported is not None
         exported.save(file, external_data=False)
@@ -177,12 +173,9 @@ class OnnxModel(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> EncoderOutput | HeadOutput:
         """Like `Encoder` and the models with heads, without labels."""
-        inputs: Sequence[Tensor] = (
-            input_ids,
-            torch.ones_like(input_ids) if attention_mask is None else attention_mask,
-            torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids,
-        )
-        output = self.run(*inputs[: len(input_names(self.config))])
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        output = self.run(*(input_ids, mask, types)[: len(input_names(self.config))])
         return EncoderOutput(output) if self.output == "last_hidden_state" else HeadOutput(output)
 
 

@@ -13,21 +13,10 @@ import torch
 from torch import Tensor
 
 from bert.errors import InputError, did_you_mean
-from bert.hf import families
-from bert.hf.families import ACTIVATIONS, ENDINGS, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
+from bert.hf.families import ACTIVATIONS, ENDINGS, FAMILIES, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
 from bert.model.config import PROBLEM_TYPES, DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
 from bert.model.layers import sinusoids
 
-FAMILIES = (
-    families.DISTILBERT,
-    families.BERT,
-    families.ROBERTA,
-    families.XLM_ROBERTA,
-    families.CAMEMBERT,
-    families.ELECTRA,
-    families.MODERNBERT,
-)
-"""all families; a new model that fits several is written as the first of them"""
 OWN_TYPE = "bert-encoder"
 OWN_PROBLEM = "bert_problem_type"
 """replaces `problem_type` if transformers would refuse its value"""

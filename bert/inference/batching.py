@@ -7,7 +7,6 @@ little padding; packing several texts into a sequence, as in pretraining, was me
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
-from bert.model.encoder import EncoderOutput
+from bert.model.encoder import EncoderOutput, evaluating
 from bert.model.hardware import cpu_multiplies_bf16, keep_freed_memory
 from bert.terminal import progress_bar
 
@@ -97,7 +96,7 @@ def run_batches(
     with evaluating(model), torch.inference_mode(), progress_bar(progress, len(inputs)) as (advance, _):
         compute = _rounded(model) if _takes_bf16(device, bf16) else model
         for positions in _batches([len(one.ids) for one in inputs], batch_tokens):
-            batch = _collate(inputs, positions, config.pad_id, device)
+            batch = padded_batch(inputs, positions, config.pad_id, device)
             asked = wanted if batch.masked_positions is None else wanted | {"masked_positions": batch.masked_positions}
             output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
             check_finite(output.last_hidden_state if isinstance(output, EncoderOutput) else output.logits)
@@ -112,17 +111,6 @@ def check_finite(values: Tensor) -> None:
     """Raises InputError for NaN and infinity in the output of a model."""
     if not (values.sum().isfinite() or values.isfinite().all()):  # a sum may also be too large
         raise InputError("the model outputs NaN or infinity: its weights are damaged, or too large: fetch it again")
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode until the end of the `with`, then as before."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
@@ -141,7 +129,8 @@ def _batches(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
         begin = end
 
 
-def _collate(inputs: Sequence[Encoded], positions: list[int], pad_id: int, device: torch.device) -> Batch:
+def padded_batch(inputs: Sequence[Encoded], positions: list[int], pad_id: int, device: torch.device) -> Batch:
+    """The inputs at `positions`, padded to the longest of them."""
     rows = [inputs[place] for place in positions]
     lengths = torch.tensor([len(row.ids) for row in rows])
     width = int(lengths.max())

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments
-from bert.inference.batching import Batch, Encoded, check_finite, evaluating, run_batches
+from bert.inference.batching import Batch, Encoded, check_finite, run_batches
 from bert.model.config import EncoderConfig
-from bert.model.encoder import Encoder, Pooling
+from bert.model.encoder import Encoder, Pooling, evaluating
 from bert.model.heads import Candidate, MaskedLM
 
 logger = logging.getLogger(__name__)
@@ -33,22 +33,18 @@ def embed(
     texts: Iterable[str],
     pooling: Pooling | None = None,
     layer: int = -1,
-    *,
-    sequence_length: int | None = None,
     batch_tokens: int | None = None,
     bf16: bool | None = None,
-    progress: str | None = None,
 ) -> Tensor:
     """(N, D) fp32 vectors on the CPU of N texts: the mean over the tokens of a text, including special ones, or its first
     token, [CLS]. By default the one that the folder of the model says for sentence-transformers; without that, the mean.
 
-    `layer` counts from 0, the embeddings; -1 is the last. A text of more than `sequence_length` tokens (by default `max_length`
-    of the model) is split into windows of similar length without overlap, and pooled over all of them: nothing is truncated.
-    Special-token strings in texts are plain text. `batch_tokens`, `bf16` and `progress` are those of
-    `bert.inference.batching.run_batches`.
+    `layer` counts from 0, the embeddings; -1 is the last. A text of more tokens than the model takes is split into windows of
+    similar length without overlap, and pooled over all of them: nothing is truncated. Special-token strings in texts are plain
+    text. `batch_tokens` and `bf16` are those of `bert.inference.batching.run_batches`.
 
     Raises InputError for a single text instead of a list, for items that are not text, for an unknown pooling, and if the model
-    has no tokenizer, no such layer or a smaller maximum length.
+    has no tokenizer or no such layer.
     """
     check_arguments(embed, locals())
     texts = list(texts)
@@ -59,7 +55,7 @@ def embed(
         raise InputError(f"pooling is {chosen}{source}: give mean or cls")
     tokenizer = tokenizer_of(encoder)
     (number,) = resolve_layers(encoder.config, [layer])
-    room = _room(encoder.config, sequence_length)
+    room = max(1, encoder.config.max_length - 2)
     windows, owners = [], []
     cls, sep = (np.array([special], tokenizer.dtype) for special in (tokenizer.cls_id, tokenizer.sep_id))
     for owner, ids in enumerate(_tokens(tokenizer, texts)):
@@ -82,7 +78,7 @@ def embed(
         return [None] * len(batch.positions)
 
     last = number == encoder.config.num_layers
-    run_batches(encoder, windows, take, hidden_states=not last, batch_tokens=batch_tokens, bf16=bf16, progress=progress)
+    run_batches(encoder, windows, take, hidden_states=not last, batch_tokens=batch_tokens, bf16=bf16)
     return sums / counts
 
 
@@ -125,22 +121,19 @@ def token_vectors(
     encoder: Encoder,
     spans: Sequence[Pieces],
     layers: Sequence[int] | None = None,
-    *,
-    sequence_length: int | None = None,
-    batch_tokens: int | None = None,
     bf16: bool | None = None,
     progress: str | None = None,
 ) -> Tensor:
     """(n, layers, D) fp32 on the CPU: for each of n sentences of ids the mean over its positions in `spans`.
 
-    `layers` counts from 0, the embeddings, negative ones from the last; by default all, ascending. Of a sentence of more than
-    `sequence_length` tokens (by default `max_length` of the model), only the window of that length around the middle of the
-    positions is used, and the positions in it. A sentence that occurs several times is run once.
+    `layers` counts from 0, the embeddings, negative ones from the last; by default all, ascending. Of a sentence of more tokens
+    than the model takes, only a window around the middle of the positions is used, and the positions in it. A sentence that
+    occurs several times is run once.
 
     Raises InputError if the model has no such layer.
     """
     numbers = resolve_layers(encoder.config, layers)
-    room = _room(encoder.config, sequence_length)
+    room = max(1, encoder.config.max_length - 2)
     windows: dict[tuple[int, ...], list[tuple[int, list[int]]]] = {}  # ids → (index of the span, its positions)
     for number, (ids, positions) in enumerate(spans):
         window, inside = window_around(ids, positions, room)
@@ -162,7 +155,7 @@ def token_vectors(
         return [None] * len(batch.positions)
 
     inputs = [Encoded(window) for window in windows]
-    run_batches(encoder, inputs, take, hidden_states=True, batch_tokens=batch_tokens, bf16=bf16, progress=progress)
+    run_batches(encoder, inputs, take, hidden_states=True, bf16=bf16, progress=progress)
     return vectors
 
 
@@ -221,14 +214,6 @@ def tokenizer_of(model: nn.Module) -> Tokenizer:
     if tokenizer is None:
         raise InputError("this model has no tokenizer: load it from a folder that has one, or set model.tokenizer")
     return tokenizer
-
-
-def _room(config: EncoderConfig, sequence_length: int | None) -> int:
-    """Number of tokens of a text that fit between [CLS] and [SEP]."""
-    length = config.max_length if sequence_length is None else sequence_length
-    if not 3 <= length <= config.max_length:
-        raise InputError(f"sequence_length is {length}: give 3 to {config.max_length}, the maximum of the model")
-    return length - 2
 
 
 # ── predictions for masks ──

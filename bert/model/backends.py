@@ -80,10 +80,6 @@ def _case(q: Tensor, k: Tensor, layout: Layout, dropout: float, training: bool) 
     return Case(q.device, q.dtype, q.shape[-1], dropout, training, queries)
 
 
-def _lacks_nothing(case: Case) -> str:
-    return ""
-
-
 def _attend_eager(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:
     return attend_eager(q, k, v, layout, scale, dropout)[0]
 
@@ -218,7 +214,7 @@ class Implementation(NamedTuple):
 
     attend: Callable[[Tensor, Tensor, Tensor, Layout, float | None, float], Tensor]
     """queries, keys, values, layout, scale, dropout → the result of `attend`, where nothing is lacking"""
-    lacks: Callable[[Case], str] = _lacks_nothing
+    lacks: Callable[[Case], str] = lambda case: ""
     """see `missing`"""
 
 

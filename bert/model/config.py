@@ -121,28 +121,20 @@ class EncoderConfig:
     def _check_combinations(self) -> None:
         size, heads, kv_heads = self.hidden_size, self.num_heads, self.num_kv_heads
         if size % heads:
-            raise InputError(
-                f"encoder.hidden_size {size} does not divide into encoder.num_heads {heads}: give a multiple"
-            )
+            raise InputError(f"encoder.hidden_size {size} is not a multiple of encoder.num_heads {heads}: give one")
         if kv_heads is not None and (kv_heads < 1 or heads % kv_heads):
-            raise InputError(
-                f"encoder.num_kv_heads {kv_heads} does not divide encoder.num_heads {heads}: give a divisor"
-            )
+            raise InputError(f"encoder.num_kv_heads {kv_heads} is not a divisor of encoder.num_heads {heads}: give one")
         if self.positions == "rope" and self.head_size % 2:
             raise InputError(f"encoder.positions rope needs an even hidden_size / num_heads, not {self.head_size}")
         if self.positions == "sinusoidal" and self.embedding_width % 2:
             name = "hidden_size" if self.embedding_size is None else "embedding_size"
             raise InputError(f"encoder.positions sinusoidal needs an even encoder.{name}, not {self.embedding_width}")
         if self.positions_skip_padding and self.positions != "learned":
-            raise InputError(
-                f"encoder.positions_skip_padding needs positions learned, not {self.positions}: set it false"
-            )
+            raise InputError(f"encoder.positions_skip_padding needs positions learned, not {self.positions}: omit it")
         if self.local_window is not None and self.global_every == 1:
             raise InputError("encoder.global_every 1 makes every layer global: give 2 or more, or local_window null")
         if self.local_window is None and self.global_every != 1:
-            raise InputError(
-                f"encoder.global_every is {self.global_every} but encoder.local_window is null: give it a width"
-            )
+            raise InputError(f"encoder.global_every {self.global_every} needs encoder.local_window: give it a width")
         for name in ("final_norm", "first_attention_norm"):
             if not self.norm_first and getattr(self, name):
                 raise InputError(f"encoder.{name} belongs to pre-norm: with encoder.norm_first false set {name} false")

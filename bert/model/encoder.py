@@ -9,7 +9,8 @@ below does not distinguish them by name. Masks and rotary tables are made once p
 Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
@@ -117,9 +118,7 @@ class Encoder(FolderModel):
         self.config = config
         self.attention = AttentionOptions()
         self.tokenizer: Tokenizer | None = None  # set by `load`; not used in forward, not in the state dict
-        self.model_type: str | None = (
-            None  # of the folder of Hugging Face that it was read from, by `load`; `save` keeps it
-        )
+        self.model_type: str | None = None  # of the folder of Hugging Face that it was read from; set by `load`
         self.pooling = "mean"  # the default of `embed`; set by `load`
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_layers))
@@ -242,3 +241,14 @@ def restarting_positions(document_ids: Tensor) -> Tensor:
 def count_parameters(module: nn.Module) -> int:
     """Number of weights; a shared weight counts once."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode until the end of the `with`, then as before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

@@ -37,16 +37,12 @@ def larger(
             raise InputError(f"expand.{name} is {size} and the model has {now}: give as many or more")
     width = hidden_size or config.hidden_size
     if width != config.hidden_size and config.embedding_width != config.hidden_size:
-        raise InputError(
-            f"expand.hidden_size: a model with embeddings of {config.embedding_width} and layers of {config.hidden_size} cannot be made"
-            " wider: leave it out"
-        )
+        widths = f"embeddings of {config.embedding_width} and layers of {config.hidden_size}"
+        raise InputError(f"expand.hidden_size: a model with {widths} cannot be made wider: leave it out")
     group = config.num_heads // config.kv_heads * config.head_size  # heads that share keys and values stay together
     if width % group:
         unit, fix = "a head" if group == config.head_size else "a group of heads", -(-width // group) * group
-        raise InputError(
-            f"expand.hidden_size is {width}: give a multiple of {group}, the size of {unit}, such as {fix}"
-        )
+        raise InputError(f"expand.hidden_size is {width}: give a multiple of {group}, the size of {unit}, as {fix}")
     # By the check above, a model that becomes wider has embeddings as wide as its layers.
     embeddings = config.embedding_size if width == config.hidden_size else None
     return replace(
@@ -206,9 +202,7 @@ def _share_output(
     last = "encoder.final_norm" if old.norm_first else f"encoder.layers.{config.num_layers - 1}.mlp_norm"
     norm = "head.norm" if model.head_config.transform else last
     if f"{norm}.weight" not in state:
-        raise InputError(
-            "expand.hidden_size: a tied output matrix without a norm before it cannot be made wider: leave it out"
-        )
+        raise InputError("expand.hidden_size: a tied output matrix with no norm before it cannot grow: leave it out")
     shares = _share(torch.ones(1, old.hidden_size), width, generator)[0]
     if old.embedding_scale:
         shares = shares * (config.hidden_size / old.hidden_size) ** 0.5

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
-from bert.model.encoder import Encoder
+from bert.model.encoder import Encoder, evaluating
 from bert.model.heads import MaskedLM, MaskedLMHead
 from bert.model.layers import Attention, Block, output_std
 
@@ -120,11 +120,9 @@ def _inputs(encoder: Encoder, layer: int) -> Tensor:
     """(V, D): the input of the attention of a layer for each entry of the vocabulary, ignoring what the layers below add."""
     embeddings, block = encoder.embeddings, encoder.layers[layer]
     assert isinstance(block, Block)
-    was_training = embeddings.training
-    embeddings.eval()  # no dropout
     ids = torch.arange(encoder.config.vocab_size, device=embeddings.tokens.weight.device)[None]
-    x = embeddings(ids, None, torch.zeros_like(ids))[0]
-    embeddings.train(was_training)
+    with evaluating(embeddings):  # no dropout
+        x = embeddings(ids, None, torch.zeros_like(ids))[0]
     norm: nn.Module = nn.Identity()
     if block.norm_first:
         norm = block.attention_norm

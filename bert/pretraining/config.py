@@ -269,9 +269,8 @@ class PretrainRecipe:
         for name in ("kind", "size"):
             value = getattr(vocabulary, name)
             if value != getattr(plain, name) and not vocabulary.retrain:
-                raise InputError(
-                    f"vocabulary.{name} is {value} {beside}, which brings its tokenizer: leave it out, or train one with --new-tokenizer"
-                )
+                fix = "leave it out, or train one with --new-tokenizer"
+                raise InputError(f"vocabulary.{name} is {value} {beside}, which brings its tokenizer: {fix}")
         if self.data.store is not None and (vocabulary.retrain or vocabulary.add_words is not None):
             raise InputError(f"data.store {self.data.store} beside {chosen[0]}: it is tokenized already; give the text")
 

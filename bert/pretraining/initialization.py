@@ -50,9 +50,8 @@ def load_initial(recipe: PretrainRecipe) -> InitialModel:
         model.tokenizer = Tokenizer.load(given)
     tokenizer, entries = model.tokenizer, model.config.vocab_size
     if tokenizer.vocab_size > entries:
-        raise InputError(
-            f"{given}: has {tokenizer.vocab_size} entries and --from {folder} has {entries}: give the tokenizer that it was trained with"
-        )
+        both = f"has {tokenizer.vocab_size} entries and --from {folder} has {entries}"
+        raise InputError(f"{given}: {both}: give the tokenizer that it was trained with")
     return InitialModel(folder, model, tokenizer, tuple(fresh))
 
 
@@ -65,9 +64,7 @@ def check_initial(recipe: PretrainRecipe, initial: InitialModel) -> Tokenizer | 
     with torch.device("meta"):
         trained = objective_named(recipe.objective).build(initial.model.config, initial.model.head_config)
     if type(trained) is not MaskedLM or trained.state_dict().keys() != initial.model.state_dict().keys():
-        raise InputError(
-            f"objective {recipe.objective} does not train a plain masked LM: leave out --from {initial.folder}"
-        )
+        raise InputError(f"objective {recipe.objective} trains no plain masked LM: leave out --from {initial.folder}")
     tokenizer: Tokenizer | None = initial.tokenizer
     if (file := recipe.vocabulary.add_words) is not None:
         tokenizer = add_words(initial.tokenizer, read_words(file), source=file)[0]

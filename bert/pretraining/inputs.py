@@ -76,21 +76,16 @@ def check_inputs(recipe: PretrainRecipe, out: Path) -> InitialModel | None:
     """
     data = recipe.data
     read: list[tuple[str, str | None]] = [("the text", path) for path in (*data.corpus, *data.mixture)]
-    read += [
-        ("data.tokenizer", data.tokenizer),
-        ("data.store", data.store),
-        ("initialize_from", recipe.initialize_from),
-    ]
-    read += [("vocabulary.add_words", recipe.vocabulary.add_words), ("validation.general", recipe.validation.general)]
+    read += [("data.tokenizer", data.tokenizer), ("data.store", data.store)]
+    read += [("initialize_from", recipe.initialize_from), ("validation.general", recipe.validation.general)]
+    read += [("vocabulary.add_words", recipe.vocabulary.add_words)]
     for name, path in read:  # a run fills or replaces its folder
         if path is not None and real_path(Path(path).expanduser()).is_relative_to(real_path(out)):
             raise InputError(f"{name} {path} lies in --out {out}: give another --out")
     if data.corpus and data.store is not None:
         raise InputError(f"text and a store are given: leave out the text, or data.store {data.store}")
     if not data.corpus and data.store is None and not data.mixture:
-        raise InputError(
-            "no text: give a file, a folder or a glob (bert pretrain texts/ --out RUN), or --store with --tokenizer"
-        )
+        raise InputError("no text: give a file or folder (bert pretrain texts/ --out RUN), or --store and --tokenizer")
     initial = None if recipe.initialize_from is None else load_initial(recipe)
     tokenizer = _given_tokenizer(recipe, initial)
     for source in text_sources(data, out):

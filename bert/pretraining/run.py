@@ -203,9 +203,8 @@ def _train(run: _Run) -> Path:
     objective = objective_named(recipe.objective, compiled)
     model = _first_weights(run, objective)
     plan = data.plan if recipe.phases else None
-    module = PretrainingModule(
-        model, objective, recipe.optimizer, recipe.schedule, recipe.stop, recipe.seed, plan, data.fingerprint
-    )
+    how = recipe.optimizer, recipe.schedule, recipe.stop, recipe.seed
+    module = PretrainingModule(model, objective, *how, plan, data.fingerprint)
     logger.info(describe(data, model, run.precision))
     logger.info(f"{'compiled' if compiled else 'not compiled'}: {why}")
     if run_folder.is_rank_0():
@@ -221,9 +220,8 @@ def _train(run: _Run) -> Path:
         message = f"stopped {at}. Resume with: bert pretrain --resume {data.folder}"
         raise InterruptedRun(message if run_folder.is_rank_0() else "", stopped_by)
     if step == checkpoints.step_of(run.checkpoint):
-        logger.info(
-            f"nothing to do: the budget was already exhausted at step {step:,}; raise it by --stop.steps, --stop.tokens or --stop.minutes"
-        )
+        what = f"the budget was already exhausted at step {step:,}"
+        logger.info(f"nothing to do: {what}; raise it by --stop.steps, --stop.tokens or --stop.minutes")
     return finish(run, module)
 
 

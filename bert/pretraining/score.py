@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bert.errors import InputError
+from bert.model.encoder import evaluating
 from bert.model.heads import MaskedLM
 from bert.model.loss import IGNORED
 from bert.pretraining.config import PretrainRecipe
@@ -104,16 +105,15 @@ def score_stream(model: MaskedLM, stream: BatchStream) -> ValidationScore:
 @torch.inference_mode()
 def _score(model: MaskedLM, batches: Iterable[Mapping[str, Tensor]]) -> ValidationScore:
     """Score `model`, in eval mode for the time being, on batches of its arguments."""
-    training, device = model.training, next(model.parameters()).device
-    model.eval()
+    device = next(model.parameters()).device
     loss, right, counts = 0.0, 0, Counter[int]()
-    for batch in batches:
-        labels = batch["labels"]
-        output = model(**{name: tensor.to(device) for name, tensor in batch.items()})
-        loss += float(output.loss_sum)
-        right += int((output.logits.argmax(-1).cpu() == labels).sum())
-        counts.update(labels[labels >= 0].tolist())
-    model.train(training)
+    with evaluating(model):
+        for batch in batches:
+            labels = batch["labels"]
+            output = model(**{name: tensor.to(device) for name, tensor in batch.items()})
+            loss += float(output.loss_sum)
+            right += int((output.logits.argmax(-1).cpu() == labels).sum())
+            counts.update(labels[labels >= 0].tolist())
     targets = sum(counts.values())
     if not targets:
         raise InputError("no token to mask in the text to measure on: give more text")

@@ -70,9 +70,8 @@ def carry_over(model: MaskedLM, tokenizer: Tokenizer, rows: Overlap) -> MaskedLM
     config = replace(model.config, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
     with torch.device("meta"):
         grown = MaskedLM(config, model.head_config)
-    state = {
-        name: _means(tensor, rows) if name in _BY_VOCABULARY else tensor for name, tensor in model.state_dict().items()
-    }
+    state = model.state_dict()
+    state |= {name: _means(state[name], rows) for name in _BY_VOCABULARY if name in state}
     if config.positions_skip_padding:  # their table starts with unused rows, up to the padding id
         name = "encoder.embeddings.positions.weight"
         before, of_tokens = state[name][: model.config.pad_id + 1], state[name][model.config.pad_id + 1 :]

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bert.errors import InputError, check_arguments
-from bert.inference.batching import check_finite, evaluating
+from bert.inference.batching import check_finite
 from bert.inference.embeddings import encoder_of, tokenizer_of, warn_of_unknown
+from bert.model.encoder import evaluating
 from bert.report.text import render, table
 
 MOST_BYTES = 1 << 30  # of the weights of a text; computing them takes a few times as much

@@ -19,7 +19,6 @@ from sklearn.metrics import adjusted_rand_score, silhouette_score
 MOST_CLUSTERS = 6
 ROUNDING = 1e-9
 """cosines that differ by less are equal; those of a randomly initialized encoder differ by 1e-7 or less"""
-SILHOUETTE_SAMPLE = 2_000  # a silhouette takes quadratic time
 
 Vectors = NDArray[np.floating]
 Labels = NDArray[np.integer]
@@ -119,20 +118,15 @@ def cluster(vectors: Vectors, clusters: int | None, seed: int) -> Labels:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         found = [KMeans(k, n_init=10, random_state=seed).fit_predict(directions).astype(np.int64) for k in candidates]
-    scores = [silhouette(vectors, labels, seed) for labels in found]
+    scores = [silhouette(vectors, labels) for labels in found]
     return found[int(np.argmax([-np.inf if score is None else score for score in scores]))]
 
 
-def silhouette(vectors: Vectors, labels: Labels, seed: int) -> float | None:
-    """The mean silhouette by cosine distance, over at most 2,000 vectors; none if there is one group, or only groups of one."""
+def silhouette(vectors: Vectors, labels: Labels) -> float | None:
+    """The mean silhouette by cosine distance; none if there is one group, or only groups of one. It takes quadratic time."""
     if not 2 <= len(np.unique(labels)) < len(labels):
         return None
-    sample = np.random.default_rng(seed).permutation(len(labels))[:SILHOUETTE_SAMPLE]
-    if not 2 <= len(np.unique(labels[sample])) < len(sample):
-        return None
-    distances = np.clip(1 - cosines(vectors[sample]), 0, 2)
-    np.fill_diagonal(distances, 0)
-    return float(silhouette_score(distances, labels[sample], metric="precomputed"))
+    return float(silhouette_score(vectors, labels, metric="cosine"))
 
 
 def match_clusters(labels: Labels, reference: Labels) -> Labels:
@@ -143,12 +137,12 @@ def match_clusters(labels: Labels, reference: Labels) -> Labels:
     return linear_sum_assignment(-shared)[1][labels]
 
 
-def sense_scores(vectors: Vectors, clusters: Labels, senses: Labels, seed: int) -> SenseScores:
+def sense_scores(vectors: Vectors, clusters: Labels, senses: Labels) -> SenseScores:
     """The agreement of the vectors, and of clusters found without the senses, with the senses."""
     near, same = cosines(vectors), senses[:, None] == senses  # (n, n)
     within = same & ~np.eye(len(senses), dtype=bool)
     return SenseScores(
-        silhouette=silhouette(vectors, senses, seed),
+        silhouette=silhouette(vectors, senses),
         adjusted_rand=float(adjusted_rand_score(senses, clusters)),
         accuracy=leave_one_out(vectors, senses),
         within=float(near[within].mean()) if within.any() else None,

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from bert.probing import geometry
-from bert.probing.words import Words
+from bert.probing.words import COSINES, OF_SENSES, Words
 from bert.report.charts import contexts
 from bert.report.figures import layer_scatter_png
 from bert.report.maps import LayerMap, layer_map
@@ -22,7 +22,7 @@ CAPTION = (
 def map_of_words(words: Words) -> LayerMap:
     """The map of a word by layer; groups are the senses if they are given, otherwise the clusters of the last layer."""
     last, groups = words.layers[-1], _groups(words)
-    silhouettes = [geometry.silhouette(one.vectors, numbered(groups), 0) for one in words.layers]
+    silhouettes = [geometry.silhouette(one.vectors, numbered(groups)) for one in words.layers]
     measures = {"corrected cosine": [one.mean_cosine - one.baseline for one in words.layers]}
     measures["silhouette of the colors"] = np.array(silhouettes, float).tolist()
     if last.senses is not None:
@@ -59,12 +59,12 @@ def words_page(words: Words, model: str = "", source: str = "") -> str:
     drawn = len(word_map.drawn())
     few = f" {drawn} of {taken:,} occurrences have a mark, a random sample from every group." if drawn < taken else ""
     slider = f"Move the slider to go through the layers; the maps are aligned.{few}"
+    compared = f"Cosines at layer {last.number}, of {taken:,} occurrences."
+    header, *rows = words.by_layer()
     sections = [
         Section("Layer by layer", layer_map(word_map), slider),
-        Section(
-            "Nearest contexts", nearest_contexts(words), f"Cosines at layer {last.number}, of {taken:,} occurrences."
-        ),
-        Section("Metrics", _metrics(words), "Compare cosines with those of random tokens."),
+        Section("Nearest contexts", nearest_contexts(words), compared),
+        Section("Metrics", table(header, rows), "; ".join([COSINES, *[OF_SENSES] * bool(last.senses)])),
     ]
     return page(
         f"Contexts of {words.word}",
@@ -91,20 +91,6 @@ def nearest_contexts(words: Words, sentences: int = SENTENCES) -> str:
         signs = marks[[index, *(other for other, _ in near)]].tolist()
         cards.append(contexts(words.occurrences[index].marked, others, signs))
     return grid(cards)
-
-
-def _metrics(words: Words) -> str:
-    senses = any(one.senses for one in words.layers)
-    header = ["layer", "mean cosine", "random tokens", "corrected", "clusters", "silhouette"]
-    header += ["of senses", "sense accuracy", "adjusted Rand"] if senses else []
-    rows: list[list[object]] = []
-    for one in words.layers:
-        cosines = [one.mean_cosine, one.baseline, one.mean_cosine - one.baseline]
-        row = [_name(one.number), *map(decimal, cosines), len({*one.clusters.tolist()}), decimal(one.silhouette)]
-        if one.senses:
-            row += [decimal(one.senses.silhouette), f"{one.senses.accuracy:.1%}", decimal(one.senses.adjusted_rand)]
-        rows.append(row)
-    return table(header, rows)
 
 
 def _groups(words: Words) -> list[str]:

@@ -10,7 +10,7 @@ right, with the later ones masked too (Kauf and Ivanova 2023, "A Better Way to D
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -19,15 +19,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from bert.data.encoding import grouped
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments
-from bert.inference.batching import Batch, Encoded, evaluating, run_batches
+from bert.inference.batching import Batch, Encoded, run_batches
 from bert.inference.embeddings import encoder_of, tokenizer_of, warn_of_unknown, window_around
+from bert.model.encoder import evaluating
 from bert.model.heads import MaskedLM
 from bert.report.text import tabbed
 
 logger = logging.getLogger(__name__)
-CHUNK_TOKENS = 1 << 18  # in the masked copies that are in memory at once
+CHUNK_TOKENS = 1 << 18  # in the masked copies that are in memory at once, besides those of one sentence
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,11 @@ def score(
         model = MaskedLM.load(model).to("cuda" if torch.cuda.is_available() else "cpu")
     if not isinstance(model, MaskedLM):
         raise InputError(f"{type(model).__name__} predicts no tokens: give a MaskedLM, or the folder of one")
-    results: list[SentenceScore] = []
-    for chunk in _chunks(sentences, model):
+    results, tokenizer, most = list[SentenceScore](), tokenizer_of(model), model.config.max_length
+    encoded = ((sentence, tokenizer.encode_with_offsets(sentence)[0]) for sentence in sentences)
+    for chunk in grouped(encoded, lambda one: len(one[1]) * min(len(one[1]), most), CHUNK_TOKENS):
         results += _score_chunk(chunk, model, within_word, bf16, progress)
-    warn_of_unknown(tokenizer_of(model), [token for one in results for token in one.tokens])
+    warn_of_unknown(tokenizer, [token for one in results for token in one.tokens])
     return results
 
 
@@ -95,25 +98,6 @@ _Encoded = tuple[str, list[int]]
 """a sentence and its token ids"""
 
 
-def _chunks(sentences: Iterable[str], model: MaskedLM) -> Iterator[list[_Encoded]]:
-    """Consecutive sentences whose masked copies fit into `CHUNK_TOKENS`."""
-    tokenizer = tokenizer_of(model)
-    chunk: list[_Encoded] = []
-    held = 0
-    for sentence in sentences:
-        ids = tokenizer.encode_with_offsets(sentence)[0]
-        size = len(ids) * min(len(ids), model.config.max_length)
-        if size > CHUNK_TOKENS:
-            logger.warning(f"a sentence has {len(ids) - 2:,} tokens: each is predicted in a run of its own")
-        if chunk and held + size > CHUNK_TOKENS:
-            yield chunk
-            chunk, held = [], 0
-        chunk.append((sentence, ids))
-        held += size
-    if chunk:
-        yield chunk
-
-
 def _score_chunk(
     chunk: Sequence[_Encoded], model: MaskedLM, within_word: bool, bf16: bool | None, progress: str | None
 ) -> list[SentenceScore]:
@@ -123,6 +107,8 @@ def _score_chunk(
     copies: dict[tuple[tuple[int, ...], int], list[tuple[int, int]]] = {}
     count = 0
     for _, ids in chunk:
+        if len(ids) * min(len(ids), room + 2) > CHUNK_TOKENS:
+            logger.warning(f"a sentence has {len(ids) - 2:,} tokens: each is predicted in a run of its own")
         for position, end in _masks(ids, tokenizer, within_word):
             window, (at,) = window_around(ids, [position], room)
             until = min(at + end - position, len(window) - 1)

@@ -32,8 +32,8 @@ MOST_OCCURRENCES = 2_000
 BASELINE_TOKENS = 100
 """random tokens whose 4,950 pairs give the baseline"""
 BASELINE_SENTENCES = 1_000
-_COSINES = "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: the difference"
-_OF_SENSES = "of senses: their silhouette; adj. Rand: of clusters and senses; accuracy: nearest centroid, leave-one-out"
+COSINES = "cosine: mean over pairs of occurrences; random: over pairs of random tokens; corrected: the difference"
+OF_SENSES = "of senses: their silhouette; adj. Rand: of clusters and senses; accuracy: nearest centroid, leave-one-out"
 MATRIX_MOST = 12  # most occurrences for which the whole matrix is shown
 
 
@@ -122,19 +122,22 @@ class Words:
         ((sense, count),) = Counter(one.sense or "" for one in self.occurrences).most_common(1)
         return sense, count / len(self.occurrences)
 
+    def by_layer(self) -> list[list[str]]:
+        """The metrics of each layer, as rows of cells with a header."""
+        header = ["layer", "cosine", "random", "corrected", "clusters", "silhouette"]
+        header += ["of senses", "adj. Rand", "accuracy", "within", "between"] if self.layers[-1].senses else []
+        return [header, *map(_layer_row, self.layers)]
+
     def __str__(self) -> str:
         """The metrics by layer, then the occurrences in the last layer: their cosines if they are few, otherwise their clusters."""
-        senses = any(layer.senses for layer in self.layers)
-        header = ["layer", "cosine", "random", "corrected", "clusters", "silhouette"]
-        header += ["of senses", "adj. Rand", "accuracy", "within", "between"] if senses else []
+        header, *rows = self.by_layer()
         sample = "" if self.found == len(self.occurrences) else f", sample of {len(self.occurrences):,}"
         unknown = f", {self.unknown:,} of them unknown to the model ([UNK])" if self.unknown else ""
         title = f"{self.word}: {self.found:,} occurrences{sample}{unknown}"
         constant = "accuracy of always the most frequent sense: {1:.1%} ({0})".format(*self.most_frequent)
-        legend = [_COSINES, _OF_SENSES, constant] if senses else [_COSINES]
-        layers = table(header, list(map(_layer_row, self.layers)), left=0)
+        legend = [COSINES, OF_SENSES, constant] if self.layers[-1].senses else [COSINES]
         below = _matrix if len(self.occurrences) <= MATRIX_MOST else _clusters
-        return render(title, *legend, layers, "", *below(self, self.layer()))
+        return render(title, *legend, table(header, rows, left=0), "", *below(self, self.layer()))
 
 
 def _layer_row(layer: Layer) -> list[str]:
@@ -228,8 +231,8 @@ def words(
     for number, own, baseline, flat in reversed(by_number):
         groups = geometry.cluster(own, clusters, seed)
         groups = geometry.match_clusters(groups, measured[-1].clusters if measured else numbered(groups.tolist()))
-        scores = None if labels is None else geometry.sense_scores(own, groups, labels, seed)
-        score, mean = geometry.silhouette(own, groups, seed), geometry.mean_cosine(own)
+        scores = None if labels is None else geometry.sense_scores(own, groups, labels)
+        score, mean = geometry.silhouette(own, groups), geometry.mean_cosine(own)
         measured.append(Layer(number, own, baseline, mean, groups, score, flat, scores))
     unknown = sum(tokenizer.unk_id in (ids[position] for position in positions) for ids, positions in located)
     return Words(word.strip(), chosen, tuple(measured[::-1]), len(found), unknown)

@@ -55,11 +55,8 @@ EPOCHS = 6.0
 LEARNING_RATE = 5e-4  # of fine-tuning
 _RUNS = ("pretrained", "random", "topics", "tags", "random/topics", "random/tags")
 _SAMPLE = "corpus.txt topics-*.tsv tags-*.conll senses-*.jsonl pairs.jsonl prompts.jsonl sentences-*.txt".split()
-_OURS = (
-    *(*run_folder.OURS, "report.html", "metrics.json"),
-    *(f"sample/{name}" for name in _SAMPLE),
-    *(f"{run}/{name}" for run in _RUNS for name in run_folder.OURS),
-)
+_OURS = (*run_folder.OURS, "report.html", "metrics.json", *(f"sample/{name}" for name in _SAMPLE))
+_OURS += tuple(f"{run}/{name}" for run in _RUNS for name in run_folder.OURS)
 _UNITS = r"[a-z]+|[\u4e00-\u9fff]"  # units of the bag of words: English words, Chinese characters
 
 
@@ -158,13 +155,12 @@ def tagged_texts(out: Path) -> tuple[SpannedText, ...]:
 def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
     """The metrics on the test rows after fine-tuning `model` on a file of the sample."""
     data, train = file.partition("-")[0], out / "sample" / file
-    recipe = FinetuneRecipe(
-        model=str(model),
-        data=LabeledData(train=str(train)),
-        optimizer=FinetuneOptimizer(lr=LEARNING_RATE),
-        epochs=EPOCHS,
-        log=LogConfig(progress_bar=False),
+    rows, optimizer, log = (
+        LabeledData(train=str(train)),
+        FinetuneOptimizer(lr=LEARNING_RATE),
+        LogConfig(progress_bar=False),
     )
+    recipe = FinetuneRecipe(model=str(model), data=rows, optimizer=optimizer, epochs=EPOCHS, log=log)
     run = out / (data if model.parent.name == "pretrained" else f"random/{data}")
     with quiet():
         best = finetune(task, recipe, run)

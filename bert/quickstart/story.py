@@ -13,7 +13,7 @@ from bert.probing.senses import Senses
 from bert.probing.sentences import SentenceScore
 from bert.probing.words import Words
 from bert.report import page
-from bert.report.charts import ScoredText, SpannedText, bars, fill_in, line_chart, side_by_side, spanned, versus
+from bert.report.charts import ScoredText, SpannedText, bars, fill_in, line_chart, side_by_side, spanned
 from bert.report.maps import attention_map, layer_map
 from bert.report.page import Section
 from bert.report.text import render
@@ -183,20 +183,21 @@ def right_and_wrong(findings: Findings) -> str:
     half = len(findings.pairs) // 2
     first = next((pair for pair in findings.pairs[:half] if pair[0].score > pair[1].score), findings.pairs[0])
     others = [pair for pair in findings.pairs[:half] if pair is not first][:SHOWN_PAIRS]
-    chosen = [*others, *findings.pairs[half : half + SHOWN_PAIRS]]
+    chosen = first, *others, *findings.pairs[half : half + SHOWN_PAIRS]
+    charts = [side_by_side(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen]
     parts = [
         page.paragraph(
             "Two sentences differ in one word. Each token is masked in turn, and the model gives the probability of the original"
             " token, given all others. Probabilities multiply, so their logarithms are summed: 0 is certain, −0.7 is one in two,"
             " −2.3 one in ten, −6.9 one in a thousand."
         ),
-        side_by_side(*(ScoredText(one.tokens, one.log_probabilities) for one in first)),
+        charts[0],
         page.note(
             "The longer the bar, the less probable the token. A wrong word is improbable, and makes its neighbors improbable."
             " The sum is a score, not a probability: each token was predicted from all others."
         ),
-        page.heading("More pairs", "the same scores, token by token"),
-        *(versus(*(ScoredText(one.tokens, one.log_probabilities) for one in pair)) for pair in chosen),
+        page.heading("More pairs", "the same scores"),
+        *charts[1:],
     ]
     return "".join(parts)
 
@@ -216,7 +217,7 @@ def attended(findings: Findings) -> str:
 def senses_by_layer(findings: Findings) -> str:
     """The accuracy of every method, and that of each word in a collapsed table."""
     senses = findings.senses
-    overall = bars([(method, senses.mean(method)) for method in senses.methods], percent=True, highest=1.0)
+    overall = bars([(method, share := senses.mean(method), None, f"{share:.1%}") for method in senses.methods])
     rows = []
     for one in senses.words:
         rows.append((one.word, one.senses, one.test, *(f"{one.scores[name].accuracy:.0%}" for name in senses.methods)))

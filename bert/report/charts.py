@@ -100,18 +100,15 @@ def _stroke(curve: int) -> tuple[str, str]:
     return f"c{mark_of(curve).color}", f"d{(curve + curve // 8 * 2) % 4}"
 
 
-def line_chart(
-    series: Mapping[str, Points], x_label: str, y_label: str, levels: Mapping[str, float] = {}, dots: Sequence[str] = ()
-) -> str:
+def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, dots: Sequence[str] = ()) -> str:
     """Curves of (x, y) points by name, on the same axes; the pointer or the arrow keys show their values.
 
-    `levels` are named horizontal reference lines, such as a baseline. `dots` are the names of series that are drawn as points, not as a
-    curve. Points that are not finite are left out.
+    `dots` are the names of series that are drawn as points, not as a curve. Points that are not finite are left out.
     """
     curves = {name: _thinned([(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)],
                              MOST_DOTS if name in dots else MOST_POINTS) for name, points in series.items()}  # fmt: skip
     xs = [x for points in curves.values() for x, _ in points] or [0.0, 1.0]
-    ys = [y for points in curves.values() for _, y in points] + list(levels.values()) or [0.0, 1.0]
+    ys = [y for points in curves.values() for _, y in points] or [0.0, 1.0]
     x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
     x_range = (min(xs), max(xs)) if min(xs) < max(xs) else (x_ticks[0], x_ticks[-1])
     y_range = (min(y_ticks[0], *ys), max(y_ticks[-1], *ys))
@@ -127,10 +124,6 @@ def line_chart(
     grid += "".join(
         f'<i class="tick{" end" if across(x) > 95 else ""}" style="left:{across(x)}%"><span>{_tick(x, x_ticks)}</span></i>'
         for x in x_ticks
-    )
-    grid += "".join(
-        f'<i class="level" style="top:{down(y)}%"><span dir="auto">{escape(name)} {number(y)}</span></i>'
-        for name, y in levels.items()
     )
     lines = "".join(
         # a line without length has round ends alone: a dot that keeps its shape where the field is stretched
@@ -180,27 +173,18 @@ def _tick(value: float, all_ticks: Sequence[float]) -> str:
     return f"{value / unit:,.{decimals}f}{name}".replace("-", "\N{MINUS SIGN}")
 
 
-def bars(
-    items: Sequence[tuple[str, float]], *, percent: bool = False, highest: float | None = None, hit: str | None = None
-) -> str:
-    """Named values as bars from 0. A full bar is `highest`, by default the largest value; bars named `hit`, in any case, are marked."""
-    top = highest if highest is not None else max((value for _, value in items), default=1.0)
-    rows = "".join(
-        f"<li{' class=hit' if hit is not None and name.casefold() == hit.casefold() else ''}>"
-        f'<span class="name" dir="auto">{escape(name)}</span><span class="bar"><i style="width:{_share(value, top)}%"></i></span>'
-        f"<output>{f'{100 * value:.1f} %' if percent else number(value)}</output></li>"
-        for name, value in items
-    )
-    return f'<ol class="bars">{rows}</ol>'
+Bar = tuple[str, float, tuple[float, float] | None, str]
+"""a name, a value, its interval, and what is written beside them"""
 
 
-def interval_bars(items: Sequence[tuple[str, float, tuple[float, float] | None, str]], top: float) -> str:
-    """Bars from 0: a name, a value, its interval, which is drawn as a line, and what is written beside each. A full bar is `top`."""
+def bars(items: Sequence[Bar], top: float = 1.0, hit: str | None = None) -> str:
+    """Bars from 0, and their intervals as lines. A full bar is `top`; bars named `hit`, in any case, are marked."""
     rows = ""
     for name, value, bounds, text in items:
         low, high = (_share(end, top) for end in bounds or (value, value))
+        kind = " class=hit" if hit is not None and name.casefold() == hit.casefold() else ""
         rows += (
-            f'<li><span class="name" dir="auto">{escape(name)}</span><span class="bar"><i style="width:{_share(value, top)}%"></i>'
+            f'<li{kind}><span class="name" dir="auto">{escape(name)}</span><span class="bar"><i style="width:{_share(value, top)}%"></i>'
             f'<b style="left:{low}%;right:{100 - high:.1f}%"></b></span><output>{escape(text)}</output></li>'
         )
     return f'<ol class="bars">{rows}</ol>'
@@ -218,7 +202,8 @@ def fill_in(sentence: Marked, *guesses: Sequence[tuple[str, float]]) -> str:
     """
     before, word, after = sentence.context(CONTEXT).parts()
     parts = [word] if len(guesses) == 1 else list(word)
-    lists = "".join(bars(of_mask, percent=True, highest=1.0, hit=part) for part, of_mask in zip(parts, guesses))
+    shown = ([(name, share, None, f"{share:.1%}") for name, share in of_mask] for of_mask in guesses)
+    lists = "".join(bars(of_mask, hit=part) for part, of_mask in zip(parts, shown))
     blanks = f'<span class="blank" title="{escape(word)}"></span>'
     return (
         f'<figure class="card"><figcaption dir="auto">{escape(before)}{blanks}{escape(after)}</figcaption>'
@@ -237,15 +222,6 @@ def contexts(sentence: Marked, nearest: Sequence[tuple[Marked, float]], groups: 
         for sign, (other, cosine) in zip(signs[1:], nearest, strict=True)
     )
     return f'<figure class="card contexts"><figcaption>{signs[0]}{marked(sentence.context(CONTEXT))}</figcaption><ol>{rows}</ol></figure>'
-
-
-def versus(right: ScoredText, wrong: ScoredText) -> str:
-    """A good sentence above a bad one: each token with its log-probability, the darker the less probable, and the sums."""
-    lowest = min((score for text in (right, wrong) for score in text.scores), default=-1.0)
-    return (
-        f'<figure class="card versus">{_scored(right, "✓", "right", lowest)}{_scored(wrong, "✗", "wrong", lowest)}'
-        f"{_verdict(right, wrong)}</figure>"
-    )
 
 
 def side_by_side(right: ScoredText, wrong: ScoredText) -> str:
@@ -309,15 +285,3 @@ def _verdict(right: ScoredText, wrong: ScoredText, more: str = "") -> str:
     if not ahead > 0:
         said = "bad", f"The model prefers the wrong one, by {decimal(-ahead)} nats."
     return f'<figcaption class="{said[0]}">{said[1]}{more}</figcaption>'
-
-
-def _scored(text: ScoredText, sign: str, name: str, lowest: float) -> str:
-    tokens = "".join(
-        f'<span class="token" style="--s:{_share(-score, -lowest)}%"><b dir="auto">{escape(token)}</b>'
-        f"<small>{decimal(score)}</small></span>"
-        for token, score in zip(text.tokens, text.scores, strict=True)
-    )
-    return (
-        f'<div class="scored {name}"><span class="sign" aria-label="{name}">{sign}</span><p dir="auto">{tokens}</p>'
-        f"<output>{decimal(text.total)}</output></div>"
-    )

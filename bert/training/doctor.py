@@ -161,9 +161,8 @@ def _of_shape(curve: Curve) -> Iterator[Finding]:
         yield Finding("rate too high", f"{text}: give the learning rate a third, from before the rise on")
     elif last > _FLAT * before and (last > _PLATEAU or abs(last - math.log(2)) < 0.01):
         what = "a guess between two labels" if last < 1 else "the plateau of a masked-LM"
-        yield _stuck(
-            f"the loss is flat at {last:.3g} ({before:.3g} before), {what}", curve, "the learning rate", _USUAL
-        )
+        text = f"the loss is flat at {last:.3g} ({before:.3g} before), {what}"
+        yield _stuck(text, curve, "the learning rate", _USUAL)
 
 
 def _stuck(text: str, curve: Curve, rates: str, usual: tuple[float, float], is_above: bool = False) -> Finding:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from bert.data.encoding import ALL_FILES
-from bert.errors import InputError, InterruptedRun, option
+from bert.errors import InputError, InterruptedRun, accessing, option
 from bert.files import (
     clear_workshop,
     clear_workshops,
@@ -206,11 +206,8 @@ def claimed(out: Path, overwrite: bool, given: Any, ours: Sequence[str] = OURS, 
 
 def _mark(folder: Path, given: Any) -> None:
     header = f"The recipe as given. {RECIPE} has every field resolved."
-    try:
+    with accessing(folder, "written", f"free the disk or choose another {option('out')}"):
         write_yaml(given, folder / GIVEN, header)
-    except OSError as error:
-        what = f"cannot be written ({error.strerror or error}); free the disk or choose another {option('out')}"
-        raise InputError(f"{folder}: {what}") from error
 
 
 def _remove_ours(out: Path, ours: Sequence[str]) -> None:

@@ -231,9 +231,7 @@ def test_a_group_without_a_name_is_refused_and_a_slice_without_one_is_shown(plac
     rows = [{"text": text, "label": label, "user": user} for (text, label), user in zip(texts(3, 2), ("a", None, ""))]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     model, file = place / "classify" / "model", str(tmp_path / "rows.jsonl")
-    with pytest.raises(
-        InputError, match=r"line 2: column 'user' is empty; fill it in, as rows of a group are resampled"
-    ):
+    with pytest.raises(InputError, match=r"line 2: column 'user' is empty; fill it in, as groups are resampled"):
         evaluate(model, file, DataConfig(), "user")
     assert [(one.name, one.count) for one in evaluate(model, file, DataConfig()).by_column("user")] == [
         ("(none)", 2),

@@ -226,7 +226,7 @@ def test_a_row_with_a_column_that_the_first_has_not_is_named_and_nothing_written
     (tmp_path / "in.jsonl").write_text('{"text": "a", "x": 1}\n{"text": "b"}\n{"text": "c", "y": 1}\n')
     out = tmp_path / "out.csv"
     message = refused(place / "tag", tmp_path / "in.jsonl", "--out", out)
-    assert message == f"{tmp_path}/in.jsonl, line 3: column 'y' is not in the first row; write --format jsonl instead"
+    assert message == f"{tmp_path}/in.jsonl, line 3: column 'y' is not in the first row; give --format jsonl"
     assert [*tmp_path.iterdir()] == [tmp_path / "in.jsonl"]
     predict(place / "tag", tmp_path / "in.jsonl", "--out", out, "--format", "jsonl")
     assert [sorted(row) for row in json_of(out)] == [["spans", "text", "x"], ["spans", "text"], ["spans", "text", "y"]]

@@ -207,7 +207,7 @@ def test_numbers_have_neither_weights_nor_smoothing(place, tmp_path, capsys, fla
     file.write_text("text\tscore\n" + "".join(f"the cat {number}\t{number % 5}\n" for number in range(40)))
     model, out = str(place / "encoder"), str(tmp_path / "run")
     assert main(["finetune", "regression", "--model", model, "--train", str(file), "--out", out, flag]) == 2
-    assert "are for labels, not for regression: leave them out" in capsys.readouterr().err
+    assert "are not for regression: leave them out" in capsys.readouterr().err
 
 
 # ── how long it learns, and which model is kept ──

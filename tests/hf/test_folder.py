@@ -574,7 +574,7 @@ def damage(folder: Path, how: str) -> None:
             r"config\.json: model_type is gpt2: this version reads distilbert, bert, roberta, .*bert-encoder",
         ),
         ("key", r"config\.json: key hidden_size is missing"),
-        ("value", r"config\.json: encoder\.hidden_size 33 does not divide"),
+        ("value", r"config\.json: encoder\.hidden_size 33 is not a multiple of"),
         ("kind", r"config\.json: encoder\.hidden_size is .32.: give a whole number"),
         ("activation", r"config\.json: hidden_activation is mish: this version reads gelu, gelu_pytorch_tanh"),
         ("layers", r"config\.json: layer_types .*only layers 0, n, 2n"),

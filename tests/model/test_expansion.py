@@ -120,7 +120,7 @@ def test_a_model_with_narrow_embeddings_expands_in_depth_and_inside(shape):
 def test_a_model_without_a_norm_before_a_tied_output_matrix_is_not_made_wider():
     """Its logits would double."""
     model = MaskedLM(EncoderConfig(**SMALL, final_norm=False), HeadConfig(transform=False))
-    with pytest.raises(InputError, match="without a norm before it cannot be made wider"):
+    with pytest.raises(InputError, match="with no norm before it cannot grow"):
         expand(model, larger(model.config, hidden_size=32))
     assert expand(model, larger(model.config, num_layers=4)).config.num_layers == 4
 
@@ -170,7 +170,7 @@ def test_sizes_that_cannot_be():
     config = EncoderConfig(**SMALL)
     for sizes, message in (
         ({"num_layers": 2}, "expand.num_layers is 2 and the model has 3: give as many or more"),
-        ({"hidden_size": 20}, "give a multiple of 8, the size of a head, such as 24"),
+        ({"hidden_size": 20}, "give a multiple of 8, the size of a head, as 24"),
     ):
         with pytest.raises(InputError, match=message):
             larger(config, **sizes)

@@ -131,7 +131,7 @@ def test_an_objective_of_another_model_does_not_start_from_a_masked_lm(
     model = str(tiny_run / "model")
     command = ["pretrain", str(text_file), "--out", str(tmp_path / "run"), "--from", model, "--objective", "toy"]
     assert main(command) == 2
-    line = f"bert: objective toy does not train a plain masked LM: leave out --from {model}\n"
+    line = f"bert: objective toy trains no plain masked LM: leave out --from {model}\n"
     assert capsys.readouterr().err == line
     assert not any(tmp_path.iterdir())
 

@@ -101,16 +101,16 @@ def test_the_number_of_clusters_is_that_of_the_groups() -> None:
 
 def test_the_silhouette_is_that_of_scikit_learn() -> None:
     vectors, labels = blobs(spread=0.9)
-    assert geometry.silhouette(vectors, labels, 0) == pytest.approx(silhouette_score(vectors, labels, metric="cosine"))
-    assert geometry.silhouette(vectors, np.zeros(len(labels), int), 0) is None
-    assert geometry.silhouette(vectors[:3], np.arange(3), 0) is None
+    assert geometry.silhouette(vectors, labels) == pytest.approx(silhouette_score(vectors, labels, metric="cosine"))
+    assert geometry.silhouette(vectors, np.zeros(len(labels), int)) is None
+    assert geometry.silhouette(vectors[:3], np.arange(3)) is None
     many, of = blobs(each=650, spread=2.0)  # as many as `words` compares: exact, no sample
-    assert geometry.silhouette(many, of, 0) == pytest.approx(silhouette_score(many, of, metric="cosine"))
+    assert geometry.silhouette(many, of) == pytest.approx(silhouette_score(many, of, metric="cosine"))
 
 
 def test_sense_scores_are_means_over_pairs() -> None:
     vectors, senses = blobs(each=5, spread=1.0)
-    scores = geometry.sense_scores(vectors, senses, senses, 0)
+    scores = geometry.sense_scores(vectors, senses, senses)
     cosines = cosine_similarity(vectors)
     pairs = [(i, j) for i in range(len(senses)) for j in range(i)]
     same = [cosines[i, j] for i, j in pairs if senses[i] == senses[j]]
@@ -118,10 +118,10 @@ def test_sense_scores_are_means_over_pairs() -> None:
     assert (scores.within, scores.between) == (pytest.approx(np.mean(same)), pytest.approx(np.mean(other)))
     assert scores.adjusted_rand == 1.0
     other_clusters = np.arange(len(senses)) % 4
-    rand = geometry.sense_scores(vectors, other_clusters, senses, 0).adjusted_rand
+    rand = geometry.sense_scores(vectors, other_clusters, senses).adjusted_rand
     assert rand == pytest.approx(adjusted_rand_score(senses, other_clusters))
     assert rand < 0.1  # and not 0.6, as the index that is not adjusted for chance
-    assert geometry.sense_scores(vectors[:2], np.zeros(2, int), np.arange(2), 0).within is None
+    assert geometry.sense_scores(vectors[:2], np.zeros(2, int), np.arange(2)).within is None
 
 
 def test_clusters_keep_their_numbers_from_layer_to_layer() -> None:

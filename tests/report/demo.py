@@ -104,7 +104,7 @@ def sections() -> list[Section]:
     return [
         Section(
             "It learns by guessing",
-            charts.line_chart(loss_curves(), "step", "loss (nats a guess)", {"guessing by frequency": 5.9})
+            charts.line_chart(loss_curves(), "step", "loss (nats a guess)")
             + paragraph("A loss of 2.3 means that one guess in ten would be expected by chance."),
             "Words are hidden from the model, and it is asked which stood there. The less surprised it is, the lower the curve.",
         ),
@@ -129,13 +129,13 @@ def sections() -> list[Section]:
         ),
         Section(
             "Right or wrong?",
-            charts.side_by_side(right, wrong) + charts.versus(right, wrong),
+            charts.side_by_side(right, wrong),
             "How probable each token is to the model, given all others.",
         ),
         Section(
             "The results",
             table(["Task", "Pretrained", "Random start", "Trivial"], results, [(n, 1) for n in range(4)])
-            + charts.bars([(str(row[0]), float(row[1])) for row in results], percent=True, highest=1.0)
+            + charts.bars([(str(row[0]), float(row[1]), None, str(row[1])) for row in results])
             + details("Where they come from", paragraph("Each task was measured once.")),
             "Each number beside what an untrained model and a rule without a model get.",
         ),
@@ -156,12 +156,11 @@ def crowded_page() -> str:
         maps.attention_map(tokens, {f"layer {n} {endless}": np.full((64, 64), 1 / 64) for n in range(4)}),
         table([endless] * 12, [[endless] * 12]),
         table(["a"] * 40, [[123456.0] * 40]),
-        charts.bars([(endless, 1e12), ("b", 3.0)]),
+        charts.bars([(endless, 1e12, (1e11, 1e12), endless), ("b", 3.0, None, "3")], 1e12),
         charts.fill_in(sentence, [(endless, 0.5)]),
         charts.contexts(sentence, [(sentence, 0.5)]),
         charts.side_by_side(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens[:30], [-123.0] * 30)),
-        charts.versus(charts.ScoredText(tokens, [-1.0] * 64), charts.ScoredText(tokens, [-123.0] * 64)),
-        charts.line_chart({endless: [(1e9, 1e-9), (2e9, 1e9)]}, endless, endless, {endless: 5.0}),
+        charts.line_chart({endless: [(1e9, 1e-9), (2e9, 1e9)]}, endless, endless),
         heading(endless, endless),
         note(endless),
         details(endless, paragraph(endless)),

@@ -29,10 +29,9 @@ def test_ticks_are_round_evenly_spaced_and_hold_the_values(low: float, width: fl
 
 
 def test_a_curve_is_drawn_to_scale() -> None:
-    """From (0, 4) to (10, 0): the corners of the field; the level 1 at three quarters of its height."""
-    text = charts.line_chart({"loss": [(0, 4), (5, 3), (10, 0)]}, "step", "nats", {"chance": 1.0})
+    """From (0, 4) to (10, 0): the corners of the field."""
+    text = charts.line_chart({"loss": [(0, 4), (5, 3), (10, 0)]}, "step", "nats")
     assert 'points="0.0,0.0 50.0,25.0 100.0,100.0"' in text
-    assert '<i class="level" style="top:75.0%">' in text
     (numbers,) = Reader(text).data
     assert numbers["curves"] == [[[0, 4], [5, 3], [10, 0]]]
 
@@ -66,10 +65,10 @@ def test_a_long_curve_is_thinned_and_ends_where_it_ended() -> None:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    text = charts.bars([("a", 2.0), ("b", 0.5), ("c", -1.0)])
-    assert re.findall(r"width:([\d.]+)%", text) == ["100.0", "25.0", "0.0"]
-    assert re.findall(r"width:([\d.]+)%", charts.bars([("a", 0.25)], percent=True, highest=1.0)) == ["25.0"]
-    assert "25.0 %" in charts.bars([("a", 0.25)], percent=True)
+    values = [("a", 2.0, None, "2"), ("b", 0.5, None, "half"), ("c", -1.0, None, "-1")]
+    assert re.findall(r"width:([\d.]+)%", charts.bars(values, 2.0)) == ["100.0", "25.0", "0.0"]
+    assert re.findall(r"width:([\d.]+)%", charts.bars([("a", 0.25, None, "")])) == ["25.0"]
+    assert "half" in Reader(charts.bars(values)).text
 
 
 def test_the_hidden_word_is_marked_among_the_guesses_and_covered_in_the_sentence() -> None:
@@ -85,21 +84,6 @@ def test_contexts_come_with_their_cosines_and_marks() -> None:
     assert re.findall(r"symbol c(\d)", text) == ["0", "1", "0"]
     assert re.findall(r"<output>(.*?)</output>", text) == ["0.88", "−0.04"]
     assert "symbol" not in charts.contexts(SENTENCE, [(other, 0.5)])
-
-
-def test_versus_sums_and_says_which_sentence_is_ahead() -> None:
-    right = charts.ScoredText(["she", "ate"], [-1.0, -2.0])
-    wrong = charts.ScoredText(["she", "eight"], [-1.0, -8.0])
-    assert right.total == -3.0
-    text = charts.versus(right, wrong)
-    assert "The right one is 6.00 nats more probable." in text
-    assert re.findall(r"--s:([\d.]+)%", text) == [
-        "12.5",
-        "25.0",
-        "12.5",
-        "100.0",
-    ]  # shares of the most surprising token
-    assert "prefers the wrong one, by 6.00 nats" in charts.versus(wrong, right)
 
 
 def rows_of(text: str) -> list[tuple[list[str], list[str]]]:
@@ -175,11 +159,11 @@ def test_dots_are_drawn_to_scale_beside_a_curve_and_have_no_last_value() -> None
 
 
 def test_bars_have_their_intervals_to_scale() -> None:
-    text = charts.interval_bars([("short", 0.5, (0.25, 0.75), "50% of 30"), ("<long>", 0.2, None, "20% of 3")], 1.0)
+    text = charts.bars([("short", 0.5, (0.25, 0.75), "50% of 30"), ("<long>", 0.2, None, "20% of 3")], 1.0)
     assert '<i style="width:50.0%"></i><b style="left:25.0%;right:25.0%"></b></span><output>50% of 30</output>' in text
     assert '<i style="width:20.0%"></i><b style="left:20.0%;right:80.0%">' in text
     assert "&lt;long&gt;" in text
-    Reader(charts.interval_bars([("none", 0.0, None, "")], 0.0))
+    Reader(charts.bars([("none", 0.0, None, "")], 0.0))
 
 
 @given(st.text("ab ", max_size=30), st.data())

@@ -17,7 +17,7 @@ from bert.finetuning.evaluation.details import MOST_EXAMPLES, Chart, Confusion, 
 from bert.finetuning.evaluation.record import FILES, Report, predictions, without_nan
 from bert.finetuning.metrics import Scale, numbered
 from bert.report import page as html
-from bert.report.charts import SpannedText, interval_bars, line_chart, spanned
+from bert.report.charts import SpannedText, bars, line_chart, spanned
 from bert.report.page import Section, escape
 
 _MOST_TEXT, _MOST_NAME = 300, 60  # characters
@@ -127,7 +127,7 @@ def _slices(report: Report) -> Section:
         items = [(_cut(one.name), one.value, one.interval, text) for one, text in zip(parts, beside)]
         top = 1.0 if scale.percent else max(max(one.interval or (one.value,)) for one in parts)
         more = f"{len(parts) - _MOST_PARTS:,} more in metrics.json" * (len(parts) > _MOST_PARTS)
-        body += html.heading(f"By {name}", more) + interval_bars(items[:_MOST_PARTS], top)
+        body += html.heading(f"By {name}", more) + bars(items[:_MOST_PARTS], top)
     lead = f"A bar is the {scale.title} of a part, a line its 95% interval; parts of less than {FEWEST} have none."
     return Section("Parts of the data", body, lead)
 
