@@ -156,7 +156,7 @@ def test_the_command_finds_flipped_labels(encoder, tmp_path, said):
         rows[number] = text, "late" if label == "early" else "early"
     file = write_texts(tmp_path / "train.tsv", rows)
     dev = write_texts(tmp_path / "dev.tsv", [row for row in texts(60, 2) if row[1] != "other"])
-    flags = ["--model", encoder, "--train", file, "--dev", dev, *FAST, "--data.batch_size=8", "--epochs=5"]
+    flags = ["--model", encoder, "--train", file, "--dev", dev, *FAST, "--data.batch_size=8", "--epochs=8"]
     run_quietly(["finetune", "classify", *flags, "--out", str(tmp_path / "run"), "--label-errors"])
     found = rows_of(tmp_path / "run" / "label-errors.csv")
     assert [int(row["rank"]) for row in found] == list(range(1, len(found) + 1))
