@@ -95,8 +95,9 @@ def test_a_long_sentence_without_spaces_is_not_one_unknown_token():
     st.sampled_from(KINDS),
 )
 def test_any_text_of_known_characters_comes_back(text, kind):
-    composed = unicodedata.normalize("NFC", text.lower())
-    assume(set(composed) <= {*CHARACTERS, *"".join(CHARACTERS).lower()})  # a letter and a mark may be another character
+    composed, known = (unicodedata.normalize("NFC", some.lower()) for some in (text, "".join(CHARACTERS)))
+    # A letter and a mark may be another character, and the dot of İ is known only beside an i.
+    assume(set(composed.replace("i\u0307", "i")) <= {*CHARACTERS, *known.replace("i\u0307", "i")})
     assert comparable(EVERYTHING[kind].decode(EVERYTHING[kind].encode(text))) == comparable(text)
 
 
