@@ -234,9 +234,8 @@ def start(
     if dropout is not None:
         one_rate = family is not None and any(key.ours == "classify.first_dropout" for key in family.keys)  # of both
         head = replace(head, dropout=dropout, first_dropout=dropout if one_rate else head.first_dropout)
-    if pooling is None and head.pooling and _pooling(source.folder) == "mean":
-        pooling = "mean"  # that is what the encoder was trained for, and not [CLS]
-    head = replace(head, pooling=pooling or head.pooling, problem_type=problem_type)
+    is_mean = head.pooling is not None and _pooling(source.folder) == "mean"  # trained for that, and not for [CLS]
+    head = replace(head, pooling=pooling or ("mean" if is_mean else head.pooling), problem_type=problem_type)
     model = _empty(cls, config, head)
     model.encoder, model.head = encoder, heads.TaskHead(config, head)
     _take_over(source, kind, model.head, without="output")

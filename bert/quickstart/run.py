@@ -155,12 +155,13 @@ def tagged_texts(out: Path) -> tuple[SpannedText, ...]:
 def tuned(out: Path, task: str, file: str, model: Path) -> dict[str, float]:
     """The metrics on the test rows after fine-tuning `model` on a file of the sample."""
     data, train = file.partition("-")[0], out / "sample" / file
-    rows, optimizer, log = (
-        LabeledData(train=str(train)),
-        FinetuneOptimizer(lr=LEARNING_RATE),
-        LogConfig(progress_bar=False),
+    recipe = FinetuneRecipe(
+        model=str(model),
+        data=LabeledData(train=str(train)),
+        optimizer=FinetuneOptimizer(lr=LEARNING_RATE),
+        epochs=EPOCHS,
+        log=LogConfig(progress_bar=False),
     )
-    recipe = FinetuneRecipe(model=str(model), data=rows, optimizer=optimizer, epochs=EPOCHS, log=log)
     run = out / (data if model.parent.name == "pretrained" else f"random/{data}")
     with quiet():
         best = finetune(task, recipe, run)
