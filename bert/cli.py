@@ -10,7 +10,7 @@ from itertools import groupby
 from typing import Any
 
 from bert import __version__, signals
-from bert.commands import benching, exporting, finetuning, pretraining, probing, whole
+from bert.commands import benching, embedding, exporting, finetuning, pretraining, probe, probing, whole
 from bert.errors import InputError, InterruptedRun, RankError, did_you_mean
 from bert.flags import DOCUMENTATION, command_name, examples, first_line, flag_of
 from bert.terminal import printable_output
@@ -20,7 +20,7 @@ _USES = {
     "See all of it": (whole,),
     "Pretrain": (pretraining,),
     "Fine-tune": (finetuning, exporting),
-    "Probe": (probing,),
+    "Probe": (probing, probe, embedding),
     "Measure": (benching,),
 }
 COMMANDS = {command_name(one): one for modules in _USES.values() for module in modules for one in module.COMMANDS}

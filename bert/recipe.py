@@ -77,7 +77,10 @@ def load(kind: type, given: Fields, spelling: dict[str, str] | None = None) -> A
         known = [key for key in _names(kind) if key.startswith(name[: name.rfind(".") + 1])]
         raise InputError(f"{source or f'--{path[0]}'}: unknown key `{name}`.{did_you_mean(name, known)}")
     hint: Any = kind
-    for part in path[:-1] if error["type"] == "missing" else path:  # in a tuple that is too short
+    for place, part in enumerate(path[:-1] if error["type"] == "missing" else path):  # in a tuple that is too short
+        if len(kinds_of(hint)) > 2:  # pydantic names one of several types
+            name = ".".join(map(str, path[:place]))
+            break
         hint = hints_of(hint)[part] if is_dataclass(hint) else get_args(hint)[-1]  # type: ignore[arg-type]
     told = spelling[name] if spelling else f"{source}: {name} is" if source else f"{name} is"
     words = [word for one in kinds_of(hint) if get_origin(one) is Literal for word in get_args(one)]

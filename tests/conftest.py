@@ -56,6 +56,12 @@ def said() -> Iterator[list[str]]:
     logging.getLogger("bert").removeHandler(handler)
 
 
+def shared_folder(factory: pytest.TempPathFactory) -> Path:
+    """The folder of temporary files that all processes of a test run share."""
+    folder = factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest first, so that no process waits for the other's last test."""
     first = ["quickstart/test_run.py", "test_docs.py"]

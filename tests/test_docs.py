@@ -18,6 +18,7 @@ from bert.data.vocabulary import train_tokenizer
 from bert.flags import DOCUMENTATION
 from bert.model.config import task_head
 from bert.sample.files import write_sample
+from tests.conftest import shared_folder
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -158,8 +159,7 @@ def test_links_lead_somewhere(page: Path):
 @pytest.fixture(scope="session")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder in which the first block of the README was run, without its installation: by one process for all."""
-    shared = tmp_path_factory.getbasetemp()
-    shared = (shared.parent if "PYTEST_XDIST_WORKER" in os.environ else shared) / "documentation"
+    shared = shared_folder(tmp_path_factory) / "documentation"
     with FileLock(f"{shared}.lock"):
         if not (shared / "texts").exists():
             shutil.rmtree(shared, ignore_errors=True)

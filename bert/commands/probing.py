@@ -2,9 +2,11 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from bert.commands.embedding import write_vectors
 from bert.commands.options import output
 from bert.errors import InputError
 from bert.flags import Parser
@@ -14,12 +16,12 @@ def _words(arguments: Sequence[str]) -> None:
     """Compare the vectors of a word across sentences, layer by layer.
 
     $ bert words apple --sentences sentences.txt --model runs/mine/model --html apple.html
-    $ bert words mouse --also mice --sentences senses.jsonl --model runs/mine/model --layer 4
+    $ bert words all --change year --sentences rows.jsonl --model runs/mine/model --out change.tsv
     """
     columns = "sentence and, optionally, word, start and end or index, and sense"
     sentences = f".txt file with one sentence a line, or .jsonl, .tsv or .csv with the columns {columns}"
     parser = Parser(_words)
-    parser.add("word", "the word; case does not matter")
+    parser.add("word", "the word; case does not matter; with --change also several, separated by commas, or all")
     parser.add("--sentences", sentences, required=True, metavar="FILE")
     parser.add("--model", "model folder", required=True)
     parser.add("--layer", "one layer, where 0 is the embeddings; default: all", int)
@@ -27,11 +29,27 @@ def _words(arguments: Sequence[str]) -> None:
     parser.add("--also", "other forms of the word, separated by commas: mice,mousey", default="", metavar="FORMS")
     parser.add("--clusters", "number of clusters; default: the one of 2 to 6 with the best silhouette", int, at_least=1)
     parser.add("--seed", "seed of the clusters, the random tokens and the sample", int, 0)
+    change = "rank words by how their use differs between the two periods, or corpora, in this column, with p-values"
+    parser.add("--change", change, metavar="COLUMN")
     parser.add("--html", "offline page to write, with a slider through the layers", metavar="FILE")
     parser.add("--png", "picture to write, with a 2-D map of the last layer", metavar="FILE")
+    parser.add("--out", "file to write, .tsv with each occurrence, or .npz with its vectors too", metavar="FILE")
     options = parser.parse(arguments)
     html = output("--html", options.html, (".html", ".htm"), inputs=[options.sentences, options.model])
     png = output("--png", options.png, (".png",), inputs=[options.sentences, options.model])
+    out = output(
+        "--out", options.out, (".tsv", ".npz")[: 1 if options.change else 2], inputs=[options.sentences, options.model]
+    )
+    if options.change is not None:
+        from bert.probing.change import change as measure_change
+
+        if given := [name for name in ("html", "png", "also", "forms", "clusters") if getattr(options, name)]:
+            raise InputError(f"--{given[0]} is not used with --change: leave it out")
+        chosen = [] if options.word == "all" else [word.strip() for word in options.word.split(",") if word.strip()]
+        inputs = options.sentences, options.model, options.change, options.layer, chosen, options.seed
+        print(changes := measure_change(*inputs))
+        out(lambda file: _write_rows(changes.table(), None, file))
+        return
     from bert.probing.words import words
 
     also = [form.strip() for form in options.also.split(",") if form.strip()]
@@ -42,6 +60,7 @@ def _words(arguments: Sequence[str]) -> None:
 
     html(lambda file: file.write_text(words_page(result, options.model, options.sentences), encoding="utf-8"))
     _say(png(lambda file: words_png(result, file)))
+    out(lambda file: write_vectors(file, result.columns(), result.vectors))
 
 
 def _say(remark: object) -> None:
@@ -50,17 +69,42 @@ def _say(remark: object) -> None:
         print(remark)
 
 
+def _add_models(parser: Parser, model: str) -> None:
+    """Add the options for a model, or for the milestones of a run."""
+    parser.add("--model", f"{model}; or give --checkpoints")
+    parser.add("--checkpoints", "instead of a model: a run, each of whose milestones is measured", metavar="RUN")
+
+
+def _over_training(options: Any, measure: Callable[[str], dict[str, float]]) -> list[dict[str, object]]:
+    """Measure and print the milestones of the run in `options`, one row each; none with a model. InputError without either."""
+    from bert.data.milestones import milestones
+    from bert.report.text import render, table
+
+    run = options.checkpoints
+    if (options.model is None) == (run is None):
+        raise InputError("give --model or --checkpoints, one of them")
+    if run is None:
+        return []
+    if not (found := milestones(run)):
+        raise InputError(f"--checkpoints {run}: no milestones: give a run of bert pretrain --checkpoint.milestones")
+    measured = [(one.tokens, {"loss": one.loss, **measure(str(one.folder))}) for one in found]
+    cells = [[f"{tokens:,}", *(f"{value:.3f}" for value in values.values())] for tokens, values in measured]
+    print(render(table(["tokens", *measured[0][1]], cells, left=0)))
+    return [{"tokens": tokens, **values} for tokens, values in measured]
+
+
 def _senses(arguments: Sequence[str]) -> None:
     """Measure how well the vectors of words separate their senses, next to trivial baselines.
 
     $ bert senses train.jsonl --test test.jsonl --model runs/mine/model
-    $ bert senses rows.tsv --model runs/mine/model --words apple,bank --out senses.json
+    $ bert senses wic.jsonl --model runs/mine/model
     """
     from bert.probing.config import SensesProtocol
 
     parser = Parser(_senses, SensesProtocol, folder="probe")
-    parser.add("data", ".jsonl, .tsv or .csv with the columns word, sentence, sense, and start and end or index")
-    parser.add("--model", "model folder", required=True)
+    columns = "word, sentence, sense, and start and end or index; or those of WiC"
+    parser.add("data", f".jsonl, .tsv or .csv with the columns {columns}")
+    _add_models(parser, "model folder")
     parser.add("--test", "file with the test rows; default: every fifth row of each sense", metavar="FILE")
     parser.add("--layer", "one layer; default: all, and the sum of the last 4", int)
     parser.add("--words", "measure these words only, separated by commas, such as apple,bank", default="")
@@ -69,13 +113,26 @@ def _senses(arguments: Sequence[str]) -> None:
     options = parser.parse(arguments)
     protocol = parser.recipe(options)
     out = output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test, options.model])
+    from bert.probing.rows import read_contexts
     from bert.probing.senses import senses
+    from bert.probing.wic import wic
 
+    if options.model and (contexts := read_contexts(options.data)):
+        print(found := wic(contexts, options.model, options.test, options.layer, options.seed))
+        out(lambda file: _write_rows(found.table(), found.table(), file))
+        return
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
-    inputs = options.data, options.model, options.test
-    result = senses(*inputs, options.layer, chosen, options.seed, protocol=protocol)
-    print(result)
-    out(lambda file: _write_rows(list(result.rows()), result.summary(), file))
+    how = options.test, options.layer, chosen, options.seed
+
+    def headline(model: str) -> dict[str, float]:
+        result = senses(options.data, model, *how, protocol=protocol)
+        return {method: result.mean(method) for method in (*result.controls, result.headline)}
+
+    content: object = (rows := _over_training(options, headline))
+    if not rows:
+        print(result := senses(options.data, options.model, *how, protocol=protocol))
+        rows, content = list(result.rows()), result.summary()
+    out(lambda file: _write_rows(rows, content, file))
 
 
 def _write_rows(rows: Sequence[dict[str, object]], content: object, file: Path) -> None:
@@ -100,7 +157,7 @@ def _score(arguments: Sequence[str]) -> None:
     pairs_in = "good, bad and, optionally, phenomenon, field, paradigm, as in BLiMP"
     parser = Parser(_score)
     parser.add("file", file)
-    parser.add("--model", "folder of a masked LM", required=True)
+    _add_models(parser, "folder of a masked LM")
     parser.add("--within-word", within, bool)
     parser.add("--minimal-pairs", f"print the accuracy by phenomenon; the file holds pairs ({pairs_in})", bool)
     parser.add("--limit", "use only the first N pairs of each paradigm", int, metavar="N", at_least=1)
@@ -113,14 +170,23 @@ def _score(arguments: Sequence[str]) -> None:
 
     asked_for = options.minimal_pairs or options.limit is not None
     pairs = pairs_of(options.file, options.limit) if asked_for else read_pairs(options.file)
-    if pairs is None:
-        sentences = [row.sentence for row in read_rows(options.file, keep_empty=True)]
+    sentences = [row.sentence for row in read_rows(options.file, keep_empty=True)] if pairs is None else []
+
+    def headline(model: str) -> dict[str, float]:
+        if pairs is not None:
+            return {"accuracy": minimal_pairs(pairs, model, within_word=options.within_word).overall.accuracy}
+        scores = score(sentences, model, within_word=options.within_word)
+        values = [value for one in scores for value in one.log_probabilities]
+        return {"per token": sum(values) / len(values) if values else float("nan")}
+
+    content: object = (rows := _over_training(options, headline))
+    if pairs is None and not rows:
         scores = score(sentences, options.model, within_word=options.within_word, progress="scores")
         print(listed(scores))
-        rows: list[dict[str, object]] = [one.row() for one in scores]
+        rows = [one.row() for one in scores]
         tokens = ({"tokens": one.tokens, "log_probabilities": one.log_probabilities} for one in scores)
-        content: object = [row | more for row, more in zip(rows, tokens)]
-    else:
+        content = [row | more for row, more in zip(rows, tokens)]
+    elif pairs is not None and not rows:
         result = minimal_pairs(pairs, options.model, within_word=options.within_word, progress="scores")
         print(result if options.minimal_pairs else result.listed())
         rows, content = list(result.rows()), result.summary()

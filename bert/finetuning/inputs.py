@@ -28,7 +28,7 @@ from bert.finetuning.tasks.index import TASKS, task_named
 from bert.finetuning.tasks.task import Task, first_of, flat, printed
 from bert.finetuning.windows import WindowMaker
 from bert.hf.folder import open_folder
-from bert.model.encoder import Encoder
+from bert.model.encoder import Encoder, weights_hash
 from bert.model.heads import HeadedModel
 
 logger = logging.getLogger(__name__)
@@ -304,13 +304,11 @@ def resolved(recipe: FinetuneRecipe, maker: WindowMaker, rate: float, width: int
 
 def _fingerprint(data: TrainingData, encoder: Encoder) -> dict[str, str]:
     """Hashes of the labels, the examples, and the weights that a run starts from."""
-    digests = {name: blake2b(digest_size=16) for name in ("labels", "examples", "model")}
+    digests = {name: blake2b(digest_size=16) for name in ("labels", "examples")}
     digests["labels"].update(repr(data.labels).encode("utf-8", "surrogatepass"))
     for item in (len(data.train), *data.train, *data.dev):
         digests["examples"].update(repr(item).encode())
-    for tensor in encoder.state_dict().values():
-        digests["model"].update(tensor.flatten().view(torch.uint8).numpy())
-    return {name: digest.hexdigest() for name, digest in digests.items()}
+    return {name: digest.hexdigest() for name, digest in digests.items()} | {"model": weights_hash(encoder)}
 
 
 def with_absolute_paths(recipe: FinetuneRecipe) -> FinetuneRecipe:

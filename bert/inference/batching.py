@@ -94,7 +94,7 @@ def run_batches(
     wanted: dict[str, Any] = {"output_hidden_states": True} if hidden_states else {}
     results: list[Any] = [None] * len(inputs)
     with evaluating(model), torch.inference_mode(), progress_bar(progress, len(inputs)) as (advance, _):
-        compute = _rounded(model) if _takes_bf16(device, bf16) else model
+        compute = _rounded(model) if takes_bf16(device, bf16) else model
         for positions in _batches([len(one.ids) for one in inputs], batch_tokens):
             batch = padded_batch(inputs, positions, config.pad_id, device)
             asked = wanted if batch.masked_positions is None else wanted | {"masked_positions": batch.masked_positions}
@@ -150,7 +150,8 @@ def padded_batch(inputs: Sequence[Encoded], positions: list[int], pad_id: int, d
     return Batch(positions, padded([row.ids for row in rows], pad_id), mask, types, masked_positions)
 
 
-def _takes_bf16(device: torch.device, bf16: bool | None) -> bool:
+def takes_bf16(device: torch.device, bf16: bool | None) -> bool:
+    """Whether `run_batches` computes with weights rounded to bfloat16: `bf16`, or by default what the hardware does fast."""
     if bf16 is not None:
         return bf16
     on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)

@@ -32,16 +32,17 @@ def embed(
     model: nn.Module,
     texts: Iterable[str],
     pooling: Pooling | None = None,
-    layer: int = -1,
+    layer: int | Sequence[int] = -1,
     batch_tokens: int | None = None,
     bf16: bool | None = None,
 ) -> Tensor:
     """(N, D) fp32 vectors on the CPU of N texts: the mean over the tokens of a text, including special ones, or its first
     token, [CLS]. By default the one that the folder of the model says for sentence-transformers; without that, the mean.
 
-    `layer` counts from 0, the embeddings; -1 is the last. A text of more tokens than the model takes is split into windows of
-    similar length without overlap, and pooled over all of them: nothing is truncated. Special-token strings in texts are plain
-    text. `batch_tokens` and `bf16` are those of `bert.inference.batching.run_batches`.
+    `layer` counts from 0, the embeddings; -1 is the last. For a list of layers the vectors are (N, layers, D).
+    A text of more tokens than the model takes is split into windows of similar length without overlap, and pooled over all of
+    them: nothing is truncated. Special-token strings in texts are plain text. `batch_tokens` and `bf16` are those of
+    `bert.inference.batching.run_batches`.
 
     Raises InputError for a single text instead of a list, for items that are not text, for an unknown pooling, and if the model
     has no tokenizer or no such layer.
@@ -53,8 +54,7 @@ def embed(
     if chosen not in ("mean", "cls"):
         source = "" if pooling else ", as 1_Pooling in the folder of the model says, which is not supported"
         raise InputError(f"pooling is {chosen}{source}: give mean or cls")
-    tokenizer = tokenizer_of(encoder)
-    (number,) = resolve_layers(encoder.config, [layer])
+    tokenizer, numbers = tokenizer_of(encoder), resolve_layers(encoder.config, layer)
     room = max(1, encoder.config.max_length - 2)
     windows, owners = [], []
     cls, sep = (np.array([special], tokenizer.dtype) for special in (tokenizer.cls_id, tokenizer.sep_id))
@@ -65,21 +65,23 @@ def embed(
             windows.append(Encoded(np.concatenate((cls, window, sep))))  # 2 bytes per token; a list takes 36
             owners.append(owner)
 
-    sums = torch.zeros(len(texts), encoder.config.hidden_size)
-    counts = torch.zeros(len(texts), 1)
+    sums = torch.zeros(len(texts), len(numbers), encoder.config.hidden_size)
+    counts = torch.zeros(len(texts), 1, 1)
+    is_last = numbers == [encoder.config.num_layers]
 
     def take(output: Any, batch: Batch) -> list[None]:
-        hidden = output.last_hidden_state if output.hidden_states is None else output.hidden_states[number]
+        states = [output.last_hidden_state] if is_last else [output.hidden_states[number] for number in numbers]
         mask = batch.attention_mask if chosen == "mean" else torch.ones_like(batch.attention_mask[:, :1])
-        pooled = (hidden[:, : mask.shape[1]] * mask[..., None]).sum(dim=1, dtype=torch.float32)  # (B, D)
         of = torch.tensor([owners[place] for place in batch.positions])
-        sums.index_add_(0, of, pooled.cpu())
-        counts.index_add_(0, of, mask.sum(dim=1, keepdim=True).float().cpu())
+        for column, hidden in enumerate(states):
+            pooled = (hidden[:, : mask.shape[1]] * mask[..., None]).sum(dim=1, dtype=torch.float32)  # (B, D)
+            sums[:, column].index_add_(0, of, pooled.cpu())
+        counts.index_add_(0, of, mask.sum(dim=1, keepdim=True)[..., None].float().cpu())
         return [None] * len(batch.positions)
 
-    last = number == encoder.config.num_layers
-    run_batches(encoder, windows, take, hidden_states=not last, batch_tokens=batch_tokens, bf16=bf16)
-    return sums / counts
+    run_batches(encoder, windows, take, hidden_states=not is_last, batch_tokens=batch_tokens, bf16=bf16)
+    sums /= counts
+    return sums[:, 0] if isinstance(layer, int | np.integer) else sums
 
 
 def _tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> Iterator[np.ndarray]:
@@ -166,20 +168,34 @@ def _touched(offsets: Sequence[tuple[int, int]], sentence: str, span: tuple[int,
     if not 0 <= start < end <= len(sentence):
         what = f"are not inside the sentence {shown} of {len(sentence)} characters"
         raise InputError(f"characters {start} to {end} {what}")
-    positions = [position for position, (first, last) in enumerate(offsets) if max(first, start) < min(last, end)]
+    (positions,) = overlapping(offsets, [span])
     if not positions:
         what = f"characters {start} to {end} of {shown} ({sentence[start:end]!r})"
         raise InputError(f"{what} are dropped by the tokenizer: omit this occurrence")
     return positions
 
 
-def window_around(ids: Sequence[int], positions: Sequence[int], room: int) -> tuple[tuple[int, ...], list[int]]:
-    """A window of `room` tokens and the special ones, around the middle of `positions`, and the positions in it."""
+def overlapping(offsets: Sequence[tuple[int, int]], spans: Sequence[tuple[int, int]]) -> Iterator[list[int]]:
+    """For each of several spans of a text the positions of the tokens that overlap its characters; none if the tokenizer drops them."""
+    firsts, lasts = np.array(offsets).T
+    # bounds that ascend, whatever the tokenizer's order, so that a long text takes no longer per span
+    lasts_before = np.maximum.accumulate(lasts)
+    firsts_after = np.minimum.accumulate(np.where(firsts < lasts, firsts, lasts.max() + 1)[::-1])[::-1]
+    for start, end in spans:
+        near = range(int(np.searchsorted(lasts_before, start, "right")), int(np.searchsorted(firsts_after, end)))
+        yield [position for position in near if max(offsets[position][0], start) < min(offsets[position][1], end)]
+
+
+def window_around(
+    ids: Sequence[int], positions: Sequence[int], room: int, step: int = 1
+) -> tuple[tuple[int, ...], list[int]]:
+    """A window of `room` tokens and the special ones, around the middle of `positions`, and the positions in it. It begins at a multiple
+    of `step`, at most half of `room`, so that words near each other can share one."""
     length = len(ids) - 2
     if length <= room:
         return tuple(ids), list(positions)
     middle = (positions[0] + positions[-1]) // 2 - 1
-    begin = min(max(0, middle - room // 2), length - room)
+    begin = min(max(0, middle - room // 2) // step * step, length - room)
     window = (ids[0], *ids[1 + begin : 1 + begin + room], ids[-1])
     return window, [position - begin for position in positions if 1 <= position - begin <= room]
 

@@ -12,6 +12,7 @@ Devlin et al. 2018; Warner et al. 2024, "Smarter, Better, Faster, Longer".
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -241,6 +242,14 @@ def restarting_positions(document_ids: Tensor) -> Tensor:
 def count_parameters(module: nn.Module) -> int:
     """Number of weights; a shared weight counts once."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def weights_hash(module: nn.Module) -> str:
+    """blake2b of all weights and buffers in order, 32 hexadecimal digits. Shapes are not part of it: they are the config's."""
+    digest = blake2b(digest_size=16)
+    for tensor in module.state_dict().values():
+        digest.update(tensor.flatten().view(torch.uint8).cpu().numpy())
+    return digest.hexdigest()
 
 
 @contextmanager

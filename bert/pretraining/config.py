@@ -132,6 +132,25 @@ class PhaseConfig:
 
 
 @dataclass(frozen=True)
+class PretrainCheckpoint(CheckpointConfig):
+    """When to save checkpoints. One is always saved at the end, and when the run is interrupted."""
+
+    milestones: int | list[float] | None = None
+    """model folders to keep on the way, in RUN/milestones/TOKENS, each from the first step by which so many tokens have been seen. A list:
+    these numbers of tokens, padding not counted, such as [1e6, 2e6, 5e6]. A whole number n: after 1/2^(n-1), …, 1/4, 1/2 and all of the
+    budget, whatever it counts; of points within one step, the step is kept once. null: none"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("checkpoint", self, "milestones", _fit_a_run, "1 to 32, or a list of numbers of tokens above 0")
+
+
+def _fit_a_run(given: int | list[float]) -> bool:
+    """Whether milestones are in a run: 1/2^31 of any run is less than a step."""
+    return 0 < given <= 32 if isinstance(given, int) else min(given, default=0) > 0
+
+
+@dataclass(frozen=True)
 class ValidationConfig:
     """Loss, accuracy and perplexity on the validation split, with fixed masks."""
 
@@ -204,8 +223,8 @@ class PretrainRecipe:
     """the budget; none given: 20 minutes"""
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     """validation"""
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    """when to save checkpoints"""
+    checkpoint: PretrainCheckpoint = field(default_factory=PretrainCheckpoint)
+    """when to save checkpoints, and models on the way"""
     log: LogConfig = field(default_factory=LogConfig)
     """what to log"""
     trainer: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """`bert pretrain`: tokenizer → token store → batches → training → model folder. Read from `pretrain` downward.
 
 The run directory holds given.yaml (the recipe as given), recipe.yaml (all fields resolved; running it repeats the run), tokenizer/, store/
-(unless one was given), checkpoints/, metrics.csv, environment.json and model/ (the result).
+(unless one was given), checkpoints/, milestones/ (if asked for), metrics.csv, environment.json and model/ (the result).
 """
 
 import logging
@@ -163,6 +163,8 @@ def _take_up(launch: Launch, held: PretrainRecipe, recipe: PretrainRecipe) -> _R
 
     # Amend the recipe, tell the other ranks, and remove what is later than the checkpoint.
     told = {} if checkpoint is None else {"checkpoint": checkpoint.name, "sha256": manifest["sha256"]}
+    if changed:
+        checkpoints.drop_later_milestones(out, done)
     run_folder.mark_resumed(out, data.recipe, changed, done, run.decided(), told)
     for key, before, now in changed:
         logger.info(f"changed from step {done:,} on: {key} {shown(before)} -> {shown(now)}")
@@ -244,7 +246,10 @@ def _first_weights(run: _Run, objective: Objective) -> MaskedLM:
 
 def _fit(run: _Run, module: PretrainingModule) -> None:
     """Train until the budget is used up or a signal comes."""
-    data, rank = run.data, run.trainer.global_rank
+    data, rank, trainer = run.data, run.trainer.global_rank, run.trainer
+    if points := data.recipe.checkpoint.milestones:
+        keeper = checkpoints.Milestones(data.folder, points, partial(_export, data, module), run.launch.check)
+        trainer.callbacks.insert(0, keeper)  # type: ignore[attr-defined]  # before all that ends a step
     loader = StepLoader(
         data.training,
         module.objective.counts,
@@ -256,7 +261,12 @@ def _fit(run: _Run, module: PretrainingModule) -> None:
     )
     validation = data.validation and StepLoader(data.validation, rank=rank, steps=data.validation.steps)
     with fitting(run.launch, module, run.checkpoint):
-        run.trainer.fit(module, loader, validation, ckpt_path=run.checkpoint and str(run.checkpoint), weights_only=True)
+        trainer.fit(module, loader, validation, ckpt_path=run.checkpoint and str(run.checkpoint), weights_only=True)
+
+
+def _export(data: TrainingData, module: PretrainingModule, folder: Path) -> None:
+    """Write the model of a milestone. Its card has no metrics: those of the last validation are of an earlier step."""
+    module.objective.export(module.model, folder, card_text(data, module.objective, module.progress, {}))
 
 
 def finish(run: _Run, module: PretrainingModule) -> Path:

@@ -1,12 +1,14 @@
 """Results of the probes as pictures: a word in its contexts, as an offline page or as a PNG."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from bert.probing import geometry
+from bert.probing.probe import LINEAR, METRICS, ProbeResult, Subject
 from bert.probing.words import COSINES, OF_SENSES, Words
-from bert.report.charts import contexts
+from bert.report.charts import contexts, line_chart
 from bert.report.figures import layer_scatter_png
 from bert.report.maps import LayerMap, layer_map
 from bert.report.page import Section, decimal, grid, key_metrics, page, table
@@ -102,3 +104,67 @@ def _groups(words: Words) -> list[str]:
 
 def _name(layer: int) -> str:
     return f"layer {layer}" if layer else "layer 0, the embeddings"
+
+
+# ── probes ──
+
+CURVES = {  # (probe, metric) → its name in a chart
+    ("linear", "accuracy"): "linear probe",
+    ("control task", "accuracy"): "the same on a control task",
+    ("random encoder", "accuracy"): "the same on random weights",
+    **{("structural", metric): name for metric, name in METRICS.items()},
+}
+BY_LAYER = (
+    "What the control task reaches too is memory of words, not knowledge of the encoder; what random weights reach is the work of the"
+    " words and of the probe."
+)
+LAST_LAYER = "In the layer that is best in the end."
+
+
+def probe_page(result: ProbeResult) -> str:
+    """The page of a probe: its metrics over training, by layer and by number of examples, beside controls and baselines."""
+    sections = [Section(result.name(one), _by_layer(result, one), BY_LAYER) for one in result.subjects]
+    over_training = [one for one in result.subjects if one[1] is not None]
+    if len(over_training) > 1:
+        curves = {}
+        for of, name in CURVES.items():
+            if layer := result.best_layer(over_training[-1], *of):
+                curves[f"{name}, layer {layer}"] = [(one[1], result.value(one, layer, *of)) for one in over_training]
+        sections.insert(0, Section("Over training", line_chart(_known(curves), "tokens", "score"), LAST_LAYER))
+    if counts := sorted({row.examples for row in result.rows if row.probe == LINEAR})[:-1]:
+        linear, curves = ("linear", "accuracy"), {}
+        for one in result.subjects:
+            layer = result.best_layer(one, *linear) or ""
+            curves[result.name(one)] = [
+                (n, result.value(one, layer, *linear, n)) for n in (*counts, max(row.examples for row in result.rows))
+            ]
+        sections.append(
+            Section("Learning curves", line_chart(_known(curves), "labelled units", "accuracy"), LAST_LAYER)
+        )
+    if baselines := [[row.probe, row.metric, row.value, row.low, row.high] for row in result.rows if not row.layer]:
+        body = table(["baseline", "metric", "value", "low", "high"], baselines)
+        sections.append(
+            Section("Without a model", body, "What constant and lexical answers score, with 95 % intervals.")
+        )
+    about = "What each layer knows, beside what is scored without knowing it."
+    return page(f"Probes of {result.label}", about, sections)
+
+
+def _by_layer(result: ProbeResult, subject: Subject) -> str:
+    """The metrics of a model by layer as curves, beside constant baselines, and as a table."""
+    layers = list(dict.fromkeys(row.layer for row in result.rows if row.layer.isdecimal()))
+    curves = {
+        name: [(int(layer), result.value(subject, layer, *of)) for layer in layers] for of, name in CURVES.items()
+    }
+    for row in result.rows:
+        if not row.layer and row.metric == "accuracy":
+            curves[row.probe] = [(int(layer), row.value) for layer in layers]
+    header, rows = result.by_layer(subject)
+    flat = [name.replace("\n", " ") for name in header]
+    return line_chart(_known(curves), "layer", "score") + table(flat, rows)
+
+
+def _known(curves: dict[str, list[tuple[Any, float | None]]]) -> dict[str, list[tuple[float, float]]]:
+    """The points that were measured, of curves that have any."""
+    known = {name: [(float(x), y) for x, y in points if y is not None] for name, points in curves.items()}
+    return {name: points for name, points in known.items() if points}

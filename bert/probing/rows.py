@@ -20,6 +20,14 @@ ROWS = {"sentence": ("sentence", "text"), "word": ("word", "lemma", "target"), "
 ROWS |= {"start": ("start",), "end": ("end",), "index": ("index",)}
 # minimal pairs: our names, then those of BLiMP's own files
 PAIRS = {"good": ("good", "sentence_good"), "bad": ("bad", "sentence_bad"), "field": ("field",)}
+# words in two contexts: those of WiC
+CONTEXTS = {
+    "word": ROWS["word"],
+    "same": ("same", "label", "tag"),
+    "sentence1": ("sentence1",),
+    "sentence2": ("sentence2",),
+}
+CONTEXTS |= {name + side: (name + side,) for side in "12" for name in ("start", "end", "index")}
 PAIRS |= {"phenomenon": ("phenomenon", "linguistics_term"), "paradigm": ("paradigm", "uid")}
 
 
@@ -34,16 +42,27 @@ class Row:
     span: tuple[int, int] | None = None
     """the first character of the word, and the one after its last"""
     sense: str | None = None
+    group: str | None = None
+    """the period or corpus of the sentence"""
 
 
-def read_rows(path: str | Path, keep_empty: bool = False) -> list[Row]:
+def span_of(row: Row) -> tuple[int, int]:
+    """The characters of the word of a row: those given, or its first occurrence. Raises InputError if there is none."""
+    if row.span is not None:
+        return row.span
+    if not (found := find(row.sentence, [str(row.word)])):
+        raise InputError(f"{row.where}: {row.word} does not occur in its sentence: give start and end, or index")
+    return found[0]
+
+
+def read_rows(path: str | Path, keep_empty: bool = False, group: str | None = None) -> list[Row]:
     """The sentences of a file (.txt, .jsonl, .tsv, .csv, each also .gz or .zst; `-`: lines of standard input).
 
     Columns: `sentence` (or `text`), `word`, `start` and `end` or `index` (the number of the word among those separated by spaces),
     `sense`. All but the first are optional. At its place stands the word, or a form of it by English rules; any form if the column is
-    `lemma`. Empty sentences are left out unless `keep_empty`. Raises InputError.
+    `lemma`. `group` names a column that every row has. Empty sentences are left out unless `keep_empty`. Raises InputError.
     """
-    rows = [row for row in _rows(path) if keep_empty or row.sentence.strip()]
+    rows = [row for row in _rows(path, group) if keep_empty or row.sentence.strip()]
     if not any(row.sentence.strip() for row in rows):
         raise InputError(f"{name_of(path)}: no sentences: give a file with at least one")
     return rows
@@ -91,8 +110,51 @@ def read_pairs(path: str | Path, limit: int | None = None) -> list[Pair] | None:
     return pairs
 
 
-def _rows(path: str | Path) -> Iterator[Row]:
+@dataclass(frozen=True)
+class TwoContexts:
+    """A word in two sentences, and whether it means the same in both."""
+
+    word: str
+    first: Row
+    second: Row
+    same: bool
+
+
+def read_contexts(path: str | Path) -> list[TwoContexts] | None:
+    """The rows of a file such as WiC (Pilehvar and Camacho-Collados 2019), in order; none if it has no columns sentence1 and sentence2.
+
+    Columns: `word`, `sentence1`, `sentence2`, their `start1` and `end1` or `index1`, likewise for 2 (default: the first form of the word
+    by English rules), and `same` (or `label`, `tag`): true or false, T or F, 1 or 0. Raises InputError.
+    """
+    opened = _open(path, CONTEXTS)
+    if opened is None or not {"sentence1", "sentence2"} <= {*opened[0]}:
+        return None
+    _, column, rows = opened
+    found = []
+    for where, row in rows:
+        word, same = _text(row, column["word"]), (_text(row, column["same"]) or "").lower()
+        if word is None:
+            raise InputError(f"{where}: no value in column {column['word']!r}; fill it in")
+        if same not in (yes := ("true", "t", "1", "1.0")) and same not in ("false", "f", "0", "0.0"):
+            raise InputError(f"{where}: {column['same']} is {same!r}; must be true or false")
+        sides = []
+        for side in "12":
+            text = row.get(f"sentence{side}")
+            if not isinstance(text, str) or not text.strip():
+                raise InputError(f"{where}: no text in column 'sentence{side}'; {there_are(list(row))}")
+            span = _span(where, row, {name: name + side for name in ("start", "end", "index")}, text)
+            if (span := span or next(iter(find(text, forms_of(word))), None)) is None:
+                raise InputError(f"{where}: {word} does not occur in sentence{side}: give start{side} and end{side}")
+            sides.append(Row(text, where, word, span))
+        found.append(TwoContexts(word, sides[0], sides[1], same in yes))
+    return found
+
+
+def _rows(path: str | Path, group: str | None) -> Iterator[Row]:
     opened = _open(path, ROWS)
+    if group is not None and group not in (header := [] if opened is None else opened[0]):
+        near = did_you_mean(group, header)
+        raise InputError(f"{name_of(path)}: no column {group!r}; {there_are(header)}. Name another column.{near}")
     if opened is None:
         for number, line in enumerate(read_lines(Path(path).expanduser()), start=1):
             yield Row(line.strip(), f"{name_of(path)}, line {number}")
@@ -116,7 +178,10 @@ def _rows(path: str | Path) -> Iterator[Row]:
             span = span[0] + inside[0][0], span[0] + inside[0][1]  # without a comma or a quote beside the word
         if span is not None:  # positions in the file's text, in which a line end can have two characters
             span = len(unify(text[: span[0]])), len(unify(text[: span[1]]))
-        yield Row(unify(text), where, word, span, _text(row, column["sense"]))
+        of_group = None if group is None else _text(row, group)
+        if group is not None and of_group is None:
+            raise InputError(f"{where}: no value in column {group!r}; fill it in")
+        yield Row(unify(text), where, word, span, _text(row, column["sense"]), of_group)
 
 
 def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[str], dict[str, str], Rows] | None:

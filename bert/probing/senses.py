@@ -12,24 +12,21 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score
 from torch import nn
 
-from bert.data.tokenizer import Tokenizer, is_unspaced
+from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments, check_seed, did_you_mean
 from bert.inference.embeddings import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.config import SensesProtocol
-from bert.probing.occurrences import find
-from bert.probing.rows import Row, read_rows
+from bert.probing.controls import bag_of_words
+from bert.probing.rows import Row, read_rows, span_of
 from bert.report.text import render, table
 
 MOST_FREQUENT, BAG, STATIC, RANDOM = "most frequent sense", "bag of words", "static context", "random encoder"
@@ -152,7 +149,8 @@ def senses(
     for word, train, test in measurable:
         labels, gold = (np.array([row.sense for row in side]) for side in (train, test))
         located = locate(tokenizer_of(encoder), [*train, *test])
-        predicted = {MOST_FREQUENT: np.full(len(test), _most_frequent(labels)), BAG: _bag_of_words(train, labels, test)}
+        texts = [row.sentence for row in train], labels, [row.sentence for row in test]
+        predicted = {MOST_FREQUENT: np.full(len(test), _most_frequent(labels)), BAG: bag_of_words(*texts)}
         for method, vectors in _methods(word, located, encoder, control, numbers, layers is None, bf16):
             known, asked = vectors[: len(train)], vectors[len(train) :]
             predicted[method] = geometry.nearest_centroid(known, labels, asked, protocol.plain_centroids)
@@ -261,14 +259,14 @@ def static_context(encoder: Encoder, located: Sequence[Located]) -> np.ndarray:
 
 def _in_running_text(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Located]:
     """The words in their sentences, tokenized as running text."""
-    return span_tokens(tokenizer, [row.sentence for row in rows], [_span(row) for row in rows])
+    return span_tokens(tokenizer, [row.sentence for row in rows], [span_of(row) for row in rows])
 
 
 def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Located]:
     """The words in their sentences, with each stretch between spaces tokenized separately and located as a whole."""
     found = []
     for row in rows:
-        start, end = _span(row)
+        start, end = span_of(row)
         words = list(re.finditer(r"\S+", row.sentence))
         ids: list[int] = [tokenizer.cls_id]
         positions: list[int] = []
@@ -280,32 +278,6 @@ def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Located]:
             raise InputError(f"{row.where}: characters {start} to {end} contain no word: fix start and end")
         found.append(([*ids, tokenizer.sep_id], positions))
     return found
-
-
-def _span(row: Row) -> tuple[int, int]:
-    if row.span is not None:
-        return row.span
-    if not (found := find(row.sentence, [str(row.word)])):
-        raise InputError(f"{row.where}: {row.word} does not occur in its sentence: give start and end, or index")
-    return found[0]
-
-
-def _bag_of_words(train: Sequence[Row], labels: np.ndarray, test: Sequence[Row]) -> np.ndarray:
-    """The predictions of a logistic regression on counts of words; in Chinese, of characters and pairs of characters."""
-    counts = CountVectorizer(analyzer=_units)
-    try:
-        known = counts.fit_transform([row.sentence for row in train])
-    except ValueError:  # no words at all
-        return np.full(len(test), _most_frequent(labels))
-    model = LogisticRegression(max_iter=1_000).fit(known, labels)
-    return model.predict(counts.transform([row.sentence for row in test]))
-
-
-def _units(sentence: str) -> list[str]:
-    units = []
-    for run in re.findall(r"\w+", sentence.casefold()):
-        units += [*run, *map("".join, pairwise(run))] if any(map(is_unspaced, run)) else [run]
-    return units
 
 
 def _score(gold: np.ndarray, predicted: np.ndarray) -> Score:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -121,6 +122,22 @@ class Words:
         """The most frequent sense of the occurrences and its share: the accuracy of a constant answer."""
         ((sense, count),) = Counter(one.sense or "" for one in self.occurrences).most_common(1)
         return sense, count / len(self.occurrences)
+
+    @property
+    def vectors(self) -> geometry.Vectors:
+        """(N, L, D) fp32 vectors of the occurrences in the layers that were computed."""
+        return np.stack([layer.vectors for layer in self.layers], axis=1)
+
+    def columns(self, layer: int = -1) -> dict[str, list[Any]]:
+        """For files, of each occurrence its sentence, its characters there, its form and sense, and in one layer its cluster and the
+        sentence of the occurrence nearest to it. Raises InputError if the layer was not computed."""
+        cosines = self.layer(layer).cosines
+        np.fill_diagonal(cosines, -np.inf)
+        of_all = {"sentence": "sentence", "start": "start", "end": "end", "form": "text", "sense": "sense"}
+        columns = {name: [getattr(one, own) for one in self.occurrences] for name, own in of_all.items()}
+        columns["cluster"] = self.layer(layer).clusters.tolist()
+        nearest = [self.occurrences[near].sentence for near in cosines.argmax(axis=1)]
+        return columns | {"nearest": nearest if len(nearest) > 1 else [None]}
 
     def by_layer(self) -> list[list[str]]:
         """The metrics of each layer, as rows of cells with a header."""

@@ -1,12 +1,13 @@
 """Checkpoints, written atomically (temporary name, fsync, rename) and checked against a hash when read.
 
 A checkpoint is a folder `step-00000100` with `state.pt`, Lightning's state dictionary, and `manifest.json`, with its length and SHA-256.
-A damaged one is detected, and the run is resumed from the one before.
+A damaged one is detected, and the run is resumed from the one before. A milestone is a model folder, which is kept for good.
 """
 
 import hashlib
 import json
 import logging
+import math
 import re
 import time
 import warnings
@@ -18,19 +19,23 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Callback, Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from bert.data.milestones import MILESTONE_FILE, MILESTONES, milestones
 from bert.errors import InputError, RankError, option
 from bert.files import clear_workshops, remove_folder, replaced_folder
-from bert.training.callbacks import MetricsCsv
+from bert.hf.folder import OURS as MODEL_FILES
+from bert.training.callbacks import MetricsCsv, not_finite
 from bert.training.config import CheckpointConfig
 from bert.training.ranks import Agreement
+from bert.training.schedules import Progress
 from bert.untrusted import read_json
 
 logger = logging.getLogger(__name__)
 
 _FILES = ("state.pt", "manifest.json")
+_OF_A_MILESTONE = (*MODEL_FILES, MILESTONE_FILE)
 _NAME = re.compile(r"step-\d{8,}")
 
 
@@ -165,6 +170,58 @@ class Checkpoints(Checkpoint):
         return self.folder / f"step-{step:08d}"
 
 
+class Milestones(Callback):
+    """Writes a milestone at the end of each step that reaches the next of `points`: shares of the budget, or tokens.
+
+    It precedes `Checkpoints`, because a run that is resumed from the checkpoint of a step does not take this step again. Whether a step
+    reaches a point is a function of the progress before and after it, which is equal on all ranks, and in a resumed run.
+    """
+
+    def __init__(
+        self, run: Path, points: int | list[float], export: Callable[[Path], None], check: Callable[[], None]
+    ) -> None:
+        """`points`: a list of tokens; or n, for 1/2^(n-1), …, 1/4, 1/2 and all of the budget. `export` writes the model into a folder.
+        `check` is called first, and raises if the directory `run` no longer belongs to the run."""
+        self.run, self.points, self.export, self.check = run, points, export, check
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        """What is reached now was reached before the run was resumed."""
+        self._reached = self._count(pl_module.progress)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        """Write a milestone, on rank 0, if the step has reached a point, or several."""
+        before, self._reached = self._reached, self._count(pl_module.progress)
+        if self._reached > before:
+            loss = pl_module.mean_losses()["loss"]
+            if not math.isfinite(loss):
+                raise not_finite("loss", loss, pl_module.progress.step)
+            if trainer.is_global_zero:
+                self._write(pl_module.progress, loss)
+
+    def _count(self, progress: Progress) -> int:
+        """The number of points that are reached."""
+        if isinstance(self.points, int):
+            return sum(progress.share() >= 2.0**-halvings for halvings in range(self.points))
+        return sum(progress.tokens >= point for point in self.points)
+
+    def _write(self, progress: Progress, loss: float) -> None:
+        """Write a milestone, unless it is there because the run was killed before its next checkpoint. If the disk is full, warn, and
+        training continues."""
+        self.check()
+        record = {"step": int(progress.step), "tokens": int(progress.tokens), "loss": loss}
+        folder = self.run / MILESTONES / str(record["tokens"])
+        if (folder / MILESTONE_FILE).exists():
+            return
+        try:
+            # What the model warns of is said when it is finished.
+            with replaced_folder(folder, _OF_A_MILESTONE) as fresh, warnings.catch_warnings(action="ignore"):
+                self.export(fresh)
+                (fresh / MILESTONE_FILE).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        except (InputError, OSError) as error:
+            why = getattr(error.__cause__ or error, "strerror", None) or error
+            warnings.warn(f"{folder}: the milestone could not be written ({why}); training continues", stacklevel=2)
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first: only folders named step- and a number."""
     return sorted((path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)), key=step_of)
@@ -255,6 +312,16 @@ def cut_back(folder: Path, csv: MetricsCsv, checkpoint: Path | None) -> None:
         logger.info(f"{folder}: has no checkpoint yet: it starts at the first step, from the inputs prepared before")
     else:
         drop_later(checkpoint)
+
+
+def drop_later_milestones(run: Path, step: int) -> None:
+    """Remove the milestones after `step`, from which a run is resumed with another recipe. Files of the user in their folders stay."""
+    clear_workshops(run / MILESTONES, _OF_A_MILESTONE)
+    for later in (one.folder for one in milestones(run) if one.step > step):
+        with replaced_folder(later, _OF_A_MILESTONE):
+            pass  # the new folder holds nothing of ours
+        with suppress(OSError):  # not empty
+            later.rmdir()
 
 
 def find_damage(checkpoint: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from bert.data.encoding import ALL_FILES
+from bert.data.milestones import MILESTONE_FILE, MILESTONES
 from bert.errors import InputError, InterruptedRun, accessing, option
 from bert.files import (
     clear_workshop,
@@ -55,6 +56,7 @@ _FILES = {  # folder → patterns of the files that a run writes into it
     "checkpoints/step-[0-9]*/": "state.pt manifest.json",
     "before-after/": "losses.tsv validation-text.npz general-sample.npz .*.partial.*",
     "model/": " ".join(MODEL_FILES),
+    f"{MILESTONES}/[0-9]*/": " ".join((*MODEL_FILES, MILESTONE_FILE)),
     "tensorboard/": _EVENTS,
     "lightning_logs/version_*/": _EVENTS,
     "wandb/": "run-*/** offline-run-*/** debug*.log latest-run",

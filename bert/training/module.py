@@ -146,16 +146,16 @@ class TrainingModule(L.LightningModule):
         return getattr(optimizer, "gradient_norm", torch.zeros(()))
 
     def read_log(self) -> dict[str, float]:
-        """The mean loss since the last call over all ranks, its terms if there are several, and learning rate and gradient norm of the last
-        step."""
-        means = {name: float(self.summed(total)) / max(1, self.counts[name]) for name, total in self.sums.items()}
+        """`mean_losses`, learning rate and gradient norm of the last step, for a row of the log, which ends here."""
+        losses = self.mean_losses()
         self.sums, self.counts = {}, {}
-        return {
-            "loss": sum(self.weights[name] * mean for name, mean in means.items()),
-            **(means if len(means) > 1 else {}),
-            "learning_rate": self.learning_rate,
-            "gradient_norm": float(self.gradient_norm),
-        }
+        return losses | {"learning_rate": self.learning_rate, "gradient_norm": float(self.gradient_norm)}
+
+    def mean_losses(self) -> dict[str, float]:
+        """The mean loss since the last row of the log, and its terms if there are several, over all ranks: each must call it."""
+        means = {name: float(self.summed(total)) / max(1, self.counts[name]) for name, total in self.sums.items()}
+        loss = sum(self.weights[name] * mean for name, mean in means.items())
+        return {"loss": loss, **(means if len(means) > 1 else {})}
 
     def log_validation(self, metrics: Mapping[str, float], **also: float) -> None:
         """Pass the metrics of a validation to callbacks that monitor them, and, together with `also`, to every logger."""

@@ -187,7 +187,7 @@ def test_weights_of_a_masked_lm_a_classifier_and_a_tagger_can_be_started_from(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_the_run_at_a_step_and_the_best_model_stays(place, tmp_path, number, code):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "bert", *arguments(place, "classify", run, "--epochs=100000")]
+    command = [sys.executable, "-m", "bert", *arguments(place, "classify", run, "--epochs=2000")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
     )

@@ -1,15 +1,19 @@
-"""`bert words`, `senses`, `score` and `attend` from the command line: what they print, write and refuse."""
+"""`bert words`, `senses`, `score`, `attend` and `embed` from the command line: what they print, write and refuse."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from sklearn.metrics.pairwise import cosine_similarity
 
 from bert import score
 from bert.cli import main
 from bert.commands.options import output
 from bert.errors import InputError
+from bert.probing.vectors import embedded
 from tests.probing.models import make_masked_lm, sense_rows
 
 
@@ -31,6 +35,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "lines.txt").write_text(
         "the apple <script>alert(1)</script> is sweet\nApple shares, an apple\n\n苹果 apple\n"
     )
+    (tmp_path / "one.txt").write_text("the cat sat on the mat\n")
     (tmp_path / "pairs.jsonl").write_text(
         '{"good": "the cat sat", "bad": "sat the cat"}\n{"good": "mat", "bad": "apple"}\n'
     )
@@ -68,6 +73,64 @@ def test_words_takes_senses_a_layer_forms_and_clusters(runs: Callable[..., str],
     assert "fruit" in (place / "s.html").read_text(encoding="utf-8")
     (place / "forms.txt").write_text("two apples\nthe mice\n")
     assert "2 occurrences" in runs("words", "apple", "--sentences", "forms.txt", "--forms", "--also", "mice")
+
+
+def test_words_writes_its_occurrences_and_their_vectors(runs: Callable[..., str], place: Path) -> None:
+    runs("words", "apple", "--sentences", "senses.jsonl", "--out", "apple.tsv")
+    written = pd.read_csv(place / "apple.tsv", sep="\t")
+    assert [*written] == ["sentence", "start", "end", "form", "sense", "cluster", "nearest"]
+    assert {*written["sense"]} == {"fruit", "firm"}
+    assert [text[a:b] for text, a, b in written[["sentence", "start", "end"]].values] == [*written["form"]]
+    runs("words", "apple", "--sentences", "senses.jsonl", "--out", "apple.NPZ")
+    with np.load(place / "apple.NPZ") as arrays:  # without pickles
+        assert {*arrays} == {*written, "vectors"}
+        assert all(arrays[name].tolist() == written[name].tolist() for name in written)
+        last = arrays["vectors"][:, -1]
+        cosines = cosine_similarity(last) - 3 * np.eye(len(last))
+        nearest = [str(arrays["sentence"][n]) for n in cosines.argmax(axis=1)]
+        assert arrays["nearest"].tolist() == nearest
+    runs("words", "mat", "--sentences", "one.txt", "--out", "one.tsv")
+    assert (place / "one.tsv").read_text().splitlines()[1] == "the cat sat on the mat\t19\t22\tmat\t\t0\t"
+
+
+@pytest.mark.parametrize("suffix", ["npz", "parquet", "tsv"])
+@pytest.mark.parametrize("of", [[], ["--words", "--layer", "1", "--pooling", "last"]])
+def test_embed_writes_the_vectors_of_python(
+    runs: Callable[..., str], place: Path, model: str, suffix: str, of: list[str]
+) -> None:
+    printed = runs("embed", "lines.txt", "--out", f"x.{suffix}", *of)
+    texts = ["the apple <script>alert(1)</script> is sweet", "Apple shares, an apple", "", "苹果 apple"]
+    columns, vectors = embedded(texts, model, *([True, 1, "last"] if of else []))
+    assert printed == f"x.{suffix}: vectors of {len(vectors)} {'words' if of else 'texts'}, 32 dimensions each\n"
+    if suffix == "npz":
+        with np.load(place / "x.npz") as arrays:
+            found, got = {name: arrays[name].tolist() for name in columns}, arrays["vectors"]
+    elif suffix == "parquet":
+        table = pd.read_parquet(place / "x.parquet")
+        found, got = {name: table[name].tolist() for name in columns}, np.stack([*table["vector"]])
+    else:
+        table = pd.read_csv(place / "x.tsv", sep="\t", keep_default_na=False)
+        found, got = {name: table[name].tolist() for name in columns}, table.loc[:, "v0":"v31"].to_numpy(np.float32)
+    assert found == {name: [*column] for name, column in columns.items()}
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, vectors, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--out", "x.csv"], "--out x.csv: give a name that ends in .npz or .parquet or .tsv"),
+        (["--out", "x.npz", "--layer", "9"], "layer 9: the model has layers 0 (the embeddings) to 2"),
+        (["--out", "x.npz", "--pooling", "first"], "pooling is first: give mean or cls"),
+        (["--out", "x.npz", "--words", "--pooling", "cls"], "pooling is cls; must be mean or first or last for words"),
+    ],
+)
+def test_embed_refuses_in_one_line_and_writes_nothing(
+    place: Path, model: str, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert main(["embed", "lines.txt", "--model", model, *options]) == 2
+    assert capsys.readouterr().err == f"bert: {message}\n"
+    assert not [*place.glob("*x.*")]
 
 
 def test_senses_prints_and_writes_every_metric(runs: Callable[..., str], place: Path) -> None:

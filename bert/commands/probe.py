@@ -1,0 +1,95 @@
+"""`bert probe`: parse, call, print."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from bert.errors import InputError, accessing
+from bert.files import replaced
+from bert.flags import Parser
+
+
+def _probe(arguments: Sequence[str]) -> None:
+    """Measure what each layer of a model knows about the labels of words or texts, each number beside its controls.
+
+    $ bert probe train.conllu --dev dev.conllu --label upos --model runs/mine/model --out runs/probe
+    $ bert probe reviews.tsv --label label --model runs/mine/model --model runs/other/model --examples 10,100,1000
+    """
+    label = "column of the file, such as upos, deprel or feats=Number; head: the structural probe, on trees"
+    parser = Parser(_probe)
+    parser.add("train", ".conllu, .conll, .jsonl, .tsv or .csv file with labelled words or texts")
+    parser.add("--label", label, required=True)
+    parser.add("--model", "model folder; can be repeated", list[str], metavar="DIR", repeated=True)
+    parser.add("--checkpoints", "pretraining run, of which the milestones are probed", metavar="RUN")
+    parser.add("--dev", "file that regularization is chosen on; default: every fifth sentence of TRAIN", metavar="FILE")
+    parser.add("--test", "file that is scored; default: that of --dev", metavar="FILE")
+    parser.add("--text", "column of the texts; default: found by its usual names", metavar="COLUMN")
+    parser.add("--pooling", "of the tokens of a word: mean, first or last; of a text: mean or cls", default="mean")
+    parser.add(
+        "--measures",
+        "what is measured: linear control random mdl similarity",
+        list[str],
+        ["linear", "control", "random", "mdl"],
+    )
+    parser.add(
+        "--examples", "also train on these numbers of units, for learning curves, such as 10,100,1000", default=""
+    )
+    parser.add("--seeds", "number of control tasks, random encoders and samples", int, 1, at_least=1)
+    parser.add("--out", "folder for report.html, metrics.csv, metrics.json and the vectors", metavar="DIR")
+    options = parser.parse(arguments)
+    models: list[str] = list(options.model)
+    tokens: list[int | None] = [None] * len(models)
+    if options.checkpoints:
+        from bert.data.milestones import milestones
+
+        kept = milestones(options.checkpoints)
+        if not kept:
+            raise InputError(
+                f"--checkpoints {options.checkpoints}: has no milestones: pretrain with --checkpoint.milestones"
+            )
+        models += [str(one.folder) for one in kept]
+        tokens += [one.tokens for one in kept]
+    if not models:
+        raise InputError("bert probe needs --model or --checkpoints: see bert probe --help")
+    counts = [part.strip() for part in options.examples.split(",") if part.strip()]
+    if wrong := [part for part in counts if not part.isascii() or not part.isdecimal() or int(part) < 1]:
+        raise InputError(f"--examples {options.examples}: {wrong[0]!r} is not a whole number above 0")
+    folder = None if options.out is None else Path(options.out).expanduser()
+    if folder is not None:
+        with accessing(f"--out {options.out}", "written", "give another path"):
+            folder.mkdir(parents=True, exist_ok=True)
+    from bert.probing.probe import probe
+
+    result = probe(
+        options.train, options.label, models, options.dev, options.test, text=options.text, pooling=options.pooling,
+        measures=options.measures, examples=list(map(int, counts)), seeds=options.seeds, tokens=tokens,
+        folder=folder and folder / "vectors",
+    )  # fmt: skip
+    print(result)
+    if folder is not None:
+        from bert.probing.pictures import probe_page
+
+        rows = result.table()
+        texts = {
+            "report.html": probe_page(result),
+            "metrics.json": json.dumps(rows, indent=2) + "\n",
+            "metrics.csv": _csv(rows),
+        }
+        for name, content in texts.items():
+            with accessing(f"--out {options.out}", "written", "give another path"), replaced(folder / name) as partial:
+                partial.write_text(content, encoding="utf-8")
+        print(f"{folder / 'report.html'}   {folder / 'metrics.csv'}")
+
+
+def _csv(rows: Sequence[dict[str, object]]) -> str:
+    import csv
+    import io
+
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+COMMANDS = (_probe,)

@@ -1,0 +1,256 @@
+"""The structural probe (Hewitt and Manning 2019, "A Structural Probe for Finding Syntax in Word Representations").
+
+A linear map B of the vectors h of words is trained so that ‖B(hᵢ − hⱼ)‖² is the number of edges between words i and j in the dependency
+tree of their sentence; a second one so that ‖B hᵢ‖² is the depth of word i below the root. Arrays in, numbers out.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import cdist
+from scipy.stats import rankdata
+from torch import Tensor
+
+from bert.errors import InputError, check_seed
+from bert.probing.geometry import Labels, Vectors, unit
+
+BATCH_SENTENCES = 20  # as the authors, whose code is https://github.com/john-hewitt/structural-probes
+MOST_EPOCHS, LEAST_STEPS, LEAST_RATE = 40, 200, 5e-6
+"""`LEAST_STEPS`: of an epoch, so that few sentences are passed over several times; `LEAST_RATE` ends after three learning rates"""
+LENGTHS = range(5, 51)
+"""of the sentences whose correlations are averaged, in words"""
+
+
+@dataclass(frozen=True)
+class Trees:
+    """The words of sentences, one after another, with vectors and dependency trees.
+
+    Raises InputError if the lengths differ, if the words of a sentence are not consecutive, or if a head is in another sentence.
+    """
+
+    vectors: Vectors
+    """(N, D), of one layer; may be fp16 and memory-mapped"""
+    owners: Labels
+    """(N,) the sentence of each word; equal numbers are consecutive"""
+    heads: Labels
+    """(N,) the index of the head of each word among the N words; -1 for a root"""
+    punctuation: NDArray[np.bool_]
+    """(N,) whether a word is a punctuation mark"""
+
+    def __post_init__(self) -> None:
+        if len({len(self.vectors), len(self.owners), len(self.heads), len(self.punctuation)}) > 1:
+            raise InputError("vectors, owners, heads and punctuation differ in length; must have an item for each word")
+        if len(self.sentences) > len(np.unique(self.owners)):
+            raise InputError("owners has a sentence in two places; the words of a sentence must be consecutive")
+        last = len(self.owners) - 1
+        inside = (self.heads <= last) & (self.owners[np.minimum(self.heads, last)] == self.owners) | (self.heads < 0)
+        if not inside.all():
+            word = int(inside.argmin())
+            raise InputError(f"heads[{word}] is {self.heads[word]}; must be the index of a word of its sentence, or -1")
+
+    @cached_property
+    def sentences(self) -> tuple[slice, ...]:
+        """The words of each sentence."""
+        bounds = [0, *(np.flatnonzero(np.diff(self.owners)) + 1).tolist(), len(self.owners)]
+        return tuple(slice(start, end) for start, end in pairwise(bounds))
+
+    @property
+    def lengths(self) -> Labels:
+        """(S,) the number of words of each sentence."""
+        return np.array([sentence.stop - sentence.start for sentence in self.sentences])
+
+    def heads_of(self, sentence: slice) -> Labels:
+        """(n,) the heads of the n words of a sentence, as indices within the sentence; -1 for a root."""
+        return np.maximum(self.heads[sentence] - sentence.start, -1)
+
+
+@dataclass(frozen=True)
+class StructuralScores:
+    """The scores of a distance probe and a depth probe. Compare those of a chain, of positions and of i.i.d. vectors."""
+
+    uuas: float
+    """unlabeled undirected attachment score: share of the gold edges found; nan if there are none"""
+    dspr: float
+    """Spearman correlation of the distances of each word; means by length of the sentence, averaged over lengths 5 to 50"""
+    edges: NDArray[np.float64]
+    """(N,) for each word whether the edge to its head was found, 1 or 0; nan for roots, punctuation marks and their children"""
+    root: float
+    """share of sentences whose root was found"""
+    nspr: float
+    """Spearman correlation of the depths of a sentence; means by length of the sentence, averaged over lengths 5 to 50"""
+    roots: NDArray[np.bool_]
+    """(S,) for each sentence whether the word of least depth, punctuation marks excluded, is the root"""
+
+
+# ── trees ──
+
+
+def _ancestors(heads: Labels) -> NDArray[np.bool_]:
+    """(n, n): whether word j is word i, its head, the head of its head, and so on."""
+    found, above = np.eye(len(heads), dtype=bool), heads
+    for _ in heads:
+        words = np.flatnonzero(above >= 0)
+        if not len(words):
+            return found
+        found[words, above[words]] = True
+        above = np.where(above >= 0, heads[above], -1)
+    raise InputError("heads have a cycle: a word is its own ancestor; must be a tree")
+
+
+def tree_depths(heads: Labels) -> Labels:
+    """(n,) the number of edges from each word to its root. `heads` (n,) are indices within the sentence, -1 for a root.
+
+    Raises InputError for heads with a cycle.
+    """
+    return _ancestors(heads).sum(axis=1) - 1
+
+
+def tree_distances(heads: Labels) -> Labels:
+    """(n, n) the number of edges between two words. `heads` (n,) are indices within the sentence, -1 for a root.
+
+    Several roots are children of one node outside the sentence. Raises InputError for heads with a cycle.
+    """
+    ancestors = _ancestors(heads).astype(np.int64)
+    sizes = ancestors.sum(axis=1)
+    return sizes[:, None] + sizes - 2 * ancestors @ ancestors.T  # shared ancestors are on neither path
+
+
+# ── evaluation ──
+
+
+def evaluate_distances(distances: Iterable[Vectors], trees: Trees) -> tuple[float, float, NDArray[np.float64]]:
+    """`uuas`, `dspr` and `edges` of predicted distances, (n, n) for each sentence of n words (Hewitt and Manning 2019).
+
+    UUAS: edges of the minimum spanning tree over the words of a sentence that are no punctuation marks, against the gold edges between
+    such words; a share of all edges, so that long sentences have more weight. On UD-EWT dev (punctuation: UPOS is PUNCT) the chain
+    |i - j| scores .431. The authors take the minimum spanning tree of gold distances, which is the same where no punctuation mark is a
+    head. DSpr.: punctuation marks included. Constant distances correlate 0.
+    """
+    edges, correlations = np.full(len(trees.owners), np.nan), np.empty(len(trees.owners))
+    for predicted, sentence in zip(distances, trees.sentences, strict=True):
+        heads, kept = trees.heads_of(sentence), ~trees.punctuation[sentence]
+        # A spanning tree depends on the order of the distances alone; 0 means that there is no edge.
+        spanning = minimum_spanning_tree((predicted + 1.0) * np.outer(kept, kept)).toarray() > 0
+        children = np.flatnonzero(kept & (heads >= 0) & kept[heads])
+        edges[sentence][children] = (spanning | spanning.T)[children, heads[children]]
+        correlations[sentence] = _spearman(predicted, tree_distances(heads))
+    by_length = _mean_by_length(correlations, np.repeat(trees.lengths, trees.lengths))
+    return _mean(edges[~np.isnan(edges)]), by_length, edges
+
+
+def evaluate_depths(depths: Vectors, trees: Trees) -> tuple[float, float, NDArray[np.bool_]]:
+    """`root`, `nspr` and `roots` of predicted depths (N,) of words (Hewitt and Manning 2019). NSpr. includes punctuation marks.
+
+    A root that is a punctuation mark is found only in a sentence of nothing else. Constant depths correlate 0.
+    """
+    roots, correlations = np.empty(len(trees.lengths), bool), np.empty(len(trees.lengths))
+    for number, sentence in enumerate(trees.sentences):
+        heads, predicted, marks = trees.heads_of(sentence), depths[sentence], trees.punctuation[sentence]
+        roots[number] = heads[np.where(marks & ~marks.all(), np.inf, predicted).argmin()] == -1
+        correlations[number] = _spearman(predicted[None], tree_depths(heads)[None])[0]
+    return _mean(roots), _mean_by_length(correlations, trees.lengths), roots
+
+
+def _spearman(a: NDArray, b: NDArray) -> Vectors:
+    """(n,) the rank correlations between the rows of two (n, m) matrices; 0 for a constant row."""
+    a, b = (unit(rankdata(one, axis=1) - (one.shape[1] + 1) / 2) for one in (a, b))
+    return (a * b).sum(axis=1)
+
+
+def _mean_by_length(correlations: Vectors, lengths: Labels) -> float:
+    """The mean over lengths of the means over the correlations in sentences of a length; nan if no sentence has 5 to 50 words."""
+    return _mean([_mean(correlations[lengths == length]) for length in LENGTHS if length in lengths])
+
+
+def _mean(values: Sequence[float] | NDArray) -> float:
+    return float(np.mean(values)) if len(values) else float("nan")
+
+
+# ── training ──
+
+
+def structural(
+    train: Trees, dev: Trees, rank: int | None = None, seed: int = 0, device: torch.device | str = "cpu"
+) -> StructuralScores:
+    """Train a distance probe and a depth probe on the vectors of `train`, and score them on `dev`.
+
+    `rank`: rows of B; default is 64, or D if that is less: the authors found little gain from more. `seed`: of B, of the order of batches,
+    and of the tenth of the train sentences that is held out. Adam begins at a learning rate of 0.001 and goes on at a tenth of it after
+    each epoch without a lower held-out loss; it stops after the third such epoch, or after 40 epochs. The authors use dev for that, which
+    is used for nothing but the scores here. Vectors are divided by one number, the root mean square of their entries around the mean, so
+    that the learning rate fits any encoder.
+
+    Raises InputError for fewer than two sentences in `train`, for a rank that is not 1 to D, and for heads with a cycle.
+    """
+    check_seed(seed)
+    width = train.vectors.shape[1]
+    rank = min(64, width) if rank is None else rank
+    if not 1 <= rank <= width:
+        raise InputError(f"rank is {rank}; must be 1 to {width}, the size of the vectors")
+    if len(train.sentences) < 2:
+        raise InputError("train has one sentence; must be two or more, since some are held out")
+    for_distances = _fit(train, tree_distances, _distances, rank, seed, device)
+    for_depths = _fit(train, tree_depths, _depths, rank, seed, device)
+    projected = (dev.vectors[sentence] @ for_distances for sentence in dev.sentences)
+    distances = (cdist(words, words, "sqeuclidean") for words in projected)
+    depths = np.concatenate([((dev.vectors[sentence] @ for_depths) ** 2).sum(axis=1) for sentence in dev.sentences])
+    return StructuralScores(*evaluate_distances(distances, dev), *evaluate_depths(depths, dev))
+
+
+def _distances(projected: Tensor) -> Tensor:
+    """(B, T, T) squared distances between the projected words (B, T, R) of each sentence."""
+    squares = _depths(projected)
+    return squares[:, :, None] + squares[:, None] - 2 * projected @ projected.mT
+
+
+def _depths(projected: Tensor) -> Tensor:
+    """(B, T) squared norms of projected words (B, T, R)."""
+    return projected.square().sum(dim=-1)
+
+
+def _loss(predicted: Tensor, gold: Tensor) -> Tensor:
+    """The mean absolute difference over the words, or pairs of words, of each sentence, summed over sentences of one length."""
+    return (predicted - gold).abs().flatten(1).mean(dim=1).sum()
+
+
+def _fit(trees: Trees, gold: Callable, predict: Callable, rank: int, seed: int, device: torch.device | str) -> Vectors:
+    """(D, R) the transpose of B that makes `predict` nearest to `gold`."""
+    draw = np.random.default_rng(seed)
+    shuffled = draw.permutation(len(trees.sentences))
+    held_out, batches = (_batches(trees.lengths, places) for places in np.split(shuffled, [-(-len(shuffled) // 10)]))
+    gold_of = [gold(trees.heads_of(sentence)).astype(np.int16) for sentence in trees.sentences]
+    sample = trees.vectors[:: -(-len(trees.vectors) // 10_000)]
+    scale = float(np.sqrt(sample.var(axis=0, dtype=np.float64).mean())) or 1.0
+    start = draw.uniform(-0.05, 0.05, (sample.shape[1], rank))  # as the authors
+    matrix = torch.tensor(start, dtype=torch.float32, device=device, requires_grad=True)
+    optimizer = torch.optim.Adam([matrix], lr=1e-3)
+    schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+
+    def loss_of(batch: Labels) -> Tensor:
+        words = torch.from_numpy(np.stack([trees.vectors[trees.sentences[place]] for place in batch]))  # (B, T, D)
+        target = torch.from_numpy(np.stack([gold_of[place] for place in batch])).to(device)
+        return _loss(predict(words.to(device, torch.float32) / scale @ matrix), target)
+
+    for _ in range(MOST_EPOCHS):
+        for number in np.resize(draw.permutation(len(batches)), max(LEAST_STEPS, len(batches))):
+            optimizer.zero_grad()
+            (loss_of(batches[number]) / BATCH_SENTENCES).backward()  # equal weight for each sentence
+            optimizer.step()
+        with torch.no_grad():
+            schedule.step(sum(loss_of(batch).item() for batch in held_out))
+        if schedule.get_last_lr()[0] < LEAST_RATE:
+            break
+    return matrix.detach().double().cpu().numpy() / scale
+
+
+def _batches(lengths: Labels, places: Labels) -> list[Labels]:
+    """The numbers of sentences of equal length, in batches, which need no padding."""
+    same_length = [places[lengths[places] == length] for length in np.unique(lengths)]
+    size = BATCH_SENTENCES
+    return [same[begin : begin + size] for same in same_length for begin in range(0, len(same), size)]
