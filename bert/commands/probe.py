@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from bert.commands.options import counts
 from bert.errors import InputError, accessing
 from bert.files import replaced
 from bert.flags import Parser
@@ -51,9 +52,7 @@ def _probe(arguments: Sequence[str]) -> None:
         tokens += [one.tokens for one in kept]
     if not models:
         raise InputError("bert probe needs --model or --checkpoints: see bert probe --help")
-    counts = [part.strip() for part in options.examples.split(",") if part.strip()]
-    if wrong := [part for part in counts if not part.isascii() or not part.isdecimal() or int(part) < 1]:
-        raise InputError(f"--examples {options.examples}: {wrong[0]!r} is not a whole number above 0")
+    examples = counts("--examples", options.examples)
     folder = None if options.out is None else Path(options.out).expanduser()
     if folder is not None:
         with accessing(f"--out {options.out}", "written", "give another path"):
@@ -62,7 +61,7 @@ def _probe(arguments: Sequence[str]) -> None:
 
     result = probe(
         options.train, options.label, models, options.dev, options.test, text=options.text, pooling=options.pooling,
-        measures=options.measures, examples=list(map(int, counts)), seeds=options.seeds, tokens=tokens,
+        measures=options.measures, examples=examples, seeds=options.seeds, tokens=tokens,
         folder=folder and folder / "vectors",
     )  # fmt: skip
     print(result)

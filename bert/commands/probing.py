@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.commands.embedding import write_vectors
-from bert.commands.options import output
+from bert.commands.options import counts, output
 from bert.errors import InputError
 from bert.flags import Parser
 
@@ -108,7 +108,9 @@ def _senses(arguments: Sequence[str]) -> None:
     parser.add("--test", "file with the test rows; default: every fifth row of each sense", metavar="FILE")
     parser.add("--layer", "one layer; default: all, and the sum of the last 4", int)
     parser.add("--words", "measure these words only, separated by commas, such as apple,bank", default="")
-    parser.add("--seed", "seed of the randomly initialized encoder", int, 0)
+    parser.add("--examples", "also learn from so many rows of each sense, such as 1,3,10,100", default="")
+    parser.add("--seeds", "number of samples of these rows", int, 1, at_least=1)
+    parser.add("--seed", "seed of the randomly initialized encoder and of the samples", int, 0)
     parser.add("--out", "file to write with every metric, .json or .tsv", metavar="FILE")
     options = parser.parse(arguments)
     protocol = parser.recipe(options)
@@ -118,11 +120,14 @@ def _senses(arguments: Sequence[str]) -> None:
     from bert.probing.wic import wic
 
     if options.model and (contexts := read_contexts(options.data)):
+        if given := [name for name in ("words", "examples") if getattr(options, name)]:
+            raise InputError(f"--{given[0]} is not used with a file of words in context: leave it out")
         print(found := wic(contexts, options.model, options.test, options.layer, options.seed))
         out(lambda file: _write_rows(found.table(), found.table(), file))
         return
     chosen = [word.strip() for word in options.words.split(",") if word.strip()]
     how = options.test, options.layer, chosen, options.seed
+    more: dict[str, Any] = {"examples": counts("--examples", options.examples), "seeds": options.seeds}
 
     def headline(model: str) -> dict[str, float]:
         result = senses(options.data, model, *how, protocol=protocol)
@@ -130,7 +135,7 @@ def _senses(arguments: Sequence[str]) -> None:
 
     content: object = (rows := _over_training(options, headline))
     if not rows:
-        print(result := senses(options.data, options.model, *how, protocol=protocol))
+        print(result := senses(options.data, options.model, *how, protocol=protocol, **more))
         rows, content = list(result.rows()), result.summary()
     out(lambda file: _write_rows(rows, content, file))
 

@@ -14,7 +14,8 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score, silhouette_score
+from sklearn.metrics import adjusted_rand_score, silhouette_score, v_measure_score
+from sklearn.metrics.cluster import contingency_matrix
 
 MOST_CLUSTERS = 6
 ROUNDING = 1e-9
@@ -22,6 +23,28 @@ ROUNDING = 1e-9
 
 Vectors = NDArray[np.floating]
 Labels = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well clusters that were found without labels agree with labels, each from 0 to 1."""
+
+    clusters: int
+    adjusted_rand: float
+    """1 is identity, 0 chance, and less is possible (Hubert and Arabie 1985)"""
+    v_measure: float
+    """the harmonic mean of homogeneity and completeness (Rosenberg and Hirschberg 2007)"""
+    b_cubed: float
+    """the harmonic mean of the precision and recall of the cluster of each item, averaged over items (Bagga and Baldwin 1998)"""
+    one_cluster: float
+    """the `b_cubed` of a single cluster, which is not 0"""
+
+    @classmethod
+    def of(cls, clusters: Labels, labels: Labels) -> "Agreement":
+        """Of n items."""
+        found = adjusted_rand_score(labels, clusters), v_measure_score(labels, clusters), b_cubed(clusters, labels)
+        single = b_cubed(np.zeros_like(clusters), labels)
+        return cls(len(np.unique(clusters)), *map(float, found), single)
 
 
 @dataclass(frozen=True)
@@ -127,6 +150,20 @@ def silhouette(vectors: Vectors, labels: Labels) -> float | None:
     if not 2 <= len(np.unique(labels)) < len(labels):
         return None
     return float(silhouette_score(vectors, labels, metric="cosine"))
+
+
+def b_cubed(clusters: Labels, labels: Labels) -> float:
+    """The B-cubed F1 of the clusters of n items (Bagga and Baldwin 1998): an item's precision is the share of its cluster that has its
+    label, its recall the share of its label that is in its cluster; F1 is of their means."""
+    shared = contingency_matrix(labels, clusters).astype(np.float64)
+    precision, recall = ((shared**2 / shared.sum(axis=axis, keepdims=True)).sum() / shared.sum() for axis in (0, 1))
+    return float(2 * precision * recall / (precision + recall))
+
+
+def nearest_neighbor(train: Vectors, labels: Labels, test: Vectors) -> Labels:
+    """For each test vector the label of the train vector with the largest cosine; the first of equal ones."""
+    near = unit(test.astype(np.float64)) @ unit(train.astype(np.float64)).T
+    return labels[(near >= near.max(axis=1, keepdims=True) - ROUNDING).argmax(axis=1)]
 
 
 def match_clusters(labels: Labels, reference: Labels) -> Labels:

@@ -12,6 +12,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,12 @@ from bert.model.encoder import Encoder
 from bert.probing import geometry
 from bert.probing.config import SensesProtocol
 from bert.probing.controls import bag_of_words
+from bert.probing.linear import fit, fit_layers
 from bert.probing.rows import Row, read_rows, span_of
+from bert.report.strata import stratified
 from bert.report.text import render, table
 
+MOST_CLUSTERED = 1_000  # occurrences of a word that are clustered: a silhouette takes quadratic time
 MOST_FREQUENT, BAG, STATIC, RANDOM = "most frequent sense", "bag of words", "static context", "random encoder"
 LAST_LAYERS = 4
 HELD_OUT = 5  # every fifth row of a word and sense, in order, is a test row
@@ -43,6 +48,8 @@ class Score:
     accuracy: float
     macro_f1: float
     """mean over the senses of the test rows"""
+    sd: float | None = None
+    """standard deviation of the accuracy over samples, if there are several"""
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,8 @@ class WordSenses:
     train: int
     test: int
     scores: dict[str, Score]
+    clusters: geometry.Agreement
+    """of clusters that were found without the senses, on the vectors of the headline"""
 
 
 @dataclass(frozen=True)
@@ -85,14 +94,19 @@ class Senses:
         """One row for each word and method, for files."""
         for one in self.words:
             for method in self.methods:
-                counts = {"senses": one.senses, "train": one.train, "test": one.test}
-                yield {"word": one.word, "method": method, **vars(one.scores[method]), **counts}
+                score = one.scores[method]
+                yield {
+                    "word": one.word, "method": method, "accuracy": score.accuracy, "macro_f1": score.macro_f1,
+                    "senses": one.senses, "train": one.train, "test": one.test, "sd": score.sd,
+                }  # fmt: skip
 
     def summary(self) -> dict[str, object]:
         """The headline, the metrics of every method over all words, and the rows, for files."""
         measures = {"accuracy": self.mean, "macro_f1": self.mean_f1, "micro": self.micro}
         overall = {method: {name: of(method) for name, of in measures.items()} for method in self.methods}
-        return {"headline": self.headline, "overall": overall, "words": list(self.rows()), "notes": self.notes}
+        clusters = [{"word": one.word, **vars(one.clusters)} for one in self.words]
+        parts = {"words": list(self.rows()), "clusters": clusters, "notes": self.notes}
+        return {"headline": self.headline, "overall": overall, **parts}
 
     def __str__(self) -> str:
         """Tables: all methods over all words, then each word by the headline and the controls."""
@@ -103,10 +117,13 @@ class Senses:
         for one in self.words:
             shares = [*(one.scores[method].accuracy for method in shown), one.scores[self.headline].macro_f1]
             counts = map(str, (one.senses, one.train, one.test))
-            by_word.append([one.word, *counts, *(f"{share:.1%}" for share in shares)])
+            found = one.clusters
+            groups = f"{found.v_measure:.2f}", f"{found.b_cubed:.2f} ({found.one_cluster:.2f})"
+            by_word.append([one.word, *counts, *(f"{share:.1%}" for share in shares), *groups])
         header = [f"{len(self.words)} words", "accuracy", "macro-F1", "accuracy over all rows"]
         names = ("\n".join(name.rsplit(" ", 1)) for name in shown)
-        words = table(["word", "senses", "train", "test", *names, "macro-F1"], by_word)
+        clusters = "clusters:\nV-measure", "B-cubed\n(of one)"
+        words = table(["word", "senses", "train", "test", *names, "macro-F1", *clusters], by_word)
         return render(table(header, overall), "", words, *self.notes)
 
 
@@ -118,6 +135,8 @@ def senses(
     words: Sequence[str] | str | None = None,
     seed: int = 0,
     *,
+    examples: Sequence[int] = (),
+    seeds: int = 1,
     protocol: SensesProtocol = SensesProtocol(),
     bf16: bool | None = None,
 ) -> Senses:
@@ -125,7 +144,9 @@ def senses(
 
     `rows`, or those of a file, have a word, a sentence and a sense, and the position of the word (default: its first occurrence).
     `test_rows`: default is every fifth row of each word and sense. `layers`: default is all, with the sum of the last four as the
-    headline; otherwise the last one given is the headline. `words`: measure these only. `seed`: of the randomly initialized encoder.
+    headline; otherwise the last one given is the headline, on which a nearest neighbor and a linear probe answer too. `words`: measure
+    these only. `examples`: also learn from so many train rows of each sense, drawn `seeds` times. `seed`: of the randomly initialized
+    encoder, and the first of these.
     `protocol`: how vectors and centroids are computed. `bf16`: see `bert.inference.batching.run_batches`.
 
     Raises InputError if a row lacks its word or sense, if no word has two senses and a test row, for words without rows, and for invalid
@@ -143,6 +164,7 @@ def senses(
     if not measurable:
         why = "; ".join(notes) or "there are no rows"
         raise InputError(f"no word to measure: {why}; give test rows, or {HELD_OUT} rows or more of each of two senses")
+    bf16 = False if protocol.full_precision else bf16
     control = random_like(encoder, seed)
     locate = one_by_one if protocol.words_one_by_one else _in_running_text
     results = []
@@ -154,8 +176,13 @@ def senses(
         for method, vectors in _methods(word, located, encoder, control, numbers, layers is None, bf16):
             known, asked = vectors[: len(train)], vectors[len(train) :]
             predicted[method] = geometry.nearest_centroid(known, labels, asked, protocol.plain_centroids)
+        headline, centroid = predicted.popitem()  # the last
         scores = {method: _score(gold, given) for method, given in predicted.items()}
-        results.append(WordSenses(word, len(set(labels)), len(train), len(test), scores))
+        scores |= _few(known, labels, asked, gold, examples, range(seed, seed + seeds), protocol.plain_centroids)
+        scores |= {method: _score(gold, answer(known, labels, asked)) for method, answer in CLASSIFIERS.items()}
+        scores[headline] = _score(gold, centroid)
+        clusters = _agreement(vectors, np.concatenate([labels, gold]), seed)
+        results.append(WordSenses(word, len(set(labels)), len(train), len(test), scores, clusters))
     methods = tuple(results[-1].scores)
     return Senses(tuple(results), methods, methods[-1], tuple(notes))
 
@@ -278,6 +305,56 @@ def one_by_one(tokenizer: Tokenizer, rows: Sequence[Row]) -> list[Located]:
             raise InputError(f"{row.where}: characters {start} to {end} contain no word: fix start and end")
         found.append(([*ids, tokenizer.sep_id], positions))
     return found
+
+
+def _linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """The answers of a linear probe. Its C is chosen on every fifth train row of a sense; where that leaves none to learn from, it is 1."""
+    names, numbers = np.unique(labels, return_inverse=True)
+    is_dev = np.zeros(len(labels), bool)
+    for number in range(len(names)):
+        is_dev[np.flatnonzero(numbers == number)[HELD_OUT - 1 :: HELD_OUT]] = True
+    c = 1.0
+    if is_dev.any():
+        splits = (train[None, ~is_dev], numbers[~is_dev]), (train[None, is_dev], numbers[is_dev])
+        c = fit_layers(*splits[0], *splits[1], len(names))[0].probe.c
+    probe = fit(train, numbers, train[:1], numbers[:1], len(names), c).probe
+    return names[probe.log_probabilities(test).argmax(axis=1)]
+
+
+CLASSIFIERS = {"nearest neighbor": geometry.nearest_neighbor, "linear probe": _linear}
+
+
+def _few(
+    train: np.ndarray,
+    labels: np.ndarray,
+    test: np.ndarray,
+    gold: np.ndarray,
+    examples: Sequence[int],
+    seeds: Sequence[int],
+    plain: bool,
+) -> dict[str, Score]:
+    """The scores of each classifier that has seen so many rows of each sense, or all of a sense with fewer: means over samples."""
+    classifiers = {"nearest centroid": partial(geometry.nearest_centroid, plain=plain), **CLASSIFIERS}
+    found: dict[str, list[Score]] = defaultdict(list)
+    for count, seed in product(examples, seeds):
+        order = np.random.default_rng(seed).permutation(len(labels))
+        rows = np.concatenate([order[labels[order] == name][:count] for name in np.unique(labels)])
+        for method, answer in classifiers.items():
+            found[f"{count} a sense, {method}"].append(_score(gold, answer(train[rows], labels[rows], test)))
+    return {method: _mean(scores) for method, scores in found.items()}
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    accuracies = [one.accuracy for one in scores]
+    sd = float(np.std(accuracies, ddof=1)) if len(scores) > 1 else None
+    return Score(float(np.mean(accuracies)), float(np.mean([one.macro_f1 for one in scores])), sd)
+
+
+def _agreement(vectors: np.ndarray, senses: np.ndarray, seed: int) -> geometry.Agreement:
+    """How well clusters agree with the senses, on at most 1,000 occurrences."""
+    some = stratified(senses.tolist(), MOST_CLUSTERED, seed)
+    clusters = geometry.cluster(vectors[some], None, seed)
+    return geometry.Agreement.of(clusters, np.unique(senses[some], return_inverse=True)[1])
 
 
 def _score(gold: np.ndarray, predicted: np.ndarray) -> Score:

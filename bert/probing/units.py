@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 CONLL = (".conll", ".bio", ".iob", ".iob2")
 HEAD = "head"
+LAST_COLUMN = "tag"
 _NONE = "_"  # an empty cell of CoNLL-U
 _Labelled = tuple[TaggedExample, Sequence[str | None], Sequence[str]]
 """a sentence; of each word the label, if it has one, and the part of speech, `_` if it is not known"""
@@ -80,7 +81,7 @@ def read_units(path: str | Path, label: str, text: str | None = None) -> Units:
             before = np.searchsorted(units.owners, units.owners)
             units = replace(units, heads=np.where(numbers > 0, before + numbers - 1, -1))
     elif suffix in CONLL or lists:
-        units = _of_words(path, label, _tagged(path, lists, None if label == "tag" and not lists else label))
+        units = _of_words(path, label, _tagged(path, lists, None if label == LAST_COLUMN and not lists else label))
     else:
         units = _of_texts(path, label, text)
     if units.heads is None and len(classes := {*units.labels}) < 2:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 from sklearn.metrics import adjusted_rand_score, silhouette_score
 from sklearn.metrics.pairwise import cosine_similarity
-from sklearn.neighbors import NearestCentroid
+from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from bert.probing import geometry
 
@@ -190,3 +190,25 @@ def test_plain_centroids_are_pulled_by_long_vectors_and_others_are_not() -> None
     asked = np.array([[1.0, 0.5]])
     assert geometry.nearest_centroid(train, labels, asked, plain=True).tolist() == ["a"]
     assert geometry.nearest_centroid(train, labels, asked).tolist() == ["b"]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=20))
+def test_b_cubed_is_the_mean_over_items_of_shared_labels(items: list[tuple[int, int]]) -> None:
+    """By its definition, item by item (Bagga and Baldwin 1998; Amigó et al. 2009)."""
+    precision = [np.mean([b == own for a, b in items if a == cluster]) for cluster, own in items]
+    recall = [np.mean([a == cluster for a, b in items if b == own]) for cluster, own in items]
+    expected = 2 * np.mean(precision) * np.mean(recall) / (np.mean(precision) + np.mean(recall))
+    clusters, labels = map(np.array, zip(*items))
+    assert geometry.b_cubed(clusters, labels) == pytest.approx(expected)
+    found = geometry.Agreement.of(clusters, labels)
+    assert found.one_cluster == pytest.approx(geometry.b_cubed(labels * 0, labels))
+    assert geometry.b_cubed(labels, labels) == pytest.approx(1)
+    assert found.clusters == len(set(clusters.tolist()))
+
+
+def test_the_nearest_neighbor_is_that_of_scikit_learn() -> None:
+    train, labels = blobs(spread=1.5)
+    test = blobs(spread=1.5, seed=1)[0]
+    theirs = KNeighborsClassifier(1, metric="cosine").fit(train, labels).predict(test)
+    assert geometry.nearest_neighbor(train, labels, test).tolist() == theirs.tolist()
+    assert (theirs != blobs()[1]).any()

@@ -35,7 +35,8 @@ def test_every_fifth_row_of_a_sense_is_held_out_in_their_order() -> None:
 
 def test_each_layer_is_the_nearest_centroid_of_its_vectors() -> None:
     result = senses(ROWS, MODEL)
-    assert result.methods == (*result.controls, "layer 0", "layer 1", "layer 2", "layers 1–2")
+    layers = "layer 0", "layer 1", "layer 2"
+    assert result.methods == (*result.controls, *layers, "nearest neighbor", "linear probe", "layers 1–2")
     assert result.headline == "layers 1–2"
     assert [(one.word, one.senses, one.train, one.test) for one in result.words] == [
         ("apple", 2, 16, 4),
@@ -54,6 +55,35 @@ def test_each_layer_is_the_nearest_centroid_of_its_vectors() -> None:
             near = (unit[16:] @ (centroids / np.linalg.norm(centroids, axis=1, keepdims=True)).T).argmax(1)
             right = np.mean([names[answer] == row.sense for answer, row in zip(near, test)])
             assert one.scores[method].accuracy == pytest.approx(right)
+
+
+def test_few_rows_of_each_sense_are_drawn_anew_for_each_seed() -> None:
+    result = senses(ROWS, MODEL, examples=[1, 8], seeds=3)
+    for one in result.words:
+        few, all_of_them = (one.scores[f"{count} a sense, nearest centroid"] for count in (1, 8))
+        assert all_of_them.accuracy == one.scores[result.headline].accuracy  # there are 8 of each
+        assert all_of_them.sd == 0
+        assert few.sd is not None
+        assert few.accuracy <= 1
+        assert one.scores["8 a sense, nearest neighbor"].accuracy == one.scores["nearest neighbor"].accuracy
+    assert any(one.scores["1 a sense, linear probe"].sd for one in result.words)
+    assert (
+        senses(ROWS, MODEL, examples=[1], seeds=3).words[0].scores["1 a sense, linear probe"]
+        == (result.words[0].scores["1 a sense, linear probe"])
+    )
+    assert senses(ROWS, MODEL, examples=[1]).words[0].scores["1 a sense, linear probe"].sd is None
+
+
+def test_the_linear_probe_and_the_neighbor_answer_from_the_vectors_of_the_headline() -> None:
+    """The companions of a word tell its sense: both find it. Where rows are of no sense, neither does better than chance."""
+    result = senses(ROWS, MODEL)
+    assert result.mean("linear probe") == result.mean("nearest neighbor") == 1
+    assert all(one.clusters.v_measure > 0.5 for one in result.words)
+    shuffled = [dataclasses.replace(row, sense="ab"[number * 7 % 10 // 5]) for number, row in enumerate(ROWS)]
+    assert senses(shuffled, MODEL).mean("linear probe") < 0.9
+    clusters = result.summary()["clusters"]
+    assert [one["word"] for one in clusters] == ["apple", "berry"]  # type: ignore[attr-defined]
+    assert clusters[0]["one_cluster"] == pytest.approx(2 / 3)  # type: ignore[index]  # precision 1/2, recall 1
 
 
 def test_the_controls_are_what_their_names_say() -> None:
@@ -111,7 +141,7 @@ def test_the_published_protocol_is_a_recipe_that_the_function_and_the_command_sh
 
     recipe = Path(__file__).parents[2] / "recipes" / "probe" / "coarsewsd20.yaml"
     published = SensesProtocol(**yaml.safe_load(recipe.read_text(encoding="utf-8")))
-    assert published == SensesProtocol(words_one_by_one=True, plain_centroids=True)
+    assert published == SensesProtocol(words_one_by_one=True, plain_centroids=True, full_precision=True)
     train, test = held_out([row for row in ROWS if row.word == "apple"])
     result = senses(ROWS, MODEL, words=["apple"], protocol=published, bf16=False)
     with torch.no_grad():
@@ -141,7 +171,7 @@ def test_a_random_state_outside_is_left_alone() -> None:
 
 def test_layers_that_are_asked_for_are_the_headline() -> None:
     result = senses(ROWS, MODEL, layers=[1])
-    assert result.methods == (MOST_FREQUENT, BAG, STATIC, RANDOM, "layer 1")
+    assert result.methods == (MOST_FREQUENT, BAG, STATIC, RANDOM, "nearest neighbor", "linear probe", "layer 1")
     assert result.headline == "layer 1"
 
 
