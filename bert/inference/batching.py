@@ -24,6 +24,8 @@ Result = TypeVar("Result")
 
 CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 8_192, 65_536
 """default number of padded tokens of a batch"""
+CPU_BATCH_TOKENS_OF_ALL_LAYERS = 1_024
+"""likewise, if the states of all layers are wanted: as fast, in a third of the memory"""
 MOST_PADDING = 1 / 32
 """share of a batch, from a quarter of its tokens on: a smaller batch is cheaper than more padding"""
 
@@ -90,7 +92,8 @@ def run_batches(
     if device.type == "cpu":
         keep_freed_memory()
     if batch_tokens is None:
-        batch_tokens = CPU_BATCH_TOKENS if device.type == "cpu" else GPU_BATCH_TOKENS
+        on_cpu = CPU_BATCH_TOKENS_OF_ALL_LAYERS if hidden_states else CPU_BATCH_TOKENS
+        batch_tokens = on_cpu if device.type == "cpu" else GPU_BATCH_TOKENS
     wanted: dict[str, Any] = {"output_hidden_states": True} if hidden_states else {}
     results: list[Any] = [None] * len(inputs)
     with evaluating(model), torch.inference_mode(), progress_bar(progress, len(inputs)) as (advance, _):
