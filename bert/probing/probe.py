@@ -29,7 +29,7 @@ from bert.probing.mdl import code_length
 from bert.probing.senses import random_like
 from bert.probing.structural import Trees, structural
 from bert.probing.units import Units, read_units
-from bert.probing.vectors import vectors_of
+from bert.probing.vectors import selected, vectors_of
 from bert.report.text import render, table
 
 logger = logging.getLogger(__name__)
@@ -320,7 +320,7 @@ def _vectors(encoder: Encoder, plan: _Plan, progress: str) -> _Data:
             return vectors, split
         if split.units.heads is not None:  # a tree is left out as a whole
             keep = ~np.isin(split.units.owners, split.units.owners[~keep])
-        return vectors[:, keep], split.part(keep)
+        return selected(vectors, keep), split.part(keep)
 
     dev = of(plan.dev)
     return of(plan.train), dev, dev if plan.test is plan.dev or plan.test.units is plan.dev.units else of(plan.test)

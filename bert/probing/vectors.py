@@ -83,6 +83,16 @@ def vectors_of(
     return vectors, has_vector
 
 
+def selected(vectors: NDArray[np.float16], keep: NDArray[np.bool_]) -> NDArray[np.float16]:
+    """The vectors (L + 1, N, D) of the units to keep, (N,) bool, in a temporary file without a name: they may not fit into memory."""
+    parts = (slice(first, first + _ROWS) for first in range(0, len(keep), _ROWS))
+    with TemporaryDirectory() as temporary:
+        file, shape = Path(temporary) / "selected.npy", (len(vectors), int(keep.sum()), vectors.shape[2])
+        _write(file, (vectors[:, part][:, keep[part]].swapaxes(0, 1) for part in parts), shape, lambda _: None)
+        found: NDArray[np.float16] = np.lib.format.open_memmap(file, mode="r")
+        return found
+
+
 def _key(encoder: Encoder, units: Units, pooling: str, bf16: bool) -> str:
     """The hash of everything that the vectors depend on, 32 hexadecimal digits."""
     of_model = weights_hash(encoder), encoder.config, embeddings.tokenizer_of(encoder).hash, bf16

@@ -358,3 +358,12 @@ def test_texts_have_the_vectors_of_embed() -> None:
     columns, vectors = embedded(TEXTS[:3], ENCODER, layer=0, pooling="cls")
     assert columns == {"text": TEXTS[:3]}
     np.testing.assert_allclose(vectors, embeddings.embed(ENCODER, TEXTS[:3], "cls", 0), atol=1e-6)
+
+
+def test_what_is_selected_is_what_an_index_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ROWS", 7)
+    draw = np.random.default_rng(0)
+    values, keep = draw.normal(size=(3, 30, 4)).astype(np.float16), draw.random(30) < 0.5
+    found = module.selected(values, keep)
+    np.testing.assert_array_equal(found, values[:, keep])
+    assert isinstance(found, np.memmap)
