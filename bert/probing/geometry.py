@@ -42,9 +42,13 @@ class Agreement:
     @classmethod
     def of(cls, clusters: Labels, labels: Labels) -> "Agreement":
         """Of n items."""
-        found = adjusted_rand_score(labels, clusters), v_measure_score(labels, clusters), b_cubed(clusters, labels)
-        single = b_cubed(np.zeros_like(clusters), labels)
-        return cls(len(np.unique(clusters)), *map(float, found), single)
+        return cls(
+            len(np.unique(clusters)),
+            float(adjusted_rand_score(labels, clusters)),
+            float(v_measure_score(labels, clusters)),
+            b_cubed(clusters, labels),
+            b_cubed(np.zeros_like(clusters), labels),
+        )
 
 
 @dataclass(frozen=True)

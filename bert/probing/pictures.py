@@ -113,6 +113,7 @@ CURVES = {  # (probe, metric) → its name in a chart
     ("control task", "accuracy"): "the same on a control task",
     ("random encoder", "accuracy"): "the same on random weights",
     **{("structural", metric): name for metric, name in METRICS.items()},
+    ("random encoder", "uuas"): "UUAS on random weights",
 }
 BY_LAYER = (
     "What the control task reaches too is memory of words, not knowledge of the encoder; what random weights reach is the work of the"
@@ -157,7 +158,7 @@ def _by_layer(result: ProbeResult, subject: Subject) -> str:
         name: [(int(layer), result.value(subject, layer, *of)) for layer in layers] for of, name in CURVES.items()
     }
     for row in result.rows:
-        if not row.layer and row.metric == "accuracy":
+        if not row.layer and row.metric in ("accuracy", "uuas"):
             curves[row.probe] = [(int(layer), row.value) for layer in layers]
     header, rows = result.by_layer(subject)
     flat = [name.replace("\n", " ") for name in header]

@@ -27,7 +27,7 @@ from bert.probing import controls, similarity
 from bert.probing.linear import Fit, Labels, Predictions, Vectors, fit, fit_layers, fit_mix
 from bert.probing.mdl import code_length
 from bert.probing.senses import random_like
-from bert.probing.structural import Trees, structural
+from bert.probing.structural import Trees, evaluate_distances, structural
 from bert.probing.units import Units, read_units
 from bert.probing.vectors import selected, vectors_of
 from bert.report.text import render, table
@@ -207,7 +207,7 @@ def probe(
     check_seed(seeds)
     read = [None if file is None else read_units(file, label, text) for file in (train, dev, test)]
     plan = _plan(read, measures, examples, range(seeds), pooling, folder, bf16)
-    rows = list(_baselines(plan)) if plan.train.units.heads is None else []
+    rows = list(_baselines(plan) if plan.train.units.heads is None else _chain(plan.test))
     notes = list[str]()
     first: tuple[Vectors, Units] | None = None
     for number, model in enumerate(models):
@@ -254,8 +254,11 @@ def _plan(
     }
     splits = [_Split(one, np.array([names[label] for label in one.labels])) for one in (train, dev, test or dev)]
     trees = train.heads is not None
-    chosen = [one for one in measures if trees == (one == "structural") or one == "similarity"]
-    chosen = chosen + ["structural"] if trees and "structural" not in chosen else chosen
+    chosen: list[Measure] = [
+        one for one in measures if one in ("random", "similarity") or trees == (one == "structural")
+    ]
+    if trees and "structural" not in chosen:
+        chosen.append("structural")
     return _Plan(splits[0], splits[1], splits[2], len(names), chosen, examples, seeds, pooling, folder, bf16)
 
 
@@ -277,7 +280,10 @@ def _baselines(plan: _Plan) -> Iterator[Row]:
 def _of_model(encoder: Encoder, data: "_Data", plan: _Plan, base: Row) -> Iterator[Row]:
     """The metrics of all probes of one encoder."""
     if "structural" in plan.measures:
-        yield from _structural(data, plan, base)
+        yield from _structural(data, plan, base, STRUCTURAL)
+        for seed in plan.seeds if "random" in plan.measures else ():
+            control = _vectors(random_like(encoder, seed), plan, f"vectors of a random encoder, seed {seed}")
+            yield from _structural(control, replace(plan, seeds=[seed]), base, RANDOM)
         return
     device = next(encoder.parameters()).device
     fits = _fit(data, plan, device)
@@ -354,18 +360,27 @@ def _control(data: _Data, plan: _Plan, base: Row, fits: Sequence[Fit], device: t
             yield replace(own, metric="selectivity", value=real - control.accuracy)
 
 
-def _structural(data: _Data, plan: _Plan, base: Row) -> Iterator[Row]:
+def _trees(vectors: Vectors, units: Units) -> Trees:
+    assert units.heads is not None
+    return Trees(vectors, units.owners, units.heads, units.punctuation)
+
+
+def _chain(test: _Split) -> Iterator[Row]:
+    """The scores of the distance |i - j| between words i and j."""
+    trees = _trees(np.zeros((len(test.labels), 1)), test.units)
+    places = (np.arange(length) for length in trees.lengths)
+    uuas, dspr, _ = evaluate_distances((abs(place[:, None] - place) for place in places), trees)
+    for metric, value in (("uuas", uuas), ("dspr", dspr)):
+        yield Row("", None, "", "chain", metric, value)
+
+
+def _structural(data: _Data, plan: _Plan, base: Row, name: str) -> Iterator[Row]:
     """The structural probe of each layer."""
     (train, known), _, (test, wanted) = data
-
-    def trees(vectors: Vectors, split: _Split) -> Trees:
-        assert split.units.heads is not None
-        return Trees(vectors, split.units.owners, split.units.heads, split.units.punctuation)
-
     for layer in range(len(train)):
         for seed in plan.seeds:
-            found = structural(trees(train[layer], known), trees(test[layer], wanted), seed=seed)
-            own = replace(base, layer=str(layer), probe=STRUCTURAL, seed=seed)
+            found = structural(_trees(train[layer], known.units), _trees(test[layer], wanted.units), seed=seed)
+            own = replace(base, layer=str(layer), probe=name, seed=seed)
             for metric in METRICS:
                 yield replace(own, metric=metric, value=getattr(found, metric))
 

@@ -10,7 +10,7 @@ Evaluation of Language Models for Word Sense Disambiguation" (CoarseWSD-20).
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -321,7 +321,10 @@ def _linear(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarr
     return names[probe.log_probabilities(test).argmax(axis=1)]
 
 
-CLASSIFIERS = {"nearest neighbor": geometry.nearest_neighbor, "linear probe": _linear}
+CLASSIFIERS: dict[str, Callable[..., np.ndarray]] = {
+    "nearest neighbor": geometry.nearest_neighbor,
+    "linear probe": _linear,
+}
 
 
 def _few(
@@ -334,7 +337,10 @@ def _few(
     plain: bool,
 ) -> dict[str, Score]:
     """The scores of each classifier that has seen so many rows of each sense, or all of a sense with fewer: means over samples."""
-    classifiers = {"nearest centroid": partial(geometry.nearest_centroid, plain=plain), **CLASSIFIERS}
+    classifiers: dict[str, Callable[..., np.ndarray]] = {
+        "nearest centroid": partial(geometry.nearest_centroid, plain=plain),
+        **CLASSIFIERS,
+    }
     found: dict[str, list[Score]] = defaultdict(list)
     for count, seed in product(examples, seeds):
         order = np.random.default_rng(seed).permutation(len(labels))

@@ -12,6 +12,7 @@ from bert import cli
 from bert.errors import InputError
 from bert.inference.embeddings import encoder_of
 from bert.probing.geometry import mean_cosine
+from bert.probing.pictures import probe_page
 from bert.probing.probe import CKA, ProbeResult, probe
 from bert.probing.units import read_units
 from bert.probing.vectors import vectors_of
@@ -108,7 +109,10 @@ def test_heads_are_probed_as_trees(tmp_path: Path, model: Path) -> None:
         write_conllu(tmp_path / "t.conllu", 30, 3), "head", [model], write_conllu(tmp_path / "d.conllu", 10, 4)
     )
     assert {row.metric for row in found.rows} == {"uuas", "dspr", "root", "nspr"}
-    assert {row.probe for row in found.rows} == {"structural"}
+    assert {row.probe for row in found.rows} == {"structural", "random encoder", "chain"}
+    assert values(found, "chain", "uuas", "") == [1]
+    assert values(found, "chain", "dspr", "") == [pytest.approx(1)]
+    assert "UUAS on random weights" in probe_page(found)
     assert all(0 <= row.value <= 1 for row in found.rows if row.metric in ("uuas", "root"))
 
 
