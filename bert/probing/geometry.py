@@ -14,7 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import adjusted_rand_score, silhouette_score, v_measure_score
+from sklearn.metrics import adjusted_rand_score, pairwise_distances_argmin, silhouette_score, v_measure_score
 from sklearn.metrics.cluster import contingency_matrix
 
 MOST_CLUSTERS = 6
@@ -165,9 +165,8 @@ def b_cubed(clusters: Labels, labels: Labels) -> float:
 
 
 def nearest_neighbor(train: Vectors, labels: Labels, test: Vectors) -> Labels:
-    """For each test vector the label of the train vector with the largest cosine; the first of equal ones."""
-    near = unit(test.astype(np.float64)) @ unit(train.astype(np.float64)).T
-    return labels[(near >= near.max(axis=1, keepdims=True) - ROUNDING).argmax(axis=1)]
+    """For each test vector the label of the train vector with the largest cosine."""
+    return labels[pairwise_distances_argmin(unit(test), unit(train))]
 
 
 def match_clusters(labels: Labels, reference: Labels) -> Labels:
