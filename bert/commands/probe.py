@@ -9,6 +9,8 @@ from bert.errors import InputError, accessing
 from bert.files import replaced
 from bert.flags import Parser
 
+_FILES, VECTORS = ("report.html", "metrics.json", "metrics.csv"), "vectors"
+
 
 def _probe(arguments: Sequence[str]) -> None:
     """Measure what each layer of a model knows about the labels of words or texts, each number beside its controls.
@@ -55,6 +57,8 @@ def _probe(arguments: Sequence[str]) -> None:
     examples = counts("--examples", options.examples)
     folder = None if options.out is None else Path(options.out).expanduser()
     if folder is not None:
+        if (theirs := [name for name in _FILES if (folder / name).exists()]) and not (folder / VECTORS).is_dir():
+            raise InputError(f"--out {options.out}: holds a {theirs[0]} of something else: give another folder")
         with accessing(f"--out {options.out}", "written", "give another path"):
             folder.mkdir(parents=True, exist_ok=True)
     from bert.probing.probe import probe
@@ -62,19 +66,15 @@ def _probe(arguments: Sequence[str]) -> None:
     result = probe(
         options.train, options.label, models, options.dev, options.test, text=options.text, pooling=options.pooling,
         measures=options.measures, examples=examples, seeds=options.seeds, tokens=tokens,
-        folder=folder and folder / "vectors",
+        folder=folder and folder / VECTORS,
     )  # fmt: skip
     print(result)
     if folder is not None:
         from bert.probing.pictures import probe_page
 
         rows = result.table()
-        texts = {
-            "report.html": probe_page(result),
-            "metrics.json": json.dumps(rows, indent=2) + "\n",
-            "metrics.csv": _csv(rows),
-        }
-        for name, content in texts.items():
+        texts = probe_page(result), json.dumps(rows, indent=2) + "\n", _csv(rows)
+        for name, content in zip(_FILES, texts, strict=True):
             with accessing(f"--out {options.out}", "written", "give another path"), replaced(folder / name) as partial:
                 partial.write_text(content, encoding="utf-8")
         print(f"{folder / 'report.html'}   {folder / 'metrics.csv'}")

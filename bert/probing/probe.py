@@ -122,11 +122,15 @@ class ProbeResult:
             cells.append(
                 [layer, *(_shown(metric, self.value(subject, layer, probe, metric)) for probe, metric in columns)]
             )
-        return ["layer", *(f"{probe}\n{metric}" for probe, metric in columns)], cells
+        return ["layer", *(f"{probe}\n{METRICS.get(metric, metric)}" for probe, metric in columns)], cells
 
     def baselines(self) -> list[str]:
         """What answers without a model score, one line each."""
-        return [f"{row.probe}: {row.metric} {_shown(row.metric, row.value)}" for row in self.rows if not row.layer]
+        return [
+            f"{row.probe}: {METRICS.get(row.metric, row.metric)} {_shown(row.metric, row.value)}"
+            for row in self.rows
+            if not row.layer
+        ]
 
     def __str__(self) -> str:
         """For each model the metrics by layer, then the baselines."""

@@ -156,6 +156,19 @@ def test_the_command_writes_a_page_a_table_and_json_and_keeps_the_vectors(
     assert len(list((out / "vectors").glob("*.npy"))) == 2
 
 
+def test_files_of_something_else_are_not_replaced(
+    files: tuple[Path, Path], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Such as the log of a run."""
+    log = tmp_path / "metrics.csv"
+    log.write_text("step,loss\n")
+    given = ["probe", str(files[0]), "--label", "upos", "--model", str(model), "--measures", "linear"]
+    assert cli.main([*given, "--out", str(tmp_path)]) == 2
+    assert "holds a metrics.csv of something else: give another folder" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["metrics.csv"]
+    assert log.read_text() == "step,loss\n"
+
+
 def test_mistakes_are_one_line(files: tuple[Path, Path], model: Path, capsys: pytest.CaptureFixture) -> None:
     given = ["probe", str(files[0]), "--model", str(model)]
     for arguments, message in (
