@@ -20,9 +20,14 @@ def add_corpus(parser: Parser) -> None:
     parser.add("--exclude", "names or paths to leave out; can be repeated", list[str], metavar="PATTERN", repeated=True)
 
 
+def names(text: str) -> list[str]:
+    """What is separated by commas, without empty parts."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
 def counts(option: str, text: str) -> list[int]:
     """Numbers from 1, separated by commas. Raises InputError for others."""
-    parts = [part.strip() for part in text.split(",") if part.strip()]
+    parts = names(text)
     if wrong := [part for part in parts if not part.isascii() or not part.isdecimal() or int(part) < 1]:
         raise InputError(f"{option} {text}: {wrong[0]!r} is not a whole number above 0")
     return list(map(int, parts))

@@ -3,8 +3,9 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from bert.commands.options import counts
+from bert.commands.options import counts, names
 from bert.errors import InputError, accessing
 from bert.files import replaced
 from bert.flags import Parser
@@ -28,12 +29,8 @@ def _probe(arguments: Sequence[str]) -> None:
     parser.add("--test", "file that is scored; default: that of --dev", metavar="FILE")
     parser.add("--text", "column of the texts; default: found by its usual names", metavar="COLUMN")
     parser.add("--pooling", "of the tokens of a word: mean, first or last; of a text: mean or cls", default="mean")
-    parser.add(
-        "--measures",
-        "what is measured: linear control random mdl similarity",
-        list[str],
-        ["linear", "control", "random", "mdl"],
-    )
+    measures = "what is measured, also similarity: of a model, and to the first of several"
+    parser.add("--measures", measures, default="linear,control,random,mdl")
     parser.add(
         "--examples", "also train on these numbers of units, for learning curves, such as 10,100,1000", default=""
     )
@@ -55,6 +52,7 @@ def _probe(arguments: Sequence[str]) -> None:
     if not models:
         raise InputError("bert probe needs --model or --checkpoints: see bert probe --help")
     examples = counts("--examples", options.examples)
+    chosen: Any = names(options.measures)
     folder = None if options.out is None else Path(options.out).expanduser()
     if folder is not None:
         if (theirs := [name for name in _FILES if (folder / name).exists()]) and not (folder / VECTORS).is_dir():
@@ -65,7 +63,7 @@ def _probe(arguments: Sequence[str]) -> None:
 
     result = probe(
         options.train, options.label, models, options.dev, options.test, text=options.text, pooling=options.pooling,
-        measures=options.measures, examples=examples, seeds=options.seeds, tokens=tokens,
+        measures=chosen, examples=examples, seeds=options.seeds, tokens=tokens,
         folder=folder and folder / VECTORS,
     )  # fmt: skip
     print(result)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.commands.embedding import write_vectors
-from bert.commands.options import counts, output
+from bert.commands.options import counts, names, output
 from bert.errors import InputError
 from bert.flags import Parser
 
@@ -45,16 +45,15 @@ def _words(arguments: Sequence[str]) -> None:
 
         if given := [name for name in ("html", "png", "also", "forms", "clusters") if getattr(options, name)]:
             raise InputError(f"--{given[0]} is not used with --change: leave it out")
-        chosen = [] if options.word == "all" else [word.strip() for word in options.word.split(",") if word.strip()]
+        chosen = [] if options.word == "all" else names(options.word)
         inputs = options.sentences, options.model, options.change, options.layer, chosen, options.seed
         print(changes := measure_change(*inputs))
         out(lambda file: _write_rows(changes.table(), None, file))
         return
     from bert.probing.words import words
 
-    also = [form.strip() for form in options.also.split(",") if form.strip()]
     where, more = (Path(options.sentences), options.model), {"clusters": options.clusters, "seed": options.seed}
-    result = words(options.word, *where, options.layer, options.forms, also=also, **more)
+    result = words(options.word, *where, options.layer, options.forms, also=names(options.also), **more)
     print(result)
     from bert.probing.pictures import words_page, words_png
 
@@ -125,8 +124,7 @@ def _senses(arguments: Sequence[str]) -> None:
         print(found := wic(contexts, options.model, options.test, options.layer, options.seed))
         out(lambda file: _write_rows(found.table(), found.table(), file))
         return
-    chosen = [word.strip() for word in options.words.split(",") if word.strip()]
-    how = options.test, options.layer, chosen, options.seed
+    how = options.test, options.layer, names(options.words), options.seed
     more: dict[str, Any] = {"examples": counts("--examples", options.examples), "seeds": options.seeds}
 
     def headline(model: str) -> dict[str, float]:

@@ -160,9 +160,8 @@ def _by_layer(result: ProbeResult, subject: Subject) -> str:
     for row in result.rows:
         if not row.layer and row.metric in ("accuracy", "uuas"):
             curves[row.probe] = [(int(layer), row.value) for layer in layers]
-    header, rows = result.by_layer(subject)
-    flat = [name.replace("\n", " ") for name in header]
-    return line_chart(_known(curves), "layer", "score") + table(flat, rows)
+    tables = [table([name.replace("\n", " ") for name in header], rows) for header, rows in result.by_layer(subject)]
+    return line_chart(_known(curves), "layer", "score") + "".join(tables)
 
 
 def _known(curves: dict[str, list[tuple[Any, float | None]]]) -> dict[str, list[tuple[float, float]]]:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 Measure = Literal["linear", "control", "random", "mdl", "structural", "similarity"]
 LINEAR, MIX, CONTROL, RANDOM, CODE = "linear", "mix", "control task", "random encoder", "online code"
-STRUCTURAL, CKA = "structural", "CKA with the first model"
+STRUCTURAL, SIMILARITY, CKA = "structural", "similarity", "CKA with the first model"
 HELD_OUT = 5  # every fifth sentence is a dev sentence, if there is no dev file
 MOST_COMPARED = 4_096  # units whose layers are compared by CKA
 MOVED = 10  # words that are named as those that moved most
@@ -113,16 +113,18 @@ class ProbeResult:
             found.setdefault(((row.model, row.tokens), row.layer, row.probe, row.metric), []).append(row)
         return found
 
-    def by_layer(self, subject: Subject) -> tuple[list[str], list[list[str]]]:
-        """A header and, for each layer of a model, its metrics as text."""
+    def by_layer(self, subject: Subject) -> Iterator[tuple[list[str], list[list[str]]]]:
+        """A header and, for each layer of a model, its metrics as text: those of the probes, of similarity, of CKA."""
         own = [row for row in self.rows if (row.model, row.tokens) == subject and row.layer]
-        columns = list(dict.fromkeys((row.probe, row.metric) for row in own))
-        cells = []
-        for layer in dict.fromkeys(row.layer for row in own):
-            cells.append(
+        for apart in ("", SIMILARITY, CKA):
+            some = [row for row in own if row.probe == apart or (not apart and row.probe not in (SIMILARITY, CKA))]
+            columns = list(dict.fromkeys((row.probe, row.metric) for row in some))
+            cells = [
                 [layer, *(_shown(metric, self.value(subject, layer, probe, metric)) for probe, metric in columns)]
-            )
-        return ["layer", *(f"{probe}\n{METRICS.get(metric, metric)}" for probe, metric in columns)], cells
+                for layer in dict.fromkeys(row.layer for row in some)
+            ]
+            if cells:
+                yield ["layer", *(f"{probe}\n{METRICS.get(metric, metric)}" for probe, metric in columns)], cells
 
     def baselines(self) -> list[str]:
         """What answers without a model score, one line each."""
@@ -136,8 +138,9 @@ class ProbeResult:
         """For each model the metrics by layer, then the baselines."""
         parts: list[Table | str] = []
         for subject in self.subjects:
-            header, rows = self.by_layer(subject)
-            parts += [f"{self.label}, {self.name(subject)}", table(header, rows, left=0), ""]
+            parts.append(f"{self.label}, {self.name(subject)}")
+            for header, rows in self.by_layer(subject):
+                parts += [table(header, rows, left=0), ""]
         return render(*parts, *self.baselines(), *self.notes)
 
 
@@ -393,7 +396,7 @@ def _similarity(own: Vectors, first: Vectors | None, units: Units, base: Row) ->
     """Anisotropy and self-similarity of each layer, and its CKA with each layer of the first model."""
     types = np.array(units.types)
     for layer, vectors in enumerate(own):
-        at = replace(base, layer=str(layer), probe="similarity")
+        at = replace(base, layer=str(layer), probe=SIMILARITY)
         for standardize, suffix in ((False, ""), (True, ", standardized")):
             yield replace(at, metric=f"anisotropy{suffix}", value=similarity.anisotropy(vectors, standardize))
             if len({*units.types}) < len(types):

@@ -222,6 +222,6 @@ def test_hostile_words_and_labels_stay_text(tmp_path: Path, model: Path, capsys:
     file.write_text("\n".join(line if line.strip() else "" for line in lines) + "\n", encoding="utf-8")
     out = tmp_path / "out"
     given = ["probe", str(file), "--label", "tag", "--model", str(model), "--model", str(model), "--out", str(out)]
-    assert cli.main([*given, "--measures", "linear", "--measures", "similarity"]) == 0
+    assert cli.main([*given, "--measures", "linear,similarity"]) == 0
     assert not any(ord(char) < 32 and char != "\n" for char in capsys.readouterr().out)
     assert hostile not in (out / "report.html").read_text(encoding="utf-8")
