@@ -148,7 +148,7 @@ def probe_page(result: ProbeResult) -> str:
             Section("Without a model", body, "What constant and lexical answers score, with 95 % intervals.")
         )
     about = "What each layer knows, beside what is scored without knowing it."
-    return page(f"Probes of {result.label}", about, sections)
+    return page(f"Probes of {result.label}", about, sections, footer="\n".join(result.notes))
 
 
 def _by_layer(result: ProbeResult, subject: Subject) -> str:

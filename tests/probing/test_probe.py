@@ -16,6 +16,7 @@ from bert.probing.pictures import probe_page
 from bert.probing.probe import CKA, ProbeResult, probe
 from bert.probing.units import read_units
 from bert.probing.vectors import vectors_of
+from tests.browser import chromium, opened
 from tests.probing.models import FIRM, FRUIT, make_masked_lm, sentence
 
 SIZES = 40, 20
@@ -154,6 +155,21 @@ def test_the_command_writes_a_page_a_table_and_json_and_keeps_the_vectors(
     assert "word type" in page
     assert "Content-Security-Policy" in page
     assert len(list((out / "vectors").glob("*.npy"))) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_is_as_wide_as_the_screen_and_asks_for_nothing(
+    files: tuple[Path, Path], model: Path, tmp_path: Path, width: int
+) -> None:
+    measures = ["linear", "control", "random", "similarity"]
+    found = probe(files[0], "upos", [model, model], files[1], examples=[30], tokens=[10, 20], measures=measures)
+    page = tmp_path / "page.html"
+    page.write_text(probe_page(found), encoding="utf-8")
+    with chromium() as browser, opened(browser, page, width) as shown:
+        for text in ("Over training", "Learning curves", "Without a model", "moved most between"):
+            assert shown.get_by_text(text).count() > 0, text
+        assert shown.locator("table").count() >= 6
 
 
 def test_files_of_something_else_are_not_replaced(
