@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from bert.data.milestones import Milestone, milestones
 from bert.errors import InputError, accessing
 from bert.files import is_same, real_path, replaced
 from bert.flags import Parser
@@ -31,6 +32,13 @@ def counts(option: str, text: str) -> list[int]:
     if wrong := [part for part in parts if not part.isascii() or not part.isdecimal() or int(part) < 1]:
         raise InputError(f"{option} {text}: {wrong[0]!r} is not a whole number above 0")
     return list(map(int, parts))
+
+
+def kept_milestones(run: str) -> list[Milestone]:
+    """The milestones of `--checkpoints`. Raises InputError for a run that has none."""
+    if not (found := milestones(run)):
+        raise InputError(f"--checkpoints {run}: no milestones: give a run of bert pretrain --checkpoint.milestones")
+    return found
 
 
 def output(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bert.commands.options import counts, names
+from bert.commands.options import counts, kept_milestones, names
 from bert.errors import InputError, accessing
 from bert.files import replaced
 from bert.flags import Parser
@@ -14,7 +14,7 @@ _FILES, VECTORS = ("report.html", "metrics.json", "metrics.csv"), "vectors"
 
 
 def _probe(arguments: Sequence[str]) -> None:
-    """Measure what each layer of a model knows about the labels of words or texts, each number beside its controls.
+    """Measure what each layer of a model knows about the labels of words or texts, beside controls.
 
     $ bert probe train.conllu --dev dev.conllu --label upos --model runs/mine/model --out runs/probe
     $ bert probe reviews.tsv --label label --model runs/mine/model --model runs/other/model --examples 10,100,1000
@@ -40,13 +40,7 @@ def _probe(arguments: Sequence[str]) -> None:
     models: list[str] = list(options.model)
     tokens: list[int | None] = [None] * len(models)
     if options.checkpoints:
-        from bert.data.milestones import milestones
-
-        kept = milestones(options.checkpoints)
-        if not kept:
-            raise InputError(
-                f"--checkpoints {options.checkpoints}: has no milestones: pretrain with --checkpoint.milestones"
-            )
+        kept = kept_milestones(options.checkpoints)
         models += [str(one.folder) for one in kept]
         tokens += [one.tokens for one in kept]
     if not models:

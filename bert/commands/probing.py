@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.commands.embedding import write_vectors
-from bert.commands.options import counts, names, output
+from bert.commands.options import counts, kept_milestones, names, output
 from bert.errors import InputError
 from bert.flags import Parser
 
@@ -24,7 +24,9 @@ def _words(arguments: Sequence[str]) -> None:
     parser.add("word", "the word; case does not matter; with --change also several, separated by commas, or all")
     parser.add("--sentences", sentences, required=True, metavar="FILE")
     parser.add("--model", "model folder", required=True)
-    parser.add("--layer", "one layer, where 0 is the embeddings; default: all", int)
+    parser.add(
+        "--layer", "one layer, where 0 is the embeddings; default: all, with --change the sum of the last four", int
+    )
     parser.add("--forms", "also find inflected forms by English rules: plural, past, -ing", bool)
     parser.add("--also", "other forms of the word, separated by commas: mice,mousey", default="", metavar="FORMS")
     parser.add("--clusters", "number of clusters; default: the one of 2 to 6 with the best silhouette", int, at_least=1)
@@ -76,7 +78,6 @@ def _add_models(parser: Parser, model: str) -> None:
 
 def _over_training(options: Any, measure: Callable[[str], dict[str, float]]) -> list[dict[str, object]]:
     """Measure and print the milestones of the run in `options`, one row each; none with a model. InputError without either."""
-    from bert.data.milestones import milestones
     from bert.report.text import render, table
 
     run = options.checkpoints
@@ -84,9 +85,7 @@ def _over_training(options: Any, measure: Callable[[str], dict[str, float]]) -> 
         raise InputError("give --model or --checkpoints, one of them")
     if run is None:
         return []
-    if not (found := milestones(run)):
-        raise InputError(f"--checkpoints {run}: no milestones: give a run of bert pretrain --checkpoint.milestones")
-    measured = [(one.tokens, {"loss": one.loss, **measure(str(one.folder))}) for one in found]
+    measured = [(one.tokens, {"loss": one.loss, **measure(str(one.folder))}) for one in kept_milestones(run)]
     cells = [[f"{tokens:,}", *(f"{value:.3f}" for value in values.values())] for tokens, values in measured]
     print(render(table(["tokens", *measured[0][1]], cells, left=0)))
     return [{"tokens": tokens, **values} for tokens, values in measured]

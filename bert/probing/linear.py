@@ -133,13 +133,11 @@ def fit_layers(
     for known, asked in zip(train, dev, strict=True):
         units = _prepare(known[None], labels, classes, device)
         sample = _ready(_every(units, SAMPLE_OF_C))
-        start, best, lowest = _initial(sample), (0.0, _initial(sample)), np.inf
-        for c in sorted(grid):
-            start = _fit(sample, c, start, COARSE)
-            nll = _evaluated(sample, c, start, classes, asked, dev_labels).dev.mean_nll
-            if nll >= lowest:
+        best, lowest = (min(grid), _initial(sample)), np.inf
+        for start, one in _path(sample, grid, classes, asked, dev_labels):
+            if one.dev.mean_nll >= lowest:
                 break
-            best, lowest = (c, start), nll
+            best, lowest = (one.probe.c, start), one.dev.mean_nll
         c, start = best
         chosen.append(_evaluated(units, c, _fit(units, c, start), classes, asked, dev_labels))
     return chosen
@@ -173,10 +171,7 @@ def path(
     Each begins with the weights of the one before.
     """
     units = _prepare(train[None], labels, classes, device)
-    start = _initial(units)
-    for c in sorted(grid):
-        start = _fit(units, c, start, COARSE)
-        yield _evaluated(units, c, start, classes, dev, dev_labels)
+    return (one for _, one in _path(units, grid, classes, dev, dev_labels))
 
 
 def fit_mix(
@@ -317,6 +312,16 @@ def _fit(units: _Units, c: float, start: Parameters, tolerance: float = FINE) ->
     flat = _flat([part / scale for part, scale in zip(begin, scales)])
     options = {"ftol": tolerance, "gtol": 0, "maxiter": 500}
     return parameters(minimize(objective, flat, jac=True, method="L-BFGS-B", options=options).x)
+
+
+def _path(
+    units: _Units, grid: Sequence[float], classes: int, dev: Vectors, dev_labels: Labels
+) -> Iterator[tuple[Parameters, Fit]]:
+    """The parameters and the probe for each C, from the smallest to the largest; each begins with those of the one before."""
+    start = _initial(units)
+    for c in sorted(grid):
+        start = _fit(units, c, start, COARSE)
+        yield start, _evaluated(units, c, start, classes, dev, dev_labels)
 
 
 def _flat(parts: Sequence[Tensor]) -> NDArray[np.float64]:

@@ -288,8 +288,7 @@ def _of_model(encoder: Encoder, data: "_Data", plan: _Plan, base: Row) -> Iterat
     """The metrics of all probes of one encoder."""
     if "structural" in plan.measures:
         yield from _structural(data, plan, base, STRUCTURAL)
-        for seed in plan.seeds if "random" in plan.measures else ():
-            control = _vectors(random_like(encoder, seed), plan, f"vectors of a random encoder, seed {seed}")
+        for seed, control in _random(encoder, plan):
             yield from _structural(control, replace(plan, seeds=[seed]), base, RANDOM)
         return
     device = next(encoder.parameters()).device
@@ -314,10 +313,8 @@ def _of_model(encoder: Encoder, data: "_Data", plan: _Plan, base: Row) -> Iterat
             part = (train[:, few], known.part(few)), data[1], data[2]
             own = replace(base, examples=int(few.sum()), seed=seed)
             yield from _linear(part, plan, own, _fit(part, plan, device), LINEAR)
-    if "random" in plan.measures:
-        for seed in plan.seeds:
-            control = _vectors(random_like(encoder, seed), plan, f"vectors of a random encoder, seed {seed}")
-            yield from _linear(control, plan, replace(base, seed=seed), _fit(control, plan, device), RANDOM)
+    for seed, control in _random(encoder, plan):
+        yield from _linear(control, plan, replace(base, seed=seed), _fit(control, plan, device), RANDOM)
 
 
 _Data = tuple[tuple[Vectors, _Split], tuple[Vectors, _Split], tuple[Vectors, _Split]]
@@ -339,6 +336,12 @@ def _vectors(encoder: Encoder, plan: _Plan, progress: str) -> _Data:
     return of(plan.train), dev, dev if plan.test is plan.dev or plan.test.units is plan.dev.units else of(plan.test)
 
 
+def _random(encoder: Encoder, plan: _Plan) -> Iterator[tuple[int, _Data]]:
+    """The vectors of an encoder of the same shape with random weights, for each seed, if they are measured."""
+    for seed in plan.seeds if "random" in plan.measures else ():
+        yield seed, _vectors(random_like(encoder, seed), plan, f"vectors of a random encoder, seed {seed}")
+
+
 def _fit(data: _Data, plan: _Plan, device: torch.device) -> list[Fit]:
     (train, known), (dev, asked), _ = data
     return fit_layers(train, known.labels, dev, asked.labels, plan.classes, device=device)
@@ -354,6 +357,7 @@ def _linear(data: _Data, plan: _Plan, base: Row, fits: Sequence[Fit], name: str)
 def _control(data: _Data, plan: _Plan, base: Row, fits: Sequence[Fit], device: torch.device) -> Iterator[Row]:
     """The accuracy of the same probe, with the same C, on labels that say nothing, and the difference."""
     (train, known), _, (test, wanted) = data
+    real = [_predictions(one, test[layer], wanted).accuracy for layer, one in enumerate(fits)]
     for seed in plan.seeds:
         if known.units.spans is None:
             labels, asked = (controls.permuted(one.labels, seed) for one in (known, wanted))
@@ -363,8 +367,7 @@ def _control(data: _Data, plan: _Plan, base: Row, fits: Sequence[Fit], device: t
             control = fit(train[layer], labels, test[layer], asked, plan.classes, one.probe.c, device).dev
             own = replace(base, layer=str(layer), probe=CONTROL, seed=seed)
             yield from _accuracy(own, control.correct, wanted.units.owners)
-            real = _predictions(one, test[layer], wanted).accuracy
-            yield replace(own, metric="selectivity", value=real - control.accuracy)
+            yield replace(own, metric="selectivity", value=real[layer] - control.accuracy)
 
 
 def _trees(vectors: Vectors, units: Units) -> Trees:
@@ -398,10 +401,12 @@ def _similarity(own: Vectors, first: Vectors | None, units: Units, base: Row) ->
     for layer, vectors in enumerate(own):
         at = replace(base, layer=str(layer), probe=SIMILARITY)
         for standardize, suffix in ((False, ""), (True, ", standardized")):
-            yield replace(at, metric=f"anisotropy{suffix}", value=similarity.anisotropy(vectors, standardize))
-            if len({*units.types}) < len(types):
-                found = similarity.self_similarity(vectors, types, standardize)
-                yield replace(at, metric=f"self-similarity{suffix}", value=found.adjusted)
+            if len({*units.types}) == len(types):
+                yield replace(at, metric=f"anisotropy{suffix}", value=similarity.anisotropy(vectors, standardize))
+                continue
+            found = similarity.self_similarity(vectors, types, standardize)
+            yield replace(at, metric=f"anisotropy{suffix}", value=found.anisotropy)
+            yield replace(at, metric=f"self-similarity{suffix}", value=found.adjusted)
     if first is not None:
         step = -(-len(types) // MOST_COMPARED)
         for layer, values in enumerate(similarity.cka(own[:, ::step], first[:, ::step])):
