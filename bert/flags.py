@@ -20,6 +20,7 @@ from bert import recipe as recipes
 from bert.errors import InputError, check_values, did_you_mean
 
 DOCUMENTATION = "https://bert-kit.readthedocs.io/en/latest/"
+_PATHS = ("FILE", "DIR", "RUN", "--out", "--model")  # what is never empty, by metavar or name
 _CONFIG = "config"
 
 
@@ -49,6 +50,7 @@ class _Option:
     required: bool
     same_as: str
     at_least: int | None
+    is_path: bool
 
 
 def flag_of(name: str) -> str:
@@ -121,7 +123,15 @@ class Parser(argparse.ArgumentParser):
         self.add_argument(name if is_option else dest, **settings)
         default = False if kind is bool else [] if is_list and default is None else default
         self.known.add(name)
-        self.options[dest] = _Option(name if is_option else name.upper(), kind, default, required, same_as, at_least)
+        self.options[dest] = _Option(
+            name if is_option else name.upper(),
+            kind,
+            default,
+            required,
+            same_as,
+            at_least,
+            metavar in _PATHS or name in _PATHS,
+        )
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """The parsed options. Raises InputError, in one line, if one is unknown (naming the nearest known one), missing or invalid."""
@@ -149,6 +159,8 @@ class Parser(argparse.ArgumentParser):
         for dest, one in self.options.items():
             if (given := getattr(found, dest, None)) is not None:
                 is_list = isinstance(given, list)
+                if given == "" and one.is_path:
+                    raise InputError(f"{one.name} is empty: give a path")
                 value = [_read(item, *get_args(one.kind)) for item in given] if is_list else _read(given, one.kind)
                 check_values(value, one.name)
                 values[dest,] = value, ""

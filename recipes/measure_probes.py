@@ -30,11 +30,9 @@ def linear(train: str, dev: str, label: str, model: str, sentences: str = "10000
     units = [read_units(train, label), read_units(dev, label)]
     units[0] = units[0].select(units[0].owners < int(sentences))
     encoder = encoder_of(model)
-    (x, keep), (z, kept) = (vectors_of(encoder, one) for one in units)
-    x, z = x[:, keep], z[:, kept]
+    x, z = (vectors_of(encoder, one) for one in units)
     names = {name: number for number, name in enumerate(sorted({*units[0].labels, *units[1].labels}))}
     y, w = (np.array([names[one] for one in some.labels]) for some in units)
-    y, w = y[keep], w[kept]
     print(f"{len(y):,} train units, {len(w):,} dev units, {len(names)} classes")
     seconds = [0.0, 0.0]
     for layer in range(len(x)):

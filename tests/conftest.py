@@ -5,12 +5,15 @@ import io
 import logging
 import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 
 from bert.cli import main
 from bert.data.tokenizer import Tokenizer
@@ -60,6 +63,30 @@ def shared_folder(factory: pytest.TempPathFactory) -> Path:
     """The folder of temporary files that all processes of a test run share."""
     folder = factory.getbasetemp()
     return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+# In steps, because what minutes hold differs from machine to machine.
+QUICKSTART = """
+import sys
+from bert import cli
+from bert.quickstart import run
+run.quickstart.__defaults__ = False, 60
+sys.exit(cli.main(["quickstart"]))
+"""
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which `bert quickstart` was run, by one process for all: what is in it is only read."""
+    folder = shared_folder(tmp_path_factory) / "home"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "runs" / "quickstart" / "report.html").exists():
+            folder.mkdir(exist_ok=True)
+            # In a process of its own, with all its threads.
+            command = [sys.executable, "-c", QUICKSTART]
+            done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=3600)
+            assert done.returncode == 0, done.stdout + done.stderr
+    return folder
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,14 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from bert import EncoderConfig, MaskedLM, SequenceClassifier, cli
 from bert.data.vocabulary import train_tokenizer
 from bert.flags import DOCUMENTATION
 from bert.model.config import task_head
 from bert.sample.files import write_sample
-from tests.conftest import shared_folder
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -156,32 +154,20 @@ def test_links_lead_somewhere(page: Path):
 # ── what has to run ──
 
 
-@pytest.fixture(scope="session")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder in which the first block of the README was run, without its installation: by one process for all."""
-    shared = shared_folder(tmp_path_factory) / "documentation"
-    with FileLock(f"{shared}.lock"):
-        if not (shared / "texts").exists():
-            shutil.rmtree(shared, ignore_errors=True)
-            shared.mkdir()
-            commands = blocks(README, "bash")[0][2]
-            assert "pip install -c constraints.txt -e . && bert quickstart\n" in commands
-            run(commands[commands.index("bert quickstart") :], shared)
-            (shared / "texts").mkdir()
-            shutil.copy(shared / "runs" / "quickstart" / "sample" / "corpus.txt", shared / "texts")
-    return shared
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, *RUN)], ids=name_of)
-def test_the_commands_of_a_page_run_as_they_stand(page: Path, quickstart: Path, tmp_path: Path):
+def test_the_commands_of_a_page_run_as_they_stand(page: Path, home: Path, tmp_path: Path):
     """In a folder that holds the quickstart and texts/ with its corpus."""
     pytest.importorskip("onnxscript", reason="the documentation needs the extra onnx")
     pytest.importorskip("sentence_transformers", reason="the documentation needs the extra hf")
-    shutil.copytree(quickstart, tmp_path / "home")
+    shutil.copytree(home, tmp_path / "home")
+    (tmp_path / "home" / "texts").mkdir()
+    shutil.copy(home / "runs" / "quickstart" / "sample" / "corpus.txt", tmp_path / "home" / "texts")
     script = script_of(page)
-    if page == README:
-        script = script.replace(blocks(README, "bash")[0][2], "", 1)
+    if page == README:  # its first block installs, and makes `home`
+        first = blocks(README, "bash")[0][2]
+        assert first.endswith("pip install -c constraints.txt -e . && bert quickstart\n")
+        script = script.replace(first, "", 1)
     assert "pip install" not in script
     run(script, tmp_path / "home")
 

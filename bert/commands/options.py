@@ -36,6 +36,8 @@ def counts(option: str, text: str) -> list[int]:
 
 def kept_milestones(run: str) -> list[Milestone]:
     """The milestones of `--checkpoints`. Raises InputError for a run that has none."""
+    if not Path(run).expanduser().is_dir():
+        raise InputError(f"--checkpoints {run}: there is no such folder: give a run")
     if not (found := milestones(run)):
         raise InputError(f"--checkpoints {run}: no milestones: give a run of bert pretrain --checkpoint.milestones")
     return found

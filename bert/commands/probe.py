@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from bert.commands.options import counts, kept_milestones, names
 from bert.errors import InputError, accessing
-from bert.files import replaced
+from bert.files import is_same, replaced
 from bert.flags import Parser
+from bert.untrusted import read_json
 
-_FILES, VECTORS = ("report.html", "metrics.json", "metrics.csv"), "vectors"
+_RESULTS, VECTORS, _MADE_BY = "metrics.json", "vectors", "bert probe"
+_FILES = "report.html", _RESULTS, "metrics.csv"
 
 
 def _probe(arguments: Sequence[str]) -> None:
@@ -37,27 +40,25 @@ def _probe(arguments: Sequence[str]) -> None:
     parser.add("--seeds", "number of control tasks, random encoders and samples", int, 1, at_least=1)
     parser.add("--out", "folder for report.html, metrics.csv, metrics.json and the vectors", metavar="DIR")
     options = parser.parse(arguments)
-    models: list[str] = list(options.model)
-    tokens: list[int | None] = [None] * len(models)
-    if options.checkpoints:
-        kept = kept_milestones(options.checkpoints)
-        models += [str(one.folder) for one in kept]
-        tokens += [one.tokens for one in kept]
-    if not models:
+    milestones = kept_milestones(options.checkpoints) if options.checkpoints else []
+    if not options.model and not milestones:
         raise InputError("bert probe needs --model or --checkpoints: see bert probe --help")
     examples = counts("--examples", options.examples)
     chosen: Any = names(options.measures)
     folder = None if options.out is None else Path(options.out).expanduser()
     if folder is not None:
-        if (theirs := [name for name in _FILES if (folder / name).exists()]) and not (folder / VECTORS).is_dir():
+        if (theirs := [name for name in _FILES if (folder / name).exists()]) and not _is_ours(folder / _RESULTS):
             raise InputError(f"--out {options.out}: holds a {theirs[0]} of something else: give another folder")
+        given = [Path(one).expanduser() for one in (options.train, options.dev, options.test) if one is not None]
+        if any(is_same(folder / name, one) for name in _FILES for one in given):
+            raise InputError(f"--out {options.out}: would overwrite the input: give another folder")
         with accessing(f"--out {options.out}", "written", "give another path"):
             folder.mkdir(parents=True, exist_ok=True)
     from bert.probing.probe import probe
 
     result = probe(
-        options.train, options.label, models, options.dev, options.test, text=options.text, pooling=options.pooling,
-        measures=chosen, examples=examples, seeds=options.seeds, tokens=tokens,
+        options.train, options.label, options.model, options.dev, options.test, text=options.text, pooling=options.pooling,
+        measures=chosen, examples=examples, seeds=options.seeds, checkpoints=milestones,
         folder=folder and folder / VECTORS,
     )  # fmt: skip
     print(result)
@@ -65,11 +66,19 @@ def _probe(arguments: Sequence[str]) -> None:
         from bert.probing.pictures import probe_page
 
         rows = result.table()
-        texts = probe_page(result), json.dumps(rows, indent=2) + "\n", _csv(rows)
+        about = {"made by": _MADE_BY, "label": result.label, "settings": result.settings, "notes": result.notes}
+        texts = probe_page(result), json.dumps({**about, "rows": rows}, indent=2) + "\n", _csv(rows)
         for name, content in zip(_FILES, texts, strict=True):
             with accessing(f"--out {options.out}", "written", "give another path"), replaced(folder / name) as partial:
                 partial.write_text(content, encoding="utf-8")
         print(f"{folder / 'report.html'}   {folder / 'metrics.csv'}")
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file has the results of this command."""
+    with suppress(OSError, ValueError, TypeError, LookupError):
+        return bool(read_json(file)["made by"] == _MADE_BY)
+    return False
 
 
 def _csv(rows: Sequence[dict[str, object]]) -> str:

@@ -47,7 +47,9 @@ def _words(arguments: Sequence[str]) -> None:
 
         if given := [name for name in ("html", "png", "also", "forms", "clusters") if getattr(options, name)]:
             raise InputError(f"--{given[0]} is not used with --change: leave it out")
-        chosen = [] if options.word == "all" else names(options.word)
+        if not (chosen := names(options.word)):
+            raise InputError("WORD is empty: give words, separated by commas, or all")
+        chosen = [] if chosen == ["all"] else chosen
         inputs = options.sentences, options.model, options.change, options.layer, chosen, options.seed
         print(changes := measure_change(*inputs))
         out(lambda file: _write_rows(changes.table(), None, file))
@@ -114,26 +116,29 @@ def _senses(arguments: Sequence[str]) -> None:
     protocol = parser.recipe(options)
     out = output("--out", options.out, (".json", ".tsv"), inputs=[options.data, options.test, options.model])
     from bert.probing.rows import read_contexts
-    from bert.probing.senses import senses
-    from bert.probing.wic import wic
+    from bert.probing.senses import Senses, senses
+    from bert.probing.wic import Wic, wic
 
-    if options.model and (contexts := read_contexts(options.data)):
-        if given := [name for name in ("words", "examples") if getattr(options, name)]:
-            raise InputError(f"--{given[0]} is not used with a file of words in context: leave it out")
-        print(found := wic(contexts, options.model, options.test, options.layer, options.seed))
-        out(lambda file: _write_rows(found.table(), found.table(), file))
-        return
-    how = options.test, options.layer, names(options.words), options.seed
-    more: dict[str, Any] = {"examples": counts("--examples", options.examples), "seeds": options.seeds}
+    contexts = read_contexts(options.data)
+    if contexts and (
+        given := [name for name in ("words", "examples") if getattr(options, name)] or ["seeds"] * (options.seeds > 1)
+    ):
+        raise InputError(f"--{given[0]} is not used with a file of words in context: leave it out")
+    how: dict[str, Any] = {
+        "protocol": protocol,
+        "examples": counts("--examples", options.examples),
+        "seeds": options.seeds,
+    }
 
-    def headline(model: str) -> dict[str, float]:
-        result = senses(options.data, model, *how, protocol=protocol)
-        return {method: result.mean(method) for method in (*result.controls, result.headline)}
+    def measure(model: str) -> Senses | Wic:
+        if contexts:
+            return wic(contexts, model, options.test, options.layer, options.seed)
+        return senses(options.data, model, options.test, options.layer, names(options.words), options.seed, **how)
 
-    content: object = (rows := _over_training(options, headline))
+    content: object = (rows := _over_training(options, lambda model: measure(model).headlines()))
     if not rows:
-        print(result := senses(options.data, options.model, *how, protocol=protocol, **more))
-        rows, content = list(result.rows()), result.summary()
+        print(result := measure(options.model))
+        rows, content = result.table(), result.summary()
     out(lambda file: _write_rows(rows, content, file))
 
 

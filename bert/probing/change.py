@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,6 +63,8 @@ class Changes:
     periods: tuple[str, str]
     words: tuple[WordChange, ...]
     notes: tuple[str, ...]
+    layers: str
+    """whose vectors are compared"""
 
     def table(self) -> list[dict[str, object]]:
         """One row a word, for files and for pandas."""
@@ -70,7 +73,7 @@ class Changes:
     def __str__(self) -> str:
         """The table of all words, then examples of those with q < 0.05."""
         rows = [
-            [one.word, str(one.first), str(one.second), *(f"{value:.3f}" for value in (one.apd, one.prt, one.jsd)),
+            [one.word, str(one.first), str(one.second), f"{one.apd:.3g}", f"1 + {one.prt - 1:.2g}", f"{one.jsd:.3f}",
              *(f"{value:.3f}" for value in (one.p_apd, one.p_prt, one.p_jsd, one.q))]
             for one in self.words
         ]  # fmt: skip
@@ -81,7 +84,7 @@ class Changes:
             for period, example in zip(self.periods, (one.example_first, one.example_second))
             if example and one.q < 0.05
         ]
-        return render(table(header, rows), *[""] * bool(shown), *shown, *self.notes)
+        return render(f"vectors of {self.layers}", table(header, rows), *[""] * bool(shown), *shown, *self.notes)
 
 
 def change(
@@ -126,14 +129,15 @@ def change(
     q = false_discovery_control([one.p_prt for one in found])
     ranked = [replace(one, q=float(of)) for one, of in zip(found, q)]
     ranked.sort(key=lambda one: (one.p_prt, -one.prt))
-    return Changes(periods, tuple(ranked), tuple(notes))
+    name = f"layer {layers[0]}" if len(layers) == 1 else f"layers {layers[0]}–{layers[-1]}, summed"
+    return Changes(periods, tuple(ranked), tuple(notes), name)
 
 
 def _grouped(rows: Sequence[Row], words: Sequence[str]) -> tuple[tuple[str, str], dict[str, list[Row]], list[str]]:
     """The two periods, the rows of each word with enough of them, and notes on the others."""
     periods = sorted({row.group or "" for row in rows})
     if len(periods) != 2:
-        held = ", ".join(periods[:5])
+        held = shorten(", ".join(periods[:5]), 120, placeholder="…")
         raise InputError(f"{option('change')}: {len(periods)} periods ({held}): give rows of exactly two")
     grouped: dict[str, list[Row]] = defaultdict(list)
     for row in rows:

@@ -101,15 +101,26 @@ def _units(text: str) -> list[str]:
 # ── intervals ──
 
 
-def interval(values: NDArray, groups: Labels, seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a mean over units, such as an accuracy, by the bootstrap over groups (Efron 1979).
+def interval(values: NDArray, groups: Labels, strata: NDArray | None = None, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a mean over units, such as an accuracy, by the bootstrap over groups (Efron 1979); nan without units.
 
     `values` (M,): whether each unit is correct, or another number. `groups` (M,): the sentence of each unit; 1,000 times as many
-    sentences are drawn with replacement, because the words of one sentence are not independent.
+    sentences are drawn with replacement, because the words of one sentence are not independent. With `strata` (M,) it is the interval of
+    the mean over the strata that are drawn of the means of their units.
     """
-    _, of = np.unique(groups, return_inverse=True)
-    sums = np.stack((np.bincount(of, weights=values), np.bincount(of)), axis=1)  # (groups, 2): sum and number of units
-    kinds, counts = np.unique(sums, axis=0, return_counts=True)  # equal groups are drawn together
-    drawn = np.random.default_rng(seed).multinomial(len(sums), counts / len(sums), size=RESAMPLES) @ kinds
-    low, high = np.quantile(drawn[:, 0] / drawn[:, 1], (0.025, 0.975))
+    if not len(values):
+        return float("nan"), float("nan")
+    of, into = (
+        np.unique(one, return_inverse=True)[1] for one in (groups, np.zeros(len(values)) if strata is None else strata)
+    )
+    sums = np.zeros((2, of.max() + 1, into.max() + 1))  # sum and number of units of each group in each stratum
+    np.add.at(sums[0], (of, into), values)
+    np.add.at(sums[1], (of, into), 1)
+    kinds, counts = np.unique(
+        np.concatenate([*sums], axis=1), axis=0, return_counts=True
+    )  # equal groups are drawn together
+    drawn = np.random.default_rng(seed).multinomial(counts.sum(), counts / counts.sum(), size=RESAMPLES) @ kinds
+    total, number = np.split(drawn, 2, axis=1)
+    means = np.divide(total, number, where=number > 0, out=np.full_like(total, np.nan))
+    low, high = np.quantile(np.nanmean(means, axis=1), (0.025, 0.975))
     return float(low), float(high)

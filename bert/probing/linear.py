@@ -127,8 +127,13 @@ def fit_layers(
     a prior, which is the same for any number of units. A dev label without train units counts as wrong, with the NLL that
     `LinearProbe.log_probabilities` gives it.
 
-    Raises InputError for fewer than two classes, for no units, and for vectors that are not finite.
+    Raises InputError for fewer than two classes, for no units, for labels of another length, and for vectors that are not finite.
     """
+    check_units(labels, classes)
+    for name, given, vectors in ("labels", labels, train), ("dev_labels", dev_labels, dev):
+        if vectors.ndim != 3 or vectors.shape[1] != len(given) or not len(given):
+            what = f"{name} has {len(given)} labels and the vectors the shape {vectors.shape}"
+            raise InputError(f"{what}; must be one of each unit, (L, N, D)")
     chosen = []
     for known, asked in zip(train, dev, strict=True):
         units = _prepare(known[None], labels, classes, device)

@@ -64,7 +64,7 @@ def code_length(
     """
     check_seed(seed)
     check_units(labels, classes)
-    order = _order(groups, seed)
+    order = in_random_order(groups, seed)
     vectors, labels = vectors[order], labels[order]
     ends = np.unique(np.ceil(np.array(PORTIONS) * len(labels)).astype(int))
     blocks = [(int(ends[0]), ends[0] * log2(classes))]
@@ -81,8 +81,8 @@ def code_length(
     return CodeLength(bits, len(labels) * uniform, float(len(labels) * marginal), tuple(blocks))
 
 
-def _order(groups: Labels, seed: int) -> NDArray[np.integer]:
-    """(N,): the units by group, groups in random order."""
+def in_random_order(groups: Labels, seed: int) -> NDArray[np.integer]:
+    """(N,): the indices of units by group, such as their sentence, groups in random order."""
     _, of = np.unique(groups, return_inverse=True)
     return np.random.default_rng(seed).permutation(of.max() + 1)[of].argsort(kind="stable")
 

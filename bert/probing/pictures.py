@@ -1,12 +1,25 @@
 """Results of the probes as pictures: a word in its contexts, as an offline page or as a PNG."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bert.probing import geometry
-from bert.probing.probe import LINEAR, METRICS, ProbeResult, Subject
+from bert.probing.results import (
+    ACCURACY,
+    CONTROL,
+    LINEAR,
+    LOSS,
+    PRETRAINING,
+    RANDOM,
+    STRUCTURAL,
+    ProbeResult,
+    Subject,
+    columns,
+    shown,
+)
 from bert.probing.words import COSINES, OF_SENSES, Words
 from bert.report.charts import contexts, line_chart
 from bert.report.figures import layer_scatter_png
@@ -108,60 +121,83 @@ def _name(layer: int) -> str:
 
 # ── probes ──
 
-CURVES = {  # (probe, metric) → its name in a chart
-    ("linear", "accuracy"): "linear probe",
-    ("control task", "accuracy"): "the same on a control task",
-    ("random encoder", "accuracy"): "the same on random weights",
-    **{("structural", metric): name for metric, name in METRICS.items()},
-    ("random encoder", "uuas"): "UUAS on random weights",
+CURVES = {  # probe → its name in a chart
+    LINEAR: "linear probe",
+    STRUCTURAL: "structural probe",
+    CONTROL: "the same on a control task",
+    RANDOM: "the same on random weights",
 }
-BY_LAYER = (
-    "What the control task reaches too is memory of words, not knowledge of the encoder; what random weights reach is the work of the"
-    " words and of the probe."
-)
-LAST_LAYER = "In the layer that is best in the end."
+CONTROLS = "What random weights reach is the work of the words, their order and the probe."
+OF_LABELS = f"What the control task reaches too is memory of words, not knowledge of the encoder. {CONTROLS}"
+LAST = "The numbers in the legend are those of the last layer."
+WHERE = {  # metric → how the layer was chosen
+    ACCURACY: "In the layer in which the NLL on dev is lowest",
+    "UUAS": "In the layer in which the UUAS is highest",
+}
 
 
 def probe_page(result: ProbeResult) -> str:
     """The page of a probe: its metrics over training, by layer and by number of examples, beside controls and baselines."""
-    sections = [Section(result.name(one), _by_layer(result, one), BY_LAYER) for one in result.subjects]
-    over_training = [one for one in result.subjects if one[1] is not None]
-    if len(over_training) > 1:
-        curves = {}
-        for of, name in CURVES.items():
-            if layer := result.best_layer(over_training[-1], *of):
-                curves[f"{name}, layer {layer}"] = [(one[1], result.value(one, layer, *of)) for one in over_training]
-        sections.insert(0, Section("Over training", line_chart(_known(curves), "tokens", "score"), LAST_LAYER))
-    if counts := sorted({row.examples for row in result.rows if row.probe == LINEAR})[:-1]:
-        linear, curves = ("linear", "accuracy"), {}
-        for one in result.subjects:
-            layer = result.best_layer(one, *linear) or ""
-            curves[result.name(one)] = [
-                (n, result.value(one, layer, *linear, n)) for n in (*counts, max(row.examples for row in result.rows))
-            ]
+    sections = []
+    if len(over_training := [one for one in result.subjects if one[1] is not None]) > 1:
+        sections.append(_over_training(result, over_training))
+    sections += [_by_layer(result, one) for one in result.subjects]
+    for one in result.subjects:
+        if curve := result.curve(one):
+            rows = [[f"{n:,}", *(shown(rows) for rows in of)] for n, *of in columns(curve)]
+            points = {
+                name: [(n, float(np.mean([row.value for row in rows]))) for n, rows in of] for name, of in curve.items()
+            }
+            body = line_chart(points, "labelled units", ACCURACY, log=True) + table(["examples", *curve], rows)
+            note = f"{WHERE[ACCURACY]} ({result.best_layer(one)}). The numbers in the legend are those of all units."
+            sections.append(Section(f"Learning curves, {result.name(one)}", body, note))
+    for model, words in result.moved.items():
+        cells = [[one.type, one.count, one.distance, ", ".join(one.before), ", ".join(one.after)] for one in words]
+        header = ["word", "occurrences", "distance", "nearest in the first model", "nearest here"]
+        note = "Words whose neighbors in the last layer differ most from those in the first model, by cosine distance."
+        sections.append(Section(f"Words that moved, {result.name((model, None))}", table(header, cells), note))
+    if baselines := result.baselines():
+        body = table(["baseline", "metric", "value"], baselines)
         sections.append(
-            Section("Learning curves", line_chart(_known(curves), "labelled units", "accuracy"), LAST_LAYER)
-        )
-    if baselines := [[row.probe, row.metric, row.value, row.low, row.high] for row in result.rows if not row.layer]:
-        body = table(["baseline", "metric", "value", "low", "high"], baselines)
-        sections.append(
-            Section("Without a model", body, "What constant and lexical answers score, with 95 % intervals.")
+            Section("Without a model", body, "What is scored without knowing a vector, with 95 % intervals.")
         )
     about = "What each layer knows, beside what is scored without knowing it."
-    return page(f"Probes of {result.label}", about, sections, footer="\n".join(result.notes))
+    footer = [f"{name}: {value}" for name, value in result.settings.items()]
+    return page(f"Probes of {result.label}", about, sections, footer="\n".join([*footer, *result.notes]))
 
 
-def _by_layer(result: ProbeResult, subject: Subject) -> str:
-    """The metrics of a model by layer as curves, beside constant baselines, and as a table."""
-    layers = list(dict.fromkeys(row.layer for row in result.rows if row.layer.isdecimal()))
+def _metric(result: ProbeResult) -> str:
+    """The metric of the curves."""
+    return ACCURACY if any(row.probe == LINEAR for row in result.rows) else "UUAS"
+
+
+def _over_training(result: ProbeResult, subjects: Sequence[Subject]) -> Section:
+    """The metrics of milestones against their tokens, and their loss in pretraining."""
+    layer, metric = result.best_layer(subjects[-1]), _metric(result)
     curves = {
-        name: [(int(layer), result.value(subject, layer, *of)) for layer in layers] for of, name in CURVES.items()
+        name: [(one[1], result.value(one, layer, probe, metric)) for one in subjects] for probe, name in CURVES.items()
     }
-    for row in result.rows:
-        if not row.layer and row.metric in ("accuracy", "uuas"):
-            curves[row.probe] = [(int(layer), row.value) for layer in layers]
+    losses = {"training loss": [(one[1], result.value(one, "", PRETRAINING, LOSS)) for one in subjects]}
+    charts = line_chart(_known(curves), "tokens", metric), line_chart(_known(losses), "tokens", "loss in nats")
+    note = f"{WHERE[metric]} at the last milestone ({layer})."
+    return Section("Over training", "".join(charts), note)
+
+
+def _by_layer(result: ProbeResult, subject: Subject) -> Section:
+    """The metrics of a model by layer as curves, beside constant baselines, and as tables."""
+    layers = list(dict.fromkeys(row.layer for row in result.rows if row.layer.isdecimal()))
+    metric = _metric(result)
+    curves = {
+        name: [(int(layer), result.value(subject, layer, probe, metric)) for layer in layers]
+        for probe, name in CURVES.items()
+    }
+    for probe in dict.fromkeys(row.probe for row in result.rows if not row.model and row.metric == metric):
+        curves[probe] = [(int(layer), result.value(("", None), "", probe, metric)) for layer in layers]
+    known = _known(curves)
     tables = [table([name.replace("\n", " ") for name in header], rows) for header, rows in result.by_layer(subject)]
-    return line_chart(_known(curves), "layer", "score") + "".join(tables)
+    chart = line_chart(known, "layer", metric) if known else ""
+    note = f"{OF_LABELS if metric == ACCURACY else CONTROLS} {LAST}" if known else ""
+    return Section(result.name(subject), chart + "".join(tables), note)
 
 
 def _known(curves: dict[str, list[tuple[Any, float | None]]]) -> dict[str, list[tuple[float, float]]]:

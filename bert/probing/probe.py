@@ -10,166 +10,77 @@ labels' code, which also counts how hard the probe was to train.
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from math import isfinite
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.table import Table
 from torch import nn
 
+from bert.data.milestones import Milestone
 from bert.errors import InputError, check_arguments, check_seed, option
 from bert.inference.embeddings import encoder_of
 from bert.model.encoder import Encoder
 from bert.probing import controls, similarity
-from bert.probing.linear import Fit, Labels, Predictions, Vectors, fit, fit_layers, fit_mix
-from bert.probing.mdl import code_length
+from bert.probing.linear import Predictions, Vectors, fit, fit_layers, fit_mix
+from bert.probing.mdl import code_length, in_random_order
+from bert.probing.results import (
+    ACCURACY,
+    BAG,
+    CHAIN,
+    CKA,
+    CODE,
+    CONTROL,
+    DEV_NLL,
+    LINEAR,
+    LOSS,
+    MAJORITY,
+    MIX,
+    NLL,
+    PRETRAINING,
+    RANDOM,
+    SIMILARITY,
+    STRUCTURAL,
+    WORD_TYPE,
+    ProbeResult,
+    Row,
+)
 from bert.probing.senses import random_like
-from bert.probing.structural import Trees, evaluate_distances, structural
+from bert.probing.structural import Metrics, Trees, distance_metrics, structural
 from bert.probing.units import Units, read_units
-from bert.probing.vectors import selected, vectors_of
-from bert.report.text import render, table
+from bert.probing.vectors import has_tokens, vectors_of
 
 logger = logging.getLogger(__name__)
 
 Measure = Literal["linear", "control", "random", "mdl", "structural", "similarity"]
-LINEAR, MIX, CONTROL, RANDOM, CODE = "linear", "mix", "control task", "random encoder", "online code"
-STRUCTURAL, SIMILARITY, CKA = "structural", "similarity", "CKA with the first model"
 HELD_OUT = 5  # every fifth sentence is a dev sentence, if there is no dev file
+CPU = torch.device("cpu")
+FEW = 100  # units, below which a metric of them says little
 MOST_COMPARED = 4_096  # units whose layers are compared by CKA
 MOVED = 10  # words that are named as those that moved most
-
-METRICS = {"uuas": "UUAS", "dspr": "DSpr.", "root": "root accuracy", "nspr": "NSpr."}
-"""of the structural probe"""
-Subject = tuple[str, int | None]
-"""a model, and the tokens that it has seen, if it is a checkpoint"""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric of one probe."""
-
-    model: str
-    tokens: int | None
-    """tokens that a checkpoint had seen; none for a finished model"""
-    layer: str
-    """its number, where 0 is the embeddings; mix; empty for a baseline without a model"""
-    probe: str
-    metric: str
-    value: float
-    low: float | None = None
-    """95 % interval, by resampling sentences"""
-    high: float | None = None
-    examples: int = 0
-    """labelled units that it was trained on"""
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class ProbeResult:
-    """The metrics of all probes. Prints as a table by layer."""
-
-    label: str
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-    """the words that moved most between the first model and each other one"""
-
-    def table(self) -> list[dict[str, object]]:
-        """A tidy table: one metric a row, for files and for `pandas.DataFrame`."""
-        return [vars(row) for row in self.rows]
-
-    @cached_property
-    def subjects(self) -> list[Subject]:
-        """The models, in order."""
-        return list(dict.fromkeys((row.model, row.tokens) for row in self.rows if row.layer))
-
-    @staticmethod
-    def name(subject: Subject) -> str:
-        """The end of the path of a model, and the tokens that it has seen."""
-        model, tokens = subject
-        return "/".join(Path(model).parts[-2:]) + ("" if tokens is None else f", {tokens:,} tokens")
-
-    def value(self, subject: Subject, layer: str, probe: str, metric: str, examples: int | None = None) -> float | None:
-        """A metric of the probe that was trained on so many units, by default all: the mean over seeds; none if it was not measured."""
-        own = self._found.get((subject, layer, probe, metric), [])
-        count = max((row.examples for row in own), default=0) if examples is None else examples
-        values = [row.value for row in own if row.examples == count]
-        return float(np.mean(values)) if values else None
-
-    def best_layer(self, subject: Subject, probe: str, metric: str) -> str | None:
-        """The layer with the highest value of a metric; none if it was not measured."""
-        values = {
-            layer: self.value(subject, layer, probe, metric) for layer in dict.fromkeys(row.layer for row in self.rows)
-        }
-        known = {layer: value for layer, value in values.items() if value is not None and layer.isdecimal()}
-        return max(known, key=lambda layer: known[layer], default=None)
-
-    @cached_property
-    def _found(self) -> dict[tuple[Subject, str, str, str], list[Row]]:
-        found: dict[tuple[Subject, str, str, str], list[Row]] = {}
-        for row in self.rows:
-            found.setdefault(((row.model, row.tokens), row.layer, row.probe, row.metric), []).append(row)
-        return found
-
-    def by_layer(self, subject: Subject) -> Iterator[tuple[list[str], list[list[str]]]]:
-        """A header and, for each layer of a model, its metrics as text: those of the probes, of similarity, of CKA."""
-        own = [row for row in self.rows if (row.model, row.tokens) == subject and row.layer]
-        for apart in ("", SIMILARITY, CKA):
-            some = [row for row in own if row.probe == apart or (not apart and row.probe not in (SIMILARITY, CKA))]
-            columns = list(dict.fromkeys((row.probe, row.metric) for row in some))
-            cells = [
-                [layer, *(_shown(metric, self.value(subject, layer, probe, metric)) for probe, metric in columns)]
-                for layer in dict.fromkeys(row.layer for row in some)
-            ]
-            if cells:
-                yield ["layer", *(f"{probe}\n{METRICS.get(metric, metric)}" for probe, metric in columns)], cells
-
-    def baselines(self) -> list[str]:
-        """What answers without a model score, one line each."""
-        return [
-            f"{row.probe}: {METRICS.get(row.metric, row.metric)} {_shown(row.metric, row.value)}"
-            for row in self.rows
-            if not row.layer
-        ]
-
-    def __str__(self) -> str:
-        """For each model the metrics by layer, then the baselines."""
-        parts: list[Table | str] = []
-        for subject in self.subjects:
-            parts.append(f"{self.label}, {self.name(subject)}")
-            for header, rows in self.by_layer(subject):
-                parts += [table(header, rows, left=0), ""]
-        return render(*parts, *self.baselines(), *self.notes)
-
-
-def _shown(metric: str, value: float | None) -> str:
-    if value is None:
-        return "–"
-    return (
-        f"{value:.1%}"
-        if metric in ("accuracy", "selectivity", "uuas", "root")
-        else f"{value:,.3f}"
-        if value < 1000
-        else f"{value:,.0f}"
-    )
 
 
 @dataclass(frozen=True)
 class _Split:
-    """Labelled units, and the number of the class of each."""
+    """N labelled units, the number of the class of each, and their vectors (L, N, D); without a model of no layers."""
 
     units: Units
-    labels: Labels
+    labels: NDArray[np.int64]
+    vectors: Vectors
 
-    def part(self, keep: NDArray[np.bool_]) -> "_Split":
-        """The units that are kept; all of them without a copy."""
-        return self if keep.all() else _Split(self.units.select(keep), self.labels[keep])
+    @property
+    def trees(self) -> bool:
+        return self.units.heads is not None
+
+    def layer(self, name: str) -> Vectors:
+        """(N, D) vectors of a layer; (L, N, D) of all for their mix."""
+        return self.vectors if name == MIX else self.vectors[int(name)]
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Task:
     """What is measured, and on which units."""
 
     train: _Split
@@ -182,6 +93,27 @@ class _Plan:
     pooling: str
     folder: Path | None
     bf16: bool | None
+    device: torch.device = CPU
+
+    def seen_by(self, encoder: Encoder, progress: str) -> "_Task":
+        """The task with the vectors of an encoder."""
+
+        def of(split: _Split) -> _Split:
+            found = vectors_of(encoder, split.units, self.pooling, self.folder, self.bf16, progress)
+            return replace(split, vectors=found)
+
+        dev, device = of(self.dev), next(encoder.parameters()).device
+        test = dev if self.test is self.dev else of(self.test)
+        return replace(self, train=of(self.train), dev=dev, test=test, device=device)
+
+    def sampled(self, base: Row, seed: int) -> Iterator[tuple["_Task", Row]]:
+        """The task with each smaller number of train units, of sentences in random order."""
+        train = self.train
+        for count in self.examples:
+            some = np.sort(in_random_order(train.units.owners, seed)[:count])
+            keep = np.isin(np.arange(len(train.labels)), some)
+            fewer = _Split(train.units.select(keep), train.labels[keep], train.vectors[:, keep])
+            yield replace(self, train=fewer), replace(base, examples=count, seed=seed)
 
 
 def probe(
@@ -196,210 +128,282 @@ def probe(
     measures: Sequence[Measure] = ("linear", "control", "random", "mdl"),
     examples: Sequence[int] = (),
     seeds: int = 1,
-    tokens: Sequence[int | None] = (),
-    folder: Path | None = None,
+    checkpoints: Sequence[Milestone] = (),
+    folder: str | Path | None = None,
     bf16: bool | None = None,
 ) -> ProbeResult:
     """Probe every layer of models for a label of words or texts.
 
     `train`, `dev` and `test` are files of `bert.probing.units.read_units`, in which `label` is a column. Without `dev` every fifth sentence
     of `train` takes its place. Regularization is chosen on `dev`; metrics are those on `test`, or on `dev` if there is none. With the label
-    `head` the structural probe alone is trained. `pooling`: of the tokens of a word or text, see `vectors_of`. `examples`: also train on
-    this many units, for learning curves. `seeds`: number of control tasks, random encoders, samples and orders of the code. `tokens`: those
-    that each model has seen, if they are checkpoints. `folder` keeps vectors for the next call.
+    `head` the structural probe takes the place of the linear one. `pooling`: of the tokens of a word or text, see `vectors_of`. `examples`:
+    also train on so many units, for learning curves. `seeds`: number of control tasks, random encoders, samples and orders of the code.
+    `checkpoints`: milestones of a pretraining run, probed after the models. Words of which the tokenizer of one model drops all characters
+    are left out for all. `folder` keeps vectors for the next call.
 
-    Raises InputError for files without the label, one class, unknown measures, and models without a tokenizer.
+    Raises InputError for files without the label, one class, words beside texts, unknown measures, and models without a tokenizer.
     """
     check_arguments(probe, locals())
-    check_seed(seeds)
+    subjects = _subjects(models, checkpoints)
     read = [None if file is None else read_units(file, label, text) for file in (train, dev, test)]
-    plan = _plan(read, measures, examples, range(seeds), pooling, folder, bf16)
-    rows = list(_baselines(plan) if plan.train.units.heads is None else _chain(plan.test))
-    notes = list[str]()
-    first: tuple[Vectors, Units] | None = None
-    for number, model in enumerate(models):
-        name = str(model) if isinstance(model, str | Path) else f"model {number + 1}"
-        base = Row(name, tokens[number] if tokens else None, "", "", "", 0.0, examples=len(plan.train.labels))
+    splits = _with_tokens(_held_out(read), [(base.model, model) for base, model in subjects])
+    measured = _measures(measures, splits[0].heads is not None)
+    task, notes = _task(splits, measured, examples, seeds, pooling, folder, bf16)
+    rows, moved = list(_baselines(task)), dict[str, list[similarity.Moved]]()
+    first: Vectors | None = None
+    for base, model in subjects:
+        rows += [
+            replace(base, probe=PRETRAINING, metric=LOSS, value=one.loss) for one in checkpoints if model is one.folder
+        ]
         encoder = encoder_of(model)
-        data = _vectors(encoder, plan, f"vectors of {name}")
-        rows += _of_model(encoder, data, plan, base)
-        if "similarity" in plan.measures:
-            own, units = data[2][0], data[2][1].units
-            first = first or (own, units)
-            if units.owners.tolist() != first[1].owners.tolist() or units.spans != first[1].spans:
-                raise InputError(
-                    f"{name}: its tokenizer drops other words than that of the first model; probe it alone"
-                )
-            rows += _similarity(own, None if number == 0 else first[0], units, base)
-            notes += [] if number == 0 else _moved(own, first[0], units, name)
-    return ProbeResult(label, tuple(rows), tuple(notes))
+        own = task.seen_by(encoder, f"vectors of {base.model}")
+        rows += _of_model(encoder, own, replace(base, examples=len(task.train.labels), scored=len(task.test.labels)))
+        if "similarity" in measured:
+            vectors, units = own.test.vectors, own.test.units
+            rows += _similarity(vectors, first, units, base)
+            if first is not None and units.spans is not None and len({*units.types}) > 2:
+                moved[base.model] = similarity.moved(first[-1], vectors[-1], np.array(units.types), MOVED)
+            first = vectors if first is None else first
+    where = "every fifth sentence of train" if dev is None else dev
+    sizes = {
+        "train": (train, task.train),
+        "dev": (where, task.dev),
+        **({} if test is None else {"test": (test, task.test)}),
+    }
+    kind = "texts" if task.train.units.spans is None else "words"
+    told = {name: f"{file}, {len(split.labels):,} {kind}" for name, (file, split) in sizes.items()}
+    told |= {"pooling": pooling, "seeds": str(seeds)}
+    return ProbeResult(label, tuple(row for row in rows if isfinite(row.value)), told, tuple(notes), moved)
 
 
-def _plan(
-    read: Sequence[Units | None],
-    measures: Sequence[Measure],
-    examples: Sequence[int],
-    seeds: Sequence[int],
-    pooling: str,
-    folder: Path | None,
-    bf16: bool | None,
-) -> _Plan:
-    """The splits, with a class number for each label, and what can be measured on them."""
-    if wrong := [one for one in measures if one not in get_args(Measure)]:
-        raise InputError(f"measures has {wrong[0]!r}; must be of {', '.join(get_args(Measure))}")
+# ── what is asked ──
+
+
+def _subjects(
+    models: Sequence[str | Path | nn.Module], checkpoints: Sequence[Milestone]
+) -> list[tuple[Row, str | Path | nn.Module]]:
+    """Each model with a row that names it."""
+    names = [str(model) if isinstance(model, str | Path) else f"model {n}" for n, model in enumerate(models, start=1)]
+    empty = Row("", None, "", "", "", 0.0)
+    found: list[tuple[Row, str | Path | nn.Module]] = [
+        (replace(empty, model=name), model) for name, model in zip(names, models)
+    ]
+    found += [(replace(empty, model=str(one.folder), tokens=one.tokens), one.folder) for one in checkpoints]
+    if not found:
+        raise InputError("there is no model: give one or more")
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        raise InputError(f"{twice[0]}: is given twice: give each model once")
+    return found
+
+
+def _measures(measures: Sequence[Measure], trees: bool) -> list[Measure]:
+    """What can be measured of what is asked for: of trees by the structural probe, of labels by all others. A control brings its probe."""
+    known = get_args(Measure)
+    wrong = [one for one in measures if one not in known]
+    if wrong or not measures:
+        held = f"has {wrong[0]!r}" if wrong else "is empty"
+        raise InputError(f"{option('measures')} {held}; must be of {', '.join(known)}")
+    own: Measure = "structural" if trees else "linear"
+    if "structural" in measures and not trees:
+        raise InputError("the structural probe is one of trees: give the label head, of a .conllu file")
+    chosen: list[Measure] = [one for one in measures if one not in ("linear", "structural")]
+    if trees:
+        chosen = [one for one in chosen if one in ("random", "similarity")]
+    if {"linear", "structural", "control", "random"} & {*measures}:
+        chosen.append(own)
+    return chosen
+
+
+def _held_out(read: Sequence[Units | None]) -> list[Units]:
+    """Train, dev and, if there are any, test units; dev is every fifth sentence of train if there are none."""
     train, dev, test = read
     assert train is not None
     if dev is None:
-        held_out = train.owners % HELD_OUT == HELD_OUT - 1
-        if held_out.all() or not held_out.any():
-            raise InputError(
-                f"{len({*train.owners.tolist()})} sentences are too few to hold some out: give {option('dev')}"
-            )
-        train, dev = train.select(~held_out), train.select(held_out)
-    names = {
-        name: number for number, name in enumerate(sorted({*train.labels, *dev.labels, *(test.labels if test else ())}))
-    }
-    splits = [_Split(one, np.array([names[label] for label in one.labels])) for one in (train, dev, test or dev)]
-    trees = train.heads is not None
-    chosen: list[Measure] = [
-        one for one in measures if one in ("random", "similarity") or trees == (one == "structural")
+        is_dev = train.owners % HELD_OUT == HELD_OUT - 1
+        if is_dev.all() or not is_dev.any():
+            count = len({*train.owners.tolist()})
+            raise InputError(f"{count} sentences are too few to hold some out: give {option('dev')}")
+        train, dev = train.select(~is_dev), train.select(is_dev)
+    splits = [train, dev, *([] if test is None else [test])]
+    if len({split.spans is None for split in splits}) > 1:
+        kinds = ["texts" if split.spans is None else "words" for split in splits]
+        raise InputError(
+            f"train has {kinds[0]}, dev {kinds[1]}{''.join(f', test {k}' for k in kinds[2:])}: give files of one kind"
+        )
+    return splits
+
+
+def _with_tokens(splits: Sequence[Units], models: Sequence[tuple[str, str | Path | nn.Module]]) -> list[Units]:
+    """The units that have tokens in all models; of a tree all words or none."""
+    tokenizers = {}
+    for name, model in models:
+        if (tokenizer := encoder_of(model).tokenizer) is None:
+            raise InputError(f"{name}: has no tokenizer: give a model folder with one, or set model.tokenizer")
+        tokenizers[tokenizer.hash] = tokenizer
+    kept = []
+    for units in splits:
+        keep = np.all([has_tokens(tokenizer, units) for tokenizer in tokenizers.values()], axis=0)
+        if dropped := np.count_nonzero(~keep):
+            logger.info(f"{dropped:,} of {len(keep):,} words are left out: the tokenizer drops their characters")
+        if units.heads is not None:
+            keep = ~np.isin(units.owners, units.owners[~keep])
+        if not keep.any():
+            raise InputError("no word of one of the files has tokens: the tokenizer drops all of their characters")
+        kept.append(units if keep.all() else units.select(keep))
+    return kept
+
+
+def _task(
+    splits: Sequence[Units],
+    measures: Sequence[Measure],
+    examples: Sequence[int],
+    seeds: int,
+    pooling: str,
+    folder: str | Path | None,
+    bf16: bool | None,
+) -> tuple[_Task, list[str]]:
+    """The splits with a class number for each label, those of train first, and what to know about them."""
+    if seeds < 1:
+        raise InputError(f"{option('seeds')} is {seeds}: give 1 or more")
+    check_seed(seeds)
+    if wrong := [count for count in examples if count < 1]:
+        raise InputError(f"{option('examples')} has {wrong[0]}: give numbers from 1")
+    train, test, notes = splits[0], splits[-1], list[str]()
+    if examples and train.heads is not None:
+        raise InputError(f"{option('examples')} is not used with the label head: leave it out")
+    if too_many := [f"{count:,}" for count in examples if count >= len(train.labels)]:
+        notes.append(f"train has {len(train.labels):,} units, no more for {', '.join(too_many)} examples")
+    every = [
+        *sorted({*train.labels}),
+        *sorted({label for split in splits[1:] for label in split.labels} - {*train.labels}),
     ]
-    if trees and "structural" not in chosen:
-        chosen.append("structural")
-    return _Plan(splits[0], splits[1], splits[2], len(names), chosen, examples, seeds, pooling, folder, bf16)
+    number = {label: at for at, label in enumerate(every)}
+    known, *others = (
+        _Split(one, np.array([number[label] for label in one.labels]), np.zeros((0, len(one.labels), 0)))
+        for one in splits
+    )
+    fewer = sorted({count for count in examples if count < len(train.labels)})
+    kept = None if folder is None else Path(folder)
+    task = _Task(known, others[0], others[-1], len(every), measures, fewer, range(seeds), pooling, kept, bf16)
+    if train.heads is None and (new := np.count_nonzero(others[-1].labels >= len({*train.labels}))):
+        notes.append(
+            f"{new:,} of {len(test.labels):,} scored units have a label that train has not; they count as wrong"
+        )
+    seen = {*train.sentences}
+    if again := sum(sentence in seen for sentence in test.sentences):
+        notes.append(f"{again:,} of {len(test.sentences):,} scored sentences are also in train")
+    if len(test.labels) < FEW:
+        notes.append(f"{len(test.labels):,} units are scored, which is few: look at the intervals")
+    return task, notes
 
 
-def _baselines(plan: _Plan) -> Iterator[Row]:
-    """What answers without a model score on the test units."""
-    base = Row("", None, "", "", "", 0.0, examples=len(plan.train.labels))
-    known, asked = plan.train, plan.test
-    answers = {"majority": controls.majority(known.labels, asked.labels, plan.classes)}
-    if known.units.spans is None:
-        predicted = controls.bag_of_words(known.units.types, known.labels, asked.units.types)
-        yield from _accuracy(replace(base, probe="bag of words"), predicted == asked.labels, asked.units.owners)
-    else:
-        types = (known.units.types, known.labels), (asked.units.types, asked.labels)
-        answers["word type"] = controls.per_type_majority(*types[0], *types[1], plan.classes)
-    for name, found in answers.items():
-        yield from _scores(replace(base, probe=name), found, asked)
+# ── what is measured ──
 
 
-def _of_model(encoder: Encoder, data: "_Data", plan: _Plan, base: Row) -> Iterator[Row]:
-    """The metrics of all probes of one encoder."""
-    if "structural" in plan.measures:
-        yield from _structural(data, plan, base, STRUCTURAL)
-        for seed, control in _random(encoder, plan):
-            yield from _structural(control, replace(plan, seeds=[seed]), base, RANDOM)
+def _baselines(task: _Task) -> Iterator[Row]:
+    """What answers without a model score on the test units: on trees a chain, otherwise constant and lexical answers."""
+    base = Row("", None, "", "", "", 0.0, examples=len(task.train.labels), scored=len(task.test.labels))
+    if task.train.trees:
+        trees = _trees(task.test, np.zeros((len(task.test.labels), 1)))
+        places = (np.arange(length) for length in trees.lengths)
+        yield from _of_trees(
+            replace(base, probe=CHAIN), distance_metrics((abs(place[:, None] - place) for place in places), trees)
+        )
         return
-    device = next(encoder.parameters()).device
-    fits = _fit(data, plan, device)
-    yield from _linear(data, plan, base, fits, LINEAR)
-    (train, known), (dev, asked), (test, wanted) = data
-    best = min(fits, key=lambda one: one.dev.mean_nll).probe.c
-    mix = fit_mix(train, known.labels, dev, asked.labels, plan.classes, best, device)
-    yield from _scores(replace(base, layer=MIX, probe=LINEAR), _predictions(mix, test, wanted), wanted)
-    if "control" in plan.measures:
-        yield from _control(data, plan, base, fits, device)
-    if "mdl" in plan.measures:
-        for layer in range(len(train)):
-            for seed in plan.seeds:
-                code = code_length(train[layer], known.labels, known.units.owners, plan.classes, seed, device=device)
-                row = replace(base, layer=str(layer), probe=CODE, seed=seed)
+    if not {"linear", "mdl"} & {*task.measures}:
+        return
+    for own, at in [(task, base), *(one for seed in task.seeds for one in task.sampled(base, seed))]:
+        known, asked = own.train, own.test
+        yield from _scores(
+            replace(at, probe=MAJORITY), controls.majority(known.labels, asked.labels, own.classes), asked
+        )
+        if known.units.spans is None:
+            predicted = controls.bag_of_words(known.units.types, known.labels, asked.units.types)
+            yield from _accuracy(replace(at, probe=BAG), predicted == asked.labels, asked.units.owners)
+        else:
+            types = (known.units.types, known.labels), (asked.units.types, asked.labels)
+            found = controls.per_type_majority(*types[0], *types[1], own.classes)
+            yield from _scores(replace(at, probe=WORD_TYPE), found, asked)
+
+
+def _of_model(encoder: Encoder, task: _Task, base: Row) -> Iterator[Row]:
+    """The metrics of all probes of one encoder."""
+    measure = _structural if task.train.trees else _linear
+    if {"linear", "structural"} & {*task.measures}:
+        yield from measure(task, base, task.seeds)
+        for seed in task.seeds:
+            for own, at in task.sampled(base, seed):
+                yield from measure(own, at, [seed])
+    if "mdl" in task.measures:
+        train, classes = task.train, int(task.train.labels.max()) + 1
+        for layer in range(len(train.vectors)):
+            for seed in task.seeds:
+                vectors, owners = train.vectors[layer], train.units.owners
+                code = code_length(vectors, train.labels, owners, classes, seed, device=task.device)
+                row = replace(base, layer=str(layer), probe=CODE, seed=seed, scored=len(train.labels))
                 yield replace(row, metric="bits", value=code.bits)
                 yield replace(row, metric="compression", value=code.compression)
-    for count in plan.examples:
-        for seed in plan.seeds:
-            few = _sample(known.units.owners, count, seed)
-            part = (train[:, few], known.part(few)), data[1], data[2]
-            own = replace(base, examples=int(few.sum()), seed=seed)
-            yield from _linear(part, plan, own, _fit(part, plan, device), LINEAR)
-    for seed, control in _random(encoder, plan):
-        yield from _linear(control, plan, replace(base, seed=seed), _fit(control, plan, device), RANDOM)
+    for seed in task.seeds if "random" in task.measures else ():
+        blind = task.seen_by(random_like(encoder, seed), f"vectors of a random encoder, seed {seed}")
+        for own, at in [(blind, replace(base, seed=seed)), *blind.sampled(base, seed)]:
+            yield from measure(own, replace(at, probe=RANDOM), [seed])
 
 
-_Data = tuple[tuple[Vectors, _Split], tuple[Vectors, _Split], tuple[Vectors, _Split]]
-"""(L, N, D) vectors and units of train, dev and test"""
+def _linear(task: _Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
+    """The metrics of a probe for each layer and for their mix, and of the same probes, with the same C, on the control task of each seed.
+
+    The probes of a random encoder, which is a control itself, have none.
+    """
+    train, dev, test = task.train, task.dev, task.test
+    how = task.classes, task.device
+    of_layers = fit_layers(train.vectors, train.labels, dev.vectors, dev.labels, task.classes, device=task.device)
+    best = min(of_layers, key=lambda one: one.dev.mean_nll).probe.c
+    fits = {str(layer): one for layer, one in enumerate(of_layers)}
+    fits[MIX] = fit_mix(train.vectors, train.labels, dev.vectors, dev.labels, task.classes, best, task.device)
+    for layer, one in fits.items():
+        at = replace(base, layer=layer, probe=base.probe or LINEAR)
+        real = one.dev
+        if test is not dev:
+            real = Predictions.of(one.probe.log_probabilities(test.layer(layer)), test.labels)
+            yield replace(at, metric=DEV_NLL, value=one.dev.mean_nll, scored=len(dev.labels))
+        yield from _scores(at, real, test)
+        yield replace(at, metric="C", value=one.probe.c)
+        for seed in seeds if "control" in task.measures and at.probe == LINEAR else ():
+            if train.units.spans is None:
+                labels, asked = (controls.permuted(split.labels, seed) for split in (train, test))
+            else:
+                labels, asked = controls.control_labels(train.units.types, test.units.types, train.labels, seed)
+            fit_one = fit_mix if layer == MIX else fit
+            control = fit_one(train.layer(layer), labels, test.layer(layer), asked, how[0], one.probe.c, how[1]).dev
+            own = replace(at, probe=CONTROL, seed=seed)
+            yield from _accuracy(own, control.correct, test.units.owners)
+            yield replace(own, metric="selectivity", value=real.accuracy - control.accuracy)
 
 
-def _vectors(encoder: Encoder, plan: _Plan, progress: str) -> _Data:
-    """The vectors of all splits, without the units that have none."""
-
-    def of(split: _Split) -> tuple[Vectors, _Split]:
-        vectors, keep = vectors_of(encoder, split.units, plan.pooling, plan.folder, plan.bf16, progress)
-        if keep.all():
-            return vectors, split
-        if split.units.heads is not None:  # a tree is left out as a whole
-            keep = ~np.isin(split.units.owners, split.units.owners[~keep])
-        return selected(vectors, keep), split.part(keep)
-
-    dev = of(plan.dev)
-    return of(plan.train), dev, dev if plan.test is plan.dev or plan.test.units is plan.dev.units else of(plan.test)
-
-
-def _random(encoder: Encoder, plan: _Plan) -> Iterator[tuple[int, _Data]]:
-    """The vectors of an encoder of the same shape with random weights, for each seed, if they are measured."""
-    for seed in plan.seeds if "random" in plan.measures else ():
-        yield seed, _vectors(random_like(encoder, seed), plan, f"vectors of a random encoder, seed {seed}")
-
-
-def _fit(data: _Data, plan: _Plan, device: torch.device) -> list[Fit]:
-    (train, known), (dev, asked), _ = data
-    return fit_layers(train, known.labels, dev, asked.labels, plan.classes, device=device)
-
-
-def _linear(data: _Data, plan: _Plan, base: Row, fits: Sequence[Fit], name: str) -> Iterator[Row]:
-    """The metrics of a probe for each layer."""
-    test, wanted = data[2]
-    for layer, one in enumerate(fits):
-        yield from _scores(replace(base, layer=str(layer), probe=name), _predictions(one, test[layer], wanted), wanted)
-
-
-def _control(data: _Data, plan: _Plan, base: Row, fits: Sequence[Fit], device: torch.device) -> Iterator[Row]:
-    """The accuracy of the same probe, with the same C, on labels that say nothing, and the difference."""
-    (train, known), _, (test, wanted) = data
-    real = [_predictions(one, test[layer], wanted).accuracy for layer, one in enumerate(fits)]
-    for seed in plan.seeds:
-        if known.units.spans is None:
-            labels, asked = (controls.permuted(one.labels, seed) for one in (known, wanted))
-        else:
-            labels, asked = controls.control_labels(known.units.types, wanted.units.types, known.labels, seed)
-        for layer, one in enumerate(fits):
-            control = fit(train[layer], labels, test[layer], asked, plan.classes, one.probe.c, device).dev
-            own = replace(base, layer=str(layer), probe=CONTROL, seed=seed)
-            yield from _accuracy(own, control.correct, wanted.units.owners)
-            yield replace(own, metric="selectivity", value=real[layer] - control.accuracy)
-
-
-def _trees(vectors: Vectors, units: Units) -> Trees:
-    assert units.heads is not None
-    return Trees(vectors, units.owners, units.heads, units.punctuation)
-
-
-def _chain(test: _Split) -> Iterator[Row]:
-    """The scores of the distance |i - j| between words i and j."""
-    trees = _trees(np.zeros((len(test.labels), 1)), test.units)
-    places = (np.arange(length) for length in trees.lengths)
-    uuas, dspr, _ = evaluate_distances((abs(place[:, None] - place) for place in places), trees)
-    for metric, value in (("uuas", uuas), ("dspr", dspr)):
-        yield Row("", None, "", "chain", metric, value)
-
-
-def _structural(data: _Data, plan: _Plan, base: Row, name: str) -> Iterator[Row]:
+def _structural(task: _Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
     """The structural probe of each layer."""
-    (train, known), _, (test, wanted) = data
-    for layer in range(len(train)):
-        for seed in plan.seeds:
-            found = structural(_trees(train[layer], known.units), _trees(test[layer], wanted.units), seed=seed)
-            own = replace(base, layer=str(layer), probe=name, seed=seed)
-            for metric in METRICS:
-                yield replace(own, metric=metric, value=getattr(found, metric))
+    for layer in range(len(task.train.vectors)):
+        known, asked = (_trees(split, split.vectors[layer]) for split in (task.train, task.test))
+        for seed in seeds:
+            found = structural(known, asked, seed=seed, device=task.device)
+            yield from _of_trees(replace(base, layer=str(layer), probe=base.probe or STRUCTURAL, seed=seed), found)
+
+
+def _of_trees(base: Row, found: Metrics) -> Iterator[Row]:
+    for metric, (value, low, high) in found.items():
+        yield replace(base, metric=metric, value=value, low=low, high=high)
+
+
+def _trees(split: _Split, vectors: Vectors) -> Trees:
+    assert split.units.heads is not None
+    return Trees(vectors, split.units.owners, split.units.heads, split.units.punctuation)
 
 
 def _similarity(own: Vectors, first: Vectors | None, units: Units, base: Row) -> Iterator[Row]:
     """Anisotropy and self-similarity of each layer, and its CKA with each layer of the first model."""
     types = np.array(units.types)
     for layer, vectors in enumerate(own):
-        at = replace(base, layer=str(layer), probe=SIMILARITY)
+        at = replace(base, layer=str(layer), probe=SIMILARITY, scored=len(types))
         for standardize, suffix in ((False, ""), (True, ", standardized")):
             if len({*units.types}) == len(types):
                 yield replace(at, metric=f"anisotropy{suffix}", value=similarity.anisotropy(vectors, standardize))
@@ -411,37 +415,16 @@ def _similarity(own: Vectors, first: Vectors | None, units: Units, base: Row) ->
         step = -(-len(types) // MOST_COMPARED)
         for layer, values in enumerate(similarity.cka(own[:, ::step], first[:, ::step])):
             for other, value in enumerate(values):
-                at = replace(base, layer=str(layer), probe=CKA, examples=len(types[::step]))
+                at = replace(base, layer=str(layer), probe=CKA, scored=len(types[::step]))
                 yield replace(at, metric=f"layer {other}", value=float(value))
-
-
-def _moved(own: Vectors, first: Vectors, units: Units, name: str) -> Iterator[str]:
-    """A line with the words that moved most between the last layers of the first model and of this one."""
-    types = np.array(units.types)
-    if units.spans is not None and len({*units.types}) > 2:
-        found = similarity.moved(first[-1], own[-1], types, MOVED)
-        words = ", ".join(f"{one.type} {one.distance:.2f}" for one in found)
-        yield f"moved most between the first model and {name}, last layers, as cosine distance of neighbors: {words}"
-
-
-def _predictions(one: Fit, vectors: Vectors, wanted: _Split) -> Predictions:
-    return Predictions.of(one.probe.log_probabilities(vectors), wanted.labels)
 
 
 def _scores(base: Row, found: Predictions, wanted: _Split) -> Iterator[Row]:
     """The accuracy of predictions, with its interval, and their NLL in nats."""
     yield from _accuracy(base, found.correct, wanted.units.owners)
-    yield replace(base, metric="NLL", value=found.mean_nll)
+    yield replace(base, metric=NLL, value=found.mean_nll)
 
 
 def _accuracy(base: Row, correct: NDArray[np.bool_], groups: NDArray[np.integer]) -> Iterator[Row]:
     low, high = controls.interval(correct, groups)
-    yield replace(base, metric="accuracy", value=float(correct.mean()), low=low, high=high)
-
-
-def _sample(owners: NDArray[np.integer], count: int, seed: int) -> NDArray[np.bool_]:
-    """Units of randomly drawn sentences, at least `count` of them, or all."""
-    sentences, sizes = np.unique(owners, return_counts=True)
-    order = np.random.default_rng(seed).permutation(len(sentences))
-    taken = order[: int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1]
-    return np.isin(owners, sentences[taken])
+    yield replace(base, metric=ACCURACY, value=float(correct.mean()), low=low, high=high)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bert.data.examples import TAGGED_FORMATS
 from bert.data.files import JSONS, READERS, TABLES, TEXTS, parted_suffixes, read_lines, unify
 from bert.data.rows import Rows, json_table, name_of, table_rows, there_are, usual
 from bert.errors import InputError, did_you_mean
@@ -195,6 +196,10 @@ def _open(path: str | Path, names: Mapping[str, tuple[str, ...]]) -> tuple[list[
     elif suffix in READERS and suffix not in TEXTS:
         known = ", ".join((*TEXTS, *JSONS, *TABLES))
         raise InputError(f"{path}: {suffix} is not a format of sentences: convert it to {known}")
+    elif suffix in TAGGED_FORMATS and suffix not in TEXTS:
+        raise InputError(
+            f"{name_of(path)}: holds tagged words: give the sentences as {', '.join((*TEXTS, *JSONS, *TABLES))}"
+        )
     else:
         return None
     return header, {kind: usual(options, header) or options[0] for kind, options in names.items()}, rows

@@ -90,22 +90,26 @@ class Senses:
         right = sum(one.scores[method].accuracy * one.test for one in self.words)
         return float(right / sum(one.test for one in self.words))
 
-    def rows(self) -> Iterator[dict[str, object]]:
+    def headlines(self) -> dict[str, float]:
+        """The accuracy of each method but those of single layers, averaged over words."""
+        shown = [one for one in self.methods if not one.startswith("layer ") or one == self.headline]
+        return {method: self.mean(method) for method in shown}
+
+    def table(self) -> list[dict[str, object]]:
         """One row for each word and method, for files."""
-        for one in self.words:
-            for method in self.methods:
-                score = one.scores[method]
-                yield {
-                    "word": one.word, "method": method, "accuracy": score.accuracy, "macro_f1": score.macro_f1,
-                    "senses": one.senses, "train": one.train, "test": one.test, "sd": score.sd,
-                }  # fmt: skip
+        return [
+            {
+                "word": one.word, "method": method, "accuracy": score.accuracy, "macro_f1": score.macro_f1,
+                "senses": one.senses, "train": one.train, "test": one.test, "sd": score.sd,
+            } for one in self.words for method, score in one.scores.items()
+        ]  # fmt: skip
 
     def summary(self) -> dict[str, object]:
         """The headline, the metrics of every method over all words, and the rows, for files."""
         measures = {"accuracy": self.mean, "macro_f1": self.mean_f1, "micro": self.micro}
         overall = {method: {name: of(method) for name, of in measures.items()} for method in self.methods}
         clusters = [{"word": one.word, **vars(one.clusters)} for one in self.words]
-        parts = {"words": list(self.rows()), "clusters": clusters, "notes": self.notes}
+        parts = {"words": self.table(), "clusters": clusters, "notes": self.notes}
         return {"headline": self.headline, "overall": overall, **parts}
 
     def __str__(self) -> str:

@@ -34,6 +34,8 @@ def cka(a: Vectors, b: Vectors) -> Vectors:
 
     Raises InputError if the numbers of inputs differ or are below 4.
     """
+    if wrong := [one.shape for one in (a, b) if one.ndim != 3]:
+        raise InputError(f"vectors have the shape {wrong[0]}; must be (L, N, D), layers first")
     n = a.shape[1]
     if n != b.shape[1] or n < 4:
         raise InputError(f"the models have {n:,} and {b.shape[1]:,} inputs; must be the same inputs, 4 or more")

@@ -18,11 +18,13 @@ from scipy.stats import rankdata
 from torch import Tensor
 
 from bert.errors import InputError, check_seed
+from bert.probing.controls import interval
 from bert.probing.geometry import Labels, Vectors, unit
 
 BATCH_SENTENCES = 20  # as the authors, whose code is https://github.com/john-hewitt/structural-probes
 MOST_EPOCHS, LEAST_STEPS, LEAST_RATE = 40, 200, 5e-6
 """`LEAST_STEPS`: of an epoch, so that few sentences are passed over several times; `LEAST_RATE` ends after three learning rates"""
+MOST_WORDS = 128  # of a sentence that is trained on
 LENGTHS = range(5, 51)
 """of the sentences whose correlations are averaged, in words"""
 
@@ -70,24 +72,6 @@ class Trees:
         return np.maximum(self.heads[sentence] - sentence.start, -1)
 
 
-@dataclass(frozen=True)
-class StructuralScores:
-    """The scores of a distance probe and a depth probe. Compare those of a chain, of positions and of i.i.d. vectors."""
-
-    uuas: float
-    """unlabeled undirected attachment score: share of the gold edges found; nan if there are none"""
-    dspr: float
-    """Spearman correlation of the distances of each word; means by length of the sentence, averaged over lengths 5 to 50"""
-    edges: NDArray[np.float64]
-    """(N,) for each word whether the edge to its head was found, 1 or 0; nan for roots, punctuation marks and their children"""
-    root: float
-    """share of sentences whose root was found"""
-    nspr: float
-    """Spearman correlation of the depths of a sentence; means by length of the sentence, averaged over lengths 5 to 50"""
-    roots: NDArray[np.bool_]
-    """(S,) for each sentence whether the word of least depth, punctuation marks excluded, is the root"""
-
-
 # ── trees ──
 
 
@@ -116,16 +100,21 @@ def tree_distances(heads: Labels) -> Labels:
 
     Several roots are children of one node outside the sentence. Raises InputError for heads with a cycle.
     """
-    ancestors = _ancestors(heads).astype(np.int64)
+    ancestors = _ancestors(heads).astype(np.float32)  # exact, and faster to multiply than integers
     sizes = ancestors.sum(axis=1)
-    return sizes[:, None] + sizes - 2 * ancestors @ ancestors.T  # shared ancestors are on neither path
+    return (sizes[:, None] + sizes - 2 * ancestors @ ancestors.T).astype(
+        np.int64
+    )  # shared ancestors are on neither path
 
 
 # ── evaluation ──
 
 
-def evaluate_distances(distances: Iterable[Vectors], trees: Trees) -> tuple[float, float, NDArray[np.float64]]:
-    """`uuas`, `dspr` and `edges` of predicted distances, (n, n) for each sentence of n words (Hewitt and Manning 2019).
+def evaluate_distances(
+    distances: Iterable[Vectors], trees: Trees
+) -> tuple[float, float, NDArray[np.float64], NDArray[np.float64]]:
+    """The UUAS and DSpr. of predicted distances, (n, n) for each sentence of n words (Hewitt and Manning 2019); for each word whether the
+    edge to its head was found, 1 or 0, nan for roots, punctuation marks and their children (N,); and its correlation (N,).
 
     UUAS: edges of the minimum spanning tree over the words of a sentence that are no punctuation marks, against the gold edges between
     such words; a share of all edges, so that long sentences have more weight. On UD-EWT dev (punctuation: UPOS is PUNCT) the chain
@@ -141,11 +130,12 @@ def evaluate_distances(distances: Iterable[Vectors], trees: Trees) -> tuple[floa
         edges[sentence][children] = (spanning | spanning.T)[children, heads[children]]
         correlations[sentence] = _spearman(predicted, tree_distances(heads))
     by_length = _mean_by_length(correlations, np.repeat(trees.lengths, trees.lengths))
-    return _mean(edges[~np.isnan(edges)]), by_length, edges
+    return _mean(edges[~np.isnan(edges)]), by_length, edges, correlations
 
 
-def evaluate_depths(depths: Vectors, trees: Trees) -> tuple[float, float, NDArray[np.bool_]]:
-    """`root`, `nspr` and `roots` of predicted depths (N,) of words (Hewitt and Manning 2019). NSpr. includes punctuation marks.
+def evaluate_depths(depths: Vectors, trees: Trees) -> tuple[float, float, NDArray[np.bool_], NDArray[np.float64]]:
+    """The share of roots that are found and the NSpr. of predicted depths (N,) of words (Hewitt and Manning 2019); for each sentence
+    whether its root was (S,), and its correlation (S,). NSpr. includes punctuation marks.
 
     A root that is a punctuation mark is found only in a sentence of nothing else. Constant depths correlate 0.
     """
@@ -154,7 +144,32 @@ def evaluate_depths(depths: Vectors, trees: Trees) -> tuple[float, float, NDArra
         heads, predicted, marks = trees.heads_of(sentence), depths[sentence], trees.punctuation[sentence]
         roots[number] = heads[np.where(marks & ~marks.all(), np.inf, predicted).argmin()] == -1
         correlations[number] = _spearman(predicted[None], tree_depths(heads)[None])[0]
-    return _mean(roots), _mean_by_length(correlations, trees.lengths), roots
+    return _mean(roots), _mean_by_length(correlations, trees.lengths), roots, correlations
+
+
+Metrics = dict[str, tuple[float, float, float]]
+"""of each metric its value and the ends of its 95 % interval, by resampling sentences"""
+
+
+def distance_metrics(distances: Iterable[Vectors], trees: Trees) -> Metrics:
+    """`UUAS` and `DSpr.` of predicted distances, as in `evaluate_distances`."""
+    uuas, dspr, edges, correlations = evaluate_distances(distances, trees)
+    known, lengths = ~np.isnan(edges), np.repeat(trees.lengths, trees.lengths)
+    of_edges = interval(edges[known], trees.owners[known])
+    return {"UUAS": (uuas, *of_edges), "DSpr.": (dspr, *_interval_by_length(correlations, trees.owners, lengths))}
+
+
+def depth_metrics(depths: Vectors, trees: Trees) -> Metrics:
+    """`root accuracy` and `NSpr.` of predicted depths, as in `evaluate_depths`."""
+    root, nspr, roots, correlations = evaluate_depths(depths, trees)
+    sentences = np.arange(len(roots))
+    by_length = _interval_by_length(correlations, sentences, trees.lengths)
+    return {"root accuracy": (root, *interval(roots, sentences)), "NSpr.": (nspr, *by_length)}
+
+
+def _interval_by_length(correlations: Vectors, groups: Labels, lengths: Labels) -> tuple[float, float]:
+    counted = np.isin(lengths, LENGTHS)
+    return interval(correlations[counted], groups[counted], lengths[counted])
 
 
 def _spearman(a: NDArray, b: NDArray) -> Vectors:
@@ -177,14 +192,14 @@ def _mean(values: Sequence[float] | NDArray) -> float:
 
 def structural(
     train: Trees, dev: Trees, rank: int | None = None, seed: int = 0, device: torch.device | str = "cpu"
-) -> StructuralScores:
-    """Train a distance probe and a depth probe on the vectors of `train`, and score them on `dev`.
+) -> Metrics:
+    """Train a distance probe and a depth probe on the vectors of `train`, and score them on `dev`: UUAS, DSpr., root accuracy, NSpr.
 
     `rank`: rows of B; default is 64, or D if that is less: the authors found little gain from more. `seed`: of B, of the order of batches,
     and of the tenth of the train sentences that is held out. Adam begins at a learning rate of 0.001 and goes on at a tenth of it after
     each epoch without a lower held-out loss; it stops after the third such epoch, or after 40 epochs. The authors use dev for that, which
     is used for nothing but the scores here. Vectors are divided by one number, the root mean square of their entries around the mean, so
-    that the learning rate fits any encoder.
+    that the learning rate fits any encoder. Sentences of more than 128 words are scored, and not trained on: memory grows with the square.
 
     Raises InputError for fewer than two sentences in `train`, for a rank that is not 1 to D, and for heads with a cycle.
     """
@@ -193,14 +208,16 @@ def structural(
     rank = min(64, width) if rank is None else rank
     if not 1 <= rank <= width:
         raise InputError(f"rank is {rank}; must be 1 to {width}, the size of the vectors")
-    if len(train.sentences) < 2:
-        raise InputError("train has one sentence; must be two or more, since some are held out")
+    if np.count_nonzero(train.lengths <= MOST_WORDS) < 2:
+        raise InputError(
+            f"train has fewer than two sentences of at most {MOST_WORDS} words; some are held out: give more"
+        )
     for_distances = _fit(train, tree_distances, _distances, rank, seed, device)
     for_depths = _fit(train, tree_depths, _depths, rank, seed, device)
     projected = (dev.vectors[sentence] @ for_distances for sentence in dev.sentences)
     distances = (cdist(words, words, "sqeuclidean") for words in projected)
     depths = np.concatenate([((dev.vectors[sentence] @ for_depths) ** 2).sum(axis=1) for sentence in dev.sentences])
-    return StructuralScores(*evaluate_distances(distances, dev), *evaluate_depths(depths, dev))
+    return distance_metrics(distances, dev) | depth_metrics(depths, dev)
 
 
 def _distances(projected: Tensor) -> Tensor:
@@ -222,9 +239,9 @@ def _loss(predicted: Tensor, gold: Tensor) -> Tensor:
 def _fit(trees: Trees, gold: Callable, predict: Callable, rank: int, seed: int, device: torch.device | str) -> Vectors:
     """(D, R) the transpose of B that makes `predict` nearest to `gold`."""
     draw = np.random.default_rng(seed)
-    shuffled = draw.permutation(len(trees.sentences))
+    shuffled = draw.permutation(np.flatnonzero(trees.lengths <= MOST_WORDS))
     held_out, batches = (_batches(trees.lengths, places) for places in np.split(shuffled, [-(-len(shuffled) // 10)]))
-    gold_of = [gold(trees.heads_of(sentence)).astype(np.int16) for sentence in trees.sentences]
+    gold_of = {place: gold(trees.heads_of(trees.sentences[place])).astype(np.int16) for place in shuffled.tolist()}
     sample = trees.vectors[:: -(-len(trees.vectors) // 10_000)]
     scale = float(np.sqrt(sample.var(axis=0, dtype=np.float64).mean())) or 1.0
     start = draw.uniform(-0.05, 0.05, (sample.shape[1], rank))  # as the authors

@@ -19,7 +19,7 @@ from bert.data.files import JSONS, parted_suffixes
 from bert.data.hub_rows import lines_of
 from bert.data.rows import CONLLU, conllu_lines, json_table, there_are, usual
 from bert.data.tagged import TaggedExample, read_tagged
-from bert.errors import InputError, check_arguments, did_you_mean
+from bert.errors import InputError, check_arguments, did_you_mean, option
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +73,11 @@ def read_units(path: str | Path, label: str, text: str | None = None) -> Units:
     """
     check_arguments(read_units, locals())
     suffix, _ = parted_suffixes(path)
+    if text is not None and suffix in (".conllu", *CONLL):
+        raise InputError(f"{path}: has no column of texts: leave out {option('text')}")
+    if suffix in CONLL and label != LAST_COLUMN and not label.isdecimal():
+        wanted = f"must be {LAST_COLUMN}, the last column, or the number of a column, from 1"
+        raise InputError(f"{path}: {option('label')} is {label!r}; {wanted}")
     lists = _column_of_lists(path, text) if suffix in JSONS else None
     if suffix == ".conllu":
         units = _of_words(path, label, _conllu(path, label))

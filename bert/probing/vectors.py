@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from bert.data.splitting import Splitter
+from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, accessing
 from bert.files import locked, replace_text, replaced
 from bert.inference import embeddings
@@ -36,7 +37,6 @@ VERSION = 1
 OF_WORDS = {"mean": slice(None), "first": slice(1), "last": slice(-1, None)}
 """pooling of words → which of the tokens of a word it is the mean of"""
 _CHUNK = 1 << 28  # bytes of fp32 vectors that are computed at once
-_ROWS = 1 << 16
 Shape = tuple[int, int, int]
 Located = tuple[list[embeddings.Pieces], NDArray[np.bool_]]
 
@@ -48,9 +48,9 @@ def vectors_of(
     folder: Path | None = None,
     bf16: bool | None = None,
     progress: str | None = None,
-) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-    """The vectors of N units in all layers, (L + 1, N, D) fp16, read-only, layer 0 the embeddings; and whether each unit has one, (N,).
-    A word of which the tokenizer drops all characters has none: its vector is NaN, and the log counts such words.
+) -> NDArray[np.float16]:
+    """The vectors of N units in all layers, (L + 1, N, D) fp16, read-only, layer 0 the embeddings.
+    That of a word without tokens, see `has_tokens`, is NaN.
 
     `pooling` is the `mean` of the tokens of a word, the `first` or the `last`; of texts `mean` or `cls`, as in `embed`. They are kept in
     `folder`, which is made, under a name that depends on all of these: asked for again, they are read from there. Without `folder` they
@@ -75,22 +75,15 @@ def vectors_of(
                 with file.open("rb") as stream:
                     replace_text(file.with_suffix(".blake2b"), file_digest(stream, "blake2b").hexdigest())
         vectors = np.lib.format.open_memmap(file, mode="r")
-    # through maps that are closed at once: what a map has read counts as memory
-    begins = range(0, shape[1], _ROWS)
-    has_vector = ~np.isnan(np.concatenate([np.load(file, "r")[0, one : one + _ROWS, 0].copy() for one in begins]))
-    if dropped := np.count_nonzero(~has_vector):
-        logger.info(f"{dropped:,} of {shape[1]:,} words are left out: the tokenizer drops their characters")
-    return vectors, has_vector
+    return vectors
 
 
-def selected(vectors: NDArray[np.float16], keep: NDArray[np.bool_]) -> NDArray[np.float16]:
-    """The vectors (L + 1, N, D) of the units to keep, (N,) bool, in a temporary file without a name: they may not fit into memory."""
-    parts = (slice(first, first + _ROWS) for first in range(0, len(keep), _ROWS))
-    with TemporaryDirectory() as temporary:
-        file, shape = Path(temporary) / "selected.npy", (len(vectors), int(keep.sum()), vectors.shape[2])
-        _write(file, (vectors[:, part][:, keep[part]].swapaxes(0, 1) for part in parts), shape, lambda _: None)
-        found: NDArray[np.float16] = np.lib.format.open_memmap(file, mode="r")
-        return found
+def has_tokens(tokenizer: Tokenizer, units: Units) -> NDArray[np.bool_]:
+    """(N,): whether each unit has tokens; a word of which the tokenizer drops all characters has none."""
+    if units.spans is None:
+        return np.ones(len(units.owners), np.bool_)
+    texts = [units.sentences[owner] for owner in units.owners]
+    return np.array([bool(own) for _, own in _tokens(tokenizer, texts, units.spans)])
 
 
 def _key(encoder: Encoder, units: Units, pooling: str, bf16: bool) -> str:
@@ -140,8 +133,8 @@ def _chunks(encoder: Encoder, units: Units, pooling: str, bf16: bool, shape: Sha
             if units.spans is None:
                 vectors[:] = embeddings.embed(encoder, texts, pooling, range(layers), bf16=bf16)  # type: ignore[arg-type]
             else:
-                pieces, has_tokens = _pieces(encoder, texts, units.spans[some], pooling)
-                vectors[has_tokens] = embeddings.token_vectors(encoder, pieces, bf16=bf16)
+                pieces, known = _pieces(encoder, texts, units.spans[some], pooling)
+                vectors[known] = embeddings.token_vectors(encoder, pieces, bf16=bf16)
         if len(beyond := np.flatnonzero(np.isinf(vectors).any(axis=(0, 2)))):
             raise InputError(f"layer {beyond[0]} has values beyond ±65,504, the largest in fp16: use another model")
         yield vectors
@@ -153,15 +146,23 @@ def _pieces(encoder: Encoder, texts: Sequence[str], spans: Sequence[tuple[int, i
     if pooling not in OF_WORDS:
         raise InputError(f"pooling is {pooling}; must be {' or '.join(OF_WORDS)} for words")
     tokenizer, room = embeddings.tokenizer_of(encoder), max(1, encoder.config.max_length - 2)
-    pieces, has_tokens = list[embeddings.Pieces](), list[bool]()
+    pieces, found = list[embeddings.Pieces](), list[bool]()
+    for ids, positions in _tokens(tokenizer, texts, spans):
+        found.append(bool(positions))
+        if own := positions[OF_WORDS[pooling]]:
+            window, inside = embeddings.window_around(ids, own, room, step=max(1, room // 4))
+            pieces.append((list(window), inside))
+    return pieces, np.array(found, np.bool_)
+
+
+def _tokens(
+    tokenizer: Tokenizer, texts: Sequence[str], spans: Sequence[tuple[int, int]]
+) -> Iterator[tuple[list[int], list[int]]]:
+    """For each of n words the tokens of its text, and the positions of its own."""
     for text, group in groupby(zip(texts, spans), key=itemgetter(0)):
         ids, offsets = tokenizer.encode_with_offsets(text)
         for positions in embeddings.overlapping(offsets, [span for _, span in group]):
-            has_tokens.append(bool(positions))
-            if own := positions[OF_WORDS[pooling]]:
-                window, inside = embeddings.window_around(ids, own, room, step=max(1, room // 4))
-                pieces.append((list(window), inside))
-    return pieces, np.array(has_tokens, np.bool_)
+            yield ids, positions
 
 
 def embedded(
@@ -182,8 +183,10 @@ def embedded(
     split = Splitter().words
     places = [(owner, *span) for owner, text in enumerate(texts) for span in split(text)]
     of_words = [texts[owner] for owner, *_ in places]
-    pieces, has_tokens = _pieces(encoder, of_words, [(start, end) for _, start, end in places], pooling or "mean")
-    places = [place for place, found in zip(places, has_tokens) if found]
+    pieces, known = _pieces(encoder, of_words, [(start, end) for _, start, end in places], pooling or "mean")
+    if not known.any():
+        raise InputError("there are no words: the texts hold no characters that the tokenizer keeps")
+    places = [place for place, found in zip(places, known) if found]
     words_alone = [texts[owner][start:end] for owner, start, end in places]
     columns = dict(zip(("word", "sentence", "start", "end"), (words_alone, *map(list, zip(*places)))))
     return columns, embeddings.token_vectors(encoder, pieces, [layer])[:, 0].numpy()

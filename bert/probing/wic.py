@@ -28,7 +28,7 @@ from bert.report.text import render, table
 FOLDS = 5
 _Folds = Sequence[tuple[NDArray[np.integer], NDArray[np.integer]]]
 """of each fold the rows that are trained on, and those that are answered"""
-COSINE, LINEAR, RANDOM, MAJORITY = "cosine", "linear", "random encoder, cosine", "majority"
+COSINE, LINEAR, RANDOM, MAJORITY = "cosine", "linear", "random encoder", "majority"
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,15 @@ class Wic:
         """One row a method and layer."""
         return [vars(one) for one in self.scores]
 
+    summary = table
+
+    def headlines(self) -> dict[str, float]:
+        """The accuracy of each method in the last layer."""
+        return {one.method: one.accuracy for one in self.scores}
+
     def __str__(self) -> str:
         """Methods by layer."""
-        methods = [COSINE, LINEAR, RANDOM]
+        methods = [COSINE, f"{RANDOM}, {COSINE}", LINEAR, f"{RANDOM}, {LINEAR}"]
         by_layer = {(one.method, one.layer): one for one in self.scores}
         layers = dict.fromkeys(one.layer for one in self.scores if one.layer is not None)
         cells = [
@@ -73,7 +79,7 @@ class Wic:
         ]
         constant = by_layer[MAJORITY, None].accuracy
         title = f"{self.rows:,} rows of {self.words:,} words; a constant answer: {constant:.1%}"
-        return render(title, table(["layer", *methods], cells, left=0))
+        return render(title, table(["layer", *(name.replace(", ", ",\n") for name in methods)], cells, left=0))
 
 
 def wic(
@@ -116,12 +122,12 @@ def wic(
         return WicScore(method, layer, float(correct.mean()), *interval(correct, groups[asked]))
 
     scores = [score(MAJORITY, None, np.full(len(same), same[~is_test | (test is None)].mean() >= 0.5))]
-    for own, method in ((encoder, COSINE), (random_like(encoder, seed), RANDOM)):
+    for own, name in ((encoder, ""), (random_like(encoder, seed), f"{RANDOM}, ")):
         for layer, first, second in _vectors(own, every, numbers, bf16):
-            scores.append(score(method, layer, _by_cosine(folds, (unit(first) * unit(second)).sum(axis=1), same)))
-            if method == COSINE:
-                features = np.concatenate([first, second, np.abs(first - second)], axis=1)
-                scores.append(score(LINEAR, layer, _by_probe(folds, features, same, groups)))
+            cosines = (unit(first) * unit(second)).sum(axis=1)
+            features = np.concatenate([first, second, np.abs(first - second)], axis=1)
+            scores.append(score(f"{name}{COSINE}", layer, _by_cosine(folds, cosines, same)))
+            scores.append(score(f"{name}{LINEAR}", layer, _by_probe(folds, features, same, groups)))
     return Wic(len(asked), len(set(words[asked])), tuple(scores))
 
 

@@ -4,12 +4,12 @@ Lines are drawn in an SVG that scales with the page; text is HTML above it, so t
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import pairwise, zip_longest
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from bert.report.page import Marked, data, decimal, escape, marked, number
 from bert.report.palette import mark_of
@@ -100,21 +100,28 @@ def _stroke(curve: int) -> tuple[str, str]:
     return f"c{mark_of(curve).color}", f"d{(curve + curve // 8 * 2) % 4}"
 
 
-def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, dots: Sequence[str] = ()) -> str:
+def line_chart(
+    series: Mapping[str, Points], x_label: str, y_label: str, dots: Sequence[str] = (), log: bool = False
+) -> str:
     """Curves of (x, y) points by name, on the same axes; the pointer or the arrow keys show their values.
 
-    `dots` are the names of series that are drawn as points, not as a curve. Points that are not finite are left out.
+    `dots` are the names of series that are drawn as points, not as a curve. Points that are not finite are left out. `log`: the axis of x,
+    all of which are above 0, is logarithmic.
     """
     curves = {name: _thinned([(float(x), float(y)) for x, y in points if math.isfinite(x) and math.isfinite(y)],
                              MOST_DOTS if name in dots else MOST_POINTS) for name, points in series.items()}  # fmt: skip
     xs = [x for points in curves.values() for x, _ in points] or [0.0, 1.0]
     ys = [y for points in curves.values() for _, y in points] or [0.0, 1.0]
-    x_ticks, y_ticks = ticks(min(xs), max(xs), 6), ticks(min(ys), max(ys), 5)
+    whole = all(map(float.is_integer, xs))
+    x_ticks = [*map(float, LogLocator().tick_values(min(xs), max(xs)))] if log else ticks(min(xs), max(xs), 6, whole)
+    y_ticks = ticks(min(ys), max(ys), 5)
     x_range = (min(xs), max(xs)) if min(xs) < max(xs) else (x_ticks[0], x_ticks[-1])
+    place: Callable[[float], float] = math.log if log else float
     y_range = (min(y_ticks[0], *ys), max(y_ticks[-1], *ys))
 
     def across(x: float) -> float:
-        return round(100 * (x - x_range[0]) / (x_range[1] - x_range[0]), 2)
+        low, at, high = map(place, (x_range[0], x, x_range[1]))
+        return round(100 * (at - low) / (high - low), 2)
 
     def down(y: float) -> float:
         return round(100 * (y_range[1] - y) / (y_range[1] - y_range[0]), 2)
@@ -139,7 +146,7 @@ def line_chart(series: Mapping[str, Points], x_label: str, y_label: str, dots: S
         for n, (name, end) in enumerate(zip(curves, ends))
     )
     shown = [[[float(f"{value:.5g}") for value in point] for point in points] for points in curves.values()]
-    numbers = {"x": x_label, "xr": x_range, "yr": y_range, "curves": shown}
+    numbers = {"x": x_label, "xr": x_range, "yr": y_range, "log": log, "curves": shown}
     summary = f"{y_label} over {x_label}: {', '.join(curves)}"
     return (
         f'<figure class="chart curve" data-chart="curve"><ul class="keys">{keys}</ul>'
@@ -157,12 +164,14 @@ def _thinned(points: list[tuple[float, float]], most: int) -> list[tuple[float, 
     return kept if not points or kept[-1] == points[-1] else [*kept, points[-1]]
 
 
-def ticks(low: float, high: float, about: int) -> list[float]:
-    """About `about` round numbers, 1, 2 or 5 times a power of ten apart, that span `low` to `high`."""
+def ticks(low: float, high: float, about: int, whole: bool = False) -> list[float]:
+    """About `about` round numbers, 1, 2 or 5 times a power of ten apart, that span `low` to `high`; whole ones on demand."""
     if high - low <= 1e-9 * max(abs(low), abs(high)):  # one value
         room = max(0.5, 0.01 * abs(low))
         low, high = low - room, high + room
-    return [float(f"{tick:.12g}") for tick in MaxNLocator(about, steps=[1, 2, 5, 10]).tick_values(low, high)]
+    return [
+        float(f"{tick:.12g}") for tick in MaxNLocator(about, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
+    ]
 
 
 def _tick(value: float, all_ticks: Sequence[float]) -> str:

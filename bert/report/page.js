@@ -59,14 +59,15 @@
     const readout = figure.querySelector(".readout");
     const names = all(figure, ".keys span").map((node) => node.textContent);
     const xs = [...new Set(content.curves.flat().map((point) => point[0]))].sort((a, b) => a - b);
-    const [low, high] = content.xr;
+    const across = content.log ? Math.log : (x) => x;
+    const [low, high] = content.xr.map(across);
     let now = xs.length - 1;
     const show = (place) => {
       if (!xs.length) return;
       now = clamp(place, 0, xs.length - 1);
       const x = xs[now];
       hair.hidden = false;
-      hair.style.left = `${(100 * (x - low)) / (high - low)}%`;
+      hair.style.left = `${(100 * (across(x) - low)) / (high - low)}%`;
       const parts = [make("bdi", "", content.x), ` ${short(x)}: `];
       content.curves.forEach((points, n) => {
         const near = points.reduce((best, point) => (Math.abs(point[0] - x) < Math.abs(best[0] - x) ? point : best), points[0]);
@@ -74,7 +75,7 @@
       });
       readout.replaceChildren(...parts);
     };
-    const nearest = (x) => xs.reduce((best, value, n) => (Math.abs(value - x) < Math.abs(xs[best] - x) ? n : best), 0);
+    const nearest = (x) => xs.reduce((best, value, n) => (Math.abs(across(value) - x) < Math.abs(across(xs[best]) - x) ? n : best), 0);
     field.addEventListener("pointermove", (event) => {
       const box = field.getBoundingClientRect();
       show(nearest(low + ((event.clientX - box.left) / box.width) * (high - low)));

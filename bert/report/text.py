@@ -3,9 +3,11 @@
 import io
 import re
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from math import isnan
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -30,6 +32,21 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
     for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     return made
+
+
+def tables(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[Table]:
+    """A `table` whose columns may not fit side by side, as several, each with the first column. Columns whose names have the same first
+    line stay together."""
+    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) + 2 for column in zip(header, *rows)]
+    groups, used = [[0]], widths[0]
+    for _, block in groupby(range(1, len(header)), key=lambda column: header[column].split("\n")[0]):
+        columns = list(block)
+        needed = sum(widths[column] for column in columns)
+        if used + needed > WIDTH and len(groups[-1]) > 1:
+            groups, used = [*groups, [0]], widths[0]
+        groups[-1] += columns
+        used += needed
+    return [table([header[at] for at in group], [[row[at] for at in group] for row in rows], left) for group in groups]
 
 
 def tabbed(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

@@ -71,6 +71,9 @@ def test_the_changed_word_comes_first_with_an_example_of_each_period() -> None:
     assert set(found.table()[0]) >= {"word", "apd", "p_apd", "q", "example_first"}
     assert f"apple, 1900: {apple.example_first}" in str(found)
     assert "berry, 1900" not in str(found)
+    assert str(found).startswith("vectors of layers 1–2, summed\n")
+    assert str(change(rows, make_masked_lm(), layer=1)).startswith("vectors of layer 1\n")
+    assert f"1 + {berry.prt - 1:.2g}" in str(found)
 
 
 def test_rows_without_two_periods_or_enough_occurrences_are_refused(tmp_path: Path) -> None:
@@ -78,6 +81,9 @@ def test_rows_without_two_periods_or_enough_occurrences_are_refused(tmp_path: Pa
     encoder = make_masked_lm()
     with pytest.raises(InputError, match=r"3 periods \(1900, 1950, 2000\): give rows of exactly two"):
         change([*rows, replace(rows[0], group="1950")], encoder)
+    with pytest.raises(InputError) as told:
+        change([replace(row, group=row.sentence * 9) for row in rows], encoder)
+    assert len(str(told.value)) < 200
     with pytest.raises(InputError, match="no word has 5 occurrences in 1900 and in 2000"):
         change([*rows[:4], *rows[10:]], encoder)
     with pytest.raises(InputError, match=r"aple: no row has this word\. Did you mean `apple`"):

@@ -1,6 +1,7 @@
 """`bert words`, `senses`, `score`, `attend` and `embed` from the command line: what they print, write and refuse."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -357,3 +358,49 @@ def test_standard_output_that_fails_is_not_blamed_on_the_picture(
     with pytest.raises(OSError, match="standard output"):
         main(["attend", "The cat sat", "--model", model, "--png", "cat.png"])
     assert (place / "cat.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_senses_are_measured_at_the_milestones_of_a_run_with_all_that_a_model_has(
+    place: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for tokens, loss in ((100, 4.5), (2_000, 3.25)):
+        folder = shutil.copytree(model, place / "run" / "milestones" / f"{tokens:015d}")
+        (folder / "milestone.json").write_text(json.dumps({"step": 1, "tokens": tokens, "loss": loss}))
+    contexts = [
+        {"word": word, "sentence1": f"the {word} is ripe", "sentence2": f"a {word} {more}", "same": more == "ripe"}
+        for word in ("apple", "berry", "bank", "mouse", "seal")
+        for more in ("ripe", "rose")
+    ]
+    (place / "wic.jsonl").write_text("".join(json.dumps(row) + "\n" for row in contexts))
+    over = ["--checkpoints", "run", "--out", "out.tsv"]
+    for arguments, names in (
+        (
+            ["senses.jsonl", "--examples", "2", "--seeds", "2"],
+            ["bag of words", "2 a sense, linear probe", "layers 1–2"],
+        ),
+        (["wic.jsonl"], ["majority", "cosine", "random encoder, linear"]),
+    ):
+        assert main(["senses", *arguments, *over]) == 0, capsys.readouterr().err
+        table = pd.read_csv(place / "out.tsv", sep="\t")
+        assert [*table["tokens"]] == [100, 2_000]
+        assert [*table["loss"]] == [4.5, 3.25]
+        for name in names:
+            assert table[name].nunique() == 1  # the same model
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
+    assert main(["senses", "senses.jsonl", "--checkpoints", "nowhere"]) == 2
+    assert capsys.readouterr().err.strip() == "bert: --checkpoints nowhere: there is no such folder: give a run"
+
+
+def test_tagged_words_are_no_sentences(place: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (place / "x.conllu").write_text("1\ta\t_\tX\t_\t_\t0\troot\t_\t_\n\n")
+    for arguments in (
+        ["embed", "x.conllu", "--out", "x.npz"],
+        ["words", "a", "--sentences", "x.conllu"],
+        ["score", "x.conllu"],
+    ):
+        assert main([*arguments, "--model", model]) == 2
+        assert "x.conllu: holds tagged words: give the sentences as .txt" in capsys.readouterr().err
+    (place / "empty.txt").write_text("\x01 \x02\n")
+    assert main(["embed", "empty.txt", "--words", "--out", "x.npz", "--model", model]) == 2
+    assert "no words" in capsys.readouterr().err
+    assert not (place / "x.npz").exists()

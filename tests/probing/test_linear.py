@@ -217,3 +217,15 @@ def test_a_class_that_samples_lack_is_learned_from_all_units(monkeypatch: pytest
         assert np.isfinite(other.dev.nll).all()
         assert other.dev.mean_nll < one.dev.mean_nll + 0.1
         assert other.dev.accuracy == pytest.approx(one.dev.accuracy, abs=0.03)
+
+
+def test_labels_and_vectors_of_other_lengths_are_refused() -> None:
+    x, y = np.zeros((1, 4, 2), np.float16), np.array([0, 1, 0, 1])
+    for train, labels, dev, dev_labels in (
+        (x, y[:3], x, y),
+        (x, y, x, y[:3]),
+        (x[0], y, x, y),
+        (x, y, x[:, :0], y[:0]),
+    ):
+        with pytest.raises(InputError, match="must be one of each unit"):
+            linear.fit_layers(train, labels, dev, dev_labels, 2)

@@ -45,7 +45,7 @@ def test_the_first_block_and_the_uniform_code_are_exact() -> None:
 def test_without_probes_the_code_is_that_of_the_shares_of_the_labels_so_far() -> None:
     vectors, labels, groups = units(1_000, 3)
     found = mdl.code_length(vectors, labels, groups, 3, grid=())
-    order = mdl._order(groups, 0)
+    order = mdl.in_random_order(groups, 0)
     coded, first = np.log2(3), 1
     for end in (2, 4, 8, 16, 32, 63, 125, 250, 500, 1_000):
         counts = np.bincount(labels[order[:first]], minlength=3) + 0.5
@@ -64,7 +64,7 @@ def test_the_mixture_costs_little_more_than_its_best_model_alone() -> None:
 
 def test_no_block_is_coded_by_what_follows_it() -> None:
     vectors, labels, groups = units(1_000, 3)
-    order = mdl._order(groups, 0)
+    order = mdl.in_random_order(groups, 0)
     other = labels.copy()
     other[order[500:]] = (labels[order[500:]] + 1) % 3
     one, two = (mdl.code_length(vectors, given, groups, 3) for given in (labels, other))
@@ -74,10 +74,10 @@ def test_no_block_is_coded_by_what_follows_it() -> None:
 
 def test_groups_stay_together_in_an_order_of_the_seed() -> None:
     _, _, groups = units(100, 3)
-    order = mdl._order(groups, 0)
+    order = mdl.in_random_order(groups, 0)
     assert sorted(order.tolist()) == list(range(100))
     assert (np.diff(groups[order]) != 0).sum() == 9
-    assert (order != mdl._order(groups, 1)).any()
+    assert (order != mdl.in_random_order(groups, 1)).any()
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 12])

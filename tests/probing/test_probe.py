@@ -3,17 +3,20 @@
 import csv
 import json
 import random
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bert import cli
+from bert.data.milestones import Milestone
 from bert.errors import InputError
 from bert.inference.embeddings import encoder_of
 from bert.probing.geometry import mean_cosine
 from bert.probing.pictures import probe_page
-from bert.probing.probe import CKA, ProbeResult, probe
+from bert.probing.probe import probe
+from bert.probing.results import CKA, ProbeResult
 from bert.probing.units import read_units
 from bert.probing.vectors import vectors_of
 from tests.browser import chromium, opened
@@ -56,7 +59,9 @@ def result(files: tuple[Path, Path], model: Path) -> ProbeResult:
 
 
 def values(result: ProbeResult, probe: str, metric: str, layer: str = "0") -> list[float]:
-    return [row.value for row in result.rows if (row.probe, row.metric, row.layer) == (probe, metric, layer)]
+    """Those of the probes that were trained on all units, by seed."""
+    rows = [row for row in result.rows if (row.probe, row.metric, row.layer) == (probe, metric, layer)]
+    return [row.value for row in rows if row.examples == max(one.examples for one in rows)]
 
 
 def test_what_the_word_tells_is_in_layer_0_and_the_word_alone_knows_it(result: ProbeResult) -> None:
@@ -68,7 +73,7 @@ def test_what_the_word_tells_is_in_layer_0_and_the_word_alone_knows_it(result: P
 
 
 def test_the_control_task_is_memorized_in_layer_0_and_selectivity_is_the_difference(result: ProbeResult) -> None:
-    for layer in "012":
+    for layer in ("0", "1", "2", "mix"):
         control, difference = (
             values(result, "control task", "accuracy", layer),
             values(result, "control task", "selectivity", layer),
@@ -109,12 +114,12 @@ def test_heads_are_probed_as_trees(tmp_path: Path, model: Path) -> None:
     found = probe(
         write_conllu(tmp_path / "t.conllu", 30, 3), "head", [model], write_conllu(tmp_path / "d.conllu", 10, 4)
     )
-    assert {row.metric for row in found.rows} == {"uuas", "dspr", "root", "nspr"}
+    assert {row.metric for row in found.rows} == {"UUAS", "DSpr.", "root accuracy", "NSpr."}
     assert {row.probe for row in found.rows} == {"structural", "random encoder", "chain"}
-    assert values(found, "chain", "uuas", "") == [1]
-    assert values(found, "chain", "dspr", "") == [pytest.approx(1)]
-    assert "UUAS on random weights" in probe_page(found)
-    assert all(0 <= row.value <= 1 for row in found.rows if row.metric in ("uuas", "root"))
+    assert values(found, "chain", "UUAS", "") == [1]
+    assert values(found, "chain", "DSpr.", "") == [pytest.approx(1)]
+    assert "the same on random weights" in probe_page(found)
+    assert all(0 <= row.value <= 1 for row in found.rows if row.metric in ("UUAS", "root accuracy"))
 
 
 def test_texts_have_a_bag_of_words_and_permuted_labels_beside_them(tmp_path: Path, model: Path) -> None:
@@ -148,7 +153,7 @@ def test_the_command_writes_a_page_a_table_and_json_and_keeps_the_vectors(
     with (out / "metrics.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     assert [float(row["value"]) for row in rows] == [
-        row["value"] for row in json.loads((out / "metrics.json").read_text())
+        row["value"] for row in json.loads((out / "metrics.json").read_text())["rows"]
     ]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Learning curves" in page
@@ -163,13 +168,17 @@ def test_the_page_is_as_wide_as_the_screen_and_asks_for_nothing(
     files: tuple[Path, Path], model: Path, tmp_path: Path, width: int
 ) -> None:
     measures = ["linear", "control", "random", "similarity"]
-    found = probe(files[0], "upos", [model, model], files[1], examples=[30], tokens=[10, 20], measures=measures)
+    milestones = [
+        Milestone(shutil.copytree(model, tmp_path / name), 1, tokens, 3.5) for name, tokens in (("a", 10), ("b", 20))
+    ]
+    found = probe(files[0], "upos", [], files[1], examples=[30], checkpoints=milestones, measures=measures)
     page = tmp_path / "page.html"
     page.write_text(probe_page(found), encoding="utf-8")
     with chromium() as browser, opened(browser, page, width) as shown:
-        for text in ("Over training", "Learning curves", "Without a model", "moved most between"):
+        for text in ("Over training", "Learning curves", "Without a model", "Words that moved", "loss in nats"):
             assert shown.get_by_text(text).count() > 0, text
         assert shown.locator("table").count() >= 6
+        assert shown.locator("body").evaluate("node => node.scrollWidth") <= width
 
 
 def test_files_of_something_else_are_not_replaced(
@@ -202,10 +211,11 @@ def test_mistakes_are_one_line(files: tuple[Path, Path], model: Path, capsys: py
 
 
 def test_models_are_compared_layer_by_layer(files: tuple[Path, Path], model: Path) -> None:
-    found = probe(files[0], "upos", [model, model], files[1], measures=["similarity"])
-    first, second = found.subjects[0], ("", None)
-    assert first == found.subjects[-1]  # the same folder twice
-    vectors, _ = vectors_of(encoder_of(model), read_units(files[1], "upos"))
+    twin = shutil.copytree(model, model.with_name("twin"))
+    found = probe(files[0], "upos", [model, twin], files[1], measures=["similarity"])
+    first, second = found.subjects
+    assert not {row.probe for row in found.rows} & {"linear", "majority"}  # not asked for
+    vectors = vectors_of(encoder_of(model), read_units(files[1], "upos"))
     for layer in "12":
         assert values(found, CKA, f"layer {layer}", layer) == pytest.approx([1], abs=1e-3)
         expected = mean_cosine(vectors[int(layer)].astype(np.float32))
@@ -214,10 +224,9 @@ def test_models_are_compared_layer_by_layer(files: tuple[Path, Path], model: Pat
     assert (
         values(found, "similarity", "self-similarity", "0") == [pytest.approx(1 - mean_of(found, first), abs=1e-3)] * 2
     )
-    (note,) = found.notes
-    assert note.endswith(" 0.00")
-    assert note in str(found)
-    assert found.value(second, "", "word type", "accuracy") == 1
+    ((name, moved),) = found.moved.items()
+    assert (name, {round(one.distance, 3) for one in moved}) == (second[0], {0})
+    assert "moved most" in str(found)
 
 
 def mean_of(found: ProbeResult, subject: tuple[str, int | None]) -> float:
@@ -237,7 +246,8 @@ def test_hostile_words_and_labels_stay_text(tmp_path: Path, model: Path, capsys:
     file = tmp_path / "hostile.conll"
     file.write_text("\n".join(line if line.strip() else "" for line in lines) + "\n", encoding="utf-8")
     out = tmp_path / "out"
-    given = ["probe", str(file), "--label", "tag", "--model", str(model), "--model", str(model), "--out", str(out)]
+    twin = shutil.copytree(model, tmp_path / "twin")
+    given = ["probe", str(file), "--label", "tag", "--model", str(model), "--model", str(twin), "--out", str(out)]
     assert cli.main([*given, "--measures", "linear,similarity"]) == 0
     assert not any(ord(char) < 32 and char != "\n" for char in capsys.readouterr().out)
     assert hostile not in (out / "report.html").read_text(encoding="utf-8")

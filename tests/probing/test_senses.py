@@ -181,7 +181,7 @@ def test_means_are_over_words_and_over_rows() -> None:
     apple, berry = (one.scores["layer 2"].accuracy for one in result.words)
     assert result.mean("layer 2") == pytest.approx((apple + berry) / 2)
     assert result.micro("layer 2") == pytest.approx((4 * apple + 12 * berry) / 16)
-    listed = [row for row in result.rows() if row["method"] == "layer 2"]
+    listed = [row for row in result.table() if row["method"] == "layer 2"]
     assert [row["accuracy"] for row in listed] == [apple, berry]
     assert result.headline in str(result)
     assert "apple" in str(result)

@@ -177,3 +177,9 @@ def test_nothing_moves_between_a_space_and_its_rotation() -> None:
 def test_two_words_are_too_few_to_compare() -> None:
     with pytest.raises(InputError, match="must be three or more"):
         moved(np.ones((4, 2)), np.ones((4, 2)), np.array(["a", "b", "a", "b"]))
+
+
+def test_one_layer_alone_is_refused_by_cka() -> None:
+    one = np.zeros((10, 3))
+    with pytest.raises(InputError, match=r"shape \(10, 3\); must be \(L, N, D\)"):
+        cka(one, one)

@@ -117,10 +117,10 @@ def test_scores_are_those_of_an_independent_implementation(seed: int, marks: flo
     lengths = [1, 2, 4, 5, 5, 7, 9, 9, 51, *np.random.default_rng(seed).integers(1, 12, 4).tolist()]
     trees = random_trees(lengths, seed, marks=marks)
     distances = [cdist(trees.vectors[one], trees.vectors[one], "sqeuclidean") for one in trees.sentences]
-    uuas, dspr, edges = evaluate_distances(distances, trees)
+    uuas, dspr, edges, _ = evaluate_distances(distances, trees)
     assert (uuas, dspr) == pytest.approx(independent_distances(distances, trees), nan_ok=True)
     depths = (trees.vectors**2).sum(axis=1)
-    root, nspr, roots = evaluate_depths(depths, trees)
+    root, nspr, roots, _ = evaluate_depths(depths, trees)
     assert (root, nspr) == pytest.approx(independent_depths(depths, trees))
     assert (uuas, root) == pytest.approx((np.nanmean(edges), np.mean(roots)))
     assert (len(edges), len(roots)) == (len(trees.owners), len(lengths))
@@ -161,7 +161,7 @@ def test_constant_predictions_correlate_zero_and_no_edge_is_nan() -> None:
     assert evaluate_distances([np.zeros((6, 6)), np.zeros((7, 7))], trees)[1] == 0
     assert evaluate_depths(np.zeros(13), trees)[1] == 0
     for lengths, marks in (([1, 1], 0), ([3, 4], 1)):
-        uuas, dspr, _ = evaluate_distances([np.zeros((n, n)) for n in lengths], random_trees(lengths, marks=marks))
+        uuas, dspr, *_ = evaluate_distances([np.zeros((n, n)) for n in lengths], random_trees(lengths, marks=marks))
         assert np.isnan([uuas, dspr]).all()
 
 
@@ -246,10 +246,10 @@ def test_trees_in_the_vectors_are_found_under_noise_and_rotation(monkeypatch: py
     rotation = np.linalg.qr(np.random.default_rng(5).normal(size=(10, 10)))[0]
     train, dev = (embedded(60, seed, rotation, path_to_root) for seed in (0, 1))
     scores = structural(train, dev)  # rank 10: D is less than 64
-    assert min(scores.uuas, scores.root) > 0.95
-    assert min(scores.dspr, scores.nspr) > 0.9
+    assert min(scores["UUAS"][0], scores["root accuracy"][0]) > 0.95
+    assert min(scores["DSpr."][0], scores["NSpr."][0]) > 0.9
     noise = structural(embedded(60, 0, rotation, lambda heads: np.ones((6, 6))), dev, rank=10)
-    assert max(noise.uuas, noise.root) < 0.8
+    assert max(noise["UUAS"][0], noise["root accuracy"][0]) < 0.8
 
 
 def test_a_probe_does_not_depend_on_the_scale_of_vectors_but_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,9 +258,12 @@ def test_a_probe_does_not_depend_on_the_scale_of_vectors_but_on_the_seed(monkeyp
     first, again, other = (structural(train, dev, rank=3, seed=seed) for seed in (0, 0, 1))
     scaled = [Trees(256 * trees.vectors, trees.owners, trees.heads, trees.punctuation) for trees in (train, dev)]
     large = structural(*scaled, rank=3, seed=0)
-    assert (first.uuas, first.dspr, first.root, first.nspr) == (again.uuas, again.dspr, again.root, again.nspr)
-    assert (large.dspr, large.nspr) == pytest.approx((first.dspr, first.nspr), abs=1e-3)
-    assert first.dspr != other.dspr
+    assert first == again
+    for metric in ("DSpr.", "NSpr."):
+        assert large[metric] == pytest.approx(first[metric], abs=1e-3)
+        low, high = first[metric][1:]
+        assert low <= first[metric][0] <= high
+    assert first["DSpr."] != other["DSpr."]
 
 
 def test_bad_ranks_and_a_single_sentence_are_input_errors() -> None:
@@ -268,8 +271,18 @@ def test_bad_ranks_and_a_single_sentence_are_input_errors() -> None:
     for rank in (0, 7):
         with pytest.raises(InputError, match=f"rank is {rank}; must be 1 to 6"):
             structural(trees, trees, rank=rank)
-    with pytest.raises(InputError, match="train has one sentence"):
+    with pytest.raises(InputError, match="train has fewer than two sentences of at most 128 words"):
         structural(random_trees([4]), trees, rank=2)
+
+
+def test_long_sentences_are_scored_and_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "LEAST_STEPS", 1)
+    seen: list[int] = []
+    real = probe.tree_distances
+    monkeypatch.setattr(probe, "tree_distances", lambda heads: (seen.append(len(heads)), real(heads))[1])
+    train, dev = random_trees([128, 5, 129, 6]), random_trees([300])
+    assert 0 <= structural(train, dev, rank=2)["UUAS"][0] <= 1
+    assert sorted(seen) == [5, 6, 128, 300]
 
 
 # ── real trees ──
@@ -296,7 +309,7 @@ def read_dev(data: Path) -> Trees:
 def test_the_chain_and_iid_vectors_on_ud_ewt_score_as_published(data: Path) -> None:
     trees = read_dev(data)
     positions = [np.arange(length)[:, None] for length in trees.lengths.tolist()]
-    chain, _, edges = evaluate_distances([cdist(place, place, "cityblock") for place in positions], trees)
+    chain, _, edges, _ = evaluate_distances([cdist(place, place, "cityblock") for place in positions], trees)
     assert round(chain, 3) == 0.431
     assert np.isfinite(edges).sum() == 20_085
     draw = np.random.default_rng(0)

@@ -128,7 +128,9 @@ def test_conll_takes_the_last_column_or_a_numbered_one(tmp_path: Path) -> None:
     assert (units.labels, words_of(units)) == (("B-PER", "O", "O", "B-PER"), ["Ann", "left", ".", "Bob"])
     assert units.punctuation.tolist() == [False, False, True, False]
     assert read_units(file, "2").labels == ("NNP", "VBD", ".", "NNP")
-    with pytest.raises(InputError, match=r"names.conll.gz: 'tags' is 'ner': give the number of a column"):
+    with pytest.raises(
+        InputError, match=r"names.conll.gz: `label` is 'ner'; must be tag, the last column, or the number of a column"
+    ):
         read_units(file, "ner")
 
 

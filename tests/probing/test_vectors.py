@@ -24,7 +24,7 @@ from bert.inference import embeddings
 from bert.model.encoder import weights_hash
 from bert.probing import vectors as module
 from bert.probing.units import Units
-from bert.probing.vectors import embedded, vectors_of
+from bert.probing.vectors import embedded, has_tokens, vectors_of
 from tests.encoders import ENCODERS, TEXTS, make_encoder, span_vectors
 
 ENCODER = ENCODERS["wordpiece"]  # of 24 tokens, fewer than the longest texts have
@@ -83,8 +83,8 @@ def close(got: np.ndarray, expected: torch.Tensor) -> None:
 def test_words_have_the_vectors_of_token_vectors(words: list[list[str]], kind: str) -> None:
     units = units_of([" ".join(row) for row in words])
     assert units.spans is not None
-    got, has_vector = vectors_of(ROOMY[kind], units, bf16=False)
-    assert has_vector.all()
+    got = vectors_of(ROOMY[kind], units, bf16=False)
+    assert not np.isnan(got).any()
     sentences = [units.sentences[owner] for owner in units.owners]
     close(got, span_vectors(ROOMY[kind], sentences, [*units.spans], bf16=False))
 
@@ -92,7 +92,7 @@ def test_words_have_the_vectors_of_token_vectors(words: list[list[str]], kind: s
 @pytest.mark.parametrize(("pooling", "which"), [("first", 0), ("last", -1)])
 def test_a_word_may_have_the_vector_of_one_of_its_tokens(pooling: str, which: int) -> None:
     assert WORDS.spans is not None
-    got, _ = vectors_of(ROOMY["bpe"], WORDS, pooling, bf16=False)
+    got = vectors_of(ROOMY["bpe"], WORDS, pooling, bf16=False)
     sentences = [WORDS.sentences[owner] for owner in WORDS.owners]
     located = embeddings.span_tokens(ROOMY["bpe"].tokenizer, sentences, WORDS.spans)
     assert max(len(positions) for _, positions in located) > 1
@@ -103,15 +103,15 @@ def test_a_word_may_have_the_vector_of_one_of_its_tokens(pooling: str, which: in
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 def test_texts_have_the_vectors_of_embed_in_every_layer_however_long(pooling: str) -> None:
     texts = [*TEXTS[:3], "", "\u200b", " ".join(TEXTS)]
-    got, has_vector = vectors_of(ENCODER, units_of(texts, words=False), pooling, bf16=False)
-    assert has_vector.all()
+    got = vectors_of(ENCODER, units_of(texts, words=False), pooling, bf16=False)
+    assert not np.isnan(got).any()
     close(got, torch.stack([embeddings.embed(ENCODER, texts, pooling, n, bf16=False) for n in range(3)], dim=1))
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    together = vectors_of(ENCODER, WORDS, bf16=False)[0]
+    together = vectors_of(ENCODER, WORDS, bf16=False)
     monkeypatch.setattr(module, "_CHUNK", 4 * 3 * 16 * 5)  # five words
-    np.testing.assert_allclose(vectors_of(ENCODER, WORDS, bf16=False)[0], together, rtol=2**-9, atol=2e-5)
+    np.testing.assert_allclose(vectors_of(ENCODER, WORDS, bf16=False), together, rtol=2**-9, atol=2e-5)
 
 
 def test_words_of_a_long_sentence_share_windows_and_each_is_well_inside_its_own(runs: list[int]) -> None:
@@ -119,8 +119,8 @@ def test_words_of_a_long_sentence_share_windows_and_each_is_well_inside_its_own(
     units = units_of([sentence])
     assert units.spans is not None
     ids, offsets = ENCODER.tokenizer.encode_with_offsets(sentence)
-    got, has_vector = vectors_of(ENCODER, units, bf16=False)
-    assert has_vector.all()
+    got = vectors_of(ENCODER, units, bf16=False)
+    assert not np.isnan(got).any()
     assert runs[0] <= len(ids) / 5 + 2  # a window begins at each fifth token at most
     for word in range(0, len(units.spans), 40):
         (positions,) = embeddings.overlapping(offsets, [units.spans[word]])
@@ -132,13 +132,12 @@ def test_words_of_a_long_sentence_share_windows_and_each_is_well_inside_its_own(
         assert min(np.abs(got[-1, word] - mean).max() for mean in means) < 2e-3
 
 
-def test_a_word_without_a_token_is_left_out_and_counted(said: list[str]) -> None:
+def test_a_word_without_a_token_is_known_and_its_vector_is_nan() -> None:
     units = units_of(["a \u200b dog", "the cat"])
-    got, has_vector = vectors_of(ENCODER, units, bf16=False)
-    assert has_vector.tolist() == [True, False, True, True, True]
+    got, known = vectors_of(ENCODER, units, bf16=False), has_tokens(ENCODER.tokenizer, units)
+    assert known.tolist() == [True, False, True, True, True]
     assert np.isnan(got[:, 1]).all()
-    assert np.isfinite(got[:, has_vector]).all()
-    assert said[-1] == "1 of 5 words are left out: the tokenizer drops their characters"
+    assert np.isfinite(got[:, known]).all()
 
 
 @settings(deadline=None, max_examples=200)
@@ -157,9 +156,9 @@ def test_tokens_of_a_span_are_those_that_overlap_it_in_any_order(
 
 
 def test_the_second_time_the_encoder_is_not_run(tmp_path: Path, runs: list[int]) -> None:
-    first, _ = vectors_of(ENCODER, WORDS, folder=tmp_path / "new" / "folder")
+    first = vectors_of(ENCODER, WORDS, folder=tmp_path / "new" / "folder")
     ran = list(runs)
-    second, _ = vectors_of(ENCODER, replace(WORDS, labels=WORDS.labels[::-1]), folder=tmp_path / "new" / "folder")
+    second = vectors_of(ENCODER, replace(WORDS, labels=WORDS.labels[::-1]), folder=tmp_path / "new" / "folder")
     assert runs == ran != []
     assert np.array_equal(first, second)
     assert not second.flags.writeable
@@ -212,7 +211,7 @@ def test_the_hash_of_weights_is_that_of_their_bytes() -> None:
 def test_a_damaged_file_is_computed_again_and_said(
     damage: str, tmp_path: Path, said: list[str], runs: list[int]
 ) -> None:
-    before = np.array(vectors_of(ENCODER, WORDS, folder=tmp_path)[0])
+    before = np.array(vectors_of(ENCODER, WORDS, folder=tmp_path))
     (file,) = tmp_path.glob("*.npy")
     content = file.read_bytes()
     if damage == "foreign":
@@ -226,7 +225,7 @@ def test_a_damaged_file_is_computed_again_and_said(
         flipped = content[:-9] + bytes([content[-9] ^ 1]) + content[-8:]
         file.write_bytes({"flipped": flipped, "truncated": content[:-2], "empty": b""}[damage])
     ran = len(runs)
-    assert np.array_equal(vectors_of(ENCODER, WORDS, folder=tmp_path)[0], before)
+    assert np.array_equal(vectors_of(ENCODER, WORDS, folder=tmp_path), before)
     assert len(runs) > ran
     assert said[-1] == f"{file}: damaged, or not a file of these vectors; they are computed again"
     assert file.read_bytes() == content
@@ -254,9 +253,9 @@ module.vectors_of(ENCODER, WORDS, folder=Path({str(tmp_path)!r}))
     assert not [*tmp_path.glob("[!.]*.npy")]
     left = [*tmp_path.glob(".*.npy")]
     assert left  # the kill was between chunks
-    got, _ = vectors_of(ENCODER, WORDS, folder=tmp_path)
+    got = vectors_of(ENCODER, WORDS, folder=tmp_path)
     assert runs
-    assert np.array_equal(got, vectors_of(ENCODER, WORDS)[0])
+    assert np.array_equal(got, vectors_of(ENCODER, WORDS))
     assert not [path for path in left if path.exists()]
 
 
@@ -334,9 +333,10 @@ def test_hostile_text_has_vectors(caplog: pytest.LogCaptureFixture) -> None:
     words = ["\x1b[31m", "\u202eevil", "a" * 100_000, "<script>", "👩‍👩‍👧", "\x01", "\ud800", "dog"]
     with caplog.at_level(logging.INFO):
         for kind, encoder in ENCODERS.items():
-            got, has_vector = vectors_of(encoder, units_of([" ".join(words), "a dog"]))
-            assert np.isfinite(got[:, has_vector]).all(), kind
-            assert has_vector[[2, -1]].all()
+            units = units_of([" ".join(words), "a dog"])
+            known = has_tokens(encoder.tokenizer, units)
+            assert np.isfinite(vectors_of(encoder, units)[:, known]).all(), kind
+            assert known[[2, -1]].all()
 
 
 # ── rows for other programs ──
@@ -351,19 +351,11 @@ def test_running_words_have_the_vectors_of_their_places() -> None:
     spans = [(start, end) for _, start, end in places]
     expected = span_vectors(ENCODER, [texts[n] for n, *_ in places], spans, [1])
     np.testing.assert_allclose(vectors, expected[:, 0], atol=1e-5)
-    assert len(embedded(["\u200b"], ENCODER, words=True)[1]) == 0
+    with pytest.raises(InputError, match="there are no words"):
+        embedded(["\u200b"], ENCODER, words=True)
 
 
 def test_texts_have_the_vectors_of_embed() -> None:
     columns, vectors = embedded(TEXTS[:3], ENCODER, layer=0, pooling="cls")
     assert columns == {"text": TEXTS[:3]}
     np.testing.assert_allclose(vectors, embeddings.embed(ENCODER, TEXTS[:3], "cls", 0), atol=1e-6)
-
-
-def test_what_is_selected_is_what_an_index_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_ROWS", 7)
-    draw = np.random.default_rng(0)
-    values, keep = draw.normal(size=(3, 30, 4)).astype(np.float16), draw.random(30) < 0.5
-    found = module.selected(values, keep)
-    np.testing.assert_array_equal(found, values[:, keep])
-    assert isinstance(found, np.memmap)

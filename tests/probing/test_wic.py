@@ -47,7 +47,9 @@ def test_senses_that_show_in_the_context_are_found_beside_the_constant_answer(tm
     assert max(scores["cosine", layer].accuracy for layer in (1, 2)) > 0.6
     assert all(one.low <= one.accuracy <= one.high for one in found.scores)
     assert "a constant answer: 50.0%" in str(found)
-    assert len(found.table()) == 1 + 3 * 3
+    assert len(found.table()) == 1 + 4 * 3
+    for layer in (1, 2):  # the words and the probe suffice here: without the control the model would get the credit
+        assert scores["linear", layer].accuracy <= scores["random encoder, linear", layer].accuracy + 0.05
 
 
 def test_a_word_is_never_answered_by_what_was_trained_on_it(tmp_path: Path) -> None:
@@ -73,6 +75,8 @@ def test_the_command_reads_such_a_file_and_mistakes_are_one_line(tmp_path: Path,
     assert cli.main(["senses", str(file), "--model", str(tmp_path / "model"), "--out", str(tmp_path / "out.tsv")]) == 0
     assert "a constant answer" in capsys.readouterr().out
     assert (tmp_path / "out.tsv").read_text(encoding="utf-8").startswith("method\tlayer\taccuracy")
+    assert cli.main(["senses", str(file), "--model", str(tmp_path / "model"), "--seeds", "2"]) == 2
+    assert "--seeds is not used with a file of words in context" in capsys.readouterr().err
     table = tmp_path / "bad.tsv"
     table.write_text("word\tsentence1\tsentence2\tlabel\nbank\tthe bank\tbanks\tmaybe\n", encoding="utf-8")
     with pytest.raises(InputError, match="line 2: label is 'maybe'; must be true or false"):

@@ -2,25 +2,14 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from bert.cli import main
 from tests.browser import chromium, opened
-from tests.conftest import shared_folder
 
 WIDTHS = [1280, 390]
-IN_STEPS = """
-import sys
-from pathlib import Path
-from bert.quickstart.run import quickstart
-
-quickstart(Path(sys.argv[1]), minutes=60)  # its steps end it
-"""
 
 
 def test_a_folder_in_use_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,17 +35,9 @@ def test_what_is_stopped_leaves_nothing(
 
 
 @pytest.fixture(scope="module")
-def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run, made by one process for all."""
-    out = shared_folder(tmp_path_factory) / "quickstart"
-    with FileLock(f"{out}.lock"):
-        if not (out / "report.html").exists():
-            # In a process of its own, with all its threads; in steps, because what minutes hold differs from machine to machine.
-            done = subprocess.run(
-                [sys.executable, "-c", IN_STEPS, str(out)], capture_output=True, text=True, timeout=3600
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-    return out
+def quickstart(home: Path) -> Path:
+    """The folder of a run."""
+    return home / "runs" / "quickstart"
 
 
 @pytest.mark.slow
