@@ -17,7 +17,7 @@ _FILES = "report.html", _RESULTS, "metrics.csv"
 
 
 def _probe(arguments: Sequence[str]) -> None:
-    """Measure what each layer of a model knows about the labels of words or texts, beside controls.
+    """Measure what each layer of a model knows about the labels of words or texts, each number beside its controls.
 
     $ bert probe train.conllu --dev dev.conllu --label upos --model runs/mine/model --out runs/probe
     $ bert probe reviews.tsv --label label --model runs/mine/model --model runs/other/model --examples 10,100,1000
@@ -37,7 +37,9 @@ def _probe(arguments: Sequence[str]) -> None:
     parser.add(
         "--examples", "also train on these numbers of units, for learning curves, such as 10,100,1000", default=""
     )
-    parser.add("--seeds", "number of control tasks, random encoders and samples", int, 1, at_least=1)
+    parser.add(
+        "--seeds", "number of control tasks, random encoders, samples and orders of the code", int, 1, at_least=1
+    )
     parser.add("--out", "folder for report.html, metrics.csv, metrics.json and the vectors", metavar="DIR")
     options = parser.parse(arguments)
     milestones = kept_milestones(options.checkpoints) if options.checkpoints else []

@@ -24,7 +24,7 @@ from bert.probing.words import COSINES, OF_SENSES, Words
 from bert.report.charts import contexts, line_chart
 from bert.report.figures import layer_scatter_png
 from bert.report.maps import LayerMap, layer_map
-from bert.report.page import Section, decimal, grid, key_metrics, page, table
+from bert.report.page import Section, decimal, grid, key_metrics, page, paragraph, table
 from bert.report.strata import numbered, stratified
 
 SENTENCES = 6  # occurrences whose nearest contexts are shown, unless there are more groups
@@ -162,8 +162,9 @@ def probe_page(result: ProbeResult) -> str:
             Section("Without a model", body, "What is scored without knowing a vector, with 95 % intervals.")
         )
     about = "What each layer knows, beside what is scored without knowing it."
-    footer = [f"{name}: {value}" for name, value in result.settings.items()]
-    return page(f"Probes of {result.label}", about, sections, footer="\n".join([*footer, *result.notes]))
+    settings = table(["", ""], [*result.settings.items()])
+    sections.append(Section("What was measured", settings + "".join(map(paragraph, result.notes))))
+    return page(f"Probes of {result.label}", about, sections)
 
 
 def _metric(result: ProbeResult) -> str:

@@ -15,6 +15,8 @@ LINEAR, MIX, CONTROL, RANDOM, CODE = "linear", "mix", "control task", "random en
 STRUCTURAL, SIMILARITY, CKA = "structural", "similarity", "CKA with the first model"
 MAJORITY, WORD_TYPE, BAG, CHAIN, PRETRAINING = "majority", "word type", "bag of words", "chain", "pretraining"
 LOSS, NLL, DEV_NLL, ACCURACY = "loss", "NLL", "NLL on dev", "accuracy"
+PARTS = (LINEAR, STRUCTURAL, CONTROL), (RANDOM,), (CODE,), (SIMILARITY,), (CKA,)
+"""probes that share a table"""
 SHARES = (ACCURACY, "selectivity", "UUAS", "root accuracy")
 """metrics that are shown in percent"""
 
@@ -104,10 +106,10 @@ class ProbeResult:
         return found
 
     def by_layer(self, subject: Subject) -> Iterator[tuple[list[str], list[list[str]]]]:
-        """A header and, for each layer of a model, its metrics as text: those of the probes, of similarity, of CKA."""
+        """For each part a header and, for each layer of a model, its metrics as text."""
         own = [row for row in self.rows if (row.model, row.tokens) == subject and row.layer]
-        for apart in ("", SIMILARITY, CKA):
-            some = [row for row in own if row.probe == apart or (not apart and row.probe not in (SIMILARITY, CKA))]
+        for together in PARTS:
+            some = [row for row in own if row.probe in together]
             columns = list(dict.fromkeys((row.probe, row.metric) for row in some))
             cells = [
                 [layer, *(shown(self.found(subject, layer, *column)) for column in columns)]
@@ -163,19 +165,11 @@ def shown(rows: Sequence[Row]) -> str:
     """A metric as text: its value with its interval or, of several seeds, their mean and standard deviation; a dash if there are none."""
     if not rows:
         return "–"
-    values, metric = [row.value for row in rows], rows[0].metric
-    if len(rows) > 1:
-        return (
-            f"{_number(metric, float(np.mean(values)))} ± {_number(metric, float(np.std(values, ddof=1))).rstrip('%')}"
-        )
-    (row,) = rows
-    if row.low is None or row.high is None:
-        return _number(metric, row.value)
-    low, high = (_number(metric, end).rstrip("%") for end in (row.low, row.high))
-    return f"{_number(metric, row.value)} ({low}–{high})"
-
-
-def _number(metric: str, value: float) -> str:
-    if metric == "C":
-        return f"{value:g}"
-    return f"{value:.1%}" if metric in SHARES else f"{value:,.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    values, row = [row.value for row in rows], rows[0]
+    if row.metric == "C":
+        return ", ".join(f"{value:g}" for value in sorted({*values}))
+    mean = float(np.mean(values))
+    form = ".1%" if row.metric in SHARES else ",.3f" if abs(mean) < 1000 else ",.0f"
+    ends = [float(np.std(values, ddof=1))] if len(rows) > 1 else [end for end in (row.low, row.high) if end is not None]
+    about = "–".join(f"{end:{form}}".rstrip("%") for end in ends)
+    return f"{mean:{form}}" + (f" ± {about}" if len(rows) > 1 else f" ({about})" if ends else "")
