@@ -33,6 +33,7 @@ from bert.model import heads
 from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
+from bert.model.layers import without_memory
 
 Model = TypeVar("Model", bound=nn.Module)
 TaskModel = TypeVar("TaskModel", bound=SequenceClassifier | TokenClassifier)
@@ -104,7 +105,7 @@ def _check_names(model: Encoder | HeadedModel, folder: Path) -> None:
 
 def _empty(cls: Any, config: EncoderConfig, head: Head) -> Any:
     """A model of class `cls` without memory for its parameters."""
-    with torch.device("meta"):
+    with without_memory():
         return cls(config) if head is None else cls(config, head)
 
 

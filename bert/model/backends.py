@@ -149,7 +149,6 @@ class _Varlen(NamedTuple):
 _varlen: _Varlen | None = None  # set by `_has_varlen`, as the import takes seconds
 
 
-@torch.compiler.assume_constant_result  # the compiler calls this and uses its result as a constant
 def _has_varlen() -> bool:
     """Whether this PyTorch has variable-length attention with windows."""
     global _varlen
@@ -161,6 +160,11 @@ def _has_varlen() -> bool:
         takes = inspect.signature(varlen_attn).parameters
         _varlen = _Varlen(varlen_attn, "window_size" in takes and "scale" in takes, "enable_gqa" in takes)
     return _varlen.windows
+
+
+# The compiler calls it and uses its result as a constant: what torch.compiler.assume_constant_result does, which takes a second to import
+# the compiler for programs that compile nothing.
+_has_varlen._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _attend_varlen(q: Tensor, k: Tensor, v: Tensor, layout: Layout, scale: float | None, dropout: float) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.model.heads import MaskedLM
+from bert.model.layers import without_memory
 
 
 def larger(
@@ -71,7 +72,7 @@ def expand(model: MaskedLM, config: EncoderConfig, seed: int = 0) -> MaskedLM:
     layers = repeat_layers(old, config)
     source = model.state_dict()
     state: dict[str, Tensor] = {}
-    with torch.device("meta"):
+    with without_memory():
         expanded = MaskedLM(config, model.head_config)
     for name in expanded.state_dict():
         module, _, kind = _old_name(name, old, layers, source).rpartition(".")

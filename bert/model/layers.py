@@ -8,13 +8,15 @@ Vaswani et al. 2017 (block, sines), Xiong et al. 2020 (pre-norm), Su et al. 2021
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from bert.model.attention import Layout, attend_eager
 from bert.model.backends import attend
@@ -229,6 +231,22 @@ def _rotation_at(rotation: Rotation, positions: Tensor) -> Rotation:
     rows = positions.shape[0]
     cos, sin = (gather_positions(part[:, :, 0].expand(rows, -1, -1), positions)[:, :, None] for part in rotation)
     return cos, sin
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Skips the functions of `torch.nn.init`."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(function, "__module__", None) == nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Modules that are made inside have parameters on the device `meta`. None is drawn, which would import the compiler: a second."""
+    with torch.device("meta"), _WithoutValues():
+        yield
 
 
 def initialize(module: nn.Module, config: EncoderConfig) -> None:

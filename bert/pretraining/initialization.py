@@ -19,6 +19,7 @@ from bert.hf.folder import start_masked_lm
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.expansion import expand, larger
 from bert.model.heads import MaskedLM
+from bert.model.layers import without_memory
 from bert.pretraining.config import PretrainRecipe, check_lengths
 from bert.pretraining.objective import objective_named
 from bert.pretraining.vocabulary_transfer import carry_over, overlap
@@ -61,7 +62,7 @@ def check_initial(recipe: PretrainRecipe, initial: InitialModel) -> Tokenizer | 
     InputError for what does not fit the model: an objective that trains another class of model, another shape, sequences that are too
     long, words that cannot be added, sizes that it cannot be expanded to.
     """
-    with torch.device("meta"):
+    with without_memory():
         trained = objective_named(recipe.objective).build(initial.model.config, initial.model.head_config)
     if type(trained) is not MaskedLM or trained.state_dict().keys() != initial.model.state_dict().keys():
         raise InputError(f"objective {recipe.objective} trains no plain masked LM: leave out --from {initial.folder}")

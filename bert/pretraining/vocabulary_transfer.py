@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bert.data.tokenizer import ROLES, Tokenizer, is_unspaced
 from bert.model.heads import MaskedLM
+from bert.model.layers import without_memory
 
 Spelling = tuple[bool, str]
 _BY_VOCABULARY = ("encoder.embeddings.tokens.weight", "head.weight", "head.bias")
@@ -68,7 +69,7 @@ def carry_over(model: MaskedLM, tokenizer: Tokenizer, rows: Overlap) -> MaskedLM
     """`model` with the vocabulary of `tokenizer`, in eval mode: row i is the mean of rows `rows.sources[i]` of `model`. Other tensors are
     shared with `model`, except RoBERTa's positions, which are counted from the padding id."""
     config = replace(model.config, vocab_size=tokenizer.vocab_size, pad_id=tokenizer.pad_id)
-    with torch.device("meta"):
+    with without_memory():
         grown = MaskedLM(config, model.head_config)
     state = model.state_dict()
     state |= {name: _means(state[name], rows) for name in _BY_VOCABULARY if name in state}

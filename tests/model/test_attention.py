@@ -26,6 +26,7 @@ from bert.model.attention import AttentionOptions, Case, Layout, attend_eager
 from bert.model.backends import attend, missing
 from bert.model.config import Backend, EncoderConfig
 from bert.model.encoder import Encoder
+from tests.encoders import make_encoder
 
 ON_CPU = Case(torch.device("cpu"), torch.float32, head_size=8, dropout=0.0, training=False)
 BACKENDS = [name for name in backends.BACKENDS if not missing(name, ON_CPU._replace(training=True))]
@@ -685,3 +686,20 @@ def test_backends_are_named_in_the_type() -> None:
     assert get_args(Backend) == ("auto", *backends.BACKENDS)
     assert {*FORWARD} >= {"eager", "plain", "sdpa", "flex", "varlen"}  # tested on a CPU
     assert {*BACKENDS} >= {"eager", "plain", "sdpa"}
+
+
+def test_the_compiler_takes_whether_there_is_attention_of_variable_length_as_a_constant() -> None:
+    """As its decorator says, which imports the compiler."""
+
+    def other() -> bool:
+        return True
+
+    assert vars(torch.compiler.assume_constant_result(other)) == vars(backends._has_varlen)
+
+
+def test_vectors_of_a_model_folder_are_computed_without_the_compiler(tmp_path) -> None:
+    """Its import takes longer than all others together."""
+    make_encoder("wordpiece").save(tmp_path)
+    code = "import sys; from bert.inference.embeddings import embed, encoder_of; embed(encoder_of(sys.argv[1]), ['a dog'])"
+    code += "; assert not {'torch._dynamo', 'lightning', 'matplotlib'} & {*sys.modules}"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
