@@ -700,6 +700,8 @@ def test_the_compiler_takes_whether_there_is_attention_of_variable_length_as_a_c
 def test_vectors_of_a_model_folder_are_computed_without_the_compiler(tmp_path) -> None:
     """Its import takes longer than all others together."""
     make_encoder("wordpiece").save(tmp_path)
-    code = "import sys; from bert.inference.embeddings import embed, encoder_of; embed(encoder_of(sys.argv[1]), ['a dog'])"
+    code = (
+        "import sys; from bert.inference.embeddings import embed, encoder_of; embed(encoder_of(sys.argv[1]), ['a dog'])"
+    )
     code += "; assert not {'torch._dynamo', 'lightning', 'matplotlib'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
