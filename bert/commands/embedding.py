@@ -1,11 +1,17 @@
 """`bert embed`: parse, call, print; and vectors as files for other programs."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from bert.commands.options import output
+from bert.errors import InputError
 from bert.flags import Parser
+
+logger = logging.getLogger(__name__)
+
+MOST_CHARACTERS = 1 << 28  # of an array of texts: 1 GB
 
 
 def _embed(arguments: Sequence[str]) -> None:
@@ -30,6 +36,9 @@ def _embed(arguments: Sequence[str]) -> None:
 
     lines = [row.sentence for row in read_rows(options.texts, keep_empty=True)]
     columns, vectors = embedded(lines, options.model, options.words, options.layer, options.pooling)
+    empty = sum(not line.strip() for line in lines)
+    if empty and not options.words:
+        logger.warning(f"{options.texts}: empty texts: {empty:,}; their vectors are those of special tokens alone")
     out(lambda file: write_vectors(file, columns, vectors))
     what = "words" if options.words else "texts"
     print(f"{options.out}: vectors of {len(vectors):,} {what}, {vectors.shape[1]:,} dimensions each")
@@ -42,6 +51,11 @@ def write_vectors(file: Path, columns: Mapping[str, list[Any]], vectors: Any) ->
     if file.suffix.lower() == ".npz":
         import numpy as np
 
+        longest = max((len(one) for of in columns.values() for one in of if isinstance(one, str)), default=0)
+        if longest * len(vectors) > MOST_CHARACTERS:  # NumPy makes each text as long as the longest
+            raise InputError(
+                f"{file.suffix} would hold {longest:,} characters for each of {len(vectors):,} texts: give .parquet"
+            )
         cells: Any = {name: np.array(["" if one is None else one for one in of]) for name, of in columns.items()}
         with file.open("wb") as stream:  # a name would get .npz after .NPZ
             np.savez(stream, vectors=vectors, **cells)

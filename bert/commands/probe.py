@@ -40,7 +40,12 @@ def _probe(arguments: Sequence[str]) -> None:
     parser.add(
         "--seeds", "number of control tasks, random encoders, samples and orders of the code", int, 1, at_least=1
     )
-    parser.add("--out", "folder for report.html, metrics.csv, metrics.json and the vectors", metavar="DIR")
+    parser.add("--out", "folder for report.html, metrics.csv and metrics.json", metavar="DIR")
+    parser.add(
+        "--vectors",
+        "folder that keeps vectors for other labels of the same words; default: that in --out",
+        metavar="DIR",
+    )
     options = parser.parse(arguments)
     milestones = kept_milestones(options.checkpoints) if options.checkpoints else []
     if not options.model and not milestones:
@@ -49,8 +54,13 @@ def _probe(arguments: Sequence[str]) -> None:
     chosen: Any = names(options.measures)
     folder = None if options.out is None else Path(options.out).expanduser()
     if folder is not None:
-        if (theirs := [name for name in _FILES if (folder / name).exists()]) and not _is_ours(folder / _RESULTS):
-            raise InputError(f"--out {options.out}: holds a {theirs[0]} of something else: give another folder")
+        if theirs := [name for name in _FILES if (folder / name).exists()]:
+            probed = _label_of(folder / _RESULTS)
+            if probed is None:
+                raise InputError(f"--out {options.out}: holds a {theirs[0]} of something else: give another folder")
+            if probed != options.label:
+                fix = f"give another folder, and --vectors {options.out}/{VECTORS} to compute none again"
+                raise InputError(f"--out {options.out}: holds the probes of {probed}: {fix}")
         given = [Path(one).expanduser() for one in (options.train, options.dev, options.test) if one is not None]
         if any(is_same(folder / name, one) for name in _FILES for one in given):
             raise InputError(f"--out {options.out}: would overwrite the input: give another folder")
@@ -61,7 +71,7 @@ def _probe(arguments: Sequence[str]) -> None:
     result = probe(
         options.train, options.label, options.model, options.dev, options.test, text=options.text, pooling=options.pooling,
         measures=chosen, examples=examples, seeds=options.seeds, checkpoints=milestones,
-        folder=folder and folder / VECTORS,
+        folder=options.vectors or (folder and folder / VECTORS),
     )  # fmt: skip
     print(result)
     if folder is not None:
@@ -76,11 +86,12 @@ def _probe(arguments: Sequence[str]) -> None:
         print(f"{folder / 'report.html'}   {folder / 'metrics.csv'}")
 
 
-def _is_ours(file: Path) -> bool:
-    """Whether a file has the results of this command."""
+def _label_of(file: Path) -> str | None:
+    """The label of which a file has the results of this command; none of another file."""
     with suppress(OSError, ValueError, TypeError, LookupError):
-        return bool(read_json(file)["made by"] == _MADE_BY)
-    return False
+        found = read_json(file)
+        return str(found["label"]) if found["made by"] == _MADE_BY else None
+    return None
 
 
 def _csv(rows: Sequence[dict[str, object]]) -> str:

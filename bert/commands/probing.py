@@ -80,7 +80,7 @@ def _add_models(parser: Parser, model: str) -> None:
 
 def _over_training(options: Any, measure: Callable[[str], dict[str, float]]) -> list[dict[str, object]]:
     """Measure and print the milestones of the run in `options`, one row each; none with a model. InputError without either."""
-    from bert.report.text import render, table
+    from bert.report.text import render, tables
 
     run = options.checkpoints
     if (options.model is None) == (run is None):
@@ -89,7 +89,8 @@ def _over_training(options: Any, measure: Callable[[str], dict[str, float]]) -> 
         return []
     measured = [(one.tokens, {"loss": one.loss, **measure(str(one.folder))}) for one in kept_milestones(run)]
     cells = [[f"{tokens:,}", *(f"{value:.3f}" for value in values.values())] for tokens, values in measured]
-    print(render(table(["tokens", *measured[0][1]], cells, left=0)))
+    header = ["tokens", *(name.replace(", ", ",\n") for name in measured[0][1])]
+    print(render(*tables(header, cells, left=0)))
     return [{"tokens": tokens, **values} for tokens, values in measured]
 
 
@@ -181,7 +182,9 @@ def _score(arguments: Sequence[str]) -> None:
 
     def headline(model: str) -> dict[str, float]:
         if pairs is not None:
-            return {"accuracy": minimal_pairs(pairs, model, within_word=options.within_word).overall.accuracy}
+            found = minimal_pairs(pairs, model, within_word=options.within_word)
+            groups = found.groups("phenomenon") if options.minimal_pairs else []
+            return {f"{one.name} ({one.pairs:,})": one.accuracy for one in (found.overall, *groups)}
         scores = score(sentences, model, within_word=options.within_word)
         values = [value for one in scores for value in one.log_probabilities]
         return {"per token": sum(values) / len(values) if values else float("nan")}

@@ -68,7 +68,8 @@ class Changes:
 
     def table(self) -> list[dict[str, object]]:
         """One row a word, for files and for pandas."""
-        return [vars(one) for one in self.words]
+        about = {"first_period": self.periods[0], "second_period": self.periods[1], "vectors": self.layers}
+        return [vars(one) | about for one in self.words]
 
     def __str__(self) -> str:
         """The table of all words, then examples of those with q < 0.05."""

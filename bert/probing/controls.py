@@ -21,18 +21,15 @@ RESAMPLES = 1_000
 # ── control tasks ──
 
 
-def control_labels(
-    train_types: Sequence[Hashable], dev_types: Sequence[Hashable], labels: Labels, seed: int
-) -> tuple[Labels, Labels]:
-    """Labels of a control task on words: each word type has one random label, the same in train (N,) and dev (M,).
+def control_labels(splits: Sequence[Sequence[Hashable]], labels: Labels, seed: int) -> list[Labels]:
+    """Labels of a control task on words: each word type has one random label, the same in all splits, of which train is the first.
 
     It is drawn from the distribution of the train labels (N,). A probe can only learn it by memorizing types; its accuracy on the real
-    labels minus that on these is the selectivity of the probe (Hewitt & Liang 2019). The labels of train do not depend on dev.
+    labels minus that on these is the selectivity of the probe (Hewitt & Liang 2019). The labels of a split do not depend on later ones.
     """
-    numbers = {one: number for number, one in enumerate(dict.fromkeys(chain(train_types, dev_types)))}
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(chain(*splits)))}
     drawn = np.random.default_rng(seed).choice(labels, size=len(numbers))
-    known, asked = ([numbers[one] for one in types] for types in (train_types, dev_types))
-    return drawn[known], drawn[asked]
+    return [drawn[[numbers[one] for one in types]] for types in splits]
 
 
 def permuted(labels: Labels, seed: int) -> Labels:
@@ -106,10 +103,14 @@ def interval(values: NDArray, groups: Labels, strata: NDArray | None = None, see
 
     `values` (M,): whether each unit is correct, or another number. `groups` (M,): the sentence of each unit; 1,000 times as many
     sentences are drawn with replacement, because the words of one sentence are not independent. With `strata` (M,) it is the interval of
-    the mean over the strata that are drawn of the means of their units.
+    the mean over the strata that are drawn of the means of their units. If all values are true, or all false, none can be drawn that
+    differs: then it is that of Clopper and Pearson (1934) for so many groups.
     """
     if not len(values):
         return float("nan"), float("nan")
+    if values.dtype == np.bool_ and len(alike := {*values.tolist()}) == 1:
+        end = 0.025 ** (1 / len(np.unique(groups)))
+        return (end, 1.0) if alike == {True} else (0.0, 1 - end)
     of, into = (
         np.unique(one, return_inverse=True)[1] for one in (groups, np.zeros(len(values)) if strata is None else strata)
     )

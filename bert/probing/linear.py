@@ -260,8 +260,9 @@ def _turned(units: _Units, mix: Tensor) -> _Units:
     for _, z in _chunks(sample):
         x = torch.tensordot(mix.softmax(dim=0), z, dims=1)
         covariance.addmm_(x.T, x)
-    spectrum, basis = torch.linalg.eigh((covariance / len(sample.labels)).cpu())
-    return replace(units, basis=basis.to(mix.device), spectrum=spectrum.clamp(min=0).to(mix.device))
+    # In fp64: with constant dimensions fp32 may not converge.
+    spectrum, basis = torch.linalg.eigh((covariance / len(sample.labels)).cpu().double())
+    return replace(units, basis=basis.to(units.basis), spectrum=spectrum.clamp(min=0).to(units.basis))
 
 
 def _moments(vectors: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -1,25 +1,11 @@
 """Results of the probes as pictures: a word in its contexts, as an offline page or as a PNG."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from bert.probing import geometry
-from bert.probing.results import (
-    ACCURACY,
-    CONTROL,
-    LINEAR,
-    LOSS,
-    PRETRAINING,
-    RANDOM,
-    STRUCTURAL,
-    ProbeResult,
-    Subject,
-    columns,
-    shown,
-)
+from bert.probing.results import ACCURACY, COMPARED, LOSS, UUAS, Curves, ProbeResult, Subject, cells
 from bert.probing.words import COSINES, OF_SENSES, Words
 from bert.report.charts import contexts, line_chart
 from bert.report.figures import layer_scatter_png
@@ -121,41 +107,36 @@ def _name(layer: int) -> str:
 
 # ── probes ──
 
-CURVES = {  # probe → its name in a chart
-    LINEAR: "linear probe",
-    STRUCTURAL: "structural probe",
-    CONTROL: "the same on a control task",
-    RANDOM: "the same on random weights",
-}
 CONTROLS = "What random weights reach is the work of the words, their order and the probe."
 OF_LABELS = f"What the control task reaches too is memory of words, not knowledge of the encoder. {CONTROLS}"
 LAST = "The numbers in the legend are those of the last layer."
 WHERE = {  # metric → how the layer was chosen
     ACCURACY: "In the layer in which the NLL on dev is lowest",
-    "UUAS": "In the layer in which the UUAS is highest",
+    UUAS: "In the layer in which the UUAS on dev is highest",
 }
 
 
 def probe_page(result: ProbeResult) -> str:
     """The page of a probe: its metrics over training, by layer and by number of examples, beside controls and baselines."""
-    sections = []
-    if len(over_training := [one for one in result.subjects if one[1] is not None]) > 1:
-        sections.append(_over_training(result, over_training))
+    sections, metric = [], result.metric()
+    if curves := result.over_training():
+        last = [one for one in result.subjects if one[1] is not None][-1]
+        note = f"{WHERE[metric]} at the last milestone ({result.best_layer(last)})."
+        losses = {name: curves[name] for name in curves if name == LOSS}
+        scores = {name: curves[name] for name in curves if name != LOSS}
+        charts = _chart(scores, "tokens", metric, log=True) + _chart(losses, "tokens", "loss in nats", log=True)
+        sections.append(Section("Over training", charts + table(["tokens", *curves], cells(curves)), note))
     sections += [_by_layer(result, one) for one in result.subjects]
     for one in result.subjects:
-        if curve := result.curve(one):
-            rows = [[f"{n:,}", *(shown(rows) for rows in of)] for n, *of in columns(curve)]
-            points = {
-                name: [(n, float(np.mean([row.value for row in rows]))) for n, rows in of] for name, of in curve.items()
-            }
-            body = line_chart(points, "labelled units", ACCURACY, log=True) + table(["examples", *curve], rows)
-            note = f"{WHERE[ACCURACY]} ({result.best_layer(one)}). The numbers in the legend are those of all units."
+        if curves := result.curve(one):
+            body = _chart(curves, "labelled units", metric, log=True) + table(["examples", *curves], cells(curves))
+            note = f"{WHERE[metric]} ({result.best_layer(one)}). The numbers in the legend are those of all units."
             sections.append(Section(f"Learning curves, {result.name(one)}", body, note))
     for model, words in result.moved.items():
-        cells = [[one.type, one.count, one.distance, ", ".join(one.before), ", ".join(one.after)] for one in words]
+        rows = [[one.type, one.count, one.distance, ", ".join(one.before), ", ".join(one.after)] for one in words]
         header = ["word", "occurrences", "distance", "nearest in the first model", "nearest here"]
         note = "Words whose neighbors in the last layer differ most from those in the first model, by cosine distance."
-        sections.append(Section(f"Words that moved, {result.name((model, None))}", table(header, cells), note))
+        sections.append(Section(f"Words that moved, {result.name((model, None))}", table(header, rows), note))
     if baselines := result.baselines():
         body = table(["baseline", "metric", "value"], baselines)
         sections.append(
@@ -167,41 +148,25 @@ def probe_page(result: ProbeResult) -> str:
     return page(f"Probes of {result.label}", about, sections)
 
 
-def _metric(result: ProbeResult) -> str:
-    """The metric of the curves."""
-    return ACCURACY if any(row.probe == LINEAR for row in result.rows) else "UUAS"
-
-
-def _over_training(result: ProbeResult, subjects: Sequence[Subject]) -> Section:
-    """The metrics of milestones against their tokens, and their loss in pretraining."""
-    layer, metric = result.best_layer(subjects[-1]), _metric(result)
-    curves = {
-        name: [(one[1], result.value(one, layer, probe, metric)) for one in subjects] for probe, name in CURVES.items()
-    }
-    losses = {"training loss": [(one[1], result.value(one, "", PRETRAINING, LOSS)) for one in subjects]}
-    charts = line_chart(_known(curves), "tokens", metric), line_chart(_known(losses), "tokens", "loss in nats")
-    note = f"{WHERE[metric]} at the last milestone ({layer})."
-    return Section("Over training", "".join(charts), note)
-
-
 def _by_layer(result: ProbeResult, subject: Subject) -> Section:
     """The metrics of a model by layer as curves, beside constant baselines, and as tables."""
     layers = list(dict.fromkeys(row.layer for row in result.rows if row.layer.isdecimal()))
-    metric = _metric(result)
-    curves = {
-        name: [(int(layer), result.value(subject, layer, probe, metric)) for layer in layers]
-        for probe, name in CURVES.items()
-    }
-    for probe in dict.fromkeys(row.probe for row in result.rows if not row.model and row.metric == metric):
-        curves[probe] = [(int(layer), result.value(("", None), "", probe, metric)) for layer in layers]
-    known = _known(curves)
+    curves = {name: [(int(layer), result.beside(subject, layer, name)) for layer in layers] for name in COMPARED}
+    chart = _chart(curves, "layer", metric := result.metric())
     tables = [table([name.replace("\n", " ") for name in header], rows) for header, rows in result.by_layer(subject)]
-    chart = line_chart(known, "layer", metric) if known else ""
-    note = f"{OF_LABELS if metric == ACCURACY else CONTROLS} {LAST}" if known else ""
+    note = f"{OF_LABELS if metric == ACCURACY else CONTROLS} {LAST}" if chart else ""
     return Section(result.name(subject), chart + "".join(tables), note)
 
 
-def _known(curves: dict[str, list[tuple[Any, float | None]]]) -> dict[str, list[tuple[float, float]]]:
-    """The points that were measured, of curves that have any."""
-    known = {name: [(float(x), y) for x, y in points if y is not None] for name, points in curves.items()}
-    return {name: points for name, points in known.items() if points}
+def _chart(curves: Curves, x_label: str, y_label: str, log: bool = False) -> str:
+    """The means over seeds of the curves that have any; empty without."""
+    points = {
+        name: [(float(at), float(np.mean([row.value for row in rows]))) for at, rows in of if rows]
+        for name, of in curves.items()
+    }
+    points = {name: of for name, of in points.items() if of}
+    return (
+        line_chart(points, x_label, y_label, log=log and all(at > 0 for of in points.values() for at, _ in of))
+        if points
+        else ""
+    )

@@ -8,24 +8,24 @@ labels' code, which also counts how hard the probe was to train.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from math import isfinite
+from dataclasses import replace
+from math import isfinite, log
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from scipy.stats import entropy
 from torch import nn
 
 from bert.data.milestones import Milestone
-from bert.errors import InputError, check_arguments, check_seed, option
+from bert.errors import InputError, check_arguments
 from bert.inference.embeddings import encoder_of
 from bert.model.encoder import Encoder
 from bert.probing import controls, similarity
 from bert.probing.linear import Predictions, Vectors, fit, fit_layers, fit_mix
-from bert.probing.mdl import code_length, in_random_order
+from bert.probing.mdl import code_length
 from bert.probing.results import (
     ACCURACY,
     BAG,
@@ -34,6 +34,7 @@ from bert.probing.results import (
     CODE,
     CONTROL,
     DEV_NLL,
+    DEV_UUAS,
     LINEAR,
     LOSS,
     MAJORITY,
@@ -43,77 +44,20 @@ from bert.probing.results import (
     RANDOM,
     SIMILARITY,
     STRUCTURAL,
+    UUAS,
     WORD_TYPE,
     ProbeResult,
     Row,
 )
 from bert.probing.senses import random_like
-from bert.probing.structural import Metrics, Trees, distance_metrics, structural
+from bert.probing.structural import Metrics, Trees, distance_metrics, fit_structural
+from bert.probing.task import Measure, Split, Task, held_out_of, measures_of, task_of, with_tokens
 from bert.probing.units import Units, read_units
-from bert.probing.vectors import has_tokens, vectors_of
 
 logger = logging.getLogger(__name__)
 
-Measure = Literal["linear", "control", "random", "mdl", "structural", "similarity"]
-HELD_OUT = 5  # every fifth sentence is a dev sentence, if there is no dev file
-CPU = torch.device("cpu")
-FEW = 100  # units, below which a metric of them says little
 MOST_COMPARED = 4_096  # units whose layers are compared by CKA
-MOVED = 10  # words that are named as those that moved most
-
-
-@dataclass(frozen=True)
-class _Split:
-    """N labelled units, the number of the class of each, and their vectors (L, N, D); without a model of no layers."""
-
-    units: Units
-    labels: NDArray[np.int64]
-    vectors: Vectors
-
-    @property
-    def trees(self) -> bool:
-        return self.units.heads is not None
-
-    def layer(self, name: str) -> Vectors:
-        """(N, D) vectors of a layer; (L, N, D) of all for their mix."""
-        return self.vectors if name == MIX else self.vectors[int(name)]
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is measured, and on which units."""
-
-    train: _Split
-    dev: _Split
-    test: _Split
-    classes: int
-    measures: Sequence[Measure]
-    examples: Sequence[int]
-    seeds: Sequence[int]
-    pooling: str
-    folder: Path | None
-    bf16: bool | None
-    device: torch.device = CPU
-
-    def seen_by(self, encoder: Encoder, progress: str) -> "_Task":
-        """The task with the vectors of an encoder."""
-
-        def of(split: _Split) -> _Split:
-            found = vectors_of(encoder, split.units, self.pooling, self.folder, self.bf16, progress)
-            return replace(split, vectors=found)
-
-        dev, device = of(self.dev), next(encoder.parameters()).device
-        test = dev if self.test is self.dev else of(self.test)
-        return replace(self, train=of(self.train), dev=dev, test=test, device=device)
-
-    def sampled(self, base: Row, seed: int) -> Iterator[tuple["_Task", Row]]:
-        """The task with each smaller number of train units, of sentences in random order."""
-        train = self.train
-        for count in self.examples:
-            some = np.sort(in_random_order(train.units.owners, seed)[:count])
-            keep = np.isin(np.arange(len(train.labels)), some)
-            fewer = _Split(train.units.select(keep), train.labels[keep], train.vectors[:, keep])
-            yield replace(self, train=fewer), replace(base, examples=count, seed=seed)
+MOVED, OFTEN = 10, 3  # words that are named as those that moved most; occurrences that a word needs for that
 
 
 def probe(
@@ -146,9 +90,9 @@ def probe(
     check_arguments(probe, locals())
     subjects = _subjects(models, checkpoints)
     read = [None if file is None else read_units(file, label, text) for file in (train, dev, test)]
-    splits = _with_tokens(_held_out(read), [(base.model, model) for base, model in subjects])
-    measured = _measures(measures, splits[0].heads is not None)
-    task, notes = _task(splits, measured, examples, seeds, pooling, folder, bf16)
+    splits = with_tokens(held_out_of(read), [(base.model, model) for base, model in subjects])
+    measured = measures_of(measures, splits[0].heads is not None)
+    task, notes = task_of(splits, measured, examples, seeds, pooling, folder, bf16)
     rows, moved = list(_baselines(task)), dict[str, list[similarity.Moved]]()
     first: Vectors | None = None
     for base, model in subjects:
@@ -161,8 +105,10 @@ def probe(
         if "similarity" in measured:
             vectors, units = own.test.vectors, own.test.units
             rows += _similarity(vectors, first, units, base)
-            if first is not None and units.spans is not None and len({*units.types}) > 2:
-                moved[base.model] = similarity.moved(first[-1], vectors[-1], np.array(units.types), MOVED)
+            often = np.isin(units.types, [word for word, count in Counter(units.types).items() if count >= OFTEN])
+            if first is not None and units.spans is not None and len({*np.array(units.types)[often]}) > 2:
+                types = np.array(units.types)[often]
+                moved[base.model] = similarity.moved(first[-1][often], vectors[-1][often], types, MOVED)
             first = vectors if first is None else first
     where = "every fifth sentence of train" if dev is None else dev
     sizes = {
@@ -173,10 +119,9 @@ def probe(
     kind = "texts" if task.train.units.spans is None else "words"
     told = {name: f"{file}, {len(split.labels):,} {kind}" for name, (file, split) in sizes.items()}
     told |= {"pooling": pooling, "seeds": str(seeds)}
+    if compared := next((row.scored for row in rows if row.probe == CKA), None):
+        told[CKA] = f"of {compared:,} units"
     return ProbeResult(label, tuple(row for row in rows if isfinite(row.value)), told, tuple(notes), moved)
-
-
-# ── what is asked ──
 
 
 def _subjects(
@@ -196,111 +141,10 @@ def _subjects(
     return found
 
 
-def _measures(measures: Sequence[Measure], trees: bool) -> list[Measure]:
-    """What can be measured of what is asked for: of trees by the structural probe, of labels by all others. A control brings its probe."""
-    known = get_args(Measure)
-    wrong = [one for one in measures if one not in known]
-    if wrong or not measures:
-        held = f"has {wrong[0]!r}" if wrong else "is empty"
-        raise InputError(f"{option('measures')} {held}; must be of {', '.join(known)}")
-    own: Measure = "structural" if trees else "linear"
-    if "structural" in measures and not trees:
-        raise InputError("the structural probe is one of trees: give the label head, of a .conllu file")
-    chosen: list[Measure] = [one for one in measures if one not in ("linear", "structural")]
-    if trees:
-        chosen = [one for one in chosen if one in ("random", "similarity")]
-    if {"linear", "structural", "control", "random"} & {*measures}:
-        chosen.append(own)
-    return chosen
-
-
-def _held_out(read: Sequence[Units | None]) -> list[Units]:
-    """Train, dev and, if there are any, test units; dev is every fifth sentence of train if there are none."""
-    train, dev, test = read
-    assert train is not None
-    if dev is None:
-        is_dev = train.owners % HELD_OUT == HELD_OUT - 1
-        if is_dev.all() or not is_dev.any():
-            count = len({*train.owners.tolist()})
-            raise InputError(f"{count} sentences are too few to hold some out: give {option('dev')}")
-        train, dev = train.select(~is_dev), train.select(is_dev)
-    splits = [train, dev, *([] if test is None else [test])]
-    if len({split.spans is None for split in splits}) > 1:
-        kinds = ["texts" if split.spans is None else "words" for split in splits]
-        raise InputError(
-            f"train has {kinds[0]}, dev {kinds[1]}{''.join(f', test {k}' for k in kinds[2:])}: give files of one kind"
-        )
-    return splits
-
-
-def _with_tokens(splits: Sequence[Units], models: Sequence[tuple[str, str | Path | nn.Module]]) -> list[Units]:
-    """The units that have tokens in all models; of a tree all words or none."""
-    tokenizers = {}
-    for name, model in models:
-        if (tokenizer := encoder_of(model).tokenizer) is None:
-            raise InputError(f"{name}: has no tokenizer: give a model folder with one, or set model.tokenizer")
-        tokenizers[tokenizer.hash] = tokenizer
-    kept = []
-    for units in splits:
-        keep = np.all([has_tokens(tokenizer, units) for tokenizer in tokenizers.values()], axis=0)
-        if dropped := np.count_nonzero(~keep):
-            logger.info(f"{dropped:,} of {len(keep):,} words are left out: the tokenizer drops their characters")
-        if units.heads is not None:
-            keep = ~np.isin(units.owners, units.owners[~keep])
-        if not keep.any():
-            raise InputError("no word of one of the files has tokens: the tokenizer drops all of their characters")
-        kept.append(units if keep.all() else units.select(keep))
-    return kept
-
-
-def _task(
-    splits: Sequence[Units],
-    measures: Sequence[Measure],
-    examples: Sequence[int],
-    seeds: int,
-    pooling: str,
-    folder: str | Path | None,
-    bf16: bool | None,
-) -> tuple[_Task, list[str]]:
-    """The splits with a class number for each label, those of train first, and what to know about them."""
-    if seeds < 1:
-        raise InputError(f"{option('seeds')} is {seeds}: give 1 or more")
-    check_seed(seeds)
-    if wrong := [count for count in examples if count < 1]:
-        raise InputError(f"{option('examples')} has {wrong[0]}: give numbers from 1")
-    train, test, notes = splits[0], splits[-1], list[str]()
-    if examples and train.heads is not None:
-        raise InputError(f"{option('examples')} is not used with the label head: leave it out")
-    if too_many := [f"{count:,}" for count in examples if count >= len(train.labels)]:
-        notes.append(f"train has {len(train.labels):,} units, no more for {', '.join(too_many)} examples")
-    every = [
-        *sorted({*train.labels}),
-        *sorted({label for split in splits[1:] for label in split.labels} - {*train.labels}),
-    ]
-    number = {label: at for at, label in enumerate(every)}
-    known, *others = (
-        _Split(one, np.array([number[label] for label in one.labels]), np.zeros((0, len(one.labels), 0)))
-        for one in splits
-    )
-    fewer = sorted({count for count in examples if count < len(train.labels)})
-    kept = None if folder is None else Path(folder)
-    task = _Task(known, others[0], others[-1], len(every), measures, fewer, range(seeds), pooling, kept, bf16)
-    if train.heads is None and (new := np.count_nonzero(others[-1].labels >= len({*train.labels}))):
-        notes.append(
-            f"{new:,} of {len(test.labels):,} scored units have a label that train has not; they count as wrong"
-        )
-    seen = {*train.sentences}
-    if again := sum(sentence in seen for sentence in test.sentences):
-        notes.append(f"{again:,} of {len(test.sentences):,} scored sentences are also in train")
-    if len(test.labels) < FEW:
-        notes.append(f"{len(test.labels):,} units are scored, which is few: look at the intervals")
-    return task, notes
-
-
 # ── what is measured ──
 
 
-def _baselines(task: _Task) -> Iterator[Row]:
+def _baselines(task: Task) -> Iterator[Row]:
     """What answers without a model score on the test units: on trees a chain, otherwise constant and lexical answers."""
     base = Row("", None, "", "", "", 0.0, examples=len(task.train.labels), scored=len(task.test.labels))
     if task.train.trees:
@@ -314,19 +158,22 @@ def _baselines(task: _Task) -> Iterator[Row]:
         return
     for own, at in [(task, base), *(one for seed in task.seeds for one in task.sampled(base, seed))]:
         known, asked = own.train, own.test
-        yield from _scores(
-            replace(at, probe=MAJORITY), controls.majority(known.labels, asked.labels, own.classes), asked
-        )
+        found = controls.majority(known.labels, asked.labels, own.classes)
+        yield from _scores(replace(at, probe=MAJORITY), found, asked)
+        if own is task and "mdl" in task.measures:  # the length of the code that knows the shares of the classes alone
+            shares = np.bincount(known.labels)
+            compression = log(len(shares)) / float(entropy(shares))
+            yield replace(at, probe=MAJORITY, metric="compression", value=compression, scored=len(known.labels))
         if known.units.spans is None:
             predicted = controls.bag_of_words(known.units.types, known.labels, asked.units.types)
-            yield from _accuracy(replace(at, probe=BAG), predicted == asked.labels, asked.units.owners)
+            yield from _mean(replace(at, probe=BAG, metric=ACCURACY), predicted == asked.labels, asked)
         else:
             types = (known.units.types, known.labels), (asked.units.types, asked.labels)
             found = controls.per_type_majority(*types[0], *types[1], own.classes)
             yield from _scores(replace(at, probe=WORD_TYPE), found, asked)
 
 
-def _of_model(encoder: Encoder, task: _Task, base: Row) -> Iterator[Row]:
+def _of_model(encoder: Encoder, task: Task, base: Row) -> Iterator[Row]:
     """The metrics of all probes of one encoder."""
     measure = _structural if task.train.trees else _linear
     if {"linear", "structural"} & {*task.measures}:
@@ -334,28 +181,23 @@ def _of_model(encoder: Encoder, task: _Task, base: Row) -> Iterator[Row]:
         for seed in task.seeds:
             for own, at in task.sampled(base, seed):
                 yield from measure(own, at, [seed])
-    if "mdl" in task.measures:
-        train, classes = task.train, int(task.train.labels.max()) + 1
-        for layer in range(len(train.vectors)):
-            for seed in task.seeds:
-                vectors, owners = train.vectors[layer], train.units.owners
-                code = code_length(vectors, train.labels, owners, classes, seed, device=task.device)
-                row = replace(base, layer=str(layer), probe=CODE, seed=seed, scored=len(train.labels))
-                yield replace(row, metric="bits", value=code.bits)
-                yield replace(row, metric="compression", value=code.compression)
+    yield from _code(task, base, task.seeds)
     for seed in task.seeds if "random" in task.measures else ():
         blind = task.seen_by(random_like(encoder, seed), f"vectors of a random encoder, seed {seed}")
-        for own, at in [(blind, replace(base, seed=seed)), *blind.sampled(base, seed)]:
-            yield from measure(own, replace(at, probe=RANDOM), [seed])
+        if {"linear", "structural"} & {*task.measures}:
+            for own, at in [(blind, replace(base, seed=seed)), *blind.sampled(base, seed)]:
+                yield from measure(own, replace(at, probe=RANDOM), [seed])
+        yield from _code(blind, replace(base, probe=RANDOM), [seed])
+        if "similarity" in task.measures:
+            yield from _similarity(blind.test.vectors, None, blind.test.units, replace(base, probe=RANDOM, seed=seed))
 
 
-def _linear(task: _Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
+def _linear(task: Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
     """The metrics of a probe for each layer and for their mix, and of the same probes, with the same C, on the control task of each seed.
 
     The probes of a random encoder, which is a control itself, have none.
     """
     train, dev, test = task.train, task.dev, task.test
-    how = task.classes, task.device
     of_layers = fit_layers(train.vectors, train.labels, dev.vectors, dev.labels, task.classes, device=task.device)
     best = min(of_layers, key=lambda one: one.dev.mean_nll).probe.c
     fits = {str(layer): one for layer, one in enumerate(of_layers)}
@@ -369,24 +211,37 @@ def _linear(task: _Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
         yield from _scores(at, real, test)
         yield replace(at, metric="C", value=one.probe.c)
         for seed in seeds if "control" in task.measures and at.probe == LINEAR else ():
-            if train.units.spans is None:
-                labels, asked = (controls.permuted(split.labels, seed) for split in (train, test))
-            else:
-                labels, asked = controls.control_labels(train.units.types, test.units.types, train.labels, seed)
-            fit_one = fit_mix if layer == MIX else fit
-            control = fit_one(train.layer(layer), labels, test.layer(layer), asked, how[0], one.probe.c, how[1]).dev
+            splits = train.layer(layer), train.control[seed], test.layer(layer), test.control[seed]
+            control = (fit_mix if layer == MIX else fit)(*splits, task.classes, one.probe.c, task.device).dev
             own = replace(at, probe=CONTROL, seed=seed)
-            yield from _accuracy(own, control.correct, test.units.owners)
-            yield replace(own, metric="selectivity", value=real.accuracy - control.accuracy)
+            yield from _mean(replace(own, metric=ACCURACY), control.correct, test)
+            yield from _mean(replace(own, metric="selectivity"), real.correct * 1.0 - control.correct, test)
 
 
-def _structural(task: _Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
-    """The structural probe of each layer."""
-    for layer in range(len(task.train.vectors)):
-        known, asked = (_trees(split, split.vectors[layer]) for split in (task.train, task.test))
+def _code(task: Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
+    """The length of the code of the train labels by each layer, if it is measured."""
+    train, classes = task.train, int(task.train.labels.max()) + 1
+    for layer in range(len(train.vectors)) if "mdl" in task.measures else ():
         for seed in seeds:
-            found = structural(known, asked, seed=seed, device=task.device)
-            yield from _of_trees(replace(base, layer=str(layer), probe=base.probe or STRUCTURAL, seed=seed), found)
+            code = code_length(
+                train.vectors[layer], train.labels, train.units.owners, classes, seed, device=task.device
+            )
+            row = replace(base, layer=str(layer), probe=base.probe or CODE, seed=seed, scored=len(train.labels))
+            yield replace(row, metric="bits", value=code.bits)
+            yield replace(row, metric="compression", value=code.compression)
+
+
+def _structural(task: Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
+    """The structural probe of each layer. Of each seed, the learning rate follows the loss on dev."""
+    for layer in range(len(task.train.vectors)):
+        known, held_out, asked = (_trees(split, split.vectors[layer]) for split in (task.train, task.dev, task.test))
+        for seed in seeds:
+            found = fit_structural(known, held_out, seed=seed, device=task.device)
+            at = replace(base, layer=str(layer), probe=base.probe or STRUCTURAL, seed=seed)
+            yield from _of_trees(at, found.metrics(asked))
+            if task.test is not task.dev:
+                value, low, high = found.metrics(held_out)[UUAS]
+                yield replace(at, metric=DEV_UUAS, value=value, low=low, high=high, scored=len(task.dev.labels))
 
 
 def _of_trees(base: Row, found: Metrics) -> Iterator[Row]:
@@ -394,7 +249,7 @@ def _of_trees(base: Row, found: Metrics) -> Iterator[Row]:
         yield replace(base, metric=metric, value=value, low=low, high=high)
 
 
-def _trees(split: _Split, vectors: Vectors) -> Trees:
+def _trees(split: Split, vectors: Vectors) -> Trees:
     assert split.units.heads is not None
     return Trees(vectors, split.units.owners, split.units.heads, split.units.punctuation)
 
@@ -403,7 +258,7 @@ def _similarity(own: Vectors, first: Vectors | None, units: Units, base: Row) ->
     """Anisotropy and self-similarity of each layer, and its CKA with each layer of the first model."""
     types = np.array(units.types)
     for layer, vectors in enumerate(own):
-        at = replace(base, layer=str(layer), probe=SIMILARITY, scored=len(types))
+        at = replace(base, layer=str(layer), probe=base.probe or SIMILARITY, scored=len(types))
         for standardize, suffix in ((False, ""), (True, ", standardized")):
             if len({*units.types}) == len(types):
                 yield replace(at, metric=f"anisotropy{suffix}", value=similarity.anisotropy(vectors, standardize))
@@ -419,12 +274,13 @@ def _similarity(own: Vectors, first: Vectors | None, units: Units, base: Row) ->
                 yield replace(at, metric=f"layer {other}", value=float(value))
 
 
-def _scores(base: Row, found: Predictions, wanted: _Split) -> Iterator[Row]:
-    """The accuracy of predictions, with its interval, and their NLL in nats."""
-    yield from _accuracy(base, found.correct, wanted.units.owners)
-    yield replace(base, metric=NLL, value=found.mean_nll)
+def _scores(base: Row, found: Predictions, wanted: Split) -> Iterator[Row]:
+    """The accuracy of predictions and their NLL in nats."""
+    yield from _mean(replace(base, metric=ACCURACY), found.correct, wanted)
+    yield from _mean(replace(base, metric=NLL), found.nll, wanted)
 
 
-def _accuracy(base: Row, correct: NDArray[np.bool_], groups: NDArray[np.integer]) -> Iterator[Row]:
-    low, high = controls.interval(correct, groups)
-    yield replace(base, metric=ACCURACY, value=float(correct.mean()), low=low, high=high)
+def _mean(base: Row, values: NDArray, wanted: Split) -> Iterator[Row]:
+    """The mean of values (N,) of units, with its interval."""
+    low, high = controls.interval(values, wanted.units.owners)
+    yield replace(base, value=float(values.mean()), low=low, high=high)

@@ -14,12 +14,16 @@ from bert.report.text import render, tables
 LINEAR, MIX, CONTROL, RANDOM, CODE = "linear", "mix", "control task", "random encoder", "online code"
 STRUCTURAL, SIMILARITY, CKA = "structural", "similarity", "CKA with the first model"
 MAJORITY, WORD_TYPE, BAG, CHAIN, PRETRAINING = "majority", "word type", "bag of words", "chain", "pretraining"
-LOSS, NLL, DEV_NLL, ACCURACY = "loss", "NLL", "NLL on dev", "accuracy"
+LOSS, NLL, DEV_NLL, ACCURACY, UUAS, DEV_UUAS = "loss", "NLL", "NLL on dev", "accuracy", "UUAS", "UUAS on dev"
 PARTS = (LINEAR, STRUCTURAL, CONTROL), (RANDOM,), (CODE,), (SIMILARITY,), (CKA,)
 """probes that share a table"""
-SHARES = (ACCURACY, "selectivity", "UUAS", "root accuracy")
+SHARES = (ACCURACY, "selectivity", UUAS, DEV_UUAS, "root accuracy")
 """metrics that are shown in percent"""
 
+COMPARED, BASELINES = (
+    (LINEAR, STRUCTURAL, RANDOM, CONTROL, WORD_TYPE, BAG, CHAIN, MAJORITY),
+    (WORD_TYPE, BAG, CHAIN, MAJORITY),
+)
 Subject = tuple[str, int | None]
 """a model, and the tokens that it has seen, if it is a checkpoint"""
 
@@ -45,6 +49,10 @@ class Row:
     scored: int = 0
     """units that the metric is of"""
     seed: int = 0
+
+
+Curves = Mapping[str, Sequence[tuple[int, list[Row]]]]
+"""by name the rows at each number of examples, or of tokens"""
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,10 @@ class ProbeResult:
         return float(np.mean(values)) if values else None
 
     def best_layer(self, subject: Subject) -> str:
-        """The layer whose linear probe has the lowest NLL on dev, or whose structural probe the highest UUAS; empty without these."""
+        """The layer whose linear probe has the lowest NLL on dev, or whose structural probe the highest UUAS there; empty without these."""
         layers = dict.fromkeys(row.layer for row in self.rows if row.layer.isdecimal())
-        for probe, metric, sign in (LINEAR, DEV_NLL, 1), (LINEAR, NLL, 1), (STRUCTURAL, "UUAS", -1):
+        lowest, highest = ((LINEAR, DEV_NLL, 1), (LINEAR, NLL, 1)), ((STRUCTURAL, DEV_UUAS, -1), (STRUCTURAL, UUAS, -1))
+        for probe, metric, sign in (*lowest, *highest):
             values = {layer: self.value(subject, layer, probe, metric) for layer in layers}
             if known := {layer: sign * value for layer, value in values.items() if value is not None}:
                 return min(known, key=lambda layer: known[layer])
@@ -118,16 +127,32 @@ class ProbeResult:
             if cells:
                 yield ["layer", *("\n".join(column) for column in columns)], cells
 
-    def curve(self, subject: Subject) -> dict[str, list[tuple[int, list[Row]]]]:
-        """The accuracies of the linear probe of the best layer and of its controls by number of examples; none without several."""
-        layer, one = self.best_layer(subject), {LINEAR: subject, RANDOM: subject, CONTROL: subject}
-        of = {name: (one.get(name, ("", None)), layer * (name in one), name, ACCURACY)
-              for name in (LINEAR, RANDOM, CONTROL, WORD_TYPE, BAG, MAJORITY)}  # fmt: skip
-        known = {name: self._found[key] for name, key in of.items() if key in self._found}
-        counts = sorted({row.examples for rows in known.values() for row in rows})
-        if len(counts) < 2:
+    def metric(self) -> str:
+        """The metric that is drawn: the accuracy, or the UUAS of trees."""
+        return ACCURACY if any(row.probe == LINEAR for row in self.rows) else UUAS
+
+    def curve(self, subject: Subject) -> Curves:
+        """The metric of the best layer of a model and of its controls by number of examples; none without several."""
+        layer = self.best_layer(subject)
+        counts = sorted({row.examples for row in self.rows if row.metric == self.metric()})
+        points = {n: {name: self.beside(subject, layer, name, n) for name in COMPARED} for n in counts}
+        return _transposed(points) if len(counts) > 1 else {}
+
+    def over_training(self) -> Curves:
+        """The loss of milestones and the metric, in the layer that is best in the end, beside its controls; none without several."""
+        kept = [one for one in self.subjects if one[1] is not None]
+        if len(kept) < 2:
             return {}
-        return {name: [(n, [row for row in rows if row.examples == n]) for n in counts] for name, rows in known.items()}
+        layer, points = self.best_layer(kept[-1]), dict[int, dict[str, list[Row]]]()
+        for one in kept:
+            points[one[1] or 0] = {LOSS: self.found(one, "", PRETRAINING, LOSS)}
+            points[one[1] or 0] |= {name: self.beside(one, layer, name) for name in COMPARED}
+        return _transposed(points)
+
+    def beside(self, subject: Subject, layer: str, probe: str, examples: int | None = None) -> list[Row]:
+        """The metric of a probe in a layer, or of a baseline."""
+        where = (("", None), "") if probe in BASELINES else (subject, layer)
+        return self.found(*where, probe, self.metric(), examples)
 
     def baselines(self) -> list[list[str]]:
         """What answers without a model score, trained on all units: probe, metric, value."""
@@ -141,9 +166,7 @@ class ProbeResult:
             parts.append(f"{self.label}, {self.name(subject)}")
             for header, rows in self.by_layer(subject):
                 parts += [*tables(header, rows, left=0), ""]
-            if curve := self.curve(subject):
-                cells = [[f"{n:,}", *map(shown, rows)] for n, *rows in columns(curve)]
-                parts += [*tables([f"examples,\nlayer {self.best_layer(subject)}", *curve], cells, left=0), ""]
+            parts += _table(f"examples,\nlayer {self.best_layer(subject)}", self.curve(subject))
             if words := self.moved.get(subject[0]):
                 rows = [
                     [one.type, str(one.count), f"{one.distance:.2f}", ", ".join(one.before), ", ".join(one.after)]
@@ -151,14 +174,24 @@ class ProbeResult:
                 ]
                 header = ["moved most", "occurrences", "distance", "nearest in the first model", "nearest here"]
                 parts += [*tables(header, rows), ""]
+        parts += _table("tokens", self.over_training())
         lines = [f"{probe}: {metric} {value}" for probe, metric, value in self.baselines()]
         return render(*parts, *lines, *self.notes)
 
 
-def columns(curve: Mapping[str, Sequence[tuple[int, list[Row]]]]) -> Iterator[tuple]:
-    """Of each number of examples that number and the rows of each curve."""
-    for points in zip(*curve.values()):
-        yield points[0][0], *(rows for _, rows in points)
+def _transposed(points: Mapping[int, Mapping[str, list[Row]]]) -> Curves:
+    """The curves that have a value, from the values at each point."""
+    names = dict.fromkeys(name for of in points.values() for name, rows in of.items() if rows)
+    return {name: [(at, of[name]) for at, of in points.items()] for name in names}
+
+
+def cells(curves: Curves) -> list[list[str]]:
+    """For each point the place and the value of each curve."""
+    return [[f"{of[0][0]:,}", *(shown(rows) for _, rows in of)] for of in zip(*curves.values())]
+
+
+def _table(place: str, curves: Curves) -> list[Table | str]:
+    return [*tables([place, *curves], cells(curves), left=0), ""] if curves else []
 
 
 def shown(rows: Sequence[Row]) -> str:

@@ -31,7 +31,7 @@ from bert.probing.controls import bag_of_words
 from bert.probing.linear import fit, fit_layers
 from bert.probing.rows import Row, read_rows, span_of
 from bert.report.strata import stratified
-from bert.report.text import render, table
+from bert.report.text import render, table, tables
 
 MOST_CLUSTERED = 1_000  # occurrences of a word that are clustered: a silhouette takes quadratic time
 MOST_FREQUENT, BAG, STATIC, RANDOM = "most frequent sense", "bag of words", "static context", "random encoder"
@@ -63,6 +63,8 @@ class WordSenses:
     scores: dict[str, Score]
     clusters: geometry.Agreement
     """of clusters that were found without the senses, on the vectors of the headline"""
+    random: dict[str, Score]
+    """the same as in `scores`, of the methods that learn from the vectors of the headline, on those of the random encoder"""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,16 @@ class Senses:
     def mean_f1(self, method: str) -> float:
         """Macro-F1, averaged over words."""
         return float(np.mean([one.scores[method].macro_f1 for one in self.words]))
+
+    def random(self, method: str) -> float | None:
+        """Accuracy of a method on the random encoder, averaged over words; none of methods that do not learn from the headline."""
+        values = [one.random[method].accuracy for one in self.words if method in one.random]
+        return float(np.mean(values)) if values else None
+
+    def sd(self, method: str) -> float | None:
+        """Standard deviation over samples of the mean accuracy, whose words are drawn independently; none without several samples."""
+        values = [sd for one in self.words if (sd := one.scores[method].sd) is not None]
+        return float(np.sqrt(np.square(values).sum())) / len(values) if values else None
 
     def micro(self, method: str) -> float:
         """Accuracy over all test rows."""
@@ -107,15 +119,20 @@ class Senses:
     def summary(self) -> dict[str, object]:
         """The headline, the metrics of every method over all words, and the rows, for files."""
         measures = {"accuracy": self.mean, "macro_f1": self.mean_f1, "micro": self.micro}
-        overall = {method: {name: of(method) for name, of in measures.items()} for method in self.methods}
+        more = {"sd": self.sd, "random_encoder": self.random}
+        overall = {method: {name: of(method) for name, of in (measures | more).items()} for method in self.methods}
         clusters = [{"word": one.word, **vars(one.clusters)} for one in self.words]
         parts = {"words": self.table(), "clusters": clusters, "notes": self.notes}
         return {"headline": self.headline, "overall": overall, **parts}
 
     def __str__(self) -> str:
         """Tables: all methods over all words, then each word by the headline and the controls."""
-        measures = self.mean, self.mean_f1, self.micro
-        overall = [[method, *(f"{of(method):.1%}" for of in measures)] for method in self.methods]
+        overall = []
+        for method in self.methods:
+            sd, random = self.sd(method), self.random(method)
+            accuracy = f"{self.mean(method):.1%}" + ("" if sd is None else f" ± {100 * sd:.1f}")
+            beside = "" if random is None else f"{random:.1%}"
+            overall.append([method, accuracy, f"{self.mean_f1(method):.1%}", f"{self.micro(method):.1%}", beside])
         shown = [method for method in self.methods if method in (*self.controls, self.headline)]
         by_word = []
         for one in self.words:
@@ -124,11 +141,11 @@ class Senses:
             found = one.clusters
             groups = f"{found.v_measure:.2f}", f"{found.b_cubed:.2f} ({found.one_cluster:.2f})"
             by_word.append([one.word, *counts, *(f"{share:.1%}" for share in shares), *groups])
-        header = [f"{len(self.words)} words", "accuracy", "macro-F1", "accuracy over all rows"]
+        header = [f"{len(self.words)} words", "accuracy", "macro-F1", "accuracy over all rows", "on the random encoder"]
         names = ("\n".join(name.rsplit(" ", 1)) for name in shown)
-        clusters = "clusters:\nV-measure", "B-cubed\n(of one)"
-        words = table(["word", "senses", "train", "test", *names, "macro-F1", *clusters], by_word)
-        return render(table(header, overall), "", words, *self.notes)
+        clusters = "clusters:\nV-measure", "clusters:\nB-cubed (of one)"
+        words = tables(["word", "senses", "train", "test", *names, "macro-F1", *clusters], by_word)
+        return render(table(header, overall), "", *words, *self.notes)
 
 
 def senses(
@@ -174,19 +191,28 @@ def senses(
     results = []
     for word, train, test in measurable:
         labels, gold = (np.array([row.sense for row in side]) for side in (train, test))
+        if short := sorted({count for count in examples if count > max(Counter(labels.tolist()).values())}):
+            notes.append(f"{word}: no sense has {', '.join(map(str, short))} train rows: all are taken")
         located = locate(tokenizer_of(encoder), [*train, *test])
         texts = [row.sentence for row in train], labels, [row.sentence for row in test]
         predicted = {MOST_FREQUENT: np.full(len(test), _most_frequent(labels)), BAG: bag_of_words(*texts)}
+        blind = vectors = np.empty((0, 0))
         for method, vectors in _methods(word, located, encoder, control, numbers, layers is None, bf16):
+            blind = vectors if method == RANDOM else blind
             known, asked = vectors[: len(train)], vectors[len(train) :]
             predicted[method] = geometry.nearest_centroid(known, labels, asked, protocol.plain_centroids)
         headline, centroid = predicted.popitem()  # the last
         scores = {method: _score(gold, given) for method, given in predicted.items()}
-        scores |= _few(known, labels, asked, gold, examples, range(seed, seed + seeds), protocol.plain_centroids)
-        scores |= {method: _score(gold, answer(known, labels, asked)) for method, answer in CLASSIFIERS.items()}
-        scores[headline] = _score(gold, centroid)
+        learned, random = (
+            _learned(
+                one[: len(train)], labels, one[len(train) :], gold, examples, seed, seeds, protocol.plain_centroids
+            )
+            for one in (vectors, blind)
+        )
+        scores |= learned | {headline: _score(gold, centroid)}
+        random[headline] = scores[RANDOM]
         clusters = _agreement(vectors, np.concatenate([labels, gold]), seed)
-        results.append(WordSenses(word, len(set(labels)), len(train), len(test), scores, clusters))
+        results.append(WordSenses(word, len(set(labels)), len(train), len(test), scores, clusters, random))
     methods = tuple(results[-1].scores)
     return Senses(tuple(results), methods, methods[-1], tuple(notes))
 
@@ -331,27 +357,30 @@ CLASSIFIERS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def _few(
+def _learned(
     train: np.ndarray,
     labels: np.ndarray,
     test: np.ndarray,
     gold: np.ndarray,
     examples: Sequence[int],
-    seeds: Sequence[int],
+    seed: int,
+    seeds: int,
     plain: bool,
 ) -> dict[str, Score]:
-    """The scores of each classifier that has seen so many rows of each sense, or all of a sense with fewer: means over samples."""
+    """The scores of each classifier that has seen so many rows of each sense, or all of a sense with fewer: means over samples; and those
+    of the classifiers that have seen all rows, but the nearest centroid."""
     classifiers: dict[str, Callable[..., np.ndarray]] = {
         "nearest centroid": partial(geometry.nearest_centroid, plain=plain),
         **CLASSIFIERS,
     }
     found: dict[str, list[Score]] = defaultdict(list)
-    for count, seed in product(examples, seeds):
-        order = np.random.default_rng(seed).permutation(len(labels))
+    for count, sample in product(examples, range(seed, seed + seeds)):
+        order = np.random.default_rng(sample).permutation(len(labels))
         rows = np.concatenate([order[labels[order] == name][:count] for name in np.unique(labels)])
         for method, answer in classifiers.items():
             found[f"{count} a sense, {method}"].append(_score(gold, answer(train[rows], labels[rows], test)))
-    return {method: _mean(scores) for method, scores in found.items()}
+    few = {method: _mean(scores) for method, scores in found.items()}
+    return few | {method: _score(gold, answer(train, labels, test)) for method, answer in CLASSIFIERS.items()}
 
 
 def _mean(scores: Sequence[Score]) -> Score:

@@ -155,7 +155,7 @@ def distance_metrics(distances: Iterable[Vectors], trees: Trees) -> Metrics:
     """`UUAS` and `DSpr.` of predicted distances, as in `evaluate_distances`."""
     uuas, dspr, edges, correlations = evaluate_distances(distances, trees)
     known, lengths = ~np.isnan(edges), np.repeat(trees.lengths, trees.lengths)
-    of_edges = interval(edges[known], trees.owners[known])
+    of_edges = interval(edges[known] > 0, trees.owners[known])
     return {"UUAS": (uuas, *of_edges), "DSpr.": (dspr, *_interval_by_length(correlations, trees.owners, lengths))}
 
 
@@ -190,34 +190,45 @@ def _mean(values: Sequence[float] | NDArray) -> float:
 # ── training ──
 
 
-def structural(
+@dataclass(frozen=True)
+class StructuralProbe:
+    """Two linear maps of vectors of D dimensions."""
+
+    for_distances: Vectors
+    """(D, R): squared distances of mapped words are those in the tree"""
+    for_depths: Vectors
+    """(D, R): squared norms of mapped words are their depths"""
+
+    def metrics(self, trees: Trees) -> Metrics:
+        """UUAS, DSpr., root accuracy and NSpr."""
+        projected = (trees.vectors[sentence] @ self.for_distances for sentence in trees.sentences)
+        depths = [((trees.vectors[sentence] @ self.for_depths) ** 2).sum(axis=1) for sentence in trees.sentences]
+        distances = (cdist(words, words, "sqeuclidean") for words in projected)
+        return distance_metrics(distances, trees) | depth_metrics(np.concatenate(depths), trees)
+
+
+def fit_structural(
     train: Trees, dev: Trees, rank: int | None = None, seed: int = 0, device: torch.device | str = "cpu"
-) -> Metrics:
-    """Train a distance probe and a depth probe on the vectors of `train`, and score them on `dev`: UUAS, DSpr., root accuracy, NSpr.
+) -> StructuralProbe:
+    """Train a distance probe and a depth probe on the vectors of `train`.
 
-    `rank`: rows of B; default is 64, or D if that is less: the authors found little gain from more. `seed`: of B, of the order of batches,
-    and of the tenth of the train sentences that is held out. Adam begins at a learning rate of 0.001 and goes on at a tenth of it after
-    each epoch without a lower held-out loss; it stops after the third such epoch, or after 40 epochs. The authors use dev for that, which
-    is used for nothing but the scores here. Vectors are divided by one number, the root mean square of their entries around the mean, so
-    that the learning rate fits any encoder. Sentences of more than 128 words are scored, and not trained on: memory grows with the square.
+    `rank`: rows of B; default is 64, or D if that is less: the authors found little gain from more. `seed`: of B and of the order of
+    batches. Adam begins at a learning rate of 0.001 and goes on at a tenth of it after each epoch without a lower loss on `dev`; it stops
+    after the third such epoch, or after 40 epochs. Vectors are divided by one number, the root mean square of their entries around the
+    mean, so that the learning rate fits any encoder. Sentences of more than 128 words are left out: memory grows with the square.
 
-    Raises InputError for fewer than two sentences in `train`, for a rank that is not 1 to D, and for heads with a cycle.
+    Raises InputError without sentences in `train` or `dev`, for a rank that is not 1 to D, and for heads with a cycle.
     """
     check_seed(seed)
     width = train.vectors.shape[1]
     rank = min(64, width) if rank is None else rank
     if not 1 <= rank <= width:
         raise InputError(f"rank is {rank}; must be 1 to {width}, the size of the vectors")
-    if np.count_nonzero(train.lengths <= MOST_WORDS) < 2:
-        raise InputError(
-            f"train has fewer than two sentences of at most {MOST_WORDS} words; some are held out: give more"
-        )
-    for_distances = _fit(train, tree_distances, _distances, rank, seed, device)
-    for_depths = _fit(train, tree_depths, _depths, rank, seed, device)
-    projected = (dev.vectors[sentence] @ for_distances for sentence in dev.sentences)
-    distances = (cdist(words, words, "sqeuclidean") for words in projected)
-    depths = np.concatenate([((dev.vectors[sentence] @ for_depths) ** 2).sum(axis=1) for sentence in dev.sentences])
-    return distance_metrics(distances, dev) | depth_metrics(depths, dev)
+    for name, trees in ("train", train), ("dev", dev):
+        if not (trees.lengths <= MOST_WORDS).any():
+            raise InputError(f"{name} has no sentence of at most {MOST_WORDS} words; must be one or more")
+    how = train, dev, rank, seed, device
+    return StructuralProbe(_fit(tree_distances, _distances, *how), _fit(tree_depths, _depths, *how))
 
 
 def _distances(projected: Tensor) -> Tensor:
@@ -236,38 +247,43 @@ def _loss(predicted: Tensor, gold: Tensor) -> Tensor:
     return (predicted - gold).abs().flatten(1).mean(dim=1).sum()
 
 
-def _fit(trees: Trees, gold: Callable, predict: Callable, rank: int, seed: int, device: torch.device | str) -> Vectors:
+def _fit(
+    gold: Callable, predict: Callable, train: Trees, dev: Trees, rank: int, seed: int, device: torch.device | str
+) -> Vectors:
     """(D, R) the transpose of B that makes `predict` nearest to `gold`."""
     draw = np.random.default_rng(seed)
-    shuffled = draw.permutation(np.flatnonzero(trees.lengths <= MOST_WORDS))
-    held_out, batches = (_batches(trees.lengths, places) for places in np.split(shuffled, [-(-len(shuffled) // 10)]))
-    gold_of = {place: gold(trees.heads_of(trees.sentences[place])).astype(np.int16) for place in shuffled.tolist()}
-    sample = trees.vectors[:: -(-len(trees.vectors) // 10_000)]
+    sample = train.vectors[:: -(-len(train.vectors) // 10_000)]
     scale = float(np.sqrt(sample.var(axis=0, dtype=np.float64).mean())) or 1.0
     start = draw.uniform(-0.05, 0.05, (sample.shape[1], rank))  # as the authors
     matrix = torch.tensor(start, dtype=torch.float32, device=device, requires_grad=True)
     optimizer = torch.optim.Adam([matrix], lr=1e-3)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=0)
+    batches, held_out = _batches(train, gold, draw), _batches(dev, gold, draw)
 
-    def loss_of(batch: Labels) -> Tensor:
-        words = torch.from_numpy(np.stack([trees.vectors[trees.sentences[place]] for place in batch]))  # (B, T, D)
-        target = torch.from_numpy(np.stack([gold_of[place] for place in batch])).to(device)
-        return _loss(predict(words.to(device, torch.float32) / scale @ matrix), target)
+    def loss_of(trees: Trees, some: Sequence[slice], target: Labels) -> Tensor:
+        words = torch.from_numpy(np.stack([trees.vectors[sentence] for sentence in some]))  # (B, T, D)
+        predicted = predict(words.to(device, torch.float32) / scale @ matrix)
+        return _loss(predicted, torch.from_numpy(target).to(device))
 
     for _ in range(MOST_EPOCHS):
         for number in np.resize(draw.permutation(len(batches)), max(LEAST_STEPS, len(batches))):
             optimizer.zero_grad()
-            (loss_of(batches[number]) / BATCH_SENTENCES).backward()  # equal weight for each sentence
+            (loss_of(train, *batches[number]) / BATCH_SENTENCES).backward()  # equal weight for each sentence
             optimizer.step()
         with torch.no_grad():
-            schedule.step(sum(loss_of(batch).item() for batch in held_out))
+            schedule.step(sum(loss_of(dev, *batch).item() for batch in held_out))
         if schedule.get_last_lr()[0] < LEAST_RATE:
             break
     return matrix.detach().double().cpu().numpy() / scale
 
 
-def _batches(lengths: Labels, places: Labels) -> list[Labels]:
-    """The numbers of sentences of equal length, in batches, which need no padding."""
-    same_length = [places[lengths[places] == length] for length in np.unique(lengths)]
-    size = BATCH_SENTENCES
-    return [same[begin : begin + size] for same in same_length for begin in range(0, len(same), size)]
+def _batches(trees: Trees, gold: Callable, draw: np.random.Generator) -> list[tuple[list[slice], Labels]]:
+    """Sentences of equal length, which need no padding, and their gold distances or depths, one after another."""
+    order = draw.permutation(np.flatnonzero(trees.lengths <= MOST_WORDS))
+    batches = list[tuple[list[slice], Labels]]()
+    for length in np.unique(trees.lengths[order]):
+        same = order[trees.lengths[order] == length].tolist()
+        for begin in range(0, len(same), BATCH_SENTENCES):
+            some = [trees.sentences[place] for place in same[begin : begin + BATCH_SENTENCES]]
+            batches.append((some, np.stack([gold(trees.heads_of(one)) for one in some]).astype(np.int16)))
+    return batches

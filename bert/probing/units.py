@@ -169,6 +169,8 @@ def _of_words(path: str | Path, label: str, labelled: Iterable[_Labelled]) -> Un
 def _no_label(path: str | Path, label: str) -> InputError:
     """The error of a CoNLL-U file without the label: the features, or the columns, that are there."""
     column, _, feature = label.partition("=")
+    if feature and column not in ("feats", "misc"):
+        return InputError(f"{path}: {column} has no features: give the name of the column, or feats={feature}")
     rows = [cells for _, cells in conllu_lines(path, lines_of(path)) if cells]
     known = sorted({name for cells in rows for name in _features(cells[CONLLU.index("feats")])})
     if feature and known:

@@ -41,11 +41,13 @@ def tables(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) 
     groups, used = [[0]], widths[0]
     for _, block in groupby(range(1, len(header)), key=lambda column: header[column].split("\n")[0]):
         columns = list(block)
-        needed = sum(widths[column] for column in columns)
-        if used + needed > WIDTH and len(groups[-1]) > 1:
+        if used + sum(widths[column] for column in columns) > WIDTH and len(groups[-1]) > 1:
             groups, used = [*groups, [0]], widths[0]
-        groups[-1] += columns
-        used += needed
+        for column in columns:
+            if used + widths[column] > WIDTH and len(groups[-1]) > 1:
+                groups, used = [*groups, [0]], widths[0]
+            groups[-1].append(column)
+            used += widths[column]
     return [table([header[at] for at in group], [[row[at] for at in group] for row in rows], left) for group in groups]
 
 

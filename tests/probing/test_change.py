@@ -68,6 +68,8 @@ def test_the_changed_word_comes_first_with_an_example_of_each_period() -> None:
         assert "[apple]" in example
         assert any(one in example for one in companions)
     assert (apple.first, apple.second) == (10, 10)
+    row = found.table()[0]
+    assert (row["first_period"], row["second_period"], row["vectors"]) == ("1900", "2000", "layers 1–2, summed")
     assert set(found.table()[0]) >= {"word", "apd", "p_apd", "q", "example_first"}
     assert f"apple, 1900: {apple.example_first}" in str(found)
     assert "berry, 1900" not in str(found)

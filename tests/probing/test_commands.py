@@ -12,6 +12,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 
 from bert import score
 from bert.cli import main
+from bert.commands import embedding
 from bert.commands.options import output
 from bert.errors import InputError
 from bert.probing.vectors import embedded
@@ -389,6 +390,29 @@ def test_senses_are_measured_at_the_milestones_of_a_run_with_all_that_a_model_ha
         assert max(map(len, capsys.readouterr().out.splitlines())) <= 120
     assert main(["senses", "senses.jsonl", "--checkpoints", "nowhere"]) == 2
     assert capsys.readouterr().err.strip() == "bert: --checkpoints nowhere: there is no such folder: give a run"
+
+
+def test_an_array_of_texts_that_would_be_large_is_refused(
+    place: Path, model: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NumPy pads each text to the longest one."""
+    monkeypatch.setattr(embedding, "MOST_CHARACTERS", 1_000)
+    (place / "long.txt").write_text("a\n" * 9 + "b" * 200 + "\n")
+    assert main(["embed", "long.txt", "--out", "long.npz", "--model", model]) == 2
+    assert ".npz would hold 200 characters for each of 10 texts: give .parquet" in capsys.readouterr().err
+    assert main(["embed", "long.txt", "--out", "long.parquet", "--model", model]) == 0
+    assert not (place / "long.npz").exists()
+
+
+def test_pairs_are_scored_by_phenomenon_at_the_milestones_of_a_run(
+    place: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(model, place / "run" / "milestones" / f"{100:015d}")
+    (folder / "milestone.json").write_text(json.dumps({"step": 1, "tokens": 100, "loss": 4.5}))
+    pairs = [{"good": "the cat sat", "bad": "sat the cat", "phenomenon": name} for name in ("order", "order", "more")]
+    (place / "named.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    assert main(["score", "named.jsonl", "--minimal-pairs", "--checkpoints", "run", "--out", "out.tsv"]) == 0
+    assert (place / "out.tsv").read_text().splitlines()[0] == "tokens\tloss\tall (3)\torder (2)\tmore (1)"
 
 
 def test_tagged_words_are_no_sentences(place: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,21 +24,21 @@ def words(n: int, types: int, classes: int, seed: int = 0) -> tuple[np.ndarray, 
 
 def test_a_word_type_has_one_control_label_in_train_and_dev() -> None:
     types, labels = words(500, 40, 5)
-    train, dev = controls.control_labels(types[:300], types[300:], labels[:300], seed=3)
+    train, dev = controls.control_labels([types[:300], types[300:]], labels[:300], seed=3)
     assert len(set(zip(types, np.concatenate((train, dev))))) == len(set(types))
 
 
 def test_control_labels_of_train_do_not_depend_on_dev_and_change_with_the_seed() -> None:
     types, labels = words(300, 40, 5)
-    one, _ = controls.control_labels(types, [], labels, seed=0)
-    other, _ = controls.control_labels(types, ["new", "types"], labels, seed=0)
+    one, _ = controls.control_labels([types, []], labels, seed=0)
+    other, _ = controls.control_labels([types, ["new", "types"]], labels, seed=0)
     assert (one == other).all()
-    assert (one != controls.control_labels(types, [], labels, seed=1)[0]).any()
+    assert (one != controls.control_labels([types, []], labels, seed=1)[0]).any()
 
 
 def test_control_labels_have_the_distribution_of_the_labels() -> None:
     labels = np.repeat([0, 1, 2], [700, 250, 50])
-    drawn, _ = controls.control_labels(range(20_000), [], np.resize(labels, 20_000), seed=0)
+    drawn, _ = controls.control_labels([range(20_000), []], np.resize(labels, 20_000), seed=0)
     np.testing.assert_allclose(np.bincount(drawn) / 20_000, [0.7, 0.25, 0.05], atol=0.012)
 
 
@@ -48,7 +48,7 @@ def test_one_hot_vectors_of_word_types_have_no_selectivity(classes: int) -> None
     types = np.random.default_rng(0).permutation(np.arange(4_000) % 50)
     labels = np.random.default_rng(1).integers(0, classes, 50)[types]
     vectors = np.eye(50, dtype=np.float16)[None, types]
-    control, asked = controls.control_labels(types[:3_000], types[3_000:], labels[:3_000], seed=0)
+    control, asked = controls.control_labels([types[:3_000], types[3_000:]], labels[:3_000], seed=0)
     real = linear.fit_layers(vectors[:, :3_000], labels[:3_000], vectors[:, 3_000:], labels[3_000:], classes)[0]
     other = linear.fit_layers(vectors[:, :3_000], control, vectors[:, 3_000:], asked, classes)[0]
     assert real.dev.accuracy - other.dev.accuracy == pytest.approx(0, abs=0.01)

@@ -51,6 +51,48 @@ def test_a_curve_has_its_controls_at_each_of_its_points_and_for_each_seed(curves
     assert "train has 320 units, no more for 5,000 examples" in curves.notes
 
 
+def test_the_control_task_of_a_sample_is_that_of_all_units(files: tuple[Path, Path], model: Path) -> None:
+    """A task drawn from the labels of a single unit would have one class, and be solved by everyone."""
+    found = probe(files[0], "upos", [model], files[1], measures=["control"], examples=[1, 8], seeds=4)
+    (subject,) = found.subjects
+    for layer in "012":
+        assert found.value(subject, layer, "control task", "accuracy", 1) < 0.75
+    real, control = (found.found(subject, "1", name, "accuracy", 8) for name in ("linear", "control task"))
+    differences = [row.value for row in found.found(subject, "1", "control task", "selectivity", 8)]
+    assert differences == pytest.approx([one.value - other.value for one, other in zip(real, control, strict=True)])
+
+
+def test_the_code_of_a_random_encoder_stands_beside_that_of_the_model(files: tuple[Path, Path], model: Path) -> None:
+    found = probe(files[0], "deprel", [model], files[1], measures=["mdl", "random"])
+    for layer in "12":
+        assert (
+            values(found, "online code", "compression", layer)[0]
+            > values(found, "random encoder", "compression", layer)[0]
+        )
+    (marginal,) = values(found, "majority", "compression", "")
+    assert 1 < marginal < values(found, "online code", "compression", "1")[0]
+
+
+def test_held_out_sentences_are_no_sentences_of_train(tmp_path: Path, model: Path) -> None:
+    lines = [f"{sentence('apple', FRUIT if n % 2 else FIRM, n)} number {n}\t{n % 2}" for n in range(100)]
+    file = tmp_path / "texts.tsv"
+    file.write_text("text\tlabel\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    assert not [note for note in probe(file, "label", [model], measures=["linear"]).notes if "also in train" in note]
+    file.write_text("text\tlabel\n" + "\n".join([*lines, *lines[1:4], lines[1], lines[0]]) + "\n", encoding="utf-8")
+    notes = probe(file, "label", [model], measures=["linear"]).notes
+    assert "1 of 21 scored sentences are also in train" in notes
+
+
+def test_trees_follow_dev_and_are_scored_on_test(tmp_path: Path, model: Path) -> None:
+    train, dev, other, test = (write_conllu(tmp_path / f"{n}.conllu", 12, n) for n in range(4))
+    one, two = (probe(train, "head", [model], file, test, measures=["structural"]) for file in (dev, other))
+    for result in (one, two):
+        assert {row.metric for row in result.rows} >= {"UUAS", "UUAS on dev"}
+        layers = {layer: values(result, "structural", "UUAS on dev", layer)[0] for layer in "012"}
+        assert layers[result.best_layer(result.subjects[0])] == max(layers.values())
+    assert [row.value for row in one.rows] != [row.value for row in two.rows]
+
+
 def test_samples_are_nested_and_as_large_as_asked_for(files: tuple[Path, Path], model: Path) -> None:
     """The probe on 20 words is the one on a file of these words."""
     units = read_units(files[0], "upos")
@@ -63,7 +105,7 @@ def test_the_mix_and_the_code_stand_beside_what_they_are_compared_with(curves: P
     for name in ("linear", "random encoder", "control task"):
         assert values(curves, name, "accuracy", "mix")
     for row in curves.rows:
-        assert (row.low is None) == (row.metric != "accuracy")
+        assert (row.low is None) == (row.metric == "C")
         assert row.scored == 160
     assert {row.value for row in curves.rows if row.metric == "C"} <= {1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0}
 
@@ -129,6 +171,17 @@ def test_models_and_milestones_have_names_that_tell_them_apart(
     found = probe(files[0], "upos", [folders[0]], files[1], measures=["linear"], checkpoints=kept)
     assert [found.name(one) for one in found.subjects] == ["one/run/model", "two/run/model, 10 tokens"]
     assert [row.value for row in found.rows if row.metric == "loss"] == [3.5]
+    assert not found.over_training()
+    kept = [
+        Milestone(folder, 1, tokens, loss) for folder, tokens, loss in ((folders[0], 10, 4.5), (folders[1], 1_000, 3.5))
+    ]
+    found = probe(files[0], "upos", [], files[1], measures=["linear", "random"], checkpoints=kept)
+    curves = found.over_training()
+    assert [*curves] == ["loss", "linear", "random encoder", "word type", "majority"]
+    assert [(tokens, rows[0].value) for tokens, rows in curves["loss"]] == [(10, 4.5), (1_000, 3.5)]
+    layer = found.best_layer(found.subjects[-1])
+    assert curves["linear"][0][1] == found.found(found.subjects[0], layer, "linear", "accuracy")
+    assert "tokens    loss" in str(found)
 
 
 def test_words_without_tokens_are_left_out_of_probes_and_baselines(
@@ -176,6 +229,20 @@ def test_no_file_of_something_else_is_replaced(
     assert "holds a metrics.csv of something else" in capsys.readouterr().err
     assert cli.main([*given, "--out", str(tmp_path / "out")]) == 0
     assert cli.main([*given, "--out", str(tmp_path / "out")]) == 0  # again
+    (tmp_path / "other.csv").write_text(before.replace("label", "kind"))
+    other = ["probe", str(tmp_path / "other.csv"), "--label", "kind", *given[4:], "--out", str(tmp_path / "out")]
+    assert cli.main(other) == 2
+    assert (
+        f"holds the probes of label: give another folder, and --vectors {tmp_path / 'out'}/vectors"
+        in capsys.readouterr().err
+    )
+    assert cli.main([*other[:-1], str(tmp_path / "two"), "--vectors", str(tmp_path / "out" / "vectors")]) == 0
+    assert [file.name for file in sorted((tmp_path / "two").iterdir())] == [
+        "metrics.csv",
+        "metrics.json",
+        "report.html",
+    ]
+    assert len([*(tmp_path / "out" / "vectors").glob("*.npy")]) == 2  # those that were there
     shutil.copy(tmp_path / "metrics.csv", tmp_path / "out" / "metrics.csv")
     given[1] = str(tmp_path / "out" / "metrics.csv")
     assert cli.main([*given, "--out", str(tmp_path / "out")]) == 2
@@ -205,6 +272,8 @@ def test_what_cannot_be_asked_is_said(files: tuple[Path, Path], model: Path, tmp
         ((files[0], "upos", [model]), {"seeds": 0}, "is 0: give 1 or more"),
         ((files[0], "upos", [model]), {"examples": [0]}, "has 0: give numbers from 1"),
         ((files[0], "upos", [model]), {"measures": []}, "is empty; must be of linear"),
+        ((files[0], "head", [model]), {"measures": ["mdl"]}, "'mdl' is not one of trees"),
+        ((files[0], "upos=NOUN", [model]), {}, "upos has no features: give the name of the column, or feats=NOUN"),
         ((files[0], "upos", [model]), {"measures": ["structural"]}, "one of trees: give the label head"),
         ((files[0], "head", [model]), {"examples": [3]}, "not used with the label head"),
         ((files[0], "upos", [bare]), {}, "bare: has no tokenizer"),

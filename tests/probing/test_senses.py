@@ -86,6 +86,20 @@ def test_the_linear_probe_and_the_neighbor_answer_from_the_vectors_of_the_headli
     assert clusters[0]["one_cluster"] == pytest.approx(2 / 3)  # type: ignore[index]  # precision 1/2, recall 1
 
 
+def test_what_learns_from_the_headline_stands_beside_the_same_on_the_random_encoder() -> None:
+    """As if the random encoder were the model."""
+    result = senses(ROWS, MODEL, seed=3, examples=[2, 500], seeds=2)
+    alone = senses(ROWS, random_like(MODEL.encoder, 3), seed=3, examples=[2, 500], seeds=2)
+    methods = ["2 a sense, linear probe", "500 a sense, nearest centroid", "linear probe", "nearest neighbor"]
+    for method in (*methods, result.headline):
+        assert result.random(method) == pytest.approx(alone.mean(method)), method
+        assert f"{result.random(method):.1%}" in str(result)
+    assert result.random(BAG) is None
+    sds = [one.scores[methods[0]].sd for one in result.words]
+    assert result.sd(methods[0]) == pytest.approx(np.sqrt(np.square(sds).sum()) / len(sds))
+    assert any(note.startswith("apple: no sense has 500 train rows") for note in result.notes)
+
+
 def test_the_controls_are_what_their_names_say() -> None:
     uneven = [row for row in ROWS if row.sense == "fruit" or "profit" in row.sentence]
     result = senses(uneven, MODEL, words=["apple"])

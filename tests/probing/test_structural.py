@@ -16,7 +16,14 @@ from scipy.stats import spearmanr
 
 from bert.errors import InputError
 from bert.probing import structural as probe
-from bert.probing.structural import Trees, evaluate_depths, evaluate_distances, structural, tree_depths, tree_distances
+from bert.probing.structural import (
+    Trees,
+    evaluate_depths,
+    evaluate_distances,
+    fit_structural,
+    tree_depths,
+    tree_distances,
+)
 
 
 def random_heads(draw: np.random.Generator, n: int) -> np.ndarray:
@@ -215,10 +222,14 @@ def test_the_loss_is_that_of_the_paper() -> None:
 
 
 def test_batches_have_sentences_of_one_length_and_each_sentence_once() -> None:
-    lengths, places = np.random.default_rng(0).integers(1, 4, 100), np.random.default_rng(1).permutation(100)[:90]
-    batches = probe._batches(lengths, places)
-    assert sorted(np.concatenate(batches).tolist()) == sorted(places.tolist())
-    assert all(len(set(lengths[batch])) == 1 and len(batch) <= 20 for batch in batches)
+    trees = random_trees(np.random.default_rng(0).integers(1, 4, 100).tolist())
+    batches = probe._batches(trees, tree_depths, np.random.default_rng(1))
+    assert sorted((one.start, one.stop) for some, _ in batches for one in some) == [
+        (one.start, one.stop) for one in trees.sentences
+    ]
+    for some, depths in batches:
+        assert len(some) <= 20
+        assert depths.tolist() == [tree_depths(trees.heads_of(one)).tolist() for one in some]
 
 
 def embedded(count: int, seed: int, rotation: np.ndarray, hidden: Callable[[np.ndarray], np.ndarray]) -> Trees:
@@ -240,24 +251,28 @@ def path_to_root(heads: np.ndarray) -> np.ndarray:
     return paths
 
 
+def scored(train: Trees, dev: Trees, **how: int) -> probe.Metrics:
+    return fit_structural(train, dev, **how).metrics(dev)
+
+
 def test_trees_in_the_vectors_are_found_under_noise_and_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "LEAST_STEPS", 50)
     monkeypatch.setattr(probe, "MOST_EPOCHS", 20)
     rotation = np.linalg.qr(np.random.default_rng(5).normal(size=(10, 10)))[0]
     train, dev = (embedded(60, seed, rotation, path_to_root) for seed in (0, 1))
-    scores = structural(train, dev)  # rank 10: D is less than 64
+    scores = scored(train, dev)  # rank 10: D is less than 64
     assert min(scores["UUAS"][0], scores["root accuracy"][0]) > 0.95
     assert min(scores["DSpr."][0], scores["NSpr."][0]) > 0.9
-    noise = structural(embedded(60, 0, rotation, lambda heads: np.ones((6, 6))), dev, rank=10)
+    noise = scored(embedded(60, 0, rotation, lambda heads: np.ones((6, 6))), dev, rank=10)
     assert max(noise["UUAS"][0], noise["root accuracy"][0]) < 0.8
 
 
 def test_a_probe_does_not_depend_on_the_scale_of_vectors_but_on_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "LEAST_STEPS", 3)
     train, dev = random_trees([4, 6, 6] * 2), random_trees([5, 6, 7], 1)
-    first, again, other = (structural(train, dev, rank=3, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (scored(train, dev, rank=3, seed=seed) for seed in (0, 0, 1))
     scaled = [Trees(256 * trees.vectors, trees.owners, trees.heads, trees.punctuation) for trees in (train, dev)]
-    large = structural(*scaled, rank=3, seed=0)
+    large = scored(*scaled, rank=3, seed=0)
     assert first == again
     for metric in ("DSpr.", "NSpr."):
         assert large[metric] == pytest.approx(first[metric], abs=1e-3)
@@ -270,9 +285,9 @@ def test_bad_ranks_and_a_single_sentence_are_input_errors() -> None:
     trees = random_trees([4, 5])
     for rank in (0, 7):
         with pytest.raises(InputError, match=f"rank is {rank}; must be 1 to 6"):
-            structural(trees, trees, rank=rank)
-    with pytest.raises(InputError, match="train has fewer than two sentences of at most 128 words"):
-        structural(random_trees([4]), trees, rank=2)
+            fit_structural(trees, trees, rank=rank)
+    with pytest.raises(InputError, match="dev has no sentence of at most 128 words"):
+        fit_structural(trees, random_trees([200]), rank=2)
 
 
 def test_long_sentences_are_scored_and_not_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,8 +296,8 @@ def test_long_sentences_are_scored_and_not_trained_on(monkeypatch: pytest.Monkey
     real = probe.tree_distances
     monkeypatch.setattr(probe, "tree_distances", lambda heads: (seen.append(len(heads)), real(heads))[1])
     train, dev = random_trees([128, 5, 129, 6]), random_trees([300])
-    assert 0 <= structural(train, dev, rank=2)["UUAS"][0] <= 1
-    assert sorted(seen) == [5, 6, 128, 300]
+    assert 0 <= fit_structural(train, train, rank=2).metrics(dev)["UUAS"][0] <= 1
+    assert sorted(seen) == [5, 5, 6, 6, 128, 128, 300]
 
 
 # ── real trees ──
