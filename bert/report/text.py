@@ -37,7 +37,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -
 def tables(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> list[Table]:
     """A `table` whose columns may not fit side by side, as several, each with the first column. Columns whose names have the same first
     line stay together."""
-    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) + 2 for column in zip(header, *rows)]
+    widths = [max(cell_len(line) for cell in column for line in cell.split("\n")) + 3 for column in zip(header, *rows)]
     groups, used = [[0]], widths[0]
     for _, block in groupby(range(1, len(header)), key=lambda column: header[column].split("\n")[0]):
         columns = list(block)
