@@ -15,6 +15,8 @@ LINEAR, MIX, CONTROL, RANDOM, CODE = "linear", "mix", "control task", "random en
 STRUCTURAL, SIMILARITY, CKA = "structural", "similarity", "CKA with the first model"
 MAJORITY, WORD_TYPE, BAG, CHAIN, PRETRAINING = "majority", "word type", "bag of words", "chain", "pretraining"
 LOSS, NLL, DEV_NLL, ACCURACY, UUAS, DEV_UUAS = "loss", "NLL", "NLL on dev", "accuracy", "UUAS", "UUAS on dev"
+DECISIVE = (LINEAR, DEV_NLL, min), (LINEAR, NLL, min), (STRUCTURAL, DEV_UUAS, max), (STRUCTURAL, UUAS, max)
+"""by what the best layer is chosen: the first that was measured"""
 PARTS = (LINEAR, STRUCTURAL, CONTROL), (RANDOM,), (CODE,), (SIMILARITY,), (CKA,)
 """probes that share a table"""
 SHARES = (ACCURACY, "selectivity", UUAS, DEV_UUAS, "root accuracy")
@@ -100,11 +102,10 @@ class ProbeResult:
     def best_layer(self, subject: Subject) -> str:
         """The layer whose linear probe has the lowest NLL on dev, or whose structural probe the highest UUAS there; empty without these."""
         layers = dict.fromkeys(row.layer for row in self.rows if row.layer.isdecimal())
-        lowest, highest = ((LINEAR, DEV_NLL, 1), (LINEAR, NLL, 1)), ((STRUCTURAL, DEV_UUAS, -1), (STRUCTURAL, UUAS, -1))
-        for probe, metric, sign in (*lowest, *highest):
+        for probe, metric, better in DECISIVE:
             values = {layer: self.value(subject, layer, probe, metric) for layer in layers}
-            if known := {layer: sign * value for layer, value in values.items() if value is not None}:
-                return min(known, key=lambda layer: known[layer])
+            if known := {layer: value for layer, value in values.items() if value is not None}:
+                return better(known, key=lambda layer: known[layer])
         return ""
 
     @cached_property
