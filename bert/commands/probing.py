@@ -184,7 +184,8 @@ def _score(arguments: Sequence[str]) -> None:
         if pairs is not None:
             found = minimal_pairs(pairs, model, within_word=options.within_word)
             groups = found.groups("phenomenon") if options.minimal_pairs else []
-            return {f"{one.name} ({one.pairs:,})": one.accuracy for one in (found.overall, *groups)}
+            by_group = {f"{one.name} ({one.pairs:,})": one.accuracy for one in groups}
+            return {"accuracy": found.overall.accuracy, **by_group}
         scores = score(sentences, model, within_word=options.within_word)
         values = [value for one in scores for value in one.log_probabilities]
         return {"per token": sum(values) / len(values) if values else float("nan")}

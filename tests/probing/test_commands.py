@@ -412,7 +412,7 @@ def test_pairs_are_scored_by_phenomenon_at_the_milestones_of_a_run(
     pairs = [{"good": "the cat sat", "bad": "sat the cat", "phenomenon": name} for name in ("order", "order", "more")]
     (place / "named.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     assert main(["score", "named.jsonl", "--minimal-pairs", "--checkpoints", "run", "--out", "out.tsv"]) == 0
-    assert (place / "out.tsv").read_text().splitlines()[0] == "tokens\tloss\tall (3)\torder (2)\tmore (1)"
+    assert (place / "out.tsv").read_text().splitlines()[0] == "tokens\tloss\taccuracy\torder (2)\tmore (1)"
 
 
 def test_tagged_words_are_no_sentences(place: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
