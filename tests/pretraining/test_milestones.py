@@ -317,8 +317,8 @@ def told(command, tmp_path, capsys, *arguments):
     header, *rows = csv.reader((tmp_path / "out.tsv").read_text().splitlines(), delimiter="\t")
     printed = [line.split() for line in capsys.readouterr().out.splitlines()]
     for tokens, *values in rows:  # of a wide table in several parts
-        parts = [line[1:] for line in printed if line[:1] == [f"{int(tokens):,}"]]
-        assert sum(parts, []) == [f"{float(value):.3f}" for value in values]
+        cells = [cell for line in printed if line[:1] == [f"{int(tokens):,}"] for cell in line[1:]]
+        assert cells == [f"{float(value):.3f}" for value in values]
     return [dict(zip(header, row, strict=True)) for row in rows]
 
 
