@@ -113,7 +113,7 @@ def line_chart(
     xs = [x for points in curves.values() for x, _ in points] or [0.0, 1.0]
     ys = [y for points in curves.values() for _, y in points] or [0.0, 1.0]
     whole = all(map(float.is_integer, xs))
-    x_ticks = [*map(float, LogLocator().tick_values(min(xs), max(xs)))] if log else ticks(min(xs), max(xs), 6, whole)
+    x_ticks = log_ticks(min(xs), max(xs)) if log else ticks(min(xs), max(xs), 6, whole)
     y_ticks = ticks(min(ys), max(ys), 5)
     x_range = (min(xs), max(xs)) if min(xs) < max(xs) else (x_ticks[0], x_ticks[-1])
     place: Callable[[float], float] = math.log if log else float
@@ -172,6 +172,12 @@ def ticks(low: float, high: float, about: int, whole: bool = False) -> list[floa
     return [
         float(f"{tick:.12g}") for tick in MaxNLocator(about, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
     ]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten around `low` to `high`, both above 0; of less than two decades also 2 and 5 times these."""
+    locator = LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,))
+    return [*map(float, locator.tick_values(low, high))]
 
 
 def _tick(value: float, all_ticks: Sequence[float]) -> str:

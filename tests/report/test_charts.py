@@ -36,6 +36,24 @@ def test_a_curve_is_drawn_to_scale() -> None:
     assert numbers["curves"] == [[[0, 4], [5, 3], [10, 0]]]
 
 
+def test_a_logarithmic_axis_is_drawn_to_scale() -> None:
+    text = charts.line_chart({"loss": [(1, 4), (10, 3), (100, 0)]}, "step", "nats", log=True)
+    assert 'points="0.0,0.0 50.0,25.0 100.0,100.0"' in text
+    assert re.findall(r'class="tick.*?left:([\d.]+)%"><span>([^<]*)', text) == [
+        ("0.0", "1"),
+        ("50.0", "10"),
+        ("100.0", "100"),
+    ]
+    narrow = charts.line_chart({"loss": [(256, 4), (2_046, 0)]}, "step", "nats", log=True)
+    assert re.findall(r'class="tick.*?<span>([^<]*)', narrow) == ["500", "1,000", "2,000"]
+
+
+@given(st.floats(1e-3, 1e9))
+def test_a_single_point_has_a_place_on_a_logarithmic_axis(x: float) -> None:
+    (place,) = re.findall(r'points="([\d.]+),', charts.line_chart({"loss": [(x, 1)]}, "step", "nats", log=True))
+    assert 0 <= float(place) <= 100
+
+
 def test_the_legend_says_the_last_value_of_each_curve() -> None:
     read = Reader(charts.line_chart({"train": [(1, 3.0), (2, 2.5)], "test": [(2, 2.75)]}, "step", "nats"))
     assert re.search(r"train\s*2\.50.*test\s*2\.75", read.text)
