@@ -71,7 +71,7 @@ def _probe(arguments: Sequence[str]) -> None:
     result = probe(
         options.train, options.label, options.model, options.dev, options.test, text=options.text, pooling=options.pooling,
         measures=chosen, examples=examples, seeds=options.seeds, checkpoints=milestones,
-        folder=options.vectors or (folder and folder / VECTORS),
+        folder=Path(options.vectors).expanduser() if options.vectors else folder and folder / VECTORS,
     )  # fmt: skip
     print(result)
     if folder is not None:

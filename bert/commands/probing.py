@@ -121,9 +121,8 @@ def _senses(arguments: Sequence[str]) -> None:
     from bert.probing.wic import Wic, wic
 
     contexts = read_contexts(options.data)
-    if contexts and (
-        given := [name for name in ("words", "examples") if getattr(options, name)] or ["seeds"] * (options.seeds > 1)
-    ):
+    of_senses = {"words": options.words, "examples": options.examples, "seeds": options.seeds > 1}
+    if contexts and (given := [name for name, value in of_senses.items() if value]):
         raise InputError(f"--{given[0]} is not used with a file of words in context: leave it out")
     how: dict[str, Any] = {
         "protocol": protocol,

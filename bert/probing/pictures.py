@@ -132,11 +132,11 @@ def probe_page(result: ProbeResult) -> str:
             body = _chart(curves, "labelled units", metric, log=True) + table(["examples", *curves], cells(curves))
             note = f"{WHERE[metric]} ({result.best_layer(one)}). The numbers in the legend are those of all units."
             sections.append(Section(f"Learning curves, {result.name(one)}", body, note))
-    for model, words in result.moved.items():
-        rows = [[one.type, one.count, one.distance, ", ".join(one.before), ", ".join(one.after)] for one in words]
-        header = ["word", "occurrences", "distance", "nearest in the first model", "nearest here"]
+    for model in result.moved:
         note = "Words whose neighbors in the last layer differ most from those in the first model, by cosine distance."
-        sections.append(Section(f"Words that moved, {result.name((model, None))}", table(header, rows), note))
+        sections.append(
+            Section(f"Words that moved, {result.name((model, None))}", table(*result.moved_most(model)), note)
+        )
     if baselines := result.baselines():
         body = table(["baseline", "metric", "value"], baselines)
         sections.append(
@@ -165,8 +165,4 @@ def _chart(curves: Curves, x_label: str, y_label: str, log: bool = False) -> str
         for name, of in curves.items()
     }
     points = {name: of for name, of in points.items() if of}
-    return (
-        line_chart(points, x_label, y_label, log=log and all(at > 0 for of in points.values() for at, _ in of))
-        if points
-        else ""
-    )
+    return line_chart(points, x_label, y_label, log=log) if points else ""

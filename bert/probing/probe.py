@@ -7,7 +7,6 @@ of the same probe on layer 0 and on an encoder of random weights, of a control t
 labels' code, which also counts how hard the probe was to train.
 """
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -54,8 +53,6 @@ from bert.probing.structural import Metrics, Trees, distance_metrics, fit_struct
 from bert.probing.task import Measure, Split, Task, held_out_of, measures_of, task_of, with_tokens
 from bert.probing.units import Units, read_units
 
-logger = logging.getLogger(__name__)
-
 MOST_COMPARED = 4_096  # units whose layers are compared by CKA
 MOVED, OFTEN = 10, 3  # words that are named as those that moved most; occurrences that a word needs for that
 
@@ -96,28 +93,20 @@ def probe(
     rows, moved = list(_baselines(task)), dict[str, list[similarity.Moved]]()
     first: Vectors | None = None
     for base, model in subjects:
-        rows += [
-            replace(base, probe=PRETRAINING, metric=LOSS, value=one.loss) for one in checkpoints if model is one.folder
-        ]
         encoder = encoder_of(model)
         own = task.seen_by(encoder, f"vectors of {base.model}")
         rows += _of_model(encoder, own, replace(base, examples=len(task.train.labels), scored=len(task.test.labels)))
         if "similarity" in measured:
             vectors, units = own.test.vectors, own.test.units
             rows += _similarity(vectors, first, units, base)
-            often = np.isin(units.types, [word for word, count in Counter(units.types).items() if count >= OFTEN])
-            if first is not None and units.spans is not None and len({*np.array(units.types)[often]}) > 2:
-                types = np.array(units.types)[often]
-                moved[base.model] = similarity.moved(first[-1][often], vectors[-1][often], types, MOVED)
+            if first is not None and (words := _moved(vectors, first, units)):
+                moved[base.model] = words
             first = vectors if first is None else first
-    where = "every fifth sentence of train" if dev is None else dev
-    sizes = {
-        "train": (train, task.train),
-        "dev": (where, task.dev),
-        **({} if test is None else {"test": (test, task.test)}),
-    }
+    rows += [Row(str(one.folder), one.tokens, "", PRETRAINING, LOSS, one.loss) for one in checkpoints]
     kind = "texts" if task.train.units.spans is None else "words"
-    told = {name: f"{file}, {len(split.labels):,} {kind}" for name, (file, split) in sizes.items()}
+    files = train, dev or "every fifth sentence of train", test
+    splits_of = zip(("train", "dev", "test"), files, (task.train, task.dev, task.test))
+    told = {name: f"{file}, {len(split.labels):,} {kind}" for name, file, split in splits_of if file is not None}
     told |= {"pooling": pooling, "seeds": str(seeds)}
     if compared := next((row.scored for row in rows if row.probe == CKA), None):
         told[CKA] = f"of {compared:,} units"
@@ -272,6 +261,15 @@ def _similarity(own: Vectors, first: Vectors | None, units: Units, base: Row) ->
             for other, value in enumerate(values):
                 at = replace(base, layer=str(layer), probe=CKA, scored=len(types[::step]))
                 yield replace(at, metric=f"layer {other}", value=float(value))
+
+
+def _moved(own: Vectors, first: Vectors, units: Units) -> list[similarity.Moved]:
+    """The words that moved most between the last layers of the first model and of this one; none of texts and of too few words."""
+    counts = Counter(units.types)
+    often = np.array([counts[one] >= OFTEN for one in units.types])
+    if units.spans is None or sum(count >= OFTEN for count in counts.values()) < 3:
+        return []
+    return similarity.moved(first[-1][often], own[-1][often], np.array(units.types)[often], MOVED)
 
 
 def _scores(base: Row, found: Predictions, wanted: Split) -> Iterator[Row]:

@@ -160,6 +160,14 @@ class ProbeResult:
         keys = dict.fromkeys((row.probe, row.metric) for row in self.rows if not row.model)
         return [[*key, shown(self.found(("", None), "", *key))] for key in keys]
 
+    def moved_most(self, model: str) -> tuple[list[str], list[list[str]]]:
+        """A header and a row for each of the words that moved most in a model."""
+        header = ["moved most", "occurrences", "distance", "nearest in the first model", "nearest here"]
+        return header, [
+            [one.type, f"{one.count:,}", f"{one.distance:.2f}", ", ".join(one.before), ", ".join(one.after)]
+            for one in self.moved[model]
+        ]
+
     def __str__(self) -> str:
         """The settings; for each model the metrics by layer and by number of examples; the baselines."""
         parts: list[Table | str] = ["; ".join(f"{name}: {value}" for name, value in self.settings.items()), ""]
@@ -168,13 +176,8 @@ class ProbeResult:
             for header, rows in self.by_layer(subject):
                 parts += [*tables(header, rows, left=0), ""]
             parts += _table(f"examples,\nlayer {self.best_layer(subject)}", self.curve(subject))
-            if words := self.moved.get(subject[0]):
-                rows = [
-                    [one.type, str(one.count), f"{one.distance:.2f}", ", ".join(one.before), ", ".join(one.after)]
-                    for one in words
-                ]
-                header = ["moved most", "occurrences", "distance", "nearest in the first model", "nearest here"]
-                parts += [*tables(header, rows), ""]
+            if subject[0] in self.moved:
+                parts += [*tables(*self.moved_most(subject[0])), ""]
         parts += _table("tokens", self.over_training())
         lines = [f"{probe}: {metric} {value}" for probe, metric, value in self.baselines()]
         return render(*parts, *lines, *self.notes)

@@ -203,12 +203,8 @@ def senses(
             predicted[method] = geometry.nearest_centroid(known, labels, asked, protocol.plain_centroids)
         headline, centroid = predicted.popitem()  # the last
         scores = {method: _score(gold, given) for method, given in predicted.items()}
-        learned, random = (
-            _learned(
-                one[: len(train)], labels, one[len(train) :], gold, examples, seed, seeds, protocol.plain_centroids
-            )
-            for one in (vectors, blind)
-        )
+        samples = examples, range(seed, seed + seeds), protocol.plain_centroids
+        learned, random = (_learned(one, labels, gold, *samples) for one in (vectors, blind))
         scores |= learned | {headline: _score(gold, centroid)}
         random[headline] = scores[RANDOM]
         clusters = _agreement(vectors, np.concatenate([labels, gold]), seed)
@@ -358,13 +354,11 @@ CLASSIFIERS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def _learned(
-    train: np.ndarray,
+    vectors: np.ndarray,
     labels: np.ndarray,
-    test: np.ndarray,
     gold: np.ndarray,
     examples: Sequence[int],
-    seed: int,
-    seeds: int,
+    seeds: Sequence[int],
     plain: bool,
 ) -> dict[str, Score]:
     """The scores of each classifier that has seen so many rows of each sense, or all of a sense with fewer: means over samples; and those
@@ -373,9 +367,10 @@ def _learned(
         "nearest centroid": partial(geometry.nearest_centroid, plain=plain),
         **CLASSIFIERS,
     }
+    train, test = vectors[: len(labels)], vectors[len(labels) :]
     found: dict[str, list[Score]] = defaultdict(list)
-    for count, sample in product(examples, range(seed, seed + seeds)):
-        order = np.random.default_rng(sample).permutation(len(labels))
+    for count, seed in product(examples, seeds):
+        order = np.random.default_rng(seed).permutation(len(labels))
         rows = np.concatenate([order[labels[order] == name][:count] for name in np.unique(labels)])
         for method, answer in classifiers.items():
             found[f"{count} a sense, {method}"].append(_score(gold, answer(train[rows], labels[rows], test)))
