@@ -1,10 +1,12 @@
 """Compare the linear probes of `bert probe` with scikit-learn on the same vectors and penalty, and measure their memory.
 
     python recipes/measure_probes.py linear TRAIN DEV LABEL MODEL [SENTENCES]
+    python recipes/measure_probes.py positions TRAIN DEV [SENTENCES]
     python recipes/measure_probes.py memory WORDS
 
 `linear` prints for each layer the C that dev chooses; accuracy, NLL and seconds of both with this C; and the seconds in which each of
-them chooses C. SENTENCES limits the training file. `memory` fits and codes one layer of so many random vectors (384 dimensions, 17
+them chooses C. SENTENCES limits the training file. `positions` trains a structural probe on
+vectors that have the place of a word in its sentence alone. `memory` fits and codes one layer of so many random vectors (384 dimensions, 17
 classes) and prints the most memory that the process itself had, without pages of the file of vectors, which the system may take back.
 """
 
@@ -21,6 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from bert.inference.embeddings import encoder_of
 from bert.probing.linear import GRID, fit, fit_layers
 from bert.probing.mdl import code_length
+from bert.probing.structural import MOST_WORDS, Trees, distance_metrics, fit_structural
 from bert.probing.units import read_units
 from bert.probing.vectors import vectors_of
 
@@ -86,6 +89,22 @@ class SklearnProbe:
         return best
 
 
+def positions(train: str, dev: str, sentences: str = "1000000000") -> None:
+    """Print the metrics of trees on dev, and those of the chain."""
+    units = [read_units(train, "head"), read_units(dev, "head")]
+    units[0] = units[0].select(units[0].owners < int(sentences))
+    trees = []
+    for one in units:
+        ends = np.flatnonzero(np.diff(one.owners, prepend=-1))
+        places = np.arange(len(one.owners)) - np.repeat(ends, np.diff([*ends, len(one.owners)]))
+        one_hot = np.eye(MOST_WORDS, dtype=np.float32)[np.minimum(places, MOST_WORDS - 1)]
+        trees.append(Trees(one_hot, one.owners, one.heads, one.punctuation))
+    chain = (abs(place[:, None] - place) for place in (np.arange(length) for length in trees[1].lengths))
+    for seed in range(3):
+        print(f"positions, seed {seed}:", fit_structural(*trees, seed=seed).metrics(trees[1]), flush=True)
+    print("chain:", distance_metrics(chain, trees[1]))
+
+
 def memory(words: str) -> None:
     """Print the growth of anonymous memory."""
 
@@ -117,4 +136,4 @@ def memory(words: str) -> None:
 
 
 if __name__ == "__main__":
-    {"linear": linear, "memory": memory}[sys.argv[1]](*sys.argv[2:])
+    {"linear": linear, "positions": positions, "memory": memory}[sys.argv[1]](*sys.argv[2:])
