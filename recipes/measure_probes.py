@@ -1,13 +1,13 @@
-"""Compare the linear probes of `bert probe` with scikit-learn on the same vectors and penalty, and measure their memory.
+"""Compare the probes of `bert probe` with scikit-learn on the same vectors and penalty, and with positions alone; measure their memory.
 
     python recipes/measure_probes.py linear TRAIN DEV LABEL MODEL [SENTENCES]
     python recipes/measure_probes.py positions TRAIN DEV [SENTENCES]
     python recipes/measure_probes.py memory WORDS
 
 `linear` prints for each layer the C that dev chooses; accuracy, NLL and seconds of both with this C; and the seconds in which each of
-them chooses C. SENTENCES limits the training file. `positions` trains a structural probe on
-vectors that have the place of a word in its sentence alone. `memory` fits and codes one layer of so many random vectors (384 dimensions, 17
-classes) and prints the most memory that the process itself had, without pages of the file of vectors, which the system may take back.
+them chooses C. SENTENCES limits the training file. `positions` trains structural probes on vectors that have the place of a word in its
+sentence alone. `memory` fits and codes one layer of so many random vectors (384 dimensions, 17 classes) and prints the most memory that
+the process itself had, without pages of the file of vectors, which the system may take back.
 """
 
 import sys
@@ -95,8 +95,8 @@ def positions(train: str, dev: str, sentences: str = "1000000000") -> None:
     units[0] = units[0].select(units[0].owners < int(sentences))
     trees = []
     for one in units:
-        ends = np.flatnonzero(np.diff(one.owners, prepend=-1))
-        places = np.arange(len(one.owners)) - np.repeat(ends, np.diff([*ends, len(one.owners)]))
+        starts = np.flatnonzero(np.diff(one.owners, prepend=-1))
+        places = np.arange(len(one.owners)) - np.repeat(starts, np.diff([*starts, len(one.owners)]))
         one_hot = np.eye(MOST_WORDS, dtype=np.float32)[np.minimum(places, MOST_WORDS - 1)]
         trees.append(Trees(one_hot, one.owners, one.heads, one.punctuation))
     chain = (abs(place[:, None] - place) for place in (np.arange(length) for length in trees[1].lengths))
