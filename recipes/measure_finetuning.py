@@ -36,6 +36,7 @@ from bert.finetuning.finish import BEST
 from bert.finetuning.inputs import prepare
 from bert.finetuning.metrics import read as read_metrics
 from bert.finetuning.tasks.index import task_named
+from bert.model.hardware import cpu_multiplies_bf16
 from bert.model.loss import IGNORED
 
 MOST_DEV = 250
@@ -125,7 +126,7 @@ def peer(
         return read_metrics(data.metrics)
 
     arguments = {
-        "output_dir": str(folder), "max_steps": steps, "bf16": True, "use_cpu": True, "eval_steps": often,
+        "output_dir": str(folder), "max_steps": steps, "bf16": cpu_multiplies_bf16(), "use_cpu": True, "eval_steps": often,
         "save_strategy": "steps", "save_steps": often, "save_total_limit": 1, "save_only_model": True,
         "load_best_model_at_end": True, "metric_for_best_model": one.metric, "greater_is_better": True,
     }  # fmt: skip

@@ -1,13 +1,18 @@
-"""Compare the probes of `bert probe` with scikit-learn on the same vectors and penalty, and with positions alone; measure their memory.
+"""Compare the probes of `bert probe` with scikit-learn on the same vectors and penalty, and with positions alone; measure their memory,
+and how well changes of meaning are found that were planted.
 
     python recipes/measure_probes.py linear TRAIN DEV LABEL MODEL [SENTENCES]
     python recipes/measure_probes.py positions TRAIN DEV [SENTENCES]
     python recipes/measure_probes.py memory WORDS
+    python recipes/measure_probes.py change COARSEWSD.jsonl MODEL [SEEDS]
 
 `linear` prints for each layer the C that dev chooses; accuracy, NLL and seconds of both with this C; and the seconds in which each of
 them chooses C. SENTENCES limits the training file. `positions` trains structural probes on vectors that have the place of a word in its
 sentence alone. `memory` fits and codes one layer of so many random vectors (384 dimensions, 17 classes) and prints the most memory that
-the process itself had, without pages of the file of vectors, which the system may take back.
+the process itself had, without pages of the file of vectors, which the system may take back. `change` divides the rows of each word
+into two periods of equal size. The most frequent sense has half of both; in ten words, drawn by a seed, its share is higher by a shift in
+one than in the other. It prints the AUC with which each measure tells these words from the others (mean and lowest of the seeds), and how
+far the p-values of the others are from uniform (Kolmogorov-Smirnov).
 """
 
 import sys
@@ -17,15 +22,22 @@ import time
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import kstest
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from bert.inference.embeddings import encoder_of
+from bert.inference.embeddings import encoder_of, span_tokens, token_vectors, tokenizer_of
+from bert.probing import geometry
+from bert.probing.change import with_p
 from bert.probing.linear import GRID, fit, fit_layers
 from bert.probing.mdl import code_length
+from bert.probing.rows import Row, read_rows, span_of
 from bert.probing.structural import MOST_WORDS, Trees, distance_metrics, fit_structural
 from bert.probing.units import read_units
 from bert.probing.vectors import vectors_of
+
+LARGEST = 100  # rows of each side in the sense mix of a word, in which a change is planted
 
 
 def linear(train: str, dev: str, label: str, model: str, sentences: str = "1000000000") -> None:
@@ -135,5 +147,50 @@ def memory(words: str) -> None:
         print(f"and code length: {most - before:.2f} GB")
 
 
+def change(rows: str, model: str, seeds: str = "10") -> None:
+    """Print the AUC of each measure by shift."""
+    encoder, layers = encoder_of(model), range(-4, 0)
+    layers = [encoder.config.num_layers + 1 + layer for layer in layers]
+    by_word: dict[str, list[Row]] = {}
+    for row in read_rows(rows):
+        by_word.setdefault(str(row.word), []).append(row)
+    words = []  # (vectors of the most frequent sense, those of the others), of equal length
+    for word, own in sorted(by_word.items()):
+        senses = np.array([row.sense for row in own])
+        names, counts = np.unique(senses, return_counts=True)
+        most = senses == names[counts.argmax()]
+        size = min(most.sum(), (~most).sum(), LARGEST) // 2 * 2
+        sides = [np.flatnonzero(side)[:size] for side in (most, ~most)]
+        some = [own[place] for place in np.concatenate(sides)]
+        located = span_tokens(tokenizer_of(encoder), [row.sentence for row in some], [span_of(row) for row in some])
+        words.append(np.split(token_vectors(encoder, located, layers, False, word).sum(dim=1).numpy(), 2))
+    names = ["APD", "PRT", "JSD", "p APD", "p PRT", "p JSD"]
+    for shift in (0.2, 0.5, 0.8):
+        areas, unchanged = [], []
+        for seed in range(int(seeds)):
+            draw = np.random.default_rng([seed, 30])
+            changed = draw.permutation(len(words)) < len(words) // 2
+            found = [planted(*sides, shift * moved, draw) for sides, moved in zip(words, changed)]
+            scores = np.array(found) * [1, 1, 1, -1, -1, -1]  # (words, measures)
+            areas.append([roc_auc_score(changed, scores[:, column]) for column in range(len(names))])
+            unchanged += np.array(found)[~changed, 3:].tolist()
+        uniform = [kstest(values, "uniform").pvalue for values in np.array(unchanged).T]
+        for name, own in zip(names, np.array(areas).T):
+            print(f"shift {shift}  {name:6} AUC {own.mean():.3f} (lowest {own.min():.2f}, {len(own)} seeds)")
+        print(
+            f"shift {shift}  p of {len(unchanged)} unchanged, uniform:", *(f"{one:.2f}" for one in uniform), flush=True
+        )
+
+
+def planted(most: np.ndarray, others: np.ndarray, shift: float, draw: np.random.Generator) -> list[float]:
+    """Measures and their p-values of a word, two periods of as many rows; `shift` is added to the share of a sense in the second."""
+    size = len(most)
+    more = round(size * (1 + shift) / 2)
+    second = np.concatenate([draw.permutation(size) < more, draw.permutation(size) >= more])
+    vectors = np.concatenate([most, others])
+    values, p = with_p(vectors, second, geometry.cluster(vectors, None, 0), draw)
+    return values + p
+
+
 if __name__ == "__main__":
-    {"linear": linear, "positions": positions, "memory": memory}[sys.argv[1]](*sys.argv[2:])
+    {"linear": linear, "positions": positions, "memory": memory, "change": change}[sys.argv[1]](*sys.argv[2:])

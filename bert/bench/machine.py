@@ -5,7 +5,6 @@ zeros run faster on some hardware. Products of the model's own shapes, back to b
 (forward shapes; the backward pass has their transposes). Peak memory is that of the process on a CPU and of the allocator on a GPU.
 """
 
-import ctypes
 import gc
 import resource
 import sys
@@ -18,6 +17,7 @@ import torch
 
 from bert.model.config import EncoderConfig, HeadConfig
 from bert.model.flops import PER_PRODUCT
+from bert.model.hardware import return_freed_memory
 from bert.model.tuning import now
 from bert.training.trainer import make_trainer
 
@@ -125,8 +125,7 @@ def reset_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
-    with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # the heap keeps memory that earlier results freed: see bert.model.hardware
+    return_freed_memory()
     with suppress(OSError):
         _CLEAR.write_text("5")  # man 5 proc: resets the peak of the resident set
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import sys
+from contextlib import suppress
 
 import torch
 
@@ -40,3 +41,12 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError):  # another C library
         return False
     return mallopt(_MMAP_MAX, 0) == 1 and mallopt(_TRIM_THRESHOLD, _NEVER) == 1
+
+
+def return_freed_memory() -> None:
+    """Return freed memory to the kernel, also after `keep_freed_memory`, if the C library is GNU's.
+
+    For a process that keeps it while the sizes of its tensors change: what no longer fits together is never used again.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -25,6 +25,7 @@ from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments, check_seed, did_you_mean
 from bert.inference.embeddings import encoder_of, resolve_layers, span_tokens, token_vectors, tokenizer_of
 from bert.model.encoder import Encoder
+from bert.model.hardware import return_freed_memory
 from bert.probing import geometry
 from bert.probing.config import SensesProtocol
 from bert.probing.controls import bag_of_words
@@ -113,6 +114,7 @@ class Senses:
             {
                 "word": one.word, "method": method, "accuracy": score.accuracy, "macro_f1": score.macro_f1,
                 "senses": one.senses, "train": one.train, "test": one.test, "sd": score.sd,
+                "random_encoder": one.random[method].accuracy if method in one.random else None,
             } for one in self.words for method, score in one.scores.items()
         ]  # fmt: skip
 
@@ -190,6 +192,7 @@ def senses(
     locate = one_by_one if protocol.words_one_by_one else _in_running_text
     results = []
     for word, train, test in measurable:
+        return_freed_memory()
         labels, gold = (np.array([row.sense for row in side]) for side in (train, test))
         if short := sorted({count for count in examples if count > max(Counter(labels.tolist()).values())}):
             notes.append(f"{word}: no sense has {', '.join(map(str, short))} train rows: all are taken")

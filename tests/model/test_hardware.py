@@ -55,3 +55,29 @@ def test_blocks_that_were_freed_are_used_again_without_a_page_fault() -> None:
 @pytest.mark.skipif(find_spec("resource") is None, reason="page faults are counted on Unix alone")
 def test_more_than_two_gigabytes_at_once_are_kept_too() -> None:
     assert _page_faults("keep", blocks=3, megabytes=2100) < 20
+
+
+_RESIDENT = """
+import torch
+from bert.model.hardware import keep_freed_memory, return_freed_memory
+if not keep_freed_memory():
+    print("other C library")
+    raise SystemExit
+def resident():
+    return int(open("/proc/self/statm").read().split()[1])
+some = [torch.ones(2**18) for _ in range(200)]  # of 1 MB
+before, last = resident(), some[-1]
+del some
+kept = resident()
+return_freed_memory()
+print(before - kept, before - resident())
+"""
+
+
+def test_memory_that_was_kept_is_returned_on_request():
+    done = subprocess.run([sys.executable, "-c", _RESIDENT], capture_output=True, text=True, check=True)
+    if "other" in done.stdout:
+        pytest.skip("not the C library of GNU")
+    kept, returned = (int(pages) * 4 / 1024 for pages in done.stdout.split())
+    assert kept < 20
+    assert returned > 150
