@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from bert.hf.sentence import SentenceModule as SentenceModule
     from bert.model.config import EncoderConfig as EncoderConfig
     from bert.model.config import HeadConfig as HeadConfig
+    from bert.model.config import Seq2SeqConfig as Seq2SeqConfig
     from bert.model.config import TaskHeadConfig as TaskHeadConfig
+    from bert.model.decoder import Seq2Seq as Seq2Seq
     from bert.model.encoder import Encoder as Encoder
     from bert.model.heads import Discriminator as Discriminator
     from bert.model.heads import MaskedLM as MaskedLM
@@ -33,7 +35,8 @@ _NAMES = {
     "bert.finetuning.config": "FinetuneRecipe",
     "bert.finetuning.run": "finetune",
     "bert.hf.sentence": "SentenceModule",
-    "bert.model.config": "EncoderConfig HeadConfig TaskHeadConfig",
+    "bert.model.config": "EncoderConfig HeadConfig Seq2SeqConfig TaskHeadConfig",
+    "bert.model.decoder": "Seq2Seq",
     "bert.model.encoder": "Encoder",
     "bert.model.heads": "Discriminator MaskedLM SequenceClassifier TokenClassifier",
     "bert.pretraining.config": "PretrainRecipe",

@@ -127,7 +127,7 @@ def load_any(folder: str | Path) -> Encoder | HeadedModel:
     folder = local_folder(folder)
     kind, _ = head_of(folder)
     named = next(iter(read_keys(folder).get("architectures") or ()), "Encoder")
-    if kind == "Encoder" and named not in ("Encoder", *(family.architectures["Encoder"] for family in FAMILIES)):
+    if kind == "Encoder" and named not in ("Encoder", *(family.architectures.get("Encoder") for family in FAMILIES)):
         fix = "save only the encoder, with Encoder.load(folder).save(another), and export that"
         raise InputError(f"{folder / CONFIG}: {named} has a head that cannot be exported: {fix}")
     return CLASSES[kind].load(folder)

@@ -26,6 +26,7 @@ PIPELINES: dict[Kind, tuple[str, str | None, str]] = {  # title, task of the Hub
     "SequenceClassifier": ("Text classifier", "text-classification", "AutoModelForSequenceClassification"),
     "TokenClassifier": ("Token classifier", "token-classification", "AutoModelForTokenClassification"),
     "Discriminator": ("Discriminator of replaced tokens", None, "AutoModelForPreTraining"),
+    "Seq2Seq": ("Sequence-to-sequence model", "translation", "AutoModelForSeq2SeqLM"),
 }
 FIRST_TOKEN = """Only the first token of a word has learned its tag, so that a pipeline needs `aggregation_strategy="first"`: with
 `"simple"`, the tokens of a word become spans of their own."""

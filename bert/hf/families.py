@@ -13,7 +13,7 @@ from typing import Any, Literal
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 
-Kind = Literal["Encoder", "MaskedLM", "SequenceClassifier", "TokenClassifier", "Discriminator"]
+Kind = Literal["Encoder", "MaskedLM", "SequenceClassifier", "TokenClassifier", "Discriminator", "Seq2Seq"]
 """one of our model classes"""
 ENDINGS: dict[Kind, str] = {
     "Encoder": "Model",
@@ -23,7 +23,7 @@ ENDINGS: dict[Kind, str] = {
 }
 """endings of the equivalent classes of transformers"""
 GROUPS: dict[Kind, str] = {"MaskedLM": "head", "SequenceClassifier": "classify", "TokenClassifier": "tag"}
-GROUPS["Discriminator"] = "discriminate"
+GROUPS |= {"Discriminator": "discriminate", "Seq2Seq": "head"}
 """prefixes of the fields of the head of each class; fields of the encoder begin with `encoder.`"""
 
 ACTIVATIONS = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "relu": "relu", "silu": "silu", "tanh": "tanh"}
@@ -201,6 +201,7 @@ def _modernbert_fields(keys: Mapping[str, Any]) -> dict[str, object]:
 FIXED: dict[str, object] = {"head.transform": True, "classify.transform": True, "tag.pooling": None}
 FIXED |= named("encoder", embedding_size=None, positions_skip_padding=False, norm="layernorm", embedding_norm=True)
 FIXED |= named("encoder", embedding_scale=False, first_attention_norm=False, qk_norm=False, num_kv_heads=None)
+FIXED |= named("encoder", sinusoid_halves=False)
 """common to all families"""
 POST_NORM = FIXED | {"head.transform_bias": True, "head.output_bias": True, "tag.transform": False}
 POST_NORM |= named("encoder", positions="learned", norm_bias=True, norm_first=False, final_norm=False, gated=False)
@@ -411,4 +412,4 @@ MODERNBERT = Family(
 )
 
 FAMILIES = (DISTILBERT, BERT, ROBERTA, XLM_ROBERTA, CAMEMBERT, ELECTRA, MODERNBERT)
-"""all families; a new model that fits several is written as the first of them"""
+"""all families of encoders; a new model that fits several is written as the first of them"""

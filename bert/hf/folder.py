@@ -23,14 +23,15 @@ from bert.data.encoding import ALL_FILES, read_object
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments
 from bert.files import put_files, replaced_folder
-from bert.hf import translate
+from bert.hf import parameters, translate
 from bert.hf.card import CARD, model_card
 from bert.hf.families import Family, Kind
 from bert.hf.translate import Head, family_of, kind_named, kind_of, read_config
 from bert.hf.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
 from bert.hub import local_folder
 from bert.model import heads
-from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig
+from bert.model.config import EncoderConfig, HeadConfig, Seq2SeqConfig, TaskHeadConfig
+from bert.model.decoder import Seq2Seq
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
 from bert.model.layers import without_memory
@@ -39,9 +40,10 @@ Model = TypeVar("Model", bound=nn.Module)
 TaskModel = TypeVar("TaskModel", bound=SequenceClassifier | TokenClassifier)
 CLASSES: dict[Kind, type[Encoder] | type[HeadedModel]] = {"Encoder": Encoder, "MaskedLM": MaskedLM}
 CLASSES |= {"SequenceClassifier": SequenceClassifier, "TokenClassifier": TokenClassifier}
-CLASSES["Discriminator"] = heads.Discriminator
+CLASSES |= {"Discriminator": heads.Discriminator, "Seq2Seq": Seq2Seq}
 ARTICLES: dict[Kind, str] = {"Encoder": "an encoder", "MaskedLM": "a masked LM", "SequenceClassifier": "a classifier"}
 ARTICLES |= {"TokenClassifier": "a tagger", "Discriminator": "a discriminator"}
+ARTICLES["Seq2Seq"] = "a sequence-to-sequence model"
 
 CONFIG = "config.json"
 SETTING_KEYS = ("sequence_length", "stride", "columns", "task", "temperature")
@@ -72,7 +74,7 @@ def save(
     _check_names(model, folder)
     state = _as_whole(model).state_dict()
     ours = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
-    theirs = translate.write_parameters(family, model.config, head, keys, ours)
+    theirs = parameters.write_parameters(family, model.config, head, keys, ours)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file: give the path of a folder")
     of_task = head if isinstance(head, TaskHeadConfig) else None
@@ -124,7 +126,7 @@ class Source:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        return translate.plain_names(self.config("Encoder")[0], self.keys, read_tensors(self.folder))
+        return parameters.plain_names(self.config("Encoder")[0], self.keys, read_tensors(self.folder))
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -144,15 +146,15 @@ class Source:
         self, kind: Kind, shapes: Mapping[str, torch.Size]
     ) -> tuple[dict[str, Tensor], list[str], list[str]]:
         """Parameters for the names of `shapes` in fp32; the names that are missing; the names that are left over."""
-        family, config, _ = self.config("Encoder")
+        family = self.config("Encoder")[0]
         try:
-            return translate.read_parameters(family, kind, self.keys, self.tensors, shapes, config.num_layers)
+            return parameters.read_parameters(family, kind, self.keys, self.tensors, shapes)
         except InputError as error:
             raise InputError(f"{weights_file(self.folder)}: {error}") from error
 
     def as_masked_lm(self) -> "Source":
         """The same, as untied if the output matrix of an old file is not the embedding matrix, whatever the config says."""
-        if not translate.unties(self.config("Encoder")[0], self.keys, self.tensors):
+        if not parameters.unties(self.config("Encoder")[0], self.keys, self.tensors):
             return self
         what = f"the output matrix is not the embedding matrix, as {CONFIG} says"
         warnings.warn(f"{self.folder}: {what}: read as untied", stacklevel=5)
@@ -190,8 +192,9 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
         source = source.as_masked_lm()
     family, config, head = source.config(kind)
     layers = len({number for name in source.tensors for number in re.findall(r"\blayers?\.(\d+)\.", name)})
-    if config.num_layers > layers:  # before they are allocated
-        both = f"{config.num_layers} layers and {weights_file(source.folder).name} holds {layers}"
+    deepest = max(config.num_layers, head.decoder.num_layers) if isinstance(head, Seq2SeqConfig) else config.num_layers
+    if deepest > layers:  # before they are allocated
+        both = f"{deepest} layers and {weights_file(source.folder).name} holds {layers}"
         raise InputError(f"{source.folder / CONFIG}: says {both}: the two files are not of the same model")
     model = _empty(cls, config, head)
     shapes = {name: tensor.shape for name, tensor in _as_whole(model).state_dict().items()}
@@ -292,6 +295,7 @@ def _check_task(source: Source, kind: Kind) -> None:
     if kind in (named, "Encoder") or {kind, named} == {"Encoder", "MaskedLM"}:
         return
     examples = {"MaskedLM": "such as RUN/model of a pretraining run", "Discriminator": "such as ELECTRA's"}
+    examples["Seq2Seq"] = "such as Marian's"
     fix = f"give the folder of one, {examples[kind]}, or open this one with {named}.load" if kind in examples else ""
     raise InputError(f"{folder}: {ARTICLES[named]}, not {ARTICLES[kind]}: {fix or 'fine-tune one from it'}")
 

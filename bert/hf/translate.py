@@ -1,43 +1,45 @@
-"""Config and parameters of a model, from our names to those of Hugging Face and back, by the tables of `families`.
+"""The config of a model, from our names to those of Hugging Face and back, by the tables of `families` and `seq2seq`.
 
-In one direction: an `EncoderConfig`, the config of a head and our parameters → a `config.json` and their parameters. A model
-that fits no family keeps our own names of fields and parameters under `model_type: "bert-encoder"`.
+In one direction: an `EncoderConfig` and the config of a head → a `config.json`. A model that fits no family keeps our own names of fields
+under `model_type: "bert-encoder"`. `parameters` does the same with weights.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from bert.errors import InputError, did_you_mean
-from bert.hf.families import ACTIVATIONS, ENDINGS, FAMILIES, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
-from bert.model.config import PROBLEM_TYPES, DiscriminatorConfig, EncoderConfig, HeadConfig, TaskHeadConfig, task_head
-from bert.model.layers import sinusoids
+from bert.hf import seq2seq
+from bert.hf.families import ACTIVATIONS, ENDINGS, GROUPS, REQUIRED, THEIR_ACTIVATIONS, Family, Kind
+from bert.hf.families import FAMILIES as OF_ENCODERS
+from bert.model.config import (
+    PROBLEM_TYPES,
+    DiscriminatorConfig,
+    EncoderConfig,
+    HeadConfig,
+    Seq2SeqConfig,
+    TaskHeadConfig,
+    task_head,
+)
 
+FAMILIES = (*OF_ENCODERS, *seq2seq.FAMILIES)
 OWN_TYPE = "bert-encoder"
 OWN_PROBLEM = "bert_problem_type"
 """replaces `problem_type` if transformers would refuse its value"""
 ELSEWHERE = ("labels", "problem_type")
 """fields of a head with keys of their own"""
 _MOST_LABELS = 100_000
-Head = HeadConfig | TaskHeadConfig | DiscriminatorConfig | None
+Head = HeadConfig | TaskHeadConfig | DiscriminatorConfig | Seq2SeqConfig | None
 """config of a head; None: a bare encoder"""
-_OF_2019 = re.compile(r"(?<=LayerNorm\.)(gamma|beta)$")
-"""weight and bias in files converted from TensorFlow"""
-_IN_EVERY_ENCODER = "encoder.layers.0.attention.out.weight"
-_WRAPPERS = re.compile(r"\b(module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
-"""what DataParallel, torch.compile, FSDP, activation checkpointing and Lightning put into the names of parameters"""
-BUFFERS = ("position_ids", "embeddings.token_type_ids")
-"""parts of the names of buffers in old files, which hold consecutive numbers"""
 
 
 def kind_of(head: Head) -> Kind:
     """The class of a model with this head."""
     if head is None:
         return "Encoder"
+    if isinstance(head, Seq2SeqConfig):
+        return "Seq2Seq"
     if isinstance(head, HeadConfig | DiscriminatorConfig):
         return "MaskedLM" if isinstance(head, HeadConfig) else "Discriminator"
     return "TokenClassifier" if head.pooling is None else "SequenceClassifier"
@@ -79,18 +81,30 @@ def family_of(config: EncoderConfig, head: Head, model_type: str | None = None) 
     `head` is None for a bare encoder. `model_type` is that of the folder from which the model comes, which is preferred if it
     fits. Dropout is ignored: a trained model computes without it.
     """
-    preferred = sorted(FAMILIES, key=lambda family: family.model_type != model_type)
+    known = seq2seq.FAMILIES if isinstance(head, Seq2SeqConfig) else OF_ENCODERS
+    preferred = sorted(known, key=lambda family: family.model_type != model_type)
     obstacles = [(_obstacles(family, config, head), family) for family in preferred]
     fewest, family = min(obstacles, key=lambda pair: len(pair[0]))
     return (None, [f"{family.model_type} needs {line}" for line in fewest]) if fewest else (family, [])
 
 
 def _obstacles(family: Family, config: EncoderConfig, head: Head) -> list[str]:
-    mine = _named_fields(config, head)
     kind = kind_of(head)
     lines = [] if kind in family.architectures else [f"another head: it has no {kind}"]
+    if isinstance(head, Seq2SeqConfig):
+        if head.shared is not family.fixed.get("head.shared", head.shared):
+            lines.append(f"head.shared {str(not head.shared).lower()}, not {str(head.shared).lower()}")
+        sides = _differences(family, config, None), _differences(family, head.decoder, head.head)
+        lines += [f"{side}: {line}" for side, some in zip(("encoder", "decoder"), sides) for line in some]
+        return lines + seq2seq.unequal(family, config, head.decoder)
     if isinstance(head, TaskHeadConfig) and head.problem_type not in PROBLEM_TYPES:
         lines.append(f"{GROUPS[kind]}.problem_type {' or '.join(PROBLEM_TYPES)}, not {head.problem_type}")
+    return lines + _differences(family, config, head)
+
+
+def _differences(family: Family, config: EncoderConfig, head: Head) -> list[str]:
+    """The fields with values that the family cannot have."""
+    mine, lines = _named_fields(config, head), list[str]()
     for name, value in family.fixed.items():
         if name not in mine or mine[name] == value or (name in family.zeros and mine[name] is False):
             continue
@@ -134,15 +148,23 @@ def write_config(
         keys |= {"architectures": [kind], "model_type": OWN_TYPE, "encoder": asdict(config)}
         parts = {} if head is None else {name: value for name, value in asdict(head).items() if name not in ELSEWHERE}
         return keys | {"head": parts} if parts else keys
-    mine = _named_fields(config, head)
     keys |= {"architectures": [family.architectures[kind]], "model_type": family.model_type}
+    if isinstance(head, Seq2SeqConfig):
+        both = _write_keys(family, config, None, {}), _write_keys(family, head.decoder, head.head, {})
+        special = {"decoder_start_token_id": head.start_id, "eos_token_id": head.end_id, "pad_token_id": config.pad_id}
+        return seq2seq.joined(family, *both) | keys | special
+    # An unknown id is written as null: the default of transformers may be outside a small vocabulary.
+    return _write_keys(family, config, head, keys) | {name: token_ids.get(name) for name in family.token_ids}
+
+
+def _write_keys(family: Family, config: EncoderConfig, head: Head, known: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of an encoder with a head, beside those that are known."""
+    mine, keys = _named_fields(config, head), {"pad_token_id": config.pad_id, **known}
     for key in family.keys:
         if key.ours in mine and key.theirs not in keys:
             value = mine[key.ours]
             keys[key.theirs] = ACTIVATIONS[value] if key.ours.endswith(".activation") else value
-    keys |= family.more_keys(config)
-    # An unknown id is written as null: the default of transformers may be outside a small vocabulary.
-    return keys | {name: token_ids.get(name) for name in family.token_ids}
+    return keys | family.more_keys(config)
 
 
 def read_config(
@@ -161,14 +183,28 @@ def read_config(
         values = keys.get("head", {}) if kind_named(keys) == kind else {}
         return None, config, _make_head(kind, values, keys, labels)
     family = _family_named(keys)
+    sides = (keys, keys)
+    if family in seq2seq.FAMILIES:
+        sides = seq2seq.sides(family, keys)
+    config = _encoder_config(family, sides[0])
+    of_head = _read_group(family, GROUPS[kind], sides[1]) if kind in GROUPS else {}
+    if kind == "Seq2Seq":
+        of_head.pop("shared")
+        special = {name: keys.get(f"{theirs}_token_id") for name, theirs in seq2seq.SPECIAL.items()}
+        ids = {name: value for name, value in special.items() if value is not None}
+        decoder = _encoder_config(family, sides[1])
+        shared = family.fixed["head.shared"]
+        return family, config, Seq2SeqConfig(decoder, _make(HeadConfig, of_head), shared, **ids)  # type: ignore[arg-type]
+    return family, config, _make_head(kind, of_head, keys, labels)
+
+
+def _encoder_config(family: Family, keys: Mapping[str, Any]) -> EncoderConfig:
     for name, only in family.refused.items():
         if keys.get(name, only) != only:
             raise InputError(f"{name} is {keys[name]}: this version reads models with {name} {only}")
-    of_encoder = _read_group(family, "encoder", keys) | family.more_fields(keys)
+    fields_ = _read_group(family, "encoder", keys) | family.more_fields(keys)
     pad_id = keys.get("pad_token_id")
-    config = _make(EncoderConfig, of_encoder | {"pad_id": family.pad_id if pad_id is None else pad_id})
-    of_head = _read_group(family, GROUPS[kind], keys) if kind in GROUPS else {}
-    return family, config, _make_head(kind, of_head, keys, labels)
+    return _make(EncoderConfig, fields_ | {"pad_id": family.pad_id if pad_id is None else pad_id})
 
 
 def _own_task_head(config: EncoderConfig, kind: Kind, keys: Mapping[str, Any], labels: Sequence[str]) -> TaskHeadConfig:
@@ -204,6 +240,9 @@ def _make_head(kind: Kind, values: Mapping[str, Any], keys: Mapping[str, Any], l
         return _make(HeadConfig, values)
     if kind == "Discriminator":
         return _make(DiscriminatorConfig, values)
+    if kind == "Seq2Seq":
+        parts = {"decoder": _make(EncoderConfig, values["decoder"]), "head": _make(HeadConfig, values["head"])}
+        return _make(Seq2SeqConfig, {**values, **parts})
     names = _labels(keys) if labels is None else tuple(labels)
     values = {**values, "labels": names}
     if kind == "SequenceClassifier" and labels is None:
@@ -245,148 +284,3 @@ def _make(kind: type, values: Mapping[str, Any]) -> Any:
         if name not in known:
             raise InputError(f"key {name} is not a field of {kind.__name__}")
     return kind(**values)
-
-
-def write_parameters(
-    family: Family | None, config: EncoderConfig, head: Head, keys: Mapping[str, Any], ours: Mapping[str, Tensor]
-) -> dict[str, Tensor]:
-    """Their parameters from ours (named `encoder.…`, `head.…`). `keys` is the content of their `config.json`.
-
-    Parts that our model lacks are written with the values that compute the same: zeros for token types and biases, the
-    table for fixed positions.
-    """
-    if family is None:
-        return dict(ours)
-    kind = kind_of(head)
-    fixed: dict[str, Tensor] = {}
-    if "type_vocab_size" in keys:
-        fixed["encoder.embeddings.token_types.weight"] = torch.zeros(keys["type_vocab_size"], config.embedding_width)
-    if config.positions == "sinusoidal":
-        fixed["encoder.embeddings.positions.weight"] = sinusoids(config.max_length, config.embedding_width)
-    theirs: dict[str, Tensor] = {}
-    prefix = "" if kind == "Encoder" else family.prefix
-    for name, their_names, bias in _pairs(family, (kind,), config.num_layers, prefix):
-        tensor = ours.get(name, fixed.get(name))
-        weight = ours.get(name.removesuffix("bias") + "weight")
-        if tensor is None and bias is True and name == "head.bias":
-            tensor = torch.zeros(config.vocab_size)
-        elif tensor is None and bias is True and name.endswith(".bias") and weight is not None:
-            tensor = torch.zeros(weight.shape[0])
-        if tensor is not None:
-            theirs |= dict(zip(their_names, tensor.chunk(len(their_names))))
-            if name == "head.bias" and not keys["tie_word_embeddings"]:
-                theirs[family.output_bias] = tensor.clone()
-    return theirs
-
-
-def read_parameters(
-    family: Family | None,
-    kind: Kind,
-    keys: Mapping[str, Any],
-    theirs: Mapping[str, Tensor],
-    shapes: Mapping[str, torch.Size],
-    num_layers: int,
-) -> tuple[dict[str, Tensor], list[str], list[str]]:
-    """Our parameters for the names of `shapes` in fp32, from theirs, for a model of class `kind`; then the names that are
-    missing, and the names that are left over.
-
-    Raises InputError, without the name of the file, for tensors of other shapes, for integers in place of weights, and for
-    NaN and infinity. The head that the config names is not left over when a bare encoder is read, nor are the buffers of old
-    files.
-    """
-    if family is None:
-        pairs: list[tuple[str, tuple[str, ...], bool | str]] = [(name, (name,), True) for name in shapes]
-        spare = [name for name in theirs if name not in shapes and (kind != "Encoder" or not name.startswith("head."))]
-    else:
-        prefix = _prefix_of(family, theirs)
-        pairs = [pair for pair in _pairs(family, (kind,), num_layers, prefix) if pair[0] in shapes]
-        if not family.value(keys, "tie_word_embeddings") and family.output_bias in theirs:
-            untied = {"head.bias": (family.output_bias,)}
-            pairs = [(name, untied.get(name, names), bias) for name, names, bias in pairs]
-        known = {name for _, names, _ in _pairs(family, (kind, kind_named(keys)), num_layers, prefix) for name in names}
-        known.add(family.output_bias)
-        spare = [name for name in theirs if name not in known and not any(part in name for part in BUFFERS)]
-    ours: dict[str, Tensor] = {}
-    missing: list[str] = []
-    wrong, odd = [], []  # names, with both shapes; names
-    for name, their_names, bias in pairs:
-        parts = {their_name: theirs[their_name] for their_name in their_names if their_name in theirs}
-        if len(parts) == len(their_names):
-            shape = (shapes[name][0] // len(parts), *shapes[name][1:])
-            for their_name, part in parts.items():
-                if part.shape != shape:
-                    wrong.append(f"{their_name} is {tuple(part.shape)} and config.json says {shape}")
-                if not part.is_floating_point():
-                    odd.append(their_name)
-            if not wrong and not odd:
-                weights = [_checked(their_name, part) for their_name, part in parts.items()]
-                ours[name] = torch.cat(weights) if len(weights) > 1 else weights[0]
-        elif family and name.endswith(".bias") and isinstance(bias, str) and not family.value(keys, bias):
-            ours[name] = torch.zeros(shapes[name])
-        else:
-            missing += [their_name for their_name in their_names if their_name not in parts]
-    if wrong:
-        raise InputError(f"{'; '.join(wrong)}: the two files are not of the same model")
-    if odd:
-        raise InputError(f"integers in place of weights: {', '.join(odd)}: quantized models are not supported")
-    return ours, missing, spare
-
-
-def _checked(name: str, tensor: Tensor) -> Tensor:
-    """The weights in fp32. Raises InputError for NaN and infinity, which their sum shows in one pass."""
-    tensor = tensor.float()
-    if not (tensor.sum().isfinite() or tensor.isfinite().all()):  # a sum may also be too large
-        raise InputError(f"{name} holds NaN or infinity: fetch it again, or give an earlier checkpoint")
-    return tensor
-
-
-def plain_names(family: Family | None, keys: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file by the names that the model itself has: without what a program around it puts before or into
-    them (`_orig_mod.`, `module.`, `model.`), and with the embedding matrix where only the output matrix tied to it is stored."""
-    names = [_OF_2019.sub(lambda old: "weight" if old[0] == "gamma" else "bias", name) for name in tensors]
-    inner = [_WRAPPERS.sub("", name) for name in names]
-    pairs = () if family is None else _pairs(family, (), 1, "")
-    part = next((theirs[0] for ours, theirs, _ in pairs if ours == _IN_EVERY_ENCODER), _IN_EVERY_ENCODER)
-    around = [name.removesuffix(part) for name in inner if f".{name}".endswith(f".{part}")]
-    if len(around) == 1:  # else there are several models, or none
-        inner = [name.removeprefix(around[0].removesuffix(family.prefix if family else "")) for name in inner]
-    plain = dict(zip(inner if len(set(inner)) == len(names) else names, tensors.values()))  # each name once
-    if family is not None and family.value(keys, "tie_word_embeddings"):
-        matrix, output, bias = _tied(family, plain)
-        for name, other in ((matrix, output), (bias, family.output_bias)):
-            plain |= {name: plain[other]} if name not in plain and other in plain else {}
-    return plain
-
-
-def _tied(family: Family, theirs: Mapping[str, Tensor]) -> tuple[str, str, str]:
-    """Their names of the embedding matrix, the output matrix and the output bias."""
-    names = {row.ours: str(row.theirs) for row in (*family.rows, *family.head_rows["MaskedLM"])}
-    return _prefix_of(family, theirs) + names["embeddings.tokens.weight"], names["head.weight"], names["head.bias"]
-
-
-def _prefix_of(family: Family, theirs: Mapping[str, Tensor]) -> str:
-    """What the names of the encoder's parameters begin with: nothing in the file of a bare encoder."""
-    return family.prefix if any(name.startswith(family.prefix) for name in theirs) else ""
-
-
-def unties(family: Family | None, keys: Mapping[str, Any], theirs: Mapping[str, Tensor]) -> bool:
-    """Whether a file holds an output matrix that differs from the embedding matrix, though the config says that they are tied.
-
-    transformers uses the matrix of the file, and so does `read_parameters`.
-    """
-    if family is None or not family.value(keys, "tie_word_embeddings"):
-        return False
-    matrix, output, _ = map(theirs.get, _tied(family, theirs))
-    return output is not None and matrix is not None and not torch.equal(output, matrix)
-
-
-def _pairs(
-    family: Family, kinds: Sequence[Kind], num_layers: int, prefix: str
-) -> Iterator[tuple[str, tuple[str, ...], bool | str]]:
-    """(our parameter, theirs, whether they have it if it is a bias) for the rows of the encoder and of the heads of `kinds`."""
-    for row in family.rows:
-        for ours, theirs in row.expand(num_layers, prefix):
-            yield f"encoder.{ours}", tuple(prefix + name for name in theirs), row.bias
-    for row in (row for kind in kinds for row in family.head_rows.get(kind, ())):
-        for ours, theirs in row.expand(num_layers, prefix):
-            yield ours, theirs, row.bias

@@ -82,6 +82,8 @@ class Layout:
     """query i sees key j only if |i - j| <= window // 2"""
     query_positions: Tensor | None = None
     """(B, T) positions of the queries in their sequences, if they are a selection; None: 0, 1, 2, …"""
+    seen: Tensor | None = None
+    """(B, T, S) booleans, false where a query does not see a key for another reason; None: there is none"""
     most_documents: int | None = None
     """upper bound of the number of documents in the batch, each run of padding counted as one. It also promises that the documents of
     a sequence are contiguous and in ascending order. None: unknown"""
@@ -101,6 +103,8 @@ class Layout:
             of_query = (one if self.query_documents is None else self.query_documents)[:, None, :, None]  # (B, 1, T, 1)
             of_key = (one if self.key_documents is None else self.key_documents)[:, None, None, :]  # (B, 1, 1, S)
             parts.append(((of_query == of_key) & (of_key != 0)).expand(-1, -1, queries, keys))
+        if self.seen is not None:
+            parts.append(self.seen[:, None])
         if self.causal or self.window is not None:
             place = torch.arange(max(queries, keys), device=device)
             of_query = place[None, :queries] if self.query_positions is None else self.query_positions  # (1 or B, T)
@@ -163,7 +167,8 @@ class Layout:
         """A function of scalar tensors (row, head, query, key), true if the query sees the key; None if all keys are visible."""
         of_query, of_key, positions = self.query_documents, self.key_documents, self.query_positions
         causal, reach = self.causal, None if self.window is None else self.window // 2
-        if of_query is None and of_key is None and not causal and reach is None:
+        allowed = self.seen
+        if of_query is None and of_key is None and not causal and reach is None and allowed is None:
             return None
 
         def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -172,6 +177,8 @@ class Layout:
                 mine = query.new_ones(()) if of_query is None else of_query[row, query]
                 theirs = query.new_ones(()) if of_key is None else of_key[row, key]
                 seen = seen & (mine == theirs) & (theirs != 0)
+            if allowed is not None:
+                seen = seen & allowed[row, query, key]
             distance = (query if positions is None else positions[row, query]) - key
             if causal:
                 seen = seen & (distance >= 0)

@@ -75,6 +75,8 @@ def _automatic(q: Tensor, k: Tensor, layout: Layout, dropout: float) -> Backend:
 def _case(q: Tensor, k: Tensor, layout: Layout, dropout: float, training: bool) -> Case:
     same = layout.query_documents is layout.key_documents and q.shape[-2] == k.shape[-2]
     queries: Literal["all", "chosen", "other"] = "all" if same else "other"
+    if layout.seen is not None:
+        queries = "other"
     if layout.query_positions is not None:
         queries = "chosen"
     return Case(q.device, q.dtype, q.shape[-1], dropout, training, queries)

@@ -7,7 +7,7 @@ them is a field, never a class.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 from bert.errors import InputError, did_you_mean, require
@@ -51,6 +51,8 @@ class EncoderConfig:
     """position encoding: a learned table, fixed sines, rotations of queries and keys, or none"""
     positions_skip_padding: bool = False
     """learned positions do not count padding and start at row pad_id + 1 of their table (RoBERTa)"""
+    sinusoid_halves: bool = False
+    """sinusoidal positions have their sines in the first half of the features, their cosines in the second (Marian), instead of in turn"""
     rope_theta: float = 160_000.0
     """base of the rotary wavelengths in global layers"""
     local_rope_theta: float = 10_000.0
@@ -131,6 +133,8 @@ class EncoderConfig:
             raise InputError(f"encoder.positions sinusoidal needs an even encoder.{name}, not {self.embedding_width}")
         if self.positions_skip_padding and self.positions != "learned":
             raise InputError(f"encoder.positions_skip_padding needs positions learned, not {self.positions}: omit it")
+        if self.sinusoid_halves and self.positions != "sinusoidal":
+            raise InputError(f"encoder.sinusoid_halves needs positions sinusoidal, not {self.positions}: omit it")
         if self.local_window is not None and self.global_every == 1:
             raise InputError("encoder.global_every 1 makes every layer global: give 2 or more, or local_window null")
         if self.local_window is None and self.global_every != 1:
@@ -185,6 +189,26 @@ class HeadConfig:
 
     def __post_init__(self) -> None:
         _check_choice("head", self, "activation")
+
+
+@dataclass(frozen=True)
+class Seq2SeqConfig:
+    """Shape of the decoder of a sequence-to-sequence model, and its special tokens."""
+
+    decoder: EncoderConfig
+    """shape of the decoder; a cross-attention stands in each of its blocks"""
+    head: HeadConfig = field(default_factory=lambda: HeadConfig(transform=False, output_bias=False))
+    """shape of the output layer"""
+    shared: bool = True
+    """the decoder has the embeddings of the encoder, positions included, and so has the output if `head.tied`"""
+    start_id: int = 0
+    """id of the token before the first one of a target"""
+    end_id: int = 1
+    """id of the token after the last one of a target"""
+
+    def __post_init__(self) -> None:
+        inside = f"an id of the vocabulary, from 0 to below {self.decoder.vocab_size}"
+        require("head", self, "start_id end_id", lambda value: 0 <= value < self.decoder.vocab_size, inside)
 
 
 @dataclass(frozen=True)

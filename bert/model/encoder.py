@@ -60,8 +60,10 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(config.embedding_dropout)
         self.project = nn.Linear(width, config.hidden_size) if width != config.hidden_size else nn.Identity()
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor) -> Tensor:
-        """Ids (B, T), types (B, T) or None (all 0), positions (B or 1, T) → (B, T, D)."""
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor | None, positions: Tensor, length: int | None = None
+    ) -> Tensor:
+        """Ids (B, T), types (B, T) or None (all 0), positions (B or 1, T) below T or `length` → (B, T, D)."""
         x = self.tokens(input_ids)  # (B, T, E)
         if self.config.embedding_scale:
             x = x * self.config.embedding_width**0.5
@@ -70,7 +72,8 @@ class Embeddings(nn.Module):
         if self.positions is not None:
             x = x + self.positions(positions + self.first_position)
         elif self.config.positions == "sinusoidal":
-            waves = sinusoids(input_ids.shape[1], self.config.embedding_width, input_ids.device)
+            length = input_ids.shape[1] if length is None else length
+            waves = sinusoids(length, self.config.embedding_width, input_ids.device, self.config.sinusoid_halves)
             x = x + waves[positions].to(x.dtype)
         x = self.project(self.dropout(self.norm(x)))
         return x.to(path_dtype(x))

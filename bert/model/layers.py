@@ -65,25 +65,29 @@ def activate(x: Tensor, activation: TaskActivation) -> Tensor:
     return _ACTIVATIONS[activation](x)
 
 
-def sinusoids(length: int, size: int, device: torch.device | None = None) -> Tensor:
+def sinusoids(length: int, size: int, device: torch.device | None = None, halves: bool = False) -> Tensor:
     """(length, size) fixed position encodings: the sine of p / 10000^(2i / size) at feature 2i, its cosine at 2i + 1 (Vaswani et al.
-    2017, section 3.5)."""
+    2017, section 3.5); with `halves`, at features i and i + size / 2."""
     place = torch.arange(length, dtype=torch.float32, device=device)[:, None]
     rate = 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float32, device=device) / size)
     angle = place * rate  # (length, size / 2)
-    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
+    both = angle.sin(), angle.cos()
+    return torch.cat(both, dim=-1) if halves else torch.stack(both, dim=-1).flatten(-2)
 
 
-def rotations(positions: Tensor, head_size: int, theta: float, dtype: torch.dtype) -> Rotation:
+def rotations(
+    positions: Tensor, head_size: int, theta: float, dtype: torch.dtype, length: int | None = None
+) -> Rotation:
     """Cosines and sines that rotate feature pair i of a head by position · theta^(-2i / head_size).
 
-    `positions` is (B or 1, T), positions within sequences of T tokens; the result has the same first two axes.
+    `positions` is (B or 1, T), positions within sequences of T tokens, or of `length`; the result has the same first two axes.
     """
     pair = torch.arange(0, head_size, 2, dtype=torch.float32, device=positions.device)
     rate = 1.0 / theta ** (pair / head_size)
     # In fp32, as positions are large.
-    place = torch.arange(positions.shape[1], dtype=torch.float32, device=positions.device)
-    angle = place[:, None] * rate  # (T, Dh / 2)
+    length = positions.shape[1] if length is None else length
+    place = torch.arange(length, dtype=torch.float32, device=positions.device)
+    angle = place[:, None] * rate  # (length, Dh / 2)
     # A lookup table: a compiled graph would otherwise recompute powers, cosines and sines for every token and layer.
     cos, sin = (F.embedding(positions, table.to(dtype)) for table in (angle.cos(), angle.sin()))
     return cos[:, :, None], sin[:, :, None]
@@ -129,9 +133,11 @@ class Attention(nn.Module):
         backend: Backend,
         return_weights: bool = False,
         masked_positions: Tensor | None = None,
+        cache: "KeyValueCache | None" = None,
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) → (B, T, D), or (B, K, D) at `masked_positions` (B, K) only, to which the layout then refers; and, with
-        `return_weights`, the attention weights (B, H, T or K, T), computed by `attend_eager`."""
+        `return_weights`, the attention weights (B, H, T or K, T), computed by `attend_eager`. Keys are those of `cache`, too, to which
+        those of x are added."""
         q, k, v = self._heads(x, masked_positions)  # (B, T or K, H, Dh), (B, T, Hkv, Dh) twice
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
@@ -139,13 +145,12 @@ class Attention(nn.Module):
             of_queries = rotation if masked_positions is None else _rotation_at(rotation, masked_positions)
             q, k = rotate(q, of_queries), rotate(k, rotation)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, H or Hkv, T, Dh)
-        dropout = self.dropout if self.training else 0.0
-        weights = None
-        if return_weights:
-            mixed, weights = attend_eager(q, k, v, shared.layout, dropout=dropout)
-        else:
-            mixed = attend(q, k, v, shared.layout, dropout=dropout, backend=backend)
-        return self.out(mixed.transpose(1, 2).flatten(-2)), weights  # heads side by side again: (B, T, D)
+        if cache is not None:
+            k, v = cache.append(k, v)  # (B, Hkv, S, Dh)
+        mixed, weights = mix_heads(
+            q, k, v, shared.layout, self.dropout if self.training else 0.0, backend, return_weights
+        )
+        return self.out(mixed), weights
 
     def _heads(self, x: Tensor, masked_positions: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, at `masked_positions` only if they are given, keys and values: (B, T or K, heads, Dh) each."""
@@ -161,6 +166,42 @@ class Attention(nn.Module):
         bias_q, bias_kv = (None, None) if self.qkv.bias is None else self.qkv.bias.split(sizes)
         k, v = F.linear(x, of_kv, bias_kv).unflatten(-1, (-1, self.head_size)).chunk(2, dim=2)
         return F.linear(gather_positions(x, masked_positions), of_q, bias_q).unflatten(-1, (-1, self.head_size)), k, v
+
+
+def mix_heads(
+    q: Tensor, k: Tensor, v: Tensor, layout: Layout, dropout: float, backend: Backend, return_weights: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The result of `attend` with its heads side by side, (B, T, D), and with `return_weights` the weights (B, H, T, S)."""
+    weights = None
+    if return_weights:
+        mixed, weights = attend_eager(q, k, v, layout, dropout=dropout)
+    else:
+        mixed = attend(q, k, v, layout, dropout=dropout, backend=backend)
+    return mixed.transpose(1, 2).flatten(-2), weights
+
+
+class KeyValueCache:
+    """Keys and values of the tokens so far, of one attention, so that each is computed once.
+
+    Memory for `room` tokens is taken at the first of them.
+    """
+
+    def __init__(self, room: int) -> None:
+        self.room, self.length = room, 0
+        self._both = torch.empty(0)  # (2, B, Hkv, room, Dh)
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of T tokens, (B, Hkv, T, Dh) each; returns all so far, (B, Hkv, length, Dh) each."""
+        if not self.length:
+            self._both = keys.new_empty(2, *keys.shape[:2], self.room, keys.shape[3])
+        begin, self.length = self.length, self.length + keys.shape[2]
+        for side, new in enumerate((keys, values)):
+            self._both[side, :, :, begin : self.length] = new
+        return self._both[0, :, :, : self.length], self._both[1, :, :, : self.length]
+
+    def numel(self) -> int:
+        """Numbers that are kept."""
+        return self._both.numel()
 
 
 class MLP(nn.Module):

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from bert.hf.translate import kind_of, read_config, read_parameters
+from bert.hf.parameters import read_parameters
+from bert.hf.translate import kind_of, read_config
 from bert.model.encoder import Encoder
 from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
 
@@ -160,12 +161,12 @@ def reopened(theirs: Any, cls: type[HeadedModel], folder: Path) -> HeadedModel:
 def their_gradients(ours: HeadedModel, theirs: Any, folder_keys: dict[str, Any]) -> dict[str, torch.Tensor]:
     """Theirs under our names, by the table that reads parameters."""
     kind = kind_of(ours.head_config)
-    family, config, _ = read_config(folder_keys, kind)
+    family, _, _ = read_config(folder_keys, kind)
     theirs_by_name = {
         name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in theirs.named_parameters()
     }
     shapes = {name: tensor.shape for name, tensor in ours.state_dict().items()}
-    gradients, missing, _ = read_parameters(family, kind, folder_keys, theirs_by_name, shapes, config.num_layers)
+    gradients, missing, _ = read_parameters(family, kind, folder_keys, theirs_by_name, shapes)
     assert not [name for name in missing if not name.endswith("decoder.bias")]
     return gradients
 

@@ -1,0 +1,165 @@
+"""Marian and two BERTs as encoder and decoder: hidden states, logits and folders, both ways."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bert.errors import InputError
+from bert.model.decoder import Seq2Seq
+from bert.model.encoder import Encoder
+
+pytestmark = pytest.mark.hf
+
+SOURCE = torch.randint(5, 39, (3, 7), generator=torch.Generator().manual_seed(1))
+MASK = torch.tensor([[1] * 7, [1] * 5 + [0] * 2, [1] * 6 + [0]])
+TARGET = torch.randint(5, 39, (3, 6), generator=torch.Generator().manual_seed(2))
+BERT = {"hidden_size": 32, "intermediate_size": 48, "max_position_embeddings": 32, "initializer_range": 0.4}
+
+
+def make(kind: str, **more):
+    """A model of transformers with random weights; sides differ in depth, heads and, of BERTs, vocabulary."""
+    import transformers as hf
+
+    torch.manual_seed(0)
+    if kind == "marian":
+        sides = {"encoder_layers": 2, "decoder_layers": 3, "encoder_attention_heads": 4, "decoder_attention_heads": 2}
+        sides |= {"encoder_ffn_dim": 48, "decoder_ffn_dim": 64, "vocab_size": 40, "d_model": 32, "init_std": 0.4}
+        ids = {"pad_token_id": 39, "decoder_start_token_id": 39, "eos_token_id": 0, "forced_eos_token_id": None}
+        shape = {"max_position_embeddings": 32, "scale_embedding": True, "activation_function": "swish"}
+        model = hf.MarianMTModel(hf.MarianConfig(**(sides | ids | shape | more)))
+        model.final_logits_bias.normal_()
+        return model.eval()
+    encoder = hf.BertConfig(vocab_size=40, num_hidden_layers=2, num_attention_heads=4, **BERT)
+    seen = {"is_decoder": True, "add_cross_attention": True}
+    decoder = hf.BertConfig(vocab_size=44, num_hidden_layers=3, num_attention_heads=2, **(BERT | seen | more))
+    config = hf.EncoderDecoderConfig.from_encoder_decoder_configs(encoder, decoder)
+    config.decoder_start_token_id, config.eos_token_id, config.pad_token_id = 2, 3, 0
+    model = hf.EncoderDecoderModel(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+CASES = {
+    "marian": ("marian", {}),
+    "marian, relu, unscaled": ("marian", {"activation_function": "relu", "scale_embedding": False}),
+    "encoder-decoder": ("encoder-decoder", {}),
+    "encoder-decoder, untied": ("encoder-decoder", {"tie_word_embeddings": False}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_hidden_state_and_the_logits_are_those_of_transformers(case, tmp_path) -> None:
+    kind, more = CASES[case]
+    theirs = make(kind, **more)
+    theirs.save_pretrained(tmp_path)
+    ours = Seq2Seq.load(tmp_path)
+    inputs = {"input_ids": SOURCE, "attention_mask": MASK, "decoder_input_ids": TARGET}
+    with torch.no_grad():
+        expected, found = (model(**inputs, output_hidden_states=True) for model in (theirs, ours))
+        labels = theirs(input_ids=SOURCE, attention_mask=MASK, labels=TARGET)
+        forced = ours(SOURCE, MASK, labels=TARGET)
+    assert torch.allclose(expected.logits, found.logits, atol=1e-5)
+    assert len(found.hidden_states) == 4
+    for one, other in zip(expected.decoder_hidden_states, found.hidden_states, strict=True):
+        assert torch.allclose(one, other, atol=1e-5)
+    assert found.encoder is not None
+    for one, other in zip(expected.encoder_hidden_states, found.encoder.hidden_states, strict=True):
+        assert torch.allclose(one[MASK > 0], other[MASK > 0], atol=1e-5)
+    assert labels.loss.item() == pytest.approx(forced.loss.item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_folder_goes_there_and_back(case, tmp_path, recwarn) -> None:
+    kind, more = CASES[case]
+    theirs = make(kind, **more)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = Seq2Seq.load(tmp_path / "theirs")
+    ours.save(tmp_path / "ours")
+    again = type(theirs).from_pretrained(tmp_path / "ours")
+    before, after = theirs.state_dict(), again.state_dict()
+    differing = [name for name in before if not torch.equal(before[name], after[name])]
+    unused = (
+        "encoder.pooler.",
+        "decoder.cls.predictions.bias",
+    )  # the bias of an untied output is `predictions.decoder.bias`
+    assert [name for name in differing if not name.startswith(unused)] == []
+    back = Seq2Seq.load(tmp_path / "ours")
+    assert (back.config, back.head_config, back.model_type) == (ours.config, ours.head_config, kind)
+    assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), back.parameters(), strict=True))
+    keys = json.loads((tmp_path / "ours" / "config.json").read_text())
+    for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+        assert keys[name] == getattr(theirs.config, name)
+    assert [str(one.message) for one in recwarn if "ignored" in str(one.message)] == []
+
+
+@pytest.mark.parametrize("kind", ["marian", "encoder-decoder"])
+def test_the_encoder_of_a_pair_can_be_read_alone(kind, tmp_path, recwarn) -> None:
+    make(kind).save_pretrained(tmp_path)
+    pair, alone = Seq2Seq.load(tmp_path), Encoder.load(tmp_path)
+    assert torch.equal(pair.encoder(SOURCE, MASK).last_hidden_state, alone(SOURCE, MASK).last_hidden_state)
+    assert [str(one.message) for one in recwarn if "ignored" in str(one.message)] == []
+
+
+def refused(tmp_path: Path, kind: str, change) -> str:
+    make(kind).save_pretrained(tmp_path)
+    keys = json.loads((tmp_path / "config.json").read_text())
+    change(keys)
+    (tmp_path / "config.json").write_text(json.dumps(keys))
+    with pytest.raises(InputError) as caught:
+        Seq2Seq.load(tmp_path)
+    return str(caught.value).removeprefix(f"{tmp_path / 'config.json'}: ")
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        (
+            "marian",
+            lambda keys: keys.update(share_encoder_decoder_embeddings=False),
+            "share_encoder_decoder_embeddings is False: this version reads models with share_encoder_decoder_embeddings True",
+        ),
+        (
+            "marian",
+            lambda keys: keys.update(decoder_vocab_size=41),
+            "decoder_vocab_size is 41: this version reads models with one vocabulary",
+        ),
+        ("marian", lambda keys: keys.pop("decoder_layers"), "key decoder_layers is missing"),
+        ("marian", lambda keys: keys.update(decoder_layers=99), "says 99 layers and model.safetensors holds 3"),
+        ("marian", lambda keys: keys.update(eos_token_id=40), "head.end_id is 40: give an id of the vocabulary"),
+        ("marian", lambda keys: keys.update(eos_token_id=[0]), "head.end_id is [0]: give an id of the vocabulary"),
+        (
+            "encoder-decoder",
+            lambda keys: keys["decoder"].update(model_type="gpt2"),
+            "decoder.model_type is gpt2: this version reads models of two BERTs",
+        ),
+        (
+            "encoder-decoder",
+            lambda keys: keys.update(encoder=3),
+            "encoder.model_type is 3: this version reads models of two",
+        ),
+        (
+            "encoder-decoder",
+            lambda keys: keys["decoder"].update(add_cross_attention=False),
+            "decoder: is_decoder or add_cross_attention is not true: it would not see the source",
+        ),
+        (
+            "encoder-decoder",
+            lambda keys: keys["decoder"].update(hidden_size=64),
+            "the hidden_size of encoder and decoder differ: this version reads models with one",
+        ),
+    ],
+)
+def test_what_is_not_supported_is_refused(kind, change, message, tmp_path) -> None:
+    assert refused(tmp_path, kind, change).startswith(message)
+
+
+def test_a_folder_of_another_class_is_refused_with_the_way(tmp_path) -> None:
+    make("marian").save_pretrained(tmp_path)
+    from bert.model.heads import MaskedLM
+
+    with pytest.raises(InputError, match="a sequence-to-sequence model, not a masked LM"):
+        MaskedLM.load(tmp_path)
