@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from bert.errors import InputError
 from bert.model.config import EncoderConfig
 from bert.model.encoder import EncoderOutput, evaluating
-from bert.model.hardware import cpu_multiplies_bf16, keep_freed_memory
+from bert.model.hardware import cpu_multiplies_bf16, keep_freed_memory, return_freed_memory
 from bert.terminal import progress_bar
 
 Result = TypeVar("Result")
@@ -26,6 +26,8 @@ CPU_BATCH_TOKENS, GPU_BATCH_TOKENS = 8_192, 65_536
 """default number of padded tokens of a batch"""
 CPU_BATCH_TOKENS_OF_ALL_LAYERS = 1_024
 """likewise, if the states of all layers are wanted: as fast, in a third of the memory"""
+_BATCHES_UNTIL_RETURN = 16
+"""batches of all layers, of many shapes, after which memory between what lasts is returned"""
 MOST_PADDING = 1 / 32
 """share of a batch, from a quarter of its tokens on: a smaller batch is cheaper than more padding"""
 
@@ -89,7 +91,7 @@ def run_batches(
     if longest is not None and len(inputs[longest].ids) > config.max_length:
         what = f"input {longest + 1} has {len(inputs[longest].ids)} tokens and the model takes {config.max_length}"
         raise InputError(f"{what}: split or truncate it")
-    if device.type == "cpu":
+    if device.type == "cpu" and not hidden_states:
         keep_freed_memory()
     if batch_tokens is None:
         on_cpu = CPU_BATCH_TOKENS_OF_ALL_LAYERS if hidden_states else CPU_BATCH_TOKENS
@@ -98,7 +100,9 @@ def run_batches(
     results: list[Any] = [None] * len(inputs)
     with evaluating(model), torch.inference_mode(), progress_bar(progress, len(inputs)) as (advance, _):
         compute = _rounded(model) if takes_bf16(device, bf16) else model
-        for positions in _batches([len(one.ids) for one in inputs], batch_tokens):
+        for number, positions in enumerate(_batches([len(one.ids) for one in inputs], batch_tokens)):
+            if hidden_states and number % _BATCHES_UNTIL_RETURN == 0:
+                return_freed_memory()
             batch = padded_batch(inputs, positions, config.pad_id, device)
             asked = wanted if batch.masked_positions is None else wanted | {"masked_positions": batch.masked_positions}
             output = compute(batch.input_ids, batch.visible, batch.token_type_ids, **asked)
