@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 from bert.data.tokenizer import Tokenizer
 from bert.hf.folder import save
-from bert.model.config import EncoderConfig, HeadConfig
+from bert.model.config import EncoderConfig, HeadConfig, Seq2SeqConfig
+from bert.model.decoder import Seq2Seq
 from bert.model.heads import MaskedLM
 from tests.conftest import TINY, make_text, run_quietly
 from tests.data.folders import ROBERTA
@@ -42,6 +43,7 @@ def make_inputs(home: Path) -> None:
         shutil.copytree("run/tokenizer", "tokenizer")
         shutil.copytree("run/store", "store")
         _write_folders(Tokenizer.load("tokenizer"))
+        _write_pairs_of_sides()
         run_quietly(["pretrain", "texts/a.txt", "--from", "model", "--out", "further", *_further(), "--stop.steps=4"])
         files = {
             "classify": "rows.tsv",
@@ -153,6 +155,32 @@ def _write_folders(tokenizer: Tokenizer) -> None:
     Path("parts/model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     torch.save(tensors, "bert/pytorch_model.bin")
     Path("bert/model.safetensors").unlink()
+
+
+def _write_pairs_of_sides() -> None:
+    """Sequence-to-sequence models in the three forms of their folders."""
+    size = {
+        "vocab_size": 90,
+        "hidden_size": 32,
+        "num_layers": 2,
+        "num_heads": 4,
+        "intermediate_size": 40,
+        "max_length": 32,
+    }
+    post = {"norm_first": False, "final_norm": False, "gated": False, "bias": True, "norm_bias": True}
+    sines = {"positions": "sinusoidal", "sinusoid_halves": True, "embedding_norm": False}
+    bert, bert_head = SHAPES["bert"]
+    forms = {
+        "marian": (EncoderConfig(**(size | post | sines)), HeadConfig(transform=False), True),
+        "encoder-decoder": (EncoderConfig(**(size | bert)), HeadConfig(**bert_head), False),
+        "bert-encoder": (EncoderConfig(**size), HeadConfig(transform=False), True),
+    }
+    for name, (config, head, shared) in forms.items():
+        torch.manual_seed(0)
+        model = Seq2Seq(config, Seq2SeqConfig(config, head, shared))
+        spread(model)
+        save(model, Path(name))
+        assert json.loads((Path(name) / "config.json").read_text())["model_type"] == name
 
 
 def _write_byte_pairs(definition: Path, folder: Path) -> None:

@@ -53,13 +53,15 @@ class Loader:
 
     def _call(self) -> int:
         from bert.errors import InputError
+        from bert.terminal import printable_output
 
         assert self.calls is not None
-        try:
-            self.calls(Path("in") / self.files[0])
-        except InputError as error:
-            print(f"bert: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
+        with printable_output():  # as a command prints
+            try:
+                self.calls(Path("in") / self.files[0])
+            except InputError as error:
+                print(f"bert: {' '.join(str(error).split())}", file=sys.stderr)
+                return 2
         return 0
 
 
@@ -73,6 +75,16 @@ def _sentence(file: Path) -> object:
     from bert.hf.sentence import SentenceModule
 
     return SentenceModule.load(file.parent).preprocess(["the cat"])
+
+
+def _translate(file: Path) -> object:
+    import torch
+
+    from bert.inference.generation import GenerationConfig, generate
+    from bert.model.decoder import Seq2Seq
+
+    model = Seq2Seq.load(file.parent)
+    return generate(model, torch.tensor([[5, 6, 7]]), config=GenerationConfig(num_beams=2, max_length=8))
 
 
 def _in(folder: str, files: tuple[str, ...]) -> tuple[str, ...]:
@@ -98,6 +110,10 @@ LOADERS = (
         finite=True,
     ),
     Loader("fill/parts", ("fill", SENTENCE, "--model=in/parts"), _in("parts", ("model*", "config.json")), finite=True),
+    *(
+        Loader(f"seq2seq/{form}", (), _in(form, ("config.json", "model.safetensors")), calls=_translate)
+        for form in ("marian", "encoder-decoder", "bert-encoder")
+    ),
     Loader(
         "attend",
         ("attend", "the cat sees", "--model=in/model"),
