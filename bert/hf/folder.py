@@ -31,7 +31,7 @@ from bert.hf.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights
 from bert.hub import local_folder
 from bert.model import heads
 from bert.model.config import EncoderConfig, HeadConfig, Seq2SeqConfig, TaskHeadConfig
-from bert.model.decoder import Seq2Seq
+from bert.model.decoder import Decoder, Seq2Seq
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
 from bert.model.layers import without_memory
@@ -260,6 +260,28 @@ def start_masked_lm(folder: str | Path) -> tuple[MaskedLM, list[str]]:
     model = _empty(MaskedLM, config, head)
     model.encoder, model.head = encoder, heads.MaskedLMHead(config, head)
     return model.eval(), _take_over(source, "MaskedLM", model.head)
+
+
+def start_seq2seq(encoder: str | Path, decoder: str | Path) -> Seq2Seq:
+    """A sequence-to-sequence model on the encoders of any two model folders, or of one twice, in fp32 on the CPU, in eval mode (Rothe et
+    al. 2020, "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks").
+
+    The decoder has the embeddings, the blocks and, if the folder has one, the masked-LM head of `decoder`; its cross-attention is
+    initialized randomly, by `torch.manual_seed`. Targets begin with the [CLS] of its tokenizer and end with [SEP]. The tokenizer of the
+    model is that of `encoder`. Raises InputError as `load` does, and if `decoder` has no tokenizer.
+    """
+    source, target = open_folder(encoder), open_folder(decoder).as_masked_lm()
+    first, second, (_, config, head) = source.encoder, target.encoder, target.config("MaskedLM")
+    if (tokenizer := second.tokenizer) is None:
+        raise InputError(f"{target.folder}: no tokenizer: add the tokenizer.json that it was trained with")
+    assert isinstance(head, HeadConfig)
+    of_decoder = Seq2SeqConfig(config, head, shared=False, start_id=tokenizer.cls_id, end_id=tokenizer.sep_id)
+    model = _empty(Seq2Seq, first.config, of_decoder)
+    model.encoder = first
+    model.decoder, model.head = Decoder(config, first.config.hidden_size, True), heads.MaskedLMHead(config, head)
+    model.decoder.load_state_dict(second.state_dict(), strict=False)
+    _take_over(target, "MaskedLM", model.head)
+    return model.eval()
 
 
 def _take_over(source: Source, kind: Kind, head: nn.Module, without: str | None = None) -> list[str]:

@@ -7,8 +7,14 @@ import pytest
 import torch
 
 from bert.errors import InputError
+from bert.hf.folder import start_seq2seq
+from bert.model.config import HeadConfig
 from bert.model.decoder import Seq2Seq
 from bert.model.encoder import Encoder
+from bert.model.heads import MaskedLM
+from tests.encoders import make_encoder
+from tests.hf.hf import SHAPES
+from tests.model.test_transformer_claims import lively
 
 pytestmark = pytest.mark.hf
 
@@ -159,7 +165,42 @@ def test_what_is_not_supported_is_refused(kind, change, message, tmp_path) -> No
 
 def test_a_folder_of_another_class_is_refused_with_the_way(tmp_path) -> None:
     make("marian").save_pretrained(tmp_path)
-    from bert.model.heads import MaskedLM
-
     with pytest.raises(InputError, match="a sequence-to-sequence model, not a masked LM"):
         MaskedLM.load(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])
+def test_two_encoders_become_encoder_and_decoder(kind, tmp_path) -> None:
+    """Without cross-attention, which is random, a target of one token has the scores that the masked LM gives this token alone: it sees
+    nothing else in either."""
+    shape, head = SHAPES[kind]
+    sides = make_encoder(hidden_size=32, num_heads=4), make_encoder(**({"num_layers": 3} | shape | {"pad_id": 0}))
+    first, second = (MaskedLM(one.config, HeadConfig(**part)) for one, part in zip(sides, ({}, head)))
+    for name, model, side in zip("ab", (first, second), sides):
+        lively(model)
+        model.tokenizer = side.tokenizer
+        model.save(tmp_path / name)
+    model = start_seq2seq(tmp_path / "a", tmp_path / "b")
+    tokenizer = second.tokenizer
+    assert tokenizer is not None
+    assert (model.head_config.start_id, model.head_config.end_id) == (tokenizer.cls_id, tokenizer.sep_id)
+    assert all(map(torch.equal, model.encoder.parameters(), first.encoder.parameters()))
+    model.save(tmp_path / "pair")
+    target = torch.tensor([[7, 9]])
+    again = Seq2Seq.load(tmp_path / "pair")
+    same = (one(SOURCE, decoder_input_ids=target.repeat(3, 1)).logits for one in (model, again))
+    assert torch.equal(*same)
+    for block in model.decoder.layers:
+        block.cross_attention.forward = lambda x, **_: (torch.zeros_like(x), None)  # type: ignore[union-attr, method-assign]
+        block.cross_attention_norm = torch.nn.Identity()  # type: ignore[assignment]
+    found = model(SOURCE[:1], decoder_input_ids=target[:, :1]).logits
+    assert torch.allclose(found, second(target[:, :1]).logits, atol=1e-5)
+
+
+def test_a_decoder_without_a_tokenizer_is_refused(tmp_path) -> None:
+    encoder = make_encoder()
+    encoder.save(tmp_path / "a")
+    encoder.tokenizer = None
+    encoder.save(tmp_path / "b")
+    with pytest.raises(InputError, match=r"no tokenizer: add the tokenizer\.json"):
+        start_seq2seq(tmp_path / "a", tmp_path / "b")
