@@ -36,6 +36,8 @@ class CodeLength:
     """n · H: the distribution of the labels is known, and nothing else"""
     blocks: tuple[tuple[int, float], ...]
     """number of units and bits of each block"""
+    of_units: NDArray[np.float64]
+    """(N,) bits of each unit, in the order of the vectors"""
 
     @property
     def compression(self) -> float:
@@ -67,18 +69,23 @@ def code_length(
     order = in_random_order(groups, seed)
     vectors, labels = vectors[order], labels[order]
     ends = np.unique(np.ceil(np.array(PORTIONS) * len(labels)).astype(int))
-    blocks = [(int(ends[0]), ends[0] * log2(classes))]
+    blocks, of_units = [(int(ends[0]), ends[0] * log2(classes))], [np.full(ends[0], log2(classes))]
     weights = np.full(len(grid) + 1, -log(len(grid) + 1))  # of the models, as logarithms
     for first, end in pairwise(ends.tolist()):
         known, block = (vectors[:first], labels[:first]), (vectors[first:end], labels[first:end])
         nll = [_nll_of_shares(labels[:first], labels[first:end], classes)]
-        nll += [one.dev.nll.sum() for one in path(*known, *block, classes, grid, device)]
-        weights = weights - np.array(nll)
-        blocks.append((end - first, -logsumexp(weights) / log(2)))
+        nll += [one.dev.nll for one in path(*known, *block, classes, grid, device)]
+        after = weights[:, None] - np.cumsum(nll, axis=1)  # of the models, after each unit of the block
+        coded = -logsumexp(after, axis=0) / log(2)  # bits up to each unit
+        blocks.append((end - first, float(coded[-1])))
+        of_units.append(np.diff(coded, prepend=0))
+        weights = after[:, -1]
         weights = np.logaddexp(weights - logsumexp(weights) + log(1 - SWITCH), log(SWITCH / len(weights)))
     uniform, marginal = log2(classes), entropy(np.bincount(labels), base=2)
     bits = float(sum(bits for _, bits in blocks))
-    return CodeLength(bits, len(labels) * uniform, float(len(labels) * marginal), tuple(blocks))
+    each = np.empty(len(labels))
+    each[order] = np.concatenate(of_units)
+    return CodeLength(bits, len(labels) * uniform, float(len(labels) * marginal), tuple(blocks), each)
 
 
 def in_random_order(groups: Labels, seed: int) -> NDArray[np.integer]:
@@ -87,7 +94,7 @@ def in_random_order(groups: Labels, seed: int) -> NDArray[np.integer]:
     return np.random.default_rng(seed).permutation(of.max() + 1)[of].argsort(kind="stable")
 
 
-def _nll_of_shares(known: Labels, block: Labels, classes: int) -> float:
-    """The NLL of a block by the shares of the classes in the units before it, half a unit added to each."""
+def _nll_of_shares(known: Labels, block: Labels, classes: int) -> NDArray[np.float64]:
+    """(n,): the NLL of the units of a block by the shares of the classes in the units before it, half a unit added to each."""
     counts = np.bincount(known, minlength=classes) + 0.5
-    return float(-np.log(counts / counts.sum())[block].sum())
+    return -np.log(counts / counts.sum())[block]

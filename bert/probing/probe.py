@@ -216,8 +216,10 @@ def _code(task: Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:
                 train.vectors[layer], train.labels, train.units.owners, classes, seed, device=task.device
             )
             row = replace(base, layer=str(layer), probe=base.probe or CODE, seed=seed, scored=len(train.labels))
-            yield replace(row, metric="bits", value=code.bits)
-            yield replace(row, metric="compression", value=code.compression)
+            low, high = (len(train.labels) * end for end in controls.interval(code.of_units, train.units.owners))
+            yield replace(row, metric="bits", value=code.bits, low=low, high=high)
+            low, high = code.uniform_bits / high, code.uniform_bits / low
+            yield replace(row, metric="compression", value=code.compression, low=low, high=high)
 
 
 def _structural(task: Task, base: Row, seeds: Sequence[int]) -> Iterator[Row]:

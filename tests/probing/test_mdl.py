@@ -46,12 +46,22 @@ def test_without_probes_the_code_is_that_of_the_shares_of_the_labels_so_far() ->
     vectors, labels, groups = units(1_000, 3)
     found = mdl.code_length(vectors, labels, groups, 3, grid=())
     order = mdl.in_random_order(groups, 0)
-    coded, first = np.log2(3), 1
+    coded, first = [np.log2(3)], 1
     for end in (2, 4, 8, 16, 32, 63, 125, 250, 500, 1_000):
         counts = np.bincount(labels[order[:first]], minlength=3) + 0.5
-        coded -= np.log2(counts / counts.sum())[labels[order[first:end]]].sum()
+        coded += (-np.log2(counts / counts.sum())[labels[order[first:end]]]).tolist()
         first = end
-    assert found.bits == pytest.approx(coded)
+    assert found.bits == pytest.approx(sum(coded))
+    assert found.of_units[order] == pytest.approx(np.array(coded))
+
+
+def test_the_bits_of_units_are_those_of_their_blocks() -> None:
+    vectors, labels, groups = units(1_000, 3)
+    found = mdl.code_length(vectors, labels, groups, 3)
+    ends = np.cumsum([size for size, _ in found.blocks])
+    parts = np.split(found.of_units[mdl.in_random_order(groups, 0)], ends[:-1])
+    assert [part.sum() for part in parts] == pytest.approx([bits for _, bits in found.blocks])
+    assert (found.of_units > 0).all()
 
 
 def test_the_mixture_costs_little_more_than_its_best_model_alone() -> None:

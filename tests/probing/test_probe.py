@@ -70,6 +70,9 @@ def test_what_the_word_tells_is_in_layer_0_and_the_word_alone_knows_it(result: P
     assert values(result, "word type", "accuracy", "") == [1]
     assert result.value(subject, "mix", "linear", "accuracy") > 0.95
     assert result.value(subject, "0", "online code", "compression") > 2
+    for metric in ("bits", "compression"):
+        for row in result.found(subject, "0", "online code", metric):
+            assert row.low < row.value < row.high
 
 
 def test_the_control_task_is_memorized_in_layer_0_and_selectivity_is_the_difference(result: ProbeResult) -> None:
