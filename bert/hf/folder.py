@@ -23,7 +23,7 @@ from bert.data.encoding import ALL_FILES, read_object
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments
 from bert.files import put_files, replaced_folder
-from bert.hf import parameters, translate
+from bert.hf import translate
 from bert.hf.card import CARD, model_card
 from bert.hf.families import Family, Kind
 from bert.hf.translate import Head, family_of, kind_named, kind_of, read_config
@@ -74,7 +74,7 @@ def save(
     _check_names(model, folder)
     state = _as_whole(model).state_dict()
     ours = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
-    theirs = parameters.write_parameters(family, model.config, head, keys, ours)
+    theirs = translate.write_parameters(family, model.config, head, keys, ours)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file: give the path of a folder")
     of_task = head if isinstance(head, TaskHeadConfig) else None
@@ -126,7 +126,7 @@ class Source:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        return parameters.plain_names(self.config("Encoder")[0], self.keys, read_tensors(self.folder))
+        return translate.plain_names(self.config("Encoder")[0], self.keys, read_tensors(self.folder))
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -148,13 +148,13 @@ class Source:
         """Parameters for the names of `shapes` in fp32; the names that are missing; the names that are left over."""
         family = self.config("Encoder")[0]
         try:
-            return parameters.read_parameters(family, kind, self.keys, self.tensors, shapes)
+            return translate.read_parameters(family, kind, self.keys, self.tensors, shapes)
         except InputError as error:
             raise InputError(f"{weights_file(self.folder)}: {error}") from error
 
     def as_masked_lm(self) -> "Source":
         """The same, as untied if the output matrix of an old file is not the embedding matrix, whatever the config says."""
-        if not parameters.unties(self.config("Encoder")[0], self.keys, self.tensors):
+        if not translate.unties(self.config("Encoder")[0], self.keys, self.tensors):
             return self
         what = f"the output matrix is not the embedding matrix, as {CONFIG} says"
         warnings.warn(f"{self.folder}: {what}: read as untied", stacklevel=5)

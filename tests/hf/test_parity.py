@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from bert.hf.parameters import read_parameters
-from bert.hf.translate import kind_of, read_config
+from bert.hf.translate import kind_of, read_config, read_parameters
 from bert.model.encoder import Encoder
 from bert.model.heads import Discriminator, HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
 

@@ -143,9 +143,9 @@ def test_senses_prints_and_writes_every_metric(runs: Callable[..., str], place: 
     assert {row["word"] for row in content["words"]} == {"apple", "berry"}
     runs("senses", "senses.jsonl", "--test", "senses.jsonl", "--words", "berry", "--out", "s.tsv")
     lines = (place / "s.tsv").read_text(encoding="utf-8").splitlines()
-    assert lines[0] == "word\tmethod\taccuracy\tmacro_f1\tsenses\ttrain\ttest\tsd"
+    assert lines[0] == "word\tmethod\taccuracy\tmacro_f1\tsenses\ttrain\ttest\tsd\trandom_encoder"
     assert len(lines) == 11
-    assert lines[1].endswith("\t2\t20\t20\t")
+    assert lines[1].endswith("\t2\t20\t20\t\t")
 
 
 def test_score_prints_sentences_and_pairs(
