@@ -79,7 +79,7 @@ def probe(
     model: nn.Module | str = "model",
     layers: Sequence[int] | int | None = None,
     share: float = 0.5,
-    pooling: Literal["mean", "cls"] = "mean",
+    pooling: Literal["cls", "mean"] = "mean",
     more: Iterable[str] = (),
     loud: bool = False,
 ) -> str:

@@ -28,7 +28,7 @@ from bert.model.layers import Block, Shared, compute_dtype, initialize, make_nor
 if TYPE_CHECKING:  # the type of the attribute that `load` sets, for editors
     from bert.data.tokenizer import Tokenizer
 
-Pooling = Literal["mean", "cls"]
+Pooling = Literal["cls", "mean"]
 
 
 @dataclass
