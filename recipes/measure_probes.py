@@ -9,10 +9,10 @@ and how well changes of meaning are found that were planted.
 `linear` prints for each layer the C that dev chooses; accuracy, NLL and seconds of both with this C; and the seconds in which each of
 them chooses C. SENTENCES limits the training file. `positions` trains structural probes on vectors that have the place of a word in its
 sentence alone. `memory` fits and codes one layer of so many random vectors (384 dimensions, 17 classes) and prints the most memory that
-the process itself had, without pages of the file of vectors, which the system may take back. `change` divides the rows of each word
-into two periods of equal size. The most frequent sense has half of both; in ten words, drawn by a seed, its share is higher by a shift in
-one than in the other. It prints the AUC with which each measure tells these words from the others (mean and lowest of the seeds), and how
-far the p-values of the others are from uniform (Kolmogorov-Smirnov).
+the process itself had, without pages of the file of vectors, which the system may take back. `change` divides the rows of each word,
+as many of the most frequent sense as of the others, into two periods of equal size at random; in ten words, drawn by a seed, the share of
+this sense is higher by a shift in one than in the other. It prints the AUC with which each measure tells these words from the others (mean
+and lowest of the seeds), and how far the p-values of the others are from uniform (Kolmogorov-Smirnov).
 """
 
 import sys
@@ -187,6 +187,8 @@ def planted(most: np.ndarray, others: np.ndarray, shift: float, draw: np.random.
     size = len(most)
     more = round(size * (1 + shift) / 2)
     second = np.concatenate([draw.permutation(size) < more, draw.permutation(size) >= more])
+    if not shift:  # equal shares by design would vary less than by chance
+        second = draw.permutation(2 * size) < size
     vectors = np.concatenate([most, others])
     values, p = with_p(vectors, second, geometry.cluster(vectors, None, 0), draw)
     return values + p
