@@ -97,7 +97,7 @@ def ours(one: Set, files: Mapping[str, str], model: str, seed: int, options: lis
         f"--model={model}",
         f"--seed={seed}",
         f"--windows.sequence_length={one.length}",
-        f"--validation.select={one.metric}",  # as for the peer
+        f"--select={one.metric}",  # as for the peer
         "--log.progress_bar=false",
     ]
     if main(["finetune", one.task, *fixed, *named, f"--out={folder / 'run'}", *options]):
