@@ -47,6 +47,7 @@ class GenerationConfig:
     def __post_init__(self) -> None:
         require("generation", self, "num_beams num_return", lambda value: value >= 1, "1 or more")
         require("generation", self, "max_length", lambda value: value >= 2, "2 or more")
+        require("generation", self, "length_penalty", lambda value: abs(value) <= 50, "from -50 to 50")
         known = "one of true, false, never"
         require("generation", self, "early_stopping", lambda value: value in (True, False, "never"), known)
         require("generation", self, "length_formula", lambda value: value in ("power", "gnmt"), "power or gnmt")

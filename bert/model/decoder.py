@@ -296,6 +296,8 @@ class Seq2Seq(HeadedModel):
             if labels is None:
                 raise InputError("neither decoder_input_ids nor labels: give a target")
             decoder_input_ids = self.shifted(labels)
+        if len(decoder_input_ids) != len(input_ids):
+            raise InputError(f"{len(input_ids)} sources and {len(decoder_input_ids)} targets: give as many of both")
         source = self.encoder(input_ids, attention_mask, token_type_ids, None, output_hidden_states, output_attentions)
         cache = self.decoder.cache(source.last_hidden_state, attention_mask)
         wanted = output_hidden_states, output_attentions

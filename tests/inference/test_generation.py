@@ -170,12 +170,40 @@ def test_forbidden_words_do_not_occur_and_forced_tokens_do() -> None:
         assert one.ids[-1] == END
 
 
+@pytest.mark.parametrize("words", [2, 3, 5])
+def test_more_beams_than_there_are_targets_give_them_all(words: int) -> None:
+    """Of up to two tokens: the end, or any other word and then any word."""
+    shape = replace(SHAPE, vocab_size=words)
+    model = lively(Seq2Seq(shape, Seq2SeqConfig(shape))).double()
+    config = GenerationConfig(40, 3, 0.0, early_stopping="never", num_return=40)
+    (found,) = generate(model, torch.tensor([[1, 0]]), config=config)  # type: ignore[arg-type]
+    expected = {(1,)} | {(one, two) for one in range(words) if one != 1 for two in range(words)}
+    assert {tuple(one.ids) for one in found} == expected
+    assert len(found) == len(expected)
+
+
+def test_no_target_is_found_where_every_word_is_forbidden_and_none_for_no_source() -> None:
+    config = GenerationConfig(max_length=5, bad_words=[[word] for word in range(WORDS)])
+    assert generate(make_model(), SOURCE, MASK, config) == [[], [], []]
+    assert generate(make_model(), SOURCE[:0], MASK[:0], config) == []
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_what_a_cpu_finds() -> None:
+    model, config = make_model(), GenerationConfig(4, 10, num_return=4)
+    expected = generate(model, SOURCE, MASK, config)
+    found = generate(model.to("cuda"), SOURCE.cuda(), MASK.cuda(), config)
+    assert [[one.ids for one in some] for some in found] == [[one.ids for one in some] for some in expected]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"num_beams": 0}, "generation.num_beams is 0: give 1 or more"),
         ({"max_length": 1}, "generation.max_length is 1: give 2 or more"),
         ({"max_length": 13}, "generation.max_length is 13; must be at most 12, of the decoder"),
+        ({"length_penalty": 1e9}, "generation.length_penalty is 1000000000.0: give from -50 to 50"),
+        ({"length_penalty": float("nan")}, "generation.length_penalty is nan: give from -50 to 50"),
         ({"num_return": 5}, "generation.num_return 5 is more than num_beams 4: give as many beams"),
         ({"early_stopping": "soon"}, "generation.early_stopping is soon: give one of true, false, never"),
         ({"length_formula": "linear"}, "generation.length_formula is linear: give power or gnmt"),

@@ -183,6 +183,10 @@ def test_any_encoder_may_stand_on_both_sides(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (
+            lambda: model_of(BASE)(SOURCE[:1], labels=TARGET),
+            "1 sources and 2 targets: give as many of both",
+        ),
         (lambda: model_of(BASE)(SOURCE), "neither decoder_input_ids nor labels: give a target"),
         (
             lambda: Seq2Seq(BASE, Seq2SeqConfig(replace(BASE, vocab_size=51))),
