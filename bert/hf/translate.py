@@ -198,8 +198,8 @@ def read_config(
         sides = seq2seq.sides(family, keys)
     config = _encoder_config(family, sides[0])
     of_head = _read_group(family, GROUPS[kind], sides[1]) if kind in GROUPS else {}
+    of_head.pop("shared", None)
     if kind == "Seq2Seq":
-        of_head.pop("shared")
         special = {name: keys.get(f"{theirs}_token_id") for name, theirs in seq2seq.SPECIAL.items()}
         ids = {name: value for name, value in special.items() if value is not None}
         decoder = _encoder_config(family, sides[1])

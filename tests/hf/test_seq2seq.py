@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from bert.errors import InputError
-from bert.hf.folder import start_seq2seq
+from bert.hf.folder import start, start_masked_lm, start_seq2seq
 from bert.model.config import HeadConfig
 from bert.model.decoder import Seq2Seq
 from bert.model.encoder import Encoder
-from bert.model.heads import MaskedLM
+from bert.model.heads import MaskedLM, SequenceClassifier
 from tests.encoders import make_encoder
 from tests.hf.hf import SHAPES
 from tests.model.test_transformer_claims import lively
@@ -108,6 +108,20 @@ def test_the_encoder_of_a_pair_can_be_read_alone(kind, tmp_path, recwarn) -> Non
     pair, alone = Seq2Seq.load(tmp_path), Encoder.load(tmp_path)
     assert torch.equal(pair.encoder(SOURCE, MASK).last_hidden_state, alone(SOURCE, MASK).last_hidden_state)
     assert [str(one.message) for one in recwarn if "ignored" in str(one.message)] == []
+
+
+@pytest.mark.parametrize("kind", ["marian", "encoder-decoder"])
+def test_another_head_may_start_from_the_encoder(kind, tmp_path) -> None:
+    make(kind).save_pretrained(tmp_path)
+    masked_lm, random = start_masked_lm(tmp_path)
+    classifier = start(SequenceClassifier, tmp_path, ["a", "b"])
+    encoder = Seq2Seq.load(tmp_path).encoder
+    for model in (masked_lm, classifier):
+        assert all(map(torch.equal, model.encoder.parameters(), encoder.parameters()))
+        assert model(SOURCE, MASK).logits.isfinite().all()
+    assert random
+    masked_lm.save(tmp_path / "again")
+    assert torch.equal(MaskedLM.load(tmp_path / "again")(SOURCE, MASK).logits, masked_lm(SOURCE, MASK).logits)
 
 
 def refused(tmp_path: Path, kind: str, change) -> str:
