@@ -191,7 +191,7 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     if kind == "MaskedLM":
         source = source.as_masked_lm()
     family, config, head = source.config(kind)
-    layers = len({number for name in source.tensors for number in re.findall(r"\blayers?\.(\d+)\.", name)})
+    layers = translate.count_layers(source.tensors)
     deepest = max(config.num_layers, head.decoder.num_layers) if isinstance(head, Seq2SeqConfig) else config.num_layers
     if deepest > layers:  # before they are allocated
         both = f"{deepest} layers and {weights_file(source.folder).name} holds {layers}"

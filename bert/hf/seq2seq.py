@@ -15,8 +15,8 @@ from bert.model.config import EncoderConfig
 Keys = Mapping[str, Any]
 _TWICE = ("layers", "attention_heads", "ffn_dim")
 """keys of `marian` that begin with `encoder_` and with `decoder_`"""
-SPECIAL = {"start_id": "decoder_start", "end_id": "eos"}
-"""fields of `Seq2SeqConfig`, and the beginnings of their keys"""
+SPECIAL = {"start_id": "decoder_start_token_id", "end_id": "eos_token_id"}
+"""fields of `Seq2SeqConfig`, and their keys"""
 OF_ONE_ROW = ("final_logits_bias",)
 """parameters with an axis of length 1 before our own"""
 COPIES = (

@@ -200,8 +200,9 @@ def read_config(
     of_head = _read_group(family, GROUPS[kind], sides[1]) if kind in GROUPS else {}
     of_head.pop("shared", None)
     if kind == "Seq2Seq":
-        special = {name: keys.get(f"{theirs}_token_id") for name, theirs in seq2seq.SPECIAL.items()}
-        ids = {name: value for name, value in special.items() if value is not None}
+        ids = {name: keys.get(theirs) for name, theirs in seq2seq.SPECIAL.items()}
+        if absent := [theirs for name, theirs in seq2seq.SPECIAL.items() if ids[name] is None]:
+            raise InputError(f"key {absent[0]} is missing or null: give an id of the vocabulary")
         decoder = _encoder_config(family, sides[1])
         shared = family.fixed["head.shared"]
         return family, config, Seq2SeqConfig(decoder, _make(HeadConfig, of_head), shared, **ids)  # type: ignore[arg-type]
@@ -293,11 +294,11 @@ def write_parameters(
     vocabulary = head.head if isinstance(head, Seq2SeqConfig) else head
     theirs: dict[str, Tensor] = {}
     prefix = "" if kind == "Encoder" else family.prefix
-    for name, their_names, bias in _pairs(family, (kind,), _layers(ours), prefix):
+    for name, their_names, bias in _pairs(family, (kind,), count_layers(ours), prefix):
         tensor = ours.get(name, fixed.get(name))
         weight = ours.get(name.removesuffix("bias") + "weight")
         if tensor is None and bias is True and name == "head.bias":
-            tensor = torch.zeros(config.vocab_size)
+            tensor = torch.zeros((config if vocabulary is head else sides["decoder"][0]).vocab_size)
         elif tensor is None and bias is True and name.endswith(".bias") and weight is not None:
             tensor = torch.zeros(weight.shape[0])
         if tensor is not None:
@@ -312,7 +313,7 @@ def write_parameters(
     return {name: tensor[None] if name in seq2seq.OF_ONE_ROW else tensor for name, tensor in theirs.items()}
 
 
-def _layers(names: Iterable[str]) -> int:
+def count_layers(names: Iterable[str]) -> int:
     """The number of layers of the parameters with these names, ours or theirs, of the deeper side."""
     return len({number for name in names for number in _LAYER.findall(name)})
 
@@ -335,7 +336,7 @@ def read_parameters(
         pairs: list[tuple[str, tuple[str, ...], bool | str]] = [(name, (name,), True) for name in shapes]
         spare = [name for name in theirs if name not in shapes and (kind != "Encoder" or not name.startswith("head."))]
     else:
-        prefix, num_layers = _prefix_of(family, theirs), _layers(theirs)
+        prefix, num_layers = _prefix_of(family, theirs), count_layers(theirs)
         theirs = {
             name: part[0] if name in seq2seq.OF_ONE_ROW and part.dim() > 1 else part for name, part in theirs.items()
         }

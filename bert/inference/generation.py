@@ -2,7 +2,8 @@
 
     source → encoder → (B, S, D); start token → decoder → log-probabilities of the next token → the best k of all continuations → …
 
-The search is that of transformers (`generate`), to the same targets and scores; with one beam it is greedy. It is deterministic. Length
+The search is that of transformers (`generate`), to the same targets and scores, but that the end may be forbidden, and that copies of a
+beam, where there are fewer targets than beams, never count as ended. With one beam it is greedy. It is deterministic. Length
 penalties: as in transformers, and Wu et al. 2016, "Google's Neural Machine Translation System", equation 14.
 """
 
@@ -82,9 +83,10 @@ def generate(
     head, beams, most = model.head_config, config.num_beams, config.max_length
     if most > head.decoder.max_length:
         raise InputError(f"generation.max_length is {most}; must be at most {head.decoder.max_length}, of the decoder")
-    forced = [[] if token is None else [token] for token in (config.forced_start, config.forced_end)]
-    for name, words in (("forced_start", forced[:1]), ("forced_end", forced[1:]), ("bad_words", config.bad_words)):
-        if wrong := [token for word in words for token in word if not 0 <= token < head.decoder.vocab_size]:
+    given = {"forced_start": [config.forced_start], "forced_end": [config.forced_end]}
+    given["bad_words"] = [token for word in config.bad_words for token in word]
+    for name, tokens in given.items():
+        if wrong := [token for token in tokens if token is not None and not 0 <= token < head.decoder.vocab_size]:
             inside = f"an id of the vocabulary, below {head.decoder.vocab_size}"
             raise InputError(f"generation.{name} is {wrong[0]}; must be {inside}")
     with evaluating(model):

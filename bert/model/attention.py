@@ -92,7 +92,10 @@ class Layout:
     def at(self, positions: Tensor) -> "Layout":
         """The layout of a selection of the queries: those at `positions` (B, K) of each sequence."""
         documents = None if self.query_documents is None else self.query_documents.gather(1, positions)
-        return replace(self, query_documents=documents, query_positions=positions)
+        seen = (
+            None if self.seen is None else self.seen.gather(1, positions[..., None].expand(-1, -1, self.seen.shape[-1]))
+        )
+        return replace(self, query_documents=documents, query_positions=positions, seen=seen)
 
     @_kept
     def visible(self, queries: int, keys: int, device: torch.device) -> Tensor | None:

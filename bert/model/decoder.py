@@ -37,6 +37,7 @@ from bert.model.layers import (
 )
 from bert.model.loss import IGNORED, cross_entropy
 
+_OF_EMBEDDINGS = "embedding_width positions sinusoid_halves positions_skip_padding embedding_scale embedding_norm token_types".split()
 KeysValues = tuple[Tensor, Tensor]
 """(B, Hkv, S, Dh) each"""
 
@@ -209,7 +210,9 @@ class Decoder(nn.Module):
         if several:
             cache.add_targets(len(input_ids), input_ids.device)
         x = embeddings(input_ids, None, positions, length)  # (B, T, D)
-        kinds = [self._kind(local, positions, length, x, cache) for local in (False, True)]
+        of_all = of_local = self._kind(False, positions, length, x, cache)
+        if self.config.local_window is not None:
+            of_local = self._kind(True, positions, length, x, cache)
         states, attentions, crossed = list[Tensor](), list[Tensor](), list[Tensor]()
         for layer, block in enumerate(self.layers):
             if output_hidden_states:
@@ -217,7 +220,13 @@ class Decoder(nn.Module):
             local = self.config.is_local(layer)
             backend, own = self.attention.of_layer(local, chosen=False), cache.layers[layer] if keep else None
             x, weights, cross = block(
-                x, kinds[local], cache.memory[layer], cache.memory_layout, own, backend, output_attentions
+                x,
+                of_local if local else of_all,
+                cache.memory[layer],
+                cache.memory_layout,
+                own,
+                backend,
+                output_attentions,
             )
             if weights is not None and cross is not None:
                 attentions.append(weights)
@@ -236,7 +245,7 @@ class Decoder(nn.Module):
             layout = Layout()
         else:
             begun = positions.shape[1] < length
-            layout = Layout(causal=True, window=window, query_positions=positions if begun else None)
+            layout = Layout(causal=True, window=window, query_positions=positions.expand(len(x), -1) if begun else None)
         if self.config.positions != "rope":
             return Shared(layout, None)
         theta = self.config.local_rope_theta if local else self.config.rope_theta
@@ -267,6 +276,10 @@ class Seq2Seq(HeadedModel):
             raise InputError(
                 "head.shared needs the vocab_size and hidden_size of the encoder: give it, or shared false"
             )
+        of_table = ["max_length"] if config.positions == "learned" else []
+        for name in (*_OF_EMBEDDINGS, *of_table) if head.shared else ():
+            if getattr(config, name) != getattr(head.decoder, name):
+                raise InputError(f"head.shared needs the {name} of the encoder: give it, or shared false")
         super().__init__(config)
         self.head_config = head
         self.decoder = Decoder(head.decoder, config.hidden_size, not head.shared)

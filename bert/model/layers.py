@@ -195,6 +195,7 @@ class KeyValueCache:
         if not self.length:
             self._both = keys.new_empty(2, *keys.shape[:2], self.room, keys.shape[3])
         begin, self.length = self.length, self.length + keys.shape[2]
+        assert self.length <= self.room, "more tokens than the cache has room for"
         for side, new in enumerate((keys, values)):
             self._both[side, :, :, begin : self.length] = new
         return self._both[0, :, :, : self.length], self._both[1, :, :, : self.length]

@@ -8,7 +8,7 @@ import torch
 
 from bert.errors import InputError
 from bert.hf.folder import start, start_masked_lm, start_seq2seq
-from bert.model.config import HeadConfig
+from bert.model.config import EncoderConfig, HeadConfig, Seq2SeqConfig
 from bert.model.decoder import Seq2Seq
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM, SequenceClassifier
@@ -149,6 +149,12 @@ def refused(tmp_path: Path, kind: str, change) -> str:
         ),
         ("marian", lambda keys: keys.pop("decoder_layers"), "key decoder_layers is missing"),
         ("marian", lambda keys: keys.update(decoder_layers=99), "says 99 layers and model.safetensors holds 3"),
+        (
+            "encoder-decoder",
+            lambda keys: keys.update(decoder_start_token_id=None),
+            "key decoder_start_token_id is missing or null: give an id of the vocabulary",
+        ),
+        ("marian", lambda keys: keys.pop("eos_token_id"), "key eos_token_id is missing or null"),
         ("marian", lambda keys: keys.update(eos_token_id=40), "head.end_id is 40: give an id of the vocabulary"),
         ("marian", lambda keys: keys.update(eos_token_id=[0]), "head.end_id is [0]: give an id of the vocabulary"),
         (
@@ -209,6 +215,20 @@ def test_two_encoders_become_encoder_and_decoder(kind, tmp_path) -> None:
         block.cross_attention_norm = torch.nn.Identity()  # type: ignore[assignment]
     found = model(SOURCE[:1], decoder_input_ids=target[:, :1]).logits
     assert torch.allclose(found, second(target[:, :1]).logits, atol=1e-5)
+
+
+def test_sides_of_different_vocabularies_keep_a_bias_of_zeros(tmp_path) -> None:
+    size = {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 48, "max_length": 32}
+    shape, head = SHAPES["bert"]
+    encoder, decoder = (EncoderConfig(**(size | shape | {"vocab_size": words})) for words in (40, 44))
+    model = lively(
+        Seq2Seq(encoder, Seq2SeqConfig(decoder, HeadConfig(**(head | {"output_bias": False})), shared=False))
+    )
+    model.save(tmp_path)
+    again = Seq2Seq.load(tmp_path)
+    assert again.model_type == "encoder-decoder"
+    same = (one(SOURCE, decoder_input_ids=TARGET).logits for one in (model, again))
+    assert torch.equal(*same)
 
 
 def test_a_decoder_without_a_tokenizer_is_refused(tmp_path) -> None:

@@ -99,6 +99,15 @@ def test_several_targets_of_a_source_share_a_cache_and_continue_each_other(model
     assert cache.length == 9
 
 
+def test_a_cache_without_room_refuses_a_token() -> None:
+    model = model_of(BASE)
+    with torch.inference_mode():
+        cache = model.decoder.cache(model.encoder(SOURCE).last_hidden_state, room=2)
+        model.decoder(TARGET[:, :2], model.decoder_embeddings, cache)
+        with pytest.raises(AssertionError, match="more tokens than the cache has room for"):
+            model.decoder(TARGET[:, 2:3], model.decoder_embeddings, cache)
+
+
 def test_cross_attention_is_its_definition() -> None:
     """Softmax of q·k / √Dh over the tokens of the source, written out with one matrix a head."""
     torch.manual_seed(0)
@@ -191,6 +200,14 @@ def test_any_encoder_may_stand_on_both_sides(tmp_path) -> None:
         (
             lambda: Seq2Seq(BASE, Seq2SeqConfig(replace(BASE, vocab_size=51))),
             "head.shared needs the vocab_size and hidden_size of the encoder: give it, or shared false",
+        ),
+        (
+            lambda: Seq2Seq(BASE, Seq2SeqConfig(replace(BASE, positions="none"))),
+            "head.shared needs the positions of the encoder: give it, or shared false",
+        ),
+        (
+            lambda: Seq2Seq(LAYOUTS["learned"], Seq2SeqConfig(replace(LAYOUTS["learned"], max_length=20))),
+            "head.shared needs the max_length of the encoder: give it, or shared false",
         ),
         (
             lambda: Seq2SeqConfig(BASE, start_id=50),
