@@ -130,6 +130,10 @@ def load_any(folder: str | Path) -> Encoder | HeadedModel:
     if kind == "Encoder" and named not in ("Encoder", *(family.architectures.get("Encoder") for family in FAMILIES)):
         fix = "save only the encoder, with Encoder.load(folder).save(another), and export that"
         raise InputError(f"{folder / CONFIG}: {named} has a head that cannot be exported: {fix}")
+    if kind == "Seq2Seq":
+        raise InputError(
+            f"{folder}: a sequence-to-sequence model, which cannot be exported: predict with `bert predict`"
+        )
     return CLASSES[kind].load(folder)
 
 

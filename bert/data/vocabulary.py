@@ -16,7 +16,8 @@ import re
 import time
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,9 @@ _MULTIPLE = 64  # the output matrix is fastest with a multiple of 64 rows
 VOCAB_SIZE = 8192
 _MOST_UNSPACED = 1 / 3  # of the letters; Japanese has more kana than that
 _CODE_POINTS = 0x110000
+Train = Callable[[list[str], int, bool, bool], dict[str, Any]]
+"""texts, vocabulary size, whether to lower-case and to strip accents → the definition of a tokenizer"""
+_THREE_BYTES = "[ä-é].."  # of an ideograph, as a byte-level vocabulary spells them
 _PAIRS: dict[str, Any] = {"min_frequency": 2, "show_progress": False}  # of merges
 _LONGEST_WORD = 1000  # characters; in byte-level vocabularies bytes
 # at four bytes per character; words end at these spaces
@@ -55,16 +59,17 @@ def train_tokenizer(
     sample_characters: int | None = None,
     lowercase: bool | None = None,
     strip_accents: bool = False,
+    ideographs: bool = False,
 ) -> Tokenizer:
     """Train a tokenizer with at most `vocab_size` entries, filled up to a multiple of 64 with `[unusedN]` entries.
 
     The default size is 8,192, or less if a small corpus supports less.
 
-    `wordpiece`: BERT's words, each ideograph by itself. `bpe`: byte-level. `unigram`: for text without spaces between words
-    (Kudo 2018). `auto`: unigram if a third of the letters belong to a script without spaces (Thai, Lao, Khmer, Burmese, kana),
-    otherwise wordpiece. Text is composed (NFC), except for bpe without control characters; `auto` and `wordpiece` lower-case it unless
-    `lowercase` is false. Accents and other marks are kept; `strip_accents` drops those of Latin and Greek letters. Trained on
-    at most `sample_characters` characters (by default 100 million, 5 million for unigram), spread evenly over the documents.
+    `wordpiece`: BERT's words, each ideograph by itself. `bpe`: byte-level; with `ideographs` each of them by itself. `unigram`: for text
+    without spaces between words (Kudo 2018). `auto`: unigram if a third of the letters belong to a script without spaces (Thai, Lao,
+    Khmer, Burmese, kana), otherwise wordpiece. Text is composed (NFC), except for bpe without control characters; `auto` and `wordpiece`
+    lower-case it unless `lowercase` is false. Accents and other marks are kept; `strip_accents` drops those of Latin and Greek letters.
+    Trained on at most `sample_characters` characters (by default 100 million, 5 million for unigram), spread evenly over the documents.
     [PAD] [UNK] [CLS] [SEP] [MASK] are 0 to 4.
 
     Raises InputError for an unknown kind, and for a size that is too small for the alphabet or too large for the corpus.
@@ -87,7 +92,8 @@ def train_tokenizer(
             kind, sample = "unigram", sample_documents(sample, sample_characters or SAMPLE_CHARACTERS["unigram"])
         else:
             logger.warning(f"{what}, which the kind unigram finds and {kind} does not")
-    train = {"bpe": _train_bpe, "unigram": _train_unigram}.get(kind, _train_wordpiece)
+    ways: dict[str, Train] = {"bpe": partial(_train_bpe, ideographs=ideographs), "unigram": _train_unigram}
+    train = ways.get(kind, _train_wordpiece)
     pieces = [piece for document in sample for piece in encoding.pieces(document)]
     definition = train(pieces, size, lowercase, strip_accents)
     if vocab_size is None:
@@ -326,7 +332,9 @@ def _too_small(vocab_size: int, needed: int) -> InputError:
     return InputError(f"vocabulary size {vocab_size}: {why}; give {needed} or more")
 
 
-def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool, strip_accents: bool) -> dict[str, Any]:
+def _train_bpe(
+    sample: list[str], vocab_size: int, lowercase: bool, strip_accents: bool, ideographs: bool
+) -> dict[str, Any]:
     """Byte-level BPE. Words begin with a space, the first of a text too: separate words are split as in a text."""
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < len(SPECIAL_TOKENS) + len(alphabet):
@@ -334,7 +342,10 @@ def _train_bpe(sample: list[str], vocab_size: int, lowercase: bool, strip_accent
     backend = tokenizers.Tokenizer(models.BPE())
     lower = [normalizers.Lowercase()] * lowercase
     backend.normalizer = normalizers.Sequence([*lower, *encoding.composed(lowercase, strip_accents)])
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)
+    steps: list[pre_tokenizers.PreTokenizer] = [pre_tokenizers.ByteLevel(add_prefix_space=True, trim_offsets=True)]
+    if ideographs:
+        steps.append(pre_tokenizers.Split(Regex(_THREE_BYTES), "isolated"))
+    backend.pre_tokenizer = pre_tokenizers.Sequence(steps) if ideographs else steps[0]
     backend.decoder = decoders.ByteLevel()
     known: dict[str, Any] = {"special_tokens": list(SPECIAL_TOKENS), "initial_alphabet": sorted(alphabet)}
     return _train(backend, sample, trainers.BpeTrainer(vocab_size=vocab_size, **known, **_PAIRS))

@@ -58,6 +58,27 @@ def count_labels(items: Sequence[Item]) -> dict[str, int]:
     return {"loss": sum(len(item.labels) for item in items)}
 
 
+def collate(items: Sequence[Item], pad_id: int, at_once: int | None = None) -> TaskBatch:
+    """The windows of `items` as sequences of one length."""
+    rows = [(number, window) for number, item in enumerate(items) for window in item.windows]
+    inputs = [Encoded(window.ids, window.token_types) for _, window in rows]
+    batch = padded_batch(inputs, [*range(len(rows))], pad_id, torch.device("cpu"))
+    width = batch.input_ids.shape[1]
+    words: list[tuple[int, int, int]] = []  # example, word, position at which it is labeled
+    for row, (number, window) in enumerate(rows):
+        words += [(number, word, row * width + start) for word, start in zip(window.words, window.starts)]
+    return TaskBatch(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        token_type_ids=batch.token_type_ids,
+        example_ids=torch.tensor([number for number, _ in rows]),
+        word_positions=torch.tensor([position for _, _, position in sorted(words)], dtype=torch.long),
+        sizes=[sum(len(window.words) for window in item.windows) or 1 for item in items],
+        labels=torch.tensor([label for item in items for label in item.labels]),
+        at_once=at_once or len(rows),
+    )
+
+
 @dataclass(eq=False)
 class Batches:
     """The endless batches of a training set (`shuffled`), or those of a dev set, once."""
@@ -69,6 +90,8 @@ class Batches:
     shuffled: bool = True
     counts: Callable[[Sequence[Item]], dict[str, int]] = count_labels
     """the examples of a global batch → the denominator of each loss term, by name (`Task.counts`)"""
+    collate: Callable[[Sequence[Item], int, int], TaskBatch] = collate
+    """examples, padding id and `at_once` → a micro-batch (`Task.collate`)"""
 
     def __post_init__(self) -> None:
         self.in_epoch = -(-len(self.items) // self.batch_size)
@@ -107,32 +130,11 @@ class Batches:
         at_once = max(len(mine), _TOKENS_AT_ONCE // longest)
         ends = accumulate(len(item.windows) for item in mine or everything[:1])
         parts = groupby(zip(ends, mine or everything), lambda one: (one[0] - 1) // at_once)
-        batches = [collate([item for _, item in part], self.pad_id, at_once) for _, part in parts]
+        batches = [self.collate([item for _, item in part], self.pad_id, at_once) for _, part in parts]
         if not mine:
             batches[0]["labels"] = batches[0]["labels"][:0]
         tokens = sum(len(window.ids) for item in everything for window in item.windows)
         return StepBatch(batches, self.counts(everything), tokens)
-
-
-def collate(items: Sequence[Item], pad_id: int, at_once: int | None = None) -> TaskBatch:
-    """The windows of `items` as sequences of one length."""
-    rows = [(number, window) for number, item in enumerate(items) for window in item.windows]
-    inputs = [Encoded(window.ids, window.token_types) for _, window in rows]
-    batch = padded_batch(inputs, [*range(len(rows))], pad_id, torch.device("cpu"))
-    width = batch.input_ids.shape[1]
-    words: list[tuple[int, int, int]] = []  # example, word, position at which it is labeled
-    for row, (number, window) in enumerate(rows):
-        words += [(number, word, row * width + start) for word, start in zip(window.words, window.starts)]
-    return TaskBatch(
-        input_ids=batch.input_ids,
-        attention_mask=batch.attention_mask,
-        token_type_ids=batch.token_type_ids,
-        example_ids=torch.tensor([number for number, _ in rows]),
-        word_positions=torch.tensor([position for _, _, position in sorted(words)], dtype=torch.long),
-        sizes=[sum(len(window.words) for window in item.windows) or 1 for item in items],
-        labels=torch.tensor([label for item in items for label in item.labels]),
-        at_once=at_once or len(rows),
-    )
 
 
 @dataclass(frozen=True)

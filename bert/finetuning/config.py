@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bert.errors import InputError, check_seed, check_values, require, require_positive
+from bert.model.config import EncoderConfig
 from bert.training.config import CheckpointConfig, LogConfig, OptimizerConfig, ScheduleConfig
 
 SEQUENCE_LENGTH = 128  # unless the recipe or the model says otherwise
@@ -78,10 +79,15 @@ class TaskConfig:
     says so, or else the default of the encoder's family"""
     probe_examples: int = 1000
     """examples to which a new output layer is fitted before the training, as a linear probe (Kumar et al. 2022); 0: it stays random"""
+    decoder: str | None = None
+    """translations: folder of the encoder whose layers and tokenizer the decoder starts with (Rothe et al. 2020); null: those of `model`"""
+    vocab_size: int | None = None
+    """translations without `model`: entries of the new vocabulary, of sources and targets; null: 8,192, or less for a small file"""
 
     def __post_init__(self) -> None:
         require("head", self, "dropout", lambda value: 0 <= value < 1, "a share from 0 to below 1")
         require("head", self, "probe_examples", lambda value: value >= 0, "0 or more")
+        require_positive("head", self, "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class LossConfig:
     class_weights: Literal["balanced"] | None = None
     """balanced: all labels count equally, however rare; null: all examples do"""
     label_smoothing: float = 0.0
-    """share of the target that is spread over all labels (Szegedy et al. 2016)"""
+    """share of the target that is spread over all labels, or tokens (Szegedy et al. 2016)"""
 
     def __post_init__(self) -> None:
         require("loss", self, "label_smoothing", lambda value: 0 <= value < 1, "a share from 0 to below 1")
@@ -138,11 +144,34 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True)
+class TransformerConfig(EncoderConfig):
+    """Shape of a new encoder, and of a decoder that shares its embeddings. Positions are absolute, as cross-attention sees only what is in
+    the vectors of the source."""
+
+    num_layers: int = 3
+    """number of Transformer blocks of each side"""
+    positions: Literal["learned", "sinusoidal", "rope", "none"] = "sinusoidal"
+    """position encoding: a learned table, fixed sines, rotations of queries and keys, or none"""
+    embedding_norm: bool = False
+    """normalize the sum of the embeddings"""
+    embedding_scale: bool = True
+    """multiply token embeddings by the square root of their width, as the original Transformer does"""
+    embedding_dropout: float = 0.1
+    """dropout on the embeddings"""
+    hidden_dropout: float = 0.1
+    """dropout on the output of a sublayer, before the residual sum"""
+    initializer_range: float = 0.06
+    """standard deviation of the initial weights"""
+
+
+@dataclass(frozen=True)
 class FinetuneRecipe:
     """Everything that determines a fine-tuning run."""
 
     model: str | None = None
-    """folder of the model whose encoder is fine-tuned"""
+    """folder of the model whose encoder is fine-tuned; null: translations can begin with a new encoder and decoder"""
+    encoder: TransformerConfig = field(default_factory=TransformerConfig)
+    """translations without `model`: shape of the new encoder and decoder"""
     data: DataConfig = field(default_factory=DataConfig)
     """labeled rows and batches"""
     windows: WindowsConfig = field(default_factory=WindowsConfig)

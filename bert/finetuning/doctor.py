@@ -30,12 +30,15 @@ _FEWEST, _RARE = 10, 0.03  # units of a label that is never predicted, and their
 
 
 def expected(task: Task, recipe: FinetuneRecipe, examples: Sequence[Any], labels: Sequence[str]) -> Expected | None:
-    """What is known about the loss; None if the labels have weights or are smoothed."""
-    if recipe.loss != LossConfig():
+    """What is known about the loss; None if the labels have weights or are smoothed, or depend on a model that is not at hand."""
+    right = flat(task, examples, labels)
+    if recipe.loss != LossConfig() or not len(right):
         return None
-    constant = task.constant_loss(flat(task, examples, labels).double().numpy(), len(labels))
+    constant = task.constant_loss(right.double().numpy(), len(labels))
     freeze = "" if recipe.freeze is None else f"a lower freeze than {recipe.freeze}, and "
-    return Expected(constant, _HIGHEST * max(constant, math.log(len(labels))), f"{freeze}optimizer.lr", (5e-6, 2e-3))
+    return Expected(
+        constant, _HIGHEST * max(constant, math.log(task.classes(labels))), f"{freeze}optimizer.lr", (5e-6, 2e-3)
+    )
 
 
 def of_labels(examples: Sequence[Any]) -> Iterator[Finding]:
@@ -48,6 +51,8 @@ def of_labels(examples: Sequence[Any]) -> Iterator[Finding]:
     if len(rows) < _FEWEST_ROWS:
         return
     texts, labels = zip(*rows)
+    if not isinstance(labels[0], float) and len(set(labels)) > len(labels) / 2:  # translations
+        return
     given = np.array(labels) > np.median(labels) if isinstance(labels[0], float) else np.array([*map(str, labels)])
     how = {"analyzer": "char_wb", "ngram_range": (3, 4), "norm": None, "alternate_sign": False}
     vectors = HashingVectorizer(n_features=1 << 15, **how).transform(texts)

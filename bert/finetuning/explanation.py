@@ -22,6 +22,7 @@ from bert.data.splitting import Splitter
 from bert.errors import InputError
 from bert.finetuning.batches import Item, collate
 from bert.model.encoder import evaluating
+from bert.model.heads import SequenceClassifier
 
 Predictor = Any
 """that of `bert.finetuning.predict`, which imports this module"""
@@ -95,8 +96,8 @@ def explain(predictor: Predictor, example: Example, most: int = MOST_LEFT_OUT, s
     `most`: the number of words, of both texts of a pair, up to which each is left out once; beyond it, integrated gradients with `steps`
     points. Raises InputError if the model is a tagger."""
     task, predictor = predictor.task, replace(predictor, bf16=False)  # its three digits are too few for differences
-    if not isinstance(example, Example):
-        raise InputError(f"--explain: {task.name} predicts labels of words, not of texts; remove it")
+    if task.model is not SequenceClassifier:
+        raise InputError(f"--explain: {task.name} predicts no labels of whole texts; remove it")
     words = [Word(start, end, text[start:end], bool(number)) for number, text in enumerate(_texts(example))
              for start, end in Splitter().words(text)]  # fmt: skip
 

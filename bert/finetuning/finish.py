@@ -109,7 +109,7 @@ def _measured(folder: Path, recipe: FinetuneRecipe, data: TrainingData) -> tuple
         best["tuned"] = {"temperature": tuned.temperature, "task": tuned.task.settings(), "report": tuned.report}
         replace_text(folder / BEST, json.dumps(best, indent=2) + "\n")
     temperature, task = best["tuned"]["temperature"], data.task.restored(best["tuned"]["task"], data.labels)
-    if settings.temperature is None:
+    if settings.temperature is None and temperature != 1:
         with torch.no_grad():
             for parameter in model.head.output.parameters():
                 parameter.div_(temperature)

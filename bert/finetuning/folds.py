@@ -23,7 +23,7 @@ from bert.finetuning.evaluation.label_errors import Suspect
 from bert.finetuning.evaluation.overlap import normal_form
 from bert.finetuning.inputs import TrainingData
 from bert.finetuning.module import TaskTraining
-from bert.finetuning.predict import window_scores
+from bert.finetuning.tasks.task import window_scores
 from bert.untrusted import read_arrays
 
 logger = logging.getLogger(__name__)

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain, groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-import torch
 from torchmetrics import Metric
 
 from bert.data.columns import Columns
@@ -21,11 +21,11 @@ from bert.data.hub_rows import title_of
 from bert.errors import InputError, did_you_mean, option
 from bert.files import absolute, is_same
 from bert.finetuning.batches import Item
-from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, DataConfig, FinetuneRecipe, LossConfig, WindowsConfig
+from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, DataConfig, FinetuneRecipe, WindowsConfig
 from bert.finetuning.evaluation.overlap import normal_form
-from bert.finetuning.metrics import LOSS, numbered, read
+from bert.finetuning.metrics import LOSS, numbered
 from bert.finetuning.tasks.index import TASKS, task_named
-from bert.finetuning.tasks.task import Task, first_of, flat, printed
+from bert.finetuning.tasks.task import Task, first_of, printed
 from bert.finetuning.windows import WindowMaker
 from bert.hf.folder import open_folder
 from bert.model.encoder import Encoder, weights_hash
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 _CHUNK = 1_000_000  # characters that are tokenized together, in at most 1,000 examples
 _FEWEST = 50  # examples to validate on, without a warning
 _WIDTH, _HIGHEST = 768, 1e-3  # the width of BERT base, for which `Task.rate` is, and the highest learning rate
-_EPOCHS, _FEWEST_STEPS = 3, 200
+_EPOCHS = 3
 
 
 @dataclass(frozen=True)
@@ -71,26 +71,37 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
     """The recipe with every open field resolved, and its data. Raises InputError."""
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder with --model")
-    if not task.has_classes and recipe.loss != LossConfig():
-        raise InputError(f"loss.class_weights and loss.label_smoothing are not for {task.name}: leave them out")
     encoder = open_folder(recipe.model).encoder
     maker = window_maker(recipe.windows, encoder, recipe.model)
-    data = prepare_data(task, recipe.data, maker)
+    data = prepare_data(task.prepared(recipe, maker), recipe.data, maker)
     known = [*data.metrics, LOSS]
     if (select := recipe.validation.select) is not None and select not in known:
         near = did_you_mean(select, known)
         raise InputError(f"{option('select')} {select}: {task.name} has {', '.join(known)}.{near}")
-    recipe = resolved(recipe, maker, task.rate, encoder.config.hidden_size, len(data.train))
+    recipe = resolved(recipe, maker, task, encoder.config.hidden_size, len(data.train))
     return recipe, replace(data, fingerprint=_fingerprint(data, encoder))
 
 
 def check_options(task: Task, data: DataConfig) -> None:
     """Raises InputError for a field of `data` that only other tasks use."""
-    users = {other: task_named(other).options for other in TASKS}
+    _check_users(task, "options", data, "")
+
+
+def _check_users(task: Task, kind: str, given: DataConfig | FinetuneRecipe, group: str) -> None:
+    users = {other: getattr(task_named(other), kind) for other in TASKS}
     for name in dict.fromkeys(chain(*users.values())):
-        if name not in task.options and getattr(data, name) != getattr(DataConfig(), name):
+        value = attrgetter(name)
+        if name not in users[task.name] and value(given) != value(type(given)()):
             of = " and ".join(", ".join(other for other in users if name in users[other]).rsplit(", ", 1))
-            raise InputError(f"{option(name)} is an option of {of}, not of {task.name}; remove it")
+            raise InputError(f"{option(group + name)} is an option of {of}, not of {task.name}; remove it")
+
+
+def check_recipe(task: Task, recipe: FinetuneRecipe) -> None:
+    """Raises InputError as `check_files` does, and for options of the recipe that only other tasks use."""
+    check_files(task, recipe.data)
+    _check_users(task, "recipe_options", recipe, "")
+    if recipe.model is not None and (recipe.encoder, recipe.head.vocab_size) != (FinetuneRecipe().encoder, None):
+        raise InputError(f"encoder and head.vocab_size are for a run without {option('model')}: leave one of both out")
 
 
 def check_files(task: Task, data: DataConfig) -> None:
@@ -153,7 +164,7 @@ def prepare_data(task: Task, data: DataConfig, maker: WindowMaker) -> TrainingDa
     logger.info(f"dev: {_described(task, dev, asked)}")
     fitted = task.fitted(labels, train)
     logger.info(fitted.described(train, dev))
-    without = baseline(task, train, dev, labels)
+    without = fitted.without_model(train, dev, labels)
     kept = [example for example in train if task.numbers(example, dict.fromkeys(labels, 0))]
     test = given.get("test", [])
     return TrainingData(fitted, labels, learned, asked, dev_name, metrics, without, rows.columns, kept, dev, test)
@@ -173,13 +184,6 @@ def too_few_labels(task: Task, examples: Sequence[Any]) -> str:
     outcomes = task.outcomes(examples)
     found = f"only one label, {next(iter(outcomes))!r}" if outcomes else "no label"
     return f"{found}: give examples of two or more" if len(outcomes) < 2 else ""
-
-
-def baseline(task: Task, learned: Sequence[Any], asked: Sequence[Any], labels: Sequence[str]) -> dict[str, float]:
-    """The metrics on `asked` of predictions without a model, derived from the labels of `learned`."""
-    metrics, scores = task.metrics(labels, learned), task.baseline(learned, asked, labels)
-    task.update(metrics, torch.cat(scores), flat(task, asked, labels), [len(one) for one in scores])
-    return read(metrics)
 
 
 def window_maker(windows: WindowsConfig, model: Encoder | HeadedModel, source: str) -> WindowMaker:
@@ -202,8 +206,8 @@ def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: 
     items: list[Item] = []
     for chunk in chunks(examples):
         for example, windows in zip(chunk, task.windows(chunk, maker)):
-            if numbers := task.numbers(example, ids):
-                items.append(Item(windows, numbers))
+            if (item := task.item(example, windows, ids)).labels:
+                items.append(item)
     return items
 
 
@@ -291,14 +295,13 @@ def _described(task: Task, examples: Sequence[Any], items: Sequence[Item]) -> st
     return "; ".join([task.counted([len(item.labels) for item in items]), *found])
 
 
-def resolved(recipe: FinetuneRecipe, maker: WindowMaker, rate: float, width: int, examples: int) -> FinetuneRecipe:
-    """The recipe with every open field resolved, as written to RUN/recipe.yaml, for an encoder of `width`, a task with the learning rate
-    `rate` at 768, and so many training examples.
+def resolved(recipe: FinetuneRecipe, maker: WindowMaker, task: Task, width: int, examples: int) -> FinetuneRecipe:
+    """The recipe with every open field resolved, as written to RUN/recipe.yaml, for an encoder of `width` and so many training examples.
 
     Wider encoders need lower learning rates, and few examples more epochs, or the run ends before it has learned (Mosbach et al. 2021)."""
     windows = replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride)
-    lr = recipe.optimizer.lr or min(_HIGHEST, float(f"{rate * (_WIDTH / width) ** 2:.2g}"))
-    epochs = recipe.epochs or max(_EPOCHS, -(-_FEWEST_STEPS // -(-examples // recipe.data.batch_size)))
+    lr = recipe.optimizer.lr or min(_HIGHEST, float(f"{task.rate * (_WIDTH / width) ** 2:.2g}"))
+    epochs = recipe.epochs or max(_EPOCHS, -(-task.steps // -(-examples // recipe.data.batch_size)))
     return replace(recipe, windows=windows, optimizer=replace(recipe.optimizer, lr=lr), epochs=float(epochs))
 
 

@@ -18,11 +18,12 @@ from bert.data.rng import Stream
 from bert.errors import InputError
 from bert.finetuning.batches import Batches, BatchLoader, Item, TaskBatch
 from bert.finetuning.config import FinetuneRecipe
+from bert.finetuning.initialization import class_weights_of
 from bert.finetuning.inputs import TrainingData
 from bert.finetuning.metrics import LOSS, goodness, in_words, numbered, read
 from bert.finetuning.tasks.task import Task, TaskModel
 from bert.finetuning.windows import Settings
-from bert.hf.folder import Source, head_of, open_folder, start
+from bert.hf.folder import open_folder
 from bert.model.encoder import count_parameters
 from bert.training.callbacks import NotFinite
 from bert.training.config import OptimizerConfig, ScheduleConfig, StopConfig
@@ -101,7 +102,7 @@ class TaskTraining(TrainingModule):
                 loss = torch.stack([terms.weights[name] * total for name, total in terms.sums.items()]).sum()
                 count = loss.new_tensor(micro_batch["labels"].numel())
                 self.dev_loss = self.dev_loss.to(scores.device) + torch.stack([loss, count])
-                self.task.update(dict(self.metrics.items()), scores, micro_batch["labels"], micro_batch["sizes"])
+                self.task.measure(dict(self.metrics.items()), self.model, micro_batch, scores)
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of the dev set, over all ranks. Raises InputError for scores that are not finite."""
@@ -193,61 +194,14 @@ class KeepBest(L.Callback):
 
 
 def start_model(data: TrainingData, recipe: FinetuneRecipe, items: Sequence[Item]) -> TaskModel:
-    """The encoder of the recipe with a new head, initialized by the seed and adjusted to the training examples `items`."""
+    """The model of the recipe before its training on `items`, by the seed (`Task.start`)."""
     assert recipe.model is not None
-    source, task, head = open_folder(recipe.model), data.task, recipe.head
     torch.manual_seed(recipe.seed)
-    model: TaskModel = start(task.model, source, data.labels, head.dropout, head.pooling, task.problem_type)
-    if model.pooling == "mean" and head.pooling is None:
-        logger.info(f"head.pooling: mean, as {source.folder} says; give cls for a BERT that transformers can open")
-    if not keep_output(model, source, task):
-        task.initialize(model, items)
-        batches = Batches(items, recipe.data.batch_size, model.config.pad_id, recipe.seed)
-        fit_output(model, task, batches, head.probe_examples, class_weights_of(data, recipe, items))
-    model.settings = Settings(recipe.windows, data.columns, task.settings()).written()
+    model: TaskModel = data.task.start(open_folder(recipe.model), data.labels, recipe, items)
+    model.settings = Settings(recipe.windows, data.columns, data.task.settings()).written()
     if recipe.freeze is not None:
         freeze(model, 0 if recipe.freeze == "embeddings" else recipe.freeze)
     return model
-
-
-def fit_output(
-    model: TaskModel, task: Task, batches: Batches, examples: int, class_weights: Tensor | None = None
-) -> None:
-    """Fit the output layer to the vectors that the model has for the first `examples` of the training: fine-tuning that starts at a linear
-    probe changes the encoder less than from a random head, and depends less on the seed (Kumar et al. 2022, "Fine-Tuning can Distort
-    Pretrained Features and Underperform Out-of-Distribution"). The penalty, half the squared norm of the weights beside the mean loss, is
-    high: a probe that were right for all examples would leave the encoder nothing to learn."""
-    if not examples:
-        return
-    output, found = model.eval().head.output, list[tuple[Tensor, Tensor]]()
-    model.head.output = torch.nn.Identity()  # type: ignore[assignment]
-    with torch.no_grad():
-        for step in range(min(batches.in_epoch, ceil(examples / batches.batch_size))):
-            for batch in batches.batch(step).micro_batches:
-                found.append((task.scores(model, batch), batch["labels"]))
-    model.head.output = output
-    vectors, labels = map(torch.cat, zip(*found))
-    fit = torch.optim.LBFGS(output.parameters(), max_iter=100, line_search_fn="strong_wolfe")
-
-    def objective() -> Tensor:
-        fit.zero_grad()
-        terms = task.loss(output(vectors), labels, class_weights)
-        total = output.weight.square().sum() / 2
-        for name, summed in terms.sums.items():
-            total = total + terms.weights[name] * summed / len(labels)
-        total.backward()
-        return total
-
-    fit.step(objective)
-    fit.zero_grad()
-
-
-def class_weights_of(data: TrainingData, recipe: FinetuneRecipe, items: Sequence[Item]) -> Tensor | None:
-    """(C,): the weights of the labels in the loss, if the recipe asks for them."""
-    if recipe.loss.class_weights is None:
-        return None
-    labels = torch.tensor([label for item in items for label in item.labels])
-    return data.task.class_weights(labels, len(data.labels))
 
 
 def depth_of(name: str, layers: int) -> int:
@@ -269,22 +223,6 @@ def freeze(model: TaskModel, depth: int) -> None:
     logger.info(f"not trained: {what}, {frozen / count_parameters(model):.0%} of the parameters")
 
 
-def keep_output(model: TaskModel, source: Source, task: Task) -> bool:
-    """Copy the output layer of a folder that has the same task and labels, in the order of the labels of `model`."""
-    kind, head = head_of(source.folder)
-    if kind != task.model.__name__:
-        return False
-    labels: list[str] = list(getattr(head, "labels", ()))
-    is_same = getattr(head, "problem_type", "") == task.problem_type
-    kept = is_same and sorted(labels) == sorted(model.labels)
-    found = "the same labels" if kept else "other labels" if is_same else "another task"
-    logger.info(f"{source.folder} has {found}: its output layer is {'' if kept else 'not '}kept")
-    shapes = {f"head.output.{name}": tensor.shape for name, tensor in model.head.output.named_parameters()}
-    for name, tensor in source.parameters(kind, shapes)[0].items() if kept else ():
-        model.get_parameter(name).data.copy_(tensor[[labels.index(label) for label in model.labels]])
-    return kept
-
-
 def steps_of(recipe: FinetuneRecipe, in_epoch: int) -> int:
     """The optimizer steps of a run whose recipe is resolved; an epoch has `in_epoch`."""
     assert recipe.epochs is not None
@@ -299,11 +237,16 @@ def validation_interval(recipe: FinetuneRecipe, in_epoch: int) -> int:
 def training_of(data: TrainingData, recipe: FinetuneRecipe, items: Sequence[Item]) -> tuple[TaskTraining, Batches]:
     """The training of a new model for the epochs of the recipe, and the endless batches of `items`."""
     model = start_model(data, recipe, items)
-    batches = Batches(items, recipe.data.batch_size, model.config.pad_id, recipe.seed, counts=data.task.counts)
+    how = data.task.counts, data.task.collate
+    batches = Batches(items, recipe.data.batch_size, model.config.pad_id, recipe.seed, True, *how)
     steps = steps_of(recipe, batches.in_epoch)
-    how = recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch, data.fingerprint
-    loss = class_weights_of(data, recipe, items), recipe.loss.label_smoothing, recipe.validation.select
-    return TaskTraining(data.task, data.metrics, model.train(), *how, *loss), batches
+    run = recipe.optimizer, recipe.schedule, steps, recipe.seed, batches.in_epoch, data.fingerprint
+    loss = (
+        class_weights_of(data.task, data.labels, recipe, items),
+        recipe.loss.label_smoothing,
+        recipe.validation.select,
+    )
+    return TaskTraining(data.task, data.metrics, model.train(), *run, *loss), batches
 
 
 def fit_batches(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bert.data.columns import Columns
 from bert.errors import InputError
@@ -21,10 +20,9 @@ from bert.finetuning.inputs import check_options, chunks, window_maker
 from bert.finetuning.output import chosen_format, writer, written
 from bert.finetuning.tasks.index import task_of, task_with
 from bert.finetuning.tasks.task import Prediction, Task, TaskModel
-from bert.finetuning.windows import Settings, Window, WindowMaker
+from bert.finetuning.windows import Settings, WindowMaker
 from bert.hf.folder import SETTINGS
 from bert.hub import local_folder
-from bert.inference.batching import Batch, Encoded, run_batches
 
 MOST_ON_PAGE = 500
 """predictions on an HTML page"""
@@ -52,26 +50,13 @@ class Predictor:
         """Each example with its prediction."""
         return ((one, self.task.prediction(one, scores, self.model.labels)) for one, scores in self.scores(examples))
 
-    def scores(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
-        """Each example with the scores (units, C) of its units."""
+    def scores(self, examples: Iterable[Any]) -> Iterator[tuple[Any, Any]]:
+        """Each example with its output (`Task.outputs`): the scores (units, C) of its units."""
         return chain.from_iterable(map(self._scores, chunks(examples)))
 
-    def _scores(self, examples: list[Any]) -> Iterator[tuple[Any, Tensor]]:
+    def _scores(self, examples: list[Any]) -> Iterator[tuple[Any, Any]]:
         # not lazily: the windows of a long text are large, and are not kept
-        return zip(examples, window_scores(self.task, self.model, self.task.windows(examples, self.maker), self.bf16))
-
-
-def window_scores(task: Task, model: TaskModel, windows: Sequence[list[Window]], bf16: bool | None) -> list[Tensor]:
-    """The scores (units, C) of each example, given its windows."""
-    flat = list(chain(*windows))
-
-    def kept(output: Any, batch: Batch) -> list[Tensor]:
-        logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
-        return [task.kept(one, flat[place]) for one, place in zip(logits, batch.positions)]
-
-    inputs = [Encoded(window.ids, window.token_types) for window in flat]
-    found = iter(run_batches(model, inputs, kept, bf16=bf16))
-    return [task.of_example([next(found) for _ in one], one) for one in windows]
+        return zip(examples, self.task.outputs(self.model, examples, self.maker, self.bf16))
 
 
 def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf16: bool | None = None) -> Predictor:
@@ -80,7 +65,7 @@ def load_predictor(folder: str | Path, windows: WindowsConfig | None = None, bf1
     Raises InputError if it is not a fine-tuned model.
     """
     folder = local_folder(folder)
-    model = task_of(folder).model.load(folder)
+    model: Any = task_of(folder).model.load(folder)
     if torch.cuda.is_available():
         model.to("cuda")
     return predictor_of(model, windows, bf16, str(folder))
@@ -101,7 +86,7 @@ def restored(model: TaskModel, source: str | Path) -> tuple[Task, Settings]:
     task, file = task_with(type(model).__name__, problem, str(source)), f"{source}/{SETTINGS}"
     settings = Settings.read(model.settings, file)
     try:
-        return task.restored(settings.task, model.labels), settings
+        return task.restored(settings.task, model.labels).bound(model), settings
     except (ValueError, TypeError, LookupError) as error:
         raise InputError(f"{file}: cannot be read ({error}): fetch it again, or remove it") from error
 

@@ -18,14 +18,14 @@ import torch
 
 from bert.errors import InputError, InterruptedRun, check_arguments
 from bert.files import real_path
-from bert.finetuning.batches import Batches, Item
+from bert.finetuning.batches import Item
 from bert.finetuning.card import card_text
 from bert.finetuning.config import FinetuneRecipe
 from bert.finetuning.doctor import expected, of_labels, of_report
 from bert.finetuning.evaluation.record import METRICS
 from bert.finetuning.finish import BEST, REPORT, finish, read_marker, write_best
 from bert.finetuning.folds import folds_of, write_label_errors
-from bert.finetuning.inputs import TrainingData, check_files, prepare, with_absolute_paths
+from bert.finetuning.inputs import TrainingData, check_recipe, prepare, with_absolute_paths
 from bert.finetuning.metrics import in_words, numbered
 from bert.finetuning.module import (
     KeepBest,
@@ -60,6 +60,7 @@ _DECIDED = {
     "enable_checkpointing": "validation.every_steps",
     "reload_dataloaders_every_n_epochs": "data.train",
 }
+INITIAL = "initial"  # folder of the model of a run that starts without one
 _OF_THE_RUN = ("callbacks", "logger", "profiler")  # arguments of the Trainer that folds leave out
 
 
@@ -75,7 +76,7 @@ def finetune(task: str, recipe: FinetuneRecipe, out: str | Path, overwrite: bool
     check_arguments(finetune, locals())
     learned, recipe = task_named(task), replace(recipe, task=task)
     check_trainer_arguments(recipe.trainer, _DECIDED, trust)
-    check_files(learned, recipe.data)
+    check_recipe(learned, recipe)
     _check_not_inside(recipe, Path(out))
     alone = [name for name in ("search", "label_errors") if getattr(recipe, name)]
     if alone and (ranks := world_size(recipe.trainer)) > 1:
@@ -125,7 +126,11 @@ def _begin(launch: Launch, task: Task, recipe: FinetuneRecipe, overwrite: bool) 
     """Rank 0: prepare a new run."""
     out, command = launch.out, f"bert finetune {task.name}"
     with run_folder.claimed(out, overwrite, with_absolute_paths(recipe), keeps=False) as folder:
-        recipe, data = prepare(task, replace(recipe, run_id=uuid4().hex))
+        recipe = replace(recipe, run_id=uuid4().hex)
+        if recipe.model is None:
+            task.begin(recipe, folder / INITIAL)
+            recipe = replace(recipe, model=str(folder / INITIAL))
+        recipe, data = prepare(task, recipe)
         warn(of_labels(data.examples))
         if recipe.label_errors:
             folds_of(data.examples, recipe.seed)  # raises for too few texts
@@ -136,6 +141,8 @@ def _begin(launch: Launch, task: Task, recipe: FinetuneRecipe, overwrite: bool) 
             where.mkdir()
             run_folder.write_recipe(with_absolute_paths(own), where, command)
         run_folder.mark_ready(folder, out, with_absolute_paths(recipe), command, _decided(trainer))
+    if recipe.model == str(folder / INITIAL):
+        recipe = replace(recipe, model=str(out / INITIAL))
     return data, seed_runs(out, recipe), None
 
 
@@ -189,7 +196,7 @@ def _train(
     """Train the run of one seed in `folder` to its end, from `checkpoint` on; `advice` tells how to continue after a signal."""
     task, (module, batches) = data.task, training_of(data, recipe, data.train)
     module.expected = expected(task, recipe, data.examples, data.labels)
-    dev = Batches(data.dev, recipe.data.batch_size, batches.pad_id, shuffled=False)
+    dev = replace(batches, items=data.dev, shuffled=False)
     often = recipe.validation
     keep = KeepBest(lambda trained: save_model(trained, recipe, data, folder / "model"), often.patience, often.average)
     columns, validate_every = log_columns(task, data.baseline), validation_interval(recipe, batches.in_epoch)
@@ -214,7 +221,7 @@ def trained_on(
     """A training on `items`, at its end, without checkpoints and log; with validation `every` so many steps, 0 for none, and `more`
     callbacks."""
     module, batches = training_of(data, recipe, items)
-    dev = Batches(data.dev, recipe.data.batch_size, batches.pad_id, shuffled=False) if every else None
+    dev = replace(batches, items=data.dev, shuffled=False) if every else None
     log, stop = StepLog(recipe.log.every_steps), StopOnSignal(launch.signals, every)
     arguments = {name: value for name, value in recipe.trainer.items() if name not in _OF_THE_RUN}
     callbacks = [log, stop, *more, *([ProgressBar(log)] if recipe.log.progress_bar else [])]

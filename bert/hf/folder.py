@@ -50,8 +50,9 @@ SETTING_KEYS = ("sequence_length", "stride", "columns", "task", "temperature")
 SETTINGS = "windows.json"  # what prediction with a fine-tuned model needs besides the weights
 EXPORTED = ("onnx/model.onnx", "onnx/model_quantized.onnx", "torch/model.pt2")
 TABLES = "transitions.json"  # of an exported tagger
+TARGETS = "decoder"  # folder of the tokenizer of targets, if it is not that of sources
 OURS = (CONFIG, CARD, SETTINGS, *WEIGHT_FILES, *ALL_FILES, *EXPORTED, *(f"{name}.data" for name in EXPORTED))
-OURS += (TABLES, f"onnx/{TABLES}", f"torch/{TABLES}")
+OURS += (TABLES, f"onnx/{TABLES}", f"torch/{TABLES}", *(f"{TARGETS}/{name}" for name in ALL_FILES))
 """all files of a model: `save` leaves none of an earlier one, not even as an exported program"""
 
 
@@ -89,6 +90,9 @@ def save(
                 if keys.get("type_vocab_size", model.config.token_types) < 2:
                     inputs.remove("token_type_ids")
                 model.tokenizer.write(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
+            if isinstance(model, Seq2Seq) and model.decoder.tokenizer is not None:
+                (fresh / TARGETS).mkdir(exist_ok=True)
+                model.decoder.tokenizer.write(fresh / TARGETS, model.decoder.config.max_length, ["input_ids"])
             text = model_card(kind_of(head), model.config, of_task, obstacles, numbers, card)
             (fresh / CARD).write_text(text, encoding="utf-8")
             settings = getattr(model, "settings", None)
@@ -205,7 +209,9 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     _as_whole(model).load_state_dict(ours, assign=True)  # the tensors of the file, not copied
     model.tokenizer = _read_tokenizer(source.folder, config)
     model.model_type = family and family.model_type
-    if isinstance(head, TaskHeadConfig):
+    if isinstance(head, Seq2SeqConfig):
+        model.decoder.tokenizer = _read_tokenizer(source.folder / TARGETS, head.decoder)
+    if isinstance(head, TaskHeadConfig | Seq2SeqConfig):
         found = read_object(source.folder / SETTINGS)
         model.settings = {key: found[key] for key in SETTING_KEYS if key in found}  # which `save` writes again
     (model if isinstance(model, Encoder) else model.encoder).pooling = _pooling(source.folder) or "mean"
@@ -267,8 +273,8 @@ def start_seq2seq(encoder: str | Path, decoder: str | Path) -> Seq2Seq:
     al. 2020, "Leveraging Pre-trained Checkpoints for Sequence Generation Tasks").
 
     The decoder has the embeddings, the blocks and, if the folder has one, the masked-LM head of `decoder`; its cross-attention is
-    initialized randomly, by `torch.manual_seed`. Targets begin with the [CLS] of its tokenizer and end with [SEP]. The tokenizer of the
-    model is that of `encoder`. Raises InputError as `load` does, and if `decoder` has no tokenizer.
+    initialized randomly, by `torch.manual_seed`. Targets begin with the [CLS] of its tokenizer and end with [SEP]. Each side keeps its
+    tokenizer. Raises InputError as `load` does, and if `decoder` has no tokenizer.
     """
     source, target = open_folder(encoder), open_folder(decoder).as_masked_lm()
     first, second, (_, config, head) = source.encoder, target.encoder, target.config("MaskedLM")
@@ -281,6 +287,8 @@ def start_seq2seq(encoder: str | Path, decoder: str | Path) -> Seq2Seq:
     model.decoder, model.head = Decoder(config, first.config.hidden_size, True), heads.MaskedLMHead(config, head)
     model.decoder.load_state_dict(second.state_dict(), strict=False)
     _take_over(target, "MaskedLM", model.head)
+    if first.tokenizer is None or first.tokenizer.hash != tokenizer.hash:
+        model.decoder.tokenizer = tokenizer
     return model.eval()
 
 

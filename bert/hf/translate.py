@@ -334,7 +334,11 @@ def read_parameters(
     """
     if family is None:
         pairs: list[tuple[str, tuple[str, ...], bool | str]] = [(name, (name,), True) for name in shapes]
-        spare = [name for name in theirs if name not in shapes and (kind != "Encoder" or not name.startswith("head."))]
+        spare = [
+            name
+            for name in theirs
+            if name not in shapes and (kind != "Encoder" or not name.startswith(("head.", "decoder.")))
+        ]
     else:
         prefix, num_layers = _prefix_of(family, theirs), count_layers(theirs)
         theirs = {

@@ -8,7 +8,7 @@ them is a field, never a class.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_type_hints
 
 from bert.errors import InputError, did_you_mean, require
 
@@ -205,6 +205,8 @@ class Seq2SeqConfig:
     """id of the token before the first one of a target"""
     end_id: int = 1
     """id of the token after the last one of a target"""
+    problem_type: ClassVar[str] = "translation"
+    """meaning of the scores, as in `TaskHeadConfig`"""
 
     def __post_init__(self) -> None:
         inside = f"an id of the vocabulary, from 0 to below {self.decoder.vocab_size}"

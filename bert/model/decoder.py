@@ -9,10 +9,10 @@ self-attention), grouped queries, windows. Keys and values are kept between call
 Vaswani et al. 2017, "Attention Is All You Need"; any two encoders as encoder and decoder: Rothe et al. 2020.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,9 @@ from bert.model.layers import (
     rotations,
 )
 from bert.model.loss import IGNORED, cross_entropy
+
+if TYPE_CHECKING:
+    from bert.data.tokenizer import Tokenizer
 
 _OF_EMBEDDINGS = "embedding_width positions sinusoid_halves positions_skip_padding embedding_scale embedding_norm token_types".split()
 KeysValues = tuple[Tensor, Tensor]
@@ -174,6 +177,8 @@ class Decoder(nn.Module):
     def __init__(self, config: EncoderConfig, memory_size: int, own_embeddings: bool) -> None:
         super().__init__()
         self.config = config
+        self.tokenizer: Tokenizer | None = None
+        """that of targets, unless it is the encoder's"""
         self.attention = AttentionOptions()
         self.embeddings = Embeddings(config) if own_embeddings else None
         self.layers = nn.ModuleList(DecoderBlock(config, layer, memory_size) for layer in range(config.num_layers))
@@ -284,6 +289,24 @@ class Seq2Seq(HeadedModel):
         self.head_config = head
         self.decoder = Decoder(head.decoder, config.hidden_size, not head.shared)
         self.head = MaskedLMHead(head.decoder, head.head)
+        self.settings: dict[str, Any] = {}
+        """what prediction needs besides the weights; `load` reads it, `save` keeps it"""
+
+    labels: tuple[str, ...] = ()
+    """it predicts no classes"""
+
+    @property
+    def target_tokenizer(self) -> "Tokenizer | None":
+        """The tokenizer of targets: that of the decoder, or that of the encoder if the decoder has none."""
+        return self.decoder.tokenizer or self.tokenizer
+
+    def predict(
+        self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None, explain: bool = False
+    ) -> list[Any]:
+        """The translations of texts, `TranslationPrediction`s. Raises InputError."""
+        from bert.finetuning.predict import predict_texts
+
+        return predict_texts(self, texts, pairs, explain)  # type: ignore[arg-type]
 
     @property
     def decoder_embeddings(self) -> Embeddings:

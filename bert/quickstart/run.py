@@ -24,7 +24,6 @@ from bert.errors import InterruptedRun
 from bert.finetuning.config import DataConfig as LabeledData
 from bert.finetuning.config import FinetuneOptimizer, FinetuneRecipe
 from bert.finetuning.evaluate import evaluate
-from bert.finetuning.inputs import baseline
 from bert.finetuning.run import finetune
 from bert.finetuning.tasks.tag import TASK as TAG
 from bert.model.heads import MaskedLM
@@ -139,7 +138,7 @@ def topics(out: Path, model: Path, random: Path) -> Line:
 def names(out: Path, model: Path, random: Path) -> Line:
     """A tagger of people, organizations and places, and the most frequent tag of each word."""
     train, test = (list(read_tagged(out / "sample" / f"tags-{part}.conll")) for part in ("train", "test"))
-    without = baseline(TAG, train, test, TAG.labels([*train, *test]))["span_f1"]
+    without = TAG.without_model(train, test, TAG.labels([*train, *test]))["span_f1"]
     values = [tuned(out, "tag", "tags-train.conll", folder)["span_f1"] for folder in (model, random)]
     return Line("names in a sentence", "span F1", values[0], without, "the word's most frequent tag", values[1])
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bert.sample.make import SenseRow, Tagged, make_sample
+from bert.sample.parallel import make_translations
 
 SHOWN = ("apple", "苹果")  # words with a file of their sentences
 
@@ -16,7 +17,8 @@ def write_sample(folder: Path, languages: Sequence[str] = ("en", "zh"), seed: in
 
     corpus.txt (documents separated by empty lines), topics-train.tsv and topics-test.tsv (text, label), tags-train.conll and
     tags-test.conll (word, tag), senses-train.jsonl and senses-test.jsonl (word, sentence, start, end, sense; positions in characters),
-    pairs.jsonl (good, bad), prompts.jsonl (word, sense, text), and sentences-WORD.txt, with one occurrence a line.
+    pairs.jsonl (good, bad), prompts.jsonl (word, sense, text), and sentences-WORD.txt, with one occurrence a line. Of both languages also
+    translations-train.tsv, translations-test.tsv and translations-templates.tsv (text, translation).
     """
     samples = [make_sample(language, seed) for language in languages]
     files = {"corpus.txt": "\n\n".join(text for sample in samples for text in sample.corpus) + "\n"}
@@ -30,6 +32,9 @@ def write_sample(folder: Path, languages: Sequence[str] = ("en", "zh"), seed: in
     files["pairs.jsonl"] = _jsonl([pair for sample in samples for pair in sample.pairs])
     files["prompts.jsonl"] = _jsonl([prompt for sample in samples for prompt in sample.prompts])
     rows: list[SenseRow] = [row for sample in samples for row in sample.senses_train + sample.senses_test]
+    if {"en", "zh"} <= {*languages}:
+        for part, pairs in vars(make_translations(seed)).items():
+            files[f"translations-{part}.tsv"] = _lines("\t".join(row) for row in [("text", "translation"), *pairs])
     for word in SHOWN:
         lines = [row.sentence for row in rows if row.word == word]
         if lines:

@@ -117,7 +117,7 @@ def words_of(grammar: Language, domain: Domain) -> list[str]:
     return [word for word, senses in grammar.words.items() if domain.name in senses.values()]
 
 
-def _sentence(grammar: Language, frame: str, slots: Slots, domain: Domain) -> tuple[str, int]:
+def sentence_of(grammar: Language, frame: str, slots: Slots, domain: Domain) -> tuple[str, int]:
     """The sentence, and the position of its thing."""
     thing = grammar.spell(slots.thing, domain.name)
     text = grammar.fill(frame, slots)
@@ -137,7 +137,7 @@ def _senses(grammar: Language, rng: random.Random, half: int) -> tuple[SenseRow,
             seen: set[str] = set()
             while len(seen) < SENSE_ROWS:
                 frame = frames[len(seen) % len(frames)]
-                sentence, start = _sentence(grammar, frame, hand.draw(frame, word), domain)
+                sentence, start = sentence_of(grammar, frame, hand.draw(frame, word), domain)
                 if sentence not in seen:
                     seen.add(sentence)
                     rows.append(SenseRow(word, sentence, start, start + len(word), sense))
@@ -158,7 +158,7 @@ def _topics(grammar: Language, rng: random.Random, half: int) -> tuple[tuple[str
         domain = rng.choice([domain for domain in grammar.domains if domain.topic == topic])
         frames = rng.sample(grammar.frames[half], 2)
         hand = hands[domain.name]
-        text = _text(grammar, (_sentence(grammar, frame, hand.draw(frame), domain)[0] for frame in frames))
+        text = _text(grammar, (sentence_of(grammar, frame, hand.draw(frame), domain)[0] for frame in frames))
         rows.setdefault(text, topic)
     return tuple(rows.items())
 
@@ -184,7 +184,7 @@ def _plain(grammar: Language, rng: random.Random, half: int) -> Tagged:
     domain = grammar.domain(rng.choice([d for d in grammar.words[word].values() if d != "computer"]))
     frame = rng.choice(grammar.frames[half])
     slots = Hand(rng, _half(domain, half)).draw(frame, word)
-    words = grammar.tokens(_sentence(grammar, frame, slots, domain)[0])
+    words = grammar.tokens(sentence_of(grammar, frame, slots, domain)[0])
     return tuple(words), ("O",) * len(words)
 
 
@@ -250,7 +250,7 @@ def _corpus(grammar: Language, rng: random.Random, labeled: set[str]) -> tuple[s
                 words = words_of(grammar, domain)
                 word = rng.choice(words) if words and rng.random() < WORD_SHARE else None
                 frame = rng.choice(frames)
-                sentence = _sentence(grammar, frame, hands[domain.name].draw(frame, word), domain)[0]
+                sentence = sentence_of(grammar, frame, hands[domain.name].draw(frame, word), domain)[0]
             if sentence not in labeled and sentence not in parts:
                 parts.append(sentence)
         documents.setdefault(_text(grammar, parts))
@@ -267,7 +267,7 @@ def _pairs(grammar: Language, rng: random.Random) -> tuple[Pair, ...]:
         wrong = rng.choice(other.both.things)
         if grammar.code == "zh" and len(wrong) != len(slots.thing):
             continue
-        good, start = _sentence(grammar, frame, slots, domain)
+        good, start = sentence_of(grammar, frame, slots, domain)
         pairs.setdefault(Pair(good, good[:start] + wrong + good[start + len(slots.thing) :]))
     return tuple(pairs)
 

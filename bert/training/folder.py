@@ -55,7 +55,7 @@ _FILES = {  # folder → patterns of the files that a run writes into it
     "store-[0-9]*/": _STORE,
     "checkpoints/step-[0-9]*/": "state.pt manifest.json",
     "before-after/": "losses.tsv validation-text.npz general-sample.npz .*.partial.*",
-    "model/": " ".join(MODEL_FILES),
+    **dict.fromkeys(("model/", "initial/"), " ".join(MODEL_FILES)),
     f"{MILESTONES}/[0-9]*/": " ".join((*MODEL_FILES, MILESTONE_FILE)),
     "tensorboard/": _EVENTS,
     "lightning_logs/version_*/": _EVENTS,

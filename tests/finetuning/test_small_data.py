@@ -21,8 +21,9 @@ from bert.errors import InputError
 from bert.finetuning.assess import assess
 from bert.finetuning.batches import Batches, collate
 from bert.finetuning.config import DataConfig, FinetuneOptimizer, FinetuneRecipe, ValidationConfig
+from bert.finetuning.initialization import fit_output
 from bert.finetuning.inputs import hold_out, resolved
-from bert.finetuning.module import KeepBest, TaskTraining, fit_output
+from bert.finetuning.module import KeepBest, TaskTraining
 from bert.finetuning.run import finetune
 from bert.finetuning.tasks.index import task_named
 from bert.model.encoder import Encoder
@@ -207,7 +208,7 @@ def test_numbers_have_neither_weights_nor_smoothing(place, tmp_path, capsys, fla
     file.write_text("text\tscore\n" + "".join(f"the cat {number}\t{number % 5}\n" for number in range(40)))
     model, out = str(place / "encoder"), str(tmp_path / "run")
     assert main(["finetune", "regression", "--model", model, "--train", str(file), "--out", out, flag]) == 2
-    assert "are not for regression: leave them out" in capsys.readouterr().err
+    assert "not of regression; remove it" in capsys.readouterr().err
 
 
 # ── how long it learns, and which model is kept ──

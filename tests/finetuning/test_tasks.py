@@ -21,7 +21,6 @@ from bert.data.tagged import TaggedExample
 from bert.errors import InputError
 from bert.finetuning.config import DataConfig
 from bert.finetuning.evaluate import evaluate
-from bert.finetuning.inputs import baseline
 from bert.finetuning.metrics import goodness, in_words, read
 from bert.finetuning.predict import load_predictor
 from bert.finetuning.tasks.index import TASKS, task_named, task_of
@@ -157,19 +156,19 @@ def labelled(labels):
 
 def test_without_a_model_a_text_gets_the_most_frequent_label_of_what_was_learned():
     learned, asked = labelled(["hot", "hot", "cold"]), labelled(["hot", "cold", "cold", "mild"])
-    assert baseline(CLASSIFY, learned, asked, LABELS)["accuracy"] == 0.25
+    assert CLASSIFY.without_model(learned, asked, LABELS)["accuracy"] == 0.25
 
 
 def test_of_equally_frequent_labels_the_first_in_the_alphabet_is_guessed_whatever_the_order():
     for order in (["hot", "cold"], ["cold", "hot"]):
-        assert baseline(CLASSIFY, labelled(order), labelled(["cold"]), LABELS)["accuracy"] == 1.0
+        assert CLASSIFY.without_model(labelled(order), labelled(["cold"]), LABELS)["accuracy"] == 1.0
 
 
 def test_without_a_model_a_text_gets_the_labels_that_half_of_all_have_or_else_the_most_frequent():
     learned = labelled([("hot", "mild"), ("hot", "mild"), ("hot",), ()])
-    assert baseline(MULTILABEL, learned, labelled([("hot", "mild"), ()]), LABELS)["exact_match"] == 0.5
+    assert MULTILABEL.without_model(learned, labelled([("hot", "mild"), ()]), LABELS)["exact_match"] == 0.5
     rare = labelled([("hot",), ("hot",), ("cold",), (), ()])
-    assert baseline(MULTILABEL, rare, labelled([("hot",)]), LABELS) == {
+    assert MULTILABEL.without_model(rare, labelled([("hot",)]), LABELS) == {
         "micro_f1": 1.0,
         "macro_f1": pytest.approx(1 / 3),
         "exact_match": 1.0,
@@ -177,7 +176,7 @@ def test_without_a_model_a_text_gets_the_labels_that_half_of_all_have_or_else_th
 
 
 def test_without_a_model_a_text_gets_the_mean_of_the_numbers():
-    found = baseline(REGRESSION, labelled([1.0, 2.0, 6.0]), labelled([3.0, 5.0]), ("value",))
+    found = REGRESSION.without_model(labelled([1.0, 2.0, 6.0]), labelled([3.0, 5.0]), ("value",))
     assert found == {"rmse": pytest.approx(math.sqrt(2)), "pearson": 0.0, "spearman": 0.0}
 
 
@@ -188,7 +187,7 @@ def test_without_a_model_a_word_gets_its_most_frequent_tag_and_an_unknown_one_th
         TaggedExample((), ()),
     ]
     asked = [TaggedExample(("bank", "near", "new"), ("NOUN", "VERB", "VERB")), TaggedExample(("banks",), ("NOUN",))]
-    assert baseline(TAG, learned, asked, ("NOUN", "VERB")) == {"accuracy": 0.75}
+    assert TAG.without_model(learned, asked, ("NOUN", "VERB")) == {"accuracy": 0.75}
 
 
 # ── what is read ──

@@ -168,12 +168,12 @@ def _errors(report: Report) -> Section:
 def _error(report: Report, number: int, units: slice) -> str:
     """A wrong prediction below what is right."""
     scored, example = report.evaluation.scored, report.evaluation.scored.examples[number]
-    found = scored.task.prediction(example, scored.scores[units], scored.labels).record(None)
+    found = scored.task.prediction(example, scored.of_examples()[number], scored.labels).record(None)
     gold, has_spans = scored.task.gold(example, scored.labels), "spans" in found
     if has_spans:
         lines = _spans(report, scored.task.texts(example)[0], gold, found["spans"])
     else:
-        said = next(found[key] for key in ("label", "labels", "value") if key in found)
+        said = next(found[key] for key in ("label", "labels", "value", "translation") if key in found)
         chances = [f"{_cut(name)} {p:.1%}" for name, p in Counter(found.get("probabilities", {})).most_common(3)]
         sides = {"gold": gold, "predicted": said} | ({"probabilities": tuple(chances)} if chances else {})
         lines = {name: html.paragraph(_said(side)) for name, side in sides.items()}

@@ -144,8 +144,9 @@ def check_folder(folder: Path) -> None:
 def predictions(evaluation: Evaluation) -> Iterator[dict[str, Any]]:
     """A row for each example: where it is, its columns, the gold labels, and the prediction."""
     scored, task = evaluation.scored, evaluation.scored.task
-    parts = scored.scores.split(list(scored.sizes))
-    for example, scores, wrong, loss in zip(scored.examples, parts, scored.is_wrong, scored.losses, strict=True):
+    for example, scores, wrong, loss in zip(
+        scored.examples, scored.of_examples(), scored.is_wrong, scored.losses, strict=True
+    ):
         found = task.prediction(example, scores, scored.labels).record(None)
         gold = task.gold(example, scored.labels)
         yield {"where": example.where, "input": task.given(example), "gold": gold, "predicted": found,

@@ -6,7 +6,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bert.finetuning.evaluation.per_example import PerExample, Values
@@ -67,6 +66,10 @@ class Scored:
         units = np.repeat(np.arange(len(self.sizes)), self.sizes)
         return logits.double().numpy(), right.numpy(), np.repeat(units, len(logits) // max(1, len(units)))
 
+    def of_examples(self) -> Sequence[Any]:
+        """The outputs of each example (`Task.outputs`)."""
+        return self.scores.split(list(self.sizes))
+
     def worst(self, most: int = WORST) -> list[int]:
         """The numbers of the wrong examples with the largest losses."""
         wrong = np.flatnonzero(self.is_wrong)
@@ -91,5 +94,6 @@ def score(predictor: Predictor, examples: Iterable[Any]) -> Scored:
     """Labeled examples with the scores of a model. Raises InputError for a label that the model has not."""
     task, labels = predictor.task, predictor.model.labels
     unknown = f"is not one of the model's labels ({first_of(labels, 20)}): fix it, or name the column of the labels"
-    asked, scores = zip(*predictor.scores(checked(task, examples, labels, unknown)))
-    return Scored(task, labels, asked, torch.cat(scores), [len(one) for one in scores])
+    asked, outputs = zip(*predictor.scores(checked(task, examples, labels, unknown)))
+    scored: Scored = task.scored(labels, asked, outputs)
+    return scored

@@ -17,6 +17,7 @@ TASKS = {
     "multilabel": "any number of labels for each text or pair of texts",
     "regression": "a number for each text or pair of texts",
     "tag": "one label for each word",
+    "translate": "a text for each text, such as its translation",
 }
 """name → what is predicted"""
 
@@ -32,12 +33,11 @@ def task_named(name: str) -> "Task":
 def task_of(folder: str | Path) -> "Task":
     """The task of the model in a folder, by the class and the `problem_type` of its head. Raises InputError if there is none."""
     from bert.hf.folder import ARTICLES, head_of
-    from bert.model.config import TaskHeadConfig
 
     kind, head = head_of(folder)
-    if not isinstance(head, TaskHeadConfig):
+    if not hasattr(head, "problem_type"):
         raise InputError(f"{folder}: {ARTICLES[kind]} without a task head: fine-tune it with `bert finetune` first")
-    return task_with(kind, head.problem_type, str(folder))
+    return task_with(kind, head.problem_type, str(folder))  # type: ignore[union-attr]
 
 
 def task_with(kind: str, problem_type: str, source: str) -> "Task":

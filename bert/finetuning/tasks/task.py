@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal, InvalidOperation
-from itertools import repeat
+from itertools import chain, repeat
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self
 from unicodedata import category, normalize
@@ -27,13 +28,17 @@ from bert.data.columns import LABELS, Columns
 from bert.data.examples import Example, Examples, Parse, read_examples
 from bert.data.files import unify
 from bert.errors import InputError
-from bert.finetuning.batches import Item, TaskBatch, count_labels
-from bert.finetuning.config import DataConfig
+from bert.finetuning.batches import Item, TaskBatch, collate, count_labels
+from bert.finetuning.config import DataConfig, FinetuneRecipe
 from bert.finetuning.evaluation.details import Detail, confusion
 from bert.finetuning.evaluation.label_errors import Suspect, wrong_labels
 from bert.finetuning.evaluation.per_example import Counts, PerExample, Totals, Values, f1, ratio
-from bert.finetuning.metrics import Scale, numbered
+from bert.finetuning.initialization import with_new_head
+from bert.finetuning.metrics import Scale, numbered, read
 from bert.finetuning.windows import Window, WindowMaker
+from bert.hf.folder import Source
+from bert.inference.batching import Batch, Encoded, run_batches
+from bert.model.decoder import Seq2Seq
 from bert.model.heads import SequenceClassifier, TokenClassifier, mean_of_windows
 from bert.model.loss import cross_entropy
 from bert.training.step import LossTerms
@@ -82,7 +87,7 @@ class Task:
     """A task. `model`, `problem_type` and `pipeline` are its names in Hugging Face; a model folder stores the first two."""
 
     name: ClassVar[str]
-    model: ClassVar[type[TaskModel]] = SequenceClassifier
+    model: ClassVar[type[SequenceClassifier | TokenClassifier | Seq2Seq]] = SequenceClassifier
     problem_type: ClassVar[str] = "single_label_classification"
     pipeline: ClassVar[str] = "text-classification"
     output: ClassVar[str] = "labels.tsv"
@@ -101,8 +106,10 @@ class Task:
     """compute predictions in bfloat16; none: if the hardware supports it natively"""
     rate: ClassVar[float] = 2.5e-5
     """the default learning rate for an encoder of the width 768"""
-    has_classes: ClassVar[bool] = True
-    """whether labels are classes, which can be weighted and smoothed"""
+    steps: ClassVar[int] = 200
+    """the fewest optimizer steps of a run, unless its recipe says how many"""
+    recipe_options: ClassVar[Sequence[str]] = ("loss.class_weights", "loss.label_smoothing", "label_errors")
+    """the fields of `FinetuneRecipe` that this task and some others have"""
     parse: ClassVar[Parse | None] = None
     """parser of a label; none: the label is a name"""
     options: ClassVar[Sequence[str]] = ("text", "pair", "label")
@@ -128,9 +135,17 @@ class Task:
         """The names of the model's scores: the labels of `examples` in alphabetical order."""
         return tuple(sorted(self.outcomes(examples)))
 
+    def classes(self, labels: Names) -> int:
+        """The number of classes of a unit, between which a guess is made."""
+        return len(labels)
+
     def numbers(self, example: Any, ids: Mapping[str, int]) -> tuple[float, ...]:
         """The labels of an example as numbers: the class id of each unit. `ids`: label name → class id."""
         return tuple(ids[name] for name in self.names(example))
+
+    def item(self, example: Any, windows: list[Window], ids: Mapping[str, int]) -> Item:
+        """An example as the model sees it."""
+        return Item(windows, self.numbers(example, ids))
 
     def doubts(self, places: Mapping[str, str]) -> Iterator[str]:
         """Warnings about labels (`places`: where each stands first): of those that look alike or mean the same
@@ -176,6 +191,22 @@ class Task:
         """The windows of each example."""
         return maker.from_texts([example.text for example in examples], [example.pair for example in examples])
 
+    def begin(self, recipe: FinetuneRecipe, folder: Path) -> None:
+        """Write the model from which a recipe without `model` starts to a folder. Raises InputError if the task needs a model."""
+        raise InputError("no model to start from: give a model folder with --model")
+
+    def start(self, source: Source, labels: Names, recipe: FinetuneRecipe, items: Sequence[Item]) -> Any:
+        """The model before its training on `items`, from the folder of the recipe; random parameters are by `torch.manual_seed`."""
+        return with_new_head(self, source, labels, recipe, items)
+
+    def prepared(self, recipe: FinetuneRecipe, maker: WindowMaker) -> Self:
+        """The task as it is done with the model that a recipe starts from. Raises InputError."""
+        return self
+
+    def bound(self, model: Any) -> Self:
+        """The task as it is done with a model."""
+        return self
+
     def initialize(self, model: TaskModel, items: Sequence[Item]) -> None:
         """Adjust the new head of a model to the training examples; nothing by default."""
 
@@ -190,6 +221,10 @@ class Task:
         parts = zip(*(repeat(None) if one is None else one.split(batch["at_once"]) for one in inputs))
         return torch.cat([checkpoint(lambda *part: model(*part).logits, *part, use_reentrant=False) for part in parts])
 
+    def collate(self, items: Sequence[Item], pad_id: int, at_once: int | None = None) -> TaskBatch:
+        """The micro-batch of some examples."""
+        return collate(items, pad_id, at_once)
+
     def scores(self, model: TaskModel, batch: TaskBatch) -> Tensor:
         """(N, C): the scores of each unit of the batch; for a text the mean over its windows."""
         return mean_of_windows(self.logits(model, batch), batch["example_ids"], len(batch["sizes"]))
@@ -201,6 +236,10 @@ class Task:
     def of_example(self, logits: Sequence[Tensor], windows: Sequence[Window]) -> Tensor:
         """(units, C): the scores of an example, from what `kept` gave for each of its windows."""
         return torch.stack(list(logits)).mean(0, keepdim=True)
+
+    def outputs(self, model: TaskModel, examples: Sequence[Any], maker: WindowMaker, bf16: bool | None) -> list[Any]:
+        """What the model computes for each example: the scores (units, C) of its units."""
+        return list(window_scores(self, model, self.windows(examples, maker), bf16))
 
     def counts(self, items: Sequence[Item]) -> dict[str, int]:
         """The denominator of each loss term, by name: counted over the examples of a global batch, before any forward pass."""
@@ -232,6 +271,22 @@ class Task:
         decided = self.decide(scores, sizes)
         for metric in metrics.values():
             metric.update(decided, labels.view_as(decided))
+
+    def measure(self, metrics: Metrics, model: TaskModel, batch: TaskBatch, scores: Tensor) -> None:
+        """Update the metrics with a batch of dev examples, whose `scores` are known."""
+        self.update(metrics, scores, batch["labels"], batch["sizes"])
+
+    def without_model(self, learned: Sequence[Any], asked: Sequence[Any], labels: Names) -> dict[str, float]:
+        """The metrics on `asked` of predictions without a model, derived from the labels of `learned`."""
+        metrics, scores = self.metrics(labels, learned), self.baseline(learned, asked, labels)
+        self.update(metrics, torch.cat(scores), flat(self, asked, labels), [len(one) for one in scores])
+        return read(metrics)
+
+    def scored(self, labels: Names, examples: Sequence[Any], outputs: Sequence[Any]) -> Any:
+        """Labeled examples with their outputs, as a `Scored`."""
+        from bert.finetuning.evaluation.scored import Scored
+
+        return Scored(self, labels, examples, torch.cat([*outputs]), [len(one) for one in outputs])
 
     def per_example(self, scored: Any, decided: np.ndarray) -> PerExample:
         """The metrics of the weighted examples of a `Scored`, from what `decide` gives."""
@@ -305,6 +360,19 @@ class Task:
     def usual_format(self, example: Any, on_terminal: bool) -> str:
         """The format of predictions for examples like this one."""
         return self.formats[0]
+
+
+def window_scores(task: Task, model: TaskModel, windows: Sequence[list[Window]], bf16: bool | None) -> list[Tensor]:
+    """The scores (units, C) of each example, given its windows."""
+    flat = list(chain(*windows))
+
+    def kept(output: Any, batch: Batch) -> list[Tensor]:
+        logits = output.logits.float().cpu()  # (B, C) or (B, T, C)
+        return [task.kept(one, flat[place]) for one, place in zip(logits, batch.positions)]
+
+    inputs = [Encoded(window.ids, window.token_types) for window in flat]
+    found = iter(run_batches(model, inputs, kept, bf16=bf16))
+    return [task.of_example([next(found) for _ in one], one) for one in windows]
 
 
 def ranked(probabilities: Mapping[str, float], top: int) -> dict[str, str]:
