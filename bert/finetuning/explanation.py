@@ -22,7 +22,6 @@ from bert.data.splitting import Splitter
 from bert.errors import InputError
 from bert.finetuning.batches import Item, collate
 from bert.model.encoder import evaluating
-from bert.model.heads import SequenceClassifier
 
 Predictor = Any
 """that of `bert.finetuning.predict`, which imports this module"""
@@ -96,7 +95,7 @@ def explain(predictor: Predictor, example: Example, most: int = MOST_LEFT_OUT, s
     `most`: the number of words, of both texts of a pair, up to which each is left out once; beyond it, integrated gradients with `steps`
     points. Raises InputError if the model is a tagger."""
     task, predictor = predictor.task, replace(predictor, bf16=False)  # its three digits are too few for differences
-    if task.model is not SequenceClassifier:
+    if not task.explains:
         raise InputError(f"--explain: {task.name} predicts no labels of whole texts; remove it")
     words = [Word(start, end, text[start:end], bool(number)) for number, text in enumerate(_texts(example))
              for start, end in Splitter().words(text)]  # fmt: skip

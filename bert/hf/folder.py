@@ -90,9 +90,9 @@ def save(
                 if keys.get("type_vocab_size", model.config.token_types) < 2:
                     inputs.remove("token_type_ids")
                 model.tokenizer.write(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
-            if isinstance(model, Seq2Seq) and model.decoder.tokenizer is not None:
+            if targets := getattr(getattr(model, "decoder", None), "tokenizer", None):
                 (fresh / TARGETS).mkdir(exist_ok=True)
-                model.decoder.tokenizer.write(fresh / TARGETS, model.decoder.config.max_length, ["input_ids"])
+                targets.write(fresh / TARGETS, model.config.max_length, ["input_ids"])
             text = model_card(kind_of(head), model.config, of_task, obstacles, numbers, card)
             (fresh / CARD).write_text(text, encoding="utf-8")
             settings = getattr(model, "settings", None)

@@ -408,9 +408,9 @@ def test_a_tagger_is_refused(place, tmp_path, capsys):
     (tmp_path / "a.txt").write_text("the cat\n")
     out = ["--out", str(tmp_path / "out.jsonl"), "--html", str(tmp_path / "page.html")]
     assert main(["predict", str(place / "tag"), str(tmp_path / "a.txt"), "--explain", *out]) == 2
-    assert capsys.readouterr().err == "bert: --explain: tag predicts labels of words, not of texts; remove it\n"
+    assert capsys.readouterr().err == "bert: --explain: tag predicts no labels of whole texts; remove it\n"
     assert [*tmp_path.iterdir()] == [tmp_path / "a.txt"]
-    with pytest.raises(InputError, match="tag predicts labels of words"):
+    with pytest.raises(InputError, match="tag predicts no labels of whole texts"):
         from bert.model.heads import TokenClassifier
 
         TokenClassifier.load(place / "tag").predict(["the cat"], explain=True)

@@ -278,10 +278,10 @@ def test_what_is_known_of_the_best_models_survives_a_checkpoint():
 
 @given(st.integers(1, 50_000), st.integers(1, 256))
 def test_few_examples_get_as_many_epochs_as_make_200_steps(examples, size):
-    recipe = resolved(FinetuneRecipe(data=DataConfig(batch_size=size)), MAKER, 5e-5, 256, examples)
+    recipe = resolved(FinetuneRecipe(data=DataConfig(batch_size=size)), MAKER, task_named("classify"), 256, examples)
     in_epoch = -(-examples // size)
     assert recipe.epochs * in_epoch >= 200 > (recipe.epochs - 1) * in_epoch or recipe.epochs == 3
-    assert resolved(FinetuneRecipe(epochs=0.5), MAKER, 5e-5, 256, examples).epochs == 0.5
+    assert resolved(FinetuneRecipe(epochs=0.5), MAKER, task_named("classify"), 256, examples).epochs == 0.5
 
 
 @pytest.mark.parametrize(
@@ -290,9 +290,9 @@ def test_few_examples_get_as_many_epochs_as_make_200_steps(examples, size):
 )
 def test_the_learning_rate_follows_from_width_and_task(width, of_words, of_texts):
     for name, rate in [("tag", of_words), *((name, of_texts) for name in ("classify", "multilabel", "regression"))]:
-        assert resolved(FinetuneRecipe(), MAKER, task_named(name).rate, width, 100).optimizer.lr == rate
+        assert resolved(FinetuneRecipe(), MAKER, task_named(name), width, 100).optimizer.lr == rate
         given = FinetuneRecipe(optimizer=FinetuneOptimizer(lr=0.125))
-        assert resolved(given, MAKER, task_named(name).rate, width, 100).optimizer.lr == 0.125
+        assert resolved(given, MAKER, task_named(name), width, 100).optimizer.lr == 0.125
 
 
 def test_a_run_of_few_rows_takes_200_steps_with_20_validations_and_says_so_in_its_recipe(place, tmp_path, capsys):

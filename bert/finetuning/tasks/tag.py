@@ -96,6 +96,7 @@ class Tag(Task):
         self.transitions = Transitions(tags, scheme) if tags and scheme else None
 
     name = "tag"
+    explains = False
     model = TokenClassifier
     pipeline = "token-classification"
     output = "tags.conll"

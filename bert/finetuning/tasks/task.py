@@ -102,6 +102,8 @@ class Task:
     """the loss terms by name, each with its weight in the loss"""
     label_names: ClassVar[Sequence[str]] = LABELS
     """usual names of the label column, the most likely first"""
+    explains: ClassVar[bool] = True
+    """whether words speak for or against its predictions: labels or numbers of whole texts"""
     bf16: ClassVar[bool | None] = None
     """compute predictions in bfloat16; none: if the hardware supports it natively"""
     rate: ClassVar[float] = 2.5e-5

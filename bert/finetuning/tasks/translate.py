@@ -164,6 +164,7 @@ class Translate(Task):
     scales: ClassVar = {"bleu": Scale("BLEU", percent=False), "chrf": Scale("chrF", percent=False)}
     scales |= {"exact_match": Scale("exact match")}
     label_names = ("translation", "target", "reference", "summary")
+    explains = False
     bf16 = False
     rate = 1e-4
     steps = 1_000
