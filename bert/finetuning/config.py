@@ -170,8 +170,6 @@ class FinetuneRecipe:
 
     model: str | None = None
     """folder of the model whose encoder is fine-tuned; null: translations can begin with a new encoder and decoder"""
-    encoder: TransformerConfig = field(default_factory=TransformerConfig)
-    """translations without `model`: shape of the new encoder and decoder"""
     data: DataConfig = field(default_factory=DataConfig)
     """labeled rows and batches"""
     windows: WindowsConfig = field(default_factory=WindowsConfig)
@@ -180,6 +178,8 @@ class FinetuneRecipe:
     """lowest layers that are not trained: their number, embeddings in addition; or only the embeddings; null: all are trained"""
     head: TaskConfig = field(default_factory=TaskConfig)
     """the task head on top of the encoder"""
+    encoder: TransformerConfig = field(default_factory=TransformerConfig)
+    """translations without `model`: shape of the new encoder and decoder"""
     loss: LossConfig = field(default_factory=LossConfig)
     """the loss of labels"""
     optimizer: FinetuneOptimizer = field(default_factory=FinetuneOptimizer)

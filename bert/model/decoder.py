@@ -9,7 +9,7 @@ self-attention), grouped queries, windows. Keys and values are kept between call
 Vaswani et al. 2017, "Attention Is All You Need"; any two encoders as encoder and decoder: Rothe et al. 2020.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from bert.model.attention import AttentionOptions, Layout
 from bert.model.config import Backend, EncoderConfig, Seq2SeqConfig
 from bert.model.dropout import Dropout
 from bert.model.encoder import Embeddings, EncoderOutput
-from bert.model.heads import HeadedModel, HeadOutput, MaskedLMHead
+from bert.model.heads import HeadOutput, MaskedLMHead, PredictingModel
 from bert.model.layers import (
     MLP,
     Attention,
@@ -36,9 +36,6 @@ from bert.model.layers import (
     rotations,
 )
 from bert.model.loss import IGNORED, cross_entropy
-
-if TYPE_CHECKING:
-    from bert.data.tokenizer import Tokenizer
 
 _OF_EMBEDDINGS = "embedding_width positions sinusoid_halves positions_skip_padding embedding_scale embedding_norm token_types".split()
 KeysValues = tuple[Tensor, Tensor]
@@ -177,7 +174,7 @@ class Decoder(nn.Module):
     def __init__(self, config: EncoderConfig, memory_size: int, own_embeddings: bool) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer: Tokenizer | None = None
+        self.tokenizer: Any = None
         """that of targets, unless it is the encoder's"""
         self.attention = AttentionOptions()
         self.embeddings = Embeddings(config) if own_embeddings else None
@@ -257,7 +254,7 @@ class Decoder(nn.Module):
         return Shared(layout, rotations(positions, self.config.head_size, theta, compute_dtype(x), length))
 
 
-class Seq2Seq(HeadedModel):
+class Seq2Seq(PredictingModel):
     """An encoder and a decoder: the whole Transformer. `Seq2Seq.load` reads a model folder.
 
     >>> import torch
@@ -289,24 +286,11 @@ class Seq2Seq(HeadedModel):
         self.head_config = head
         self.decoder = Decoder(head.decoder, config.hidden_size, not head.shared)
         self.head = MaskedLMHead(head.decoder, head.head)
-        self.settings: dict[str, Any] = {}
-        """what prediction needs besides the weights; `load` reads it, `save` keeps it"""
-
-    labels: tuple[str, ...] = ()
-    """it predicts no classes"""
 
     @property
-    def target_tokenizer(self) -> "Tokenizer | None":
-        """The tokenizer of targets: that of the decoder, or that of the encoder if the decoder has none."""
+    def target_tokenizer(self) -> Any:
+        """The `Tokenizer` of targets: that of the decoder, or that of the encoder if the decoder has none."""
         return self.decoder.tokenizer or self.tokenizer
-
-    def predict(
-        self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None, explain: bool = False
-    ) -> list[Any]:
-        """The translations of texts, `TranslationPrediction`s. Raises InputError."""
-        from bert.finetuning.predict import predict_texts
-
-        return predict_texts(self, texts, pairs, explain)  # type: ignore[arg-type]
 
     @property
     def decoder_embeddings(self) -> Embeddings:

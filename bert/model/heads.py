@@ -226,28 +226,35 @@ class MaskedLM(HeadedModel):
         return fill(self, text, top)
 
 
-class _TaskModel(HeadedModel):
+class PredictingModel(HeadedModel):
+    """A model that has learned a task."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__(config)
+        self.settings: dict[str, Any] = {}
+        """what prediction needs besides the weights, such as the windows of training; `load` reads it, `save` keeps it"""
+
+    labels: tuple[str, ...] = ()
+    """names of the classes, in the order of the logits; empty if it predicts no classes"""
+
+    def predict(
+        self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None, explain: bool = False
+    ) -> list[Any]:
+        """The predictions for texts, or pairs of texts, of any length: labels with their probabilities, a number, spans, or a
+        translation. A tagger also takes sentences as lists of words. `explain`, of a classifier, adds to each its `explanation`: the
+        words that speak for it. Raises InputError."""
+        from bert.finetuning.predict import predict_texts
+
+        return predict_texts(self, texts, pairs, explain)  # type: ignore[arg-type]
+
+
+class _TaskModel(PredictingModel):
     """An encoder with a head for the classes of a task, on one vector per sequence or on the vector of each token."""
 
     def __init__(self, config: EncoderConfig, head: TaskHeadConfig) -> None:
         super().__init__(config)
         self.pooling, self.labels = head.pooling, head.labels
         self.head = TaskHead(config, head)
-        self.settings: dict[str, Any] = {}
-        """what prediction needs besides the weights, such as the windows of training; `load` reads it, `save` keeps it"""
-
-    labels: tuple[str, ...]
-    """names of the classes, in the order of the logits"""
-
-    def predict(
-        self, texts: "Sequence[str | Sequence[str]]", pairs: Sequence[str] | None = None, explain: bool = False
-    ) -> list[Any]:
-        """The predictions for texts, or pairs of texts, of any length: labels with their probabilities, a number, or spans. A tagger
-        also takes sentences as lists of words. `explain`, of a classifier, adds to each its `explanation`: the words that speak for it.
-        Raises InputError."""
-        from bert.finetuning.predict import predict_texts
-
-        return predict_texts(self, texts, pairs, explain)  # type: ignore[arg-type]
 
     def forward(
         self,

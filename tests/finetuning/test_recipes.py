@@ -47,14 +47,15 @@ def test_a_recipe_parses_and_says_what_it_is(path):
     for word in ("Source:", "Hardware:", "Time:", "Expected:"):
         assert any(word in line for line in header), f"{path.name} does not say {word}"
     command = command_of(path)
-    tasks = {"pos|ner": "tag", "stsb": "regression", "": "classify"}
+    tasks = {"pos|ner": "tag", "stsb": "regression", "transformer": "translate", "": "classify"}
     assert command[2] == next(task for pattern, task in tasks.items() if re.search(pattern, path.stem))
     assert command[command.index("--config") + 1] == path.stem
-    assert ("--train" in command, "--model" in command) == (not is_complete, not is_complete)
+    needs_model = not is_complete and command[2] != "translate"
+    assert ("--train" in command, "--model" in command) == (not is_complete, needs_model)
 
 
 def test_there_is_one_for_each_measured_task_and_each_of_glue():
-    names = ["ner-en", "sst2", "ud-ewt-pos", "zh-cls", "zh-ner"]
+    names = ["ner-en", "sst2", "transformer-base", "ud-ewt-pos", "zh-cls", "zh-ner"]
     assert [path.stem for path in RECIPES] == [*(f"glue-{name}" for name in GLUE), *names]
 
 

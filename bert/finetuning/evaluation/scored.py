@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from bert.finetuning.evaluation.per_example import PerExample, Values
@@ -95,5 +96,5 @@ def score(predictor: Predictor, examples: Iterable[Any]) -> Scored:
     task, labels = predictor.task, predictor.model.labels
     unknown = f"is not one of the model's labels ({first_of(labels, 20)}): fix it, or name the column of the labels"
     asked, outputs = zip(*predictor.scores(checked(task, examples, labels, unknown)))
-    scored: Scored = task.scored(labels, asked, outputs)
-    return scored
+    own: Scored | None = task.scored(labels, asked, outputs)
+    return own or Scored(task, labels, asked, torch.cat(outputs), [len(one) for one in outputs])

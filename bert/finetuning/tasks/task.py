@@ -285,10 +285,8 @@ class Task:
         return read(metrics)
 
     def scored(self, labels: Names, examples: Sequence[Any], outputs: Sequence[Any]) -> Any:
-        """Labeled examples with their outputs, as a `Scored`."""
-        from bert.finetuning.evaluation.scored import Scored
-
-        return Scored(self, labels, examples, torch.cat([*outputs]), [len(one) for one in outputs])
+        """Labeled examples with their outputs, as a `Scored` of this task's own; None if the outputs are scores (units, C)."""
+        return None
 
     def per_example(self, scored: Any, decided: np.ndarray) -> PerExample:
         """The metrics of the weighted examples of a `Scored`, from what `decide` gives."""
