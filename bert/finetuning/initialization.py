@@ -4,7 +4,7 @@ encoder has already."""
 import logging
 from collections.abc import Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,19 +13,19 @@ from bert.finetuning.batches import Batches, Item
 from bert.finetuning.config import FinetuneRecipe
 from bert.hf.folder import Source, head_of, start
 
-if TYPE_CHECKING:
-    from bert.finetuning.tasks.task import Task
-
 logger = logging.getLogger(__name__)
+
+Task = Any
+"""that of `bert.finetuning.tasks.task`, which imports this module"""
 
 
 def with_new_head(
-    task: "Task", source: Source, labels: Sequence[str], recipe: FinetuneRecipe, items: Sequence[Item]
+    task: Task, source: Source, labels: Sequence[str], recipe: FinetuneRecipe, items: Sequence[Item]
 ) -> Any:
     """The encoder of `source` with a head for `labels`: that of the folder, if it has the same task and labels, or a new one, adjusted to
     the training examples `items`."""
     head = recipe.head
-    model: Any = start(task.model, source, labels, head.dropout, head.pooling, task.problem_type)  # type: ignore[type-var]
+    model: Any = start(task.model, source, labels, head.dropout, head.pooling, task.problem_type)
     if model.pooling == "mean" and head.pooling is None:
         logger.info(f"head.pooling: mean, as {source.folder} says; give cls for a BERT that transformers can open")
     if not keep_output(model, source, task):
@@ -35,7 +35,7 @@ def with_new_head(
     return model
 
 
-def fit_output(model: Any, task: "Task", batches: Batches, examples: int, class_weights: Tensor | None = None) -> None:
+def fit_output(model: Any, task: Task, batches: Batches, examples: int, class_weights: Tensor | None = None) -> None:
     """Fit the output layer to the vectors that the model has for the first `examples` of the training: fine-tuning that starts at a linear
     probe changes the encoder less than from a random head, and depends less on the seed (Kumar et al. 2022, "Fine-Tuning can Distort
     Pretrained Features and Underperform Out-of-Distribution"). The penalty, half the squared norm of the weights beside the mean loss, is
@@ -65,9 +65,7 @@ def fit_output(model: Any, task: "Task", batches: Batches, examples: int, class_
     fit.zero_grad()
 
 
-def class_weights_of(
-    task: "Task", labels: Sequence[str], recipe: FinetuneRecipe, items: Sequence[Item]
-) -> Tensor | None:
+def class_weights_of(task: Task, labels: Sequence[str], recipe: FinetuneRecipe, items: Sequence[Item]) -> Tensor | None:
     """(C,): the weights of the labels in the loss, if the recipe asks for them."""
     if recipe.loss.class_weights is None:
         return None
@@ -75,7 +73,7 @@ def class_weights_of(
     return task.class_weights(numbers, len(labels))
 
 
-def keep_output(model: Any, source: Source, task: "Task") -> bool:
+def keep_output(model: Any, source: Source, task: Task) -> bool:
     """Copy the output layer of a folder that has the same task and labels, in the order of the labels of `model`."""
     kind, head = head_of(source.folder)
     if kind != task.model.__name__:

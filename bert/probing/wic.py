@@ -89,12 +89,13 @@ def wic(
     layers: Sequence[int] | int | None = None,
     seed: int = 0,
     *,
-    bf16: bool | None = None,
+    bf16: bool | None = False,
 ) -> Wic:
     """Measure by layer whether a word's vectors in two sentences tell if it means the same.
 
     `rows`, or those of a file (`bert.probing.rows.read_contexts`). `test_rows`: default is five folds of disjoint words. Test rows of
-    words of `rows` are answered by a threshold and a probe that were trained without that word. `seed`: of the random encoder.
+    words of `rows` are answered by a threshold and a probe that were trained without that word. `seed`: of the random encoder. `bf16`: as
+    of `run_batches`, but that it rounds away what a random encoder knows of the context, which makes it too weak a control.
 
     Raises InputError for a file without these columns, for fewer than five words, and for invalid models and layers.
     """
