@@ -84,22 +84,23 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
 
 def check_options(task: Task, data: DataConfig) -> None:
     """Raises InputError for a field of `data` that only other tasks use."""
-    _check_users(task, "options", data, "")
+    _check_users(task, "options", data)
 
 
-def _check_users(task: Task, kind: str, given: DataConfig | FinetuneRecipe, group: str) -> None:
+def _check_users(task: Task, kind: str, given: DataConfig | FinetuneRecipe) -> None:
+    """Raises InputError for a field of `given` that only other tasks name in their attribute `kind`."""
     users = {other: getattr(task_named(other), kind) for other in TASKS}
     for name in dict.fromkeys(chain(*users.values())):
         value = attrgetter(name)
         if name not in users[task.name] and value(given) != value(type(given)()):
             of = " and ".join(", ".join(other for other in users if name in users[other]).rsplit(", ", 1))
-            raise InputError(f"{option(group + name)} is an option of {of}, not of {task.name}; remove it")
+            raise InputError(f"{option(name)} is an option of {of}, not of {task.name}; remove it")
 
 
 def check_recipe(task: Task, recipe: FinetuneRecipe) -> None:
     """Raises InputError as `check_files` does, and for options of the recipe that only other tasks use."""
     check_files(task, recipe.data)
-    _check_users(task, "recipe_options", recipe, "")
+    _check_users(task, "recipe_options", recipe)
     if recipe.model is not None and (recipe.encoder, recipe.head.vocab_size) != (FinetuneRecipe().encoder, None):
         raise InputError(f"encoder and head.vocab_size are for a run without {option('model')}: leave one of both out")
 
@@ -317,4 +318,5 @@ def _fingerprint(data: TrainingData, encoder: Encoder) -> dict[str, str]:
 def with_absolute_paths(recipe: FinetuneRecipe) -> FinetuneRecipe:
     """`recipe` with paths that do not depend on the current directory."""
     files = {name: absolute(getattr(recipe.data, name)) for name in ("train", "dev", "test")}
-    return replace(recipe, model=absolute(recipe.model), data=replace(recipe.data, **files))
+    head = replace(recipe.head, decoder=absolute(recipe.head.decoder))
+    return replace(recipe, model=absolute(recipe.model), head=head, data=replace(recipe.data, **files))

@@ -129,7 +129,9 @@ def _begin(launch: Launch, task: Task, recipe: FinetuneRecipe, overwrite: bool) 
         recipe = replace(recipe, run_id=uuid4().hex)
         if recipe.model is None:
             task.begin(recipe, folder / INITIAL)
-            recipe = replace(recipe, model=str(folder / INITIAL))
+            # the shape is that of the folder from now on, also for a run by recipe.yaml
+            head, default = replace(recipe.head, vocab_size=None), FinetuneRecipe().encoder
+            recipe = replace(recipe, model=str(folder / INITIAL), head=head, encoder=default)
         recipe, data = prepare(task, recipe)
         warn(of_labels(data.examples))
         if recipe.label_errors:

@@ -170,6 +170,14 @@ def test_a_killed_run_is_resumed_to_the_same_model(place, tmp_path, patch):
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+def test_the_written_recipe_makes_the_same_model_again(place, tmp_path):
+    run_quietly(command(place, tmp_path / "run", *SMALL, "--epochs=1"))
+    again = ["--config", str(tmp_path / "run" / "recipe.yaml"), "--out", str(tmp_path / "again")]
+    run_quietly(["finetune", "translate", *again])
+    both = [tmp_path / name / "model" / "model.safetensors" for name in ("run", "again")]
+    assert both[0].read_bytes() == both[1].read_bytes()
+
+
 # ── other models ──
 
 

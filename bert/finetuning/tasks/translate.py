@@ -33,7 +33,7 @@ from bert.finetuning.evaluation.translation import CorpusMetric, bleu_tokenizer,
 from bert.finetuning.metrics import Scale, numbered
 from bert.finetuning.tasks.task import Metrics, Names, Prediction, Task
 from bert.finetuning.windows import Settings, Window, WindowMaker
-from bert.hf.folder import TARGETS, Source, head_of, start_seq2seq
+from bert.hf.folder import TARGETS, Source, head_of, open_folder, start_seq2seq
 from bert.hub import local_folder
 from bert.inference.generation import GenerationConfig, Hypothesis, generate
 from bert.model.config import EncoderConfig, Seq2SeqConfig
@@ -219,7 +219,7 @@ class Translate(Task):
         decoder = local_folder(recipe.head.decoder or recipe.model)
         if not Tokenizer.has_files(decoder):
             raise InputError(f"{decoder}: no tokenizer: add the tokenizer.json that it was trained with")
-        tokenizer, config = Tokenizer.load(decoder), head_config_of(decoder)
+        tokenizer, (_, config, _) = Tokenizer.load(decoder), open_folder(decoder).config("Encoder")
         return self._bound(tokenizer, tokenizer.sep_id, min(maker.sequence_length, config.max_length))
 
     def bound(self, model: Seq2Seq) -> Self:
@@ -352,13 +352,6 @@ class Translate(Task):
     def prediction(self, example: Example, scores: Any, labels: Names) -> TranslationPrediction:
         (text, score), *others = scores.hypotheses
         return TranslationPrediction(text, score, others)
-
-
-def head_config_of(folder: Path) -> EncoderConfig:
-    """The shape of the encoder of a folder."""
-    from bert.hf.folder import open_folder
-
-    return open_folder(folder).config("Encoder")[1]
 
 
 TASK = Translate()
