@@ -45,7 +45,11 @@ def run(
 def _server() -> "subprocess.Popen[str]":
     # Libraries that would start threads when they are imported; and one thread for torch, as in conftest.py: a model that was
     # trained with more is not the same to the last bit.
-    environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "ARROW_DEFAULT_MEMORY_POOL": "system",
+        "OPENBLAS_NUM_THREADS": "1",
+        "OMP_NUM_THREADS": "1",
+    }
     server = subprocess.Popen(
         [sys.executable, "-m", "tests.warm"],
         cwd=ROOT,

@@ -19,13 +19,14 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from bert.data.encoding import ALL_FILES, read_object
+from bert.data.encoding import ALL_FILES, read_object, sentencepieces
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments
 from bert.files import put_files, replaced_folder
 from bert.hf import translate
 from bert.hf.card import CARD, model_card
 from bert.hf.families import Family, Kind
+from bert.hf.seq2seq import GENERATION, read_generation, write_generation
 from bert.hf.translate import Head, family_of, kind_named, kind_of, read_config
 from bert.hf.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
 from bert.hub import local_folder
@@ -51,7 +52,16 @@ SETTINGS = "windows.json"  # what prediction with a fine-tuned model needs besid
 EXPORTED = ("onnx/model.onnx", "onnx/model_quantized.onnx", "torch/model.pt2")
 TABLES = "transitions.json"  # of an exported tagger
 TARGETS = "decoder"  # folder of the tokenizer of targets, if it is not that of sources
-OURS = (CONFIG, CARD, SETTINGS, *WEIGHT_FILES, *ALL_FILES, *EXPORTED, *(f"{name}.data" for name in EXPORTED))
+OURS = (
+    CONFIG,
+    CARD,
+    SETTINGS,
+    GENERATION,
+    *WEIGHT_FILES,
+    *ALL_FILES,
+    *EXPORTED,
+    *(f"{name}.data" for name in EXPORTED),
+)
 OURS += (TABLES, f"onnx/{TABLES}", f"torch/{TABLES}", *(f"{TARGETS}/{name}" for name in ALL_FILES))
 """all files of a model: `save` leaves none of an earlier one, not even as an exported program"""
 
@@ -96,7 +106,10 @@ def save(
             text = model_card(kind_of(head), model.config, of_task, obstacles, numbers, card)
             (fresh / CARD).write_text(text, encoding="utf-8")
             settings = getattr(model, "settings", None)
-            put_files(fresh, ({SETTINGS: json.dumps(settings) + "\n"} if settings else {}) | dict(extra or {}))
+            more = {SETTINGS: settings} if settings else {}
+            if isinstance(model, Seq2Seq):
+                more[GENERATION] = write_generation(model.generation, model.head_config)
+            put_files(fresh, {name: json.dumps(one) + "\n" for name, one in more.items()} | dict(extra or {}))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
 
@@ -207,10 +220,20 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
         absent, of_head = shapes.keys() - ours.keys(), {name for name in shapes if name.startswith("head.")}
         raise _incomplete(source.folder, kind, missing, spare, only_head=absent == of_head)
     _as_whole(model).load_state_dict(ours, assign=True)  # the tensors of the file, not copied
-    model.tokenizer = _read_tokenizer(source.folder, config)
+    pieces = sentencepieces(source.folder)
+    if isinstance(head, Seq2SeqConfig) and pieces and not (source.folder / "tokenizer.json").exists():
+        what = "the tokenizers of Marian are not read: give token ids, those of transformers' MarianTokenizer"
+        warnings.warn(f"{source.folder / pieces[0]}: {what}", stacklevel=4)
+    else:
+        model.tokenizer = _read_tokenizer(source.folder, config)
     model.model_type = family and family.model_type
     if isinstance(head, Seq2SeqConfig):
         model.decoder.tokenizer = _read_tokenizer(source.folder / TARGETS, head.decoder)
+        if search := read_object(source.folder / GENERATION):
+            try:
+                model.generation = read_generation(search, head.decoder.max_length)
+            except InputError as error:
+                raise InputError(f"{source.folder / GENERATION}: {error}") from error
     if isinstance(head, TaskHeadConfig | Seq2SeqConfig):
         found = read_object(source.folder / SETTINGS)
         model.settings = {key: found[key] for key in SETTING_KEYS if key in found}  # which `save` writes again

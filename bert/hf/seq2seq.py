@@ -4,13 +4,14 @@
 names are those of transformers, models/marian and models/encoder_decoder.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from bert.errors import InputError
 from bert.hf.families import BERT, FIXED, RANGE, TIED, Family, Key, Row, key_for, named, qkv
-from bert.model.config import EncoderConfig
+from bert.model.config import EncoderConfig, GenerationConfig, Seq2SeqConfig
 
 Keys = Mapping[str, Any]
 _TWICE = ("layers", "attention_heads", "ffn_dim")
@@ -26,6 +27,16 @@ COPIES = (
     "encoder.pooler.dense.",
 )
 """parts of the names of what a file may hold beside the parameters: sines, copies of the shared matrix, a pooler that nothing uses"""
+GENERATION = "generation_config.json"
+_SEARCH = {name: name for name in ("num_beams", "max_length", "length_penalty", "length_formula", "early_stopping")}
+_SEARCH |= {"forced_start": "forced_bos_token_id", "forced_end": "forced_eos_token_id", "bad_words": "bad_words_ids"}
+"""fields of `GenerationConfig`, and their keys in `generation_config.json`"""
+_NONE = (
+    "do_sample min_length min_new_tokens no_repeat_ngram_size encoder_no_repeat_ngram_size diversity_penalty".split()
+)
+_NONE += "suppress_tokens begin_suppress_tokens sequence_bias exponential_decay_length_penalty".split()
+_NEUTRAL = dict.fromkeys(_NONE, 0) | {"repetition_penalty": 1, "num_beam_groups": 1}
+"""keys of what the search does not have, with the values that ask for nothing"""
 _AS_DECODER = {"is_decoder": True, "add_cross_attention": True}
 
 
@@ -156,3 +167,22 @@ def joined(family: Family, encoder: Keys, decoder: Keys) -> dict[str, Any]:
         "encoder": {**encoder, **named_bert},
         "decoder": {**decoder, **named_bert, **_AS_DECODER},
     }
+
+
+def read_generation(keys: Keys, longest: int) -> GenerationConfig:
+    """How targets of at most `longest` tokens are searched, from the content of a `generation_config.json`. Raises InputError. Warns of
+    what the search does not have."""
+    if other := [name for name, neutral in _NEUTRAL.items() if keys.get(name) not in (None, neutral)]:
+        warnings.warn(f"{GENERATION}: this version searches without {', '.join(other)}", stacklevel=5)
+    given = {ours: keys[theirs] for ours, theirs in _SEARCH.items() if keys.get(theirs) is not None}
+    if isinstance(most := keys.get("max_new_tokens"), int):
+        given["max_length"] = 1 + most  # with the start
+    found = GenerationConfig(**{"num_beams": 1} | given)  # greedy by default, as in transformers
+    return replace(found, max_length=min(found.max_length, longest))
+
+
+def write_generation(config: GenerationConfig, head: Seq2SeqConfig) -> dict[str, Any]:
+    """The content of a `generation_config.json`, the inverse of `read_generation`."""
+    tokens = {theirs: getattr(head, ours) for ours, theirs in SPECIAL.items()} | {"pad_token_id": head.decoder.pad_id}
+    fields = {theirs: getattr(config, ours) for ours, theirs in _SEARCH.items()}
+    return tokens | {name: value for name, value in fields.items() if value not in (None, "power", ())}

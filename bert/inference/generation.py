@@ -7,56 +7,17 @@ beam, where there are fewer targets than beams, never count as ended. With one b
 penalties: as in transformers, and Wu et al. 2016, "Google's Neural Machine Translation System", equation 14.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from bert.errors import InputError, require
+from bert.errors import InputError
+from bert.model.config import GenerationConfig
 from bert.model.decoder import Seq2Seq, rows_at
 from bert.model.encoder import evaluating
 
 _NONE = float("-inf")
-
-
-@dataclass(frozen=True)
-class GenerationConfig:
-    """How targets are searched."""
-
-    num_beams: int = 4
-    """targets that are continued at the same time; 1: greedy, which takes the most probable token at each step"""
-    max_length: int = 128
-    """longest target in tokens, start and end included"""
-    length_penalty: float = 1.0
-    """α: the log-probability of a target of n tokens is divided by n^α or ((5 + n) / 6)^α, so that above 0 longer ones are preferred"""
-    length_formula: Literal["power", "gnmt"] = "power"
-    """by what the log-probability is divided. power: n^α, as in transformers. gnmt: ((5 + n) / 6)^α"""
-    early_stopping: bool | Literal["never"] = False
-    """when a source is done. true: as soon as it has num_beams targets with an end. false: when the best running one, if it ended here,
-    would not be better than the worst of them. never: not before no continuation up to max_length could be better"""
-    forced_start: int | None = None
-    """id of the first token of every target, such as that of its language"""
-    forced_end: int | None = None
-    """id of the last token of targets that reach max_length"""
-    bad_words: Sequence[Sequence[int]] = ()
-    """sequences of token ids that no target contains"""
-    num_return: int = 1
-    """number of targets for each source, the best first"""
-
-    def __post_init__(self) -> None:
-        require("generation", self, "num_beams num_return", lambda value: value >= 1, "1 or more")
-        require("generation", self, "max_length", lambda value: value >= 2, "2 or more")
-        require("generation", self, "length_penalty", lambda value: abs(value) <= 50, "from -50 to 50")
-        known = "one of true, false, never"
-        require("generation", self, "early_stopping", lambda value: value in (True, False, "never"), known)
-        require("generation", self, "length_formula", lambda value: value in ("power", "gnmt"), "power or gnmt")
-        if self.num_return > self.num_beams:
-            both = f"num_return {self.num_return} is more than num_beams {self.num_beams}"
-            raise InputError(f"generation.{both}: give as many beams")
-        if any(not word for word in self.bad_words):
-            raise InputError("generation.bad_words has an empty sequence: leave it out")
 
 
 @dataclass(frozen=True)
@@ -74,12 +35,14 @@ def generate(
     model: Seq2Seq,
     input_ids: Tensor,
     attention_mask: Tensor | None = None,
-    config: GenerationConfig = GenerationConfig(),
+    config: GenerationConfig | None = None,
 ) -> list[list[Hypothesis]]:
     """The targets of sources (B, S) with their mask, for each source the best first, `config.num_return` or as many as have ended.
 
-    Raises InputError as `Encoder.forward` does, and if the decoder takes fewer than `config.max_length` tokens.
+    `config`: by default that of the model. Raises InputError as `Encoder.forward` does, and if the decoder takes fewer than
+    `config.max_length` tokens.
     """
+    config = config or model.generation
     head, beams, most = model.head_config, config.num_beams, config.max_length
     if most > head.decoder.max_length:
         raise InputError(f"generation.max_length is {most}; must be at most {head.decoder.max_length}, of the decoder")

@@ -23,8 +23,8 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 NUMBERS = PROBLEM_TYPES[2:]
 """problem types whose scores are numbers in their own unit, not log-odds"""
 _SIZES = "vocab_size hidden_size num_layers num_heads intermediate_size max_length global_every".split()
-_MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW = 2**31 - 1, 10_000, 2**40, 1e18
-"""upper limits, far beyond any model: of a size, of num_layers, of the number of parameters, and of a floating-point field"""
+_MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW, _MOST_BEAMS = 2**31 - 1, 10_000, 2**40, 1e18, 1_000
+"""upper limits, far beyond any model: of a size, of num_layers, of the number of parameters, of a floating-point field, and of beams"""
 
 
 @dataclass(frozen=True)
@@ -211,6 +211,54 @@ class Seq2SeqConfig:
     def __post_init__(self) -> None:
         inside = f"an id of the vocabulary, from 0 to below {self.decoder.vocab_size}"
         require("head", self, "start_id end_id", lambda value: 0 <= value < self.decoder.vocab_size, inside)
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How the targets of a sequence-to-sequence model are searched, by `bert.inference.generation`."""
+
+    num_beams: int = 4
+    """targets that are continued at the same time; 1: greedy, which takes the most probable token at each step"""
+    max_length: int = 128
+    """longest target in tokens, start and end included"""
+    length_penalty: float = 1.0
+    """α: the log-probability of a target of n tokens is divided by n^α or ((5 + n) / 6)^α, so that above 0 longer ones are preferred"""
+    length_formula: Literal["power", "gnmt"] = "power"
+    """by what the log-probability is divided. power: n^α, as in transformers. gnmt: ((5 + n) / 6)^α"""
+    early_stopping: bool | Literal["never"] = False
+    """when a source is done. true: as soon as it has num_beams targets with an end. false: when the best running one, if it ended here,
+    would not be better than the worst of them. never: not before no continuation up to max_length could be better"""
+    forced_start: int | None = None
+    """id of the first token of every target, such as that of its language"""
+    forced_end: int | None = None
+    """id of the last token of targets that reach max_length"""
+    bad_words: Sequence[Sequence[int]] = ()
+    """sequences of token ids that no target contains"""
+    num_return: int = 1
+    """number of targets for each source, the best first"""
+
+    def __post_init__(self) -> None:
+        beams = f"from 1 to {_MOST_BEAMS}"
+        require("generation", self, "num_beams num_return", lambda value: 1 <= value <= _MOST_BEAMS, beams)
+        require("generation", self, "max_length", lambda value: 2 <= value <= _MOST, "2 or more")
+        require("generation", self, "length_penalty", lambda value: abs(value) <= 50, "from -50 to 50")
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
+            raise InputError(f"generation.early_stopping is {self.early_stopping!r}: give one of true, false, never")
+        _check_choice("generation", self, "length_formula")
+        require("generation", self, "forced_start forced_end", lambda value: 0 <= value <= _MOST, "the id of a token")
+        lists = "lists of ids of tokens"
+        require(
+            "generation",
+            self,
+            "bad_words",
+            lambda value: all(0 <= one <= _MOST for word in value for one in word),
+            lists,
+        )
+        if self.num_return > self.num_beams:
+            both = f"num_return {self.num_return} is more than num_beams {self.num_beams}"
+            raise InputError(f"generation.{both}: give as many beams")
+        if any(not word for word in self.bad_words):
+            raise InputError("generation.bad_words has an empty sequence: leave it out")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bert.errors import InputError, check_arguments
 from bert.model.attention import AttentionOptions, Layout
-from bert.model.config import Backend, EncoderConfig, Seq2SeqConfig
+from bert.model.config import Backend, EncoderConfig, GenerationConfig, Seq2SeqConfig
 from bert.model.dropout import Dropout
 from bert.model.encoder import Embeddings, EncoderOutput
 from bert.model.heads import HeadOutput, MaskedLMHead, PredictingModel
@@ -284,6 +284,8 @@ class Seq2Seq(PredictingModel):
                 raise InputError(f"head.shared needs the {name} of the encoder: give it, or shared false")
         super().__init__(config)
         self.head_config = head
+        self.generation = GenerationConfig(max_length=min(GenerationConfig.max_length, head.decoder.max_length))
+        """how targets are searched; `load` reads it, `save` keeps it"""
         self.decoder = Decoder(head.decoder, config.hidden_size, not head.shared)
         self.head = MaskedLMHead(head.decoder, head.head)
 

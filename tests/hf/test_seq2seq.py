@@ -8,7 +8,7 @@ import torch
 
 from bert.errors import InputError
 from bert.hf.folder import start, start_masked_lm, start_seq2seq
-from bert.model.config import EncoderConfig, HeadConfig, Seq2SeqConfig
+from bert.model.config import EncoderConfig, GenerationConfig, HeadConfig, Seq2SeqConfig
 from bert.model.decoder import Seq2Seq
 from bert.model.encoder import Encoder
 from bert.model.heads import MaskedLM, SequenceClassifier
@@ -187,6 +187,53 @@ def test_a_folder_of_another_class_is_refused_with_the_way(tmp_path) -> None:
     make("marian").save_pretrained(tmp_path)
     with pytest.raises(InputError, match="a sequence-to-sequence model, not a masked LM"):
         MaskedLM.load(tmp_path)
+
+
+def search_of(tmp_path: Path, content: str):
+    make("marian").save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").write_text(content)
+    return Seq2Seq.load(tmp_path).generation
+
+
+def test_what_a_folder_says_of_the_search_is_read_as_transformers_does(tmp_path) -> None:
+    assert search_of(tmp_path, '{"max_new_tokens": 9}') == GenerationConfig(num_beams=1, max_length=10)
+    assert search_of(tmp_path, '{"num_beams": 6}') == GenerationConfig(num_beams=6, max_length=32)  # positions
+    assert search_of(tmp_path, "{}") == GenerationConfig(max_length=32)
+    assert search_of(tmp_path, '{"length_formula": "gnmt", "num_beams": 2}').length_formula == "gnmt"
+    asked = '{"do_sample": true, "no_repeat_ngram_size": 3, "min_length": 0, "repetition_penalty": 1.0, "top_k": 50}'
+    with pytest.warns(
+        UserWarning, match=r"^generation_config\.json: this version searches without do_sample, no_repeat_ngram_size$"
+    ):
+        search_of(tmp_path, asked)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "not a JSON object; repair or remove it"),
+        ('{"num_beams": 1e9}', "generation.num_beams is 1000000000.0: give from 1 to 1000"),
+        ('{"num_beams": "4"}', "generation.num_beams is '4': give from 1 to 1000"),
+        ('{"max_length": []}', r"generation.max_length is \[\]: give 2 or more"),
+        ('{"bad_words_ids": [3]}', r"generation.bad_words is \[3\]: give lists of ids of tokens"),
+        ('{"early_stopping": "x"}', "generation.early_stopping is 'x': give one of true, false, never"),
+    ],
+)
+def test_a_damaged_description_of_the_search_is_named(content, message, tmp_path) -> None:
+    with pytest.raises(InputError, match=rf"generation_config\.json: .*{message}"):
+        search_of(tmp_path, content)
+
+
+def test_a_folder_of_marian_with_its_own_tokenizers_takes_token_ids(tmp_path) -> None:
+    theirs = make("marian")
+    theirs.save_pretrained(tmp_path)
+    for name in ("source.spm", "target.spm", "vocab.json"):
+        (tmp_path / name).write_text("{}")
+    with pytest.warns(UserWarning, match=r"source\.spm: the tokenizers of Marian are not read: give token ids"):
+        ours = Seq2Seq.load(tmp_path)
+    expected = theirs(SOURCE, MASK, TARGET).logits
+    assert torch.allclose(expected, ours(SOURCE, MASK, decoder_input_ids=TARGET).logits, atol=1e-5)
+    with pytest.raises(InputError, match="no tokenizer"):
+        ours.predict(["a text"])
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "modernbert"])

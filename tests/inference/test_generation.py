@@ -158,6 +158,22 @@ class TestBesideTransformers:
         config = GenerationConfig(beams, 9, forced_start=6, forced_end=end, bad_words=bad)
         self.compare(pair, config, forced_bos_token_id=6, forced_eos_token_id=end, bad_words_ids=bad)
 
+    def test_a_folder_says_how_its_targets_are_searched(self, pair, tmp_path) -> None:
+        """As transformers reads it, from its own folder and from ours."""
+        theirs, ours = pair
+        how = {"num_beams": 3, "max_length": 11, "length_penalty": 0.5, "early_stopping": True}
+        theirs.generation_config.update(**how, bad_words_ids=[[7], [8, 9]], forced_eos_token_id=4)
+        theirs.save_pretrained(tmp_path / "theirs")
+        ours = Seq2Seq.load(tmp_path / "theirs").double()
+        assert ours.generation == GenerationConfig(**how, bad_words=[[7], [8, 9]], forced_end=4)
+        ours.save(tmp_path / "ours")
+        assert Seq2Seq.load(tmp_path / "ours").generation == ours.generation
+        again = type(theirs).from_pretrained(tmp_path / "ours").double()
+        ids = ours.head_config
+        expected = [theirs.generate(SOURCE[:1] + 5), again.generate(SOURCE[:1] + 5)]
+        assert torch.equal(*expected)
+        assert expected[0][0].tolist() == [ids.start_id, *generate(ours, SOURCE[:1] + 5)[0][0].ids]
+
 
 def test_forbidden_words_do_not_occur_and_forced_tokens_do() -> None:
     model = make_model(1)
@@ -199,17 +215,21 @@ def test_a_gpu_finds_what_a_cpu_finds() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_beams": 0}, "generation.num_beams is 0: give 1 or more"),
+        ({"num_beams": 0}, "generation.num_beams is 0: give from 1 to 1000"),
         ({"max_length": 1}, "generation.max_length is 1: give 2 or more"),
         ({"max_length": 13}, "generation.max_length is 13; must be at most 12, of the decoder"),
         ({"length_penalty": 1e9}, "generation.length_penalty is 1000000000.0: give from -50 to 50"),
         ({"length_penalty": float("nan")}, "generation.length_penalty is nan: give from -50 to 50"),
         ({"num_return": 5}, "generation.num_return 5 is more than num_beams 4: give as many beams"),
-        ({"early_stopping": "soon"}, "generation.early_stopping is soon: give one of true, false, never"),
-        ({"length_formula": "linear"}, "generation.length_formula is linear: give power or gnmt"),
+        ({"early_stopping": "soon"}, "generation.early_stopping is 'soon': give one of true, false, never"),
+        ({"length_formula": "linear"}, "generation.length_formula is linear: give one of power, gnmt."),
         ({"bad_words": [[]]}, "generation.bad_words has an empty sequence: leave it out"),
         ({"forced_start": 6}, "generation.forced_start is 6; must be an id of the vocabulary, below 6"),
-        ({"bad_words": [[2, -1]]}, "generation.bad_words is -1; must be an id of the vocabulary, below 6"),
+        ({"bad_words": [[2, 6]]}, "generation.bad_words is 6; must be an id of the vocabulary, below 6"),
+        ({"bad_words": [[2, -1]]}, "generation.bad_words is [[2, -1]]: give lists of ids of tokens"),
+        ({"bad_words": "no"}, "generation.bad_words is 'no': give lists of ids of tokens"),
+        ({"num_beams": True}, "generation.num_beams is True: give from 1 to 1000"),
+        ({"early_stopping": 1}, "generation.early_stopping is 1: give one of true, false, never"),
     ],
 )
 def test_what_cannot_be_searched_is_refused(options, message) -> None:

@@ -145,6 +145,7 @@ PretrainingModule.training_step = step
 """
     process = subprocess.Popen(
         [sys.executable, "-c", KILLER.format(patch=slow), *arguments, str(run)],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as in the processes of `warm`: the last bits depend on it
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,

@@ -35,7 +35,7 @@ from bert.finetuning.tasks.task import Metrics, Names, Prediction, Task
 from bert.finetuning.windows import Settings, Window, WindowMaker
 from bert.hf.folder import TARGETS, Source, head_of, open_folder, start_seq2seq
 from bert.hub import local_folder
-from bert.inference.generation import GenerationConfig, Hypothesis, generate
+from bert.inference.generation import Hypothesis, generate
 from bert.model.config import EncoderConfig, Seq2SeqConfig
 from bert.model.decoder import Seq2Seq
 from bert.model.encoder import evaluating
@@ -43,11 +43,7 @@ from bert.model.loss import IGNORED, cross_entropy
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE, _BEAMS, _LONGEST = (
-    32,
-    4,
-    128,
-)  # sources that are translated at once; tokens of a target, if training does not tell
+_AT_ONCE = 32  # sources that are translated at once
 _CJK = "\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef"
 _SPACE = re.compile(f"(?<=[{_CJK}]) | (?=[{_CJK}])")
 
@@ -149,7 +145,7 @@ class Translate(Task):
     """of targets"""
     end_id: int = 0
     """the id of the token after a target"""
-    room: int = _LONGEST
+    room: int = 0
     """tokens of a target that the model takes, its end included"""
     longest: int = 0
     """tokens of the longest target of training, its end included"""
@@ -236,13 +232,12 @@ class Translate(Task):
         return replace(self, longest=min(max(lengths), self.room), bleu=bleu)
 
     def settings(self) -> dict[str, Any]:
-        return {"longest": self.longest, "bleu": self.bleu}
+        return {"bleu": self.bleu}
 
     def restored(self, settings: Mapping[str, Any], labels: Names) -> Self:
-        longest, bleu = int(settings.get("longest", 0)), str(settings.get("bleu", ""))
-        if longest < 0 or bleu not in ("", "zh", "char", "13a"):
-            raise ValueError(f"longest is {longest}, bleu is {bleu[:40]!r}")
-        return replace(self, longest=longest, bleu=bleu)
+        if (bleu := str(settings.get("bleu", ""))) not in ("", "zh", "char", "13a"):
+            raise ValueError(f"bleu is {bleu[:40]!r}")
+        return replace(self, bleu=bleu)
 
     # ── model ──
 
@@ -260,10 +255,13 @@ class Translate(Task):
 
     def start(self, source: Source, labels: Names, recipe: FinetuneRecipe, items: Sequence[Item]) -> Seq2Seq:
         if head_of(source.folder)[0] != "Seq2Seq":
-            return start_seq2seq(source.folder, recipe.head.decoder or source.folder)
-        model = Seq2Seq.load(source.folder)
-        if Settings.read(model.settings).task.get("untrained"):  # random parameters, by the seed of this run
-            model.load_state_dict(Seq2Seq(model.config, model.head_config).state_dict())
+            model = start_seq2seq(source.folder, recipe.head.decoder or source.folder)
+        elif Settings.read((model := Seq2Seq.load(source.folder)).settings).task.get("untrained"):
+            model.load_state_dict(
+                Seq2Seq(model.config, model.head_config).state_dict()
+            )  # random, by the seed of this run
+        most = min(2 + self.longest * 3 // 2, model.head_config.decoder.max_length)
+        model.generation = replace(model.generation, max_length=most)
         return model
 
     def windows(self, examples: Sequence[Example], maker: WindowMaker) -> list[list[Window]]:
@@ -307,15 +305,14 @@ class Translate(Task):
                     scores = self.scores(model, moved).float()
                 both = zip(scores.split(batch["sizes"]), moved["labels"].split(batch["sizes"]))
                 losses = [float(cross_entropy(one, right)[0]) / len(right) for one, right in both]
-            for number, hypotheses, loss in zip(some, self._search(model, moved, _BEAMS), losses):
+            for number, hypotheses, loss in zip(some, self._search(model, moved, greedy=False), losses):
                 texts = [(self.text_of(one), round(one.score, 6)) for one in hypotheses]
                 found[number] = Translation(texts, loss)
         return [found[number] for number in range(len(examples))]
 
-    def _search(self, model: Any, batch: Mapping[str, Any], beams: int) -> list[list[Hypothesis]]:
-        most = min(model.head_config.decoder.max_length, 2 + (self.longest * 3 // 2 or _LONGEST))
-        config = GenerationConfig(num_beams=beams, max_length=most, num_return=beams)
-        mask = batch["attention_mask"]
+    def _search(self, model: Any, batch: Mapping[str, Any], greedy: bool) -> list[list[Hypothesis]]:
+        beams, mask = 1 if greedy else model.generation.num_beams, batch["attention_mask"]
+        config = replace(model.generation, num_beams=beams, num_return=beams)
         return generate(model, batch["input_ids"], None if mask.all() else mask, config)
 
     def text_of(self, hypothesis: Hypothesis) -> str:
@@ -330,7 +327,7 @@ class Translate(Task):
         return {name: CorpusMetric(name) for name in self.scales}
 
     def measure(self, metrics: Metrics, model: Any, batch: PairBatch, scores: Tensor) -> None:  # type: ignore[override]
-        found = [self.text_of(hypotheses[0]) for hypotheses in self._search(model, batch, 1)]
+        found = [self.text_of(hypotheses[0]) for hypotheses in self._search(model, batch, greedy=True)]
         counts = statistics(found, batch["targets"], self.bleu)
         for metric in metrics.values():
             metric.update(counts)
