@@ -13,7 +13,7 @@ import yaml
 from bert.errors import InputError
 from bert.hf.families import Kind
 from bert.hub import local_folder
-from bert.model.config import PROBLEM_TYPES, EncoderConfig, TaskHeadConfig
+from bert.model.config import PROBLEM_TYPES, EncoderConfig, Seq2SeqConfig, TaskHeadConfig
 from bert.recipe import differences
 from bert.untrusted import parse_yaml, read_yaml_text
 
@@ -35,23 +35,32 @@ PROBLEMS = {"multi_label_classification": "Multi-label text classifier", "regres
 
 
 def model_card(
-    kind: Kind, config: EncoderConfig, head: TaskHeadConfig | None, obstacles: list[str], numbers: int, more: str = ""
+    kind: Kind,
+    config: EncoderConfig,
+    head: TaskHeadConfig | Seq2SeqConfig | None,
+    obstacles: list[str],
+    numbers: int,
+    more: str = "",
 ) -> str:
-    """The card of a model; `head` is its head for a task, if any. `obstacles` are the reasons why no architecture of
+    """The card of a model; `head` is its head for a task, or its decoder, if any. `obstacles` are the reasons why no architecture of
     transformers computes the same, empty if one does; `numbers` is the number of its parameters; `more` is text for the end,
     with a header of its own if it begins with `---`."""
     title, pipeline, auto = PIPELINES[kind]
-    labels = () if head is None else head.labels
-    if head is not None and head.problem_type in PROBLEM_TYPES:
+    labels = head.labels if isinstance(head, TaskHeadConfig) else ()
+    if isinstance(head, TaskHeadConfig) and head.problem_type in PROBLEM_TYPES:
         title = PROBLEMS.get(head.problem_type, title)
-    elif head is not None:  # a pipeline would read the scores as those of classes
+    elif isinstance(head, TaskHeadConfig):  # a pipeline would read the scores as those of classes
         title, pipeline = f"Text model: {head.problem_type.replace('_', ' ')}", None
     own: dict[str, Any] = {} if obstacles else {"library_name": "transformers"}
     own |= {"license": UNKNOWN_LICENSE, "tags": ["bert"]} | ({"pipeline_tag": pipeline} if pipeline else {})
     added, text = _parted(more)
-    shape = f"{config.num_layers} layers of width {config.hidden_size}, {config.num_heads} heads"
+    sides = [config] + ([head.decoder] if isinstance(head, Seq2SeqConfig) else [])
+    shapes = [f"{side.num_layers} layers of width {side.hidden_size}, {side.num_heads} heads" for side in sides]
     limits = f"a vocabulary of {config.vocab_size}, up to {config.max_length} tokens"
-    blocks = [f"# {title}", f"{shape}, {limits}; {numbers:,} parameters in `model.safetensors`."]
+    blocks = [
+        f"# {title}",
+        f"{'; a decoder of '.join(shapes)}, {limits}; {numbers:,} parameters in `model.safetensors`.",
+    ]
     if len(labels) > 1:
         shown = ", ".join(f"`{label}`" for label in labels[:30])
         blocks.append(f"{len(labels)} labels: {shown}{f' and {len(labels) - 30} more' if len(labels) > 30 else ''}.")

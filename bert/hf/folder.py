@@ -88,7 +88,7 @@ def save(
     theirs = translate.write_parameters(family, model.config, head, keys, ours)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder}: is a file: give the path of a folder")
-    of_task = head if isinstance(head, TaskHeadConfig) else None
+    of_task = head if isinstance(head, TaskHeadConfig | Seq2SeqConfig) else None
     numbers = sum(tensor.numel() for tensor in theirs.values())
     try:
         with replaced_folder(folder, OURS) as fresh:

@@ -23,7 +23,7 @@ PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "r
 NUMBERS = PROBLEM_TYPES[2:]
 """problem types whose scores are numbers in their own unit, not log-odds"""
 _SIZES = "vocab_size hidden_size num_layers num_heads intermediate_size max_length global_every".split()
-_MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW, _MOST_BEAMS = 2**31 - 1, 10_000, 2**40, 1e18, 1_000
+_MOST, _MOST_LAYERS, _MOST_NUMBERS, _BELOW, _MOST_BEAMS = 2**31 - 1, 2_000, 2**40, 1e18, 1_000
 """upper limits, far beyond any model: of a size, of num_layers, of the number of parameters, of a floating-point field, and of beams"""
 
 

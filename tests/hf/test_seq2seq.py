@@ -1,6 +1,7 @@
 """Marian and two BERTs as encoder and decoder: hidden states, logits and folders, both ways."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,10 @@ def test_a_folder_goes_there_and_back(case, tmp_path, recwarn) -> None:
     assert (back.config, back.head_config, back.model_type) == (ours.config, ours.head_config, kind)
     assert all(torch.equal(one, other) for one, other in zip(ours.parameters(), back.parameters(), strict=True))
     keys = json.loads((tmp_path / "ours" / "config.json").read_text())
+    text = (tmp_path / "ours" / "README.md").read_text()
+    assert re.search(
+        r"2 layers of width 32, 4 heads; a decoder of 3 layers of width 32, 2 heads, a vocabulary of 4\d", text
+    )
     for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
         assert keys[name] == getattr(theirs.config, name)
     assert [str(one.message) for one in recwarn if "ignored" in str(one.message)] == []

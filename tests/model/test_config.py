@@ -38,7 +38,7 @@ from bert.model.config import EncoderConfig, HeadConfig, TaskHeadConfig, task_he
             ({name: 2**31}, rf"encoder\.{name} is 2147483648: give at most")
             for name in ("vocab_size", "max_length", "pad_id")
         ],
-        ({"num_layers": 10_001}, r"encoder\.num_layers is 10001: give at most 10000"),
+        ({"num_layers": 2_001}, r"encoder\.num_layers is 2001: give at most 2000"),
         (
             {"hidden_size": 2**20},
             r"encoder: vocab_size 30528, hidden_size 1048576, .* make \d+ parameters: give sizes for",
