@@ -81,7 +81,7 @@ def save(
     head: Head = None if isinstance(model, Encoder) else model.head_config
     family, obstacles = family_of(model.config, head, model.model_type)
     keys = translate.write_config(family, model.config, head, _token_ids(model))
-    _warn_of_lost_dropout(keys, model.config, folder)
+    _warn_of_lost_dropout(keys, model.config, head, folder)
     _check_names(model, folder)
     state = _as_whole(model).state_dict()
     ours = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in state.items()}
@@ -405,9 +405,18 @@ def _token_ids(model: Encoder | HeadedModel) -> dict[str, int | None]:
     return {"pad_token_id": tokenizer.pad_id, **around}
 
 
-def _warn_of_lost_dropout(keys: Mapping[str, Any], config: EncoderConfig, folder: Path) -> None:
-    again = read_config(keys, "Encoder")[1]
+def _warn_of_lost_dropout(keys: Mapping[str, Any], config: EncoderConfig, head: Head, folder: Path) -> None:
+    sides = {"encoder": (config, read_config(keys, "Encoder")[1])}
+    if isinstance(head, Seq2SeqConfig):
+        again = read_config(keys, "Seq2Seq")[2]
+        assert isinstance(again, Seq2SeqConfig)
+        sides["decoder"] = head.decoder, again.decoder
     names = ("embedding_dropout", "attention_dropout", "hidden_dropout", "mlp_dropout")
-    if lost := [name for name in names if getattr(again, name) != getattr(config, name)]:
-        became = ", ".join(f"encoder.{n} {getattr(config, n)} (will be read as {getattr(again, n)})" for n in lost)
-        warnings.warn(f"{folder / CONFIG}: model_type {keys['model_type']} cannot hold {became}", stacklevel=3)
+    lost = [
+        f"{side}.{name} {getattr(ours, name)} (will be read as {getattr(read, name)})"
+        for side, (ours, read) in sides.items()
+        for name in names
+        if getattr(ours, name) != getattr(read, name)
+    ]
+    if lost:
+        warnings.warn(f"{folder / CONFIG}: model_type {keys['model_type']} cannot hold {', '.join(lost)}", stacklevel=3)

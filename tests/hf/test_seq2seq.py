@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,16 @@ def test_a_folder_goes_there_and_back(case, tmp_path, recwarn) -> None:
     for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
         assert keys[name] == getattr(theirs.config, name)
     assert [str(one.message) for one in recwarn if "ignored" in str(one.message)] == []
+
+
+def test_another_dropout_in_the_decoder_is_still_a_marian_and_said(tmp_path) -> None:
+    make("marian").save_pretrained(tmp_path / "theirs")
+    model = Seq2Seq.load(tmp_path / "theirs")
+    decoder = replace(model.head_config.decoder, hidden_dropout=0.3, initializer_range=0.1)
+    model.head_config = replace(model.head_config, decoder=decoder)
+    with pytest.warns(UserWarning, match=r"cannot hold decoder\.hidden_dropout 0\.3 \(will be read as 0\.1\)"):
+        model.save(tmp_path / "ours")
+    assert Seq2Seq.load(tmp_path / "ours").model_type == "marian"
 
 
 @pytest.mark.parametrize("kind", ["marian", "encoder-decoder"])
