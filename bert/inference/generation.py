@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bert.errors import InputError
-from bert.model.config import GenerationConfig
+from bert.model.config import EncoderConfig, GenerationConfig
 from bert.model.decoder import Seq2Seq, rows_at
 from bert.model.encoder import evaluating
 
@@ -44,14 +44,7 @@ def generate(
     """
     config = config or model.generation
     head, beams, most = model.head_config, config.num_beams, config.max_length
-    if most > head.decoder.max_length:
-        raise InputError(f"generation.max_length is {most}; must be at most {head.decoder.max_length}, of the decoder")
-    given = {"forced_start": [config.forced_start], "forced_end": [config.forced_end]}
-    given["bad_words"] = [token for word in config.bad_words for token in word]
-    for name, tokens in given.items():
-        if wrong := [token for token in tokens if token is not None and not 0 <= token < head.decoder.vocab_size]:
-            inside = f"an id of the vocabulary, below {head.decoder.vocab_size}"
-            raise InputError(f"generation.{name} is {wrong[0]}; must be {inside}")
+    _check(config, head.decoder)
     with evaluating(model):
         memory = model.encoder(input_ids, attention_mask).last_hidden_state
         cache = model.decoder.cache(memory, attention_mask, most, beams)
@@ -97,6 +90,20 @@ def generate(
         [Hypothesis(_until(ids, head.end_id), score) for ids, score in zip(*of_source) if score != _NONE]
         for of_source in zip(ended[:, : config.num_return, 1:].tolist(), ended_scores.tolist())
     ]
+
+
+def _check(config: GenerationConfig, decoder: EncoderConfig) -> None:
+    """Raises InputError for what the decoder cannot have: longer targets, other tokens."""
+    if config.max_length > decoder.max_length:
+        raise InputError(
+            f"generation.max_length is {config.max_length}; must be at most {decoder.max_length}, of the decoder"
+        )
+    given = {"forced_start": [config.forced_start], "forced_end": [config.forced_end]}
+    given["bad_words"] = [token for word in config.bad_words for token in word]
+    for name, tokens in given.items():
+        if wrong := [token for token in tokens if token is not None and not 0 <= token < decoder.vocab_size]:
+            inside = f"an id of the vocabulary, below {decoder.vocab_size}"
+            raise InputError(f"generation.{name} is {wrong[0]}; must be {inside}")
 
 
 def _penalty(length: int, config: GenerationConfig) -> float:
