@@ -290,7 +290,9 @@ def write_parameters(
             types = torch.zeros(of_side["type_vocab_size"], shape.embedding_width)
             fixed[f"{side}.embeddings.token_types.weight"] = types
         if shape.positions == "sinusoidal":
-            fixed[f"{side}.embeddings.positions.weight"] = sinusoids(shape.max_length, shape.embedding_width)
+            fixed[f"{side}.embeddings.positions.weight"] = sinusoids(
+                torch.arange(shape.max_length), shape.embedding_width
+            )
     vocabulary = head.head if isinstance(head, Seq2SeqConfig) else head
     theirs: dict[str, Tensor] = {}
     prefix = "" if kind == "Encoder" else family.prefix

@@ -73,8 +73,12 @@ class Embeddings(nn.Module):
             x = x + self.positions(positions + self.first_position)
         elif self.config.positions == "sinusoidal":
             length = input_ids.shape[1] if length is None else length
-            waves = sinusoids(length, self.config.embedding_width, input_ids.device, self.config.sinusoid_halves)
-            x = x + waves[positions].to(x.dtype)
+            how = self.config.embedding_width, self.config.sinusoid_halves
+            if positions.shape[0] == 1:
+                waves = sinusoids(positions, *how)
+            else:  # each sequence has its own
+                waves = sinusoids(torch.arange(length, device=positions.device), *how)[positions]
+            x = x + waves.to(x.dtype)
         x = self.project(self.dropout(self.norm(x)))
         return x.to(path_dtype(x))
 

@@ -65,12 +65,11 @@ def activate(x: Tensor, activation: TaskActivation) -> Tensor:
     return _ACTIVATIONS[activation](x)
 
 
-def sinusoids(length: int, size: int, device: torch.device | None = None, halves: bool = False) -> Tensor:
-    """(length, size) fixed position encodings: the sine of p / 10000^(2i / size) at feature 2i, its cosine at 2i + 1 (Vaswani et al.
+def sinusoids(positions: Tensor, size: int, halves: bool = False) -> Tensor:
+    """(...) → (..., size) fixed position encodings: the sine of p / 10000^(2i / size) at feature 2i, its cosine at 2i + 1 (Vaswani et al.
     2017, section 3.5); with `halves`, at features i and i + size / 2."""
-    place = torch.arange(length, dtype=torch.float32, device=device)[:, None]
-    rate = 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float32, device=device) / size)
-    angle = place * rate  # (length, size / 2)
+    rate = 10_000.0 ** (-torch.arange(0, size, 2, dtype=torch.float32, device=positions.device) / size)
+    angle = positions[..., None].float() * rate  # (..., size / 2)
     both = angle.sin(), angle.cos()
     return torch.cat(both, dim=-1) if halves else torch.stack(both, dim=-1).flatten(-2)
 

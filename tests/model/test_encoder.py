@@ -187,9 +187,13 @@ def test_token_types_are_added_and_default_to_zero() -> None:
 def test_the_original_scales_its_embeddings_and_adds_sines() -> None:
     encoder = make("original")
     first = encoder(some_ids(), output_hidden_states=True).hidden_states[0]
-    assert torch.allclose(first, encoder.embeddings.tokens(some_ids()) * math.sqrt(32) + sinusoids(20, 32), atol=1e-5)
-    assert torch.allclose(sinusoids(20, 32)[:, 0], torch.arange(20.0).sin(), atol=1e-5)
-    assert torch.allclose(sinusoids(20, 32)[:, 3], (torch.arange(20) / 10_000 ** (2 / 32)).cos(), atol=1e-5)
+    assert torch.allclose(
+        first, encoder.embeddings.tokens(some_ids()) * math.sqrt(32) + sinusoids(torch.arange(20), 32), atol=1e-5
+    )
+    assert torch.allclose(sinusoids(torch.arange(20), 32)[:, 0], torch.arange(20.0).sin(), atol=1e-5)
+    assert torch.allclose(
+        sinusoids(torch.arange(20), 32)[:, 3], (torch.arange(20) / 10_000 ** (2 / 32)).cos(), atol=1e-5
+    )
 
 
 def test_normalised_queries_and_keys_make_the_size_of_their_projections_irrelevant() -> None:

@@ -86,15 +86,15 @@ def test_layernorm_standardises_each_token_over_its_own_features() -> None:
 
 
 def test_sinusoidal_positions_exist_for_any_length() -> None:
-    assert torch.isfinite(sinusoids(20_000, 16)).all()
-    assert torch.equal(sinusoids(20_000, 16)[:50], sinusoids(50, 16))
+    assert torch.isfinite(sinusoids(torch.arange(20_000), 16)).all()
+    assert torch.equal(sinusoids(torch.arange(20_000), 16)[:50], sinusoids(torch.arange(50), 16))
     encoder = Encoder(replace(TINY, positions="sinusoidal")).eval()
     longer = torch.randint(0, 60, (1, 3 * TINY.max_length))
     assert torch.isfinite(encoder(longer).last_hidden_state).all()
 
 
 def test_sinusoidal_dot_products_depend_on_distance_alone_and_fall_at_short_range() -> None:
-    table = sinusoids(200, 128).double()
+    table = sinusoids(torch.arange(200), 128).double()
     products = table @ table.T
     by_distance = [products.diagonal(distance) for distance in range(150)]
     assert all(float(along.max() - along.min()) < 1e-3 for along in by_distance)
