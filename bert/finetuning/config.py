@@ -77,8 +77,9 @@ class TaskConfig:
     pooling: Literal["cls", "mean"] | None = None
     """texts: the vector of a text, that of [CLS] or the mean of all; null: mean in a folder of sentence-transformers that
     says so, or else the default of the encoder's family"""
-    probe_examples: int = 1000
-    """examples to which a new output layer is fitted before the training, as a linear probe (Kumar et al. 2022); 0: it stays random"""
+    probe_examples: int | None = None
+    """examples to which a new output layer is fitted before the training, as a linear probe (Kumar et al. 2022); 0: it stays random;
+    null: 1,000 for texts, 0 for tags"""
     decoder: str | None = None
     """translations: folder of the encoder whose layers and tokenizer the decoder starts with (Rothe et al. 2020); null: those of `model`"""
     vocab_size: int | None = None

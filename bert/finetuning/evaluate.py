@@ -89,10 +89,13 @@ class Evaluation:
         """The name of the first metric."""
         return next(iter(self.metrics))
 
+    def _is_share(self, name: str) -> bool:
+        return self.scales[name].is_share
+
     @cached_property
     def intervals(self) -> Intervals:
         """The 95 % bootstrap interval of each metric."""
-        return _known(intervals(self.scored.per_example.metrics, self.groups))
+        return _known(intervals(self.scored.per_example.metrics, self.groups, shares=self._is_share))
 
     @cached_property
     def labels(self) -> list[LabelMetrics]:
@@ -119,7 +122,9 @@ class Evaluation:
         for name, chosen in numbers.items():
             counts, here = self.scored.per_example.chosen(np.array(chosen)), self.groups[chosen]
             value = first(counts.metrics(np.ones((1, len(chosen)))))[self.headline]
-            interval = _known(intervals(counts.metrics, here))[self.headline] if len(chosen) >= FEWEST else None
+            interval = None
+            if len(chosen) >= FEWEST:
+                interval = _known(intervals(counts.metrics, here, shares=self._is_share))[self.headline]
             found.append(Slice(name, len(chosen), value, interval))
         return found
 

@@ -31,6 +31,7 @@ def with_new_head(
     if not keep_output(model, source, task):
         task.initialize(model, items)
         batches = Batches(items, recipe.data.batch_size, model.config.pad_id, recipe.seed)
+        assert head.probe_examples is not None  # the recipe is resolved
         fit_output(model, task, batches, head.probe_examples, class_weights_of(task, labels, recipe, items))
     return model
 

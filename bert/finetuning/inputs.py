@@ -18,7 +18,7 @@ from torchmetrics import Metric
 from bert.data.columns import Columns
 from bert.data.encoding import grouped
 from bert.data.hub_rows import title_of
-from bert.errors import InputError, did_you_mean, option
+from bert.errors import InputError, did_you_mean, option, shortened
 from bert.files import absolute, is_same
 from bert.finetuning.batches import Item
 from bert.finetuning.config import SEQUENCE_LENGTH, SPECIALS, DataConfig, FinetuneRecipe, WindowsConfig
@@ -183,7 +183,11 @@ def seen_texts(train: Sequence[Any], given: Mapping[str, Sequence[Any]]) -> Iter
 def too_few_labels(task: Task, examples: Sequence[Any]) -> str:
     """What is wrong with examples of less than two different labels, or numbers, and the fix; empty for others."""
     outcomes = task.outcomes(examples)
-    found = f"only one label, {next(iter(outcomes))!r}" if outcomes else "no label"
+    found = (
+        f"only one {task.label_names[0]}, {shortened(next(iter(outcomes)))}"
+        if outcomes
+        else f"no {task.label_names[0]}"
+    )
     return f"{found}: give examples of two or more" if len(outcomes) < 2 else ""
 
 
@@ -303,7 +307,9 @@ def resolved(recipe: FinetuneRecipe, maker: WindowMaker, task: Task, width: int,
     windows = replace(recipe.windows, sequence_length=maker.sequence_length, stride=maker.stride)
     lr = recipe.optimizer.lr or min(_HIGHEST, float(f"{task.rate * (_WIDTH / width) ** 2:.2g}"))
     epochs = recipe.epochs or max(_EPOCHS, -(-task.steps // -(-examples // recipe.data.batch_size)))
-    return replace(recipe, windows=windows, optimizer=replace(recipe.optimizer, lr=lr), epochs=float(epochs))
+    probe = task.probe_examples if recipe.head.probe_examples is None else recipe.head.probe_examples
+    head, optimizer = replace(recipe.head, probe_examples=probe), replace(recipe.optimizer, lr=lr)
+    return replace(recipe, windows=windows, head=head, optimizer=optimizer, epochs=float(epochs))
 
 
 def _fingerprint(data: TrainingData, encoder: Encoder) -> dict[str, str]:

@@ -31,6 +31,8 @@ class Scale:
     percent: bool = True
     """whether it is a share, shown in percent"""
     larger_is_better: bool = True
+    is_share: bool = True
+    """whether 0 and 1 are its ends, as of a share of the examples"""
 
     def shown(self, value: float) -> str:
         """A value in a sentence or a table."""

@@ -134,7 +134,7 @@ class Settings:
             if temperature is not None and not 0 < float(temperature) < float("inf"):
                 raise ValueError(f"the temperature is {temperature}")
             return cls(WindowsConfig(**windows), Columns(**columns), task, temperature)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             fix = f"remove it to use sequences of {SEQUENCE_LENGTH} tokens"
             raise InputError(f"{source}: cannot be read ({error}): {fix}") from error
 

@@ -26,7 +26,7 @@ from bert.files import put_files, replaced_folder
 from bert.hf import translate
 from bert.hf.card import CARD, model_card
 from bert.hf.families import Family, Kind
-from bert.hf.seq2seq import GENERATION, read_generation, write_generation
+from bert.hf.seq2seq import GENERATION, describes_search, read_generation, with_generation, write_generation
 from bert.hf.translate import Head, family_of, kind_named, kind_of, read_config
 from bert.hf.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
 from bert.hub import local_folder
@@ -107,8 +107,9 @@ def save(
             (fresh / CARD).write_text(text, encoding="utf-8")
             settings = getattr(model, "settings", None)
             more = {SETTINGS: settings} if settings else {}
-            if isinstance(model, Seq2Seq):
-                more[GENERATION] = write_generation(model.generation, model.head_config)
+            if isinstance(head, Seq2SeqConfig):
+                search: Any = model.generation
+                more[GENERATION] = write_generation(search, head)
             put_files(fresh, {name: json.dumps(one) + "\n" for name, one in more.items()} | dict(extra or {}))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
@@ -229,11 +230,12 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     model.model_type = family and family.model_type
     if isinstance(head, Seq2SeqConfig):
         model.decoder.tokenizer = _read_tokenizer(source.folder / TARGETS, head.decoder)
-        if search := read_object(source.folder / GENERATION):
+        file = source.folder / (GENERATION if (source.folder / GENERATION).exists() else CONFIG)
+        if file.name == GENERATION or describes_search(source.keys):
             try:
-                model.generation = read_generation(search, head.decoder.max_length)
+                model.generation = read_generation(read_object(file), head.decoder.max_length)
             except InputError as error:
-                raise InputError(f"{source.folder / GENERATION}: {error}") from error
+                raise InputError(f"{file}: {error}") from error
     if isinstance(head, TaskHeadConfig | Seq2SeqConfig):
         found = read_object(source.folder / SETTINGS)
         model.settings = {key: found[key] for key in SETTING_KEYS if key in found}  # which `save` writes again
@@ -364,7 +366,7 @@ def read_keys(folder: Path) -> dict[str, Any]:
     keys = read_object(folder / CONFIG)
     if not isinstance(keys.get("architectures") or [], list):
         raise InputError(f"{folder / CONFIG}: architectures is {keys['architectures']}: give a list of names")
-    return keys
+    return with_generation(keys, read_object(folder / GENERATION))
 
 
 def _incomplete(folder: Path, kind: Kind, missing: Sequence[str], spare: Sequence[str], only_head: bool) -> InputError:

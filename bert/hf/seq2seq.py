@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from bert.errors import InputError
+from bert.errors import InputError, shortened
 from bert.hf.families import BERT, FIXED, RANGE, TIED, Family, Key, Row, key_for, named, qkv
 from bert.model.config import EncoderConfig, GenerationConfig, Seq2SeqConfig
 
@@ -34,8 +34,11 @@ _SEARCH |= {"forced_start": "forced_bos_token_id", "forced_end": "forced_eos_tok
 _NONE = (
     "do_sample min_length min_new_tokens no_repeat_ngram_size encoder_no_repeat_ngram_size diversity_penalty".split()
 )
-_NONE += "suppress_tokens begin_suppress_tokens sequence_bias exponential_decay_length_penalty".split()
-_NEUTRAL = dict.fromkeys(_NONE, 0) | {"repetition_penalty": 1, "num_beam_groups": 1}
+_NONE += "suppress_tokens begin_suppress_tokens sequence_bias exponential_decay_length_penalty force_words_ids".split()
+_NONE += (
+    "constraints penalty_alpha forced_decoder_ids stop_strings renormalize_logits watermarking_config max_time".split()
+)
+_NEUTRAL = dict.fromkeys(_NONE, 0) | {"repetition_penalty": 1, "num_beam_groups": 1, "guidance_scale": 1}
 """keys of what the search does not have, with the values that ask for nothing"""
 _AS_DECODER = {"is_decoder": True, "add_cross_attention": True}
 
@@ -169,16 +172,36 @@ def joined(family: Family, encoder: Keys, decoder: Keys) -> dict[str, Any]:
     }
 
 
+def with_generation(keys: dict[str, Any], generation: Keys) -> dict[str, Any]:
+    """The content of a config.json with the special tokens of its `generation_config.json`, which decide, as in transformers."""
+    if keys.get("model_type") not in [family.model_type for family in FAMILIES]:
+        return keys
+    return keys | {name: generation[name] for name in SPECIAL.values() if generation.get(name) is not None}
+
+
 def read_generation(keys: Keys, longest: int) -> GenerationConfig:
-    """How targets of at most `longest` tokens are searched, from the content of a `generation_config.json`. Raises InputError. Warns of
-    what the search does not have."""
+    """How targets of at most `longest` tokens are searched, from the content of a `generation_config.json`, or of an old `config.json`
+    that has its keys. Raises InputError. Warns of what the search does not have."""
     if other := [name for name, neutral in _NEUTRAL.items() if keys.get(name) not in (None, neutral)]:
         warnings.warn(f"{GENERATION}: this version searches without {', '.join(other)}", stacklevel=5)
     given = {ours: keys[theirs] for ours, theirs in _SEARCH.items() if keys.get(theirs) is not None}
-    if isinstance(most := keys.get("max_new_tokens"), int):
+    if (most := keys.get("max_new_tokens")) is not None:
+        if type(most) is not int or most < 1:
+            raise InputError(f"max_new_tokens is {shortened(most)}: give 1 or more")
         given["max_length"] = 1 + most  # with the start
-    found = GenerationConfig(**{"num_beams": 1} | given)  # greedy by default, as in transformers
+    try:
+        found = GenerationConfig(**{"num_beams": 1} | given)  # greedy by default, as in transformers
+    except InputError as error:
+        text = str(error)
+        for ours, theirs in _SEARCH.items():
+            text = text.replace(f"generation.{ours} ", f"{theirs} ")
+        raise InputError(text) from None
     return replace(found, max_length=min(found.max_length, longest))
+
+
+def describes_search(keys: Keys) -> bool:
+    """Whether a config.json says how targets are searched, as old ones do."""
+    return any(keys.get(name) is not None for name in _SEARCH.values())
 
 
 def write_generation(config: GenerationConfig, head: Seq2SeqConfig) -> dict[str, Any]:

@@ -39,8 +39,8 @@ def generate(
 ) -> list[list[Hypothesis]]:
     """The targets of sources (B, S) with their mask, for each source the best first, `config.num_return` or as many as have ended.
 
-    `config`: by default that of the model. Raises InputError as `Encoder.forward` does, and if the decoder takes fewer than
-    `config.max_length` tokens.
+    `config`: by default that of the model. Raises InputError as `Encoder.forward` does, if the decoder takes fewer than
+    `config.max_length` tokens, and for scores that are not finite.
     """
     config = config or model.generation
     head, beams, most = model.head_config, config.num_beams, config.max_length
@@ -86,6 +86,8 @@ def generate(
             if length + 1 == most or not can_improve.any():
                 break
             cache.select(origin.gather(1, kept))
+    if ended_scores.isnan().any() or scores.isnan().any():
+        raise InputError("the scores of the model are not finite: its weights are damaged")
     return [
         [Hypothesis(_until(ids, head.end_id), score) for ids, score in zip(*of_source) if score != _NONE]
         for of_source in zip(ended[:, : config.num_return, 1:].tolist(), ended_scores.tolist())

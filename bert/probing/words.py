@@ -294,7 +294,7 @@ def _occurrences(word: str, rows: Sequence[Row], forms: bool, also: Sequence[str
         raise InputError(f"{word} is not in the {len(rows):,} sentences{similar}{more}")
     if absent := [row.where for row, spans in places if not spans and row.word is not None and is_of_word(row)]:
         what = f"{len(absent):,} of {len(places):,} rows of {word} are left out: it is not in their sentences"
-        logger.warning(f"{what} ({absent[0]} is the first); {option('also')} finds other forms")
+        logger.warning(f"{what} ({absent[0]} is the first); `also` finds other forms")
     return found
 
 

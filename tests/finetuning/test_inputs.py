@@ -8,7 +8,7 @@ import pytest
 from bert.data.examples import Example
 from bert.data.tagged import TaggedExample
 from bert.errors import InputError
-from bert.finetuning.config import DataConfig, FinetuneOptimizer, FinetuneRecipe, WindowsConfig
+from bert.finetuning.config import DataConfig, FinetuneOptimizer, FinetuneRecipe, TaskConfig, WindowsConfig
 from bert.finetuning.inputs import make_items, prepare_data, resolved, window_maker
 from bert.finetuning.tasks.classify import TASK as CLASSIFY
 from bert.finetuning.tasks.tag import TASK as TAG
@@ -119,12 +119,16 @@ def test_items_keep_every_word_and_leave_out_sentences_without_one(maker):
 
 def test_a_recipe_is_kept_with_the_rows_that_were_decided(encoder):
     maker = window_maker(WindowsConfig(), encoder, "encoder")
-    recipe = resolved(FinetuneRecipe(epochs=2.0, optimizer=FinetuneOptimizer(lr=0.5)), maker, 5e-5, 32, 100)
+    recipe = resolved(FinetuneRecipe(epochs=2.0, optimizer=FinetuneOptimizer(lr=0.5)), maker, CLASSIFY, 32, 100)
     assert recipe.windows == WindowsConfig(64, 31)
     assert (
-        dataclasses.replace(recipe, windows=WindowsConfig(), epochs=None, optimizer=FinetuneOptimizer())
+        dataclasses.replace(
+            recipe, windows=WindowsConfig(), epochs=None, optimizer=FinetuneOptimizer(), head=TaskConfig()
+        )
         == FinetuneRecipe()
     )
+    assert recipe.head.probe_examples == 1_000
+    assert resolved(FinetuneRecipe(), maker, TAG, 32, 100).head.probe_examples == 0
     with pytest.raises(InputError, match="sequence_length is 128; must be at most the maximum length of encoder, 64"):
         window_maker(WindowsConfig(sequence_length=128), encoder, "encoder")
 

@@ -371,7 +371,7 @@ def test_evaluations_cards_and_messages_have_the_format_of_the_metrics(place, ca
 
 def test_numbers_that_are_all_alike_and_labels_that_are_not_there_are_refused(place, tmp_path, capsys):
     (tmp_path / "same.tsv").write_text("text\tscore\tlabels\n" + "the cat\t1.5\t\nthe dog\t1.5\t\n" * 9)
-    for name, found in (("regression", "only one label, 1.5"), ("multilabel", "no label")):
+    for name, found in (("regression", "only one score, 1.5"), ("multilabel", "no label")):
         flags = [
             "--model",
             str(place / "encoder"),

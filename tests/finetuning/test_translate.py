@@ -269,7 +269,7 @@ def test_long_texts_are_truncated_with_a_warning(place, tmp_path, caplog):
     with caplog.at_level("WARNING", logger="bert"):
         run_quietly(arguments)
     said = [record.getMessage() for record in caplog.records]
-    assert any("1 of 61 texts are longer than 16 tokens and are truncated" in line for line in said)
+    assert said.count("texts of more than 16 tokens are truncated: split them into sentences") == 1
     assert any("1 of 61 targets are longer than 16 tokens and are truncated" in line for line in said)
 
 
@@ -330,3 +330,20 @@ def test_the_recipe_is_not_changed_by_other_tasks():
     recipe = FinetuneRecipe(optimizer=FinetuneOptimizer(lr=1e-3))
     assert (recipe.encoder.positions, recipe.encoder.embedding_scale) == ("sinusoidal", True)
     assert Seq2SeqConfig(recipe.encoder).problem_type == "translation"
+
+
+def test_a_search_that_may_write_nothing_is_refused(place, tmp_path, capsys):
+    model = Seq2Seq.load(place / "run" / "model")
+    words = [[word] for word in range(model.target_tokenizer.vocab_size)]
+    model.generation = replace(model.generation, bad_words=words)
+    model.save(tmp_path / "model")
+    assert main(["predict", str(tmp_path / "model"), str(place / "test.tsv"), "--out", str(tmp_path / "o.tsv")]) == 2
+    assert "bad_words_ids in generation_config.json forbid every target: remove some" in capsys.readouterr().err
+
+
+def test_bleu_of_zero_has_no_interval_of_a_share(place, tmp_path, capsys):
+    file = write(tmp_path / "other.tsv", [(text, "xyzw") for text, _ in rows(20)])
+    assert main(["evaluate", str(place / "run" / "model"), file]) == 0
+    bleu, exact = (line for line in capsys.readouterr().out.splitlines() if line.startswith(("BLEU", "exact")))
+    assert bleu.split()[1:] == ["0.000", "0.000", "–"]
+    assert exact.split()[-1].startswith("0.0–")

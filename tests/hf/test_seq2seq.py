@@ -144,6 +144,7 @@ def refused(tmp_path: Path, kind: str, change) -> str:
     make(kind).save_pretrained(tmp_path)
     keys = json.loads((tmp_path / "config.json").read_text())
     change(keys)
+    (tmp_path / "generation_config.json").unlink()
     (tmp_path / "config.json").write_text(json.dumps(keys))
     with pytest.raises(InputError) as caught:
         Seq2Seq.load(tmp_path)
@@ -214,7 +215,7 @@ def search_of(tmp_path: Path, content: str):
 def test_what_a_folder_says_of_the_search_is_read_as_transformers_does(tmp_path) -> None:
     assert search_of(tmp_path, '{"max_new_tokens": 9}') == GenerationConfig(num_beams=1, max_length=10)
     assert search_of(tmp_path, '{"num_beams": 6}') == GenerationConfig(num_beams=6, max_length=32)  # positions
-    assert search_of(tmp_path, "{}") == GenerationConfig(max_length=32)
+    assert search_of(tmp_path, "{}") == GenerationConfig(num_beams=1, max_length=32)
     assert search_of(tmp_path, '{"length_formula": "gnmt", "num_beams": 2}').length_formula == "gnmt"
     asked = '{"do_sample": true, "no_repeat_ngram_size": 3, "min_length": 0, "repetition_penalty": 1.0, "top_k": 50}'
     with pytest.warns(
@@ -223,15 +224,45 @@ def test_what_a_folder_says_of_the_search_is_read_as_transformers_does(tmp_path)
         search_of(tmp_path, asked)
 
 
+@pytest.mark.parametrize("kind", ["marian", "encoder-decoder"])
+def test_its_special_tokens_decide_as_in_transformers(kind, tmp_path) -> None:
+    theirs = make(kind)
+    theirs.generation_config.update(decoder_start_token_id=7, eos_token_id=9)
+    theirs.save_pretrained(tmp_path)
+    ours = Seq2Seq.load(tmp_path)
+    assert (ours.head_config.start_id, ours.head_config.end_id) == (7, 9)
+    keys = json.loads((tmp_path / "config.json").read_text())
+    for name in ("decoder_start_token_id", "eos_token_id"):
+        keys.pop(name, None)
+    (tmp_path / "config.json").write_text(json.dumps(keys))
+    assert Seq2Seq.load(tmp_path).head_config == ours.head_config
+    (tmp_path / "generation_config.json").write_text('{"decoder_start_token_id": 7, "eos_token_id": [3, 5]}')
+    with pytest.raises(InputError, match=r"head\.end_id is \[3, 5\]: give an id of the vocabulary"):
+        Seq2Seq.load(tmp_path)
+
+
+def test_an_old_config_says_how_targets_are_searched(tmp_path) -> None:
+    make("marian").save_pretrained(tmp_path)
+    (tmp_path / "generation_config.json").unlink()
+    assert Seq2Seq.load(tmp_path).generation == GenerationConfig(max_length=32)
+    keys = json.loads((tmp_path / "config.json").read_text())
+    keys |= {"num_beams": 6, "max_length": 30, "bad_words_ids": [[39]], "forced_eos_token_id": 0}
+    (tmp_path / "config.json").write_text(json.dumps(keys))
+    assert Seq2Seq.load(tmp_path).generation == GenerationConfig(6, 30, bad_words=[[39]], forced_end=0)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("[]", "not a JSON object; repair or remove it"),
-        ('{"num_beams": 1e9}', "generation.num_beams is 1000000000.0: give from 1 to 1000"),
-        ('{"num_beams": "4"}', "generation.num_beams is '4': give from 1 to 1000"),
-        ('{"max_length": []}', r"generation.max_length is \[\]: give 2 or more"),
-        ('{"bad_words_ids": [3]}', r"generation.bad_words is \[3\]: give lists of ids of tokens"),
-        ('{"early_stopping": "x"}', "generation.early_stopping is 'x': give one of true, false, never"),
+        ('{"num_beams": 1e9}', "num_beams is 1000000000.0: give from 1 to 1000"),
+        ('{"num_beams": "4"}', "num_beams is '4': give from 1 to 1000"),
+        ('{"max_length": []}', r"max_length is \[\]: give 2 or more"),
+        ('{"max_new_tokens": "x"}', "max_new_tokens is 'x': give 1 or more"),
+        ('{"max_new_tokens": true}', "max_new_tokens is True: give 1 or more"),
+        ('{"bad_words_ids": [3]}', r"bad_words_ids is \[3\]: give lists of ids of tokens"),
+        ('{"forced_bos_token_id": -1}', "forced_bos_token_id is -1: give the id of a token"),
+        ('{"early_stopping": "x"}', "early_stopping is 'x': give one of true, false, never"),
     ],
 )
 def test_a_damaged_description_of_the_search_is_named(content, message, tmp_path) -> None:

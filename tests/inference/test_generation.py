@@ -198,6 +198,14 @@ def test_more_beams_than_there_are_targets_give_them_all(words: int) -> None:
     assert len(found) == len(expected)
 
 
+def test_a_damaged_model_is_named() -> None:
+    model = make_model()
+    model.decoder.layers[0].attention.out.weight.data.fill_(float("nan"))  # type: ignore[union-attr, operator]
+    for beams in (1, 4):
+        with pytest.raises(InputError, match="the scores of the model are not finite: its weights are damaged"):
+            generate(model, SOURCE, MASK, GenerationConfig(beams, 6))
+
+
 def test_no_target_is_found_where_every_word_is_forbidden_and_none_for_no_source() -> None:
     config = GenerationConfig(max_length=5, bad_words=[[word] for word in range(WORDS)])
     assert generate(make_model(), SOURCE, MASK, config) == [[], [], []]

@@ -54,7 +54,7 @@ def _headline(report: Report) -> str:
     scale, (value, interval) = of.scales[of.headline], report.score(of.headline)
     spread = f"{'mean ± standard deviation; ' * bool(report.seeds)}{interval}; {report.seed_count}"
     chosen = "; too good, since the model was chosen on these rows" * report.is_selected
-    baseline = f"{scale.title} of the baseline", scale.shown(of.baseline[of.headline]), "the best constant prediction"
+    baseline = f"{scale.title} of the baseline", scale.shown(of.baseline[of.headline]), of.scored.task.baseline_words
     shown = [(scale.title, value, spread + chosen), baseline]
     if report.dev and not report.is_selected:
         name, best = report.dev["data"], scale.shown(report.dev[of.headline])

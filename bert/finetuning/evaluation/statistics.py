@@ -48,16 +48,22 @@ class Comparison:
 
 
 def intervals(
-    measure: Measure, groups: np.ndarray, level: float = 0.95, resamples: int = 2000, seed: int = 0
+    measure: Measure,
+    groups: np.ndarray,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+    shares: Callable[[str], bool] = lambda name: True,
 ) -> dict[str, tuple[float, float]]:
     """Bootstrap intervals of all metrics, bias-corrected and accelerated (BCa; Efron 1987), which contain the value of the metric.
 
     `groups` (E,) numbers the group of each example. Resamples in which a metric is undefined are left out. The acceleration is that
     of the jackknife over groups, or over 1,000 random blocks of groups if there are more.
 
-    A metric that is 0 or 1 in all resamples has the exact interval of a share (Clopper and Pearson 1934), whose trials are the groups
-    that have this value by themselves: for 20 correct texts of 20, accuracy is between 0.832 and 1. The interval is (nan, nan) for
-    any other constant, such as F1 of a single document, and for a metric that is undefined, or so in a tenth of the resamples.
+    A metric that is a share, by its name (`shares`), and 0 or 1 in all resamples has the exact interval of a share (Clopper and Pearson
+    1934), whose trials are the groups that have this value by themselves: for 20 correct texts of 20, accuracy is between 0.832 and 1. The
+    interval is (nan, nan) for any other constant, such as F1 of a single document, and for a metric that is undefined, or so in a tenth
+    of the resamples.
 
     The bootstrap cannot see what the sample does not contain: for a class with hardly any correct prediction, and for macro-F1 with
     such a class, the interval is too narrow.
@@ -70,7 +76,8 @@ def intervals(
     block = rng.permutation(count) % blocks
     left_out = _measured(measure, index, blocks, lambda rows, start: 1 - np.eye(rows, blocks, start)[:, block])
     found = {name: _bca(value, resampled[name], left_out[name], level) for name, value in values.items()}
-    if constant := [name for name, value in values.items() if value in (0, 1) and np.isnan(found[name][0])]:
+    constant = [name for name, value in values.items() if value in (0, 1) and np.isnan(found[name][0]) and shares(name)]
+    if constant:
         alone = _measured(measure, index, count, lambda rows, start: np.eye(rows, count, start))
         for name in constant:
             if trials := int((alone[name] == values[name]).sum()):

@@ -57,7 +57,7 @@ class Regression(Task):
     problem_type = "regression"
     output = "values.tsv"
     has_top = False
-    recipe_options = ("label_errors",)
+    recipe_options = ("label_errors", "head.pooling")
     bf16 = False  # it has only three digits
     scales: ClassVar = {"rmse": Scale("RMSE", percent=False, larger_is_better=False)}
     scales |= {"pearson": Scale("Pearson", percent=False), "spearman": Scale("Spearman", percent=False)}

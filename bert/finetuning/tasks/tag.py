@@ -104,6 +104,7 @@ class Tag(Task):
     formats = ("jsonl", "csv", "conll", "text")
     has_top = False
     rate = 5e-5  # twice that of texts: a batch has many more labels
+    probe_examples = 0  # parts of speech lose half a point by a probe, names neither lose nor win
     scales = percents("span F1", "strict span F1", "accuracy")
 
     def read(self, file: str, data: DataConfig, labeled: bool = True, learned: Columns = Columns()) -> Examples:

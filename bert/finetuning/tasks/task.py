@@ -110,7 +110,13 @@ class Task:
     """the default learning rate for an encoder of the width 768"""
     steps: ClassVar[int] = 200
     """the fewest optimizer steps of a run, unless its recipe says how many"""
-    recipe_options: ClassVar[Sequence[str]] = ("loss.class_weights", "loss.label_smoothing", "label_errors")
+    baseline_words: ClassVar[str] = "the best constant prediction"
+    """what the baseline of an evaluation is"""
+    probe_examples: ClassVar[int] = 1_000
+    """the examples to which a new output layer is fitted, unless its recipe says how many"""
+    recipe_options: ClassVar[Sequence[str]] = (
+        "loss.class_weights", "loss.label_smoothing", "label_errors", "head.pooling",
+    )  # fmt: skip
     """the fields of `FinetuneRecipe` that this task and some others have"""
     parse: ClassVar[Parse | None] = None
     """parser of a label; none: the label is a name"""

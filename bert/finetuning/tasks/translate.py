@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -157,13 +158,18 @@ class Translate(Task):
     problem_type = Seq2SeqConfig.problem_type
     pipeline = "translation"
     output = "translations.tsv"
-    scales: ClassVar = {"bleu": Scale("BLEU", percent=False), "chrf": Scale("chrF", percent=False)}
-    scales |= {"exact_match": Scale("exact match")}
+    scales: ClassVar = {
+        "bleu": Scale("BLEU", percent=False, is_share=False),
+        "chrf": Scale("chrF", percent=False, is_share=False),
+        "exact_match": Scale("exact match"),
+    }
+    baseline_words = "the texts themselves, not translated"
     label_names = ("translation", "target", "reference", "summary")
     explains = False
     bf16 = False
     rate = 1e-4
     steps = 1_000
+    probe_examples = 0
     options = ("text", "label")
     recipe_options = ("loss.label_smoothing", "encoder", "head.decoder", "head.vocab_size")
 
@@ -245,7 +251,10 @@ class Translate(Task):
         data = recipe.data
         assert data.train is not None
         texts = chain.from_iterable((one.text, str(one.label)) for one in self.read(data.train, data))
-        tokenizer = train_tokenizer(texts, "bpe", recipe.head.vocab_size, ideographs=True)
+        try:
+            tokenizer = train_tokenizer(texts, "bpe", recipe.head.vocab_size, ideographs=True)
+        except InputError as error:
+            raise InputError(f"{option('head.vocab_size')}: {error}") from error
         of_tokenizer = {"vocab_size": tokenizer.vocab_size, "pad_id": tokenizer.pad_id}
         config = EncoderConfig(**vars(recipe.encoder) | of_tokenizer)
         model = Seq2Seq(config, Seq2SeqConfig(config, start_id=tokenizer.cls_id, end_id=tokenizer.sep_id))
@@ -257,9 +266,8 @@ class Translate(Task):
         if head_of(source.folder)[0] != "Seq2Seq":
             model = start_seq2seq(source.folder, recipe.head.decoder or source.folder)
         elif Settings.read((model := Seq2Seq.load(source.folder)).settings).task.get("untrained"):
-            model.load_state_dict(
-                Seq2Seq(model.config, model.head_config).state_dict()
-            )  # random, by the seed of this run
+            untrained = Seq2Seq(model.config, model.head_config)  # by the seed of this run
+            model.load_state_dict(untrained.state_dict())
         most = min(2 + self.longest * 3 // 2, model.head_config.decoder.max_length)
         model.generation = replace(model.generation, max_length=most)
         return model
@@ -267,11 +275,8 @@ class Translate(Task):
     def windows(self, examples: Sequence[Example], maker: WindowMaker) -> list[list[Window]]:
         """One window for each text: the rest of a longer one is left out, with a warning."""
         found = maker.from_texts([example.text for example in examples], [None] * len(examples))
-        if long := sum(len(windows) > 1 for windows in found):
-            fix = f"raise {option('windows.sequence_length')}, or split them into sentences"
-            logger.warning(
-                f"{long:,} of {len(found):,} texts are longer than {maker.sequence_length} tokens and are truncated: {fix}"
-            )
+        if any(len(windows) > 1 for windows in found):
+            _warn_of_longer(maker)
         return [windows[:1] for windows in found]
 
     def collate(self, items: Sequence[Pair], pad_id: int, at_once: int | None = None) -> PairBatch:  # type: ignore[override]
@@ -313,7 +318,10 @@ class Translate(Task):
     def _search(self, model: Any, batch: Mapping[str, Any], greedy: bool) -> list[list[Hypothesis]]:
         beams, mask = 1 if greedy else model.generation.num_beams, batch["attention_mask"]
         config = replace(model.generation, num_beams=beams, num_return=beams)
-        return generate(model, batch["input_ids"], None if mask.all() else mask, config)
+        found = generate(model, batch["input_ids"], None if mask.all() else mask, config)
+        if not all(found):
+            raise InputError("bad_words_ids in generation_config.json forbid every target: remove some")
+        return found
 
     def text_of(self, hypothesis: Hypothesis) -> str:
         """The text of a target, without the spaces that some tokenizers put between Chinese characters."""
@@ -349,6 +357,12 @@ class Translate(Task):
     def prediction(self, example: Example, scores: Any, labels: Names) -> TranslationPrediction:
         (text, score), *others = scores.hypotheses
         return TranslationPrediction(text, score, others)
+
+
+@lru_cache(maxsize=1)
+def _warn_of_longer(maker: WindowMaker) -> None:
+    """Once, although the texts of a file come in many parts."""
+    logger.warning(f"texts of more than {maker.sequence_length} tokens are truncated: split them into sentences")
 
 
 TASK = Translate()
