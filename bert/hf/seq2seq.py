@@ -31,14 +31,12 @@ GENERATION = "generation_config.json"
 _SEARCH = {name: name for name in ("num_beams", "max_length", "length_penalty", "length_formula", "early_stopping")}
 _SEARCH |= {"forced_start": "forced_bos_token_id", "forced_end": "forced_eos_token_id", "bad_words": "bad_words_ids"}
 """fields of `GenerationConfig`, and their keys in `generation_config.json`"""
-_NONE = (
-    "do_sample min_length min_new_tokens no_repeat_ngram_size encoder_no_repeat_ngram_size diversity_penalty".split()
-)
-_NONE += "suppress_tokens begin_suppress_tokens sequence_bias exponential_decay_length_penalty force_words_ids".split()
-_NONE += (
-    "constraints penalty_alpha forced_decoder_ids stop_strings renormalize_logits watermarking_config max_time".split()
-)
-_NEUTRAL = dict.fromkeys(_NONE, 0) | {"repetition_penalty": 1, "num_beam_groups": 1, "guidance_scale": 1}
+_NEUTRAL = dict.fromkeys(
+    """do_sample min_length min_new_tokens no_repeat_ngram_size encoder_no_repeat_ngram_size diversity_penalty penalty_alpha constraints
+    suppress_tokens begin_suppress_tokens sequence_bias exponential_decay_length_penalty force_words_ids forced_decoder_ids stop_strings
+    renormalize_logits watermarking_config max_time""".split(),
+    0,
+) | {"repetition_penalty": 1, "num_beam_groups": 1, "guidance_scale": 1}
 """keys of what the search does not have, with the values that ask for nothing"""
 _AS_DECODER = {"is_decoder": True, "add_cross_attention": True}
 

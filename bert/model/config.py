@@ -246,14 +246,7 @@ class GenerationConfig:
             raise InputError(f"generation.early_stopping is {self.early_stopping!r}: give one of true, false, never")
         _check_choice("generation", self, "length_formula")
         require("generation", self, "forced_start forced_end", lambda value: 0 <= value <= _MOST, "the id of a token")
-        lists = "lists of ids of tokens"
-        require(
-            "generation",
-            self,
-            "bad_words",
-            lambda value: all(0 <= one <= _MOST for word in value for one in word),
-            lists,
-        )
+        require("generation", self, "bad_words", _are_ids, "lists of ids of tokens")
         if self.num_return > self.num_beams:
             both = f"num_return {self.num_return} is more than num_beams {self.num_beams}"
             raise InputError(f"generation.{both}: give as many beams")
@@ -324,6 +317,10 @@ def task_head(config: EncoderConfig, labels: Sequence[str], per_token: bool = Fa
     if per_token:
         return replace(head, transform=False)
     return replace(head, activation="tanh", transform_bias=True, transform_norm=False)
+
+
+def _are_ids(words: Sequence[Sequence[int]]) -> bool:
+    return all(0 <= token <= _MOST for word in words for token in word)
 
 
 def _check_choice(group: str, config: Any, name: str) -> None:
