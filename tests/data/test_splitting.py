@@ -8,7 +8,7 @@ from itertools import chain
 from unicodedata import category, ucd_3_2_0
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
@@ -167,10 +167,12 @@ def test_nothing_learned_is_the_untrained_splitter():
     assert Splitter.learn(plain).contexts == {}  # as without it
 
 
+@example(sentences=[(["Mr."], [False])], text=") 苹果")
 @given(sentences=SENTENCES, text=TEXTS)
-def test_the_contexts_are_all_that_is_learned(sentences, text):
+def test_contexts_and_one_flag_are_all_that_is_learned(sentences, text):
     learned = Splitter.learn(sentences)
-    assert Splitter(json.loads(json.dumps(learned.contexts))).words(text) == learned.words(text)
+    again = Splitter(json.loads(json.dumps(learned.contexts)), json.loads(json.dumps(learned.separated)))
+    assert again.words(text) == learned.words(text)
 
 
 @pytest.mark.parametrize(
