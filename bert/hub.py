@@ -15,7 +15,16 @@ from bert.files import completed
 logger = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_TEXTS = ("config.json", "*token*.json", "vocab.*", "merges.txt", "windows.json", "*.index.json")
+_TEXTS = (
+    "config.json",
+    "*token*.json",
+    "vocab.*",
+    "merges.txt",
+    "windows.json",
+    "generation_config.json",
+    "*.spm",
+    "*.index.json",
+)
 _SAFE = ("model.safetensors", "model-*-of-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model-*-of-*.bin")
 

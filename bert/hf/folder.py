@@ -23,15 +23,15 @@ from bert.data.encoding import ALL_FILES, read_object, sentencepieces
 from bert.data.tokenizer import Tokenizer
 from bert.errors import InputError, check_arguments
 from bert.files import put_files, replaced_folder
-from bert.hf import translate
+from bert.hf import seq2seq, translate
 from bert.hf.card import CARD, model_card
 from bert.hf.families import Family, Kind
-from bert.hf.seq2seq import GENERATION, describes_search, read_generation, with_generation, write_generation
+from bert.hf.seq2seq import GENERATION
 from bert.hf.translate import Head, family_of, kind_named, kind_of, read_config
 from bert.hf.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
 from bert.hub import local_folder
 from bert.model import heads
-from bert.model.config import EncoderConfig, HeadConfig, Seq2SeqConfig, TaskHeadConfig
+from bert.model.config import EncoderConfig, GenerationConfig, HeadConfig, Seq2SeqConfig, TaskHeadConfig
 from bert.model.decoder import Decoder, Seq2Seq
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
@@ -109,7 +109,7 @@ def save(
             more = {SETTINGS: settings} if settings else {}
             if isinstance(head, Seq2SeqConfig):
                 search: Any = model.generation
-                more[GENERATION] = write_generation(search, head)
+                more[GENERATION] = seq2seq.write_generation(search, head)
             put_files(fresh, {name: json.dumps(one) + "\n" for name, one in more.items()} | dict(extra or {}))
     except (OSError, SafetensorError) as error:
         raise InputError(f"{folder}: the model could not be written: {error}") from error
@@ -230,12 +230,7 @@ def _build(cls: type[Model], source: Source) -> tuple[Model, list[str]]:
     model.model_type = family and family.model_type
     if isinstance(head, Seq2SeqConfig):
         model.decoder.tokenizer = _read_tokenizer(source.folder / TARGETS, head.decoder)
-        file = source.folder / (GENERATION if (source.folder / GENERATION).exists() else CONFIG)
-        if file.name == GENERATION or describes_search(source.keys):
-            try:
-                model.generation = read_generation(read_object(file), head.decoder.max_length)
-            except InputError as error:
-                raise InputError(f"{file}: {error}") from error
+        model.generation = _read_search(source, head.decoder, model.generation)
     if isinstance(head, TaskHeadConfig | Seq2SeqConfig):
         found = read_object(source.folder / SETTINGS)
         model.settings = {key: found[key] for key in SETTING_KEYS if key in found}  # which `save` writes again
@@ -366,7 +361,11 @@ def read_keys(folder: Path) -> dict[str, Any]:
     keys = read_object(folder / CONFIG)
     if not isinstance(keys.get("architectures") or [], list):
         raise InputError(f"{folder / CONFIG}: architectures is {keys['architectures']}: give a list of names")
-    return with_generation(keys, read_object(folder / GENERATION))
+    return (
+        seq2seq.with_special_tokens(keys, read_object(folder / GENERATION))
+        if keys.get("model_type") in seq2seq.MODEL_TYPES
+        else keys
+    )
 
 
 def _incomplete(folder: Path, kind: Kind, missing: Sequence[str], spare: Sequence[str], only_head: bool) -> InputError:
@@ -387,6 +386,19 @@ def _read_tokenizer(folder: Path, config: EncoderConfig) -> Tokenizer | None:
         both = f"the tokenizer has {tokenizer.vocab_size} tokens and {CONFIG} says vocab_size {config.vocab_size}"
         raise InputError(f"{folder}: {both}: give the tokenizer that the model was trained with")
     return tokenizer
+
+
+def _read_search(source: Source, decoder: EncoderConfig, default: GenerationConfig) -> GenerationConfig:
+    """How a folder says that targets are searched; `default` if it does not."""
+    file, keys = source.folder / CONFIG, source.keys
+    if (own := source.folder / GENERATION).exists():
+        file, keys = own, read_object(own)
+    elif not seq2seq.describes_search(keys):
+        return default
+    try:
+        return seq2seq.read_generation(keys, decoder.max_length)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
 
 
 def _pooling(folder: Path) -> str:

@@ -121,6 +121,7 @@ ENCODER_DECODER = replace(
     output_bias=f"decoder.{BERT.output_bias}",
 )
 FAMILIES = (MARIAN, ENCODER_DECODER)
+MODEL_TYPES = tuple(family.model_type for family in FAMILIES)
 
 
 def sides(family: Family, keys: Keys) -> tuple[Keys, Keys]:
@@ -170,10 +171,8 @@ def joined(family: Family, encoder: Keys, decoder: Keys) -> dict[str, Any]:
     }
 
 
-def with_generation(keys: dict[str, Any], generation: Keys) -> dict[str, Any]:
-    """The content of a config.json with the special tokens of its `generation_config.json`, which decide, as in transformers."""
-    if keys.get("model_type") not in [family.model_type for family in FAMILIES]:
-        return keys
+def with_special_tokens(keys: dict[str, Any], generation: Keys) -> dict[str, Any]:
+    """The content of a config.json with the special tokens of a `generation_config.json`, which decide, as in transformers."""
     return keys | {name: generation[name] for name in SPECIAL.values() if generation.get(name) is not None}
 
 

@@ -241,6 +241,13 @@ def test_its_special_tokens_decide_as_in_transformers(kind, tmp_path) -> None:
         Seq2Seq.load(tmp_path)
 
 
+def test_an_encoder_does_not_depend_on_a_description_of_a_search(tmp_path) -> None:
+    encoder = make_encoder()
+    encoder.save(tmp_path)
+    (tmp_path / "generation_config.json").write_text("[")
+    assert Encoder.load(tmp_path).config == encoder.config
+
+
 def test_an_old_config_says_how_targets_are_searched(tmp_path) -> None:
     make("marian").save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").unlink()
