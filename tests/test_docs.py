@@ -17,6 +17,7 @@ from bert.data.vocabulary import train_tokenizer
 from bert.flags import DOCUMENTATION
 from bert.model.config import task_head
 from bert.sample.files import write_sample
+from tests import warm
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -49,7 +50,9 @@ def script_of(page: Path) -> str:
 
 
 def run(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """Run a shell script in a folder, with a `bert` and a `python` that start at once."""
+    places = warm.commands(), Path(sys.executable).parent, os.environ["PATH"]
+    environment = os.environ | {"PATH": os.pathsep.join(map(str, places))}
     done = subprocess.run(
         ["bash", "-c", script],
         cwd=folder,

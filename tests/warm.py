@@ -1,20 +1,60 @@
-"""Programs run in children of a process that has imported everything once: a fresh process each, without its seconds of imports."""
+"""Programs run in children of a process that has imported everything once: a fresh process each, without its seconds of imports.
+
+    run(program)  what `python -c program` gives
+    commands()    a folder with `bert` and `python`, for scripts that find them on their PATH
+
+Both hand the server a request and their own standard streams through a socket; it forks, and answers with the process ID and the exit code.
+"""
 
 import atexit
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-_MODULES = "bert.cli bert.pretraining.run bert.pretraining.forgetting datasets tokenizers pyarrow.ipc"
+_MODULES = (
+    "bert.cli bert.pretraining.run bert.pretraining.forgetting bert.finetuning.run bert.finetuning.predict"
+    " bert.finetuning.assess bert.probing.probe bert.quickstart.run datasets tokenizers pyarrow.ipc"
+)
+_BERT = "from bert.__main__ import run; run()"
+
+# A client of the standard library alone, which starts in hundredths of a second. Signals go on to the program.
+_CLIENT = """#!{python} -IS
+import json, os, signal, socket, sys
+own, program, arguments = {own!r}, {bert!r}, sys.argv[1:]
+if os.path.basename(sys.argv[0]) == "python":
+    if arguments and arguments[0] not in ("-", "-c"):
+        os.execv({python!r}, [{python!r}, *arguments])
+    program = arguments[1] if arguments[:1] == ["-c"] else sys.stdin.read()
+    arguments, own = arguments[2:], "-c"
+request = dict(program=program, name=own, arguments=arguments, environment=dict(os.environ), cwd=os.getcwd())
+server = socket.socket(socket.AF_UNIX)
+server.connect({path!r})
+socket.send_fds(server, [b"\\0"], [0, 1, 2])
+server.sendall(json.dumps(request).encode())
+server.shutdown(socket.SHUT_WR)
+answers = server.makefile()
+process = int(answers.readline())
+for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signal.signal(number, lambda number, _: os.kill(process, number))
+code = int(answers.readline())
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
 
 
 def run(
@@ -25,24 +65,44 @@ def run(
     timeout: int = 300,
 ) -> "subprocess.CompletedProcess[str]":
     """What `subprocess.run([sys.executable, "-c", program, *arguments])` gives, with `environment` over that of this process."""
-    with tempfile.TemporaryDirectory() as folder:
-        streams = [f"{folder}/{name}" for name in ("out", "err")]
-        request = {"program": program, "arguments": [*map(str, arguments)], "streams": streams, "timeout": timeout}
-        request |= {"environment": os.environ | dict(environment or {}), "cwd": str(cwd or Path.cwd())}
-        server = _server()
-        assert server.stdin is not None
-        assert server.stdout is not None
-        server.stdin.write(json.dumps(request) + "\n")
-        server.stdin.flush()
-        code = json.loads(server.stdout.readline())
-        output, errors = (Path(stream).read_text(encoding="utf-8", errors="replace") for stream in streams)
-    if code is None:
-        raise subprocess.TimeoutExpired(program, timeout, output, errors)
+    request = {"program": program, "name": "-c", "arguments": [*map(str, arguments)], "cwd": str(cwd or Path.cwd())}
+    request["environment"] = os.environ | dict(environment or {})
+    with ExitStack() as stack:
+        nothing = stack.enter_context(open(os.devnull))
+        streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
+        server = stack.enter_context(socket.socket(socket.AF_UNIX))
+        server.connect(_server())
+        socket.send_fds(server, [b"\0"], [nothing.fileno(), *(stream.fileno() for stream in streams)])
+        server.sendall(json.dumps(request).encode())
+        server.shutdown(socket.SHUT_WR)
+        answers = stack.enter_context(server.makefile())
+        answers.readline()
+        server.settimeout(timeout)
+        try:
+            code = int(answers.readline())
+        except TimeoutError as error:
+            raise subprocess.TimeoutExpired(program, timeout) from error
+        for stream in streams:
+            stream.seek(0)
+        output, errors = (stream.read().decode(errors="replace") for stream in streams)
     return subprocess.CompletedProcess(["-c", program, *arguments], code, output, errors)
 
 
 @cache
-def _server() -> "subprocess.Popen[str]":
+def commands() -> Path:
+    """A folder with `bert` and `python`, which is to come first in PATH."""
+    folder = Path(tempfile.mkdtemp())
+    for name in ("bert", "python"):
+        own = str(Path(sys.executable).parent / "bert")  # what Lightning starts further processes of a run by
+        text = _CLIENT.format(python=sys.executable, own=own, bert=_BERT, path=_server())
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@cache
+def _server() -> str:
+    """The socket of the server, which is started by the first call."""
     # Libraries that would start threads when they are imported; and one thread for torch, as in conftest.py: a model that was
     # trained with more is not the same to the last bit.
     environment = os.environ | {
@@ -50,59 +110,66 @@ def _server() -> "subprocess.Popen[str]":
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
+    path = f"{tempfile.mkdtemp()}/socket"
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.warm"],
-        cwd=ROOT,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env=environment,
+        [sys.executable, "-m", "tests.warm", path], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
     )
     atexit.register(server.kill)
-    return server
+    assert server.stdout is not None
+    assert server.stdout.readline() == "ready\n"
+    return path
 
 
-def _serve() -> None:
+def _serve(path: str) -> None:
     for name in _MODULES.split():
         __import__(name)
     threads = {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
     assert len(threads - {"jemalloc_bg_thd"}) == 1, f"no thread may live in a process that forks: {threads}"
-    for line in sys.stdin:
-        request = json.loads(line)
-        if (child := os.fork()) == 0:
-            os._exit(_carry_out(request))
-        print(json.dumps(_code_of(child, request["timeout"])), flush=True)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that watch over a program
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(path)
+        listening.listen()
+        print("ready", flush=True)
+        while True:
+            client, _ = listening.accept()
+            if os.fork() == 0:
+                listening.close()
+                _watch(client)
+                os._exit(0)
+            client.close()
 
 
-def _code_of(child: int, timeout: float) -> int | None:
-    """The exit code of the child; none where it took too long."""
-    late = False
-
-    def kill(*_: Any) -> None:
-        nonlocal late
-        late = True
+def _watch(client: socket.socket) -> None:
+    """Start a program, and tell the client its process ID and its exit code; it is killed if the client goes away."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    _, streams, _, _ = socket.recv_fds(client, 1, 3)
+    with client.makefile() as text:
+        request = json.load(text)
+    if (child := os.fork()) == 0:
+        client.close()
+        os._exit(_carry_out(request, streams))
+    client.sendall(f"{child}\n".encode())
+    either = select.poll()
+    either.register(os.pidfd_open(child), select.POLLIN)
+    either.register(client, 0)  # POLLHUP is always reported
+    if client.fileno() in dict(either.poll()):
         os.kill(child, signal.SIGKILL)
-
-    signal.signal(signal.SIGALRM, kill)
-    signal.setitimer(signal.ITIMER_REAL, timeout)
-    status = os.waitpid(child, 0)[1]
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    return None if late else os.waitstatus_to_exitcode(status)
+        return
+    client.sendall(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n".encode())
 
 
-def _carry_out(request: Mapping[str, Any]) -> int:
+def _carry_out(request: Mapping[str, Any], streams: list[int]) -> int:
     """In the child: run the program as Python would run it; its exit code."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
-    for number, stream in enumerate([os.devnull, *request["streams"]]):
-        descriptor = os.open(stream, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT)
-        os.dup2(descriptor, number)
-        os.close(descriptor)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
     sys.stdin, sys.stdout, sys.stderr = open(0, closefd=False), open(1, "w"), open(2, "w", buffering=1)  # noqa: SIM115
-    sys.argv = ["-c", *request["arguments"]]
-    code = _code(lambda: exec(compile(request["program"], "<string>", "exec"), {"__name__": "__main__"}))
+    sys.argv = [request["name"], *request["arguments"]]
+    sys.modules["__main__"] = main = ModuleType("__main__")
+    code = _code(lambda: exec(compile(request["program"], "<string>", "exec"), vars(main)))
     sys.stdout.flush()
     sys.stderr.flush()
     return code
@@ -122,4 +189,4 @@ def _code(program: Callable[[], None]) -> int:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(sys.argv[1])

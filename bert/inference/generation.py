@@ -39,12 +39,13 @@ def generate(
 ) -> list[list[Hypothesis]]:
     """The targets of sources (B, S) with their mask, for each source the best first, `config.num_return` or as many as have ended.
 
-    `config`: by default that of the model. Raises InputError as `Encoder.forward` does, if the decoder takes fewer than
-    `config.max_length` tokens, and for scores that are not finite.
+    `config`: by default that of the model. Raises InputError as `Encoder.forward` does, for ids that are not in the vocabulary, if the
+    decoder takes fewer than `config.max_length` tokens, and for scores that are not finite.
     """
     config = config or model.generation
     head, beams, most = model.head_config, config.num_beams, config.max_length
     _check(config, head.decoder)
+    _check_ids(input_ids, model.config.vocab_size)
     with evaluating(model):
         memory = model.encoder(input_ids, attention_mask).last_hidden_state
         cache = model.decoder.cache(memory, attention_mask, most, beams)
@@ -106,6 +107,15 @@ def _check(config: GenerationConfig, decoder: EncoderConfig) -> None:
         if wrong := [token for token in tokens if token is not None and not 0 <= token < decoder.vocab_size]:
             inside = f"an id of the vocabulary, below {decoder.vocab_size}"
             raise InputError(f"generation.{name} is {wrong[0]}; must be {inside}")
+
+
+def _check_ids(input_ids: Tensor, vocab_size: int) -> None:
+    """Raises InputError for what are not ids of the encoder's vocabulary."""
+    if input_ids.dtype not in (torch.int64, torch.int32):
+        raise InputError(f"input_ids are {input_ids.dtype}: give ids of tokens, as torch.int64")
+    if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocab_size:
+        span = f"from {int(input_ids.min())} to {int(input_ids.max())}"
+        raise InputError(f"input_ids are {span}; must be ids of the vocabulary, from 0 to {vocab_size - 1}")
 
 
 def _penalty(length: int, config: GenerationConfig) -> float:

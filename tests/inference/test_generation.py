@@ -244,3 +244,18 @@ def test_what_cannot_be_searched_is_refused(options, message) -> None:
     with pytest.raises(InputError) as caught:
         generate(make_model(), SOURCE, MASK, replace(GenerationConfig(max_length=8), **options))
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        (torch.tensor([[2, WORDS]]), "input_ids are from 2 to 6; must be ids of the vocabulary, from 0 to 5"),
+        (torch.tensor([[-1, 2]]), "input_ids are from -1 to 2; must be ids of the vocabulary, from 0 to 5"),
+        (torch.tensor([[0.5, 2.0]]), "input_ids are torch.float32: give ids of tokens, as torch.int64"),
+        (torch.tensor([1, 2]), "input_ids is (2,): give (sequences, tokens), one as ids[None]"),
+    ],
+)
+def test_what_are_no_sources_is_refused(ids, message) -> None:
+    with pytest.raises(InputError) as caught:
+        generate(make_model(), ids)
+    assert str(caught.value) == message
