@@ -3,13 +3,14 @@
     run(program)  what `python -c program` gives
     commands()    a folder with `bert` and `python`, for scripts that find them on their PATH
 
-Both hand the server a request and their own standard streams through a socket; it forks, and answers with the process ID and the exit code.
+These hand the server a request and their standard streams through a socket; it forks, and answers with the process ID and the exit code.
 """
 
 import atexit
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,7 +18,6 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -33,13 +33,13 @@ _BERT = "from bert.__main__ import run; run()"
 # A client of the standard library alone, which starts in hundredths of a second. Signals go on to the program.
 _CLIENT = """#!{python} -IS
 import json, os, signal, socket, sys
-own, program, arguments = {own!r}, {bert!r}, sys.argv[1:]
+name, program, arguments = {name!r}, {bert!r}, sys.argv[1:]
 if os.path.basename(sys.argv[0]) == "python":
     if arguments and arguments[0] not in ("-", "-c"):
         os.execv({python!r}, [{python!r}, *arguments])
     program = arguments[1] if arguments[:1] == ["-c"] else sys.stdin.read()
-    arguments, own = arguments[2:], "-c"
-request = dict(program=program, name=own, arguments=arguments, environment=dict(os.environ), cwd=os.getcwd())
+    name, arguments = "-c", arguments[2:]
+request = dict(program=program, name=name, arguments=arguments, environment=dict(os.environ), cwd=os.getcwd())
 server = socket.socket(socket.AF_UNIX)
 server.connect({path!r})
 socket.send_fds(server, [b"\\0"], [0, 1, 2])
@@ -47,11 +47,13 @@ server.sendall(json.dumps(request).encode())
 server.shutdown(socket.SHUT_WR)
 answers = server.makefile()
 process = int(answers.readline())
-for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+passed_on = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+for number in passed_on:
     signal.signal(number, lambda number, _: os.kill(process, number))
 code = int(answers.readline())
 if code < 0:
-    signal.signal(-code, signal.SIG_DFL)
+    for number in (*passed_on, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
 sys.exit(code)
 """
@@ -65,44 +67,31 @@ def run(
     timeout: int = 300,
 ) -> "subprocess.CompletedProcess[str]":
     """What `subprocess.run([sys.executable, "-c", program, *arguments])` gives, with `environment` over that of this process."""
-    request = {"program": program, "name": "-c", "arguments": [*map(str, arguments)], "cwd": str(cwd or Path.cwd())}
-    request["environment"] = os.environ | dict(environment or {})
-    with ExitStack() as stack:
-        nothing = stack.enter_context(open(os.devnull))
-        streams = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(2)]
-        server = stack.enter_context(socket.socket(socket.AF_UNIX))
-        server.connect(_server())
-        socket.send_fds(server, [b"\0"], [nothing.fileno(), *(stream.fileno() for stream in streams)])
-        server.sendall(json.dumps(request).encode())
-        server.shutdown(socket.SHUT_WR)
-        answers = stack.enter_context(server.makefile())
-        answers.readline()
-        server.settimeout(timeout)
-        try:
-            code = int(answers.readline())
-        except TimeoutError as error:
-            raise subprocess.TimeoutExpired(program, timeout) from error
-        for stream in streams:
+    command = [commands() / "python", "-c", program, *map(str, arguments)]
+    where: dict[str, Any] = {"env": os.environ | dict(environment or {}), "cwd": cwd, "timeout": timeout}
+    # Into files, because a pipe stays open as long as any child of a program that was killed.
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, **where)
+        for stream in (output, errors):
             stream.seek(0)
-        output, errors = (stream.read().decode(errors="replace") for stream in streams)
-    return subprocess.CompletedProcess(["-c", program, *arguments], code, output, errors)
+        said = [stream.read().decode(errors="replace") for stream in (output, errors)]
+    return subprocess.CompletedProcess(done.args, done.returncode, *said)
 
 
 @cache
 def commands() -> Path:
     """A folder with `bert` and `python`, which is to come first in PATH."""
-    folder = Path(tempfile.mkdtemp())
-    for name in ("bert", "python"):
-        own = str(Path(sys.executable).parent / "bert")  # what Lightning starts further processes of a run by
-        text = _CLIENT.format(python=sys.executable, own=own, bert=_BERT, path=_server())
-        (folder / name).write_text(text)
-        (folder / name).chmod(0o755)
-    return folder
+    path = _server()
+    name = str(Path(sys.executable).parent / "bert")  # what Lightning starts further processes of a run by
+    for command in ("bert", "python"):
+        file = path.parent / command
+        file.write_text(_CLIENT.format(python=sys.executable, name=name, bert=_BERT, path=str(path)))
+        file.chmod(0o755)
+    return path.parent
 
 
-@cache
-def _server() -> str:
-    """The socket of the server, which is started by the first call."""
+def _server() -> Path:
+    """Start the server, which ends with this process; its socket."""
     # Libraries that would start threads when they are imported; and one thread for torch, as in conftest.py: a model that was
     # trained with more is not the same to the last bit.
     environment = os.environ | {
@@ -110,10 +99,11 @@ def _server() -> str:
         "OPENBLAS_NUM_THREADS": "1",
         "OMP_NUM_THREADS": "1",
     }
-    path = f"{tempfile.mkdtemp()}/socket"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "tests.warm", path], cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment
-    )
+    path = Path(tempfile.mkdtemp()) / "socket"
+    atexit.register(shutil.rmtree, path.parent)
+    command = [sys.executable, "-m", "tests.warm", str(path)]
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    server = subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
     atexit.register(server.kill)
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
@@ -130,7 +120,8 @@ def _serve(path: str) -> None:
         listening.bind(path)
         listening.listen()
         print("ready", flush=True)
-        while True:
+        # Standard input, of which nothing comes, is closed when the process of the tests ends, however it does.
+        while listening in select.select([listening, sys.stdin], [], [])[0]:
             client, _ = listening.accept()
             if os.fork() == 0:
                 listening.close()

@@ -113,9 +113,10 @@ def _check_ids(input_ids: Tensor, vocab_size: int) -> None:
     """Raises InputError for what are not ids of the encoder's vocabulary."""
     if input_ids.dtype not in (torch.int64, torch.int32):
         raise InputError(f"input_ids are {input_ids.dtype}: give ids of tokens, as torch.int64")
-    if input_ids.numel() and not 0 <= int(input_ids.min()) <= int(input_ids.max()) < vocab_size:
-        span = f"from {int(input_ids.min())} to {int(input_ids.max())}"
-        raise InputError(f"input_ids are {span}; must be ids of the vocabulary, from 0 to {vocab_size - 1}")
+    low, high = map(int, input_ids.aminmax()) if input_ids.numel() else (0, 0)
+    if not 0 <= low <= high < vocab_size:
+        inside = f"ids of the vocabulary, from 0 to {vocab_size - 1}"
+        raise InputError(f"input_ids are from {low} to {high}; must be {inside}")
 
 
 def _penalty(length: int, config: GenerationConfig) -> float:
