@@ -196,7 +196,7 @@ def _place(folder: Path, out: str | Path | None, part: str, files: Sequence[str]
 
 
 def _signature(model: Encoder | HeadedModel) -> str:
-    return f"{', '.join(program.input_names(model.config))} → {program.output_name(model)}"
+    return f"{', '.join(program.input_names(model))} → {program.output_name(model)}"
 
 
 def _verified(differences: Sequence[Difference], what: str) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bert.errors import InputError, check_seed, check_values, require, require_positive
-from bert.model.config import EncoderConfig
+from bert.model.config import EncoderConfig, TaskPooling
 from bert.training.config import CheckpointConfig, LogConfig, OptimizerConfig, ScheduleConfig
 
 SEQUENCE_LENGTH = 128  # unless the recipe or the model says otherwise
@@ -74,9 +74,10 @@ class TaskConfig:
 
     dropout: float = 0.1
     """dropout rate of the head"""
-    pooling: Literal["cls", "mean"] | None = None
-    """texts: the vector of a text, that of [CLS] or the mean of all; null: mean in a folder of sentence-transformers that
-    says so, or else the default of the encoder's family"""
+    pooling: TaskPooling | None = None
+    """texts: the vector of a text, that of [CLS] or the mean of all; siamese, for pairs: each text is encoded alone, and the two
+    means are compared; null: mean (pairs: siamese) in a folder of sentence-transformers that says mean, or else the default of the
+    encoder's family"""
     probe_examples: int | None = None
     """examples to which a new output layer is fitted before the training, as a linear probe (Kumar et al. 2022); 0: it stays random;
     null: 1,000 for texts, 0 for tags"""

@@ -25,9 +25,12 @@ def with_new_head(
     """The encoder of `source` with a head for `labels`: that of the folder, if it has the same task and labels, or a new one, adjusted to
     the training examples `items`."""
     head = recipe.head
-    model: Any = start(task.model, source, labels, head.dropout, head.pooling, task.problem_type)
-    if model.pooling == "mean" and head.pooling is None:
-        logger.info(f"head.pooling: mean, as {source.folder} says; give cls for a BERT that transformers can open")
+    pairs = any(items[0].windows[0].token_types or ())
+    model: Any = start(task.model, source, labels, head.dropout, head.pooling, task.problem_type, pairs)
+    if model.pooling in ("mean", "siamese") and head.pooling is None:
+        logger.info(
+            f"head.pooling: {model.pooling}, as {source.folder} pools; give cls for a BERT that transformers can open"
+        )
     if not keep_output(model, source, task):
         task.initialize(model, items)
         batches = Batches(items, recipe.data.batch_size, model.config.pad_id, recipe.seed)
@@ -81,8 +84,10 @@ def keep_output(model: Any, source: Source, task: Task) -> bool:
         return False
     labels: list[str] = list(getattr(head, "labels", ()))
     is_same = getattr(head, "problem_type", "") == task.problem_type
-    kept = is_same and sorted(labels) == sorted(model.labels)
-    found = "the same labels" if kept else "other labels" if is_same else "another task"
+    same_labels, same_pooling = sorted(labels) == sorted(model.labels), getattr(head, "pooling", "") == model.pooling
+    kept = is_same and same_labels and same_pooling
+    found = "another task" if not is_same else "other labels" if not same_labels else "the same labels"
+    found += "" if same_pooling else " and another pooling"
     logger.info(f"{source.folder} has {found}: its output layer is {'' if kept else 'not '}kept")
     shapes = {f"head.output.{name}": tensor.shape for name, tensor in model.head.output.named_parameters()}
     for name, tensor in source.parameters(kind, shapes)[0].items() if kept else ():

@@ -28,6 +28,7 @@ from bert.finetuning.tasks.index import TASKS, task_named
 from bert.finetuning.tasks.task import Task, first_of, printed
 from bert.finetuning.windows import WindowMaker
 from bert.hf.folder import open_folder
+from bert.model.config import TaskPooling
 from bert.model.encoder import Encoder, weights_hash
 from bert.model.heads import HeadedModel
 
@@ -72,8 +73,12 @@ def prepare(task: Task, recipe: FinetuneRecipe) -> tuple[FinetuneRecipe, Trainin
     if recipe.model is None:
         raise InputError("no model to start from: give a model folder with --model")
     encoder = open_folder(recipe.model).encoder
-    maker = window_maker(recipe.windows, encoder, recipe.model)
+    maker = window_maker(recipe.windows, encoder, recipe.model, recipe.head.pooling)
     data = prepare_data(task.prepared(recipe, maker), recipe.data, maker)
+    if recipe.head.pooling == "siamese" and data.columns.pair is None:
+        raise InputError(
+            f"head.pooling siamese compares two texts: name the column of the second with {option('pair')}"
+        )
     known = [*data.metrics, LOSS]
     if (select := recipe.validation.select) is not None and select not in known:
         near = did_you_mean(select, known)
@@ -191,9 +196,11 @@ def too_few_labels(task: Task, examples: Sequence[Any]) -> str:
     return f"{found}: give examples of two or more" if len(outcomes) < 2 else ""
 
 
-def window_maker(windows: WindowsConfig, model: Encoder | HeadedModel, source: str) -> WindowMaker:
-    """How texts become sequences for the model of the folder `source`. Raises InputError if they are longer than the model's maximum
-    length, and if it has no tokenizer."""
+def window_maker(
+    windows: WindowsConfig, model: Encoder | HeadedModel, source: str, pooling: TaskPooling | None = None
+) -> WindowMaker:
+    """How texts become sequences for the model of the folder `source`, or for its encoder under a head with this `pooling`. Raises
+    InputError if they are longer than the model's maximum length, and if it has no tokenizer."""
     tokenizer, encoder = model.tokenizer, model.config
     if tokenizer is None:
         raise InputError(f"{source}: no tokenizer: add the tokenizer.json that it was trained with")
@@ -202,7 +209,8 @@ def window_maker(windows: WindowsConfig, model: Encoder | HeadedModel, source: s
         most = f"the maximum length of {source}, {encoder.max_length}"
         raise InputError(f"windows.sequence_length is {length}; must be at most {most}")
     stride = windows.stride or max(1, (length - SPECIALS) // 2)
-    return WindowMaker(tokenizer, length, stride, encoder.token_types > 1)
+    has_types = encoder.token_types > 1 and (pooling or getattr(model, "pooling", None)) != "siamese"
+    return WindowMaker(tokenizer, length, stride, has_types)
 
 
 def make_items(task: Task, examples: Iterable[Any], maker: WindowMaker, labels: Sequence[str]) -> list[Item]:

@@ -28,7 +28,7 @@ class Window:
     ids: list[int]
     """token ids, special tokens included"""
     token_types: list[int] | None = None
-    """two texts: 0 up to the first [SEP], 1 after it, as the tokenizer gives them; none: all 0"""
+    """two texts: 0 up to the first [SEP], and in the second as the tokenizer says; none: all 0"""
     words: tuple[int, ...] = ()
     """tagging: the numbers of the words that are labeled in this window, ascending"""
     starts: tuple[int, ...] = ()
@@ -43,7 +43,7 @@ class WindowMaker:
     sequence_length: int
     stride: int
     token_types: bool
-    """whether the model distinguishes the first of two texts from the second"""
+    """whether the encoder knows the token types of the tokenizer; otherwise those of the second of two texts are 1"""
 
     def from_texts(self, texts: Sequence[str], pairs: Sequence[str | None]) -> list[list[Window]]:
         """The windows of each text, or pair of texts. An empty text is `[CLS] [SEP]`."""
@@ -87,8 +87,8 @@ class WindowMaker:
         windows = []
         for (begin_a, end_a), (begin_b, end_b) in cut_pair(len(first), len(second), room, self.stride):
             a, b = [cls_id, *first[begin_a:end_a], *between], [*second[begin_b:end_b], sep_id]
-            types = [0] * len(a) + [self.tokenizer.second_type] * len(b)
-            windows.append(Window(a + b, types if self.token_types else None))
+            types = [0] * len(a) + [self.tokenizer.second_type if self.token_types else 1] * len(b)
+            windows.append(Window(a + b, types))
         return windows
 
     def _words(self, tokens: list[list[int]]) -> list[Window]:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -31,7 +31,7 @@ from bert.hf.translate import Head, family_of, kind_named, kind_of, read_config
 from bert.hf.weights import WEIGHT_FILES, WEIGHTS, listed, read_tensors, weights_file
 from bert.hub import local_folder
 from bert.model import heads
-from bert.model.config import EncoderConfig, GenerationConfig, HeadConfig, Seq2SeqConfig, TaskHeadConfig
+from bert.model.config import EncoderConfig, GenerationConfig, HeadConfig, Seq2SeqConfig, TaskHeadConfig, TaskPooling
 from bert.model.decoder import Decoder, Seq2Seq
 from bert.model.encoder import Encoder
 from bert.model.heads import HeadedModel, MaskedLM, SequenceClassifier, TokenClassifier
@@ -97,7 +97,8 @@ def save(
             shutil.copymode(fresh / CONFIG, fresh / WEIGHTS)  # safetensors makes it readable for the user only
             if model.tokenizer is not None:
                 inputs = ["input_ids", "token_type_ids", "attention_mask"]
-                if keys.get("type_vocab_size", model.config.token_types) < 2:
+                is_siamese = getattr(head, "pooling", None) == "siamese"
+                if keys.get("type_vocab_size", model.config.token_types) < 2 and not is_siamese:
                     inputs.remove("token_type_ids")
                 model.tokenizer.write(fresh, model_max_length=model.config.max_length, model_input_names=inputs)
             if targets := getattr(getattr(model, "decoder", None), "tokenizer", None):
@@ -243,16 +244,17 @@ def start(
     folder: str | Path | Source,
     labels: Sequence[str],
     dropout: float | None = None,
-    pooling: Literal["cls", "mean"] | None = None,
+    pooling: TaskPooling | None = None,
     problem_type: str = "single_label_classification",
+    pairs: bool = False,
 ) -> TaskModel:
     """A model with a new task head on the encoder of any model folder, in fp32 on the CPU, in eval mode.
 
     The head is that of the family for the class; `dropout` and `pooling` override its own, and `problem_type` is the meaning
-    of its scores. In a folder of sentence-transformers that pools by the mean, the head does so, too. An open `folder` shares
-    its encoder with the model. Parts that the new head has in common with that of the folder are copied (ModernBERT: dense
-    and norm of the masked-LM head; BERT: the pooler), the others are initialized randomly, by `torch.manual_seed`. Raises
-    InputError as `load` does.
+    of its scores. In a folder of sentence-transformers that pools by the mean, the head does so, too, or compares the means
+    of two texts if it is for `pairs` (`siamese`, which has no transform). An open `folder` shares its encoder with the model.
+    Parts that the new head has in common with that of the folder are copied (ModernBERT: dense and norm of the masked-LM
+    head; BERT: the pooler), the others are initialized randomly, by `torch.manual_seed`. Raises InputError as `load` does.
     """
     labels = TaskHeadConfig(tuple(labels)).labels  # checked before the folder
     source, kind = folder if isinstance(folder, Source) else open_folder(folder), _kind(cls)
@@ -265,7 +267,12 @@ def start(
         one_rate = family is not None and any(key.ours == "classify.first_dropout" for key in family.keys)  # of both
         head = replace(head, dropout=dropout, first_dropout=dropout if one_rate else head.first_dropout)
     is_mean = head.pooling is not None and _pooling(source.folder) == "mean"  # trained for that, and not for [CLS]
-    head = replace(head, pooling=pooling or ("mean" if is_mean else head.pooling), problem_type=problem_type)
+    if is_mean or head.pooling == "siamese":
+        head = replace(head, pooling="siamese" if pairs else "mean")
+    head = replace(head, pooling=pooling or head.pooling, problem_type=problem_type)
+    head = replace(
+        head, transform=head.transform and head.pooling != "siamese"
+    )  # no encoder was trained with one for 2D
     model = _empty(cls, config, head)
     model.encoder, model.head = encoder, heads.TaskHead(config, head)
     _take_over(source, kind, model.head, without="output")

@@ -25,7 +25,7 @@ from torch.export import Dim, ExportedProgram
 
 from bert.errors import InputError, option
 from bert.model.attention import AttentionOptions
-from bert.model.config import Backend, EncoderConfig
+from bert.model.config import Backend
 from bert.model.encoder import Encoder, EncoderOutput
 from bert.model.heads import HeadedModel, HeadOutput
 
@@ -51,9 +51,10 @@ class Difference:
     """largest absolute output of the first model"""
 
 
-def input_names(config: EncoderConfig) -> list[str]:
-    """The inputs of the function, in order; no token types if there is only one, as in RoBERTa."""
-    return ["input_ids", "attention_mask", *(["token_type_ids"] if config.token_types > 1 else [])]
+def input_names(model: "Encoder | HeadedModel | OnnxModel") -> list[str]:
+    """The inputs of the function, in order; no token types if they make no difference, as in RoBERTa."""
+    has_types = model.config.token_types > 1 or getattr(model, "pooling", None) == "siamese"
+    return ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
 
 
 def output_name(model: Encoder | HeadedModel) -> str:
@@ -61,10 +62,10 @@ def output_name(model: Encoder | HeadedModel) -> str:
     return "last_hidden_state" if isinstance(model, Encoder) else "logits"
 
 
-def dynamic_shapes(config: EncoderConfig) -> tuple[dict[int, Dim], ...]:
+def dynamic_shapes(model: Encoder | HeadedModel) -> tuple[dict[int, Dim], ...]:
     """Names and limits of the axes of each input: batches of any size, at most `max_length` tokens."""
-    axes = {0: Dim("batch"), 1: Dim("length", max=config.max_length)}
-    return (axes,) * len(input_names(config))
+    axes = {0: Dim("batch"), 1: Dim("length", max=model.config.max_length)}
+    return (axes,) * len(input_names(model))
 
 
 def trace(model: Encoder | HeadedModel, backend: Backend) -> ExportedProgram:
@@ -77,10 +78,10 @@ def trace(model: Encoder | HeadedModel, backend: Backend) -> ExportedProgram:
     encoder = model if isinstance(model, Encoder) else model.encoder
     before, encoder.attention = encoder.attention, AttentionOptions(backend)
     # sizes 0 and 1 in the example would be constants of the graph
-    inputs = _inputs(model.config, 2, min(7, model.config.max_length))
+    inputs = _inputs(model, 2, min(7, model.config.max_length))
     try:
         with torch.no_grad(), quiet():
-            return torch.export.export(_Plain(model).eval(), inputs, dynamic_shapes=dynamic_shapes(model.config))
+            return torch.export.export(_Plain(model).eval(), inputs, dynamic_shapes=dynamic_shapes(model))
     finally:
         encoder.attention = before
 
@@ -120,8 +121,8 @@ def check_packages() -> None:
 def write_onnx(model: Encoder | HeadedModel, file: Path) -> int:
     """Write a model with its weights as ONNX, and return the opset. Beyond 2 GB, the limit of ONNX files, the weights are
     written to `<file>.data`."""
-    program, inputs, outputs = trace(model, "eager"), input_names(model.config), [output_name(model)]
-    shapes = dynamic_shapes(model.config)  # the names of the axes
+    program, inputs, outputs = trace(model, "eager"), input_names(model), [output_name(model)]
+    shapes = dynamic_shapes(model)  # the names of the axes
     with quiet():
         exported = torch.onnx.export(
             program, input_names=inputs, output_names=outputs, dynamic_shapes=shapes, verbose=False
@@ -156,6 +157,7 @@ class OnnxModel(nn.Module):
         super().__init__()
         self.config, self.tokenizer = model.config, model.tokenizer
         self.labels: tuple[str, ...] = getattr(model, "labels", ())
+        self.pooling = getattr(model, "pooling", None)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()  # as PyTorch
         # otherwise int8 sums overflow on CPUs without VNNI
@@ -165,7 +167,7 @@ class OnnxModel(nn.Module):
 
     def run(self, *inputs: Tensor) -> Tensor:
         """The output for inputs in the order of `input_names`."""
-        names = input_names(self.config)
+        names = input_names(self)
         (output,) = self.session.run([self.output], {name: one.numpy() for name, one in zip(names, inputs)})
         return torch.from_numpy(output)
 
@@ -175,7 +177,7 @@ class OnnxModel(nn.Module):
         """Like `Encoder` and the models with heads, without labels."""
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         types = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-        output = self.run(*(input_ids, mask, types)[: len(input_names(self.config))])
+        output = self.run(*(input_ids, mask, types)[: len(input_names(self))])
         return EncoderOutput(output) if self.output == "last_hidden_state" else HeadOutput(output)
 
 
@@ -186,7 +188,7 @@ def compare(model: Encoder | HeadedModel, other: Function, seed: int = 0) -> lis
     longest = min(model.config.max_length, LONGEST)
     found = []
     for rows, length in ((1, 1), (1, longest), (2, 2), (3, min(13, longest)), (5, (longest + 1) // 2)):
-        inputs = _inputs(model.config, rows, length, seed)
+        inputs = _inputs(model, rows, length, seed)
         right = _Plain(model)(*inputs)
         largest = float((other(*inputs) - right).abs().max())  # NaN if either has one
         found.append(Difference(rows, length, largest, float(right.abs().max())))
@@ -204,16 +206,16 @@ def check(differences: Sequence[Difference], what: str) -> float:
     return max(one.largest for one in differences)
 
 
-def _inputs(config: EncoderConfig, rows: int, length: int, seed: int = 0) -> tuple[Tensor, ...]:
+def _inputs(model: Encoder | HeadedModel, rows: int, length: int, seed: int = 0) -> tuple[Tensor, ...]:
     """Random tokens. Every second sequence ends in padding; the fifth is only padding."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(0, config.vocab_size, (rows, length), generator=generator)
+    ids = torch.randint(0, model.config.vocab_size, (rows, length), generator=generator)
     mask = torch.ones_like(ids)
     mask[1::2, (length + 1) // 2 :] = 0
     mask[4:] = 0
-    if "token_type_ids" not in input_names(config):
+    if "token_type_ids" not in input_names(model):
         return ids, mask
-    return ids, mask, torch.randint(0, config.token_types, ids.shape, generator=generator)
+    return ids, mask, torch.randint(0, max(2, model.config.token_types), ids.shape, generator=generator)
 
 
 @contextmanager

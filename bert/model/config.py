@@ -254,6 +254,12 @@ class GenerationConfig:
             raise InputError("generation.bad_words has an empty sequence: leave it out")
 
 
+TaskPooling = Literal["cls", "mean", "siamese"]
+"""How the tokens of a text become one vector: that of the first, or the mean without padding. siamese, for pairs: each text is encoded
+alone, and |u − v| and u · v of both means, scaled to a root mean square of 1, are one vector of 2D (Conneau et al. 2017, "Supervised
+Learning of Universal Sentence Representations"; Reimers and Gurevych 2019, "Sentence-BERT")."""
+
+
 @dataclass(frozen=True)
 class TaskHeadConfig:
     """Shape of a task head: pooling, then dense, activation and norm if `transform` is true, then dropout and the output matrix.
@@ -271,8 +277,8 @@ class TaskHeadConfig:
     """bias of the dense layer of the transform"""
     transform_norm: bool = True
     """a norm, of the encoder's kind, after the activation"""
-    pooling: Literal["cls", "mean"] | None = "cls"
-    """how a sequence becomes one vector: its first token, or the mean without padding; null: each token keeps its own (a tagger)"""
+    pooling: TaskPooling | None = "cls"
+    """how a sequence becomes one vector, see `TaskPooling`; null: each token keeps its own (a tagger)"""
     first_dropout: float = 0.0
     """dropout before the transform (RoBERTa, ELECTRA)"""
     dropout: float = 0.0
@@ -288,7 +294,8 @@ class TaskHeadConfig:
         if twice := [label for label, times in Counter(self.labels).items() if times > 1]:
             raise InputError(f"head.labels names {twice[0]!r} twice: give each class once")
         _check_choice("head", self, "activation")
-        require("head", self, "pooling", lambda value: value in ("cls", "mean"), "one of cls, mean")
+        known = get_args(TaskPooling)
+        require("head", self, "pooling", lambda value: value in known, f"one of {', '.join(known)}")
         require("head", self, "first_dropout dropout", lambda value: 0 <= value < 1, "a probability from 0 to below 1")
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bert.errors import InputError, check_arguments
@@ -240,10 +241,12 @@ class Encoder(FolderModel):
 def restarting_positions(document_ids: Tensor) -> Tensor:
     """(B, T) positions of the tokens in their documents, from 0, for sequences of several documents. No loop, no host sync."""
     place = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
-    begins = torch.ones_like(document_ids, dtype=torch.bool)
-    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
-    start = torch.where(begins, place, 0).cummax(dim=1).values  # start of the current document
-    return place - start
+    before = F.pad(document_ids, (1, 0), value=-1)[:, :-1]  # torch.export would bound T for a slice of T - 1
+    begins = document_ids != before
+    starts = torch.where(begins, place, 0)
+    if torch.compiler.is_exporting():  # ONNX has no cummax
+        return place - torch.where(place[:, :, None] >= place[:, None], starts[:, None], 0).amax(-1)
+    return place - starts.cummax(dim=1).values  # without the start of the current document
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -1,7 +1,7 @@
 """Heads: from the vectors of an encoder to a score for each entry of the vocabulary, or for each class of a task.
 
     masked LM    hidden (N, D) → dense, activation, norm (if `transform`) → · output matrix (V, E)ᵀ + bias → (N, V)
-    classifier   hidden (B, T, D) → pooling (B, D) → dense, activation, norm → dropout → output → mean over windows (N, C)
+    classifier   hidden (B, T, D) → pooling (B, D or 2D) → dense, activation, norm → dropout → output → mean over windows (N, C)
     tagger       hidden (B, T, D) → dense, activation, norm (if `transform`) → dropout → output → (B, T, C)
     discriminator (ELECTRA)  hidden (B, T, D) → dense, activation → output → (B, T)
 
@@ -89,14 +89,15 @@ class TaskHead(nn.Module):
         super().__init__()
         self.activation, self.is_number = head.activation, head.problem_type in NUMBERS
         width = config.hidden_size
-        self.dense = nn.Linear(width, width, bias=head.transform_bias) if head.transform else None
+        pooled = 2 * width if head.pooling == "siamese" else width
+        self.dense = nn.Linear(pooled, width, bias=head.transform_bias) if head.transform else None
         self.norm = make_norm(config) if head.transform and head.transform_norm else nn.Identity()
         self.first_dropout, self.dropout = Dropout(head.first_dropout), Dropout(head.dropout)
-        self.output = nn.Linear(width, len(head.labels))
+        self.output = nn.Linear(width if head.transform else pooled, len(head.labels))
         initialize(self, config)
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(..., D) → (..., C)."""
+        """(..., D or 2D) → (..., C)."""
         if self.dense is not None:
             hidden = _transform(self.first_dropout(hidden), self.dense, self.activation, self.norm)
         hidden = self.dropout(hidden)
@@ -268,20 +269,30 @@ class _TaskModel(PredictingModel):
         output_attentions: bool = False,
     ) -> HeadOutput:
         """Scores for tokens (B, T), and the loss if there are `labels`; the class describes both. A label of -100 is ignored. For the
-        masks, and for what raises InputError, see `Encoder.forward`; a sequence that is pooled holds one document.
+        masks, and for what raises InputError, see `Encoder.forward`; a sequence that is pooled holds one document. `token_type_ids` are
+        ignored by an encoder without token types; the pooling `siamese` needs them, 0 in the first text and 1 in the second.
 
         `example_ids` (B,), ascending from 0, for classifiers only: the example that each sequence is a window of. The logits of an
         example are the mean over its windows. By default each sequence is an example. With labels, N is their number (an example
         without a window gets zeros), and there is no host sync.
         """
-        output = self.encoder(
-            input_ids, attention_mask, token_type_ids, document_ids, output_hidden_states, output_attentions
-        )
+        types = token_type_ids if self.config.token_types > 1 else None
+        if self.pooling == "siamese":
+            if token_type_ids is None:
+                raise InputError("head.pooling is siamese, which compares two texts: give pairs of texts")
+            present = attention_mask if document_ids is None else document_ids > 0
+            texts = token_type_ids + 1  # each is a document of its own
+            document_ids, attention_mask, types = texts if present is None else texts * present, None, None
+        output = self.encoder(input_ids, attention_mask, types, document_ids, output_hidden_states, output_attentions)
         hidden = output.last_hidden_state  # (B, T, D)
         if self.pooling == "cls":
             hidden = hidden[:, 0]  # (B, D)
         elif self.pooling == "mean":
             hidden = _mean(hidden, attention_mask if document_ids is None else document_ids > 0)
+        elif self.pooling == "siamese":
+            assert document_ids is not None
+            u, v = (F.rms_norm(_mean(hidden, document_ids.eq(text)), hidden.shape[-1:]) for text in (1, 2))
+            hidden = torch.cat([(u - v).abs(), u * v], dim=-1)  # (B, 2D)
         logits = self.head(hidden)  # (B, C), or (B, T, C)
         if example_ids is not None:
             if self.pooling is None:

@@ -88,6 +88,7 @@ def of_masks(predictor, example):
         ("multilabel", "cls", None, {"positions": "learned", "positions_skip_padding": True}),
         ("regression", "mean", None, {"local_window": 4, "global_every": 2}),
         ("classify", "cls", "a red phone", {"token_types": 2, "embedding_size": 16}),
+        ("classify", "siamese", "a red phone", {}),
     ],
 )
 def test_gradients_are_those_of_captum(tokenizer, task, pooling, second, shape):

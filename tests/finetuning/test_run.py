@@ -1,6 +1,7 @@
 """`bert finetune` from the outside: what it learns, says and leaves; `bert evaluate` and `bert predict` on what it left."""
 
 import csv
+import itertools
 import json
 import os
 import re
@@ -258,3 +259,31 @@ def test_going_on_from_a_classifier_with_the_same_labels_keeps_its_output_layer(
     flags[3] = flags[5] = str(place / "train.conll")
     assert main(["finetune", "tag", *flags, "--out", str(tmp_path / "tag")]) == 0
     assert "output layer" not in capsys.readouterr().out
+
+
+def test_a_siamese_head_learns_a_comparison_and_every_command_reads_its_model(place, tmp_path, capsys):
+    """Whether both texts speak of the same time of day; a head on a folder with another pooling starts anew."""
+    rows = texts(120, 3)
+    pairs = [(one, other, str(label == label_)) for (one, label), (other, label_) in itertools.pairwise(rows)]
+    file = tmp_path / "pairs.tsv"
+    file.write_text("text1\ttext2\tlabel\n" + "".join("\t".join(row) + "\n" for row in pairs), encoding="utf-8")
+    command = ["finetune", "classify", "--train", str(file), "--dev", str(file), *FAST]
+    columns, run = ["--text=text1", "--pair=text2"], tmp_path / "run"
+    encoder = ["--model", str(place / "encoder"), "--head.pooling=siamese"]
+    assert main([*command, *columns, *encoder, "--epochs=12", "--out", str(run)]) == 0
+    model = SequenceClassifier.load(run / "model")
+    assert (model.pooling, model.head.output.weight.shape) == ("siamese", (2, 64))
+    capsys.readouterr()
+    assert main(["evaluate", str(run / "model"), str(file)]) == 0
+    accuracy = re.search(r"^Accuracy +([\d.]+)%", capsys.readouterr().out, re.MULTILINE | re.IGNORECASE)
+    assert accuracy is not None
+    assert float(accuracy[1]) > 95
+    assert main(["predict", str(run / "model"), str(file)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= len(pairs)
+    more = ["--epochs=0.1", "--head.pooling=mean", "--out", str(tmp_path / "mean")]
+    assert main([*command, *columns, *more, "--model", str(run / "model")]) == 0
+    assert "has the same labels and another pooling: its output layer is not kept" in capsys.readouterr().out
+    single = ["--train", str(place / "train.tsv"), "--dev", str(place / "dev.tsv"), "--out", str(tmp_path / "single")]
+    assert main(["finetune", "classify", *FAST, *single, *encoder]) == 2
+    message = "head.pooling siamese compares two texts: name the column of the second with --pair"
+    assert message in capsys.readouterr().err

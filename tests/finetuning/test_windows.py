@@ -110,6 +110,15 @@ def test_a_pair_is_the_row_of_the_tokenizer_with_its_token_types(tokenizer):
 
 
 @pytest.mark.hf
+def test_where_the_encoder_has_no_token_types_those_of_a_pair_still_tell_its_texts_apart(tmp_path):
+    tokenizer = Tokenizer.load(FOLDERS["roberta"](tmp_path))
+    assert tokenizer.second_type == 0
+    ((window,),) = WindowMaker(tokenizer, 32, 15, token_types=False).from_texts(["the cat"], ["a red phone"])
+    second = len(tokenizer.encode("a red phone")) - 1  # its [SEP], but no [CLS]
+    assert window.token_types == [0] * (len(window.ids) - second) + [1] * second
+
+
+@pytest.mark.hf
 @pytest.mark.parametrize("name", ["bert-uncased", "roberta", "roberta-prefix", "modernbert", "xlm-roberta"])
 def test_a_pair_is_the_row_of_transformers_in_every_family(name, tmp_path):
     """RoBERTa's rows have two separators between the texts and no second token type."""

@@ -10,7 +10,7 @@ import torch
 
 from bert.errors import InputError
 from bert.hf.program import OnnxModel, check, check_packages, compare, write_onnx
-from bert.model.config import EncoderConfig
+from bert.model.config import EncoderConfig, TaskHeadConfig
 from bert.model.encoder import Encoder
 from bert.model.heads import SequenceClassifier
 from tests.conftest import Exported
@@ -49,6 +49,21 @@ def test_what_a_token_gets_depends_on_nothing_beside_its_row(classifier) -> None
     among = onnx(padded, mask).logits
     assert torch.isfinite(among).all()  # three rows are nothing but padding
     assert torch.allclose(among[2:3], alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["bert", "own-rms"])  # with token types and without
+def test_a_head_for_pairs_reads_which_text_is_which(name: str, tmp_path: Path) -> None:
+    head = TaskHeadConfig(("no", "yes"), transform=False, pooling="siamese")
+    torch.manual_seed(0)
+    model = SequenceClassifier(make(name).config, head).eval()
+    torch.nn.init.normal_(model.head.output.weight, std=0.3)
+    write_onnx(model, tmp_path / "model.onnx")
+    onnx = OnnxModel(tmp_path / "model.onnx", model)
+    assert [one.name for one in onnx.session.get_inputs()] == ["input_ids", "attention_mask", "token_type_ids"]
+    check(compare(model, onnx.run), "onnxruntime")
+    ids = torch.arange(5, 14)[None]
+    first, second = (onnx(ids, None, (torch.arange(9) > cut).long()[None]).logits for cut in (2, 5))
+    assert not torch.allclose(first, second, atol=1e-3)
 
 
 def test_the_file_names_its_inputs_its_output_and_their_free_axes(classifier) -> None:

@@ -241,3 +241,22 @@ def test_a_new_classifier_pools_by_the_mean_where_the_folder_does(keys, expected
     assert start(SequenceClassifier, tmp_path, ["a", "b"]).pooling == expected
     assert start(SequenceClassifier, tmp_path, ["a", "b"], pooling="cls").pooling == "cls"
     assert start(TokenClassifier, tmp_path, ["a", "b"]).pooling is None
+    pairs = start(SequenceClassifier, tmp_path, ["a", "b"], pairs=True)
+    assert pairs.pooling == ("siamese" if expected == "mean" else "cls")
+
+
+def test_a_siamese_classifier_is_kept_and_a_new_head_on_it_fits_what_it_is_for(tokenizer, tmp_path):
+    make(Encoder, tokenizer, BERT).save(tmp_path / "encoder")
+    model = start(SequenceClassifier, tmp_path / "encoder", ["a", "b"], pooling="siamese")
+    assert model.head_config.transform is False
+    model.save(tmp_path / "pairs")
+    again = SequenceClassifier.load(tmp_path / "pairs")
+    ids = torch.randint(5, 400, (3, 12), generator=torch.Generator().manual_seed(0))
+    types = (torch.arange(12) > 6).long().expand(3, 12)
+    torch.testing.assert_close(model(ids, None, types).logits, again(ids, None, types).logits)
+    assert (again.pooling, again.head_config) == ("siamese", model.head_config)
+    assert (
+        "token_type_ids" in json.loads((tmp_path / "pairs" / "tokenizer_config.json").read_text())["model_input_names"]
+    )
+    assert start(SequenceClassifier, tmp_path / "pairs", ["a", "b"]).pooling == "mean"
+    assert start(SequenceClassifier, tmp_path / "pairs", ["a", "b"], pairs=True).pooling == "siamese"

@@ -201,17 +201,43 @@ def test_a_classifier_of_the_bert_kind_is_a_pooler_and_a_matrix(rows) -> None:
     assert bare(*rows).logits.shape == (5, 12, 3)
 
 
-@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("token_types", [1, 2])
+def test_siamese_compares_the_means_of_both_texts_each_encoded_alone(token_types: int, rows) -> None:
+    model = classifier(TaskHeadConfig(LABELS, transform=False, pooling="siamese"), token_types=token_types)
+    ids, mask = rows
+    types = (torch.arange(12) >= torch.tensor([5, 3, 12, 1, 2])[:, None]).long() * mask  # the third has one text alone
+    logits = model(ids, mask, types).logits
+    for row in range(5):
+        means = []
+        for text in (0, 1):
+            alone = ids[row, (mask[row] > 0) & (types[row] == text)]
+            mean = model.encoder(alone[None]).last_hidden_state[0].mean(0) if len(alone) else torch.zeros(32)
+            means.append(mean / (mean.square().mean() + 1e-7).sqrt())
+        u, v = means
+        by_hand = model.head.output.weight @ torch.cat([(u - v).abs(), u * v]) + model.head.output.bias
+        assert torch.allclose(logits[row], by_hand, atol=1e-4)
+
+
+def test_siamese_without_token_types_says_what_it_needs(rows) -> None:
+    model = classifier(TaskHeadConfig(LABELS, transform=False, pooling="siamese"))
+    with pytest.raises(InputError, match=r"head\.pooling is siamese, which compares two texts: give pairs of texts"):
+        model(*rows)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "siamese"])
 def test_padding_has_no_part_in_a_class(pooling: str, rows) -> None:
     model = classifier(TaskHeadConfig(LABELS, pooling=pooling))
     ids, mask = rows
-    logits = model(ids, mask).logits
-    assert torch.allclose(logits, model(ids, document_ids=mask).logits, atol=1e-6)
-    assert torch.allclose(logits, model(torch.where(mask > 0, ids, 5), mask).logits, atol=1e-6)
-    longer = torch.nn.functional.pad(ids, (0, 4)), torch.nn.functional.pad(mask, (0, 4))
+    types = torch.zeros_like(ids)
+    types[:, 4:] = 1
+    logits = model(ids, mask, types).logits
+    assert torch.allclose(logits, model(ids, None, types, document_ids=mask).logits, atol=1e-6)
+    assert torch.allclose(logits, model(torch.where(mask > 0, ids, 5), mask, types).logits, atol=1e-6)
+    longer = (torch.nn.functional.pad(some, (0, 4)) for some in (ids, mask, types))
     assert torch.allclose(logits, model(*longer).logits, atol=1e-5)
-    assert torch.allclose(logits[1], model(ids[1:2, :7]).logits[0], atol=1e-5)  # and alone, without a mask
-    assert model(ids, torch.zeros_like(mask)).logits.isfinite().all()  # rows that only fill a batch
+    alone = model(ids[1:2, :7], token_type_ids=types[1:2, :7]).logits[0]  # without a mask
+    assert torch.allclose(logits[1], alone, atol=1e-5)
+    assert model(ids, torch.zeros_like(mask), types).logits.isfinite().all()  # rows that only fill a batch
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
@@ -338,13 +364,16 @@ def test_the_kind_of_a_model_and_its_pooling_agree() -> None:
     assert tagger().labels == classifier().labels == LABELS
 
 
-def test_a_step_of_a_classifier_is_one_graph_for_dynamo(rows) -> None:
-    model = classifier(TaskHeadConfig(LABELS, pooling="mean"))
+@pytest.mark.parametrize("pooling", ["mean", "siamese"])
+def test_a_step_of_a_classifier_is_one_graph_for_dynamo(pooling: str, rows) -> None:
+    model = classifier(TaskHeadConfig(LABELS, pooling=pooling))
     numbers, labels = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([2, 0, -100, 1])
     torch._dynamo.reset()
     graph = torch.compile(model, fullgraph=True, backend="eager")
-    ours = graph(*rows, labels=labels, example_ids=numbers)
-    assert torch.allclose(ours.loss, model(*rows, labels=labels, example_ids=numbers).loss)
+    ids, mask = rows
+    inputs = (ids, mask, (torch.arange(12) > 1).long().expand(5, 12))
+    ours = graph(*inputs, labels=labels, example_ids=numbers)
+    assert torch.allclose(ours.loss, model(*inputs, labels=labels, example_ids=numbers).loss)
 
 
 @pytest.mark.parametrize("head", [HeadConfig(), HeadConfig(transform=False, tied=False, output_bias=False)])
